@@ -1,0 +1,206 @@
+//! The JSON that the endpoint speaks; the command line reads the same types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ServerState;
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the running daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// `starting`, `running` or `stopping`.
+    pub phase: String,
+    /// The configuration file.
+    pub config_file: String,
+    /// Number of successful configuration loads (1 = the one at start).
+    pub config_generation: u64,
+    /// Snapshot generation.
+    pub snapshot_generation: u64,
+    /// The last reload that failed since the last one that succeeded, as text.
+    pub last_reload_error: Option<String>,
+    /// Configured settings that wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Log and access events dropped because the queue was full.
+    pub log_events_dropped: u64,
+    /// Frontends by name.
+    pub frontends: BTreeMap<String, Frontend>,
+    /// Backends by name.
+    pub backends: BTreeMap<String, Backend>,
+}
+
+/// Traffic counters of a frontend, backend or server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections since start.
+    pub connections_total: u64,
+    /// Connections now.
+    pub connections_current: u64,
+    /// Bytes from clients to servers.
+    pub bytes_in: u64,
+    /// Bytes from servers to clients.
+    pub bytes_out: u64,
+    /// Connect attempts to servers that failed.
+    pub connect_failures: u64,
+    /// Connect attempts after the first of a connection.
+    pub retries: u64,
+    /// Ended connections by reason label, those that occurred.
+    pub ended: BTreeMap<String, u64>,
+}
+
+/// One frontend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// Listen addresses.
+    pub listen: Vec<String>,
+    /// Mode label.
+    pub mode: String,
+    /// Backend's name.
+    pub backend: String,
+    /// `max_connections`.
+    pub max_connections: Option<u32>,
+    /// Accept calls that failed for want of resources.
+    pub accept_errors: u64,
+    /// Its traffic.
+    pub traffic: Traffic,
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Balancing algorithm's label.
+    pub balance: String,
+    /// Connections waiting for a server now.
+    pub queued: u32,
+    /// Its traffic.
+    pub traffic: Traffic,
+    /// Servers by name.
+    pub servers: BTreeMap<String, Server>,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// Its address.
+    pub addr: String,
+    /// Its state.
+    pub state: ServerState,
+    /// Seconds in that state.
+    pub state_seconds: Option<f64>,
+    /// Why, such as the last check's error.
+    pub state_reason: Option<String>,
+    /// Weight in force.
+    pub weight: u16,
+    /// Weight in the configuration.
+    pub configured_weight: u16,
+    /// Percent of its weight that it gets (slow start), 0 when it gets nothing.
+    pub effective_percent: u32,
+    /// Priority group.
+    pub priority: u16,
+    /// `max_connections`.
+    pub max_connections: Option<u32>,
+    /// The operator's override in force, as text such as `maintenance` or `weight 3`.
+    pub overridden: Option<String>,
+    /// Its traffic.
+    pub traffic: Traffic,
+}
+
+/// `POST /v1/reload`, success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The new configuration generation.
+    pub config_generation: u64,
+    /// What changed, a line each; empty when nothing did.
+    pub changes: Vec<String>,
+    /// Changes that wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// Rendered warnings, empty without any.
+    pub warnings: String,
+}
+
+/// `POST /v1/reload`, failure: nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadFailed {
+    /// The text for the terminal: diagnostics with line and column, or the failed step.
+    pub message: String,
+    /// Whether the configuration is at fault (exit status 78), else the system (exit status 71).
+    pub config_error: bool,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// `POST /v1/backends/{backend}/servers/{server}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum ServerAction {
+    /// Keep connections, give no new ones.
+    Drain,
+    /// Take back the override; the configured weight applies again too.
+    Ready,
+    /// No new connections, no checks.
+    Maintenance,
+    /// Another weight than the configured one.
+    Weight {
+        /// The weight; 0 takes it out of the choice.
+        weight: u16,
+    },
+}
+
+/// Query of `GET /v1/connections`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionFilter {
+    /// Only of this frontend.
+    pub frontend: Option<String>,
+    /// Only to this backend.
+    pub backend: Option<String>,
+    /// Only to this server.
+    pub server: Option<String>,
+    /// At most so many (default 1,000, at most 100,000).
+    pub limit: Option<usize>,
+}
+
+/// `GET /v1/connections`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// How many match.
+    pub total: usize,
+    /// Some of them, oldest first.
+    pub connections: Vec<Connection>,
+}
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Client's address.
+    pub client: String,
+    /// Frontend's name.
+    pub frontend: String,
+    /// Backend's name.
+    pub backend: String,
+    /// Server's name; `None` while none is connected.
+    pub server: Option<String>,
+    /// Worker thread that owns it.
+    pub worker: usize,
+    /// Seconds since accept.
+    pub age_seconds: f64,
+    /// Bytes from client to server.
+    pub bytes_in: u64,
+    /// Bytes from server to client.
+    pub bytes_out: u64,
+}

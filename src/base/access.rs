@@ -1,0 +1,50 @@
+//! What the access log says of one connection.
+
+use std::time::{Duration, SystemTime};
+
+use super::{BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, TerminationReason};
+
+/// One finished connection, as HAProxy's tcplog describes it.
+///
+/// Made on the worker thread by moving values in; all formatting is the logging thread's.
+#[derive(Debug, Clone)]
+pub struct AccessRecord {
+    /// When the connection was accepted.
+    pub accepted_at: SystemTime,
+    /// The client's address.
+    pub client: ClientAddr,
+    /// The local address that the client connected to.
+    pub listen: ListenAddr,
+    /// The frontend that accepted it.
+    pub frontend: FrontendName,
+    /// The backend that served it.
+    pub backend: BackendName,
+    /// The server that was connected, or tried last; `None` when none was chosen.
+    pub server: Option<(ServerName, ServerAddr)>,
+    /// Time spent waiting for a free server; `None` if it ended before a server was chosen.
+    pub queue_time: Option<Duration>,
+    /// Time from choosing the server to the established connection; `None` if none was established.
+    pub connect_time: Option<Duration>,
+    /// Time from accept to the end.
+    pub total_time: Duration,
+    /// Bytes from client to server.
+    pub bytes_in: u64,
+    /// Bytes from server to client.
+    pub bytes_out: u64,
+    /// How it ended.
+    pub reason: TerminationReason,
+    /// Connects that failed before the one that counted.
+    pub retries: u32,
+    /// Whether a retry went to another server than the first choice.
+    pub redispatched: bool,
+    /// Connections of the frontend at the end, this one included.
+    pub frontend_connections: u64,
+    /// Connections of the server at the end, this one included.
+    pub server_connections: u64,
+}
+
+/// Where finished connections are reported. Implementations must not block.
+pub trait AccessSink: Send + Sync {
+    /// Takes one record, or counts it as dropped.
+    fn record(&self, record: AccessRecord);
+}

@@ -1,0 +1,18 @@
+//! The words of the product as types: names, addresses, ids and reasons.
+//!
+//! The bottom layer: nothing here does I/O, reads a clock or draws randomness, and nothing here imports
+//! another module of the crate.
+
+pub mod access;
+pub mod addr;
+pub mod name;
+pub mod reason;
+
+pub use access::{AccessRecord, AccessSink};
+pub use addr::{ClientAddr, ListenAddr, ServerAddr};
+pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
+pub use reason::{ServerState, TerminationReason};
+
+/// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub usize);

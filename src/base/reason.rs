@@ -1,0 +1,177 @@
+//! Closed sets of reasons and states, each with the one label that logs, metrics and the API use.
+
+use std::fmt;
+
+/// How and when a proxied connection ended.
+///
+/// The two-letter code is HAProxy's (configuration manual, section 8.5, "Session state at disconnection"):
+/// who ended it, and in which phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum TerminationReason {
+    /// Both ends closed in order.
+    Normal,
+    /// The client aborted while data was flowing.
+    ClientAbort,
+    /// The client went away before a server was connected.
+    ClientAbortConnect,
+    /// The client went away while waiting for a free server.
+    ClientAbortQueue,
+    /// The server aborted while data was flowing.
+    ServerAbort,
+    /// No server could be connected: refused, unreachable or reset.
+    ServerConnect,
+    /// No server answered within `connect_timeout`.
+    ConnectTimeout,
+    /// No server became free within `queue_timeout`.
+    QueueTimeout,
+    /// The backend's queue was full.
+    QueueFull,
+    /// No server of the backend is up.
+    NoServer,
+    /// Nothing moved for `idle_timeout`, or for `fin_timeout` after one side had closed; the client was the
+    /// one waited for.
+    ClientTimeout,
+    /// As `ClientTimeout`; the server was the one waited for.
+    ServerTimeout,
+    /// The server went down and the backend says `on_down = "close"`.
+    ServerDown,
+    /// An operator or the end of `shutdown_timeout` cut it.
+    Killed,
+    /// Convey had no resource left (descriptors, ports, memory).
+    Resource,
+    /// An error inside Convey.
+    Internal,
+}
+
+impl TerminationReason {
+    /// Every reason, in the order of the discriminants.
+    pub const ALL: [Self; 16] = [
+        Self::Normal,
+        Self::ClientAbort,
+        Self::ClientAbortConnect,
+        Self::ClientAbortQueue,
+        Self::ServerAbort,
+        Self::ServerConnect,
+        Self::ConnectTimeout,
+        Self::QueueTimeout,
+        Self::QueueFull,
+        Self::NoServer,
+        Self::ClientTimeout,
+        Self::ServerTimeout,
+        Self::ServerDown,
+        Self::Killed,
+        Self::Resource,
+        Self::Internal,
+    ];
+
+    /// HAProxy's two-letter state, for the access log.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Normal => "--",
+            Self::ClientAbort => "CD",
+            Self::ClientAbortConnect => "CC",
+            Self::ClientAbortQueue => "CQ",
+            Self::ServerAbort => "SD",
+            Self::ServerConnect | Self::NoServer => "SC",
+            Self::ConnectTimeout => "sC",
+            Self::QueueTimeout => "sQ",
+            Self::QueueFull => "PC",
+            Self::ClientTimeout => "cD",
+            Self::ServerTimeout => "sD",
+            Self::ServerDown => "DD",
+            Self::Killed => "KD",
+            Self::Resource => "RC",
+            Self::Internal => "IC",
+        }
+    }
+
+    /// The label in metrics, the API and structured logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::ClientAbort => "client_abort",
+            Self::ClientAbortConnect => "client_abort_connect",
+            Self::ClientAbortQueue => "client_abort_queue",
+            Self::ServerAbort => "server_abort",
+            Self::ServerConnect => "server_connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::QueueTimeout => "queue_timeout",
+            Self::QueueFull => "queue_full",
+            Self::NoServer => "no_server",
+            Self::ClientTimeout => "client_timeout",
+            Self::ServerTimeout => "server_timeout",
+            Self::ServerDown => "server_down",
+            Self::Killed => "killed",
+            Self::Resource => "resource",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for TerminationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// Whether a server gets new connections, and why not.
+///
+/// ```text
+///            first check passes / rise          fall / passive ejection
+///  checking ───────────────────────► up ◄──────────────────────────────► down
+///                                     │ operator                            (back by rise or when the
+///                                     ▼                                      ejection time is over)
+///                     draining (keeps connections) · maintenance (not checked either)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerState {
+    /// Gets new connections.
+    Up,
+    /// Failed its checks, or too many connects in a row.
+    Down,
+    /// Not yet checked for the first time (`initial = "check"`).
+    Checking,
+    /// Keeps its connections, gets no new ones.
+    Draining,
+    /// Taken out by the operator; not checked.
+    Maintenance,
+}
+
+impl ServerState {
+    /// The label in metrics, the API and structured logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Checking => "checking",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_its_own_label_and_stands_at_its_discriminant() {
+        let labels: HashSet<_> = TerminationReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), TerminationReason::ALL.len());
+        for (index, reason) in TerminationReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! From the bytes of a file to a [`Config`], and back.
+//!
+//! ```text
+//! bytes ─ toml ─► spanned tree ─ raw ─► raw tables ─ resolve ─► Config ─ print ─► text that parses to the same Config
+//!                     └──────────────────┴──────────────┴──► Diagnostics (all of them, each with its place)
+//! ```
+
+pub mod model;
+
+pub use model::*;
+
+/// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.
+pub const MAX_CONFIG_BYTES: usize = 4 << 20;
+
+/// A configuration as it was read: where from, and what.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What diagnostics call the file.
+    pub name: String,
+    /// Its content, at most [`MAX_CONFIG_BYTES`].
+    pub bytes: Vec<u8>,
+}
+
+/// What the command line adds to a configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Mode of frontends that name none (`-p`, `-d`); proxy without.
+    pub default_mode: Option<Mode>,
+}
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What should be looked at but stops nothing.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One finding about a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// Name of the file.
+    pub file: String,
+    /// Line, from 1; 0 when the finding is about the file as a whole.
+    pub line: usize,
+    /// Column in characters, from 1; 0 when the finding is about the file as a whole.
+    pub column: usize,
+    /// Bytes of the source that it is about.
+    #[serde(skip)]
+    pub span: std::ops::Range<usize>,
+    /// Dotted key path, such as `frontends.web.listen_addr`; empty for the file as a whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+/// Weight of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but probably not as meant.
+    Warning,
+}
+
+/// Parses and resolves a configuration.
+///
+/// # Errors
+/// Every error and warning found, in the order of the file.
+pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
+    let _ = (source, options);
+    todo!()
+}
+
+/// Findings as text for a terminal: `file:line:column`, an excerpt with a caret, a suggestion.
+#[must_use]
+pub fn render(findings: &[Diagnostic], source: &Source, colour: bool) -> String {
+    let _ = (findings, source, colour);
+    todo!()
+}
+
+/// The canonical text of a configuration; [`load`] reads the same [`Config`] from it.
+#[must_use]
+pub fn print(config: &Config) -> String {
+    let _ = config;
+    todo!()
+}
+
+/// JSON Schema (2020-12) of the file, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    todo!()
+}
+
+/// What a reload changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// One readable line each, such as `backend web: server a: weight 1 -> 3`; empty when nothing changed.
+    pub changes: Vec<String>,
+    /// Settings that differ and take effect only after a restart (`global.workers`, `global.user`, `admin.socket`),
+    /// as key paths.
+    pub needs_restart: Vec<String>,
+}
+
+/// Compares two configurations.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let _ = (old, new);
+    todo!()
+}

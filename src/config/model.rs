@@ -1,0 +1,234 @@
+//! The resolved configuration: every value is meaningful, every reference points at something that exists.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use crate::base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName};
+
+/// A whole configuration that passed every check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[global]`.
+    pub global: Global,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[stats]`, if there is such a section.
+    pub stats: Option<Stats>,
+    /// `[passthrough]`: kept from 0.3.5 files for the packet modes.
+    pub passthrough: Option<Passthrough>,
+    /// `[frontends.NAME]`, sorted by name.
+    pub frontends: BTreeMap<FrontendName, Frontend>,
+    /// `[backends.NAME]`, sorted by name.
+    pub backends: BTreeMap<BackendName, Backend>,
+}
+
+/// `[global]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Global {
+    /// `log_level`, default info.
+    pub log_level: LogLevel,
+    /// `log_format` of stderr, default text. Under systemd the journal is used and this is ignored.
+    pub log_format: LogFormat,
+    /// `watch_config`: reload when the file changes. Default true.
+    pub watch_config: bool,
+    /// `user` to become when started as root; default `convey`, and `nobody` where there is no such user.
+    pub user: Option<String>,
+    /// `workers`: worker threads of the proxy; `None` (`"auto"`) means one for each CPU the process may use.
+    pub workers: Option<NonZeroU32>,
+    /// `shutdown_timeout`: how long SIGTERM waits for connections. Default 30 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only errors.
+    Error,
+    /// Errors and warnings.
+    Warn,
+    /// State changes and the access log too.
+    Info,
+    /// What helps to find a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Shape of log lines on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`.
+    pub socket: Option<PathBuf>,
+}
+
+/// `[stats]`: 0.3.5's JSON over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// `port` (string or integer) on `listen_addr`, which is loopback (127.0.0.1) unless given.
+    pub listen: ListenAddr,
+}
+
+/// `[passthrough]`, the section of both packet modes, as far as 0.3.5 knew it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passthrough {
+    /// `connection_tracker_capacity`, in flows.
+    pub connection_tracker_capacity: Option<u64>,
+    /// `workers`, in threads.
+    pub workers: Option<NonZeroU32>,
+    /// `stats_update_frequency`.
+    pub stats_update_frequency: Option<Duration>,
+}
+
+/// How packets of a frontend are treated (DESIGN §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Connections are terminated and a second one goes to the server.
+    Proxy,
+    /// Packets are full-NATed.
+    Passthrough,
+    /// Only the destination is rewritten; the server answers the client directly.
+    Dsr,
+}
+
+/// `[frontends.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    /// Its name.
+    pub name: FrontendName,
+    /// `listen_addr` (a string or a list): never empty, no duplicates.
+    pub listen: Vec<ListenAddr>,
+    /// `mode`.
+    pub mode: Mode,
+    /// `backend`: exists in [`Config::backends`].
+    pub backend: BackendName,
+    /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.
+    pub max_connections: Option<NonZeroU32>,
+    /// `idle_timeout`: a connection on which nothing moves for so long is closed. Default 10 min; `None` (`0`) never.
+    pub idle_timeout: Option<Duration>,
+    /// `fin_timeout`: as `idle_timeout`, once one side has closed its half. Default 60 s; `None` (`0`) never.
+    pub fin_timeout: Option<Duration>,
+    /// `tcp_user_timeout`: sent data unacknowledged for so long kills either connection (TCP_USER_TIMEOUT).
+    /// Default 30 s; `None` (`0`) leaves the kernel's retransmission limit.
+    pub tcp_user_timeout: Option<Duration>,
+    /// `access_log`: one event for each connection. Default true.
+    pub access_log: bool,
+}
+
+/// `[backends.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name.
+    pub name: BackendName,
+    /// `balance`, default round robin.
+    pub balance: Algorithm,
+    /// `connect_timeout` of one attempt. Default 5 s.
+    pub connect_timeout: Duration,
+    /// `retries` of a failed connect, each on another server while there is one. Default 2.
+    pub retries: u32,
+    /// `queue_timeout`: how long a connection waits for a server below its `max_connections`. Default 5 s.
+    pub queue_timeout: Duration,
+    /// `max_queue`: connections that may wait so at a time. Default 1,024.
+    pub max_queue: u32,
+    /// `source_addr` that connections to the servers leave from.
+    pub source_addr: Option<IpAddr>,
+    /// `[health_check]`; `None` when `enabled = false`.
+    pub health_check: Option<HealthCheck>,
+    /// `[passive_check]`; `None` when `enabled = false`.
+    pub passive_check: Option<PassiveCheck>,
+    /// `on_down`: what happens to the established connections of a server that goes down. Default keep.
+    pub on_down: OnDown,
+    /// `slow_start`: time over which a server that comes back gets its weight, linearly. Zero: at once (default).
+    pub slow_start: Duration,
+    /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
+    pub servers: BTreeMap<ServerName, Server>,
+}
+
+/// `balance`: how a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// `round_robin`: smooth weighted round robin (nginx).
+    RoundRobin,
+    /// `random`: weighted random.
+    Random,
+    /// `least_connections`: fewest connections for its weight.
+    LeastConnections,
+    /// `power_of_two`: the less loaded of two random servers.
+    PowerOfTwo,
+    /// `source_hash`: weighted rendezvous hash of the client's IP address.
+    SourceHash,
+    /// `maglev`: Maglev table of 65,537 over the client's address and port.
+    Maglev,
+    /// `first`: the first server by name that has room under its `max_connections`.
+    First,
+}
+
+/// What happens to established connections of a server that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnDown {
+    /// They live on.
+    Keep,
+    /// They are closed.
+    Close,
+}
+
+/// `[backends.NAME.health_check]`, or 0.3.5's `health_check_interval`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// `interval` between checks of a server whose state is settled. Default 2 s (0.3.5 dialect: its value, 0 = 5 s).
+    pub interval: Duration,
+    /// `timeout` of one check. Default 1 s, or the interval if that is shorter (0.3.5 dialect: 3 s).
+    pub timeout: Duration,
+    /// `rise`: successes in a row that bring a server up. Default 2 (0.3.5 dialect: 1).
+    pub rise: NonZeroU32,
+    /// `fall`: failures in a row that take a server down. Default 3 (0.3.5 dialect: 1).
+    pub fall: NonZeroU32,
+    /// `fast_interval` while the state is changing. Default: the smaller of `interval` and 1 s (0.3.5: `interval`).
+    pub fast_interval: Duration,
+    /// `initial` state. Default check (0.3.5 dialect: up).
+    pub initial: InitialState,
+}
+
+/// State of a server before its first check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InitialState {
+    /// Used at once.
+    Up,
+    /// Not used until `rise` successes.
+    Down,
+    /// Not used until the first result, which decides alone.
+    Check,
+}
+
+/// `[backends.NAME.passive_check]`: real connects that fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassiveCheck {
+    /// `max_failures` in a row that take a server out. Default 3.
+    pub max_failures: NonZeroU32,
+    /// `ejection_time` of the first ejection; each further one is longer by as much. Default 10 s.
+    pub ejection_time: Duration,
+    /// `max_ejection_time`. Default 5 min.
+    pub max_ejection_time: Duration,
+}
+
+/// `[backends.NAME.servers.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its name.
+    pub name: ServerName,
+    /// `addr`, IP:port.
+    pub addr: ServerAddr,
+    /// `weight`, default 1; 0 takes it out of the choice.
+    pub weight: u16,
+    /// `priority`, default 1: only the lowest group with a server up is used.
+    pub priority: u16,
+    /// `max_connections` of the process to this server; more go elsewhere or wait in the backend's queue.
+    pub max_connections: Option<NonZeroU32>,
+}

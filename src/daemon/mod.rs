@@ -1,0 +1,1 @@
+//! Wiring: start order, reload, signals, shutdown, readiness.

@@ -1,0 +1,253 @@
+//! What outlives a snapshot: counters and connection slots of frontends, backends and servers.
+//!
+//! Counters are sharded by worker thread; each shard has one writer, so an update is a plain load and store, and
+//! a reader sums the shards. Slots are process-wide atomics.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use crate::base::{TerminationReason, WorkerId};
+
+/// A monotonic counter with a single writing thread.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the thread that owns the shard may call it: a second writer's updates would be lost.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0
+            .store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The value as last written.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's counters of one frontend, backend or server.
+///
+/// Aligned to two cache lines (the unit that x86 prefetches), so that threads do not share one.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shard {
+    /// Connections accepted (frontend), routed (backend), established (server).
+    pub opened: Counter,
+    /// Those of them that have ended; the difference is the current number, so it cannot drift.
+    pub closed: Counter,
+    /// Bytes from clients to servers.
+    pub bytes_in: Counter,
+    /// Bytes from servers to clients.
+    pub bytes_out: Counter,
+    /// Connect attempts to a server that failed.
+    pub connect_failures: Counter,
+    /// Connect attempts after the first of a connection.
+    pub retries: Counter,
+    /// Accept calls that failed for want of descriptors or memory (frontends only).
+    pub accept_errors: Counter,
+    /// Ended connections by [`TerminationReason`].
+    pub ended: [Counter; TerminationReason::ALL.len()],
+}
+
+/// Counters with one shard for each worker.
+#[derive(Debug)]
+pub struct Counters(Box<[Shard]>);
+
+/// The shards summed at one moment. Sums of running threads: exact once they pause, never negative.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// See [`Shard::opened`].
+    pub opened: u64,
+    /// Connections that are open now.
+    pub current: u64,
+    /// See [`Shard::bytes_in`].
+    pub bytes_in: u64,
+    /// See [`Shard::bytes_out`].
+    pub bytes_out: u64,
+    /// See [`Shard::connect_failures`].
+    pub connect_failures: u64,
+    /// See [`Shard::retries`].
+    pub retries: u64,
+    /// See [`Shard::accept_errors`].
+    pub accept_errors: u64,
+    /// See [`Shard::ended`], by discriminant.
+    pub ended: [u64; TerminationReason::ALL.len()],
+}
+
+impl Counters {
+    /// Zeroed counters for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Shard::default()).collect())
+    }
+
+    /// The calling worker's own shard.
+    #[inline]
+    #[must_use]
+    pub fn shard(&self, worker: WorkerId) -> &Shard {
+        &self.0[worker.0]
+    }
+
+    /// Sums the shards.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.0 {
+            // closed before opened: a connection that starts in between must not make the difference negative
+            let closed = shard.closed.read();
+            let opened = shard.opened.read();
+            totals.opened += opened;
+            totals.current += opened.saturating_sub(closed);
+            totals.bytes_in += shard.bytes_in.read();
+            totals.bytes_out += shard.bytes_out.read();
+            totals.connect_failures += shard.connect_failures.read();
+            totals.retries += shard.retries.read();
+            totals.accept_errors += shard.accept_errors.read();
+            for (sum, counter) in totals.ended.iter_mut().zip(&shard.ended) {
+                *sum += counter.read();
+            }
+        }
+        totals
+    }
+}
+
+/// Connection slots shared by all threads, with waiters woken when one is freed.
+#[derive(Debug, Default)]
+pub struct Slots {
+    used: AtomicU32,
+    freed: Notify,
+}
+
+impl Slots {
+    /// Takes a slot if fewer than `limit` are taken; without a limit always.
+    pub fn try_take(&self, limit: Option<u32>) -> bool {
+        match limit {
+            None => {
+                self.used.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Some(limit) => self
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                    (used < limit).then_some(used + 1)
+                })
+                .is_ok(),
+        }
+    }
+
+    /// Gives one slot back and wakes one waiter of these slots.
+    pub fn release(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+        self.freed.notify_one();
+    }
+
+    /// Slots taken now.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Signalled by [`release`](Self::release).
+    #[must_use]
+    pub fn freed(&self) -> &Notify {
+        &self.freed
+    }
+}
+
+/// A frontend's lasting part.
+#[derive(Debug)]
+pub struct FrontendLive {
+    /// Its counters.
+    pub counters: Counters,
+    /// Its connections against `max_connections`.
+    pub slots: Slots,
+}
+
+/// A backend's lasting part.
+#[derive(Debug)]
+pub struct BackendLive {
+    /// Its counters.
+    pub counters: Counters,
+    /// Connections waiting for a server below its limit, against `max_queue`.
+    pub queue: Slots,
+    /// Signalled when any server of the backend frees a slot or becomes usable.
+    pub server_freed: Notify,
+}
+
+/// A server's lasting part.
+#[derive(Debug)]
+pub struct ServerLive {
+    /// Its counters.
+    pub counters: Counters,
+    /// Its connections, being established ones included, against `max_connections`; least connections reads it.
+    pub slots: Slots,
+    /// Connects that failed in a row (passive check).
+    pub failures_in_a_row: AtomicU32,
+}
+
+impl FrontendLive {
+    /// A fresh one for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            counters: Counters::new(workers),
+            slots: Slots::default(),
+        })
+    }
+}
+
+impl BackendLive {
+    /// A fresh one for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            counters: Counters::new(workers),
+            queue: Slots::default(),
+            server_freed: Notify::new(),
+        })
+    }
+}
+
+impl ServerLive {
+    /// A fresh one for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            counters: Counters::new(workers),
+            slots: Slots::default(),
+            failures_in_a_row: AtomicU32::new(0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_sum_the_shards_and_current_is_opened_minus_closed() {
+        let counters = Counters::new(2);
+        counters.shard(WorkerId(0)).opened.add(3);
+        counters.shard(WorkerId(1)).opened.add(2);
+        counters.shard(WorkerId(1)).closed.add(1);
+        counters.shard(WorkerId(0)).bytes_in.add(10);
+        let totals = counters.totals();
+        assert_eq!((totals.opened, totals.current, totals.bytes_in), (5, 4, 10));
+    }
+
+    #[test]
+    fn slots_stop_at_the_limit_and_free_again() {
+        let slots = Slots::default();
+        assert!(slots.try_take(Some(2)) && slots.try_take(Some(2)));
+        assert!(!slots.try_take(Some(2)), "a third of two");
+        slots.release();
+        assert!(slots.try_take(Some(2)));
+        assert_eq!(slots.used(), 2);
+    }
+}

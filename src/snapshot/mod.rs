@@ -1,0 +1,166 @@
+//! The immutable picture of frontends, backends and server states that every data plane reads.
+//!
+//! Built from the configuration, health and the operator's overrides; nothing else writes it. Readers hold one
+//! `Arc<Snapshot>`; what must outlive it (counters, slots) is shared by [`live`] handles.
+
+pub mod live;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    balance::Pool,
+    base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerName, ServerState},
+    config::{self, Config},
+};
+use live::{BackendLive, FrontendLive, ServerLive};
+
+/// One generation of everything a data plane needs.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its number: every build has a higher one than the last.
+    pub generation: u64,
+    /// Frontends by name.
+    pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
+    /// Backends by name, sorted.
+    pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+}
+
+/// A frontend in a snapshot.
+#[derive(Debug)]
+pub struct FrontendView {
+    /// Its settings.
+    pub config: config::Frontend,
+    /// The backend it sends to.
+    pub backend: Arc<BackendView>,
+    /// Its counters and slots.
+    pub live: Arc<FrontendLive>,
+}
+
+/// A backend in a snapshot.
+#[derive(Debug)]
+pub struct BackendView {
+    /// Its settings.
+    pub config: config::Backend,
+    /// Its servers, sorted by name; the pool's indexes point into it.
+    pub servers: Vec<ServerView>,
+    /// The choice among the servers that are up in the lowest priority group that has one (others weigh 0).
+    pub pool: Pool,
+    /// The generation that `pool` was built in: a thread's `PickState` for another generation starts afresh.
+    pub pool_generation: u64,
+    /// Its counters and queue.
+    pub live: Arc<BackendLive>,
+}
+
+/// A server in a snapshot.
+#[derive(Debug)]
+pub struct ServerView {
+    /// Its name.
+    pub name: ServerName,
+    /// Its address.
+    pub addr: ServerAddr,
+    /// `max_connections`.
+    pub max_connections: Option<u32>,
+    /// Its priority group.
+    pub priority: u16,
+    /// The weight that the configuration or the operator gives it.
+    pub weight: u16,
+    /// The weight in the pool, in [`crate::balance::WEIGHT_UNIT`]s: with slow start, 0 if it gets no connections.
+    pub effective_weight: u32,
+    /// Its state.
+    pub state: ServerState,
+    /// Since when, for display; `None` before the first change.
+    pub state_since: Option<Instant>,
+    /// Why it is in that state, for display: such as the last check's error.
+    pub state_reason: Option<Arc<str>>,
+    /// Whether an operator's override is in force.
+    pub overridden: bool,
+    /// Its counters and slots.
+    pub live: Arc<ServerLive>,
+}
+
+/// What checks and passive observation say of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Up, Down or Checking.
+    pub state: ServerState,
+    /// When it came into that state.
+    pub since: Instant,
+    /// When a slow start began: the last change from down to up at run time, not the first check's.
+    pub ramp_from: Option<Instant>,
+    /// Text of the last failure.
+    pub reason: Option<Arc<str>>,
+}
+
+/// What the operator said of a server at run time (`convey server …`); survives reloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Override {
+    /// Draining or maintenance; `None` when ready.
+    pub admin: Option<AdminState>,
+    /// A weight instead of the configured one.
+    pub weight: Option<u16>,
+}
+
+/// An administrative state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminState {
+    /// No new connections.
+    Draining,
+    /// No new connections and no checks.
+    Maintenance,
+}
+
+/// Everything besides the configuration that a snapshot is made of.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// Health by server; a server without an entry has its health check's initial state (up without one).
+    pub health: HashMap<ServerKey, Health>,
+    /// Overrides by server.
+    pub overrides: HashMap<ServerKey, Override>,
+}
+
+/// The lasting parts of everything configured, by name; entries of removed things go once nobody uses them.
+#[derive(Debug, Default)]
+pub struct LiveSet {
+    workers: usize,
+    frontends: HashMap<FrontendName, Arc<FrontendLive>>,
+    backends: HashMap<BackendName, Arc<BackendLive>>,
+    /// Keyed by address too: a server that moves to another address is another server.
+    servers: HashMap<(ServerKey, ServerAddr), Arc<ServerLive>>,
+}
+
+impl LiveSet {
+    /// An empty set for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
+    }
+}
+
+/// Builds a snapshot. `previous` lends the pools of backends in which nothing changed, so that the threads keep
+/// their place in the round.
+#[must_use]
+pub fn build(
+    config: &Config,
+    inputs: &Inputs,
+    live: &mut LiveSet,
+    previous: Option<&Snapshot>,
+    generation: u64,
+    now: Instant,
+) -> Snapshot {
+    let _ = (config, inputs, live, previous, generation, now);
+    todo!()
+}
+
+/// When the snapshot must be rebuilt for a running slow start; `None` when none runs.
+#[must_use]
+pub fn next_ramp_step(config: &Config, inputs: &Inputs, now: Instant) -> Option<Duration> {
+    let _ = (config, inputs, now);
+    todo!()
+}

@@ -1,0 +1,2 @@
+//! Safe wrappers of system calls: the only unsafe code of the crate.
+#![allow(unsafe_code)]
