@@ -53,3 +53,18 @@ impl Pool {
         todo!()
     }
 }
+
+impl PickState {
+    /// shim
+    pub fn seeded(_seed: u64) -> Self {
+        Self {}
+    }
+}
+/// shim
+pub fn client_hash(_ip: std::net::IpAddr) -> u64 {
+    0
+}
+/// shim
+pub fn flow_hash(_c: std::net::SocketAddr, _l: std::net::SocketAddr) -> u64 {
+    0
+}
