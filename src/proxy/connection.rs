@@ -28,7 +28,7 @@ use super::{
 use crate::{
     base::{AccessRecord, ClientAddr, ListenAddr, ServerKey, TerminationReason, WorkerId},
     snapshot::{BackendView, FrontendView, live::Counters},
-    sys::tcp,
+    sys::{readiness::is_hung_up, tcp},
 };
 
 /// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
@@ -165,7 +165,7 @@ impl Session {
             let chosen_at = Instant::now();
             *self.outcome.queue_time.get_or_insert_default() += chosen_at - queued_at;
             self.note_choice(&chosen);
-            if tcp::is_dead(client) {
+            if is_hung_up(client) {
                 return TerminationReason::ClientAbortConnect;
             }
             match connect::connect(

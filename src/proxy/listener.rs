@@ -10,11 +10,11 @@ use std::{
 use tokio::{io::unix::AsyncFd, sync::oneshot, time::sleep};
 
 use super::{
-    ListenerKey, Shared,
+    Shared,
     connection::{Accepted, FrontendSlot, serve},
 };
 use crate::{
-    base::{ClientAddr, WorkerId},
+    base::{ClientAddr, ListenAddr, WorkerId},
     snapshot::FrontendView,
     sys::{readiness, tcp},
 };
@@ -31,48 +31,63 @@ pub type Retire = oneshot::Receiver<oneshot::Sender<()>>;
 
 /// A listening socket at work.
 pub struct Listener {
-    key: ListenerKey,
     socket: AsyncFd<OwnedFd>,
+    queue: Queue,
+}
+
+/// What is known of a listener besides its socket.
+struct Queue {
+    addr: ListenAddr,
     shared: Arc<Shared>,
     worker: WorkerId,
     frontend: Arc<FrontendView>,
+    /// Of the snapshot that `frontend` was looked up in.
     generation: u64,
 }
 
-/// Whether the queue has more.
+/// What stopped a batch.
 enum Batch {
-    More,
+    /// Its size; the queue may have more.
+    Full,
+    /// The queue is empty.
     Empty,
+    /// The frontend has as many connections as it may.
+    NoSlot,
 }
 
 impl Listener {
     /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
-    /// The snapshot does not know the frontend, or the reactor refused the socket.
-    pub fn new(key: ListenerKey, socket: OwnedFd, shared: Arc<Shared>, worker: WorkerId) -> io::Result<Self> {
+    /// No frontend of the snapshot has the address, or the reactor refused the socket.
+    pub fn new(addr: ListenAddr, socket: OwnedFd, shared: Arc<Shared>, worker: WorkerId) -> io::Result<Self> {
         let snapshot = shared.snapshot.load_full();
-        let frontend = snapshot.frontends.get(&key.frontend).cloned();
-        let frontend = frontend.ok_or_else(|| io::Error::other("the frontend is not in the snapshot"))?;
-        let socket = readiness::readable(socket)?;
+        let frontend = snapshot
+            .frontend_at(addr)
+            .cloned()
+            .ok_or_else(|| io::Error::other("no frontend of the snapshot has this address"))?;
+        let generation = snapshot.generation;
         Ok(Self {
-            key,
-            socket,
-            shared,
-            worker,
-            frontend,
-            generation: snapshot.generation,
+            socket: readiness::readable(socket)?,
+            queue: Queue {
+                addr,
+                shared,
+                worker,
+                frontend,
+                generation,
+            },
         })
     }
 
     /// Accepts until told to retire. No error ends it: an accept that fails is tried again after a pause.
     pub async fn run(mut self, retire: Retire) {
         let done = tokio::select! {
-            // only the channel's end can come without a request: then nobody wants this listener any more
+            // the channel's end without a request means that nobody wants this listener any more
             request = retire => request.ok(),
             () = self.accept_for_ever() => None,
         };
-        self.accept_the_rest();
+        // what the queue of a removed listener holds is served all the same, even above `max_connections`
+        while let Ok(Batch::Full) = self.queue.accept_batch(&self.socket, false) {}
         drop(self);
         if let Some(done) = done {
             let _ = done.send(());
@@ -83,109 +98,87 @@ impl Listener {
         loop {
             let batch = match self.socket.readable().await {
                 Ok(mut ready) => {
-                    // the guard borrows the socket, so readiness is decided after the batch
-                    let outcome = accept_batch(
-                        &self.socket,
-                        &self.key,
-                        &self.shared,
-                        self.worker,
-                        &mut self.frontend,
-                        &mut self.generation,
-                        true,
-                    );
-                    if matches!(outcome, Ok(Some(Batch::Empty))) {
+                    let batch = self.queue.accept_batch(&self.socket, true);
+                    if matches!(batch, Ok(Batch::Empty)) {
                         ready.clear_ready();
                     }
-                    outcome
+                    batch
                 }
                 Err(error) => Err(error),
             };
             match batch {
-                Ok(Some(Batch::Empty)) => {}
-                Ok(Some(Batch::More)) => tokio::task::yield_now().await,
+                Ok(Batch::Empty) => {}
+                Ok(Batch::Full) => tokio::task::yield_now().await,
                 // the excess waits in the kernel's queue until a connection of the frontend ends
-                Ok(None) => self.frontend.live.slots.freed().notified().await,
+                Ok(Batch::NoSlot) => self.queue.frontend.live.slots.freed().notified().await,
                 Err(error) => {
-                    self.frontend
-                        .live
-                        .counters
-                        .shard(self.worker)
-                        .accept_errors
-                        .add(1);
-                    tracing::warn!(
-                        event = "accept_error",
-                        frontend = %self.key.frontend,
-                        "cannot accept connections on {}: {error}; trying again",
-                        self.key.addr
-                    );
+                    self.queue.note_error(&error);
                     sleep(ACCEPT_BACK_OFF).await;
                 }
             }
         }
     }
-
-    /// What the queue of a removed listener holds is served all the same, even above `max_connections`.
-    fn accept_the_rest(&mut self) {
-        loop {
-            let outcome = accept_batch(
-                &self.socket,
-                &self.key,
-                &self.shared,
-                self.worker,
-                &mut self.frontend,
-                &mut self.generation,
-                false,
-            );
-            if !matches!(outcome, Ok(Some(Batch::More))) {
-                return;
-            }
-        }
-    }
 }
 
-/// Accepts some connections; `None` when the frontend has as many as it may.
-fn accept_batch(
-    socket: &AsyncFd<OwnedFd>,
-    key: &ListenerKey,
-    shared: &Arc<Shared>,
-    worker: WorkerId,
-    frontend: &mut Arc<FrontendView>,
-    generation: &mut u64,
-    limited: bool,
-) -> io::Result<Option<Batch>> {
-    refresh(key, shared, frontend, generation);
-    for _ in 0..ACCEPT_BATCH {
-        let slot = match FrontendSlot::take(frontend) {
-            Some(slot) => slot,
-            None if limited => return Ok(None),
-            None => FrontendSlot::take_beyond_the_limit(frontend),
-        };
-        let (socket, client) = match tcp::accept(socket.as_fd()) {
-            Ok(accepted) => accepted,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Some(Batch::Empty)),
-            Err(e) if concerns_one_connection(&e) => continue,
-            Err(e) => return Err(e),
-        };
-        let accepted = Accepted {
-            socket,
-            client: ClientAddr(client),
-            listen: key.addr,
-            frontend: Arc::clone(frontend),
-            slot,
-        };
-        tokio::spawn(serve(Arc::clone(shared), worker, accepted));
-    }
-    Ok(Some(Batch::More))
-}
-
-/// Takes up a new snapshot. A frontend that is gone keeps its last picture until its listener is retired.
-fn refresh(key: &ListenerKey, shared: &Shared, frontend: &mut Arc<FrontendView>, generation: &mut u64) {
-    let snapshot = shared.snapshot.load();
-    if snapshot.generation != *generation {
-        *generation = snapshot.generation;
-        if let Some(current) = snapshot.frontends.get(&key.frontend) {
-            *frontend = Arc::clone(current);
+impl Queue {
+    fn accept_batch(&mut self, socket: &AsyncFd<OwnedFd>, limited: bool) -> io::Result<Batch> {
+        self.refresh(socket);
+        for _ in 0..ACCEPT_BATCH {
+            let slot = match FrontendSlot::take(&self.frontend) {
+                Some(slot) => slot,
+                None if limited => return Ok(Batch::NoSlot),
+                None => FrontendSlot::take_beyond_the_limit(&self.frontend),
+            };
+            let (socket, client) = match tcp::accept(socket.as_fd()) {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Batch::Empty),
+                Err(e) if concerns_one_connection(&e) => continue,
+                Err(e) => return Err(e),
+            };
+            let accepted = Accepted {
+                socket,
+                client: ClientAddr(client),
+                listen: self.addr,
+                frontend: Arc::clone(&self.frontend),
+                slot,
+            };
+            tokio::spawn(serve(Arc::clone(&self.shared), self.worker, accepted));
         }
+        Ok(Batch::Full)
+    }
+
+    /// Takes up a new snapshot. An address that no frontend has any more keeps its last picture until it is retired.
+    fn refresh(&mut self, socket: &AsyncFd<OwnedFd>) {
+        let snapshot = self.shared.snapshot.load();
+        if snapshot.generation == self.generation {
+            return;
+        }
+        self.generation = snapshot.generation;
+        let Some(current) = snapshot.frontend_at(self.addr) else {
+            return;
+        };
+        let user_timeout = current.config.tcp_user_timeout;
+        if user_timeout != self.frontend.config.tcp_user_timeout
+            && let Err(error) = tcp::set_user_timeout(socket, user_timeout)
+        {
+            self.note_error(&error);
+        }
+        self.frontend = Arc::clone(current);
+    }
+
+    fn note_error(&self, error: &io::Error) {
+        self.frontend
+            .live
+            .counters
+            .shard(self.worker)
+            .accept_errors
+            .add(1);
+        tracing::warn!(
+            event = "accept_error",
+            frontend = %self.frontend.config.name,
+            "accepting on {}: {error}",
+            self.addr
+        );
     }
 }
 

@@ -16,7 +16,13 @@ mod registry;
 mod relay;
 mod worker;
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -28,16 +34,7 @@ use crate::{
     },
     snapshot::{Snapshot, live::Counters},
 };
-use worker::{Filter, Order, Worker};
-
-/// A listening address of a frontend. Each worker has one socket of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerKey {
-    /// The frontend.
-    pub frontend: FrontendName,
-    /// The address.
-    pub addr: ListenAddr,
-}
+use worker::{Filter, Order};
 
 /// What workers report to the control loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +88,8 @@ pub(crate) struct Shared {
 /// The worker threads.
 pub struct Workers {
     shared: Arc<Shared>,
-    workers: Vec<Worker>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Workers {
@@ -113,35 +111,41 @@ impl Workers {
         });
         let workers = (0..count)
             .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { shared, workers })
+            .collect::<io::Result<Vec<_>>>()?;
+        let (orders, threads) = workers.into_iter().map(|w| (w.orders, w.thread)).unzip();
+        Ok(Self {
+            shared,
+            orders,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Number of workers.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.workers.len()
+        self.orders.len()
     }
 
-    /// Starts accepting: one socket for each worker, all bound to the key's address. The frontend must be in the
-    /// snapshot by now.
-    pub fn listen(&self, key: &ListenerKey, sockets: Vec<OwnedFd>) {
-        debug_assert_eq!(sockets.len(), self.workers.len(), "one socket a worker");
-        for (worker, socket) in self.workers.iter().zip(sockets) {
+    /// Starts accepting: one socket for each worker, all bound to the address. The frontend must be in the
+    /// snapshot by now. Whose connections they are is looked up in the snapshot, so that a reload may give a
+    /// listener to another frontend without closing it.
+    pub fn listen(&self, addr: ListenAddr, sockets: Vec<OwnedFd>) {
+        debug_assert_eq!(sockets.len(), self.orders.len(), "one socket a worker");
+        for (worker, socket) in self.orders.iter().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
-            let _ = worker.orders.send(Order::Listen(key.clone(), socket));
+            let _ = worker.send(Order::Listen(addr, socket));
         }
     }
 
     /// Accepts what the queues of a listener hold, then closes it. Resolves when done on every worker.
-    pub async fn retire(&self, key: &ListenerKey) {
-        self.ask_all(|done| Order::Retire(key.clone(), done)).await;
+    pub async fn retire(&self, addr: ListenAddr) {
+        self.ask_all(|done| Order::Retire(addr, done)).await;
     }
 
     /// Closes connections with a reason. Returns at once; they end within moments.
     pub fn close(&self, select: &Select, reason: TerminationReason) {
-        for worker in &self.workers {
-            let _ = worker.orders.send(Order::Close(select.clone(), reason));
+        for worker in &self.orders {
+            let _ = worker.send(Order::Close(select.clone(), reason));
         }
     }
 
@@ -167,16 +171,17 @@ impl Workers {
     ///
     /// Returns whether all are alive: false when a thread is gone.
     pub async fn ping(&self) -> bool {
-        self.ask_all(Order::Ping).await.len() == self.workers.len()
+        self.ask_all(Order::Ping).await.len() == self.orders.len()
     }
 
     /// Ends all threads, whatever they do, and waits for them.
-    pub fn stop(self) {
-        for worker in &self.workers {
-            let _ = worker.orders.send(Order::Stop);
+    pub fn stop(&self) {
+        for worker in &self.orders {
+            let _ = worker.send(Order::Stop);
         }
-        for worker in self.workers {
-            if worker.thread.join().is_err() {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
                 tracing::error!(event = "worker_panicked", "a worker thread had panicked");
             }
         }
@@ -185,11 +190,11 @@ impl Workers {
     /// Sends an order to every worker and collects the answers of those that live.
     async fn ask_all<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
         let waiting: Vec<_> = self
-            .workers
+            .orders
             .iter()
             .map(|worker| {
                 let (reply, answer) = oneshot::channel();
-                let _ = worker.orders.send(order(reply));
+                let _ = worker.send(order(reply));
                 answer
             })
             .collect();

@@ -13,8 +13,8 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{ListenerKey, OpenConnection, Select, Shared, listener::Listener, registry};
-use crate::base::{TerminationReason, WorkerId};
+use super::{OpenConnection, Select, Shared, listener::Listener, registry};
+use crate::base::{ListenAddr, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
@@ -22,9 +22,9 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 /// What a worker is told.
 pub enum Order {
     /// Accept from this socket.
-    Listen(ListenerKey, OwnedFd),
+    Listen(ListenAddr, OwnedFd),
     /// Empty and close the listener's socket.
-    Retire(ListenerKey, oneshot::Sender<()>),
+    Retire(ListenAddr, oneshot::Sender<()>),
     /// End connections.
     Close(Select, TerminationReason),
     /// List connections.
@@ -60,27 +60,20 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
 }
 
 async fn obey(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let mut listeners: HashMap<ListenerKey, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
+    let mut listeners: HashMap<ListenAddr, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::Listen(key, socket) => {
-                match Listener::new(key.clone(), socket, Arc::clone(&shared), worker) {
-                    Ok(listener) => {
-                        let (retire, retired) = oneshot::channel();
-                        listeners.insert(key, retire);
-                        tokio::spawn(listener.run(retired));
-                    }
-                    Err(error) => tracing::error!(
-                        event = "listen_error",
-                        frontend = %key.frontend,
-                        "cannot listen on {}: {error}",
-                        key.addr
-                    ),
+            Order::Listen(addr, socket) => match Listener::new(addr, socket, Arc::clone(&shared), worker) {
+                Ok(listener) => {
+                    let (retire, retired) = oneshot::channel();
+                    listeners.insert(addr, retire);
+                    tokio::spawn(listener.run(retired));
                 }
-            }
-            Order::Retire(key, done) => {
+                Err(error) => tracing::error!(event = "listen_error", "cannot listen on {addr}: {error}"),
+            },
+            Order::Retire(addr, done) => {
                 // without such a listener `done` is dropped, which the waiting side takes for done
-                if let Some(retire) = listeners.remove(&key) {
+                if let Some(retire) = listeners.remove(&addr) {
                     let _ = retire.send(done);
                 }
             }

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     balance::Pool,
-    base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerName, ServerState},
+    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName, ServerState},
     config::{self, Config},
 };
 use live::{BackendLive, FrontendLive, ServerLive};
@@ -27,6 +27,14 @@ pub struct Snapshot {
     pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+}
+
+impl Snapshot {
+    /// The frontend that listens on an address.
+    #[must_use]
+    pub fn frontend_at(&self, addr: ListenAddr) -> Option<&Arc<FrontendView>> {
+        self.frontends.values().find(|f| f.config.listen.contains(&addr))
+    }
 }
 
 /// A frontend in a snapshot.
