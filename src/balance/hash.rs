@@ -5,9 +5,7 @@
 //! spreads them, because the high bits of FNV-1a hardly depend on the last bytes. There is no secret key: a client
 //! that may choose its address can choose its server, here as with any published hash.
 
-use std::net::IpAddr;
-
-use crate::base::{ClientAddr, ListenAddr};
+use std::net::{IpAddr, SocketAddr};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -52,9 +50,9 @@ pub fn client_hash(ip: IpAddr) -> u64 {
 
 /// Hash key of a flow: both addresses and ports, for [`Pick::flow_hash`](super::Pick).
 #[must_use]
-pub fn flow_hash(client: ClientAddr, listen: ListenAddr) -> u64 {
+pub fn flow_hash(client: SocketAddr, listen: SocketAddr) -> u64 {
     let mut hash = FNV_OFFSET;
-    for addr in [client.0, listen.0] {
+    for addr in [client, listen] {
         hash = add_ip(hash, addr.ip());
         hash = fnv1a(hash, &addr.port().to_be_bytes());
     }
@@ -137,8 +135,8 @@ mod tests {
         // computed independently with Python's integers from the definitions above
         assert_eq!(client_hash("192.0.2.1".parse().unwrap()), CLIENT_V4);
         assert_eq!(client_hash("2001:db8::1".parse().unwrap()), CLIENT_V6);
-        let client = ClientAddr("192.0.2.1:40000".parse().unwrap());
-        let listen = ListenAddr("198.51.100.1:80".parse().unwrap());
+        let client = "192.0.2.1:40000".parse().unwrap();
+        let listen = "198.51.100.1:80".parse().unwrap();
         assert_eq!(flow_hash(client, listen), FLOW_V4);
         assert_eq!(name_hash("web1", 1), NAME);
     }
@@ -150,8 +148,8 @@ mod tests {
 
     #[test]
     fn ports_count_in_a_flow_and_not_in_a_client() {
-        let listen = ListenAddr("198.51.100.1:80".parse().unwrap());
-        let flow = |addr: &str| flow_hash(ClientAddr(addr.parse().unwrap()), listen);
+        let listen = "198.51.100.1:80".parse().unwrap();
+        let flow = |addr: &str| flow_hash(addr.parse().unwrap(), listen);
         assert_ne!(flow("192.0.2.1:40000"), flow("192.0.2.1:40001"));
         assert_ne!(flow("192.0.2.1:40000"), flow("192.0.2.2:40000"));
     }

@@ -12,6 +12,8 @@ mod random;
 mod round_robin;
 mod source_hash;
 
+pub use hash::{client_hash, flow_hash};
+
 use crate::config::Algorithm;
 use least_connections::LeastConnections;
 use maglev::Maglev;
@@ -53,40 +55,30 @@ enum Chooser {
 
 /// What one thread remembers between choices (smooth round robin's current weights).
 ///
-/// It belongs to one pool: when the backend's `pool_generation` is another than [`generation`](Self::generation),
-/// make a new one.
+/// It belongs to one pool: when the backend's `pool_generation` changes, make a new one.
 #[derive(Debug, Default)]
 pub struct PickState {
-    generation: u64,
     seed: u64,
     round_robin: round_robin::Round,
 }
 
 impl PickState {
-    /// The state for the pool of a generation. `seed` says how many places ahead in the round it starts: another
-    /// number for each thread (best a random one each time), or all threads begin with the same server. 0 is the
-    /// beginning of the round.
+    /// A state that starts `seed` places ahead in the round (modulo its length): a random number each time, or all
+    /// threads begin with the same server. 0, also the default, is the beginning of the round.
     #[must_use]
-    pub fn new(generation: u64, seed: u64) -> Self {
+    pub fn seeded(seed: u64) -> Self {
         Self {
-            generation,
             seed,
             round_robin: round_robin::Round::default(),
         }
-    }
-
-    /// The generation of the pool that it was made for.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 }
 
 /// What one choice depends on besides the pool.
 pub struct Pick<'a> {
-    /// Hash key of the client: its IP address (source hash); see [`hash::client_hash`].
+    /// Hash key of the client: its IP address (source hash); see [`client_hash`].
     pub client_hash: u64,
-    /// Hash key of the flow: addresses and ports (Maglev); see [`hash::flow_hash`].
+    /// Hash key of the flow: addresses and ports (Maglev); see [`flow_hash`].
     pub flow_hash: u64,
     /// Uniform random bits.
     pub random: u64,

@@ -46,7 +46,7 @@ impl Chooser {
         Self {
             algorithm,
             pool: Pool::new(algorithm, &candidates),
-            state: PickState::new(1, seed),
+            state: PickState::seeded(seed),
             random: SplitMix64::new(seed),
             loads: vec![0; candidates.len()],
             usable: vec![true; candidates.len()],

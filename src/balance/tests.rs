@@ -56,7 +56,7 @@ fn the_greatest_weights_a_configuration_can_have_do_not_overflow() {
 #[test]
 fn a_state_that_was_made_for_another_pool_does_no_harm() {
     for algorithm in ALL {
-        let mut state = PickState::new(1, 5);
+        let mut state = PickState::seeded(5);
         for servers in [4, 2, 9] {
             let pool = Pool::new(algorithm, &testing::candidates(&vec![1; servers]));
             let pick = Pick {
