@@ -1,2 +1,13 @@
 //! Safe wrappers of system calls: the only unsafe code of the crate.
 #![allow(unsafe_code)]
+
+pub mod capability;
+pub mod config_file;
+pub mod fdpass;
+pub mod ids;
+pub mod listener;
+pub mod memfd;
+pub mod process;
+pub mod rlimit;
+pub mod signals;
+pub mod task_status;

@@ -1,0 +1,130 @@
+//! Listening TCP sockets.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
+/// an administrator sets it (4,096 by default since Linux 5.4).
+const BACKLOG: i32 = 65_535;
+
+/// What to listen on, and what the accepted sockets inherit besides TCP_NODELAY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The address. A wildcard of IPv6 takes no IPv4 connections.
+    pub addr: SocketAddr,
+    /// TCP_USER_TIMEOUT of the accepted sockets; `None` leaves the kernel's retransmission limit.
+    pub user_timeout: Option<Duration>,
+}
+
+/// The step of making a listener that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct ListenError {
+    /// What was tried, such as `bind`.
+    pub step: &'static str,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
+    move |source| ListenError { step, source }
+}
+
+/// Makes a non-blocking listening socket that shares its address with others of the same user (SO_REUSEPORT), so
+/// that every worker thread can have its own.
+///
+/// # Errors
+/// The step that failed.
+pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
+    let socket = socket_for(what.addr)?;
+    socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
+    socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
+    if what.user_timeout.is_some() {
+        socket
+            .set_tcp_user_timeout(what.user_timeout)
+            .map_err(at("TCP_USER_TIMEOUT"))?;
+    }
+    socket.bind(&what.addr.into()).map_err(at("bind"))?;
+    socket.listen(BACKLOG).map_err(at("listen"))?;
+    Ok(socket.into())
+}
+
+/// Checks that nobody listens on an address, not even a process of the same user that shares it (SO_REUSEPORT):
+/// with such a one, two load balancers would silently take half of the connections each.
+///
+/// # Errors
+/// Why the address cannot be bound.
+pub fn probe_exclusive(addr: SocketAddr) -> Result<(), ListenError> {
+    socket_for(addr)?.bind(&addr.into()).map_err(at("bind"))
+}
+
+fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
+    // socket2 adds SOCK_CLOEXEC
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )
+    .map_err(at("socket"))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true).map_err(at("IPV6_V6ONLY"))?;
+    }
+    // connections of an earlier process in TIME-WAIT must not keep this one from starting
+    socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn loopback() -> Listen {
+        Listen {
+            addr: "127.0.0.1:0".parse().unwrap(),
+            user_timeout: Some(Duration::from_secs(30)),
+        }
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let listener = TcpListener::from(listen(&loopback()).unwrap());
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(
+            accepted.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(30))
+        );
+    }
+
+    #[test]
+    fn workers_share_an_address_but_a_probe_sees_that_it_is_taken() {
+        let first = TcpListener::from(listen(&loopback()).unwrap());
+        let addr = first.local_addr().unwrap();
+        let second = listen(&Listen {
+            addr,
+            user_timeout: None,
+        });
+        assert!(second.is_ok(), "a second worker's socket: {second:?}");
+        let error = probe_exclusive(addr).unwrap_err();
+        assert_eq!(
+            (error.step, error.source.kind()),
+            ("bind", io::ErrorKind::AddrInUse)
+        );
+    }
+
+    #[test]
+    fn a_wildcard_of_ipv6_leaves_the_port_to_ipv4() {
+        let six = TcpListener::from(
+            listen(&Listen {
+                addr: "[::]:0".parse().unwrap(),
+                user_timeout: None,
+            })
+            .unwrap(),
+        );
+        let port = six.local_addr().unwrap().port();
+        probe_exclusive(SocketAddr::from(([0, 0, 0, 0], port))).unwrap();
+    }
+}

@@ -1,0 +1,85 @@
+//! A file in memory that nobody can change any more.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+
+/// `MFD_NOEXEC_SEAL` (Linux 6.3): never executable. The kernel complains in its log when it is left out.
+const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x8);
+
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// Copies `content` into a new sealed memfd.
+///
+/// # Errors
+/// There is no memory or descriptor left.
+pub fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = match memfd_create(c"convey-config", flags | NOEXEC_SEAL) {
+        Err(Errno::EINVAL) => memfd_create(c"convey-config", flags)?,
+        other => other?,
+    };
+    let mut file = File::from(fd);
+    file.write_all(content)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals()))?;
+    Ok(file.into())
+}
+
+/// Reads a memfd made by [`sealed`], from its start.
+///
+/// # Errors
+/// It is not sealed, is larger than `limit` bytes, or cannot be read.
+pub fn read_sealed(fd: OwnedFd, limit: usize) -> io::Result<Vec<u8>> {
+    let has = SealFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GET_SEALS)?);
+    if !has.contains(seals()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file in memory is not sealed",
+        ));
+    }
+    let file = File::from(fd);
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if size > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the file in memory has {size} bytes, more than {limit}"),
+        ));
+    }
+    let mut content = vec![0; size];
+    file.read_exact_at(&mut content, 0)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_file_says_what_was_put_in_and_cannot_be_changed() {
+        let fd = sealed(b"[frontends.web]").unwrap();
+        let file = File::from(fd.try_clone().unwrap());
+        assert!(file.write_at(b"x", 0).is_err(), "a sealed file was written");
+        assert!(file.set_len(0).is_err(), "a sealed file was cut");
+        assert_eq!(read_sealed(fd, 100).unwrap(), b"[frontends.web]");
+    }
+
+    #[test]
+    fn an_unsealed_or_too_large_file_is_refused() {
+        let plain = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        assert!(read_sealed(plain, 100).is_err());
+        assert!(read_sealed(sealed(b"12345").unwrap(), 4).is_err());
+    }
+}

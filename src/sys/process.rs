@@ -1,0 +1,125 @@
+//! Forking a child that shares nothing but memory pages with its parent, and marking a process.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use nix::{
+    errno::Errno,
+    sys::prctl,
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork},
+};
+
+/// `EX_SOFTWARE` of sysexits: the child panicked.
+const EXIT_PANICKED: i32 = 70;
+/// `EX_OSERR` of sysexits: the child could not close what it inherited.
+const EXIT_OS_ERROR: i32 = 71;
+
+/// Why no child was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// fork copies only the calling thread: locks held by the others would never be released in the child.
+    #[error("this process already has {0} threads; it may only fork before it starts any")]
+    Threads(usize),
+    /// /proc/self/task could not be counted.
+    #[error("count threads in /proc/self/task: {0}")]
+    CountThreads(io::Error),
+    /// fork failed.
+    #[error("fork: {0}")]
+    Fork(io::Error),
+}
+
+/// Number of threads of the calling process.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Forks. The child keeps no descriptor but `keep` (0, 1 and 2 become /dev/null), runs `child` and exits with what
+/// that returns; it never returns from here. The parent gets the child's id, and `keep` is closed in it.
+///
+/// # Errors
+/// The process has more than one thread, or a system call failed.
+pub fn fork_child(keep: OwnedFd, child: impl FnOnce(OwnedFd) -> i32) -> Result<Pid, ForkError> {
+    let threads = thread_count().map_err(ForkError::CountThreads)?;
+    if threads != 1 {
+        return Err(ForkError::Threads(threads));
+    }
+    // SAFETY: the process has a single thread (checked above, and only this thread could start another), so the
+    // child's copy of every lock and of the allocator is consistent.
+    match unsafe { fork() }.map_err(|errno| ForkError::Fork(errno.into()))? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            // A panic must not unwind into the parent's frames, of which this process has a copy.
+            let status = catch_unwind(AssertUnwindSafe(|| {
+                if close_all_but(keep.as_raw_fd()).is_err() {
+                    return EXIT_OS_ERROR;
+                }
+                child(keep)
+            }))
+            .unwrap_or(EXIT_PANICKED);
+            // SAFETY: _exit has no precondition. exit() would run the parent's exit handlers a second time.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+/// Closes every descriptor but 0, 1, 2, which become /dev/null, and `keep`, which must be none of those.
+///
+/// Only the forked child may call it: the Rust owners of what is closed are in frames that never run there.
+fn close_all_but(keep: RawFd) -> io::Result<()> {
+    let keep = libc::c_uint::try_from(keep).map_err(|_| Errno::EBADF)?;
+    if keep <= 2 {
+        return Err(Errno::EBADF.into());
+    }
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    drop(null);
+    for (first, last) in [(3, keep - 1), (keep + 1, libc::c_uint::MAX)] {
+        if first <= last {
+            // SAFETY: closes descriptors, touches no memory; no live owner of one of them runs in this process.
+            Errno::result(unsafe { libc::close_range(first, last, 0) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Names the calling thread, and so the process in `ps`; the kernel keeps the first 15 bytes.
+///
+/// # Errors
+/// The name has a zero byte.
+pub fn set_name(name: &str) -> io::Result<()> {
+    prctl::set_name(&CString::new(name)?).map_err(Into::into)
+}
+
+/// Makes sure that neither the calling thread nor what it starts can gain privileges by executing a file.
+///
+/// # Errors
+/// The kernel refused, which it never does.
+pub fn set_no_new_privs() -> io::Result<()> {
+    prctl::set_no_new_privs().map_err(Into::into)
+}
+
+/// Forbids core dumps of this process, and that processes of the same user trace it.
+///
+/// # Errors
+/// The kernel refused, which it never does.
+pub fn set_undumpable() -> io::Result<()> {
+    prctl::set_dumpable(false).map_err(Into::into)
+}
+
+/// Whether a change of the user id from 0 leaves the permitted capabilities.
+///
+/// # Errors
+/// The securebits forbid the change.
+pub fn set_keep_capabilities(keep: bool) -> io::Result<()> {
+    prctl::set_keepcaps(keep).map_err(Into::into)
+}

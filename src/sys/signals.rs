@@ -1,0 +1,17 @@
+//! Signals that a process does not want.
+
+use std::io;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Ignores the signals by which a daemon is told to end or reload, for a process that ends by other means.
+///
+/// # Errors
+/// The kernel refused, which it never does for these signals.
+pub fn ignore_termination() -> io::Result<()> {
+    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+        // SAFETY: SIG_IGN installs no handler, so nothing has to be async-signal-safe.
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
