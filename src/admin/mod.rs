@@ -1,6 +1,24 @@
 //! The control endpoint: HTTP/JSON on a unix socket, and 0.3.5's `/stats` on TCP.
+//!
+//! ```text
+//! client ─ unix socket ─ http (bounds) ─ routes ─ Command ─► control loop ─ reply ─► JSON
+//! client ─ TCP ───────── http (bounds) ─ stats ── reads the snapshot's counters ───► JSON
+//! ```
+//! Everything runs on the control thread's runtime. The socket is [`bind_socket`]'s, [`serve`] and [`serve_stats`] start
+//! the endpoints, and [`render`] makes the views from a snapshot.
 
+mod http;
+pub mod lookup;
+pub mod render;
+mod routes;
+mod socket;
+mod stats;
 pub mod views;
+
+pub use http::Endpoint;
+pub use routes::serve;
+pub use socket::{BindError, Owner, SocketFile, bind_socket};
+pub use stats::{LegacyStats, serve_stats};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,3 +57,6 @@ pub enum Command {
 
 /// Sends commands to the control loop. Bounded: when the loop is that far behind, the endpoint answers 503.
 pub type Commands = mpsc::Sender<Command>;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub struct Status {
     pub workers: usize,
     /// Log and access events dropped because the queue was full.
     pub log_events_dropped: u64,
+    /// Connections to the control endpoint turned away because too many were open.
+    pub admin_connections_refused: u64,
     /// Frontends by name.
     pub frontends: BTreeMap<String, Frontend>,
     /// Backends by name.
@@ -159,6 +161,17 @@ pub enum ServerAction {
         /// The weight; 0 takes it out of the choice.
         weight: u16,
     },
+}
+
+impl fmt::Display for ServerAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drain => f.write_str("drain"),
+            Self::Ready => f.write_str("ready"),
+            Self::Maintenance => f.write_str("maintenance"),
+            Self::Weight { weight } => write!(f, "weight {weight}"),
+        }
+    }
 }
 
 /// Query of `GET /v1/connections`.

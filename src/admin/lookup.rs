@@ -1,0 +1,110 @@
+//! Finding what an operator named, and helping when it does not exist.
+
+use axum::http::StatusCode;
+
+use super::views::Problem;
+use crate::snapshot::{BackendView, ServerView, Snapshot};
+
+/// Known names listed in a message; more are counted.
+const LISTED: usize = 10;
+
+/// Likeness (1 - edits with transpositions / length) from which a name is suggested.
+const SIMILAR: f64 = 0.5;
+
+/// The server that an operator means.
+///
+/// # Errors
+/// 404 with the known names and the most similar one.
+pub fn find_server<'a>(
+    snapshot: &'a Snapshot,
+    backend: &str,
+    server: &str,
+) -> Result<(&'a BackendView, &'a ServerView), Problem> {
+    let Some(view) = snapshot.backends.get(backend) else {
+        return Err(no_backend(
+            backend,
+            snapshot.backends.keys().map(|name| name.as_str()),
+        ));
+    };
+    match view.servers.iter().find(|s| s.name.as_str() == server) {
+        Some(found) => Ok((view, found)),
+        None => Err(no_server(
+            backend,
+            server,
+            view.servers.iter().map(|s| s.name.as_str()),
+        )),
+    }
+}
+
+/// The answer to a backend that does not exist.
+pub(super) fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let hint = hint(name, known, "backends", "there are no backends");
+    Problem::new(StatusCode::NOT_FOUND, format!("no backend `{name}`{hint}"))
+}
+
+/// The answer to a server that does not exist.
+pub(super) fn no_server<'a>(backend: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let hint = hint(name, known, "its servers", "it has no servers");
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("no server `{name}` in backend `{backend}`{hint}"),
+    )
+}
+
+fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, what: &str, none: &str) -> String {
+    let known: Vec<&str> = known.collect();
+    if known.is_empty() {
+        return format!(": {none}");
+    }
+    let similar = known
+        .iter()
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(name, candidate),
+                *candidate,
+            )
+        })
+        .filter(|(likeness, _)| *likeness >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, candidate)| {
+            format!(": did you mean `{candidate}`?")
+        });
+    let listed = known.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    let more = match known.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{similar} ({what}: {listed}{more})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_the_nearest_and_the_known_ones() {
+        let problem = no_backend("wbe", ["api", "web"].into_iter());
+        assert_eq!(
+            problem.message,
+            "no backend `wbe`: did you mean `web`? (backends: api, web)"
+        );
+        let problem = no_server("web", "zzz", ["a", "b"].into_iter());
+        assert_eq!(
+            problem.message,
+            "no server `zzz` in backend `web` (its servers: a, b)"
+        );
+    }
+
+    #[test]
+    fn a_long_list_of_names_is_cut_and_an_empty_one_is_said() {
+        let names: Vec<String> = (0..13).map(|n| format!("server{n:02}")).collect();
+        let problem = no_server("web", "q", names.iter().map(String::as_str));
+        assert!(
+            problem.message.ends_with("server09 and 3 more)"),
+            "{}",
+            problem.message
+        );
+        let problem = no_backend("web", std::iter::empty());
+        assert_eq!(problem.message, "no backend `web`: there are no backends");
+    }
+}

@@ -1,0 +1,337 @@
+//! The unix socket's file: made, replaced when stale, removed at the end.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Mode of the socket: the owner and the group may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Mode of the directory when it has to be made.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Who the socket (and the directory, if it is made) shall belong to, when that is not the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Why the control socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The path does not fit a socket address (or is empty, or has a NUL byte).
+    #[error("the control socket's path {} cannot be used: {source} (a socket's path has at most 107 bytes)", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directory is missing and cannot be made.
+    #[error("cannot make the control socket's directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something else than a socket is there.
+    #[error("{} exists and is not a socket: remove it, or set [admin] socket to another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process answers there.
+    #[error("another process listens on {}: stop it, or set [admin] socket to another path", path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// What is there could not be examined.
+    #[error("cannot examine {}: {source}", path.display())]
+    Inspect {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A socket that a dead process left could not be removed.
+    #[error("cannot remove the stale socket {}: {source}", path.display())]
+    RemoveStale {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// socket, bind or listen failed.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its mode or owner could not be set.
+    #[error("cannot set the owner and mode of {}: {source}", path.display())]
+    Permissions {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The file of a bound socket. Dropping it removes the file, if it is still the one that was made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// An O_PATH descriptor of the file: while it is held the kernel cannot give the inode's number to another.
+    pin: fs::File,
+}
+
+impl SocketFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = fs::symlink_metadata(&self.path).map(identity);
+        let made = self.pin.metadata().map(identity);
+        if there.is_ok_and(|there| made.is_ok_and(|made| there == made)) {
+            // a failure (the directory is not ours) leaves a stale socket, which the next start replaces
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the control socket: mode 0660, in a directory that is made (0755) when only its last part is missing.
+/// A socket on which nobody answers is replaced. The listener does not block.
+///
+/// `owner` is for a process that is about to become somebody else.
+///
+/// # Errors
+/// The path is in use by a living process or by something that is not a socket, or a system call failed.
+pub fn bind_socket(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, SocketFile), BindError> {
+    let address = SockAddr::unix(path).map_err(|source| BindError::Path {
+        path: path.into(),
+        source,
+    })?;
+    make_directory(path, owner)?;
+    clear_stale(path, &address)?;
+
+    let listen_error = |source| BindError::Listen {
+        path: path.into(),
+        source,
+    };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(listen_error)?;
+    socket.bind(&address).map_err(listen_error)?;
+    // nobody can connect before listen, so there is no moment at which a looser mode would count
+    let file = set_permissions(path, owner).map_err(|source| BindError::Permissions {
+        path: path.into(),
+        source,
+    })?;
+    socket.set_nonblocking(true).map_err(listen_error)?;
+    socket.listen(BACKLOG).map_err(listen_error)?;
+    Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
+}
+
+fn make_directory(path: &Path, owner: Option<Owner>) -> Result<(), BindError> {
+    let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let made = match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => match owner {
+            Some(Owner { uid, gid }) => lchown(directory, Some(uid), Some(gid)),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // a directory that exists may still refuse mkdir with another error (read-only file system)
+        Err(_) if directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    };
+    made.map_err(|source| BindError::Directory {
+        path: directory.into(),
+        source,
+    })
+}
+
+/// Removes what a dead process left; refuses anything else.
+fn clear_stale(path: &Path, address: &SockAddr) -> Result<(), BindError> {
+    let inspect_error = |source| BindError::Inspect {
+        path: path.into(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(inspect_error(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(BindError::NotASocket { path: path.into() });
+        }
+        Ok(_) => {}
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(inspect_error)?;
+    // a living process with a full accept queue would block a plain connect
+    probe.set_nonblocking(true).map_err(inspect_error)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| BindError::RemoveStale {
+                path: path.into(),
+                source,
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // EPROTOTYPE: somebody's datagram socket
+        Err(error)
+            if error.kind() != io::ErrorKind::WouldBlock
+                && error.raw_os_error() != Some(libc::EPROTOTYPE) =>
+        {
+            Err(inspect_error(error))
+        }
+        Ok(()) | Err(_) => Err(BindError::InUse { path: path.into() }),
+    }
+}
+
+fn set_permissions(path: &Path, owner: Option<Owner>) -> io::Result<SocketFile> {
+    if let Some(Owner { uid, gid }) = owner {
+        lchown(path, Some(uid), Some(gid))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    let pin = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    Ok(SocketFile {
+        path: path.into(),
+        pin,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory")
+    }
+
+    #[test]
+    fn owner_and_group_may_connect_and_the_file_goes_with_its_guard() {
+        let directory = directory();
+        let path = directory.path().join("convey/admin.sock");
+        let (_listener, file) = bind_socket(&path, None).expect("bind");
+        let mode = fs::metadata(&path).expect("metadata").mode();
+        assert_eq!(mode & 0o7777, 0o660);
+        let mode = fs::metadata(directory.path().join("convey"))
+            .expect("metadata")
+            .mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        drop(UnixListener::bind(&path).expect("first bind")); // leaves the file
+        assert!(path.exists());
+        let (_listener, _file) = bind_socket(&path, None).expect("bind over a stale socket");
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_living_socket_is_never_replaced() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        let _living = bind_socket(&path, None).expect("bind");
+        let inode = fs::metadata(&path).expect("metadata").ino();
+        assert!(matches!(bind_socket(&path, None), Err(BindError::InUse { .. })));
+        assert_eq!(fs::metadata(&path).expect("metadata").ino(), inode);
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_living_socket_with_a_full_queue_is_in_use_not_waited_for() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        let address = SockAddr::unix(&path).expect("address");
+        let living = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+        living.bind(&address).expect("bind");
+        living.listen(0).expect("listen");
+        let _waiting = UnixStream::connect(&path).expect("fills the queue");
+        assert!(matches!(bind_socket(&path, None), Err(BindError::InUse { .. })));
+    }
+
+    #[test]
+    fn somebody_elses_datagram_socket_is_in_use() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        let _other = UnixDatagram::bind(&path).expect("bind");
+        assert!(matches!(bind_socket(&path, None), Err(BindError::InUse { .. })));
+    }
+
+    #[test]
+    fn a_file_or_directory_in_the_way_is_left_alone() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        fs::write(&path, "precious").expect("write");
+        assert!(matches!(
+            bind_socket(&path, None),
+            Err(BindError::NotASocket { .. })
+        ));
+        assert_eq!(fs::read(&path).expect("read"), b"precious");
+        assert!(matches!(
+            bind_socket(directory.path(), None),
+            Err(BindError::NotASocket { .. })
+        ));
+    }
+
+    #[test]
+    fn only_the_last_part_of_the_directory_is_made() {
+        let directory = directory();
+        let path = directory.path().join("a/b/admin.sock");
+        assert!(matches!(
+            bind_socket(&path, None),
+            Err(BindError::Directory { .. })
+        ));
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_named() {
+        let path = PathBuf::from("/tmp").join("x".repeat(120));
+        let error = bind_socket(&path, None).expect_err("too long");
+        assert!(matches!(error, BindError::Path { .. }), "{error}");
+        assert!(error.to_string().contains("at most 107 bytes"), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_an_old_daemon_does_not_remove_the_socket_of_its_successor() {
+        let directory = directory();
+        let path = directory.path().join("admin.sock");
+        let (old_listener, old_file) = bind_socket(&path, None).expect("bind");
+        drop(old_listener);
+        let (_new_listener, _new_file) = bind_socket(&path, None).expect("the old one is stale");
+        drop(old_file);
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+}

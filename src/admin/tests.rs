@@ -1,0 +1,451 @@
+//! The endpoint over a real unix socket, before a control loop that only plays its part.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::mpsc as std_mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Command, bind_socket,
+    http::Limits,
+    routes::serve_within,
+    views::{self, Problem, ServerAction},
+};
+use crate::base::ServerState;
+
+/// How the control loop that is played behaves.
+#[derive(Clone, Copy)]
+enum Loop {
+    /// Answers everything.
+    Answers,
+    /// Takes nothing from its queue of one.
+    Stuck,
+}
+
+/// What the control loop was asked, in words.
+type Heard = std_mpsc::Receiver<String>;
+
+struct Daemon {
+    path: PathBuf,
+    heard: Heard,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<u64>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(behaviour: Loop, limits: Limits) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("admin.sock");
+        let (listener, file) = bind_socket(&path, None).expect("bind");
+        let (stop, stopped) = oneshot::channel();
+        let (tell, heard) = std_mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let _file = file;
+            runtime.block_on(async {
+                let (commands, queue) = mpsc::channel(1);
+                let endpoint = serve_within(listener, commands, limits).expect("serve");
+                match behaviour {
+                    Loop::Answers => drop(tokio::spawn(answer(queue, tell))),
+                    Loop::Stuck => std::mem::forget(queue),
+                }
+                let _ = stopped.await;
+                endpoint.refused()
+            })
+        });
+        Self {
+            path,
+            heard,
+            stop: Some(stop),
+            thread: Some(thread),
+            _directory: directory,
+        }
+    }
+
+    fn heard(&self) -> String {
+        self.heard
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the control loop was asked")
+    }
+
+    /// Ends it; connections that it turned away.
+    fn refused(mut self) -> u64 {
+        self.end()
+    }
+
+    fn end(&mut self) -> u64 {
+        drop(self.stop.take());
+        self.thread
+            .take()
+            .map_or(0, |thread| thread.join().expect("the endpoint's thread"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn answer(mut queue: mpsc::Receiver<Command>, tell: std_mpsc::Sender<String>) {
+    while let Some(command) = queue.recv().await {
+        // a test that has ended does not listen any more, nor do the requests that it left
+        match command {
+            Command::Status { reply } => {
+                let _ = tell.send("status".into());
+                let _ = reply.send(state());
+            }
+            Command::Reload { reply } => {
+                let _ = tell.send("reload".into());
+                let _ = reply.send(Err(views::ReloadFailed {
+                    message: "convey.toml:3:1: unknown key".into(),
+                    config_error: true,
+                }));
+            }
+            Command::Server {
+                backend,
+                server,
+                action,
+                reply,
+            } => {
+                let _ = tell.send(format!("{action} of {server:?} in {backend:?}"));
+                let _ = reply.send(Ok(one_server()));
+            }
+            Command::Connections { filter, reply } => {
+                let _ = tell.send(format!("{filter:?}"));
+                let _ = reply.send(views::Connections::default());
+            }
+        }
+    }
+}
+
+fn one_server() -> views::Server {
+    views::Server {
+        addr: "10.0.0.1:80".into(),
+        state: ServerState::Up,
+        state_seconds: None,
+        state_reason: None,
+        weight: 1,
+        configured_weight: 1,
+        effective_percent: 100,
+        priority: 1,
+        max_connections: None,
+        overridden: None,
+        traffic: views::Traffic::default(),
+    }
+}
+
+fn state() -> views::Status {
+    let backend = views::Backend {
+        balance: "round_robin".into(),
+        queued: 0,
+        traffic: views::Traffic::default(),
+        servers: [("größe 1/2".to_owned(), one_server())].into(),
+    };
+    views::Status {
+        version: "1".into(),
+        pid: 1,
+        uptime_seconds: 1.0,
+        phase: "running".into(),
+        config_file: "convey.toml".into(),
+        config_generation: 1,
+        snapshot_generation: 1,
+        last_reload_error: None,
+        needs_restart: vec![],
+        workers: 1,
+        log_events_dropped: 0,
+        admin_connections_refused: 0,
+        frontends: [].into(),
+        backends: [("web %41".to_owned(), backend)].into(),
+    }
+}
+
+fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("connect");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a read time-out");
+    stream
+}
+
+/// Sends a request and reads until the end; status and body.
+fn ask(path: &Path, method: &str, target: &str, body: Option<&str>) -> (u16, String) {
+    let mut stream = connect(path);
+    let body = body.map_or_else(String::new, |body| {
+        format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    });
+    let end = if body.is_empty() { "\r\n" } else { "" };
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: convey\r\nConnection: close\r\n{body}{end}");
+    // the server may answer and close before it has read everything
+    let _ = stream.write_all(request.as_bytes());
+    parse(&read_all(&mut stream))
+}
+
+fn read_all(stream: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    // a reset after the answer is an end too
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn parse(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (
+        status.unwrap_or_else(|| panic!("no status in {answer:?}")),
+        body.to_owned(),
+    )
+}
+
+fn problem(answer: &(u16, String)) -> Problem {
+    let problem: Problem = serde_json::from_str(&answer.1).expect("a problem in JSON");
+    assert_eq!(problem.status, answer.0);
+    problem
+}
+
+#[test]
+fn status_is_the_control_loops_answer_in_json() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let (code, body) = ask(&daemon.path, "GET", "/v1/status", None);
+    assert_eq!(code, 200);
+    assert_eq!(
+        serde_json::from_str::<views::Status>(&body).expect("a status"),
+        state()
+    );
+    assert_eq!(daemon.heard(), "status");
+}
+
+#[test]
+fn a_failed_reload_is_422_with_the_text_for_the_terminal() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let (code, body) = ask(&daemon.path, "POST", "/v1/reload", None);
+    let failed: views::ReloadFailed = serde_json::from_str(&body).expect("why it failed");
+    assert_eq!((code, failed.config_error), (422, true));
+    assert_eq!(failed.message, "convey.toml:3:1: unknown key");
+}
+
+#[test]
+fn names_travel_percent_encoded_with_any_character() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let target = "/v1/backends/web%20%2541/servers/gr%C3%B6%C3%9Fe%201%2F2";
+    let (code, _) = ask(
+        &daemon.path,
+        "POST",
+        target,
+        Some(r#"{"action":"weight","weight":3}"#),
+    );
+    assert_eq!(code, 200);
+    assert_eq!(daemon.heard(), r#"weight 3 of "größe 1/2" in "web %41""#);
+    let (code, body) = ask(&daemon.path, "GET", target, None);
+    assert_eq!(code, 200, "{body}");
+    assert_eq!(
+        serde_json::from_str::<views::Server>(&body).expect("a server"),
+        one_server()
+    );
+    let answer = ask(&daemon.path, "GET", "/v1/backends/%FF", None);
+    assert_eq!(problem(&answer).status, 400);
+}
+
+#[test]
+fn every_action_has_its_json_form() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    for action in [
+        ServerAction::Drain,
+        ServerAction::Ready,
+        ServerAction::Maintenance,
+        ServerAction::Weight { weight: 0 },
+    ] {
+        let body = serde_json::to_string(&action).expect("JSON");
+        let (code, _) = ask(&daemon.path, "POST", "/v1/backends/b/servers/s", Some(&body));
+        assert_eq!(code, 200);
+        assert_eq!(daemon.heard(), format!(r#"{action} of "s" in "b""#));
+    }
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_404_with_the_known_ones() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let answer = ask(&daemon.path, "GET", "/v1/backends/web%2041", None);
+    assert_eq!(answer.0, 404);
+    assert!(
+        problem(&answer).message.contains("did you mean `web %41`?"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_unknown_path_is_404_and_a_wrong_method_405_in_json() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    assert_eq!(problem(&ask(&daemon.path, "GET", "/v2/status", None)).status, 404);
+    let answer = ask(&daemon.path, "GET", "/v1/reload", None);
+    assert_eq!(problem(&answer).status, 405);
+    assert_eq!(problem(&answer).message, "GET is not possible at /v1/reload");
+}
+
+#[test]
+fn connections_are_filtered_and_limited() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let (code, _) = ask(&daemon.path, "GET", "/v1/connections?backend=web%20%2541", None);
+    assert_eq!(code, 200);
+    let expected = views::ConnectionFilter {
+        backend: Some("web %41".into()),
+        limit: Some(1000),
+        ..Default::default()
+    };
+    assert_eq!(daemon.heard(), format!("{expected:?}"));
+    for wrong in ["limit=100001", "limit=-1", "lmit=3"] {
+        let answer = ask(&daemon.path, "GET", &format!("/v1/connections?{wrong}"), None);
+        assert_eq!(problem(&answer).status, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_order_is_refused_with_the_reason() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let target = "/v1/backends/b/servers/s";
+    let refused = |body: &str| problem(&ask(&daemon.path, "POST", target, Some(body)));
+    assert!(
+        refused(r#"{"action":"explode"}"#)
+            .message
+            .contains("expected one of")
+    );
+    assert_eq!(refused(r#"{"action":"weight","weight":70000}"#).status, 400);
+    assert_eq!(refused(&" ".repeat(20 << 10)).status, 413);
+    assert_eq!(problem(&ask(&daemon.path, "POST", target, None)).status, 415);
+}
+
+#[test]
+fn a_header_that_is_too_long_is_refused() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let (code, _) = ask(
+        &daemon.path,
+        "GET",
+        &format!("/v1/status?{}", "x".repeat(70_000)),
+        None,
+    );
+    assert!([414, 431].contains(&code), "{code}");
+    let mut stream = connect(&daemon.path);
+    let _ = stream.write_all(&[0xff; 1000]);
+    assert_eq!(parse(&read_all(&mut stream)).0, 400, "binary junk");
+}
+
+#[test]
+fn a_control_loop_that_is_behind_is_503_at_once() {
+    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let mut waiting = connect(&daemon.path);
+    waiting
+        .write_all(b"GET /v1/status HTTP/1.1\r\nHost: convey\r\n\r\n")
+        .expect("write");
+    std::thread::sleep(Duration::from_millis(200)); // it sits in the queue of one
+    let started = Instant::now();
+    let answer = ask(&daemon.path, "GET", "/v1/status", None);
+    assert_eq!(problem(&answer).status, 503);
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn silent_and_slow_clients_hold_up_nobody_and_lose_their_place() {
+    let limits = Limits {
+        header: Duration::from_millis(500),
+        body: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let mut silent = connect(&daemon.path);
+    let mut half = connect(&daemon.path);
+    half.write_all(b"GET /v1/sta").expect("write");
+    let mut bodiless = connect(&daemon.path);
+    let head = "POST /v1/backends/b/servers/s HTTP/1.1\r\nHost: c\r\nContent-Type: application/json\r\n";
+    write!(
+        bodiless,
+        "{head}Content-Length: 20\r\nConnection: close\r\n\r\n{{"
+    )
+    .expect("write");
+
+    let started = Instant::now();
+    assert_eq!(ask(&daemon.path, "GET", "/v1/status", None).0, 200);
+    assert!(started.elapsed() < Duration::from_millis(400), "they held it up");
+
+    assert_eq!(read_all(&mut silent), "");
+    assert!(["", "408"].contains(&read_all(&mut half).split(' ').nth(1).unwrap_or("")));
+    assert_eq!(parse(&read_all(&mut bodiless)).0, 408);
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "they kept their place"
+    );
+}
+
+#[test]
+fn a_connection_is_kept_for_further_requests_but_not_idle() {
+    let limits = Limits {
+        header: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let mut stream = connect(&daemon.path);
+    let request = b"GET /v1/connections HTTP/1.1\r\nHost: convey\r\n\r\n";
+    for _ in 0..2 {
+        stream.write_all(request).expect("write");
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).expect("an answer");
+        assert_eq!(parse(&String::from_utf8_lossy(&buffer[..read])).0, 200);
+    }
+    let started = Instant::now();
+    read_all(&mut stream);
+    assert!(started.elapsed() < Duration::from_secs(3), "idle for too long");
+}
+
+#[test]
+fn no_connection_lives_longer_than_its_time_however_busy() {
+    let limits = Limits {
+        connection: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let mut stream = connect(&daemon.path);
+    let started = Instant::now();
+    let mut buffer = [0; 4096];
+    while stream
+        .write_all(b"GET /v1/connections HTTP/1.1\r\nHost: c\r\n\r\n")
+        .is_ok()
+        && stream.read(&mut buffer).is_ok_and(|read| read > 0)
+    {
+        assert!(started.elapsed() < Duration::from_secs(5), "it goes on for ever");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_told_so_and_counted() {
+    let limits = Limits {
+        connections: 2,
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let held = [connect(&daemon.path), connect(&daemon.path)];
+    std::thread::sleep(Duration::from_millis(100));
+    let mut third = connect(&daemon.path);
+    let answer = parse(&read_all(&mut third));
+    assert_eq!(problem(&answer).status, 503);
+    drop(held);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        ask(&daemon.path, "GET", "/v1/status", None).0,
+        200,
+        "places are given back"
+    );
+    assert_eq!(daemon.refused(), 1);
+}
