@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Fatal, listeners::Listeners, logging::LogHandle, notify::Notifier, reload::Trigger, stop::Stopping, watch,
+    Fatal, listeners::Listeners, logging::Logging, notify::Notifier, reload::Trigger, stop::Stopping, watch,
     watch::FileWatch,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub struct Control {
     pub(super) live: LiveSet,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) notify: Notifier,
-    pub(super) log: LogHandle,
+    pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,
     pub(super) admin: Option<(SocketFile, Endpoint)>,
     pub(super) stats: Option<(ListenAddr, Endpoint)>,

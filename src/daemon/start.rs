@@ -53,13 +53,17 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
     })?;
     let unprivileged = drop_everything(&run, &source, &loaded.config)?;
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
+        .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
     let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
     if let Err(fatal) = &outcome {
         tracing::error!(event = "failed", "{fatal}");
     }
     let exit = outcome.unwrap_or_else(|fatal| fatal.exit);
-    logging.shutdown();
+    // everything else that held it is gone
+    if let Some(logging) = Arc::into_inner(logging) {
+        logging.shutdown();
+    }
     Ok(exit)
 }
 
@@ -109,7 +113,7 @@ fn run_unprivileged(
     source: &Source,
     loaded: Loaded,
     unprivileged: Unprivileged,
-    logging: &Logging,
+    logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<Exit, Fatal> {
     let Unprivileged {
@@ -153,7 +157,7 @@ fn assemble(
     run: RunOptions,
     config: Config,
     broker: Broker,
-    logging: &Logging,
+    logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let workers = worker_count(&config);
@@ -164,7 +168,7 @@ fn assemble(
     let (events_tx, events) = mpsc::channel(INBOX);
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
-    let pool = Workers::start(workers, Arc::clone(&shared), logging.access(), events_tx)
+    let pool = Workers::start(workers, Arc::clone(&shared), logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
     let watcher = if config.global.watch_config {
@@ -186,7 +190,7 @@ fn assemble(
         live,
         snapshot: shared,
         notify: Notifier::from_environment(),
-        log: logging.handle(),
+        log: Arc::clone(logging),
         commands: commands_tx,
         admin: None,
         stats: None,
