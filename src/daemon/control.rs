@@ -94,9 +94,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Fatal> {
-        let handle = |kind| {
-            signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")))
-        };
+        let handle =
+            |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
         Ok(Self {
             terminate: handle(SignalKind::terminate())?,
             interrupt: handle(SignalKind::interrupt())?,
@@ -297,7 +296,12 @@ impl Control {
             admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
                 + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
         };
-        render::status(&self.snapshot.load(), info, &self.inputs.overrides, Instant::now())
+        render::status(
+            &self.snapshot.load(),
+            info,
+            &self.inputs.overrides,
+            Instant::now(),
+        )
     }
 }
 
@@ -334,7 +338,9 @@ async fn hung_up(socket: OwnedFd) {
         return;
     };
     loop {
-        let Ok(mut ready) = socket.readable().await else { return };
+        let Ok(mut ready) = socket.readable().await else {
+            return;
+        };
         if readiness::is_hung_up(socket.get_ref()) {
             return;
         }

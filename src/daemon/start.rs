@@ -1,12 +1,7 @@
 //! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
 
 use std::{
-    io::IsTerminal,
-    num::NonZeroU32,
-    os::unix::net::UnixListener,
-    path::Path,
-    sync::Arc,
-    thread,
+    io::IsTerminal, num::NonZeroU32, os::unix::net::UnixListener, path::Path, sync::Arc, thread,
     time::Instant,
 };
 
@@ -99,7 +94,10 @@ fn bind_admin(
     config: &Config,
     target: Option<&Target>,
 ) -> Result<Option<(UnixListener, SocketFile)>, admin::BindError> {
-    let owner = target.map(|t| admin::Owner { uid: t.uid, gid: t.gid });
+    let owner = target.map(|t| admin::Owner {
+        uid: t.uid,
+        gid: t.gid,
+    });
     config
         .admin
         .socket
@@ -131,7 +129,10 @@ fn run_unprivileged(
     tracing::info!(event = "privileges_dropped", "{proof}");
     match descriptors {
         Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
-        Err(error) => tracing::warn!(event = "descriptors", "cannot raise the limit of open files: {error}"),
+        Err(error) => tracing::warn!(
+            event = "descriptors",
+            "cannot raise the limit of open files: {error}"
+        ),
     }
     if !loaded.warnings.is_empty() {
         tracing::warn!(
