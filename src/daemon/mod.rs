@@ -1,1 +1,3 @@
 //! Wiring: start order, reload, signals, shutdown, readiness.
+
+pub mod logging;
