@@ -157,7 +157,7 @@ web             round_robin       3 of 5 up                     18       122219 
   c             [2001:db8::3]:80  draining   3m 12s       3      5  500      18   12 kB   990 B       0  by operator: draining, weight 3 (configured 1)
   d             10.0.0.4:80       up            10s       1      1    -       1    10 B    20 B       0  slow start, 35 %
   e             10.0.0.5:80       up            10s       1      0    -       0     0 B     0 B       0  standby, priority 2
-"));
+");
 }
 
 #[test]
@@ -182,7 +182,9 @@ fn with_an_earlier_picture_rates_stand_in_place_of_sums() {
         status: &then,
         seconds: 2.0,
     };
-    assert_drawn(&draw(&now, Some(earlier), false), "
+    assert_drawn(
+        &draw(&now, Some(earlier), false),
+        "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
 configuration /etc/convey/convey.toml, loaded 3 times
 
@@ -194,7 +196,8 @@ BACKEND/SERVER  ADDRESS      STATE      SINCE  WEIGHT  CONNS  MAX  CONN/S  IN/S 
 web             round_robin  1 of 2 up                    18          0.0   0 B    0 B       0
   a             10.0.0.1:80  up         2h 3m       1     12    -     0.0   0 B    0 B       0
   new           10.0.0.9:80  checking      0s       1      0    -       -     -      -       0
-"));
+",
+    );
 }
 
 #[test]
@@ -203,13 +206,16 @@ fn an_idle_convey_says_what_to_do_next() {
     status.frontends.clear();
     status.backends.clear();
     status.config_generation = 1;
-    assert_drawn(&draw(&status, None, false), "
+    assert_drawn(
+        &draw(&status, None, false),
+        "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
 configuration /etc/convey/convey.toml, loaded once
 
 No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
 /etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
-"));
+",
+    );
 }
 
 #[test]
@@ -222,7 +228,9 @@ fn what_went_wrong_is_told_first() {
     status.needs_restart = vec!["global.workers".into(), "admin.socket".into()];
     status.log_events_dropped = 12;
     status.admin_connections_refused = 1;
-    assert_drawn(&draw(&status, None, false), "
+    assert_drawn(
+        &draw(&status, None, false),
+        "
 convey 1.0.0-dev  pid 4242, stopping, up 3h 12m, 2 workers
 configuration /etc/convey/convey.toml, loaded 3 times
 The last reload failed; the configuration before it is in force:
@@ -234,7 +242,8 @@ Changed, and waiting for a restart: global.workers, admin.socket
 
 No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
 /etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
-"));
+",
+    );
 }
 
 #[test]
