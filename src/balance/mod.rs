@@ -1,9 +1,26 @@
-//! Choosing a server: pure functions over weights, loads and hashes.
+//! Choosing a server: pure functions over weights, loads and hashes, one algorithm a file.
 //!
-//! A [`Pool`] is built once for each snapshot and shared by all threads; what changes with each choice lives in
-//! a [`PickState`] of the calling thread. Randomness is an argument.
+//! A [`Pool`] is built once for each change of a backend's weights and shared by all threads; what changes with each
+//! choice lives in a [`PickState`] of the calling thread. Randomness is an argument.
+
+mod first;
+pub mod hash;
+mod least_connections;
+mod maglev;
+mod power_of_two;
+mod random;
+mod round_robin;
+mod source_hash;
+
+pub use hash::{client_hash, flow_hash};
 
 use crate::config::Algorithm;
+use least_connections::LeastConnections;
+use maglev::Maglev;
+use power_of_two::PowerOfTwo;
+use random::Random;
+use round_robin::RoundRobin;
+use source_hash::SourceHash;
 
 /// What a [`Pool`] knows of one server. Servers are sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,17 +36,49 @@ pub const WEIGHT_UNIT: u32 = 256;
 
 /// The candidates of a backend prepared for one algorithm. Immutable.
 #[derive(Debug)]
-pub struct Pool {}
+pub struct Pool {
+    algorithm: Algorithm,
+    candidates: Vec<Candidate>,
+    chooser: Chooser,
+}
+
+#[derive(Debug)]
+enum Chooser {
+    RoundRobin(RoundRobin),
+    Random(Random),
+    LeastConnections(LeastConnections),
+    PowerOfTwo(PowerOfTwo),
+    SourceHash(SourceHash),
+    Maglev(Maglev),
+    First(first::First),
+}
 
 /// What one thread remembers between choices (smooth round robin's current weights).
+///
+/// It belongs to one pool: when the backend's `pool_generation` changes, make a new one.
 #[derive(Debug, Default)]
-pub struct PickState {}
+pub struct PickState {
+    seed: u64,
+    round_robin: round_robin::Round,
+}
+
+impl PickState {
+    /// A state that starts `seed` places ahead in the round (modulo its length): a random number each time, or all
+    /// threads begin with the same server. 0, also the default, is the beginning of the round.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            seed,
+            round_robin: round_robin::Round::default(),
+        }
+    }
+}
 
 /// What one choice depends on besides the pool.
 pub struct Pick<'a> {
-    /// Hash key of the client: its IP address (source hash).
+    /// Hash key of the client: its IP address (source hash); see [`client_hash`].
     pub client_hash: u64,
-    /// Hash key of the flow: addresses and ports (Maglev).
+    /// Hash key of the flow: addresses and ports (Maglev); see [`flow_hash`].
     pub flow_hash: u64,
     /// Uniform random bits.
     pub random: u64,
@@ -43,13 +92,50 @@ impl Pool {
     /// Prepares candidates, sorted by name, for an algorithm. Those of weight 0 are never chosen.
     #[must_use]
     pub fn new(algorithm: Algorithm, candidates: &[Candidate]) -> Self {
-        let _ = (algorithm, candidates);
-        todo!()
+        let weights = || candidates.iter().map(|c| c.weight).collect::<Box<[u32]>>();
+        let chooser = match algorithm {
+            Algorithm::RoundRobin => Chooser::RoundRobin(RoundRobin::new(weights())),
+            Algorithm::Random => Chooser::Random(Random::new(weights())),
+            Algorithm::LeastConnections => Chooser::LeastConnections(LeastConnections::new(weights())),
+            Algorithm::PowerOfTwo => Chooser::PowerOfTwo(PowerOfTwo::new(weights())),
+            Algorithm::SourceHash => Chooser::SourceHash(SourceHash::new(candidates)),
+            Algorithm::Maglev => Chooser::Maglev(Maglev::new(candidates)),
+            Algorithm::First => Chooser::First(first::First::new(weights())),
+        };
+        Self {
+            algorithm,
+            candidates: candidates.to_vec(),
+            chooser,
+        }
     }
 
-    /// Index of the chosen candidate; `None` when none is usable.
+    /// Whether a new pool of these would be the same as this one.
+    #[must_use]
+    pub fn is_of(&self, algorithm: Algorithm, candidates: &[Candidate]) -> bool {
+        self.algorithm == algorithm && self.candidates == candidates
+    }
+
+    /// The candidates, by index.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// Index of the chosen candidate; `None` when none is usable. Allocates nothing after a state's first pick.
     pub fn pick(&self, state: &mut PickState, pick: &Pick<'_>) -> Option<usize> {
-        let _ = (state, pick);
-        todo!()
+        match &self.chooser {
+            Chooser::RoundRobin(chooser) => chooser.pick(&mut state.round_robin, state.seed, pick),
+            Chooser::Random(chooser) => chooser.pick(pick),
+            Chooser::LeastConnections(chooser) => chooser.pick(pick),
+            Chooser::PowerOfTwo(chooser) => chooser.pick(pick),
+            Chooser::SourceHash(chooser) => chooser.pick(pick),
+            Chooser::Maglev(chooser) => chooser.pick(pick),
+            Chooser::First(chooser) => chooser.pick(pick),
+        }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod addr;
+pub mod exit;
 pub mod name;
 pub mod reason;
 

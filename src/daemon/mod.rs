@@ -1,21 +1,63 @@
-//! Wiring: start order, reload, signals, shutdown, readiness.
+//! Wiring: start order, reload, signals, shutdown, readiness. The only place where the I/O modules meet.
+//!
+//! ```text
+//! start:  read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ workers, checks ─ bind ─ READY
+//! loop:   signals · file changes · commands · health · passive failures · slow start · watchdog · broker's death
+//! end:    listeners retired ─ connections drained (shutdown_timeout) ─ threads joined
+//! ```
+//! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
+//! the workers, the logging thread, and the file watcher's.
+
+mod control;
+mod health;
+mod listeners;
+pub mod logging;
+mod notify;
+mod overrides;
+mod reload;
+mod start;
+mod stop;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::config;
+use crate::{base::exit::Exit, config};
 
-/// What the command line says about a run.
+/// What the command line says about the daemon.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The configuration file.
     pub config_path: PathBuf,
-    /// What the command line adds to it.
+    /// What `-p` and `-d` say.
     pub options: config::Options,
 }
 
-/// Runs the daemon until it is told to end.
+/// Why the daemon ends. What is said has been said where the operator looks: on stderr before logging runs, in the
+/// log afterwards.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Fatal {
+    exit: Exit,
+    message: String,
+}
+
+impl Fatal {
+    fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+        }
+    }
+}
+
+/// Runs the daemon to its end.
 #[must_use]
 pub fn run(options: RunOptions) -> ExitCode {
-    let _ = options;
-    todo!()
+    match start::start(options) {
+        Ok(exit) => exit.into(),
+        Err(fatal) => {
+            eprintln!("{}", fatal.message);
+            fatal.exit.into()
+        }
+    }
 }

@@ -5,16 +5,46 @@
 //! main ── parse ── fork ─┬─ daemon: drop everything, prove it, run       (parent, MainPID)
 //!                        └─ broker: keep CAP_NET_BIND_SERVICE (+ CAP_DAC_READ_SEARCH if root), serve verbs (child)
 //! ```
+//!
+//! The daemon asks by configuration name, never by free address; the broker answers from the configuration that it
+//! read itself ([`policy`]). The two trust each other unequally: what the daemon sends is checked, and anything
+//! malformed ends the broker; what the broker answers is checked for form, and anything odd is
+//! [`BrokerError::Lost`], after which the daemon must end. Neither outlives the other for long: the broker exits at
+//! end-of-file, the daemon watches [`Broker::death_fd`].
+//!
+//! Three ways to start, one code:
+//!
+//! | started as | the daemon | the broker |
+//! |---|---|---|
+//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping two capabilities |
+//! | an ordinary user with ambient capabilities (the packaged unit) | drops them | keeps CAP_NET_BIND_SERVICE |
+//! | an ordinary user | has nothing to drop but the bounding set, which it cannot without CAP_SETPCAP | can bind ports from 1024 |
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, path::Path};
+mod broker;
+mod client;
+mod drop;
+mod message;
+mod policy;
+mod target;
+
+use std::io;
 
 use crate::{
     base::{FrontendName, ListenAddr},
-    config::{Options, Source},
+    config::{Diagnostic, Loaded, Options, Source},
 };
+
+pub use client::{Broker, ForkError};
+pub use drop::{DropError, Proof, drop_privileges, prove};
+pub use policy::{Permitted, Policy};
+pub use target::{Target, TargetError, resolve_target};
+
+/// How the broker makes a configuration of bytes: [`crate::config::load`].
+pub type Parser = fn(&Source, Options) -> Result<Loaded, Vec<Diagnostic>>;
 
 /// A listener that the configuration names. The broker binds nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ListenerRef {
     /// One of a frontend's listen addresses.
     Frontend {
@@ -45,71 +75,80 @@ pub enum BrokerError {
     #[error("the privileged broker refused: {0}")]
     Refused(String),
     /// The system call behind the verb failed.
-    #[error("{step}: {source}")]
+    #[error("{step}: {source}{}", help(source))]
     Failed {
         /// What was tried, for example `bind 0.0.0.0:80`.
         step: String,
         /// Why it failed.
         source: io::Error,
     },
+    /// The configuration file cannot be read: missing, forbidden, not a regular file, too large.
+    #[error("{0}")]
+    Unreadable(String),
     /// The broker is gone or talks nonsense: the daemon must end.
     #[error("lost the privileged broker: {0}")]
     Lost(String),
 }
 
-/// The daemon's end of the socketpair. Calls block for a short, bounded time.
-#[derive(Debug)]
-pub struct Broker {
-    socket: OwnedFd,
-}
-
-/// Who the processes become when started as root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// The user's name, for messages.
-    pub name: String,
-}
-
-impl Broker {
-    /// Forks the broker; returns in the daemon only. Must be called before any thread exists.
-    ///
-    /// # Errors
-    /// The process already has threads, or a system call failed.
-    pub fn fork(path: &Path, source: &Source, options: Options, target: Option<&Target>) -> io::Result<Self> {
-        let _ = (path, source, options, target);
-        todo!()
-    }
-
-    /// Binds and listens: a TCP socket with SO_REUSEPORT (and the accepted sockets' inherited options).
-    ///
-    /// # Errors
-    /// Not in the configuration, the bind failed, or the broker is lost.
-    pub fn bind(&self, listener: &ListenerRef) -> Result<OwnedFd, BrokerError> {
-        let _ = (listener, &self.socket);
-        todo!()
-    }
-
-    /// Has the broker read the configuration file anew and adopt it as its policy if it is valid; returns the very
-    /// bytes (in a sealed memfd), valid or not.
-    ///
-    /// # Errors
-    /// The file cannot be read (missing, not a regular file, too large), or the broker is lost.
-    pub fn read_config(&self) -> Result<Source, BrokerError> {
-        todo!()
-    }
-
-    /// A descriptor that becomes readable at end-of-file when the broker dies.
-    ///
-    /// # Errors
-    /// It cannot be duplicated.
-    pub fn death_fd(&self) -> io::Result<OwnedFd> {
-        self.socket.try_clone()
+/// What an operator can do about a listener that could not be made.
+fn help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; see who listens there with `ss -ltnp`",
+        io::ErrorKind::AddrNotAvailable => "; no interface has this address, see `ip address`",
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs CAP_NET_BIND_SERVICE: start convey with systemctl or sudo"
+        }
+        _ => "",
     }
 }
 
-/// `bind` is given to the stats server's address as well.
-pub type BoundAddr = SocketAddr;
+/// Configurations made by hand, for the tests of this module.
+#[cfg(test)]
+mod test_config {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use crate::{
+        base::{BackendName, FrontendName, ListenAddr},
+        config::{Admin, Config, Frontend, Global, LogFormat, LogLevel, Mode, Stats},
+    };
+
+    pub fn frontend(name: &str, listen: &[&str]) -> Frontend {
+        Frontend {
+            name: FrontendName::new(name).unwrap(),
+            listen: listen
+                .iter()
+                .map(|addr| ListenAddr(addr.parse().unwrap()))
+                .collect(),
+            mode: Mode::Proxy,
+            backend: BackendName::new("pool").unwrap(),
+            max_connections: None,
+            idle_timeout: None,
+            fin_timeout: None,
+            tcp_user_timeout: Some(Duration::from_secs(30)),
+            access_log: true,
+        }
+    }
+
+    pub fn config(frontends: &[Frontend], stats: Option<&str>) -> Config {
+        Config {
+            global: Global {
+                log_level: LogLevel::Info,
+                log_format: LogFormat::Text,
+                watch_config: false,
+                user: None,
+                workers: None,
+                shutdown_timeout: Duration::from_secs(30),
+            },
+            admin: Admin { socket: None },
+            stats: stats.map(|addr| Stats {
+                listen: ListenAddr(addr.parse().unwrap()),
+            }),
+            passthrough: None,
+            frontends: frontends
+                .iter()
+                .map(|frontend| (frontend.name.clone(), frontend.clone()))
+                .collect(),
+            backends: BTreeMap::new(),
+        }
+    }
+}

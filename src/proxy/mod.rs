@@ -1,23 +1,40 @@
 //! The proxy data plane: one runtime a CPU, listeners, relay.
+//!
+//! ```text
+//! worker ─► listener ─► connection ─► choose ─► connect ─► relay ─► 2 × direction ─► pipes
+//!   └─ registry: what is open on this thread
+//! ```
+//! A connection never leaves the thread that accepted it. Threads share the snapshot, and of it only atomics.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+mod choose;
+mod connect;
+mod connection;
+mod direction;
+mod listener;
+mod pipes;
+mod registry;
+mod relay;
+mod worker;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    base::{AccessSink, FrontendName, ListenAddr, ServerAddr, ServerKey, TerminationReason},
-    snapshot::Snapshot,
+    base::{
+        AccessSink, BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName,
+        TerminationReason, WorkerId,
+    },
+    snapshot::{Snapshot, live::Counters},
 };
-
-/// A listening address of a frontend. Each worker has one socket of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerKey {
-    /// The frontend.
-    pub frontend: FrontendName,
-    /// The address.
-    pub addr: ListenAddr,
-}
+use worker::{Filter, Order};
 
 /// What workers report to the control loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,25 +56,41 @@ pub enum Select {
 #[derive(Debug, Clone)]
 pub struct OpenConnection {
     /// Client's address.
-    pub client: crate::base::ClientAddr,
+    pub client: ClientAddr,
     /// Frontend.
     pub frontend: FrontendName,
     /// Backend.
-    pub backend: crate::base::BackendName,
-    /// Server, once one is chosen.
-    pub server: Option<crate::base::ServerName>,
+    pub backend: BackendName,
+    /// Server, once one is connected.
+    pub server: Option<ServerName>,
     /// Worker thread.
-    pub worker: crate::base::WorkerId,
+    pub worker: WorkerId,
     /// When it was accepted.
-    pub accepted_at: std::time::Instant,
+    pub accepted_at: Instant,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
 }
 
+/// What all workers share.
+pub(crate) struct Shared {
+    /// The current snapshot.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where finished connections are reported.
+    pub access: Arc<dyn AccessSink>,
+    /// Where failing servers are reported.
+    pub events: mpsc::Sender<ProxyEvent>,
+    /// All connections, those of removed frontends too.
+    pub process: Counters,
+}
+
 /// The worker threads.
-pub struct Workers {}
+pub struct Workers {
+    shared: Arc<Shared>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 impl Workers {
     /// Starts so many threads, each with its runtime. Nothing is accepted before listeners are added.
@@ -70,59 +103,107 @@ impl Workers {
         access: Arc<dyn AccessSink>,
         events: mpsc::Sender<ProxyEvent>,
     ) -> io::Result<Self> {
-        let _ = (count, snapshot, access, events);
-        todo!()
+        let shared = Arc::new(Shared {
+            snapshot,
+            access,
+            events,
+            process: Counters::new(count),
+        });
+        let workers = (0..count)
+            .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))
+            .collect::<io::Result<Vec<_>>>()?;
+        let (orders, threads) = workers.into_iter().map(|w| (w.orders, w.thread)).unzip();
+        Ok(Self {
+            shared,
+            orders,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Number of workers.
     #[must_use]
     pub fn count(&self) -> usize {
-        todo!()
+        self.orders.len()
     }
 
-    /// Starts accepting: one socket for each worker, all bound to the key's address.
-    pub fn listen(&self, key: &ListenerKey, sockets: Vec<OwnedFd>) {
-        let _ = (key, sockets);
-        todo!()
+    /// Starts accepting: one socket for each worker, all bound to the address. The frontend must be in the
+    /// snapshot by now. Whose connections they are is looked up in the snapshot, so that a reload may give a
+    /// listener to another frontend without closing it.
+    pub fn listen(&self, addr: ListenAddr, sockets: Vec<OwnedFd>) {
+        debug_assert_eq!(sockets.len(), self.orders.len(), "one socket a worker");
+        for (worker, socket) in self.orders.iter().zip(sockets) {
+            // a send fails only when the thread is gone, which the watchdog's ping notices
+            let _ = worker.send(Order::Listen(addr, socket));
+        }
     }
 
     /// Accepts what the queues of a listener hold, then closes it. Resolves when done on every worker.
-    pub async fn retire(&self, key: &ListenerKey) {
-        let _ = key;
-        todo!()
+    pub async fn retire(&self, addr: ListenAddr) {
+        self.ask_all(|done| Order::Retire(addr, done)).await;
     }
 
     /// Closes connections with a reason. Returns at once; they end within moments.
     pub fn close(&self, select: &Select, reason: TerminationReason) {
-        let _ = (select, reason);
-        todo!()
+        for worker in &self.orders {
+            let _ = worker.send(Order::Close(select.clone(), reason));
+        }
     }
 
-    /// Lists open connections that `filter` accepts: how many, and the `limit` oldest of each worker.
-    pub async fn connections(
-        &self,
-        filter: Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>,
-        limit: usize,
-    ) -> (usize, Vec<OpenConnection>) {
-        let _ = (filter, limit);
-        todo!()
+    /// Lists open connections that `filter` accepts: how many, and the `limit` oldest, oldest first.
+    pub async fn connections(&self, filter: Filter, limit: usize) -> (usize, Vec<OpenConnection>) {
+        let answers = self
+            .ask_all(|reply| Order::List(Arc::clone(&filter), limit, reply))
+            .await;
+        let total = answers.iter().map(|(total, _)| total).sum();
+        let mut connections: Vec<_> = answers.into_iter().flat_map(|(_, some)| some).collect();
+        connections.sort_by_key(|c| c.accepted_at);
+        connections.truncate(limit);
+        (total, connections)
     }
 
     /// Connections open on all workers.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
-        todo!()
+        self.shared.process.totals().current
     }
 
     /// Resolves when every worker's loop has answered; a stuck worker keeps it pending (watchdog).
-    pub async fn ping(&self) {
-        let (_tx, rx) = oneshot::channel::<()>();
-        let _ = rx.await;
-        todo!()
+    ///
+    /// Returns whether all are alive: false when a thread is gone.
+    pub async fn ping(&self) -> bool {
+        self.ask_all(Order::Ping).await.len() == self.orders.len()
     }
 
-    /// Ends all threads, whatever they do.
-    pub fn stop(self) {
-        todo!()
+    /// Ends all threads, whatever they do, and waits for them.
+    pub fn stop(&self) {
+        for worker in &self.orders {
+            let _ = worker.send(Order::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(event = "worker_panicked", "a worker thread had panicked");
+            }
+        }
+    }
+
+    /// Sends an order to every worker and collects the answers of those that live.
+    async fn ask_all<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
+        let waiting: Vec<_> = self
+            .orders
+            .iter()
+            .map(|worker| {
+                let (reply, answer) = oneshot::channel();
+                let _ = worker.send(order(reply));
+                answer
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            if let Ok(answer) = answer.await {
+                answers.push(answer);
+            }
+        }
+        answers
     }
 }

@@ -187,7 +187,8 @@ pub struct ServerLive {
     pub counters: Counters,
     /// Its connections, being established ones included, against `max_connections`; least connections reads it.
     pub slots: Slots,
-    /// Connects that failed in a row (passive check).
+    /// Connects that failed in a row (passive check). Workers count up and report when it reaches `max_failures`; a
+    /// successful connect sets it to 0, and so does [`build`](super::build) when the server comes up again.
     pub failures_in_a_row: AtomicU32,
 }
 

@@ -3,23 +3,27 @@
 //! Built from the configuration, health and the operator's overrides; nothing else writes it. Readers hold one
 //! `Arc<Snapshot>`; what must outlive it (counters, slots) is shared by [`live`] handles.
 
+mod build;
 pub mod live;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::{
-    balance::Pool,
-    base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerName, ServerState},
-    config::{self, Config},
+    balance::{Pool, WEIGHT_UNIT},
+    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName, ServerState},
+    config::{self, InitialState},
 };
+pub use build::{build, next_ramp_step};
 use live::{BackendLive, FrontendLive, ServerLive};
 
 /// One generation of everything a data plane needs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Snapshot {
     /// Its number: every build has a higher one than the last.
     pub generation: u64,
@@ -27,6 +31,14 @@ pub struct Snapshot {
     pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+}
+
+impl Snapshot {
+    /// The frontend that listens on an address.
+    #[must_use]
+    pub fn frontend_at(&self, addr: ListenAddr) -> Option<&Arc<FrontendView>> {
+        self.frontends.values().find(|f| f.config.listen.contains(&addr))
+    }
 }
 
 /// A frontend in a snapshot.
@@ -48,7 +60,7 @@ pub struct BackendView {
     /// Its servers, sorted by name; the pool's indexes point into it.
     pub servers: Vec<ServerView>,
     /// The choice among the servers that are up in the lowest priority group that has one (others weigh 0).
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// The generation that `pool` was built in: a thread's `PickState` for another generation starts afresh.
     pub pool_generation: u64,
     /// Its counters and queue.
@@ -72,7 +84,7 @@ pub struct ServerView {
     pub effective_weight: u32,
     /// Its state.
     pub state: ServerState,
-    /// Since when, for display; `None` before the first change.
+    /// Since when, for display; `None` if nothing is known of its health yet.
     pub state_since: Option<Instant>,
     /// Why it is in that state, for display: such as the last check's error.
     pub state_reason: Option<Arc<str>>,
@@ -80,6 +92,55 @@ pub struct ServerView {
     pub overridden: bool,
     /// Its counters and slots.
     pub live: Arc<ServerLive>,
+}
+
+impl Snapshot {
+    /// Every server with its backend, by the names of both.
+    pub fn servers(&self) -> impl Iterator<Item = (&Arc<BackendView>, &ServerView)> {
+        self.backends
+            .values()
+            .flat_map(|backend| backend.servers.iter().map(move |server| (backend, server)))
+    }
+
+    /// A server, if there is one of that name.
+    #[must_use]
+    pub fn server(&self, key: &ServerKey) -> Option<&ServerView> {
+        self.backends.get(&key.backend)?.server(key.server.as_str())
+    }
+
+    /// Wakes every connection that waits for a server, so that it looks at the snapshot in force.
+    ///
+    /// To be called on the snapshot that has just been *replaced*: its backends are those that connections wait for,
+    /// the ones that are gone included.
+    pub fn wake_queues(&self) {
+        for backend in self.backends.values() {
+            backend.live.server_freed.notify_waiters();
+        }
+    }
+}
+
+impl BackendView {
+    /// A server, if there is one of that name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<&ServerView> {
+        let index = self
+            .servers
+            .binary_search_by(|s| s.name.as_str().cmp(name))
+            .ok()?;
+        self.servers.get(index)
+    }
+}
+
+impl ServerView {
+    /// Percent of its weight that it gets: less than 100 in a slow start, 0 if it gets no connections.
+    #[must_use]
+    pub fn effective_percent(&self) -> u32 {
+        let full = u64::from(self.weight) * u64::from(WEIGHT_UNIT);
+        let percent = u64::from(self.effective_weight) * 100 / full.max(1);
+        // rounded down, but what gets anything is not at 0
+        let least = u32::from(self.effective_weight > 0);
+        u32::try_from(percent).map_or(100, |percent| percent.clamp(least, 100))
+    }
 }
 
 /// What checks and passive observation say of a server.
@@ -93,6 +154,16 @@ pub struct Health {
     pub ramp_from: Option<Instant>,
     /// Text of the last failure.
     pub reason: Option<Arc<str>>,
+}
+
+/// The state that a server is in before anything is known of it: up if nothing checks it.
+#[must_use]
+pub fn initial_state(check: Option<&config::HealthCheck>) -> ServerState {
+    match check.map(|check| check.initial) {
+        None | Some(InitialState::Up) => ServerState::Up,
+        Some(InitialState::Down) => ServerState::Down,
+        Some(InitialState::Check) => ServerState::Checking,
+    }
 }
 
 /// What the operator said of a server at run time (`convey server …`); survives reloads.
@@ -141,26 +212,4 @@ impl LiveSet {
             ..Self::default()
         }
     }
-}
-
-/// Builds a snapshot. `previous` lends the pools of backends in which nothing changed, so that the threads keep
-/// their place in the round.
-#[must_use]
-pub fn build(
-    config: &Config,
-    inputs: &Inputs,
-    live: &mut LiveSet,
-    previous: Option<&Snapshot>,
-    generation: u64,
-    now: Instant,
-) -> Snapshot {
-    let _ = (config, inputs, live, previous, generation, now);
-    todo!()
-}
-
-/// When the snapshot must be rebuilt for a running slow start; `None` when none runs.
-#[must_use]
-pub fn next_ramp_step(config: &Config, inputs: &Inputs, now: Instant) -> Option<Duration> {
-    let _ = (config, inputs, now);
-    todo!()
 }

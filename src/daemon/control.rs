@@ -1,0 +1,368 @@
+//! The control loop: one task that owns all state that changes slowly, and is told of everything by channels.
+
+use std::{
+    future::pending,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    Fatal, listeners::Listeners, logging::LogHandle, notify::Notifier, reload::Trigger, stop::Stopping, watch,
+    watch::FileWatch,
+};
+use crate::{
+    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, render, views},
+    base::{
+        ListenAddr, ServerState,
+        exit::{self, Exit},
+    },
+    config::{self, Config},
+    health::{Checker, HealthUpdate},
+    privilege::Broker,
+    proxy::{OpenConnection, ProxyEvent, Workers},
+    snapshot::{self, Inputs, LiveSet, Snapshot},
+    sys::readiness,
+};
+
+/// How often the end of the last connections is looked for while stopping.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Most connections that one listing shows.
+const MAX_LISTED: usize = 100_000;
+
+/// Connections that a listing shows unless asked for another number.
+const LISTED: usize = 1_000;
+
+/// All state of the control thread.
+pub struct Control {
+    pub(super) config_path: PathBuf,
+    pub(super) options: config::Options,
+    pub(super) config: Config,
+    /// The configuration that the process was started with.
+    pub(super) booted: Config,
+    pub(super) config_generation: u64,
+    pub(super) broker: Broker,
+    pub(super) workers: Arc<Workers>,
+    pub(super) listeners: Listeners,
+    pub(super) checker: Checker,
+    pub(super) inputs: Inputs,
+    pub(super) live: LiveSet,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) notify: Notifier,
+    pub(super) log: LogHandle,
+    pub(super) commands: Commands,
+    pub(super) admin: Option<(SocketFile, Endpoint)>,
+    pub(super) stats: Option<(ListenAddr, Endpoint)>,
+    pub(super) watcher: Option<FileWatch>,
+    /// The last reload that failed, until one succeeds.
+    pub(super) last_reload_error: Option<String>,
+    /// Settings that wait for a restart.
+    pub(super) needs_restart: Vec<String>,
+    pub(super) stopping: Option<Stopping>,
+    pub(super) ready: bool,
+    pub(super) started: Instant,
+}
+
+/// Where the control loop hears of things.
+pub struct Inboxes {
+    /// From the workers.
+    pub events: mpsc::Receiver<ProxyEvent>,
+    /// From the checks.
+    pub health: mpsc::Receiver<HealthUpdate>,
+    /// From the control socket.
+    pub commands: mpsc::Receiver<Command>,
+    /// From the file watcher, and its sender for the next watcher.
+    pub file_changes: mpsc::Receiver<()>,
+    /// Given to each new watcher.
+    pub file_changes_tx: mpsc::Sender<()>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Fatal> {
+        let handle = |kind| {
+            signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")))
+        };
+        Ok(Self {
+            terminate: handle(SignalKind::terminate())?,
+            interrupt: handle(SignalKind::interrupt())?,
+            hang_up: handle(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Control {
+    /// Serves the control socket, or warns that there is none.
+    pub fn serve_admin(&mut self, socket: Result<Option<(UnixListener, SocketFile)>, BindError>) {
+        let served = match socket {
+            Ok(None) => return,
+            Ok(Some((listener, file))) => admin::serve(listener, self.commands.clone())
+                .map(|endpoint| (file, endpoint))
+                .map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match served {
+            Ok(served) => self.admin = Some(served),
+            Err(error) => tracing::warn!(
+                event = "admin_unavailable",
+                "{error}; running without the control socket, so `convey status` and the like do not work"
+            ),
+        }
+    }
+
+    /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
+    pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
+        let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
+        let prepared = self
+            .listeners
+            .prepare(&self.config, &self.broker, self.workers.count())
+            .map_err(|e| bind_failed(&e))?;
+        let stats = self.prepare_stats(None).map_err(|e| bind_failed(&e))?;
+        self.checker.apply(&self.config, &mut self.inputs);
+        self.first_round(&mut inboxes.health).await;
+        self.publish();
+        for (addr, sockets) in prepared.added {
+            self.workers.listen(addr, sockets);
+            self.listeners.insert(addr);
+        }
+        self.swap_stats(stats);
+        self.ready = true;
+        self.notify.ready(&self.status_line());
+        tracing::info!(
+            event = "ready",
+            "ready: {}{}",
+            self.status_line(),
+            if self.config.frontends.is_empty() {
+                "; add a [frontends.NAME] to the configuration and reload"
+            } else {
+                ""
+            }
+        );
+        Ok(())
+    }
+
+    /// Runs until told to end; the result is the exit status.
+    pub async fn run(mut self, mut inboxes: Inboxes) -> Result<Exit, Fatal> {
+        let mut signals = Signals::new()?;
+        let death = self
+            .broker
+            .death_fd()
+            .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("watch the broker: {e}")))?;
+        let mut broker_dies = std::pin::pin!(hung_up(death));
+        let (alive_tx, mut alive) = mpsc::channel(1);
+        let mut watchdog = ticker(self.notify.watchdog_interval());
+        let mut drain_poll = ticker(Some(DRAIN_POLL));
+        let mut file_change = watch::Debounce::default();
+        loop {
+            let ramp = snapshot::next_ramp_step(&self.config, &self.inputs, Instant::now());
+            tokio::select! {
+                () = &mut broker_dies => {
+                    return Err(Fatal::new(exit::SOFTWARE, "the privileged broker has died; ending"));
+                }
+                _ = signals.terminate.recv() => if self.terminate("SIGTERM") { break },
+                _ = signals.interrupt.recv() => if self.terminate("SIGINT") { break },
+                _ = signals.hang_up.recv() => { let _ = self.reload(Trigger::Signal, &mut inboxes).await; }
+                Some(update) = inboxes.health.recv() => self.health_changed(update),
+                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.checker.passive_failure(&key),
+                Some(command) = inboxes.commands.recv() => self.obey(command, &mut inboxes).await,
+                Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
+                () = at(file_change.due()) => {
+                    file_change = watch::Debounce::default();
+                    self.watcher = watch::watch(&self.config_path, inboxes.file_changes_tx.clone());
+                    let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
+                }
+                () = at(ramp.map(|delay| Instant::now() + delay)) => self.publish(),
+                () = tick(&mut drain_poll), if self.stopping.is_some() => if self.is_drained() { break },
+                () = tick(&mut watchdog) => {
+                    let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
+                    tokio::spawn(async move {
+                        if workers.ping().await {
+                            let _ = alive.try_send(());
+                        }
+                    });
+                }
+                // said by this loop and only after every worker's has answered: the loops that must be alive
+                Some(()) = alive.recv() => self.notify.watchdog(),
+            }
+        }
+        self.end().await;
+        Ok(exit::OK)
+    }
+
+    /// Builds a snapshot of what is known now and hands it to the workers.
+    pub fn publish(&mut self) {
+        let previous = self.snapshot.load_full();
+        let next = snapshot::build(
+            &self.config,
+            &self.inputs,
+            &mut self.live,
+            Some(&previous),
+            previous.generation + 1,
+            Instant::now(),
+        );
+        let next = Arc::new(next);
+        self.snapshot.store(Arc::clone(&next));
+        // whoever waits for room looks again: a limit may be higher, a server may be back
+        for frontend in next.frontends.values() {
+            frontend.live.slots.freed().notify_waiters();
+        }
+        for backend in next.backends.values() {
+            backend.live.server_freed.notify_waiters();
+        }
+        if self.ready {
+            self.notify.status(&self.status_line());
+        }
+    }
+
+    /// What `systemctl status` shows.
+    pub fn status_line(&self) -> String {
+        if let Some(stopping) = &self.stopping {
+            return stopping.status_line(self.workers.open_connections());
+        }
+        let snapshot = self.snapshot.load();
+        let (mut up, mut servers) = (0, 0);
+        for server in snapshot.backends.values().flat_map(|b| &b.servers) {
+            servers += 1;
+            up += usize::from(server.state == ServerState::Up);
+        }
+        let mut line = match self.config.frontends.len() {
+            0 => "idle, no frontends configured".to_owned(),
+            frontends => format!("{frontends} frontend(s), {up} of {servers} server(s) up"),
+        };
+        if let Some(error) = &self.last_reload_error {
+            let first = error.lines().next().unwrap_or_default();
+            line.push_str("; last reload failed: ");
+            line.push_str(first);
+        }
+        line
+    }
+
+    async fn obey(&mut self, command: Command, inboxes: &mut Inboxes) {
+        // a reply that nobody waits for any more is no error
+        match command {
+            Command::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            Command::Reload { reply } => {
+                let _ = reply.send(self.reload(Trigger::Request, inboxes).await);
+            }
+            Command::Server {
+                backend,
+                server,
+                action,
+                reply,
+            } => {
+                let _ = reply.send(self.override_server(&backend, &server, action));
+            }
+            Command::Connections { filter, reply } => {
+                // asked in a task of its own: a stuck worker must not hold up the loop
+                let workers = Arc::clone(&self.workers);
+                tokio::spawn(async move {
+                    let _ = reply.send(list_connections(&workers, filter).await);
+                });
+            }
+        }
+    }
+
+    fn status(&self) -> views::Status {
+        let refused = |endpoint: &Endpoint| endpoint.refused();
+        let info = render::DaemonInfo {
+            pid: std::process::id(),
+            uptime: self.started.elapsed(),
+            phase: match (self.ready, &self.stopping) {
+                (_, Some(_)) => "stopping",
+                (true, None) => "running",
+                (false, None) => "starting",
+            },
+            config_file: self.config_path.display().to_string(),
+            config_generation: self.config_generation,
+            last_reload_error: self.last_reload_error.clone(),
+            needs_restart: self.needs_restart.clone(),
+            workers: self.workers.count(),
+            log_events_dropped: self.log.dropped(),
+            admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
+                + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
+        };
+        render::status(&self.snapshot.load(), info, &self.inputs.overrides, Instant::now())
+    }
+}
+
+async fn list_connections(workers: &Workers, filter: views::ConnectionFilter) -> views::Connections {
+    let limit = filter.limit.unwrap_or(LISTED).min(MAX_LISTED);
+    let wanted = move |c: &OpenConnection| {
+        let is = |wanted: &Option<String>, name: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
+        };
+        is(&filter.frontend, Some(c.frontend.as_str()))
+            && is(&filter.backend, Some(c.backend.as_str()))
+            && is(&filter.server, c.server.as_ref().map(|s| s.as_str()))
+    };
+    let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
+    let view = |c: OpenConnection| views::Connection {
+        client: c.client.to_string(),
+        frontend: c.frontend.to_string(),
+        backend: c.backend.to_string(),
+        server: c.server.map(|s| s.to_string()),
+        worker: c.worker.0,
+        age_seconds: c.accepted_at.elapsed().as_secs_f64(),
+        bytes_in: c.bytes_in,
+        bytes_out: c.bytes_out,
+    };
+    views::Connections {
+        total,
+        connections: connections.into_iter().map(view).collect(),
+    }
+}
+
+/// Resolves when the other end of a socket is gone.
+async fn hung_up(socket: OwnedFd) {
+    let Ok(socket) = readiness::readable(socket) else {
+        return;
+    };
+    loop {
+        let Ok(mut ready) = socket.readable().await else { return };
+        if readiness::is_hung_up(socket.get_ref()) {
+            return;
+        }
+        // an answer of the broker to a call that has read it by now
+        ready.clear_ready();
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when.into()).await,
+        None => pending().await,
+    }
+}
+
+fn ticker(every: Option<Duration>) -> Option<Interval> {
+    every.filter(|every| !every.is_zero()).map(|every| {
+        let mut ticker = interval(every);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticker
+    })
+}
+
+async fn tick(ticker: &mut Option<Interval>) {
+    match ticker {
+        Some(ticker) => {
+            ticker.tick().await;
+        }
+        None => pending().await,
+    }
+}

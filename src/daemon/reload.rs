@@ -1,0 +1,207 @@
+//! Reload: parse and resolve everything, prepare what can fail, swap, retire the old. Before the swap nothing changes.
+
+use std::{net::TcpListener, sync::Arc};
+
+use super::control::{Control, Inboxes};
+use crate::{
+    admin::{
+        self, Endpoint,
+        views::{ReloadFailed, Reloaded},
+    },
+    base::ListenAddr,
+    config::{self, Config, Diff, Loaded},
+    privilege::{BrokerError, ListenerRef},
+};
+
+/// What asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// The file, or something near it, has changed.
+    FileChange,
+    /// `convey reload`.
+    Request,
+}
+
+impl Trigger {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Signal => "SIGHUP",
+            Self::FileChange => "file change",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What becomes of the `/stats` endpoint.
+pub(super) enum StatsChange {
+    /// It stays as it is.
+    Keep,
+    /// It is served on another address, or no longer.
+    To(Option<(ListenAddr, Endpoint)>),
+}
+
+impl Control {
+    /// Reloads the configuration.
+    ///
+    /// # Errors
+    /// What is wrong; then nothing has changed.
+    pub(super) async fn reload(
+        &mut self,
+        trigger: Trigger,
+        inboxes: &mut Inboxes,
+    ) -> Result<Reloaded, ReloadFailed> {
+        if self.stopping.is_some() {
+            return Err(ReloadFailed {
+                message: "convey is stopping and takes no new configuration".to_owned(),
+                config_error: false,
+            });
+        }
+        self.notify.reloading();
+        let result = self.try_reload(trigger, inboxes).await;
+        match &result {
+            Ok(reloaded) => self.log_success(trigger, reloaded),
+            Err(failed) => {
+                let known = self.last_reload_error.as_deref() == Some(&failed.message);
+                self.last_reload_error = Some(failed.message.clone());
+                // a busy directory makes us look again and again: the same error is said once
+                if known && trigger == Trigger::FileChange {
+                    tracing::debug!(event = "reload_failed", "still: {}", failed.message);
+                } else {
+                    tracing::error!(
+                        event = "reload_failed",
+                        generation = self.config_generation,
+                        "reload ({}) failed, still running generation {}:\n{}",
+                        trigger.label(),
+                        self.config_generation,
+                        failed.message
+                    );
+                }
+            }
+        }
+        // failed or not, systemd must hear that the reload is over
+        self.notify.ready(&self.status_line());
+        result
+    }
+
+    async fn try_reload(
+        &mut self,
+        trigger: Trigger,
+        inboxes: &mut Inboxes,
+    ) -> Result<Reloaded, ReloadFailed> {
+        let source = self.broker.read_config().map_err(|e| failure(&e))?;
+        let Loaded { config, warnings } =
+            config::load(&source, self.options).map_err(|findings| ReloadFailed {
+                message: config::render(&findings, &source, false).trim_end().to_owned(),
+                config_error: true,
+            })?;
+        let warnings = match warnings.as_slice() {
+            [] => String::new(),
+            some => config::render(some, &source, false).trim_end().to_owned(),
+        };
+        let diff = config::diff(&self.config, &config);
+        if diff.changes.is_empty() {
+            self.last_reload_error = None;
+            tracing::debug!(event = "reload", "{}: nothing has changed", trigger.label());
+            return Ok(self.reloaded(diff, warnings));
+        }
+        let prepared = self
+            .listeners
+            .prepare(&config, &self.broker, self.workers.count())
+            .map_err(|e| failure(&e))?;
+        let stats = self.prepare_stats(Some(&config)).map_err(|e| failure(&e))?;
+
+        // nothing below can fail
+        self.config = config;
+        self.config_generation += 1;
+        self.last_reload_error = None;
+        self.prune_overrides();
+        self.log.set_level(self.config.global.log_level);
+        self.checker.apply(&self.config, &mut self.inputs);
+        // the workers go on with the old snapshot until the new servers are known to be up or down
+        self.first_round(&mut inboxes.health).await;
+        self.publish();
+        for (addr, sockets) in prepared.added {
+            self.workers.listen(addr, sockets);
+            self.listeners.insert(addr);
+        }
+        for addr in prepared.removed {
+            self.listeners.remove(addr);
+            let workers = Arc::clone(&self.workers);
+            tokio::spawn(async move { workers.retire(addr).await });
+        }
+        self.swap_stats(stats);
+        // against what the process was started with: a second reload does not make a restart unnecessary
+        self.needs_restart = config::diff(&self.booted, &self.config).needs_restart;
+        Ok(self.reloaded(diff, warnings))
+    }
+
+    fn reloaded(&self, diff: Diff, warnings: String) -> Reloaded {
+        Reloaded {
+            config_generation: self.config_generation,
+            changes: diff.changes,
+            needs_restart: self.needs_restart.clone(),
+            warnings,
+        }
+    }
+
+    fn log_success(&self, trigger: Trigger, reloaded: &Reloaded) {
+        if !reloaded.warnings.is_empty() {
+            tracing::warn!(event = "config_warning", "{}", reloaded.warnings);
+        }
+        if reloaded.changes.is_empty() {
+            return;
+        }
+        tracing::info!(
+            event = "reloaded",
+            generation = reloaded.config_generation,
+            "reload ({}): generation {}: {}",
+            trigger.label(),
+            reloaded.config_generation,
+            reloaded.changes.join("; ")
+        );
+        if !reloaded.needs_restart.is_empty() {
+            tracing::warn!(
+                event = "needs_restart",
+                "takes effect after a restart: {}",
+                reloaded.needs_restart.join(", ")
+            );
+        }
+    }
+
+    /// Binds the `/stats` listener that a configuration (at the start: our own) asks for, if it is another one than
+    /// we have.
+    pub(super) fn prepare_stats(&self, config: Option<&Config>) -> Result<StatsChange, BrokerError> {
+        let wanted = config.unwrap_or(&self.config).stats.as_ref().map(|s| s.listen);
+        if wanted == self.stats.as_ref().map(|(addr, _)| *addr) {
+            return Ok(StatsChange::Keep);
+        }
+        let Some(addr) = wanted else {
+            return Ok(StatsChange::To(None));
+        };
+        let socket = self.broker.bind(&ListenerRef::Stats)?;
+        let endpoint =
+            admin::serve_stats(TcpListener::from(socket), Arc::clone(&self.snapshot)).map_err(|source| {
+                BrokerError::Failed {
+                    step: format!("serve /stats on {addr}"),
+                    source,
+                }
+            })?;
+        Ok(StatsChange::To(Some((addr, endpoint))))
+    }
+
+    /// Puts a prepared `/stats` endpoint in force.
+    pub(super) fn swap_stats(&mut self, change: StatsChange) {
+        if let StatsChange::To(stats) = change {
+            self.stats = stats;
+        }
+    }
+}
+
+fn failure(error: &BrokerError) -> ReloadFailed {
+    ReloadFailed {
+        message: error.to_string(),
+        config_error: matches!(error, BrokerError::Unreadable(_)),
+    }
+}

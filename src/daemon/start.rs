@@ -1,0 +1,216 @@
+//! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
+
+use std::{
+    io::IsTerminal,
+    num::NonZeroU32,
+    os::unix::net::UnixListener,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{runtime::Builder, sync::mpsc};
+
+use super::{
+    Fatal, RunOptions,
+    control::{Control, Inboxes},
+    listeners::Listeners,
+    logging::Logging,
+    notify::Notifier,
+    watch,
+};
+use crate::{
+    admin::{self, SocketFile},
+    base::exit::{self, Exit},
+    config::{self, Config, Loaded, Source},
+    health::Checker,
+    privilege::{self, Broker, Proof, Target},
+    proxy::Workers,
+    snapshot::{self, Inputs, LiveSet},
+    sys,
+};
+
+/// Commands, health updates and passive failures that may wait for the control loop.
+const INBOX: usize = 1_024;
+
+/// What exists when the privileges are gone and before any thread has started.
+struct Unprivileged {
+    broker: Broker,
+    proof: Proof,
+    socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
+    descriptors: std::io::Result<u64>,
+}
+
+/// Starts and runs the daemon.
+pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
+    let started = Instant::now();
+    let source = read(&run.config_path)?;
+    let loaded = config::load(&source, run.options).map_err(|findings| {
+        let text = config::render(&findings, &source, std::io::stderr().is_terminal());
+        Fatal::new(exit::CONFIG, text.trim_end())
+    })?;
+    let unprivileged = drop_everything(&run, &source, &loaded.config)?;
+    let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
+    let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
+    if let Err(fatal) = &outcome {
+        tracing::error!(event = "failed", "{fatal}");
+    }
+    let exit = outcome.unwrap_or_else(|fatal| fatal.exit);
+    logging.shutdown();
+    Ok(exit)
+}
+
+fn read(path: &Path) -> Result<Source, Fatal> {
+    let bytes = sys::config_file::read(path, config::MAX_CONFIG_BYTES)
+        .map_err(|e| Fatal::new(exit::NO_INPUT, format_args!("convey: {e}")))?;
+    Ok(Source {
+        name: path.display().to_string(),
+        bytes,
+    })
+}
+
+/// What must happen while there is one thread.
+fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result<Unprivileged, Fatal> {
+    let failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, format_args!("convey: {e}"));
+    let target = privilege::resolve_target(config.global.user.as_deref())
+        .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
+    let descriptors = sys::rlimit::raise_open_files();
+    let socket = bind_admin(config, target.as_ref());
+    let broker =
+        Broker::fork(&run.config_path, source, run.options, target.as_ref()).map_err(|e| failed(&e))?;
+    let proof = privilege::drop_privileges(target.as_ref()).map_err(|e| failed(&e))?;
+    Ok(Unprivileged {
+        broker,
+        proof,
+        socket,
+        descriptors,
+    })
+}
+
+/// The control socket is made by whoever starts Convey: after the drop its directory may be out of reach.
+fn bind_admin(
+    config: &Config,
+    target: Option<&Target>,
+) -> Result<Option<(UnixListener, SocketFile)>, admin::BindError> {
+    let owner = target.map(|t| admin::Owner { uid: t.uid, gid: t.gid });
+    config
+        .admin
+        .socket
+        .as_deref()
+        .map(|path| admin::bind_socket(path, owner))
+        .transpose()
+}
+
+fn run_unprivileged(
+    run: RunOptions,
+    source: &Source,
+    loaded: Loaded,
+    unprivileged: Unprivileged,
+    logging: &Logging,
+    started: Instant,
+) -> Result<Exit, Fatal> {
+    let Unprivileged {
+        broker,
+        proof,
+        socket,
+        descriptors,
+    } = unprivileged;
+    tracing::info!(
+        event = "starting",
+        "convey {} starts with {}",
+        env!("CARGO_PKG_VERSION"),
+        run.config_path.display()
+    );
+    tracing::info!(event = "privileges_dropped", "{proof}");
+    match descriptors {
+        Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
+        Err(error) => tracing::warn!(event = "descriptors", "cannot raise the limit of open files: {error}"),
+    }
+    if !loaded.warnings.is_empty() {
+        tracing::warn!(
+            event = "config_warning",
+            "{}",
+            config::render(&loaded.warnings, source, false).trim_end()
+        );
+    }
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
+    runtime.block_on(async {
+        let (mut control, mut inboxes) = assemble(run, loaded.config, broker, logging, started)?;
+        control.serve_admin(socket);
+        control.go_live(&mut inboxes).await?;
+        control.run(inboxes).await
+    })
+}
+
+/// Makes the threads and channels; nothing is bound or checked yet.
+fn assemble(
+    run: RunOptions,
+    config: Config,
+    broker: Broker,
+    logging: &Logging,
+    started: Instant,
+) -> Result<(Control, Inboxes), Fatal> {
+    let workers = worker_count(&config);
+    let mut live = LiveSet::new(workers);
+    let inputs = Inputs::default();
+    let first = snapshot::build(&config, &inputs, &mut live, None, 1, started);
+    let shared = Arc::new(ArcSwap::from_pointee(first));
+    let (events_tx, events) = mpsc::channel(INBOX);
+    let (health_tx, health) = mpsc::channel(INBOX);
+    let (commands_tx, commands) = mpsc::channel(INBOX);
+    let pool = Workers::start(workers, Arc::clone(&shared), logging.access(), events_tx)
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    let (file_changes_tx, file_changes) = mpsc::channel(1);
+    let watcher = if config.global.watch_config {
+        watch::watch(&run.config_path, file_changes_tx.clone())
+    } else {
+        None
+    };
+    let control = Control {
+        config_path: run.config_path,
+        options: run.options,
+        booted: config.clone(),
+        config,
+        config_generation: 1,
+        broker,
+        workers: Arc::new(pool),
+        listeners: Listeners::default(),
+        checker: Checker::new(health_tx),
+        inputs,
+        live,
+        snapshot: shared,
+        notify: Notifier::from_environment(),
+        log: logging.handle(),
+        commands: commands_tx,
+        admin: None,
+        stats: None,
+        watcher,
+        last_reload_error: None,
+        needs_restart: Vec::new(),
+        stopping: None,
+        ready: false,
+        started,
+    };
+    let inboxes = Inboxes {
+        events,
+        health,
+        commands,
+        file_changes,
+        file_changes_tx,
+    };
+    Ok((control, inboxes))
+}
+
+fn worker_count(config: &Config) -> usize {
+    let configured = config.global.workers.map(NonZeroU32::get);
+    configured.map_or_else(
+        || thread::available_parallelism().map_or(1, usize::from),
+        |n| usize::try_from(n).unwrap_or(usize::MAX),
+    )
+}

@@ -1,0 +1,200 @@
+//! The child process: confines itself, then serves the verbs until the daemon is gone.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use caps::{Capability, errors::CapsError};
+
+use super::{
+    ListenerRef, Parser, Policy, Target,
+    message::{Outcome, Reply, Request, Verb, decode, encode},
+};
+use crate::{
+    config::{MAX_CONFIG_BYTES, Options, Source},
+    sys::{capability, config_file, fdpass, ids, listener, memfd, process, signals, task_status},
+};
+
+/// How the process shows up in `ps`.
+const NAME: &str = "convey-broker";
+
+/// What the broker knows and holds.
+pub struct Broker {
+    /// The configuration file, absolute.
+    pub path: PathBuf,
+    /// What messages call it.
+    pub name: String,
+    /// What the command line adds to it.
+    pub options: Options,
+    /// Makes a configuration of its bytes.
+    pub parse: Parser,
+    /// The rules in force.
+    pub policy: Policy,
+    /// What was bound so far: the daemon may hold sockets there.
+    pub bound: Vec<SocketAddr>,
+}
+
+/// The step of confining the broker that failed.
+#[derive(Debug, thiserror::Error)]
+enum ConfineError {
+    #[error("{0}: {1}")]
+    Step(&'static str, io::Error),
+    #[error("{0}: {1}")]
+    Capabilities(&'static str, CapsError),
+    #[error("the broker still holds what it gave up")]
+    Unproven,
+}
+
+impl Broker {
+    /// Runs in the forked child: confines the process, says so, serves. Returns the exit status (sysexits).
+    pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>) -> i32 {
+        if let Err(error) = confine(target) {
+            // if this cannot be said either, end-of-file says enough
+            let _ = reply(
+                socket.as_fd(),
+                0,
+                Outcome::failed(&format!("confine the broker: {error}"), 0),
+                None,
+            );
+            return 71;
+        }
+        if reply(socket.as_fd(), 0, Outcome::Ready, None).is_err() {
+            return 71;
+        }
+        self.serve(socket.as_fd())
+    }
+
+    fn serve(&mut self, socket: BorrowedFd<'_>) -> i32 {
+        loop {
+            let (bytes, fds) = match fdpass::receive(socket) {
+                Ok(message) => message,
+                Err(fdpass::RecvError::Closed) => return 0,
+                Err(_) => return 71,
+            };
+            // The daemon never sends descriptors, and only this form: anything else is an attack or a defect.
+            let Ok(Request { number, verb }) = decode(&bytes) else {
+                return 70;
+            };
+            if !fds.is_empty() || number == 0 {
+                return 70;
+            }
+            let (outcome, fd) = match verb {
+                Verb::Bind(listener) => self.bind(&listener),
+                Verb::ReadConfig => self.read_config(),
+            };
+            if reply(socket, number, outcome, fd.as_ref()).is_err() {
+                return 71;
+            }
+        }
+    }
+
+    fn bind(&mut self, listener: &ListenerRef) -> (Outcome, Option<OwnedFd>) {
+        let permitted = match self.policy.may_bind(listener) {
+            Ok(permitted) => permitted,
+            Err(why) => return (Outcome::refused(&why), None),
+        };
+        let addr = permitted.addr;
+        let what = listener::Listen {
+            addr,
+            user_timeout: permitted.user_timeout,
+        };
+        // once the daemon may hold sockets of this port the probe would see those
+        let ours = self.bound.iter().any(|bound| bound.port() == addr.port());
+        let probed = if ours {
+            Ok(())
+        } else {
+            listener::probe_exclusive(addr)
+        };
+        match probed.and_then(|()| listener::listen(&what)) {
+            Ok(socket) => {
+                if !self.bound.contains(&addr) {
+                    self.bound.push(addr);
+                }
+                (Outcome::Bound, Some(socket))
+            }
+            Err(error) => {
+                let step = match error.step {
+                    "bind" => format!("bind {addr}"),
+                    step => format!("bind {addr}: {step}"),
+                };
+                (
+                    Outcome::failed(&step, error.source.raw_os_error().unwrap_or(0)),
+                    None,
+                )
+            }
+        }
+    }
+
+    fn read_config(&mut self) -> (Outcome, Option<OwnedFd>) {
+        let bytes = match config_file::read(&self.path, MAX_CONFIG_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) => return (Outcome::unreadable(&error.to_string()), None),
+        };
+        let copy = match memfd::sealed(&bytes) {
+            Ok(copy) => copy,
+            Err(error) => {
+                let step = "copy the configuration into memory";
+                return (Outcome::failed(step, error.raw_os_error().unwrap_or(0)), None);
+            }
+        };
+        // both processes parse the same bytes with the same code: the daemon sees by itself whether they are valid
+        if let Ok(loaded) = (self.parse)(
+            &Source {
+                name: self.name.clone(),
+                bytes,
+            },
+            self.options,
+        ) {
+            self.policy = Policy::new(loaded.config);
+        }
+        (Outcome::Config, Some(copy))
+    }
+}
+
+fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fd: Option<&OwnedFd>) -> io::Result<()> {
+    let bytes = encode(&Reply { number, outcome }).map_err(io::Error::other)?;
+    let fds: Vec<BorrowedFd<'_>> = fd.map(AsFd::as_fd).into_iter().collect();
+    fdpass::send(socket, &bytes, &fds)
+}
+
+/// Gives up everything but the capabilities that the verbs need, and checks that it is gone.
+fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
+    let step = |name| move |error| ConfineError::Step(name, error);
+    let capabilities = |name| move |error| ConfineError::Capabilities(name, error);
+    process::set_name(NAME).map_err(step("set the process name"))?;
+    signals::ignore_termination().map_err(step("ignore signals"))?;
+    std::env::set_current_dir("/").map_err(step("change to /"))?;
+
+    let mut wanted = vec![Capability::CAP_NET_BIND_SERVICE];
+    capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
+    if let Some(target) = target {
+        // root can read a configuration that only root can read, so the broker must be able to on reload
+        wanted.push(Capability::CAP_DAC_READ_SEARCH);
+        process::set_keep_capabilities(true).map_err(step("keep capabilities"))?;
+        ids::clear_groups().map_err(step("setgroups"))?;
+        ids::set_gid(target.gid).map_err(step("setresgid"))?;
+        ids::set_uid(target.uid).map_err(step("setresuid"))?;
+        process::set_keep_capabilities(false).map_err(step("keep capabilities no longer"))?;
+    }
+    let kept = capability::keep_only(&wanted).map_err(capabilities("give up capabilities"))?;
+    process::set_no_new_privs().map_err(step("no_new_privs"))?;
+    process::set_undumpable().map_err(step("forbid core dumps"))?;
+
+    let kept: u64 = kept.iter().map(Capability::bitmask).sum();
+    let tasks = task_status::read_self().map_err(step("read /proc/self/task"))?;
+    let proven = tasks.iter().all(|task| {
+        task.no_new_privs
+            && task.effective == kept
+            && task.permitted == kept
+            && task.inheritable | task.ambient == 0
+            && target.is_none_or(|target| task.uids == [target.uid; 4] && task.gids == [target.gid; 4])
+    });
+    if proven && !tasks.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfineError::Unproven)
+    }
+}

@@ -1,0 +1,235 @@
+//! How the daemon gives up every privilege, and proves that it cannot get one back.
+
+use std::{fmt, io};
+
+use caps::errors::CapsError;
+
+use super::Target;
+use crate::sys::{
+    capability,
+    ids::{self, Ids},
+    process,
+    task_status::{self, TaskStatus},
+};
+
+/// The step that failed. The daemon must not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// Root has to say who to become.
+    #[error("started as root without a user to become")]
+    NoTarget,
+    /// Changes of capabilities reach only the calling thread.
+    #[error("privileges can only be dropped before threads start; there are {0}")]
+    Threads(usize),
+    /// A system call failed.
+    #[error("drop privileges: {0}: {1}")]
+    Step(&'static str, io::Error),
+    /// A capability set could not be emptied.
+    #[error("drop privileges: {0}: {1}")]
+    Capabilities(&'static str, CapsError),
+    /// The way back up is open.
+    #[error("dropped all privileges, but {0} still works: refusing to run")]
+    ClimbedBack(&'static str),
+    /// A thread has what it must not have.
+    #[error("thread {tid} still has {what}: refusing to run")]
+    Unproven {
+        /// The thread.
+        tid: u32,
+        /// What it has.
+        what: String,
+    },
+}
+
+/// What the kernel says of every thread: no capability, no new privileges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// User id of all threads.
+    pub uid: u32,
+    /// Group id of all threads.
+    pub gid: u32,
+    /// Threads looked at.
+    pub threads: usize,
+    /// The bounding set. Not empty only if the process was started without CAP_SETPCAP, which emptying it needs;
+    /// `no_new_privs` makes what is left in it worthless.
+    pub bounding: u64,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            uid,
+            gid,
+            threads,
+            bounding,
+        } = self;
+        write!(
+            f,
+            "uid {uid}, gid {gid}, {threads} thread(s): no capabilities, no new privileges, bounding set "
+        )?;
+        if *bounding == 0 {
+            f.write_str("empty")
+        } else {
+            write!(f, "{bounding:#x} (not permitted to empty it)")
+        }
+    }
+}
+
+/// Drops everything: becomes `target` (some user if and only if started as root), empties every capability set, sets
+/// `no_new_privs`, then tries to climb back. Must run before any thread starts.
+///
+/// # Errors
+/// A step failed, or something that must not work does: the caller must end.
+pub fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
+    let step = |name| move |error| DropError::Step(name, error);
+    let capabilities = |name| move |error| DropError::Capabilities(name, error);
+    let threads = process::thread_count().map_err(step("count threads"))?;
+    if threads != 1 {
+        return Err(DropError::Threads(threads));
+    }
+    if ids::is_root() && target.is_none() {
+        return Err(DropError::NoTarget);
+    }
+    // first, while there is CAP_SETPCAP
+    let emptied = capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
+    if let Some(target) = target {
+        ids::clear_groups().map_err(step("setgroups"))?;
+        ids::set_gid(target.gid).map_err(step("setresgid"))?;
+        ids::set_uid(target.uid).map_err(step("setresuid"))?;
+    }
+    capability::keep_only(&[]).map_err(capabilities("empty the capability sets"))?;
+    process::set_no_new_privs().map_err(step("no_new_privs"))?;
+
+    let after = ids::current().map_err(step("read the ids"))?;
+    try_to_climb_back(&after)?;
+    if let Some(target) = target {
+        let expected = Ids {
+            uids: [target.uid; 3],
+            gids: [target.gid; 3],
+            groups: Vec::new(),
+        };
+        if after != expected {
+            return Err(DropError::ClimbedBack("an id of the user it was started by"));
+        }
+    }
+    let proof = prove()?;
+    if emptied && proof.bounding != 0 {
+        return Err(DropError::ClimbedBack("a part of the bounding set"));
+    }
+    Ok(proof)
+}
+
+/// OpenSSH's habit (uidswap.c): after dropping, the way back is tried, because only the kernel knows it is shut.
+fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
+    let has_root_group = now.gids.contains(&0) || now.groups.contains(&0);
+    if ids::set_uid(0).is_ok() {
+        return Err(DropError::ClimbedBack("setresuid(0)"));
+    }
+    // a user whose own group is root's may "become" that group without any privilege
+    if !has_root_group && ids::set_gid(0).is_ok() {
+        return Err(DropError::ClimbedBack("setresgid(0)"));
+    }
+    if ids::clear_groups().is_ok() {
+        return Err(DropError::ClimbedBack("setgroups"));
+    }
+    if capability::try_regain_all() {
+        return Err(DropError::ClimbedBack("capset"));
+    }
+    Ok(())
+}
+
+/// Reads the status of every thread and checks that none has a capability or can get one. May be repeated at any
+/// time, for instance after the threads have started.
+///
+/// # Errors
+/// The first thread that has too much, or /proc cannot be read.
+pub fn prove() -> Result<Proof, DropError> {
+    judge(&task_status::read_self().map_err(|e| DropError::Step("read /proc/self/task", e))?)
+}
+
+fn judge(tasks: &[TaskStatus]) -> Result<Proof, DropError> {
+    let first = tasks.first().ok_or(DropError::Threads(0))?;
+    for task in tasks {
+        let unproven = |what: String| Err(DropError::Unproven { tid: task.tid, what });
+        if task.has_capabilities() {
+            return unproven(format!(
+                "capabilities (inheritable {:#x}, permitted {:#x}, effective {:#x}, ambient {:#x})",
+                task.inheritable, task.permitted, task.effective, task.ambient
+            ));
+        }
+        if task.uids != [first.uids[0]; 4] || task.gids != [first.gids[0]; 4] {
+            return unproven(format!(
+                "ids of its own: uid {:?}, gid {:?}",
+                task.uids, task.gids
+            ));
+        }
+        if task.uids[0] == 0 {
+            return unproven("the user id of root".into());
+        }
+        if !task.no_new_privs {
+            return unproven("a way to new privileges (no_new_privs is not set)".into());
+        }
+    }
+    Ok(Proof {
+        uid: first.uids[0],
+        gid: first.gids[0],
+        threads: tasks.len(),
+        bounding: tasks.iter().fold(0, |all, task| all | task.bounding),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dropped(tid: u32) -> TaskStatus {
+        TaskStatus {
+            tid,
+            uids: [65534; 4],
+            gids: [65534; 4],
+            groups: Vec::new(),
+            inheritable: 0,
+            permitted: 0,
+            effective: 0,
+            bounding: 0,
+            ambient: 0,
+            no_new_privs: true,
+            seccomp: 0,
+        }
+    }
+
+    #[test]
+    fn threads_without_anything_are_proof() {
+        let proof = judge(&[dropped(1), dropped(2)]).unwrap();
+        assert_eq!(
+            proof.to_string(),
+            "uid 65534, gid 65534, 2 thread(s): no capabilities, no new privileges, bounding set empty"
+        );
+    }
+
+    #[test]
+    fn one_thread_with_anything_spoils_the_proof() {
+        let spoils: [fn(&mut TaskStatus); 8] = [
+            |t| t.permitted = 1,
+            |t| t.effective = 1 << 10,
+            |t| t.inheritable = 1,
+            |t| t.ambient = 1,
+            |t| t.no_new_privs = false,
+            |t| t.uids = [65534, 0, 65534, 65534],
+            |t| t.uids[2] = 0,
+            |t| t.gids[2] = 0,
+        ];
+        for spoil in spoils {
+            let mut second = dropped(2);
+            spoil(&mut second);
+            let verdict = judge(&[dropped(1), second.clone()]);
+            assert!(
+                matches!(verdict, Err(DropError::Unproven { tid: 2, .. })),
+                "{second:?}: {verdict:?}"
+            );
+        }
+        let mut root = dropped(1);
+        root.uids = [0; 4];
+        assert!(judge(&[root]).is_err());
+        assert!(judge(&[]).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Connecting to a chosen server within the connection's time.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpStream, time::Sleep};
+
+use super::choose::Chosen;
+use crate::{base::TerminationReason, sys::tcp};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Convey itself could not: no descriptor, no local port, a source address that is not ours.
+    #[error("{0}")]
+    Local(io::Error),
+    /// The server refused, or cannot be reached.
+    #[error("{0}")]
+    Server(io::Error),
+    /// No answer within `connect_timeout`.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl ConnectError {
+    /// The reason with which the connection ends if this was the last attempt.
+    #[must_use]
+    pub fn reason(&self) -> TerminationReason {
+        match self {
+            Self::Local(_) => TerminationReason::Resource,
+            Self::Server(_) => TerminationReason::ServerConnect,
+            Self::TimedOut(_) => TerminationReason::ConnectTimeout,
+        }
+    }
+
+    /// Whether the server is to blame, so that the passive check counts it.
+    #[must_use]
+    pub fn is_servers_fault(&self) -> bool {
+        !matches!(self, Self::Local(_))
+    }
+}
+
+/// Connects to the chosen server. `timer` is set to this attempt's deadline or, at the first one, was made with it.
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn connect(
+    user_timeout: Option<Duration>,
+    chosen: &Chosen,
+    mut timer: Pin<&mut Sleep>,
+    started: Instant,
+) -> Result<TcpStream, ConnectError> {
+    let backend = &chosen.backend.config;
+    let deadline = started + backend.connect_timeout;
+    let socket =
+        tcp::start_connect(chosen.server().addr.0, backend.source_addr, user_timeout).map_err(of_start)?;
+    let stream = TcpStream::from_std(socket.into()).map_err(ConnectError::Local)?;
+    poll_fn(|cx| {
+        // after a wait in the queue the timer stands too early; it is moved only then
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(Err(ConnectError::TimedOut(backend.connect_timeout)));
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+        stream.poll_write_ready(cx).map_err(ConnectError::Local)
+    })
+    .await?;
+    tcp::connect_result(&stream).map_err(ConnectError::Server)?;
+    Ok(stream)
+}
+
+/// Tells faults of ours from the server's among the errors that connect(2) returns at once.
+fn of_start(error: io::Error) -> ConnectError {
+    match error.raw_os_error() {
+        Some(
+            libc::ECONNREFUSED | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ECONNRESET | libc::ETIMEDOUT,
+        ) => ConnectError::Server(error),
+        _ => ConnectError::Local(error),
+    }
+}

@@ -1,0 +1,414 @@
+//! One connection from accept to the access log.
+//!
+//! ```text
+//! accept ─ (PROXY in, access rules, TLS or ClientHello: later) ─ choose ─ connect ─ relay ─ account and log
+//!                                                                  ▲ queue   │ retry on another server
+//!                                                                  └─────────┘
+//! ```
+
+use std::{
+    os::fd::OwnedFd,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    ProxyEvent, Shared,
+    choose::{self, Chosen, Flow, choose},
+    connect::{self, ConnectError},
+    registry::Registration,
+    relay::{Limits, Relay},
+};
+use crate::{
+    base::{AccessRecord, ClientAddr, ListenAddr, ServerKey, TerminationReason, WorkerId},
+    snapshot::{BackendView, FrontendView, live::Counters},
+    sys::{readiness::is_hung_up, tcp},
+};
+
+/// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that was taken off a listener's queue, with its slot of the frontend.
+pub struct Accepted {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Its other end.
+    pub client: ClientAddr,
+    /// The listener's address.
+    pub listen: ListenAddr,
+    /// The frontend as it was at accept.
+    pub frontend: Arc<FrontendView>,
+    /// The slot.
+    pub slot: FrontendSlot,
+}
+
+/// A slot of a frontend's `max_connections`, given back on drop.
+pub struct FrontendSlot(Arc<FrontendView>);
+
+impl FrontendSlot {
+    /// Takes a slot if there is one.
+    #[must_use]
+    pub fn take(frontend: &Arc<FrontendView>) -> Option<Self> {
+        let limit = frontend.config.max_connections.map(u32::from);
+        frontend
+            .live
+            .slots
+            .try_take(limit)
+            .then(|| Self(Arc::clone(frontend)))
+    }
+
+    /// Takes a slot whatever the limit.
+    #[must_use]
+    pub fn take_beyond_the_limit(frontend: &Arc<FrontendView>) -> Self {
+        frontend.live.slots.try_take(None);
+        Self(Arc::clone(frontend))
+    }
+}
+
+impl Drop for FrontendSlot {
+    fn drop(&mut self) {
+        self.0.live.slots.release();
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(shared: Arc<Shared>, worker: WorkerId, accepted: Accepted) {
+    let Accepted {
+        socket,
+        client,
+        listen,
+        frontend,
+        slot,
+    } = accepted;
+    let accepted_at = Instant::now();
+    let Ok(socket) = register(socket) else { return };
+    let mut session = Session {
+        registration: Registration::new(client, &socket, Arc::clone(&frontend), accepted_at),
+        _in_process: Opened::new(worker, CountersOf::Process(Arc::clone(&shared))),
+        _in_frontend: Opened::new(worker, CountersOf::Frontend(Arc::clone(&frontend))),
+        _in_backend: Opened::new(worker, CountersOf::Backend(Arc::clone(&frontend.backend))),
+        backend: Arc::clone(&frontend.backend),
+        shared,
+        worker,
+        frontend,
+        flow: Flow { client, listen },
+        accepted_at,
+        tried: Vec::new(),
+        outcome: Outcome::default(),
+    };
+    let reason = session.run(&socket).await;
+    let reason = session.registration.ended_by().unwrap_or(reason);
+    if reason != TerminationReason::Normal {
+        tcp::reset_on_close(&socket);
+    }
+    session.finish(reason);
+    drop(session);
+    drop(socket);
+    drop(slot);
+}
+
+fn register(socket: OwnedFd) -> std::io::Result<TcpStream> {
+    TcpStream::from_std(std::net::TcpStream::from(socket))
+}
+
+/// What is learned on the way, for the access log.
+#[derive(Default)]
+struct Outcome {
+    server: Option<(Arc<BackendView>, usize)>,
+    queue_time: Option<Duration>,
+    connect_time: Option<Duration>,
+    retries: u32,
+    redispatched: bool,
+}
+
+struct Session {
+    // first: leaves the registry before the sockets close
+    registration: Registration,
+    _in_process: Opened,
+    _in_frontend: Opened,
+    _in_backend: Opened,
+    backend: Arc<BackendView>,
+    shared: Arc<Shared>,
+    worker: WorkerId,
+    frontend: Arc<FrontendView>,
+    flow: Flow,
+    accepted_at: Instant,
+    /// Names of servers whose connects failed.
+    tried: Vec<String>,
+    outcome: Outcome,
+}
+
+impl Session {
+    async fn run(&mut self, client: &TcpStream) -> TerminationReason {
+        let first_deadline = Instant::now() + self.backend.config.connect_timeout;
+        let mut timer = pin!(sleep_until(first_deadline.into()));
+        loop {
+            let queued_at = Instant::now();
+            let chosen = choose(
+                &self.shared,
+                &self.frontend.config.name,
+                &self.backend,
+                self.flow,
+                &self.tried,
+            )
+            .await;
+            let chosen = match chosen {
+                Ok(chosen) => chosen,
+                Err(reason) => return self.not_chosen(reason),
+            };
+            let chosen_at = Instant::now();
+            *self.outcome.queue_time.get_or_insert_default() += chosen_at - queued_at;
+            self.note_choice(&chosen);
+            if is_hung_up(client) {
+                return TerminationReason::ClientAbortConnect;
+            }
+            match connect::connect(
+                self.frontend.config.tcp_user_timeout,
+                &chosen,
+                timer.as_mut(),
+                chosen_at,
+            )
+            .await
+            {
+                Ok(server) => {
+                    self.outcome.connect_time = Some(chosen_at.elapsed());
+                    return self.relay(client, &server, chosen, timer.as_mut()).await;
+                }
+                Err(error) => {
+                    if let Err(reason) = self.failed(&error, chosen, timer.as_mut()).await {
+                        return reason;
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_choice(&mut self, chosen: &Chosen) {
+        let another = |(backend, index): &(Arc<BackendView>, usize)| {
+            backend
+                .servers
+                .get(*index)
+                .is_some_and(|s| s.name != chosen.server().name)
+        };
+        self.outcome.redispatched |= self.outcome.server.as_ref().is_some_and(another);
+        self.outcome.server = Some((Arc::clone(&chosen.backend), chosen.index));
+    }
+
+    /// Nothing could be chosen: when servers were tried before, their failure is the reason.
+    fn not_chosen(&self, reason: TerminationReason) -> TerminationReason {
+        if reason == TerminationReason::NoServer && !self.tried.is_empty() {
+            TerminationReason::ServerConnect
+        } else {
+            reason
+        }
+    }
+
+    /// Counts a failed connect and prepares the next one.
+    ///
+    /// # Errors
+    /// The reason with which the connection ends, when no retry is left.
+    async fn failed(
+        &mut self,
+        error: &ConnectError,
+        chosen: Chosen,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<(), TerminationReason> {
+        let server = chosen.server();
+        for counters in [
+            &server.live.counters,
+            &self.backend.live.counters,
+            &self.frontend.live.counters,
+        ] {
+            counters.shard(self.worker).connect_failures.add(1);
+        }
+        tracing::debug!(
+            event = "connect_failed",
+            frontend = %self.frontend.config.name,
+            backend = %self.backend.config.name,
+            server = %server.name,
+            "connect to {} failed: {error}",
+            server.addr
+        );
+        if error.is_servers_fault() {
+            self.note_server_failure(&chosen);
+        }
+        if self.outcome.retries >= self.backend.config.retries {
+            return Err(error.reason());
+        }
+        self.outcome.retries += 1;
+        for counters in [
+            &server.live.counters,
+            &self.backend.live.counters,
+            &self.frontend.live.counters,
+        ] {
+            counters.shard(self.worker).retries.add(1);
+        }
+        self.tried.push(server.name.as_str().to_owned());
+        self.refresh_backend();
+        // the slot is given back before any pause
+        drop(chosen);
+        let mut next = Instant::now();
+        if !choose::another_is_up(&self.backend, &self.tried) {
+            self.tried.clear();
+            next += RETRY_PAUSE.min(self.backend.config.connect_timeout);
+            timer.as_mut().reset(next.into());
+            timer.as_mut().await;
+        }
+        timer.reset((next + self.backend.config.connect_timeout).into());
+        Ok(())
+    }
+
+    /// Takes up what has changed since the connection was accepted: servers may be down, removed or new.
+    fn refresh_backend(&mut self) {
+        let snapshot = self.shared.snapshot.load();
+        let current = snapshot.backends.get(&self.backend.config.name);
+        if let Some(current) = current {
+            self.backend = Arc::clone(current);
+        }
+    }
+
+    /// The passive check: so many failures in a row, on any thread, are reported once.
+    fn note_server_failure(&self, chosen: &Chosen) {
+        let Some(check) = &chosen.backend.config.passive_check else {
+            return;
+        };
+        let failures = chosen
+            .server()
+            .live
+            .failures_in_a_row
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        if failures == check.max_failures.get() {
+            let key = ServerKey {
+                backend: chosen.backend.config.name.clone(),
+                server: chosen.server().name.clone(),
+            };
+            // a full channel means that the control loop has news enough; the next failure series reports again
+            let _ = self.shared.events.try_send(ProxyEvent::ServerFailing(key));
+        }
+    }
+
+    async fn relay(
+        &mut self,
+        client: &TcpStream,
+        server: &TcpStream,
+        chosen: Chosen,
+        timer: Pin<&mut Sleep>,
+    ) -> TerminationReason {
+        let live = &chosen.server().live;
+        if live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            live.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+        let _in_server = Opened::new(
+            self.worker,
+            CountersOf::Server(Arc::clone(&chosen.backend), chosen.index),
+        );
+        self.registration
+            .connected(Arc::clone(&chosen.backend), chosen.index, server);
+        let limits = Limits {
+            idle: self.frontend.config.idle_timeout,
+            fin: self.frontend.config.fin_timeout,
+        };
+        let shards = [
+            &self.frontend.live.counters,
+            &self.backend.live.counters,
+            &live.counters,
+        ]
+        .map(|c| c.shard(self.worker));
+        let reason = Relay::new(client, server, Vec::new(), limits)
+            .run(timer, |bytes_in, bytes_out| {
+                for shard in shards {
+                    shard.bytes_in.add(bytes_in);
+                    shard.bytes_out.add(bytes_out);
+                }
+                self.registration.moved(bytes_in, bytes_out);
+            })
+            .await;
+        live.counters.shard(self.worker).ended[self.registration.ended_by().unwrap_or(reason) as usize]
+            .add(1);
+        if reason != TerminationReason::Normal {
+            tcp::reset_on_close(server);
+        }
+        // out of the registry's reach before the descriptor is closed by the caller
+        self.registration.disconnected();
+        reason
+    }
+
+    fn finish(&mut self, reason: TerminationReason) {
+        for counters in [&self.frontend.live.counters, &self.backend.live.counters] {
+            counters.shard(self.worker).ended[reason as usize].add(1);
+        }
+        if !self.frontend.config.access_log {
+            return;
+        }
+        let total_time = self.accepted_at.elapsed();
+        let (bytes_in, bytes_out) = self.registration.bytes();
+        let server = self
+            .outcome
+            .server
+            .as_ref()
+            .and_then(|(backend, index)| backend.servers.get(*index));
+        self.shared.access.record(AccessRecord {
+            accepted_at: SystemTime::now()
+                .checked_sub(total_time)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            client: self.flow.client,
+            listen: self.flow.listen,
+            frontend: self.frontend.config.name.clone(),
+            backend: self.backend.config.name.clone(),
+            server: server.map(|s| (s.name.clone(), s.addr)),
+            queue_time: self.outcome.queue_time,
+            connect_time: self.outcome.connect_time,
+            total_time,
+            bytes_in,
+            bytes_out,
+            reason,
+            retries: self.outcome.retries,
+            redispatched: self.outcome.redispatched,
+            frontend_connections: u64::from(self.frontend.live.slots.used()),
+            server_connections: server.map_or(0, |s| u64::from(s.live.slots.used())),
+        });
+    }
+}
+
+enum CountersOf {
+    Process(Arc<Shared>),
+    Frontend(Arc<FrontendView>),
+    Backend(Arc<BackendView>),
+    Server(Arc<BackendView>, usize),
+}
+
+/// Counts a connection as open until it is dropped, so that the number of open ones cannot drift.
+struct Opened {
+    worker: WorkerId,
+    of: CountersOf,
+}
+
+impl Opened {
+    fn new(worker: WorkerId, of: CountersOf) -> Self {
+        let opened = Self { worker, of };
+        opened.counters().shard(worker).opened.add(1);
+        opened
+    }
+
+    fn counters(&self) -> &Counters {
+        match &self.of {
+            CountersOf::Process(shared) => &shared.process,
+            CountersOf::Frontend(frontend) => &frontend.live.counters,
+            CountersOf::Backend(backend) => &backend.live.counters,
+            CountersOf::Server(backend, index) => &backend.servers[*index].live.counters,
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.counters().shard(self.worker).closed.add(1);
+    }
+}

@@ -1,0 +1,284 @@
+//! One direction of a relay: bytes from a source socket to a destination socket.
+//!
+//! Small data is copied through the thread's scratch buffer, and only what the destination would not take yet is
+//! kept. Once a direction proves bulk it is spliced through a pipe of the thread's pool. An idle direction holds
+//! neither buffer nor pipe. End of stream is passed on (half-close).
+
+use std::{
+    cell::RefCell,
+    io,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{io::Interest, net::TcpStream};
+
+use super::pipes;
+use crate::sys::{splice::Pipe, tcp};
+
+/// Size of a worker thread's scratch buffer: the most that one read copies.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// A read of at least this much counts as bulk.
+const BULK_READ: usize = 16 << 10;
+
+/// Bulk reads in a row after which a direction is spliced.
+const BULK_READS_TO_SPLICE: u8 = 2;
+
+/// Spliced rounds in a row that are no bulk, after which a direction is copied again.
+const SMALL_ROUNDS_TO_COPY: u8 = 8;
+
+/// Rounds before a busy direction lets the thread's other connections have a turn.
+const ROUNDS_A_TURN: usize = 16;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Which end of a direction failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Reading from the source.
+    Source,
+    /// Writing to the destination.
+    Destination,
+}
+
+/// The state of one direction.
+#[derive(Debug, Default)]
+pub struct Direction {
+    /// What was read by copying and not yet written, from `sent` on.
+    held: Vec<u8>,
+    sent: usize,
+    pipe: Option<Pipe>,
+    /// While copying: bulk reads in a row. While splicing: small rounds in a row.
+    streak: u8,
+    splicing: bool,
+    end_of_stream: bool,
+    done: bool,
+    moved: u64,
+}
+
+impl Direction {
+    /// A direction that starts with bytes that were read before.
+    #[must_use]
+    pub fn with_early_data(early: Vec<u8>) -> Self {
+        let mut direction = Self::default();
+        direction.held = early;
+        direction
+    }
+
+    /// Whether everything up to the source's end of stream was delivered.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether bytes wait for the destination.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.sent < self.held.len() || self.pipe.as_ref().is_some_and(|p| p.filled() > 0)
+    }
+
+    /// Bytes delivered since the last call.
+    pub fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Moves what can be moved now. Ready when the direction is done; then the destination was told of the end,
+    /// unless `last` says that both sockets are about to be closed anyway.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &TcpStream,
+        destination: &TcpStream,
+        last: bool,
+    ) -> Poll<Result<(), Fault>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..ROUNDS_A_TURN {
+            ready!(self.poll_flush(cx, destination)).map_err(|_| Fault::Destination)?;
+            if self.end_of_stream {
+                if !last {
+                    tcp::finish_writing(destination);
+                }
+                self.done = true;
+                self.release();
+                return Poll::Ready(Ok(()));
+            }
+            let read = if self.splicing {
+                self.poll_splice(cx, source, destination)
+            } else {
+                self.poll_copy(cx, source, destination)
+            };
+            match read {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    if !self.is_backed_up() {
+                        self.release();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what is held, first of all.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, destination: &TcpStream) -> Poll<io::Result<()>> {
+        while self.is_backed_up() {
+            let n = match &mut self.pipe {
+                Some(pipe) if pipe.filled() > 0 => {
+                    ready!(poll_io(cx, destination, Interest::WRITABLE, |s| pipe.drain_to(s)))?
+                }
+                _ => {
+                    let rest = &self.held[self.sent..];
+                    let n = ready!(poll_io(cx, destination, Interest::WRITABLE, |s| tcp::transmit(
+                        s, rest
+                    )))?;
+                    self.sent += n;
+                    n
+                }
+            };
+            self.moved += n as u64;
+        }
+        if !self.held.is_empty() {
+            // freed, not cleared: an idle connection keeps no buffer
+            self.held = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read into the scratch buffer and one write out of it.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &TcpStream,
+        destination: &TcpStream,
+    ) -> Poll<Result<(), Fault>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let n = ready!(poll_receive(cx, source, scratch)).map_err(|_| Fault::Source)?;
+            if n == 0 {
+                self.end_of_stream = true;
+                return Poll::Ready(Ok(()));
+            }
+            // Tried at once, without asking the reactor: it nearly always fits. If not, the rest is held and the
+            // next flush waits until there is room.
+            let sent = match tcp::transmit(destination, &scratch[..n]) {
+                Ok(sent) => sent,
+                Err(e) if is_transient(&e) => 0,
+                Err(_) => return Poll::Ready(Err(Fault::Destination)),
+            };
+            self.moved += sent as u64;
+            if sent < n {
+                self.held = scratch[sent..n].to_vec();
+                self.sent = 0;
+            }
+            self.streak = if n >= BULK_READ { self.streak + 1 } else { 0 };
+            if self.streak >= BULK_READS_TO_SPLICE {
+                self.streak = 0;
+                self.splicing = true;
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// One round into the pipe; the flush of the next round empties it.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &TcpStream,
+        destination: &TcpStream,
+    ) -> Poll<Result<(), Fault>> {
+        if self.pipe.is_none() {
+            self.pipe = pipes::take();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            // no pipe to be had: copy, and ask again when it looks like bulk again
+            self.splicing = false;
+            return self.poll_copy(cx, source, destination);
+        };
+        let n = ready!(poll_io(cx, source, Interest::READABLE, |s| pipe.fill_from(s)))
+            .map_err(|_| Fault::Source)?;
+        if n == 0 {
+            self.end_of_stream = true;
+            return Poll::Ready(Ok(()));
+        }
+        self.streak = if n < BULK_READ { self.streak + 1 } else { 0 };
+        if self.streak >= SMALL_ROUNDS_TO_COPY {
+            self.streak = 0;
+            self.splicing = false;
+        }
+        match pipe.drain_to(destination) {
+            Ok(n) => self.moved += n as u64,
+            Err(e) if is_transient(&e) => {}
+            Err(_) => return Poll::Ready(Err(Fault::Destination)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn release(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            pipes::give_back(pipe);
+        }
+    }
+}
+
+impl Drop for Direction {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// Runs a non-blocking call as often as the reactor says that it may succeed.
+fn poll_io(
+    cx: &mut Context<'_>,
+    stream: &TcpStream,
+    interest: Interest,
+    mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        if interest.is_readable() {
+            ready!(stream.poll_read_ready(cx))?;
+        } else {
+            ready!(stream.poll_write_ready(cx))?;
+        }
+        match stream.try_io(interest, || call(stream)) {
+            Err(e) if is_transient(&e) => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Receives once. A read that leaves room in the buffer has emptied the socket, so readiness is given up with it
+/// (as a `WouldBlock`) and the read that would find nothing is saved; the reactor is edge-triggered and reports
+/// what arrives later.
+fn poll_receive(cx: &mut Context<'_>, stream: &TcpStream, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let mut received = None;
+        let result = stream.try_io(Interest::READABLE, || {
+            let n = tcp::receive(stream, buffer)?;
+            received = Some(n);
+            if n > 0 && n < buffer.len() {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                Ok(n)
+            }
+        });
+        match (received, result) {
+            (Some(n), _) | (None, Ok(n)) => return Poll::Ready(Ok(n)),
+            (None, Err(e)) if is_transient(&e) => {}
+            (None, Err(e)) => return Poll::Ready(Err(e)),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Each worker thread's pool of pipes for splicing.
+
+use std::cell::RefCell;
+
+use crate::sys::splice::Pipe;
+
+/// Bytes of a pipe. Larger pipes mean fewer system calls for bulk data; the kernel grants an ordinary user 64 MiB
+/// of pipes in total (fs.pipe-user-pages-soft) before it falls back to small ones.
+const PIPE_BYTES: usize = 512 << 10;
+
+/// Pipes of a thread, in use and waiting; each costs two descriptors. Beyond them data is copied.
+const MAX_PIPES: usize = 256;
+
+/// Unused pipes that a thread keeps.
+const MAX_SPARE: usize = 16;
+
+#[derive(Default)]
+struct Pool {
+    spare: Vec<Pipe>,
+    lent: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// An empty pipe, if the pool has one or may make one.
+pub fn take() -> Option<Pipe> {
+    POOL.with_borrow_mut(|pool| {
+        let pipe = match pool.spare.pop() {
+            Some(pipe) => pipe,
+            None if pool.lent < MAX_PIPES => Pipe::new(PIPE_BYTES).ok()?,
+            None => return None,
+        };
+        pool.lent += 1;
+        Some(pipe)
+    })
+}
+
+/// Gives a pipe back; one that still holds bytes is closed, so that no connection can meet another's data.
+pub fn give_back(pipe: Pipe) {
+    // at thread exit the pool may be gone already; then the pipe is simply closed
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        pool.lent = pool.lent.saturating_sub(1);
+        if pipe.filled() == 0 && pool.spare.len() < MAX_SPARE {
+            pool.spare.push(pipe);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_lends_only_so_many_pipes_and_reuses_what_comes_back() {
+        let lent: Vec<_> = (0..MAX_PIPES).map_while(|_| take()).collect();
+        assert_eq!(lent.len(), MAX_PIPES);
+        assert!(take().is_none(), "one more than the limit");
+        lent.into_iter().for_each(give_back);
+        assert!(take().is_some());
+        POOL.with_borrow(|pool| assert!(pool.spare.len() < MAX_SPARE));
+    }
+}

@@ -1,0 +1,57 @@
+//! Waiting for descriptors that tokio has no type for.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Registers a descriptor with the running runtime's reactor, to wait until it is readable.
+///
+/// # Errors
+/// The reactor refused it: it is not a kind that epoll takes, or no memory is left.
+pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd stays open, and the same descriptor, for as long as the AsyncFd owns it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Whether the other end has reset or fully closed (a half-closed TCP peer is still there).
+#[must_use]
+pub fn is_hung_up(fd: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => fds[0]
+            .revents()
+            .is_some_and(|r| r.intersects(PollFlags::POLLERR | PollFlags::POLLHUP)),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::tcp::reset_on_close;
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        time::Duration,
+    };
+
+    #[test]
+    fn only_a_peer_that_is_gone_for_good_is_hung_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut ours, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        ours.read_to_end(&mut all).unwrap();
+        assert!(!is_hung_up(&ours), "a half-closed peer still listens");
+        reset_on_close(&client);
+        drop(client);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(is_hung_up(&ours));
+    }
+}

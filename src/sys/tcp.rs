@@ -1,0 +1,179 @@
+//! TCP sockets of the proxy's hot path: as few system calls as the kernel allows.
+
+use std::{
+    io,
+    mem::{MaybeUninit, size_of},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// Takes one connection off a listener's queue: non-blocking and close-on-exec in one call.
+///
+/// Socket options such as TCP_NODELAY and TCP_USER_TIMEOUT are inherited from the listener.
+///
+/// # Errors
+/// `WouldBlock` when the queue is empty, else what accept4(2) says.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `storage` is writable for `length` bytes and both outlive the call; a non-negative result is a
+    // new descriptor that nobody else owns.
+    let (fd, storage) = unsafe {
+        let fd = libc::accept4(
+            listener.as_raw_fd(),
+            storage.as_mut_ptr().cast(),
+            &raw mut length,
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        );
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        (OwnedFd::from_raw_fd(fd), storage.assume_init())
+    };
+    let addr = socket_addr(&storage).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    Ok((fd, addr))
+}
+
+fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in, which fits in and is aligned as a
+            // sockaddr_storage.
+            let v4 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            if let Some(v4) = ip.to_ipv4_mapped() {
+                // an IPv4 client of a [::] listener
+                return Some(SocketAddrV4::new(v4, u16::from_be(v6.sin6_port)).into());
+            }
+            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Starts connecting without waiting. The result is known when the socket becomes writable ([`connect_result`]).
+///
+/// With a source address the port is chosen at connect time (IP_BIND_ADDRESS_NO_PORT), so that the ports of one
+/// source are limited for each destination and not in total.
+///
+/// # Errors
+/// No socket could be made, the source address is not ours, or the connect failed at once (no route, no free port).
+pub fn start_connect(
+    addr: SocketAddr,
+    source: Option<IpAddr>,
+    user_timeout: Option<Duration>,
+) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_tcp_nodelay(true)?;
+    if user_timeout.is_some() {
+        socket.set_tcp_user_timeout(user_timeout)?;
+    }
+    if let Some(source) = source {
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    match socket.connect(&SockAddr::from(addr)) {
+        Ok(()) => Ok(socket.into()),
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The outcome of [`start_connect`], once the socket is writable.
+///
+/// # Errors
+/// Why the connection was not established.
+pub fn connect_result(socket: &impl AsFd) -> io::Result<()> {
+    match SockRef::from(socket).take_error()? {
+        None => Ok(()),
+        Some(e) => Err(e),
+    }
+}
+
+/// Reads what is there; 0 at end of stream.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there, else the connection's error.
+pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)
+}
+
+/// Writes what fits.
+///
+/// # Errors
+/// `WouldBlock` when nothing fits, else the connection's error.
+pub fn transmit(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+}
+
+/// Closes our half: the peer reads end of stream.
+pub fn finish_writing(socket: &impl AsRawFd) {
+    // the peer may be gone already, which the reading half will tell
+    let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write);
+}
+
+/// Ends both halves of a connection that another task owns: its owner sees end of stream and broken pipe.
+pub fn end_both_halves(socket: RawFd) {
+    let _ = nix::sys::socket::shutdown(socket, Shutdown::Both);
+}
+
+/// Changes TCP_USER_TIMEOUT; connections that a listener accepts later inherit it.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_user_timeout(socket: &impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(timeout)
+}
+
+/// Makes the coming close a reset instead of an orderly end, so that the peer cannot take what it has for all.
+pub fn reset_on_close(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn an_accepted_socket_knows_its_client_in_both_families() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(addr).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (_socket, peer) = accept(listener.as_fd()).unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+    }
+
+    #[test]
+    fn an_empty_queue_would_block() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let error = accept(listener.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_connect_leaves_from_the_source_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = "127.0.0.9".parse().unwrap();
+        let socket = start_connect(listener.local_addr().unwrap(), Some(source), None).unwrap();
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer.ip(), source);
+        assert!(connect_result(&socket).is_ok());
+    }
+}

@@ -1,0 +1,219 @@
+//! The broker and the drop of privileges, with real processes.
+//!
+//! fork needs a process with a single thread, so each test runs its [`scenario`] in a fresh copy of this program.
+//! A scenario that must be watched from outside prints a line and waits for the end of its standard input.
+
+mod config;
+mod scenario;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdin, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use convey::sys::{ids, task_status};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Names the scenario that a copy of this program runs instead of tests.
+const SCENARIO: &str = "CONVEY_TEST_SCENARIO";
+/// Names a directory that the scenario may use.
+const DIRECTORY: &str = "CONVEY_TEST_DIRECTORY";
+/// Bits of the capabilities that the broker may keep (include/uapi/linux/capability.h).
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+
+fn main() -> ExitCode {
+    if let Ok(name) = env::var(SCENARIO) {
+        scenario::run(&name);
+        return ExitCode::SUCCESS;
+    }
+    let root = ids::is_root();
+    let privileged_ports =
+        fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").is_ok_and(|start| {
+            start
+                .trim()
+                .parse::<u32>()
+                .is_ok_and(|start| start > u32::from(config::LOW_PORT))
+        });
+    if !root || !privileged_ports {
+        eprintln!("SKIPPED (counted as ignored): tests that need root, or ports that only root may bind");
+    }
+    let trials = vec![
+        passing("an_ordinary_user_gets_high_ports_only", "ordinary_user")
+            .with_ignored_flag(!root || !privileged_ports),
+        passing("a_process_with_threads_refuses_to_fork_and_to_drop", "threads"),
+        passing(
+            "the_dropped_daemon_gets_a_port_below_1024_by_name",
+            "privileged_port",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "the_packaged_unit_binds_low_ports_and_ends_with_nothing",
+            "packaged_unit",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "an_address_that_the_configuration_does_not_name_is_refused",
+            "unlisted",
+        )
+        .with_ignored_flag(!root),
+        passing("a_second_load_balancer_on_the_same_address_is_told_so", "taken").with_ignored_flag(!root),
+        passing(
+            "a_file_that_only_root_reads_is_read_again_after_the_drop",
+            "reload",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "a_configuration_that_became_a_fifo_is_reported_not_waited_for",
+            "fifo",
+        )
+        .with_ignored_flag(!root),
+        passing("a_malformed_message_ends_the_broker", "malformed").with_ignored_flag(!root),
+        passing("root_without_a_user_to_become_is_refused", "no_target").with_ignored_flag(!root),
+        passing(
+            "every_thread_of_the_daemon_has_nothing_also_later_ones",
+            "threads_later",
+        )
+        .with_ignored_flag(!root),
+        Trial::test(
+            "the_broker_holds_two_capabilities_and_one_socket",
+            the_broker_holds_little,
+        )
+        .with_ignored_flag(!root),
+        Trial::test(
+            "the_broker_survives_signals_and_ends_with_the_daemon",
+            the_broker_ends_with_the_daemon,
+        )
+        .with_ignored_flag(!root),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A test that is its scenario: passes if the scenario ends without a panic.
+fn passing(name: &str, scenario: &'static str) -> Trial {
+    Trial::test(name, move || {
+        let dir = tempfile::tempdir()?;
+        let output = command(scenario)?
+            .env(DIRECTORY, dir.path())
+            .stdin(Stdio::null())
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("{}: {text}", output.status).into())
+    })
+}
+
+fn command(scenario: &str) -> Result<Command, Failed> {
+    let mut command = Command::new(env::current_exe()?);
+    command.env(SCENARIO, scenario);
+    Ok(command)
+}
+
+/// The scenario `idle`: a dropped daemon with its broker, both waiting.
+struct Idle {
+    daemon: Child,
+    stdin: Option<ChildStdin>,
+    broker: u32,
+}
+
+impl Idle {
+    fn start() -> Result<Self, Failed> {
+        let mut daemon = command("idle")?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = daemon.stdout.take().ok_or("no standard output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let stdin = daemon.stdin.take();
+        let broker = line
+            .trim()
+            .parse()
+            .map_err(|_| format!("the scenario said {line:?}"))?;
+        Ok(Self {
+            daemon,
+            stdin,
+            broker,
+        })
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+fn the_broker_holds_little() -> Result<(), Failed> {
+    let idle = Idle::start()?;
+    let proc = format!("/proc/{}", idle.broker);
+    assert_eq!(
+        fs::read_to_string(format!("{proc}/comm"))?.trim(),
+        "convey-broker"
+    );
+    let tasks = task_status::read_process(idle.broker)?;
+    assert_eq!(tasks.len(), 1);
+    for task in tasks {
+        let kept = CAP_NET_BIND_SERVICE | CAP_DAC_READ_SEARCH;
+        assert_eq!(
+            (task.permitted, task.effective, task.bounding),
+            (kept, kept, 0),
+            "{task:?}"
+        );
+        assert_eq!((task.inheritable, task.ambient), (0, 0), "{task:?}");
+        assert_eq!((task.uids, task.gids), ([config::NOBODY; 4], [config::NOBODY; 4]));
+        assert!(task.groups.is_empty() && task.no_new_privs, "{task:?}");
+    }
+    let mut sockets = 0;
+    for entry in fs::read_dir(format!("{proc}/fd"))? {
+        match fs::read_link(entry?.path())?.to_string_lossy() {
+            link if link == "/dev/null" => {}
+            link if link.starts_with("socket:") => sockets += 1,
+            link => return Err(format!("the broker holds {link}").into()),
+        }
+    }
+    assert_eq!(sockets, 1, "the broker holds one socketpair end");
+    Ok(())
+}
+
+fn the_broker_ends_with_the_daemon() -> Result<(), Failed> {
+    let mut idle = Idle::start()?;
+    let comm = format!("/proc/{}/comm", idle.broker);
+    for signal in ["TERM", "INT", "HUP"] {
+        assert!(
+            Command::new("/bin/kill")
+                .args([&format!("-{signal}"), &idle.broker.to_string()])
+                .status()?
+                .success()
+        );
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        fs::read_to_string(&comm)?.trim(),
+        "convey-broker",
+        "a signal ended the broker"
+    );
+
+    // SIGKILL: the daemon has no moment to say anything
+    idle.daemon.kill()?;
+    idle.daemon.wait()?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while fs::File::open(&comm)
+        .and_then(|mut f| f.read_to_string(&mut String::new()))
+        .is_ok()
+    {
+        let state = fs::read_to_string(format!("/proc/{}/stat", idle.broker)).unwrap_or_default();
+        if state.contains(") Z ") {
+            break; // ended; whoever adopted it has not reaped it yet
+        }
+        assert!(Instant::now() < deadline, "the broker outlived the daemon by 5 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

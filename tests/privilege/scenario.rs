@@ -1,0 +1,333 @@
+//! What a copy of the test program does in place of the daemon. A panic is a failed test.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use caps::Capability;
+use convey::{
+    base::ListenAddr,
+    config::Options,
+    privilege::{
+        Broker, BrokerError, DropError, ForkError, ListenerRef, Target, drop_privileges, prove,
+        resolve_target,
+    },
+    sys::{capability, fdpass, ids, process, task_status},
+};
+
+use crate::DIRECTORY;
+use crate::config::{LOW_PORT, NOBODY, parse, source};
+
+/// Runs one scenario. Each has a loopback address of its own: they run at the same time.
+pub fn run(name: &str) {
+    match name {
+        "ordinary_user" => ordinary_user(),
+        "threads" => threads(),
+        "privileged_port" => privileged_port(),
+        "packaged_unit" => packaged_unit(),
+        "unlisted" => unlisted(),
+        "taken" => taken(),
+        "reload" => reload(),
+        "fifo" => fifo(),
+        "malformed" => malformed(),
+        "no_target" => no_target(),
+        "threads_later" => threads_later(),
+        "idle" => idle(),
+        other => panic!("no scenario {other}"),
+    }
+}
+
+fn nobody() -> Target {
+    Target {
+        uid: NOBODY,
+        gid: NOBODY,
+        name: "nobody".into(),
+    }
+}
+
+/// A directory of root's for this scenario, which the test removes.
+fn dir() -> PathBuf {
+    std::env::var_os(DIRECTORY).unwrap().into()
+}
+
+fn web(addr: &str) -> ListenerRef {
+    ListenerRef::Frontend {
+        name: "web".into(),
+        addr: ListenAddr(addr.parse().unwrap()),
+    }
+}
+
+fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Broker, ForkError> {
+    Broker::fork_with(parse, path, &source(text), Options::default(), target)
+}
+
+/// As the daemon starts by hand as root: broker, then drop.
+fn start_as_root(path: &Path, text: &str) -> Broker {
+    let target = nobody();
+    let broker = fork(path, text, Some(&target)).unwrap();
+    let proof = drop_privileges(Some(&target)).unwrap();
+    assert_eq!((proof.uid, proof.gid, proof.bounding), (NOBODY, NOBODY, 0));
+    broker
+}
+
+fn nowhere() -> PathBuf {
+    PathBuf::from("/nonexistent/test.conf")
+}
+
+fn listener(fd: OwnedFd) -> TcpListener {
+    let listener = TcpListener::from(fd);
+    listener.set_nonblocking(false).unwrap();
+    listener
+}
+
+fn privileged_port() {
+    let addr = format!("127.0.73.1:{LOW_PORT}");
+    let broker = start_as_root(&nowhere(), &format!("web {addr}"));
+    let direct = TcpListener::bind(&addr).map_err(|e| e.kind());
+    assert_eq!(
+        direct.err(),
+        Some(io::ErrorKind::PermissionDenied),
+        "the daemon could bind by itself"
+    );
+    // two workers, each with a socket of its own
+    let sockets = [(); 2].map(|()| listener(broker.bind(&web(&addr)).unwrap()));
+    for _ in 0..16 {
+        TcpStream::connect(&addr).unwrap();
+    }
+    let accepted: usize = sockets
+        .iter()
+        .map(|socket| {
+            socket.set_nonblocking(true).unwrap();
+            std::iter::from_fn(|| socket.accept().ok()).count()
+        })
+        .sum();
+    assert_eq!(accepted, 16);
+    let socket = socket2::SockRef::from(&sockets[0]);
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+}
+
+/// `User=convey`, `AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_SETPCAP …` without systemd.
+fn packaged_unit() {
+    process::set_keep_capabilities(true).unwrap();
+    ids::clear_groups().unwrap();
+    ids::set_gid(NOBODY).unwrap();
+    ids::set_uid(NOBODY).unwrap();
+    process::set_keep_capabilities(false).unwrap();
+    let unit = [
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_SETPCAP,
+        Capability::CAP_NET_ADMIN,
+    ];
+    assert_eq!(capability::keep_only(&unit).unwrap().len(), 3);
+    for cap in unit {
+        caps::raise(None, caps::CapSet::Inheritable, cap).unwrap();
+        caps::raise(None, caps::CapSet::Ambient, cap).unwrap();
+    }
+    assert_eq!(resolve_target(Some("ignored unless root")).unwrap(), None);
+
+    let addr = format!("127.0.73.2:{LOW_PORT}");
+    let broker = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
+    let proof = drop_privileges(None).unwrap();
+    assert_eq!((proof.uid, proof.bounding), (NOBODY, 0));
+    for task in task_status::read_process(broker.pid()).unwrap() {
+        assert_eq!(
+            (task.permitted, task.bounding, task.ambient),
+            (1 << 10, 0, 0),
+            "{task:?}"
+        );
+    }
+    broker.bind(&web(&addr)).unwrap();
+}
+
+fn ordinary_user() {
+    ids::clear_groups().unwrap();
+    ids::set_gid(NOBODY).unwrap();
+    ids::set_uid(NOBODY).unwrap();
+    let (low, high) = (format!("127.0.73.3:{LOW_PORT}"), "127.0.73.3:18080");
+    let broker = fork(&nowhere(), &format!("web {high}\nlow {low}"), None).unwrap();
+    let proof = drop_privileges(None).unwrap();
+    assert_eq!(proof.uid, NOBODY);
+    assert_ne!(proof.bounding, 0, "an ordinary user emptied the bounding set");
+    broker.bind(&web(high)).unwrap();
+    let denied = broker.bind(&ListenerRef::Frontend {
+        name: "low".into(),
+        addr: ListenAddr(low.parse().unwrap()),
+    });
+    let text = denied.unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!("bind {low}: Permission denied")),
+        "{text}"
+    );
+    assert!(text.contains("CAP_NET_BIND_SERVICE"), "{text}");
+}
+
+fn threads() {
+    let thread = std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
+    let forked = fork(&nowhere(), "", Some(&nobody()));
+    assert!(
+        matches!(forked, Err(ForkError::Fork(process::ForkError::Threads(2)))),
+        "{forked:?}"
+    );
+    assert!(matches!(
+        drop_privileges(Some(&nobody())),
+        Err(DropError::Threads(2))
+    ));
+    drop(thread);
+}
+
+fn unlisted() {
+    let addr = format!("127.0.73.4:{LOW_PORT}");
+    let broker = start_as_root(&nowhere(), &format!("web {addr}"));
+    for other in ["127.0.73.4:82", "0.0.0.0:81", "127.0.73.4:18080"] {
+        let refused = broker.bind(&web(other));
+        assert!(
+            matches!(&refused, Err(BrokerError::Refused(why)) if why.contains(other)),
+            "{refused:?}"
+        );
+    }
+    assert!(matches!(
+        broker.bind(&ListenerRef::Stats),
+        Err(BrokerError::Refused(_))
+    ));
+    broker
+        .bind(&web(&addr))
+        .expect("a refusal must not end the broker");
+}
+
+fn taken() {
+    let addr = "127.0.73.5:18080";
+    let broker = start_as_root(&nowhere(), &format!("web {addr}"));
+    let _sockets = [(); 2].map(|()| broker.bind(&web(addr)).unwrap());
+    // another load balancer of the same user, with whom the kernel would share the address
+    let other = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
+    let text = other.bind(&web(addr)).unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!("bind {addr}: Address already in use")),
+        "{text}"
+    );
+    assert!(text.contains("ss -ltnp"), "{text}");
+}
+
+fn reload() {
+    let path = dir().join("test.conf");
+    let (old, new) = ("127.0.73.6:81", "127.0.73.6:82");
+    let write = |text: &str| {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write(&format!("web {new}"));
+    let relative = Path::new("test.conf");
+    std::env::set_current_dir(dir()).unwrap();
+    let broker = start_as_root(relative, &format!("web {old}"));
+    std::env::set_current_dir("/").unwrap();
+
+    assert_eq!(
+        fs::read(&path).map_err(|e| e.kind()),
+        Err(io::ErrorKind::PermissionDenied)
+    );
+    assert!(
+        matches!(broker.bind(&web(new)), Err(BrokerError::Refused(_))),
+        "bound before it was read"
+    );
+    let read = broker.read_config().unwrap();
+    assert_eq!(
+        (read.bytes, read.name),
+        (format!("web {new}").into_bytes(), "test.conf".to_owned())
+    );
+    broker.bind(&web(new)).unwrap();
+    assert!(
+        matches!(broker.bind(&web(old)), Err(BrokerError::Refused(_))),
+        "the old policy is still in force"
+    );
+}
+
+fn fifo() {
+    fs::set_permissions(dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = dir().join("test.conf");
+    let addr = "127.0.73.7:81";
+    let broker = start_as_root(&path, &format!("web {addr}"));
+    assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("cannot open")));
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("FIFO")));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "junk").unwrap();
+    assert_eq!(
+        broker.read_config().unwrap().bytes,
+        b"junk",
+        "invalid bytes come back too"
+    );
+    broker
+        .bind(&web(addr))
+        .expect("an invalid file must not change the policy");
+}
+
+fn malformed() {
+    let broker = start_as_root(&nowhere(), "web 127.0.73.8:81");
+    let death = broker.death_fd().unwrap();
+    fdpass::send(death.as_fd(), br#"{"number":1,"verb":"give_me_root"}"#, &[]).unwrap();
+    assert!(matches!(
+        fdpass::receive(death.as_fd()),
+        Err(fdpass::RecvError::Closed)
+    ));
+    assert!(matches!(
+        broker.bind(&web("127.0.73.8:81")),
+        Err(BrokerError::Lost(_))
+    ));
+    assert!(matches!(broker.read_config(), Err(BrokerError::Lost(_))));
+}
+
+fn no_target() {
+    assert!(matches!(fork(&nowhere(), "", None), Err(ForkError::NoTarget)));
+    assert!(matches!(drop_privileges(None), Err(DropError::NoTarget)));
+    assert_eq!(
+        resolve_target(None).unwrap().map(|target| target.uid == 0),
+        Some(false)
+    );
+    assert!(
+        resolve_target(Some("no-such-user"))
+            .unwrap_err()
+            .to_string()
+            .contains("no-such-user")
+    );
+    assert!(
+        resolve_target(Some("root"))
+            .unwrap_err()
+            .to_string()
+            .contains("is root")
+    );
+}
+
+fn threads_later() {
+    let _broker = start_as_root(&nowhere(), "");
+    let threads: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60))))
+        .collect();
+    let proof = prove().unwrap();
+    assert_eq!((proof.threads, proof.uid), (5, NOBODY));
+    for task in task_status::read_self().unwrap() {
+        let none = task.permitted | task.effective | task.inheritable | task.ambient | task.bounding;
+        assert!(
+            none == 0 && task.no_new_privs && task.groups.is_empty(),
+            "{task:?}"
+        );
+    }
+    drop(threads);
+}
+
+/// Says the broker's process id and waits.
+fn idle() {
+    // something that the broker must not keep
+    let _inherited = fs::File::open("/proc/self/status").unwrap();
+    let broker = start_as_root(&nowhere(), "");
+    println!("{}", broker.pid());
+    io::stdout().flush().unwrap();
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
