@@ -3,7 +3,10 @@
 //! fork needs a process with a single thread, so each test runs its [`scenario`] in a fresh copy of this program.
 //! A scenario that must be watched from outside prints a line and waits for the end of its standard input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod config;
+mod journal;
 mod scenario;
 
 use std::{
@@ -26,7 +29,11 @@ const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 
 fn main() -> ExitCode {
     if let Ok(name) = env::var(SCENARIO) {
-        scenario::run(&name);
+        if name == "journal" {
+            journal::scenario();
+        } else {
+            scenario::run(&name);
+        }
         return ExitCode::SUCCESS;
     }
     let root = ids::is_root();
@@ -85,6 +92,11 @@ fn main() -> ExitCode {
         Trial::test(
             "the_broker_survives_signals_and_ends_with_the_daemon",
             the_broker_ends_with_the_daemon,
+        )
+        .with_ignored_flag(!root),
+        Trial::test(
+            "under_systemd_events_reach_the_journal_with_their_fields",
+            journal::reaches_the_journal,
         )
         .with_ignored_flag(!root),
     ];

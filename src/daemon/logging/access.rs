@@ -1,0 +1,229 @@
+//! The access log: one event for each finished connection.
+
+use std::{fmt, time::Duration};
+
+use tracing::{
+    Level, Metadata,
+    callsite::{Callsite, Identifier},
+    field::{FieldSet, Value, display},
+    metadata::Kind,
+    subscriber::Interest,
+};
+
+use super::{queue::Queue, time::Utc};
+use crate::base::{AccessRecord, AccessSink};
+
+/// Sends access records to the logging thread.
+#[derive(Debug)]
+pub struct AccessLog {
+    queue: Queue,
+}
+
+impl AccessLog {
+    /// An access log that writes through a queue.
+    pub(super) const fn new(queue: Queue) -> Self {
+        Self { queue }
+    }
+}
+
+impl AccessSink for AccessLog {
+    fn record(&self, record: AccessRecord) {
+        self.queue.access(record);
+    }
+}
+
+/// The event's description. It is never registered with `tracing`: only the logging thread makes such events.
+pub static METADATA: Metadata<'static> = Metadata::new(
+    "access",
+    TARGET,
+    Level::INFO,
+    None,
+    None,
+    None,
+    FieldSet::new(&FIELDS, Identifier(&AccessCallsite)),
+    Kind::EVENT,
+);
+
+/// The event's target.
+pub const TARGET: &str = "convey::access";
+
+/// In the order of [`with_values`].
+static FIELDS: [&str; 17] = [
+    "message",
+    "event",
+    "frontend",
+    "backend",
+    "server",
+    "server_addr",
+    "client",
+    "listen",
+    "reason",
+    "code",
+    "bytes_in",
+    "bytes_out",
+    "queue_ms",
+    "connect_ms",
+    "total_ms",
+    "retries",
+    "redispatched",
+];
+
+struct AccessCallsite;
+
+impl Callsite for AccessCallsite {
+    fn set_interest(&self, _: Interest) {}
+
+    fn metadata(&self) -> &Metadata<'_> {
+        &METADATA
+    }
+}
+
+/// Calls `take` with the value of every field; those that the connection did not get to record nothing.
+pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>])) {
+    let message = display(Line(record));
+    let server = record.server.as_ref().map(|(name, _)| name.as_str());
+    let server_addr = record.server.as_ref().map(|(_, addr)| display(addr));
+    let (client, listen) = (display(record.client), display(record.listen));
+    let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
+    // an Option that is None records nothing
+    let values: [&dyn Value; FIELDS.len()] = [
+        &message,
+        &"access",
+        &record.frontend.as_str(),
+        &record.backend.as_str(),
+        &server,
+        &server_addr,
+        &client,
+        &listen,
+        &record.reason.label(),
+        &record.reason.code(),
+        &record.bytes_in,
+        &record.bytes_out,
+        &queue_ms,
+        &connect_ms,
+        &millis(record.total_time),
+        &record.retries,
+        &record.redispatched,
+    ];
+    take(&values.map(Some));
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The line that a person reads, after HAProxy's tcplog (configuration manual, section 8.2.2):
+///
+/// ```text
+/// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
+/// ```
+///
+/// Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
+/// end, this one included; a + before the retries says that one went to another server.
+pub struct Line<'a>(pub &'a AccessRecord);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        write!(
+            f,
+            "{} [{}] {} {}/",
+            record.client,
+            Utc::from(record.accepted_at).common_log(),
+            record.frontend,
+            record.backend
+        )?;
+        match &record.server {
+            Some((name, _)) => f.write_str(name.as_str())?,
+            None => f.write_str("<NOSRV>")?,
+        }
+        write!(
+            f,
+            " {}/{}/{} {}/{} {} {}/{}/{}{}",
+            Millis(record.queue_time),
+            Millis(record.connect_time),
+            millis(record.total_time),
+            record.bytes_in,
+            record.bytes_out,
+            record.reason.code(),
+            record.frontend_connections,
+            record.server_connections,
+            if record.redispatched { "+" } else { "" },
+            record.retries
+        )
+    }
+}
+
+struct Millis(Option<Duration>);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(duration) => fmt::Display::fmt(&millis(duration), f),
+            None => f.write_str("-1"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::base::{
+        BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, TerminationReason,
+    };
+    use std::time::UNIX_EPOCH;
+
+    pub fn record() -> AccessRecord {
+        AccessRecord {
+            accepted_at: UNIX_EPOCH + Duration::from_millis(1_233_922_371_443),
+            client: ClientAddr(([10, 0, 1, 2], 33313).into()),
+            listen: ListenAddr(([10, 0, 1, 1], 80).into()),
+            frontend: FrontendName::new("fnt").unwrap(),
+            backend: BackendName::new("bck").unwrap(),
+            server: Some((
+                ServerName::new("srv1").unwrap(),
+                ServerAddr(([10, 0, 2, 1], 8080).into()),
+            )),
+            queue_time: Some(Duration::ZERO),
+            connect_time: Some(Duration::from_micros(1_999)),
+            total_time: Duration::from_millis(5007),
+            bytes_in: 77,
+            bytes_out: 212,
+            reason: TerminationReason::Normal,
+            retries: 1,
+            redispatched: true,
+            frontend_connections: 3,
+            server_connections: 2,
+        }
+    }
+
+    /// Ended before a server was chosen.
+    pub fn refused() -> AccessRecord {
+        AccessRecord {
+            server: None,
+            queue_time: None,
+            connect_time: None,
+            reason: TerminationReason::NoServer,
+            retries: 0,
+            redispatched: false,
+            server_connections: 0,
+            ..record()
+        }
+    }
+
+    #[test]
+    fn a_line_reads_like_haproxys_tcplog() {
+        assert_eq!(
+            Line(&record()).to_string(),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 0/1/5007 77/212 -- 3/2/+1"
+        );
+    }
+
+    #[test]
+    fn what_was_not_reached_is_minus_one_and_nosrv() {
+        assert_eq!(
+            Line(&refused()).to_string(),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/<NOSRV> -1/-1/5007 77/212 SC 3/0/0"
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! Where lines go: journald, or standard error as text or JSON.
+
+use std::{
+    cell::Cell,
+    fmt,
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tracing::{Event, Level, Metadata, Subscriber, field::Value};
+use tracing_subscriber::{
+    Registry,
+    fmt::{MakeWriter, format::Writer, time::FormatTime},
+    layer::SubscriberExt,
+};
+
+use super::{access, journal, queue::Counters, queue::Record, time::Utc};
+use crate::{base::AccessRecord, config::LogFormat};
+
+/// Lines are written together once so many bytes have come, or when the queue is empty.
+const BATCH_BYTES: usize = 64 << 10;
+/// How long a standard error that takes nothing (non-blocking, full) holds the thread up.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
+/// Pause between two attempts to write to such a one.
+const WRITE_PAUSE: Duration = Duration::from_millis(5);
+
+thread_local! {
+    /// When the event that this thread is replaying happened.
+    static HAPPENED: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
+}
+
+/// One way of writing.
+pub struct Output {
+    /// Ordinary `tracing` layers. They get events by a direct call, not through a dispatcher: a second dispatcher
+    /// would make `tracing` ask at every disabled event of the process which of the two wants it.
+    layers: Box<dyn Subscriber>,
+    /// What the layers write to; none for journald, where each event is a datagram.
+    lines: Option<Lines>,
+    /// Whether access records take the short way: their text has no use for fields beside it.
+    plain_access: bool,
+}
+
+impl Output {
+    /// journald if standard error is connected to it, else standard error.
+    pub fn choose(format: LogFormat, counters: &Arc<Counters>) -> Self {
+        if let Some(journal) = journal::layer() {
+            return Self {
+                layers: Box::new(Registry::default().with(journal)),
+                lines: None,
+                plain_access: false,
+            };
+        }
+        let colour = io::stderr().is_terminal();
+        Self::to(Box::new(io::stderr()), format, colour, Arc::clone(counters))
+    }
+
+    /// Lines of a format to a writer.
+    pub fn to(
+        writer: Box<dyn Write + Send>,
+        format: LogFormat,
+        colour: bool,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let lines = Lines::default();
+        let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+        let layers: Box<dyn Subscriber> = match format {
+            LogFormat::Text => {
+                Box::new(Registry::default().with(layer.with_timer(Happened).with_ansi(colour)))
+            }
+            LogFormat::Json => {
+                let json = layer
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_span_list(false);
+                Box::new(Registry::default().with(json.with_timer(Happened)))
+            }
+        };
+        lines.lock().writer = Some((writer, counters));
+        Self {
+            layers,
+            lines: Some(lines),
+            plain_access: format == LogFormat::Text,
+        }
+    }
+
+    /// Writes an event.
+    pub fn event(&self, record: &Record) {
+        let mut values: Vec<Option<&dyn Value>> = vec![None; record.metadata.fields().len()];
+        for (index, value) in &record.values {
+            if let Some(slot) = values.get_mut(*index) {
+                *slot = Some(value.as_value());
+            }
+        }
+        self.replay(record.at, record.metadata, &values);
+    }
+
+    /// Writes a finished connection, which happened now as far as the log goes: it ended.
+    pub fn access(&self, at: SystemTime, record: &AccessRecord) {
+        match &self.lines {
+            Some(lines) if self.plain_access => {
+                lines.line(format_args!(
+                    "{}  {} {}: {}",
+                    Utc::from(at),
+                    Level::INFO,
+                    access::TARGET,
+                    access::Line(record)
+                ));
+            }
+            _ => access::with_values(record, |values| self.replay(at, &access::METADATA, values)),
+        }
+    }
+
+    /// Writes what is buffered.
+    pub fn flush(&self) {
+        if let Some(lines) = &self.lines {
+            lines.lock().flush();
+        }
+    }
+
+    /// Gives the layers an event made of `metadata` and a value for each of its fields.
+    fn replay(&self, at: SystemTime, metadata: &'static Metadata<'static>, values: &[Option<&dyn Value>]) {
+        HAPPENED.set(at);
+        self.layers
+            .event(&Event::new(metadata, &metadata.fields().value_set_all(values)));
+    }
+}
+
+/// The time of the event, in place of the time of writing.
+struct Happened;
+
+impl FormatTime for Happened {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        write!(w, "{}", Utc::from(HAPPENED.get()))
+    }
+}
+
+/// Lines that wait to be written together.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Buffer>>);
+
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    writer: Option<(Box<dyn Write + Send>, Arc<Counters>)>,
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, line: fmt::Arguments<'_>) {
+        let mut buffer = self.lock();
+        // a Vec takes everything
+        let _ = writeln!(buffer.bytes, "{line}");
+        buffer.flush_if_large();
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut buffer = self.lock();
+        buffer.bytes.extend_from_slice(bytes);
+        buffer.flush_if_large();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Buffer {
+    fn flush_if_large(&mut self) {
+        if self.bytes.len() >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Writes all, or counts the lines that could not be written as dropped: a standard error that is closed or
+    /// stuck must not stop the thread.
+    fn flush(&mut self) {
+        let Some((writer, counters)) = &mut self.writer else {
+            return;
+        };
+        let rest = write_all_in_time(writer, &self.bytes);
+        if !rest.is_empty() {
+            let lines = rest.iter().filter(|byte| **byte == b'\n').count();
+            counters.add_dropped(u64::try_from(lines).unwrap_or(u64::MAX));
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(BATCH_BYTES);
+    }
+}
+
+/// Writes `bytes`; returns what could not be written.
+fn write_all_in_time<'a>(writer: &mut dyn Write, bytes: &'a [u8]) -> &'a [u8] {
+    let mut rest = bytes;
+    let mut stuck_since = None;
+    while !rest.is_empty() {
+        match writer.write(rest) {
+            Ok(0) => break,
+            Ok(n) => {
+                rest = rest.get(n..).unwrap_or_default();
+                stuck_since = None;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if stuck_since.get_or_insert_with(Instant::now).elapsed() > WRITE_TIMEOUT {
+                    break;
+                }
+                std::thread::sleep(WRITE_PAUSE);
+            }
+            Err(_) => break,
+        }
+    }
+    rest
+}

@@ -1,0 +1,288 @@
+//! The logging thread.
+
+use std::{
+    sync::mpsc::{Receiver, RecvError},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tracing::{
+    Level, Metadata,
+    callsite::{Callsite, Identifier},
+    field::{FieldSet, display},
+    metadata::Kind,
+    subscriber::Interest,
+};
+
+use crate::base::AccessRecord;
+
+use super::{
+    output::Output,
+    queue::{Counters, Item, Owned, Record},
+};
+
+/// Pause after a batch. While it lasts nobody who puts something in has to wake the thread (a system call on the
+/// worker's side), and lines are written in larger pieces; the queue holds what comes in meanwhile at 800,000 a second.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Writes what comes in until told to stop. When idle it waits for the first item and writes that one at once.
+pub fn run(output: &mut Output, queue: &Receiver<Item>, counters: &Counters) {
+    let mut reported = 0;
+    loop {
+        let mut written = 0_u64;
+        while let Ok(item) = queue.try_recv() {
+            write(output, item);
+            written += 1;
+        }
+        let dropped = counters.dropped();
+        if dropped != reported {
+            output.event(&drop_report(dropped.wrapping_sub(reported)));
+            reported = dropped;
+        }
+        output.flush();
+        if written > 0 {
+            thread::park_timeout(PAUSE);
+        } else if counters.stopped() {
+            return;
+        } else {
+            match queue.recv() {
+                Ok(item) => write(output, item),
+                Err(RecvError) => return,
+            }
+        }
+    }
+}
+
+fn write(output: &Output, item: Item) {
+    match item {
+        Item::Event(record) => output.event(&record),
+        Item::Access(record) => output.access(ended_at(&record), &record),
+        Item::Wake => {}
+    }
+}
+
+fn ended_at(record: &AccessRecord) -> SystemTime {
+    record
+        .accepted_at
+        .checked_add(record.total_time)
+        .unwrap_or(record.accepted_at)
+}
+
+fn drop_report(dropped: u64) -> Record {
+    let message = display(format!(
+        "{dropped} log events dropped: the log is not taken as fast as it is written"
+    ));
+    Record {
+        at: SystemTime::now(),
+        metadata: &METADATA,
+        values: vec![
+            (0, Owned::Text(message)),
+            (1, Owned::Str("log_dropped".into())),
+            (2, Owned::U64(dropped)),
+        ],
+    }
+}
+
+/// As for access records: never registered, because only this thread makes such an event.
+static METADATA: Metadata<'static> = Metadata::new(
+    "dropped",
+    "convey::log",
+    Level::WARN,
+    None,
+    None,
+    None,
+    FieldSet::new(&["message", "event", "dropped"], Identifier(&DropCallsite)),
+    Kind::EVENT,
+);
+
+struct DropCallsite;
+
+impl Callsite for DropCallsite {
+    fn set_interest(&self, _: Interest) {}
+
+    fn metadata(&self) -> &Metadata<'_> {
+        &METADATA
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{access, queue::Queue, queue::QueueLayer, time::Utc};
+    use super::*;
+    use crate::{base::AccessSink, config::LogFormat};
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex, mpsc::sync_channel},
+        time::Instant,
+    };
+    use tracing_subscriber::{Registry, layer::SubscriberExt};
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a log of `format` and `capacity` writes of the events that `emit` makes.
+    fn log(format: LogFormat, capacity: usize, emit: impl FnOnce(&dyn AccessSink)) -> String {
+        let (sender, receiver) = sync_channel(capacity);
+        let queue = Queue::new(sender);
+        queue.set_access(true);
+        let subscriber = Registry::default().with(QueueLayer::new(queue.clone()));
+        let sink = access::AccessLog::new(queue.clone());
+        tracing::subscriber::with_default(subscriber, || emit(&sink));
+        queue.stop();
+        let memory = Memory::default();
+        let mut output = Output::to(
+            Box::new(memory.clone()),
+            format,
+            false,
+            Arc::clone(queue.counters()),
+        );
+        run(&mut output, &receiver, queue.counters());
+        let bytes = memory.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn fields_arrive_as_json_with_their_types() {
+        let text = log(LogFormat::Json, 10, |sink| {
+            tracing::warn!(event = "server_state", server = %"a", weight = 3_u32, up = false, ratio = 0.5, "server {} is down", "a");
+            tracing::error!(error = ?io::ErrorKind::NotFound, n = -1, big = u128::MAX);
+            sink.record(access::tests::record());
+            sink.record(access::tests::refused());
+        });
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0]["message"], "server a is down");
+        assert_eq!(lines[0]["level"], "WARN");
+        assert_eq!(
+            (&lines[0]["event"], &lines[0]["server"]),
+            (&"server_state".into(), &"a".into())
+        );
+        assert_eq!(
+            (&lines[0]["weight"], &lines[0]["up"], &lines[0]["ratio"]),
+            (&3.into(), &false.into(), &0.5.into())
+        );
+        assert_eq!(
+            (&lines[1]["error"], &lines[1]["n"]),
+            (&"NotFound".into(), &(-1).into())
+        );
+        let access = &lines[2];
+        assert_eq!(
+            access["timestamp"], "2009-02-06T12:12:56.450Z",
+            "the time at which the connection ended"
+        );
+        assert_eq!(
+            (&access["event"], &access["frontend"]),
+            (&"access".into(), &"fnt".into())
+        );
+        assert_eq!(
+            (&access["server"], &access["server_addr"]),
+            (&"srv1".into(), &"10.0.2.1:8080".into())
+        );
+        assert_eq!(
+            (&access["reason"], &access["code"]),
+            (&"normal".into(), &"--".into())
+        );
+        assert_eq!(
+            (&access["bytes_out"], &access["total_ms"]),
+            (&212.into(), &5007.into())
+        );
+        assert_eq!(
+            (&access["connect_ms"], &access["redispatched"]),
+            (&1.into(), &true.into())
+        );
+    }
+
+    #[test]
+    fn a_text_line_says_when_it_happened_not_when_it_was_written() {
+        let now = || Utc::from(SystemTime::now()).to_string();
+        let (before, mut after) = (now(), String::new());
+        let text = log(LogFormat::Text, 10, |sink| {
+            tracing::info!(target: "convey::test", server = "a", "server up");
+            sink.record(access::tests::record());
+            after = now();
+            thread::sleep(Duration::from_millis(20));
+        });
+        let (event, access) = text.trim_end().split_once('\n').unwrap();
+        let (time, rest) = event.split_once(' ').unwrap();
+        assert_eq!(rest, " INFO convey::test: server up server=\"a\"");
+        assert!(
+            before.as_str() <= time && time <= after.as_str(),
+            "{before} {time} {after}"
+        );
+        assert_eq!(
+            access,
+            "2009-02-06T12:12:56.450Z  INFO convey::access: 10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 \
+             0/1/5007 77/212 -- 3/2/+1"
+        );
+    }
+
+    #[test]
+    fn the_thread_says_how_many_it_missed() {
+        let text = log(LogFormat::Json, 3, |_| {
+            for n in 0..10 {
+                tracing::info!(n, "many");
+            }
+        });
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&last["event"], &last["dropped"]),
+            (&"log_dropped".into(), &7.into())
+        );
+        assert_eq!(text.lines().count(), 4);
+    }
+
+    /// Fails as a closed pipe or a full non-blocking one does.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_standard_error_that_takes_nothing_loses_lines_but_stops_nothing() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::WouldBlock] {
+            let (sender, receiver) = sync_channel(10);
+            let queue = Queue::new(sender);
+            queue.set_access(true);
+            for _ in 0..5 {
+                queue.access(access::tests::record());
+            }
+            queue.stop();
+            let started = Instant::now();
+            let counters = queue.counters();
+            run(
+                &mut Output::to(
+                    Box::new(Broken(kind)),
+                    LogFormat::Text,
+                    false,
+                    Arc::clone(counters),
+                ),
+                &receiver,
+                counters,
+            );
+            assert!(counters.dropped() >= 5, "{kind:?}: {}", counters.dropped());
+            assert!(
+                started.elapsed() < Duration::from_secs(3),
+                "{kind:?} held the thread up"
+            );
+        }
+    }
+}
