@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    outcome::{Exit, Failure, Outcome},
+    outcome::{Failure, Outcome},
     target::{config_path, unreadable},
     text::colour_wanted,
 };
 use crate::{
+    base::exit,
     config::{self, Diagnostic, Loaded, MAX_CONFIG_BYTES, Severity, Source},
     sys::config_file,
 };
@@ -21,7 +22,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
     if args.schema {
         serde_json::to_writer_pretty(&mut out, &config::schema()).map_err(std::io::Error::from)?;
         writeln!(out)?;
-        return Ok(Exit::Ok);
+        return Ok(exit::OK);
     }
     let path = config_path(args.file.as_deref().or(config));
     let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
@@ -40,8 +41,8 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
     }
     out.flush()?;
     Ok(match checked {
-        Ok(_) => Exit::Ok,
-        Err(_) => Exit::Config,
+        Ok(_) => exit::OK,
+        Err(_) => exit::CONFIG,
     })
 }
 

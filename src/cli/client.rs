@@ -17,8 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
-use super::outcome::{Exit, Failure};
-use crate::admin::views::Problem;
+use super::outcome::Failure;
+use crate::{admin::views::Problem, base::exit};
 
 /// Largest answer that is read, in bytes: 100,000 connections take about 30 MB.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
@@ -59,7 +59,7 @@ impl Answer {
         if self.status == StatusCode::OK {
             return serde_json::from_slice(&self.body).map_err(|error| {
                 Failure::new(
-                    Exit::Software,
+                    exit::SOFTWARE,
                     format!(
                         "the running convey answered something that this one does not understand: {error} (is it another \
                          version? restart it)"
@@ -72,9 +72,9 @@ impl Answer {
             |problem| problem.message,
         );
         let exit = match self.status.as_u16() {
-            503 | 504 => Exit::Unavailable,
-            400..=499 => Exit::Usage,
-            _ => Exit::Software,
+            503 | 504 => exit::UNAVAILABLE,
+            400..=499 => exit::USAGE,
+            _ => exit::SOFTWARE,
         };
         Err(Failure::new(exit, message))
     }
@@ -105,8 +105,8 @@ enum ClientError {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match error {
-            ClientError::NotAllowed { .. } => Exit::NoPermission,
-            _ => Exit::Unavailable,
+            ClientError::NotAllowed { .. } => exit::NO_PERMISSION,
+            _ => exit::UNAVAILABLE,
         };
         Self::new(exit, error.to_string())
     }
@@ -128,7 +128,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Failure::new(Exit::System, format!("cannot start an event loop: {error}")))?;
+            .map_err(|error| Failure::new(exit::OS_ERROR, format!("cannot start an event loop: {error}")))?;
         Ok(Self { socket, runtime })
     }
 
@@ -263,7 +263,7 @@ mod tests {
             let Failure::Told { exit, message } = failure else {
                 panic!("no text")
             };
-            assert_eq!(exit, Exit::Unavailable);
+            assert_eq!(exit, exit::UNAVAILABLE);
             assert!(
                 message.starts_with("convey is not running, or listens elsewhere"),
                 "{message}"
@@ -280,12 +280,12 @@ mod tests {
         };
         assert_eq!(
             answer(404, r#"{"status":404,"message":"no backend `x`"}"#).parse::<u8>(),
-            Err(Failure::new(Exit::Usage, "no backend `x`"))
+            Err(Failure::new(exit::USAGE, "no backend `x`"))
         );
         assert_eq!(
             answer(503, "junk").parse::<u8>(),
             Err(Failure::new(
-                Exit::Unavailable,
+                exit::UNAVAILABLE,
                 "the running convey answered 503 Service Unavailable"
             ))
         );
@@ -293,7 +293,7 @@ mod tests {
         assert!(matches!(
             answer(200, "x").parse::<u8>(),
             Err(Failure::Told {
-                exit: Exit::Software,
+                exit: exit::SOFTWARE,
                 ..
             })
         ));

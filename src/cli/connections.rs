@@ -5,10 +5,10 @@ use std::io::Write;
 use super::{
     args::ConnectionsArgs,
     client::{Client, percent_encode},
-    outcome::{Exit, Outcome},
+    outcome::Outcome,
     text::{Align, Cell, Style, Table, bytes, colour_wanted, time},
 };
-use crate::admin::views::Connections;
+use crate::{admin::views::Connections, base::exit};
 
 /// Lists open connections.
 pub fn run(args: &ConnectionsArgs, client: &Client) -> Outcome {
@@ -21,7 +21,7 @@ pub fn run(args: &ConnectionsArgs, client: &Client) -> Outcome {
         out.write_all(draw(&connections, colour_wanted(&out)).as_bytes())?;
     }
     out.flush()?;
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 fn target(args: &ConnectionsArgs) -> String {

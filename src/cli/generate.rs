@@ -7,8 +7,9 @@ use clap_mangen::Man;
 
 use super::{
     args::{Cli, CompletionsArgs},
-    outcome::{Exit, Failure, Outcome},
+    outcome::{Failure, Outcome},
 };
+use crate::base::exit;
 
 /// Section of system administration.
 const SECTION: &str = "8";
@@ -34,7 +35,7 @@ pub fn completions(args: &CompletionsArgs) -> Outcome {
     let mut out = std::io::stdout().lock();
     out.write_all(&script)?;
     out.flush()?;
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 /// Writes convey(8) and one page for each subcommand.
@@ -42,9 +43,9 @@ pub fn man_pages(directory: &Path) -> Outcome {
     for (name, page) in pages()? {
         let path = directory.join(name);
         fs::write(&path, page)
-            .map_err(|error| Failure::new(Exit::Io, format!("cannot write {}: {error}", path.display())))?;
+            .map_err(|error| Failure::new(exit::IO, format!("cannot write {}: {error}", path.display())))?;
     }
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 /// File names and contents.

@@ -17,10 +17,13 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use crate::daemon::{self, RunOptions};
+use crate::{
+    base::exit::{self, Exit},
+    daemon::{self, RunOptions},
+};
 use args::{Cli, Command, ServerCommand, Target};
 use client::Client;
-use outcome::{Exit, Failure, Outcome};
+use outcome::{Failure, Outcome};
 
 /// Does what the process's command line says; the exit status is one of sysexits.h.
 #[must_use]
@@ -45,7 +48,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match dispatch(&cli, command) {
         Ok(exit) => exit.into(),
-        Err(Failure::ReaderGone) => Exit::Ok.into(),
+        Err(Failure::ReaderGone) => exit::OK.into(),
         Err(Failure::Told { exit, message }) => {
             // nothing is left to say it to if stderr is gone
             let _ =
@@ -70,8 +73,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 /// Help and version are what was asked for; anything else is bad usage.
 fn usage_exit(error: &clap::Error) -> Exit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
-        _ => Exit::Usage,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
+        _ => exit::USAGE,
     }
 }
 

@@ -1,52 +1,8 @@
-//! How a command ends: exit statuses of sysexits.h and the text of failures.
+//! How a command ends.
 
-use std::{io, process::ExitCode};
+use std::io;
 
-/// Exit statuses, as BSD's sysexits.h gives them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// 0.
-    Ok,
-    /// 64, EX_USAGE: the command line is wrong, or names something that does not exist.
-    Usage,
-    /// 66, EX_NOINPUT: a file named on the command line cannot be read.
-    NoInput,
-    /// 69, EX_UNAVAILABLE: the running convey cannot be reached or does not answer.
-    Unavailable,
-    /// 70, EX_SOFTWARE: convey is at fault.
-    Software,
-    /// 71, EX_OSERR: the system refused something.
-    System,
-    /// 74, EX_IOERR: writing the output failed.
-    Io,
-    /// 77, EX_NOPERM: not allowed to.
-    NoPermission,
-    /// 78, EX_CONFIG: the configuration has errors.
-    Config,
-}
-
-impl Exit {
-    /// The number.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Usage => 64,
-            Self::NoInput => 66,
-            Self::Unavailable => 69,
-            Self::Software => 70,
-            Self::System => 71,
-            Self::Io => 74,
-            Self::NoPermission => 77,
-            Self::Config => 78,
-        }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
-    }
-}
+use crate::base::exit::{self, Exit};
 
 /// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +34,7 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::ReaderGone
         } else {
-            Self::new(Exit::Io, format!("cannot write the output: {error}"))
+            Self::new(exit::IO, format!("cannot write the output: {error}"))
         }
     }
 }

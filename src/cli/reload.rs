@@ -6,10 +6,13 @@ use hyper::StatusCode;
 
 use super::{
     client::{Answer, Client, Patience},
-    outcome::{Exit, Failure, Outcome},
+    outcome::{Failure, Outcome},
     text::harmless,
 };
-use crate::admin::views::{ReloadFailed, Reloaded};
+use crate::{
+    admin::views::{ReloadFailed, Reloaded},
+    base::exit,
+};
 
 /// Has the daemon read its configuration, and prints what came of it.
 pub fn run(client: &Client) -> Outcome {
@@ -21,7 +24,7 @@ pub fn run(client: &Client) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(out.as_bytes())?;
     stdout.flush()?;
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 fn interpret(answer: &Answer) -> Result<Reloaded, Failure> {
@@ -29,9 +32,9 @@ fn interpret(answer: &Answer) -> Result<Reloaded, Failure> {
         && let Ok(failed) = serde_json::from_slice::<ReloadFailed>(&answer.body)
     {
         let exit = if failed.config_error {
-            Exit::Config
+            exit::CONFIG
         } else {
-            Exit::System
+            exit::OS_ERROR
         };
         let text = harmless(failed.message.trim_end()).into_owned();
         return Err(Failure::new(
@@ -109,8 +112,8 @@ mod tests {
     #[test]
     fn a_bad_configuration_is_78_and_a_system_that_refuses_71() {
         for (config_error, status, exit) in [
-            (true, StatusCode::UNPROCESSABLE_ENTITY, Exit::Config),
-            (false, StatusCode::INTERNAL_SERVER_ERROR, Exit::System),
+            (true, StatusCode::UNPROCESSABLE_ENTITY, exit::CONFIG),
+            (false, StatusCode::INTERNAL_SERVER_ERROR, exit::OS_ERROR),
         ] {
             let failed = ReloadFailed {
                 message: "convey.toml:3:1: unknown key\n".into(),
@@ -134,7 +137,7 @@ mod tests {
         };
         assert_eq!(
             interpret(&answer(StatusCode::SERVICE_UNAVAILABLE, &busy)),
-            Err(Failure::new(Exit::Unavailable, "busy"))
+            Err(Failure::new(exit::UNAVAILABLE, "busy"))
         );
     }
 }

@@ -5,10 +5,13 @@ use std::io::Write;
 use super::{
     args::ServerCommand,
     client::{Client, Patience, percent_encode},
-    outcome::{Exit, Failure, Outcome},
+    outcome::{Failure, Outcome},
     text::harmless,
 };
-use crate::admin::views::{Server, ServerAction};
+use crate::{
+    admin::views::{Server, ServerAction},
+    base::exit,
+};
 
 /// A server as the operator named it.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,11 +29,11 @@ pub fn run(command: &ServerCommand, client: &Client) -> Outcome {
         percent_encode(&named.server)
     );
     let body = serde_json::to_vec(&action)
-        .map_err(|error| Failure::new(Exit::Software, format!("cannot write the order: {error}")))?;
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("cannot write the order: {error}")))?;
     let server: Server = client.post(&target, Some(body), Patience::Short)?.parse()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report(&named, &server))?;
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 fn parse(command: &ServerCommand) -> Result<(Named, ServerAction), Failure> {
@@ -86,7 +89,7 @@ fn named(words: &[String]) -> Result<Named, Failure> {
 }
 
 fn usage(message: impl Into<String>) -> Failure {
-    Failure::new(Exit::Usage, message)
+    Failure::new(exit::USAGE, message)
 }
 
 fn report(named: &Named, server: &Server) -> String {
@@ -169,7 +172,7 @@ mod tests {
                 matches!(
                     order(line),
                     Err(Failure::Told {
-                        exit: Exit::Usage,
+                        exit: exit::USAGE,
                         ..
                     })
                 ),

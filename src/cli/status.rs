@@ -14,11 +14,11 @@ use tokio::{
 use super::{
     args::StatusArgs,
     client::{Client, Patience},
-    outcome::{Exit, Failure, Outcome},
+    outcome::{Failure, Outcome},
     picture::{self, Earlier},
     text::colour_wanted,
 };
-use crate::admin::views::Status;
+use crate::{admin::views::Status, base::exit};
 
 const TARGET: &str = "/v1/status";
 
@@ -44,13 +44,13 @@ fn once(client: &Client, json: bool) -> Outcome {
         out.write_all(picture::draw(&status, None, colour_wanted(&out)).as_bytes())?;
     }
     out.flush()?;
-    Ok(Exit::Ok)
+    Ok(exit::OK)
 }
 
 /// Draws until a signal ends it. A daemon that goes away is waited for: it may be restarting.
 async fn watch(client: &Client, period: Duration, json: bool) -> Outcome {
     let signal_failure =
-        |error: std::io::Error| Failure::new(Exit::System, format!("cannot wait for signals: {error}"));
+        |error: std::io::Error| Failure::new(exit::OS_ERROR, format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
     let mut ticks = interval(period);
@@ -66,13 +66,13 @@ async fn watch(client: &Client, period: Duration, json: bool) -> Outcome {
         };
         let sample = tokio::select! {
             sample = sample => sample,
-            _ = interrupt.recv() => return Ok(Exit::Ok),
-            _ = terminate.recv() => return Ok(Exit::Ok),
+            _ = interrupt.recv() => return Ok(exit::OK),
+            _ = terminate.recv() => return Ok(exit::OK),
         };
         let now = Instant::now();
         // one that cannot be reached from the start is an error, as without --watch
         let screen = match (&mut screen, &sample) {
-            (None, Err(_)) => return sample.map(|_| Exit::Ok),
+            (None, Err(_)) => return sample.map(|_| exit::OK),
             (slot, _) => slot.get_or_insert_with(|| Screen::new(json)),
         };
         match sample {

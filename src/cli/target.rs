@@ -7,8 +7,9 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use super::outcome::{Exit, Failure};
+use super::outcome::Failure;
 use crate::{
+    base::exit,
     config::MAX_CONFIG_BYTES,
     sys::config_file::{self, ReadError},
 };
@@ -51,7 +52,7 @@ pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBu
     match configured_socket(&bytes) {
         None => Ok(DEFAULT_SOCKET.into()),
         Some(socket) if socket.is_empty() => Err(Failure::new(
-            Exit::Unavailable,
+            exit::UNAVAILABLE,
             format!(
                 "{} turns the control socket off ([admin] socket = \"\"): a convey that runs with it cannot be reached; \
                  for another one give --socket",
@@ -66,9 +67,9 @@ pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBu
 pub fn unreadable(error: &ReadError) -> Failure {
     let exit = match error {
         ReadError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Exit::NoPermission
+            exit::NO_PERMISSION
         }
-        _ => Exit::NoInput,
+        _ => exit::NO_INPUT,
     };
     Failure::new(exit, error.to_string())
 }
@@ -133,7 +134,7 @@ mod tests {
         assert!(matches!(
             socket_path(None, Some(&config)),
             Err(Failure::Told {
-                exit: Exit::NoInput,
+                exit: exit::NO_INPUT,
                 ..
             })
         ));
@@ -141,7 +142,7 @@ mod tests {
         assert!(matches!(
             socket_path(None, Some(&config)),
             Err(Failure::Told {
-                exit: Exit::Unavailable,
+                exit: exit::UNAVAILABLE,
                 ..
             })
         ));
