@@ -128,10 +128,6 @@ fn traffic_cells(now: &Traffic, earlier: Option<(Option<&Traffic>, f64)>) -> [Ce
         Some((None, _)) => [current, Cell::plain("-"), Cell::plain("-"), Cell::plain("-")],
         Some((Some(then), seconds)) => {
             // a counter that was below its earlier value belongs to something new of the same name
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "differences of a few seconds are far below 2^53"
-            )]
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
             let connections = rate(now.connections_total, then.connections_total);
             [
@@ -149,11 +145,6 @@ fn traffic_cells(now: &Traffic, earlier: Option<(Option<&Traffic>, f64)>) -> [Ce
 }
 
 /// A rate without its fraction.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate is not negative, and the cast saturates"
-)]
 fn whole(rate: f64) -> u64 {
     rate.round() as u64
 }
