@@ -5,7 +5,21 @@
 //!                     └──────────────────┴──────────────┴──► Diagnostics (all of them, each with its place)
 //! ```
 
+mod address;
+mod diff;
+mod duration;
+mod findings;
 pub mod model;
+mod place;
+mod print;
+mod raw;
+mod render;
+mod resolve;
+mod settings;
+mod text;
+mod words;
+
+use findings::Findings;
 
 pub use model::*;
 
@@ -72,30 +86,56 @@ pub enum Severity {
 /// Parses and resolves a configuration.
 ///
 /// # Errors
-/// Every error and warning found, in the order of the file.
+/// Every error and warning found, in the order of the file; of very many the first hundred, and how many more.
 pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
-    let _ = (source, options);
-    todo!()
+    let mut findings = Findings::default();
+    let config = text::decode(&source.bytes, &mut findings).map(|text| {
+        let tree = text::parse(text, &mut findings);
+        let file: raw::File = raw::read_file(&tree, &mut findings);
+        resolve::resolve(&file, options, &mut findings)
+    });
+    let found = findings.finish(&source.name, &source.bytes);
+    match config {
+        Some(config) if found.iter().all(|d| d.severity == Severity::Warning) => Ok(Loaded {
+            config,
+            warnings: found,
+        }),
+        _ => Err(found),
+    }
 }
 
 /// Findings as text for a terminal: `file:line:column`, an excerpt with a caret, a suggestion.
 #[must_use]
 pub fn render(findings: &[Diagnostic], source: &Source, colour: bool) -> String {
-    let _ = (findings, source, colour);
-    todo!()
+    render::render(findings, source, colour)
+}
+
+/// Findings as a document for programs: `ok` (whether the configuration can be used), the numbers of `errors` and
+/// `warnings`, and the `findings` themselves.
+#[must_use]
+pub fn to_json(findings: &[Diagnostic]) -> serde_json::Value {
+    let count = |severity| findings.iter().filter(|d| d.severity == severity).count();
+    serde_json::json!({
+        "ok": count(Severity::Error) == 0,
+        "errors": count(Severity::Error),
+        "warnings": count(Severity::Warning),
+        "findings": findings,
+    })
 }
 
 /// The canonical text of a configuration; [`load`] reads the same [`Config`] from it.
 #[must_use]
 pub fn print(config: &Config) -> String {
-    let _ = config;
-    todo!()
+    print::print(config)
 }
 
 /// JSON Schema (2020-12) of the file, for editors.
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    todo!()
+    let generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<raw::File>();
+    schema.insert("title".to_owned(), "Convey".into());
+    schema.to_value()
 }
 
 /// What a reload changes.
@@ -111,6 +151,5 @@ pub struct Diff {
 /// Compares two configurations.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Diff {
-    let _ = (old, new);
-    todo!()
+    diff::diff(old, new)
 }

@@ -214,7 +214,7 @@ pub struct PassiveCheck {
     pub max_failures: NonZeroU32,
     /// `ejection_time` of the first ejection; each further one is longer by as much. Default 10 s.
     pub ejection_time: Duration,
-    /// `max_ejection_time`. Default 5 min.
+    /// `max_ejection_time`. Default 5 min, or `ejection_time` if that is longer.
     pub max_ejection_time: Duration,
 }
 

@@ -1,0 +1,146 @@
+//! What differs between two configurations, in words.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use super::{
+    Diff,
+    model::{Backend, Config, Server},
+    settings::{self, Setting, Settings},
+};
+
+/// Settings that a running process cannot change.
+const NEEDS_RESTART: [(&str, &str); 3] = [("global", "workers"), ("global", "user"), ("admin", "socket")];
+
+/// Compares two configurations.
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut found = Diff::default();
+    top(
+        &mut found,
+        "global",
+        &settings::global(&old.global),
+        &settings::global(&new.global),
+    );
+    top(
+        &mut found,
+        "admin",
+        &settings::admin(&old.admin),
+        &settings::admin(&new.admin),
+    );
+    optional(
+        &mut found.changes,
+        "stats",
+        old.stats.as_ref().map(settings::stats),
+        new.stats.as_ref().map(settings::stats),
+    );
+    let passthrough = |config: &Config| config.passthrough.as_ref().map(settings::passthrough);
+    optional(
+        &mut found.changes,
+        "passthrough",
+        passthrough(old),
+        passthrough(new),
+    );
+    each(
+        &old.frontends,
+        &new.frontends,
+        "frontend",
+        &mut found.changes,
+        |label, old, new, out| {
+            changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
+        },
+    );
+    each(
+        &old.backends,
+        &new.backends,
+        "backend",
+        &mut found.changes,
+        backend,
+    );
+    found
+}
+
+/// A section that is always there; some of its settings need a restart.
+fn top(found: &mut Diff, name: &'static str, old: &Settings, new: &Settings) {
+    for (key, _, _) in differing(old, new) {
+        if NEEDS_RESTART.contains(&(name, key)) {
+            found.needs_restart.push(format!("{name}.{key}"));
+        }
+    }
+    changed(&mut found.changes, name, "", old, new);
+}
+
+/// A section that may be absent.
+fn optional(out: &mut Vec<String>, name: &str, old: Option<Settings>, new: Option<Settings>) {
+    match (old, new) {
+        (None, None) => {}
+        (Some(_), None) => out.push(format!("{name}: removed")),
+        (None, Some(_)) => out.push(format!("{name}: added")),
+        (Some(old), Some(new)) => changed(out, name, "", &old, &new),
+    }
+}
+
+fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
+    changed(out, label, "", &settings::backend(old), &settings::backend(new));
+    let checks = |backend: &Backend| settings::health_check(backend.health_check.as_ref());
+    changed(out, label, "health_check.", &checks(old), &checks(new));
+    let passive = |backend: &Backend| settings::passive_check(backend.passive_check.as_ref());
+    changed(out, label, "passive_check.", &passive(old), &passive(new));
+    let label = format!("{label}: server");
+    each(
+        &old.servers,
+        &new.servers,
+        &label,
+        out,
+        |label, old: &Server, new, out| {
+            changed(out, label, "", &settings::server(old), &settings::server(new));
+        },
+    );
+}
+
+/// Removed, changed and added entries of a map, in the order of the names.
+fn each<N: Ord + Display, T: PartialEq>(
+    old: &BTreeMap<N, T>,
+    new: &BTreeMap<N, T>,
+    kind: &str,
+    out: &mut Vec<String>,
+    compare: impl Fn(&str, &T, &T, &mut Vec<String>),
+) {
+    let names: std::collections::BTreeSet<&N> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let label = format!("{kind} {name}");
+        match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) if old != new => compare(&label, old, new, out),
+            (Some(_), None) => out.push(format!("{label}: removed")),
+            (None, Some(_)) => out.push(format!("{label}: added")),
+            _ => {}
+        }
+    }
+}
+
+fn changed(out: &mut Vec<String>, label: &str, prefix: &str, old: &Settings, new: &Settings) {
+    for (key, old, new) in differing(old, new) {
+        out.push(format!("{label}: {prefix}{key} {} -> {}", words(old), words(new)));
+    }
+}
+
+/// Keys whose settings differ; of those that only one side has (the details of a check that is off) none.
+fn differing<'a>(
+    old: &'a Settings,
+    new: &'a Settings,
+) -> impl Iterator<Item = (&'static str, &'a Setting, &'a Setting)> {
+    old.iter().filter_map(|(key, before)| {
+        let (_, after) = new.iter().find(|(other, _)| other == key)?;
+        (before != after).then_some((*key, before, after))
+    })
+}
+
+/// A setting for reading: without the quotes of a string.
+fn words(setting: &Setting) -> &str {
+    match setting {
+        Setting::Unset(meaning) => meaning,
+        Setting::Value(value) if value == "\"\"" => value,
+        Setting::Value(value) => value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(value),
+    }
+}

@@ -1,0 +1,204 @@
+//! Collects findings while a file is read, then puts them in order, places them and bounds their number.
+
+use std::{collections::HashSet, ops::Range};
+
+use super::{Diagnostic, Severity, place::Places};
+
+/// Most findings that are reported; a summary of the others follows them.
+pub const MAX_FINDINGS: usize = 100;
+
+/// Most findings that are kept while reading, before they are put in order.
+const MAX_KEPT: usize = 10_000;
+
+/// Where the reader is, and what it has found so far.
+#[derive(Debug, Default)]
+pub struct Findings {
+    items: Vec<Item>,
+    dropped: usize,
+    path: Vec<String>,
+    syntax_broken: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    severity: Severity,
+    syntax: bool,
+    span: Option<Range<usize>>,
+    /// The text that `span` clashes with: its line is added to the message.
+    first: Option<Range<usize>>,
+    path: String,
+    message: String,
+    help: Option<String>,
+}
+
+impl Findings {
+    /// Runs `read` one key deeper in the path.
+    pub fn within<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    /// The key that is being read; empty at the top.
+    pub fn key(&self) -> &str {
+        self.path.last().map_or("", String::as_str)
+    }
+
+    /// An error about a piece of text.
+    pub fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.push(self.item(Severity::Error, Some(span), message.into(), help.into()));
+    }
+
+    /// A warning about a piece of text.
+    pub fn warn(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.push(self.item(Severity::Warning, Some(span), message.into(), help.into()));
+    }
+
+    /// An error about two pieces of text that exclude each other; it stands at the second, `path`, and names the line
+    /// of the first.
+    pub fn clash(
+        &mut self,
+        path: &[&str],
+        span: Range<usize>,
+        first: Range<usize>,
+        message: String,
+        help: &str,
+    ) {
+        let outer = std::mem::replace(
+            &mut self.path,
+            path.iter()
+                .filter(|key| !key.is_empty())
+                .map(|key| (*key).to_owned())
+                .collect(),
+        );
+        let item = self.item(Severity::Error, Some(span), message, Some(help.to_owned()));
+        self.push(Item {
+            first: Some(first),
+            ..item
+        });
+        self.path = outer;
+    }
+
+    /// An error about the file as a whole.
+    pub fn error_in_file(&mut self, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.push(self.item(Severity::Error, None, message.into(), help.into()));
+    }
+
+    /// The text is not TOML. From then on [`Findings::absence_counts`] is false.
+    pub fn syntax_error(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) {
+        self.syntax_broken = true;
+        let item = self.item(Severity::Error, Some(span), message.into(), help.into());
+        self.push(Item { syntax: true, ..item });
+    }
+
+    /// Whether what is missing is really missing: after a syntax error it may stand in the part that was not understood.
+    pub const fn absence_counts(&self) -> bool {
+        !self.syntax_broken
+    }
+
+    fn item(
+        &self,
+        severity: Severity,
+        span: Option<Range<usize>>,
+        message: String,
+        help: Option<String>,
+    ) -> Item {
+        let path = self
+            .path
+            .iter()
+            .map(|key| super::print::key(key))
+            .collect::<Vec<_>>()
+            .join(".");
+        Item {
+            severity,
+            syntax: false,
+            span,
+            first: None,
+            path,
+            message,
+            help,
+        }
+    }
+
+    fn push(&mut self, item: Item) {
+        if self.items.len() < MAX_KEPT {
+            self.items.push(item);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Everything found, in the order of the file. What would only repeat a syntax error of the same line is left out.
+    pub fn finish(self, file: &str, bytes: &[u8]) -> Vec<Diagnostic> {
+        let places = Places::new(bytes);
+        let mut dropped = self.dropped;
+        let mut found: Vec<(bool, Diagnostic)> = self
+            .items
+            .into_iter()
+            .map(|item| place(item, file, &places))
+            .collect();
+        let broken: HashSet<usize> = found
+            .iter()
+            .filter(|(syntax, _)| *syntax)
+            .map(|(_, d)| d.line)
+            .collect();
+        found.retain(|(syntax, d)| *syntax || !broken.contains(&d.line));
+        // Errors first, so that the cut takes warnings; then back into the order of the file.
+        found.sort_by_key(|(_, d)| (d.severity == Severity::Warning, d.line, d.column));
+        if found.len() > MAX_FINDINGS {
+            dropped += found.len() - MAX_FINDINGS;
+            found.truncate(MAX_FINDINGS);
+        }
+        let mut found: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        found.sort_by_key(|d| (d.line, d.column, d.severity == Severity::Warning));
+        found.dedup();
+        if dropped > 0 {
+            let severity = if found.iter().any(|d| d.severity == Severity::Error) {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            found.push(Diagnostic {
+                severity,
+                file: file.to_owned(),
+                line: 0,
+                column: 0,
+                span: 0..0,
+                path: String::new(),
+                message: format!("and {dropped} more"),
+                help: None,
+            });
+        }
+        found
+    }
+}
+
+fn place(item: Item, file: &str, places: &Places<'_>) -> (bool, Diagnostic) {
+    let span = item.span.map(|span| places.clamp(span));
+    let (line, column) = span
+        .as_ref()
+        .map_or((0, 0), |span| places.line_and_column(span.start));
+    let other = item.first.map(|first| {
+        format!(
+            " (the other stands in line {})",
+            places.line_and_column(first.start).0
+        )
+    });
+    let diagnostic = Diagnostic {
+        severity: item.severity,
+        file: file.to_owned(),
+        line,
+        column,
+        span: span.unwrap_or(0..0),
+        path: item.path,
+        message: item.message + other.as_deref().unwrap_or_default(),
+        help: item.help,
+    };
+    (item.syntax, diagnostic)
+}

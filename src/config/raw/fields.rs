@@ -1,0 +1,469 @@
+//! Types of values: what each accepts, what it says of anything else, and its schema.
+
+use std::{
+    borrow::Cow, collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::Range, path::PathBuf,
+    time::Duration,
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    BackendRef, SocketPath, UserName,
+    section::{Section, read_key},
+};
+use crate::{
+    base::{ListenAddr, ServerAddr},
+    config::{
+        address::{self, Purpose},
+        duration,
+        findings::Findings,
+        model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown},
+        words::{Protocol, Words, nearest},
+    },
+};
+
+/// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
+const MAX_PATH_BYTES: usize = 107;
+
+type Key<'a> = Spanned<Cow<'a, str>>;
+type Node<'a> = Spanned<DeValue<'a>>;
+
+/// A type of values of keys.
+pub trait Field: Sized + Clone + JsonSchema {
+    /// Reads a value, or says what is wrong with it.
+    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self>;
+}
+
+/// A value with its place.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where the value stands.
+    pub span: Range<usize>,
+    /// Where its key stands.
+    pub key: Range<usize>,
+}
+
+/// An integer from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy)]
+pub struct Int<const MIN: u64, const MAX: u64>(pub u64);
+
+/// A duration of at most `MAX` milliseconds; `ZERO` says whether it may be zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Time<const ZERO: bool, const MAX: u64>(pub Duration);
+
+/// A TCP port, as an integer or a string.
+#[derive(Debug, Clone, Copy)]
+pub struct Port(pub u16, /** Whether it was a string, as in 0.3.5. */ pub bool);
+
+/// `"auto"` or a number of threads.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers(pub Option<NonZeroU32>);
+
+/// One or several addresses to listen on, each with its place.
+#[derive(Debug, Clone)]
+pub struct ListenAddrs(pub Vec<(ListenAddr, Range<usize>)>);
+
+/// Sections by name.
+#[derive(Debug, Clone)]
+pub struct Named<S>(pub BTreeMap<String, At<S>>);
+
+/// Says that a value has the wrong type.
+pub fn wrong_type<T>(
+    value: &Node<'_>,
+    expected: &str,
+    help: Option<String>,
+    findings: &mut Findings,
+) -> Option<T> {
+    let found = match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    };
+    let message = format!("`{}` must be {expected}, not {found}", findings.key());
+    findings.error(value.span(), message, help);
+    None
+}
+
+fn bad_value<T>(
+    value: &Node<'_>,
+    message: String,
+    help: impl Into<String>,
+    findings: &mut Findings,
+) -> Option<T> {
+    findings.error(value.span(), message, help.into());
+    None
+}
+
+/// An integer as TOML has it, in any radix; `None` if it does not even fit 128 bits.
+fn integer(value: &toml::de::DeInteger<'_>) -> Option<i128> {
+    i128::from_str_radix(value.as_str(), value.radix()).ok()
+}
+
+/// An integer in bounds, or what is wrong with it.
+fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Findings) -> Option<u64> {
+    let expected = format!("{what} from {min} to {max}");
+    match value.get_ref() {
+        DeValue::Integer(number) => {
+            let fits = integer(number)
+                .and_then(|n| u64::try_from(n).ok())
+                .filter(|n| (min..=max).contains(n));
+            if fits.is_none() {
+                let message = format!("`{}` must be {expected}, not {number}", findings.key());
+                findings.error(value.span(), message, None);
+            }
+            fits
+        }
+        DeValue::String(text) => {
+            let help = text
+                .parse::<u64>()
+                .ok()
+                .map(|n| format!("leave out the quotes: {} = {n}", findings.key()));
+            wrong_type(value, &expected, help, findings)
+        }
+        _ => wrong_type(value, &expected, None, findings),
+    }
+}
+
+/// Gives a type an inline schema.
+macro_rules! inline_schema {
+    ([$($generics:tt)*] $type:ty, $generator:ident => $schema:expr) => {
+        impl<$($generics)*> JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema($generator: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+impl Field for bool {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+                let help = format!("leave out the quotes: {} = {text}", findings.key());
+                wrong_type(value, "true or false", Some(help), findings)
+            }
+            _ => wrong_type(value, "true or false", None, findings),
+        }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Field for Int<MIN, MAX> {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        bounded(value, MIN, MAX, "an integer", findings).map(Self)
+    }
+}
+inline_schema!([const MIN: u64, const MAX: u64] Int<MIN, MAX>, _g => json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX }));
+
+impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let key = findings.key().to_owned();
+        let time = match value.get_ref() {
+            DeValue::Integer(number) => match integer(number) {
+                Some(seconds) if seconds < 0 => {
+                    return bad_value(
+                        value,
+                        format!("`{key}` must not be negative"),
+                        duration::FORM,
+                        findings,
+                    );
+                }
+                Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)),
+                None => Duration::MAX,
+            },
+            DeValue::String(text) => match duration::parse(text) {
+                Some(time) => time,
+                None => {
+                    return bad_value(
+                        value,
+                        format!("`{text}` is not a duration"),
+                        duration_help(text),
+                        findings,
+                    );
+                }
+            },
+            DeValue::Float(_) => {
+                return wrong_type(value, "a duration", Some(duration::FORM.to_owned()), findings);
+            }
+            _ => return wrong_type(value, "a duration, such as \"3s\"", None, findings),
+        };
+        let max = Duration::from_millis(MAX);
+        if time > max {
+            let max = duration::print(max);
+            return bad_value(
+                value,
+                format!("`{key}` must not be longer than {max}"),
+                duration::FORM,
+                findings,
+            );
+        }
+        if !ZERO && time.is_zero() {
+            return bad_value(
+                value,
+                format!("`{key}` must be longer than 0"),
+                duration::FORM,
+                findings,
+            );
+        }
+        Some(Self(time))
+    }
+}
+
+fn duration_help(text: &str) -> String {
+    if text.parse::<u64>().is_ok() {
+        return format!(
+            "write a unit, such as \"{text}s\" or \"{text}ms\"; without quotes, {text} means seconds"
+        );
+    }
+    let close = text.to_ascii_lowercase().replace(char::is_whitespace, "");
+    match duration::parse(&close) {
+        Some(_) => format!("write \"{close}\""),
+        None => duration::FORM.to_owned(),
+    }
+}
+
+inline_schema!([const ZERO: bool, const MAX: u64] Time<ZERO, MAX>, _g => json_schema!({
+    "anyOf": [
+        { "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2 },
+        { "type": "integer", "minimum": u64::from(!ZERO), "maximum": MAX / 1000 },
+    ]
+}));
+
+impl Field for Port {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        if let DeValue::String(text) = value.get_ref() {
+            return match text.parse::<u16>() {
+                Ok(port @ 1..) if !text.starts_with('+') => Some(Self(port, true)),
+                _ => bad_value(
+                    value,
+                    format!("`{text}` is not a port"),
+                    "write a number from 1 to 65535",
+                    findings,
+                ),
+            };
+        }
+        let port = bounded(value, 1, 65_535, "a port", findings)?;
+        u16::try_from(port).ok().map(|port| Self(port, false))
+    }
+}
+inline_schema!([] Port, _g => json_schema!({
+    "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "type": "string", "pattern": "^[0-9]{1,5}$" }]
+}));
+
+impl Field for Workers {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(word) if word == "auto" => Some(Self(None)),
+            DeValue::String(text) if text.parse::<u64>().is_err() => bad_value(
+                value,
+                format!("`{text}` is not a number of threads"),
+                "write \"auto\" or a number from 1 to 1024",
+                findings,
+            ),
+            _ => {
+                let workers = bounded(value, 1, 1024, "\"auto\" or an integer", findings)?;
+                u32::try_from(workers)
+                    .ok()
+                    .map(|workers| Self(NonZeroU32::new(workers)))
+            }
+        }
+    }
+}
+inline_schema!([] Workers, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
+
+/// Reads a string and hands it on.
+fn string<'a>(value: &'a Node<'_>, expected: &str, findings: &mut Findings) -> Option<&'a str> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(text),
+        _ => wrong_type(value, expected, None, findings),
+    }
+}
+
+fn listen(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenAddr, Range<usize>)> {
+    let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;
+    match address::parse_socket(text, Purpose::Listen) {
+        Ok(addr) => Some((ListenAddr(addr), value.span())),
+        Err(found) => bad_value(value, found.message, found.help, findings),
+    }
+}
+
+impl Field for ListenAddrs {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let DeValue::Array(list) = value.get_ref() else {
+            return listen(value, findings).map(|addr| Self(vec![addr]));
+        };
+        let (mut addrs, mut count) = (Vec::new(), 0);
+        for item in list {
+            count += 1;
+            addrs.extend(listen(item, findings));
+        }
+        if count == 0 {
+            let message = format!("`{}` is an empty list", findings.key());
+            return bad_value(
+                value,
+                message,
+                "write at least one address, such as \"0.0.0.0:80\"",
+                findings,
+            );
+        }
+        Some(Self(addrs))
+    }
+}
+inline_schema!([] ListenAddrs, _g => json_schema!({
+    "anyOf": [
+        { "type": "string", "pattern": ":[0-9]{1,5}$" },
+        { "type": "array", "items": { "type": "string", "pattern": ":[0-9]{1,5}$" }, "minItems": 1 },
+    ]
+}));
+
+impl Field for ServerAddr {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "an address in quotes, such as \"10.0.0.1:8080\"", findings)?;
+        match address::parse_socket(text, Purpose::Server) {
+            Ok(addr) => Some(Self(addr)),
+            Err(found) => bad_value(value, found.message, found.help, findings),
+        }
+    }
+}
+inline_schema!([] ServerAddr, _g => json_schema!({ "type": "string", "pattern": ":[0-9]{1,5}$" }));
+
+impl Field for IpAddr {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "an IP address in quotes", findings)?;
+        address::parse_ip(text).map_or_else(
+            |found| bad_value(value, found.message, found.help, findings),
+            Some,
+        )
+    }
+}
+
+impl Field for UserName {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "the name of a user, in quotes", findings)?;
+        let usable = !text.is_empty()
+            && text.len() <= 255
+            && !text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/');
+        if usable {
+            return Some(Self(text.to_owned()));
+        }
+        bad_value(
+            value,
+            format!("`{text}` is not the name of a user"),
+            "write a name such as \"convey\", or leave the key out",
+            findings,
+        )
+    }
+}
+inline_schema!([] UserName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 }));
+
+impl Field for SocketPath {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a path in quotes", findings)?;
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        if !text.starts_with('/') || text.ends_with('/') {
+            let help =
+                "write an absolute path, such as \"/run/convey/admin.sock\", or \"\" for no control socket";
+            return bad_value(
+                value,
+                format!("`{text}` is not an absolute path of a file"),
+                help,
+                findings,
+            );
+        }
+        if text.len() > MAX_PATH_BYTES || text.contains(char::is_control) {
+            let message = format!("`{}` is not a usable path of a socket", findings.key());
+            let help = format!("it may have {MAX_PATH_BYTES} bytes and no control characters");
+            return bad_value(value, message, help, findings);
+        }
+        Some(Self(Some(PathBuf::from(text))))
+    }
+}
+inline_schema!([] SocketPath, _g => json_schema!({ "type": "string", "pattern": "^(/.*[^/])?$", "maxLength": MAX_PATH_BYTES }));
+
+impl Field for BackendRef {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "the name of a backend, in quotes", findings)?;
+        Some(Self(text.to_owned()))
+    }
+}
+inline_schema!([] BackendRef, _g => json_schema!({ "type": "string", "minLength": 1 }));
+
+impl<S: Section + Clone + JsonSchema> Field for Named<S> {
+    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let help = format!("write one section [{}.NAME] each", key.get_ref());
+            return wrong_type(value, "a table of named sections", Some(help), findings);
+        };
+        let named = table
+            .iter()
+            .filter_map(|(name, value)| Some((name.get_ref().to_string(), read_key(name, value, findings)?)));
+        Some(Self(named.collect()))
+    }
+}
+inline_schema!([S: Section + Clone + JsonSchema] Named<S>, generator => {
+    let of = generator.subschema_for::<S>();
+    json_schema!({ "type": "object", "additionalProperties": of, "propertyNames": { "minLength": 1, "maxLength": crate::base::name::MAX_NAME_BYTES } })
+});
+
+fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Option<T> {
+    let list = T::ALL
+        .iter()
+        .map(|(_, word)| format!("\"{word}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let DeValue::String(text) = value.get_ref() else {
+        return wrong_type(value, &format!("one of {list}"), None, findings);
+    };
+    if let Some((found, _)) = T::ALL.iter().find(|(_, word)| word == text) {
+        return Some(*found);
+    }
+    let help = match nearest(text, T::ALL.iter().map(|(_, word)| *word)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("write one of {list}"),
+    };
+    let message = format!("`{}` cannot be \"{text}\"", findings.key());
+    bad_value(value, message, help, findings)
+}
+
+/// Makes closed sets of words values of keys.
+macro_rules! word_fields {
+    ($($type:ty),+) => {
+        $(
+            impl Field for $type {
+                fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+                    word(value, findings)
+                }
+            }
+            inline_schema!([] $type, _g => {
+                let words: Vec<&str> = <$type>::ALL.iter().map(|(_, word)| *word).collect();
+                json_schema!({ "enum": words })
+            });
+        )+
+    };
+}
+word_fields!(
+    LogLevel,
+    LogFormat,
+    Mode,
+    Protocol,
+    Algorithm,
+    OnDown,
+    InitialState
+);

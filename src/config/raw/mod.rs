@@ -1,0 +1,245 @@
+//! The file as it is written: every section and key, with its type, its description and its place.
+//!
+//! This is the one list of keys. The reader, the suggestions for unknown keys and the JSON Schema are all made from
+//! it by the `section!` macro; a key cannot be in one and not in another.
+
+mod fields;
+mod section;
+
+use std::{net::IpAddr, path::PathBuf};
+
+use section::section;
+
+pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
+pub use section::{Section, read_file};
+
+use super::{
+    model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    words::Protocol,
+};
+use crate::base::ServerAddr;
+
+/// Bounds of durations, in milliseconds.
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+const YEAR: u64 = 365 * DAY;
+
+section! {
+    /// Configuration of Convey, a layer-4 load balancer.
+    File {
+        /// The process as a whole.
+        global: Global,
+        /// The control socket that `convey status`, `convey reload` and the others talk to.
+        admin: Admin,
+        /// Counters as JSON over HTTP, `GET /stats`, in the form of Convey 0.3.5.
+        stats: Stats,
+        /// What holds for every frontend and backend that does not say otherwise.
+        defaults: Defaults,
+        /// Settings of the packet modes (passthrough and dsr), which this version does not have yet.
+        passthrough: Passthrough,
+        /// Where clients connect: one section [frontends.NAME] each.
+        frontends: Named<Frontend>,
+        /// Pools of servers: one section [backends.NAME] each.
+        backends: Named<Backend>,
+    }
+}
+
+section! {
+    /// The process as a whole.
+    Global {
+        /// How much is logged. Default: "info", which includes the access log.
+        log_level: LogLevel,
+        /// Form of the log on stderr. Default: "text". Under systemd the log goes to the journal instead.
+        log_format: LogFormat,
+        /// Reload when the file changes. Default: true.
+        watch_config: bool,
+        /// User to become when started as root. Default: "convey", or "nobody" where there is no such user.
+        user: UserName,
+        /// Worker threads of the proxy: a number, or "auto" (default) for one on each CPU the process may use.
+        workers: Workers,
+        /// How long a stopping process waits for its connections to end. Default: "30s".
+        shutdown_timeout: Time<true, DAY>,
+    }
+}
+
+section! {
+    /// The control socket.
+    Admin {
+        /// Path of the socket; "" turns it off. Default: "/run/convey/admin.sock".
+        socket: SocketPath,
+    }
+}
+
+section! {
+    /// Counters as JSON over HTTP.
+    Stats {
+        /// TCP port, as a number or, as in 0.3.5, a string.
+        port (required): Port,
+        /// IP address to listen on. Default: "127.0.0.1" (0.3.5 listened on "0.0.0.0").
+        listen_addr: IpAddr,
+    }
+}
+
+section! {
+    /// Settings of the packet modes.
+    Passthrough {
+        /// Flows that the connection table has room for.
+        connection_tracker_capacity: Int<0, { i64::MAX as u64 }>,
+        /// Worker threads.
+        workers: Int<1, 1024>,
+        /// Time between two updates of the statistics.
+        stats_update_frequency: Time<true, YEAR>,
+    }
+}
+
+section! {
+    /// What holds for every frontend and backend that does not say otherwise.
+    Defaults {
+        ..frontend: FrontendOptions,
+        ..backend: BackendOptions,
+    }
+}
+
+section! {
+    /// An address that clients connect to, and where they are sent.
+    Frontend {
+        /// Address to listen on, IP:port, or a list of them.
+        listen_addr (required): ListenAddrs,
+        /// Name of the backend that serves the connections.
+        backend (required): BackendRef,
+        ..options: FrontendOptions,
+    }
+}
+
+section! {
+    /// Settings of a frontend that [defaults] may have too.
+    FrontendOptions {
+        /// How connections are treated. This version has "proxy" only.
+        mode: Mode,
+        /// Protocol on the listen addresses. This version has "tcp" only.
+        protocol: Protocol,
+        /// Most connections at a time; more wait in the kernel's accept queue. Default: no limit.
+        max_connections: Int<1, { u32::MAX as u64 }>,
+        /// A connection on which nothing moves for so long is closed; 0 never. Default: "10m".
+        idle_timeout: Time<true, YEAR>,
+        /// As idle_timeout, once one side has closed its half; 0 never. Default: "60s".
+        fin_timeout: Time<true, YEAR>,
+        /// A connection whose sent data is not acknowledged for so long is closed; 0 leaves it to the kernel. Default: "30s".
+        tcp_user_timeout: Time<true, DAY>,
+        /// Log one line for each connection. Default: true.
+        access_log: bool,
+    }
+}
+
+section! {
+    /// A pool of servers.
+    Backend {
+        /// The servers: one section [backends.BACKEND.servers.NAME] each.
+        servers: Named<Server>,
+        ..options: BackendOptions,
+    }
+}
+
+section! {
+    /// Settings of a backend that [defaults] may have too.
+    BackendOptions {
+        /// How a server is chosen. Default: "round_robin".
+        balance: Algorithm,
+        /// Longest time that one attempt to connect may take. Default: "5s".
+        connect_timeout: Time<false, HOUR>,
+        /// Further attempts after a failed connect, on another server while there is one. Default: 2.
+        retries: Int<0, 100>,
+        /// How long a connection waits for a server below its max_connections. Default: "5s".
+        queue_timeout: Time<false, HOUR>,
+        /// Most connections that wait so at a time. Default: 1024.
+        max_queue: Int<0, 1_000_000>,
+        /// IP address that connections to the servers leave from. Default: the kernel's choice.
+        source_addr: IpAddr,
+        /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.
+        health_check_interval: Time<true, YEAR>,
+        /// Active checks: a TCP connect to every server. On by default.
+        health_check: HealthCheck,
+        /// Passive checks: a server that clients cannot be connected to is left out for a while. On by default.
+        passive_check: PassiveCheck,
+        /// Established connections of a server that goes down: "keep" (default) or "close".
+        on_down: OnDown,
+        /// Time over which a server that comes back gets its full weight. Default: 0, at once.
+        slow_start: Time<true, DAY>,
+    }
+}
+
+section! {
+    /// Active checks: a TCP connect to every server.
+    HealthCheck {
+        /// Whether servers are checked. Default: true.
+        enabled: bool,
+        /// Time between two checks of a server. Default: "2s".
+        interval: Time<false, DAY>,
+        /// Longest time that one check may take. Default: "1s", or the interval if that is shorter.
+        timeout: Time<false, HOUR>,
+        /// Successes in a row that bring a server up. Default: 2.
+        rise: Int<1, 1000>,
+        /// Failures in a row that take a server down. Default: 3.
+        fall: Int<1, 1000>,
+        /// Interval while the state is changing. Default: "1s", or the interval if that is shorter.
+        fast_interval: Time<false, DAY>,
+        /// State before the first check: "up", "down", or "check" (default), which lets the first result decide.
+        initial: InitialState,
+    }
+}
+
+section! {
+    /// Passive checks: connects of clients that fail.
+    PassiveCheck {
+        /// Whether failed connects count. Default: true.
+        enabled: bool,
+        /// Failures in a row that take a server out. Default: 3.
+        max_failures: Int<1, 1000>,
+        /// How long it is left out the first time; each further time by as much longer. Default: "10s".
+        ejection_time: Time<false, DAY>,
+        /// Longest time that it is left out. Default: "5m", or ejection_time if that is longer.
+        max_ejection_time: Time<false, DAY>,
+    }
+}
+
+section! {
+    /// One server of a pool.
+    Server {
+        /// Address of the server, IP:port.
+        addr (required): ServerAddr,
+        /// Share of the connections, relative to the others'; 0 takes it out. Default: 1.
+        weight: Int<0, { u16::MAX as u64 }>,
+        /// Servers of a higher number are used only when none of a lower one is up. Default: 1.
+        priority: Int<0, { u16::MAX as u64 }>,
+        /// Most connections at a time; more go to other servers or wait. Default: no limit.
+        max_connections: Int<1, { u32::MAX as u64 }>,
+    }
+}
+
+/// `user`.
+#[derive(Debug, Clone)]
+pub struct UserName(pub String);
+
+/// `socket`; `None` for `""`.
+#[derive(Debug, Clone)]
+pub struct SocketPath(pub Option<PathBuf>);
+
+/// `backend` of a frontend, not yet looked up.
+#[derive(Debug, Clone)]
+pub struct BackendRef(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_a_frontend_or_backend_that_is_not_its_own_may_stand_in_defaults() {
+        let keys = |list: Vec<&'static str>| list.into_iter().collect::<std::collections::BTreeSet<_>>();
+        let mut expected = keys(Frontend::keys());
+        expected.extend(Backend::keys());
+        for own in ["listen_addr", "backend", "servers"] {
+            assert!(expected.remove(own), "{own}");
+        }
+        assert_eq!(keys(Defaults::keys()), expected);
+    }
+}

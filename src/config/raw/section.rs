@@ -1,0 +1,256 @@
+//! Sections: tables with known keys.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::fields::{At, Field, wrong_type};
+use crate::config::{findings::Findings, words};
+
+/// A table with known keys.
+pub trait Section: Default {
+    /// Name of its schema.
+    const NAME: &'static str;
+    /// What it is for.
+    const ABOUT: &'static str;
+    /// Keys that must be given.
+    const REQUIRED: &'static [&'static str];
+
+    /// Every key that it may have.
+    fn keys() -> Vec<&'static str>;
+
+    /// Reads `key` if it is one of this section's; false if it is not.
+    fn take(
+        &mut self,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        findings: &mut Findings,
+    ) -> bool;
+
+    /// The same with every key that is not given taken from `other`.
+    #[must_use]
+    fn or(self, other: &Self) -> Self;
+
+    /// Adds the schema of every key.
+    fn properties(generator: &mut SchemaGenerator, out: &mut Map<String, Value>);
+}
+
+type KeyList = fn() -> Vec<&'static str>;
+
+/// Where the unknown keys of one section might have been meant for.
+const ELSEWHERE: &[(&str, KeyList)] = &[
+    ("[global]", super::Global::keys),
+    ("[admin]", super::Admin::keys),
+    ("[stats]", super::Stats::keys),
+    ("[frontends.NAME]", super::Frontend::keys),
+    ("[backends.NAME]", super::Backend::keys),
+    ("[backends.NAME.servers.NAME]", super::Server::keys),
+    ("[backends.NAME.health_check]", super::HealthCheck::keys),
+    ("[backends.NAME.passive_check]", super::PassiveCheck::keys),
+    ("[passthrough]", super::Passthrough::keys),
+    ("the top of the file", super::File::keys),
+];
+
+/// Reads the top of the file.
+pub fn read_file<S: Section>(table: &DeTable<'_>, findings: &mut Findings) -> S {
+    read_keys(table, 0..0, findings)
+}
+
+fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, findings: &mut Findings) -> S {
+    let mut section = S::default();
+    for (key, value) in table {
+        if !section.take(key, value, findings) {
+            unknown_key::<S>(key, findings);
+        }
+    }
+    for required in S::REQUIRED {
+        if findings.absence_counts() && !table.contains_key(*required) {
+            let about = property_about::<S>(required);
+            findings.error(place.clone(), format!("missing key `{required}`"), about);
+        }
+    }
+    section
+}
+
+fn unknown_key<S: Section>(key: &Spanned<std::borrow::Cow<'_, str>>, findings: &mut Findings) {
+    let name = key.get_ref().as_ref();
+    let keys = S::keys();
+    let elsewhere = || {
+        ELSEWHERE
+            .iter()
+            .find(|(_, keys)| keys().contains(&name))
+            .map(|(place, _)| *place)
+    };
+    let help = if let Some(near) = words::nearest(name, keys.iter().copied()) {
+        format!("did you mean `{near}`?")
+    } else if let Some(place) = elsewhere() {
+        format!("`{name}` belongs in {place}")
+    } else {
+        format!("known keys here: {}", keys.join(", "))
+    };
+    findings.within(name, |findings| {
+        findings.error(
+            key.span(),
+            format!("unknown key `{}`", crate::config::print::key(name)),
+            help,
+        );
+    });
+}
+
+/// What a key is for, for the help of its absence.
+fn property_about<S: Section>(key: &str) -> Option<String> {
+    let mut properties = Map::new();
+    S::properties(&mut schema_generator(), &mut properties);
+    properties
+        .get(key)?
+        .get("description")?
+        .as_str()
+        .map(|about| format!("`{key}`: {about}"))
+}
+
+fn schema_generator() -> SchemaGenerator {
+    schemars::generate::SchemaSettings::draft2020_12().into_generator()
+}
+
+/// Reads the value of one key.
+pub fn read_key<T: Field>(
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+    findings: &mut Findings,
+) -> Option<At<T>> {
+    // The parser puts an empty span on what it made up after a syntax error.
+    if value.span().is_empty() && !findings.absence_counts() {
+        return None;
+    }
+    findings.within(key.get_ref(), |findings| {
+        let read = T::read(key, value, findings)?;
+        Some(At {
+            value: read,
+            span: value.span(),
+            key: key.span(),
+        })
+    })
+}
+
+impl<S: Section + Clone + JsonSchema> Field for S {
+    fn read(
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(read_keys(table, key.span(), findings)),
+            _ => wrong_type(value, "a section", None, findings),
+        }
+    }
+}
+
+/// Schema of a section: an object with exactly these keys.
+pub fn schema_of<S: Section>(generator: &mut SchemaGenerator) -> Schema {
+    let mut properties = Map::new();
+    S::properties(generator, &mut properties);
+    let mut schema = json_schema!({
+        "type": "object",
+        "description": S::ABOUT,
+        "properties": properties,
+        "additionalProperties": false,
+    });
+    if !S::REQUIRED.is_empty() {
+        schema.insert("required".to_owned(), S::REQUIRED.into());
+    }
+    schema
+}
+
+/// Schema of one key, with what it is for.
+pub fn property<T: Field>(generator: &mut SchemaGenerator, about: &str) -> Value {
+    let mut schema = generator.subschema_for::<T>();
+    schema.insert("description".to_owned(), about.into());
+    schema.to_value()
+}
+
+/// Declares a section: its keys with their types and descriptions. `(required)` marks a key that must be given;
+/// `..name: Section` takes in the keys of another section.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident $(($required:ident))? : $type:ty, )*
+            $(..$part:ident: $other:ty,)*
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, Default)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $key: Option<$crate::config::raw::At<$type>>, )*
+            $(
+                /// The keys it shares with `[defaults]`.
+                pub $part: $other,
+            )*
+        }
+
+        impl $crate::config::raw::Section for $name {
+            const NAME: &'static str = stringify!($name);
+            const ABOUT: &'static str = concat!($($about),+).trim_ascii();
+            const REQUIRED: &'static [&'static str] = &[$($( $crate::config::raw::section::required!($required $key), )?)*];
+
+            fn keys() -> Vec<&'static str> {
+                #[allow(unused_mut, reason = "only sections that take in others add to it")]
+                let mut keys = vec![$(stringify!($key)),*];
+                $( keys.extend(<$other>::keys()); )*
+                keys
+            }
+
+            fn take(
+                &mut self,
+                key: &toml::Spanned<std::borrow::Cow<'_, str>>,
+                value: &toml::Spanned<toml::de::DeValue<'_>>,
+                findings: &mut $crate::config::findings::Findings,
+            ) -> bool {
+                match key.get_ref().as_ref() {
+                    $( stringify!($key) => {
+                        self.$key = $crate::config::raw::section::read_key(key, value, findings);
+                        true
+                    } )*
+                    _ => false $(|| self.$part.take(key, value, findings))*,
+                }
+            }
+
+            fn or(self, other: &Self) -> Self {
+                Self {
+                    $( $key: self.$key.or_else(|| other.$key.clone()), )*
+                    $( $part: self.$part.or(&other.$part), )*
+                }
+            }
+
+            fn properties(generator: &mut schemars::SchemaGenerator, out: &mut serde_json::Map<String, serde_json::Value>) {
+                $( out.insert(
+                    stringify!($key).to_owned(),
+                    $crate::config::raw::section::property::<$type>(generator, concat!($($doc),+).trim_ascii()),
+                ); )*
+                $( <$other>::properties(generator, out); )*
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                <Self as $crate::config::raw::Section>::NAME.into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $crate::config::raw::section::schema_of::<Self>(generator)
+            }
+        }
+    };
+}
+
+/// The name of a required key.
+macro_rules! required {
+    (required $key:ident) => {
+        stringify!($key)
+    };
+}
+
+pub(super) use {required, section};

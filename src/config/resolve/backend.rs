@@ -1,0 +1,219 @@
+//! One backend: its checks, in the two dialects, and its servers.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
+
+use super::{int, limit, named, time, value};
+use crate::{
+    base::{BackendName, ServerAddr, ServerName},
+    config::{
+        duration,
+        findings::Findings,
+        model::{Algorithm, Backend, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
+        raw::{self, At, Section},
+    },
+};
+
+/// Resolves a backend.
+pub fn backend(
+    name: BackendName,
+    at: &At<raw::Backend>,
+    defaults: &raw::BackendOptions,
+    findings: &mut Findings,
+) -> Option<Backend> {
+    check_dialects(&at.value.options, findings);
+    let checks = active(&at.value.options, defaults, findings);
+    let own = at.value.options.clone().or(defaults);
+    let passive = passive(&at.value.options, defaults, findings);
+    let servers = named(
+        at.value.servers.as_ref(),
+        "servers",
+        ServerName::new,
+        findings,
+        |name, at, _| server(name, &at.value),
+    );
+    if let Some(source) = &own.source_addr {
+        check_source(&name, source, &servers, findings);
+    }
+    let seconds = Duration::from_secs;
+    Some(Backend {
+        name,
+        balance: value(own.balance.as_ref(), Algorithm::RoundRobin, |v| v),
+        connect_timeout: time(own.connect_timeout.as_ref(), seconds(5)),
+        retries: int(own.retries.as_ref(), 2),
+        queue_timeout: time(own.queue_timeout.as_ref(), seconds(5)),
+        max_queue: int(own.max_queue.as_ref(), 1_024),
+        source_addr: own.source_addr.as_ref().map(|at| at.value),
+        health_check: checks,
+        passive_check: passive,
+        on_down: value(own.on_down.as_ref(), OnDown::Keep, |v| v),
+        slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
+        servers,
+    })
+}
+
+/// Refuses both ways to write active checks in one section.
+pub fn check_dialects(raw: &raw::BackendOptions, findings: &mut Findings) {
+    if let (Some(interval), Some(_)) = (&raw.health_check_interval, &raw.health_check) {
+        findings.within("health_check_interval", |findings| {
+            findings.error(
+                interval.key.clone(),
+                "`health_check_interval` and `health_check` together",
+                "they say the same thing twice: keep `health_check` with `interval`, which is the newer form"
+                    .to_owned(),
+            );
+        });
+    }
+}
+
+/// Active checks. The nearer section decides the dialect: a backend's own `health_check_interval` replaces all of
+/// `[defaults.health_check]`, and the other way round.
+fn active(
+    own: &raw::BackendOptions,
+    defaults: &raw::BackendOptions,
+    findings: &mut Findings,
+) -> Option<HealthCheck> {
+    let inherited = defaults
+        .health_check_interval
+        .as_ref()
+        .filter(|_| own.health_check.is_none());
+    let dialect = own.health_check_interval.as_ref().or(inherited);
+    if let Some(interval) = dialect {
+        return Some(as_in_0_3_5(interval.value.0));
+    }
+    let raw = merged(own.health_check.as_ref(), defaults.health_check.as_ref());
+    if !value(raw.enabled.as_ref(), true, |v| v) {
+        return None;
+    }
+    let second = Duration::from_secs(1);
+    let interval = time(raw.interval.as_ref(), 2 * second);
+    let fast_interval = time(raw.fast_interval.as_ref(), interval.min(second));
+    if let Some(at) = raw.fast_interval.as_ref().filter(|_| fast_interval > interval) {
+        findings.within("health_check", |findings| {
+            findings.warn(
+                at.span.clone(),
+                format!(
+                    "`fast_interval` is longer than `interval` ({})",
+                    duration::print(interval)
+                ),
+                "while a server's state is changing it should be checked more often, not less".to_owned(),
+            );
+        });
+    }
+    Some(HealthCheck {
+        interval,
+        timeout: time(raw.timeout.as_ref(), interval.min(second)),
+        rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
+        fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
+        fast_interval,
+        initial: value(raw.initial.as_ref(), InitialState::Check, |v| v),
+    })
+}
+
+/// What `health_check_interval` meant in 0.3.5: servers start up, one result decides, a connect may take 3 s,
+/// and 0 stands for 5 s.
+fn as_in_0_3_5(interval: Duration) -> HealthCheck {
+    let interval = if interval.is_zero() {
+        Duration::from_secs(5)
+    } else {
+        interval
+    };
+    HealthCheck {
+        interval,
+        timeout: Duration::from_secs(3),
+        rise: NonZeroU32::MIN,
+        fall: NonZeroU32::MIN,
+        fast_interval: interval,
+        initial: InitialState::Up,
+    }
+}
+
+fn merged<S: Section + Clone>(own: Option<&At<S>>, defaults: Option<&At<S>>) -> S {
+    let of = |at: Option<&At<S>>| at.map(|at| at.value.clone()).unwrap_or_default();
+    of(own).or(&of(defaults))
+}
+
+fn passive(
+    own: &raw::BackendOptions,
+    defaults: &raw::BackendOptions,
+    findings: &mut Findings,
+) -> Option<PassiveCheck> {
+    let raw = merged(own.passive_check.as_ref(), defaults.passive_check.as_ref());
+    if !value(raw.enabled.as_ref(), true, |v| v) {
+        return None;
+    }
+    let ejection_time = time(raw.ejection_time.as_ref(), Duration::from_secs(10));
+    let max_ejection_time = time(
+        raw.max_ejection_time.as_ref(),
+        ejection_time.max(Duration::from_secs(300)),
+    );
+    if let Some(at) = raw
+        .max_ejection_time
+        .as_ref()
+        .filter(|_| max_ejection_time < ejection_time)
+    {
+        findings.within("passive_check", |findings| {
+            findings.error(
+                at.span.clone(),
+                format!(
+                    "`max_ejection_time` is shorter than `ejection_time` ({})",
+                    duration::print(ejection_time)
+                ),
+                "make it as long at least, or shorten `ejection_time`".to_owned(),
+            );
+        });
+    }
+    Some(PassiveCheck {
+        max_failures: NonZeroU32::new(int(raw.max_failures.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
+        ejection_time,
+        max_ejection_time,
+    })
+}
+
+fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
+    Some(Server {
+        name,
+        addr: raw.addr.as_ref()?.value,
+        weight: int(raw.weight.as_ref(), 1),
+        priority: int(raw.priority.as_ref(), 1),
+        max_connections: limit(raw.max_connections.as_ref()),
+    })
+}
+
+fn check_source(
+    name: &BackendName,
+    source: &At<IpAddr>,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) {
+    let family = |v4| if v4 { "IPv4" } else { "IPv6" };
+    let other = servers
+        .values()
+        .find(|server| server.addr.0.is_ipv4() != source.value.is_ipv4());
+    if let Some(Server {
+        name: server,
+        addr: ServerAddr(addr),
+        ..
+    }) = other
+    {
+        findings.within("source_addr", |findings| {
+            findings.error(
+                source.span.clone(),
+                format!(
+                    "`source_addr` is {}, but server `{server}` of backend `{name}` is {} ({addr})",
+                    family(source.value.is_ipv4()),
+                    family(addr.is_ipv4())
+                ),
+                "put servers of the other family in a backend of their own".to_owned(),
+            );
+        });
+    }
+    if source.value.is_unspecified() || source.value.is_multicast() {
+        findings.within("source_addr", |findings| {
+            findings.error(
+                source.span.clone(),
+                format!("{} cannot be a source address", source.value),
+                "write an address of this host, or leave the key out to let the kernel choose".to_owned(),
+            );
+        });
+    }
+}

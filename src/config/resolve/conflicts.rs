@@ -1,0 +1,234 @@
+//! What only several sections together show: addresses taken twice, backends that serve nobody, and where a file of
+//! 0.3.5 now means something else.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    ops::Range,
+};
+
+use crate::{
+    base::{ListenAddr, ServerAddr},
+    config::{
+        findings::Findings,
+        model::{Backend, Config},
+        raw::{self, Section},
+    },
+};
+
+/// Checks the configuration as a whole.
+pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+    listen_addresses(file, findings);
+    if findings.absence_counts() {
+        unused_backends(file, findings);
+    }
+    let Some(backends) = &file.backends else { return };
+    findings.within("backends", |findings| {
+        for (name, at) in &backends.value.0 {
+            if let Some(backend) = config.backends.get(name.as_str()) {
+                findings.within(name, |findings| servers(at, backend, config, findings));
+            }
+        }
+    });
+    random_to_round_robin(file, config, findings);
+}
+
+/// Every address may be listened on once. A wildcard and a specific address on one port are two different listeners:
+/// the kernel gives a connection to the more specific one.
+fn listen_addresses(file: &raw::File, findings: &mut Findings) {
+    let mut taken: BTreeMap<ListenAddr, (String, Range<usize>)> = BTreeMap::new();
+    let mut places: Vec<(ListenAddr, String, Range<usize>, [&str; 3])> = Vec::new();
+    if let Some((at, port)) = file
+        .stats
+        .as_ref()
+        .and_then(|at| Some((at, at.value.port.as_ref()?)))
+    {
+        let ip = at
+            .value
+            .listen_addr
+            .as_ref()
+            .map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
+        places.push((
+            ListenAddr((ip, port.value.0).into()),
+            "[stats]".to_owned(),
+            port.span.clone(),
+            ["stats", "port", ""],
+        ));
+    }
+    for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
+        for (addr, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
+            places.push((
+                *addr,
+                format!("frontend `{name}`"),
+                span.clone(),
+                ["frontends", name, "listen_addr"],
+            ));
+        }
+    }
+    places.sort_by_key(|(_, _, span, _)| span.start);
+    for (addr, owner, span, path) in places {
+        let Some((other, first)) = taken.get(&addr) else {
+            taken.insert(addr, (owner, span));
+            continue;
+        };
+        let message = if *other == owner {
+            format!("{owner} has the address {addr} twice")
+        } else {
+            format!("{owner} and {other} have the same address {addr}")
+        };
+        findings.clash(
+            &path,
+            span,
+            first.clone(),
+            message,
+            "an address can be listened on once: change or remove one",
+        );
+    }
+}
+
+fn unused_backends(file: &raw::File, findings: &mut Findings) {
+    let used: HashSet<&str> = file
+        .frontends
+        .iter()
+        .flat_map(|at| at.value.0.values())
+        .filter_map(|at| at.value.backend.as_ref().map(|backend| backend.value.0.as_str()))
+        .collect();
+    findings.within("backends", |findings| {
+        for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
+            if !used.contains(name.as_str()) {
+                findings.within(name, |findings| {
+                    findings.warn(
+                        at.key.clone(),
+                        format!("no frontend uses backend `{name}`"),
+                        format!(
+                            "name it in a frontend: backend = {}",
+                            crate::config::print::string(name)
+                        ),
+                    );
+                });
+            }
+        }
+    });
+}
+
+/// Servers that can never be used, or not as meant.
+fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findings: &mut Findings) {
+    let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
+    if raw_servers.is_none_or(BTreeMap::is_empty) {
+        if findings.absence_counts() {
+            findings.warn(
+                at.key.clone(),
+                format!(
+                    "backend `{}` has no servers, so every connection to it is closed",
+                    backend.name
+                ),
+                format!(
+                    "add a section [backends.{}.servers.NAME] with addr = \"IP:port\"",
+                    crate::config::print::key(backend.name.as_str())
+                ),
+            );
+        }
+        return;
+    }
+    if !backend.servers.is_empty() && backend.servers.values().all(|server| server.weight == 0) {
+        findings.warn(
+            at.key.clone(),
+            format!(
+                "every server of backend `{}` has weight 0, so none is used",
+                backend.name
+            ),
+            "give at least one a weight of 1 or more".to_owned(),
+        );
+    }
+    let own_addresses: Vec<ListenAddr> = config
+        .frontends
+        .values()
+        .filter(|frontend| frontend.backend == backend.name)
+        .flat_map(|frontend| frontend.listen.iter().copied())
+        .collect();
+    let mut seen: BTreeMap<ServerAddr, (&str, Range<usize>)> = BTreeMap::new();
+    let mut raw_servers: Vec<_> = raw_servers.into_iter().flatten().collect();
+    raw_servers.sort_by_key(|(_, at)| at.key.start);
+    for (name, at) in raw_servers {
+        let Some(addr) = &at.value.addr else { continue };
+        findings.within("servers", |findings| {
+            findings.within(name, |findings| {
+                findings.within("addr", |findings| {
+                    if let Some((other, _)) = seen.get(&addr.value) {
+                        findings.warn(
+                            addr.span.clone(),
+                            format!("servers `{other}` and `{name}` have the same address {}", addr.value),
+                            "it gets the share of both; raise the weight of one instead".to_owned(),
+                        );
+                    }
+                    if own_addresses.iter().any(|listen| reaches(addr.value, *listen)) {
+                        findings.warn(
+                            addr.span.clone(),
+                            format!("server `{name}` is the address of its own frontend: connections would go round in circles"),
+                            "write the address of the server behind the load balancer".to_owned(),
+                        );
+                    } else if addr.value.0.ip().is_unspecified() {
+                        findings.warn(
+                            addr.span.clone(),
+                            format!("{} as a server's address means this host itself", addr.value.0.ip()),
+                            "write the address of the server, or 127.0.0.1 or [::1] for this host".to_owned(),
+                        );
+                    }
+                });
+            });
+        });
+        seen.entry(addr.value).or_insert((name, addr.span.clone()));
+    }
+}
+
+/// Whether a connection to a server's address surely ends at this listener.
+fn reaches(server: ServerAddr, listen: ListenAddr) -> bool {
+    let (server, listen) = (server.0, listen.0);
+    let local = server.ip().is_loopback() || server.ip().is_unspecified();
+    server == listen
+        || (server.port() == listen.port()
+            && server.is_ipv4() == listen.is_ipv4()
+            && listen.ip().is_unspecified()
+            && local)
+}
+
+/// 0.3.5 chose servers at random by weight. Said once, where a file in its dialect leaves the choice to the default
+/// and there is a choice.
+fn random_to_round_robin(file: &raw::File, config: &Config, findings: &mut Findings) {
+    let defaults = file
+        .defaults
+        .as_ref()
+        .map(|at| at.value.backend.clone())
+        .unwrap_or_default();
+    let concerned = file
+        .backends
+        .iter()
+        .flat_map(|at| &at.value.0)
+        .filter(|(name, at)| {
+            let options = at.value.options.clone().or(&defaults);
+            let usable = config.backends.get(name.as_str()).is_some_and(|backend| {
+                backend
+                    .servers
+                    .values()
+                    .filter(|server| server.weight > 0)
+                    .count()
+                    > 1
+            });
+            options.balance.is_none() && at.value.options.health_check_interval.is_some() && usable
+        });
+    let Some((name, at)) = concerned.min_by_key(|(_, at)| at.key.start) else {
+        return;
+    };
+    let Some(interval) = &at.value.options.health_check_interval else {
+        return;
+    };
+    findings.within("backends", |findings| {
+        findings.within(name, |findings| {
+            findings.warn(
+                interval.key.clone(),
+                "servers are chosen by weighted round robin; Convey 0.3.5, whose key this is, chose them at random by weight",
+                "add balance = \"round_robin\" to say that this is meant, or balance = \"random\" to have it as before".to_owned(),
+            );
+        });
+    });
+}

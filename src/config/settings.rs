@@ -1,0 +1,227 @@
+//! Every setting of the resolved configuration as text: what print writes and diff compares.
+//!
+//! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::{
+    duration,
+    model::{Admin, Backend, Frontend, Global, HealthCheck, PassiveCheck, Passthrough, Server, Stats},
+    print::string,
+    words::Protocol,
+};
+
+/// What a key is set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting {
+    /// A TOML value.
+    Value(String),
+    /// Not set; what that means.
+    Unset(&'static str),
+}
+
+/// Keys of one section in the order of printing.
+pub type Settings = Vec<(&'static str, Setting)>;
+
+fn set<T: std::fmt::Display + Copy>(value: T) -> Setting {
+    Setting::Value(value.to_string())
+}
+
+fn text(value: &str) -> Setting {
+    Setting::Value(string(value))
+}
+
+fn time(value: Duration) -> Setting {
+    text(&duration::print(value))
+}
+
+fn time_or_never(value: Option<Duration>) -> Setting {
+    time(value.unwrap_or_default())
+}
+
+fn limit(value: Option<NonZeroU32>) -> Setting {
+    value.map_or(Setting::Unset("no limit"), set)
+}
+
+/// `[global]`.
+pub fn global(global: &Global) -> Settings {
+    let Global {
+        log_level,
+        log_format,
+        watch_config,
+        user,
+        workers,
+        shutdown_timeout,
+    } = global;
+    let default_user = Setting::Unset("convey, or nobody where there is no such user");
+    vec![
+        ("log_level", text(log_level.label())),
+        ("log_format", text(log_format.label())),
+        ("watch_config", set(*watch_config)),
+        ("user", user.as_deref().map_or(default_user, text)),
+        ("workers", workers.map_or_else(|| text("auto"), set)),
+        ("shutdown_timeout", time(*shutdown_timeout)),
+    ]
+}
+
+/// `[admin]`.
+pub fn admin(admin: &Admin) -> Settings {
+    let Admin { socket } = admin;
+    vec![(
+        "socket",
+        text(
+            &socket
+                .as_ref()
+                .map_or(String::new(), |path| path.to_string_lossy().into_owned()),
+        ),
+    )]
+}
+
+/// `[stats]`.
+pub fn stats(stats: &Stats) -> Settings {
+    let Stats { listen } = stats;
+    vec![
+        ("port", set(listen.0.port())),
+        ("listen_addr", text(&listen.0.ip().to_string())),
+    ]
+}
+
+/// `[passthrough]`.
+pub fn passthrough(passthrough: &Passthrough) -> Settings {
+    let Passthrough {
+        connection_tracker_capacity,
+        workers,
+        stats_update_frequency,
+    } = passthrough;
+    let unset = || Setting::Unset("the default");
+    vec![
+        (
+            "connection_tracker_capacity",
+            connection_tracker_capacity.map_or_else(unset, set),
+        ),
+        ("workers", workers.map_or_else(unset, set)),
+        (
+            "stats_update_frequency",
+            stats_update_frequency.map_or_else(unset, time),
+        ),
+    ]
+}
+
+/// `[frontends.NAME]`.
+pub fn frontend(frontend: &Frontend) -> Settings {
+    let Frontend {
+        name: _,
+        listen,
+        mode,
+        backend,
+        max_connections,
+        idle_timeout,
+        fin_timeout,
+        tcp_user_timeout,
+        access_log,
+    } = frontend;
+    let addrs: Vec<String> = listen.iter().map(|addr| string(&addr.to_string())).collect();
+    let listen = match addrs.as_slice() {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    };
+    vec![
+        ("listen_addr", Setting::Value(listen)),
+        ("mode", text(mode.label())),
+        ("protocol", text(Protocol::Tcp.label())),
+        ("backend", text(backend.as_str())),
+        ("max_connections", limit(*max_connections)),
+        ("idle_timeout", time_or_never(*idle_timeout)),
+        ("fin_timeout", time_or_never(*fin_timeout)),
+        ("tcp_user_timeout", time_or_never(*tcp_user_timeout)),
+        ("access_log", set(*access_log)),
+    ]
+}
+
+/// `[backends.NAME]`, without its checks and servers.
+pub fn backend(backend: &Backend) -> Settings {
+    let Backend {
+        name: _,
+        balance,
+        connect_timeout,
+        retries,
+        queue_timeout,
+        max_queue,
+        source_addr,
+        health_check: _,
+        passive_check: _,
+        on_down,
+        slow_start,
+        servers: _,
+    } = backend;
+    let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));
+    vec![
+        ("balance", text(balance.label())),
+        ("connect_timeout", time(*connect_timeout)),
+        ("retries", set(*retries)),
+        ("queue_timeout", time(*queue_timeout)),
+        ("max_queue", set(*max_queue)),
+        ("source_addr", source),
+        ("on_down", text(on_down.label())),
+        ("slow_start", time(*slow_start)),
+    ]
+}
+
+/// `[backends.NAME.health_check]`.
+pub fn health_check(check: Option<&HealthCheck>) -> Settings {
+    let Some(HealthCheck {
+        interval,
+        timeout,
+        rise,
+        fall,
+        fast_interval,
+        initial,
+    }) = check
+    else {
+        return vec![("enabled", set(false))];
+    };
+    vec![
+        ("enabled", set(true)),
+        ("interval", time(*interval)),
+        ("timeout", time(*timeout)),
+        ("rise", set(*rise)),
+        ("fall", set(*fall)),
+        ("fast_interval", time(*fast_interval)),
+        ("initial", text(initial.label())),
+    ]
+}
+
+/// `[backends.NAME.passive_check]`.
+pub fn passive_check(check: Option<&PassiveCheck>) -> Settings {
+    let Some(PassiveCheck {
+        max_failures,
+        ejection_time,
+        max_ejection_time,
+    }) = check
+    else {
+        return vec![("enabled", set(false))];
+    };
+    vec![
+        ("enabled", set(true)),
+        ("max_failures", set(*max_failures)),
+        ("ejection_time", time(*ejection_time)),
+        ("max_ejection_time", time(*max_ejection_time)),
+    ]
+}
+
+/// `[backends.NAME.servers.NAME]`.
+pub fn server(server: &Server) -> Settings {
+    let Server {
+        name: _,
+        addr,
+        weight,
+        priority,
+        max_connections,
+    } = server;
+    vec![
+        ("addr", text(&addr.to_string())),
+        ("weight", set(*weight)),
+        ("priority", set(*priority)),
+        ("max_connections", limit(*max_connections)),
+    ]
+}

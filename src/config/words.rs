@@ -1,0 +1,92 @@
+//! The words of closed sets: read, printed and described from one list each.
+
+use super::model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown};
+
+/// A closed set of values that the file names by words.
+pub trait Words: Copy + Eq + 'static {
+    /// Every value with its word.
+    const ALL: &'static [(Self, &'static str)];
+}
+
+/// Gives an enum its words, and a `label` that every output shares.
+macro_rules! words {
+    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl Words for $name {
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $word)),+];
+        }
+
+        impl $name {
+            /// The word for it in the configuration, logs and the API.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.label())
+            }
+        }
+    };
+}
+
+/// `protocol` of a frontend. A word is known before it works, so that its error can say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP: not in this version.
+    Udp,
+}
+
+words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
+words!(LogFormat { Text = "text", Json = "json" });
+words!(Mode { Proxy = "proxy", Passthrough = "passthrough", Dsr = "dsr" });
+words!(Protocol { Tcp = "tcp", Udp = "udp" });
+words!(Algorithm {
+    RoundRobin = "round_robin",
+    Random = "random",
+    LeastConnections = "least_connections",
+    PowerOfTwo = "power_of_two",
+    SourceHash = "source_hash",
+    Maglev = "maglev",
+    First = "first",
+});
+words!(OnDown { Keep = "keep", Close = "close" });
+words!(InitialState { Up = "up", Down = "down", Check = "check" });
+
+/// The candidate that `word` is most likely a misspelling of.
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = word.chars().count().div_ceil(3).min(4);
+    let folded = word.to_lowercase().replace('-', "_");
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_what_was_probably_meant() {
+        let keys = ["listen_addr", "backend", "mode"];
+        assert_eq!(nearest("lisen_addr", keys), Some("listen_addr"));
+        assert_eq!(nearest("Listen-Addr", keys), Some("listen_addr"));
+        assert_eq!(nearest("backends", keys), Some("backend"));
+        assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("", keys), None);
+    }
+}
