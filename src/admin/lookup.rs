@@ -3,7 +3,10 @@
 use axum::http::StatusCode;
 
 use super::views::Problem;
-use crate::snapshot::{BackendView, ServerView, Snapshot};
+use crate::{
+    base::BackendName,
+    snapshot::{BackendView, ServerView, Snapshot},
+};
 
 /// Known names listed in a message; more are counted.
 const LISTED: usize = 10;
@@ -23,7 +26,7 @@ pub fn find_server<'a>(
     let Some(view) = snapshot.backends.get(backend) else {
         return Err(no_backend(
             backend,
-            snapshot.backends.keys().map(|name| name.as_str()),
+            snapshot.backends.keys().map(BackendName::as_str),
         ));
     };
     match view.servers.iter().find(|s| s.name.as_str() == server) {

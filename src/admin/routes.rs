@@ -169,7 +169,7 @@ async fn backend(
     State(control): State<Control>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<views::Backend>, Problem> {
-    let Path(name) = path.map_err(bad_path)?;
+    let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
     let mut backends = control.status().await?.backends;
     match backends.remove(&name) {
         Some(backend) => Ok(Json(backend)),
@@ -181,7 +181,7 @@ async fn server(
     State(control): State<Control>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<views::Server>, Problem> {
-    let Path((backend, server)) = path.map_err(bad_path)?;
+    let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
     let mut backends = control.status().await?.backends;
     let Some(mut pool) = backends.remove(&backend) else {
         return Err(lookup::no_backend(&backend, backends.keys().map(String::as_str)));
@@ -202,7 +202,7 @@ async fn order(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<views::Server>, Problem> {
-    let Path((backend, server)) = path.map_err(bad_path)?;
+    let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
     let action: views::ServerAction = http::json_body(request, control.body).await?;
     log_order(peer, &format!("{action} {backend}/{server}"));
     let command = |reply| Command::Server {
@@ -233,6 +233,6 @@ async fn connections(
         .map(Json)
 }
 
-fn bad_path(rejection: PathRejection) -> Problem {
+fn bad_path(rejection: &PathRejection) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())
 }

@@ -1,4 +1,102 @@
-//! The command line: clap definitions, one file for each subcommand.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: clap definitions in [`args`], one file for each subcommand.
+
+mod args;
+mod check;
+mod client;
+mod connections;
+mod generate;
+mod outcome;
+mod picture;
+mod reload;
+mod server;
+mod status;
+mod target;
+mod text;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use crate::{
+    base::exit::{self, Exit},
+    daemon::{self, RunOptions},
+};
+use args::{Cli, Command, ServerCommand, Target};
+use client::Client;
+use outcome::{Failure, Outcome};
+
+/// Does what the process's command line says; the exit status is one of sysexits.h.
+#[must_use]
+pub fn run() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // the reader of the help text may have gone
+            let _ = error.print();
+            return usage_exit(&error).into();
+        }
+    };
+    let Some(command) = &cli.command else {
+        return daemon::run(RunOptions {
+            config_path: target::config_path(cli.config.as_deref()),
+            options: cli.mode.options(),
+        });
+    };
+    match dispatch(&cli, command) {
+        Ok(exit) => exit.into(),
+        Err(Failure::ReaderGone) => exit::OK.into(),
+        Err(Failure::Told { exit, message }) => {
+            // nothing is left to say it to if stderr is gone
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("convey: {message}\n").as_bytes());
+            exit.into()
+        }
+    }
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(arguments)?;
+    let takes_mode = matches!(cli.command, None | Some(Command::Check(_)));
+    if cli.mode.any() && !takes_mode {
+        return Err(Cli::command().error(
+            ErrorKind::ArgumentConflict,
+            "--passthrough and --dsr are for running convey and for `convey check`",
+        ));
+    }
+    Ok(cli)
+}
+
+/// Help and version are what was asked for; anything else is bad usage.
+fn usage_exit(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
+        _ => exit::USAGE,
+    }
+}
+
+fn dispatch(cli: &Cli, command: &Command) -> Outcome {
+    let client = |target: &Target| {
+        target::socket_path(target.socket.as_deref(), cli.config.as_deref()).and_then(Client::new)
+    };
+    match command {
+        Command::Check(args) => check::run(args, cli.config.as_deref(), cli.mode),
+        Command::Status(args) => status::run(args, &client(&args.target)?),
+        Command::Reload(args) => reload::run(&client(&args.target)?),
+        Command::Server(command) => {
+            let target = match command {
+                ServerCommand::Drain(args)
+                | ServerCommand::Maintenance(args)
+                | ServerCommand::Ready(args) => &args.target,
+                ServerCommand::Weight(args) => &args.target,
+            };
+            server::run(command, &client(target)?)
+        }
+        Command::Connections(args) => connections::run(args, &client(&args.target)?),
+        Command::Completions(args) => generate::completions(args),
+        Command::GenerateMan(args) => generate::man_pages(&args.directory),
+    }
 }

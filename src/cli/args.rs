@@ -1,0 +1,359 @@
+//! The command line's grammar, and with it the text of `--help`, the man pages and the completions.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+
+use crate::config::{Mode, Options};
+
+/// A layer-4 load balancer for Linux.
+///
+/// Without a subcommand, convey runs: it reads its configuration, listens on the addresses of its frontends and
+/// relays connections to the servers of their backends until it is told to stop. It reads the configuration again when
+/// the file changes, on SIGHUP and on `convey reload`; established connections are never cut by that. SIGTERM lets
+/// connections finish for `shutdown_timeout`, a second one ends at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "convey",
+    version,
+    disable_version_flag = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Configuration file [default: config.toml if there is one here, else /etc/convey/convey.toml]
+    #[arg(short, long, value_name = "FILE", global = true, value_parser = value_parser!(PathBuf))]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub mode: ModeArgs,
+
+    /// Print the version
+    #[arg(short = 'v', long, short_alias = 'V', action = clap::ArgAction::Version)]
+    pub version: Option<bool>,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The mode of frontends that name none.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ModeArgs {
+    /// Frontends that name no mode are passthrough: packets are forwarded with both addresses rewritten
+    #[arg(short, long, conflicts_with = "dsr")]
+    pub passthrough: bool,
+
+    /// Frontends that name no mode are DSR: servers answer the clients directly
+    #[arg(short, long)]
+    pub dsr: bool,
+}
+
+impl ModeArgs {
+    /// Whether a mode was given at all.
+    pub const fn any(self) -> bool {
+        self.passthrough || self.dsr
+    }
+
+    /// These flags or, if there are none, the others.
+    pub const fn or(self, other: Self) -> Self {
+        if self.any() { self } else { other }
+    }
+
+    /// What they mean to the configuration.
+    pub const fn options(self) -> Options {
+        let default_mode = match (self.passthrough, self.dsr) {
+            (true, _) => Some(Mode::Passthrough),
+            (_, true) => Some(Mode::Dsr),
+            (false, false) => None,
+        };
+        Options { default_mode }
+    }
+}
+
+/// What else convey can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration file without running it
+    ///
+    /// Reports every error and warning at once, each with its line and column. Exits with 0 when the configuration
+    /// can be used (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read.
+    Check(CheckArgs),
+
+    /// Show what the running convey does
+    ///
+    /// Its frontends and backends, and for each server its state and since when, why it is in it, its weight, and its
+    /// connections and bytes.
+    Status(StatusArgs),
+
+    /// Have the running convey read its configuration again
+    ///
+    /// Returns when the new configuration is in force and prints what changed. If it has errors, nothing changes, the
+    /// errors are printed and the exit status is 78; if the system refuses something (a port that is taken), nothing
+    /// changes either and it is 71.
+    Reload(ReloadArgs),
+
+    /// Take a server out, bring it back, or change its weight
+    ///
+    /// The order holds until it is taken back with `ready` or convey is restarted; a reload does not undo it.
+    #[command(subcommand)]
+    Server(ServerCommand),
+
+    /// List the open connections
+    ///
+    /// Oldest first.
+    Connections(ConnectionsArgs),
+
+    /// Print the completion script of a shell
+    ///
+    /// For example: convey completions bash > /etc/bash_completion.d/convey
+    Completions(CompletionsArgs),
+
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    GenerateMan(GenerateManArgs),
+}
+
+/// How the running convey is reached.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Control socket of the running convey [default: the configuration's, else /run/convey/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Arguments of `convey check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The file, as with --config
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub mode: ModeArgs,
+
+    /// How findings are printed
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+
+    /// Print the configuration in full, with every default, if it has no errors
+    #[arg(long, conflicts_with = "format")]
+    pub print: bool,
+
+    /// Print the JSON Schema of configuration files, for editors
+    #[arg(long, conflicts_with_all = ["file", "format", "print"])]
+    pub schema: bool,
+}
+
+/// How `convey check` speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: excerpts of the file, with suggestions
+    Human,
+    /// For programs: one JSON object
+    Json,
+}
+
+/// Arguments of `convey status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub target: Target,
+
+    /// Show it again every second (or so many) with rates, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+          value_parser = parse_interval)]
+    pub watch: Option<f64>,
+
+    /// Print JSON; with --watch one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `convey reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// The orders about a server.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum ServerCommand {
+    /// Keep its connections, but give it no new ones
+    Drain(ServerArgs),
+    /// Give it no new connections and do not check its health either
+    Maintenance(ServerArgs),
+    /// Take back every order about it: its health and its configured weight count again
+    Ready(ServerArgs),
+    /// Give it another weight than the configured one; 0 means no new connections
+    Weight(WeightArgs),
+}
+
+/// Arguments of `convey server drain|maintenance|ready`.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The server; as two arguments if a name contains a slash
+    #[arg(value_name = "BACKEND/SERVER", num_args = 1..=2, required = true)]
+    pub server: Vec<String>,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Arguments of `convey server weight`.
+#[derive(Debug, Args)]
+pub struct WeightArgs {
+    /// The server (as two arguments if a name contains a slash) and its weight, from 0 to 65535
+    #[arg(value_names = ["BACKEND/SERVER", "WEIGHT"], num_args = 2..=3, required = true)]
+    pub server_and_weight: Vec<String>,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Arguments of `convey connections`.
+#[derive(Debug, Args)]
+pub struct ConnectionsArgs {
+    /// Only those that this frontend accepted
+    #[arg(long, value_name = "NAME")]
+    pub frontend: Option<String>,
+
+    /// Only those to this backend
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+
+    /// Only those to servers of this name
+    #[arg(long, value_name = "NAME")]
+    pub server: Option<String>,
+
+    /// List so many at most
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Arguments of `convey completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `convey generate-man`.
+#[derive(Debug, Args)]
+pub struct GenerateManArgs {
+    /// The directory, which must exist
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// Shortest and longest time between two pictures of `--watch`, in seconds.
+const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if INTERVALS.contains(&seconds) => Ok(seconds),
+        Ok(_) | Err(_) => Err(format!(
+            "give a number of seconds from {} to {}",
+            INTERVALS.start(),
+            INTERVALS.end()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_line_of_0_3_5_is_understood() {
+        let file = Some(PathBuf::from("a.toml"));
+        for (line, config, mode) in [
+            ("convey", None, None),
+            ("convey --config=a.toml", file.clone(), None),
+            ("convey --config a.toml", file.clone(), None),
+            ("convey -p", None, Some(Mode::Passthrough)),
+            ("convey --passthrough", None, Some(Mode::Passthrough)),
+            ("convey -d", None, Some(Mode::Dsr)),
+            ("convey --dsr", None, Some(Mode::Dsr)),
+            ("convey -p --config=a.toml", file.clone(), Some(Mode::Passthrough)),
+            (
+                "convey --passthrough --config=a.toml",
+                file.clone(),
+                Some(Mode::Passthrough),
+            ),
+            ("convey -d --config=a.toml", file.clone(), Some(Mode::Dsr)),
+            ("convey --config=a.toml --dsr", file.clone(), Some(Mode::Dsr)),
+        ] {
+            let cli = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.config, config, "{line}");
+            assert_eq!(cli.mode.options().default_mode, mode, "{line}");
+            assert!(cli.command.is_none(), "{line}");
+        }
+        for line in ["convey -h", "convey --help"] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{line}");
+        }
+        for line in ["convey -v", "convey --version"] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayVersion, "{line}");
+            assert_eq!(error.to_string(), "convey 1.0.0-dev\n");
+        }
+    }
+
+    #[test]
+    fn one_mode_at_a_time() {
+        assert!(parse("convey -p -d").is_err());
+        assert!(parse("convey check -p -d").is_err());
+    }
+
+    #[test]
+    fn the_configuration_may_be_named_before_or_after_the_subcommand() {
+        for line in [
+            "convey -c a.toml status",
+            "convey status -c a.toml",
+            "convey check --config=a.toml",
+        ] {
+            assert_eq!(parse(line).expect(line).config, Some("a.toml".into()), "{line}");
+        }
+        assert!(
+            parse("convey check a.toml -c b.toml").is_err(),
+            "which of the two?"
+        );
+    }
+
+    #[test]
+    fn watch_takes_an_interval_only_with_an_equals_sign() {
+        let watch = |line: &str| match parse(line).map(|cli| cli.command) {
+            Ok(Some(Command::Status(args))) => args.watch,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(watch("convey status"), None);
+        assert_eq!(watch("convey status --watch"), Some(1.0));
+        assert_eq!(watch("convey status --watch=0.5"), Some(0.5));
+        for line in [
+            "convey status --watch=0",
+            "convey status --watch=x",
+            "convey status --watch=NaN",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

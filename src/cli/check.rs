@@ -1,0 +1,168 @@
+//! `convey check`.
+
+use std::{io::Write, path::Path};
+
+use serde::Serialize;
+
+use super::{
+    args::{CheckArgs, Format, ModeArgs},
+    outcome::{Failure, Outcome},
+    target::{config_path, unreadable},
+    text::colour_wanted,
+};
+use crate::{
+    base::exit,
+    config::{self, Diagnostic, Loaded, MAX_CONFIG_BYTES, Severity, Source},
+    sys::config_file,
+};
+
+/// Checks a configuration, or prints the schema of all of them.
+pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    if args.schema {
+        serde_json::to_writer_pretty(&mut out, &config::schema()).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+        return Ok(exit::OK);
+    }
+    let path = config_path(args.file.as_deref().or(config));
+    let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
+    let source = Source {
+        name: path.display().to_string(),
+        bytes,
+    };
+    let checked = config::load(&source, args.mode.or(mode).options());
+    match args.format {
+        Format::Json => {
+            let report = Report::new(&source.name, &checked);
+            serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        }
+        Format::Human => human(&checked, &source, args.print, &mut out)?,
+    }
+    out.flush()?;
+    Ok(match checked {
+        Ok(_) => exit::OK,
+        Err(_) => exit::CONFIG,
+    })
+}
+
+/// Findings go to stderr with their excerpts; stdout has the verdict, or the configuration in full.
+fn human(
+    checked: &Result<Loaded, Vec<Diagnostic>>,
+    source: &Source,
+    print: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let mut stderr = std::io::stderr().lock();
+    let findings = findings(checked);
+    stderr.write_all(config::render(findings, source, colour_wanted(&stderr)).as_bytes())?;
+    match checked {
+        Ok(loaded) if print => out.write_all(config::print(&loaded.config).as_bytes())?,
+        Ok(_) => writeln!(out, "{}: {}", source.name, verdict(findings))?,
+        // the findings speak for themselves, and stdout stays empty for who reads --print
+        Err(_) => writeln!(stderr, "{}: {}", source.name, verdict(findings))?,
+    }
+    Ok(())
+}
+
+fn findings(checked: &Result<Loaded, Vec<Diagnostic>>) -> &[Diagnostic] {
+    match checked {
+        Ok(loaded) => &loaded.warnings,
+        Err(findings) => findings,
+    }
+}
+
+fn verdict(findings: &[Diagnostic]) -> String {
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    match (count(Severity::Error), count(Severity::Warning)) {
+        (0, 0) => "good".to_owned(),
+        (0, warnings) => format!("good, with {}", counted(warnings, "warning")),
+        (errors, 0) => counted(errors, "error"),
+        (errors, warnings) => format!(
+            "{} and {}",
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        ),
+    }
+}
+
+/// `--format json`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// The file.
+    file: &'a str,
+    /// Whether it can be used.
+    valid: bool,
+    /// Errors and warnings, in the order of the file.
+    findings: &'a [Diagnostic],
+}
+
+impl<'a> Report<'a> {
+    fn new(file: &'a str, checked: &'a Result<Loaded, Vec<Diagnostic>>) -> Self {
+        Self {
+            file,
+            valid: checked.is_ok(),
+            findings: findings(checked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity) -> Diagnostic {
+        Diagnostic {
+            severity,
+            file: "c.toml".into(),
+            line: 3,
+            column: 1,
+            span: 10..12,
+            path: "frontends.web.listen_adr".into(),
+            message: "unknown key".into(),
+            help: Some("did you mean `listen_addr`?".into()),
+        }
+    }
+
+    #[test]
+    fn the_verdict_counts_errors_and_warnings() {
+        use Severity::{Error, Warning};
+        for (severities, text) in [
+            (vec![], "good"),
+            (vec![Warning], "good, with 1 warning"),
+            (vec![Error], "1 error"),
+            (vec![Error, Warning, Error, Warning], "2 errors and 2 warnings"),
+        ] {
+            let findings: Vec<_> = severities.into_iter().map(finding).collect();
+            assert_eq!(verdict(&findings), text);
+        }
+    }
+
+    #[test]
+    fn the_json_report_has_a_verdict_and_every_finding_with_its_place() {
+        let checked = Err(vec![finding(Severity::Error)]);
+        let report = serde_json::to_value(Report::new("c.toml", &checked)).expect("JSON");
+        assert_eq!(
+            report,
+            serde_json::json!({
+                "file": "c.toml",
+                "valid": false,
+                "findings": [{
+                    "severity": "error",
+                    "file": "c.toml",
+                    "line": 3,
+                    "column": 1,
+                    "path": "frontends.web.listen_adr",
+                    "message": "unknown key",
+                    "help": "did you mean `listen_addr`?",
+                }],
+            })
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! Talking to the running convey: one HTTP request over the unix socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+
+use super::outcome::Failure;
+use crate::{admin::views::Problem, base::exit};
+
+/// Largest answer that is read, in bytes: 100,000 connections take about 30 MB.
+const MAX_ANSWER_BYTES: usize = 128 << 20;
+
+/// How long an answer is waited for, from the connect to the last byte.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// 5 s, for questions and small orders.
+    Short,
+    /// 60 s, for a reload, which waits for listeners.
+    Long,
+}
+
+impl Patience {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Short => Duration::from_secs(5),
+            Self::Long => Duration::from_secs(60),
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// JSON.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The answer as what was asked for.
+    ///
+    /// # Errors
+    /// The daemon said no, in its words; or answered something else.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if self.status == StatusCode::OK {
+            return serde_json::from_slice(&self.body).map_err(|error| {
+                Failure::new(
+                    exit::SOFTWARE,
+                    format!(
+                        "the running convey answered something that this one does not understand: {error} (is it another \
+                         version? restart it)"
+                    ),
+                )
+            });
+        }
+        let message = serde_json::from_slice::<Problem>(&self.body).map_or_else(
+            |_| format!("the running convey answered {}", self.status),
+            |problem| problem.message,
+        );
+        let exit = match self.status.as_u16() {
+            503 | 504 => exit::UNAVAILABLE,
+            400..=499 => exit::USAGE,
+            _ => exit::SOFTWARE,
+        };
+        Err(Failure::new(exit, message))
+    }
+}
+
+/// Why the running convey could not be asked.
+#[derive(Debug, thiserror::Error)]
+enum ClientError {
+    #[error(
+        "convey is not running, or listens elsewhere: nothing answers at {}\n(start it, or name its control socket with \
+         --socket or [admin] socket in the configuration)",
+        path.display()
+    )]
+    NotRunning { path: PathBuf },
+    #[error(
+        "not allowed to talk to convey at {}: use sudo, or join the group that owns the socket (convey)",
+        path.display()
+    )]
+    NotAllowed { path: PathBuf },
+    #[error("cannot reach convey at {}: {source}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("convey did not answer within {} s at {}", limit.as_secs(), path.display())]
+    TooSlow { path: PathBuf, limit: Duration },
+    #[error("the conversation with convey at {} failed: {reason}", path.display())]
+    Broken { path: PathBuf, reason: String },
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error {
+            ClientError::NotAllowed { .. } => exit::NO_PERMISSION,
+            _ => exit::UNAVAILABLE,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+/// A client of one control socket.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+impl Client {
+    /// A client; nothing is connected before the first request.
+    ///
+    /// # Errors
+    /// The system has no resources for an event loop.
+    pub fn new(socket: PathBuf) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(exit::OS_ERROR, format!("cannot start an event loop: {error}")))?;
+        Ok(Self { socket, runtime })
+    }
+
+    /// Its event loop.
+    pub const fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached, or does not answer in time.
+    pub fn get(&self, target: &str) -> Result<Answer, Failure> {
+        self.runtime
+            .block_on(self.ask(Method::GET, target, None, Patience::Short))
+    }
+
+    /// POST, with a JSON body or none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn post(&self, target: &str, json: Option<Vec<u8>>, patience: Patience) -> Result<Answer, Failure> {
+        self.runtime
+            .block_on(self.ask(Method::POST, target, json, patience))
+    }
+
+    /// One request, for who is in the event loop already.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        json: Option<Vec<u8>>,
+        patience: Patience,
+    ) -> Result<Answer, Failure> {
+        let limit = patience.limit();
+        match timeout(limit, exchange(&self.socket, method, target, json)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(ClientError::TooSlow {
+                path: self.socket.clone(),
+                limit,
+            }
+            .into()),
+        }
+    }
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    json: Option<Vec<u8>>,
+) -> Result<Answer, ClientError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| connect_error(socket, source))?;
+    let broken = |reason: String| ClientError::Broken {
+        path: socket.into(),
+        reason,
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let connection = tokio::spawn(connection);
+
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(HOST, "convey")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(json.unwrap_or_default())))
+        .map_err(|error| broken(error.to_string()))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(|error| broken(error.to_string()))?
+        .to_bytes();
+    connection.abort();
+    Ok(Answer { status, body })
+}
+
+fn connect_error(socket: &Path, source: io::Error) -> ClientError {
+    let path = socket.into();
+    match source.kind() {
+        // refused: the socket of a convey that died
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path },
+        io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
+        _ => ClientError::Connect { path, source },
+    }
+}
+
+/// A path segment or query value, percent-encoded: all but RFC 3986's unreserved characters.
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_so_that_nothing_in_them_is_syntax() {
+        assert_eq!(percent_encode("web-1_a.b~"), "web-1_a.b~");
+        assert_eq!(percent_encode("a/b c%?&=#ß"), "a%2Fb%20c%25%3F%26%3D%23%C3%9F");
+    }
+
+    #[test]
+    fn a_socket_that_nobody_serves_says_what_to_do() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let missing = directory.path().join("none.sock");
+        let stale = directory.path().join("stale.sock");
+        drop(std::os::unix::net::UnixListener::bind(&stale).expect("bind"));
+        for path in [missing, stale] {
+            let failure = Client::new(path.clone())
+                .and_then(|client| client.get("/v1/status"))
+                .expect_err("nobody is there");
+            let Failure::Told { exit, message } = failure else {
+                panic!("no text")
+            };
+            assert_eq!(exit, exit::UNAVAILABLE);
+            assert!(
+                message.starts_with("convey is not running, or listens elsewhere"),
+                "{message}"
+            );
+            assert!(message.contains(&path.display().to_string()), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_says_no_is_quoted() {
+        let answer = |status: u16, body: &str| Answer {
+            status: StatusCode::from_u16(status).expect("a status"),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        assert_eq!(
+            answer(404, r#"{"status":404,"message":"no backend `x`"}"#).parse::<u8>(),
+            Err(Failure::new(exit::USAGE, "no backend `x`"))
+        );
+        assert_eq!(
+            answer(503, "junk").parse::<u8>(),
+            Err(Failure::new(
+                exit::UNAVAILABLE,
+                "the running convey answered 503 Service Unavailable"
+            ))
+        );
+        assert_eq!(answer(200, "7").parse::<u8>(), Ok(7));
+        assert!(matches!(
+            answer(200, "x").parse::<u8>(),
+            Err(Failure::Told {
+                exit: exit::SOFTWARE,
+                ..
+            })
+        ));
+    }
+}

@@ -1,0 +1,107 @@
+//! `convey completions` and `convey generate-man`: what is made from the grammar.
+
+use std::{fs, io::Write, path::Path};
+
+use clap::{Command, CommandFactory};
+use clap_mangen::Man;
+
+use super::{
+    args::{Cli, CompletionsArgs},
+    outcome::{Failure, Outcome},
+};
+use crate::base::exit;
+
+/// Section of system administration.
+const SECTION: &str = "8";
+
+/// What convey(8) says besides the grammar, in roff.
+const MORE: &str = include_str!("man.roff");
+
+/// What the page of a subcommand ends with.
+const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n.BR convey (8)\n";
+
+/// Prints a completion script.
+pub fn completions(args: &CompletionsArgs) -> Outcome {
+    let whole = Cli::command();
+    // hidden commands would be offered
+    let mut shown = Command::new("convey")
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .args(whole.get_arguments())
+        .subcommands(whole.get_subcommands().filter(|s| !s.is_hide_set()));
+    // into memory first: the generator panics when its writer fails
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut shown, "convey", &mut script);
+    let mut out = std::io::stdout().lock();
+    out.write_all(&script)?;
+    out.flush()?;
+    Ok(exit::OK)
+}
+
+/// Writes convey(8) and one page for each subcommand.
+pub fn man_pages(directory: &Path) -> Outcome {
+    for (name, page) in pages()? {
+        let path = directory.join(name);
+        fs::write(&path, page)
+            .map_err(|error| Failure::new(exit::IO, format!("cannot write {}: {error}", path.display())))?;
+    }
+    Ok(exit::OK)
+}
+
+/// File names and contents.
+fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut root = Cli::command();
+    // gives the subcommands their full names, and each a help option, which its page shall not repeat
+    root.build();
+    let mut pages = Vec::new();
+    collect(&root, MORE, &mut pages)?;
+    Ok(pages)
+}
+
+fn collect(command: &Command, ending: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
+    let man = Man::new(command.clone())
+        .section(SECTION)
+        .manual("System Administration");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.get_subcommands().any(|s| !s.is_hide_set()) {
+        man.render_subcommands_section(&mut page)?;
+    }
+    page.extend_from_slice(ending.as_bytes());
+    pages.push((man.get_filename(), page));
+    for subcommand in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+        collect(subcommand, SEE_ALSO, pages)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_page_for_convey_and_each_visible_subcommand() {
+        let pages = pages().expect("pages");
+        let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in [
+            "convey.8",
+            "convey-check.8",
+            "convey-server.8",
+            "convey-server-weight.8",
+        ] {
+            assert!(names.contains(&name), "{name} of {names:?}");
+        }
+        assert!(!names.iter().any(|name| name.contains("generate")), "{names:?}");
+        for (name, page) in &pages {
+            let text = String::from_utf8_lossy(page);
+            assert!(
+                text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! `convey status` as text: pure, from the daemon's view to lines.
+
+use std::fmt::Write as _;
+
+use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
+use crate::{
+    admin::views::{Backend, Frontend, Server, Status, Traffic},
+    base::ServerState,
+};
+
+/// An earlier picture, and the seconds since: what rates are computed from.
+#[derive(Debug, Clone, Copy)]
+pub struct Earlier<'a> {
+    /// The earlier picture, of the same process.
+    pub status: &'a Status,
+    /// Seconds between the two.
+    pub seconds: f64,
+}
+
+/// The whole picture. With an earlier one, rates stand in place of sums of bytes.
+pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
+    let mut out = headline(status, colour);
+    if status.frontends.is_empty() {
+        let _ = write!(
+            out,
+            "\nNo frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to\n\
+             {}, test it with `convey check`, and apply it with `convey reload`.\n",
+            harmless(&status.config_file)
+        );
+    } else {
+        out.push('\n');
+        out.push_str(&frontends(status, earlier).render(colour));
+    }
+    if !status.backends.is_empty() {
+        out.push('\n');
+        out.push_str(&backends(status, earlier).render(colour));
+    }
+    out
+}
+
+fn headline(status: &Status, colour: bool) -> String {
+    let name = Style::Bold.paint(&format!("convey {}", harmless(&status.version)), colour);
+    let phase = match status.phase.as_str() {
+        "running" => Style::Good,
+        _ => Style::Notice,
+    };
+    // a failing write to a String does not exist, here and below
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{name}  pid {}, {}, up {}, {}",
+        status.pid,
+        phase.paint(&harmless(&status.phase), colour),
+        time(status.uptime_seconds),
+        counted(status.workers as u64, "worker"),
+    );
+    let _ = writeln!(
+        out,
+        "configuration {}, loaded {}",
+        harmless(&status.config_file),
+        match status.config_generation {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        }
+    );
+    if let Some(error) = &status.last_reload_error {
+        let title = Style::Bad.paint(
+            "The last reload failed; the configuration before it is in force:",
+            colour,
+        );
+        let _ = writeln!(out, "{title}");
+        for line in harmless(error.trim_end()).lines() {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    if !status.needs_restart.is_empty() {
+        let keys = status.needs_restart.join(", ");
+        let _ = writeln!(
+            out,
+            "{} {}",
+            Style::Notice.paint("Changed, and waiting for a restart:", colour),
+            harmless(&keys)
+        );
+    }
+    let dropped = [
+        (status.log_events_dropped, "log event", "dropped"),
+        (
+            status.admin_connections_refused,
+            "connection",
+            "to the control socket or /stats refused",
+        ),
+    ];
+    for (count, what, fate) in dropped {
+        if count > 0 {
+            let _ = writeln!(out, "{} {fate}", counted(count, what));
+        }
+    }
+    out
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// Headings of the columns that [`traffic_cells`] fills.
+fn traffic_columns(rates: bool) -> [(&'static str, Align); 4] {
+    let [third, fourth] = if rates { ["IN/S", "OUT/S"] } else { ["IN", "OUT"] };
+    let second = if rates { "CONN/S" } else { "TOTAL" };
+    [
+        ("CONNS", Align::Right),
+        (second, Align::Right),
+        (third, Align::Right),
+        (fourth, Align::Right),
+    ]
+}
+
+/// Connections now, then sums or, with an earlier picture in which this existed, rates.
+fn traffic_cells(now: &Traffic, earlier: Option<(Option<&Traffic>, f64)>) -> [Cell; 4] {
+    let current = Cell::plain(now.connections_current.to_string());
+    match earlier {
+        None => [
+            current,
+            Cell::plain(now.connections_total.to_string()),
+            Cell::plain(bytes(now.bytes_in)),
+            Cell::plain(bytes(now.bytes_out)),
+        ],
+        Some((None, _)) => [current, Cell::plain("-"), Cell::plain("-"), Cell::plain("-")],
+        Some((Some(then), seconds)) => {
+            // a counter that was below its earlier value belongs to something new of the same name
+            let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+            let connections = rate(now.connections_total, then.connections_total);
+            [
+                current,
+                Cell::plain(if connections < 9.95 {
+                    format!("{connections:.1}")
+                } else {
+                    format!("{connections:.0}")
+                }),
+                Cell::plain(bytes(whole(rate(now.bytes_in, then.bytes_in)))),
+                Cell::plain(bytes(whole(rate(now.bytes_out, then.bytes_out)))),
+            ]
+        }
+    }
+}
+
+/// A rate without its fraction.
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+fn limit(limit: Option<u32>) -> Cell {
+    limit.map_or_else(
+        || Cell::new("-", Style::Dim),
+        |limit| Cell::plain(limit.to_string()),
+    )
+}
+
+fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
+    let [conns, second, third, fourth] = traffic_columns(earlier.is_some());
+    let mut table = Table::new(&[
+        ("FRONTEND", Align::Left),
+        ("LISTENS ON", Align::Left),
+        ("MODE", Align::Left),
+        ("BACKEND", Align::Left),
+        conns,
+        ("MAX", Align::Right),
+        second,
+        third,
+        fourth,
+        ("NOTE", Align::Left),
+    ]);
+    for (name, frontend) in &status.frontends {
+        let then = earlier.map(|e| (e.status.frontends.get(name).map(|f| &f.traffic), e.seconds));
+        let [conns, second, third, fourth] = traffic_cells(&frontend.traffic, then);
+        let mut addresses = frontend.listen.iter();
+        table.row(vec![
+            Cell::new(name, Style::Bold),
+            Cell::plain(addresses.next().map_or("-", String::as_str)),
+            Cell::plain(&frontend.mode),
+            Cell::plain(&frontend.backend),
+            conns,
+            limit(frontend.max_connections),
+            second,
+            third,
+            fourth,
+            frontend_note(frontend),
+        ]);
+        for address in addresses {
+            table.row(vec![Cell::plain(""), Cell::plain(address)]);
+        }
+    }
+    table
+}
+
+fn frontend_note(frontend: &Frontend) -> Cell {
+    let full = frontend
+        .max_connections
+        .is_some_and(|max| frontend.traffic.connections_current >= u64::from(max));
+    match (full, frontend.accept_errors) {
+        (true, _) => Cell::new("full", Style::Notice),
+        (false, 0) => Cell::plain(""),
+        (false, errors) => Cell::new(counted(errors, "accept error"), Style::Notice),
+    }
+}
+
+fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
+    let [conns, second, third, fourth] = traffic_columns(earlier.is_some());
+    let mut table = Table::new(&[
+        ("BACKEND/SERVER", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Right),
+        ("WEIGHT", Align::Right),
+        conns,
+        ("MAX", Align::Right),
+        second,
+        third,
+        fourth,
+        ("FAILED", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for (name, backend) in &status.backends {
+        let before = earlier.map(|e| (e.status.backends.get(name), e.seconds));
+        let then = before.map(|(b, seconds)| (b.map(|b| &b.traffic), seconds));
+        let [conns, second, third, fourth] = traffic_cells(&backend.traffic, then);
+        table.row(vec![
+            Cell::new(name, Style::Bold),
+            Cell::new(&backend.balance, Style::Dim),
+            servers_up(backend),
+            Cell::plain(""),
+            Cell::plain(""),
+            conns,
+            Cell::plain(""),
+            second,
+            third,
+            fourth,
+            Cell::plain(backend.traffic.connect_failures.to_string()),
+            backend_note(backend),
+        ]);
+        for (name, server) in &backend.servers {
+            let then =
+                before.map(|(b, seconds)| (b.and_then(|b| b.servers.get(name)).map(|s| &s.traffic), seconds));
+            table.row(server_row(name, server, then));
+        }
+    }
+    table
+}
+
+fn servers_up(backend: &Backend) -> Cell {
+    let up = backend
+        .servers
+        .values()
+        .filter(|s| s.state == ServerState::Up)
+        .count();
+    let style = match up {
+        0 => Style::Bad,
+        _ if up < backend.servers.len() => Style::Notice,
+        _ => Style::Good,
+    };
+    Cell::new(format!("{up} of {} up", backend.servers.len()), style)
+}
+
+fn backend_note(backend: &Backend) -> Cell {
+    if backend.queued > 0 {
+        let waiting = counted(u64::from(backend.queued), "connection");
+        Cell::new(format!("{waiting} waiting for a server"), Style::Notice)
+    } else if backend.servers.is_empty() {
+        Cell::new("no servers", Style::Bad)
+    } else if !backend.servers.values().any(|s| s.state == ServerState::Up) {
+        Cell::new("no server is up: connections are closed", Style::Bad)
+    } else {
+        Cell::plain("")
+    }
+}
+
+fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>) -> Vec<Cell> {
+    let style = match server.state {
+        ServerState::Up => Style::Good,
+        ServerState::Down => Style::Bad,
+        ServerState::Checking | ServerState::Draining | ServerState::Maintenance => Style::Notice,
+    };
+    let [conns, second, third, fourth] = traffic_cells(&server.traffic, then);
+    vec![
+        Cell::plain(format!("  {name}")),
+        Cell::plain(&server.addr),
+        Cell::new(server.state.label(), style),
+        Cell::plain(server.state_seconds.map_or_else(String::new, time)),
+        Cell::plain(server.weight.to_string()),
+        conns,
+        limit(server.max_connections),
+        second,
+        third,
+        fourth,
+        Cell::plain(server.traffic.connect_failures.to_string()),
+        Cell::plain(server_note(server)),
+    ]
+}
+
+fn server_note(server: &Server) -> String {
+    let mut notes = Vec::new();
+    if let Some(order) = &server.overridden {
+        let configured = if server.weight == server.configured_weight {
+            String::new()
+        } else {
+            format!(" (configured {})", server.configured_weight)
+        };
+        notes.push(format!("by operator: {order}{configured}"));
+    }
+    match (server.state, server.weight, server.effective_percent) {
+        (ServerState::Up, 0, _) => notes.push("weight 0: not chosen".to_owned()),
+        (ServerState::Up, _, 0) => notes.push(format!("standby, priority {}", server.priority)),
+        (ServerState::Up, _, 1..100) => notes.push(format!("slow start, {} %", server.effective_percent)),
+        _ => {}
+    }
+    // of a server that is up it is the failure before last
+    if server.state != ServerState::Up {
+        notes.extend(server.state_reason.clone());
+    }
+    notes.join("; ")
+}
+
+#[cfg(test)]
+mod tests;

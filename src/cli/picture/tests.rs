@@ -1,0 +1,255 @@
+//! Pictures as people see them.
+
+use super::*;
+
+fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
+    Traffic {
+        connections_total: total,
+        connections_current: current,
+        bytes_in,
+        bytes_out,
+        ..Traffic::default()
+    }
+}
+
+fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Server {
+    Server {
+        addr: addr.into(),
+        state,
+        state_seconds: Some(seconds),
+        state_reason: None,
+        weight: 1,
+        configured_weight: 1,
+        effective_percent: if state == ServerState::Up { 100 } else { 0 },
+        priority: 1,
+        max_connections: None,
+        overridden: None,
+        traffic,
+    }
+}
+
+fn example() -> Status {
+    use ServerState::{Down, Draining, Up};
+    let web = [
+        (
+            "a",
+            server(
+                "10.0.0.1:80",
+                Up,
+                7384.0,
+                traffic(61_203, 12, 91_000_000, 4_200_000_000),
+            ),
+        ),
+        (
+            "b",
+            Server {
+                state_reason: Some("connect: Connection refused (os error 111)".into()),
+                traffic: Traffic {
+                    connect_failures: 3,
+                    ..traffic(60_998, 0, 90_000_000, 4_100_000_000)
+                },
+                ..server("10.0.0.2:80", Down, 14.2, Traffic::default())
+            },
+        ),
+        (
+            "c",
+            Server {
+                weight: 3,
+                overridden: Some("draining, weight 3".into()),
+                max_connections: Some(500),
+                ..server("[2001:db8::3]:80", Draining, 192.0, traffic(18, 5, 12_300, 990))
+            },
+        ),
+        (
+            "d",
+            Server {
+                effective_percent: 35,
+                ..server("10.0.0.4:80", Up, 10.0, traffic(1, 1, 10, 20))
+            },
+        ),
+        (
+            "e",
+            Server {
+                effective_percent: 0,
+                priority: 2,
+                ..server("10.0.0.5:80", Up, 10.0, traffic(0, 0, 0, 0))
+            },
+        ),
+    ];
+    let pool = |servers: Vec<(&str, Server)>, queued, traffic| Backend {
+        balance: "round_robin".into(),
+        queued,
+        traffic,
+        servers: servers
+            .into_iter()
+            .map(|(name, server)| (name.to_owned(), server))
+            .collect(),
+    };
+    let frontend = |listen: &[&str], backend: &str, max, traffic| Frontend {
+        listen: listen.iter().map(ToString::to_string).collect(),
+        mode: "proxy".into(),
+        backend: backend.into(),
+        max_connections: max,
+        accept_errors: 0,
+        traffic,
+    };
+    Status {
+        version: "1.0.0-dev".into(),
+        pid: 4242,
+        uptime_seconds: 11_520.0,
+        phase: "running".into(),
+        config_file: "/etc/convey/convey.toml".into(),
+        config_generation: 3,
+        snapshot_generation: 17,
+        last_reload_error: None,
+        needs_restart: vec![],
+        workers: 2,
+        log_events_dropped: 0,
+        admin_connections_refused: 0,
+        frontends: [
+            (
+                "mail".to_owned(),
+                frontend(&["0.0.0.0:25"], "empty", Some(10), traffic(10, 10, 0, 0)),
+            ),
+            (
+                "web".to_owned(),
+                frontend(
+                    &["0.0.0.0:80", "[::]:80"],
+                    "web",
+                    None,
+                    traffic(122_219, 17, 181_012_300, 8_300_000_990),
+                ),
+            ),
+        ]
+        .into(),
+        backends: [
+            ("empty".to_owned(), pool(vec![], 0, Traffic::default())),
+            (
+                "web".to_owned(),
+                pool(web.into(), 2, traffic(122_219, 18, 181_012_300, 8_300_000_990)),
+            ),
+        ]
+        .into(),
+    }
+}
+
+/// The picture without the line ends' noise of a literal.
+fn assert_drawn(drawn: &str, expected: &str) {
+    assert_eq!(drawn, expected.trim_start_matches('\n'), "\n{drawn}");
+}
+
+#[test]
+fn the_whole_picture() {
+    assert_drawn(&draw(&example(), None, false), "
+convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
+configuration /etc/convey/convey.toml, loaded 3 times
+
+FRONTEND  LISTENS ON  MODE   BACKEND  CONNS  MAX   TOTAL      IN     OUT  NOTE
+mail      0.0.0.0:25  proxy  empty       10   10      10     0 B     0 B  full
+web       0.0.0.0:80  proxy  web         17    -  122219  181 MB  8.3 GB
+          [::]:80
+
+BACKEND/SERVER  ADDRESS           STATE       SINCE  WEIGHT  CONNS  MAX   TOTAL      IN     OUT  FAILED  NOTE
+empty           round_robin       0 of 0 up                      0            0     0 B     0 B       0  no servers
+web             round_robin       3 of 5 up                     18       122219  181 MB  8.3 GB       0  2 connections waiting for a server
+  a             10.0.0.1:80       up          2h 3m       1     12    -   61203   91 MB  4.2 GB       0
+  b             10.0.0.2:80       down          14s       1      0    -   60998   90 MB  4.1 GB       3  connect: Connection refused (os error 111)
+  c             [2001:db8::3]:80  draining   3m 12s       3      5  500      18   12 kB   990 B       0  by operator: draining, weight 3 (configured 1)
+  d             10.0.0.4:80       up            10s       1      1    -       1    10 B    20 B       0  slow start, 35 %
+  e             10.0.0.5:80       up            10s       1      0    -       0     0 B     0 B       0  standby, priority 2
+");
+}
+
+#[test]
+fn with_an_earlier_picture_rates_stand_in_place_of_sums() {
+    let then = example();
+    let mut now = example();
+    now.frontends.remove("mail");
+    now.backends.remove("empty");
+    if let Some(web) = now.frontends.get_mut("web") {
+        web.traffic.connections_total += 100;
+        web.traffic.bytes_out += 5_000_000;
+    }
+    if let Some(web) = now.backends.get_mut("web") {
+        web.servers.retain(|name, _| name == "a");
+        web.servers.insert(
+            "new".into(),
+            server("10.0.0.9:80", ServerState::Checking, 0.0, Traffic::default()),
+        );
+        web.queued = 0;
+    }
+    let earlier = Earlier {
+        status: &then,
+        seconds: 2.0,
+    };
+    assert_drawn(
+        &draw(&now, Some(earlier), false),
+        "
+convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
+configuration /etc/convey/convey.toml, loaded 3 times
+
+FRONTEND  LISTENS ON  MODE   BACKEND  CONNS  MAX  CONN/S  IN/S   OUT/S  NOTE
+web       0.0.0.0:80  proxy  web         17    -      50   0 B  2.5 MB
+          [::]:80
+
+BACKEND/SERVER  ADDRESS      STATE      SINCE  WEIGHT  CONNS  MAX  CONN/S  IN/S  OUT/S  FAILED  NOTE
+web             round_robin  1 of 2 up                    18          0.0   0 B    0 B       0
+  a             10.0.0.1:80  up         2h 3m       1     12    -     0.0   0 B    0 B       0
+  new           10.0.0.9:80  checking      0s       1      0    -       -     -      -       0
+",
+    );
+}
+
+#[test]
+fn an_idle_convey_says_what_to_do_next() {
+    let mut status = example();
+    status.frontends.clear();
+    status.backends.clear();
+    status.config_generation = 1;
+    assert_drawn(
+        &draw(&status, None, false),
+        "
+convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
+configuration /etc/convey/convey.toml, loaded once
+
+No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
+/etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
+",
+    );
+}
+
+#[test]
+fn what_went_wrong_is_told_first() {
+    let mut status = example();
+    status.frontends.clear();
+    status.backends.clear();
+    status.phase = "stopping".into();
+    status.last_reload_error = Some("convey.toml:3:1: unknown key `lisen`\n  | lisen\n".into());
+    status.needs_restart = vec!["global.workers".into(), "admin.socket".into()];
+    status.log_events_dropped = 12;
+    status.admin_connections_refused = 1;
+    assert_drawn(
+        &draw(&status, None, false),
+        "
+convey 1.0.0-dev  pid 4242, stopping, up 3h 12m, 2 workers
+configuration /etc/convey/convey.toml, loaded 3 times
+The last reload failed; the configuration before it is in force:
+  convey.toml:3:1: unknown key `lisen`
+    | lisen
+Changed, and waiting for a restart: global.workers, admin.socket
+12 log events dropped
+1 connection to the control socket or /stats refused
+
+No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
+/etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
+",
+    );
+}
+
+#[test]
+fn colour_marks_states() {
+    let drawn = draw(&example(), None, true);
+    assert!(drawn.contains("\x1b[32mup\x1b[0m"));
+    assert!(drawn.contains("\x1b[1;31mdown\x1b[0m"));
+    assert!(drawn.contains("\x1b[33mdraining\x1b[0m"));
+}

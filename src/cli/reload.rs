@@ -1,0 +1,143 @@
+//! `convey reload`.
+
+use std::io::Write;
+
+use hyper::StatusCode;
+
+use super::{
+    client::{Answer, Client, Patience},
+    outcome::{Failure, Outcome},
+    text::harmless,
+};
+use crate::{
+    admin::views::{ReloadFailed, Reloaded},
+    base::exit,
+};
+
+/// Has the daemon read its configuration, and prints what came of it.
+pub fn run(client: &Client) -> Outcome {
+    let answer = client.post("/v1/reload", None, Patience::Long)?;
+    let reloaded = interpret(&answer)?;
+    let (out, err) = report(&reloaded);
+    // warnings to stderr, so that what changed can be read by programs
+    std::io::stderr().write_all(err.as_bytes())?;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(out.as_bytes())?;
+    stdout.flush()?;
+    Ok(exit::OK)
+}
+
+fn interpret(answer: &Answer) -> Result<Reloaded, Failure> {
+    if answer.status != StatusCode::OK
+        && let Ok(failed) = serde_json::from_slice::<ReloadFailed>(&answer.body)
+    {
+        let exit = if failed.config_error {
+            exit::CONFIG
+        } else {
+            exit::OS_ERROR
+        };
+        let text = harmless(failed.message.trim_end()).into_owned();
+        return Err(Failure::new(
+            exit,
+            format!("reload failed, nothing was changed\n{text}"),
+        ));
+    }
+    answer.parse()
+}
+
+/// What goes to stdout and what to stderr.
+fn report(reloaded: &Reloaded) -> (String, String) {
+    let mut out = if reloaded.changes.is_empty() {
+        "reloaded: nothing changed\n".to_owned()
+    } else {
+        let lines: String = reloaded
+            .changes
+            .iter()
+            .map(|line| format!("  {line}\n"))
+            .collect();
+        format!("reloaded:\n{lines}")
+    };
+    if !reloaded.needs_restart.is_empty() {
+        let keys = reloaded.needs_restart.join(", ");
+        out.push_str(&format!("waiting for a restart: {keys}\n"));
+    }
+    (
+        harmless(&out).into_owned(),
+        harmless(&reloaded.warnings).into_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::body::Bytes;
+
+    fn answer(status: StatusCode, body: &impl serde::Serialize) -> Answer {
+        Answer {
+            status,
+            body: Bytes::from(serde_json::to_vec(body).expect("JSON")),
+        }
+    }
+
+    #[test]
+    fn changes_are_printed_a_line_each() {
+        let reloaded = Reloaded {
+            config_generation: 2,
+            changes: vec![
+                "backend web: server a: weight 1 -> 3".into(),
+                "frontend mail: added".into(),
+            ],
+            needs_restart: vec!["global.workers".into()],
+            warnings: "convey.toml:1:1: warning\n".into(),
+        };
+        assert_eq!(
+            interpret(&answer(StatusCode::OK, &reloaded)),
+            Ok(reloaded.clone())
+        );
+        let (out, err) = report(&reloaded);
+        assert_eq!(
+            out,
+            "reloaded:\n  backend web: server a: weight 1 -> 3\n  frontend mail: added\nwaiting for a restart: \
+             global.workers\n"
+        );
+        assert_eq!(err, "convey.toml:1:1: warning\n");
+        let (out, _) = report(&Reloaded {
+            changes: vec![],
+            needs_restart: vec![],
+            ..reloaded
+        });
+        assert_eq!(out, "reloaded: nothing changed\n");
+    }
+
+    #[test]
+    fn a_bad_configuration_is_78_and_a_system_that_refuses_71() {
+        for (config_error, status, exit) in [
+            (true, StatusCode::UNPROCESSABLE_ENTITY, exit::CONFIG),
+            (false, StatusCode::INTERNAL_SERVER_ERROR, exit::OS_ERROR),
+        ] {
+            let failed = ReloadFailed {
+                message: "convey.toml:3:1: unknown key\n".into(),
+                config_error,
+            };
+            assert_eq!(
+                interpret(&answer(status, &failed)),
+                Err(Failure::new(
+                    exit,
+                    "reload failed, nothing was changed\nconvey.toml:3:1: unknown key"
+                ))
+            );
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_is_busy_is_69() {
+        let busy = crate::admin::views::Problem {
+            status: 503,
+            message: "busy".into(),
+        };
+        assert_eq!(
+            interpret(&answer(StatusCode::SERVICE_UNAVAILABLE, &busy)),
+            Err(Failure::new(exit::UNAVAILABLE, "busy"))
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! `convey status`.
+
+use std::{
+    io::{IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use hyper::Method;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    args::StatusArgs,
+    client::{Client, Patience},
+    outcome::{Failure, Outcome},
+    picture::{self, Earlier},
+    text::colour_wanted,
+};
+use crate::{admin::views::Status, base::exit};
+
+const TARGET: &str = "/v1/status";
+
+/// Shows the state once, or again and again.
+pub fn run(args: &StatusArgs, client: &Client) -> Outcome {
+    match args.watch {
+        Some(seconds) => {
+            client
+                .runtime()
+                .block_on(watch(client, Duration::from_secs_f64(seconds), args.json))
+        }
+        None => once(client, args.json),
+    }
+}
+
+fn once(client: &Client, json: bool) -> Outcome {
+    let status: Status = client.get(TARGET)?.parse()?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &status).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(picture::draw(&status, None, colour_wanted(&out)).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(exit::OK)
+}
+
+/// Draws until a signal ends it. A daemon that goes away is waited for: it may be restarting.
+async fn watch(client: &Client, period: Duration, json: bool) -> Outcome {
+    let signal_failure =
+        |error: std::io::Error| Failure::new(exit::OS_ERROR, format!("cannot wait for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    let mut screen: Option<Screen> = None;
+    let mut last: Option<(Status, Instant)> = None;
+    loop {
+        let sample = async {
+            ticks.tick().await;
+            let answer = client.ask(Method::GET, TARGET, None, Patience::Short).await?;
+            answer.parse::<Status>()
+        };
+        let sample = tokio::select! {
+            sample = sample => sample,
+            _ = interrupt.recv() => return Ok(exit::OK),
+            _ = terminate.recv() => return Ok(exit::OK),
+        };
+        let now = Instant::now();
+        // one that cannot be reached from the start is an error, as without --watch
+        let screen = match (&mut screen, &sample) {
+            (None, Err(_)) => return sample.map(|_| exit::OK),
+            (slot, _) => slot.get_or_insert_with(|| Screen::new(json)),
+        };
+        match sample {
+            Ok(status) if json => {
+                let line = serde_json::to_string(&status).map_err(std::io::Error::from)?;
+                screen.show(&format!("{line}\n"))?;
+            }
+            Ok(status) => {
+                let earlier = last.as_ref().filter(|(then, _)| then.pid == status.pid);
+                let earlier = earlier.map(|(then, at)| Earlier {
+                    status: then,
+                    seconds: now.duration_since(*at).as_secs_f64(),
+                });
+                screen.show(&picture::draw(&status, earlier, screen.colour))?;
+                last = Some((status, now));
+            }
+            Err(Failure::Told { message, .. }) if !json => screen.show(&format!("{message}\n"))?,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Where `--watch` draws: over itself on a terminal, else one picture after another.
+struct Screen {
+    redraw: bool,
+    colour: bool,
+}
+
+impl Screen {
+    fn new(json: bool) -> Self {
+        let out = std::io::stdout();
+        Self {
+            redraw: out.is_terminal() && !json,
+            colour: colour_wanted(&out),
+        }
+    }
+
+    /// Shows one picture in place of the last. One write, so that it does not flicker.
+    fn show(&self, picture: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        if self.redraw {
+            // ECMA-48: cursor home; erase to the end of each line, and of the screen after the last
+            let lines = picture.replace('\n', "\x1b[K\n");
+            out.write_all(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
+        } else {
+            out.write_all(picture.as_bytes())?;
+        }
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,150 @@
+//! Which configuration file, and which socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use toml::de::{DeTable, DeValue};
+
+use super::outcome::Failure;
+use crate::{
+    base::exit,
+    config::MAX_CONFIG_BYTES,
+    sys::config_file::{self, ReadError},
+};
+
+/// 0.3.5's default, in the current directory.
+const LOCAL_CONFIG: &str = "config.toml";
+
+/// The packaged configuration.
+const SYSTEM_CONFIG: &str = "/etc/convey/convey.toml";
+
+/// Where the control socket is when no configuration says otherwise.
+const DEFAULT_SOCKET: &str = "/run/convey/admin.sock";
+
+/// The configuration file: the one given, else `config.toml` if it exists, else the packaged one.
+pub fn config_path(given: Option<&Path>) -> PathBuf {
+    match given {
+        Some(path) => path.into(),
+        None if Path::new(LOCAL_CONFIG).exists() => LOCAL_CONFIG.into(),
+        None => SYSTEM_CONFIG.into(),
+    }
+}
+
+/// The control socket: the one given, else the configuration's, else the default.
+///
+/// The configuration is read leniently: `convey reload` must reach the daemon to learn what is wrong with it.
+///
+/// # Errors
+/// The configuration that was named cannot be read, or turns the socket off.
+pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return Ok(path.into());
+    }
+    let path = config_path(config);
+    let bytes = match config_file::read(&path, MAX_CONFIG_BYTES) {
+        Ok(bytes) => bytes,
+        // a user who may use the socket need not be able to read the configuration
+        Err(_) if config.is_none() => return Ok(DEFAULT_SOCKET.into()),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    match configured_socket(&bytes) {
+        None => Ok(DEFAULT_SOCKET.into()),
+        Some(socket) if socket.is_empty() => Err(Failure::new(
+            exit::UNAVAILABLE,
+            format!(
+                "{} turns the control socket off ([admin] socket = \"\"): a convey that runs with it cannot be reached; \
+                 for another one give --socket",
+                path.display()
+            ),
+        )),
+        Some(socket) => Ok(socket.into()),
+    }
+}
+
+/// The failure of reading a configuration.
+pub fn unreadable(error: &ReadError) -> Failure {
+    let exit = match error {
+        ReadError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            exit::NO_PERMISSION
+        }
+        _ => exit::NO_INPUT,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// `[admin] socket` as far as the file can be understood.
+fn configured_socket(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let (table, _errors) = DeTable::parse_recoverable(&text);
+    let admin = table.get_ref().get("admin")?.get_ref();
+    match admin.get("socket")?.get_ref() {
+        DeValue::String(socket) => Some(socket.clone().into_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_found_in_a_configuration_with_errors_elsewhere() {
+        for text in [
+            "[admin]\nsocket = '/x/y'\n",
+            "[admin]\nsocket = '/x/y'\n[frontends.web]\nlisten_adr = 3\n",
+            "[admin]\nsocket = '/x/y'\n[frontends.web\nlisten_addr = \n",
+        ] {
+            assert_eq!(
+                configured_socket(text.as_bytes()).as_deref(),
+                Some("/x/y"),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "[admin]\n",
+            "admin = 3",
+            "[admin]\nsocket = 3\n",
+            "\u{0}\u{1}",
+        ] {
+            assert_eq!(configured_socket(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_given_wins_over_the_configurations_and_that_over_the_default() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("c.toml");
+        std::fs::write(&config, "[admin]\nsocket = '/configured'\n").expect("write");
+        assert_eq!(
+            socket_path(Some(Path::new("/given")), Some(&config)),
+            Ok("/given".into())
+        );
+        assert_eq!(socket_path(None, Some(&config)), Ok("/configured".into()));
+        std::fs::write(&config, "").expect("write");
+        assert_eq!(socket_path(None, Some(&config)), Ok(DEFAULT_SOCKET.into()));
+    }
+
+    #[test]
+    fn a_configuration_that_was_named_must_be_readable_and_have_a_socket() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("c.toml");
+        assert!(matches!(
+            socket_path(None, Some(&config)),
+            Err(Failure::Told {
+                exit: exit::NO_INPUT,
+                ..
+            })
+        ));
+        std::fs::write(&config, "[admin]\nsocket = ''\n").expect("write");
+        assert!(matches!(
+            socket_path(None, Some(&config)),
+            Err(Failure::Told {
+                exit: exit::UNAVAILABLE,
+                ..
+            })
+        ));
+    }
+}

@@ -1,0 +1,247 @@
+//! Text for people: tables, byte counts, times, colour.
+
+use std::{borrow::Cow, fmt::Write as _, io::IsTerminal, time::Duration};
+
+/// Whether stdout is to be coloured: on a terminal that can, unless NO_COLOR (no-color.org) is set.
+pub fn colour_wanted(terminal: &impl IsTerminal) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    terminal.is_terminal() && !set("NO_COLOR") && !dumb
+}
+
+/// How a cell is emphasised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Not at all.
+    Plain,
+    /// A heading.
+    Bold,
+    /// What matters less.
+    Dim,
+    /// As it should be.
+    Good,
+    /// Not as usual, on purpose or for a while.
+    Notice,
+    /// Broken.
+    Bad,
+}
+
+impl Style {
+    /// SGR parameters (ECMA-48).
+    const fn sgr(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Bold => Some("1"),
+            Self::Dim => Some("2"),
+            Self::Good => Some("32"),
+            Self::Notice => Some("33"),
+            Self::Bad => Some("1;31"),
+        }
+    }
+
+    /// Text in this style, if colour is wanted.
+    pub fn paint(self, text: &str, colour: bool) -> String {
+        match self.sgr() {
+            Some(sgr) if colour && !text.is_empty() => format!("\x1b[{sgr}m{text}\x1b[0m"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// One cell of a table.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// A cell. Characters that would act on a terminal are replaced.
+    pub fn new(text: impl AsRef<str>, style: Style) -> Self {
+        Self {
+            text: harmless(text.as_ref()).replace(['\n', '\t'], " "),
+            style,
+        }
+    }
+
+    /// A plain cell.
+    pub fn plain(text: impl AsRef<str>) -> Self {
+        Self::new(text, Style::Plain)
+    }
+}
+
+/// Text without control characters other than line ends and tabs: what comes from elsewhere must not drive the terminal.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.chars().any(acts) {
+        Cow::Owned(text.replace(acts, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// On which side a column is filled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Columns as wide as their widest cell, two spaces between them.
+#[derive(Debug)]
+pub struct Table {
+    aligns: Vec<Align>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with a heading.
+    pub fn new(columns: &[(&str, Align)]) -> Self {
+        let heading = columns.iter().map(|(title, _)| Cell::new(title, Style::Bold));
+        Self {
+            aligns: columns.iter().map(|(_, align)| *align).collect(),
+            rows: vec![heading.collect()],
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// The table as lines, without blanks at their ends.
+    pub fn render(&self, colour: bool) -> String {
+        let width = |text: &str| text.chars().count();
+        let mut widths = vec![0; self.aligns.len()];
+        for row in &self.rows {
+            for (most, cell) in widths.iter_mut().zip(row) {
+                *most = width(&cell.text).max(*most);
+            }
+        }
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut blanks = 0;
+            for ((cell, align), most) in row.iter().zip(&self.aligns).zip(&widths) {
+                let fill = most - width(&cell.text);
+                let (before, after) = match align {
+                    Align::Left => (0, fill),
+                    Align::Right => (fill, 0),
+                };
+                if !cell.text.is_empty() {
+                    // a failing write to a String does not exist
+                    let _ = write!(out, "{:1$}", "", blanks + before);
+                    out.push_str(&cell.style.paint(&cell.text, colour));
+                    blanks = after + 2;
+                } else {
+                    blanks += most + 2;
+                }
+            }
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// A number of bytes with a decimal unit, as network tools count: `0 B`, `1.5 kB`, `20 MB`.
+pub fn bytes(count: u64) -> String {
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count;
+    let mut tenths = 0;
+    let mut prefix = "";
+    for next in ["k", "M", "G", "T", "P", "E"] {
+        if value < 1000 {
+            break;
+        }
+        tenths = value % 1000 / 100;
+        value /= 1000;
+        prefix = next;
+    }
+    if value < 10 {
+        format!("{value}.{tenths} {prefix}B")
+    } else {
+        format!("{value} {prefix}B")
+    }
+}
+
+/// A time in its two largest units: `14s`, `3m 12s`, `2h 3m`, `5d 4h`.
+pub fn time(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{whole}s"),
+        (0, 0, _) => format!("{minutes}m {}s", whole % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_two_or_three_figures() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1590, "1.5 kB"),
+            (20_480, "20 kB"),
+            (999_999, "999 kB"),
+            (1_000_000, "1.0 MB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn times_keep_two_units() {
+        for (seconds, text) in [
+            (0.4, "0s"),
+            (59.9, "59s"),
+            (60.0, "1m 0s"),
+            (192.0, "3m 12s"),
+            (7384.0, "2h 3m"),
+            (446_500.0, "5d 4h"),
+            (-1.0, "0s"),
+            (f64::NAN, "0s"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_without_blanks() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right), ("NOTE", Align::Left)]);
+        table.row(vec![Cell::plain("größe"), Cell::plain("7"), Cell::plain("")]);
+        table.row(vec![Cell::plain("a"), Cell::plain("1000"), Cell::plain("x")]);
+        table.row(vec![Cell::plain("b")]);
+        assert_eq!(
+            table.render(false),
+            "NAME      N  NOTE\ngröße     7\na      1000  x\nb\n"
+        );
+    }
+
+    #[test]
+    fn colour_does_not_count_as_width() {
+        let mut table = Table::new(&[("A", Align::Left), ("B", Align::Left)]);
+        table.row(vec![Cell::new("up", Style::Good), Cell::plain("x")]);
+        assert_eq!(
+            table.render(true),
+            "\x1b[1mA\x1b[0m   \x1b[1mB\x1b[0m\n\x1b[32mup\x1b[0m  x\n"
+        );
+    }
+
+    #[test]
+    fn what_would_drive_a_terminal_is_replaced() {
+        assert_eq!(harmless("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\nc");
+        let mut table = Table::new(&[("A", Align::Left)]);
+        table.row(vec![Cell::plain("x\x07\ny")]);
+        assert_eq!(table.render(false), "A\nx\u{fffd} y\n");
+    }
+}
