@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admin::{self, BindError, Command, Commands, Endpoint, SocketFile, render, views},
     base::{
-        ListenAddr, ServerState,
+        ListenAddr, ServerName, ServerState,
         exit::{self, Exit},
     },
     config::{self, Config},
@@ -313,7 +313,7 @@ async fn list_connections(workers: &Workers, filter: views::ConnectionFilter) ->
         };
         is(&filter.frontend, Some(c.frontend.as_str()))
             && is(&filter.backend, Some(c.backend.as_str()))
-            && is(&filter.server, c.server.as_ref().map(|s| s.as_str()))
+            && is(&filter.server, c.server.as_ref().map(ServerName::as_str))
     };
     let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
     let view = |c: OpenConnection| views::Connection {

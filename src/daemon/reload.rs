@@ -118,6 +118,7 @@ impl Control {
         self.last_reload_error = None;
         self.prune_overrides();
         self.log.set_level(self.config.global.log_level);
+        self.log.set_format(self.config.global.log_format);
         self.checker.apply(&self.config, &mut self.inputs);
         // the workers go on with the old snapshot until the new servers are known to be up or down
         self.first_round(&mut inboxes.health).await;
