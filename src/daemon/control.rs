@@ -20,12 +20,15 @@ use super::{
     watch::FileWatch,
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, render, views},
+    admin::{
+        self, BindError, Command, Commands, Endpoint, SocketFile, render,
+        views::{self, ReloadFailed},
+    },
     base::{
         ListenAddr, ServerName, ServerState,
         exit::{self, Exit},
     },
-    config::{self, Config},
+    config::{self, Config, Source},
     health::{Checker, HealthUpdate},
     privilege::Broker,
     proxy::{OpenConnection, ProxyEvent, Workers},
@@ -63,6 +66,8 @@ pub struct Control {
     pub(super) admin: Option<(SocketFile, Endpoint)>,
     pub(super) stats: Option<(ListenAddr, Endpoint)>,
     pub(super) watcher: Option<FileWatch>,
+    /// What the configuration file held when it was last read, or why it could not be.
+    pub(super) last_source: Result<Source, ReloadFailed>,
     /// The last reload that failed, until one succeeds.
     pub(super) last_reload_error: Option<String>,
     /// Settings that wait for a restart.

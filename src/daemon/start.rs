@@ -146,7 +146,7 @@ fn run_unprivileged(
         .build()
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
-        let (mut control, mut inboxes) = assemble(run, loaded.config, broker, logging, started)?;
+        let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
         control.serve_admin(socket);
         control.go_live(&mut inboxes).await?;
         control.run(inboxes).await
@@ -156,6 +156,7 @@ fn run_unprivileged(
 /// Makes the threads and channels; nothing is bound or checked yet.
 fn assemble(
     run: RunOptions,
+    source: &Source,
     config: Config,
     broker: Broker,
     logging: &Arc<Logging>,
@@ -196,6 +197,7 @@ fn assemble(
         admin: None,
         stats: None,
         watcher,
+        last_source: Ok(source.clone()),
         last_reload_error: None,
         needs_restart: Vec::new(),
         stopping: None,
