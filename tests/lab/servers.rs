@@ -95,7 +95,7 @@ impl TcpServer {
     pub fn count_until_end(host: &Host, port: u16) -> Self {
         Self::start(host, port, |mut stream| {
             let count = io::copy(&mut stream, &mut io::sink())?;
-            write!(stream, "{count}\n")?;
+            writeln!(stream, "{count}")?;
             stream.shutdown(Shutdown::Both)
         })
     }

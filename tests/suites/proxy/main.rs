@@ -3,7 +3,14 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 
+mod counters;
 mod harness;
+mod health;
+mod lifecycle;
+mod limits;
+mod reload;
+mod site;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -26,7 +33,15 @@ fn main() -> ExitCode {
     if let Some(reason) = &skip {
         eprintln!("SKIPPED: every test of this suite: {reason}");
     }
-    let areas: &[(&str, &[Test])] = &[("harness", harness::TESTS)];
+    let areas: &[(&str, &[Test])] = &[
+        ("harness", harness::TESTS),
+        ("traffic", traffic::TESTS),
+        ("reload", reload::TESTS),
+        ("health", health::TESTS),
+        ("limits", limits::TESTS),
+        ("lifecycle", lifecycle::TESTS),
+        ("counters", counters::TESTS),
+    ];
     let trials = areas
         .iter()
         .flat_map(|(area, tests)| tests.iter().map(move |test| (area, test)))
