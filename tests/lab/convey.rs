@@ -39,23 +39,24 @@ impl Convey {
     /// As [`start`](Self::start), without waiting.
     #[track_caller]
     pub fn launch(host: &Host, config: &str) -> Self {
-        Self::launch_with(host, config, &[])
+        Self::launch_with(host, config, &["env"])
     }
 
-    /// As [`launch`](Self::launch), with more environment.
+    /// As [`launch`](Self::launch), by a program that becomes it: `env NAME=VALUE`, `taskset -c 1`.
     #[track_caller]
-    pub fn launch_with(host: &Host, config: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn launch_with(host: &Host, config: &str, launcher: &[&str]) -> Self {
         let dir = host.path("convey");
         fs::create_dir_all(&dir).expect("the daemon's directory");
         super::open_to_all(&dir);
         write_config(&dir, config);
         let notify = Notify::bind(&dir.join("notify.sock"));
-        let mut command = Command::new(binary());
+        let mut command = Command::new(launcher[0]);
         command
+            .args(&launcher[1..])
+            .arg(binary())
             .arg("--config")
             .arg(dir.join("convey.toml"))
             .env("NOTIFY_SOCKET", notify.path())
-            .envs(environment.iter().copied())
             .current_dir(&dir);
         Self {
             process: host.spawn(command),
@@ -221,12 +222,9 @@ impl Convey {
         wait_until(what, Duration::from_secs(15), || done(&self.status()));
     }
 
-    /// Memory that belongs to the daemon alone (RssAnon), in bytes.
+    /// Memory that belongs to the daemon alone, in bytes.
     pub fn private_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
-        kib.expect("RssAnon") * 1024
+        super::process::private_memory(self.pid())
     }
 }
 

@@ -163,7 +163,7 @@ fn the_watchdog_is_fed() {
     let site = Site::new("watchdog", 1);
     let config = site.config("", FAST_CHECK);
     // systemd also sets WATCHDOG_PID, which must be absent or the daemon's own
-    let mut convey = Convey::launch_with(&site.lb, &config, &[("WATCHDOG_USEC", "1000000")]);
+    let mut convey = Convey::launch_with(&site.lb, &config, &["env", "WATCHDOG_USEC=1000000"]);
     convey.wait_ready();
     let fed = |convey: &Convey| {
         let assignments = convey.notify().assignments();
