@@ -175,6 +175,15 @@ impl Checker {
         }
     }
 
+    /// Whether an update is about a server as it is watched now. Others are stale (the server was removed, moved to
+    /// another address or taken into maintenance since) and must not reach [`Inputs::health`].
+    #[must_use]
+    pub fn is_current(&self, update: &HealthUpdate) -> bool {
+        self.tasks
+            .get(&update.key)
+            .is_some_and(|task| task.addr == update.addr)
+    }
+
     /// Resolves when every check that is running now has had its first result and its update, if any, is in the channel.
     /// The caller sets the limit of time, and goes on receiving updates meanwhile: a full channel holds up the checks.
     pub fn first_round(&self) -> impl Future<Output = ()> + Send + use<> {
