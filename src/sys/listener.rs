@@ -11,7 +11,7 @@ const BACKLOG: i32 = 65_535;
 /// What to listen on, and what the accepted sockets inherit besides TCP_NODELAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen {
-    /// The address. A wildcard of IPv6 takes no IPv4 connections.
+    /// The address. `[::]` takes IPv4 connections too, as in Convey 0.3.5.
     pub addr: SocketAddr,
     /// TCP_USER_TIMEOUT of the accepted sockets; `None` leaves the kernel's retransmission limit.
     pub user_timeout: Option<Duration>,
@@ -68,7 +68,8 @@ fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
     )
     .map_err(at("socket"))?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true).map_err(at("IPV6_V6ONLY"))?;
+        // whatever net.ipv6.bindv6only says; where 0.0.0.0 is listened on too, the kernel prefers that for IPv4
+        socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
     }
     // connections of an earlier process in TIME-WAIT must not keep this one from starting
     socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
@@ -116,15 +117,23 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_of_ipv6_leaves_the_port_to_ipv4() {
-        let six = TcpListener::from(
-            listen(&Listen {
-                addr: "[::]:0".parse().unwrap(),
+    fn a_wildcard_of_ipv6_takes_ipv4_too_but_a_listener_of_ipv4_comes_first() {
+        let any = |addr: &str, port: u16| {
+            let mut addr: SocketAddr = addr.parse().unwrap();
+            addr.set_port(port);
+            let what = Listen {
+                addr,
                 user_timeout: None,
-            })
-            .unwrap(),
-        );
+            };
+            TcpListener::from(listen(&what).unwrap())
+        };
+        let six = any("[::]:0", 0);
         let port = six.local_addr().unwrap().port();
-        probe_exclusive(SocketAddr::from(([0, 0, 0, 0], port))).unwrap();
+        let _first = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert!(six.accept().is_ok());
+        let four = any("0.0.0.0:0", port);
+        let _second = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert!(four.accept().is_ok());
+        assert_eq!(six.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }
