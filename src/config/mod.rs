@@ -28,7 +28,7 @@ pub use words::nearest;
 pub const MAX_CONFIG_BYTES: usize = 4 << 20;
 
 /// A configuration as it was read: where from, and what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// What diagnostics call the file.
     pub name: String,

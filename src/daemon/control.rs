@@ -16,16 +16,19 @@ use tokio::{
 };
 
 use super::{
-    Fatal, listeners::Listeners, logging::LogHandle, notify::Notifier, reload::Trigger, stop::Stopping, watch,
+    Fatal, listeners::Listeners, logging::Logging, notify::Notifier, reload::Trigger, stop::Stopping, watch,
     watch::FileWatch,
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, render, views},
+    admin::{
+        self, BindError, Command, Commands, Endpoint, SocketFile, render,
+        views::{self, ReloadFailed},
+    },
     base::{
-        ListenAddr, ServerState,
+        ListenAddr, ServerName, ServerState,
         exit::{self, Exit},
     },
-    config::{self, Config},
+    config::{self, Config, Source},
     health::{Checker, HealthUpdate},
     privilege::Broker,
     proxy::{OpenConnection, ProxyEvent, Workers},
@@ -58,11 +61,13 @@ pub struct Control {
     pub(super) live: LiveSet,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) notify: Notifier,
-    pub(super) log: LogHandle,
+    pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,
     pub(super) admin: Option<(SocketFile, Endpoint)>,
     pub(super) stats: Option<(ListenAddr, Endpoint)>,
     pub(super) watcher: Option<FileWatch>,
+    /// What the configuration file held when it was last read, or why it could not be.
+    pub(super) last_source: Result<Source, ReloadFailed>,
     /// The last reload that failed, until one succeeds.
     pub(super) last_reload_error: Option<String>,
     /// Settings that wait for a restart.
@@ -94,9 +99,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Fatal> {
-        let handle = |kind| {
-            signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")))
-        };
+        let handle =
+            |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
         Ok(Self {
             terminate: handle(SignalKind::terminate())?,
             interrupt: handle(SignalKind::interrupt())?,
@@ -297,7 +301,12 @@ impl Control {
             admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
                 + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
         };
-        render::status(&self.snapshot.load(), info, &self.inputs.overrides, Instant::now())
+        render::status(
+            &self.snapshot.load(),
+            info,
+            &self.inputs.overrides,
+            Instant::now(),
+        )
     }
 }
 
@@ -309,7 +318,7 @@ async fn list_connections(workers: &Workers, filter: views::ConnectionFilter) ->
         };
         is(&filter.frontend, Some(c.frontend.as_str()))
             && is(&filter.backend, Some(c.backend.as_str()))
-            && is(&filter.server, c.server.as_ref().map(|s| s.as_str()))
+            && is(&filter.server, c.server.as_ref().map(ServerName::as_str))
     };
     let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
     let view = |c: OpenConnection| views::Connection {
@@ -334,7 +343,9 @@ async fn hung_up(socket: OwnedFd) {
         return;
     };
     loop {
-        let Ok(mut ready) = socket.readable().await else { return };
+        let Ok(mut ready) = socket.readable().await else {
+            return;
+        };
         if readiness::is_hung_up(socket.get_ref()) {
             return;
         }

@@ -33,7 +33,11 @@ impl Listeners {
         let wanted: BTreeMap<ListenAddr, ListenerRef> = config
             .frontends
             .values()
-            .flat_map(|f| f.listen.iter().map(|addr| (*addr, ListenerRef::frontend(&f.name, *addr))))
+            .flat_map(|f| {
+                f.listen
+                    .iter()
+                    .map(|addr| (*addr, ListenerRef::frontend(&f.name, *addr)))
+            })
             .collect();
         let mut added = BTreeMap::new();
         for (addr, reference) in &wanted {

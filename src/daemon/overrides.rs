@@ -50,7 +50,12 @@ impl Control {
         self.publish();
         let snapshot = self.snapshot.load();
         let (backend, server) = lookup::find_server(&snapshot, backend, server)?;
-        Ok(render::server(backend, server, &self.inputs.overrides, Instant::now()))
+        Ok(render::server(
+            backend,
+            server,
+            &self.inputs.overrides,
+            Instant::now(),
+        ))
     }
 
     /// Forgets the overrides of servers that are no longer configured.

@@ -9,7 +9,7 @@ use crate::{
         views::{ReloadFailed, Reloaded},
     },
     base::ListenAddr,
-    config::{self, Config, Diff, Loaded},
+    config::{self, Config, Diff, Loaded, Source},
     privilege::{BrokerError, ListenerRef},
 };
 
@@ -58,26 +58,29 @@ impl Control {
                 config_error: false,
             });
         }
+        let source = self.broker.read_config().map_err(|e| failure(&e));
+        if trigger == Trigger::FileChange && self.last_source == source {
+            // something else in the directory has changed, perhaps our own log file
+            return Ok(self.reloaded(Diff::default(), String::new()));
+        }
+        self.last_source = source.clone();
         self.notify.reloading();
-        let result = self.try_reload(trigger, inboxes).await;
+        let result = match source {
+            Ok(source) => self.try_reload(trigger, &source, inboxes).await,
+            Err(failed) => Err(failed),
+        };
         match &result {
             Ok(reloaded) => self.log_success(trigger, reloaded),
             Err(failed) => {
-                let known = self.last_reload_error.as_deref() == Some(&failed.message);
                 self.last_reload_error = Some(failed.message.clone());
-                // a busy directory makes us look again and again: the same error is said once
-                if known && trigger == Trigger::FileChange {
-                    tracing::debug!(event = "reload_failed", "still: {}", failed.message);
-                } else {
-                    tracing::error!(
-                        event = "reload_failed",
-                        generation = self.config_generation,
-                        "reload ({}) failed, still running generation {}:\n{}",
-                        trigger.label(),
-                        self.config_generation,
-                        failed.message
-                    );
-                }
+                tracing::error!(
+                    event = "reload_failed",
+                    generation = self.config_generation,
+                    "reload ({}) failed, still running generation {}:\n{}",
+                    trigger.label(),
+                    self.config_generation,
+                    failed.message
+                );
             }
         }
         // failed or not, systemd must hear that the reload is over
@@ -88,17 +91,17 @@ impl Control {
     async fn try_reload(
         &mut self,
         trigger: Trigger,
+        source: &Source,
         inboxes: &mut Inboxes,
     ) -> Result<Reloaded, ReloadFailed> {
-        let source = self.broker.read_config().map_err(|e| failure(&e))?;
         let Loaded { config, warnings } =
-            config::load(&source, self.options).map_err(|findings| ReloadFailed {
-                message: config::render(&findings, &source, false).trim_end().to_owned(),
+            config::load(source, self.options).map_err(|findings| ReloadFailed {
+                message: config::render(&findings, source, false).trim_end().to_owned(),
                 config_error: true,
             })?;
         let warnings = match warnings.as_slice() {
             [] => String::new(),
-            some => config::render(some, &source, false).trim_end().to_owned(),
+            some => config::render(some, source, false).trim_end().to_owned(),
         };
         let diff = config::diff(&self.config, &config);
         if diff.changes.is_empty() {
@@ -118,6 +121,7 @@ impl Control {
         self.last_reload_error = None;
         self.prune_overrides();
         self.log.set_level(self.config.global.log_level);
+        self.log.set_format(self.config.global.log_format);
         self.checker.apply(&self.config, &mut self.inputs);
         // the workers go on with the old snapshot until the new servers are known to be up or down
         self.first_round(&mut inboxes.health).await;

@@ -1,12 +1,7 @@
 //! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
 
 use std::{
-    io::IsTerminal,
-    num::NonZeroU32,
-    os::unix::net::UnixListener,
-    path::Path,
-    sync::Arc,
-    thread,
+    io::IsTerminal, num::NonZeroU32, os::unix::net::UnixListener, path::Path, sync::Arc, thread,
     time::Instant,
 };
 
@@ -53,13 +48,17 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
     })?;
     let unprivileged = drop_everything(&run, &source, &loaded.config)?;
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
+        .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
     let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
     if let Err(fatal) = &outcome {
         tracing::error!(event = "failed", "{fatal}");
     }
     let exit = outcome.unwrap_or_else(|fatal| fatal.exit);
-    logging.shutdown();
+    // everything else that held it is gone
+    if let Some(logging) = Arc::into_inner(logging) {
+        logging.shutdown();
+    }
     Ok(exit)
 }
 
@@ -95,7 +94,10 @@ fn bind_admin(
     config: &Config,
     target: Option<&Target>,
 ) -> Result<Option<(UnixListener, SocketFile)>, admin::BindError> {
-    let owner = target.map(|t| admin::Owner { uid: t.uid, gid: t.gid });
+    let owner = target.map(|t| admin::Owner {
+        uid: t.uid,
+        gid: t.gid,
+    });
     config
         .admin
         .socket
@@ -109,7 +111,7 @@ fn run_unprivileged(
     source: &Source,
     loaded: Loaded,
     unprivileged: Unprivileged,
-    logging: &Logging,
+    logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<Exit, Fatal> {
     let Unprivileged {
@@ -127,7 +129,10 @@ fn run_unprivileged(
     tracing::info!(event = "privileges_dropped", "{proof}");
     match descriptors {
         Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
-        Err(error) => tracing::warn!(event = "descriptors", "cannot raise the limit of open files: {error}"),
+        Err(error) => tracing::warn!(
+            event = "descriptors",
+            "cannot raise the limit of open files: {error}"
+        ),
     }
     if !loaded.warnings.is_empty() {
         tracing::warn!(
@@ -141,7 +146,7 @@ fn run_unprivileged(
         .build()
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
-        let (mut control, mut inboxes) = assemble(run, loaded.config, broker, logging, started)?;
+        let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
         control.serve_admin(socket);
         control.go_live(&mut inboxes).await?;
         control.run(inboxes).await
@@ -151,9 +156,10 @@ fn run_unprivileged(
 /// Makes the threads and channels; nothing is bound or checked yet.
 fn assemble(
     run: RunOptions,
+    source: &Source,
     config: Config,
     broker: Broker,
-    logging: &Logging,
+    logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let workers = worker_count(&config);
@@ -164,7 +170,7 @@ fn assemble(
     let (events_tx, events) = mpsc::channel(INBOX);
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
-    let pool = Workers::start(workers, Arc::clone(&shared), logging.access(), events_tx)
+    let pool = Workers::start(workers, Arc::clone(&shared), logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
     let watcher = if config.global.watch_config {
@@ -186,11 +192,12 @@ fn assemble(
         live,
         snapshot: shared,
         notify: Notifier::from_environment(),
-        log: logging.handle(),
+        log: Arc::clone(logging),
         commands: commands_tx,
         admin: None,
         stats: None,
         watcher,
+        last_source: Ok(source.clone()),
         last_reload_error: None,
         needs_restart: Vec::new(),
         stopping: None,

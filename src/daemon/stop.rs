@@ -18,7 +18,10 @@ impl Stopping {
     /// What `systemctl status` shows meanwhile.
     pub fn status_line(&self, open: u64) -> String {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        format!("stopping: {open} connection(s) left, at most {} s", left.as_secs())
+        format!(
+            "stopping: {open} connection(s) left, at most {} s",
+            left.as_secs()
+        )
     }
 }
 
@@ -50,7 +53,11 @@ impl Control {
     pub(super) fn is_drained(&self) -> bool {
         let open = self.workers.open_connections();
         self.notify.status(&self.status_line());
-        open == 0 || self.stopping.as_ref().is_some_and(|s| Instant::now() >= s.deadline)
+        open == 0
+            || self
+                .stopping
+                .as_ref()
+                .is_some_and(|s| Instant::now() >= s.deadline)
     }
 
     /// Cuts what is left and ends the threads.

@@ -91,7 +91,9 @@ fn directories(path: &Path) -> BTreeSet<PathBuf> {
         if let Ok(real) = directory.canonicalize() {
             found.insert(real);
         }
-        let Ok(target) = std::fs::read_link(&current) else { break };
+        let Ok(target) = std::fs::read_link(&current) else {
+            break;
+        };
         if target.components().count() > 1 {
             let first_step = directory.join(&target);
             found.insert(parent(&first_step));
@@ -126,7 +128,9 @@ mod tests {
             .iter()
             .map(|d| d.canonicalize().unwrap())
             .collect();
-        assert!(canonical.contains(&a.canonicalize().unwrap()) && canonical.contains(&b.canonicalize().unwrap()));
+        assert!(
+            canonical.contains(&a.canonicalize().unwrap()) && canonical.contains(&b.canonicalize().unwrap())
+        );
     }
 
     #[test]

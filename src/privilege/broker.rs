@@ -1,8 +1,8 @@
 //! The child process: confines itself, then serves the verbs until the daemon is gone.
 
 use std::{
+    collections::BTreeSet,
     io,
-    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
@@ -33,8 +33,8 @@ pub struct Broker {
     pub parse: Parser,
     /// The rules in force.
     pub policy: Policy,
-    /// What was bound so far: the daemon may hold sockets there.
-    pub bound: Vec<SocketAddr>,
+    /// Ports bound so far: the daemon may hold sockets there.
+    pub bound: BTreeSet<u16>,
 }
 
 /// The step of confining the broker that failed.
@@ -102,7 +102,7 @@ impl Broker {
             user_timeout: permitted.user_timeout,
         };
         // once the daemon may hold sockets of this port the probe would see those
-        let ours = self.bound.iter().any(|bound| bound.port() == addr.port());
+        let ours = self.bound.contains(&addr.port());
         let probed = if ours {
             Ok(())
         } else {
@@ -110,9 +110,7 @@ impl Broker {
         };
         match probed.and_then(|()| listener::listen(&what)) {
             Ok(socket) => {
-                if !self.bound.contains(&addr) {
-                    self.bound.push(addr);
-                }
+                self.bound.insert(addr.port());
                 (Outcome::Bound, Some(socket))
             }
             Err(error) => {

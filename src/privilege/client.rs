@@ -1,6 +1,7 @@
 //! The daemon's end of the socketpair.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -90,7 +91,7 @@ impl Broker {
             options,
             parse,
             policy: Policy::new(loaded.config),
-            bound: Vec::new(),
+            bound: BTreeSet::new(),
         };
         let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
         let pid = process::fork_child(theirs, |socket| child.run(&socket, target))?;

@@ -14,6 +14,8 @@ mod listener;
 mod pipes;
 mod registry;
 mod relay;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{

@@ -63,7 +63,7 @@ pub fn build(
 pub fn next_ramp_step(config: &Config, inputs: &Inputs, now: Instant) -> Option<Duration> {
     let mut next: Option<Duration> = None;
     for backend in config.backends.values().filter(|b| !b.slow_start.is_zero()) {
-        // fine enough to be smooth, and a rebuilt Maglev table (about 2 ms) stays cheap
+        // fine enough to be smooth, and rebuilding a Maglev table (1.8 ms in its paper) stays cheap
         let step = (backend.slow_start / 50).clamp(Duration::from_millis(100), Duration::from_secs(1));
         for server in backend.servers.keys() {
             let key = ServerKey {

@@ -6,6 +6,8 @@
 mod build;
 pub mod live;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

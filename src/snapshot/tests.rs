@@ -1,12 +1,10 @@
 //! What operators rely on when states, weights and configurations change.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
+use super::testing::config;
 use super::*;
-use crate::{
-    base::ListenAddr,
-    config::{Admin, Algorithm, Config, Frontend, Global, LogFormat, LogLevel, Mode, OnDown, Server},
-};
+use crate::config::{Algorithm, Config, Server};
 
 /// A site with one backend, its circumstances, and the snapshots made of them.
 struct Site {
@@ -88,69 +86,6 @@ fn key(server: &str) -> ServerKey {
     ServerKey {
         backend: BackendName::new("web").unwrap(),
         server: ServerName::new(server).unwrap(),
-    }
-}
-
-fn config(servers: &[(&str, u16, u16)]) -> Config {
-    let name = BackendName::new("web").unwrap();
-    let servers: BTreeMap<_, _> = servers
-        .iter()
-        .zip(1..)
-        .map(|(&(name, priority, weight), host)| {
-            let name = ServerName::new(name).unwrap();
-            let server = Server {
-                name: name.clone(),
-                addr: ServerAddr(SocketAddr::from(([192, 0, 2, host], 80))),
-                weight,
-                priority,
-                max_connections: NonZeroU32::new(10),
-            };
-            (name, server)
-        })
-        .collect();
-    let backend = config::Backend {
-        name: name.clone(),
-        balance: Algorithm::RoundRobin,
-        connect_timeout: Duration::from_secs(5),
-        retries: 2,
-        queue_timeout: Duration::from_secs(5),
-        max_queue: 1_024,
-        source_addr: None,
-        health_check: None,
-        passive_check: None,
-        on_down: OnDown::Keep,
-        slow_start: Duration::ZERO,
-        servers,
-    };
-    let frontends = ["a", "b"].map(|frontend| {
-        let frontend = FrontendName::new(frontend).unwrap();
-        let config = Frontend {
-            name: frontend.clone(),
-            listen: vec![ListenAddr(SocketAddr::from(([127, 0, 0, 1], 8080)))],
-            mode: Mode::Proxy,
-            backend: name.clone(),
-            max_connections: None,
-            idle_timeout: None,
-            fin_timeout: None,
-            tcp_user_timeout: None,
-            access_log: true,
-        };
-        (frontend, config)
-    });
-    Config {
-        global: Global {
-            log_level: LogLevel::Info,
-            log_format: LogFormat::Text,
-            watch_config: true,
-            user: None,
-            workers: None,
-            shutdown_timeout: Duration::from_secs(30),
-        },
-        admin: Admin { socket: None },
-        stats: None,
-        passthrough: None,
-        frontends: frontends.into(),
-        backends: [(name, backend)].into(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Safe wrappers of system calls: the only unsafe code of the crate.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "this is the one place for it; every block says why it is sound"
+)]
 
 pub mod capability;
 pub mod config_file;

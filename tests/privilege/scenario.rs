@@ -22,6 +22,7 @@ use convey::{
     },
     sys::{capability, fdpass, ids, process, task_status},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::DIRECTORY;
 use crate::config::{LOW_PORT, NOBODY, parse, source};
@@ -39,6 +40,8 @@ pub fn run(name: &str) {
         "fifo" => fifo(),
         "malformed" => malformed(),
         "no_target" => no_target(),
+        "still_root" => still_root(),
+        "descriptors" => descriptors(),
         "threads_later" => threads_later(),
         "idle" => idle(),
         other => panic!("no scenario {other}"),
@@ -303,6 +306,28 @@ fn no_target() {
             .to_string()
             .contains("is root")
     );
+}
+
+/// What the proof and the attempts to climb back are worth: they must fail a process that has not dropped.
+fn still_root() {
+    assert!(matches!(prove(), Err(DropError::Unproven { .. })));
+    assert!(capability::try_regain_all());
+}
+
+/// A daemon at its limit of descriptors loses the one that it asked for, not the broker.
+fn descriptors() {
+    let addr = "127.0.73.9:81";
+    let broker = start_as_root(&nowhere(), &format!("web {addr}"));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    let failed = broker.bind(&web(addr));
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    let emfile = io::Error::from_raw_os_error(libc::EMFILE).kind();
+    assert!(
+        matches!(&failed, Err(BrokerError::Failed { source, .. }) if source.kind() == emfile),
+        "{failed:?}"
+    );
+    broker.bind(&web(addr)).unwrap();
 }
 
 fn threads_later() {

@@ -77,16 +77,17 @@ impl Logging {
         let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
         let queue = Queue::new(sender);
         queue.set_access(logs_access(level));
+        queue.set_format(format);
         let (filter, handle) = reload::Layer::new(targets(level));
         let layer = QueueLayer::new(queue.clone());
         tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
             .map_err(|_| StartError::Twice)?;
         let (done_sender, done) = sync_channel(1);
-        let counters = Arc::clone(queue.counters());
+        let shared = Arc::clone(queue.shared());
         let thread = std::thread::Builder::new()
             .name("convey-log".into())
             .spawn(move || {
-                thread::run(&mut Output::choose(format, &counters), &receiver, &counters);
+                thread::run(&mut Output::choose(&shared), &receiver, &shared);
                 // the daemon may have stopped waiting
                 let _ = done_sender.try_send(());
             })
@@ -106,6 +107,11 @@ impl Logging {
         let _ = self.filter.reload(targets(level));
     }
 
+    /// Changes the shape of lines on standard error, from about now on.
+    pub fn set_format(&self, format: LogFormat) {
+        self.queue.set_format(format);
+    }
+
     /// Where the proxy reports finished connections. Cheap to clone; lives as long as anyone needs it.
     #[must_use]
     pub fn access_log(&self) -> Arc<dyn AccessSink> {
@@ -115,7 +121,7 @@ impl Logging {
     /// Events and access records lost since start: the queue was full, or they could not be written.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.queue.counters().dropped()
+        self.queue.shared().dropped()
     }
 
     /// Writes what is queued, for at most a second, and ends the thread. Events after this are dropped.

@@ -15,7 +15,7 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use super::{access, journal, queue::Counters, queue::Record, time::Utc};
+use super::{access, journal, queue::Record, queue::Shared, time::Utc};
 use crate::{base::AccessRecord, config::LogFormat};
 
 /// Lines are written together once so many bytes have come, or when the queue is empty.
@@ -35,53 +35,51 @@ pub struct Output {
     /// Ordinary `tracing` layers. They get events by a direct call, not through a dispatcher: a second dispatcher
     /// would make `tracing` ask at every disabled event of the process which of the two wants it.
     layers: Box<dyn Subscriber>,
-    /// What the layers write to; none for journald, where each event is a datagram.
-    lines: Option<Lines>,
-    /// Whether access records take the short way: their text has no use for fields beside it.
-    plain_access: bool,
+    /// Where the layers' lines go; none for journald, where each event is a datagram.
+    stream: Option<Stream>,
+}
+
+/// Standard error, and the shape of what is written to it.
+struct Stream {
+    lines: Lines,
+    format: LogFormat,
+    colour: bool,
 }
 
 impl Output {
     /// journald if standard error is connected to it, else standard error.
-    pub fn choose(format: LogFormat, counters: &Arc<Counters>) -> Self {
+    pub fn choose(shared: &Arc<Shared>) -> Self {
         if let Some(journal) = journal::layer() {
             return Self {
                 layers: Box::new(Registry::default().with(journal)),
-                lines: None,
-                plain_access: false,
+                stream: None,
             };
         }
         let colour = io::stderr().is_terminal();
-        Self::to(Box::new(io::stderr()), format, colour, Arc::clone(counters))
+        Self::to(Box::new(io::stderr()), colour, Arc::clone(shared))
     }
 
-    /// Lines of a format to a writer.
-    pub fn to(
-        writer: Box<dyn Write + Send>,
-        format: LogFormat,
-        colour: bool,
-        counters: Arc<Counters>,
-    ) -> Self {
+    /// Lines to a writer.
+    pub fn to(writer: Box<dyn Write + Send>, colour: bool, shared: Arc<Shared>) -> Self {
+        let format = shared.format();
         let lines = Lines::default();
-        let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
-        let layers: Box<dyn Subscriber> = match format {
-            LogFormat::Text => {
-                Box::new(Registry::default().with(layer.with_timer(Happened).with_ansi(colour)))
-            }
-            LogFormat::Json => {
-                let json = layer
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(false)
-                    .with_span_list(false);
-                Box::new(Registry::default().with(json.with_timer(Happened)))
-            }
+        lines.lock().writer = Some((writer, shared));
+        let stream = Stream {
+            lines,
+            format,
+            colour,
         };
-        lines.lock().writer = Some((writer, counters));
         Self {
-            layers,
-            lines: Some(lines),
-            plain_access: format == LogFormat::Text,
+            layers: stream.layers(),
+            stream: Some(stream),
+        }
+    }
+
+    /// Changes the shape of the lines that come next. journald has a shape of its own.
+    pub fn set_format(&mut self, format: LogFormat) {
+        if let Some(stream) = self.stream.as_mut().filter(|stream| stream.format != format) {
+            stream.format = format;
+            self.layers = stream.layers();
         }
     }
 
@@ -98,9 +96,10 @@ impl Output {
 
     /// Writes a finished connection, which happened now as far as the log goes: it ended.
     pub fn access(&self, at: SystemTime, record: &AccessRecord) {
-        match &self.lines {
-            Some(lines) if self.plain_access => {
-                lines.line(format_args!(
+        match &self.stream {
+            // the text says it all: there are no fields to replay
+            Some(stream) if stream.format == LogFormat::Text => {
+                stream.lines.line(format_args!(
                     "{}  {} {}: {}",
                     Utc::from(at),
                     Level::INFO,
@@ -114,8 +113,8 @@ impl Output {
 
     /// Writes what is buffered.
     pub fn flush(&self) {
-        if let Some(lines) = &self.lines {
-            lines.lock().flush();
+        if let Some(stream) = &self.stream {
+            stream.lines.lock().flush();
         }
     }
 
@@ -124,6 +123,25 @@ impl Output {
         HAPPENED.set(at);
         self.layers
             .event(&Event::new(metadata, &metadata.fields().value_set_all(values)));
+    }
+}
+
+impl Stream {
+    fn layers(&self) -> Box<dyn Subscriber> {
+        let layer = tracing_subscriber::fmt::layer().with_writer(self.lines.clone());
+        match self.format {
+            LogFormat::Text => {
+                Box::new(Registry::default().with(layer.with_timer(Happened).with_ansi(self.colour)))
+            }
+            LogFormat::Json => {
+                let json = layer
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_span_list(false);
+                Box::new(Registry::default().with(json.with_timer(Happened)))
+            }
+        }
     }
 }
 
@@ -143,7 +161,7 @@ struct Lines(Arc<Mutex<Buffer>>);
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
-    writer: Option<(Box<dyn Write + Send>, Arc<Counters>)>,
+    writer: Option<(Box<dyn Write + Send>, Arc<Shared>)>,
 }
 
 impl Lines {
@@ -190,13 +208,13 @@ impl Buffer {
     /// Writes all, or counts the lines that could not be written as dropped: a standard error that is closed or
     /// stuck must not stop the thread.
     fn flush(&mut self) {
-        let Some((writer, counters)) = &mut self.writer else {
+        let Some((writer, shared)) = &mut self.writer else {
             return;
         };
         let rest = write_all_in_time(writer, &self.bytes);
         if !rest.is_empty() {
             let lines = rest.iter().filter(|byte| **byte == b'\n').count();
-            counters.add_dropped(u64::try_from(lines).unwrap_or(u64::MAX));
+            shared.add_dropped(u64::try_from(lines).unwrap_or(u64::MAX));
         }
         self.bytes.clear();
         self.bytes.shrink_to(BATCH_BYTES);

@@ -17,7 +17,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::base::AccessRecord;
+use crate::{base::AccessRecord, config::LogFormat};
 
 /// What waits in the queue.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Item {
     Event(Box<Record>),
     /// A finished connection.
     Access(AccessRecord),
-    /// Nothing: makes a thread that waits look at [`Counters::stopped`].
+    /// Nothing: makes a thread that waits look at [`Shared::stopped`].
     Wake,
 }
 
@@ -84,13 +84,14 @@ impl Owned {
 
 /// What both sides of the queue share.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct Shared {
     dropped: AtomicU64,
     access: AtomicBool,
+    json: AtomicBool,
     stopped: AtomicBool,
 }
 
-impl Counters {
+impl Shared {
     /// Events and records lost so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -99,6 +100,15 @@ impl Counters {
     /// Counts lost ones.
     pub fn add_dropped(&self, n: u64) {
         self.dropped.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Shape of the lines that come next.
+    pub fn format(&self) -> LogFormat {
+        if self.json.load(Ordering::Relaxed) {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        }
     }
 
     /// Whether the thread should end once the queue is empty.
@@ -111,7 +121,7 @@ impl Counters {
 #[derive(Debug, Clone)]
 pub struct Queue {
     sender: SyncSender<Item>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 impl Queue {
@@ -119,13 +129,13 @@ impl Queue {
     pub fn new(sender: SyncSender<Item>) -> Self {
         Self {
             sender,
-            counters: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
     /// What both sides share.
-    pub const fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+    pub const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Puts an event in, or counts it as dropped. Never waits.
@@ -135,26 +145,33 @@ impl Queue {
 
     /// Puts an access record in, or counts it as dropped, unless the level excludes the access log. Never waits.
     pub fn access(&self, record: AccessRecord) {
-        if self.counters.access.load(Ordering::Relaxed) {
+        if self.shared.access.load(Ordering::Relaxed) {
             self.put(Item::Access(record));
         }
     }
 
     /// Whether access records are taken.
     pub fn set_access(&self, enabled: bool) {
-        self.counters.access.store(enabled, Ordering::Relaxed);
+        self.shared.access.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Changes the shape of lines.
+    pub fn set_format(&self, format: LogFormat) {
+        self.shared
+            .json
+            .store(format == LogFormat::Json, Ordering::Relaxed);
     }
 
     /// Tells the thread to end when the queue is empty.
     pub fn stop(&self) {
-        self.counters.stopped.store(true, Ordering::Relaxed);
+        self.shared.stopped.store(true, Ordering::Relaxed);
         // if the queue is full the thread is awake
         let _ = self.sender.try_send(Item::Wake);
     }
 
     fn put(&self, item: Item) {
         if self.sender.try_send(item).is_err() {
-            self.counters.add_dropped(1);
+            self.shared.add_dropped(1);
         }
     }
 }
@@ -242,9 +259,9 @@ mod tests {
             }
         });
         assert!(started.elapsed().as_secs() < 5);
-        assert_eq!((queue.counters().dropped(), receiver.try_iter().count()), (6, 4));
+        assert_eq!((queue.shared().dropped(), receiver.try_iter().count()), (6, 4));
         drop(receiver);
         queue.stop();
-        assert!(queue.counters().stopped());
+        assert!(queue.shared().stopped());
     }
 }

@@ -14,27 +14,27 @@ use tracing::{
     subscriber::Interest,
 };
 
-use crate::base::AccessRecord;
-
 use super::{
     output::Output,
-    queue::{Counters, Item, Owned, Record},
+    queue::{Item, Owned, Record, Shared},
 };
+use crate::base::AccessRecord;
 
 /// Pause after a batch. While it lasts nobody who puts something in has to wake the thread (a system call on the
 /// worker's side), and lines are written in larger pieces; the queue holds what comes in meanwhile at 800,000 a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Writes what comes in until told to stop. When idle it waits for the first item and writes that one at once.
-pub fn run(output: &mut Output, queue: &Receiver<Item>, counters: &Counters) {
+pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &Shared) {
     let mut reported = 0;
     loop {
+        output.set_format(shared.format());
         let mut written = 0_u64;
         while let Ok(item) = queue.try_recv() {
             write(output, item);
             written += 1;
         }
-        let dropped = counters.dropped();
+        let dropped = shared.dropped();
         if dropped != reported {
             output.event(&drop_report(dropped.wrapping_sub(reported)));
             reported = dropped;
@@ -42,11 +42,14 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, counters: &Counters) {
         output.flush();
         if written > 0 {
             thread::park_timeout(PAUSE);
-        } else if counters.stopped() {
+        } else if shared.stopped() {
             return;
         } else {
             match queue.recv() {
-                Ok(item) => write(output, item),
+                Ok(item) => {
+                    output.set_format(shared.format());
+                    write(output, item);
+                }
                 Err(RecvError) => return,
             }
         }
@@ -135,18 +138,14 @@ mod tests {
         let (sender, receiver) = sync_channel(capacity);
         let queue = Queue::new(sender);
         queue.set_access(true);
+        queue.set_format(format);
         let subscriber = Registry::default().with(QueueLayer::new(queue.clone()));
         let sink = access::AccessLog::new(queue.clone());
         tracing::subscriber::with_default(subscriber, || emit(&sink));
         queue.stop();
         let memory = Memory::default();
-        let mut output = Output::to(
-            Box::new(memory.clone()),
-            format,
-            false,
-            Arc::clone(queue.counters()),
-        );
-        run(&mut output, &receiver, queue.counters());
+        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        run(&mut output, &receiver, queue.shared());
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -244,6 +243,25 @@ mod tests {
         assert_eq!(text.lines().count(), 4);
     }
 
+    #[test]
+    fn a_changed_format_holds_for_the_lines_that_follow() {
+        let memory = Memory::default();
+        let queue = Queue::new(sync_channel(1).0);
+        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        output.event(&drop_report(1));
+        output.set_format(LogFormat::Json);
+        output.event(&drop_report(2));
+        output.flush();
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let (first, second) = text.split_once('\n').unwrap();
+        assert!(
+            first.contains(" WARN convey::log: 1 log events dropped"),
+            "{first}"
+        );
+        let second: serde_json::Value = serde_json::from_str(second).unwrap();
+        assert_eq!(second["dropped"], 2);
+    }
+
     /// Fails as a closed pipe or a full non-blocking one does.
     struct Broken(io::ErrorKind);
 
@@ -267,18 +285,13 @@ mod tests {
             }
             queue.stop();
             let started = Instant::now();
-            let counters = queue.counters();
+            let shared = queue.shared();
             run(
-                &mut Output::to(
-                    Box::new(Broken(kind)),
-                    LogFormat::Text,
-                    false,
-                    Arc::clone(counters),
-                ),
+                &mut Output::to(Box::new(Broken(kind)), false, Arc::clone(shared)),
                 &receiver,
-                counters,
+                shared,
             );
-            assert!(counters.dropped() >= 5, "{kind:?}: {}", counters.dropped());
+            assert!(shared.dropped() >= 5, "{kind:?}: {}", shared.dropped());
             assert!(
                 started.elapsed() < Duration::from_secs(3),
                 "{kind:?} held the thread up"

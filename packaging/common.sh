@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# What packaging/quickstart and packaging/test share. Sourced; the caller has set `-euo pipefail` and `root`.
+
+if [ -t 1 ]; then
+    bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' plain=$'\e[0m'
+else
+    bold='' dim='' red='' plain=''
+fi
+
+# Where Cargo builds, as an absolute path.
+: "${root:?the sourcing script names the root of the repository}"
+target=${CARGO_TARGET_DIR:-$root/target}
+case $target in
+    /*) ;;
+    *) target=$PWD/$target ;;
+esac
+
+heading() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+
+fail() {
+    printf '%s%s%s\n' "$red" "$*" "$plain" >&2
+    exit "${status:-1}"
+}
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# Runs a build command with the toolchain of the person at the keyboard: sudo hides it, and whatever root builds in
+# the checkout could not be cleaned by its owner.
+as_builder() {
+    local user=${SUDO_USER:-root} home
+    if ! is_root || [ "$user" = root ]; then
+        env PATH="${HOME:-/root}/.cargo/bin:$PATH" CARGO_TARGET_DIR="$target" "$@"
+        return
+    fi
+    home=$(getent passwd "$user" | cut -d: -f6)
+    runuser -u "$user" -- env HOME="$home" USER="$user" LOGNAME="$user" \
+        PATH="${CARGO_HOME:-$home/.cargo}/bin:$PATH" CARGO_TARGET_DIR="$target" "$@"
+}
+
+need_cargo() {
+    as_builder sh -c 'command -v cargo' >/dev/null && return
+    status=69 fail "cargo is not in the PATH of ${SUDO_USER:-$(id -un)}: install Rust with rustup first."
+}
+
+# install_missing WHAT:PACKAGE... : installs with apt the packages whose command, or file with a slash, is absent.
+install_missing() {
+    local pair packages=()
+    for pair in "$@"; do
+        # command -v takes a path as well, but wants it executable
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || packages+=("${pair#*:}")
+    done
+    [ "${#packages[@]}" -eq 0 ] && return
+    command -v apt-get >/dev/null || status=69 fail "Not Debian: install by other means: ${packages[*]}"
+    is_root || status=77 fail "Missing: ${packages[*]}. Run this through sudo, or: apt-get install ${packages[*]}"
+    printf '%sInstalling %s%s\n' "$dim" "${packages[*]}" "$plain"
+    # nginx and haproxy are wanted as programs: their own services must not start, now or at the next boot
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    else
+        policy=
+    fi
+    local log
+    log=$(mktemp)
+    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; } \
+        >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        [ -z "$policy" ] || rm -f "$policy"
+        status=69 fail "apt-get could not install: ${packages[*]}"
+    fi
+    [ -z "$policy" ] || rm -f "$policy"
+    rm -f "$log"
+    local service
+    for service in nginx haproxy; do
+        case " ${packages[*]} " in
+            *" $service "*) systemctl disable "$service" >/dev/null 2>&1 || true ;;
+        esac
+    done
+}

@@ -1,0 +1,171 @@
+//! One TCP connect check.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
+use socket2::SockRef;
+use tokio::{net::TcpSocket, time::timeout};
+
+use super::machine::CheckResult;
+
+/// Why a connect check did not pass.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    /// A local resource is missing: the server is not to blame.
+    #[error("check not made: {}", text(.0))]
+    Local(io::Error),
+    /// Connections to the server would fail in the same way.
+    #[error("cannot use source_addr {}: {}", .0, text(.1))]
+    Source(IpAddr, io::Error),
+    /// The connect failed.
+    #[error("{}", text(.0))]
+    Connect(io::Error),
+    /// No server: both ends were the same socket, which TCP allows when the kernel picks the very port that is
+    /// connected to as the local one.
+    #[error("connection refused (nothing listens; the check reached itself)")]
+    Itself,
+}
+
+/// Connects and closes again within a time.
+pub async fn check(addr: SocketAddr, source: Option<IpAddr>, limit: Duration) -> CheckResult {
+    match timeout(limit, connect(addr, source)).await {
+        Ok(Ok(())) => CheckResult::Passed,
+        Ok(Err(error @ CheckError::Local(_))) => CheckResult::NotMade(error.to_string().into()),
+        Ok(Err(error)) => CheckResult::Failed(error.to_string().into()),
+        Err(_) => CheckResult::Failed(format!("timeout after {limit:?}").into()),
+    }
+}
+
+async fn connect(addr: SocketAddr, source: Option<IpAddr>) -> Result<(), CheckError> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(CheckError::Local)?;
+    // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
+    // complete the handshake, it takes the ACK's place: most servers then never hear of the check
+    socket.set_zero_linger().map_err(CheckError::Local)?;
+    SockRef::from(&socket)
+        .set_tcp_quickack(false)
+        .map_err(CheckError::Local)?;
+    if let Some(source) = source {
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(|e| CheckError::Local(e.into()))?;
+        socket
+            .bind(SocketAddr::new(source, 0))
+            .map_err(|e| CheckError::Source(source, e))?;
+    }
+    let stream = socket.connect(addr).await.map_err(of_connect)?;
+    match stream.local_addr() {
+        Ok(local) if local == addr => Err(CheckError::Itself),
+        _ => Ok(()),
+    }
+}
+
+fn of_connect(error: io::Error) -> CheckError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        // no free local port, no memory
+        Some(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
+            CheckError::Local(error)
+        }
+        _ => CheckError::Connect(error),
+    }
+}
+
+/// The system's text without capital and number, for it stands in the middle of a line.
+fn text(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_ascii_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::Read,
+        net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    };
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn reason(result: &CheckResult) -> &str {
+        match result {
+            CheckResult::Failed(reason) => reason,
+            other => panic!("{other:?} is not a failure"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listening_server_passes_on_both_families() {
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let listener = TcpListener::bind((ip, 0)).unwrap();
+            let addr = listener.local_addr().unwrap();
+            assert_eq!(check(addr, None, LIMIT).await, CheckResult::Passed);
+            assert_eq!(check(addr, Some(ip), LIMIT).await, CheckResult::Passed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_leaves_nothing_behind_at_the_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let result = check(listener.local_addr().unwrap(), None, LIMIT).await;
+        assert_eq!(result, CheckResult::Passed);
+        listener.set_nonblocking(true).unwrap();
+        // either it never hears of the check, or the connection it gets is reset
+        match listener.accept() {
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            Ok((mut stream, _)) => {
+                let error = stream.read(&mut [0]).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_called_connection_refused() {
+        let addr = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        assert!(reason(&check(addr, None, LIMIT).await).starts_with("connection refused"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_fails_after_the_time() {
+        // a listener whose accept queue is full drops further SYNs, as a dead host does
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap().as_socket().unwrap();
+        let _fill: Vec<_> = (0..2)
+            .map(|_| {
+                let stream =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                stream.set_nonblocking(true).unwrap();
+                let _ = stream.connect(&addr.into());
+                stream
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let limit = Duration::from_millis(100);
+        assert_eq!(reason(&check(addr, None, limit).await), "timeout after 100ms");
+    }
+
+    #[tokio::test]
+    async fn a_source_address_that_is_not_ours_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = IpAddr::from([192, 0, 2, 77]);
+        let result = check(listener.local_addr().unwrap(), Some(source), LIMIT).await;
+        let text = reason(&result);
+        assert!(text.starts_with("cannot use source_addr 192.0.2.77: "), "{text}");
+    }
+}

@@ -1,0 +1,74 @@
+//! A configuration for the tests of what is built from one.
+
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use crate::{
+    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName},
+    config::{
+        Admin, Algorithm, Backend, Config, Frontend, Global, LogFormat, LogLevel, Mode, OnDown, Server,
+    },
+};
+
+/// Frontends `a` and `b` on a backend `web` without checks: each server's name, priority and weight.
+pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
+    let name = BackendName::new("web").unwrap();
+    let servers: std::collections::BTreeMap<_, _> = servers
+        .iter()
+        .zip(1..)
+        .map(|(&(name, priority, weight), host)| {
+            let name = ServerName::new(name).unwrap();
+            let server = Server {
+                name: name.clone(),
+                addr: ServerAddr(SocketAddr::from(([192, 0, 2, host], 80))),
+                weight,
+                priority,
+                max_connections: NonZeroU32::new(10),
+            };
+            (name, server)
+        })
+        .collect();
+    let backend = Backend {
+        name: name.clone(),
+        balance: Algorithm::RoundRobin,
+        connect_timeout: Duration::from_secs(5),
+        retries: 2,
+        queue_timeout: Duration::from_secs(5),
+        max_queue: 1_024,
+        source_addr: None,
+        health_check: None,
+        passive_check: None,
+        on_down: OnDown::Keep,
+        slow_start: Duration::ZERO,
+        servers,
+    };
+    let frontends = ["a", "b"].map(|frontend| {
+        let frontend = FrontendName::new(frontend).unwrap();
+        let config = Frontend {
+            name: frontend.clone(),
+            listen: vec![ListenAddr(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            mode: Mode::Proxy,
+            backend: name.clone(),
+            max_connections: None,
+            idle_timeout: None,
+            fin_timeout: None,
+            tcp_user_timeout: None,
+            access_log: true,
+        };
+        (frontend, config)
+    });
+    Config {
+        global: Global {
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            watch_config: true,
+            user: None,
+            workers: None,
+            shutdown_timeout: Duration::from_secs(30),
+        },
+        admin: Admin { socket: None },
+        stats: None,
+        passthrough: None,
+        frontends: frontends.into(),
+        backends: [(name, backend)].into(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Speed in the lab: Convey against HAProxy and nginx, as load balancer CPU per unit of work.
+//!
+//! ```text
+//! cargo bench                                  every row, 3 cells of ours against each peer
+//! cargo bench -- --cells 9                     the figures of record
+//! cargo bench -- --rows connections --peers haproxy --seconds 5
+//! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
+//! ```
+//!
+//! The load balancer has CPU 1 to itself, clients and servers share CPU 0. Two cores are not enough to saturate the
+//! load balancer, and the host drifts, so what counts is CPU time of the load balancer's core (elapsed less idle: tick
+//! sampling misses softirqs) per unit of work, as a ratio, each cell of ours between two of the peer's.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod meter;
+mod rig;
+mod rows;
+mod subjects;
+mod table;
+
+use rig::Rig;
+use rows::{Cell, Row};
+use subjects::Subject;
+use table::Comparison;
+
+struct Options {
+    subject: Subject,
+    peers: Vec<Subject>,
+    rows: Vec<Row>,
+    cells: usize,
+    seconds: u32,
+}
+
+fn main() {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("{problem}");
+            std::process::exit(64);
+        }
+    };
+    if let Some(reason) = lab::why_not().or_else(rig::why_not) {
+        eprintln!("SKIPPED: the bench cannot run here: {reason}");
+        std::process::exit(69);
+    }
+    rig::pin_to_load_cpu();
+    eprintln!("{}", meter::calibrate());
+    let mut comparisons = Vec::new();
+    for row in &options.rows {
+        for peer in options.peers.iter().filter(|peer| row.concerns(**peer)) {
+            let comparison = compare(*row, options.subject, *peer, &options);
+            eprintln!("{}", comparison.line());
+            comparisons.push(comparison);
+        }
+    }
+    print!("{}", table::markdown(&comparisons));
+}
+
+/// Peer, ours, peer, ours, …, peer.
+fn compare(row: Row, ours: Subject, peer: Subject, options: &Options) -> Comparison {
+    let measure = |subject: Subject| -> Cell {
+        let cell = undisturbed(|| row.measure(&Rig::new(), subject, options.seconds));
+        eprintln!("  {:<18} {:<15} {cell}", row.label(), subject.label());
+        cell
+    };
+    let mut comparison = Comparison::new(row, ours, peer);
+    comparison.theirs.push(measure(peer));
+    for _ in 0..options.cells {
+        comparison.ours.push(measure(ours));
+        comparison.theirs.push(measure(peer));
+    }
+    comparison
+}
+
+/// Repeats a cell during which something else used the load balancer's CPU, as far as looking before and after tells.
+fn undisturbed(measure: impl Fn() -> Cell) -> Cell {
+    for _ in 0..5 {
+        meter::wait_for_rest();
+        let cell = measure();
+        if meter::is_at_rest() {
+            return cell;
+        }
+        eprintln!("  disturbed by other work on this machine: once more ({cell})");
+    }
+    eprintln!("  WARNING: the machine is busy with other work, the next figure means little");
+    measure()
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        subject: Subject::Convey,
+        peers: Subject::PEERS.to_vec(),
+        rows: Row::ALL.to_vec(),
+        cells: 3,
+        seconds: 3,
+    };
+    while let Some(argument) = arguments.next() {
+        // cargo adds --bench
+        if argument == "--bench" {
+            continue;
+        }
+        let value = arguments.next().ok_or(format!("{argument} needs a value"))?;
+        let number = || {
+            value
+                .parse()
+                .map_err(|_| format!("{argument} {value}: not a number"))
+        };
+        match argument.as_str() {
+            "--subject" => options.subject = Subject::parse(&value)?,
+            "--peers" => options.peers = value.split(',').map(Subject::parse).collect::<Result<_, _>>()?,
+            "--rows" => options.rows = value.split(',').map(Row::parse).collect::<Result<_, _>>()?,
+            "--cells" => options.cells = number()? as usize,
+            "--seconds" => options.seconds = number()?,
+            _ => {
+                return Err(format!(
+                    "{argument}: unknown; see the first lines of tests/bench/main.rs"
+                ));
+            }
+        }
+    }
+    Ok(options)
+}

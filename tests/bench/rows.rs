@@ -1,0 +1,213 @@
+//! The rows of the table: kinds of work, each measured in one cell of a few seconds.
+
+use std::{
+    fmt,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    lab::load::{Wrk, iperf3},
+    meter::{Meter, Reading},
+    rig::{LB_CPU, LOAD_CPU, Rig},
+    subjects::{BULK_PORT, Subject},
+};
+
+/// Idle connections whose memory is measured: two descriptors each, under a limit of 20,000.
+const IDLE_CONNECTIONS: usize = 9000;
+
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// New connections with one small request each; per 10,000.
+    Connections,
+    /// The same with an access log.
+    ConnectionsLogged,
+    /// Small requests on 64 kept connections; per 100,000.
+    Requests,
+    /// One stream from client to server; per GB (10⁹ bytes).
+    BulkToServer,
+    /// One stream from server to client; per GB.
+    BulkToClient,
+    /// Memory of one idle connection.
+    Memory,
+}
+
+/// What one cell found.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    /// The figure that counts: seconds of the load balancer's CPU per unit of work, or KiB per idle connection.
+    pub cost: f64,
+    /// Units of work a second.
+    pub rate: Option<f64>,
+    /// 99th percentile of the latency, in milliseconds.
+    pub p99: Option<f64>,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.cost)?;
+        if let Some(rate) = self.rate {
+            write!(f, "  {rate:.2} units/s")?;
+        }
+        if let Some(p99) = self.p99 {
+            write!(f, "  p99 {p99:.2} ms")?;
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    /// In the order of the table.
+    pub const ALL: [Self; 6] = [
+        Self::Connections,
+        Self::Requests,
+        Self::BulkToServer,
+        Self::BulkToClient,
+        Self::ConnectionsLogged,
+        Self::Memory,
+    ];
+
+    /// Its name on the command line.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsLogged => "connections-logged",
+            Self::Requests => "requests",
+            Self::BulkToServer => "bulk-to-server",
+            Self::BulkToClient => "bulk-to-client",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What it measures, in words.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Connections => "CPU s per 10,000 new connections",
+            Self::ConnectionsLogged => "the same, with the access log",
+            Self::Requests => "CPU s per 100,000 keep-alive requests",
+            Self::BulkToServer => "CPU s per GB, client to server",
+            Self::BulkToClient => "CPU s per GB, server to client",
+            Self::Memory => "KiB per idle connection",
+        }
+    }
+
+    /// By its label.
+    pub fn parse(label: &str) -> Result<Self, String> {
+        let labels = Self::ALL.map(Self::label).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|row| row.label() == label)
+            .ok_or_else(|| format!("{label}: not one of {labels}"))
+    }
+
+    /// Whether a comparison with this peer says something: splicing is about bulk.
+    pub fn concerns(self, peer: Subject) -> bool {
+        peer != Subject::HaproxySplice || matches!(self, Self::BulkToServer | Self::BulkToClient)
+    }
+
+    /// Measures one cell.
+    pub fn measure(self, rig: &Rig, subject: Subject, seconds: u32) -> Cell {
+        match self {
+            Self::Connections => requests(rig, subject, seconds, true, false),
+            Self::ConnectionsLogged => requests(rig, subject, seconds, true, true),
+            Self::Requests => requests(rig, subject, seconds, false, false),
+            Self::BulkToServer => bulk(rig, subject, seconds, false),
+            Self::BulkToClient => bulk(rig, subject, seconds, true),
+            Self::Memory => memory(rig, subject),
+        }
+    }
+}
+
+fn requests(rig: &Rig, subject: Subject, seconds: u32, close: bool, log: bool) -> Cell {
+    let _lb = subject.start(rig, log);
+    let url = format!("http://{}/", rig.lb.addr(80));
+    Wrk::start(&rig.client, &url, 64, 1, close).finish();
+    let meter = Meter::start();
+    let report = Wrk::start(&rig.client, &url, 64, seconds, close).finish();
+    let reading = meter.read();
+    check_steering(&reading);
+    assert_eq!(report.errors, 0, "{}: {}", subject.label(), report.text);
+    let units = report.requests as f64 / if close { 1e4 } else { 1e5 };
+    Cell {
+        cost: reading.busy / units,
+        rate: Some(units / f64::from(seconds)),
+        p99: Some(report.p99 * 1e3),
+    }
+}
+
+fn bulk(rig: &Rig, subject: Subject, seconds: u32, to_client: bool) -> Cell {
+    let server = rig.webs[0].host();
+    let _iperf3 = server.start(&format!("exec iperf3 -s -p {BULK_PORT}"));
+    let target = server.addr(BULK_PORT);
+    crate::lab::wait_until("iperf3 listens", Duration::from_secs(10), || {
+        server
+            .run(&format!("ss -Hltn sport = :{}", target.port()))
+            .contains("LISTEN")
+    });
+    let _lb = subject.start(rig, false);
+    let meter = Meter::start();
+    let bytes = iperf3(&rig.client, rig.lb.addr(BULK_PORT), seconds, to_client);
+    let reading = meter.read();
+    check_steering(&reading);
+    let gigabytes = bytes as f64 / 1e9;
+    Cell {
+        cost: reading.busy / gigabytes,
+        rate: Some(gigabytes / f64::from(seconds)),
+        p99: None,
+    }
+}
+
+fn memory(rig: &Rig, subject: Subject) -> Cell {
+    let lb = subject.start(rig, false);
+    let url = format!("http://{}/", rig.lb.addr(80));
+    Wrk::start(&rig.client, &url, 8, 1, true).finish();
+    thread::sleep(Duration::from_millis(500));
+    let before = lb.private_memory();
+    let addr = rig.lb.addr(80);
+    let streams: Vec<TcpStream> = rig.client.inside(|| {
+        let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("connect");
+        (0..IDLE_CONNECTIONS).map(connect).collect()
+    });
+    wait_settled(rig);
+    let after = lb.private_memory();
+    drop(streams);
+    Cell {
+        cost: after.saturating_sub(before) as f64 / 1024.0 / IDLE_CONNECTIONS as f64,
+        rate: None,
+        p99: None,
+    }
+}
+
+/// Waits until every connection has reached a server.
+fn wait_settled(rig: &Rig) {
+    let start = Instant::now();
+    loop {
+        let reached: usize = rig
+            .webs
+            .iter()
+            .map(|web| {
+                let count = web.host().run("ss -Htn state established | wc -l");
+                count.trim().parse::<usize>().unwrap_or(0)
+            })
+            .sum();
+        if reached >= IDLE_CONNECTIONS {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "only {reached} connections reached a server"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The load balancer's packets must have been received on its own CPU.
+fn check_steering(reading: &Reading) {
+    assert!(
+        reading.rx[LB_CPU] > 0 && reading.rx[LOAD_CPU] > 0,
+        "receive softirqs ran on one CPU only: {:?}",
+        reading.rx
+    );
+}

@@ -1,0 +1,244 @@
+//! What is measured: Convey and its peers, configured alike.
+
+use std::{fs, net::TcpStream, process::Command, time::Duration};
+
+use nix::unistd::Pid;
+
+use crate::{
+    lab::{Convey, Process, process, wait_until},
+    rig::Rig,
+};
+
+/// Where the bulk servers listen behind every load balancer.
+pub const BULK_PORT: u16 = 5201;
+
+/// A load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Ours.
+    Convey,
+    /// Debian's haproxy, `mode tcp`.
+    Haproxy,
+    /// The same, made to splice always.
+    HaproxySplice,
+    /// Debian's nginx, stream module.
+    Nginx,
+}
+
+/// A running load balancer: port 80 to the web servers, [`BULK_PORT`] to the first server's. Ends when dropped.
+pub enum Running {
+    /// Ours.
+    Convey(Convey),
+    /// Another.
+    Peer(Process),
+}
+
+impl Running {
+    /// Memory of its own, in bytes.
+    pub fn private_memory(&self) -> u64 {
+        process::private_memory(self.pid())
+    }
+
+    fn pid(&self) -> Pid {
+        match self {
+            Self::Convey(convey) => convey.pid(),
+            Self::Peer(process) => process.pid(),
+        }
+    }
+}
+
+impl Subject {
+    /// What Convey is compared with.
+    pub const PEERS: [Self; 3] = [Self::Haproxy, Self::HaproxySplice, Self::Nginx];
+
+    /// Its name in the table.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Convey => "convey",
+            Self::Haproxy => "haproxy",
+            Self::HaproxySplice => "haproxy-splice",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// By its label.
+    pub fn parse(label: &str) -> Result<Self, String> {
+        [Self::Convey]
+            .into_iter()
+            .chain(Self::PEERS)
+            .find(|subject| subject.label() == label)
+            .ok_or_else(|| format!("{label}: not one of convey, haproxy, haproxy-splice, nginx"))
+    }
+
+    /// Starts it on the load balancer's CPU with one thread, with or without an access log, and waits for its port.
+    pub fn start(self, rig: &Rig, log: bool) -> Running {
+        let taskset = ["taskset", "-c", "1"];
+        match self {
+            Self::Convey => {
+                let mut convey = Convey::launch_with(&rig.lb, &convey_config(rig, log), &taskset);
+                convey.wait_ready();
+                Running::Convey(convey)
+            }
+            Self::Haproxy | Self::HaproxySplice => {
+                let config = haproxy_config(rig, log, self == Self::HaproxySplice);
+                Running::Peer(peer(
+                    rig,
+                    "haproxy.cfg",
+                    &config,
+                    &["haproxy", "-db", "-f"],
+                    &taskset,
+                ))
+            }
+            Self::Nginx => {
+                let config = nginx_config(rig, log);
+                Running::Peer(peer(
+                    rig,
+                    "nginx-lb.conf",
+                    &config,
+                    &["nginx", "-e", "stderr", "-c"],
+                    &taskset,
+                ))
+            }
+        }
+    }
+}
+
+/// Starts `command FILE` where FILE holds `config`.
+fn peer(rig: &Rig, file: &str, config: &str, program: &[&str], launcher: &[&str]) -> Process {
+    let path = rig.lb.path(file);
+    fs::write(&path, config).expect("the peer's configuration");
+    let mut command = Command::new(launcher[0]);
+    command.args(&launcher[1..]).args(program).arg(&path);
+    let mut process = rig.lb.spawn(command);
+    let addr = rig.lb.addr(80);
+    wait_until("the peer listens", Duration::from_secs(10), || {
+        if let Some(status) = process.ended() {
+            panic!(
+                "{} ended with {status}\n{}{}",
+                program[0],
+                process.stdout(),
+                process.stderr()
+            );
+        }
+        rig.client.inside(|| TcpStream::connect(addr).is_ok())
+    });
+    process
+}
+
+fn convey_config(rig: &Rig, log: bool) -> String {
+    let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
+    let (web, bulk, target) = (
+        rig.lb.addr(80),
+        rig.lb.addr(BULK_PORT),
+        rig.webs[0].host().addr(BULK_PORT),
+    );
+    format!(
+        r#"[global]
+workers = 1
+watch_config = false
+
+[frontends.web]
+listen_addr = "{web}"
+backend = "web"
+access_log = {log}
+
+[frontends.bulk]
+listen_addr = "{bulk}"
+backend = "bulk"
+access_log = {log}
+
+[backends.web]
+health_check = {{ enabled = false }}
+servers.a = {{ addr = "{a}" }}
+servers.b = {{ addr = "{b}" }}
+
+[backends.bulk]
+health_check = {{ enabled = false }}
+servers.a = {{ addr = "{target}" }}
+"#
+    )
+}
+
+/// Time-outs as Convey's defaults; the log goes to a file, as Convey's does.
+fn haproxy_config(rig: &Rig, log: bool, splice: bool) -> String {
+    let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
+    let (web, bulk, target) = (
+        rig.lb.addr(80),
+        rig.lb.addr(BULK_PORT),
+        rig.webs[0].host().addr(BULK_PORT),
+    );
+    let (to, logging) = if log {
+        ("log stdout format raw local0", "log global\n  option tcplog")
+    } else {
+        ("", "")
+    };
+    // splicing reserves descriptors for pipes, and the limit here is 20,000
+    let (splicing, connections) = if splice {
+        ("option splice-request\n  option splice-response", 4000)
+    } else {
+        ("", 9500)
+    };
+    format!(
+        "global
+  nbthread 1
+  maxconn {connections}
+  {to}
+defaults
+  mode tcp
+  balance roundrobin
+  timeout connect 5s
+  timeout client 10m
+  timeout server 10m
+  {logging}
+  {splicing}
+frontend web
+  bind {web} backlog 4096
+  default_backend web
+backend web
+  server a {a}
+  server b {b}
+frontend bulk
+  bind {bulk} backlog 4096
+  default_backend bulk
+backend bulk
+  server a {target}
+"
+    )
+}
+
+fn nginx_config(rig: &Rig, log: bool) -> String {
+    let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
+    let (web, bulk, target) = (
+        rig.lb.addr(80),
+        rig.lb.addr(BULK_PORT),
+        rig.webs[0].host().addr(BULK_PORT),
+    );
+    let pid = rig.lb.path("nginx-lb.pid");
+    let pid = pid.display();
+    let logging = if log {
+        let file = rig.lb.path("nginx-lb.log");
+        format!(
+            "log_format tcp '$remote_addr:$remote_port [$time_local] $status $bytes_sent $bytes_received \
+             $session_time $upstream_addr $upstream_connect_time'; access_log {} tcp;",
+            file.display()
+        )
+    } else {
+        "access_log off;".to_owned()
+    };
+    format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+master_process off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {pid};
+events {{ worker_connections 19900; }}
+stream {{
+  {logging}
+  upstream web {{ server {a}; server {b}; }}
+  server {{ listen {web} backlog=4096; proxy_pass web; proxy_timeout 10m; proxy_connect_timeout 5s; }}
+  server {{ listen {bulk} backlog=4096; proxy_pass {target}; proxy_timeout 10m; proxy_connect_timeout 5s; }}
+}}
+"
+    )
+}

@@ -1,0 +1,248 @@
+//! The daemon under test.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use convey::admin::views::{Connections, Server, Status, Traffic};
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use super::{Host, Output, Process, notify::Notify, wait_until};
+
+/// How long a start, a stop or a subcommand may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running `convey`. Dropping it kills the daemon; its broker then sees end-of-file and goes.
+pub struct Convey {
+    host: Host,
+    dir: PathBuf,
+    process: Process,
+    notify: Notify,
+}
+
+impl Convey {
+    /// Starts it with this configuration and waits until it says that it is ready.
+    ///
+    /// A control socket in the lab's directory is added when there is no `[admin]` section, and `watch_config = false`
+    /// when there is no `[global]` one, both at the end: lines keep their numbers.
+    #[track_caller]
+    pub fn start(host: &Host, config: &str) -> Self {
+        let mut convey = Self::launch(host, config);
+        convey.wait_ready();
+        convey
+    }
+
+    /// As [`start`](Self::start), without waiting.
+    #[track_caller]
+    pub fn launch(host: &Host, config: &str) -> Self {
+        Self::launch_with(host, config, &["env"])
+    }
+
+    /// As [`launch`](Self::launch), by a program that becomes it: `env NAME=VALUE`, `taskset -c 1`.
+    #[track_caller]
+    pub fn launch_with(host: &Host, config: &str, launcher: &[&str]) -> Self {
+        let dir = host.path("convey");
+        fs::create_dir_all(&dir).expect("the daemon's directory");
+        super::open_to_all(&dir);
+        write_config(&dir, config);
+        let notify = Notify::bind(&dir.join("notify.sock"));
+        let mut command = Command::new(launcher[0]);
+        command
+            .args(&launcher[1..])
+            .arg(binary())
+            .arg("--config")
+            .arg(dir.join("convey.toml"))
+            .env("NOTIFY_SOCKET", notify.path())
+            .current_dir(&dir);
+        Self {
+            process: host.spawn(command),
+            host: host.clone(),
+            dir,
+            notify,
+        }
+    }
+
+    /// Waits for `READY=1`.
+    #[track_caller]
+    pub fn wait_ready(&mut self) {
+        let Self { notify, process, .. } = self;
+        let ready = notify.wait_for("READY=1", 0, LIMIT, || process.ended().is_some());
+        assert!(
+            ready,
+            "convey is not ready ({:?}); it said:\n{}",
+            self.process.ended(),
+            self.stderr()
+        );
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// The broker's process id: the daemon's only child.
+    #[track_caller]
+    pub fn broker(&self) -> Pid {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let text = fs::read_to_string(&children).expect("the daemon's children");
+        let pids: Vec<i32> = text
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        assert_eq!(
+            pids.len(),
+            1,
+            "the broker and nothing else is a child of the daemon: {text:?}"
+        );
+        Pid::from_raw(pids[0])
+    }
+
+    /// The host it runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("convey.toml")
+    }
+
+    /// Its directory: configuration, control socket.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it told its service manager.
+    pub fn notify(&self) -> &Notify {
+        &self.notify
+    }
+
+    /// What it logged.
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Sends a signal to the daemon.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        self.process.wait(limit)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Replaces the configuration file by a rename, as editors and configuration management do.
+    pub fn write_config(&self, config: &str) {
+        write_config(&self.dir, config);
+    }
+
+    /// Runs a subcommand against its control socket.
+    #[track_caller]
+    pub fn cli(&self, arguments: &str) -> Output {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments.split_whitespace())
+            .arg("--socket")
+            .arg(self.dir.join("admin.sock"));
+        self.host.spawn(command).finish(LIMIT)
+    }
+
+    /// Runs a subcommand that must succeed.
+    #[track_caller]
+    pub fn order(&self, arguments: &str) -> String {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "convey {arguments}: {}\n{}{}\ndaemon:\n{}",
+            output.status,
+            output.stdout,
+            output.stderr,
+            self.stderr()
+        );
+        output.stdout
+    }
+
+    /// Writes this configuration and reloads; both must succeed.
+    #[track_caller]
+    pub fn reload(&self, config: &str) {
+        self.write_config(config);
+        self.order("reload");
+    }
+
+    /// `convey status --json`.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let json = self.order("status --json");
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in the status {json}"))
+    }
+
+    /// `convey connections --json`.
+    #[track_caller]
+    pub fn connections(&self) -> Connections {
+        let json = self.order("connections --json");
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in the connections {json}"))
+    }
+
+    /// One server's part of the status.
+    #[track_caller]
+    pub fn server(&self, backend: &str, server: &str) -> Server {
+        let mut status = self.status();
+        status
+            .backends
+            .get_mut(backend)
+            .and_then(|backend| backend.servers.remove(server))
+            .unwrap_or_else(|| panic!("no server {backend}/{server} in the status"))
+    }
+
+    /// One frontend's counters.
+    #[track_caller]
+    pub fn traffic(&self, frontend: &str) -> Traffic {
+        let mut status = self.status();
+        match status.frontends.remove(frontend) {
+            Some(frontend) => frontend.traffic,
+            None => panic!("no frontend {frontend} in the status"),
+        }
+    }
+
+    /// Waits until `done` says so of the status.
+    #[track_caller]
+    pub fn wait_status(&self, what: &str, done: impl Fn(&Status) -> bool) {
+        wait_until(what, Duration::from_secs(15), || done(&self.status()));
+    }
+
+    /// Memory that belongs to the daemon alone, in bytes.
+    pub fn private_memory(&self) -> u64 {
+        super::process::private_memory(self.pid())
+    }
+}
+
+/// The binary that Cargo built along with this test.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_convey")
+}
+
+fn write_config(dir: &Path, config: &str) {
+    let mut text = config.to_owned();
+    if !config.contains("[admin]") {
+        text += &format!("\n[admin]\nsocket = \"{}/admin.sock\"\n", dir.display());
+    }
+    if !config.contains("[global]") {
+        text += "\n[global]\nwatch_config = false\n";
+    }
+    let (new, path) = (dir.join("convey.toml.new"), dir.join("convey.toml"));
+    fs::write(&new, text).expect("the configuration");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).expect("chmod of the configuration");
+    fs::rename(&new, &path).expect("the configuration in its place");
+}

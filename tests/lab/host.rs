@@ -1,0 +1,174 @@
+//! A host: one network namespace with an interface on the lab's switch.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::process::{Output, Process};
+
+/// How long a command may run before it counts as hung.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// A handle to a host; clones mean the same host.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    namespace: String,
+    index: u8,
+    netns: File,
+    dir: Arc<tempfile::TempDir>,
+}
+
+impl Host {
+    pub(super) fn open(name: &str, namespace: &str, index: u8, dir: Arc<tempfile::TempDir>) -> Self {
+        let netns = File::open(format!("/run/netns/{namespace}")).expect("the host's namespace");
+        Self(Arc::new(Inner {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            index,
+            netns,
+            dir,
+        }))
+    }
+
+    /// Its name in the lab.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What `ip netns` calls it.
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// Its place on the switch, from 1: the port is called `p<index>` there.
+    pub fn index(&self) -> u8 {
+        self.0.index
+    }
+
+    /// Its IPv4 address.
+    pub fn ip4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, self.0.index)
+    }
+
+    /// Its IPv6 address.
+    pub fn ip6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(self.0.index))
+    }
+
+    /// An IPv4 address and port of this host.
+    pub fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip4()), port)
+    }
+
+    /// An IPv6 address and port of this host.
+    pub fn addr6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ip6()), port)
+    }
+
+    /// A path for a file of this host in the lab's directory.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir().join(format!("{}-{file}", self.name()))
+    }
+
+    /// The lab's directory.
+    pub fn dir(&self) -> &Path {
+        self.0.dir.path()
+    }
+
+    /// Runs `work` on a thread inside the host: sockets made and processes started there belong to it.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let joined = scope
+                .spawn(|| {
+                    self.enter();
+                    work()
+                })
+                .join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// As [`inside`](Self::inside), on a thread that lives on.
+    pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let host = self.clone();
+        thread::spawn(move || {
+            host.enter();
+            work()
+        })
+    }
+
+    /// Connects from this host, within five seconds.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect_timeout`].
+    pub fn try_connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let stream = self.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+        // no test waits for ever
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Ok(stream)
+    }
+
+    /// Connects from this host.
+    #[track_caller]
+    pub fn connect(&self, to: SocketAddr) -> TcpStream {
+        match self.try_connect(to) {
+            Ok(stream) => stream,
+            Err(error) => panic!("{} cannot connect to {to}: {error}", self.name()),
+        }
+    }
+
+    /// Runs a shell command on this host; it must succeed. Returns what it printed.
+    #[track_caller]
+    pub fn run(&self, command: &str) -> String {
+        let output = self.try_run(command);
+        assert!(
+            output.status.success(),
+            "`{command}` on {} ended with {}\n{}{}",
+            self.name(),
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+        output.stdout
+    }
+
+    /// Runs a shell command on this host to its end, whatever it is.
+    #[track_caller]
+    pub fn try_run(&self, command: &str) -> Output {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]);
+        self.spawn(shell).finish(COMMAND_LIMIT)
+    }
+
+    /// Starts a shell command on this host and leaves it running.
+    #[track_caller]
+    pub fn start(&self, command: &str) -> Process {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]);
+        self.spawn(shell)
+    }
+
+    /// Starts a program on this host. It is killed, with its process group, when the handle goes.
+    #[track_caller]
+    pub fn spawn(&self, command: Command) -> Process {
+        let files = self.dir().to_owned();
+        self.inside(|| Process::spawn(command, &files))
+    }
+
+    fn enter(&self) {
+        setns(&self.0.netns, CloneFlags::CLONE_NEWNET).expect("enter the host's namespace");
+    }
+}

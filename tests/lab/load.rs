@@ -1,0 +1,115 @@
+//! Load: wrk for requests, iperf3 for bulk.
+
+use std::time::Duration;
+
+use super::{Host, Process};
+
+/// What wrk found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrkReport {
+    /// Requests answered.
+    pub requests: u64,
+    /// Requests a second.
+    pub per_second: f64,
+    /// Socket errors and answers other than 2xx and 3xx.
+    pub errors: u64,
+    /// 99th percentile of the latency, in seconds.
+    pub p99: f64,
+    /// Its whole text.
+    pub text: String,
+}
+
+/// A running wrk.
+pub struct Wrk {
+    process: Process,
+    limit: Duration,
+}
+
+impl Wrk {
+    /// Starts `connections` clients on one thread of `host` for so many seconds. `close` makes each request a new
+    /// connection.
+    #[track_caller]
+    pub fn start(host: &Host, url: &str, connections: u32, seconds: u32, close: bool) -> Self {
+        let header = if close { "-H 'Connection: close'" } else { "" };
+        let command =
+            format!("exec wrk -t1 -c{connections} -d{seconds}s --timeout 10s --latency {header} {url}");
+        Self {
+            process: host.start(&command),
+            limit: Duration::from_secs(u64::from(seconds) + 30),
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn finish(self) -> WrkReport {
+        let output = self.process.finish(self.limit);
+        assert!(
+            output.status.success(),
+            "wrk: {}\n{}{}",
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+        WrkReport::parse(&output.stdout)
+    }
+}
+
+impl WrkReport {
+    /// Reads wrk 4's text.
+    #[track_caller]
+    pub fn parse(text: &str) -> Self {
+        let line = |key: &str| text.lines().find_map(|line| line.trim().split_once(key));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<f64>()
+                .unwrap_or_else(|_| panic!("a number: {text:?}"))
+        };
+        let requests = line(" requests in ")
+            .map(|(count, _)| number(count))
+            .expect("wrk's requests");
+        let socket_errors: f64 = line("Socket errors:").map_or(0.0, |(_, rest)| {
+            rest.split(',')
+                .filter_map(|part| part.split_whitespace().last())
+                .map(number)
+                .sum()
+        });
+        let bad_answers = line("Non-2xx or 3xx responses:").map_or(0.0, |(_, rest)| number(rest));
+        Self {
+            requests: requests as u64,
+            per_second: line("Requests/sec:")
+                .map(|(_, rest)| number(rest))
+                .expect("wrk's rate"),
+            errors: (socket_errors + bad_answers) as u64,
+            p99: line("99%")
+                .map(|(_, rest)| seconds(rest.trim()))
+                .expect("wrk's percentiles"),
+            text: text.to_owned(),
+        }
+    }
+}
+
+/// A time as wrk prints it, such as `1.20ms`.
+fn seconds(text: &str) -> f64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: f64 = digits.parse().unwrap_or_else(|_| panic!("a time: {text:?}"));
+    match &text[digits.len()..] {
+        "us" => value / 1e6,
+        "ms" => value / 1e3,
+        "s" => value,
+        "m" => value * 60.0,
+        unit => panic!("a time: {text:?} has the unit {unit}"),
+    }
+}
+
+/// Sends with one TCP stream from `client` to an `iperf3 -s` behind `target`, or `reverse`d. Returns bytes received.
+#[track_caller]
+pub fn iperf3(client: &Host, target: std::net::SocketAddr, seconds: u32, reverse: bool) -> u64 {
+    let (ip, port) = (target.ip(), target.port());
+    let reverse = if reverse { "-R" } else { "" };
+    let json = client.run(&format!("iperf3 -J -c {ip} -p {port} -t {seconds} {reverse}"));
+    let report: serde_json::Value = serde_json::from_str(&json).expect("iperf3's JSON");
+    assert!(report.get("error").is_none(), "iperf3: {}", report["error"]);
+    report["end"]["sum_received"]["bytes"]
+        .as_u64()
+        .expect("iperf3's bytes")
+}

@@ -1,0 +1,106 @@
+//! The lab itself, without Convey.
+
+use std::{
+    io::{Read as _, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Test,
+    lab::{Lab, load::Wrk, servers::TcpServer},
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    hosts_reach_each_other_over_both_protocols,
+    a_lab_is_gone_after_a_panic,
+    a_killed_web_server_refuses_and_comes_back,
+    wrk_counts_failures,
+    servers_behave_as_named,
+];
+
+fn hosts_reach_each_other_over_both_protocols() {
+    let start = Instant::now();
+    let lab = Lab::new("reach");
+    let client = lab.host("client");
+    let web = lab.nginx("web", "hello");
+    let setup = start.elapsed();
+    assert_eq!(client.run(&format!("curl -s http://{}/", web.addr())), "hello");
+    assert_eq!(client.run(&format!("curl -s http://{}/", web.addr6())), "hello");
+    assert!(
+        setup < Duration::from_secs(3),
+        "a lab is made in moments, this one took {setup:?}"
+    );
+}
+
+fn a_lab_is_gone_after_a_panic() {
+    let mut left = (String::new(), 0);
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let lab = Lab::new("doomed");
+        let host = lab.host("host");
+        let process = host.start("exec sleep 1000");
+        left = (host.namespace().to_owned(), process.pid().as_raw());
+        // without the hook's message
+        std::panic::resume_unwind(Box::new("as planned"));
+    }));
+    assert!(panic.is_err());
+    assert!(
+        !std::path::Path::new("/run/netns").join(&left.0).exists(),
+        "{} is left",
+        left.0
+    );
+    assert!(
+        !std::path::Path::new(&format!("/proc/{}", left.1)).exists(),
+        "a process is left"
+    );
+}
+
+fn a_killed_web_server_refuses_and_comes_back() {
+    let lab = Lab::new("kill");
+    let client = lab.host("client");
+    let mut web = lab.nginx("web", "hello");
+    let url = format!("http://{}/", web.addr());
+    web.kill();
+    assert_eq!(
+        client.try_run(&format!("curl -s {url}")).status.code(),
+        Some(7),
+        "connection refused"
+    );
+    web.revive();
+    assert_eq!(client.run(&format!("curl -s {url}")), "hello");
+}
+
+fn wrk_counts_failures() {
+    let lab = Lab::new("wrk");
+    let client = lab.host("client");
+    let mut web = lab.nginx("web", "hello");
+    let url = format!("http://{}/", web.addr());
+    let good = Wrk::start(&client, &url, 4, 1, true).finish();
+    assert_eq!(good.errors, 0, "{}", good.text);
+    assert!(good.requests > 100 && good.p99 > 0.0, "{}", good.text);
+    let running = Wrk::start(&client, &url, 4, 1, true);
+    std::thread::sleep(Duration::from_millis(300));
+    web.kill();
+    assert!(running.finish().errors > 0);
+}
+
+fn servers_behave_as_named() {
+    let lab = Lab::new("servers");
+    let (client, host) = (lab.host("client"), lab.host("host"));
+    let echo = TcpServer::echo(&host, 7);
+    let mut stream = client.connect(echo.addr());
+    stream.write_all(b"abc").expect("write");
+    stream.shutdown(std::net::Shutdown::Write).expect("half close");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    assert_eq!(answer, "abc");
+    assert_eq!(echo.accepted(), 1);
+    let counting = TcpServer::count_until_end(&host, 8);
+    assert_eq!(
+        client.run(&format!("printf 12345 | nc -N {} 8", host.ip4())),
+        "5\n"
+    );
+    assert_eq!(counting.accepted(), 1);
+}

@@ -1,0 +1,292 @@
+//! Servers fail, come back, are drained and weighted.
+
+use std::{
+    io::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use convey::base::ServerState;
+
+use crate::{
+    Test,
+    lab::{Convey, Lab, load::Wrk, servers::TcpServer, wait_until},
+    site::{BLIND, FAST_CHECK, NO_CHECK, Site, backend, expect_end, frontend, read_line},
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    a_killed_server_fails_requests_only_until_it_is_detected,
+    with_retries_a_killed_server_fails_only_what_it_was_answering,
+    a_server_that_comes_back_gets_traffic_again,
+    a_failed_connect_is_retried_on_another_server,
+    a_connect_that_times_out_is_retried_on_another_server,
+    servers_that_refuse_connections_are_ejected_and_let_back,
+    no_connection_is_given_to_a_server_before_its_first_check,
+    the_next_priority_group_takes_over,
+    a_drained_server_keeps_connections_and_gets_no_new_ones,
+    a_server_in_maintenance_is_not_checked,
+    an_operators_weight_is_in_force_at_once,
+    an_order_about_an_unknown_server_is_refused,
+    established_connections_of_a_down_server_are_kept_by_default,
+    established_connections_of_a_down_server_are_closed_on_request,
+    without_any_server_up_connections_are_ended,
+];
+
+fn state(convey: &Convey, server: &str) -> ServerState {
+    convey.server("web", server).state
+}
+
+#[track_caller]
+fn wait_state(convey: &Convey, server: &str, wanted: ServerState) {
+    wait_until(&format!("{server} is {wanted}"), Duration::from_secs(15), || {
+        state(convey, server) == wanted
+    });
+}
+
+fn a_killed_server_fails_requests_only_until_it_is_detected() {
+    let mut site = Site::new("killed", 2);
+    let convey = site.convey(&site.config("", &format!("retries = 0\n{FAST_CHECK}")));
+    let load = Wrk::start(&site.client, &site.url(), 8, 4, true);
+    thread::sleep(Duration::from_secs(1));
+    site.webs[0].kill();
+    let killed = Instant::now();
+    wait_state(&convey, "a", ServerState::Down);
+    let detection = killed.elapsed();
+    let during = load.finish();
+    let after = Wrk::start(&site.client, &site.url(), 8, 2, true).finish();
+    assert_eq!(after.errors, 0, "{}", after.text);
+    assert!(detection < Duration::from_secs(3), "{detection:?}");
+    let reason = convey.server("web", "a").state_reason.unwrap_or_default();
+    assert!(reason.contains("refused"), "the status says why: {reason:?}");
+    eprintln!(
+        "a killed server without retries: {} of {} requests failed, detected in {detection:.1?}; then 0 of {}",
+        during.errors, during.requests, after.requests
+    );
+}
+
+fn with_retries_a_killed_server_fails_only_what_it_was_answering() {
+    let mut site = Site::new("retried", 2);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    let load = Wrk::start(&site.client, &site.url(), 8, 4, true);
+    thread::sleep(Duration::from_secs(1));
+    site.webs[0].kill();
+    wait_state(&convey, "a", ServerState::Down);
+    let report = load.finish();
+    assert!(
+        report.errors <= 8,
+        "at most what was under way on 8 connections: {}",
+        report.text
+    );
+    assert!(convey.traffic("web").retries > 0 || convey.server("web", "a").traffic.connect_failures == 0);
+    eprintln!(
+        "a killed server with retries: {} of {} requests failed",
+        report.errors, report.requests
+    );
+}
+
+fn a_server_that_comes_back_gets_traffic_again() {
+    let mut site = Site::new("back", 2);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    site.webs[0].kill();
+    wait_state(&convey, "a", ServerState::Down);
+    assert_eq!(site.ask(6), [("b".to_owned(), 6)].into());
+    site.webs[0].revive();
+    wait_state(&convey, "a", ServerState::Up);
+    let answers = site.ask(8);
+    assert!(
+        answers.contains_key("a") && answers.contains_key("b"),
+        "{answers:?}"
+    );
+}
+
+fn a_failed_connect_is_retried_on_another_server() {
+    let mut site = Site::new("retry", 2);
+    let convey = site.convey(&site.config("", BLIND));
+    site.webs[0].kill();
+    assert_eq!(site.ask(10), [("b".to_owned(), 10)].into());
+    let failed = convey.server("web", "a").traffic.connect_failures;
+    assert!(failed > 0, "a was tried");
+    assert_eq!(convey.traffic("web").retries, failed);
+}
+
+fn a_connect_that_times_out_is_retried_on_another_server() {
+    let site = Site::new("timeout", 2);
+    // a gets the SYN, but has no way back to the load balancer
+    site.webs[0]
+        .host()
+        .run(&format!("ip route add blackhole {}/32", site.lb.ip4()));
+    let settings = format!("connect_timeout = \"300ms\"\n{BLIND}");
+    let convey = site.convey(&site.config("", &settings));
+    assert_eq!(site.ask(4), [("b".to_owned(), 4)].into());
+    assert!(convey.server("web", "a").traffic.connect_failures > 0);
+    convey.reload(&site.config("", &format!("retries = 0\n{settings}")));
+    let answers = site.ask(4);
+    assert!(
+        answers.contains_key("failed"),
+        "without retries the time-out shows: {answers:?}"
+    );
+    let ended = convey.traffic("web").ended;
+    assert!(ended.contains_key("connect_timeout"), "{ended:?}");
+}
+
+fn servers_that_refuse_connections_are_ejected_and_let_back() {
+    let mut site = Site::new("ejected", 2);
+    let passive = r#"passive_check = { max_failures = 2, ejection_time = "1s" }"#;
+    let convey = site.convey(&site.config("", &format!("{NO_CHECK}\n{passive}")));
+    site.webs[0].kill();
+    assert_eq!(site.ask(12).get("failed"), None);
+    wait_state(&convey, "a", ServerState::Down);
+    site.webs[0].revive();
+    wait_state(&convey, "a", ServerState::Up);
+    wait_until("a answers again", Duration::from_secs(10), || {
+        site.ask(4).contains_key("a")
+    });
+}
+
+fn no_connection_is_given_to_a_server_before_its_first_check() {
+    let site = Site::new("initial", 1);
+    let dead = site.lab.host("dead");
+    let servers = [("a", site.webs[0].addr(), ""), ("dead", dead.addr(80), "")];
+    let config = frontend("web", site.lb.addr(80), "web", "")
+        + &backend("web", &format!("retries = 0\n{FAST_CHECK}"), &servers);
+    let convey = site.convey(&config);
+    assert_eq!(site.ask(6), [("a".to_owned(), 6)].into());
+    assert_eq!(convey.server("web", "dead").traffic.connect_failures, 0);
+    assert_eq!(state(&convey, "dead"), ServerState::Down);
+}
+
+fn the_next_priority_group_takes_over() {
+    let mut site = Site::new("priority", 2);
+    let servers = [
+        ("a", site.webs[0].addr(), "priority = 1"),
+        ("b", site.webs[1].addr(), "priority = 2"),
+    ];
+    let config = frontend("web", site.lb.addr(80), "web", "") + &backend("web", FAST_CHECK, &servers);
+    let convey = site.convey(&config);
+    assert_eq!(site.ask(6), [("a".to_owned(), 6)].into());
+    site.webs[0].kill();
+    wait_state(&convey, "a", ServerState::Down);
+    assert_eq!(site.ask(6), [("b".to_owned(), 6)].into());
+}
+
+/// Two servers that name themselves behind port 9.
+fn named_pair(lab: &Lab, settings: &str) -> (String, [TcpServer; 2]) {
+    let servers = ["a", "b"].map(|name| TcpServer::named(&lab.host(name), 9, name));
+    let list = [("a", servers[0].addr(), ""), ("b", servers[1].addr(), "")];
+    (backend("web", settings, &list), servers)
+}
+
+fn a_drained_server_keeps_connections_and_gets_no_new_ones() {
+    let lab = Lab::new("drain");
+    let (client, lb) = (lab.host("client"), lab.host("lb"));
+    let (backend, _servers) = named_pair(&lab, FAST_CHECK);
+    let convey = lab.convey(&lb, &(frontend("web", lb.addr(9), "web", "") + &backend));
+    let mut on_a = loop {
+        let mut stream = client.connect(lb.addr(9));
+        if read_line(&mut stream).expect("the greeting") == "a" {
+            break stream;
+        }
+    };
+    convey.order("server drain web/a");
+    assert_eq!(state(&convey, "a"), ServerState::Draining);
+    for _ in 0..6 {
+        assert_eq!(
+            read_line(&mut client.connect(lb.addr(9))).expect("the greeting"),
+            "b"
+        );
+    }
+    on_a.write_all(b"still here\n").expect("send");
+    assert_eq!(read_line(&mut on_a).expect("the echo"), "still here");
+    assert_eq!(convey.server("web", "a").traffic.connections_current, 1);
+}
+
+fn a_server_in_maintenance_is_not_checked() {
+    let lab = Lab::new("maintenance");
+    let (client, lb) = (lab.host("client"), lab.host("lb"));
+    let (backend, servers) = named_pair(&lab, FAST_CHECK);
+    let convey = lab.convey(&lb, &(frontend("web", lb.addr(9), "web", "") + &backend));
+    convey.order("server maintenance web/a");
+    assert_eq!(state(&convey, "a"), ServerState::Maintenance);
+    thread::sleep(Duration::from_millis(300));
+    let checks = servers[0].accepted();
+    thread::sleep(Duration::from_millis(700));
+    assert_eq!(servers[0].accepted(), checks, "no check in maintenance");
+    for _ in 0..6 {
+        assert_eq!(
+            read_line(&mut client.connect(lb.addr(9))).expect("the greeting"),
+            "b"
+        );
+    }
+    convey.order("server ready web/a");
+    wait_state(&convey, "a", ServerState::Up);
+}
+
+fn an_operators_weight_is_in_force_at_once() {
+    let site = Site::new("operator", 2);
+    let config = "[global]\nworkers = 1\n".to_owned() + &site.config("", FAST_CHECK);
+    let convey = site.convey(&config);
+    convey.order("server weight web/a 4");
+    assert_eq!(site.ask(20), [("a".to_owned(), 16), ("b".to_owned(), 4)].into());
+    convey.order("server weight web/a 0");
+    assert_eq!(site.ask(5), [("b".to_owned(), 5)].into());
+}
+
+fn an_order_about_an_unknown_server_is_refused() {
+    let site = Site::new("unknown", 1);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    let output = convey.cli("server drain web/nobody");
+    assert!(!output.status.success());
+    assert!(output.stderr.contains("nobody"), "{output:?}");
+    let output = convey.cli("server drain nowhere/a");
+    assert!(!output.status.success());
+    assert!(output.stderr.contains("nowhere"), "{output:?}");
+}
+
+fn established_connections_of_a_down_server_are_kept_by_default() {
+    let lab = Lab::new("keep");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("a"));
+    let server = TcpServer::named(&host, 9, "a");
+    let backend = backend("web", FAST_CHECK, &[("a", server.addr(), "")]);
+    let convey = lab.convey(&lb, &(frontend("web", lb.addr(9), "web", "") + &backend));
+    let mut stream = client.connect(lb.addr(9));
+    assert_eq!(read_line(&mut stream).expect("the greeting"), "a");
+    drop(server);
+    wait_state(&convey, "a", ServerState::Down);
+    stream.write_all(b"still here\n").expect("send");
+    assert_eq!(read_line(&mut stream).expect("the echo"), "still here");
+}
+
+fn established_connections_of_a_down_server_are_closed_on_request() {
+    let lab = Lab::new("close");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("a"));
+    let server = TcpServer::named(&host, 9, "a");
+    let settings = format!("on_down = \"close\"\n{FAST_CHECK}");
+    let backend = backend("web", &settings, &[("a", server.addr(), "")]);
+    let convey = lab.convey(&lb, &(frontend("web", lb.addr(9), "web", "") + &backend));
+    let mut stream = client.connect(lb.addr(9));
+    assert_eq!(read_line(&mut stream).expect("the greeting"), "a");
+    drop(server);
+    wait_state(&convey, "a", ServerState::Down);
+    expect_end(&mut stream);
+    convey.wait_status("the connection is counted out", |status| {
+        status.frontends["web"].traffic.ended.get("server_down") == Some(&1)
+    });
+}
+
+fn without_any_server_up_connections_are_ended() {
+    let mut site = Site::new("noserver", 1);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    site.webs[0].kill();
+    wait_state(&convey, "a", ServerState::Down);
+    let start = Instant::now();
+    expect_end(&mut site.client.connect(site.lb.addr(80)));
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "at once, not after a time-out"
+    );
+    convey.wait_status("it is counted", |status| {
+        status.frontends["web"].traffic.ended.get("no_server") == Some(&1)
+    });
+}
