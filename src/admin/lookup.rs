@@ -57,7 +57,9 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, what: &str, none: 
     if known.is_empty() {
         return format!(": {none}");
     }
+    // every name of one letter is near every other
     let similar = nearest(name, known.iter().copied())
+        .filter(|_| name.chars().count() > 1)
         .map_or_else(String::new, |candidate| format!(": did you mean `{candidate}`?"));
     let listed = known.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
     let more = match known.len().saturating_sub(LISTED) {
@@ -78,10 +80,10 @@ mod tests {
             problem.message,
             "no backend `wbe`: did you mean `web`? (backends: api, web)"
         );
-        let problem = no_server("web", "zzz", ["a", "b"].into_iter());
+        let problem = no_server("web", "z", ["a", "b"].into_iter());
         assert_eq!(
             problem.message,
-            "no server `zzz` in backend `web` (its servers: a, b)"
+            "no server `z` in backend `web` (its servers: a, b)"
         );
     }
 

@@ -37,7 +37,7 @@ impl FakeDaemon {
         // ends with the test's process
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                serve(stream, &serving);
+                serve(&stream, &serving);
             }
         });
         Self {
@@ -53,7 +53,7 @@ impl FakeDaemon {
 
     /// Lets nobody but its owner, who is root or has no rights either, at the socket.
     pub fn forbid(&self) {
-        fs::set_permissions(&self.socket, fs::Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(&self.socket, fs::Permissions::from_mode(0o000)).expect("chmod");
         fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     }
 
@@ -83,8 +83,8 @@ impl FakeDaemon {
     }
 }
 
-fn serve(stream: UnixStream, shared: &Shared) {
-    let mut reader = BufReader::new(&stream);
+fn serve(stream: &UnixStream, shared: &Shared) {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).expect("a request line");
     let asked = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
@@ -112,8 +112,9 @@ fn serve(stream: UnixStream, shared: &Shared) {
     let (status, body) = answer(&asked, shared.config_is_broken.load(Ordering::SeqCst));
     let length = body.len();
     // a client that was interrupted does not listen any more
+    let mut stream = stream;
     let _ = write!(
-        &stream,
+        stream,
         "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
 }

@@ -153,7 +153,10 @@ fn findings_as_json_are_one_object_for_programs() {
     let report: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
     assert_eq!(report["valid"], false);
     let findings = report["findings"].as_array().expect("a list");
-    assert!(findings.iter().any(|finding| finding["line"] == 2), "{findings:?}");
+    assert!(
+        findings.iter().any(|finding| finding["line"] == 2),
+        "{findings:?}"
+    );
     let good = file(&directory, "good.toml", GOOD);
     let ended = run(&["check", "--format=json", text(&good)]);
     let report: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
