@@ -72,6 +72,8 @@ pub struct Control {
     pub(super) last_reload_error: Option<String>,
     /// Settings that wait for a restart.
     pub(super) needs_restart: Vec<String>,
+    /// When a running slow start needs another snapshot.
+    pub(super) next_ramp_step: Option<Instant>,
     pub(super) stopping: Option<Stopping>,
     pub(super) ready: bool,
     pub(super) started: Instant,
@@ -91,14 +93,19 @@ pub struct Inboxes {
     pub file_changes_tx: mpsc::Sender<()>,
 }
 
-struct Signals {
+/// The signals that are acted on. Made before anything that takes time, for their default is to kill.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Fatal> {
+    /// Takes the signals over; must be called within the runtime.
+    ///
+    /// # Errors
+    /// A handler cannot be installed.
+    pub fn new() -> Result<Self, Fatal> {
         let handle =
             |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
         Ok(Self {
@@ -160,8 +167,7 @@ impl Control {
     }
 
     /// Runs until told to end; the result is the exit status.
-    pub async fn run(mut self, mut inboxes: Inboxes) -> Result<Exit, Fatal> {
-        let mut signals = Signals::new()?;
+    pub async fn run(mut self, mut inboxes: Inboxes, mut signals: Signals) -> Result<Exit, Fatal> {
         let death = self
             .broker
             .death_fd()
@@ -172,7 +178,6 @@ impl Control {
         let mut drain_poll = ticker(Some(DRAIN_POLL));
         let mut file_change = watch::Debounce::default();
         loop {
-            let ramp = snapshot::next_ramp_step(&self.config, &self.inputs, Instant::now());
             tokio::select! {
                 () = &mut broker_dies => {
                     return Err(Fatal::new(exit::SOFTWARE, "the privileged broker has died; ending"));
@@ -189,7 +194,7 @@ impl Control {
                     self.watcher = watch::watch(&self.config_path, inboxes.file_changes_tx.clone());
                     let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                 }
-                () = at(ramp.map(|delay| Instant::now() + delay)) => self.publish(),
+                () = at(self.next_ramp_step) => self.publish(),
                 () = tick(&mut drain_poll), if self.stopping.is_some() => if self.is_drained() { break },
                 () = tick(&mut watchdog) => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
@@ -209,6 +214,7 @@ impl Control {
 
     /// Builds a snapshot of what is known now and hands it to the workers.
     pub fn publish(&mut self) {
+        let now = Instant::now();
         let previous = self.snapshot.load_full();
         let next = snapshot::build(
             &self.config,
@@ -216,17 +222,13 @@ impl Control {
             &mut self.live,
             Some(&previous),
             previous.generation + 1,
-            Instant::now(),
+            now,
         );
-        let next = Arc::new(next);
-        self.snapshot.store(Arc::clone(&next));
+        self.snapshot.store(Arc::new(next));
+        self.next_ramp_step =
+            snapshot::next_ramp_step(&self.config, &self.inputs, now).map(|delay| now + delay);
         // whoever waits for room looks again: a limit may be higher, a server may be back
-        for frontend in next.frontends.values() {
-            frontend.live.slots.freed().notify_waiters();
-        }
-        for backend in next.backends.values() {
-            backend.live.server_freed.notify_waiters();
-        }
+        previous.wake_queues();
         if self.ready {
             self.notify.status(&self.status_line());
         }

@@ -1,8 +1,11 @@
 //! What the checks say, taken into the snapshot.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use tokio::{sync::mpsc, time::timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use super::control::Control;
 use crate::{
@@ -19,17 +22,26 @@ const MAX_FIRST_ROUND: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Control {
-    /// Waits until no server's first result is outstanding, or the longest check's time-out has passed.
+    /// At the start: waits until every check has had its first result, or the longest time-out has passed.
     pub(super) async fn first_round(&mut self, updates: &mut mpsc::Receiver<HealthUpdate>) {
-        let timeouts = self
-            .config
-            .backends
-            .values()
-            .filter_map(|b| b.health_check.as_ref())
-            .map(|c| c.timeout);
-        let longest = timeouts.max().unwrap_or_default() + GRACE;
-        let deadline = tokio::time::Instant::now() + longest.min(MAX_FIRST_ROUND);
-        while self.awaits_first_result() {
+        let mut round = pin!(timeout_at(self.longest_check(), self.checker.first_round()));
+        loop {
+            tokio::select! {
+                // results first: what the end of the round announces is in the channel by then
+                biased;
+                Some(update) = updates.recv() => {
+                    self.note_health(update);
+                }
+                _ = &mut round => return,
+            }
+        }
+    }
+
+    /// At a reload: waits until every backend has a server up, or has heard from all. A new server in a backend that
+    /// works without it is not waited for.
+    pub(super) async fn servers_to_use(&mut self, updates: &mut mpsc::Receiver<HealthUpdate>) {
+        let deadline = self.longest_check();
+        while self.lacks_a_server() {
             match timeout_at(deadline, updates.recv()).await {
                 Ok(Some(update)) => {
                     self.note_health(update);
@@ -39,10 +51,42 @@ impl Control {
         }
     }
 
-    fn awaits_first_result(&self) -> bool {
-        self.inputs.health.iter().any(|(key, health)| {
-            health.state == ServerState::Checking
-                && self.inputs.overrides.get(key).is_none_or(|o| o.admin.is_none())
+    /// When the slowest check that starts now has had its time.
+    fn longest_check(&self) -> Instant {
+        let checks = self
+            .config
+            .backends
+            .values()
+            .filter_map(|b| b.health_check.as_ref());
+        let longest = checks.map(|c| c.timeout).max().unwrap_or_default() + GRACE;
+        Instant::now() + longest.min(MAX_FIRST_ROUND)
+    }
+
+    fn lacks_a_server(&self) -> bool {
+        let mut backends = self.config.backends.values();
+        backends.any(|b| !self.has_server_up(b) && self.awaits_first_result(b))
+    }
+
+    fn has_server_up(&self, backend: &config::Backend) -> bool {
+        self.states(backend)
+            .any(|(state, admin)| state == ServerState::Up && !admin)
+    }
+
+    fn awaits_first_result(&self, backend: &config::Backend) -> bool {
+        self.states(backend)
+            .any(|(state, admin)| state == ServerState::Checking && !admin)
+    }
+
+    /// The health of a backend's servers, and whether the operator has taken them out.
+    fn states(&self, backend: &config::Backend) -> impl Iterator<Item = (ServerState, bool)> {
+        backend.servers.keys().filter_map(|server| {
+            let key = ServerKey {
+                backend: backend.name.clone(),
+                server: server.clone(),
+            };
+            let health = self.inputs.health.get(&key)?;
+            let taken_out = self.inputs.overrides.get(&key).is_some_and(|o| o.admin.is_some());
+            Some((health.state, taken_out))
         })
     }
 
@@ -63,18 +107,17 @@ impl Control {
         }
     }
 
-    /// Takes an update in and logs it. False when it is about a server that is not configured any more.
+    /// Takes an update in and logs it. False when it is about a server that is not checked any more.
     fn note_health(&mut self, update: HealthUpdate) -> bool {
+        if !self.checker.is_current(&update) {
+            return false;
+        }
         let HealthUpdate {
             key,
             addr,
             health,
             changed,
         } = update;
-        let Some((_, server)) = self.configured(&key).filter(|(_, server)| server.addr == addr) else {
-            return false;
-        };
-        let addr = server.addr;
         if changed {
             let (backend, server) = (&key.backend, &key.server);
             match health.state {

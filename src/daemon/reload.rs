@@ -123,8 +123,8 @@ impl Control {
         self.log.set_level(self.config.global.log_level);
         self.log.set_format(self.config.global.log_format);
         self.checker.apply(&self.config, &mut self.inputs);
-        // the workers go on with the old snapshot until the new servers are known to be up or down
-        self.first_round(&mut inboxes.health).await;
+        // the workers go on with the old snapshot until the new one has a server to use
+        self.servers_to_use(&mut inboxes.health).await;
         self.publish();
         for (addr, sockets) in prepared.added {
             self.workers.listen(addr, sockets);

@@ -10,7 +10,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
     Fatal, RunOptions,
-    control::{Control, Inboxes},
+    control::{Control, Inboxes, Signals},
     listeners::Listeners,
     logging::Logging,
     notify::Notifier,
@@ -146,10 +146,11 @@ fn run_unprivileged(
         .build()
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
+        let signals = Signals::new()?;
         let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
         control.serve_admin(socket);
         control.go_live(&mut inboxes).await?;
-        control.run(inboxes).await
+        control.run(inboxes, signals).await
     })
 }
 
@@ -200,6 +201,7 @@ fn assemble(
         last_source: Ok(source.clone()),
         last_reload_error: None,
         needs_restart: Vec::new(),
+        next_ramp_step: None,
         stopping: None,
         ready: false,
         started,

@@ -2,9 +2,10 @@
 //! those who find none.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    pin::pin,
     sync::Arc,
     time::Instant,
 };
@@ -13,7 +14,7 @@ use tokio::time::timeout_at;
 
 use super::Shared;
 use crate::{
-    balance::{self, Pick, PickState},
+    balance::{self, Pick, PickState, hash::SplitMix64},
     base::{BackendName, ClientAddr, FrontendName, ListenAddr, TerminationReason},
     snapshot::{BackendView, ServerView, live::Slots},
 };
@@ -24,8 +25,8 @@ const MAX_ROUNDS: usize = 4_096;
 thread_local! {
     /// This thread's place in each backend's round, with the pool generation that it belongs to.
     static ROUNDS: RefCell<HashMap<BackendName, (u64, PickState)>> = RefCell::default();
-    /// State of this thread's generator of random numbers for balancing; nothing secret hangs on it.
-    static RANDOM: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u8));
+    /// This thread's random numbers for balancing; nothing secret hangs on them.
+    static RANDOM: RefCell<SplitMix64> = RefCell::new(SplitMix64::new(RandomState::new().hash_one(0_u8)));
 }
 
 /// A server that was chosen, with a connection slot on it that is given back on drop.
@@ -104,25 +105,29 @@ async fn wait_for_room(
     let _place = QueuePlace(&backend.live.queue);
     let deadline = tokio::time::Instant::from_std(Instant::now() + backend.config.queue_timeout);
     loop {
-        let freed = backend.live.server_freed.notified();
-        let mut freed = std::pin::pin!(freed);
+        let current = current_backend(shared, frontend, backend);
+        let mut freed = pin!(current.live.server_freed.notified());
         // registered before looking, or a slot freed in between would go unnoticed
         freed.as_mut().enable();
-        let snapshot = shared.snapshot.load();
-        let current = snapshot
-            .frontends
-            .get(frontend)
-            .map_or(backend, |view| &view.backend);
-        match try_choose(current, flow, tried) {
+        if !Arc::ptr_eq(&current, &current_backend(shared, frontend, backend)) {
+            continue;
+        }
+        match try_choose(&current, flow, tried) {
             Ok(chosen) => return Ok(chosen),
             Err(Nothing::NoneUp) => return Err(TerminationReason::NoServer),
             Err(Nothing::AllFull) => {}
         }
-        drop(snapshot);
         if timeout_at(deadline, freed).await.is_err() {
             return Err(TerminationReason::QueueTimeout);
         }
     }
+}
+
+/// The backend that a frontend sends to now; the one it had when it is gone.
+fn current_backend(shared: &Shared, frontend: &FrontendName, had: &Arc<BackendView>) -> Arc<BackendView> {
+    let snapshot = shared.snapshot.load();
+    let view = snapshot.frontends.get(frontend).map_or(had, |view| &view.backend);
+    Arc::clone(view)
 }
 
 struct QueuePlace<'a>(&'a Slots);
@@ -199,13 +204,6 @@ fn with_round<R>(backend: &BackendView, choose: impl FnOnce(&mut PickState) -> R
     })
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough to spread load.
 fn random() -> u64 {
-    RANDOM.with(|state| {
-        let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        state.set(seed);
-        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    })
+    RANDOM.with_borrow_mut(SplitMix64::next_u64)
 }

@@ -440,7 +440,7 @@ fn the_queue_is_bounded_in_length_and_time() {
 #[test]
 fn above_a_frontends_limit_connections_wait_in_the_accept_queue() {
     let rig = Rig::new(&[server(echo)], |frontend, _| {
-        frontend.max_connections = NonZeroU32::new(1)
+        frontend.max_connections = NonZeroU32::new(1);
     });
     let first = rig.client();
     let mut second = rig.client();

@@ -110,11 +110,14 @@ impl Snapshot {
         self.backends.get(&key.backend)?.server(key.server.as_str())
     }
 
-    /// Wakes every connection that waits for a server, so that it looks at the snapshot in force.
+    /// Wakes every connection that waits for a server, and every listener that waits for a slot of its frontend, so
+    /// that they look at the snapshot in force.
     ///
-    /// To be called on the snapshot that has just been *replaced*: its backends are those that connections wait for,
-    /// the ones that are gone included.
+    /// To be called on the snapshot that has just been *replaced*: it has what they wait for, and what is gone too.
     pub fn wake_queues(&self) {
+        for frontend in self.frontends.values() {
+            frontend.live.slots.freed().notify_waiters();
+        }
         for backend in self.backends.values() {
             backend.live.server_freed.notify_waiters();
         }

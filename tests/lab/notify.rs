@@ -4,31 +4,44 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
 /// Collects what a daemon tells its service manager.
 pub struct Notify {
     path: PathBuf,
-    socket: UnixDatagram,
-    seen: Mutex<Vec<String>>,
+    seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Notify {
-    /// A new socket at `path`, writable by everybody.
+    /// A new socket at `path`, writable by everybody. It is read all the time, as systemd does: a daemon that tells a
+    /// deaf manager much would block.
     pub fn bind(path: &Path) -> Self {
         fs::remove_file(path).ok();
         let socket = UnixDatagram::bind(path).expect("the notification socket");
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .expect("a time-out on the notification socket");
         fs::set_permissions(path, fs::Permissions::from_mode(0o777))
             .expect("chmod of the notification socket");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let reader = Arc::downgrade(&seen);
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("a time-out on the notification socket");
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            while let Some(seen) = reader.upgrade() {
+                if let Ok(len) = socket.recv(&mut buffer) {
+                    let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                    seen.lock()
+                        .expect("assignments")
+                        .extend(text.lines().map(str::to_owned));
+                }
+            }
+        });
         Self {
             path: path.to_owned(),
-            socket,
-            seen: Mutex::default(),
+            seen,
         }
     }
 
@@ -39,7 +52,8 @@ impl Notify {
 
     /// Every assignment received so far, such as `READY=1`, in order.
     pub fn assignments(&self) -> Vec<String> {
-        while self.receive() {}
+        // what was sent a moment ago may still be on its way through the reader
+        thread::sleep(Duration::from_millis(20));
         self.seen.lock().expect("assignments").clone()
     }
 
@@ -63,20 +77,10 @@ impl Notify {
             if found {
                 return true;
             }
-            if start.elapsed() > limit || (!self.receive() && give_up()) {
+            if start.elapsed() > limit || give_up() {
                 return false;
             }
+            thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    fn receive(&self) -> bool {
-        let mut buffer = [0; 8192];
-        let Ok(len) = self.socket.recv(&mut buffer) else {
-            return false;
-        };
-        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
-        let mut seen = self.seen.lock().expect("assignments");
-        seen.extend(text.lines().map(str::to_owned));
-        true
     }
 }
