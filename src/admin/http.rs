@@ -163,15 +163,20 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
     let counter = Arc::clone(&refused);
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let stream = match listener.accept().await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::warn!(event = "admin_accept_failed", %error, "cannot accept on the control endpoint");
+                    if !failing {
+                        tracing::warn!(event = "admin_accept_failed", %error, "cannot accept control connections now");
+                    }
+                    failing = true;
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            failing = false;
             while connections.try_join_next().is_some() {}
             if connections.len() >= limits.connections {
                 counter.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +208,8 @@ async fn serve_connection<L: Listener>(stream: L::Stream, router: Router, limits
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header)
+            // a client that has sent all it has to say (nc -N) still gets its answer
+            .half_close(true)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)

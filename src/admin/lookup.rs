@@ -5,14 +5,12 @@ use axum::http::StatusCode;
 use super::views::Problem;
 use crate::{
     base::BackendName,
+    config::nearest,
     snapshot::{BackendView, ServerView, Snapshot},
 };
 
 /// Known names listed in a message; more are counted.
 const LISTED: usize = 10;
-
-/// Likeness (1 - edits with transpositions / length) from which a name is suggested.
-const SIMILAR: f64 = 0.5;
 
 /// The server that an operator means.
 ///
@@ -59,19 +57,10 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, what: &str, none: 
     if known.is_empty() {
         return format!(": {none}");
     }
-    let similar = known
-        .iter()
-        .map(|candidate| {
-            (
-                strsim::normalized_damerau_levenshtein(name, candidate),
-                *candidate,
-            )
-        })
-        .filter(|(likeness, _)| *likeness >= SIMILAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, candidate)| {
-            format!(": did you mean `{candidate}`?")
-        });
+    // every name of one letter is near every other
+    let similar = nearest(name, known.iter().copied())
+        .filter(|_| name.chars().count() > 1)
+        .map_or_else(String::new, |candidate| format!(": did you mean `{candidate}`?"));
     let listed = known.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
     let more = match known.len().saturating_sub(LISTED) {
         0 => String::new(),
@@ -91,10 +80,10 @@ mod tests {
             problem.message,
             "no backend `wbe`: did you mean `web`? (backends: api, web)"
         );
-        let problem = no_server("web", "zzz", ["a", "b"].into_iter());
+        let problem = no_server("web", "z", ["a", "b"].into_iter());
         assert_eq!(
             problem.message,
-            "no server `zzz` in backend `web` (its servers: a, b)"
+            "no server `z` in backend `web` (its servers: a, b)"
         );
     }
 

@@ -39,7 +39,7 @@ pub enum Command {
     Server {
         /// Backend's name.
         backend: String,
-        /// Server's name; `None` when the order was not addressed to one.
+        /// Server's name.
         server: String,
         /// The order.
         action: views::ServerAction,

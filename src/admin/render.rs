@@ -9,7 +9,6 @@ use super::views::{self, Traffic};
 use crate::{
     balance::WEIGHT_UNIT,
     base::{ServerKey, TerminationReason},
-    config::{Algorithm, Mode},
     snapshot::{
         AdminState, BackendView, FrontendView, Override, ServerView, Snapshot,
         live::{Counters, Totals},
@@ -111,7 +110,7 @@ fn frontend(view: &FrontendView) -> views::Frontend {
     let totals = view.live.counters.totals();
     views::Frontend {
         listen: view.config.listen.iter().map(ToString::to_string).collect(),
-        mode: mode_label(view.config.mode).to_owned(),
+        mode: view.config.mode.label().to_owned(),
         backend: view.config.backend.to_string(),
         max_connections: view.config.max_connections.map(Into::into),
         accept_errors: totals.accept_errors,
@@ -121,7 +120,7 @@ fn frontend(view: &FrontendView) -> views::Frontend {
 
 fn backend(view: &BackendView, overrides: &Overrides, now: Instant) -> views::Backend {
     views::Backend {
-        balance: algorithm_label(view.config.balance).to_owned(),
+        balance: view.config.balance.label().to_owned(),
         queued: view.live.queue.used(),
         traffic: traffic(&view.live.counters),
         servers: view
@@ -177,24 +176,160 @@ impl From<Totals> for Traffic {
     }
 }
 
-/// The word of the configuration file.
-const fn mode_label(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Proxy => "proxy",
-        Mode::Passthrough => "passthrough",
-        Mode::Dsr => "dsr",
-    }
-}
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
 
-/// The word of the configuration file.
-const fn algorithm_label(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::RoundRobin => "round_robin",
-        Algorithm::Random => "random",
-        Algorithm::LeastConnections => "least_connections",
-        Algorithm::PowerOfTwo => "power_of_two",
-        Algorithm::SourceHash => "source_hash",
-        Algorithm::Maglev => "maglev",
-        Algorithm::First => "first",
+    use super::*;
+    use crate::{
+        base::{BackendName, ServerName, ServerState, WorkerId},
+        config::{self, Options, Source},
+        snapshot::{self, Health, Inputs, LiveSet},
+    };
+
+    const SITE: &str = r#"
+        [frontends.http]
+        listen_addr = ["127.0.0.1:80", "[::1]:80"]
+        backend = "web"
+        max_connections = 100
+
+        [backends.web]
+        balance = "least_connections"
+        [backends.web.servers.a]
+        addr = "192.0.2.1:80"
+        weight = 2
+        [backends.web.servers.b]
+        addr = "192.0.2.2:80"
+        max_connections = 5
+        [backends.web.servers.spare]
+        addr = "192.0.2.3:80"
+        priority = 2
+    "#;
+
+    fn key(server: &str) -> ServerKey {
+        ServerKey {
+            backend: BackendName::new("web").expect("a name"),
+            server: ServerName::new(server).expect("a name"),
+        }
+    }
+
+    fn health(state: ServerState, since: Instant, reason: Option<&str>) -> Health {
+        Health {
+            state,
+            since,
+            ramp_from: None,
+            reason: reason.map(Arc::from),
+        }
+    }
+
+    /// Server a up for 20 s, b down for 10 s, the spare up; the operator gave a the weight 3.
+    pub(in crate::admin) fn site(now: Instant) -> (Snapshot, Inputs) {
+        let source = Source {
+            name: "site.toml".into(),
+            bytes: SITE.into(),
+        };
+        let config = config::load(&source, Options::default())
+            .expect("a good configuration")
+            .config;
+        let mut inputs = Inputs::default();
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        inputs
+            .health
+            .insert(key("a"), health(ServerState::Up, ago(20), None));
+        inputs
+            .health
+            .insert(key("b"), health(ServerState::Down, ago(10), Some("refused")));
+        inputs
+            .health
+            .insert(key("spare"), health(ServerState::Up, ago(20), None));
+        let weight = Override {
+            admin: None,
+            weight: Some(3),
+        };
+        inputs.overrides.insert(key("a"), weight);
+        let snapshot = snapshot::build(&config, &inputs, &mut LiveSet::new(2), None, 7, now);
+        (snapshot, inputs)
+    }
+
+    fn info() -> DaemonInfo {
+        DaemonInfo {
+            pid: 42,
+            uptime: Duration::from_millis(1500),
+            phase: "running",
+            config_file: "site.toml".into(),
+            config_generation: 2,
+            last_reload_error: None,
+            needs_restart: vec![],
+            workers: 2,
+            log_events_dropped: 3,
+            admin_connections_refused: 4,
+        }
+    }
+
+    #[test]
+    fn the_status_shows_states_their_reasons_and_who_ordered_what() {
+        let now = Instant::now();
+        let (snapshot, inputs) = site(now);
+        let status = status(&snapshot, info(), &inputs.overrides, now);
+        assert_eq!(
+            (status.pid, status.uptime_seconds, status.snapshot_generation),
+            (42, 1.5, 7)
+        );
+        let http = &status.frontends["http"];
+        assert_eq!(http.listen, ["127.0.0.1:80", "[::1]:80"]);
+        assert_eq!((http.mode.as_str(), http.backend.as_str()), ("proxy", "web"));
+        assert_eq!(http.max_connections, Some(100));
+        let web = &status.backends["web"];
+        assert_eq!(web.balance, "least_connections");
+
+        let a = &web.servers["a"];
+        assert_eq!((a.state, a.state_seconds), (ServerState::Up, Some(20.0)));
+        assert_eq!((a.weight, a.configured_weight, a.effective_percent), (3, 2, 100));
+        assert_eq!(a.overridden.as_deref(), Some("weight 3"));
+        let b = &web.servers["b"];
+        assert_eq!(
+            (b.state, b.state_reason.as_deref()),
+            (ServerState::Down, Some("refused"))
+        );
+        assert_eq!(
+            (b.effective_percent, b.max_connections, &b.overridden),
+            (0, Some(5), &None)
+        );
+        let spare = &web.servers["spare"];
+        assert_eq!(
+            (spare.state, spare.effective_percent, spare.priority),
+            (ServerState::Up, 0, 2)
+        );
+    }
+
+    #[test]
+    fn counters_of_all_threads_are_summed_and_only_reasons_that_occurred_are_listed() {
+        let now = Instant::now();
+        let (snapshot, inputs) = site(now);
+        let counters = &snapshot.backends["web"].servers[0].live.counters;
+        counters.shard(WorkerId(0)).opened.add(5);
+        counters.shard(WorkerId(1)).opened.add(2);
+        counters.shard(WorkerId(1)).closed.add(1);
+        counters.shard(WorkerId(1)).bytes_out.add(1 << 40);
+        counters.shard(WorkerId(0)).ended[TerminationReason::ServerAbort as usize].add(1);
+        let status = status(&snapshot, info(), &inputs.overrides, now);
+        let traffic = &status.backends["web"].servers["a"].traffic;
+        assert_eq!((traffic.connections_total, traffic.connections_current), (7, 6));
+        assert_eq!(traffic.bytes_out, 1 << 40);
+        assert_eq!(traffic.ended, [("server_abort".to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn orders_are_told_in_words() {
+        let text = |admin, weight| override_text(&Override { admin, weight });
+        assert_eq!(text(None, None), None);
+        assert_eq!(
+            text(Some(AdminState::Maintenance), None).as_deref(),
+            Some("maintenance")
+        );
+        assert_eq!(
+            text(Some(AdminState::Draining), Some(0)).as_deref(),
+            Some("draining, weight 0")
+        );
     }
 }

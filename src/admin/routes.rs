@@ -34,6 +34,7 @@ use super::{
     lookup,
     views::{self, Problem},
 };
+use crate::base::{BackendName, NameError, ServerName};
 
 /// How long the control loop may take to answer.
 const REPLY: Duration = Duration::from_secs(4);
@@ -203,6 +204,9 @@ async fn order(
     request: Request,
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
+    // what is no name exists nowhere, and could break the log's lines
+    BackendName::new(&backend).map_err(bad_name)?;
+    ServerName::new(&server).map_err(bad_name)?;
     let action: views::ServerAction = http::json_body(request, control.body).await?;
     log_order(peer, &format!("{action} {backend}/{server}"));
     let command = |reply| Command::Server {
@@ -231,6 +235,10 @@ async fn connections(
         .ask(|reply| Command::Connections { filter, reply }, REPLY)
         .await
         .map(Json)
+}
+
+fn bad_name(error: NameError) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 fn bad_path(rejection: &PathRejection) -> Problem {

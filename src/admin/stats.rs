@@ -113,3 +113,88 @@ pub fn serve_stats(listener: StdTcpListener, snapshot: Arc<ArcSwap<Snapshot>>) -
 async fn stats(State(snapshot): State<Arc<ArcSwap<Snapshot>>>) -> Json<LegacyStats> {
     Json(LegacyStats::of(&snapshot.load()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::{admin::render::tests::site, base::WorkerId};
+
+    fn snapshot_with_traffic() -> Snapshot {
+        let (snapshot, _) = site(Instant::now());
+        let frontend = snapshot.frontends["http"].live.counters.shard(WorkerId(0));
+        let backend = snapshot.backends["web"].live.counters.shard(WorkerId(1));
+        for shard in [frontend, backend] {
+            shard.opened.add(3);
+            shard.closed.add(1);
+            shard.bytes_in.add(100);
+            shard.bytes_out.add(2000);
+        }
+        snapshot
+    }
+
+    #[test]
+    fn the_json_is_that_of_0_3_5() {
+        let stats = serde_json::to_value(LegacyStats::of(&snapshot_with_traffic())).expect("JSON");
+        assert_eq!(
+            stats,
+            serde_json::json!({
+                "total_connections": 3,
+                "current_connections": 2,
+                "total_bytes_tx": 100,
+                "total_bytes_rx": 2000,
+                "backends": {
+                    "web": {
+                        "total_connections": 3,
+                        "current_connections": 2,
+                        "bytes_tx": 100,
+                        "bytes_rx": 2000,
+                        "servers": { "192.0.2.1:80": true, "192.0.2.2:80": false, "192.0.2.3:80": true },
+                    },
+                },
+                "frontends": {
+                    "http": { "total_connections": 3, "current_connections": 2, "bytes_tx": 100, "bytes_rx": 2000 },
+                },
+            })
+        );
+    }
+
+    fn get(address: std::net::SocketAddr, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    #[test]
+    fn stats_are_served_on_tcp_until_the_endpoint_is_dropped() {
+        let listener = StdTcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("its address");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot_with_traffic()));
+        let client = runtime.block_on(async {
+            let endpoint = serve_stats(listener, snapshot).expect("serve");
+            let client = tokio::task::spawn_blocking(move || (get(address, "/stats"), get(address, "/")));
+            let client = client.await.expect("the client");
+            drop(endpoint);
+            tokio::task::yield_now().await;
+            client
+        });
+        let stats = client.0.expect("an answer");
+        assert!(stats.starts_with("HTTP/1.0 200"), "{stats}");
+        assert!(stats.contains("content-type: application/json"), "{stats}");
+        assert!(stats.contains(r#""total_bytes_rx":2000"#), "{stats}");
+        assert!(client.1.expect("an answer").starts_with("HTTP/1.0 404"));
+        assert!(TcpStream::connect(address).is_err(), "the port is free again");
+    }
+}

@@ -17,7 +17,6 @@ use crate::config::{Mode, Options};
     name = "convey",
     version,
     disable_version_flag = true,
-    subcommand_negates_reqs = true,
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -181,12 +180,16 @@ pub struct ReloadArgs {
 #[command(disable_help_subcommand = true)]
 pub enum ServerCommand {
     /// Keep its connections, but give it no new ones
+    #[command(override_usage = "convey server drain [OPTIONS] <BACKEND/SERVER>")]
     Drain(ServerArgs),
     /// Give it no new connections and do not check its health either
+    #[command(override_usage = "convey server maintenance [OPTIONS] <BACKEND/SERVER>")]
     Maintenance(ServerArgs),
     /// Take back every order about it: its health and its configured weight count again
+    #[command(override_usage = "convey server ready [OPTIONS] <BACKEND/SERVER>")]
     Ready(ServerArgs),
     /// Give it another weight than the configured one; 0 means no new connections
+    #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER> <WEIGHT>")]
     Weight(WeightArgs),
 }
 

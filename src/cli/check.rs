@@ -60,7 +60,7 @@ fn human(
         Ok(loaded) if print => out.write_all(config::print(&loaded.config).as_bytes())?,
         Ok(_) => writeln!(out, "{}: {}", source.name, verdict(findings))?,
         // the findings speak for themselves, and stdout stays empty for who reads --print
-        Err(_) => writeln!(stderr, "{}: {}", source.name, verdict(findings))?,
+        Err(_) => writeln!(stderr, "\n{}: {}", source.name, verdict(findings))?,
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub fn completions(args: &CompletionsArgs) -> Outcome {
     let whole = Cli::command();
     // hidden commands would be offered
     let mut shown = Command::new("convey")
+        .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .args(whole.get_arguments())

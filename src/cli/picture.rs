@@ -8,6 +8,9 @@ use crate::{
     base::ServerState,
 };
 
+/// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
+const ERROR_LINES: usize = 16;
+
 /// An earlier picture, and the seconds since: what rates are computed from.
 #[derive(Debug, Clone, Copy)]
 pub struct Earlier<'a> {
@@ -69,8 +72,18 @@ fn headline(status: &Status, colour: bool) -> String {
             colour,
         );
         let _ = writeln!(out, "{title}");
-        for line in harmless(error.trim_end()).lines() {
+        let error = harmless(error.trim_end());
+        for line in error.lines().take(ERROR_LINES) {
             let _ = writeln!(out, "  {line}");
+        }
+        let more = error.lines().count().saturating_sub(ERROR_LINES);
+        if more > 0 {
+            let file = harmless(&status.config_file);
+            let _ = writeln!(
+                out,
+                "  ({}: see `convey check {file}`)",
+                counted(more as u64, "more line")
+            );
         }
     }
     if !status.needs_restart.is_empty() {

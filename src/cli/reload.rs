@@ -61,10 +61,11 @@ fn report(reloaded: &Reloaded) -> (String, String) {
         let keys = reloaded.needs_restart.join(", ");
         out.push_str(&format!("waiting for a restart: {keys}\n"));
     }
-    (
-        harmless(&out).into_owned(),
-        harmless(&reloaded.warnings).into_owned(),
-    )
+    let warnings = match harmless(reloaded.warnings.trim_end()) {
+        none if none.is_empty() => String::new(),
+        some => format!("{some}\n"),
+    };
+    (harmless(&out).into_owned(), warnings)
 }
 
 #[cfg(test)]

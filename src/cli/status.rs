@@ -114,12 +114,50 @@ impl Screen {
     fn show(&self, picture: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         if self.redraw {
-            // ECMA-48: cursor home; erase to the end of each line, and of the screen after the last
-            let lines = picture.replace('\n', "\x1b[K\n");
-            out.write_all(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
+            let height = terminal_size::terminal_size().map(|(_, height)| usize::from(height.0));
+            out.write_all(frame(picture, height).as_bytes())?;
         } else {
             out.write_all(picture.as_bytes())?;
         }
         Ok(out.flush()?)
+    }
+}
+
+/// A picture as it is drawn over the last one: no line is wrapped, and no more lines are drawn than fit.
+fn frame(picture: &str, height: Option<usize>) -> String {
+    let lines: Vec<&str> = picture.lines().collect();
+    // one line is left for the cursor, and one for saying what was left out
+    let shown = match height {
+        Some(height) if lines.len() >= height => height.saturating_sub(2),
+        _ => lines.len(),
+    };
+    // ECMA-48 and DEC: no wrapping, cursor home; erase to the end of each line, and of the screen after the last
+    let mut out = "\x1b[?7l\x1b[H".to_owned();
+    for line in lines.iter().take(shown) {
+        out.push_str(line);
+        out.push_str("\x1b[K\n");
+    }
+    if shown < lines.len() {
+        out.push_str(&format!("... {} more lines\x1b[K\n", lines.len() - shown));
+    }
+    out.push_str("\x1b[J\x1b[?7h");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_taller_than_the_terminal_is_cut_so_that_its_head_stays() {
+        let picture = "1\n2\n3\n4\n";
+        let lines = |height| frame(picture, height).matches('\n').count();
+        assert_eq!((lines(None), lines(Some(5))), (4, 4));
+        let cut = frame(picture, Some(4));
+        assert!(
+            cut.contains("2\x1b[K\n... 2 more lines") && !cut.contains("3\x1b"),
+            "{cut:?}"
+        );
+        assert_eq!(cut.matches('\n').count(), 3, "the cursor's line is free");
     }
 }

@@ -22,6 +22,7 @@ mod words;
 use findings::Findings;
 
 pub use model::*;
+pub use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.
 pub const MAX_CONFIG_BYTES: usize = 4 << 20;

@@ -253,3 +253,13 @@ fn colour_marks_states() {
     assert!(drawn.contains("\x1b[1;31mdown\x1b[0m"));
     assert!(drawn.contains("\x1b[33mdraining\x1b[0m"));
 }
+
+#[test]
+fn a_long_error_does_not_hide_the_state() {
+    let mut status = example();
+    status.last_reload_error = Some("line\n".repeat(40));
+    let drawn = draw(&status, None, false);
+    assert_eq!(drawn.matches("  line\n").count(), 16);
+    let rest = "  (24 more lines: see `convey check /etc/convey/convey.toml`)\n";
+    assert!(drawn.contains(rest), "{drawn}");
+}

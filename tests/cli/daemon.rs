@@ -1,0 +1,143 @@
+//! A daemon that plays its part: canned answers on a unix socket.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How it behaves, and what it was asked.
+#[derive(Default)]
+struct Shared {
+    hangs: AtomicBool,
+    config_is_broken: AtomicBool,
+    requests: Mutex<Vec<String>>,
+}
+
+/// Listens until the test ends.
+pub struct FakeDaemon {
+    directory: tempfile::TempDir,
+    socket: String,
+    shared: Arc<Shared>,
+}
+
+impl FakeDaemon {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let shared = Arc::new(Shared::default());
+        let serving = Arc::clone(&shared);
+        // ends with the test's process
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                serve(&stream, &serving);
+            }
+        });
+        Self {
+            directory,
+            socket: path.to_str().expect("UTF-8").to_owned(),
+            shared,
+        }
+    }
+
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+
+    /// Lets nobody but its owner, who is root or has no rights either, at the socket.
+    pub fn forbid(&self) {
+        fs::set_permissions(&self.socket, fs::Permissions::from_mode(0o000)).expect("chmod");
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
+    pub fn hang(&self) {
+        self.shared.hangs.store(true, Ordering::SeqCst);
+    }
+
+    pub fn break_config(&self) {
+        self.shared.config_is_broken.store(true, Ordering::SeqCst);
+    }
+
+    /// Method, target and body of the last request.
+    pub fn last_request(&self) -> String {
+        let requests = self.shared.requests.lock().expect("the lock");
+        requests.last().cloned().expect("a request")
+    }
+
+    pub fn wait_for_requests(&self, count: usize) {
+        let started = Instant::now();
+        while self.shared.requests.lock().expect("the lock").len() < count {
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "no {count} requests came"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn serve(stream: &UnixStream, shared: &Shared) {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a request line");
+    let asked = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        reader.read_line(&mut line).expect("a header line");
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("a body");
+    let body = String::from_utf8(body).expect("UTF-8");
+    let request = format!("{asked} {body}").trim_end().to_owned();
+    shared.requests.lock().expect("the lock").push(request);
+
+    if shared.hangs.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_secs(10));
+        return;
+    }
+    let (status, body) = answer(&asked, shared.config_is_broken.load(Ordering::SeqCst));
+    let length = body.len();
+    // a client that was interrupted does not listen any more
+    let mut stream = stream;
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+}
+
+fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
+    match asked {
+        "GET /v1/status" => (
+            200,
+            r#"{"version":"1.0.0-dev","pid":4242,"uptime_seconds":61.0,"phase":"running","config_file":"c.toml",
+                "config_generation":1,"snapshot_generation":1,"last_reload_error":null,"needs_restart":[],"workers":1,
+                "log_events_dropped":0,"admin_connections_refused":0,"frontends":{},"backends":{}}"#,
+        ),
+        "POST /v1/reload" if config_is_broken => (
+            422,
+            r#"{"message":"convey.toml:3:1: unknown key\n","config_error":true}"#,
+        ),
+        "POST /v1/reload" => (
+            200,
+            r#"{"config_generation":2,"changes":["backend web: server a: weight 1 -> 3"],"needs_restart":[],"warnings":""}"#,
+        ),
+        _ => (
+            404,
+            r#"{"status":404,"message":"no backend `a/b` (backends: web)"}"#,
+        ),
+    }
+}
