@@ -228,6 +228,21 @@ impl Convey {
     }
 }
 
+impl Drop for Convey {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.stderr();
+            let last: Vec<&str> = log.lines().rev().take(30).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            eprintln!(
+                "--- the last lines of convey's log ({}):\n{}\n---",
+                self.host.namespace(),
+                last.join("\n")
+            );
+        }
+    }
+}
+
 /// The binary that Cargo built along with this test.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_convey")

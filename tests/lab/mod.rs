@@ -109,6 +109,10 @@ impl Lab {
         let _ = writeln!(setup, "addr add {}/24 dev eth0", host.ip4());
         let _ = writeln!(setup, "addr add {}/64 dev eth0 nodad", host.ip6());
         batch(&["-n", &own], &setup);
+        // until then the switch drops what comes first, and a lost ARP request is repeated after a second only
+        wait_until("the switch forwards", Duration::from_secs(10), || {
+            is_forwarding(&switch, index)
+        });
         host
     }
 
@@ -149,6 +153,14 @@ impl Drop for Lab {
         // -force: go on after an error, the rest must go too
         run_batch(&["-force"], &lines).ok();
     }
+}
+
+/// Whether a port of the switch lets packets through.
+fn is_forwarding(switch: &str, port: u8) -> bool {
+    let output = Command::new("ip")
+        .args(["-n", switch, "-d", "link", "show", &format!("p{port}")])
+        .output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("state forwarding"))
 }
 
 /// Runs `ip -batch`, which must succeed.

@@ -4,44 +4,47 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    thread,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 /// Collects what a daemon tells its service manager.
 pub struct Notify {
     path: PathBuf,
-    seen: Arc<Mutex<Vec<String>>>,
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Vec<String>>,
+    stop: AtomicBool,
 }
 
 impl Notify {
-    /// A new socket at `path`, writable by everybody. It is read all the time, as systemd does: a daemon that tells a
-    /// deaf manager much would block.
+    /// A new socket at `path`, writable by everybody. It is always being read: a sender never waits.
     pub fn bind(path: &Path) -> Self {
         fs::remove_file(path).ok();
         let socket = UnixDatagram::bind(path).expect("the notification socket");
+        let pause = Some(Duration::from_millis(20));
+        socket
+            .set_read_timeout(pause)
+            .expect("a time-out on the notification socket");
         fs::set_permissions(path, fs::Permissions::from_mode(0o777))
             .expect("chmod of the notification socket");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let reader = Arc::downgrade(&seen);
-        socket
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .expect("a time-out on the notification socket");
-        thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            while let Some(seen) = reader.upgrade() {
-                if let Ok(len) = socket.recv(&mut buffer) {
-                    let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
-                    seen.lock()
-                        .expect("assignments")
-                        .extend(text.lines().map(str::to_owned));
-                }
-            }
-        });
+        let shared = Arc::<Shared>::default();
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.read(&socket))
+        };
         Self {
             path: path.to_owned(),
-            seen,
+            shared,
+            reader: Some(reader),
         }
     }
 
@@ -52,9 +55,7 @@ impl Notify {
 
     /// Every assignment received so far, such as `READY=1`, in order.
     pub fn assignments(&self) -> Vec<String> {
-        // what was sent a moment ago may still be on its way through the reader
-        thread::sleep(Duration::from_millis(20));
-        self.seen.lock().expect("assignments").clone()
+        self.shared.seen.lock().expect("assignments").clone()
     }
 
     /// Waits for an assignment that starts with `prefix`, past the first `skip` ones. False after `limit`, or as soon
@@ -67,20 +68,44 @@ impl Notify {
         mut give_up: impl FnMut() -> bool,
     ) -> bool {
         let start = Instant::now();
-        loop {
-            let found = {
-                let seen = self.seen.lock().expect("assignments");
-                seen.iter()
-                    .skip(skip)
-                    .any(|assignment| assignment.starts_with(prefix))
-            };
-            if found {
+        while start.elapsed() < limit {
+            let over = give_up();
+            let assignments = self.assignments();
+            if assignments
+                .iter()
+                .skip(skip)
+                .any(|assignment| assignment.starts_with(prefix))
+            {
                 return true;
             }
-            if start.elapsed() > limit || give_up() {
+            if over {
                 return false;
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+}
+
+impl Drop for Notify {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            reader.join().ok();
+        }
+    }
+}
+
+impl Shared {
+    fn read(&self, socket: &UnixDatagram) {
+        let mut buffer = [0; 8192];
+        while !self.stop.load(Ordering::Relaxed) {
+            let Ok(len) = socket.recv(&mut buffer) else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            let mut seen = self.seen.lock().expect("assignments");
+            seen.extend(text.lines().map(str::to_owned));
         }
     }
 }

@@ -30,6 +30,7 @@ pub const TESTS: &[Test] = tests![
     sigterm_waits_for_connections_and_accepts_no_new_ones,
     sigterm_gives_up_waiting_after_shutdown_timeout,
     a_second_sigterm_ends_at_once,
+    a_sigterm_during_the_start_ends_it_in_order,
     without_the_broker_the_daemon_ends_with_an_error,
     a_killed_daemon_takes_its_broker_along,
     a_configuration_without_frontends_is_idle,
@@ -240,6 +241,25 @@ fn a_second_sigterm_ends_at_once() {
         second.elapsed()
     );
     expect_end(&mut stream);
+}
+
+fn a_sigterm_during_the_start_ends_it_in_order() {
+    let lab = Lab::new("early");
+    let (lb, host) = (lab.host("lb"), lab.host("server"));
+    // the first check gets no answer, so that the start waits for its time-out
+    host.run(&format!("ip route add blackhole {}/32", lb.ip4()));
+    let check = "health_check = { timeout = \"8s\", interval = \"10s\" }";
+    let config = frontend("f", lb.addr(9), "b", "") + &backend("b", check, &[("s", host.addr(9), "")]);
+    let mut convey = Convey::launch(&lb, &config);
+    let socket = convey.dir().join("admin.sock");
+    wait_until("it has begun", Duration::from_secs(10), || socket.exists());
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    convey.signal(Signal::SIGTERM);
+    let status = convey.wait_exit(Duration::from_secs(10));
+    assert!(status.success(), "{status}");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(!socket.exists(), "it cleans up behind itself");
 }
 
 fn without_the_broker_the_daemon_ends_with_an_error() {
