@@ -90,7 +90,8 @@ pub enum Severity {
 pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let config = text::decode(&source.bytes, &mut findings).map(|text| {
-        let tree = text::parse(text, &mut findings);
+        let mended = text::mend(text, &mut findings);
+        let tree = text::parse(&mended, &mut findings);
         let file: raw::File = raw::read_file(&tree, &mut findings);
         resolve::resolve(&file, options, &mut findings)
     });

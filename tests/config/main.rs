@@ -52,19 +52,32 @@ fn files(dir: &str) -> io::Result<Vec<PathBuf>> {
 
 fn trial(kind: &str, path: &Path, test: fn(&Path) -> Result<(), Failed>) -> Trial {
     let path = path.to_owned();
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('-', "_")).unwrap_or_default();
+    let name = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().replace('-', "_"))
+        .unwrap_or_default();
     Trial::test(name, move || test(&path)).with_kind(kind)
 }
 
 /// The file as the daemon reads it, called by its name alone so that messages do not depend on the directory.
 fn source(path: &Path) -> io::Result<Source> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Source { name, bytes: fs::read(path)? })
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(Source {
+        name,
+        bytes: fs::read(path)?,
+    })
 }
 
 /// A text as a configuration file called `convey.toml`.
 fn text(text: &str) -> Source {
-    Source { name: "convey.toml".into(), bytes: text.into() }
+    Source {
+        name: "convey.toml".into(),
+        bytes: text.into(),
+    }
 }
 
 /// Loads what must load.
@@ -75,7 +88,11 @@ fn load(source: &Source) -> Result<Loaded, Failed> {
 fn loads(path: &Path) -> Result<(), Failed> {
     let source = source(path)?;
     let loaded = load(&source)?;
-    let dir = if path.starts_with(top().join("configs")) { top().join("tests/config/good/configs") } else { top().join("tests/config/good") };
+    let dir = if path.starts_with(top().join("configs")) {
+        top().join("tests/config/good/configs")
+    } else {
+        top().join("tests/config/good")
+    };
     let name = path.with_extension("warnings");
     let expected = dir.join(name.file_name().unwrap_or_default());
     compare(&config::render(&loaded.warnings, &source, false), &expected)?;
@@ -103,7 +120,10 @@ fn is_refused(path: &Path) -> Result<(), Failed> {
             if config::to_json(&found)["errors"] == 0 {
                 return Err("refused without an error".into());
             }
-            compare(&config::render(&found, &source, false), &path.with_extension("stderr"))
+            compare(
+                &config::render(&found, &source, false),
+                &path.with_extension("stderr"),
+            )
         }
     }
 }
@@ -126,5 +146,9 @@ fn compare(actual: &str, expected: &Path) -> Result<(), Failed> {
     if actual == wanted {
         return Ok(());
     }
-    Err(format!("differs from {}\n--- expected\n{wanted}--- actual\n{actual}", expected.display()).into())
+    Err(format!(
+        "differs from {}\n--- expected\n{wanted}--- actual\n{actual}",
+        expected.display()
+    )
+    .into())
 }

@@ -172,22 +172,16 @@ inline_schema!([const MIN: u64, const MAX: u64] Int<MIN, MAX>, _g => json_schema
 
 impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let key = findings.key().to_owned();
         let time = match value.get_ref() {
+            // A negative number ends below zero, one too large for 64 bits above every limit.
             DeValue::Integer(number) => match integer(number) {
-                Some(seconds) if seconds < 0 => {
-                    return bad_value(
-                        value,
-                        format!("`{key}` must not be negative"),
-                        duration::FORM,
-                        findings,
-                    );
-                }
-                Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)),
-                None => Duration::MAX,
+                Some(seconds) if seconds < 0 => None,
+                seconds => Some(Duration::from_secs(
+                    seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(u64::MAX),
+                )),
             },
             DeValue::String(text) => match duration::parse(text) {
-                Some(time) => time,
+                Some(time) => Some(time),
                 None => {
                     return bad_value(
                         value,
@@ -203,24 +197,15 @@ impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
             _ => return wrong_type(value, "a duration, such as \"3s\"", None, findings),
         };
         let max = Duration::from_millis(MAX);
-        if time > max {
-            let max = duration::print(max);
-            return bad_value(
-                value,
-                format!("`{key}` must not be longer than {max}"),
-                duration::FORM,
-                findings,
-            );
-        }
-        if !ZERO && time.is_zero() {
-            return bad_value(
-                value,
-                format!("`{key}` must be longer than 0"),
-                duration::FORM,
-                findings,
-            );
-        }
-        Some(Self(time))
+        let key = findings.key();
+        let message = match time {
+            None => format!("`{key}` must not be negative"),
+            Some(time) if time > max => format!("`{key}` must not be longer than {}", duration::print(max)),
+            Some(Duration::ZERO) if !ZERO => format!("`{key}` must be longer than 0"),
+            Some(time) => return Some(Self(time)),
+        };
+        findings.error(value.span(), message, None);
+        None
     }
 }
 
@@ -406,9 +391,9 @@ impl Field for BackendRef {
 inline_schema!([] BackendRef, _g => json_schema!({ "type": "string", "minLength": 1 }));
 
 impl<S: Section + Clone + JsonSchema> Field for Named<S> {
-    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            let help = format!("write one section [{}.NAME] each", key.get_ref());
+            let help = format!("write one section [{}.NAME] each", findings.path());
             return wrong_type(value, "a table of named sections", Some(help), findings);
         };
         let named = table
