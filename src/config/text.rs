@@ -60,9 +60,37 @@ const MAX_ROUNDS: usize = 8;
 /// Most syntax errors that are looked at; junk of the largest size has millions.
 const MAX_SYNTAX_ERRORS: usize = 1_000;
 
+/// Longest text in bytes of which more than the first syntax error is looked for: the parser keeps every error, and
+/// junk has about one for each byte or two.
+const MAX_RECOVERED: usize = 256 << 10;
+
+/// Parses TOML. After syntax errors the tree holds what could be understood.
+///
+/// `mended` is room for a copy of the text without the lines that no parser can get past.
+pub fn parse<'a>(text: &'a str, mended: &'a mut Cow<'a, str>, findings: &mut Findings) -> DeTable<'a> {
+    let error = match DeTable::parse(text) {
+        Ok(tree) => return tree.into_inner(),
+        Err(error) => error,
+    };
+    if text.len() <= MAX_RECOVERED {
+        *mended = mend(text, findings);
+        return recover(mended, findings);
+    }
+    let span = error.span().unwrap_or_default();
+    match error.message() {
+        "duplicate key" => duplicate(text, span, &Sections::new(text), &DeTable::new(), findings),
+        message => syntax_error(text, span, message, findings),
+    }
+    findings.error_in_file(
+        "the file is too long to look for more errors",
+        "correct this one and check again".to_owned(),
+    );
+    DeTable::new()
+}
+
 /// Reports lines that are neither `key = value` nor anything else, at which the parser gives up, and blanks them, so
 /// that what stands after them is looked at too. Offsets stay as they are.
-pub fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
+fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
     let mut mended = Cow::Borrowed(text);
     for _ in 0..MAX_ROUNDS {
         let (_, errors) = DeTable::parse_recoverable(&mended);
@@ -92,8 +120,8 @@ pub fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
     mended
 }
 
-/// Parses TOML. After syntax errors the tree holds what could be understood.
-pub fn parse<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
+/// Parses as much as can be understood and reports every syntax error.
+fn recover<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let tree = tree.into_inner();
     let mut errors: Vec<(Range<usize>, &str)> = errors
