@@ -148,7 +148,6 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
     let mut inner = Vec::new();
     for (keyword, wanted) in keywords {
         match keyword.as_str() {
-            "$schema" | "$defs" | "title" | "description" => {}
             "$ref" => {
                 let target = wanted
                     .as_str()
@@ -230,16 +229,16 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                 }
             }
             "enum" if !wanted.as_array().is_some_and(|all| all.contains(value)) => {
-                fault(format!("not one of {wanted}"))
+                fault(format!("not one of {wanted}"));
             }
             "const" if value != wanted => fault(format!("not {wanted}")),
             "minimum" if value.as_i64().zip(wanted.as_i64()).is_some_and(|(v, w)| v < w) => {
-                fault(format!("below {wanted}"))
+                fault(format!("below {wanted}"));
             }
             "maximum" if value.as_u64().zip(wanted.as_u64()).is_some_and(|(v, w)| v > w) => {
-                fault(format!("above {wanted}"))
+                fault(format!("above {wanted}"));
             }
-            "minItems" if value.as_array().is_some_and(|all| all.is_empty()) => fault("empty".to_owned()),
+            "minItems" if value.as_array().is_some_and(Vec::is_empty) => fault("empty".to_owned()),
             "minLength"
                 if value
                     .as_str()
@@ -275,7 +274,9 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                     fault("not an IP address".to_owned());
                 }
             }
-            "enum" | "const" | "minimum" | "maximum" | "minItems" | "minLength" | "maxLength" => {}
+            // Notes, and limits that hold.
+            "$schema" | "$defs" | "title" | "description" | "enum" | "const" | "minimum" | "maximum"
+            | "minItems" | "minLength" | "maxLength" => {}
             other => fault(format!("a keyword that this validator does not know: {other}")),
         }
     }
@@ -295,17 +296,22 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))
         }
         "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" => Some(|text| {
-            ["d", "h", "m", "s", "ms"].iter().fold(Some(text), |rest, unit| {
-                let rest = rest?;
-                let tail = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-                let letters = tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_lowercase()).len();
-                Some(if tail.len() < rest.len() && tail.get(..letters) == Some(unit) {
-                    tail.get(letters..)?
-                } else {
-                    rest
-                })
-            }) == Some("")
+            ["d", "h", "m", "s", "ms"]
+                .iter()
+                .fold(text, |rest, unit| without(rest, unit))
+                .is_empty()
         }),
         _ => None,
+    }
+}
+
+/// A duration without its first number, if that has this unit.
+fn without<'a>(text: &'a str, unit: &str) -> &'a str {
+    let tail = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = tail.trim_start_matches(|c: char| c.is_ascii_lowercase());
+    if tail.len() < text.len() && tail.strip_suffix(rest) == Some(unit) {
+        rest
+    } else {
+        text
     }
 }

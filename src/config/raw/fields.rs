@@ -116,7 +116,13 @@ fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Find
                 .filter(|n| (min..=max).contains(n));
             if fits.is_none() {
                 let message = format!("`{}` must be {expected}, not {number}", findings.key());
-                findings.error(value.span(), message, None);
+                // Limits have no upper bound of their own; zero is how other programs write "none".
+                let unlimited = max == u64::from(u32::MAX) && number.as_str() == "0";
+                findings.error(
+                    value.span(),
+                    message,
+                    unlimited.then(|| "leave the key out for no limit".to_owned()),
+                );
             }
             fits
         }
@@ -185,7 +191,7 @@ impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
                 None => {
                     return bad_value(
                         value,
-                        format!("`{text}` is not a duration"),
+                        format!("\"{text}\" is not a duration"),
                         duration_help(text),
                         findings,
                     );
@@ -256,7 +262,7 @@ impl Field for Workers {
             DeValue::String(word) if word == "auto" => Some(Self(None)),
             DeValue::String(text) if text.parse::<u64>().is_err() => bad_value(
                 value,
-                format!("`{text}` is not a number of threads"),
+                format!("\"{text}\" is not a number of threads"),
                 "write \"auto\" or a number from 1 to 1024",
                 findings,
             ),
@@ -348,7 +354,7 @@ impl Field for UserName {
         }
         bad_value(
             value,
-            format!("`{text}` is not the name of a user"),
+            format!("\"{text}\" is not the name of a user"),
             "write a name such as \"convey\", or leave the key out",
             findings,
         )
@@ -367,7 +373,7 @@ impl Field for SocketPath {
                 "write an absolute path, such as \"/run/convey/admin.sock\", or \"\" for no control socket";
             return bad_value(
                 value,
-                format!("`{text}` is not an absolute path of a file"),
+                format!("\"{text}\" is not an absolute path of a file"),
                 help,
                 findings,
             );

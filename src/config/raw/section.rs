@@ -212,10 +212,8 @@ macro_rules! section {
             const REQUIRED: &'static [&'static str] = &[$($( $crate::config::raw::section::required!($required $key), )?)*];
 
             fn keys() -> Vec<&'static str> {
-                #[allow(unused_mut, reason = "only sections that take in others add to it")]
-                let mut keys = vec![$(stringify!($key)),*];
-                $( keys.extend(<$other>::keys()); )*
-                keys
+                let own: &[&'static str] = &[$(stringify!($key)),*];
+                own.iter().copied()$(.chain(<$other>::keys()))*.collect()
             }
 
             fn take(
