@@ -10,13 +10,19 @@ pub const MAX_FINDINGS: usize = 100;
 /// Most findings that are kept while reading, before they are put in order.
 const MAX_KEPT: usize = 10_000;
 
+/// Longest message or help in bytes: they quote the file, where a value may have any length.
+const MAX_MESSAGE: usize = 400;
+
 /// Where the reader is, and what it has found so far.
 #[derive(Debug, Default)]
 pub struct Findings {
     items: Vec<Item>,
     dropped: usize,
+    errors: usize,
     path: Vec<String>,
     syntax_broken: bool,
+    /// Where the text stops making sense.
+    readable: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -43,6 +49,20 @@ impl Findings {
     /// The key that is being read; empty at the top.
     pub fn key(&self) -> &str {
         self.path.last().map_or("", String::as_str)
+    }
+
+    /// The dotted path of the key that is being read.
+    pub fn path(&self) -> String {
+        self.path
+            .iter()
+            .map(|key| super::print::key(key))
+            .collect::<Vec<_>>()
+            .join(".")
+    }
+
+    /// Whether no error was found so far.
+    pub const fn is_clean(&self) -> bool {
+        self.errors == 0
     }
 
     /// An error about a piece of text.
@@ -97,6 +117,17 @@ impl Findings {
         self.push(Item { syntax: true, ..item });
     }
 
+    /// The bracket at `open` is never closed, so all that follows is misread: findings about it are left out.
+    pub fn unreadable_after(&mut self, open: usize, message: &str, help: String) {
+        self.syntax_error(open..open + 1, message, help);
+        self.readable = Some(open);
+    }
+
+    /// Counts findings that were not looked at.
+    pub const fn skip(&mut self, count: usize) {
+        self.dropped += count;
+    }
+
     /// Whether what is missing is really missing: after a syntax error it may stand in the part that was not understood.
     pub const fn absence_counts(&self) -> bool {
         !self.syntax_broken
@@ -109,12 +140,8 @@ impl Findings {
         message: String,
         help: Option<String>,
     ) -> Item {
-        let path = self
-            .path
-            .iter()
-            .map(|key| super::print::key(key))
-            .collect::<Vec<_>>()
-            .join(".");
+        let path = self.path();
+        let (message, help) = (cut(message), help.map(cut));
         Item {
             severity,
             syntax: false,
@@ -127,6 +154,7 @@ impl Findings {
     }
 
     fn push(&mut self, item: Item) {
+        self.errors += usize::from(item.severity == Severity::Error);
         if self.items.len() < MAX_KEPT {
             self.items.push(item);
         } else {
@@ -138,9 +166,13 @@ impl Findings {
     pub fn finish(self, file: &str, bytes: &[u8]) -> Vec<Diagnostic> {
         let places = Places::new(bytes);
         let mut dropped = self.dropped;
+        let readable = self.readable.unwrap_or(usize::MAX);
+        let misread =
+            |item: &Item| !item.syntax && item.span.as_ref().is_some_and(|span| span.start > readable);
         let mut found: Vec<(bool, Diagnostic)> = self
             .items
             .into_iter()
+            .filter(|item| !misread(item))
             .map(|item| place(item, file, &places))
             .collect();
         let broken: HashSet<usize> = found
@@ -171,12 +203,21 @@ impl Findings {
                 column: 0,
                 span: 0..0,
                 path: String::new(),
-                message: format!("and {dropped} more"),
+                message: format!("and {dropped} more findings"),
                 help: None,
             });
         }
         found
     }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
 }
 
 fn place(item: Item, file: &str, places: &Places<'_>) -> (bool, Diagnostic) {

@@ -19,6 +19,8 @@ mod settings;
 mod text;
 mod words;
 
+use std::borrow::Cow;
+
 use findings::Findings;
 
 pub use model::*;
@@ -91,7 +93,8 @@ pub enum Severity {
 pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let config = text::decode(&source.bytes, &mut findings).map(|text| {
-        let tree = text::parse(text, &mut findings);
+        let mut mended = Cow::Borrowed("");
+        let tree = text::parse(text, &mut mended, &mut findings);
         let file: raw::File = raw::read_file(&tree, &mut findings);
         resolve::resolve(&file, options, &mut findings)
     });

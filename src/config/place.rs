@@ -11,8 +11,9 @@ pub struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// Finds the lines.
+    /// Finds the lines; of a source that is too long to be read, those of the part that could be.
     pub fn new(bytes: &'a [u8]) -> Self {
+        let bytes = bytes.get(..super::MAX_CONFIG_BYTES).unwrap_or(bytes);
         let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
         let starts = std::iter::once(0)
             .chain(ends.map(|(offset, _)| offset + 1))

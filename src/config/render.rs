@@ -61,9 +61,9 @@ fn block(finding: &Diagnostic, places: &Places<'_>, style: &Style) -> String {
     );
     let file = visible(&finding.file);
     if finding.line == 0 {
-        let _infallible = writeln!(out, "{frame}-->{reset} {file}");
+        let _infallible = writeln!(out, " {frame}-->{reset} {file}");
         if let Some(help) = &finding.help {
-            let _infallible = writeln!(out, " {frame}={reset} {bold}help{reset}: {}", visible(help));
+            let _infallible = writeln!(out, "  {frame}={reset} {bold}help{reset}: {}", visible(help));
         }
         return out;
     }

@@ -1,10 +1,10 @@
 //! Bytes to a tree of TOML values that know where they stand.
 
-use std::ops::Range;
+use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{MAX_CONFIG_BYTES, findings::Findings};
+use super::{MAX_CONFIG_BYTES, findings::Findings, place::Places};
 
 /// Text that may be TOML: UTF-8, not too long, not binary.
 pub fn decode<'a>(bytes: &'a [u8], findings: &mut Findings) -> Option<&'a str> {
@@ -54,51 +54,138 @@ pub fn decode<'a>(bytes: &'a [u8], findings: &mut Findings) -> Option<&'a str> {
     Some(text)
 }
 
+/// Most times that a text is parsed again without the lines that stopped the parser.
+const MAX_ROUNDS: usize = 8;
+
+/// Most syntax errors that are looked at; junk of the largest size has millions.
+const MAX_SYNTAX_ERRORS: usize = 1_000;
+
+/// Longest text in bytes of which more than the first syntax error is looked for: the parser keeps every error, and
+/// junk has about one for each byte or two.
+const MAX_RECOVERED: usize = 256 << 10;
+
 /// Parses TOML. After syntax errors the tree holds what could be understood.
-pub fn parse<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
+///
+/// `mended` is room for a copy of the text without the lines that no parser can get past.
+pub fn parse<'a>(text: &'a str, mended: &'a mut Cow<'a, str>, findings: &mut Findings) -> DeTable<'a> {
+    let error = match DeTable::parse(text) {
+        Ok(tree) => return tree.into_inner(),
+        Err(error) => error,
+    };
+    if text.len() <= MAX_RECOVERED {
+        *mended = mend(text, findings);
+        return recover(mended, findings);
+    }
+    let span = error.span().unwrap_or_default();
+    match error.message() {
+        "duplicate key" => duplicate(text, span, &Sections::new(text), &DeTable::new(), findings),
+        message => syntax_error(text, span, message, findings),
+    }
+    findings.error_in_file(
+        "the file is too long to look for more errors",
+        "correct this one and check again".to_owned(),
+    );
+    DeTable::new()
+}
+
+/// Reports lines that are neither `key = value` nor anything else, at which the parser gives up, and blanks them, so
+/// that what stands after them is looked at too. Offsets stay as they are.
+fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
+    let mut mended = Cow::Borrowed(text);
+    for _ in 0..MAX_ROUNDS {
+        let (_, errors) = DeTable::parse_recoverable(&mended);
+        if errors.len() > MAX_SYNTAX_ERRORS {
+            break;
+        }
+        let mut stopped = false;
+        for error in errors
+            .iter()
+            .filter(|error| error.message().starts_with("key with no value"))
+        {
+            let span = error.span().unwrap_or_default();
+            let (start, line) = line_of(text, span.start);
+            let whole = start..start + line.len();
+            let seen = mended.get(whole.clone()).is_none_or(|now| now.trim().is_empty());
+            if seen || line.trim_start().starts_with('[') {
+                continue;
+            }
+            syntax_error(text, span, error.message(), findings);
+            mended.to_mut().replace_range(whole, &" ".repeat(line.len()));
+            stopped = true;
+        }
+        if !stopped {
+            break;
+        }
+    }
+    mended
+}
+
+/// Parses as much as can be understood and reports every syntax error.
+fn recover<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let tree = tree.into_inner();
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        match error.message() {
-            "duplicate key" => duplicate(text, span, &tree, findings),
-            message => findings.syntax_error(span, describe(message), help_for(message)),
+    let mut errors: Vec<(Range<usize>, &str)> = errors
+        .iter()
+        .map(|error| (error.span().unwrap_or_default(), error.message()))
+        .collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    if errors.len() > MAX_SYNTAX_ERRORS {
+        findings.skip(errors.len() - MAX_SYNTAX_ERRORS);
+        errors.truncate(MAX_SYNTAX_ERRORS);
+    }
+
+    let unclosed =
+        |message: &str| message.starts_with("unclosed array") || message.starts_with("unclosed inline table");
+    if errors
+        .iter()
+        .any(|(_, message)| unclosed(message) && !message.starts_with("unclosed array table"))
+        && let Some(open) = last_open(&tree)
+    {
+        errors.retain(|(span, _)| span.start < open);
+        let close = if text.get(open..).is_some_and(|rest| rest.starts_with('{')) {
+            '}'
+        } else {
+            ']'
+        };
+        findings.unreadable_after(
+            open,
+            "not TOML: this bracket is never closed",
+            format!("close it with `{close}`"),
+        );
+    }
+
+    let sections = Sections::new(text);
+    let mut repeated_section = None;
+    let mut last_line = None;
+    for (span, message) in errors {
+        let (start, line) = line_of(text, span.start);
+        if message == "duplicate key" {
+            let section = sections.around(start);
+            if header_of(line).is_some() {
+                repeated_section = section;
+            } else if section.is_some() && section == repeated_section {
+                continue;
+            }
+            duplicate(text, span, &sections, &tree, findings);
+        } else if last_line.replace(start) != Some(start) {
+            syntax_error(text, span, message, findings);
         }
     }
     tree
 }
 
-/// A key given twice stops nothing else from being understood, so it does not count as broken syntax.
-fn duplicate(text: &str, span: Range<usize>, tree: &DeTable<'_>, findings: &mut Findings) {
-    let key = text.get(span.clone()).unwrap_or_default();
-    let line_start = text
-        .get(..span.start)
+/// Offset and text of the line that an offset lies in.
+fn line_of(text: &str, offset: usize) -> (usize, &str) {
+    let start = text
+        .get(..offset)
         .and_then(|before| before.rfind('\n'))
         .map_or(0, |end| end + 1);
-    let header = text
-        .get(line_start..)
-        .and_then(|rest| rest.lines().next())
-        .and_then(header_of);
-    let (what, first) = match header {
-        Some(header) => (
-            format!("section `{header}`"),
-            first_header(text, header, line_start),
-        ),
-        None => (
-            format!("key `{key}`"),
-            first_key(tree, key.trim_matches(['"', '\'']), span.start),
-        ),
-    };
-    let help = match first {
-        Some(offset) => {
-            let line = super::place::Places::new(text.as_bytes())
-                .line_and_column(offset)
-                .0;
-            format!("it stands in line {line} already: merge the two or remove one")
-        }
-        None => "each may be given once: merge the two or remove one".to_owned(),
-    };
-    findings.error(span, format!("{what} is given twice"), help);
+    (
+        start,
+        text.get(start..)
+            .and_then(|rest| rest.lines().next())
+            .unwrap_or_default(),
+    )
 }
 
 /// The `[header]` that a line is, without a comment.
@@ -108,15 +195,71 @@ fn header_of(line: &str) -> Option<&str> {
     line.starts_with('[').then(|| line.get(..=end)).flatten()
 }
 
-fn first_header(text: &str, header: &str, before: usize) -> Option<usize> {
-    let mut offset = 0;
-    for line in text.get(..before)?.split_inclusive('\n') {
-        if header_of(line) == Some(header) {
-            return Some(offset);
+/// Where the section headers of a text stand.
+struct Sections<'a> {
+    /// Offset and header of every one, in order.
+    all: Vec<(usize, &'a str)>,
+    /// The first of each.
+    first: HashMap<&'a str, usize>,
+    places: Places<'a>,
+}
+
+impl<'a> Sections<'a> {
+    fn new(text: &'a str) -> Self {
+        let mut offset = 0;
+        let (mut all, mut first) = (Vec::new(), HashMap::new());
+        for line in text.split_inclusive('\n') {
+            if let Some(header) = header_of(line) {
+                all.push((offset, header));
+                first.entry(header).or_insert(offset);
+            }
+            offset += line.len();
         }
-        offset += line.len();
+        Self {
+            all,
+            first,
+            places: Places::new(text.as_bytes()),
+        }
     }
-    None
+
+    /// Offset of the last header at or before an offset.
+    fn around(&self, offset: usize) -> Option<usize> {
+        let index = self
+            .all
+            .partition_point(|(start, _)| *start <= offset)
+            .checked_sub(1)?;
+        self.all.get(index).map(|(start, _)| *start)
+    }
+}
+
+/// A key given twice stops nothing else from being understood, so it does not count as broken syntax.
+fn duplicate(
+    text: &str,
+    span: Range<usize>,
+    sections: &Sections<'_>,
+    tree: &DeTable<'_>,
+    findings: &mut Findings,
+) {
+    let key = text.get(span.clone()).unwrap_or_default();
+    let (start, line) = line_of(text, span.start);
+    let (what, first) = match header_of(line) {
+        Some(header) => (
+            format!("section `{header}`"),
+            sections.first.get(header).copied().filter(|first| *first < start),
+        ),
+        None => (
+            format!("key `{key}`"),
+            first_key(tree, key.trim_matches(['"', '\'']), span.start),
+        ),
+    };
+    let help = match first {
+        Some(offset) => {
+            let line = sections.places.line_and_column(offset).0;
+            format!("it stands in line {line} already: merge the two or remove one")
+        }
+        None => "each may be given once: merge the two or remove one".to_owned(),
+    };
+    findings.error(span, format!("{what} is given twice"), help);
 }
 
 /// The last key of this name before `offset`: keys of one table stand together, so it is the one that was repeated.
@@ -132,37 +275,116 @@ fn first_key(tree: &DeTable<'_>, key: &str, offset: usize) -> Option<usize> {
     own.chain(inner).filter(|start| *start < offset).max()
 }
 
-fn describe(message: &str) -> String {
-    let (what, expected) = message.split_once(", expected ").unwrap_or((message, "nothing"));
-    let what = what
-        .replace("table", "section header")
-        .replace("inline section header", "inline table");
-    if expected == "nothing" || expected.contains('`') {
-        format!("not TOML: {what}")
-    } else {
-        format!("not TOML: {what} (expected {expected})")
+/// Where the bracket stands that is still open at the end of the text: it opens the list or inline table that the
+/// last key of the tree has as its value.
+fn last_open(tree: &DeTable<'_>) -> Option<usize> {
+    let (_, value) = tree
+        .iter()
+        .max_by_key(|(key, value)| key.span().end.max(last_key(value)))?;
+    match value.get_ref() {
+        // The keys of a [section] or of a dotted key stand after its own span, those of an inline table in it.
+        DeValue::Table(inner) if inner.keys().any(|key| !value.span().contains(&key.span().start)) => {
+            last_open(inner)
+        }
+        DeValue::Array(_) | DeValue::Table(_) => Some(value.span().start),
+        _ => None,
     }
 }
 
-fn help_for(message: &str) -> Option<String> {
-    let help = if message.starts_with("string values must be quoted") {
-        "put the value in quotes: \"…\""
-    } else if message.starts_with("key with no value") {
-        "write `key = value`"
-    } else if message.starts_with("missing value for key") || message.starts_with("missing value") {
-        "write a value after `=`"
-    } else if message.starts_with("unclosed array") {
-        "close the list with `]`"
-    } else if message.starts_with("unclosed table") {
-        "close the section header with `]`"
-    } else if message.starts_with("unclosed inline table") {
-        "close the inline table with `}`"
-    } else if message.starts_with("invalid basic string") {
-        "close the string with `\"` on the same line; write a backslash as `\\\\`"
-    } else if message.starts_with("missing comma") {
-        "put a comma between the two"
-    } else {
-        return None;
+fn last_key(value: &toml::Spanned<DeValue<'_>>) -> usize {
+    match value.get_ref() {
+        DeValue::Table(inner) => inner
+            .iter()
+            .map(|(key, value)| key.span().end.max(last_key(value)))
+            .max()
+            .unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Reports a syntax error in our words, with what would be right.
+fn syntax_error(text: &str, span: Range<usize>, message: &str, findings: &mut Findings) {
+    let what = message
+        .split_once(", expected ")
+        .map_or(message, |(what, _)| what);
+    let (start, line) = line_of(text, span.start);
+    let value = unquoted(line).filter(|_| what.starts_with("invalid") || what.starts_with("unexpected"));
+    let (span, message, help) = match value {
+        Some(value) => {
+            let offset = start + line.find(value).unwrap_or(0);
+            let help = format!("put a text in quotes: {}", super::print::string(value));
+            (
+                offset..offset + value.len(),
+                format!("`{value}` is not a value"),
+                Some(help),
+            )
+        }
+        None => {
+            let (message, help) = describe(what, line, text.get(span.clone()).unwrap_or_default());
+            (span, message, help)
+        }
     };
-    Some(help.to_owned())
+    findings.syntax_error(span, format!("not TOML: {message}"), help);
+}
+
+fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
+    let text = |what: &str, help: &str| (what.to_owned(), Some(help.to_owned()));
+    let key = line
+        .trim_start()
+        .trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-.\"".contains(c));
+    match what {
+        "key with no value" | "invalid unquoted key" if line.trim_start().starts_with([';', '/']) => {
+            text("not a comment", "a comment starts with `#`")
+        }
+        "key with no value" | "invalid unquoted key" if key.trim_start().starts_with(':') => text(
+            "a key followed by `:`",
+            "write `key = value`; a section starts with `[name]`",
+        ),
+        "key with no value" | "missing value for key" => text("a key without a value", "write `key = value`"),
+        "invalid unquoted key" => text(
+            &format!("`{marked}` in a key without quotes"),
+            "a key is made of letters, digits, `_` and `-`; put any other in quotes",
+        ),
+        "string values must be quoted" if marked.trim().is_empty() => {
+            text("missing value", "write a value after `=`")
+        }
+        "string values must be quoted" => text(
+            "a text without quotes",
+            &format!("put it in quotes: {}", super::print::string(marked.trim())),
+        ),
+        "invalid basic string" if marked.contains(char::is_control) => text(
+            "a control character in a string",
+            "write it as an escape, such as \\u0007, or leave it out",
+        ),
+        "invalid basic string" => text(
+            "a string that is not closed",
+            "close it with `\"` on the same line",
+        ),
+        "missing escaped value" => text(
+            "a backslash that escapes nothing",
+            "write it as `\\\\`, or use '…' instead of \"…\"",
+        ),
+        "unclosed table" | "unclosed array table" => {
+            text("a section header that is not closed", "close it with `]`")
+        }
+        "missing comma between array elements" | "missing comma between key-value pairs" => {
+            text("a comma is missing here", "put a comma between the two")
+        }
+        "missing assignment between key-value pairs" => {
+            text("a key without a value", "write { key = value, … }")
+        }
+        "cannot recurse further; max recursion depth met" => text(
+            "too many brackets in one another",
+            "no key needs more than two levels of them",
+        ),
+        _ => (what.to_owned(), None),
+    }
+}
+
+/// The value of a `key = value` line, if it is one bare word.
+fn unquoted(line: &str) -> Option<&str> {
+    let value = line.split_once('=')?.1;
+    let value = value.split_once('#').map_or(value, |(value, _)| value).trim();
+    let bare = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || "\"'[]{},=".contains(c));
+    bare.then_some(value)
 }

@@ -9,7 +9,7 @@ use crate::{
         views::{ReloadFailed, Reloaded},
     },
     base::ListenAddr,
-    config::{self, Config, Diff, Loaded, Source},
+    config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
     privilege::{BrokerError, ListenerRef},
 };
 
@@ -95,10 +95,7 @@ impl Control {
         inboxes: &mut Inboxes,
     ) -> Result<Reloaded, ReloadFailed> {
         let Loaded { config, warnings } =
-            config::load(source, self.options).map_err(|findings| ReloadFailed {
-                message: config::render(&findings, source, false).trim_end().to_owned(),
-                config_error: true,
-            })?;
+            config::load(source, self.options).map_err(|findings| broken(findings, source))?;
         let warnings = match warnings.as_slice() {
             [] => String::new(),
             some => config::render(some, source, false).trim_end().to_owned(),
@@ -200,6 +197,15 @@ impl Control {
         if let StatsChange::To(stats) = change {
             self.stats = stats;
         }
+    }
+}
+
+/// The errors of a broken file; its warnings can wait until it works.
+fn broken(mut findings: Vec<Diagnostic>, source: &Source) -> ReloadFailed {
+    findings.retain(|finding| finding.severity == Severity::Error);
+    ReloadFailed {
+        message: config::render(&findings, source, false).trim_end().to_owned(),
+        config_error: true,
     }
 }
 

@@ -1,3 +1,496 @@
-pub fn trials() -> Vec<libtest_mimic::Trial> {
-    vec![]
+//! Properties over generated configurations and over any bytes.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use convey::{
+    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName},
+    config::{
+        self, Admin, Algorithm, Backend, Config, Frontend, Global, HealthCheck, InitialState, LogFormat,
+        LogLevel, Mode, OnDown, Options, PassiveCheck, Passthrough, Server, Source, Stats,
+    },
+};
+use libtest_mimic::{Failed, Trial};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    test_runner::{Config as RunnerConfig, TestRunner},
+};
+
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("a_printed_configuration_reads_back_as_itself", || {
+            run(512, configs(), |config| {
+                let printed = config::print(&config);
+                let again = read(printed.as_bytes())
+                    .map_err(|found| TestCaseError::fail(format!("{found}\n{printed}")))?;
+                prop_assert_eq!(&again, &config);
+                prop_assert_eq!(config::print(&again), printed);
+                prop_assert_eq!(config::diff(&config, &again), config::Diff::default());
+                Ok(())
+            })
+        }),
+        Trial::test(
+            "two_configurations_that_differ_have_a_diff_and_equal_ones_none",
+            || {
+                run(256, (configs(), configs()), |(old, new)| {
+                    let diff = config::diff(&old, &new);
+                    prop_assert_eq!(diff.changes.is_empty(), old == new);
+                    Ok(())
+                })
+            },
+        ),
+        Trial::test("no_bytes_make_it_panic", || {
+            run(2_000, vec(any::<u8>(), 0..400), |bytes| survive(&bytes))
+        }),
+        Trial::test("no_text_makes_it_panic", || {
+            run(2_000, ".{0,200}", |text| survive(text.as_bytes()))
+        }),
+        Trial::test("no_toml_like_text_makes_it_panic", || {
+            let piece = prop::sample::select(PIECES);
+            run(3_000, vec(piece, 0..60), |pieces| {
+                survive(pieces.concat().as_bytes())
+            })
+        }),
+        Trial::test("no_mutation_of_a_valid_file_makes_it_panic", || {
+            let seeds: Vec<Vec<u8>> = super::files("configs")?
+                .iter()
+                .chain(&super::files("tests/config/good")?)
+                .map(std::fs::read)
+                .collect::<Result<_, _>>()?;
+            let edit = (
+                any::<prop::sample::Index>(),
+                0..20_usize,
+                prop::sample::select(PIECES),
+            );
+            run(
+                1_000,
+                (prop::sample::select(seeds), vec(edit, 1..6)),
+                |(mut bytes, edits)| {
+                    for (place, cut, piece) in edits {
+                        let start = place.index(bytes.len() + 1);
+                        let end = (start + cut).min(bytes.len());
+                        bytes.splice(start..end, piece.bytes());
+                    }
+                    survive(&bytes)
+                },
+            )
+        }),
+    ]
+    .into_iter()
+    .map(|trial| trial.with_kind("generated"))
+    .collect()
+}
+
+/// What TOML and configurations are made of.
+const PIECES: &[&str] = &[
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    " = ",
+    ",",
+    ".",
+    "\n",
+    "\r\n",
+    "\r",
+    " ",
+    "\t",
+    "#",
+    "\"",
+    "'",
+    "\"\"\"",
+    "'''",
+    "\\",
+    "\\u",
+    "\0",
+    "é",
+    "日本",
+    "\u{feff}",
+    "0",
+    "-1",
+    "1.5",
+    "0x",
+    "1e9",
+    "true",
+    "nan",
+    "2024-01-01",
+    "global",
+    "frontends",
+    "backends",
+    "servers",
+    "defaults",
+    "stats",
+    "a",
+    "listen_addr",
+    "backend",
+    "addr",
+    "weight",
+    "health_check",
+    "health_check_interval",
+    "interval",
+    "\"3s\"",
+    "\"0.0.0.0:80\"",
+    "\"10.0.0.1:80\"",
+    "[frontends.a]\n",
+    "[backends.b]\n",
+    "[backends.b.servers.c]\n",
+    "addr = \"10.0.0.1:80\"\n",
+    "listen_addr = \"0.0.0.0:80\"\n",
+    "backend = \"b\"\n",
+    "[global]\n",
+    "9999999999999999999999",
+];
+
+/// Runs a property with a fixed seed, so that a failure can be had again.
+fn run<S: Strategy>(
+    cases: u32,
+    strategy: S,
+    test: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) -> Result<(), Failed> {
+    let config = RunnerConfig {
+        cases,
+        failure_persistence: None,
+        ..RunnerConfig::default()
+    };
+    let seed = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+    TestRunner::new_with_rng(config, seed)
+        .run(&strategy, test)
+        .map_err(|error| error.to_string().into())
+}
+
+fn source(bytes: &[u8]) -> Source {
+    Source {
+        name: "convey.toml".into(),
+        bytes: bytes.to_vec(),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Config, String> {
+    let source = source(bytes);
+    config::load(&source, Options::default())
+        .map(|loaded| loaded.config)
+        .map_err(|found| config::render(&found, &source, false))
+}
+
+/// Reading and reporting end without a panic, with an answer that makes sense.
+fn survive(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let source = source(bytes);
+    match config::load(&source, Options::default()) {
+        Ok(loaded) => {
+            prop_assert_eq!(
+                config::render(&loaded.warnings, &source, true).is_empty(),
+                loaded.warnings.is_empty()
+            );
+            prop_assert_eq!(read(config::print(&loaded.config).as_bytes()), Ok(loaded.config));
+        }
+        Err(found) => {
+            prop_assert!(found.iter().any(|d| d.severity == config::Severity::Error));
+            prop_assert!(
+                found
+                    .iter()
+                    .all(|d| d.span.start <= d.span.end && d.span.end <= bytes.len())
+            );
+            prop_assert!(!config::render(&found, &source, true).is_empty());
+        }
+    }
+    Ok(())
+}
+
+fn configs() -> impl Strategy<Value = Config> {
+    let names = || prop::collection::btree_set(name(), 0..5);
+    (
+        global(),
+        admin(),
+        option::of(address()),
+        option::of(passthrough()),
+        names(),
+        names(),
+    )
+        .prop_flat_map(|(global, admin, stats, passthrough, frontends, backends)| {
+            let backends: Vec<_> = backends.into_iter().collect();
+            // A frontend needs a backend, and addresses that no other has.
+            let frontends: Vec<_> = if backends.is_empty() {
+                Vec::new()
+            } else {
+                frontends.into_iter().collect()
+            };
+            let targets = if backends.is_empty() {
+                vec![String::new()]
+            } else {
+                backends.clone()
+            };
+            let frontends: Vec<_> = frontends
+                .into_iter()
+                .enumerate()
+                .map(|(index, name)| frontend(name, index, targets.clone()))
+                .collect();
+            let backends: Vec<_> = backends.into_iter().map(backend).collect();
+            (Just((global, admin, stats, passthrough)), frontends, backends).prop_map(
+                |((global, admin, stats, passthrough), frontends, backends)| Config {
+                    global,
+                    admin,
+                    stats: stats.map(|addr| Stats {
+                        listen: ListenAddr(addr),
+                    }),
+                    passthrough,
+                    frontends: frontends
+                        .into_iter()
+                        .map(|frontend| (frontend.name.clone(), frontend))
+                        .collect(),
+                    backends: backends
+                        .into_iter()
+                        .map(|backend| (backend.name.clone(), backend))
+                        .collect(),
+                },
+            )
+        })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z][a-z0-9_-]{0,8}", "[a-zA-Z0-9 .\"'\\\\#=\\[\\]{}é日]{1,12}"]
+}
+
+fn millis(min: u64, max: u64) -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (min..=max).prop_map(Duration::from_millis),
+        (min.div_ceil(1_000)..=max / 1_000).prop_map(Duration::from_secs)
+    ]
+}
+
+fn or_never(max: u64) -> impl Strategy<Value = Option<Duration>> {
+    option::of(millis(1, max))
+}
+
+fn count(max: u32) -> impl Strategy<Value = NonZeroU32> {
+    (1..=max).prop_map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
+}
+
+/// Addresses that every key takes.
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let v4 = (1..=223_u8, any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d]));
+    let v6 = any::<[u16; 7]>().prop_map(|s| IpAddr::from([0x2001, s[0], s[1], s[2], s[3], s[4], s[5], s[6]]));
+    (prop_oneof![v4, v6], 1..=u16::MAX).prop_map(SocketAddr::from)
+}
+
+const DAY: u64 = 86_400_000;
+
+fn global() -> impl Strategy<Value = Global> {
+    use prop::sample::select;
+    let levels = select(vec![
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ]);
+    let formats = select(vec![LogFormat::Text, LogFormat::Json]);
+    (
+        levels,
+        formats,
+        any::<bool>(),
+        option::of("[a-z_][a-z0-9_-]{0,20}"),
+        option::of(count(1_024)),
+        millis(0, DAY),
+    )
+        .prop_map(
+            |(log_level, log_format, watch_config, user, workers, shutdown_timeout)| Global {
+                log_level,
+                log_format,
+                watch_config,
+                user,
+                workers,
+                shutdown_timeout,
+            },
+        )
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    option::of("/[a-z \"\\\\é]{0,20}[a-z]").prop_map(|path| Admin {
+        socket: path.map(Into::into),
+    })
+}
+
+fn passthrough() -> impl Strategy<Value = Passthrough> {
+    let capacity = option::of(0..=u64::MAX / 2);
+    (
+        capacity,
+        option::of(count(1_024)),
+        option::of(millis(0, 365 * DAY)),
+    )
+        .prop_map(
+            |(connection_tracker_capacity, workers, stats_update_frequency)| Passthrough {
+                connection_tracker_capacity,
+                workers,
+                stats_update_frequency,
+            },
+        )
+}
+
+fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<Value = Frontend> {
+    // Loopback is not among the addresses of `address`, so [stats] cannot clash with these.
+    let listen = prop::collection::btree_set(1..=u8::MAX, 1..4).prop_map(move |hosts| {
+        let addr = |host| {
+            ListenAddr(SocketAddr::from((
+                [0, 0, u8::try_from(index).unwrap_or(u8::MAX), host],
+                80,
+            )))
+        };
+        hosts.into_iter().map(addr).collect::<Vec<_>>()
+    });
+    let times = (or_never(365 * DAY), or_never(365 * DAY), or_never(DAY));
+    (
+        listen,
+        prop::sample::select(backends),
+        option::of(count(u32::MAX)),
+        times,
+        any::<bool>(),
+    )
+        .prop_filter_map(
+            "a usable name",
+            move |(
+                listen,
+                backend,
+                max_connections,
+                (idle_timeout, fin_timeout, tcp_user_timeout),
+                access_log,
+            )| {
+                Some(Frontend {
+                    name: FrontendName::new(&name).ok()?,
+                    listen,
+                    mode: Mode::Proxy,
+                    backend: BackendName::new(&backend).ok()?,
+                    max_connections,
+                    idle_timeout,
+                    fin_timeout,
+                    tcp_user_timeout,
+                    access_log,
+                })
+            },
+        )
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
+    (
+        millis(1, DAY),
+        millis(1, DAY / 24),
+        count(1_000),
+        count(1_000),
+        millis(1, DAY),
+        initial,
+    )
+        .prop_map(
+            |(interval, timeout, rise, fall, fast_interval, initial)| HealthCheck {
+                interval,
+                timeout,
+                rise,
+                fall,
+                fast_interval,
+                initial,
+            },
+        )
+}
+
+fn passive_check() -> impl Strategy<Value = PassiveCheck> {
+    (count(1_000), millis(1, DAY), millis(1, DAY)).prop_map(|(max_failures, one, other)| PassiveCheck {
+        max_failures,
+        ejection_time: one.min(other),
+        max_ejection_time: one.max(other),
+    })
+}
+
+fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
+    let server = (
+        name(),
+        address(),
+        any::<u16>(),
+        any::<u16>(),
+        option::of(count(u32::MAX)),
+    );
+    vec(server, 0..5).prop_map(|all| {
+        let named = all
+            .into_iter()
+            .filter_map(|(name, addr, weight, priority, max_connections)| {
+                let name = ServerName::new(&name).ok()?;
+                Some((
+                    name.clone(),
+                    Server {
+                        name,
+                        addr: ServerAddr(addr),
+                        weight,
+                        priority,
+                        max_connections,
+                    },
+                ))
+            });
+        named.collect()
+    })
+}
+
+fn backend(name: String) -> impl Strategy<Value = Backend> {
+    use prop::sample::select;
+    let balance = select(vec![
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+        Algorithm::LeastConnections,
+        Algorithm::PowerOfTwo,
+        Algorithm::SourceHash,
+        Algorithm::Maglev,
+        Algorithm::First,
+    ]);
+    let connecting = (
+        balance,
+        millis(1, DAY / 24),
+        0..=100_u32,
+        millis(1, DAY / 24),
+        0..=1_000_000_u32,
+        any::<bool>(),
+    );
+    let down = (select(vec![OnDown::Keep, OnDown::Close]), millis(0, DAY));
+    (
+        connecting,
+        option::of(health_check()),
+        option::of(passive_check()),
+        down,
+        servers(),
+    )
+        .prop_filter_map(
+            "a usable name",
+            move |(
+                (balance, connect_timeout, retries, queue_timeout, max_queue, source),
+                health_check,
+                passive_check,
+                (on_down, slow_start),
+                servers,
+            )| {
+                // A source address is of the family of all servers.
+                let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
+                let source_addr = (source && v4).then(|| IpAddr::from([10, 0, 0, 9]));
+                Some(Backend {
+                    name: BackendName::new(&name).ok()?,
+                    balance,
+                    connect_timeout,
+                    retries,
+                    queue_timeout,
+                    max_queue,
+                    source_addr,
+                    health_check,
+                    passive_check,
+                    on_down,
+                    slow_start,
+                    servers,
+                })
+            },
+        )
 }

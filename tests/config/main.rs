@@ -7,6 +7,7 @@
 //! `CONVEY_BLESS=1` rewrites the expected texts; look at what changed before you commit it.
 
 mod generated;
+mod keys;
 mod meaning;
 mod schema;
 
@@ -30,6 +31,7 @@ fn main() -> io::Result<()> {
     for path in files("tests/config/bad")? {
         trials.push(trial("bad", &path, is_refused));
     }
+    trials.extend(keys::trials());
     trials.extend(meaning::trials());
     trials.extend(schema::trials());
     trials.extend(generated::trials());

@@ -160,7 +160,9 @@ fn impurities(path: &Path, text: &str) -> Vec<String> {
         "nix::",
         "socket2::",
     ];
-    let is_test = path.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing");
+    let is_test = path
+        .file_stem()
+        .is_some_and(|stem| stem == "tests" || stem == "testing");
     if is_test || !PURE.contains(&room(path).as_str()) {
         return Vec::new();
     }

@@ -116,7 +116,13 @@ fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Find
                 .filter(|n| (min..=max).contains(n));
             if fits.is_none() {
                 let message = format!("`{}` must be {expected}, not {number}", findings.key());
-                findings.error(value.span(), message, None);
+                // Limits have no upper bound of their own; zero is how other programs write "none".
+                let unlimited = max == u64::from(u32::MAX) && number.as_str() == "0";
+                findings.error(
+                    value.span(),
+                    message,
+                    unlimited.then(|| "leave the key out for no limit".to_owned()),
+                );
             }
             fits
         }
@@ -172,26 +178,20 @@ inline_schema!([const MIN: u64, const MAX: u64] Int<MIN, MAX>, _g => json_schema
 
 impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let key = findings.key().to_owned();
         let time = match value.get_ref() {
+            // A negative number ends below zero, one too large for 64 bits above every limit.
             DeValue::Integer(number) => match integer(number) {
-                Some(seconds) if seconds < 0 => {
-                    return bad_value(
-                        value,
-                        format!("`{key}` must not be negative"),
-                        duration::FORM,
-                        findings,
-                    );
-                }
-                Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)),
-                None => Duration::MAX,
+                Some(seconds) if seconds < 0 => None,
+                seconds => Some(Duration::from_secs(
+                    seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(u64::MAX),
+                )),
             },
             DeValue::String(text) => match duration::parse(text) {
-                Some(time) => time,
+                Some(time) => Some(time),
                 None => {
                     return bad_value(
                         value,
-                        format!("`{text}` is not a duration"),
+                        format!("\"{text}\" is not a duration"),
                         duration_help(text),
                         findings,
                     );
@@ -203,24 +203,15 @@ impl<const ZERO: bool, const MAX: u64> Field for Time<ZERO, MAX> {
             _ => return wrong_type(value, "a duration, such as \"3s\"", None, findings),
         };
         let max = Duration::from_millis(MAX);
-        if time > max {
-            let max = duration::print(max);
-            return bad_value(
-                value,
-                format!("`{key}` must not be longer than {max}"),
-                duration::FORM,
-                findings,
-            );
-        }
-        if !ZERO && time.is_zero() {
-            return bad_value(
-                value,
-                format!("`{key}` must be longer than 0"),
-                duration::FORM,
-                findings,
-            );
-        }
-        Some(Self(time))
+        let key = findings.key();
+        let message = match time {
+            None => format!("`{key}` must not be negative"),
+            Some(time) if time > max => format!("`{key}` must not be longer than {}", duration::print(max)),
+            Some(Duration::ZERO) if !ZERO => format!("`{key}` must be longer than 0"),
+            Some(time) => return Some(Self(time)),
+        };
+        findings.error(value.span(), message, None);
+        None
     }
 }
 
@@ -271,7 +262,7 @@ impl Field for Workers {
             DeValue::String(word) if word == "auto" => Some(Self(None)),
             DeValue::String(text) if text.parse::<u64>().is_err() => bad_value(
                 value,
-                format!("`{text}` is not a number of threads"),
+                format!("\"{text}\" is not a number of threads"),
                 "write \"auto\" or a number from 1 to 1024",
                 findings,
             ),
@@ -363,7 +354,7 @@ impl Field for UserName {
         }
         bad_value(
             value,
-            format!("`{text}` is not the name of a user"),
+            format!("\"{text}\" is not the name of a user"),
             "write a name such as \"convey\", or leave the key out",
             findings,
         )
@@ -382,7 +373,7 @@ impl Field for SocketPath {
                 "write an absolute path, such as \"/run/convey/admin.sock\", or \"\" for no control socket";
             return bad_value(
                 value,
-                format!("`{text}` is not an absolute path of a file"),
+                format!("\"{text}\" is not an absolute path of a file"),
                 help,
                 findings,
             );
@@ -406,9 +397,9 @@ impl Field for BackendRef {
 inline_schema!([] BackendRef, _g => json_schema!({ "type": "string", "minLength": 1 }));
 
 impl<S: Section + Clone + JsonSchema> Field for Named<S> {
-    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            let help = format!("write one section [{}.NAME] each", key.get_ref());
+            let help = format!("write one section [{}.NAME] each", findings.path());
             return wrong_type(value, "a table of named sections", Some(help), findings);
         };
         let named = table

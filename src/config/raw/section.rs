@@ -61,13 +61,14 @@ pub fn read_file<S: Section>(table: &DeTable<'_>, findings: &mut Findings) -> S 
 
 fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, findings: &mut Findings) -> S {
     let mut section = S::default();
+    let mut misspelt = Vec::new();
     for (key, value) in table {
         if !section.take(key, value, findings) {
-            unknown_key::<S>(key, findings);
+            misspelt.extend(unknown_key::<S>(key, findings));
         }
     }
     for required in S::REQUIRED {
-        if findings.absence_counts() && !table.contains_key(*required) {
+        if findings.absence_counts() && !table.contains_key(*required) && !misspelt.contains(required) {
             let about = property_about::<S>(required);
             findings.error(place.clone(), format!("missing key `{required}`"), about);
         }
@@ -75,7 +76,11 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
     section
 }
 
-fn unknown_key<S: Section>(key: &Spanned<std::borrow::Cow<'_, str>>, findings: &mut Findings) {
+/// Reports a key that the section does not have; returns the one it is probably a misspelling of.
+fn unknown_key<S: Section>(
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    findings: &mut Findings,
+) -> Option<&'static str> {
     let name = key.get_ref().as_ref();
     let keys = S::keys();
     let elsewhere = || {
@@ -84,7 +89,8 @@ fn unknown_key<S: Section>(key: &Spanned<std::borrow::Cow<'_, str>>, findings: &
             .find(|(_, keys)| keys().contains(&name))
             .map(|(place, _)| *place)
     };
-    let help = if let Some(near) = words::nearest(name, keys.iter().copied()) {
+    let near = words::nearest(name, keys.iter().copied());
+    let help = if let Some(near) = near {
         format!("did you mean `{near}`?")
     } else if let Some(place) = elsewhere() {
         format!("`{name}` belongs in {place}")
@@ -98,6 +104,7 @@ fn unknown_key<S: Section>(key: &Spanned<std::borrow::Cow<'_, str>>, findings: &
             help,
         );
     });
+    near
 }
 
 /// What a key is for, for the help of its absence.
@@ -108,7 +115,7 @@ fn property_about<S: Section>(key: &str) -> Option<String> {
         .get(key)?
         .get("description")?
         .as_str()
-        .map(|about| format!("`{key}`: {about}"))
+        .map(|about| format!("`{key}` is needed. {about}"))
 }
 
 fn schema_generator() -> SchemaGenerator {
@@ -143,7 +150,15 @@ impl<S: Section + Clone + JsonSchema> Field for S {
     ) -> Option<Self> {
         match value.get_ref() {
             DeValue::Table(table) => Some(read_keys(table, key.span(), findings)),
-            _ => wrong_type(value, "a section", None, findings),
+            _ => {
+                let example = Self::keys().first().copied().unwrap_or_default();
+                let help = format!(
+                    "write a section [{}], or {} = {{ {example} = … }}",
+                    findings.path(),
+                    findings.key()
+                );
+                wrong_type(value, "a section", Some(help), findings)
+            }
         }
     }
 }
@@ -197,10 +212,8 @@ macro_rules! section {
             const REQUIRED: &'static [&'static str] = &[$($( $crate::config::raw::section::required!($required $key), )?)*];
 
             fn keys() -> Vec<&'static str> {
-                #[allow(unused_mut, reason = "only sections that take in others add to it")]
-                let mut keys = vec![$(stringify!($key)),*];
-                $( keys.extend(<$other>::keys()); )*
-                keys
+                let own: &[&'static str] = &[$(stringify!($key)),*];
+                own.iter().copied()$(.chain(<$other>::keys()))*.collect()
             }
 
             fn take(

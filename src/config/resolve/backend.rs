@@ -57,7 +57,7 @@ pub fn check_dialects(raw: &raw::BackendOptions, findings: &mut Findings) {
         findings.within("health_check_interval", |findings| {
             findings.error(
                 interval.key.clone(),
-                "`health_check_interval` and `health_check` together",
+                "`health_check_interval` and `health_check` cannot stand together",
                 "they say the same thing twice: keep `health_check` with `interval`, which is the newer form"
                     .to_owned(),
             );

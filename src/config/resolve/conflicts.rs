@@ -19,7 +19,8 @@ use crate::{
 /// Checks the configuration as a whole.
 pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
     listen_addresses(file, findings);
-    if findings.absence_counts() {
+    // What is missing may stand in what could not be read, so these wait for a file without errors.
+    if findings.is_clean() {
         unused_backends(file, findings);
     }
     let Some(backends) = &file.backends else { return };
@@ -115,7 +116,7 @@ fn unused_backends(file: &raw::File, findings: &mut Findings) {
 fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findings: &mut Findings) {
     let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
     if raw_servers.is_none_or(BTreeMap::is_empty) {
-        if findings.absence_counts() {
+        if findings.is_clean() {
             findings.warn(
                 at.key.clone(),
                 format!(
