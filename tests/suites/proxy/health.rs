@@ -11,7 +11,7 @@ use convey::base::ServerState;
 use crate::{
     Test,
     lab::{Convey, Lab, load::Wrk, servers::TcpServer, wait_until},
-    site::{BLIND, FAST_CHECK, NO_CHECK, Site, backend, expect_end, frontend, read_line},
+    site::{BLIND, FAST_CHECK, NO_CHECK, Site, backend, expect_end, expect_turned_away, frontend, read_line},
     tests,
 };
 
@@ -281,7 +281,7 @@ fn without_any_server_up_connections_are_ended() {
     site.webs[0].kill();
     wait_state(&convey, "a", ServerState::Down);
     let start = Instant::now();
-    expect_end(&mut site.client.connect(site.lb.addr(80)));
+    expect_turned_away(&site.client, site.lb.addr(80));
     assert!(
         start.elapsed() < Duration::from_secs(2),
         "at once, not after a time-out"

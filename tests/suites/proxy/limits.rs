@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Test,
     lab::{Convey, Host, Lab, servers::TcpServer},
-    site::{backend, expect_end, frontend, is_silent, read_line},
+    site::{backend, expect_end, expect_turned_away, frontend, is_silent, read_line},
     tests,
 };
 
@@ -121,7 +121,7 @@ fn waiting_ends_after_queue_timeout() {
     let mut first = single.connect();
     assert_eq!(read_line(&mut first).expect("the greeting"), "s");
     let start = Instant::now();
-    expect_end(&mut single.connect());
+    expect_turned_away(&single.client, single.lb.addr(PORT));
     let waited = start.elapsed();
     assert!((400..3000).contains(&waited.as_millis()), "{waited:?}");
     single.wait_ended("queue_timeout");
@@ -142,7 +142,7 @@ fn a_full_queue_turns_connections_away() {
         "the second one waits"
     );
     let start = Instant::now();
-    expect_end(&mut single.connect());
+    expect_turned_away(&single.client, single.lb.addr(PORT));
     assert!(
         start.elapsed() < Duration::from_secs(2),
         "the third one is turned away at once"

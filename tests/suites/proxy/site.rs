@@ -122,6 +122,15 @@ pub fn is_silent(stream: &mut TcpStream, time: Duration) -> bool {
     silent
 }
 
+/// Connects and expects the end of the connection, which may come so early that connecting itself reports it.
+#[track_caller]
+pub fn expect_turned_away(client: &Host, addr: SocketAddr) {
+    match client.try_connect(addr) {
+        Ok(mut stream) => expect_end(&mut stream),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
 /// Waits until the peer has closed or reset the connection; anything that arrives before is an error.
 #[track_caller]
 pub fn expect_end(stream: &mut TcpStream) {
