@@ -4,24 +4,32 @@ use std::{fs, path::Path, process::Command};
 
 use nix::{sys::signal::Signal, unistd::Pid};
 
-/// Deletes the namespaces, with the processes in them, of labs whose test process is gone.
+/// Deletes the namespaces, with the processes in them, and the files of labs whose test process is gone.
 pub fn sweep() {
-    let Ok(entries) = fs::read_dir("/run/netns") else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        if owner(&name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            remove(&name);
-        }
+    for namespace in left_in(Path::new("/run/netns")) {
+        remove(&namespace);
+    }
+    let files = std::env::temp_dir();
+    for dir in left_in(&files) {
+        fs::remove_dir_all(files.join(dir)).ok();
     }
 }
 
-/// The test process that made this namespace, if a lab did.
-fn owner(namespace: &str) -> Option<u32> {
-    let rest = namespace.strip_prefix(super::PREFIX)?.strip_prefix('-')?;
+/// Names in a directory that labs made and nobody uses any more.
+fn left_in(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()))
+        .collect()
+}
+
+/// The test process that gave this name, if a lab did.
+fn owner(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(super::PREFIX)?.strip_prefix('-')?;
     rest.split('-').next()?.parse().ok()
 }
 
