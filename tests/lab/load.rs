@@ -80,8 +80,11 @@ impl WrkReport {
                 .map(|(_, rest)| number(rest))
                 .expect("wrk's rate"),
             errors: (socket_errors + bad_answers) as u64,
-            p99: line("99%")
-                .map(|(_, rest)| seconds(rest.trim()))
+            // "Latency … 94.99%" is another line
+            p99: text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("99%"))
+                .map(|rest| seconds(rest.trim()))
                 .expect("wrk's percentiles"),
             text: text.to_owned(),
         }

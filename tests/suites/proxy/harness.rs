@@ -8,7 +8,11 @@ use std::{
 
 use crate::{
     Test,
-    lab::{Lab, load::Wrk, servers::TcpServer},
+    lab::{
+        Lab,
+        load::{Wrk, WrkReport},
+        servers::TcpServer,
+    },
     tests,
 };
 
@@ -18,6 +22,7 @@ pub const TESTS: &[Test] = tests![
     a_lab_is_gone_after_a_panic,
     a_killed_web_server_refuses_and_comes_back,
     wrk_counts_failures,
+    a_report_of_wrk_is_read_right,
     servers_behave_as_named,
 ];
 
@@ -84,6 +89,20 @@ fn wrk_counts_failures() {
     std::thread::sleep(Duration::from_millis(300));
     web.kill();
     assert!(running.finish().errors > 0);
+}
+
+fn a_report_of_wrk_is_read_right() {
+    let report = WrkReport::parse(
+        "Running 1s test @ http://10.77.0.2:80/\n  1 threads and 4 connections\n  Thread Stats   Avg      Stdev     Max   +/- Stdev\n    \
+         Latency     1.02ms    3.10ms  50.00ms   94.99%\n  Latency Distribution\n     50%  310.00us\n     99%    1.20s \n  \
+         8123 requests in 1.10s, 1.25MB read\n  Socket errors: connect 1, read 2, write 3, timeout 4\n  \
+         Non-2xx or 3xx responses: 5\nRequests/sec:   7384.55\nTransfer/sec:      1.14MB\n",
+    );
+    assert_eq!((report.requests, report.errors), (8123, 15));
+    assert!(
+        (report.p99 - 1.2).abs() < 1e-9 && (report.per_second - 7384.55).abs() < 1e-9,
+        "{report:?}"
+    );
 }
 
 fn servers_behave_as_named() {
