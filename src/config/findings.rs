@@ -117,10 +117,10 @@ impl Findings {
         self.push(Item { syntax: true, ..item });
     }
 
-    /// The bracket at `open` is never closed, so all that follows is misread: findings about it are left out.
-    pub fn unreadable_after(&mut self, open: usize, message: &str, help: String) {
-        self.syntax_error(open..open + 1, message, help);
-        self.readable = Some(open);
+    /// What opens at `span` is never closed, so all from there on is misread: findings about it are left out.
+    pub fn unreadable_from(&mut self, span: Range<usize>, message: String, help: String) {
+        self.readable = Some(span.start);
+        self.syntax_error(span, message, help);
     }
 
     /// Counts findings that were not looked at.
@@ -168,7 +168,7 @@ impl Findings {
         let mut dropped = self.dropped;
         let readable = self.readable.unwrap_or(usize::MAX);
         let misread =
-            |item: &Item| !item.syntax && item.span.as_ref().is_some_and(|span| span.start > readable);
+            |item: &Item| !item.syntax && item.span.as_ref().is_some_and(|span| span.start >= readable);
         let mut found: Vec<(bool, Diagnostic)> = self
             .items
             .into_iter()
@@ -189,7 +189,8 @@ impl Findings {
         }
         let mut found: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         found.sort_by_key(|d| (d.line, d.column, d.severity == Severity::Warning));
-        found.dedup();
+        // What [defaults] got wrong is found again under each backend.
+        found.dedup_by(|b, a| (b.line, b.column, &b.message) == (a.line, a.column, &a.message));
         if dropped > 0 {
             let severity = if found.iter().any(|d| d.severity == Severity::Error) {
                 Severity::Error

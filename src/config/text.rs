@@ -134,23 +134,22 @@ fn recover<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
         errors.truncate(MAX_SYNTAX_ERRORS);
     }
 
-    let unclosed =
-        |message: &str| message.starts_with("unclosed array") || message.starts_with("unclosed inline table");
-    if errors
-        .iter()
-        .any(|(_, message)| unclosed(message) && !message.starts_with("unclosed array table"))
+    let end = text.trim_end().len();
+    let unclosed = |span: &Range<usize>, message: &str| {
+        message.starts_with("unclosed array,")
+            || message.starts_with("unclosed inline table")
+            || (message.starts_with("invalid multi-line") && span.start >= end)
+    };
+    if errors.iter().any(|(span, message)| unclosed(span, message))
         && let Some(open) = last_open(&tree)
+        && let Some((opening, closing)) = brackets_at(text, open)
     {
         errors.retain(|(span, _)| span.start < open);
-        let close = if text.get(open..).is_some_and(|rest| rest.starts_with('{')) {
-            '}'
-        } else {
-            ']'
-        };
-        findings.unreadable_after(
-            open,
-            "not TOML: this bracket is never closed",
-            format!("close it with `{close}`"),
+        let message = format!("not TOML: this `{opening}` is never closed");
+        findings.unreadable_from(
+            open..open + opening.len(),
+            message,
+            format!("close it with `{closing}`"),
         );
     }
 
@@ -275,8 +274,15 @@ fn first_key(tree: &DeTable<'_>, key: &str, offset: usize) -> Option<usize> {
     own.chain(inner).filter(|start| *start < offset).max()
 }
 
-/// Where the bracket stands that is still open at the end of the text: it opens the list or inline table that the
-/// last key of the tree has as its value.
+/// The opening bracket or quote at an offset, and what closes it.
+fn brackets_at(text: &str, offset: usize) -> Option<(&'static str, &'static str)> {
+    let pairs = [("[", "]"), ("{", "}"), ("\"\"\"", "\"\"\""), ("'''", "'''")];
+    pairs
+        .into_iter()
+        .find(|(opening, _)| text.get(offset..).is_some_and(|rest| rest.starts_with(opening)))
+}
+
+/// Where the bracket or quote stands that is still open at the end of the text: it opens the value of the last key.
 fn last_open(tree: &DeTable<'_>) -> Option<usize> {
     let (_, value) = tree
         .iter()
@@ -286,7 +292,7 @@ fn last_open(tree: &DeTable<'_>) -> Option<usize> {
         DeValue::Table(inner) if inner.keys().any(|key| !value.span().contains(&key.span().start)) => {
             last_open(inner)
         }
-        DeValue::Array(_) | DeValue::Table(_) => Some(value.span().start),
+        DeValue::Array(_) | DeValue::Table(_) | DeValue::String(_) => Some(value.span().start),
         _ => None,
     }
 }
@@ -340,6 +346,17 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
             "a key followed by `:`",
             "write `key = value`; a section starts with `[name]`",
         ),
+        "key with no value" if line.trim_end().ends_with(']') && !line.contains('[') => {
+            text("a section header that is not opened", "open it with `[`")
+        }
+        "invalid unquoted key" if marked == ":" => text("a key followed by `:`", "write `key = value`"),
+        "unexpected key or value" => text(
+            "more text after the end",
+            "end the line here; a comment starts with `#`",
+        ),
+        "missing opening quote" => text("a quote that closes nothing", "open the string with a quote too"),
+        "extra `=`" => text("more than one `=`", "write `key = value`"),
+        "extra comma in array" | "extra comma in inline table" => text("a comma too many", "leave it out"),
         "key with no value" | "missing value for key" => text("a key without a value", "write `key = value`"),
         "invalid unquoted key" => text(
             &format!("`{marked}` in a key without quotes"),
@@ -364,9 +381,10 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
             "a backslash that escapes nothing",
             "write it as `\\\\`, or use '…' instead of \"…\"",
         ),
-        "unclosed table" | "unclosed array table" => {
-            text("a section header that is not closed", "close it with `]`")
-        }
+        "unclosed table" | "unclosed array table" => text(
+            "a section header that is not closed",
+            "close it with `]`; a name in it that has spaces or dots goes in quotes",
+        ),
         "missing comma between array elements" | "missing comma between key-value pairs" => {
             text("a comma is missing here", "put a comma between the two")
         }

@@ -56,7 +56,12 @@ pub struct Time<const ZERO: bool, const MAX: u64>(pub Duration);
 
 /// A TCP port, as an integer or a string.
 #[derive(Debug, Clone, Copy)]
-pub struct Port(pub u16, /** Whether it was a string, as in 0.3.5. */ pub bool);
+pub struct Port {
+    /// The port, never 0.
+    pub number: u16,
+    /// Whether it was written as a string, which only 0.3.5 asked for.
+    pub quoted: bool,
+}
 
 /// `"auto"` or a number of threads.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +244,10 @@ impl Field for Port {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         if let DeValue::String(text) = value.get_ref() {
             return match text.parse::<u16>() {
-                Ok(port @ 1..) if !text.starts_with('+') => Some(Self(port, true)),
+                Ok(port @ 1..) if !text.starts_with('+') => Some(Self {
+                    number: port,
+                    quoted: true,
+                }),
                 _ => bad_value(
                     value,
                     format!("`{text}` is not a port"),
@@ -249,7 +257,10 @@ impl Field for Port {
             };
         }
         let port = bounded(value, 1, 65_535, "a port", findings)?;
-        u16::try_from(port).ok().map(|port| Self(port, false))
+        u16::try_from(port).ok().map(|number| Self {
+            number,
+            quoted: false,
+        })
     }
 }
 inline_schema!([] Port, _g => json_schema!({

@@ -50,7 +50,7 @@ fn listen_addresses(file: &raw::File, findings: &mut Findings) {
             .as_ref()
             .map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
         places.push((
-            ListenAddr((ip, port.value.0).into()),
+            ListenAddr((ip, port.value.number).into()),
             "[stats]".to_owned(),
             port.span.clone(),
             ["stats", "port", ""],

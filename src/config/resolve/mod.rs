@@ -149,11 +149,11 @@ fn admin(raw: Option<&raw::Admin>) -> Admin {
 fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     let port = raw.port.as_ref()?;
     // A port that is a string is how a file of 0.3.5 is known; a new file has nothing to be told.
-    if raw.listen_addr.is_none() && port.value.1 {
+    if raw.listen_addr.is_none() && port.value.quoted {
         findings.within("stats", |findings| {
             findings.warn(
                 port.span.clone(),
-                format!("statistics are served on 127.0.0.1:{} only; Convey 0.3.5 listened on every address", port.value.0),
+                format!("statistics are served on 127.0.0.1:{} only; Convey 0.3.5 listened on every address", port.value.number),
                 "add listen_addr = \"0.0.0.0\" to let others read them as before, or listen_addr = \"127.0.0.1\" to keep it so"
                     .to_owned(),
             );
@@ -161,7 +161,7 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     }
     let ip = value(raw.listen_addr.as_ref(), IpAddr::V4(Ipv4Addr::LOCALHOST), |v| v);
     Some(Stats {
-        listen: ListenAddr(SocketAddr::new(ip, port.value.0)),
+        listen: ListenAddr(SocketAddr::new(ip, port.value.number)),
     })
 }
 
