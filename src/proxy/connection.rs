@@ -26,8 +26,10 @@ use super::{
     relay::{Limits, Relay},
 };
 use crate::{
-    base::{AccessRecord, ClientAddr, ListenAddr, ServerKey, TerminationReason, WorkerId},
-    snapshot::{BackendView, FrontendView, live::Counters},
+    base::{
+        AccessRecord, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName, TerminationReason, WorkerId,
+    },
+    snapshot::{BackendView, FrontendView, live::Shard},
     sys::{readiness::is_hung_up, tcp},
 };
 
@@ -84,59 +86,55 @@ pub async fn serve(shared: Arc<Shared>, worker: WorkerId, accepted: Accepted) {
         client,
         listen,
         frontend,
-        slot,
+        slot: _slot,
     } = accepted;
     let accepted_at = Instant::now();
-    let Ok(socket) = register(socket) else { return };
+    let _in_process = Opened::new(shared.process.shard(worker));
+    let _in_frontend = Opened::new(frontend.live.counters.shard(worker));
+    let _in_backend = Opened::new(frontend.backend.live.counters.shard(worker));
+    let Ok(socket) = TcpStream::from_std(socket.into()) else {
+        frontend.live.counters.shard(worker).ended[TerminationReason::Resource as usize].add(1);
+        return;
+    };
+    // after the socket, so that it leaves the registry before the descriptor is closed
+    let registration = Registration::new(client, &socket, Arc::clone(&frontend), accepted_at);
     let mut session = Session {
-        registration: Registration::new(client, &socket, Arc::clone(&frontend), accepted_at),
-        _in_process: Opened::new(worker, CountersOf::Process(Arc::clone(&shared))),
-        _in_frontend: Opened::new(worker, CountersOf::Frontend(Arc::clone(&frontend))),
-        _in_backend: Opened::new(worker, CountersOf::Backend(Arc::clone(&frontend.backend))),
-        backend: Arc::clone(&frontend.backend),
-        shared,
+        shared: &shared,
         worker,
-        frontend,
+        frontend: &frontend,
+        backend: Arc::clone(&frontend.backend),
+        registration: &registration,
         flow: Flow { client, listen },
         accepted_at,
         tried: Vec::new(),
         outcome: Outcome::default(),
     };
     let reason = session.run(&socket).await;
-    let reason = session.registration.ended_by().unwrap_or(reason);
+    let reason = registration.ended_by().unwrap_or(reason);
     if reason != TerminationReason::Normal {
         tcp::reset_on_close(&socket);
     }
     session.finish(reason);
-    drop(session);
-    drop(socket);
-    drop(slot);
-}
-
-fn register(socket: OwnedFd) -> std::io::Result<TcpStream> {
-    TcpStream::from_std(std::net::TcpStream::from(socket))
 }
 
 /// What is learned on the way, for the access log.
 #[derive(Default)]
 struct Outcome {
-    server: Option<(Arc<BackendView>, usize)>,
+    server: Option<(ServerName, ServerAddr)>,
+    /// Connections of that server when the relay ended.
+    server_connections: u32,
     queue_time: Option<Duration>,
     connect_time: Option<Duration>,
     retries: u32,
     redispatched: bool,
 }
 
-struct Session {
-    // first: leaves the registry before the sockets close
-    registration: Registration,
-    _in_process: Opened,
-    _in_frontend: Opened,
-    _in_backend: Opened,
-    backend: Arc<BackendView>,
-    shared: Arc<Shared>,
+struct Session<'a> {
+    shared: &'a Shared,
     worker: WorkerId,
-    frontend: Arc<FrontendView>,
+    frontend: &'a Arc<FrontendView>,
+    backend: Arc<BackendView>,
+    registration: &'a Registration,
     flow: Flow,
     accepted_at: Instant,
     /// Names of servers whose connects failed.
@@ -144,7 +142,7 @@ struct Session {
     outcome: Outcome,
 }
 
-impl Session {
+impl Session<'_> {
     async fn run(&mut self, client: &TcpStream) -> TerminationReason {
         let first_deadline = Instant::now() + self.backend.config.connect_timeout;
         let mut timer = pin!(sleep_until(first_deadline.into()));
@@ -190,14 +188,10 @@ impl Session {
     }
 
     fn note_choice(&mut self, chosen: &Chosen) {
-        let another = |(backend, index): &(Arc<BackendView>, usize)| {
-            backend
-                .servers
-                .get(*index)
-                .is_some_and(|s| s.name != chosen.server().name)
-        };
-        self.outcome.redispatched |= self.outcome.server.as_ref().is_some_and(another);
-        self.outcome.server = Some((Arc::clone(&chosen.backend), chosen.index));
+        let server = chosen.server();
+        let before = self.outcome.server.as_ref();
+        self.outcome.redispatched |= before.is_some_and(|(name, _)| *name != server.name);
+        self.outcome.server = Some((server.name.clone(), server.addr));
     }
 
     /// Nothing could be chosen: when servers were tried before, their failure is the reason.
@@ -305,10 +299,7 @@ impl Session {
         if live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
             live.failures_in_a_row.store(0, Ordering::Relaxed);
         }
-        let _in_server = Opened::new(
-            self.worker,
-            CountersOf::Server(Arc::clone(&chosen.backend), chosen.index),
-        );
+        let _in_server = Opened::new(live.counters.shard(self.worker));
         self.registration
             .connected(Arc::clone(&chosen.backend), chosen.index, server);
         let limits = Limits {
@@ -335,6 +326,7 @@ impl Session {
         if reason != TerminationReason::Normal {
             tcp::reset_on_close(server);
         }
+        self.outcome.server_connections = live.slots.used();
         // out of the registry's reach before the descriptor is closed by the caller
         self.registration.disconnected();
         reason
@@ -349,11 +341,6 @@ impl Session {
         }
         let total_time = self.accepted_at.elapsed();
         let (bytes_in, bytes_out) = self.registration.bytes();
-        let server = self
-            .outcome
-            .server
-            .as_ref()
-            .and_then(|(backend, index)| backend.servers.get(*index));
         self.shared.access.record(AccessRecord {
             accepted_at: SystemTime::now()
                 .checked_sub(total_time)
@@ -362,7 +349,7 @@ impl Session {
             listen: self.flow.listen,
             frontend: self.frontend.config.name.clone(),
             backend: self.backend.config.name.clone(),
-            server: server.map(|s| (s.name.clone(), s.addr)),
+            server: self.outcome.server.take(),
             queue_time: self.outcome.queue_time,
             connect_time: self.outcome.connect_time,
             total_time,
@@ -372,43 +359,23 @@ impl Session {
             retries: self.outcome.retries,
             redispatched: self.outcome.redispatched,
             frontend_connections: u64::from(self.frontend.live.slots.used()),
-            server_connections: server.map_or(0, |s| u64::from(s.live.slots.used())),
+            server_connections: u64::from(self.outcome.server_connections),
         });
     }
 }
 
-enum CountersOf {
-    Process(Arc<Shared>),
-    Frontend(Arc<FrontendView>),
-    Backend(Arc<BackendView>),
-    Server(Arc<BackendView>, usize),
-}
-
 /// Counts a connection as open until it is dropped, so that the number of open ones cannot drift.
-struct Opened {
-    worker: WorkerId,
-    of: CountersOf,
-}
+struct Opened<'a>(&'a Shard);
 
-impl Opened {
-    fn new(worker: WorkerId, of: CountersOf) -> Self {
-        let opened = Self { worker, of };
-        opened.counters().shard(worker).opened.add(1);
-        opened
-    }
-
-    fn counters(&self) -> &Counters {
-        match &self.of {
-            CountersOf::Process(shared) => &shared.process,
-            CountersOf::Frontend(frontend) => &frontend.live.counters,
-            CountersOf::Backend(backend) => &backend.live.counters,
-            CountersOf::Server(backend, index) => &backend.servers[*index].live.counters,
-        }
+impl<'a> Opened<'a> {
+    fn new(shard: &'a Shard) -> Self {
+        shard.opened.add(1);
+        Self(shard)
     }
 }
 
-impl Drop for Opened {
+impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.counters().shard(self.worker).closed.add(1);
+        self.0.closed.add(1);
     }
 }
