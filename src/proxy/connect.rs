@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{net::TcpStream, time::Sleep};
 
-use super::choose::Chosen;
+use super::{choose::Chosen, direction::Early};
 use crate::{base::TerminationReason, sys::tcp};
 
 /// Why there is no connection.
@@ -25,6 +25,9 @@ pub enum ConnectError {
     /// No answer within `connect_timeout`.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The client has reset its connection.
+    #[error("the client is gone")]
+    ClientGone,
 }
 
 impl ConnectError {
@@ -35,17 +38,19 @@ impl ConnectError {
             Self::Local(_) => TerminationReason::Resource,
             Self::Server(_) => TerminationReason::ServerConnect,
             Self::TimedOut(_) => TerminationReason::ConnectTimeout,
+            Self::ClientGone => TerminationReason::ClientAbortConnect,
         }
     }
 
     /// Whether the server is to blame, so that the passive check counts it.
     #[must_use]
     pub fn is_servers_fault(&self) -> bool {
-        !matches!(self, Self::Local(_))
+        matches!(self, Self::Server(_) | Self::TimedOut(_))
     }
 }
 
 /// Connects to the chosen server. `timer` is set to this attempt's deadline or, at the first one, was made with it.
+/// `early` is asked, once the connect is under way, what the client has said.
 ///
 /// # Errors
 /// Why there is no connection.
@@ -54,12 +59,19 @@ pub async fn connect(
     chosen: &Chosen,
     mut timer: Pin<&mut Sleep>,
     started: Instant,
+    early: impl FnOnce() -> Early,
 ) -> Result<TcpStream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
     let socket =
         tcp::start_connect(chosen.server().addr.0, backend.source_addr, user_timeout).map_err(of_start)?;
     let stream = TcpStream::from_std(socket.into()).map_err(ConnectError::Local)?;
+    match early() {
+        Early::Nothing => {}
+        // the first data carries the acknowledgement that ends the handshake: one packet less
+        Early::Data => tcp::delay_acknowledgement(&stream),
+        Early::Gone => return Err(ConnectError::ClientGone),
+    }
     poll_fn(|cx| {
         // after a wait in the queue the timer stands too early; it is moved only then
         while timer.as_mut().poll(cx).is_ready() {

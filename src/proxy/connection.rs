@@ -22,6 +22,7 @@ use super::{
     ProxyEvent, Shared,
     choose::{self, Chosen, Flow, choose},
     connect::{self, ConnectError},
+    direction::{Direction, Early},
     registry::Registration,
     relay::{Limits, Relay},
 };
@@ -117,6 +118,15 @@ pub async fn serve(shared: Arc<Shared>, worker: WorkerId, accepted: Accepted) {
     session.finish(reason);
 }
 
+/// Before a retry: the client may have gone meanwhile.
+fn still_there(client: &TcpStream) -> Early {
+    if is_hung_up(client) {
+        Early::Gone
+    } else {
+        Early::Nothing
+    }
+}
+
 /// What is learned on the way, for the access log.
 #[derive(Default)]
 struct Outcome {
@@ -146,7 +156,9 @@ impl Session<'_> {
     async fn run(&mut self, client: &TcpStream) -> TerminationReason {
         let first_deadline = Instant::now() + self.backend.config.connect_timeout;
         let mut timer = pin!(sleep_until(first_deadline.into()));
+        let mut up = Direction::default();
         loop {
+            let is_first = self.outcome.retries == 0;
             let queued_at = Instant::now();
             let chosen = choose(
                 &self.shared,
@@ -163,21 +175,20 @@ impl Session<'_> {
             let chosen_at = Instant::now();
             *self.outcome.queue_time.get_or_insert_default() += chosen_at - queued_at;
             self.note_choice(&chosen);
-            if is_hung_up(client) {
-                return TerminationReason::ClientAbortConnect;
-            }
-            match connect::connect(
-                self.frontend.config.tcp_user_timeout,
-                &chosen,
-                timer.as_mut(),
-                chosen_at,
-            )
-            .await
-            {
+            let user_timeout = self.frontend.config.tcp_user_timeout;
+            let early = || {
+                if is_first {
+                    up.read_early(client)
+                } else {
+                    still_there(client)
+                }
+            };
+            match connect::connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
                 Ok(server) => {
                     self.outcome.connect_time = Some(chosen_at.elapsed());
-                    return self.relay(client, &server, chosen, timer.as_mut()).await;
+                    return self.relay(client, &server, up, chosen, timer.as_mut()).await;
                 }
+                Err(ConnectError::ClientGone) => return TerminationReason::ClientAbortConnect,
                 Err(error) => {
                     if let Err(reason) = self.failed(&error, chosen, timer.as_mut()).await {
                         return reason;
@@ -292,6 +303,7 @@ impl Session<'_> {
         &mut self,
         client: &TcpStream,
         server: &TcpStream,
+        up: Direction,
         chosen: Chosen,
         timer: Pin<&mut Sleep>,
     ) -> TerminationReason {
@@ -312,7 +324,7 @@ impl Session<'_> {
             &live.counters,
         ]
         .map(|c| c.shard(self.worker));
-        let reason = Relay::new(client, server, Vec::new(), limits)
+        let reason = Relay::new(client, server, up, limits)
             .run(timer, |bytes_in, bytes_out| {
                 for shard in shards {
                     shard.bytes_in.add(bytes_in);

@@ -43,6 +43,17 @@ pub enum Fault {
     Destination,
 }
 
+/// What a source has said before there is a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Early {
+    /// Nothing yet.
+    Nothing,
+    /// Something, which is held.
+    Data,
+    /// It has reset the connection.
+    Gone,
+}
+
 /// The state of one direction.
 #[derive(Debug, Default)]
 pub struct Direction {
@@ -59,12 +70,18 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// A direction that starts with bytes that were read before.
-    #[must_use]
-    pub fn with_early_data(early: Vec<u8>) -> Self {
-        let mut direction = Self::default();
-        direction.held = early;
-        direction
+    /// Takes what the source has sent already, before there is a destination. To be called once.
+    pub fn read_early(&mut self, source: &TcpStream) -> Early {
+        SCRATCH.with_borrow_mut(|scratch| match receive_now(source, scratch) {
+            // an end of stream is met again when the relay reads
+            Ok(0) => Early::Nothing,
+            Ok(n) => {
+                self.held = scratch[..n].to_vec();
+                Early::Data
+            }
+            Err(e) if is_transient(&e) => Early::Nothing,
+            Err(_) => Early::Gone,
+        })
     }
 
     /// Whether everything up to the source's end of stream was delivered.
@@ -259,26 +276,37 @@ fn poll_io(
     }
 }
 
-/// Receives once. A read that leaves room in the buffer has emptied the socket, so readiness is given up with it
-/// (as a `WouldBlock`) and the read that would find nothing is saved; the reactor is edge-triggered and reports
-/// what arrives later.
+/// Receives once the reactor says that something is there.
 fn poll_receive(cx: &mut Context<'_>, stream: &TcpStream, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
-        let mut received = None;
-        let result = stream.try_io(Interest::READABLE, || {
-            let n = tcp::receive(stream, buffer)?;
-            received = Some(n);
-            if n > 0 && n < buffer.len() {
-                Err(io::ErrorKind::WouldBlock.into())
-            } else {
-                Ok(n)
-            }
-        });
-        match (received, result) {
-            (Some(n), _) | (None, Ok(n)) => return Poll::Ready(Ok(n)),
-            (None, Err(e)) if is_transient(&e) => {}
-            (None, Err(e)) => return Poll::Ready(Err(e)),
+        match receive_if_ready(stream, buffer) {
+            Some(Err(e)) if is_transient(&e) => {}
+            Some(result) => return Poll::Ready(result),
+            None => {}
         }
     }
+}
+
+/// Receives whatever the reactor knows; it may not have looked yet.
+fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_if_ready(stream, buffer).unwrap_or_else(|| tcp::receive(stream, buffer))
+}
+
+/// Receives unless the reactor says that nothing is there. A read that leaves room in the buffer has emptied the
+/// socket, so readiness is given up with it (the closure's `WouldBlock`) and the read that would find nothing is saved;
+/// the reactor is edge-triggered and reports what arrives later.
+fn receive_if_ready(stream: &TcpStream, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    let mut received = None;
+    let _ = stream.try_io(Interest::READABLE, || {
+        let result = tcp::receive(stream, buffer);
+        let emptied = !matches!(result, Ok(n) if n == 0 || n == buffer.len());
+        received = Some(result);
+        if emptied {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
+    });
+    received
 }

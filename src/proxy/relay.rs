@@ -32,13 +32,13 @@ pub struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that first delivers what the client had sent before the server was connected.
+    /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(client: &'a TcpStream, server: &'a TcpStream, early: Vec<u8>, limits: Limits) -> Self {
+    pub fn new(client: &'a TcpStream, server: &'a TcpStream, up: Direction, limits: Limits) -> Self {
         Self {
             client,
             server,
-            up: Direction::with_early_data(early),
+            up,
             down: Direction::default(),
             limits,
             last_moved: Instant::now(),

@@ -93,6 +93,12 @@ pub fn start_connect(
     }
 }
 
+/// Lets the acknowledgement that ends the handshake wait a moment for data to travel with (TCP_QUICKACK off). Only for
+/// a connection that is being established and has data to send at once.
+pub fn delay_acknowledgement(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_tcp_quickack(false);
+}
+
 /// The outcome of [`start_connect`], once the socket is writable.
 ///
 /// # Errors
