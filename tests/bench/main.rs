@@ -67,7 +67,7 @@ fn compare(row: Row, ours: Subject, peer: Subject, options: &Options) -> Compari
     };
     let mut comparison = Comparison::new(row, ours, peer);
     comparison.theirs.push(measure(peer));
-    for _ in 0..options.cells {
+    for _ in 0..options.cells.min(row.enough_cells()) {
         comparison.ours.push(measure(ours));
         comparison.theirs.push(measure(peer));
     }
