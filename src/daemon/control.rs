@@ -95,9 +95,15 @@ pub struct Inboxes {
 
 /// The signals that are acted on. Made before anything that takes time, for their default is to kill.
 pub struct Signals {
+    /// Those that end the daemon.
+    pub end: EndSignals,
+    hang_up: Signal,
+}
+
+/// SIGTERM and SIGINT.
+pub struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
 }
 
 impl Signals {
@@ -109,10 +115,22 @@ impl Signals {
         let handle =
             |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
         Ok(Self {
-            terminate: handle(SignalKind::terminate())?,
-            interrupt: handle(SignalKind::interrupt())?,
+            end: EndSignals {
+                terminate: handle(SignalKind::terminate())?,
+                interrupt: handle(SignalKind::interrupt())?,
+            },
             hang_up: handle(SignalKind::hangup())?,
         })
+    }
+}
+
+impl EndSignals {
+    /// Waits for one, and names it.
+    pub async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
 
@@ -182,8 +200,7 @@ impl Control {
                 () = &mut broker_dies => {
                     return Err(Fatal::new(exit::SOFTWARE, "the privileged broker has died; ending"));
                 }
-                _ = signals.terminate.recv() => if self.terminate("SIGTERM") { break },
-                _ = signals.interrupt.recv() => if self.terminate("SIGINT") { break },
+                signal = signals.end.recv() => if self.terminate(signal) { break },
                 _ = signals.hang_up.recv() => { let _ = self.reload(Trigger::Signal, &mut inboxes).await; }
                 Some(update) = inboxes.health.recv() => self.health_changed(update),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.checker.passive_failure(&key),

@@ -146,10 +146,16 @@ fn run_unprivileged(
         .build()
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
-        let signals = Signals::new()?;
+        let mut signals = Signals::new()?;
         let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
         control.serve_admin(socket);
-        control.go_live(&mut inboxes).await?;
+        tokio::select! {
+            live = control.go_live(&mut inboxes) => live?,
+            signal = signals.end.recv() => {
+                tracing::info!(event = "stopped", "{signal} during the start: stopped");
+                return Ok(exit::OK);
+            }
+        }
         control.run(inboxes, signals).await
     })
 }

@@ -161,7 +161,7 @@ impl Session<'_> {
             let is_first = self.outcome.retries == 0;
             let queued_at = Instant::now();
             let chosen = choose(
-                &self.shared,
+                self.shared,
                 &self.frontend.config.name,
                 &self.backend,
                 self.flow,
