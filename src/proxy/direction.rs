@@ -64,6 +64,8 @@ pub struct Direction {
     /// While copying: bulk reads in a row. While splicing: small rounds in a row.
     streak: u8,
     splicing: bool,
+    /// The source is muted while the destination is full.
+    muted: bool,
     end_of_stream: bool,
     done: bool,
     moved: u64,
@@ -114,7 +116,14 @@ impl Direction {
             return Poll::Ready(Ok(()));
         }
         for _ in 0..ROUNDS_A_TURN {
-            ready!(self.poll_flush(cx, destination)).map_err(|_| Fault::Destination)?;
+            let Poll::Ready(flushed) = self.poll_flush(cx, destination) else {
+                if self.splicing && !self.muted {
+                    tcp::mute(source);
+                    self.muted = true;
+                }
+                return Poll::Pending;
+            };
+            flushed.map_err(|_| Fault::Destination)?;
             if self.end_of_stream {
                 if !last {
                     tcp::finish_writing(destination);
@@ -131,9 +140,12 @@ impl Direction {
             match read {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
-                    if !self.is_backed_up() {
-                        self.release();
+                    // nothing is held here: the source is what is waited for
+                    if self.muted {
+                        tcp::unmute(source);
+                        self.muted = false;
                     }
+                    self.release();
                     return Poll::Pending;
                 }
             }

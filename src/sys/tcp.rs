@@ -126,6 +126,35 @@ pub fn transmit(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
 }
 
+/// Has the kernel report a socket readable only when half of its receive buffer is full (or at the end of the stream).
+/// For a time in which nothing is read from it anyway: an edge-triggered reactor is else woken by every packet.
+pub fn mute(socket: &impl AsFd) {
+    let socket = SockRef::from(socket);
+    // tcp_set_rcvlowat() enlarges the buffer for a mark above half of it, which a slow reader must not bring about
+    if let Ok(buffer) = socket.recv_buffer_size() {
+        set_low_water_mark(&socket, buffer / 2);
+    }
+}
+
+/// Takes [`mute`] back; the kernel reports at once what has arrived meanwhile.
+pub fn unmute(socket: &impl AsFd) {
+    set_low_water_mark(&SockRef::from(socket), 1);
+}
+
+fn set_low_water_mark(socket: &Socket, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the option's value is read from `bytes`, which outlives the call, and has the size that is given.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+}
+
 /// Closes our half: the peer reads end of stream.
 pub fn finish_writing(socket: &impl AsRawFd) {
     // the peer may be gone already, which the reading half will tell
