@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     io,
+    pin::pin,
     task::{Context, Poll, ready},
 };
 
@@ -164,7 +165,7 @@ impl Direction {
                 _ => {
                     let rest = &self.held[self.sent..];
                     let n = ready!(poll_io(cx, destination, Interest::WRITABLE, |s| tcp::transmit(
-                        s, rest
+                        s, rest, false
                     )))?;
                     self.sent += n;
                     n
@@ -188,14 +189,22 @@ impl Direction {
         destination: &TcpStream,
     ) -> Poll<Result<(), Fault>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = ready!(poll_receive(cx, source, scratch)).map_err(|_| Fault::Source)?;
+            let mut n = ready!(poll_receive(cx, source, scratch)).map_err(|_| Fault::Source)?;
             if n == 0 {
                 self.end_of_stream = true;
                 return Poll::Ready(Ok(()));
             }
+            // An end that is known already travels in the packet of the last data: MSG_MORE waits for the FIN.
+            while n < scratch.len() && !self.end_of_stream && is_read_closed(cx, source) {
+                match tcp::receive(source, &mut scratch[n..]) {
+                    Ok(0) => self.end_of_stream = true,
+                    Ok(more) => n += more,
+                    Err(_) => break,
+                }
+            }
             // Tried at once, without asking the reactor: it nearly always fits. If not, the rest is held and the
             // next flush waits until there is room.
-            let sent = match tcp::transmit(destination, &scratch[..n]) {
+            let sent = match tcp::transmit(destination, &scratch[..n], self.end_of_stream) {
                 Ok(sent) => sent,
                 Err(e) if is_transient(&e) => 0,
                 Err(_) => return Poll::Ready(Err(Fault::Destination)),
@@ -266,6 +275,12 @@ fn is_transient(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+/// Whether the reactor knows that the source's end of stream has arrived; data may still be before it.
+fn is_read_closed(cx: &mut Context<'_>, stream: &TcpStream) -> bool {
+    let ready = pin!(stream.ready(Interest::READABLE)).poll(cx);
+    matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }
 
 /// Runs a non-blocking call as often as the reactor says that it may succeed.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Takes one connection off a listener's queue: non-blocking and close-on-exec in one call.
@@ -118,12 +118,18 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)
 }
 
-/// Writes what fits.
+/// Writes what fits. `more` promises more data, or the end of the stream, at once (MSG_MORE): an incomplete packet is
+/// kept back for it.
 ///
 /// # Errors
 /// `WouldBlock` when nothing fits, else the connection's error.
-pub fn transmit(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+pub fn transmit(socket: &impl AsFd, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let flags = if more {
+        libc::MSG_NOSIGNAL | libc::MSG_MORE
+    } else {
+        libc::MSG_NOSIGNAL
+    };
+    SockRef::from(socket).send_with_flags(bytes, flags)
 }
 
 /// Has the kernel report a socket readable only when half of its receive buffer is full (or at the end of the stream).
