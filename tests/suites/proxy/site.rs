@@ -11,7 +11,8 @@ use std::{
 use crate::lab::{Convey, Host, Lab, Nginx};
 
 /// A health check that notices within half a second.
-pub const FAST_CHECK: &str = r#"health_check = { interval = "200ms", fast_interval = "100ms", timeout = "2s", rise = 1, fall = 2 }"#;
+pub const FAST_CHECK: &str =
+    r#"health_check = { interval = "200ms", fast_interval = "100ms", timeout = "2s", rise = 1, fall = 2 }"#;
 
 /// No active checks: only what real connections show.
 pub const NO_CHECK: &str = "health_check = { enabled = false }";
