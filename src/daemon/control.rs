@@ -39,6 +39,9 @@ use crate::{
 /// How often the end of the last connections is looked for while stopping.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
+/// How often the workers are asked for a sign of life, unless systemd's watchdog wants it more often.
+const WORKERS_ALIVE: Duration = Duration::from_secs(10);
+
 /// Most connections that one listing shows.
 const MAX_LISTED: usize = 100_000;
 
@@ -192,8 +195,8 @@ impl Control {
             .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("watch the broker: {e}")))?;
         let mut broker_dies = std::pin::pin!(hung_up(death));
         let (alive_tx, mut alive) = mpsc::channel(1);
-        let mut watchdog = ticker(self.notify.watchdog_interval());
-        let mut drain_poll = ticker(Some(DRAIN_POLL));
+        let mut watchdog = ticker(self.notify.watchdog_interval().unwrap_or(WORKERS_ALIVE));
+        let mut drain_poll = ticker(DRAIN_POLL);
         let mut file_change = watch::Debounce::default();
         loop {
             tokio::select! {
@@ -208,21 +211,27 @@ impl Control {
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
                     file_change = watch::Debounce::default();
-                    self.watcher = watch::watch(&self.config_path, inboxes.file_changes_tx.clone());
+                    // the directories may be others now; without a new watch the old one is better than none
+                    if let Some(watcher) = watch::watch(&self.config_path, inboxes.file_changes_tx.clone()) {
+                        self.watcher = Some(watcher);
+                    }
                     let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                 }
                 () = at(self.next_ramp_step) => self.publish(),
-                () = tick(&mut drain_poll), if self.stopping.is_some() => if self.is_drained() { break },
-                () = tick(&mut watchdog) => {
+                _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },
+                _ = watchdog.tick() => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
                     tokio::spawn(async move {
-                        if workers.ping().await {
-                            let _ = alive.try_send(());
-                        }
+                        let _ = alive.try_send(workers.ping().await);
                     });
                 }
                 // said by this loop and only after every worker's has answered: the loops that must be alive
-                Some(()) = alive.recv() => self.notify.watchdog(),
+                Some(all_alive) = alive.recv() => {
+                    if !all_alive {
+                        return Err(Fatal::new(exit::SOFTWARE, "a worker thread has died; ending"));
+                    }
+                    self.notify.watchdog();
+                }
             }
         }
         self.end().await;
@@ -380,19 +389,8 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-fn ticker(every: Option<Duration>) -> Option<Interval> {
-    every.filter(|every| !every.is_zero()).map(|every| {
-        let mut ticker = interval(every);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticker
-    })
-}
-
-async fn tick(ticker: &mut Option<Interval>) {
-    match ticker {
-        Some(ticker) => {
-            ticker.tick().await;
-        }
-        None => pending().await,
-    }
+fn ticker(every: Duration) -> Interval {
+    let mut ticker = interval(every);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
 }

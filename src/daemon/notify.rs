@@ -68,7 +68,9 @@ impl Notifier {
     /// How often the watchdog wants to hear of us: half its time-out.
     #[must_use]
     pub fn watchdog_interval(&self) -> Option<Duration> {
-        self.watchdog.map(|timeout| timeout / 2)
+        self.watchdog
+            .map(|timeout| timeout / 2)
+            .filter(|interval| !interval.is_zero())
     }
 
     /// Start or reload is finished.

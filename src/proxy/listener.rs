@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{io::unix::AsyncFd, sync::oneshot, time::sleep};
@@ -26,6 +26,9 @@ const ACCEPT_BATCH: usize = 16;
 /// one the thread would spin.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
+/// Least time between two log events about failing accepts of one listener; `accept_errors` counts them all.
+const LOG_PAUSE: Duration = Duration::from_secs(5);
+
 /// Asks a listener to accept what its queue holds and to close; answered when it has.
 pub type Retire = oneshot::Receiver<oneshot::Sender<()>>;
 
@@ -43,6 +46,8 @@ struct Queue {
     frontend: Arc<FrontendView>,
     /// Of the snapshot that `frontend` was looked up in.
     generation: u64,
+    /// When the last failure was logged.
+    logged_at: Option<Instant>,
 }
 
 /// What stopped a batch.
@@ -75,6 +80,7 @@ impl Listener {
                 worker,
                 frontend,
                 generation,
+                logged_at: None,
             },
         })
     }
@@ -166,18 +172,29 @@ impl Queue {
         self.frontend = Arc::clone(current);
     }
 
-    fn note_error(&self, error: &io::Error) {
+    /// Counts a failure, and logs it if the last one is some time ago: without descriptors it happens all the time.
+    fn note_error(&mut self, error: &io::Error) {
         self.frontend
             .live
             .counters
             .shard(self.worker)
             .accept_errors
             .add(1);
+        let now = Instant::now();
+        if self.logged_at.is_some_and(|at| now - at < LOG_PAUSE) {
+            return;
+        }
+        self.logged_at = Some(now);
         tracing::warn!(
             event = "accept_error",
             frontend = %self.frontend.config.name,
-            "accepting on {}: {error}",
-            self.addr
+            "accepting on {}: {error}{}",
+            self.addr,
+            match error.raw_os_error() {
+                Some(libc::EMFILE) => "; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)",
+                Some(libc::ENFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",
+                _ => "",
+            }
         );
     }
 }
