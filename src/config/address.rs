@@ -140,7 +140,7 @@ fn explain(text: &str, purpose: Purpose) -> Fault {
             Purpose::Listen => fault(
                 format!("`{text}` has no IP address"),
                 format!(
-                    "write \"0.0.0.0:{port}\" for every IPv4 address of this host, \"[::]:{port}\" for every IPv6 address"
+                    "write \"0.0.0.0:{port}\" for every IPv4 address of this host, \"[::]:{port}\" for every address, IPv6 and IPv4"
                 ),
             ),
             Purpose::Server => fault(format!("`{text}` has no IP address"), example),
