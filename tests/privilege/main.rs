@@ -18,6 +18,10 @@ use std::{
 
 use convey::sys::{ids, task_status};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 
 /// Names the scenario that a copy of this program runs instead of tests.
 const SCENARIO: &str = "CONVEY_TEST_SCENARIO";
@@ -207,13 +211,9 @@ fn the_broker_holds_little() -> Result<(), Failed> {
 fn the_broker_ends_with_the_daemon() -> Result<(), Failed> {
     let mut idle = Idle::start()?;
     let comm = format!("/proc/{}/comm", idle.broker);
-    for signal in ["TERM", "INT", "HUP"] {
-        assert!(
-            Command::new("/bin/kill")
-                .args([&format!("-{signal}"), &idle.broker.to_string()])
-                .status()?
-                .success()
-        );
+    let broker = Pid::from_raw(i32::try_from(idle.broker)?);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signal::kill(broker, signal)?;
     }
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(
