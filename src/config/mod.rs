@@ -114,19 +114,6 @@ pub fn render(findings: &[Diagnostic], source: &Source, colour: bool) -> String 
     render::render(findings, source, colour)
 }
 
-/// Findings as a document for programs: `ok` (whether the configuration can be used), the numbers of `errors` and
-/// `warnings`, and the `findings` themselves.
-#[must_use]
-pub fn to_json(findings: &[Diagnostic]) -> serde_json::Value {
-    let count = |severity| findings.iter().filter(|d| d.severity == severity).count();
-    serde_json::json!({
-        "ok": count(Severity::Error) == 0,
-        "errors": count(Severity::Error),
-        "warnings": count(Severity::Warning),
-        "findings": findings,
-    })
-}
-
 /// The canonical text of a configuration; [`load`] reads the same [`Config`] from it.
 #[must_use]
 pub fn print(config: &Config) -> String {

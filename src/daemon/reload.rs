@@ -102,8 +102,13 @@ impl Control {
         };
         let diff = config::diff(&self.config, &config);
         if diff.changes.is_empty() {
-            self.last_reload_error = None;
-            tracing::debug!(event = "reload", "{}: nothing has changed", trigger.label());
+            if self.last_reload_error.take().is_some() {
+                tracing::info!(
+                    event = "reload",
+                    "reload ({}): the configuration is valid again, and as it runs",
+                    trigger.label()
+                );
+            }
             return Ok(self.reloaded(diff, warnings));
         }
         let prepared = self

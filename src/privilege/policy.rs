@@ -67,16 +67,31 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::privilege::test_config::{config, frontend};
+    use crate::config::{self, Options, Source};
 
     fn policy() -> Policy {
-        Policy::new(config(
-            &[
-                frontend("web", &["0.0.0.0:80", "[::]:80"]),
-                frontend("mail", &["10.0.0.1:25"]),
-            ],
-            Some("127.0.0.1:7000"),
-        ))
+        policy_of(
+            r#"
+            [stats]
+            port = 7000
+            [frontends.web]
+            listen_addr = ["0.0.0.0:80", "[::]:80"]
+            backend = "pool"
+            [frontends.mail]
+            listen_addr = "10.0.0.1:25"
+            backend = "pool"
+            [backends.pool]
+            servers.a = { addr = "10.0.0.2:80" }
+            "#,
+        )
+    }
+
+    fn policy_of(text: &str) -> Policy {
+        let source = Source {
+            name: "test.toml".to_owned(),
+            bytes: text.into(),
+        };
+        Policy::new(config::load(&source, Options::default()).unwrap().config)
     }
 
     fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
@@ -123,7 +138,7 @@ mod tests {
             policy().may_bind(&ListenerRef::Stats).unwrap().addr,
             "127.0.0.1:7000".parse().unwrap()
         );
-        let without = Policy::new(config(&[], None));
+        let without = policy_of("[global]\n");
         assert_eq!(
             without.may_bind(&ListenerRef::Stats),
             Err("the configuration has no [stats] section".into())

@@ -1,7 +1,6 @@
 //! The data plane as a whole, on loopback sockets: what clients and servers see, and what is reported.
 
 use std::{
-    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
@@ -16,13 +15,10 @@ use tokio::sync::mpsc;
 use super::{ProxyEvent, Select, Workers};
 use crate::{
     base::{
-        AccessRecord, AccessSink, BackendName, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName,
+        AccessRecord, AccessSink, BackendName, ListenAddr, ServerAddr, ServerKey, ServerName,
         TerminationReason as Reason,
     },
-    config::{
-        Admin, Algorithm, Backend, Config, Frontend, Global, LogFormat, LogLevel, Mode, OnDown, PassiveCheck,
-        Server,
-    },
+    config::{Backend, Config, Frontend, Options, PassiveCheck, Source, load},
     snapshot::{Inputs, LiveSet, Snapshot, build},
 };
 
@@ -99,66 +95,39 @@ impl Drop for Rig {
     }
 }
 
+/// What the tests share; whatever one is about, `change` sets.
 fn config(
     listen: SocketAddr,
     servers: &[SocketAddr],
     change: impl FnOnce(&mut Frontend, &mut Backend),
 ) -> Config {
-    let name = |i: usize| ServerName::new(&format!("s{i}")).unwrap();
-    let mut frontend = Frontend {
-        name: FrontendName::new("web").unwrap(),
-        listen: vec![ListenAddr(listen)],
-        mode: Mode::Proxy,
-        backend: BackendName::new("pool").unwrap(),
-        max_connections: None,
-        idle_timeout: Some(Duration::from_secs(60)),
-        fin_timeout: Some(Duration::from_secs(60)),
-        tcp_user_timeout: None,
-        access_log: true,
-    };
-    let mut backend = Backend {
-        name: BackendName::new("pool").unwrap(),
-        balance: Algorithm::RoundRobin,
-        connect_timeout: Duration::from_millis(300),
-        retries: 2,
-        queue_timeout: Duration::from_secs(5),
-        max_queue: 8,
-        source_addr: None,
-        health_check: None,
-        passive_check: None,
-        on_down: OnDown::Keep,
-        slow_start: Duration::ZERO,
-        servers: servers
-            .iter()
-            .enumerate()
-            .map(|(i, addr)| {
-                let server = Server {
-                    name: name(i),
-                    addr: ServerAddr(*addr),
-                    weight: 1,
-                    priority: 1,
-                    max_connections: None,
-                };
-                (name(i), server)
-            })
-            .collect(),
-    };
-    change(&mut frontend, &mut backend);
-    Config {
-        global: Global {
-            log_level: LogLevel::Info,
-            log_format: LogFormat::Text,
-            watch_config: false,
-            user: None,
-            workers: NonZeroU32::new(1),
-            shutdown_timeout: Duration::ZERO,
-        },
-        admin: Admin { socket: None },
-        stats: None,
-        passthrough: None,
-        frontends: BTreeMap::from([(frontend.name.clone(), frontend)]),
-        backends: BTreeMap::from([(backend.name.clone(), backend)]),
+    let mut text = format!(
+        r#"
+        [frontends.web]
+        listen_addr = "{listen}"
+        backend = "pool"
+
+        [backends.pool]
+        connect_timeout = "300ms"
+        max_queue = 8
+        health_check = {{ enabled = false }}
+        passive_check = {{ enabled = false }}
+        "#
+    );
+    for (i, addr) in servers.iter().enumerate() {
+        text += &format!("servers.s{i} = {{ addr = \"{addr}\" }}\n");
     }
+    let source = Source {
+        name: "test.toml".to_owned(),
+        bytes: text.into_bytes(),
+    };
+    let mut config = load(&source, Options::default())
+        .expect("a valid configuration")
+        .config;
+    let frontend = config.frontends.values_mut().next().expect("the frontend");
+    let backend = config.backends.values_mut().next().expect("the backend");
+    change(frontend, backend);
+    config
 }
 
 fn limit_servers(backend: &mut Backend, limit: u32) {
