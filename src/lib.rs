@@ -59,12 +59,17 @@
 //! bad file by a hundred.
 
 pub mod admin;
+pub mod backend_setup;
 pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod engine;
+pub mod firewall;
+pub mod flow;
 pub mod health;
+pub mod packet;
 pub mod privilege;
 pub mod proxy;
 pub mod snapshot;

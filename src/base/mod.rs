@@ -7,11 +7,13 @@ pub mod access;
 pub mod addr;
 pub mod exit;
 pub mod name;
+pub mod packet;
 pub mod reason;
 
 pub use access::{AccessRecord, AccessSink};
 pub use addr::{ClientAddr, ListenAddr, ServerAddr};
 pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
+pub use packet::{Mac, PacketReason, PortRange, Protocol};
 pub use reason::{ServerState, TerminationReason};
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.

@@ -32,7 +32,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         old.stats.as_ref().map(settings::stats),
         new.stats.as_ref().map(settings::stats),
     );
-    let passthrough = |config: &Config| config.passthrough.as_ref().map(settings::passthrough);
+    let passthrough = |config: &Config| Some(settings::passthrough(&config.passthrough));
     optional(
         &mut found.changes,
         "passthrough",

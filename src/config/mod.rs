@@ -15,6 +15,7 @@ mod print;
 mod raw;
 mod render;
 mod resolve;
+mod services;
 mod settings;
 mod text;
 mod words;
@@ -24,6 +25,7 @@ use std::borrow::Cow;
 use findings::Findings;
 
 pub use model::*;
+pub use services::PacketService;
 pub use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.

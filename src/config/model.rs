@@ -1,8 +1,14 @@
 //! The resolved configuration: every value is meaningful, every reference points at something that exists.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
-use crate::base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName};
+use crate::base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName};
 
 /// A whole configuration that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +19,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[stats]`, if there is such a section.
     pub stats: Option<Stats>,
-    /// `[passthrough]`: kept from 0.3.5 files for the packet modes.
-    pub passthrough: Option<Passthrough>,
+    /// `[passthrough]`: what both packet modes share.
+    pub passthrough: Passthrough,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Frontend>,
     /// `[backends.NAME]`, sorted by name.
@@ -76,15 +82,46 @@ pub struct Stats {
     pub listen: ListenAddr,
 }
 
-/// `[passthrough]`, the section of both packet modes, as far as 0.3.5 knew it.
+/// `[passthrough]`, the section of both packet modes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passthrough {
-    /// `connection_tracker_capacity`, in flows.
-    pub connection_tracker_capacity: Option<u64>,
-    /// `workers`, in threads.
+    /// `engine`, default auto.
+    pub engine: EngineChoice,
+    /// `workers`, in threads; `None` means one for each CPU the process may use.
     pub workers: Option<NonZeroU32>,
-    /// `stats_update_frequency`.
+    /// `max_flows`: flows of both modes together, at most. Default 1,048,576, or 0.3.5's
+    /// `connection_tracker_capacity` if that is more.
+    pub max_flows: NonZeroU32,
+    /// `nat_ports`: source ports of passthrough flows on the load balancer's side. Default 61000-65535.
+    pub nat_ports: PortRange,
+    /// `nat_address` of IPv4 flows; `None`: the kernel's preferred source towards the server.
+    pub nat_address4: Option<Ipv4Addr>,
+    /// `nat_address` of IPv6 flows; `None`: the kernel's preferred source towards the server.
+    pub nat_address6: Option<Ipv6Addr>,
+    /// `connection_tracker_capacity` of 0.3.5.
+    pub connection_tracker_capacity: Option<u64>,
+    /// `stats_update_frequency` of 0.3.5: counters are always current, so it changes nothing.
     pub stats_update_frequency: Option<Duration>,
+}
+
+/// `engine`: how the packet modes move packets (DESIGN §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineChoice {
+    /// The best that works here.
+    Auto,
+    /// eBPF at the interface: not in this version.
+    Xdp,
+    /// AF_PACKET sockets.
+    Raw,
+}
+
+/// `dsr_method` of a backend: how its servers give their answers the VIP as source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DsrMethod {
+    /// `tc`: an `action nat egress` filter; IPv4 only, ports stay.
+    Tc,
+    /// `nft`: an nftables egress hook; IPv6 too, and ports can be mapped.
+    Nft,
 }
 
 /// How packets of a frontend are treated (DESIGN §1).
@@ -98,6 +135,14 @@ pub enum Mode {
     Dsr,
 }
 
+impl Mode {
+    /// Whether packets are forwarded rather than connections relayed.
+    #[must_use]
+    pub const fn is_packet(self) -> bool {
+        matches!(self, Self::Passthrough | Self::Dsr)
+    }
+}
+
 /// `[frontends.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frontend {
@@ -107,11 +152,16 @@ pub struct Frontend {
     pub listen: Vec<ListenAddr>,
     /// `mode`.
     pub mode: Mode,
+    /// `protocol`, default TCP; UDP in the packet modes only.
+    pub protocol: Protocol,
+    /// `interface` where the packets of a packet mode's VIPs arrive; `None`: the one that has the VIP.
+    pub interface: Option<String>,
     /// `backend`: exists in [`Config::backends`].
     pub backend: BackendName,
     /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.
     pub max_connections: Option<NonZeroU32>,
     /// `idle_timeout`: a connection on which nothing moves for so long is closed. Default 10 min; `None` (`0`) never.
+    /// In packet modes a flow is forgotten; default 15 min for TCP, 60 s for UDP; never `None`.
     pub idle_timeout: Option<Duration>,
     /// `fin_timeout`: as `idle_timeout`, once one side has closed its half. Default 60 s; `None` (`0`) never.
     pub fin_timeout: Option<Duration>,
@@ -145,6 +195,8 @@ pub struct Backend {
     pub passive_check: Option<PassiveCheck>,
     /// `on_down`: what happens to the established connections of a server that goes down. Default keep.
     pub on_down: OnDown,
+    /// `dsr_method`, default tc.
+    pub dsr_method: DsrMethod,
     /// `slow_start`: time over which a server that comes back gets its weight, linearly. Zero: at once (default).
     pub slow_start: Duration,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).

@@ -23,9 +23,7 @@ pub fn print(config: &Config) -> String {
     if let Some(stats) = stats {
         section(&mut out, &["stats"], settings::stats(stats));
     }
-    if let Some(passthrough) = passthrough {
-        section(&mut out, &["passthrough"], settings::passthrough(passthrough));
-    }
+    section(&mut out, &["passthrough"], settings::passthrough(passthrough));
     for (name, frontend) in frontends {
         section(
             &mut out,

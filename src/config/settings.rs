@@ -8,7 +8,6 @@ use super::{
     duration,
     model::{Admin, Backend, Frontend, Global, HealthCheck, PassiveCheck, Passthrough, Server, Stats},
     print::string,
-    words::Protocol,
 };
 
 /// What a key is set to.
@@ -89,17 +88,35 @@ pub fn stats(stats: &Stats) -> Settings {
 /// `[passthrough]`.
 pub fn passthrough(passthrough: &Passthrough) -> Settings {
     let Passthrough {
-        connection_tracker_capacity,
+        engine,
         workers,
+        max_flows,
+        nat_ports,
+        nat_address4,
+        nat_address6,
+        connection_tracker_capacity,
         stats_update_frequency,
     } = passthrough;
     let unset = || Setting::Unset("the default");
+    let addresses: Vec<String> = (nat_address4.iter().map(|ip| string(&ip.to_string())))
+        .chain(nat_address6.iter().map(|ip| string(&ip.to_string())))
+        .collect();
     vec![
+        ("engine", text(engine.label())),
+        ("workers", workers.map_or_else(|| text("auto"), set)),
+        ("max_flows", set(*max_flows)),
+        ("nat_ports", text(&nat_ports.to_string())),
+        (
+            "nat_address",
+            match addresses.as_slice() {
+                [] => Setting::Unset("the kernel's choice"),
+                some => Setting::Value(format!("[{}]", some.join(", "))),
+            },
+        ),
         (
             "connection_tracker_capacity",
             connection_tracker_capacity.map_or_else(unset, set),
         ),
-        ("workers", workers.map_or_else(unset, set)),
         (
             "stats_update_frequency",
             stats_update_frequency.map_or_else(unset, time),
@@ -113,6 +130,8 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         name: _,
         listen,
         mode,
+        protocol,
+        interface,
         backend,
         max_connections,
         idle_timeout,
@@ -128,7 +147,13 @@ pub fn frontend(frontend: &Frontend) -> Settings {
     vec![
         ("listen_addr", Setting::Value(listen)),
         ("mode", text(mode.label())),
-        ("protocol", text(Protocol::Tcp.label())),
+        ("protocol", text(protocol.label())),
+        (
+            "interface",
+            interface
+                .as_deref()
+                .map_or(Setting::Unset("the one that has the address"), text),
+        ),
         ("backend", text(backend.as_str())),
         ("max_connections", limit(*max_connections)),
         ("idle_timeout", time_or_never(*idle_timeout)),
@@ -151,6 +176,7 @@ pub fn backend(backend: &Backend) -> Settings {
         health_check: _,
         passive_check: _,
         on_down,
+        dsr_method,
         slow_start,
         servers: _,
     } = backend;
@@ -163,6 +189,7 @@ pub fn backend(backend: &Backend) -> Settings {
         ("max_queue", set(*max_queue)),
         ("source_addr", source),
         ("on_down", text(on_down.label())),
+        ("dsr_method", text(dsr_method.label())),
         ("slow_start", time(*slow_start)),
     ]
 }

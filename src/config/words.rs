@@ -1,6 +1,7 @@
 //! The words of closed sets: read, printed and described from one list each.
 
-use super::model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use crate::base::Protocol;
 
 /// A closed set of values that the file names by words.
 pub trait Words: Copy + Eq + 'static {
@@ -33,19 +34,16 @@ macro_rules! words {
     };
 }
 
-/// `protocol` of a frontend. A word is known before it works, so that its error can say so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP: not in this version.
-    Udp,
+impl Words for Protocol {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Tcp, Self::Tcp.label()), (Self::Udp, Self::Udp.label())];
 }
 
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
 words!(LogFormat { Text = "text", Json = "json" });
 words!(Mode { Proxy = "proxy", Passthrough = "passthrough", Dsr = "dsr" });
-words!(Protocol { Tcp = "tcp", Udp = "udp" });
+words!(EngineChoice { Auto = "auto", Xdp = "xdp", Raw = "raw" });
+words!(DsrMethod { Tc = "tc", Nft = "nft" });
 words!(Algorithm {
     RoundRobin = "round_robin",
     Random = "random",

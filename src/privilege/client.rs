@@ -14,7 +14,7 @@ use super::{
     message::{Outcome, Reply, Request, Verb, decode, encode},
 };
 use crate::{
-    config::{self, MAX_CONFIG_BYTES, Options, Source},
+    config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
     sys::{
         fdpass::{self, RecvError},
         ids, memfd, process,
@@ -55,6 +55,26 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
+    /// VIP, or by which the answers of a passthrough server come in. One call for each worker.
+    ///
+    /// # Errors
+    /// Refused (the configuration does not need this interface), or a step failed.
+    pub fn packet_socket(&self, interface: &str) -> Result<OwnedFd, BrokerError> {
+        let _ = interface;
+        todo!("privilege")
+    }
+
+    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services.
+    /// Each must be in the configuration as the broker read it, or have been in force until now.
+    ///
+    /// # Errors
+    /// Refused, or a step failed; then what was in force before still is.
+    pub fn serve(&self, services: &[PacketService]) -> Result<(), BrokerError> {
+        let _ = services;
+        todo!("privilege")
+    }
+
     /// Forks the broker; returns in the daemon only, when the broker has confined itself. Must be called before any
     /// thread exists. `target` comes from [`super::resolve_target`]: some user if and only if started as root.
     ///

@@ -25,13 +25,17 @@ mod client;
 mod drop;
 mod message;
 mod policy;
+pub mod sandbox;
 mod target;
 
-use std::io;
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use crate::{
     base::{FrontendName, ListenAddr},
-    config::{Diagnostic, Loaded, Options, Source},
+    config::{Diagnostic, Loaded, Options, PacketService, Source},
 };
 
 pub use client::{Broker, ForkError};
@@ -41,6 +45,40 @@ pub use target::{Target, TargetError, resolve_target};
 
 /// How the broker makes a configuration of bytes: [`crate::config::load`].
 pub type Parser = fn(&Source, Options) -> Result<Loaded, Vec<Diagnostic>>;
+
+/// What the broker does for the packet modes, handed to it by the daemon's wiring: it defines the verbs and the policy, and
+/// knows neither firewall nor packet sockets. Called in the broker's process only.
+pub trait Executor {
+    /// Opens a packet socket on an interface, as `engine::raw::socket::open` does. `group` is the same for all sockets
+    /// of one interface, and another for each interface.
+    ///
+    /// # Errors
+    /// The system call that failed.
+    fn open_packet_socket(
+        &mut self,
+        ifindex: u32,
+        group: u16,
+        services: &[PacketService],
+    ) -> io::Result<OwnedFd>;
+
+    /// Replaces the filter of a packet socket.
+    ///
+    /// # Errors
+    /// The system call that failed.
+    fn refilter(&mut self, socket: BorrowedFd<'_>, services: &[PacketService]) -> io::Result<()>;
+
+    /// Makes firewall rules and reserved ports be those of these services.
+    ///
+    /// # Errors
+    /// What to tell the operator.
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String>;
+
+    /// Takes out everything that [`apply_firewall`](Self::apply_firewall) put in, going on after errors.
+    ///
+    /// # Errors
+    /// What to tell the operator.
+    fn clear_firewall(&mut self) -> Result<(), String>;
+}
 
 /// A listener that the configuration names. The broker binds nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

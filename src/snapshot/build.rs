@@ -1,7 +1,7 @@
 //! How a snapshot is made.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     balance::{Candidate, Pool, WEIGHT_UNIT},
-    base::{ServerKey, ServerState},
-    config::{self, Config},
+    base::{BackendName, ServerKey, ServerState},
+    config::{self, Algorithm, Config},
 };
 
 /// Builds a snapshot. `previous` lends the pools of backends in which nothing changed, so that the threads keep
@@ -31,13 +31,19 @@ pub fn build(
 ) -> Snapshot {
     let mut snapshot = Snapshot {
         generation,
+        nat_ports: config.passthrough.nat_ports,
         ..Snapshot::default()
     };
+    let by_packets: HashSet<&BackendName> = (config.frontends.values())
+        .filter(|frontend| frontend.mode.is_packet())
+        .map(|frontend| &frontend.backend)
+        .collect();
     for (name, backend) in &config.backends {
         let builder = Builder {
             backend,
             inputs,
             previous: previous.and_then(|p| p.backends.get(name)).map(Arc::as_ref),
+            by_packets: by_packets.contains(name),
             now,
         };
         let view = builder.backend(live, generation);
@@ -91,6 +97,8 @@ struct Builder<'a> {
     backend: &'a config::Backend,
     inputs: &'a Inputs,
     previous: Option<&'a BackendView>,
+    /// Whether a frontend in a packet mode uses it.
+    by_packets: bool,
     now: Instant,
 }
 
@@ -109,12 +117,21 @@ impl Builder<'_> {
                 server.effective_weight = 0;
             }
         }
-        let (pool, pool_generation) = self.pool(&servers, generation);
+        let candidates: Vec<Candidate> = servers
+            .iter()
+            .map(|server| Candidate {
+                name: server.name.as_str().to_owned(),
+                weight: server.effective_weight,
+            })
+            .collect();
+        let (pool, pool_generation) = self.pool(&candidates, generation);
+        let maglev = self.by_packets.then(|| self.maglev(&candidates));
         BackendView {
             config: self.backend.clone(),
             servers,
             pool,
             pool_generation,
+            maglev,
             live: live.backend(self.backend),
         }
     }
@@ -179,23 +196,23 @@ impl Builder<'_> {
     }
 
     /// The previous pool if a new one would be the same, else a new one of this generation.
-    fn pool(&self, servers: &[ServerView], generation: u64) -> (Arc<Pool>, u64) {
-        let candidates: Vec<Candidate> = servers
-            .iter()
-            .map(|server| Candidate {
-                name: server.name.as_str().to_owned(),
-                weight: server.effective_weight,
-            })
-            .collect();
+    fn pool(&self, candidates: &[Candidate], generation: u64) -> (Arc<Pool>, u64) {
         match self.previous {
-            Some(previous) if previous.pool.is_of(self.backend.balance, &candidates) => {
+            Some(previous) if previous.pool.is_of(self.backend.balance, candidates) => {
                 (Arc::clone(&previous.pool), previous.pool_generation)
             }
             _ => {
-                let pool = Pool::new(self.backend.balance, &candidates);
+                let pool = Pool::new(self.backend.balance, candidates);
                 (Arc::new(pool), generation)
             }
         }
+    }
+
+    /// The previous Maglev table if a new one would be the same, else a new one.
+    fn maglev(&self, candidates: &[Candidate]) -> Arc<Pool> {
+        (self.previous.and_then(|previous| previous.maglev.as_ref()))
+            .filter(|maglev| maglev.is_of(Algorithm::Maglev, candidates))
+            .map_or_else(|| Arc::new(Pool::new(Algorithm::Maglev, candidates)), Arc::clone)
     }
 }
 

@@ -18,7 +18,9 @@ use std::{
 
 use crate::{
     balance::{Pool, WEIGHT_UNIT},
-    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName, ServerState},
+    base::{
+        BackendName, FrontendName, ListenAddr, PortRange, ServerAddr, ServerKey, ServerName, ServerState,
+    },
     config::{self, InitialState},
 };
 pub use build::{build, next_ramp_step};
@@ -33,6 +35,8 @@ pub struct Snapshot {
     pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+    /// `nat_ports` of passthrough flows.
+    pub nat_ports: PortRange,
 }
 
 impl Snapshot {
@@ -65,6 +69,8 @@ pub struct BackendView {
     pub pool: Arc<Pool>,
     /// The generation that `pool` was built in: a thread's `PickState` for another generation starts afresh.
     pub pool_generation: u64,
+    /// The Maglev table that packet modes choose by; `None` if no frontend in a packet mode uses the backend.
+    pub maglev: Option<Arc<Pool>>,
     /// Its counters and queue.
     pub live: Arc<BackendLive>,
 }

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use crate::{
-    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName},
+    base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
-        Admin, Algorithm, Backend, Config, Frontend, Global, LogFormat, LogLevel, Mode, OnDown, Server,
+        Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
+        Mode, OnDown, Passthrough, Server,
     },
 };
 
@@ -38,6 +39,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         health_check: None,
         passive_check: None,
         on_down: OnDown::Keep,
+        dsr_method: DsrMethod::Tc,
         slow_start: Duration::ZERO,
         servers,
     };
@@ -47,6 +49,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             name: frontend.clone(),
             listen: vec![ListenAddr(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             mode: Mode::Proxy,
+            protocol: Protocol::Tcp,
+            interface: None,
             backend: name.clone(),
             max_connections: None,
             idle_timeout: None,
@@ -67,7 +71,16 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         },
         admin: Admin { socket: None },
         stats: None,
-        passthrough: None,
+        passthrough: Passthrough {
+            engine: EngineChoice::Auto,
+            workers: None,
+            max_flows: NonZeroU32::MAX,
+            nat_ports: PortRange::default(),
+            nat_address4: None,
+            nat_address6: None,
+            connection_tracker_capacity: None,
+            stats_update_frequency: None,
+        },
         frontends: frontends.into(),
         backends: [(name, backend)].into(),
     }

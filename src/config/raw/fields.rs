@@ -13,13 +13,13 @@ use super::{
     section::{Section, read_key},
 };
 use crate::{
-    base::{ListenAddr, ServerAddr},
+    base::{ListenAddr, Protocol, ServerAddr},
     config::{
         address::{self, Purpose},
         duration,
         findings::Findings,
         model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown},
-        words::{Protocol, Words, nearest},
+        words::{Words, nearest},
     },
 };
 

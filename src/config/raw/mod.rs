@@ -13,11 +13,8 @@ use section::section;
 pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
 pub use section::{Section, read_file};
 
-use super::{
-    model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown},
-    words::Protocol,
-};
-use crate::base::ServerAddr;
+use super::model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use crate::base::{Protocol, ServerAddr};
 
 /// Bounds of durations, in milliseconds.
 const HOUR: u64 = 3_600_000;

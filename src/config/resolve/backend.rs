@@ -8,7 +8,7 @@ use crate::{
     config::{
         duration,
         findings::Findings,
-        model::{Algorithm, Backend, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
+        model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
         raw::{self, At, Section},
     },
 };
@@ -46,6 +46,7 @@ pub fn backend(
         health_check: checks,
         passive_check: passive,
         on_down: value(own.on_down.as_ref(), OnDown::Keep, |v| v),
+        dsr_method: DsrMethod::Tc,
         slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
         servers,
     })

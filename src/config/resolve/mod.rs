@@ -13,14 +13,17 @@ use std::{
 use super::{
     Options,
     findings::Findings,
-    model::{Admin, Config, Frontend, Global, LogFormat, LogLevel, Mode, Passthrough, Stats},
+    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, Passthrough, Stats},
     raw::{self, At, Section, Time},
-    words::{Protocol, nearest},
+    words::nearest,
 };
-use crate::base::{BackendName, FrontendName, ListenAddr, NameError};
+use crate::base::{BackendName, FrontendName, ListenAddr, NameError, PortRange, Protocol};
 
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
+
+/// `max_flows` unless the file says otherwise.
+const DEFAULT_MAX_FLOWS: NonZeroU32 = NonZeroU32::new(1 << 20).unwrap();
 
 /// Makes the configuration. What cannot be used is reported and left out, so that everything else is checked too;
 /// the result counts only if there are no errors.
@@ -38,7 +41,7 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
-        passthrough: file.passthrough.as_ref().map(|at| passthrough(&at.value)),
+        passthrough: passthrough(file.passthrough.as_ref().map(|at| &at.value)),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -165,30 +168,27 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     })
 }
 
-fn passthrough(raw: &raw::Passthrough) -> Passthrough {
+fn passthrough(raw: Option<&raw::Passthrough>) -> Passthrough {
+    let raw = raw.cloned().unwrap_or_default();
+    let capacity = raw.connection_tracker_capacity.as_ref().map(|at| at.value.0);
+    let floor = capacity.map_or(0, |flows| u32::try_from(flows).unwrap_or(u32::MAX));
     Passthrough {
-        connection_tracker_capacity: raw.connection_tracker_capacity.as_ref().map(|at| at.value.0),
+        engine: EngineChoice::Auto,
         workers: limit(raw.workers.as_ref()),
+        max_flows: DEFAULT_MAX_FLOWS.max(NonZeroU32::new(floor).unwrap_or(NonZeroU32::MIN)),
+        nat_ports: PortRange::default(),
+        nat_address4: None,
+        nat_address6: None,
+        connection_tracker_capacity: capacity,
         stats_update_frequency: raw.stats_update_frequency.as_ref().map(|at| at.value.0),
     }
 }
 
 /// Refuses modes and protocols that later versions will have.
 fn check_mode(raw: &raw::FrontendOptions, findings: &mut Findings) {
-    if let Some(mode) = raw.mode.as_ref().filter(|mode| mode.value != Mode::Proxy) {
-        findings.within("mode", |findings| {
-            findings.error(
-                mode.span.clone(),
-                format!("mode \"{}\" is not in this development version yet", mode.value),
-                "the only mode so far is \"proxy\"".to_owned(),
-            );
-        });
-    }
-    if let Some(protocol) = raw
-        .protocol
-        .as_ref()
-        .filter(|protocol| protocol.value != Protocol::Tcp)
-    {
+    if let Some(protocol) = raw.protocol.as_ref().filter(|protocol| {
+        protocol.value != Protocol::Tcp && raw.mode.as_ref().is_none_or(|m| !m.value.is_packet())
+    }) {
         findings.within("protocol", |findings| {
             findings.error(
                 protocol.span.clone(),
@@ -218,15 +218,7 @@ fn frontend(
         options.default_mode.unwrap_or(Mode::Proxy),
         |v| v,
     );
-    if own.mode.is_none() && mode != Mode::Proxy {
-        findings.error(
-            at.key.clone(),
-            format!(
-                "frontend `{name}` would run in mode \"{mode}\", which is not in this development version yet"
-            ),
-            "start convey without -p, --passthrough, -d and --dsr, or set mode = \"proxy\" here".to_owned(),
-        );
-    }
+    let protocol = value(own.protocol.as_ref(), Protocol::Tcp, |v| v);
     let listen: Vec<ListenAddr> = raw
         .listen_addr
         .iter()
@@ -237,13 +229,20 @@ fn frontend(
         .as_ref()
         .and_then(|at| findings.within("backend", |f| backend_name(at, backends, f)));
     let seconds = Duration::from_secs;
+    let idle_default = |mode: Mode, protocol| match (mode.is_packet(), protocol) {
+        (false, _) => seconds(600),
+        (true, Protocol::Tcp) => seconds(900),
+        (true, Protocol::Udp) => seconds(60),
+    };
     Some(Frontend {
         name,
         listen,
         mode,
+        protocol,
+        interface: None,
         backend: backend?,
         max_connections: limit(own.max_connections.as_ref()),
-        idle_timeout: time_or_never(own.idle_timeout.as_ref(), seconds(600)),
+        idle_timeout: time_or_never(own.idle_timeout.as_ref(), idle_default(mode, protocol)),
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), seconds(60)),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), seconds(30)),
         access_log: value(own.access_log.as_ref(), true, |v| v),

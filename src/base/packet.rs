@@ -1,0 +1,224 @@
+//! Words of the packet modes: protocols, link addresses, port ranges, and what became of a packet.
+
+use std::fmt;
+
+/// A transport protocol that a frontend serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The word for it in the configuration, logs and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Its number in IP headers (IANA protocol numbers).
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A range of ports, both ends included; never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortRange {
+    /// Lowest port.
+    pub first: u16,
+    /// Highest port, not below `first`.
+    pub last: u16,
+}
+
+impl Default for PortRange {
+    /// The NAT ports unless the file says otherwise: above Linux's default `ip_local_port_range`.
+    fn default() -> Self {
+        Self {
+            first: 61_000,
+            last: 65_535,
+        }
+    }
+}
+
+impl PortRange {
+    /// Number of ports in it, from 1 to 65,536.
+    #[must_use]
+    pub const fn len(self) -> u32 {
+        (self.last as u32).saturating_sub(self.first as u32) + 1
+    }
+
+    /// Never: a range has one port at least.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        false
+    }
+
+    /// Whether a port is in it.
+    #[must_use]
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// Declares the closed set, its order and its labels from one list.
+macro_rules! packet_reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $label:literal,)+) => {
+        /// What became of a packet that the packet modes saw: each has a counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum PacketReason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl PacketReason {
+            /// Every reason, in the order of the discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The label in logs, metrics and the API.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label),+
+                }
+            }
+
+            /// The reason of a label.
+            #[must_use]
+            pub fn from_label(label: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.label() == label)
+            }
+        }
+    };
+}
+
+packet_reasons! {
+    /// Forwarded to a server.
+    ToServer = "to_server",
+    /// Forwarded to a client (passthrough).
+    ToClient = "to_client",
+    /// An ICMP error about a flow, forwarded to its server.
+    ErrorToServer = "icmp_error_to_server",
+    /// An ICMP error about a flow, forwarded to its client.
+    ErrorToClient = "icmp_error_to_client",
+    /// Left to the kernel: none of our addresses and ports.
+    NotOurs = "not_ours",
+    /// A TCP packet that starts nothing, without a flow: answered with RST.
+    ResetNoFlow = "reset_no_flow",
+    /// No server is up: answered with RST.
+    ResetNoServer = "reset_no_server",
+    /// The flow's server is down: answered with RST.
+    ResetServerDown = "reset_server_down",
+    /// No server is up, or the flow's is down: a UDP client is told by ICMP (port unreachable).
+    UnreachableNoServer = "unreachable_no_server",
+    /// Larger than the way out takes: answered with ICMP (fragmentation needed, packet too big).
+    TooBig = "too_big",
+    /// TTL or hop limit used up: answered with ICMP (time exceeded).
+    TimeExceeded = "time_exceeded",
+    /// An answer that was not made: too many in this moment (answers are limited, RFC 1812 section 4.3.2.8).
+    AnswerLimited = "answer_limited",
+    /// Too short, or headers that contradict each other.
+    Malformed = "malformed",
+    /// A wrong IPv4 header checksum.
+    BadHeaderChecksum = "bad_header_checksum",
+    /// An IPv6 packet whose extension headers hide the transport header, or are too many.
+    UnsupportedHeader = "unsupported_header",
+    /// More than two VLAN tags.
+    TooManyTags = "too_many_tags",
+    /// The table of flows is full: no new one.
+    TableFull = "flow_table_full",
+    /// Half-open flows hold their share of the table: no new one.
+    SynShareFull = "syn_share_full",
+    /// No NAT port is free towards the chosen server: no new flow.
+    PortsExhausted = "nat_ports_exhausted",
+    /// Sent to one of our NAT ports by somebody who is not the flow's server.
+    ForeignSource = "foreign_source",
+    /// An ICMP error that belongs to no flow, or contradicts it.
+    IcmpUnmatched = "icmp_unmatched",
+    /// No route to the server.
+    NoRoute = "no_route",
+    /// The next hop's link address is not known yet.
+    Unresolved = "next_hop_unresolved",
+    /// A fragment whose datagram's first fragment has not come, and no room to let it wait.
+    FragmentTableFull = "fragment_table_full",
+    /// A fragment that waited for its first one in vain.
+    FragmentTimeout = "fragment_timeout",
+    /// A fragment that overlaps, or is too small to decide by.
+    BadFragment = "bad_fragment",
+    /// The kernel did not take it for sending.
+    SendFailed = "send_failed",
+    /// The kernel dropped it because we did not keep up.
+    ReceiveDropped = "receive_dropped",
+    /// Longer than our buffer: lost.
+    Truncated = "truncated",
+}
+
+impl fmt::Display for PacketReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_packet_reason_has_its_own_label_and_stands_at_its_discriminant() {
+        let labels: HashSet<_> = PacketReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), PacketReason::COUNT);
+        for (index, reason) in PacketReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert_eq!(PacketReason::from_label(reason.label()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn a_range_of_ports_has_both_its_ends() {
+        let range = PortRange {
+            first: 61_000,
+            last: 65_535,
+        };
+        assert_eq!(range.len(), 4_536);
+        assert!(range.contains(61_000) && range.contains(65_535) && !range.contains(60_999));
+        assert_eq!(range.to_string(), "61000-65535");
+    }
+}

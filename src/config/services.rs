@@ -1,0 +1,48 @@
+//! What the packet modes need of the kernel (firewall rules, socket filters), derived from the configuration in one
+//! place, so that the daemon, the broker and `convey firewall` mean the same.
+
+use super::model::{Config, Mode};
+use crate::base::{ListenAddr, PortRange, Protocol, ServerAddr};
+
+/// One VIP address and port of a frontend in a packet mode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketService {
+    /// Where clients send to.
+    pub vip: ListenAddr,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The ports that its flows leave from, in passthrough; `None` in DSR.
+    pub nat_ports: Option<PortRange>,
+    /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
+    pub servers: Vec<ServerAddr>,
+}
+
+impl Config {
+    /// The services of all frontends in packet modes, sorted.
+    #[must_use]
+    pub fn packet_services(&self) -> Vec<PacketService> {
+        let mut services: Vec<_> = (self.frontends.values())
+            .filter(|frontend| frontend.mode.is_packet())
+            .flat_map(|frontend| {
+                let servers = self.backends.get(&frontend.backend).map(|b| &b.servers);
+                frontend.listen.iter().map(move |vip| {
+                    let mut servers: Vec<_> = (servers.into_iter().flatten())
+                        .map(|(_, server)| server.addr)
+                        .filter(|addr| addr.0.is_ipv4() == vip.0.is_ipv4())
+                        .collect();
+                    servers.sort_unstable();
+                    servers.dedup();
+                    PacketService {
+                        vip: *vip,
+                        protocol: frontend.protocol,
+                        nat_ports: (frontend.mode == Mode::Passthrough).then_some(self.passthrough.nat_ports),
+                        servers,
+                    }
+                })
+            })
+            .collect();
+        services.sort_unstable();
+        services
+    }
+}

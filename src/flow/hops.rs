@@ -1,0 +1,52 @@
+//! Where packets leave: what the engine's netlink follower knows, as a picture that the path reads.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::{base::Mac, packet::LinkHeader};
+
+/// The next hops of one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hops {
+    /// The way to each server's address.
+    pub servers: HashMap<IpAddr, Hop>,
+    /// Interfaces that packets come in by, by index.
+    pub interfaces: HashMap<u32, Interface>,
+}
+
+/// The way to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The link header, if it is known.
+    pub resolution: Resolution,
+    /// Largest IP packet that the way takes, in bytes: the route's MTU or the interface's.
+    pub mtu: u32,
+    /// Our address towards the server: `nat_address`, or the kernel's preferred source.
+    pub local: IpAddr,
+}
+
+/// How far the way to a server is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// Known.
+    Known(LinkHeader),
+    /// There is a route; the next hop's link address is being asked for.
+    Unresolved,
+    /// There is no route.
+    NoRoute,
+}
+
+/// An interface that packets come in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interface {
+    /// Its link address.
+    pub mac: Mac,
+    /// Largest IP packet that it sends, in bytes.
+    pub mtu: u32,
+    /// One of its IPv4 addresses: the source of ICMP errors that no VIP is the source of.
+    pub address4: Option<Ipv4Addr>,
+    /// One of its IPv6 addresses.
+    pub address6: Option<Ipv6Addr>,
+}

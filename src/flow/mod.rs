@@ -1,0 +1,307 @@
+//! What becomes of a packet: flows, their NAT ports and lives, and the path from frame to verdict. Pure: time,
+//! randomness and capacities are arguments.
+//!
+//! ```text
+//! Snapshot ─► Services ─┐   (what is served, by VIP; server states; Maglev tables)
+//! netlink ──► Hops ─────┼─► Path::process(frame, now) ─► Verdict, answers      one Path a worker thread
+//!             Flows ◄───┘                                                     one Flows for all workers
+//! ```
+//!
+//! The engine's threads call [`Path`] and do what it says. `convey explain` asks the same code ([`Path::explain`]).
+
+mod hops;
+
+pub use hops::{Hop, Hops, Interface, Resolution};
+
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+
+use crate::{
+    base::{ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey, WorkerId},
+    packet::Frame,
+    snapshot::Snapshot,
+};
+
+/// A moment, in milliseconds since the engine started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// This moment and a time.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+/// Bounds of the shared tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows of both modes together, at most (`max_flows`).
+    pub max_flows: NonZeroU32,
+    /// Worker threads that use the tables.
+    pub workers: usize,
+    /// Makes the tables' hash function one that nobody outside can aim at.
+    pub hash_seed: u64,
+}
+
+/// The tables that all workers share: NAT flows, the cache of DSR flows, fragments that wait.
+#[derive(Debug)]
+pub struct Flows {
+    limits: Limits,
+}
+
+/// What is served: made of each snapshot, shared by the workers.
+#[derive(Debug, Default)]
+pub struct Services {
+    generation: u64,
+}
+
+/// The path of packets through one worker thread.
+#[derive(Debug)]
+pub struct Path {
+    worker: WorkerId,
+    flows: Arc<Flows>,
+    services: Arc<Services>,
+    hops: Arc<Hops>,
+}
+
+/// What to do with a processed frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the frame, which has been rewritten in place with its link header, by this interface.
+    Send {
+        /// The interface's index.
+        ifindex: u32,
+        /// What it was.
+        reason: PacketReason,
+    },
+    /// Nothing is to be sent of it: it was left to the kernel, dropped, kept (a fragment that waits), or answered
+    /// (see [`Path::answers`]).
+    Done(PacketReason),
+    /// A fragment waits for the first of its datagram: a copy is kept.
+    Kept,
+}
+
+/// A whole frame that the path wants sent besides or instead of the one at hand: a RST, an ICMP answer, or a fragment
+/// that has waited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The frame, checksums finished.
+    pub frame: Vec<u8>,
+}
+
+/// A 5-tuple as a client sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Where from.
+    pub client: ClientAddr,
+    /// Where to.
+    pub vip: ListenAddr,
+}
+
+/// Where packets of a 5-tuple would go now, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The frontend, if one serves the address.
+    pub frontend: Option<FrontendName>,
+    /// The server, if there is one for it.
+    pub server: Option<(ServerKey, ServerAddr)>,
+    /// Why this server or none.
+    pub because: Because,
+    /// Slot of the Maglev table that the 5-tuple falls on.
+    pub slot: Option<usize>,
+    /// The flow in the table, if there is one.
+    pub flow: Option<FlowInfo>,
+    /// What else would keep its packets from getting there, such as an unresolved next hop.
+    pub hindrance: Option<PacketReason>,
+}
+
+/// Why a 5-tuple goes where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Because {
+    /// No frontend in a packet mode has the address, port and protocol.
+    NotServed,
+    /// It has a flow, which stays with its server.
+    Flow,
+    /// It has a flow whose server is draining: it stays until it ends.
+    FlowDraining,
+    /// It has a flow whose server is down.
+    FlowServerDown,
+    /// It has no flow: a new one goes to the server of its Maglev slot.
+    Maglev,
+    /// No server of the backend is up.
+    NoServer,
+}
+
+/// A flow, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// Its 5-tuple.
+    pub tuple: FiveTuple,
+    /// Its frontend.
+    pub frontend: FrontendName,
+    /// Its server.
+    pub server: ServerKey,
+    /// Where that is.
+    pub server_addr: ServerAddr,
+    /// Address and port on our side towards the server; `None` in DSR.
+    pub nat: Option<std::net::SocketAddr>,
+    /// `syn`, `established`, `closing` …
+    pub state: &'static str,
+    /// Time since its last packet.
+    pub idle: Duration,
+    /// Time until it is forgotten if nothing comes.
+    pub expires_in: Duration,
+}
+
+/// How full the shared tables are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Passthrough flows.
+    pub nat_flows: u64,
+    /// Those of them that are half-open.
+    pub half_open: u64,
+    /// Entries of the DSR cache in use.
+    pub dsr_flows: u64,
+    /// The limit of both together.
+    pub max_flows: u64,
+    /// Fragments that wait.
+    pub fragments_waiting: u64,
+}
+
+impl Because {
+    /// The label in the API and on the command line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotServed => "not_served",
+            Self::Flow => "flow",
+            Self::FlowDraining => "flow_draining",
+            Self::FlowServerDown => "flow_server_down",
+            Self::Maglev => "maglev",
+            Self::NoServer => "no_server",
+        }
+    }
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+impl Flows {
+    /// Empty tables.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits }
+    }
+
+    /// How full they are.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            max_flows: u64::from(self.limits.max_flows.get()),
+            ..Usage::default()
+        }
+    }
+
+    /// Passthrough flows that match, `limit` at most, and how many match in all.
+    #[must_use]
+    pub fn list(
+        &self,
+        wanted: &dyn Fn(&FlowInfo) -> bool,
+        limit: usize,
+        now: Moment,
+    ) -> (u64, Vec<FlowInfo>) {
+        let _ = (wanted, limit, now);
+        todo!("flow")
+    }
+
+    /// Addresses that live flows still use (VIP, protocol, server), each once: what a reload has removed from the
+    /// configuration must be kept in firewall and filters for them.
+    #[must_use]
+    pub fn in_use(&self, now: Moment) -> std::collections::HashSet<(ListenAddr, Protocol, ServerAddr)> {
+        let _ = now;
+        todo!("flow")
+    }
+}
+
+impl Services {
+    /// The services of a snapshot.
+    #[must_use]
+    pub fn build(snapshot: &Snapshot) -> Self {
+        Self {
+            generation: snapshot.generation,
+        }
+    }
+
+    /// The snapshot's generation.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Path {
+    /// The path of a worker. `worker` is also its shard in the snapshot's counters; `index` its number among the
+    /// workers that share `flows`, from 0; `random` any number, another one for each worker.
+    #[must_use]
+    pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows>, random: u64) -> Self {
+        let _ = (index, random);
+        Self {
+            worker,
+            flows,
+            services: Arc::default(),
+            hops: Arc::default(),
+        }
+    }
+
+    /// Puts newer services in force.
+    pub fn set_services(&mut self, services: Arc<Services>) {
+        self.services = services;
+    }
+
+    /// Puts newer next hops in force.
+    pub fn set_hops(&mut self, hops: Arc<Hops>) {
+        self.hops = hops;
+    }
+
+    /// Decides about a frame that came in by an interface, and rewrites it in place if it is to be forwarded.
+    pub fn process(&mut self, frame: &mut Frame<'_>, ifindex: u32, now: Moment) -> Verdict {
+        let _ = (frame, ifindex, now, &self.flows, &self.hops, self.worker);
+        todo!("flow")
+    }
+
+    /// Takes what is to be sent besides: to be called after each batch of frames.
+    pub fn answers(&mut self) -> std::vec::Drain<'_, Answer> {
+        todo!("flow")
+    }
+
+    /// Forgets what has expired in this worker's part of the tables, a bounded number at a time. To be called about
+    /// every 100 ms.
+    pub fn expire(&mut self, now: Moment) {
+        let _ = now;
+        todo!("flow")
+    }
+
+    /// Where packets of a 5-tuple would go. Changes nothing.
+    #[must_use]
+    pub fn explain(
+        flows: &Flows,
+        services: &Services,
+        hops: &Hops,
+        tuple: &FiveTuple,
+        now: Moment,
+    ) -> Explanation {
+        let _ = (flows, services, hops, tuple, now);
+        todo!("flow")
+    }
+}
