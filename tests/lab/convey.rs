@@ -64,6 +64,8 @@ impl Convey {
             .arg("--config")
             .arg(dir.join("convey.toml"))
             .envs(directories(&dir))
+            // run by hand, whatever runs the tests
+            .env_remove("INVOCATION_ID")
             .env("NOTIFY_SOCKET", notify.path())
             .current_dir(&dir);
         Self {
