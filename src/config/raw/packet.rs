@@ -8,7 +8,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::fields::{Field, Key, Node, bad_value, inline_schema, string, wrong_type};
+use super::fields::{Field, Key, Node, bad_value, inline_schema, string};
 use crate::{
     base::PortRange,
     config::{address, findings::Findings},
@@ -131,17 +131,11 @@ inline_schema!([] NatAddresses, _g => json_schema!({
 
 impl NatAddresses {
     fn add(&mut self, value: &Node<'_>, findings: &mut Findings) -> Option<()> {
-        let text = match value.get_ref() {
-            DeValue::String(text) => text,
-            _ => {
-                return wrong_type(
-                    value,
-                    "an IP address in quotes, or a list of an IPv4 and an IPv6 one",
-                    None,
-                    findings,
-                );
-            }
-        };
+        let text = string(
+            value,
+            "an IP address in quotes, or a list of an IPv4 and an IPv6 one",
+            findings,
+        )?;
         let ip = match address::parse_ip(text) {
             Ok(ip) => ip,
             Err(found) => return bad_value(value, found.message, found.help, findings),

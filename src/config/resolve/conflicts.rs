@@ -34,11 +34,14 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
     random_to_round_robin(file, config, findings);
 }
 
+/// What is listened on, by whom, where that stands, and its key path.
+type ListenPlace<'a> = ((ListenAddr, Protocol), String, Range<usize>, [&'a str; 3]);
+
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
 /// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
     let mut taken: BTreeMap<(ListenAddr, Protocol), (String, Range<usize>)> = BTreeMap::new();
-    let mut places: Vec<((ListenAddr, Protocol), String, Range<usize>, [&str; 3])> = Vec::new();
+    let mut places: Vec<ListenPlace<'_>> = Vec::new();
     if let Some((at, port)) = file
         .stats
         .as_ref()

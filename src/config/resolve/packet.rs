@@ -27,7 +27,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
             findings.within(name, |findings| {
                 interface(frontend, &raw.value, findings);
                 findings.within("listen_addr", |findings| {
-                    listen_addresses(frontend, &raw.value, findings)
+                    listen_addresses(frontend, &raw.value, findings);
                 });
             });
         });

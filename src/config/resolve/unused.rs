@@ -75,10 +75,10 @@ fn unless<T: Clone, U: PartialEq>(
     key: &'static str,
     at: Option<&raw::At<T>>,
     value: impl FnOnce(T) -> U,
-    default: U,
+    default: &U,
 ) -> Set {
     let at = at?;
-    (value(at.value.clone()) != default).then(|| (key, at.key.clone()))
+    (value(at.value.clone()) != *default).then(|| (key, at.key.clone()))
 }
 
 fn warn(set: impl IntoIterator<Item = Set>, why: &str, help: &str, findings: &mut Findings) {
@@ -120,7 +120,7 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             |v| v.0,
             defaults::TCP_USER_TIMEOUT,
         ),
-        unless("access_log", own.access_log.as_ref(), |v| v, true),
+        unless("access_log", own.access_log.as_ref(), |v| v, &true),
     ];
     let why = format!("in mode {}", frontend.mode);
     warn(
@@ -134,14 +134,14 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
 fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
     let own = &raw.options;
     let why = "in packet modes, and no other frontend uses this backend";
-    let balance = unless("balance", own.balance.as_ref(), |v| v, Algorithm::Maglev);
+    let balance = unless("balance", own.balance.as_ref(), |v| v, &Algorithm::Maglev);
     warn(
         [balance],
         why,
         "remove it: packet modes always choose by \"maglev\", with the servers' weights",
         findings,
     );
-    let down = unless("on_down", own.on_down.as_ref(), |v| v, OnDown::Keep);
+    let down = unless("on_down", own.on_down.as_ref(), |v| v, &OnDown::Keep);
     warn(
         [down],
         why,
@@ -155,7 +155,12 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
             |v| v.0,
             defaults::CONNECT_TIMEOUT,
         ),
-        unless("retries", own.retries.as_ref(), |v| v.0, defaults::RETRIES.into()),
+        unless(
+            "retries",
+            own.retries.as_ref(),
+            |v| v.0,
+            &u64::from(defaults::RETRIES),
+        ),
         unless(
             "queue_timeout",
             own.queue_timeout.as_ref(),
