@@ -239,7 +239,7 @@ impl Follow {
         let due = self.kicks.due(Instant::now());
         self.counts.kicks_put_off.add(due.refused);
         for server in due.servers {
-            match self.kicker.kick(server) {
+            match self.kicker.kick(server, self.table.fixed_source(server)) {
                 Ok(()) => self.counts.kicks.add(1),
                 Err(error) => {
                     tracing::debug!(%server, %error, "no datagram could be sent to have the next hop resolved");

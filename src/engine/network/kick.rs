@@ -9,8 +9,10 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd,
 };
 
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// RFC 863.
@@ -35,19 +37,38 @@ impl Kicker {
         })
     }
 
-    /// Sends to a server. Does not wait.
+    /// Sends to a server, from `source` where rules may look at it. Does not wait.
     ///
     /// # Errors
     /// The kernel refused to send: a firewall's OUTPUT chain drops it, or the route is gone.
-    pub fn kick(&self, server: IpAddr) -> io::Result<()> {
+    pub fn kick(&self, server: IpAddr, source: Option<IpAddr>) -> io::Result<()> {
         let socket = match server {
             IpAddr::V4(_) => self.v4.as_ref(),
             IpAddr::V6(_) => self.v6.as_ref(),
         };
         let socket = socket.ok_or(io::ErrorKind::Unsupported)?;
-        socket
-            .send_to(&[], &SocketAddr::new(server, DISCARD).into())
-            .map(drop)
+        let to = SockaddrStorage::from(SocketAddr::new(server, DISCARD));
+        let send = |control: &[ControlMessage<'_>]| {
+            sendmsg(socket.as_raw_fd(), &[], control, MsgFlags::empty(), Some(&to))
+        };
+        match source {
+            None => send(&[]),
+            // the source of this datagram only (ip(7), IP_PKTINFO; RFC 3542 section 6.2)
+            Some(IpAddr::V4(source)) => send(&[ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: source.to_bits().to_be(),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            })]),
+            Some(IpAddr::V6(source)) => send(&[ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: source.octets(),
+                },
+                ipi6_ifindex: 0,
+            })]),
+        }?;
+        Ok(())
     }
 }
 
@@ -79,8 +100,18 @@ mod tests {
     fn a_server_that_refuses_the_datagram_does_not_stop_the_next() {
         let kicker = Kicker::open().unwrap();
         for _ in 0..3 {
-            assert!(kicker.kick(Ipv4Addr::new(127, 0, 0, 1).into()).is_ok());
+            assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), None).is_ok());
         }
+    }
+
+    #[test]
+    fn the_datagram_leaves_from_the_source_that_is_given() {
+        let kicker = Kicker::open().unwrap();
+        let source = IpAddr::from([127, 0, 0, 9]);
+        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), Some(source)).is_ok());
+        // not ours, so that the kernel must have looked at it
+        let foreign = IpAddr::from([192, 0, 2, 9]);
+        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), Some(foreign)).is_err());
     }
 
     #[test]
@@ -94,6 +125,6 @@ mod tests {
         for _ in 0..100 {
             other.send_to(&[0; 1024], to).unwrap();
         }
-        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into()).is_ok());
+        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), None).is_ok());
     }
 }
