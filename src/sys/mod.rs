@@ -10,6 +10,7 @@ pub mod fdpass;
 pub mod ids;
 pub mod listener;
 pub mod memfd;
+pub mod netlink;
 pub mod packet_socket;
 pub mod process;
 pub mod readiness;
