@@ -6,6 +6,7 @@
 
 pub mod capability;
 pub mod config_file;
+pub mod environment;
 pub mod fdpass;
 pub mod ids;
 pub mod listener;
