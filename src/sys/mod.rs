@@ -7,7 +7,9 @@
 pub mod capability;
 pub mod config_file;
 pub mod fdpass;
+pub mod forbidden;
 pub mod ids;
+pub mod interfaces;
 pub mod listener;
 pub mod memfd;
 pub mod packet_socket;
