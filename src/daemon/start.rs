@@ -22,7 +22,7 @@ use crate::{
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     health::Checker,
-    privilege::{self, Broker, Proof, Target},
+    privilege::{self, Broker, Proof, Sandbox, Target},
     proxy::Workers,
     snapshot::{self, Inputs, LiveSet},
     sys,
@@ -79,9 +79,16 @@ fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
     let socket = bind_admin(config, target.as_ref());
-    let broker =
-        Broker::fork(&run.config_path, source, run.options, target.as_ref()).map_err(|e| failed(&e))?;
-    let proof = privilege::drop_privileges(target.as_ref()).map_err(|e| failed(&e))?;
+    let broker = Broker::fork(
+        &run.config_path,
+        source,
+        run.options,
+        target.as_ref(),
+        Box::new(privilege::NoPacketModes),
+    )
+    .map_err(|e| failed(&e))?;
+    let proof =
+        privilege::drop_privileges(target.as_ref(), &Sandbox::of(config, None)).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         broker,
         proof,
