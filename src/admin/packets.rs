@@ -55,8 +55,12 @@ pub fn packet(info: &PacketInfo, nat_ports: PortRange) -> views::Packet {
             max: info.usage.max_flows,
             fragments_waiting: info.usage.fragments_waiting,
         },
-        packets: counted.map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
-        next_hops: hops.map(|(ip, hop)| (ip.to_string(), next_hop(*ip, hop, info))).collect(),
+        packets: counted
+            .map(|(reason, count)| (reason.label().to_owned(), *count))
+            .collect(),
+        next_hops: hops
+            .map(|(ip, hop)| (ip.to_string(), next_hop(*ip, hop, info)))
+            .collect(),
     }
 }
 
@@ -97,7 +101,10 @@ pub fn frontend_state(view: &FrontendView, waiting: &Waiting) -> (Option<String>
 #[must_use]
 pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
     // a flow outlives its frontend
-    let mode = snapshot.frontends.get(&flow.frontend).map(|view| view.config.mode.label());
+    let mode = snapshot
+        .frontends
+        .get(&flow.frontend)
+        .map(|view| view.config.mode.label());
     views::Connection {
         client: flow.tuple.client.to_string(),
         protocol: flow.tuple.protocol.label().to_owned(),
