@@ -14,6 +14,9 @@ pub mod frame;
 mod link;
 mod parse;
 mod rewrite;
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{Frame, HEADROOM, LinkHeader, Offload, SegmentKind, Segments, UnfinishedChecksum};
 pub use link::{Tags, put_tags, set_link, strip_tags};

@@ -1,9 +1,44 @@
 //! What a frame is: headers found, lengths checked.
 
+mod ip;
+mod transport;
+
 use std::net::{IpAddr, SocketAddr};
+
+use pnet::packet::ethernet::EthernetPacket;
 
 use super::{Offload, Tags};
 use crate::base::{Mac, PacketReason, Protocol};
+use ip::Network;
+
+/// Ethernet header without tags, in bytes.
+pub(super) const ETHERNET_HEADER: usize = 14;
+/// One VLAN tag, in bytes.
+pub(super) const TAG: usize = 4;
+/// UDP header, in bytes (RFC 768).
+pub(super) const UDP_HEADER: usize = 8;
+/// TCP header without options, in bytes (RFC 9293).
+pub(super) const TCP_HEADER: usize = 20;
+
+/// Protocol numbers (IANA) that are told apart here.
+pub(super) mod number {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const ICMPV6: u8 = 58;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+}
+
+/// Ethernet types (IANA) that are told apart here.
+pub(super) mod ether_type {
+    pub const IPV4: u16 = 0x0800;
+    pub const IPV6: u16 = 0x86dd;
+    pub const TAG: u16 = 0x8100;
+    pub const SERVICE_TAG: u16 = 0x88a8;
+}
 
 /// A parsed frame: addresses, what it carries, and where its headers are. Offsets are in bytes from the frame's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,14 +286,36 @@ impl Parsed {
     /// Length in bytes of the largest IP packet that the frame stands for: what the MTU of the way out must take.
     #[must_use]
     pub fn largest_packet(&self, offload: &Offload) -> u32 {
-        let _ = offload;
-        todo!("packet")
+        let whole = self.ip_len();
+        let headers = match self.content {
+            Content::Tcp(tcp) => self.transport + tcp.header_len,
+            Content::Udp(_) => self.transport + UDP_HEADER,
+            Content::Error(_) | Content::Icmp | Content::LaterFragment | Content::Other => self.end,
+        };
+        let largest = offload.segments.map_or(whole, |segments| {
+            (headers.saturating_sub(self.network) + usize::from(segments.size.get())).min(whole)
+        });
+        u32::try_from(largest).unwrap_or(u32::MAX)
     }
 
-    /// Whether it was sent to one host, in the link header and in the IP header.
+    /// Whether it was sent by one host and to one, by its link header and its IP header: only then may it be answered
+    /// (RFC 1122 section 3.2.2). Broadcast addresses of single networks are not known here.
     #[must_use]
     pub fn is_unicast(&self) -> bool {
-        todo!("packet")
+        let of_one_host = |address: IpAddr| match address {
+            // class E and the limited broadcast address are at the upper end
+            IpAddr::V4(address) => {
+                address.octets()[0] < 224 && !address.is_unspecified() && !address.is_loopback()
+            }
+            IpAddr::V6(address) => {
+                !(address.is_multicast() || address.is_unspecified() || address.is_loopback())
+            }
+        };
+        let is_group = |mac: Mac| mac.0[0] & 1 != 0;
+        !is_group(self.link_destination)
+            && !is_group(self.link_source)
+            && of_one_host(self.source)
+            && of_one_host(self.destination)
     }
 }
 
@@ -279,6 +336,55 @@ impl Quoted {
 /// # Errors
 /// If it is no IP packet, or one that cannot be right.
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
-    let _ = frame;
-    todo!("packet")
+    let ethernet = EthernetPacket::new(frame).ok_or(Malformed::Short)?;
+    let mut network = ETHERNET_HEADER;
+    let mut ether_type = ethernet.get_ethertype().0;
+    while matches!(ether_type, ether_type::TAG | ether_type::SERVICE_TAG) {
+        if network == ETHERNET_HEADER + Tags::MOST * TAG {
+            return Err(Malformed::TooManyTags);
+        }
+        // TCI, then the next type
+        ether_type = word(frame, network + 2).ok_or(Malformed::Short)?;
+        network += TAG;
+    }
+    let packet = match ether_type {
+        ether_type::IPV4 => ip::version4(frame, network)?,
+        ether_type::IPV6 => ip::version6(frame, network)?,
+        _ => return Err(Malformed::NotIp),
+    };
+    let Network {
+        source,
+        destination,
+        protocol,
+        ttl,
+        dont_fragment,
+        fragment,
+        transport,
+        end,
+    } = packet;
+    Ok(Parsed {
+        link_source: mac(ethernet.get_source()),
+        link_destination: mac(ethernet.get_destination()),
+        tags: Tags::of(frame, network),
+        source,
+        destination,
+        protocol,
+        ttl,
+        dont_fragment,
+        fragment,
+        content: transport::content(frame.get(..end).unwrap_or_default(), &packet)?,
+        network,
+        transport,
+        end,
+    })
+}
+
+const fn mac(address: pnet::util::MacAddr) -> Mac {
+    Mac([address.0, address.1, address.2, address.3, address.4, address.5])
+}
+
+/// The 16-bit number at an offset.
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*bytes))
 }
