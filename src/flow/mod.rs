@@ -26,6 +26,11 @@ mod services;
 mod table;
 mod ways;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use counters::ReasonCounters;
 pub use hops::{Hop, Hops, Interface, Resolution};
 pub use path::Path;

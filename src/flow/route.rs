@@ -91,7 +91,7 @@ impl Path {
         let services = Arc::clone(&self.services);
         match services.at(packet.protocol, packet.destination) {
             Some(service) => match service.way {
-                Way::Passthrough => self.to_server(arrival, &packet, service),
+                Way::Passthrough => self.passthrough(arrival, &packet, service),
                 Way::Dsr => self.dsr(arrival, &packet, service),
             },
             None => self.unserved(arrival, &packet),
@@ -118,7 +118,12 @@ impl Path {
         }))
     }
 
-    fn to_server(&mut self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
+    fn passthrough(
+        &mut self,
+        arrival: &Arrival,
+        packet: &Ported,
+        service: &Service,
+    ) -> Result<Plan, Refusal> {
         if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
