@@ -164,9 +164,12 @@ impl Side {
     }
 }
 
+/// Words of a header with their offsets in it.
+type Words = Vec<(u32, u32)>;
+
 /// The words of an address with their offsets in the IP header: the last one, which tells most addresses apart, and the
 /// others.
-fn words(side: Side, addr: &IpAddr) -> ((u32, u32), Vec<(u32, u32)>) {
+fn words(side: Side, addr: &IpAddr) -> ((u32, u32), Words) {
     let start = side.offset(addr);
     match addr {
         IpAddr::V4(addr) => ((start, addr.to_bits()), Vec::new()),
@@ -402,7 +405,7 @@ impl Writer {
         let miss = self.asm.label();
         // addresses with the same ports share the code that compares these
         let mut blocks: BTreeMap<&BTreeSet<u32>, Label> = BTreeMap::new();
-        let mut by_last_word: BTreeMap<u32, Vec<(Vec<(u32, u32)>, Label)>> = BTreeMap::new();
+        let mut by_last_word: BTreeMap<u32, Vec<(Words, Label)>> = BTreeMap::new();
         for (addr, keys) in endpoints {
             let block = *blocks.entry(keys).or_insert_with(|| self.asm.label());
             let ((at, last), words) = words(side, addr);
