@@ -10,7 +10,6 @@
 //! A thread never waits for more packets to come: a lone one is forwarded at once, and batches form by themselves under
 //! load. Whatever one thread must not do alone (flows) is behind the locks of [`crate::flow::Flows`].
 
-mod counters;
 pub mod filter;
 mod shared;
 pub mod socket;
@@ -159,7 +158,7 @@ impl Engine {
         let sum = |reason| {
             self.workers
                 .iter()
-                .map(|worker| worker.counters.get(reason))
+                .map(|worker| worker.counters.read(reason))
                 .sum()
         };
         Report {

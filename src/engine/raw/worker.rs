@@ -21,10 +21,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Event, counters::Counters, shared::Shared};
+use super::{Event, shared::Shared};
 use crate::{
     base::PacketReason,
-    flow::{Answer, Moment, Path, Verdict},
+    flow::{Answer, Moment, Path, ReasonCounters, Verdict},
     packet::Offload,
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };
@@ -62,7 +62,7 @@ pub enum Order {
 /// The engine's end of a worker.
 pub struct Handle {
     /// What the worker has counted.
-    pub counters: Arc<Counters>,
+    pub counters: Arc<ReasonCounters>,
     /// The control loop is the only sender, and sends few.
     orders: Outbox<Order>,
     bell: Arc<EventFd>,
@@ -99,9 +99,9 @@ pub fn start(
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))?;
     let (orders, inbox) = channel();
-    let counters = Arc::new(Counters::default());
+    let counters = path.counters();
     let handle = Handle {
-        counters: Arc::clone(&counters),
+        counters,
         orders,
         bell: Arc::clone(&bell),
     };
@@ -114,7 +114,7 @@ pub fn start(
             let is_prepared = prepared.is_ok();
             let _ = ready.send(prepared);
             if is_prepared {
-                Worker::new(path, shared, counters, inbox, bell, epoll).run();
+                Worker::new(path, shared, inbox, bell, epoll).run();
             }
         })?;
     match started.recv() {
@@ -152,13 +152,12 @@ struct Plan {
     len: usize,
     offload: Offload,
     ifindex: u32,
-    reason: PacketReason,
 }
 
 struct Worker {
     path: Path,
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
+    counters: Arc<ReasonCounters>,
     inbox: Inbox<Order>,
     bell: Arc<EventFd>,
     epoll: Epoll,
@@ -176,18 +175,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(
-        path: Path,
-        shared: Arc<Shared>,
-        counters: Arc<Counters>,
-        inbox: Inbox<Order>,
-        bell: Arc<EventFd>,
-        epoll: Epoll,
-    ) -> Self {
+    fn new(path: Path, shared: Arc<Shared>, inbox: Inbox<Order>, bell: Arc<EventFd>, epoll: Epoll) -> Self {
         Self {
+            counters: path.counters(),
             path,
             shared,
-            counters,
             inbox,
             bell,
             epoll,
@@ -320,17 +312,15 @@ impl Worker {
                 }
             };
             match self.path.process(&mut frame, ifindex, now) {
-                Verdict::Send { ifindex, reason } => self.plans.push(Plan {
+                Verdict::Send { ifindex, .. } => self.plans.push(Plan {
                     index,
                     start: frame.start(),
                     len: frame.len(),
                     offload: frame.offload,
                     ifindex,
-                    reason,
                 }),
-                Verdict::Done(reason) => self.counters.add(reason, 1),
-                // counted when its fate is known
-                Verdict::Kept => {}
+                // the path has counted what it was
+                Verdict::Done(_) | Verdict::Kept => {}
             }
         }
     }
@@ -340,23 +330,14 @@ impl Worker {
         let Some(socket) = self.sockets.get(&ifindex) else {
             return;
         };
-        let mut refused = Vec::new();
         if !self.plans.is_empty() {
             let frames = self.plans.iter().map(|plan| Outgoing {
                 ifindex: plan.ifindex,
                 frame: self.receiver.bytes(plan.index, plan.start, plan.len),
                 offload: plan.offload,
             });
-            self.sender
-                .send(socket.as_fd(), frames, |index, _| refused.push(index));
-        }
-        let mut refused = refused.into_iter().peekable();
-        for (index, plan) in self.plans.drain(..).enumerate() {
-            let reason = match refused.next_if_eq(&index) {
-                Some(_) => PacketReason::SendFailed,
-                None => plan.reason,
-            };
-            self.counters.add(reason, 1);
+            let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
+            self.sender.send(socket.as_fd(), frames, refused);
         }
         self.send_answers(ifindex);
     }
@@ -371,10 +352,8 @@ impl Worker {
             frame: &answer.frame,
             offload: Offload::default(),
         });
-        let counters = &self.counters;
-        self.sender.send(socket.as_fd(), frames, |_, _| {
-            counters.add(PacketReason::SendFailed, 1);
-        });
+        let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
+        self.sender.send(socket.as_fd(), frames, refused);
     }
 
     /// What is done by time.
