@@ -102,6 +102,12 @@ pub enum Command {
     /// Oldest first.
     Connections(ConnectionsArgs),
 
+    /// Show or take out the firewall rules of the packet modes
+    ///
+    /// The running convey keeps them itself; this is for looking, and for what a convey that was killed left behind.
+    #[command(subcommand)]
+    Firewall(FirewallCommand),
+
     /// Print the completion script of a shell
     ///
     /// For example: convey completions bash > /etc/bash_completion.d/convey
@@ -240,6 +246,38 @@ pub struct ConnectionsArgs {
 
     #[command(flatten)]
     pub target: Target,
+}
+
+/// What can be done with the firewall rules.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum FirewallCommand {
+    /// Show the rules and reserved ports, and where they differ from what the configuration needs
+    Show(FirewallShowArgs),
+    /// Take out the rules, and the reserved ports that convey added
+    ///
+    /// While convey runs in a packet mode this breaks its connections, until the next reload.
+    Clear(FirewallClearArgs),
+}
+
+/// Arguments of `convey firewall show`.
+#[derive(Debug, Args)]
+pub struct FirewallShowArgs {
+    #[command(flatten)]
+    pub mode: ModeArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `convey firewall clear`.
+#[derive(Debug, Args)]
+pub struct FirewallClearArgs {
+    /// Leave everything if systemd is about to start this unit again; for its ExecStopPost
+    #[arg(long, value_name = "UNIT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "convey.service")]
+    pub unless_restarting: Option<String>,
 }
 
 /// Arguments of `convey completions`.

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod client;
 mod connections;
+mod firewall;
 mod generate;
 mod outcome;
 mod picture;
@@ -96,6 +97,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Outcome {
             server::run(command, &client(target)?)
         }
         Command::Connections(args) => connections::run(args, &client(&args.target)?),
+        Command::Firewall(command) => firewall::run(command, cli.config.as_deref()),
         Command::Completions(args) => generate::completions(args),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),
     }

@@ -8,12 +8,14 @@
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
 //! the workers, the logging thread, and the file watcher's.
 
+mod answers;
 mod control;
 mod health;
 mod listeners;
 pub mod logging;
 mod notify;
 mod overrides;
+mod packets;
 mod reload;
 mod start;
 mod stop;
