@@ -111,6 +111,17 @@ pub fn clone_process(flags: c_int) -> io::Result<()> {
     }
 }
 
+/// Changes the execution domain of the calling thread; `None` asks for it.
+///
+/// # Errors
+/// What the kernel said.
+pub fn personality(new: Option<c_int>) -> io::Result<c_int> {
+    let persona = new.map_or(0xffff_ffff, |new| libc::c_ulong::from(new.cast_unsigned()));
+    // SAFETY: the call has no precondition.
+    let result = unsafe { libc::personality(persona) };
+    Errno::result(result).map_err(Into::into)
+}
+
 /// Pushes a byte into a terminal's input, as if somebody had typed it (TIOCSTI).
 ///
 /// # Errors
