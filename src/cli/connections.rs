@@ -64,10 +64,10 @@ fn draw(connections: &Connections, colour: bool) -> String {
                 .server
                 .as_ref()
                 .map_or_else(|| Cell::new("-", Style::Dim), Cell::plain),
-            Cell::plain(connection.worker.to_string()),
-            Cell::plain(time(connection.age_seconds)),
-            Cell::plain(bytes(connection.bytes_in)),
-            Cell::plain(bytes(connection.bytes_out)),
+            Cell::plain(connection.worker.map_or_else(String::new, |w| w.to_string())),
+            Cell::plain(connection.age_seconds.map_or_else(String::new, time)),
+            Cell::plain(connection.bytes_in.map_or_else(String::new, bytes)),
+            Cell::plain(connection.bytes_out.map_or_else(String::new, bytes)),
         ]);
     }
     let mut out = table.render(colour);
