@@ -1,11 +1,11 @@
 //! What the control loop answers to those who ask: the state, the connections, where packets go.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use super::{control::Control, packets::{Packets, VipState}};
+use super::{
+    control::Control,
+    packets::{Packets, VipState},
+};
 use crate::{
     admin::{
         Endpoint,
@@ -131,7 +131,12 @@ pub(super) async fn list_connections(
         let flows = tokio::task::spawn_blocking(move || {
             let wanted = |flow: &FlowInfo| {
                 let (backend, server) = (&flow.server.backend, &flow.server.server);
-                matches(&filter, flow.frontend.as_str(), backend.as_str(), Some(server.as_str()))
+                matches(
+                    &filter,
+                    flow.frontend.as_str(),
+                    backend.as_str(),
+                    Some(server.as_str()),
+                )
             };
             engine.flows(&wanted, room)
         });
