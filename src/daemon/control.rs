@@ -23,6 +23,7 @@ use super::{
     notify::Notifier,
     packets::{self, Packets},
     reload::Trigger,
+    scripts::Scripts,
     stop::Stopping,
     watch::{self, FileWatch},
 };
@@ -58,6 +59,7 @@ pub struct Control {
     pub(super) workers: Arc<Workers>,
     pub(super) listeners: Listeners,
     pub(super) packets: Packets,
+    pub(super) scripts: Scripts,
     pub(super) checker: Checker,
     pub(super) inputs: Inputs,
     pub(super) live: LiveSet,
@@ -177,6 +179,7 @@ impl Control {
             self.listeners.insert(addr);
         }
         self.packets.commit(packets, &self.config, &self.broker);
+        self.scripts.write(&self.config);
         self.swap_stats(stats);
         self.ready = true;
         self.notify.ready(&self.status_line());

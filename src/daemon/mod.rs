@@ -17,6 +17,7 @@ mod notify;
 mod overrides;
 mod packets;
 mod reload;
+mod scripts;
 mod start;
 mod stop;
 mod watch;

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = tests![
     a_server_that_comes_late_is_found,
     a_neighbour_that_the_kernel_forgot_is_resolved_again,
     a_server_that_speaks_from_a_new_link_address_is_followed,
+    a_server_that_changed_its_link_address_without_a_word_is_noticed,
 ];
 
 fn servers_on_the_link_are_resolved_without_anybody_talking_to_them() {
@@ -109,5 +110,27 @@ fn a_server_that_speaks_from_a_new_link_address_is_followed() {
     });
     for server in [web.ip4().into(), web.ip6().into()] {
         eye.sees_hop(server, "02:00:00:00:77:02");
+    }
+}
+
+fn a_server_that_changed_its_link_address_without_a_word_is_noticed() {
+    let lab = Lab::new("silent");
+    let (lb, web) = (lab.host("lb"), lab.host("web"));
+    // what takes the kernel half a minute by default, in a second
+    for family in ["ipv4", "ipv6"] {
+        lb.run(&format!(
+            "cd /proc/sys/net/{family}/neigh/eth0
+             echo 300 >base_reachable_time_ms; echo 100 >retrans_time_ms
+             echo 1 >delay_first_probe_time; echo 1 >ucast_solicit"
+        ));
+    }
+    let servers = [web.ip4().into(), web.ip6().into()];
+    let eye = Eye::on_servers(&lb, &servers);
+    for server in servers {
+        eye.sees_hop(server, &mac(&web, "eth0"));
+    }
+    web.run("ip link set eth0 address 02:00:00:00:77:03");
+    for server in servers {
+        eye.sees_hop(server, "02:00:00:00:77:03");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use nix::errno::Errno;
 use tokio::{
     io::unix::AsyncFd,
     sync::watch,
@@ -138,11 +137,14 @@ impl Follow {
                 Ok(len) => self.take_in(len),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(error) => {
-                    let is_overrun = error.raw_os_error() == Some(Errno::ENOBUFS as i32);
-                    tracing::debug!(%error, is_overrun, "news of the network were lost; asking for everything");
+                    tracing::debug!(%error, "news of the network were lost; asking for everything");
                     self.counts.overruns.add(1);
                     self.is_lost = true;
                     self.refresh_after(DEBOUNCE);
+                    if error.raw_os_error() != Some(libc::ENOBUFS) {
+                        // not to try again at once what may fail for ever
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
                 }
             }
         }

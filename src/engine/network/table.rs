@@ -460,3 +460,6 @@ fn covers(route: &Route, address: IpAddr) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -366,3 +366,6 @@ const fn knowledge(state: NeighbourState, mac: Option<Mac>) -> Neighbour {
 fn is_internet(family: AddressFamily) -> bool {
     matches!(family, AddressFamily::Inet | AddressFamily::Inet6)
 }
+
+#[cfg(test)]
+mod tests;
