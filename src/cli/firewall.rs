@@ -9,41 +9,31 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    args::{FirewallClearArgs, FirewallCommand, FirewallShowArgs},
+    args::{FirewallClearArgs, FirewallCommand, FirewallShowArgs, ModeArgs},
     outcome::{Failure, Outcome},
-    target::{config_path, socket_path, unreadable},
+    target::{self, config_path, socket_path},
 };
 use crate::{
     base::exit,
-    config::{self, MAX_CONFIG_BYTES, Source},
     firewall::{
         Family, Firewall, FirewallError, Rule, plan, record_path,
         unit::{self, Decision, Ending},
     },
-    sys::config_file,
 };
 
 /// Shows or takes out.
-pub fn run(command: &FirewallCommand, config: Option<&Path>) -> Outcome {
+pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> Outcome {
     match command {
-        FirewallCommand::Show(args) => show(args, config),
+        FirewallCommand::Show(args) => show(args, config, mode),
         FirewallCommand::Clear(args) => clear(args, config),
     }
 }
 
-fn show(args: &FirewallShowArgs, config: Option<&Path>) -> Outcome {
-    let path = config_path(config);
-    let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
-    let source = Source {
-        name: path.display().to_string(),
-        bytes,
-    };
-    let loaded = config::load(&source, args.mode.options()).map_err(|_| {
-        let message = format!("{0} has errors: see `convey check {0}`", source.name);
-        Failure::new(exit::CONFIG, message)
-    })?;
-    let wanted = plan(&loaded.config.packet_services());
-    let record = record_path(loaded.config.admin.socket.as_deref());
+fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+    let path = config_path(config).display().to_string();
+    let config = target::load(config, args.mode.or(mode))?.config;
+    let wanted = plan(&config.packet_services());
+    let record = record_path(config.admin.socket.as_deref());
     let families = Firewall::new(record)
         .families()
         .map_err(|error| failure(&error))?;
@@ -53,7 +43,7 @@ fn show(args: &FirewallShowArgs, config: Option<&Path>) -> Outcome {
         serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        out.write_all(report.text(&source.name).as_bytes())?;
+        out.write_all(report.text(&path).as_bytes())?;
     }
     out.flush()?;
     Ok(exit::OK)

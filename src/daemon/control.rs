@@ -28,10 +28,7 @@ use super::{
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{
-        self, BindError, Command, Commands, Endpoint, SocketFile,
-        views::{self, ReloadFailed},
-    },
+    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, views::ReloadFailed},
     base::{
         ListenAddr, ServerState,
         exit::{self, Exit},
