@@ -106,19 +106,19 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             "max_connections",
             own.max_connections.as_ref(),
             |v| v.0 > 0,
-            false,
+            &false,
         ),
         unless(
             "fin_timeout",
             own.fin_timeout.as_ref(),
             |v| v.0,
-            defaults::FIN_TIMEOUT,
+            &defaults::FIN_TIMEOUT,
         ),
         unless(
             "tcp_user_timeout",
             own.tcp_user_timeout.as_ref(),
             |v| v.0,
-            defaults::TCP_USER_TIMEOUT,
+            &defaults::TCP_USER_TIMEOUT,
         ),
         unless("access_log", own.access_log.as_ref(), |v| v, &true),
     ];
@@ -153,7 +153,7 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
             "connect_timeout",
             own.connect_timeout.as_ref(),
             |v| v.0,
-            defaults::CONNECT_TIMEOUT,
+            &defaults::CONNECT_TIMEOUT,
         ),
         unless(
             "retries",
@@ -165,13 +165,13 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
             "queue_timeout",
             own.queue_timeout.as_ref(),
             |v| v.0,
-            defaults::QUEUE_TIMEOUT,
+            &defaults::QUEUE_TIMEOUT,
         ),
         unless(
             "max_queue",
             own.max_queue.as_ref(),
             |v| v.0,
-            defaults::MAX_QUEUE.into(),
+            &u64::from(defaults::MAX_QUEUE),
         ),
     ];
     let help = "remove it: packets are forwarded, Convey makes no connections for its clients";
