@@ -167,7 +167,7 @@ impl Tables {
         let output = (self.iptables)
             .execute("raw", &format!("{WAIT} {command}"))
             .map_err(|error| failed(error.to_string()))?;
-        text_of(output).map_err(failed)
+        text_of(&output).map_err(failed)
     }
 
     fn restore(&self, script: &str) -> Result<(), FirewallError> {
@@ -187,7 +187,7 @@ impl Tables {
                 .output()
         };
         let output = run().map_err(|error| failed(error.to_string()))?;
-        text_of(output).map(drop).map_err(failed)
+        text_of(&output).map(drop).map_err(failed)
     }
 
     fn unstable(&self) -> FirewallError {
@@ -214,7 +214,7 @@ fn rewind(file: &impl std::os::fd::AsFd) -> io::Result<()> {
 }
 
 /// Standard output of a program that did well, else what it complained about.
-fn text_of(output: Output) -> Result<String, String> {
+fn text_of(output: &Output) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

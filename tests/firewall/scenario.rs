@@ -357,9 +357,6 @@ fn long_list(host: &Host) {
     let odd: Vec<String> = (5_001..12_000).step_by(2).map(|port| port.to_string()).collect();
     let odd = odd.join(",");
     let own = service("192.0.2.10:80", Tcp, nat(61_000, 65_535), &["10.0.0.2:80"]);
-    // as somebody who reserved them by the same means
-    let mut administrator = odd.split(',').map(str::to_owned).collect::<Vec<_>>();
-    administrator.sort();
     command(&format!(
         "printf '%s\\n' '{odd}' > /proc/sys/net/ipv4/ip_local_reserved_ports"
     ));
