@@ -21,8 +21,11 @@ use crate::{
 /// In which settings a scenario runs.
 type Only = fn(Setting) -> bool;
 
-/// Every scenario: its name as a statement, where it holds, what it does.
-pub const ALL: &[(&str, Only, fn(&Host))] = &[
+/// A scenario: its name as a statement, where it holds, what it does.
+type Scenario = (&'static str, Only, fn(&Host));
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
     ("the_rules_are_as_planned_and_drop", anywhere, as_planned),
     ("applying_again_changes_nothing", anywhere, applying_again),
     ("a_reload_touches_only_what_differs", anywhere, reload),
