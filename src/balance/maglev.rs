@@ -85,6 +85,12 @@ fn build_table(servers: &[(Permutation, u32)], slots: usize) -> Vec<u32> {
 
 const FREE: u32 = u32::MAX;
 
+/// The slot that a flow's hash names.
+pub(super) fn slot(flow_hash: u64) -> usize {
+    // the remainder fits
+    (flow_hash % TABLE_SLOTS as u64) as usize
+}
+
 /// The table of a backend.
 pub(super) struct Maglev {
     table: Box<[u32]>,
@@ -133,8 +139,8 @@ impl Maglev {
 
     /// The server of the slot that a hash names.
     fn owner(&self, hash: u64) -> usize {
-        // the remainder fits; the table is not empty
-        self.table[(hash % self.table.len() as u64) as usize] as usize
+        // the table is not empty
+        self.table[slot(hash)] as usize
     }
 
     /// The first usable server from one on.

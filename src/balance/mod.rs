@@ -121,6 +121,15 @@ impl Pool {
         &self.candidates
     }
 
+    /// The slot of the Maglev table that a flow's hash names; `None` if the pool is of another algorithm.
+    #[must_use]
+    pub fn slot(&self, flow_hash: u64) -> Option<usize> {
+        match &self.chooser {
+            Chooser::Maglev(_) => Some(maglev::slot(flow_hash)),
+            _ => None,
+        }
+    }
+
     /// Index of the chosen candidate; `None` when none is usable. Allocates nothing after a state's first pick.
     pub fn pick(&self, state: &mut PickState, pick: &Pick<'_>) -> Option<usize> {
         match &self.chooser {

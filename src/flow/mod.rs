@@ -9,17 +9,44 @@
 //!
 //! The engine's threads call [`Path`] and do what it says. `convey explain` asks the same code ([`Path::explain`]).
 
+mod counters;
+mod dsr;
+mod errors;
+mod explain;
+mod fragments;
 mod hops;
+mod key;
+mod life;
+mod limit;
+mod path;
+mod ports;
+mod room;
+mod route;
+mod services;
+mod split;
+mod table;
+mod ways;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use counters::ReasonCounters;
 pub use hops::{Hop, Hops, Interface, Resolution};
+pub use path::Path;
+pub use services::Services;
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use crate::{
-    base::{ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey, WorkerId},
-    packet::Frame,
-    snapshot::Snapshot,
+    balance::hash::SplitMix64,
+    base::{ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey},
 };
+use dsr::DsrCache;
+use fragments::FragmentTable;
+use room::Room;
+use table::NatTable;
 
 /// A moment, in milliseconds since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,21 +78,10 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Flows {
     limits: Limits,
-}
-
-/// What is served: made of each snapshot, shared by the workers.
-#[derive(Debug, Default)]
-pub struct Services {
-    generation: u64,
-}
-
-/// The path of packets through one worker thread.
-#[derive(Debug)]
-pub struct Path {
-    worker: WorkerId,
-    flows: Arc<Flows>,
-    services: Arc<Services>,
-    hops: Arc<Hops>,
+    room: Room,
+    nat: NatTable,
+    dsr: DsrCache,
+    fragments: FragmentTable,
 }
 
 /// What to do with a processed frame.
@@ -78,8 +94,8 @@ pub enum Verdict {
         /// What it was.
         reason: PacketReason,
     },
-    /// Nothing is to be sent of it: it was left to the kernel, dropped, kept (a fragment that waits), or answered
-    /// (see [`Path::answers`]).
+    /// The frame itself is not to be sent: it was left to the kernel, dropped, answered, or is among
+    /// [`Path::answers`] in fragments.
     Done(PacketReason),
     /// A fragment waits for the first of its datagram: a copy is kept.
     Kept,
@@ -198,110 +214,17 @@ impl fmt::Display for Because {
 }
 
 impl Flows {
-    /// Empty tables.
+    /// Empty tables. They grow with what they hold.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
-    }
-
-    /// How full they are.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        Usage {
-            max_flows: u64::from(self.limits.max_flows.get()),
-            ..Usage::default()
-        }
-    }
-
-    /// Passthrough flows that match, `limit` at most, and how many match in all.
-    #[must_use]
-    pub fn list(
-        &self,
-        wanted: &dyn Fn(&FlowInfo) -> bool,
-        limit: usize,
-        now: Moment,
-    ) -> (u64, Vec<FlowInfo>) {
-        let _ = (wanted, limit, now);
-        todo!("flow")
-    }
-
-    /// Addresses that live flows still use (VIP, protocol, server), each once: what a reload has removed from the
-    /// configuration must be kept in firewall and filters for them.
-    #[must_use]
-    pub fn in_use(&self, now: Moment) -> std::collections::HashSet<(ListenAddr, Protocol, ServerAddr)> {
-        let _ = now;
-        todo!("flow")
-    }
-}
-
-impl Services {
-    /// The services of a snapshot.
-    #[must_use]
-    pub fn build(snapshot: &Snapshot) -> Self {
+        let mut seeds = SplitMix64::new(limits.hash_seed);
+        let room = Room::new(limits.max_flows.get());
         Self {
-            generation: snapshot.generation,
+            limits,
+            nat: NatTable::new(room.max(), seeds.next_u64()),
+            dsr: DsrCache::new(room.dsr_limit(), seeds.next_u64()),
+            fragments: FragmentTable::new(seeds.next_u64()),
+            room,
         }
-    }
-
-    /// The snapshot's generation.
-    #[must_use]
-    pub const fn generation(&self) -> u64 {
-        self.generation
-    }
-}
-
-impl Path {
-    /// The path of a worker. `worker` is also its shard in the snapshot's counters; `index` its number among the
-    /// workers that share `flows`, from 0; `random` any number, another one for each worker.
-    #[must_use]
-    pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows>, random: u64) -> Self {
-        let _ = (index, random);
-        Self {
-            worker,
-            flows,
-            services: Arc::default(),
-            hops: Arc::default(),
-        }
-    }
-
-    /// Puts newer services in force.
-    pub fn set_services(&mut self, services: Arc<Services>) {
-        self.services = services;
-    }
-
-    /// Puts newer next hops in force.
-    pub fn set_hops(&mut self, hops: Arc<Hops>) {
-        self.hops = hops;
-    }
-
-    /// Decides about a frame that came in by an interface, and rewrites it in place if it is to be forwarded.
-    pub fn process(&mut self, frame: &mut Frame<'_>, ifindex: u32, now: Moment) -> Verdict {
-        let _ = (frame, ifindex, now, &self.flows, &self.hops, self.worker);
-        todo!("flow")
-    }
-
-    /// Takes what is to be sent besides: to be called after each batch of frames.
-    pub fn answers(&mut self) -> std::vec::Drain<'_, Answer> {
-        todo!("flow")
-    }
-
-    /// Forgets what has expired in this worker's part of the tables, a bounded number at a time. To be called about
-    /// every 100 ms.
-    pub fn expire(&mut self, now: Moment) {
-        let _ = now;
-        todo!("flow")
-    }
-
-    /// Where packets of a 5-tuple would go. Changes nothing.
-    #[must_use]
-    pub fn explain(
-        flows: &Flows,
-        services: &Services,
-        hops: &Hops,
-        tuple: &FiveTuple,
-        now: Moment,
-    ) -> Explanation {
-        let _ = (flows, services, hops, tuple, now);
-        todo!("flow")
     }
 }

@@ -113,4 +113,22 @@ impl<'a> Frame<'a> {
     pub const fn is_empty(&self) -> bool {
         self.end == self.start
     }
+
+    /// Moves the start by so many bytes, to lower addresses if negative; the place where an unfinished checksum starts
+    /// stays the same byte. `None` if there is no room or not so much frame; nothing has changed then.
+    pub(super) fn move_start(&mut self, by: isize) -> Option<()> {
+        let start = (self.start.checked_add_signed(by)).filter(|start| *start <= self.end)?;
+        let moved = |at: u16| u16::try_from(isize::try_from(at).ok()?.checked_sub(by)?).ok();
+        let mut offload = self.offload;
+        if let Some(checksum) = &mut offload.checksum {
+            checksum.start = moved(checksum.start)?;
+        }
+        if let Some(segments) = &mut offload.segments {
+            // a hint that may be 0
+            segments.header_len = moved(segments.header_len).unwrap_or(0);
+        }
+        self.offload = offload;
+        self.start = start;
+        Some(())
+    }
 }

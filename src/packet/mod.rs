@@ -4,8 +4,23 @@
 //! frame ─ parse ─► Parsed (offsets, addresses, what it is) ─► rewrite in place / answer::… ─► frame
 //! ```
 //!
-//! What may be wrong with a frame is found by [`parse`]; after it nothing here can fail or panic, whatever the bytes.
+//! What may be wrong with a frame is found by [`parse`]; after it nothing here can panic, whatever the bytes. Fixed
+//! fields are read and written through `pnet`'s views; what pnet does not check (lengths, extension headers, packets
+//! inside ICMP errors) and what it cannot do (incremental checksums) is our own.
 
+pub mod answer;
+pub mod checksum;
 pub mod frame;
+mod link;
+mod parse;
+mod rewrite;
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{Frame, HEADROOM, LinkHeader, Offload, SegmentKind, Segments, UnfinishedChecksum};
+pub use link::{Tags, put_tags, set_link, strip_tags};
+pub use parse::{
+    Content, ErrorKind, Fragment, IcmpError, Malformed, Parsed, Quoted, Tcp, TcpFlags, Udp, parse,
+};
+pub use rewrite::{Endpoints, Unfit, decrement_ttl, translate, translate_error};

@@ -98,12 +98,11 @@ impl Counters {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
+        // all closed before any opened: a connection that starts in between must not make the difference negative; and
+        // the difference of the sums, because in packet modes one worker may close what another has opened
+        let closed: u64 = self.0.iter().map(|shard| shard.closed.read()).sum();
         for shard in &self.0 {
-            // closed before opened: a connection that starts in between must not make the difference negative
-            let closed = shard.closed.read();
-            let opened = shard.opened.read();
-            totals.opened += opened;
-            totals.current += opened.saturating_sub(closed);
+            totals.opened += shard.opened.read();
             totals.bytes_in += shard.bytes_in.read();
             totals.bytes_out += shard.bytes_out.read();
             totals.connect_failures += shard.connect_failures.read();
@@ -113,6 +112,7 @@ impl Counters {
                 *sum += counter.read();
             }
         }
+        totals.current = totals.opened.saturating_sub(closed);
         totals
     }
 }

@@ -1,0 +1,24 @@
+//! What one worker has counted.
+
+use crate::{base::PacketReason, snapshot::live::Counter};
+
+/// Packets of one worker by what became of them; a super-frame counts once. Written by its thread, read by any.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ReasonCounters([Counter; PacketReason::COUNT]);
+
+impl ReasonCounters {
+    /// Counts packets. Only the worker's own thread may.
+    #[inline]
+    pub fn add(&self, reason: PacketReason, packets: u64) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.add(packets);
+        }
+    }
+
+    /// Packets counted so far.
+    #[must_use]
+    pub fn read(&self, reason: PacketReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, Counter::read)
+    }
+}

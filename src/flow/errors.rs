@@ -1,0 +1,173 @@
+//! ICMP errors about flows: matched by the packet inside, delivered to the side that sent it.
+//!
+//! ```text
+//! passthrough   the packet inside is   NAT ─► server   it was the client's:  outer VIP ─► client,   inner client ─► VIP
+//!                                      VIP ─► client   it was the server's:  outer NAT ─► server,   inner server ─► NAT
+//! DSR                                  VIP ─► client   it was the server's:  outer as it was ─► server, inner server ─► client
+//! ```
+//!
+//! Towards the client the outer source becomes the VIP whoever complains: the client knows nobody else.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{
+    key::Key,
+    path::{Arrival, Path, Plan, Refusal, Rewrite},
+    route::{renew, tags_towards},
+    services::{Target, Way},
+    table::{Back, Step},
+};
+use crate::{
+    base::{PacketReason, Protocol},
+    packet::{Endpoints, IcmpError, LinkHeader},
+};
+
+/// The ends of a flow, as an error about it needs them.
+struct Ends {
+    nat: SocketAddr,
+    server: SocketAddr,
+    back: Back,
+}
+
+impl Path {
+    /// Where an ICMP error goes.
+    pub(super) fn route_error(&mut self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, Refusal> {
+        let quoted = &error.quoted;
+        let protocol = [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .find(|protocol| protocol.number() == quoted.protocol);
+        // about something without ports: none of ours
+        let (Some(protocol), Some(_)) = (protocol, quoted.ports) else {
+            return Err(PacketReason::NotOurs.into());
+        };
+        let (source, destination) = quoted.sockets();
+        let of_server = Key::new(protocol, destination, source);
+        let is_ours = self.services.at(protocol, source).is_some()
+            || self.services.nat_ports().contains(source.port()) && self.ways.is_local(source.ip());
+        // who sent the packet inside is who is told
+        let tells_sender = arrival.parsed.destination == quoted.source;
+        let plan = if tells_sender {
+            match self.about_clients_packet(arrival, &of_server) {
+                Some(plan) => Some(plan),
+                None => self.about_servers_packet(arrival, &of_server),
+            }
+        } else {
+            None
+        };
+        plan.unwrap_or(Err(Refusal::For(if is_ours {
+            PacketReason::IcmpUnmatched
+        } else {
+            PacketReason::NotOurs
+        })))
+    }
+
+    /// The ends of a live passthrough flow. An error does not prolong its life: anybody can send one.
+    fn ends(&self, arrival: &Arrival, key: &Key) -> Option<Ends> {
+        let flows = &self.flows;
+        flows
+            .nat
+            .visit(&flows.room, key, arrival.now, self.worker, |flow| {
+                Step::Keep(Ends {
+                    nat: flow.nat(),
+                    server: flow.server(),
+                    back: flow.back,
+                })
+            })
+    }
+
+    /// About a packet from a NAT port to a server: for the client. `reverse` is from the server to the NAT port.
+    fn about_clients_packet(&self, arrival: &Arrival, reverse: &Key) -> Option<Result<Plan, Refusal>> {
+        let key = self.flows.nat.holder(reverse)?;
+        let ends = self
+            .ends(arrival, &key)
+            .filter(|ends| (ends.server, ends.nat) == (reverse.from(), reverse.to()))?;
+        let Some(interface) = self.ways.interface(ends.back.ifindex) else {
+            return Some(Err(PacketReason::NoRoute.into()));
+        };
+        let (client, vip) = (key.from(), key.to());
+        let plan = Plan {
+            reason: PacketReason::ErrorToClient,
+            to: Rewrite::Error {
+                source: vip.ip(),
+                destination: client.ip(),
+                quoted: Endpoints {
+                    source: client,
+                    destination: vip,
+                },
+            },
+            link: LinkHeader {
+                ifindex: ends.back.ifindex,
+                source: interface.mac,
+                destination: ends.back.client,
+            },
+            tags: ends.back.tags,
+            mtu: interface.mtu,
+            counted: None,
+        };
+        Some(arrival.check(interface.mtu).map(|()| plan))
+    }
+
+    /// About a packet from a VIP to a client: for the server. `forward` is from the client to the VIP.
+    fn about_servers_packet(&self, arrival: &Arrival, forward: &Key) -> Option<Result<Plan, Refusal>> {
+        let (client, vip) = (forward.from(), forward.to());
+        if let Some(ends) = self.ends(arrival, forward) {
+            let (server, nat) = (ends.server, ends.nat);
+            return Some(self.error_to_server(arrival, server, nat.ip(), nat));
+        }
+        let target = self.dsr_server(arrival, forward)?;
+        let server = target.destination;
+        Some(self.error_to_server(arrival, server, arrival.parsed.source, client))
+            .filter(|_| vip.ip() == arrival.parsed.destination)
+    }
+
+    /// The server of a DSR flow: the cache's, or Maglev's.
+    fn dsr_server(&self, arrival: &Arrival, forward: &Key) -> Option<Arc<Target>> {
+        let flows = &self.flows;
+        let (protocol, client, vip) = (forward.protocol(), forward.from(), forward.to());
+        let cached = flows
+            .dsr
+            .visit(&flows.room, forward, arrival.now, self.worker, |entry| {
+                renew(
+                    &self.services,
+                    protocol,
+                    vip,
+                    &mut entry.target,
+                    &mut entry.generation,
+                );
+                Step::Keep(Arc::clone(&entry.target))
+            });
+        cached.filter(|target| !target.is_down()).or_else(|| {
+            (self.services.at(protocol, vip))
+                .filter(|service| service.way == Way::Dsr)?
+                .choose(client, vip)
+                .cloned()
+        })
+    }
+
+    /// An error for a server, who knows its peer as `peer`.
+    fn error_to_server(
+        &self,
+        arrival: &Arrival,
+        server: SocketAddr,
+        source: std::net::IpAddr,
+        peer: SocketAddr,
+    ) -> Result<Plan, Refusal> {
+        let way = self.ways.to(server.ip())?;
+        arrival.check(way.mtu)?;
+        Ok(Plan {
+            reason: PacketReason::ErrorToServer,
+            to: Rewrite::Error {
+                source,
+                destination: server.ip(),
+                quoted: Endpoints {
+                    source: server,
+                    destination: peer,
+                },
+            },
+            link: way.link,
+            tags: tags_towards(arrival, way.link.ifindex),
+            mtu: way.mtu,
+            counted: None,
+        })
+    }
+}

@@ -1,0 +1,434 @@
+//! The path of packets through one worker: what a frame is, where it goes, and carrying that out.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{
+    Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
+    fragments::{Datagram, Decision, Follow, Waiting},
+    limit::Bucket,
+    services::Target,
+    split::{may_split, split},
+    ways::Ways,
+};
+use crate::{
+    balance::hash::SplitMix64,
+    base::{PacketReason, WorkerId},
+    packet::{
+        Content, Endpoints, Fragment, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, Unfit,
+        answer::{self, Trouble},
+        decrement_ttl, parse, put_tags, set_link, translate, translate_error,
+    },
+};
+
+/// TCP resets a second, and at once: they end connections quickly that could only time out.
+const RESETS: u64 = 10_000;
+/// ICMP answers a second, and at once (Linux: icmp_msgs_per_sec = 1,000).
+const ICMP_ANSWERS: u64 = 1_000;
+/// Flows that one call of [`Path::expire`] looks at, about.
+const EXPIRE_BUDGET: usize = 8_192;
+
+/// The path of packets through one worker thread.
+#[derive(Debug)]
+pub struct Path {
+    pub(super) worker: WorkerId,
+    index: usize,
+    pub(super) flows: Arc<Flows>,
+    pub(super) services: Arc<Services>,
+    pub(super) ways: Ways,
+    random: SplitMix64,
+    counters: Arc<ReasonCounters>,
+    answers: Vec<Answer>,
+    resets: Bucket,
+    icmp_answers: Bucket,
+    next_shard: usize,
+}
+
+/// A packet that has come in, as far as the decision needs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub parsed: Parsed,
+    pub offload: Offload,
+    pub ifindex: u32,
+    pub now: Moment,
+}
+
+/// How a packet is to be sent on.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub reason: PacketReason,
+    pub to: Rewrite,
+    pub link: LinkHeader,
+    pub tags: Tags,
+    /// Largest IP packet that the way takes, in bytes.
+    pub mtu: u32,
+    /// Whose bytes the later fragments are; only for a first fragment.
+    pub counted: Option<Arc<Target>>,
+}
+
+/// What changes in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rewrite {
+    /// Addresses and ports.
+    Packet(Endpoints),
+    /// Those of an ICMP error, and of the packet inside.
+    Error {
+        source: IpAddr,
+        destination: IpAddr,
+        quoted: Endpoints,
+    },
+}
+
+/// Why a packet is not sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is dropped, left to the kernel, or answered as the reason says.
+    For(PacketReason),
+    /// It is larger than the way takes.
+    TooBig { mtu: u32 },
+}
+
+impl From<PacketReason> for Refusal {
+    fn from(reason: PacketReason) -> Self {
+        Self::For(reason)
+    }
+}
+
+impl Refusal {
+    pub const fn reason(self) -> PacketReason {
+        match self {
+            Self::For(reason) => reason,
+            Self::TooBig { .. } => PacketReason::TooBig,
+        }
+    }
+}
+
+impl Arrival {
+    /// Whether it is larger than a way takes.
+    fn exceeds(&self, mtu: u32) -> bool {
+        self.parsed.largest_packet(&self.offload) > mtu
+    }
+
+    /// Whether it may be sent on by a way, in fragments if need be.
+    pub fn check(&self, mtu: u32) -> Result<(), Refusal> {
+        if self.parsed.ttl <= 1 {
+            return Err(PacketReason::TimeExceeded.into());
+        }
+        if self.exceeds(mtu) && !may_split(&self.parsed, self.offload.segments.is_some()) {
+            return Err(Refusal::TooBig { mtu });
+        }
+        Ok(())
+    }
+
+    /// The target as [`Plan::counted`] wants it.
+    pub fn counted(&self, target: &Arc<Target>) -> Option<Arc<Target>> {
+        self.parsed.fragment.is_some().then(|| Arc::clone(target))
+    }
+}
+
+impl Path {
+    /// The path of a worker. `worker` is also its shard in the snapshot's counters; `index` its number among the
+    /// workers that share `flows`, from 0; `random` any number, another one for each worker.
+    #[must_use]
+    pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows>, random: u64) -> Self {
+        Self {
+            worker,
+            index,
+            flows,
+            services: Arc::default(),
+            ways: Ways::default(),
+            random: SplitMix64::new(random),
+            counters: Arc::default(),
+            answers: Vec::new(),
+            resets: Bucket::new(RESETS),
+            icmp_answers: Bucket::new(ICMP_ANSWERS),
+            next_shard: 0,
+        }
+    }
+
+    /// Puts newer services in force.
+    pub fn set_services(&mut self, services: Arc<Services>) {
+        self.services = services;
+    }
+
+    /// Puts newer next hops in force.
+    // an Arc, because all workers are given the same
+    #[expect(clippy::needless_pass_by_value, reason = "the workers share one picture")]
+    pub fn set_hops(&mut self, hops: Arc<Hops>) {
+        self.ways = Ways::new(&hops);
+    }
+
+    /// What this worker has counted. The engine counts there too what only it sees.
+    #[must_use]
+    pub fn counters(&self) -> Arc<ReasonCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Decides about a frame that came in by an interface, and rewrites it in place if it is to be forwarded.
+    pub fn process(&mut self, frame: &mut Frame<'_>, ifindex: u32, now: Moment) -> Verdict {
+        let verdict = match parse(frame.bytes()) {
+            Err(malformed) => Verdict::Done(malformed.reason()),
+            Ok(parsed) => {
+                let offload = frame.offload;
+                self.dispatch(
+                    frame,
+                    &Arrival {
+                        parsed,
+                        offload,
+                        ifindex,
+                        now,
+                    },
+                )
+            }
+        };
+        match verdict {
+            Verdict::Send { reason, .. } | Verdict::Done(reason) => self.counters.add(reason, 1),
+            Verdict::Kept => {}
+        }
+        verdict
+    }
+
+    fn dispatch(&mut self, frame: &mut Frame<'_>, arrival: &Arrival) -> Verdict {
+        if !arrival.parsed.is_unicast() {
+            return Verdict::Done(PacketReason::NotOurs);
+        }
+        match arrival.parsed.fragment {
+            None => {
+                let decision = self.decide(arrival);
+                self.carry_out(frame, arrival, decision)
+            }
+            Some(fragment) if fragment.is_first() => self.first_fragment(frame, arrival, &fragment),
+            Some(fragment) => self.later_fragment(frame, arrival, &fragment),
+        }
+    }
+
+    /// Where a packet with ports, or an ICMP error, goes.
+    fn decide(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
+        match arrival.parsed.content {
+            Content::Error(error) => self.route_error(arrival, &error),
+            _ => {
+                let mut random = self.random.clone();
+                let decision = self.route(arrival, &mut random);
+                self.random = random;
+                decision
+            }
+        }
+    }
+
+    /// Sends a packet on as planned, or answers it.
+    fn carry_out(
+        &mut self,
+        frame: &mut Frame<'_>,
+        arrival: &Arrival,
+        decision: Result<Plan, Refusal>,
+    ) -> Verdict {
+        match decision {
+            Ok(plan) => match rewrite(frame, &arrival.parsed, &plan) {
+                Ok(()) if arrival.exceeds(plan.mtu) => Verdict::Done(self.send_split(frame, &plan)),
+                Ok(()) => Verdict::Send {
+                    ifindex: plan.link.ifindex,
+                    reason: plan.reason,
+                },
+                Err(unfit) => Verdict::Done(unfit.reason()),
+            },
+            Err(refusal) => Verdict::Done(self.answer(frame, arrival, refusal)),
+        }
+    }
+
+    /// Sends a rewritten packet in fragments. Gives the reason to count.
+    fn send_split(&mut self, frame: &mut Frame<'_>, plan: &Plan) -> PacketReason {
+        let Some(fragments) = split(frame, plan.mtu) else {
+            return PacketReason::TooBig;
+        };
+        let ifindex = plan.link.ifindex;
+        (self.answers).extend(fragments.into_iter().map(|frame| Answer { ifindex, frame }));
+        plan.reason
+    }
+
+    /// Answers a packet that is refused, if its reason asks for that. Gives the reason to count.
+    fn answer(&mut self, frame: &Frame<'_>, arrival: &Arrival, refusal: Refusal) -> PacketReason {
+        let reason = refusal.reason();
+        let trouble = match reason {
+            PacketReason::ResetNoFlow | PacketReason::ResetNoServer | PacketReason::ResetServerDown => None,
+            PacketReason::UnreachableNoServer => Some(Trouble::PortUnreachable),
+            PacketReason::TimeExceeded => Some(Trouble::TimeExceeded),
+            PacketReason::TooBig => match refusal {
+                Refusal::TooBig { mtu } => Some(Trouble::TooBig { mtu }),
+                Refusal::For(_) => return reason,
+            },
+            _ => return reason,
+        };
+        let parsed = &arrival.parsed;
+        let answer = match trouble {
+            None => answer::reset(frame.bytes(), parsed),
+            Some(trouble) => answer::icmp_error(
+                frame.bytes(),
+                parsed,
+                &arrival.offload,
+                parsed.destination,
+                trouble,
+            ),
+        };
+        let Some(answer) = answer else { return reason };
+        let bucket = if trouble.is_none() {
+            &mut self.resets
+        } else {
+            &mut self.icmp_answers
+        };
+        if !bucket.take(arrival.now) {
+            return PacketReason::AnswerLimited;
+        }
+        self.answers.push(Answer {
+            ifindex: arrival.ifindex,
+            frame: answer,
+        });
+        reason
+    }
+
+    fn first_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+        let decision = self.decide(arrival);
+        if matches!(decision, Err(Refusal::For(PacketReason::NotOurs))) {
+            return Verdict::Done(PacketReason::NotOurs);
+        }
+        // a first one that is too big is answered; the sender will send smaller ones
+        let remembered = decision.clone().map_err(Refusal::reason);
+        let datagram = datagram(&arrival.parsed, fragment);
+        let (followers, strangers) =
+            (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
+        let strangers = strangers.len() as u64;
+        if strangers > 0 {
+            self.counters.add(PacketReason::BadFragment, strangers);
+        }
+        let verdict = self.carry_out(frame, arrival, decision);
+        for follower in followers {
+            self.release(follower, &remembered, arrival.now);
+        }
+        verdict
+    }
+
+    fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+        let destination = arrival.parsed.destination;
+        let may_wait = self.services.has_address(destination) || self.ways.is_local(destination);
+        let datagram = datagram(&arrival.parsed, fragment);
+        let follow = (self.flows.fragments).follow(datagram, fragment, arrival.now, may_wait, || {
+            let mut buffer = vec![0; HEADROOM];
+            buffer.extend_from_slice(frame.bytes());
+            Waiting {
+                fragment: *fragment,
+                buffer,
+                ifindex: arrival.ifindex,
+            }
+        });
+        match follow {
+            Follow::Kept => Verdict::Kept,
+            Follow::Refused(reason) | Follow::Decided(Err(reason)) => Verdict::Done(reason),
+            Follow::Decided(Ok(plan)) => {
+                let decision = self.follow(arrival, plan);
+                self.carry_out(frame, arrival, decision)
+            }
+        }
+    }
+
+    /// The plan of a datagram's first fragment for a later one.
+    fn follow(&self, arrival: &Arrival, plan: Plan) -> Result<Plan, Refusal> {
+        arrival.check(plan.mtu)?;
+        if let Some(target) = &plan.counted {
+            let bytes = arrival.parsed.ip_len();
+            if plan.reason == PacketReason::ToClient {
+                target.count_out(self.worker, bytes);
+            } else {
+                target.count_in(self.worker, bytes);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Sends a fragment that has waited, as its first one was.
+    fn release(&mut self, mut waiting: Waiting, decision: &Decision, now: Moment) {
+        let len = waiting.buffer.len().saturating_sub(HEADROOM);
+        let Some(mut frame) = Frame::new(&mut waiting.buffer, HEADROOM, len, Offload::default()) else {
+            return;
+        };
+        let Ok(parsed) = parse(frame.bytes()) else { return };
+        let arrival = Arrival {
+            parsed,
+            offload: Offload::default(),
+            ifindex: waiting.ifindex,
+            now,
+        };
+        let decision = match decision {
+            Ok(plan) => self.follow(&arrival, plan.clone()),
+            Err(reason) => Err(Refusal::For(*reason)),
+        };
+        let verdict = self.carry_out(&mut frame, &arrival, decision);
+        match verdict {
+            Verdict::Send { ifindex, reason } => {
+                let frame = frame.bytes().to_vec();
+                self.answers.push(Answer { ifindex, frame });
+                self.counters.add(reason, 1);
+            }
+            Verdict::Done(reason) => self.counters.add(reason, 1),
+            Verdict::Kept => {}
+        }
+    }
+
+    /// Takes what is to be sent besides: to be called after each batch of frames.
+    pub fn answers(&mut self) -> std::vec::Drain<'_, Answer> {
+        self.answers.drain(..)
+    }
+
+    /// Forgets what has expired in this worker's part of the tables, a bounded number at a time. To be called about
+    /// every 100 ms.
+    pub fn expire(&mut self, now: Moment) {
+        let flows = Arc::clone(&self.flows);
+        let (nat, dsr) = (flows.nat.shards(), flows.dsr.shards());
+        let workers = flows.limits.workers.max(1);
+        let mut looked_at = 0;
+        for _ in 0..(nat + dsr).div_ceil(workers) {
+            let shard = self.next_shard * workers + self.index;
+            self.next_shard += 1;
+            if shard < nat {
+                looked_at += flows.nat.sweep(shard, &flows.room, now, self.worker);
+            } else if shard < nat + dsr {
+                looked_at += flows.dsr.sweep(shard - nat, &flows.room, now, self.worker);
+            } else {
+                self.next_shard = 0;
+            }
+            if looked_at >= EXPIRE_BUDGET {
+                break;
+            }
+        }
+        if self.index == 0 {
+            let lost = flows.fragments.sweep(now) as u64;
+            if lost > 0 {
+                self.counters.add(PacketReason::FragmentTimeout, lost);
+            }
+        }
+    }
+}
+
+fn datagram(parsed: &Parsed, fragment: &Fragment) -> Datagram {
+    Datagram {
+        source: parsed.source,
+        destination: parsed.destination,
+        id: fragment.id,
+        protocol: fragment.protocol,
+    }
+}
+
+/// Rewrites a frame as planned.
+fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), Unfit> {
+    match &plan.to {
+        Rewrite::Packet(to) => translate(frame, parsed, to)?,
+        Rewrite::Error {
+            source,
+            destination,
+            quoted,
+        } => translate_error(frame, parsed, *source, *destination, quoted)?,
+    }
+    decrement_ttl(frame, parsed)?;
+    if plan.tags != parsed.tags {
+        put_tags(frame, &mut parsed.clone(), &plan.tags)?;
+    }
+    set_link(frame, &plan.link);
+    Ok(())
+}

@@ -1,0 +1,374 @@
+//! Where a TCP or UDP packet goes: flows first, then services; passthrough both ways, DSR one way.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{
+    Services,
+    dsr::Entry,
+    key::Key,
+    life::{Life, Side, Sign},
+    path::{Arrival, Path, Plan, Refusal, Rewrite},
+    ports,
+    services::{Service, Target, Way},
+    table::{Back, Flow, Step},
+};
+use crate::{
+    balance::hash::SplitMix64,
+    base::{PacketReason, Protocol},
+    packet::{Content, Endpoints, LinkHeader, Tags},
+};
+
+/// A packet with ports.
+#[derive(Debug, Clone, Copy)]
+struct Ported {
+    protocol: Protocol,
+    source: SocketAddr,
+    destination: SocketAddr,
+    /// From `source` to `destination`.
+    key: Key,
+    sign: Sign,
+}
+
+/// What a table says of a packet.
+enum Known {
+    /// Nothing: there is no flow, or the packet begins a new one in its place.
+    Nothing,
+    Decided(Result<Plan, Refusal>),
+}
+
+impl Ported {
+    fn of(arrival: &Arrival) -> Option<Self> {
+        let (protocol, source, destination) = arrival.parsed.tuple()?;
+        let sign = match arrival.parsed.content {
+            Content::Tcp(tcp) => Sign::of(tcp.flags),
+            _ => Sign::Datagram,
+        };
+        Some(Self {
+            protocol,
+            source,
+            destination,
+            key: Key::new(protocol, source, destination),
+            sign,
+        })
+    }
+
+    /// Whether a flow may begin with it.
+    fn begins(&self) -> bool {
+        matches!(self.sign, Sign::Open | Sign::Datagram)
+    }
+
+    /// The refusal when no server is up.
+    const fn no_server(&self) -> Refusal {
+        Refusal::For(match self.protocol {
+            Protocol::Tcp => PacketReason::ResetNoServer,
+            Protocol::Udp => PacketReason::UnreachableNoServer,
+        })
+    }
+}
+
+/// Compares a flow's server with newer services, once for each generation. What is configured no more stays as it was:
+/// its flows live on.
+pub(super) fn renew(
+    services: &Services,
+    protocol: Protocol,
+    vip: SocketAddr,
+    target: &mut Arc<Target>,
+    generation: &mut u64,
+) {
+    if *generation != services.generation() {
+        *generation = services.generation();
+        if let Some(now) = services.renew(protocol, vip, target) {
+            *target = Arc::clone(now);
+        }
+    }
+}
+
+impl Path {
+    /// Where a packet goes.
+    pub(super) fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, Refusal> {
+        let Some(packet) = Ported::of(arrival) else {
+            return Err(PacketReason::NotOurs.into());
+        };
+        match self.services.at(packet.protocol, packet.destination) {
+            Some(service) => match service.way {
+                Way::Passthrough => self.passthrough(arrival, &packet, service, random),
+                Way::Dsr => self.dsr(arrival, &packet, service),
+            },
+            None => self.unserved(arrival, &packet),
+        }
+    }
+
+    /// A reply, a packet of a flow whose frontend is configured no more, or none of ours.
+    fn unserved(&self, arrival: &Arrival, packet: &Ported) -> Result<Plan, Refusal> {
+        if let Some(reply) = self.reply(arrival, packet) {
+            return reply;
+        }
+        if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
+            return decision;
+        }
+        if let Known::Decided(decision) = self.known_dsr(arrival, packet) {
+            return decision;
+        }
+        let is_nat = self.services.nat_ports().contains(packet.destination.port())
+            && self.ways.is_local(packet.destination.ip());
+        Err(Refusal::For(if is_nat {
+            PacketReason::ForeignSource
+        } else {
+            PacketReason::NotOurs
+        }))
+    }
+
+    fn passthrough(
+        &self,
+        arrival: &Arrival,
+        packet: &Ported,
+        service: &Service,
+        random: &mut SplitMix64,
+    ) -> Result<Plan, Refusal> {
+        if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
+            return decision;
+        }
+        if packet.begins() {
+            return self.open(arrival, packet, service, random.next_u64());
+        }
+        // the frontend may have been DSR's before a reload
+        if self.flows.room.dsr() > 0
+            && let Known::Decided(decision) = self.known_dsr(arrival, packet)
+        {
+            return decision;
+        }
+        Err(PacketReason::ResetNoFlow.into())
+    }
+
+    /// A client's packet of a passthrough flow.
+    fn known_passthrough(&self, arrival: &Arrival, packet: &Ported) -> Known {
+        let flows = &self.flows;
+        let known = flows
+            .nat
+            .visit(&flows.room, &packet.key, arrival.now, self.worker, |flow| {
+                renew(
+                    &self.services,
+                    packet.protocol,
+                    packet.destination,
+                    &mut flow.target,
+                    &mut flow.generation,
+                );
+                if packet.sign == Sign::Open && flow.life.can_reopen() {
+                    return Step::End(Known::Nothing);
+                }
+                if flow.target.is_down() {
+                    // a connection is lost with its server; what can begin anew goes to another
+                    return Step::End(if packet.begins() {
+                        Known::Nothing
+                    } else {
+                        Known::Decided(Err(PacketReason::ResetServerDown.into()))
+                    });
+                }
+                let (nat, server) = (flow.nat(), flow.server());
+                let way = match self.sendable(arrival, server) {
+                    Ok(way) => way,
+                    Err(refusal) => return Step::Keep(Known::Decided(Err(refusal))),
+                };
+                flow.life = flow.life.seen(Side::Client, packet.sign);
+                flow.seen = flow.seen.max(arrival.now);
+                flow.back = back(arrival);
+                flow.target.count_in(self.worker, arrival.parsed.ip_len());
+                let counted = arrival.counted(&flow.target);
+                Step::Keep(Known::Decided(Ok(onward(arrival, nat, server, way, counted))))
+            });
+        known.unwrap_or(Known::Nothing)
+    }
+
+    /// The way to a server for a packet, or why it cannot go it.
+    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<super::ways::Way, Refusal> {
+        let way = self.ways.to(server.ip())?;
+        arrival.check(way.mtu)?;
+        Ok(way)
+    }
+
+    /// Opens a passthrough flow.
+    fn open(
+        &self,
+        arrival: &Arrival,
+        packet: &Ported,
+        service: &Service,
+        random: u64,
+    ) -> Result<Plan, Refusal> {
+        let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
+        let server = target.destination;
+        // before anything is made: a client whose SYN cannot be sent sends another
+        let way = self.sendable(arrival, server)?;
+        let services = &self.services;
+        let reverse_keys = ports::addresses(way.local, services.nat_ports(), packet.source.port(), random)
+            // an address that clients send to is no NAT port
+            .filter(|nat| services.at(packet.protocol, *nat).is_none())
+            .map(|nat| Key::new(packet.protocol, server, nat));
+        let nat = self.flows.nat.open(
+            &self.flows.room,
+            packet.key,
+            reverse_keys,
+            self.worker,
+            |reverse| Flow {
+                target: Arc::clone(target),
+                reverse,
+                life: Life::first(packet.sign),
+                seen: arrival.now,
+                generation: services.generation(),
+                back: back(arrival),
+            },
+        )?;
+        let Some(nat) = nat else {
+            // another worker has just opened it
+            return match self.known_passthrough(arrival, packet) {
+                Known::Decided(decision) => decision,
+                Known::Nothing => Err(PacketReason::TableFull.into()),
+            };
+        };
+        target.count_in(self.worker, arrival.parsed.ip_len());
+        Ok(onward(arrival, nat, server, way, arrival.counted(target)))
+    }
+
+    /// A server's packet to a NAT port; `None` if no flow has it towards this server.
+    fn reply(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, Refusal>> {
+        let flows = &self.flows;
+        let key = flows.nat.holder(&packet.key)?;
+        flows
+            .nat
+            .visit(&flows.room, &key, arrival.now, self.worker, |flow| {
+                if flow.reverse != packet.key {
+                    // ended and opened anew between the two looks
+                    return Step::Keep(None);
+                }
+                let back = flow.back;
+                let Some(interface) = self.ways.interface(back.ifindex) else {
+                    return Step::Keep(Some(Err(PacketReason::NoRoute.into())));
+                };
+                if let Err(refusal) = arrival.check(interface.mtu) {
+                    return Step::Keep(Some(Err(refusal)));
+                }
+                flow.life = flow.life.seen(Side::Server, packet.sign);
+                flow.seen = flow.seen.max(arrival.now);
+                flow.target.count_out(self.worker, arrival.parsed.ip_len());
+                Step::Keep(Some(Ok(Plan {
+                    reason: PacketReason::ToClient,
+                    to: Rewrite::Packet(Endpoints {
+                        source: key.to(),
+                        destination: key.from(),
+                    }),
+                    link: LinkHeader {
+                        ifindex: back.ifindex,
+                        source: interface.mac,
+                        destination: back.client,
+                    },
+                    tags: back.tags,
+                    mtu: interface.mtu,
+                    counted: arrival.counted(&flow.target),
+                })))
+            })?
+    }
+
+    fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
+        if let Known::Decided(decision) = self.known_dsr(arrival, packet) {
+            return decision;
+        }
+        // the frontend may have been passthrough's before a reload
+        if packet.sign != Sign::Open
+            && self.flows.room.nat() > 0
+            && let Known::Decided(decision) = self.known_passthrough(arrival, packet)
+        {
+            return decision;
+        }
+        let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
+        let way = self.sendable(arrival, target.destination)?;
+        if !matches!(packet.sign, Sign::Close | Sign::Reset) {
+            let entry = Entry {
+                key: packet.key,
+                target: Arc::clone(target),
+                // one packet proves nothing, whatever its flags: the next one does
+                life: Life::first(packet.sign),
+                seen: arrival.now,
+                generation: self.services.generation(),
+            };
+            (self.flows.dsr).insert(&self.flows.room, entry, arrival.now, self.worker);
+        }
+        target.count_in(self.worker, arrival.parsed.ip_len());
+        let counted = arrival.counted(target);
+        Ok(onward(arrival, packet.source, target.destination, way, counted))
+    }
+
+    /// A packet of a DSR flow that the cache has.
+    fn known_dsr(&self, arrival: &Arrival, packet: &Ported) -> Known {
+        let flows = &self.flows;
+        let known = flows
+            .dsr
+            .visit(&flows.room, &packet.key, arrival.now, self.worker, |entry| {
+                renew(
+                    &self.services,
+                    packet.protocol,
+                    packet.destination,
+                    &mut entry.target,
+                    &mut entry.generation,
+                );
+                let begins_anew = packet.sign == Sign::Open && entry.life.can_reopen();
+                if begins_anew || entry.target.is_down() {
+                    return Step::End(Known::Nothing);
+                }
+                let server = entry.target.destination;
+                let way = match self.sendable(arrival, server) {
+                    Ok(way) => way,
+                    Err(refusal) => return Step::Keep(Known::Decided(Err(refusal))),
+                };
+                entry.life = entry.life.seen_one_sided(packet.sign);
+                entry.seen = entry.seen.max(arrival.now);
+                entry.target.count_in(self.worker, arrival.parsed.ip_len());
+                let counted = arrival.counted(&entry.target);
+                Step::Keep(Known::Decided(Ok(onward(
+                    arrival,
+                    packet.source,
+                    server,
+                    way,
+                    counted,
+                ))))
+            });
+        known.unwrap_or(Known::Nothing)
+    }
+}
+
+/// The plan for a packet to a server.
+fn onward(
+    arrival: &Arrival,
+    source: SocketAddr,
+    server: SocketAddr,
+    way: super::ways::Way,
+    counted: Option<Arc<Target>>,
+) -> Plan {
+    Plan {
+        reason: PacketReason::ToServer,
+        to: Rewrite::Packet(Endpoints {
+            source,
+            destination: server,
+        }),
+        link: way.link,
+        tags: tags_towards(arrival, way.link.ifindex),
+        mtu: way.mtu,
+        counted,
+    }
+}
+
+/// A packet keeps its VLAN tags on the interface that they came by; on another they would mean another network.
+pub(super) fn tags_towards(arrival: &Arrival, ifindex: u32) -> Tags {
+    if ifindex == arrival.ifindex {
+        arrival.parsed.tags
+    } else {
+        Tags::default()
+    }
+}
+
+/// The way back to who sent a packet.
+fn back(arrival: &Arrival) -> Back {
+    Back {
+        ifindex: arrival.ifindex,
+        client: arrival.parsed.link_source,
+        tags: arrival.parsed.tags,
+    }
+}

@@ -1,0 +1,246 @@
+//! What is served, by VIP, protocol and port: made of a snapshot for the packet path.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{key::Key, key::Seeded, life::Life};
+use crate::{
+    balance::{Pick, PickState, Pool, flow_hash},
+    base::{FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
+    config::{DsrMethod, Mode},
+    snapshot::{
+        FrontendView, ServerView, Snapshot,
+        live::{BackendLive, FrontendLive, ServerLive, Shard},
+    },
+};
+
+/// UDP flows without a configured time.
+const UDP_IDLE: Duration = Duration::from_secs(60);
+/// TCP flows without a configured time.
+const TCP_IDLE: Duration = Duration::from_secs(900);
+
+/// What is served: made of each snapshot, shared by the workers.
+#[derive(Debug, Default)]
+pub struct Services {
+    generation: u64,
+    by_vip: HashMap<Vip, Arc<Service>, Seeded>,
+    addresses: HashSet<IpAddr, Seeded>,
+    nat_ports: PortRange,
+}
+
+/// How packets of a service travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    /// Full NAT, both ways through us.
+    Passthrough,
+    /// Only the destination changes, and only the client's packets come through us.
+    Dsr,
+}
+
+/// One VIP address and port with what is behind it.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub way: Way,
+    pub frontend: FrontendName,
+    maglev: Option<Arc<Pool>>,
+    /// By the pool's index; `None`: of another family than the VIP.
+    targets: Vec<Option<Arc<Target>>>,
+}
+
+/// A server behind a VIP, as one generation knows it: what a flow points at.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub frontend: FrontendName,
+    pub server: ServerKey,
+    /// Where the server is, for people.
+    pub addr: ServerAddr,
+    /// Where packets to it go: its address, in DSR without port mapping with the VIP's port.
+    pub destination: SocketAddr,
+    pub state: ServerState,
+    idle: Duration,
+    frontend_live: Arc<FrontendLive>,
+    backend_live: Arc<BackendLive>,
+    server_live: Arc<ServerLive>,
+}
+
+/// An address and port of ours as a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Vip(Key);
+
+impl Vip {
+    fn new(protocol: Protocol, addr: SocketAddr) -> Self {
+        Self(Key::new(protocol, addr, addr))
+    }
+}
+
+impl Services {
+    /// The services of a snapshot.
+    #[must_use]
+    pub fn build(snapshot: &Snapshot) -> Self {
+        let mut services = Self {
+            generation: snapshot.generation,
+            nat_ports: snapshot.nat_ports,
+            ..Self::default()
+        };
+        for frontend in snapshot.frontends.values() {
+            let way = match frontend.config.mode {
+                Mode::Proxy => continue,
+                Mode::Passthrough => Way::Passthrough,
+                Mode::Dsr => Way::Dsr,
+            };
+            for vip in &frontend.config.listen {
+                let service = Service::new(frontend, *vip, way);
+                services.addresses.insert(vip.0.ip());
+                services
+                    .by_vip
+                    .insert(Vip::new(frontend.config.protocol, vip.0), Arc::new(service));
+            }
+        }
+        services
+    }
+
+    /// The snapshot's generation.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What is served at an address and port.
+    pub(super) fn at(&self, protocol: Protocol, addr: SocketAddr) -> Option<&Arc<Service>> {
+        self.by_vip.get(&Vip::new(protocol, addr))
+    }
+
+    /// Whether anything is served at an address.
+    pub(super) fn has_address(&self, ip: IpAddr) -> bool {
+        self.addresses.contains(&ip)
+    }
+
+    /// `nat_ports`.
+    pub(super) const fn nat_ports(&self) -> PortRange {
+        self.nat_ports
+    }
+
+    /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or
+    /// not as they were.
+    pub(super) fn renew(&self, protocol: Protocol, vip: SocketAddr, target: &Target) -> Option<&Arc<Target>> {
+        (self.at(protocol, vip)?.targets.iter().flatten())
+            .find(|now| now.server == target.server && now.destination == target.destination)
+    }
+}
+
+impl Service {
+    fn new(frontend: &FrontendView, vip: ListenAddr, way: Way) -> Self {
+        let targets = (frontend.backend.servers.iter())
+            .map(|server| {
+                (server.addr.0.is_ipv4() == vip.0.is_ipv4())
+                    .then(|| Arc::new(Target::new(frontend, server, vip, way)))
+            })
+            .collect();
+        Self {
+            way,
+            frontend: frontend.config.name.clone(),
+            maglev: frontend.backend.maglev.clone(),
+            targets,
+        }
+    }
+
+    /// The server for a new flow; `None` if none is up.
+    pub fn choose(&self, client: SocketAddr, vip: SocketAddr) -> Option<&Arc<Target>> {
+        let pick = Pick {
+            client_hash: 0,
+            flow_hash: flow_hash(client, vip),
+            random: 0,
+            load: &|_| 0,
+            usable: &|index| matches!(self.targets.get(index), Some(Some(_))),
+        };
+        let index = self.maglev.as_ref()?.pick(&mut PickState::default(), &pick)?;
+        self.targets.get(index)?.as_ref()
+    }
+
+    /// The slot of the Maglev table that a flow falls on.
+    pub fn slot(&self, client: SocketAddr, vip: SocketAddr) -> Option<usize> {
+        self.maglev.as_ref()?.slot(flow_hash(client, vip))
+    }
+}
+
+impl Target {
+    fn new(frontend: &FrontendView, server: &ServerView, vip: ListenAddr, way: Way) -> Self {
+        let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
+        let port = if way == Way::Passthrough || maps_ports {
+            server.addr.0.port()
+        } else {
+            vip.0.port()
+        };
+        let idle = frontend
+            .config
+            .idle_timeout
+            .unwrap_or(match frontend.config.protocol {
+                Protocol::Tcp => TCP_IDLE,
+                Protocol::Udp => UDP_IDLE,
+            });
+        Self {
+            frontend: frontend.config.name.clone(),
+            server: ServerKey {
+                backend: frontend.backend.config.name.clone(),
+                server: server.name.clone(),
+            },
+            addr: server.addr,
+            destination: SocketAddr::new(server.addr.0.ip(), port),
+            state: server.state,
+            idle,
+            frontend_live: Arc::clone(&frontend.live),
+            backend_live: Arc::clone(&frontend.backend.live),
+            server_live: Arc::clone(&server.live),
+        }
+    }
+
+    /// Whether new packets to it would be lost: it failed its checks.
+    pub fn is_down(&self) -> bool {
+        self.state == ServerState::Down
+    }
+
+    /// How long a flow in a state is remembered after its last packet.
+    pub fn lifetime(&self, life: Life) -> Duration {
+        life.lifetime(self.idle)
+    }
+
+    fn shards(&self, worker: WorkerId) -> [&Shard; 3] {
+        [
+            self.frontend_live.counters.shard(worker),
+            self.backend_live.counters.shard(worker),
+            self.server_live.counters.shard(worker),
+        ]
+    }
+
+    /// Counts a new flow. Each worker counts in shards of its own.
+    pub fn count_opened(&self, worker: WorkerId) {
+        for shard in self.shards(worker) {
+            shard.opened.add(1);
+        }
+    }
+
+    /// Counts a flow that has ended, whichever worker has counted it as opened.
+    pub fn count_closed(&self, worker: WorkerId) {
+        for shard in self.shards(worker) {
+            shard.closed.add(1);
+        }
+    }
+
+    /// Counts bytes of IP packets towards the server.
+    pub fn count_in(&self, worker: WorkerId, bytes: usize) {
+        for shard in self.shards(worker) {
+            shard.bytes_in.add(bytes as u64);
+        }
+    }
+
+    /// Counts bytes of IP packets towards the client.
+    pub fn count_out(&self, worker: WorkerId, bytes: usize) {
+        for shard in self.shards(worker) {
+            shard.bytes_out.add(bytes as u64);
+        }
+    }
+}

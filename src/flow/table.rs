@@ -1,0 +1,353 @@
+//! The table of passthrough flows.
+//!
+//! Two entries a flow, each in a shard of its own kind, and never two locks at once:
+//!
+//! ```text
+//! forward  {client, VIP, protocol}             ─► Flow (server, NAT port, life, way back to the client)
+//! reverse  {server addr:port, NAT addr:port, protocol} ─► the forward key
+//! ```
+//!
+//! Inserting the reverse entry where there is none *is* the claim of the NAT port. A flow is made reverse entry first
+//! and unmade forward entry first, so that a forward entry always has its reverse one; who removes the forward entry,
+//! and nobody else, removes the reverse one, so that no port is freed that a live flow holds.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::Target};
+use crate::{
+    base::{Mac, PacketReason, WorkerId},
+    packet::Tags,
+};
+
+/// Flows that a shard is meant for: small enough that growing it holds its lock for well under a millisecond.
+const FLOWS_A_SHARD: u32 = 4_096;
+/// Slots that an emptied shard may keep.
+const SPARE: usize = 256;
+
+/// One passthrough flow.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub target: Arc<Target>,
+    /// Where its replies come from and go to: server and NAT address.
+    pub reverse: Key,
+    pub life: Life,
+    /// When its last packet came.
+    pub seen: Moment,
+    /// Generation of the services that `target` has been compared with.
+    pub generation: u64,
+    pub back: Back,
+}
+
+/// The way back to a client: where its packets have come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Back {
+    pub ifindex: u32,
+    /// The client's, or its router's.
+    pub client: Mac,
+    pub tags: Tags,
+}
+
+/// What is to become of a flow that has been looked at.
+pub(super) enum Step<R> {
+    Keep(R),
+    End(R),
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct NatTable {
+    seeded: Seeded,
+    forward: Box<[Line<Forward>]>,
+    reverse: Box<[Line<HashMap<Key, Key, Seeded>>]>,
+}
+
+/// A shard, aligned to two cache lines so that no two locks share one.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(Mutex<T>);
+
+#[derive(Debug)]
+struct Forward {
+    flows: HashMap<Key, Flow, Seeded>,
+    half_open: u32,
+}
+
+impl<T> Line<T> {
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // a thread that panicked holds no half-made change: entries are inserted and removed whole
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flow {
+    /// When it is forgotten if nothing comes.
+    pub fn expires(&self) -> Moment {
+        self.seen.after(self.target.lifetime(self.life))
+    }
+
+    /// The server's end.
+    pub fn server(&self) -> SocketAddr {
+        self.reverse.from()
+    }
+
+    /// Our end towards the server.
+    pub fn nat(&self) -> SocketAddr {
+        self.reverse.to()
+    }
+}
+
+impl Forward {
+    fn remove(&mut self, key: &Key) -> Option<Flow> {
+        let flow = self.flows.remove(key)?;
+        self.half_open -= u32::from(flow.life.is_half_open());
+        Some(flow)
+    }
+
+    /// What must be true of a shard between two changes. Shards that are large are not looked through.
+    fn check(&self) {
+        if cfg!(debug_assertions) && self.flows.len() <= 64 {
+            let half_open = self.flows.values().filter(|f| f.life.is_half_open()).count();
+            assert_eq!(self.half_open as usize, half_open, "half-open flows of a shard");
+            for (key, flow) in &self.flows {
+                assert_eq!(key.protocol(), flow.reverse.protocol());
+                assert_eq!(key.from().is_ipv4(), flow.nat().is_ipv4());
+            }
+        }
+    }
+}
+
+impl NatTable {
+    pub fn new(max_flows: u32, seed: u64) -> Self {
+        let shards = (max_flows / FLOWS_A_SHARD).next_power_of_two().clamp(64, 4_096);
+        let seeded = Seeded::new(seed);
+        Self {
+            seeded,
+            forward: (0..shards)
+                .map(|_| {
+                    Line(Mutex::new(Forward {
+                        flows: HashMap::with_hasher(seeded),
+                        half_open: 0,
+                    }))
+                })
+                .collect(),
+            reverse: (0..shards)
+                .map(|_| Line(Mutex::new(HashMap::with_hasher(seeded))))
+                .collect(),
+        }
+    }
+
+    /// Shards that [`sweep`](Self::sweep) knows, from 0.
+    pub fn shards(&self) -> usize {
+        self.forward.len()
+    }
+
+    fn forward(&self, key: &Key) -> Option<MutexGuard<'_, Forward>> {
+        let line = self.forward.get(self.seeded.part(key, self.forward.len()))?;
+        Some(line.lock())
+    }
+
+    fn reverse(&self, key: &Key) -> Option<MutexGuard<'_, HashMap<Key, Key, Seeded>>> {
+        let line = self.reverse.get(self.seeded.part(key, self.reverse.len()))?;
+        Some(line.lock())
+    }
+
+    /// Looks at a live flow under its lock, and ends it if `look` says so; `None` if there is none. One that has
+    /// expired is forgotten.
+    pub fn visit<R>(
+        &self,
+        room: &Room,
+        key: &Key,
+        now: Moment,
+        worker: WorkerId,
+        look: impl FnOnce(&mut Flow) -> Step<R>,
+    ) -> Option<R> {
+        let mut shard = self.forward(key)?;
+        let flow = shard.flows.get_mut(key)?;
+        let step = if flow.expires() <= now {
+            Step::End(None)
+        } else {
+            let was_half_open = flow.life.is_half_open();
+            let step = look(flow);
+            if was_half_open && !flow.life.is_half_open() {
+                shard.half_open -= 1;
+                room.established();
+            }
+            match step {
+                Step::Keep(result) => Step::Keep(Some(result)),
+                Step::End(result) => Step::End(Some(result)),
+            }
+        };
+        match step {
+            Step::Keep(result) => {
+                shard.check();
+                result
+            }
+            Step::End(result) => {
+                let ended = shard.remove(key);
+                shard.check();
+                drop(shard);
+                if let Some(flow) = ended {
+                    self.forget(room, &flow, worker);
+                }
+                result
+            }
+        }
+    }
+
+    /// What is left to do for a flow whose forward entry the caller has removed.
+    fn forget(&self, room: &Room, flow: &Flow, worker: WorkerId) {
+        if let Some(mut reverse) = self.reverse(&flow.reverse) {
+            reverse.remove(&flow.reverse);
+        }
+        room.give_nat(flow.life.is_half_open());
+        flow.target.count_closed(worker);
+    }
+
+    /// Makes a flow with the first of the NAT addresses that nobody holds towards its server, and gives that.
+    /// `flow` makes it of its reverse key. `None`: another worker has just made one of this key.
+    ///
+    /// # Errors
+    /// Why there can be none.
+    pub fn open(
+        &self,
+        room: &Room,
+        key: Key,
+        reverse_keys: impl Iterator<Item = Key>,
+        worker: WorkerId,
+        flow: impl FnOnce(Key) -> Flow,
+    ) -> Result<Option<SocketAddr>, PacketReason> {
+        room.take_nat()?;
+        let claimed = reverse_keys.into_iter().find(|reverse| self.claim(reverse, key));
+        let Some(reverse) = claimed else {
+            room.give_nat(true);
+            return Err(PacketReason::PortsExhausted);
+        };
+        let flow = flow(reverse);
+        debug_assert!(flow.life.is_half_open() && flow.reverse == reverse);
+        let target = Arc::clone(&flow.target);
+        if self.insert(key, flow) {
+            target.count_opened(worker);
+            return Ok(Some(reverse.to()));
+        }
+        if let Some(mut shard) = self.reverse(&reverse) {
+            shard.remove(&reverse);
+        }
+        room.give_nat(true);
+        Ok(None)
+    }
+
+    /// Claims a NAT address and port towards a server for a flow, if nobody holds it.
+    fn claim(&self, reverse: &Key, key: Key) -> bool {
+        let Some(mut shard) = self.reverse(reverse) else {
+            return false;
+        };
+        // looked up first, because `entry` may grow the table even where it finds a holder
+        if shard.contains_key(reverse) {
+            return false;
+        }
+        shard.insert(*reverse, key);
+        true
+    }
+
+    /// Inserts a flow if there is none of its key.
+    fn insert(&self, key: Key, flow: Flow) -> bool {
+        let Some(mut shard) = self.forward(&key) else {
+            return false;
+        };
+        if shard.flows.contains_key(&key) {
+            return false;
+        }
+        shard.half_open += 1;
+        shard.flows.insert(key, flow);
+        shard.check();
+        true
+    }
+
+    /// The flow (its forward key) that a packet from a server to a NAT address belongs to.
+    pub fn holder(&self, reverse: &Key) -> Option<Key> {
+        self.reverse(reverse)?.get(reverse).copied()
+    }
+
+    /// Forgets what has expired in one shard, and gives back memory. Returns the number of flows looked at.
+    pub fn sweep(&self, index: usize, room: &Room, now: Moment, worker: WorkerId) -> usize {
+        let mut looked_at = 0;
+        if let Some(line) = self.forward.get(index) {
+            let mut shard = line.lock();
+            looked_at = shard.flows.len();
+            let ended: Vec<Flow> = (shard.flows)
+                .extract_if(|_, flow| flow.expires() <= now)
+                .map(|(_, flow)| flow)
+                .collect();
+            let half_open = ended.iter().filter(|flow| flow.life.is_half_open()).count();
+            shard.half_open -= u32::try_from(half_open).unwrap_or(u32::MAX);
+            shrink(&mut shard.flows);
+            shard.check();
+            drop(shard);
+            for flow in &ended {
+                self.forget(room, flow, worker);
+            }
+        }
+        if let Some(line) = self.reverse.get(index) {
+            shrink(&mut line.lock());
+        }
+        looked_at
+    }
+
+    /// Looks at a live flow without changing anything.
+    pub fn peek<R>(&self, key: &Key, now: Moment, look: impl FnOnce(&Flow) -> R) -> Option<R> {
+        let shard = self.forward(key)?;
+        shard.flows.get(key).filter(|flow| flow.expires() > now).map(look)
+    }
+
+    /// Calls for every live flow, shard by shard.
+    pub fn for_each(&self, now: Moment, mut see: impl FnMut(&Key, &Flow)) {
+        for line in &self.forward {
+            let shard = line.lock();
+            for (key, flow) in shard.flows.iter().filter(|(_, flow)| flow.expires() > now) {
+                see(key, flow);
+            }
+        }
+    }
+}
+
+/// Gives memory back when a flood has gone.
+fn shrink<V>(map: &mut HashMap<Key, V, Seeded>) {
+    if map.capacity() > SPARE && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
+}
+
+#[cfg(test)]
+impl NatTable {
+    /// Checks what must be true of the whole table while nobody changes it.
+    pub fn check_invariants(&self, room: &Room) {
+        let (mut flows, mut half_open, mut claims) = (0, 0, 0);
+        for line in &self.forward {
+            let forward: Vec<_> = {
+                let shard = line.lock();
+                half_open += shard.half_open;
+                shard
+                    .flows
+                    .iter()
+                    .map(|(key, flow)| (*key, flow.reverse))
+                    .collect()
+            };
+            for (key, reverse) in forward {
+                flows += 1;
+                assert_eq!(self.holder(&reverse), Some(key), "a flow without its NAT port");
+            }
+        }
+        for line in &self.reverse {
+            claims += line.lock().len();
+        }
+        assert_eq!(flows, claims, "a NAT port that no flow holds");
+        assert_eq!(flows, room.nat() as usize);
+        assert_eq!(half_open, room.half_open());
+        assert!(room.nat() + room.dsr() <= room.max());
+        assert!(room.half_open() <= room.half_open_limit());
+    }
+}

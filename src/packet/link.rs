@@ -1,0 +1,121 @@
+//! The link header: Ethernet addresses and VLAN tags (IEEE 802.1Q, 802.1ad).
+
+use pnet::{packet::ethernet::MutableEthernetPacket, util::MacAddr};
+
+use super::{
+    Frame, LinkHeader, Parsed, Unfit,
+    parse::{ETHERNET_HEADER, TAG},
+};
+use crate::base::Mac;
+
+/// Both addresses of an Ethernet header, in bytes.
+const ADDRESSES: usize = 12;
+
+/// Up to two VLAN tags as they stand in a frame: TPID and TCI each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tags {
+    count: u8,
+    bytes: [u8; Self::MOST * TAG],
+}
+
+impl Tags {
+    /// Tags that a frame may have.
+    pub const MOST: usize = 2;
+
+    /// The tags of these bytes, TPID and TCI each; `None` if they are no whole tags or too many.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut tags = Self {
+            count: u8::try_from(bytes.len() / TAG).ok()?,
+            ..Self::default()
+        };
+        tags.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        bytes.len().is_multiple_of(TAG).then_some(tags)
+    }
+
+    /// The tags of a frame whose IP header starts at `network`.
+    pub(super) fn of(frame: &[u8], network: usize) -> Self {
+        let between = frame.get(ADDRESSES..network.saturating_sub(2));
+        between.and_then(Self::new).unwrap_or_default()
+    }
+
+    /// Number of tags, 0 to 2.
+    #[must_use]
+    pub const fn count(&self) -> u8 {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The tags as bytes: what stands between the addresses and the type of what follows.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes
+            .get(..usize::from(self.count) * TAG)
+            .unwrap_or_default()
+    }
+}
+
+/// Sets the Ethernet addresses.
+pub fn set_link(frame: &mut Frame<'_>, link: &LinkHeader) {
+    if let Some(mut view) = MutableEthernetPacket::new(frame.bytes_mut()) {
+        view.set_source(address(link.source));
+        view.set_destination(address(link.destination));
+    }
+}
+
+const fn address(mac: Mac) -> MacAddr {
+    let [a, b, c, d, e, f] = mac.0;
+    MacAddr(a, b, c, d, e, f)
+}
+
+/// Takes the tags out: the frame's start moves up. `parsed` is of this frame and moves with it.
+///
+/// # Errors
+/// If `parsed` is not of this frame.
+pub fn strip_tags(frame: &mut Frame<'_>, parsed: &mut Parsed) -> Result<(), Unfit> {
+    put_tags(frame, parsed, &Tags::default())
+}
+
+/// Puts other tags (or none) in place of the frame's own; its start moves within its headroom, and `parsed` with it.
+///
+/// # Errors
+/// If `parsed` is not of this frame, or there is no room in front of it. Nothing is changed then.
+pub fn put_tags(frame: &mut Frame<'_>, parsed: &mut Parsed, tags: &Tags) -> Result<(), Unfit> {
+    if parsed.tags == *tags {
+        return Ok(());
+    }
+    let old_len = parsed.tags.as_bytes().len();
+    let new_len = tags.as_bytes().len();
+    if parsed.network != ETHERNET_HEADER + old_len || parsed.end > frame.len() {
+        return Err(Unfit);
+    }
+    let addresses: [u8; ADDRESSES] = *frame.bytes().first_chunk().ok_or(Unfit)?;
+    let by = old_len.cast_signed() - new_len.cast_signed();
+    frame.move_start(by).ok_or(Unfit)?;
+    let header = (frame.bytes_mut().get_mut(..ADDRESSES + new_len)).ok_or(Unfit)?;
+    let (front, between) = header.split_at_mut(ADDRESSES);
+    front.copy_from_slice(&addresses);
+    between.copy_from_slice(tags.as_bytes());
+    parsed.moved(by, *tags);
+    Ok(())
+}
+
+impl Parsed {
+    /// Follows a frame whose start has moved by so many bytes because it has other tags.
+    fn moved(&mut self, by: isize, tags: Tags) {
+        let moved = |at: &mut usize| *at = at.saturating_add_signed(-by);
+        moved(&mut self.network);
+        moved(&mut self.transport);
+        moved(&mut self.end);
+        if let super::Content::Error(error) = &mut self.content {
+            moved(&mut error.quoted.network);
+            moved(&mut error.quoted.transport);
+        }
+        self.tags = tags;
+    }
+}
