@@ -180,6 +180,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn an_updated_checksum_is_that_of_the_changed_bytes(
             mut bytes in proptest::collection::vec(any::<u8>(), 4..200),

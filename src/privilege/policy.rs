@@ -1,14 +1,30 @@
-//! What the broker may do: exactly what the configuration that it read itself names. Pure.
+//! What the broker may do: exactly what the configuration that it read itself names, and for the packet modes what was
+//! in force until now. Pure.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::ListenerRef;
-use crate::config::Config;
+use crate::{
+    base::{ListenAddr, PortRange, Protocol, ServerAddr},
+    config::{Config, PacketService},
+};
 
 /// The rules of one configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
+    /// What [`Config::packet_services`] says.
+    configured: Vec<PacketService>,
+    /// What is served now: flows outlive the configuration that they came by.
+    in_force: Vec<PacketService>,
+    /// What was served before that: a reload that fails goes back to it.
+    before: Vec<PacketService>,
+    /// Interfaces that frontends named when `in_force` was theirs.
+    named: BTreeSet<String>,
 }
 
 /// A listener that may be bound.
@@ -20,11 +36,137 @@ pub struct Permitted {
     pub user_timeout: Option<Duration>,
 }
 
+/// What the broker found out about an interface that a packet socket is wanted on.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its index.
+    pub index: u32,
+    /// Whether it is a loopback interface.
+    pub is_loopback: bool,
+    /// The addresses that it has now.
+    pub addresses: &'a [IpAddr],
+}
+
 impl Policy {
     /// The policy that a configuration is.
     #[must_use]
-    pub const fn new(config: Config) -> Self {
-        Self { config }
+    pub fn new(config: Config) -> Self {
+        Self {
+            configured: config.packet_services(),
+            config,
+            in_force: Vec::new(),
+            before: Vec::new(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on with another configuration. What is in force stays so.
+    pub fn adopt(&mut self, config: Config) {
+        self.configured = config.packet_services();
+        self.config = config;
+    }
+
+    /// The services in force.
+    #[must_use]
+    pub fn in_force(&self) -> &[PacketService] {
+        &self.in_force
+    }
+
+    /// Notes that these services, which [`may_serve`](Self::may_serve) allowed, are in force now.
+    pub fn served(&mut self, services: Vec<PacketService>) {
+        let alien = find_alien(&services, &[&self.configured]).is_some();
+        let mut named: BTreeSet<String> = self.configured_interfaces().map(str::to_owned).collect();
+        if alien {
+            named.append(&mut self.named);
+        }
+        self.named = named;
+        if services != self.in_force {
+            self.before = std::mem::replace(&mut self.in_force, services);
+        }
+    }
+
+    /// Whether a frontend in a packet mode names this interface.
+    #[must_use]
+    pub fn names_interface(&self, name: &str) -> bool {
+        self.named.contains(name) || self.configured_interfaces().any(|configured| configured == name)
+    }
+
+    /// Whether a packet socket may be opened on an interface. `egress` tells by which interface a server is reached.
+    ///
+    /// # Errors
+    /// Why not, as text for the operator.
+    pub fn may_open(
+        &self,
+        wanted: &Wanted<'_>,
+        egress: impl FnMut(SocketAddr) -> Option<u32>,
+    ) -> Result<(), String> {
+        let name = wanted.name;
+        if self.names_interface(name) {
+            return Ok(());
+        }
+        if wanted.is_loopback {
+            return Err(format!(
+                "no frontend in a packet mode has `interface = {name:?}`, which loopback needs"
+            ));
+        }
+        let services = || self.configured.iter().chain(&self.in_force);
+        if services().any(|service| wanted.addresses.contains(&service.vip.0.ip())) {
+            return Ok(());
+        }
+        // a server of many ports or frontends is asked for once
+        let servers: BTreeMap<IpAddr, SocketAddr> = services()
+            .filter(|service| service.nat_ports.is_some())
+            .flat_map(|service| &service.servers)
+            .map(|server| (server.0.ip(), server.0))
+            .collect();
+        if servers
+            .into_values()
+            .map(egress)
+            .any(|index| index == Some(wanted.index))
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "no frontend in a packet mode needs a packet socket on {name:?}: none names it, it has none of their \
+             addresses, and no passthrough server is reached by it"
+        ))
+    }
+
+    /// Whether rules and filters may be put in force for these services.
+    ///
+    /// # Errors
+    /// The first that is neither in the configuration nor was in force, as text for the operator.
+    pub fn may_serve(&self, services: &[PacketService]) -> Result<(), String> {
+        let known = [
+            self.configured.as_slice(),
+            self.in_force.as_slice(),
+            self.before.as_slice(),
+        ];
+        match find_alien(services, &known) {
+            None => Ok(()),
+            Some((service, server)) => {
+                let how = match (server, service.nat_ports) {
+                    (Some(server), _) => format!("to server {}", server.0),
+                    (None, Some(ports)) => {
+                        format!("in passthrough from ports {}-{}", ports.first, ports.last)
+                    }
+                    (None, None) => "in DSR".to_owned(),
+                };
+                Err(format!(
+                    "the configuration has no packet-mode frontend on {} ({}) {how}",
+                    service.vip, service.protocol
+                ))
+            }
+        }
+    }
+
+    fn configured_interfaces(&self) -> impl Iterator<Item = &str> {
+        let frontends = self.config.frontends.values();
+        frontends
+            .filter(|frontend| frontend.mode.is_packet())
+            .filter_map(|frontend| frontend.interface.as_deref())
     }
 
     /// Whether a listener may be bound, and how.
@@ -55,6 +197,11 @@ impl Policy {
                         "frontend `{name}` does not listen on {addr} in the configuration"
                     ));
                 }
+                if frontend.mode.is_packet() {
+                    return Err(format!(
+                        "frontend `{name}` is in a packet mode, in which nothing listens on {addr}"
+                    ));
+                }
                 Ok(Permitted {
                     addr: addr.0,
                     user_timeout: frontend.tcp_user_timeout,
@@ -62,6 +209,35 @@ impl Policy {
             }
         }
     }
+}
+
+/// The first service, or server of a service, that none of the lists has.
+fn find_alien<'a>(
+    services: &'a [PacketService],
+    known: &[&[PacketService]],
+) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+    let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
+    for service in known.iter().copied().flatten() {
+        permitted
+            .entry(front(service))
+            .or_default()
+            .extend(&service.servers);
+    }
+    services
+        .iter()
+        .find_map(|service| match permitted.get(&front(service)) {
+            None => Some((service, None)),
+            Some(servers) => (service.servers.iter())
+                .find(|server| !servers.contains(server))
+                .map(|server| (service, Some(*server))),
+        })
+}
+
+/// A service without its servers.
+type Front = (ListenAddr, Protocol, Option<PortRange>);
+
+fn front(service: &PacketService) -> Front {
+    (service.vip, service.protocol, service.nat_ports)
 }
 
 #[cfg(test)]

@@ -1,0 +1,151 @@
+//! What clients, servers and operators rely on.
+
+mod dsr;
+mod errors;
+mod fragments;
+mod passthrough;
+mod random;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{testing::*, *};
+use crate::{
+    base::{ServerState, WorkerId},
+    config::Mode,
+    packet::{Frame, HEADROOM, testing::Packet},
+    snapshot::AdminState,
+};
+
+impl Flows {
+    /// Checks what must be true of all tables while nobody changes them.
+    pub(super) fn check_invariants(&self) {
+        self.nat.check_invariants(&self.room);
+        self.dsr.check_invariants(&self.room);
+    }
+}
+
+#[test]
+fn workers_that_open_the_same_flows_at_once_agree_and_no_port_is_claimed_twice() {
+    let mut site = Site::with(Mode::Passthrough, Protocol::Tcp, 2, false, 4_096);
+    site.nat_ports(60_000, 60_255);
+    let now = site.now;
+    let given = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|index| {
+                let mut path = Path::new(WorkerId(index), index, Arc::clone(&site.flows), index as u64);
+                path.set_services(Arc::clone(&site.services));
+                path.set_hops(Arc::new(site.hops.clone()));
+                scope.spawn(move || {
+                    let mut given = Vec::new();
+                    for port in 1..=300 {
+                        let packet = Packet::tcp(client(false, 1, port), vip(false), SYN, b"");
+                        let mut buffer = vec![0; HEADROOM];
+                        buffer.extend(packet.frame());
+                        let len = buffer.len() - HEADROOM;
+                        let mut frame = Frame::new(&mut buffer, HEADROOM, len, packet.offload()).unwrap();
+                        if let Verdict::Send { .. } = path.process(&mut frame, CLIENTS, now) {
+                            let parsed = crate::packet::parse(frame.bytes()).unwrap();
+                            let (_, nat, server) = parsed.tuple().unwrap();
+                            given.push((port, nat, server));
+                        }
+                    }
+                    given
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    site.check();
+    let mut holders = std::collections::HashMap::new();
+    for (port, nat, server) in given {
+        let holder = *holders.entry((nat, server)).or_insert(port);
+        assert_eq!(holder, port, "{nat} towards {server} was given to two flows");
+    }
+    assert_eq!(holders.len() as u64, site.flows.usage().nat_flows);
+    assert_eq!(site.frontend().opened, site.flows.usage().nat_flows);
+}
+
+#[test]
+fn what_no_frontend_serves_is_left_to_the_kernel() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
+    let vip = site.vip();
+    let other_port = SocketAddr::new(vip.ip(), 81);
+    let client = site.client(1, 5);
+    for packet in [
+        Packet::tcp(client, other_port, SYN, b""),
+        Packet::udp(client, vip, b""),
+    ] {
+        let sent = site.send(&packet, CLIENTS);
+        assert_eq!(sent.verdict, Verdict::Done(PacketReason::NotOurs));
+        assert!(sent.answers.is_empty());
+    }
+    assert_eq!(site.count(PacketReason::NotOurs), 2);
+}
+
+#[test]
+fn explain_says_server_and_reason_and_changes_nothing() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 2);
+    let client = site.client(1, 5_000);
+    let before = site.explain(client, Protocol::Tcp);
+    assert_eq!(before.because, Because::Maglev);
+    assert!(before.slot.is_some() && before.flow.is_none());
+    assert_eq!(site.flows.usage().nat_flows, 0);
+    let (nat, server) = site.connect(client);
+    let after = site.explain(client, Protocol::Tcp);
+    assert_eq!(after.because, Because::Flow);
+    assert_eq!(before.server, after.server);
+    let flow = after.flow.unwrap();
+    assert_eq!(
+        (flow.nat, flow.server_addr.0, flow.state),
+        (Some(nat), server, "established")
+    );
+    assert_eq!(flow.expires_in, Duration::from_secs(900));
+
+    let host = if server == server_addr(false, 1) { 1 } else { 2 };
+    site.admin(host, Some(AdminState::Draining));
+    assert_eq!(site.explain(client, Protocol::Tcp).because, Because::FlowDraining);
+    site.admin(host, None);
+    site.health(host, ServerState::Down);
+    assert_eq!(
+        site.explain(client, Protocol::Tcp).because,
+        Because::FlowServerDown
+    );
+    site.health(3 - host, ServerState::Down);
+    let other = site.client(2, 5_000);
+    let none = site.explain(other, Protocol::Tcp);
+    assert_eq!(
+        (none.because, none.hindrance),
+        (Because::NoServer, Some(PacketReason::ResetNoServer))
+    );
+    assert_eq!(site.explain(other, Protocol::Udp).because, Because::NotServed);
+}
+
+#[test]
+fn explain_tells_of_a_next_hop_that_is_not_known() {
+    let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 1);
+    for hop in site.hops.servers.values_mut() {
+        hop.resolution = Resolution::Unresolved;
+    }
+    let explanation = site.explain(site.client(1, 5), Protocol::Tcp);
+    assert_eq!(explanation.hindrance, Some(PacketReason::Unresolved));
+}
+
+#[test]
+fn flows_are_listed_by_what_is_asked_for_up_to_a_limit_and_counted_beyond() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 2);
+    for port in 1..=10 {
+        let client = site.client(1, port);
+        site.connect(client);
+    }
+    let (matching, listed) = site
+        .flows
+        .list(&|flow| flow.tuple.client.0.port() > 4, 3, site.now);
+    assert_eq!((matching, listed.len()), (6, 3));
+    let (none, _) = site
+        .flows
+        .list(&|_| true, 3, site.now.after(Duration::from_secs(900)));
+    assert_eq!(none, 0, "what has expired is not shown");
+}

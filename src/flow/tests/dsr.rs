@@ -1,0 +1,197 @@
+//! DSR: only the destination changes, and only the client's side is seen.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    base::{PacketReason, Protocol, ServerState},
+    config::{DsrMethod, Mode},
+    flow::{Verdict, testing::*},
+    packet::testing::Packet,
+    snapshot::AdminState,
+};
+
+fn site(servers: u8) -> Site {
+    Site::new(Mode::Dsr, Protocol::Tcp, servers)
+}
+
+fn host_of(server: SocketAddr) -> u8 {
+    (1..=9)
+        .find(|host| server_addr(server.is_ipv6(), *host) == server)
+        .unwrap()
+}
+
+#[test]
+fn only_the_destination_changes_in_both_families_and_protocols() {
+    for v6 in [false, true] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut site = Site::with(Mode::Dsr, protocol, 2, v6, 64);
+            let client = site.client(1, 40_000);
+            let sent = match protocol {
+                Protocol::Tcp => site.tcp(client, SYN),
+                Protocol::Udp => site.udp(client),
+            };
+            assert_eq!(
+                sent.verdict,
+                Verdict::Send {
+                    ifindex: SERVERS,
+                    reason: PacketReason::ToServer
+                }
+            );
+            let (source, server) = sent.ends();
+            assert_eq!((source, server.port()), (client, 80));
+            let parsed = sent.parsed();
+            assert_eq!(
+                (parsed.ttl, parsed.link_destination),
+                (63, server_mac(host_of(server)))
+            );
+            site.check();
+        }
+    }
+}
+
+#[test]
+fn with_nft_on_the_servers_the_port_is_mapped_too() {
+    for (method, port) in [(DsrMethod::Nft, 8_080), (DsrMethod::Tc, 80)] {
+        let mut site = site(1);
+        let backend = site.backend();
+        backend.dsr_method = method;
+        backend.servers.get_mut("s1").unwrap().addr.0.set_port(8_080);
+        site.apply();
+        let client = site.client(1, 40_000);
+        assert_eq!(site.tcp(client, SYN).destination().port(), port);
+    }
+}
+
+#[test]
+fn a_packet_in_the_middle_of_an_unknown_connection_goes_where_its_syn_would() {
+    let (mut one, mut two) = (site(3), site(3));
+    for port in 1..50 {
+        let client = one.client(1, port);
+        assert_eq!(
+            one.tcp(client, SYN).destination(),
+            two.tcp(client, ACK).destination()
+        );
+    }
+}
+
+#[test]
+fn a_flow_stays_while_its_server_drains_and_weights_change() {
+    let mut site = site(2);
+    let clients: Vec<_> = (1..=40).map(|port| site.client(1, port)).collect();
+    let mut servers = Vec::new();
+    for client in &clients {
+        servers.push(site.tcp(*client, SYN).destination());
+        site.tcp(*client, ACK);
+    }
+    site.admin(1, Some(AdminState::Draining));
+    for (client, server) in clients.iter().zip(&servers) {
+        assert_eq!(site.tcp(*client, ACK).destination(), *server);
+    }
+    site.admin(1, None);
+    site.backend().servers.get_mut("s2").unwrap().weight = 0;
+    site.apply();
+    for (client, server) in clients.iter().zip(&servers) {
+        assert_eq!(site.tcp(*client, ACK).destination(), *server);
+    }
+    let late = site.client(2, 1);
+    assert_eq!(site.tcp(late, SYN).destination(), server_addr(false, 1));
+}
+
+#[test]
+fn a_flow_whose_server_is_down_is_sent_to_another() {
+    let mut site = site(2);
+    let client = site.client(1, 40_000);
+    let host = host_of(site.tcp(client, SYN).destination());
+    site.health(host, ServerState::Down);
+    assert_eq!(site.tcp(client, ACK).destination(), server_addr(false, 3 - host));
+    site.check();
+}
+
+#[test]
+fn a_flow_does_not_wait_for_the_servers_fin() {
+    let mut site = site(2);
+    let client = site.client(1, 40_000);
+    site.tcp(client, SYN);
+    site.tcp(client, ACK);
+    site.expire_after(Duration::from_secs(899));
+    assert_eq!(site.flows.usage().dsr_flows, 1);
+    site.tcp(client, FIN_ACK);
+    site.expire_after(Duration::from_secs(10));
+    assert_eq!(site.flows.usage().dsr_flows, 0);
+}
+
+#[test]
+fn a_syn_on_a_closed_flow_chooses_the_server_anew() {
+    let mut site = site(2);
+    let client = site.client(1, 40_000);
+    let host = host_of(site.tcp(client, SYN).destination());
+    site.tcp(client, ACK);
+    site.admin(host, Some(AdminState::Draining));
+    site.tcp(client, FIN_ACK);
+    assert_eq!(site.tcp(client, ACK).destination(), server_addr(false, host));
+    assert_eq!(site.tcp(client, SYN).destination(), server_addr(false, 3 - host));
+}
+
+#[test]
+fn a_flood_does_not_push_established_flows_out() {
+    let mut site = Site::with(Mode::Dsr, Protocol::Tcp, 2, false, 256);
+    let clients: Vec<_> = (1..=40).map(|port| site.client(1, port)).collect();
+    let mut servers = Vec::new();
+    for client in &clients {
+        servers.push(site.tcp(*client, SYN).destination());
+        site.tcp(*client, ACK);
+    }
+    for port in 1..5_000 {
+        let attacker = site.client(2, port);
+        site.tcp(attacker, [SYN, ACK][usize::from(port % 2)]);
+    }
+    site.check();
+    assert!(site.flows.usage().dsr_flows <= 128, "half of max_flows");
+    site.admin(1, Some(AdminState::Draining));
+    for (client, server) in clients.iter().zip(&servers) {
+        assert_eq!(site.tcp(*client, ACK).destination(), *server);
+    }
+}
+
+#[test]
+fn losing_an_entry_costs_nothing() {
+    let mut site = Site::with(Mode::Dsr, Protocol::Tcp, 3, false, 2);
+    let clients: Vec<_> = (1..=100).map(|port| site.client(1, port)).collect();
+    let first: Vec<_> = clients
+        .iter()
+        .map(|client| site.tcp(*client, SYN).destination())
+        .collect();
+    let then: Vec<_> = clients
+        .iter()
+        .map(|client| site.tcp(*client, ACK).destination())
+        .collect();
+    assert_eq!(first, then);
+    assert_eq!(site.flows.usage().dsr_flows, 1);
+    site.check();
+}
+
+#[test]
+fn flows_outlive_their_frontend_and_its_mode() {
+    let mut site = site(2);
+    let client = site.client(1, 40_000);
+    let server = site.tcp(client, SYN).destination();
+    site.tcp(client, ACK);
+    site.config.frontends.get_mut("a").unwrap().mode = Mode::Passthrough;
+    site.apply();
+    assert_eq!(site.tcp(client, ACK).ends(), (client, server));
+    site.config.frontends.remove("a");
+    site.apply();
+    assert_eq!(site.tcp(client, ACK).ends(), (client, server));
+    assert_eq!(site.flows.in_use(site.now).len(), 1);
+}
+
+#[test]
+fn bytes_are_counted_towards_the_server_only() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    site.tcp(client, SYN);
+    let vip = site.vip();
+    site.send(&Packet::tcp(client, vip, ACK, &[0; 100]), CLIENTS);
+    let totals = site.server(1);
+    assert_eq!((totals.bytes_in, totals.bytes_out, totals.current), (180, 0, 1));
+}
