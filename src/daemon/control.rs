@@ -16,8 +16,14 @@ use tokio::{
 };
 
 use super::{
-    Fatal, listeners::Listeners, logging::Logging, notify::Notifier, reload::Trigger, stop::Stopping, watch,
-    watch::FileWatch,
+    Fatal,
+    listeners::Listeners,
+    logging::Logging,
+    notify::Notifier,
+    packets::{self, Packets},
+    reload::Trigger,
+    stop::Stopping,
+    watch::{self, FileWatch},
 };
 use crate::{
     admin::{
@@ -59,6 +65,7 @@ pub struct Control {
     pub(super) broker: Broker,
     pub(super) workers: Arc<Workers>,
     pub(super) listeners: Listeners,
+    pub(super) packets: Packets,
     pub(super) checker: Checker,
     pub(super) inputs: Inputs,
     pub(super) live: LiveSet,
@@ -164,6 +171,12 @@ impl Control {
             .prepare(&self.config, &self.broker, self.workers.count())
             .map_err(|e| bind_failed(&e))?;
         let stats = self.prepare_stats(None).map_err(|e| bind_failed(&e))?;
+        // rules come before packets
+        let packets = self
+            .packets
+            .prepare(&self.config, &self.broker, &self.snapshot)
+            .await
+            .map_err(|e| bind_failed(&e))?;
         self.checker.apply(&self.config, &mut self.inputs);
         self.first_round(&mut inboxes.health).await;
         self.publish();
@@ -171,6 +184,7 @@ impl Control {
             self.workers.listen(addr, sockets);
             self.listeners.insert(addr);
         }
+        self.packets.commit(packets, &self.config, &self.broker);
         self.swap_stats(stats);
         self.ready = true;
         self.notify.ready(&self.status_line());
@@ -197,6 +211,7 @@ impl Control {
         let (alive_tx, mut alive) = mpsc::channel(1);
         let mut watchdog = ticker(self.notify.watchdog_interval().unwrap_or(WORKERS_ALIVE));
         let mut drain_poll = ticker(DRAIN_POLL);
+        let mut upkeep = ticker(packets::UPKEEP);
         let mut file_change = watch::Debounce::default();
         loop {
             tokio::select! {
@@ -207,6 +222,8 @@ impl Control {
                 _ = signals.hang_up.recv() => { let _ = self.reload(Trigger::Signal, &mut inboxes).await; }
                 Some(update) = inboxes.health.recv() => self.health_changed(update),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.checker.passive_failure(&key),
+                news = self.packets.news() => self.network_changed(&news),
+                _ = upkeep.tick() => self.packets.keep_up(&self.config, &self.broker),
                 Some(command) = inboxes.commands.recv() => self.obey(command, &mut inboxes).await,
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
@@ -251,6 +268,7 @@ impl Control {
             now,
         );
         self.snapshot.store(Arc::new(next));
+        self.packets.snapshot_changed();
         self.next_ramp_step =
             snapshot::next_ramp_step(&self.config, &self.inputs, now).map(|delay| now + delay);
         // whoever waits for room looks again: a limit may be higher, a server may be back
@@ -275,12 +293,25 @@ impl Control {
             0 => "idle, no frontends configured".to_owned(),
             frontends => format!("{frontends} frontend(s), {up} of {servers} server(s) up"),
         };
+        let waiting = packets::waiting(self.packets.vips());
+        if !waiting.is_empty() {
+            let names: Vec<_> = waiting.into_iter().collect();
+            line.push_str("; waiting for the address of ");
+            line.push_str(&names.join(", "));
+        }
         if let Some(error) = &self.last_reload_error {
             let first = error.lines().next().unwrap_or_default();
             line.push_str("; last reload failed: ");
             line.push_str(first);
         }
         line
+    }
+
+    fn network_changed(&mut self, news: &packets::News) {
+        self.packets.heed(news, &self.config, &self.broker);
+        if self.ready {
+            self.notify.status(&self.status_line());
+        }
     }
 
     async fn obey(&mut self, command: Command, inboxes: &mut Inboxes) {

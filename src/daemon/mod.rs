@@ -14,6 +14,7 @@ mod listeners;
 pub mod logging;
 mod notify;
 mod overrides;
+mod packets;
 mod reload;
 mod start;
 mod stop;

@@ -14,6 +14,7 @@ use super::{
     listeners::Listeners,
     logging::Logging,
     notify::Notifier,
+    packets::Packets,
     watch,
 };
 use crate::{
@@ -170,7 +171,11 @@ fn assemble(
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let workers = worker_count(&config);
-    let mut live = LiveSet::new(workers);
+    let packet_workers = config
+        .passthrough
+        .workers
+        .map_or_else(cpus, |n| usize::try_from(n.get()).unwrap_or(usize::MAX));
+    let mut live = LiveSet::new(workers + packet_workers);
     let inputs = Inputs::default();
     let first = snapshot::build(&config, &inputs, &mut live, None, 1, started);
     let shared = Arc::new(ArcSwap::from_pointee(first));
@@ -194,6 +199,7 @@ fn assemble(
         broker,
         workers: Arc::new(pool),
         listeners: Listeners::default(),
+        packets: Packets::new(packet_workers, workers),
         checker: Checker::new(health_tx),
         inputs,
         live,
@@ -224,8 +230,10 @@ fn assemble(
 
 fn worker_count(config: &Config) -> usize {
     let configured = config.global.workers.map(NonZeroU32::get);
-    configured.map_or_else(
-        || thread::available_parallelism().map_or(1, usize::from),
-        |n| usize::try_from(n).unwrap_or(usize::MAX),
-    )
+    configured.map_or_else(cpus, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// CPUs that the process may use.
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
