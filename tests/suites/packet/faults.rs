@@ -120,8 +120,10 @@ fn health_checks_leave_from_outside_the_nat_ports() {
     plan.nat_ports = "40000-52000";
     let convey = site.convey(&plan);
     wait_server(&convey, "witness", "a", ServerState::Up);
-    for _ in 0..40 {
-        let from = checks.recv_timeout(Duration::from_secs(5)).expect("a check");
+    for number in 0..40 {
+        let from = checks
+            .recv_timeout(Duration::from_secs(5))
+            .unwrap_or_else(|error| panic!("check {number}: {error}"));
         assert_eq!(from.ip(), site.lb.addr(0).ip());
         assert!(!(40_000..=52_000).contains(&from.port()), "{from}");
     }

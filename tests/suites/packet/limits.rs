@@ -68,7 +68,8 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         wrong: 0,
     };
     for holder in &mut holders {
-        assert_eq!(holder.report(Duration::from_secs(120)), all_right, "first answers");
+        let report = holder.report(Duration::from_secs(120));
+        assert_eq!(report, all_right, "first answers\n{}", holder.said());
     }
     if let Some(convey) = balancer.convey() {
         let flows = told::flows(convey);
@@ -80,7 +81,8 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         holder.ask();
     }
     for holder in &mut holders {
-        assert_eq!(holder.report(Duration::from_secs(120)), all_right, "second answers");
+        let report = holder.report(Duration::from_secs(120));
+        assert_eq!(report, all_right, "second answers\n{}", holder.said());
     }
     eprintln!(
         "50,000 flows connected in {connected:.1?}, all asked again in {:.1?}",

@@ -33,7 +33,7 @@ const ECHO: Port = Port::same("echo", Transport::Udp, 7);
 const RESERVED: &str = "cat /proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Every rule of the table `raw`, both families.
-fn rules(host: &Host) -> String {
+pub fn rules(host: &Host) -> String {
     host.run("iptables -t raw -S; ip6tables -t raw -S")
 }
 
@@ -41,7 +41,7 @@ const NO_RULES: &str =
     "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n";
 
 #[track_caller]
-fn expect_nothing_left(host: &Host) {
+pub fn expect_nothing_left(host: &Host) {
     wait_until("no rule is left", Duration::from_secs(10), || rules(host) == NO_RULES);
     wait_until("no port is reserved", Duration::from_secs(5), || {
         host.run(RESERVED).trim().is_empty()
@@ -53,6 +53,12 @@ fn start(site: &Site) -> Convey {
     assert!(rules(&site.lb).contains("CONVEY"), "{}", rules(&site.lb));
     assert_eq!(site.lb.run(RESERVED).trim(), "61000-65535");
     convey
+}
+
+/// In order. Dropping the handle would kill the broker as well, which then cannot clean up.
+fn stop(convey: &mut Convey) {
+    convey.signal(Signal::SIGTERM);
+    convey.wait_exit(Duration::from_secs(20));
 }
 
 fn no_thread_of_the_daemon_can_do_anything() {
@@ -125,8 +131,7 @@ fn other_peoples_rules_stay_as_they_are() {
     convey.reload(&Plan::new(&[WITNESS], &site.servers).config());
     let during = rules(&site.lb);
     assert!(during.contains("-A PREROUTING -p udp -m udp --dport 5555 -j MINE"), "{during}");
-    convey.signal(Signal::SIGTERM);
-    convey.wait_exit(Duration::from_secs(20));
+    stop(&mut convey);
     wait_until("our rules are gone", Duration::from_secs(5), || {
         !rules(&site.lb).contains("CONVEY")
     });
@@ -138,9 +143,9 @@ fn an_administrators_reserved_ports_stay() {
     let site = Site::new("reserved", 1);
     site.lb
         .run("echo 8080,62000-62100 > /proc/sys/net/ipv4/ip_local_reserved_ports");
-    let convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    let mut convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
     assert_eq!(site.lb.run(RESERVED).trim(), "8080,61000-65535");
-    drop(convey);
+    stop(&mut convey);
     wait_until("only the administrator's are left", Duration::from_secs(10), || {
         site.lb.run(RESERVED).trim() == "8080,62000-62100"
     });
@@ -163,11 +168,11 @@ fn what_a_killed_broker_left_goes_with_the_next_start() {
     assert!(!status.success());
     drop(convey);
     // one service less than before: what is too much must go
-    let again = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    let mut again = site.convey(&Plan::new(&[WITNESS], &site.servers));
     let text = rules(&site.lb);
     assert!(text.contains("-j CONVEY") && !text.contains("-p udp"), "{text}");
     Witness::meet(&site.client, everywhere()[0]).expect("it works again");
-    drop(again);
+    stop(&mut again);
     expect_nothing_left(&site.lb);
 }
 
@@ -191,7 +196,6 @@ fn what_both_left_goes_with_firewall_clear() {
 fn a_stop_leaves_nothing() {
     let site = Site::new("stop", 1);
     let mut convey = start(&site);
-    convey.signal(Signal::SIGTERM);
-    convey.wait_exit(Duration::from_secs(20));
+    stop(&mut convey);
     expect_nothing_left(&site.lb);
 }

@@ -35,10 +35,10 @@ impl Talkers {
         for (addr, _) in to.iter().flat_map(|addr| (0..each).map(move |turn| (addr, turn))) {
             let witness = Witness::meet(client, *addr)
                 .unwrap_or_else(|error| panic!("{} cannot meet {addr}: {error}", client.name()));
-            // a broken flow may be broken in silence
+            // a broken flow may be broken in silence; a crowded one may have to send again and again
             witness
                 .stream()
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(25)))
                 .expect("a time-out");
             witnesses.push((*addr, witness));
         }
