@@ -23,6 +23,7 @@ mod ports;
 mod room;
 mod route;
 mod services;
+mod split;
 mod table;
 mod ways;
 
@@ -93,8 +94,8 @@ pub enum Verdict {
         /// What it was.
         reason: PacketReason,
     },
-    /// Nothing is to be sent of it: it was left to the kernel, dropped, kept (a fragment that waits), or answered
-    /// (see [`Path::answers`]).
+    /// The frame itself is not to be sent: it was left to the kernel, dropped, answered, or is among
+    /// [`Path::answers`] in fragments.
     Done(PacketReason),
     /// A fragment waits for the first of its datagram: a copy is kept.
     Kept,

@@ -7,6 +7,7 @@ use super::{
     fragments::{Datagram, Decision, Follow, Waiting},
     limit::Bucket,
     services::Target,
+    split::{may_split, split},
     ways::Ways,
 };
 use crate::{
@@ -34,7 +35,7 @@ pub struct Path {
     pub(super) flows: Arc<Flows>,
     pub(super) services: Arc<Services>,
     pub(super) ways: Ways,
-    pub(super) random: SplitMix64,
+    random: SplitMix64,
     counters: Arc<ReasonCounters>,
     answers: Vec<Answer>,
     resets: Bucket,
@@ -102,12 +103,17 @@ impl Refusal {
 }
 
 impl Arrival {
-    /// Whether it may be sent on by a way.
+    /// Whether it is larger than a way takes.
+    fn exceeds(&self, mtu: u32) -> bool {
+        self.parsed.largest_packet(&self.offload) > mtu
+    }
+
+    /// Whether it may be sent on by a way, in fragments if need be.
     pub fn check(&self, mtu: u32) -> Result<(), Refusal> {
         if self.parsed.ttl <= 1 {
             return Err(PacketReason::TimeExceeded.into());
         }
-        if self.parsed.largest_packet(&self.offload) > mtu {
+        if self.exceeds(mtu) && !may_split(&self.parsed, self.offload.segments.is_some()) {
             return Err(Refusal::TooBig { mtu });
         }
         Ok(())
@@ -199,7 +205,12 @@ impl Path {
     fn decide(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
         match arrival.parsed.content {
             Content::Error(error) => self.route_error(arrival, &error),
-            _ => self.route(arrival),
+            _ => {
+                let mut random = self.random.clone();
+                let decision = self.route(arrival, &mut random);
+                self.random = random;
+                decision
+            }
         }
     }
 
@@ -212,6 +223,7 @@ impl Path {
     ) -> Verdict {
         match decision {
             Ok(plan) => match rewrite(frame, &arrival.parsed, &plan) {
+                Ok(()) if arrival.exceeds(plan.mtu) => Verdict::Done(self.send_split(frame, &plan)),
                 Ok(()) => Verdict::Send {
                     ifindex: plan.link.ifindex,
                     reason: plan.reason,
@@ -220,6 +232,16 @@ impl Path {
             },
             Err(refusal) => Verdict::Done(self.answer(frame, arrival, refusal)),
         }
+    }
+
+    /// Sends a rewritten packet in fragments. Gives the reason to count.
+    fn send_split(&mut self, frame: &mut Frame<'_>, plan: &Plan) -> PacketReason {
+        let Some(fragments) = split(frame, plan.mtu) else {
+            return PacketReason::TooBig;
+        };
+        let ifindex = plan.link.ifindex;
+        (self.answers).extend(fragments.into_iter().map(|frame| Answer { ifindex, frame }));
+        plan.reason
     }
 
     /// Answers a packet that is refused, if its reason asks for that. Gives the reason to count.

@@ -52,7 +52,8 @@ fn an_ipv6_vip_counts_when_duplicate_detection_is_done() {
     let lb = lab.host("lb");
     let vip = ip("fd77::1:1");
     let eye = Eye::open(&lb, vips_wanted(&[vip]));
-    lb.run("ip addr add fd77::1:1/64 dev eth0");
+    // it then takes two seconds
+    lb.run("echo 2 >/proc/sys/net/ipv6/conf/eth0/dad_transmits; ip addr add fd77::1:1/64 dev eth0");
     let is_tentative = || {
         lb.run("ip -o -6 addr show dev eth0 tentative")
             .contains("fd77::1:1")

@@ -212,6 +212,7 @@ fn own_network() -> RootShell {
 }
 
 fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn Executor>) -> Broker {
+    parse(&source(text), Options::default()).unwrap();
     Broker::fork_with(parse, path, &source(text), Options::default(), target, executor).unwrap()
 }
 

@@ -40,6 +40,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// How long a burst of news is collected: `ip` and routing daemons make several changes for one.
 const DEBOUNCE: Duration = Duration::from_millis(5);
 
+/// How long nothing is asked after a picture was made, in times of what making it took: where interfaces come and go
+/// all the time, following them takes at most a fifth of the thread.
+const REST: u32 = 4;
+
 /// Datagrams read, and servers asked for, before other tasks of the thread have their turn.
 const BATCH: usize = 64;
 
@@ -63,7 +67,10 @@ pub struct Follow {
     is_lost: bool,
     /// When to make the next picture.
     refresh_at: Option<Instant>,
+    rest_until: Instant,
     recheck_at: Instant,
+    /// Whether the operator knows that the firewall is in the way.
+    has_warned: bool,
 }
 
 impl Follow {
@@ -89,6 +96,8 @@ impl Follow {
             buffer: vec![0; DATAGRAM_BYTES],
             is_lost: true,
             refresh_at: None,
+            rest_until: now,
+            has_warned: false,
             recheck_at: now + RECHECK_EVERY,
         };
         follow.table.want(wanted);
@@ -108,7 +117,7 @@ impl Follow {
                         let _ = ready.try_io(|socket| self.read(socket.get_ref()));
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the network is followed no more: no news can be waited for");
+                        tracing::error!(event = "network", "the network is followed no more: {error}; restart convey");
                         return;
                     }
                 },
@@ -137,7 +146,10 @@ impl Follow {
                 Ok(len) => self.take_in(len),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(error) => {
-                    tracing::debug!(%error, "news of the network were lost; asking for everything");
+                    tracing::debug!(
+                        event = "network",
+                        "news were lost ({error}); asking for everything"
+                    );
                     self.counts.overruns.add(1);
                     self.is_lost = true;
                     self.refresh_after(DEBOUNCE);
@@ -159,7 +171,7 @@ impl Follow {
                 Ok(Message::Route(route)) => self.table.route_changed(&route),
                 Ok(Message::End { .. } | Message::Other) => false,
                 Err(error) => {
-                    tracing::debug!(%error, "a message about the network was not understood");
+                    tracing::debug!(event = "network", "a message was not understood: {error}");
                     self.counts.unreadable.add(1);
                     self.table.apply(Event::Routing)
                 }
@@ -172,18 +184,22 @@ impl Follow {
 
     /// The first reason sets the time: a network that never rests has pictures too.
     fn refresh_after(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
+        let at = (Instant::now() + wait).max(self.rest_until);
         self.refresh_at = Some(self.refresh_at.map_or(at, |planned| planned.min(at)));
     }
 
     async fn refresh(&mut self) {
         self.refresh_at = None;
+        let start = Instant::now();
         loop {
             match self.ask_some() {
                 Ok(true) => yield_now().await,
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "the kernel does not tell about the network; asking again in a second");
+                    tracing::warn!(
+                        event = "network",
+                        "the kernel does not answer: {error}; asking again in a second"
+                    );
                     self.refresh_after(RETRY_AFTER);
                     // what is known is better than what was
                     break;
@@ -193,6 +209,8 @@ impl Follow {
         if !self.is_lost {
             self.publish();
         }
+        let now = Instant::now();
+        self.rest_until = now + (now - start) * REST;
     }
 
     /// Asks for what is not known. Returns whether there is more to ask for.
@@ -244,8 +262,19 @@ impl Follow {
             match self.kicker.kick(server, self.table.fixed_source(server)) {
                 Ok(()) => self.counts.kicks.add(1),
                 Err(error) => {
-                    tracing::debug!(%server, %error, "no datagram could be sent to have the next hop resolved");
+                    tracing::debug!(
+                        event = "next_hop",
+                        "cannot send to {server} to have it resolved: {error}"
+                    );
                     self.counts.kicks_failed.add(1);
+                    if error.kind() == io::ErrorKind::PermissionDenied && !self.has_warned {
+                        self.has_warned = true;
+                        tracing::warn!(
+                            event = "next_hop",
+                            "a firewall on this host drops UDP to port 9 of servers, by which next hops are resolved: \
+                             allow it in the OUTPUT chain"
+                        );
+                    }
                 }
             }
         }

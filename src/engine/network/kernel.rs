@@ -127,7 +127,7 @@ impl Kernel {
                     if is_dump {
                         continue;
                     }
-                    return Err(io::ErrorKind::InvalidData.into());
+                    return Ok(libc::EPROTO);
                 };
                 if envelope.sequence != self.sequence {
                     // of a question that was given up
@@ -145,16 +145,17 @@ impl Kernel {
     }
 }
 
-/// What a refusal to look up a route says of it.
+/// What a refusal to look up a route says of it. Only what may pass by itself is an error: one odd server must not keep
+/// all others from being asked for.
 fn no_way(errno: i32) -> io::Result<NoWay> {
     match Errno::from_raw(errno) {
         // with EINVAL the kernel says blackhole, as `ip route get` shows
         Errno::EINVAL => Ok(NoWay::Blackhole),
         Errno::EACCES => Ok(NoWay::Prohibited),
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENODEV | Errno::EAFNOSUPPORT | Errno::ENETDOWN => {
-            Ok(NoWay::Unreachable)
+        errno @ (Errno::ENOMEM | Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN | Errno::EBUSY) => {
+            Err(errno.into())
         }
-        errno => Err(errno.into()),
+        _ => Ok(NoWay::Unreachable),
     }
 }
 
@@ -186,6 +187,13 @@ mod tests {
             .route(Ipv4Addr::LOCALHOST.into(), None)
             .unwrap();
         assert!(matches!(answer, Answer::Route(route) if route.kind == RouteKind::Local));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_unless_it_may_pass() {
+        assert_eq!(no_way(libc::EHOSTUNREACH).unwrap(), NoWay::Unreachable);
+        assert_eq!(no_way(libc::EPROTO).unwrap(), NoWay::Unreachable);
+        assert!(no_way(libc::ENOBUFS).is_err());
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Follower {
         })
     }
 
-    /// Changes what matters. The next picture takes it into account.
+    /// Changes what matters. The next picture takes it into account; there is none if nothing of it is different.
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
     }

@@ -325,35 +325,40 @@ impl Worker {
         }
     }
 
-    /// Sends what has been processed, and answers, through an interface's socket: it sends by any interface.
+    /// Sends what has been processed, and answers to it. `ifindex` is the interface that it came in by.
     fn send(&mut self, ifindex: u32) {
-        let Some(socket) = self.sockets.get(&ifindex) else {
-            return;
-        };
-        if !self.plans.is_empty() {
-            let frames = self.plans.iter().map(|plan| Outgoing {
+        self.plans.sort_by_key(|plan| plan.ifindex);
+        for plans in self.plans.chunk_by(|a, b| a.ifindex == b.ifindex) {
+            let frames = plans.iter().map(|plan| Outgoing {
                 ifindex: plan.ifindex,
                 frame: self.receiver.bytes(plan.index, plan.start, plan.len),
                 offload: plan.offload,
             });
-            let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
-            self.sender.send(socket.as_fd(), frames, refused);
+            let egress = plans.first().map_or(ifindex, |plan| plan.ifindex);
+            if let Some(socket) = socket_for(&self.sockets, egress, ifindex) {
+                let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
+                self.sender.send(socket.as_fd(), frames, refused);
+            }
         }
         self.send_answers(ifindex);
     }
 
     fn send_answers(&mut self, ifindex: u32) {
-        let answers: Vec<Answer> = self.path.answers().collect();
-        let Some(socket) = self.sockets.get(&ifindex).filter(|_| !answers.is_empty()) else {
-            return;
-        };
-        let frames = answers.iter().map(|answer| Outgoing {
-            ifindex: answer.ifindex,
-            frame: &answer.frame,
-            offload: Offload::default(),
-        });
-        let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
-        self.sender.send(socket.as_fd(), frames, refused);
+        let mut answers: Vec<Answer> = self.path.answers().collect();
+        // fragments of one datagram stay in their order
+        answers.sort_by_key(|answer| answer.ifindex);
+        for answers in answers.chunk_by(|a, b| a.ifindex == b.ifindex) {
+            let frames = answers.iter().map(|answer| Outgoing {
+                ifindex: answer.ifindex,
+                frame: &answer.frame,
+                offload: Offload::default(),
+            });
+            let egress = answers.first().map_or(ifindex, |answer| answer.ifindex);
+            if let Some(socket) = socket_for(&self.sockets, egress, ifindex) {
+                let refused = |_, _| self.counters.add(PacketReason::SendFailed, 1);
+                self.sender.send(socket.as_fd(), frames, refused);
+            }
+        }
     }
 
     /// What is done by time.
@@ -395,4 +400,10 @@ impl Worker {
         self.untold
             .retain(|ifindex| !self.shared.tell(Event::InterfaceLost(*ifindex)));
     }
+}
+
+/// The socket to send by: any would do, but the one of the interface itself does not make the kernel show the frame to
+/// that interface's sockets.
+fn socket_for(sockets: &HashMap<u32, OwnedFd>, egress: u32, ingress: u32) -> Option<&OwnedFd> {
+    sockets.get(&egress).or_else(|| sockets.get(&ingress))
 }
