@@ -130,6 +130,11 @@ impl Holder {
         }
     }
 
+    /// What it said so far, troubles among it.
+    pub fn said(&self) -> String {
+        self.process.stdout()
+    }
+
     /// Asks again on every connection. [`report`](Self::report) tells what came back.
     pub fn ask(&mut self) {
         self.questions += 1;
@@ -267,6 +272,10 @@ impl Totals {
             self.wrong += 1;
         } else {
             self.failed += 1;
+        }
+        // the first few tell enough
+        if self.wrong + self.failed <= 5 {
+            println!("trouble: {error}");
         }
     }
 
