@@ -351,3 +351,46 @@ impl FragmentTable {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn part(offset: u16, len: u16, more: bool) -> Fragment {
+        Fragment {
+            id: 1,
+            protocol: 17,
+            offset,
+            len,
+            more,
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_last_fragment() {
+        let mut passed = Passed::default();
+        assert!(passed.add(&part(800, 8, false)));
+        assert!(!passed.add(&part(808, 8, true)) && !passed.add(&part(1_600, 8, false)));
+        let mut passed = Passed::default();
+        assert!(passed.add(&part(800, 8, true)));
+        assert!(!passed.add(&part(0, 100, false)), "an end before what has passed");
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_order_the_fragments_become_whole_with_the_last_and_none_passes_twice(
+            order in Just((0..20_u16).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let mut passed = Passed::default();
+            for (index, place) in order.iter().enumerate() {
+                let fragment = part(place * 80, 80, *place < 19);
+                prop_assert!(passed.add(&fragment));
+                prop_assert!(!passed.add(&fragment));
+                let overlapping = part(place * 80 + 40, 80, true);
+                prop_assert!(!passed.add(&overlapping));
+                prop_assert_eq!(passed.is_whole(), index == 19);
+            }
+        }
+    }
+}
