@@ -74,6 +74,21 @@ pub fn parse_ip(text: &str) -> Result<IpAddr, Fault> {
     ))
 }
 
+/// What an address is that stands for no one host on a network, or for none that another host can reach.
+pub fn not_of_one_host(ip: IpAddr) -> Option<&'static str> {
+    if ip.is_unspecified() {
+        Some("a wildcard")
+    } else if ip.is_loopback() {
+        Some("a loopback address")
+    } else if ip.is_multicast() {
+        Some("a multicast address")
+    } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Some("the broadcast address")
+    } else {
+        None
+    }
+}
+
 fn check_ip(ip: IpAddr, purpose: Purpose) -> Result<(), Fault> {
     check_mapped(ip)?;
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -81,7 +96,7 @@ fn check_ip(ip: IpAddr, purpose: Purpose) -> Result<(), Fault> {
         let kind = if broadcast { "broadcast" } else { "multicast" };
         return Err(fault(
             format!("{kind} address"),
-            format!("TCP needs the address of one host, such as {}", purpose.example()),
+            format!("write the address of one host, such as {}", purpose.example()),
         ));
     }
     Ok(())

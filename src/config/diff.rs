@@ -9,7 +9,14 @@ use super::{
 };
 
 /// Settings that a running process cannot change.
-const NEEDS_RESTART: [(&str, &str); 3] = [("global", "workers"), ("global", "user"), ("admin", "socket")];
+const NEEDS_RESTART: [(&str, &str); 6] = [
+    ("global", "workers"),
+    ("global", "user"),
+    ("admin", "socket"),
+    ("passthrough", "engine"),
+    ("passthrough", "workers"),
+    ("passthrough", "max_flows"),
+];
 
 /// Compares two configurations.
 pub fn diff(old: &Config, new: &Config) -> Diff {
@@ -32,12 +39,11 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         old.stats.as_ref().map(settings::stats),
         new.stats.as_ref().map(settings::stats),
     );
-    let passthrough = |config: &Config| Some(settings::passthrough(&config.passthrough));
-    optional(
-        &mut found.changes,
+    top(
+        &mut found,
         "passthrough",
-        passthrough(old),
-        passthrough(new),
+        &settings::passthrough(&old.passthrough),
+        &settings::passthrough(&new.passthrough),
     );
     each(
         &old.frontends,

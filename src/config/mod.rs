@@ -136,8 +136,8 @@ pub fn schema() -> serde_json::Value {
 pub struct Diff {
     /// One readable line each, such as `backend web: server a: weight 1 -> 3`; empty when nothing changed.
     pub changes: Vec<String>,
-    /// Settings that differ and take effect only after a restart (`global.workers`, `global.user`, `admin.socket`),
-    /// as key paths.
+    /// Settings that differ and take effect only after a restart (such as `global.workers` and `passthrough.max_flows`), as
+    /// key paths.
     pub needs_restart: Vec<String>,
 }
 

@@ -33,6 +33,7 @@ impl Listeners {
         let wanted: BTreeMap<ListenAddr, ListenerRef> = config
             .frontends
             .values()
+            .filter(|f| !f.mode.is_packet())
             .flat_map(|f| {
                 f.listen
                     .iter()

@@ -116,6 +116,14 @@ impl Control {
             .prepare(&config, &self.broker, self.workers.count())
             .map_err(|e| failure(&e))?;
         let stats = self.prepare_stats(Some(&config)).map_err(|e| failure(&e))?;
+        let packets = self
+            .packets
+            .prepare(&config, &self.broker, &self.snapshot)
+            .await
+            .map_err(|e| ReloadFailed {
+                message: e.to_string(),
+                config_error: false,
+            })?;
 
         // nothing below can fail
         self.config = config;
@@ -137,6 +145,8 @@ impl Control {
             let workers = Arc::clone(&self.workers);
             tokio::spawn(async move { workers.retire(addr).await });
         }
+        self.packets.commit(packets, &self.config, &self.broker);
+        self.scripts.write(&self.config);
         self.swap_stats(stats);
         // against what the process was started with: a second reload does not make a restart unnecessary
         self.needs_restart = config::diff(&self.booted, &self.config).needs_restart;

@@ -1,7 +1,12 @@
 //! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
 
 use std::{
-    io::IsTerminal, num::NonZeroU32, os::unix::net::UnixListener, path::Path, sync::Arc, thread,
+    io::IsTerminal,
+    num::NonZeroU32,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
     time::Instant,
 };
 
@@ -14,14 +19,17 @@ use super::{
     listeners::Listeners,
     logging::Logging,
     notify::Notifier,
+    packets::{KernelExecutor, Packets},
+    scripts::Scripts,
     watch,
 };
 use crate::{
     admin::{self, SocketFile},
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
+    firewall::{self, Firewall},
     health::Checker,
-    privilege::{self, Broker, Proof, Target},
+    privilege::{self, Broker, Proof, Sandbox, Target},
     proxy::Workers,
     snapshot::{self, Inputs, LiveSet},
     sys,
@@ -35,7 +43,17 @@ struct Unprivileged {
     broker: Broker,
     proof: Proof,
     socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
+    scripts: Scripts,
+    /// Where the firewall notes which ports it has reserved.
+    record: PathBuf,
     descriptors: std::io::Result<u64>,
+}
+
+/// What the control loop takes over of it.
+struct Kept {
+    broker: Broker,
+    scripts: Scripts,
+    record: PathBuf,
 }
 
 /// Starts and runs the daemon.
@@ -78,13 +96,25 @@ fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
     let socket = bind_admin(config, target.as_ref());
-    let broker =
-        Broker::fork(&run.config_path, source, run.options, target.as_ref()).map_err(|e| failed(&e))?;
-    let proof = privilege::drop_privileges(target.as_ref()).map_err(|e| failed(&e))?;
+    let scripts = Scripts::find(target.as_ref());
+    let record = firewall::record_path(config.admin.socket.as_deref());
+    let executor = KernelExecutor::new(Firewall::new(record.clone()));
+    let broker = Broker::fork(
+        &run.config_path,
+        source,
+        run.options,
+        target.as_ref(),
+        Box::new(executor),
+    )
+    .map_err(|e| failed(&e))?;
+    let sandbox = Sandbox::of(config, scripts.directory());
+    let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         broker,
         proof,
         socket,
+        scripts,
+        record,
         descriptors,
     })
 }
@@ -118,8 +148,15 @@ fn run_unprivileged(
         broker,
         proof,
         socket,
+        scripts,
+        record,
         descriptors,
     } = unprivileged;
+    let kept = Kept {
+        broker,
+        scripts,
+        record,
+    };
     tracing::info!(
         event = "starting",
         "convey {} starts with {}",
@@ -147,7 +184,7 @@ fn run_unprivileged(
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
+        let (mut control, mut inboxes) = assemble(run, source, loaded.config, kept, logging, started)?;
         control.serve_admin(socket);
         tokio::select! {
             live = control.go_live(&mut inboxes) => live?,
@@ -165,12 +202,21 @@ fn assemble(
     run: RunOptions,
     source: &Source,
     config: Config,
-    broker: Broker,
+    kept: Kept,
     logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
+    let Kept {
+        broker,
+        scripts,
+        record,
+    } = kept;
     let workers = worker_count(&config);
-    let mut live = LiveSet::new(workers);
+    let packet_workers = config
+        .passthrough
+        .workers
+        .map_or_else(cpus, |n| usize::try_from(n.get()).unwrap_or(usize::MAX));
+    let mut live = LiveSet::new(workers + packet_workers);
     let inputs = Inputs::default();
     let first = snapshot::build(&config, &inputs, &mut live, None, 1, started);
     let shared = Arc::new(ArcSwap::from_pointee(first));
@@ -194,6 +240,8 @@ fn assemble(
         broker,
         workers: Arc::new(pool),
         listeners: Listeners::default(),
+        packets: Packets::new(packet_workers, workers, record),
+        scripts,
         checker: Checker::new(health_tx),
         inputs,
         live,
@@ -224,8 +272,10 @@ fn assemble(
 
 fn worker_count(config: &Config) -> usize {
     let configured = config.global.workers.map(NonZeroU32::get);
-    configured.map_or_else(
-        || thread::available_parallelism().map_or(1, usize::from),
-        |n| usize::try_from(n).unwrap_or(usize::MAX),
-    )
+    configured.map_or_else(cpus, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// CPUs that the process may use.
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }

@@ -61,7 +61,7 @@ impl Control {
     }
 
     /// Cuts what is left and ends the threads.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(mut self) {
         let open = self.workers.open_connections();
         if open > 0 {
             tracing::warn!(event = "stopping", "cutting {open} connection(s)");
@@ -72,6 +72,7 @@ impl Control {
             }
         }
         self.workers.stop();
+        self.packets.stop();
         tracing::info!(event = "stopped", "stopped");
     }
 }

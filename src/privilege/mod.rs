@@ -24,8 +24,10 @@ mod broker;
 mod client;
 mod drop;
 mod message;
+mod packets;
 mod policy;
 pub mod sandbox;
+mod seccomp;
 mod target;
 
 use std::{
@@ -41,6 +43,7 @@ use crate::{
 pub use client::{Broker, ForkError};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub use policy::{Permitted, Policy};
+pub use sandbox::Sandbox;
 pub use target::{Target, TargetError, resolve_target};
 
 /// How the broker makes a configuration of bytes: [`crate::config::load`].
@@ -78,6 +81,32 @@ pub trait Executor {
     /// # Errors
     /// What to tell the operator.
     fn clear_firewall(&mut self) -> Result<(), String>;
+}
+
+/// The executor of a process without packet modes: it can do nothing, and has nothing to clear.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPacketModes;
+
+impl Executor for NoPacketModes {
+    fn open_packet_socket(&mut self, _: u32, _: u16, _: &[PacketService]) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn refilter(&mut self, _: BorrowedFd<'_>, _: &[PacketService]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
+        if services.is_empty() {
+            Ok(())
+        } else {
+            Err("this process has no packet modes".into())
+        }
+    }
+
+    fn clear_firewall(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A listener that the configuration names. The broker binds nothing else.
@@ -120,6 +149,9 @@ pub enum BrokerError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Rules or filters could not be put in force; those that were still are.
+    #[error("{0}")]
+    Unable(String),
     /// The configuration file cannot be read: missing, forbidden, not a regular file, too large.
     #[error("{0}")]
     Unreadable(String),
@@ -134,7 +166,8 @@ fn help(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => "; see who listens there with `ss -ltnp`",
         io::ErrorKind::AddrNotAvailable => "; no interface has this address, see `ip address`",
         io::ErrorKind::PermissionDenied => {
-            "; a port below 1024 needs CAP_NET_BIND_SERVICE: start convey with systemctl or sudo"
+            "; a port below 1024 needs CAP_NET_BIND_SERVICE, a packet socket CAP_NET_RAW: \
+             start convey with systemctl or sudo"
         }
         _ => "",
     }

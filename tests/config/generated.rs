@@ -8,10 +8,11 @@ use std::{
 };
 
 use convey::{
-    base::{BackendName, FrontendName, ListenAddr, ServerAddr, ServerName},
+    base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
-        self, Admin, Algorithm, Backend, Config, Frontend, Global, HealthCheck, InitialState, LogFormat,
-        LogLevel, Mode, OnDown, Options, PassiveCheck, Passthrough, Server, Source, Stats,
+        self, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HealthCheck,
+        InitialState, LogFormat, LogLevel, Mode, OnDown, Options, PassiveCheck, Passthrough, Server, Source,
+        Stats,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -135,6 +136,14 @@ const PIECES: &[&str] = &[
     "backend",
     "addr",
     "weight",
+    "mode = \"passthrough\"\n",
+    "mode = \"dsr\"\n",
+    "protocol = \"udp\"\n",
+    "[passthrough]\n",
+    "nat_ports",
+    "nat_address",
+    "\"40000-50000\"",
+    "interface",
     "health_check",
     "health_check_interval",
     "interval",
@@ -212,7 +221,7 @@ fn configs() -> impl Strategy<Value = Config> {
         global(),
         admin(),
         option::of(address()),
-        option::of(passthrough()),
+        passthrough(),
         names(),
         names(),
     )
@@ -236,21 +245,23 @@ fn configs() -> impl Strategy<Value = Config> {
                 .collect();
             let backends: Vec<_> = backends.into_iter().map(backend).collect();
             (Just((global, admin, stats, passthrough)), frontends, backends).prop_map(
-                |((global, admin, stats, passthrough), frontends, backends)| Config {
-                    global,
-                    admin,
-                    stats: stats.map(|addr| Stats {
-                        listen: ListenAddr(addr),
-                    }),
-                    passthrough,
-                    frontends: frontends
-                        .into_iter()
-                        .map(|frontend| (frontend.name.clone(), frontend))
-                        .collect(),
-                    backends: backends
-                        .into_iter()
-                        .map(|backend| (backend.name.clone(), backend))
-                        .collect(),
+                |((global, admin, stats, passthrough), frontends, backends)| {
+                    settle(Config {
+                        global,
+                        admin,
+                        stats: stats.map(|addr| Stats {
+                            listen: ListenAddr(addr),
+                        }),
+                        passthrough,
+                        frontends: frontends
+                            .into_iter()
+                            .map(|frontend| (frontend.name.clone(), frontend))
+                            .collect(),
+                        backends: backends
+                            .into_iter()
+                            .map(|backend| (backend.name.clone(), backend))
+                            .collect(),
+                    })
                 },
             )
         })
@@ -322,19 +333,92 @@ fn admin() -> impl Strategy<Value = Admin> {
 }
 
 fn passthrough() -> impl Strategy<Value = Passthrough> {
-    let capacity = option::of(0..=u64::MAX / 2);
+    const MOST: u32 = 1 << 24;
+    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
+    let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
+        first: one.min(other),
+        last: one.max(other),
+    });
+    let addresses = (
+        option::of((1..=254_u8).prop_map(|host| [192, 0, 2, host].into())),
+        option::of(any::<u16>().prop_map(|host| [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host].into())),
+    );
     (
-        capacity,
+        engine,
         option::of(count(1_024)),
+        64..=MOST,
+        ports,
+        addresses,
+        option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
         option::of(millis(0, 365 * DAY)),
     )
         .prop_map(
-            |(connection_tracker_capacity, workers, stats_update_frequency)| Passthrough {
-                connection_tracker_capacity,
-                workers,
-                stats_update_frequency,
+            |(engine, workers, flows, nat_ports, (v4, v6), capacity, stats_update_frequency)| {
+                let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
+                Passthrough {
+                    engine,
+                    workers,
+                    max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
+                    nat_ports,
+                    nat_address4: v4,
+                    nat_address6: v6,
+                    connection_tracker_capacity: capacity,
+                    stats_update_frequency,
+                }
             },
         )
+}
+
+/// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
+/// servers and addresses, and they never wait for ever.
+fn settle(mut config: Config) -> Config {
+    for (index, frontend) in config.frontends.values_mut().enumerate() {
+        if !frontend.mode.is_packet() {
+            frontend.protocol = Protocol::Tcp;
+            continue;
+        }
+        let Some(backend) = config.backends.get_mut(frontend.backend.as_str()) else {
+            continue;
+        };
+        let fourth = u16::try_from(index).unwrap_or(u16::MAX);
+        for (host, addr) in (1..).zip(&mut frontend.listen) {
+            addr.0 = match backend.dsr_method {
+                DsrMethod::Tc => ([198, 18, fourth as u8, host as u8], 80).into(),
+                DsrMethod::Nft => ([0x2001, 0xdb8, 0xaaaa, 0, 0, 0, fourth, host], 80 + host).into(),
+            };
+        }
+        for (host, server) in (1..).zip(backend.servers.values_mut()) {
+            server.addr.0 = match backend.dsr_method {
+                DsrMethod::Tc => ([172, 16, 0, host as u8], 80).into(),
+                DsrMethod::Nft => ([0x2001, 0xdb8, 0xbbbb, 0, 0, 0, 0, host], 8_000 + host).into(),
+            };
+        }
+        backend.source_addr = None;
+        frontend.idle_timeout.get_or_insert(Duration::from_millis(1));
+        // What has no effect is at its default.
+        frontend.max_connections = None;
+        frontend.fin_timeout = Some(Duration::from_secs(60));
+        frontend.tcp_user_timeout = Some(Duration::from_secs(30));
+        frontend.access_log = true;
+    }
+    let alone: Vec<_> = (config.backends.keys())
+        .filter(|name| config.only_in_packet_modes(name.as_str()))
+        .cloned()
+        .collect();
+    for name in alone {
+        if let Some(backend) = config.backends.get_mut(&name) {
+            backend.balance = Algorithm::Maglev;
+            backend.connect_timeout = Duration::from_secs(5);
+            backend.retries = 2;
+            backend.queue_timeout = Duration::from_secs(5);
+            backend.max_queue = 1_024;
+            backend.on_down = OnDown::Keep;
+            for server in backend.servers.values_mut() {
+                server.max_connections = None;
+            }
+        }
+    }
+    config
 }
 
 fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<Value = Frontend> {
@@ -355,6 +439,8 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         option::of(count(u32::MAX)),
         times,
         any::<bool>(),
+        prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
+        (any::<bool>(), option::of("[a-z][a-z0-9@.-]{2,14}")),
     )
         .prop_filter_map(
             "a usable name",
@@ -364,11 +450,15 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout),
                 access_log,
+                mode,
+                (udp, interface),
             )| {
                 Some(Frontend {
                     name: FrontendName::new(&name).ok()?,
                     listen,
-                    mode: Mode::Proxy,
+                    mode,
+                    protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                    interface,
                     backend: BackendName::new(&backend).ok()?,
                     max_connections,
                     idle_timeout,
@@ -457,7 +547,11 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         0..=1_000_000_u32,
         any::<bool>(),
     );
-    let down = (select(vec![OnDown::Keep, OnDown::Close]), millis(0, DAY));
+    let down = (
+        select(vec![OnDown::Keep, OnDown::Close]),
+        millis(0, DAY),
+        select(vec![DsrMethod::Tc, DsrMethod::Nft]),
+    );
     (
         connecting,
         option::of(health_check()),
@@ -471,7 +565,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 (balance, connect_timeout, retries, queue_timeout, max_queue, source),
                 health_check,
                 passive_check,
-                (on_down, slow_start),
+                (on_down, slow_start, dsr_method),
                 servers,
             )| {
                 // A source address is of the family of all servers.
@@ -488,6 +582,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     health_check,
                     passive_check,
                     on_down,
+                    dsr_method,
                     slow_start,
                     servers,
                 })

@@ -9,6 +9,7 @@
 mod generated;
 mod keys;
 mod meaning;
+mod packets;
 mod schema;
 
 use std::{
@@ -33,6 +34,7 @@ fn main() -> io::Result<()> {
     }
     trials.extend(keys::trials());
     trials.extend(meaning::trials());
+    trials.extend(packets::trials());
     trials.extend(schema::trials());
     trials.extend(generated::trials());
     libtest_mimic::run(&args, trials).exit()

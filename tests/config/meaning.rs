@@ -13,12 +13,12 @@ use libtest_mimic::{Failed, Trial};
 
 use super::{load, source, text, top};
 
-type Outcome = Result<(), Failed>;
-type Test = fn() -> Outcome;
+pub type Outcome = Result<(), Failed>;
+pub type Test = fn() -> Outcome;
 
 /// The tests of this file.
 pub fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 17] = [
+    let all: [(&str, Test); 16] = [
         (
             "a_key_that_is_not_given_has_its_documented_default",
             documented_defaults,
@@ -35,10 +35,6 @@ pub fn trials() -> Vec<Trial> {
         (
             "an_ejection_longer_than_the_default_limit_lifts_it",
             long_ejection,
-        ),
-        (
-            "flags_for_a_packet_mode_are_refused_where_no_mode_is_given",
-            packet_mode_flags,
         ),
         ("a_file_of_100_mb_is_refused_by_its_size", too_large),
         ("a_megabyte_of_junk_is_answered_soon_and_shortly", junk),
@@ -60,11 +56,11 @@ pub fn trials() -> Vec<Trial> {
         .collect()
 }
 
-fn config_of(toml: &str) -> Result<Config, Failed> {
+pub fn config_of(toml: &str) -> Result<Config, Failed> {
     Ok(load(&text(toml))?.config)
 }
 
-fn backend_of(toml: &str) -> Result<Backend, Failed> {
+pub fn backend_of(toml: &str) -> Result<Backend, Failed> {
     let config = config_of(toml)?;
     config
         .backends
@@ -78,7 +74,7 @@ fn backend_of(toml: &str) -> Result<Backend, Failed> {
     clippy::needless_pass_by_value,
     reason = "expected values are written in place"
 )]
-fn same<T: PartialEq + std::fmt::Debug>(actual: T, expected: T) -> Outcome {
+pub fn same<T: PartialEq + std::fmt::Debug>(actual: T, expected: T) -> Outcome {
     if actual == expected {
         Ok(())
     } else {
@@ -86,11 +82,11 @@ fn same<T: PartialEq + std::fmt::Debug>(actual: T, expected: T) -> Outcome {
     }
 }
 
-fn number(n: u32) -> NonZeroU32 {
+pub fn number(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap_or(NonZeroU32::MAX)
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub const SECOND: Duration = Duration::from_secs(1);
 
 fn documented_defaults() -> Outcome {
     let config = config_of(
@@ -104,7 +100,6 @@ fn documented_defaults() -> Outcome {
     same(config.global.shutdown_timeout, 30 * SECOND)?;
     same(config.admin.socket, Some("/run/convey/admin.sock".into()))?;
     same(config.stats, None)?;
-    same(config.passthrough, None)?;
     let frontend = config.frontends.values().next().ok_or("no frontend")?;
     same(frontend.mode, Mode::Proxy)?;
     same(frontend.max_connections, None)?;
@@ -166,7 +161,7 @@ fn dialect_checks() -> Outcome {
         config.stats.map(|stats| stats.listen.to_string()),
         Some("127.0.0.1:7000".into()),
     )?;
-    let passthrough = config.passthrough.ok_or("no [passthrough]")?;
+    let passthrough = config.passthrough;
     same(passthrough.connection_tracker_capacity, Some(1_000))?;
     same(passthrough.workers, Some(number(4)))?;
     same(passthrough.stats_update_frequency, Some(5 * SECOND))
@@ -248,32 +243,6 @@ fn long_ejection() -> Outcome {
         backend.passive_check.map(|check| check.max_ejection_time),
         Some(3_600 * SECOND),
     )
-}
-
-fn packet_mode_flags() -> Outcome {
-    let source = text(
-        "[frontends.a]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"b\"\n[frontends.p]\nlisten_addr = \"0.0.0.0:81\"\nbackend = \"b\"\n\
-         mode = \"proxy\"\n[backends.b]\nservers.s = { addr = \"10.0.0.1:80\" }\n",
-    );
-    for mode in [Mode::Passthrough, Mode::Dsr] {
-        let found = config::load(
-            &source,
-            Options {
-                default_mode: Some(mode),
-            },
-        )
-        .err()
-        .ok_or("it loads")?;
-        let found: Vec<_> = found.iter().map(|d| (d.path.as_str(), d.line)).collect();
-        same(found, vec![("frontends.a", 1)])?;
-    }
-    let proxy = config::load(
-        &source,
-        Options {
-            default_mode: Some(Mode::Proxy),
-        },
-    );
-    same(proxy.is_ok(), true)
 }
 
 fn too_large() -> Outcome {
@@ -445,8 +414,8 @@ fn commented_settings() -> Outcome {
 }
 
 fn every_key_is_shown() -> Outcome {
-    let full = fs::read_to_string(top().join("configs/proxy-full.toml"))?;
-    for (name, toml) in [("proxy-full.toml", full), ("convey.toml", uncommented()?)] {
+    let full = fs::read_to_string(top().join("configs/full.toml"))?;
+    for (name, toml) in [("full.toml", full), ("convey.toml", uncommented()?)] {
         let table: toml::Table = toml.parse()?;
         let shown = super::schema::keys_in(&toml::Value::Table(table));
         let missing: Vec<_> = super::schema::every_key()

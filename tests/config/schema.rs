@@ -30,7 +30,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(Trial::test("refuses_what_does_not_load", refuses));
     trials.push(Trial::test("describes_every_key", describes));
     trials.push(Trial::test("accepts_the_printed_full_example", || {
-        let loaded = super::load(&super::source(&top().join("configs/proxy-full.toml"))?)?;
+        let loaded = super::load(&super::source(&top().join("configs/full.toml"))?)?;
         accepts(&config::print(&loaded.config))
     }));
     trials
@@ -68,6 +68,14 @@ fn refuses() -> Result<(), Failed> {
         (
             "[backends.a.health_check]\ninterval = \"3 s\"",
             "/backends/a/health_check/interval",
+        ),
+        ("[passthrough]\nnat_ports = \"61000\"", "/passthrough/nat_ports"),
+        ("[passthrough]\nnat_address = [\"x\"]", "/passthrough/nat_address"),
+        ("[passthrough]\nmax_flows = 1", "/passthrough/max_flows"),
+        ("[passthrough]\nengine = \"ebpf\"", "/passthrough/engine"),
+        (
+            "[frontends.a]\nlisten_addr = \"10.0.0.1:80\"\nbackend = \"b\"\ninterface = \"a-name-of-17-byte\"",
+            "/frontends/a/interface",
         ),
         (
             "[defaults]\nlisten_addr = \"0.0.0.0:80\"",
@@ -292,6 +300,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
     match pattern {
         "^[0-9]{1,5}$" => Some(digits),
         ":[0-9]{1,5}$" => Some(|text| text.rsplit_once(':').is_some_and(|(_, port)| digits(port))),
+        "^[0-9]{1,5}-[0-9]{1,5}$" => Some(|text| {
+            text.split_once('-')
+                .is_some_and(|(first, last)| digits(first) && digits(last))
+        }),
         "^(/.*[^/])?$" => {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))
         }

@@ -18,7 +18,7 @@ use crate::{
         address::{self, Purpose},
         duration,
         findings::Findings,
-        model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown},
+        model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
         words::{Words, nearest},
     },
 };
@@ -26,8 +26,8 @@ use crate::{
 /// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
 const MAX_PATH_BYTES: usize = 107;
 
-type Key<'a> = Spanned<Cow<'a, str>>;
-type Node<'a> = Spanned<DeValue<'a>>;
+pub(super) type Key<'a> = Spanned<Cow<'a, str>>;
+pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 /// A type of values of keys.
 pub trait Field: Sized + Clone + JsonSchema {
@@ -96,7 +96,8 @@ pub fn wrong_type<T>(
     None
 }
 
-fn bad_value<T>(
+/// Says that a value cannot be used, and what would be right.
+pub(super) fn bad_value<T>(
     value: &Node<'_>,
     message: String,
     help: impl Into<String>,
@@ -289,7 +290,7 @@ impl Field for Workers {
 inline_schema!([] Workers, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
 
 /// Reads a string and hands it on.
-fn string<'a>(value: &'a Node<'_>, expected: &str, findings: &mut Findings) -> Option<&'a str> {
+pub(super) fn string<'a>(value: &'a Node<'_>, expected: &str, findings: &mut Findings) -> Option<&'a str> {
     match value.get_ref() {
         DeValue::String(text) => Some(text),
         _ => wrong_type(value, expected, None, findings),
@@ -465,7 +466,11 @@ word_fields!(
     LogFormat,
     Mode,
     Protocol,
+    EngineChoice,
+    DsrMethod,
     Algorithm,
     OnDown,
     InitialState
 );
+
+pub(super) use inline_schema;

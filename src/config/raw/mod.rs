@@ -4,6 +4,7 @@
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
 mod fields;
+mod packet;
 mod section;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -11,15 +12,20 @@ use std::{net::IpAddr, path::PathBuf};
 use section::section;
 
 pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
+pub use packet::{InterfaceName, NatAddresses};
 pub use section::{Section, read_file};
 
-use super::model::{Algorithm, InitialState, LogFormat, LogLevel, Mode, OnDown};
-use crate::base::{Protocol, ServerAddr};
+use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use crate::base::{PortRange, Protocol, ServerAddr};
 
 /// Bounds of durations, in milliseconds.
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
-const YEAR: u64 = 365 * DAY;
+/// The longest of them.
+pub const YEAR: u64 = 365 * DAY;
+
+/// Most flows that `max_flows` may ask for: some 4 GB of tables.
+pub const MAX_FLOWS: u64 = 1 << 24;
 
 section! {
     /// Configuration of Convey, a layer-4 load balancer.
@@ -32,7 +38,7 @@ section! {
         stats: Stats,
         /// What holds for every frontend and backend that does not say otherwise.
         defaults: Defaults,
-        /// Settings of the packet modes (passthrough and dsr), which this version does not have yet.
+        /// Settings of both packet modes, passthrough and dsr.
         passthrough: Passthrough,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
@@ -78,13 +84,23 @@ section! {
 }
 
 section! {
-    /// Settings of the packet modes.
+    /// Settings of both packet modes, passthrough and dsr.
     Passthrough {
-        /// Flows that the connection table has room for.
+        /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best that this version has. Needs a restart.
+        engine: EngineChoice,
+        /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
+        workers: Workers,
+        /// Flows of both modes together, at most; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
+        max_flows: Int<64, MAX_FLOWS>,
+        /// Ports that passthrough flows leave from, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
+        nat_ports: PortRange,
+        /// Address that passthrough flows leave from, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
+        nat_address: NatAddresses,
+        /// A flow of a frontend in a packet mode on which nothing moves for so long is forgotten. Goes before that of [defaults], after the frontend's own. Default: "15m" for TCP, "60s" for UDP.
+        idle_timeout: Time<false, YEAR>,
+        /// As in 0.3.5: room for so many flows at least. max_flows is the limit, and no smaller than this. Needs a restart.
         connection_tracker_capacity: Int<0, { i64::MAX as u64 }>,
-        /// Worker threads.
-        workers: Int<1, 1024>,
-        /// Time between two updates of the statistics.
+        /// As in 0.3.5; changes nothing, for the counters are always current.
         stats_update_frequency: Time<true, YEAR>,
     }
 }
@@ -100,7 +116,7 @@ section! {
 section! {
     /// An address that clients connect to, and where they are sent.
     Frontend {
-        /// Address to listen on, IP:port, or a list of them.
+        /// Address to listen on, IP:port, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard.
         listen_addr (required): ListenAddrs,
         /// Name of the backend that serves the connections.
         backend (required): BackendRef,
@@ -111,13 +127,15 @@ section! {
 section! {
     /// Settings of a frontend that [defaults] may have too.
     FrontendOptions {
-        /// How connections are treated. This version has "proxy" only.
+        /// "proxy": connections end here and a second one goes to the server. "passthrough": packets are forwarded with both addresses rewritten. "dsr": only the destination is rewritten, and servers answer the clients directly. Default: "proxy", or what -p or -d says.
         mode: Mode,
-        /// Protocol on the listen addresses. This version has "tcp" only.
+        /// Protocol on the listen addresses: "tcp" (default), or "udp" in packet modes.
         protocol: Protocol,
+        /// Interface that packets for a VIP come in by. Default: the one that has the address, so a VIP on lo needs this key.
+        interface: InterfaceName,
         /// Most connections at a time; more wait in the kernel's accept queue. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
-        /// A connection on which nothing moves for so long is closed; 0 never. Default: "10m".
+        /// A connection on which nothing moves for so long is closed; 0 never. Default: "10m". In packet modes a flow is forgotten, never 0; default "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<true, YEAR>,
         /// As idle_timeout, once one side has closed its half; 0 never. Default: "60s".
         fin_timeout: Time<true, YEAR>,
@@ -140,7 +158,7 @@ section! {
 section! {
     /// Settings of a backend that [defaults] may have too.
     BackendOptions {
-        /// How a server is chosen. Default: "round_robin".
+        /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev".
         balance: Algorithm,
         /// Longest time that one attempt to connect may take. Default: "5s".
         connect_timeout: Time<false, HOUR>,
@@ -160,6 +178,8 @@ section! {
         passive_check: PassiveCheck,
         /// Established connections of a server that goes down: "keep" (default) or "close".
         on_down: OnDown,
+        /// How servers behind mode dsr get their answers the VIP as source: "tc" (default; IPv4, same port), or "nft" (IPv6 too, ports can differ).
+        dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,
     }

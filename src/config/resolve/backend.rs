@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
 
-use super::{int, limit, named, time, value};
+use super::{defaults, int, limit, named, time, value};
 use crate::{
     base::{BackendName, ServerAddr, ServerName},
     config::{
@@ -34,19 +34,18 @@ pub fn backend(
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
-    let seconds = Duration::from_secs;
     Some(Backend {
         name,
         balance: value(own.balance.as_ref(), Algorithm::RoundRobin, |v| v),
-        connect_timeout: time(own.connect_timeout.as_ref(), seconds(5)),
-        retries: int(own.retries.as_ref(), 2),
-        queue_timeout: time(own.queue_timeout.as_ref(), seconds(5)),
-        max_queue: int(own.max_queue.as_ref(), 1_024),
+        connect_timeout: time(own.connect_timeout.as_ref(), defaults::CONNECT_TIMEOUT),
+        retries: int(own.retries.as_ref(), defaults::RETRIES),
+        queue_timeout: time(own.queue_timeout.as_ref(), defaults::QUEUE_TIMEOUT),
+        max_queue: int(own.max_queue.as_ref(), defaults::MAX_QUEUE),
         source_addr: own.source_addr.as_ref().map(|at| at.value),
         health_check: checks,
         passive_check: passive,
         on_down: value(own.on_down.as_ref(), OnDown::Keep, |v| v),
-        dsr_method: DsrMethod::Tc,
+        dsr_method: value(own.dsr_method.as_ref(), DsrMethod::Tc, |v| v),
         slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
         servers,
     })

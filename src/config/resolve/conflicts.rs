@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    base::{ListenAddr, ServerAddr},
+    base::{ListenAddr, Protocol, ServerAddr},
     config::{
         findings::Findings,
         model::{Backend, Config},
@@ -18,7 +18,7 @@ use crate::{
 
 /// Checks the configuration as a whole.
 pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
-    listen_addresses(file, findings);
+    listen_addresses(file, config, findings);
     // What is missing may stand in what could not be read, so these wait for a file without errors.
     if findings.is_clean() {
         unused_backends(file, findings);
@@ -34,11 +34,14 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
     random_to_round_robin(file, config, findings);
 }
 
-/// Every address may be listened on once. A wildcard and a specific address on one port are two different listeners:
-/// the kernel gives a connection to the more specific one.
-fn listen_addresses(file: &raw::File, findings: &mut Findings) {
-    let mut taken: BTreeMap<ListenAddr, (String, Range<usize>)> = BTreeMap::new();
-    let mut places: Vec<(ListenAddr, String, Range<usize>, [&str; 3])> = Vec::new();
+/// What is listened on, by whom, where that stands, and its key path.
+type ListenPlace<'a> = ((ListenAddr, Protocol), String, Range<usize>, [&'a str; 3]);
+
+/// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
+/// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
+fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
+    let mut taken: BTreeMap<(ListenAddr, Protocol), (String, Range<usize>)> = BTreeMap::new();
+    let mut places: Vec<ListenPlace<'_>> = Vec::new();
     if let Some((at, port)) = file
         .stats
         .as_ref()
@@ -50,16 +53,19 @@ fn listen_addresses(file: &raw::File, findings: &mut Findings) {
             .as_ref()
             .map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
         places.push((
-            ListenAddr((ip, port.value.number).into()),
+            (ListenAddr((ip, port.value.number).into()), Protocol::Tcp),
             "[stats]".to_owned(),
             port.span.clone(),
             ["stats", "port", ""],
         ));
     }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
+        let frontend = config.frontends.get(name.as_str());
+        let own = at.value.options.protocol.as_ref().map(|at| at.value);
+        let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
         for (addr, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
             places.push((
-                *addr,
+                (*addr, protocol),
                 format!("frontend `{name}`"),
                 span.clone(),
                 ["frontends", name, "listen_addr"],
@@ -72,6 +78,7 @@ fn listen_addresses(file: &raw::File, findings: &mut Findings) {
             taken.insert(addr, (owner, span));
             continue;
         };
+        let addr = addr.0;
         let message = if *other == owner {
             format!("{owner} has the address {addr} twice")
         } else {
@@ -141,10 +148,12 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findi
             "give at least one a weight of 1 or more".to_owned(),
         );
     }
+    let by_packets = (config.frontends.values())
+        .any(|frontend| frontend.backend == backend.name && frontend.mode.is_packet());
     let own_addresses: Vec<ListenAddr> = config
         .frontends
         .values()
-        .filter(|frontend| frontend.backend == backend.name)
+        .filter(|frontend| frontend.backend == backend.name && !frontend.mode.is_packet())
         .flat_map(|frontend| frontend.listen.iter().copied())
         .collect();
     let mut seen: BTreeMap<ServerAddr, (&str, Range<usize>)> = BTreeMap::new();
@@ -168,7 +177,7 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findi
                             format!("server `{name}` is the address of its own frontend: connections would go round in circles"),
                             "write the address of the server behind the load balancer".to_owned(),
                         );
-                    } else if addr.value.0.ip().is_unspecified() {
+                    } else if addr.value.0.ip().is_unspecified() && !by_packets {
                         findings.warn(
                             addr.span.clone(),
                             format!("{} as a server's address means this host itself", addr.value.0.ip()),
@@ -215,7 +224,10 @@ fn random_to_round_robin(file: &raw::File, config: &Config, findings: &mut Findi
                     .count()
                     > 1
             });
-            options.balance.is_none() && at.value.options.health_check_interval.is_some() && usable
+            options.balance.is_none()
+                && at.value.options.health_check_interval.is_some()
+                && usable
+                && !config.only_in_packet_modes(name)
         });
     let Some((name, at)) = concerned.min_by_key(|(_, at)| at.key.start) else {
         return;

@@ -2,6 +2,8 @@
 
 mod backend;
 mod conflicts;
+mod packet;
+mod unused;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -22,8 +24,18 @@ use crate::base::{BackendName, FrontendName, ListenAddr, NameError, PortRange, P
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
 
-/// `max_flows` unless the file says otherwise.
-const DEFAULT_MAX_FLOWS: NonZeroU32 = NonZeroU32::new(1 << 20).unwrap();
+/// Defaults that are needed in more than one place.
+mod defaults {
+    use std::time::Duration;
+
+    pub const MAX_FLOWS: u32 = 1 << 20;
+    pub const FIN_TIMEOUT: Duration = Duration::from_secs(60);
+    pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    pub const RETRIES: u32 = 2;
+    pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+    pub const MAX_QUEUE: u32 = 1_024;
+}
 
 /// Makes the configuration. What cannot be used is reported and left out, so that everything else is checked too;
 /// the result counts only if there are no errors.
@@ -34,14 +46,21 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
         .map(|at| at.value.clone())
         .unwrap_or_default();
     findings.within("defaults", |findings| {
-        check_mode(&defaults.frontend, findings);
         backend::check_dialects(&defaults.backend, findings);
     });
-    let config = Config {
+    let inherited = Inherited {
+        defaults: &defaults.frontend,
+        packet_idle: file
+            .passthrough
+            .as_ref()
+            .and_then(|at| at.value.idle_timeout.as_ref()),
+        default_mode: options.default_mode.unwrap_or(Mode::Proxy),
+    };
+    let mut config = Config {
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
-        passthrough: passthrough(file.passthrough.as_ref().map(|at| &at.value)),
+        passthrough: passthrough(file.passthrough.as_ref().map(|at| &at.value), findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -54,20 +73,24 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
             "frontends",
             FrontendName::new,
             findings,
-            |name, at, findings| {
-                frontend(
-                    name,
-                    at,
-                    &defaults.frontend,
-                    file.backends.as_ref(),
-                    options,
-                    findings,
-                )
-            },
+            |name, at, findings| frontend(name, at, &inherited, file.backends.as_ref(), findings),
         ),
     };
     conflicts::check(file, &config, findings);
+    packet::check(file, &config, findings);
+    unused::check(file, &config, findings);
+    unused::clear(&mut config);
     config
+}
+
+/// Where a frontend's settings come from besides its own section.
+struct Inherited<'a> {
+    /// `[defaults]`.
+    defaults: &'a raw::FrontendOptions,
+    /// `idle_timeout` of `[passthrough]`.
+    packet_idle: Option<&'a At<Time<false, { raw::YEAR }>>>,
+    /// The mode of frontends that name none.
+    default_mode: Mode,
 }
 
 /// Resolves every section of a table of named ones.
@@ -168,57 +191,60 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     })
 }
 
-fn passthrough(raw: Option<&raw::Passthrough>) -> Passthrough {
+fn passthrough(raw: Option<&raw::Passthrough>, findings: &mut Findings) -> Passthrough {
     let raw = raw.cloned().unwrap_or_default();
+    if let Some(engine) = raw.engine.as_ref().filter(|at| at.value == EngineChoice::Xdp) {
+        findings.within("passthrough", |findings| {
+            findings.within("engine", |findings| {
+                findings.error(
+                    engine.span.clone(),
+                    "engine \"xdp\" is not in this version",
+                    "write \"raw\", or \"auto\", which will take \"xdp\" where it works once there is one"
+                        .to_owned(),
+                );
+            });
+        });
+    }
     let capacity = raw.connection_tracker_capacity.as_ref().map(|at| at.value.0);
-    let floor = capacity.map_or(0, |flows| u32::try_from(flows).unwrap_or(u32::MAX));
+    let floor = u32::try_from(capacity.unwrap_or(0).min(raw::MAX_FLOWS)).unwrap_or(u32::MAX);
+    let max_flows = int(raw.max_flows.as_ref(), defaults::MAX_FLOWS);
+    let nat = raw.nat_address.as_ref().map(|at| at.value);
     Passthrough {
-        engine: EngineChoice::Auto,
-        workers: limit(raw.workers.as_ref()),
-        max_flows: DEFAULT_MAX_FLOWS.max(NonZeroU32::new(floor).unwrap_or(NonZeroU32::MIN)),
-        nat_ports: PortRange::default(),
-        nat_address4: None,
-        nat_address6: None,
+        engine: value(raw.engine.as_ref(), EngineChoice::Auto, |v| v),
+        workers: value(raw.workers.as_ref(), None, |v| v.0),
+        max_flows: NonZeroU32::new(max_flows.max(floor)).unwrap_or(NonZeroU32::MIN),
+        nat_ports: value(raw.nat_ports.as_ref(), PortRange::default(), |v| v),
+        nat_address4: nat.and_then(|nat| nat.v4),
+        nat_address6: nat.and_then(|nat| nat.v6),
         connection_tracker_capacity: capacity,
         stats_update_frequency: raw.stats_update_frequency.as_ref().map(|at| at.value.0),
-    }
-}
-
-/// Refuses modes and protocols that later versions will have.
-fn check_mode(raw: &raw::FrontendOptions, findings: &mut Findings) {
-    if let Some(protocol) = raw.protocol.as_ref().filter(|protocol| {
-        protocol.value != Protocol::Tcp && raw.mode.as_ref().is_none_or(|m| !m.value.is_packet())
-    }) {
-        findings.within("protocol", |findings| {
-            findings.error(
-                protocol.span.clone(),
-                format!(
-                    "protocol \"{}\" is not in this development version yet",
-                    protocol.value.label()
-                ),
-                "the only protocol so far is \"tcp\"".to_owned(),
-            );
-        });
     }
 }
 
 fn frontend(
     name: FrontendName,
     at: &At<raw::Frontend>,
-    defaults: &raw::FrontendOptions,
+    inherited: &Inherited<'_>,
     backends: Option<&At<raw::Named<raw::Backend>>>,
-    options: Options,
     findings: &mut Findings,
 ) -> Option<Frontend> {
     let raw = &at.value;
-    check_mode(&raw.options, findings);
-    let own = raw.options.clone().or(defaults);
-    let mode = value(
-        own.mode.as_ref(),
-        options.default_mode.unwrap_or(Mode::Proxy),
-        |v| v,
-    );
+    let own = raw.options.clone().or(inherited.defaults);
+    let mode = value(own.mode.as_ref(), inherited.default_mode, |v| v);
     let protocol = value(own.protocol.as_ref(), Protocol::Tcp, |v| v);
+    if let Some(at) = own
+        .protocol
+        .as_ref()
+        .filter(|at| at.value == Protocol::Udp && !mode.is_packet())
+    {
+        findings.within("protocol", |findings| {
+            findings.error(
+                at.span.clone(),
+                "protocol \"udp\" is for the packet modes: mode \"proxy\" of this version has \"tcp\" only",
+                "add mode = \"passthrough\" or mode = \"dsr\"".to_owned(),
+            );
+        });
+    }
     let listen: Vec<ListenAddr> = raw
         .listen_addr
         .iter()
@@ -228,25 +254,58 @@ fn frontend(
         .backend
         .as_ref()
         .and_then(|at| findings.within("backend", |f| backend_name(at, backends, f)));
-    let seconds = Duration::from_secs;
-    let idle_default = |mode: Mode, protocol| match (mode.is_packet(), protocol) {
-        (false, _) => seconds(600),
-        (true, Protocol::Tcp) => seconds(900),
-        (true, Protocol::Udp) => seconds(60),
+    let idle_timeout = if mode.is_packet() {
+        Some(packet_idle(&raw.options, inherited, mode, protocol, findings))
+    } else {
+        time_or_never(own.idle_timeout.as_ref(), Duration::from_secs(600))
     };
     Some(Frontend {
         name,
         listen,
         mode,
         protocol,
-        interface: None,
+        interface: own.interface.map(|at| at.value.0),
         backend: backend?,
         max_connections: limit(own.max_connections.as_ref()),
-        idle_timeout: time_or_never(own.idle_timeout.as_ref(), idle_default(mode, protocol)),
-        fin_timeout: time_or_never(own.fin_timeout.as_ref(), seconds(60)),
-        tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), seconds(30)),
+        idle_timeout,
+        fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
+        tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
         access_log: value(own.access_log.as_ref(), true, |v| v),
     })
+}
+
+/// `idle_timeout` in a packet mode: the frontend's own, then `[passthrough]`'s, then `[defaults]`', never zero.
+fn packet_idle(
+    own: &raw::FrontendOptions,
+    inherited: &Inherited<'_>,
+    mode: Mode,
+    protocol: Protocol,
+    findings: &mut Findings,
+) -> Duration {
+    let defaults = inherited.defaults.idle_timeout.as_ref();
+    let given = match (&own.idle_timeout, inherited.packet_idle) {
+        (Some(own), _) => Some((own.value.0, &own.span)),
+        (None, Some(at)) => Some((at.value.0, &at.span)),
+        (None, None) => defaults.map(|at| (at.value.0, &at.span)),
+    };
+    let default = Duration::from_secs(match protocol {
+        Protocol::Tcp => 900,
+        Protocol::Udp => 60,
+    });
+    match given {
+        Some((Duration::ZERO, span)) => {
+            findings.within("idle_timeout", |findings| {
+                findings.error(
+                    span.clone(),
+                    format!("`idle_timeout` cannot be 0 in mode {mode}: a flow whose end is not seen would stay for ever"),
+                    "write a time such as \"1h\"; in [passthrough] it holds for frontends in packet modes alone".to_owned(),
+                );
+            });
+            default
+        }
+        Some((time, _)) => time,
+        None => default,
+    }
 }
 
 fn backend_name(

@@ -75,10 +75,8 @@ fn finish(transport: &mut [u8], parsed: &Parsed, is_split: bool) -> Option<()> {
             // a sum of zero is sent as all ones (RFC 768)
             view.set_checksum(if sum == 0 { 0xffff } else { sum });
         }
-        Content::Udp(_) => {
-            if is_split {
-                MutableUdpPacket::new(transport)?.set_length(u16::try_from(len).ok()?);
-            }
+        Content::Udp(_) if is_split => {
+            MutableUdpPacket::new(transport)?.set_length(u16::try_from(len).ok()?);
         }
         _ => {}
     }

@@ -1,0 +1,230 @@
+//! Types of values that only the packet modes have.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use toml::de::DeValue;
+
+use super::fields::{Field, Key, Node, bad_value, inline_schema, string};
+use crate::{
+    base::PortRange,
+    config::{address, findings::Findings},
+};
+
+/// Lowest port that flows may leave from: those below are privileged, and services answer on them.
+const LOWEST_NAT_PORT: u16 = 1024;
+
+/// Longest name of an interface, in bytes: IFNAMSIZ less the NUL (`linux/if.h`).
+const MAX_INTERFACE_BYTES: usize = 15;
+
+/// `nat_address`: one of each family at most.
+#[derive(Debug, Clone, Copy)]
+pub struct NatAddresses {
+    /// The IPv4 one.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 one.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// Name of a network interface.
+#[derive(Debug, Clone)]
+pub struct InterfaceName(pub String);
+
+impl Field for PortRange {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(
+            value,
+            "a range of ports in quotes, such as \"61000-65535\"",
+            findings,
+        )?;
+        match ports(text) {
+            Ok(range) => Some(range),
+            Err((message, help)) => bad_value(value, message, help, findings),
+        }
+    }
+}
+inline_schema!([] PortRange, _g => json_schema!({ "type": "string", "pattern": "^[0-9]{1,5}-[0-9]{1,5}$" }));
+
+/// Reads `FIRST-LAST`, or says what is wrong with it and what would be right.
+fn ports(text: &str) -> Result<PortRange, (String, String)> {
+    let form = || "write the first and the last port, such as \"61000-65535\"".to_owned();
+    let not_a_range = || (format!("\"{text}\" is not a range of ports"), form());
+    let Some((first, last)) = text.split_once('-') else {
+        return Err(match text.parse::<u16>() {
+            Ok(port) => (
+                format!("\"{text}\" is one port, not a range"),
+                format!("write \"{port}-{port}\" if one port is meant"),
+            ),
+            Err(_) => not_a_range(),
+        });
+    };
+    if first.trim() != first || last.trim() != last {
+        let close = format!("{}-{}", first.trim(), last.trim());
+        return Err((
+            format!("white space in \"{text}\""),
+            ports(&close).map_or_else(|_| form(), |range| format!("write \"{range}\"")),
+        ));
+    }
+    let port = |part: &str| -> Result<u16, (String, String)> {
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(not_a_range());
+        }
+        match part.parse::<u16>() {
+            Ok(port @ LOWEST_NAT_PORT..) => Ok(port),
+            Ok(port) => Err((
+                format!("port {port} in \"{text}\" is below {LOWEST_NAT_PORT}"),
+                format!(
+                    "flows leave from ports from {LOWEST_NAT_PORT} to 65535; {}",
+                    form()
+                ),
+            )),
+            Err(_) => Err((
+                format!("`{part}` is not a port"),
+                format!("write a port from {LOWEST_NAT_PORT} to 65535"),
+            )),
+        }
+    };
+    let range = PortRange {
+        first: port(first)?,
+        last: port(last)?,
+    };
+    if range.first > range.last {
+        return Err((
+            format!("\"{text}\" ends before it begins"),
+            format!("write \"{}-{}\"", range.last, range.first),
+        ));
+    }
+    Ok(range)
+}
+
+impl Field for NatAddresses {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let mut read = Self { v4: None, v6: None };
+        let DeValue::Array(list) = value.get_ref() else {
+            read.add(value, findings)?;
+            return Some(read);
+        };
+        if list.is_empty() {
+            let message = format!("`{}` is an empty list", findings.key());
+            return bad_value(
+                value,
+                message,
+                "leave the key out to let the kernel choose",
+                findings,
+            );
+        }
+        let wrong = (list.iter())
+            .filter(|item| read.add(item, findings).is_none())
+            .count();
+        (wrong == 0).then_some(read)
+    }
+}
+inline_schema!([] NatAddresses, _g => json_schema!({
+    "anyOf": [
+        { "type": "string", "format": "ip" },
+        { "type": "array", "items": { "type": "string", "format": "ip" }, "minItems": 1 },
+    ]
+}));
+
+impl NatAddresses {
+    fn add(&mut self, value: &Node<'_>, findings: &mut Findings) -> Option<()> {
+        let text = string(
+            value,
+            "an IP address in quotes, or a list of an IPv4 and an IPv6 one",
+            findings,
+        )?;
+        let ip = match address::parse_ip(text) {
+            Ok(ip) => ip,
+            Err(found) => return bad_value(value, found.message, found.help, findings),
+        };
+        if let Some(kind) = address::not_of_one_host(ip) {
+            return bad_value(
+                value,
+                format!("flows cannot leave from {ip}, {kind}"),
+                "write an address of this host that the servers can answer to, or leave the key out",
+                findings,
+            );
+        }
+        let taken = match ip {
+            IpAddr::V4(ip) => self.v4.replace(ip).map(|_| "IPv4"),
+            IpAddr::V6(ip) => self.v6.replace(ip).map(|_| "IPv6"),
+        };
+        match taken {
+            None => Some(()),
+            Some(family) => bad_value(
+                value,
+                format!("{ip} is a second {family} address"),
+                "write one of each family at most; for more flows, widen nat_ports",
+                findings,
+            ),
+        }
+    }
+}
+
+impl Field for InterfaceName {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "the name of an interface, in quotes", findings)?;
+        // What Linux accepts (`dev_valid_name`), less what no tool can show.
+        let usable = !text.is_empty()
+            && text.len() <= MAX_INTERFACE_BYTES
+            && text != "."
+            && text != ".."
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
+        if usable {
+            return Some(Self(text.to_owned()));
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not the name of an interface"),
+            format!(
+                "write a name as `ip link` shows it, of {MAX_INTERFACE_BYTES} bytes at most, such as \"eth0\""
+            ),
+            findings,
+        )
+    }
+}
+inline_schema!([] InterfaceName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_INTERFACE_BYTES }));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_ports_has_two_ports_in_order_none_of_them_privileged() {
+        let read = |text| ports(text).map(|range| (range.first, range.last));
+        assert_eq!(read("61000-65535"), Ok((61_000, 65_535)));
+        assert_eq!(read("1024-1024"), Ok((1_024, 1_024)));
+        let refused = |text: &str, why: &str| {
+            assert_eq!(ports(text).map_err(|(message, _)| message), Err(why.to_owned()));
+        };
+        refused("", "\"\" is not a range of ports");
+        refused("-", "\"-\" is not a range of ports");
+        refused("61000", "\"61000\" is one port, not a range");
+        refused("65535-61000", "\"65535-61000\" ends before it begins");
+        refused("0-65535", "port 0 in \"0-65535\" is below 1024");
+        refused("1023-65535", "port 1023 in \"1023-65535\" is below 1024");
+        refused("61000-65536", "`65536` is not a port");
+        refused("61000-+65535", "\"61000-+65535\" is not a range of ports");
+        refused(
+            "61000-62000-63000",
+            "\"61000-62000-63000\" is not a range of ports",
+        );
+        refused("61000 - 65535", "white space in \"61000 - 65535\"");
+    }
+
+    #[test]
+    fn the_help_of_a_range_offers_what_was_probably_meant() {
+        let help = |text| ports(text).map_err(|(_, help)| help);
+        assert_eq!(help("65535-61000"), Err("write \"61000-65535\"".to_owned()));
+        assert_eq!(help("61000 - 65535"), Err("write \"61000-65535\"".to_owned()));
+        assert_eq!(
+            help("61000"),
+            Err("write \"61000-61000\" if one port is meant".to_owned())
+        );
+    }
+}

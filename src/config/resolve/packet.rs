@@ -1,0 +1,346 @@
+//! What the packet modes demand of addresses, ports and families.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use crate::config::{
+    address::not_of_one_host,
+    findings::Findings,
+    model::{Backend, Config, DsrMethod, Frontend, Mode},
+    raw,
+};
+
+/// Checks every frontend in a packet mode, and the servers behind them.
+pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+    let raw_frontends = file.frontends.as_ref().map(|at| &at.value.0);
+    let mut uses: BTreeMap<&str, Uses<'_>> = BTreeMap::new();
+    let mut vips = Vips::default();
+    for frontend in config.frontends.values().filter(|f| f.mode.is_packet()) {
+        let name = frontend.name.as_str();
+        let Some(raw) = raw_frontends.and_then(|all| all.get(name)) else {
+            continue;
+        };
+        findings.within("frontends", |findings| {
+            findings.within(name, |findings| {
+                interface(frontend, &raw.value, findings);
+                findings.within("listen_addr", |findings| {
+                    listen_addresses(frontend, &raw.value, findings);
+                });
+            });
+        });
+        let backend = uses.entry(frontend.backend.as_str()).or_default();
+        let listen = raw.value.listen_addr.iter().flat_map(|at| &at.value.0);
+        for (addr, span) in listen.filter(|(addr, _)| not_of_one_host(addr.0.ip()).is_none()) {
+            let vip = Vip {
+                frontend,
+                addr: addr.0,
+                span: span.clone(),
+            };
+            vips.by_socket.entry(addr.0).or_insert_with(|| vip.clone());
+            vips.by_ip.entry(addr.0.ip()).or_insert_with(|| vip.clone());
+            backend.add(vip);
+        }
+    }
+    if vips.by_ip.is_empty() {
+        return;
+    }
+    let raw_backends = file.backends.iter().flat_map(|at| &at.value.0);
+    for (name, raw) in raw_backends {
+        let Some(backend) = config.backends.get(name.as_str()) else {
+            continue;
+        };
+        let uses = uses.get(name.as_str());
+        if let Some(uses) = uses {
+            method(uses, backend, findings);
+        }
+        for (server, at) in raw.value.servers.iter().flat_map(|at| &at.value.0) {
+            if let Some(addr) = &at.value.addr {
+                let place = Place {
+                    backend: name,
+                    server,
+                    addr: addr.value.0,
+                    span: addr.span.clone(),
+                };
+                place.check(uses, backend, config, &vips, findings);
+            }
+        }
+    }
+}
+
+/// An address and port of a frontend in a packet mode.
+#[derive(Clone)]
+struct Vip<'a> {
+    frontend: &'a Frontend,
+    addr: SocketAddr,
+    span: Range<usize>,
+}
+
+/// All of them; of those that share an address, the first.
+#[derive(Default)]
+struct Vips<'a> {
+    by_socket: HashMap<SocketAddr, Vip<'a>>,
+    by_ip: HashMap<IpAddr, Vip<'a>>,
+}
+
+/// What frontends in packet modes ask of a backend: the first that asks each.
+#[derive(Default)]
+struct Uses<'a> {
+    v4: Option<Vip<'a>>,
+    v6: Option<Vip<'a>>,
+    dsr_v6: Option<Vip<'a>>,
+    dsr_ports: BTreeMap<u16, Vip<'a>>,
+}
+
+impl<'a> Uses<'a> {
+    fn add(&mut self, vip: Vip<'a>) {
+        let dsr = vip.frontend.mode == Mode::Dsr;
+        if dsr {
+            self.dsr_ports
+                .entry(vip.addr.port())
+                .or_insert_with(|| vip.clone());
+        }
+        if vip.addr.is_ipv4() {
+            self.v4.get_or_insert(vip);
+        } else {
+            if dsr {
+                self.dsr_v6.get_or_insert_with(|| vip.clone());
+            }
+            self.v6.get_or_insert(vip);
+        }
+    }
+}
+
+fn family(v4: bool) -> &'static str {
+    if v4 { "IPv4" } else { "IPv6" }
+}
+
+fn zoned(addr: &SocketAddr) -> bool {
+    matches!(addr, SocketAddr::V6(v6) if v6.scope_id() != 0)
+}
+
+fn listen_addresses(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
+    let mode = frontend.mode;
+    for (addr, span) in raw.listen_addr.iter().flat_map(|at| &at.value.0) {
+        let ip = addr.0.ip();
+        if let Some(kind) = not_of_one_host(ip) {
+            let help = if ip.is_loopback() {
+                "clients of other hosts cannot send to it: write the address that they send to, or mode = \"proxy\" for clients on this host"
+            } else {
+                "packets are forwarded for addresses named one by one: write the address that clients send to, or mode = \"proxy\" to listen on all"
+            };
+            findings.error(
+                span.clone(),
+                format!("mode {mode} cannot serve {ip}, {kind}"),
+                help.to_owned(),
+            );
+        } else if zoned(&addr.0) {
+            findings.error(
+                span.clone(),
+                format!("mode {mode} cannot serve {addr}, an address with a zone"),
+                "write an address that is not link-local; `interface` says where its packets come in"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+fn interface(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
+    if frontend.interface.as_deref() != Some("lo") {
+        return;
+    }
+    if let Some(at) = &raw.options.interface {
+        findings.within("interface", |findings| {
+            findings.error(
+                at.span.clone(),
+                "no packet of a client comes in by lo",
+                "a VIP may be on lo; name the interface that faces the clients, such as \"eth0\"".to_owned(),
+            );
+        });
+    }
+}
+
+/// `tc`'s action knows IPv4 only.
+fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
+    let Some(vip) = uses
+        .dsr_v6
+        .as_ref()
+        .filter(|_| backend.dsr_method == DsrMethod::Tc)
+    else {
+        return;
+    };
+    let frontend = vip.frontend.name.as_str();
+    findings.within("frontends", |findings| {
+        findings.within(frontend, |findings| {
+            findings.within("listen_addr", |findings| {
+                findings.error(
+                    vip.span.clone(),
+                    format!(
+                        "mode dsr over IPv6 needs dsr_method = \"nft\" in backend `{}`",
+                        backend.name
+                    ),
+                    format!(
+                        "add dsr_method = \"nft\" to [backends.{}]: \"tc\", the default, rewrites IPv4 only",
+                        crate::config::print::key(backend.name.as_str())
+                    ),
+                );
+            });
+        });
+    });
+}
+
+/// A server's address, and where it stands.
+struct Place<'a> {
+    backend: &'a str,
+    server: &'a str,
+    addr: SocketAddr,
+    span: Range<usize>,
+}
+
+impl Place<'_> {
+    fn check(
+        &self,
+        uses: Option<&Uses<'_>>,
+        backend: &Backend,
+        config: &Config,
+        vips: &Vips<'_>,
+        findings: &mut Findings,
+    ) {
+        let Some(uses) = uses else {
+            if let Some(vip) = vips.by_socket.get(&self.addr) {
+                self.is_vip(
+                    vip,
+                    "this host cannot reach its own VIPs: write the address of the server itself",
+                    findings,
+                );
+            }
+            return;
+        };
+        let ip = self.addr.ip();
+        if let Some(kind) = not_of_one_host(ip) {
+            self.error(
+                format!(
+                    "packets cannot be forwarded to server `{}`: {ip} is {kind}",
+                    self.server
+                ),
+                "write the address of another host; only mode proxy reaches servers on this one",
+                findings,
+            );
+            return;
+        }
+        if zoned(&self.addr) {
+            self.error(
+                format!(
+                    "packets cannot be forwarded to server `{}`: its address has a zone",
+                    self.server
+                ),
+                "write an address that is not link-local",
+                findings,
+            );
+            return;
+        }
+        if let Some(vip) = vips.by_ip.get(&ip) {
+            self.is_vip(
+                vip,
+                "packets to it would come back: write the address of the server itself",
+                findings,
+            );
+            return;
+        }
+        let nat = [
+            config.passthrough.nat_address4.map(IpAddr::from),
+            config.passthrough.nat_address6.map(IpAddr::from),
+        ];
+        if nat.contains(&Some(ip)) {
+            self.error(
+                format!("server `{}` has this host's nat_address {ip}", self.server),
+                "write the address of the server itself",
+                findings,
+            );
+        }
+        self.check_family(uses, findings);
+        self.check_port(uses, backend, findings);
+    }
+
+    fn check_family(&self, uses: &Uses<'_>, findings: &mut Findings) {
+        let v4 = self.addr.is_ipv4();
+        let Some(vip) = (if v4 { &uses.v6 } else { &uses.v4 }) else {
+            return;
+        };
+        let message = format!(
+            "server `{}` is {} ({}), but frontend `{}` in mode {} has the {} address {}",
+            self.server,
+            family(v4),
+            self.addr,
+            vip.frontend.name,
+            vip.frontend.mode,
+            family(!v4),
+            vip.addr
+        );
+        self.clash(
+            vip,
+            message,
+            "packet modes do not translate between the two: make a frontend and a backend for each",
+            findings,
+        );
+    }
+
+    /// DSR leaves ports as they are, unless the server's own rules map them back.
+    fn check_port(&self, uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
+        let port = self.addr.port();
+        if backend.dsr_method == DsrMethod::Nft {
+            return;
+        }
+        let Some((listen, vip)) = uses.dsr_ports.iter().find(|(listen, _)| **listen != port) else {
+            return;
+        };
+        let same = SocketAddr::new(self.addr.ip(), *listen);
+        self.clash(
+            vip,
+            format!(
+                "server `{}` has port {port}, but frontend `{}` in mode dsr listens on port {listen}",
+                self.server, vip.frontend.name
+            ),
+            &format!(
+                "write \"{same}\", or dsr_method = \"nft\" in [backends.{}], which can map ports",
+                crate::config::print::key(self.backend)
+            ),
+            findings,
+        );
+    }
+
+    fn is_vip(&self, vip: &Vip<'_>, help: &str, findings: &mut Findings) {
+        let message = format!(
+            "server `{}` has the address {} of frontend `{}` in mode {}",
+            self.server,
+            vip.addr.ip(),
+            vip.frontend.name,
+            vip.frontend.mode
+        );
+        self.clash(vip, message, help, findings);
+    }
+
+    fn path(&self) -> [&str; 5] {
+        ["backends", self.backend, "servers", self.server, "addr"]
+    }
+
+    fn clash(&self, vip: &Vip<'_>, message: String, help: &str, findings: &mut Findings) {
+        findings.clash(&self.path(), self.span.clone(), vip.span.clone(), message, help);
+    }
+
+    fn error(&self, message: String, help: &str, findings: &mut Findings) {
+        findings.within("backends", |findings| {
+            findings.within(self.backend, |findings| {
+                findings.within("servers", |findings| {
+                    findings.within(self.server, |findings| {
+                        findings.within("addr", |findings| {
+                            findings.error(self.span.clone(), message, help.to_owned());
+                        });
+                    });
+                });
+            });
+        });
+    }
+}

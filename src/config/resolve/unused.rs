@@ -1,0 +1,246 @@
+//! Keys that are given but have no effect, because the mode does not look at them.
+//!
+//! Only what stands in a section of its own is warned about (what comes from `[defaults]` may be meant for others), and
+//! only if it says something else than the default, so that a printed configuration is not full of warnings.
+
+use std::ops::Range;
+
+use super::defaults;
+use crate::{
+    base::{BackendName, Protocol},
+    config::{
+        findings::Findings,
+        model::{Algorithm, Backend, Config, Frontend, Mode, OnDown},
+        raw,
+    },
+};
+
+/// A key with its place, if it is set to something else than its default.
+type Set = Option<(&'static str, Range<usize>)>;
+
+/// Warns about keys without effect.
+pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+    findings.within("frontends", |findings| {
+        for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
+            if let Some(frontend) = config.frontends.get(name.as_str()) {
+                findings.within(name, |findings| in_frontend(frontend, &at.value, findings));
+            }
+        }
+    });
+    findings.within("backends", |findings| {
+        for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
+            if let Some(backend) = config.backends.get(name.as_str()) {
+                findings.within(name, |findings| {
+                    if config.only_in_packet_modes(name) {
+                        in_backend(&at.value, findings);
+                    }
+                    checked_by_tcp(at, backend, config, findings);
+                });
+            }
+        }
+    });
+    capacity(file, config, findings);
+}
+
+/// Puts what has no effect back to its default, so that the configuration says what is in force.
+pub fn clear(config: &mut Config) {
+    for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
+        frontend.max_connections = None;
+        frontend.fin_timeout = Some(defaults::FIN_TIMEOUT);
+        frontend.tcp_user_timeout = Some(defaults::TCP_USER_TIMEOUT);
+        frontend.access_log = true;
+    }
+    let by_packets_only: Vec<BackendName> = (config.backends.keys())
+        .filter(|name| config.only_in_packet_modes(name.as_str()))
+        .cloned()
+        .collect();
+    for name in by_packets_only {
+        let Some(backend) = config.backends.get_mut(&name) else {
+            continue;
+        };
+        backend.balance = Algorithm::Maglev;
+        backend.connect_timeout = defaults::CONNECT_TIMEOUT;
+        backend.retries = defaults::RETRIES;
+        backend.queue_timeout = defaults::QUEUE_TIMEOUT;
+        backend.max_queue = defaults::MAX_QUEUE;
+        backend.on_down = OnDown::Keep;
+        for server in backend.servers.values_mut() {
+            server.max_connections = None;
+        }
+    }
+}
+
+/// The key if it says something else than its default.
+fn unless<T: Clone, U: PartialEq>(
+    key: &'static str,
+    at: Option<&raw::At<T>>,
+    value: impl FnOnce(T) -> U,
+    default: &U,
+) -> Set {
+    let at = at?;
+    (value(at.value.clone()) != *default).then(|| (key, at.key.clone()))
+}
+
+fn warn(set: impl IntoIterator<Item = Set>, why: &str, help: &str, findings: &mut Findings) {
+    for (key, span) in set.into_iter().flatten() {
+        findings.within(key, |findings| {
+            findings.warn(span, format!("`{key}` has no effect {why}"), help.to_owned());
+        });
+    }
+}
+
+fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
+    let own = &raw.options;
+    if frontend.mode == Mode::Proxy {
+        let interface = own.interface.as_ref().map(|at| ("interface", at.key.clone()));
+        warn(
+            [interface],
+            "in mode proxy",
+            "remove it: connections are accepted by whichever interface they come",
+            findings,
+        );
+        return;
+    }
+    let set = [
+        unless(
+            "max_connections",
+            own.max_connections.as_ref(),
+            |v| v.0 > 0,
+            &false,
+        ),
+        unless(
+            "fin_timeout",
+            own.fin_timeout.as_ref(),
+            |v| v.0,
+            &defaults::FIN_TIMEOUT,
+        ),
+        unless(
+            "tcp_user_timeout",
+            own.tcp_user_timeout.as_ref(),
+            |v| v.0,
+            &defaults::TCP_USER_TIMEOUT,
+        ),
+        unless("access_log", own.access_log.as_ref(), |v| v, &true),
+    ];
+    let why = format!("in mode {}", frontend.mode);
+    warn(
+        set,
+        &why,
+        "remove it: packets are forwarded, there are no connections to apply it to",
+        findings,
+    );
+}
+
+fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
+    let own = &raw.options;
+    let why = "in packet modes, and no other frontend uses this backend";
+    let balance = unless("balance", own.balance.as_ref(), |v| v, &Algorithm::Maglev);
+    warn(
+        [balance],
+        why,
+        "remove it: packet modes always choose by \"maglev\", with the servers' weights",
+        findings,
+    );
+    let down = unless("on_down", own.on_down.as_ref(), |v| v, &OnDown::Keep);
+    warn(
+        [down],
+        why,
+        "remove it: flows of a server that goes down are reset (passthrough) or go to another one (dsr)",
+        findings,
+    );
+    let set = [
+        unless(
+            "connect_timeout",
+            own.connect_timeout.as_ref(),
+            |v| v.0,
+            &defaults::CONNECT_TIMEOUT,
+        ),
+        unless(
+            "retries",
+            own.retries.as_ref(),
+            |v| v.0,
+            &u64::from(defaults::RETRIES),
+        ),
+        unless(
+            "queue_timeout",
+            own.queue_timeout.as_ref(),
+            |v| v.0,
+            &defaults::QUEUE_TIMEOUT,
+        ),
+        unless(
+            "max_queue",
+            own.max_queue.as_ref(),
+            |v| v.0,
+            &u64::from(defaults::MAX_QUEUE),
+        ),
+    ];
+    let help = "remove it: packets are forwarded, Convey makes no connections for its clients";
+    warn(set, why, help, findings);
+    findings.within("servers", |findings| {
+        for (name, at) in raw.servers.iter().flat_map(|at| &at.value.0) {
+            let max = at.value.max_connections.as_ref();
+            findings.within(name, |findings| {
+                warn(
+                    [max.map(|at| ("max_connections", at.key.clone()))],
+                    why,
+                    help,
+                    findings,
+                );
+            });
+        }
+    });
+}
+
+/// Checks connect by TCP, which a server of a UDP service may not answer.
+fn checked_by_tcp(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findings: &mut Findings) {
+    let own = &at.value.options;
+    let decided = own.health_check.is_some() || own.health_check_interval.is_some();
+    let udp = (config.frontends.values())
+        .find(|frontend| frontend.backend == backend.name && frontend.protocol == Protocol::Udp);
+    if let Some(frontend) = udp.filter(|_| backend.health_check.is_some() && !decided) {
+        findings.warn(
+            at.key.clone(),
+            format!(
+                "servers of backend `{}` are checked by a TCP connect to the port that frontend `{}` serves by UDP",
+                backend.name, frontend.name
+            ),
+            "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else say health_check.enabled = true".to_owned(),
+        );
+    }
+}
+
+/// 0.3.5 refused flows beyond `connection_tracker_capacity`. Said once, where its packet modes are used and nothing
+/// else is said.
+fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
+    let Some(passthrough) = file.passthrough.as_ref().map(|at| &at.value) else {
+        return;
+    };
+    let Some(capacity) = &passthrough.connection_tracker_capacity else {
+        return;
+    };
+    let limit = config.passthrough.max_flows.get();
+    let used = config
+        .frontends
+        .values()
+        .any(|frontend| frontend.mode.is_packet());
+    findings.within("passthrough", |findings| match &passthrough.max_flows {
+        Some(max_flows) if max_flows.value.0 < u64::from(limit) => findings.within("max_flows", |findings| {
+            findings.warn(
+                max_flows.span.clone(),
+                format!("`connection_tracker_capacity` asks for room for more flows, so the limit is {limit}"),
+                "remove connection_tracker_capacity, which is 0.3.5's key, to have the limit that max_flows says"
+                    .to_owned(),
+            );
+        }),
+        None if used && capacity.value.0 != u64::from(limit) => {
+            findings.within("connection_tracker_capacity", |findings| {
+                findings.warn(
+                    capacity.key.clone(),
+                    format!("there is room for {limit} flows; in Convey 0.3.5 this key was the limit"),
+                    format!("write max_flows = {limit} to say that this is meant, or remove this key and write another max_flows"),
+                );
+            });
+        }
+        _ => {}
+    });
+}

@@ -1,0 +1,327 @@
+//! What the packet modes need of the network and the kernel, computed from the configuration, what is in force, and the
+//! network's picture. No I/O here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
+
+use crate::{
+    base::{FrontendName, ListenAddr, Protocol, ServerAddr},
+    config::{Config, PacketService},
+    engine::network::{Link, Picture, Wanted},
+};
+
+/// One VIP of a frontend.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipKey {
+    /// The frontend.
+    pub frontend: FrontendName,
+    /// The address.
+    pub vip: ListenAddr,
+}
+
+/// Whether packets to a VIP reach us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VipState {
+    /// They do.
+    Live,
+    /// They do not, and why.
+    Waiting(String),
+}
+
+/// What live flows use.
+pub type InUse = HashSet<(ListenAddr, Protocol, ServerAddr)>;
+
+/// Both lists as one: a service that is in both has the servers of both.
+pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
+    let mut all: BTreeMap<_, BTreeSet<ServerAddr>> = BTreeMap::new();
+    for service in a.iter().chain(b) {
+        all.entry((service.vip, service.protocol, service.nat_ports))
+            .or_default()
+            .extend(&service.servers);
+    }
+    all.into_iter()
+        .map(|((vip, protocol, nat_ports), servers)| PacketService {
+            vip,
+            protocol,
+            nat_ports,
+            servers: servers.into_iter().collect(),
+        })
+        .collect()
+}
+
+/// What is in force and not in the configuration's services any more.
+pub fn leftovers(services: &[PacketService], in_force: &[PacketService]) -> Vec<PacketService> {
+    (in_force.iter())
+        .filter_map(|old| {
+            let same = services
+                .iter()
+                .find(|new| (new.vip, new.protocol, new.nat_ports) == (old.vip, old.protocol, old.nat_ports));
+            let Some(same) = same else {
+                return Some(old.clone());
+            };
+            let servers: Vec<_> = (old.servers.iter().copied())
+                .filter(|server| !same.servers.contains(server))
+                .collect();
+            (!servers.is_empty()).then(|| PacketService {
+                servers,
+                ..old.clone()
+            })
+        })
+        .collect()
+}
+
+/// The leftovers that live flows still use. An address that a proxy frontend listens on now is given up at once: its rule
+/// would keep clients from the listener.
+pub fn kept(
+    config: &Config,
+    services: &[PacketService],
+    in_force: &[PacketService],
+    in_use: &InUse,
+) -> Vec<PacketService> {
+    let proxied: HashSet<(ListenAddr, Protocol)> = (config.frontends.values())
+        .filter(|frontend| !frontend.mode.is_packet())
+        .flat_map(|frontend| frontend.listen.iter().map(|addr| (*addr, frontend.protocol)))
+        .collect();
+    leftovers(services, in_force)
+        .into_iter()
+        .filter(|old| !proxied.contains(&(old.vip, old.protocol)))
+        .filter_map(|old| {
+            let servers: Vec<_> = (old.servers.iter().copied())
+                .filter(|server| in_use.contains(&(old.vip, old.protocol, *server)))
+                .collect();
+            (!servers.is_empty()).then_some(PacketService { servers, ..old })
+        })
+        .collect()
+}
+
+/// What the follower is to watch.
+pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
+    Wanted {
+        servers: (services.iter())
+            .flat_map(|service| service.servers.iter().map(|server| server.0.ip()))
+            .collect(),
+        vips: services.iter().map(|service| service.vip.0.ip()).collect(),
+        interfaces: (config.frontends.values())
+            .filter(|frontend| frontend.mode.is_packet())
+            .filter_map(|frontend| frontend.interface.clone())
+            .collect(),
+        nat_address4: config.passthrough.nat_address4,
+        nat_address6: config.passthrough.nat_address6,
+    }
+}
+
+/// Interfaces whose packets are needed, with their indexes: those that frontends name or that have their VIPs, and
+/// those by which answers of passthrough servers come in.
+pub fn interfaces(config: &Config, services: &[PacketService], picture: &Picture) -> BTreeMap<String, u32> {
+    let named = config.frontends.values().filter(|f| f.mode.is_packet());
+    let mut names: BTreeSet<&str> = named.clone().filter_map(|f| f.interface.as_deref()).collect();
+    let at_named: HashSet<ListenAddr> = named
+        .filter(|f| f.interface.is_some())
+        .flat_map(|f| f.listen.iter().copied())
+        .collect();
+    for service in services {
+        if !at_named.contains(&service.vip) {
+            names.extend(arrivals(picture, service.vip.0.ip()));
+        }
+        if service.nat_ports.is_some() {
+            let ways = (service.servers.iter()).filter_map(|s| picture.server_interfaces.get(&s.0.ip()));
+            names.extend(ways.map(String::as_str));
+        }
+    }
+    (names.into_iter())
+        .filter_map(|name| Some((name.to_owned(), picture.links.get(name)?.ifindex)))
+        .collect()
+}
+
+/// Interfaces that have an address and are up, loopback not among them.
+fn arrivals(picture: &Picture, ip: IpAddr) -> impl Iterator<Item = &str> {
+    let names = picture.vips.get(&ip).into_iter().flatten();
+    names
+        .map(String::as_str)
+        .filter(|name| is_usable(picture.links.get(*name)))
+}
+
+fn is_usable(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| !link.is_loopback)
+}
+
+/// The state of every VIP of the configuration.
+pub fn vip_states(
+    config: &Config,
+    picture: &Picture,
+    served: &BTreeMap<String, u32>,
+) -> BTreeMap<VipKey, VipState> {
+    let packet_frontends = config.frontends.values().filter(|f| f.mode.is_packet());
+    packet_frontends
+        .flat_map(|frontend| frontend.listen.iter().map(move |vip| (frontend, *vip)))
+        .map(|(frontend, vip)| {
+            let key = VipKey {
+                frontend: frontend.name.clone(),
+                vip,
+            };
+            let why = why_waiting(frontend.interface.as_deref(), vip.0.ip(), picture, served);
+            (key, why.map_or(VipState::Live, VipState::Waiting))
+        })
+        .collect()
+}
+
+fn why_waiting(
+    interface: Option<&str>,
+    vip: IpAddr,
+    picture: &Picture,
+    served: &BTreeMap<String, u32>,
+) -> Option<String> {
+    let Some(holders) = picture.vips.get(&vip) else {
+        return Some(format!(
+            "no interface has {vip} (on a standby this is as it should be; else: ip address add {vip} dev …)"
+        ));
+    };
+    let by_name = interface.into_iter();
+    let mut ways: Vec<&str> = by_name.filter(|name| picture.links.contains_key(*name)).collect();
+    if interface.is_none() {
+        ways.extend(arrivals(picture, vip));
+    }
+    if ways.iter().any(|name| served.contains_key(*name)) {
+        return None;
+    }
+    Some(match (interface, ways.first()) {
+        (_, Some(way)) => format!("interface {way} cannot be served, see the log"),
+        (Some(name), None) => format!("interface {name} does not exist or is not up"),
+        (None, None)
+            if holders
+                .iter()
+                .all(|name| picture.links.get(name).is_some_and(|l| l.is_loopback)) =>
+        {
+            format!(
+                "only a loopback interface has {vip}: name the interface that its packets come in by (interface = …)"
+            )
+        }
+        (None, None) => format!("no interface that has {vip} is up"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Options, Source};
+
+    fn service(vip: &str, nat: bool, servers: &[&str]) -> PacketService {
+        PacketService {
+            vip: ListenAddr(vip.parse().unwrap()),
+            protocol: Protocol::Tcp,
+            nat_ports: nat.then(crate::base::PortRange::default),
+            servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
+        }
+    }
+
+    fn load(text: &str) -> Config {
+        let source = Source {
+            name: "test.toml".to_owned(),
+            bytes: text.into(),
+        };
+        config::load(&source, Options::default()).unwrap().config
+    }
+
+    fn site() -> Config {
+        load(
+            r#"
+            [frontends.web]
+            listen_addr = "10.0.0.1:80"
+            mode = "passthrough"
+            backend = "web"
+            [backends.web]
+            servers.a = { addr = "10.1.0.2:80" }
+            servers.b = { addr = "10.1.0.3:80" }
+            "#,
+        )
+    }
+
+    fn picture() -> Picture {
+        let link = |ifindex, is_loopback| Link { ifindex, is_loopback };
+        Picture {
+            links: [
+                ("lo".to_owned(), link(1, true)),
+                ("front".to_owned(), link(2, false)),
+                ("back".to_owned(), link(3, false)),
+                ("other".to_owned(), link(4, false)),
+            ]
+            .into(),
+            vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["front".to_owned()]))].into(),
+            server_interfaces: [("10.1.0.2".parse().unwrap(), "back".to_owned())].into(),
+            ..Picture::default()
+        }
+    }
+
+    #[test]
+    fn interfaces_of_vips_and_of_passthrough_servers_are_served_and_no_others() {
+        let config = site();
+        let served = interfaces(&config, &config.packet_services(), &picture());
+        assert_eq!(served, [("back".to_owned(), 3), ("front".to_owned(), 2)].into());
+    }
+
+    #[test]
+    fn a_removed_server_is_kept_for_its_flows_and_only_as_long() {
+        let config = site();
+        let new = config.packet_services();
+        let old = service(
+            "10.0.0.1:80",
+            true,
+            &["10.1.0.2:80", "10.1.0.3:80", "10.1.0.9:80"],
+        );
+        let gone = ServerAddr("10.1.0.9:80".parse().unwrap());
+        let in_use = InUse::from([(old.vip, Protocol::Tcp, gone)]);
+        let before = [old];
+        assert_eq!(
+            kept(&config, &new, &before, &in_use),
+            [service("10.0.0.1:80", true, &["10.1.0.9:80"])]
+        );
+        assert_eq!(kept(&config, &new, &before, &InUse::new()), []);
+        assert_eq!(union(&new, &[]), new);
+    }
+
+    #[test]
+    fn an_address_that_is_proxied_now_is_given_up_at_once() {
+        let config = load(
+            r#"
+            [frontends.web]
+            listen_addr = "10.0.0.1:80"
+            backend = "web"
+            [backends.web]
+            servers.a = { addr = "10.1.0.2:80" }
+            "#,
+        );
+        let old = service("10.0.0.1:80", false, &["10.1.0.2:80"]);
+        let in_use = InUse::from([(old.vip, Protocol::Tcp, old.servers[0])]);
+        assert_eq!(kept(&config, &[], &[old], &in_use), []);
+    }
+
+    #[test]
+    fn a_vip_waits_until_an_interface_that_is_served_has_it() {
+        let config = site();
+        let state = |picture: &Picture, served: &[(&str, u32)]| {
+            let served = served.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect();
+            vip_states(&config, picture, &served)
+                .into_values()
+                .next()
+                .unwrap()
+        };
+        assert_eq!(state(&picture(), &[("front", 2)]), VipState::Live);
+        let absent = Picture {
+            vips: BTreeMap::new(),
+            ..picture()
+        };
+        let waits = |state: VipState, text: &str| match state {
+            VipState::Waiting(why) => assert!(why.contains(text), "{why}"),
+            VipState::Live => panic!("live"),
+        };
+        waits(state(&absent, &[("front", 2)]), "no interface has 10.0.0.1");
+        waits(state(&picture(), &[]), "front cannot be served");
+        let on_loopback = Picture {
+            vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["lo".to_owned()]))].into(),
+            ..picture()
+        };
+        waits(state(&on_loopback, &[("front", 2)]), "interface = ");
+    }
+}

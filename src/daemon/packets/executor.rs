@@ -1,0 +1,48 @@
+//! What the broker does in the kernel for the packet modes: the modules that know how, put together.
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use crate::{config::PacketService, engine::raw::socket, firewall::Firewall, privilege::Executor};
+
+/// Packet sockets and firewall of this host.
+#[derive(Debug)]
+pub struct KernelExecutor {
+    firewall: Firewall,
+}
+
+impl KernelExecutor {
+    /// An executor with this firewall.
+    #[must_use]
+    pub const fn new(firewall: Firewall) -> Self {
+        Self { firewall }
+    }
+}
+
+impl Executor for KernelExecutor {
+    fn open_packet_socket(
+        &mut self,
+        ifindex: u32,
+        group: u16,
+        services: &[PacketService],
+    ) -> io::Result<OwnedFd> {
+        socket::open(ifindex, group, services)
+    }
+
+    fn refilter(&mut self, socket: BorrowedFd<'_>, services: &[PacketService]) -> io::Result<()> {
+        socket::refilter(socket, services)
+    }
+
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
+        self.firewall.apply(services).map_err(|error| error.to_string())
+    }
+
+    fn clear_firewall(&mut self) -> Result<(), String> {
+        self.firewall.clear().map_err(|errors| {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            texts.join("; ")
+        })
+    }
+}

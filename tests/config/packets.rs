@@ -1,0 +1,300 @@
+//! What a configuration of the packet modes means: modes, defaults, what needs a restart, what is derived.
+
+use std::time::Duration;
+
+use convey::{
+    base::{ListenAddr, PortRange, Protocol},
+    config::{self, Algorithm, Config, DsrMethod, EngineChoice, Mode, Options},
+};
+use libtest_mimic::{Failed, Trial};
+
+use super::{
+    load,
+    meaning::{Outcome, SECOND, Test, config_of, number, same},
+    text,
+};
+
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
+    let all: [(&str, Test); 13] = [
+        ("the_packet_modes_have_their_documented_defaults", defaults),
+        (
+            "a_flow_is_forgotten_after_the_nearest_idle_timeout",
+            idle_timeouts,
+        ),
+        ("the_capacity_of_0_3_5_is_a_floor_of_max_flows", capacity),
+        ("a_nat_address_is_one_or_one_of_each_family", nat_addresses),
+        ("the_flags_set_the_mode_of_frontends_that_name_none", flags),
+        ("files_of_0_3_5_run_in_both_packet_modes", files_of_0_3_5),
+        ("tcp_and_udp_of_one_address_are_two_services", two_protocols),
+        ("a_vip_may_stand_beside_a_proxy_on_every_address", wildcard_beside),
+        ("a_backend_of_packet_modes_alone_balances_by_maglev", balance),
+        ("dsr_by_nft_maps_ports_and_speaks_ipv6", nft),
+        ("the_packet_services_are_those_of_the_packet_modes", services),
+        ("a_diff_of_packet_modes_says_what_needs_a_restart", restart),
+        ("a_printed_configuration_warns_of_nothing_new", printed_warnings),
+    ];
+    all.into_iter()
+        .map(|(name, test)| Trial::test(name, test).with_kind("packets"))
+        .collect()
+}
+
+/// A frontend `f` at 192.0.2.1:80 with more lines, and a backend `b` with a server at 10.0.0.1:80.
+fn site(frontend: &str, more: &str) -> String {
+    format!(
+        "[frontends.f]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"b\"\n{frontend}\n\
+         [backends.b.servers.s]\naddr = \"10.0.0.1:80\"\n{more}"
+    )
+}
+
+fn frontend_of(toml: &str) -> Result<config::Frontend, Failed> {
+    let config = config_of(toml)?;
+    config
+        .frontends
+        .get("f")
+        .cloned()
+        .ok_or_else(|| "no frontend".into())
+}
+
+fn defaults() -> Outcome {
+    let config = config_of(&site("mode = \"passthrough\"", ""))?;
+    let passthrough = &config.passthrough;
+    same(passthrough.engine, EngineChoice::Auto)?;
+    same(passthrough.workers, None)?;
+    same(passthrough.max_flows, number(1 << 20))?;
+    same(
+        passthrough.nat_ports,
+        PortRange {
+            first: 61_000,
+            last: 65_535,
+        },
+    )?;
+    same((passthrough.nat_address4, passthrough.nat_address6), (None, None))?;
+    let frontend = config.frontends.get("f").ok_or("no frontend")?;
+    same(
+        (frontend.mode, frontend.protocol, &frontend.interface),
+        (Mode::Passthrough, Protocol::Tcp, &None),
+    )?;
+    let backend = config.backends.get("b").ok_or("no backend")?;
+    same(backend.dsr_method, DsrMethod::Tc)
+}
+
+fn idle_timeouts() -> Outcome {
+    let idle = |frontend: &str, more: &str| -> Result<Option<Duration>, Failed> {
+        Ok(frontend_of(&site(frontend, more))?.idle_timeout)
+    };
+    let dsr = "mode = \"dsr\"";
+    let own = "mode = \"dsr\"\nidle_timeout = 5";
+    let packet = "[passthrough]\nidle_timeout = 7\n";
+    let both = "[passthrough]\nidle_timeout = 7\n[defaults]\nidle_timeout = 9\n";
+    let general = "[defaults]\nidle_timeout = 9\n";
+    same(idle(dsr, "")?, Some(900 * SECOND))?;
+    same(idle("mode = \"dsr\"\nprotocol = \"udp\"", "")?, Some(60 * SECOND))?;
+    same(idle(dsr, general)?, Some(9 * SECOND))?;
+    same(idle(dsr, both)?, Some(7 * SECOND))?;
+    same(idle(own, both)?, Some(5 * SECOND))?;
+    same(idle("mode = \"proxy\"", packet)?, Some(600 * SECOND))?;
+    same(idle("mode = \"proxy\"", both)?, Some(9 * SECOND))?;
+    // Never is for proxied connections; that of [defaults] gives way to the packet modes' own.
+    let never = "[passthrough]\nidle_timeout = 7\n[defaults]\nidle_timeout = 0\n";
+    same(idle(dsr, never)?, Some(7 * SECOND))?;
+    same(idle("mode = \"proxy\"", never)?, None)
+}
+
+fn capacity() -> Outcome {
+    let flows = |lines: &str| -> Result<u32, Failed> {
+        Ok(config_of(&format!("[passthrough]\n{lines}"))?
+            .passthrough
+            .max_flows
+            .get())
+    };
+    same(flows("connection_tracker_capacity = 1000")?, 1 << 20)?;
+    same(flows("connection_tracker_capacity = 2_000_000")?, 2_000_000)?;
+    same(flows("connection_tracker_capacity = 9_000_000_000")?, 1 << 24)?;
+    same(flows("max_flows = 5000")?, 5_000)?;
+    same(
+        flows("max_flows = 5000\nconnection_tracker_capacity = 6000")?,
+        6_000,
+    )?;
+    same(
+        flows("max_flows = 7000\nconnection_tracker_capacity = 6000")?,
+        7_000,
+    )
+}
+
+fn nat_addresses() -> Outcome {
+    let of = |value: &str| -> Result<_, Failed> {
+        let passthrough = config_of(&format!("[passthrough]\nnat_address = {value}\n"))?.passthrough;
+        Ok((
+            passthrough.nat_address4.map(|ip| ip.to_string()),
+            passthrough.nat_address6.map(|ip| ip.to_string()),
+        ))
+    };
+    let v4 = || Some("192.0.2.1".to_owned());
+    let v6 = || Some("2001:db8::1".to_owned());
+    same(of("\"192.0.2.1\"")?, (v4(), None))?;
+    same(of("\"2001:db8::1\"")?, (None, v6()))?;
+    same(of("[\"2001:db8::1\", \"192.0.2.1\"]")?, (v4(), v6()))
+}
+
+fn with_mode(toml: &str, mode: Mode) -> Result<config::Loaded, Failed> {
+    let source = text(toml);
+    let options = Options {
+        default_mode: Some(mode),
+    };
+    config::load(&source, options).map_err(|found| config::render(&found, &source, false).into())
+}
+
+fn flags() -> Outcome {
+    let toml = site(
+        "",
+        "[frontends.p]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"b\"\nmode = \"proxy\"\n",
+    );
+    for mode in [Mode::Passthrough, Mode::Dsr, Mode::Proxy] {
+        let config = with_mode(&toml, mode)?.config;
+        let modes: Vec<_> = config.frontends.values().map(|f| f.mode).collect();
+        same(modes, vec![mode, Mode::Proxy])?;
+    }
+    // [defaults] is nearer than the command line.
+    let config = with_mode(&site("", "[defaults]\nmode = \"dsr\"\n"), Mode::Passthrough)?.config;
+    same(config.frontends.get("f").map(|f| f.mode), Some(Mode::Dsr))
+}
+
+fn files_of_0_3_5() -> Outcome {
+    let path = super::top().join("configs/convey-0.3.5-packets.toml");
+    let toml = std::fs::read_to_string(path)?;
+    for mode in [Mode::Passthrough, Mode::Dsr] {
+        let loaded = with_mode(&toml, mode)?;
+        same(loaded.config.frontends.values().all(|f| f.mode == mode), true)?;
+        same(
+            loaded
+                .config
+                .backends
+                .values()
+                .all(|b| b.balance == Algorithm::Maglev),
+            true,
+        )?;
+        let warned: Vec<_> = loaded.warnings.iter().map(|d| d.path.as_str()).collect();
+        same(warned, vec!["stats", "passthrough.connection_tracker_capacity"])?;
+    }
+    Ok(())
+}
+
+fn two_protocols() -> Outcome {
+    let more = "[frontends.g]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"b\"\nmode = \"dsr\"\nprotocol = \"udp\"\n";
+    let config = config_of(&site("mode = \"passthrough\"", more))?;
+    let protocols: Vec<_> = config.packet_services().into_iter().map(|s| s.protocol).collect();
+    same(protocols, vec![Protocol::Tcp, Protocol::Udp])
+}
+
+fn wildcard_beside() -> Outcome {
+    let more = "[frontends.g]\nlisten_addr = [\"0.0.0.0:80\", \"[::]:80\"]\nbackend = \"b\"\n";
+    same(config_of(&site("mode = \"passthrough\"", more)).is_ok(), true)
+}
+
+fn balance() -> Outcome {
+    let of = |toml: String| -> Result<Option<Algorithm>, Failed> {
+        Ok(config_of(&toml)?.backends.get("b").map(|b| b.balance))
+    };
+    let other = "[frontends.g]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"b\"\n";
+    same(of(site("mode = \"dsr\"", ""))?, Some(Algorithm::Maglev))?;
+    same(of(site("mode = \"dsr\"", other))?, Some(Algorithm::RoundRobin))?;
+    let random = "[defaults]\nbalance = \"random\"\n";
+    same(of(site("mode = \"dsr\"", random))?, Some(Algorithm::Maglev))?;
+    same(of(site("", random))?, Some(Algorithm::Random))
+}
+
+fn nft() -> Outcome {
+    let toml = "[frontends.f]\nlisten_addr = \"[2001:db8::1]:80\"\nbackend = \"b\"\nmode = \"dsr\"\n\
+                [backends.b]\ndsr_method = \"nft\"\nservers.s = { addr = \"[fd00::1]:8080\" }\n";
+    let config = config_of(toml)?;
+    same(
+        config.backends.get("b").map(|b| b.dsr_method),
+        Some(DsrMethod::Nft),
+    )
+}
+
+fn services() -> Outcome {
+    let config = config_of(
+        "[passthrough]\nnat_ports = \"50000-50099\"\n\
+         [frontends.p]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"b\"\n\
+         [frontends.t]\nlisten_addr = [\"192.0.2.9:80\", \"192.0.2.1:80\"]\nbackend = \"b\"\nmode = \"passthrough\"\n\
+         [frontends.d]\nlisten_addr = \"192.0.2.5:80\"\nbackend = \"b\"\nmode = \"dsr\"\nprotocol = \"udp\"\n\
+         [backends.b.servers]\nz = { addr = \"10.0.0.1:80\" }\na = { addr = \"10.0.0.2:80\" }\n\
+         twin = { addr = \"10.0.0.1:80\" }\n",
+    )?;
+    let services = config.packet_services();
+    let seen: Vec<_> = services
+        .iter()
+        .map(|s| {
+            (
+                s.vip.to_string(),
+                s.protocol.label(),
+                s.nat_ports.map(|p| p.to_string()),
+            )
+        })
+        .collect();
+    let ports = || Some("50000-50099".to_owned());
+    same(
+        seen,
+        vec![
+            ("192.0.2.1:80".to_owned(), "tcp", ports()),
+            ("192.0.2.5:80".to_owned(), "udp", None),
+            ("192.0.2.9:80".to_owned(), "tcp", ports()),
+        ],
+    )?;
+    for service in &services {
+        let servers: Vec<_> = service.servers.iter().map(ToString::to_string).collect();
+        same(servers, vec!["10.0.0.1:80".to_owned(), "10.0.0.2:80".to_owned()])?;
+    }
+    let idle: Config = config_of("[global]\n")?;
+    same(idle.packet_services().is_empty(), true)?;
+    same(services[0].vip, ListenAddr("192.0.2.1:80".parse()?))
+}
+
+fn restart() -> Outcome {
+    let diff = |lines: &str| -> Result<_, Failed> {
+        let old = config_of("[passthrough]\n")?;
+        Ok(config::diff(
+            &old,
+            &config_of(&format!("[passthrough]\n{lines}"))?,
+        ))
+    };
+    let found = diff("engine = \"raw\"\nworkers = 2\nmax_flows = 5000\n")?;
+    same(
+        found.needs_restart.join(" "),
+        "passthrough.engine passthrough.workers passthrough.max_flows".to_owned(),
+    )?;
+    let found = diff("nat_ports = \"40000-65535\"\nnat_address = \"192.0.2.1\"\n")?;
+    same(found.needs_restart, Vec::new())?;
+    same(
+        found.changes.join("\n"),
+        "passthrough: nat_ports 61000-65535 -> 40000-65535\n\
+         passthrough: nat_address the kernel's choice -> [\"192.0.2.1\"]"
+            .to_owned(),
+    )?;
+    let found = config::diff(
+        &config_of(&site("", ""))?,
+        &config_of(&site("mode = \"dsr\"\ninterface = \"eth0\"", ""))?,
+    );
+    same(
+        found.changes.join("\n"),
+        "frontend f: mode proxy -> dsr\n\
+         frontend f: interface the one that has the address -> eth0\n\
+         frontend f: idle_timeout 10m -> 15m\n\
+         backend b: balance round_robin -> maglev"
+            .to_owned(),
+    )
+}
+
+fn printed_warnings() -> Outcome {
+    for name in ["passthrough.toml", "dsr.toml", "mixed.toml", "full.toml"] {
+        let loaded = load(&super::source(&super::top().join("configs").join(name))?)?;
+        let printed = load(&text(&config::print(&loaded.config)))?;
+        let warnings = |loaded: &config::Loaded| -> Vec<String> {
+            loaded.warnings.iter().map(|d| d.message.clone()).collect()
+        };
+        same(warnings(&printed), warnings(&loaded))?;
+    }
+    Ok(())
+}
