@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     config::{Config, PacketService},
     engine::{
-        network::{Follower, Picture},
+        network::{Follower, Picture, Wanted},
         raw::{self, Engine},
     },
     firewall,
@@ -88,12 +88,23 @@ pub struct Packets {
 struct Running {
     engine: Arc<Engine>,
     follower: Follower,
+    /// What it follows.
+    wanted: Wanted,
     pictures: watch::Receiver<Arc<Picture>>,
     events: mpsc::Receiver<raw::Event>,
 }
 
 /// Interfaces by name and index, with a socket for each worker.
 type Sockets = Vec<(String, u32, Vec<OwnedFd>)>;
+
+impl Running {
+    fn want(&mut self, wanted: Wanted) {
+        if self.wanted != wanted {
+            self.follower.want(wanted.clone());
+            self.wanted = wanted;
+        }
+    }
+}
 
 /// What a reload has prepared: to be committed or abandoned.
 #[derive(Debug, Default)]
@@ -223,7 +234,7 @@ impl Packets {
 
     /// Takes out of force what neither the configuration nor a live flow needs any more.
     pub fn shrink(&mut self, config: &Config, broker: &Broker) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
         let services = config.packet_services();
         let in_use = if demand::leftovers(&services, &self.in_force).is_empty() {
             std::collections::HashSet::new()
@@ -241,7 +252,7 @@ impl Packets {
                 ),
             }
         }
-        running.follower.want(demand::wanted(config, &self.in_force));
+        running.want(demand::wanted(config, &self.in_force));
     }
 
     /// Tells the workers that the snapshot has been replaced.
@@ -344,17 +355,18 @@ impl Packets {
         &mut self,
         config: &Config,
         snapshot: &Arc<ArcSwap<Snapshot>>,
-        wanted: crate::engine::network::Wanted,
+        wanted: Wanted,
     ) -> Result<(), PacketsError> {
         let running = match &mut self.running {
+            Some(running) if running.wanted == wanted => return Ok(()),
             Some(running) => {
                 running.pictures.mark_unchanged();
-                running.follower.want(wanted);
+                running.want(wanted);
                 running
             }
             None => {
                 let (events_tx, events) = mpsc::channel(EVENTS);
-                let follower = Follower::start(wanted).map_err(PacketsError::Follow)?;
+                let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
                 let settings = raw::Settings {
                     workers: self.workers,
                     first_shard: self.first_shard,
@@ -371,6 +383,7 @@ impl Packets {
                 self.running.insert(Running {
                     engine: Arc::new(engine),
                     follower,
+                    wanted,
                     pictures,
                     events,
                 })
