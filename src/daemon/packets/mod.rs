@@ -42,8 +42,9 @@ pub use executor::KernelExecutor;
 /// again.
 pub const UPKEEP: Duration = Duration::from_secs(5);
 
-/// How long a start or a reload waits for the network's picture to show what is new to it.
-const PICTURE_WAIT: Duration = Duration::from_millis(500);
+/// How long a start or a reload waits for the next hops of servers that are new: until they are known, the first packets
+/// to them would be lost.
+const RESOLVE_WAIT: Duration = Duration::from_secs(1);
 
 /// Events of the engine that may wait.
 const EVENTS: usize = 64;
@@ -98,6 +99,16 @@ struct Running {
 type Sockets = Vec<(String, u32, Vec<OwnedFd>)>;
 
 impl Running {
+    /// Waits until the way to every server is known, or known not to exist.
+    async fn resolved(&mut self) {
+        loop {
+            let settled = demand::is_resolved(&self.wanted, &self.pictures.borrow_and_update());
+            if settled || self.pictures.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn want(&mut self, wanted: Wanted) {
         if self.wanted != wanted {
             self.follower.want(wanted.clone());
@@ -360,7 +371,6 @@ impl Packets {
         let running = match &mut self.running {
             Some(running) if running.wanted == wanted => return Ok(()),
             Some(running) => {
-                running.pictures.mark_unchanged();
                 running.want(wanted);
                 running
             }
@@ -389,8 +399,8 @@ impl Packets {
                 })
             }
         };
-        // nothing may be new to it: then there is no other picture
-        let _ = timeout(PICTURE_WAIT, running.pictures.changed()).await;
+        // a server whose host is down is never resolved: it is not waited for longer than this
+        let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
         Ok(())
     }
 
