@@ -5,10 +5,11 @@
 //! client ─ TCP ───────── http (bounds) ─ stats ── reads the snapshot's counters ───► JSON
 //! ```
 //! Everything runs on the control thread's runtime. The socket is [`bind_socket`]'s, [`serve`] and [`serve_stats`] start
-//! the endpoints, and [`render`] makes the views from a snapshot.
+//! the endpoints, and [`render`] and [`packets`] make the views.
 
 mod http;
 pub mod lookup;
+pub mod packets;
 pub mod render;
 mod routes;
 mod socket;
@@ -21,6 +22,8 @@ pub use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use stats::{LegacyStats, serve_stats};
 
 use tokio::sync::{mpsc, oneshot};
+
+use crate::flow::FiveTuple;
 
 /// A question or an order from the endpoint to the daemon's control loop.
 #[derive(Debug)]
@@ -52,6 +55,22 @@ pub enum Command {
         filter: views::ConnectionFilter,
         /// Where the answer goes.
         reply: oneshot::Sender<views::Connections>,
+    },
+    /// Where packets of a 5-tuple would go.
+    Explain {
+        /// The 5-tuple as the client sends it.
+        tuple: FiveTuple,
+        /// Where the answer goes.
+        reply: oneshot::Sender<views::Explanation>,
+    },
+    /// What to run on a server so that it answers for a frontend in mode dsr.
+    BackendScript {
+        /// Frontend's name.
+        frontend: String,
+        /// Server's name.
+        server: String,
+        /// The script, or what is wrong with the question.
+        reply: oneshot::Sender<Result<String, views::Problem>>,
     },
 }
 

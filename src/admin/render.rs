@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::views::{self, Traffic};
+use super::{
+    packets::{self, PacketInfo, Waiting},
+    views::{self, Traffic},
+};
 use crate::{
     balance::WEIGHT_UNIT,
     base::{ServerKey, TerminationReason},
@@ -38,6 +41,8 @@ pub struct DaemonInfo {
     pub log_events_dropped: u64,
     /// Sum of [`super::Endpoint::refused`].
     pub admin_connections_refused: u64,
+    /// The packet modes, if the engine runs.
+    pub packet: Option<PacketInfo>,
 }
 
 /// The operator's overrides, as in [`crate::snapshot::Inputs::overrides`].
@@ -46,6 +51,8 @@ pub type Overrides = HashMap<ServerKey, Override>;
 /// Everything, for `GET /v1/status`.
 #[must_use]
 pub fn status(snapshot: &Snapshot, info: DaemonInfo, overrides: &Overrides, now: Instant) -> views::Status {
+    let nothing = Waiting::new();
+    let waiting = info.packet.as_ref().map_or(&nothing, |packet| &packet.waiting);
     views::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: info.pid,
@@ -62,13 +69,14 @@ pub fn status(snapshot: &Snapshot, info: DaemonInfo, overrides: &Overrides, now:
         frontends: snapshot
             .frontends
             .iter()
-            .map(|(name, view)| (name.to_string(), frontend(view)))
+            .map(|(name, view)| (name.to_string(), frontend(view, waiting)))
             .collect(),
         backends: snapshot
             .backends
             .iter()
             .map(|(name, view)| (name.to_string(), backend(view, overrides, now)))
             .collect(),
+        packet: (info.packet.as_ref()).map(|packet| packets::packet(packet, snapshot.nat_ports)),
     }
 }
 
@@ -106,11 +114,15 @@ pub fn server(
     }
 }
 
-fn frontend(view: &FrontendView) -> views::Frontend {
+fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
     let totals = view.live.counters.totals();
+    let (state, waiting) = packets::frontend_state(view, waiting);
     views::Frontend {
         listen: view.config.listen.iter().map(ToString::to_string).collect(),
         mode: view.config.mode.label().to_owned(),
+        protocol: view.config.protocol.label().to_owned(),
+        state,
+        waiting,
         backend: view.config.backend.to_string(),
         max_connections: view.config.max_connections.map(Into::into),
         accept_errors: totals.accept_errors,
@@ -263,6 +275,7 @@ pub(super) mod tests {
             workers: 2,
             log_events_dropped: 3,
             admin_connections_refused: 4,
+            packet: None,
         }
     }
 

@@ -9,6 +9,8 @@
 //! | `GET /v1/backends/{backend}/servers/{server}` | [`views::Server`] |
 //! | `POST /v1/backends/{backend}/servers/{server}` | takes a [`views::ServerAction`]; [`views::Server`] as it is then |
 //! | `GET /v1/connections?frontend=…&backend=…&server=…&limit=…` | [`views::Connections`] |
+//! | `GET /v1/explain?protocol=…&client=…&vip=…` | [`views::Explanation`] |
+//! | `GET /v1/backend-script?frontend=…&server=…` | a shell script, as text |
 //!
 //! Anything else is a [`views::Problem`] with its HTTP status. Names in paths are percent-encoded, `/` too.
 
@@ -34,7 +36,10 @@ use super::{
     lookup,
     views::{self, Problem},
 };
-use crate::base::{BackendName, NameError, ServerName};
+use crate::{
+    base::{BackendName, ClientAddr, ListenAddr, NameError, ServerName},
+    flow::FiveTuple,
+};
 
 /// How long the control loop may take to answer.
 const REPLY: Duration = Duration::from_secs(4);
@@ -78,6 +83,8 @@ fn router(commands: Commands, limits: Limits) -> Router {
         .route("/v1/backends/{backend}", get(backend))
         .route("/v1/backends/{backend}/servers/{server}", get(server).post(order))
         .route("/v1/connections", get(connections))
+        .route("/v1/explain", get(explain))
+        .route("/v1/backend-script", get(backend_script))
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed)
         .with_state(control)
@@ -222,8 +229,7 @@ async fn connections(
     State(control): State<Control>,
     query: Result<Query<views::ConnectionFilter>, QueryRejection>,
 ) -> Result<Json<views::Connections>, Problem> {
-    let Query(mut filter) =
-        query.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    let Query(mut filter) = query.map_err(|rejection| bad_query(&rejection))?;
     let limit = *filter.limit.get_or_insert(DEFAULT_CONNECTIONS);
     if limit > MAX_CONNECTIONS {
         return Err(Problem::new(
@@ -235,6 +241,45 @@ async fn connections(
         .ask(|reply| Command::Connections { filter, reply }, REPLY)
         .await
         .map(Json)
+}
+
+async fn explain(
+    State(control): State<Control>,
+    query: Result<Query<views::ExplainQuery>, QueryRejection>,
+) -> Result<Json<views::Explanation>, Problem> {
+    let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
+    let tuple = FiveTuple {
+        protocol: query.protocol,
+        client: ClientAddr(query.client),
+        vip: ListenAddr(query.vip),
+    };
+    if query.client.is_ipv4() != query.vip.is_ipv4() {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "client and vip must both be IPv4 or both IPv6",
+        ));
+    }
+    control
+        .ask(|reply| Command::Explain { tuple, reply }, REPLY)
+        .await
+        .map(Json)
+}
+
+async fn backend_script(
+    State(control): State<Control>,
+    query: Result<Query<views::ScriptQuery>, QueryRejection>,
+) -> Result<String, Problem> {
+    let Query(views::ScriptQuery { frontend, server }) = query.map_err(|rejection| bad_query(&rejection))?;
+    let command = |reply| Command::BackendScript {
+        frontend,
+        server,
+        reply,
+    };
+    control.ask(command, REPLY).await?
+}
+
+fn bad_query(rejection: &QueryRejection) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())
 }
 
 fn bad_name(error: NameError) -> Problem {

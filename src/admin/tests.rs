@@ -158,6 +158,42 @@ fn connections_are_filtered_and_limited() {
 }
 
 #[test]
+fn a_five_tuple_is_explained_if_it_is_one() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let target =
+        "/v1/explain?protocol=udp&client=%5B2001%3Adb8%3A%3A1%5D%3A9&vip=%5B2001%3Adb8%3A%3A2%5D%3A53";
+    let (code, body) = ask(&daemon.path, "GET", target, None);
+    assert_eq!(code, 200, "{body}");
+    assert_eq!(daemon.heard(), "udp [2001:db8::1]:9 [2001:db8::2]:53");
+    assert!(body.contains(r#""because":"not_served""#), "{body}");
+    for wrong in [
+        "",
+        "protocol=sctp&client=10.0.0.1:1&vip=10.0.0.2:80",
+        "protocol=tcp&client=10.0.0.1&vip=10.0.0.2:80",
+        "protocol=tcp&client=10.0.0.1:1&vip=[::1]:80",
+        "protocol=tcp&client=10.0.0.1:1&vip=10.0.0.2:80&x=1",
+    ] {
+        let answer = ask(&daemon.path, "GET", &format!("/v1/explain?{wrong}"), None);
+        assert_eq!(problem(&answer).status, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn the_script_of_a_server_is_plain_text() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let (code, body) = ask(
+        &daemon.path,
+        "GET",
+        "/v1/backend-script?frontend=f%201&server=s",
+        None,
+    );
+    assert_eq!((code, body.as_str()), (200, "#!/bin/sh\n"));
+    assert_eq!(daemon.heard(), r#"script for "s" of "f 1""#);
+    let answer = ask(&daemon.path, "GET", "/v1/backend-script?frontend=f", None);
+    assert_eq!(problem(&answer).status, 400);
+}
+
+#[test]
 fn a_body_that_is_no_order_is_refused_with_the_reason() {
     let daemon = Daemon::start(Loop::Answers, Limits::default());
     let target = "/v1/backends/b/servers/s";

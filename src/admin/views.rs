@@ -1,10 +1,10 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::ServerState;
+use crate::base::{Protocol, ServerState};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Status {
     pub last_reload_error: Option<String>,
     /// Configured settings that wait for a restart.
     pub needs_restart: Vec<String>,
-    /// Worker threads.
+    /// Worker threads of the proxy.
     pub workers: usize,
     /// Log and access events dropped because the queue was full.
     pub log_events_dropped: u64,
@@ -37,6 +37,61 @@ pub struct Status {
     pub frontends: BTreeMap<String, Frontend>,
     /// Backends by name.
     pub backends: BTreeMap<String, Backend>,
+    /// The packet modes; `None` while no frontend has needed them.
+    pub packet: Option<Packet>,
+}
+
+/// The packet modes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// The engine's label.
+    pub engine: String,
+    /// Why this engine.
+    pub engine_reason: String,
+    /// Its worker threads.
+    pub workers: usize,
+    /// Ports that new passthrough flows leave from, `first-last`.
+    pub nat_ports: String,
+    /// Names of the interfaces that are served.
+    pub interfaces: Vec<String>,
+    /// The tables.
+    pub flows: PacketFlows,
+    /// Packets by what became of them (labels of [`crate::base::PacketReason`]), those that occurred.
+    pub packets: BTreeMap<String, u64>,
+    /// The ways to the servers, by IP address.
+    pub next_hops: BTreeMap<String, NextHop>,
+}
+
+/// How full the tables of flows are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketFlows {
+    /// Passthrough flows.
+    pub nat: u64,
+    /// Those of them that are half-open.
+    pub half_open: u64,
+    /// Flows in the cache of DSR.
+    pub dsr: u64,
+    /// The limit of both together.
+    pub max: u64,
+    /// Fragments that wait for the first of their datagram.
+    pub fragments_waiting: u64,
+}
+
+/// The way to a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// `known`, `unresolved` (its link address is being asked for) or `no_route`.
+    pub state: String,
+    /// Why there is none.
+    pub reason: Option<String>,
+    /// The interface that it leaves by, once it is known.
+    pub interface: Option<String>,
+    /// Link address of the next hop, once it is known.
+    pub mac: Option<String>,
+    /// Our address towards it.
+    pub local: String,
+    /// Largest IP packet that it takes, in bytes.
+    pub mtu: u32,
 }
 
 /// Traffic counters of a frontend, backend or server.
@@ -65,6 +120,12 @@ pub struct Frontend {
     pub listen: Vec<String>,
     /// Mode label.
     pub mode: String,
+    /// Protocol label.
+    pub protocol: String,
+    /// In packet modes `live`, or `waiting` while packets to one of its addresses do not reach us; else `None`.
+    pub state: Option<String>,
+    /// The addresses that wait, and why.
+    pub waiting: BTreeMap<String, String>,
     /// Backend's name.
     pub backend: String,
     /// `max_connections`.
@@ -197,23 +258,99 @@ pub struct Connections {
     pub connections: Vec<Connection>,
 }
 
-/// One open connection.
+/// One open connection of the proxy, or one passthrough flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
     /// Client's address.
     pub client: String,
+    /// Protocol label.
+    pub protocol: String,
+    /// Mode label.
+    pub mode: String,
     /// Frontend's name.
     pub frontend: String,
     /// Backend's name.
     pub backend: String,
     /// Server's name; `None` while none is connected.
     pub server: Option<String>,
-    /// Worker thread that owns it.
-    pub worker: usize,
-    /// Seconds since accept.
-    pub age_seconds: f64,
-    /// Bytes from client to server.
-    pub bytes_in: u64,
-    /// Bytes from server to client.
-    pub bytes_out: u64,
+    /// Worker thread that owns a connection.
+    pub worker: Option<usize>,
+    /// Seconds since a connection was accepted.
+    pub age_seconds: Option<f64>,
+    /// Bytes of a connection from client to server.
+    pub bytes_in: Option<u64>,
+    /// Bytes of a connection from server to client.
+    pub bytes_out: Option<u64>,
+    /// What only a flow has.
+    pub flow: Option<Flow>,
+}
+
+/// What is known of a flow of the packet modes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Where its packets are sent to by the client.
+    pub vip: String,
+    /// Our address and port towards the server, in passthrough.
+    pub nat: Option<String>,
+    /// `syn`, `established`, `closing` …
+    pub state: String,
+    /// Seconds since its last packet.
+    pub idle_seconds: f64,
+    /// Seconds until it is forgotten if nothing comes.
+    pub expires_in_seconds: f64,
+}
+
+/// Query of `GET /v1/explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    /// `tcp` or `udp`.
+    pub protocol: Protocol,
+    /// The client's IP:port.
+    pub client: SocketAddr,
+    /// Where it sends to, IP:port.
+    pub vip: SocketAddr,
+}
+
+/// `GET /v1/explain`: where packets of a 5-tuple would go now, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Protocol label.
+    pub protocol: String,
+    /// The client's address.
+    pub client: String,
+    /// Where it sends to.
+    pub vip: String,
+    /// The frontend that serves it, if any.
+    pub frontend: Option<String>,
+    /// That frontend's mode.
+    pub mode: Option<String>,
+    /// Its backend.
+    pub backend: Option<String>,
+    /// Why: a label of [`crate::flow::Because`], or `proxied` (the choice is made for each connection).
+    pub because: String,
+    /// The server's name; `None` if there is none, and if the choice is made for each connection.
+    pub server: Option<String>,
+    /// The server's address.
+    pub server_addr: Option<String>,
+    /// The server's state.
+    pub server_state: Option<ServerState>,
+    /// Servers of the backend that new connections may go to.
+    pub candidates: usize,
+    /// Slot of the Maglev table that the 5-tuple falls on.
+    pub slot: Option<usize>,
+    /// Its flow, if there is one.
+    pub flow: Option<Flow>,
+    /// What else keeps its packets from getting there.
+    pub hindrance: Option<String>,
+}
+
+/// Query of `GET /v1/backend-script`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptQuery {
+    /// Name of a frontend in mode dsr.
+    pub frontend: String,
+    /// Name of a server of its backend.
+    pub server: String,
 }

@@ -1,1 +1,302 @@
-//! The scripts that make a host answer for a VIP (DSR), rendered for each frontend and server.
+//! The script that makes one server of a DSR frontend answer with the VIP, rendered with every address filled in.
+//!
+//! It calls `convey-backend-setup` (package convey-backend), which does the work and keeps it over reboots.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    balance::hash::name_hash,
+    base::ServerAddr,
+    config::{Backend, Config, Frontend, Mode, Server},
+};
+
+/// Why there is no script for this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScriptError {
+    /// No such frontend.
+    #[error("there is no frontend \"{0}\"")]
+    NoFrontend(String),
+    /// No such server.
+    #[error("the backend of frontend \"{frontend}\" has no server \"{server}\"{}", listing(.servers))]
+    NoServer {
+        /// The frontend.
+        frontend: String,
+        /// What was asked for.
+        server: String,
+        /// The servers that there are.
+        servers: Vec<String>,
+    },
+    /// Nothing is to be set up on the servers of this frontend.
+    #[error("frontend \"{0}\" is in mode {1}: only servers of a frontend in mode dsr need to be set up")]
+    NotDsr(String, Mode),
+}
+
+/// A script that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+fn listing(servers: &[String]) -> String {
+    match servers {
+        [] => String::new(),
+        some => format!("; it has: {}", some.join(", ")),
+    }
+}
+
+/// The script for a server, as text. To find our address towards the server it asks the kernel, without sending
+/// anything.
+///
+/// # Errors
+/// There is no such frontend or server, or it needs no script.
+pub fn script(config: &Config, frontend: &str, server: &str) -> Result<String, ScriptError> {
+    let front =
+        (config.frontends.get(frontend)).ok_or_else(|| ScriptError::NoFrontend(frontend.to_owned()))?;
+    if front.mode != Mode::Dsr {
+        return Err(ScriptError::NotDsr(frontend.to_owned(), front.mode));
+    }
+    let backend = config.backends.get(&front.backend);
+    let found = backend.and_then(|backend| Some((backend, backend.servers.get(server)?)));
+    let Some((backend, server)) = found else {
+        let servers = backend.into_iter().flat_map(|backend| backend.servers.keys());
+        return Err(ScriptError::NoServer {
+            frontend: frontend.to_owned(),
+            server: server.to_owned(),
+            servers: servers.map(ToString::to_string).collect(),
+        });
+    };
+    Ok(render(front, backend, server, local_address(server.addr)))
+}
+
+/// Writes the scripts of every DSR frontend and server into a directory, and removes those of others.
+///
+/// # Errors
+/// Every file that could not be written or removed.
+pub fn write_all(config: &Config, directory: &Path) -> Result<usize, Vec<WriteError>> {
+    let mut errors = Vec::new();
+    let mut written = Vec::new();
+    let dsr = config.frontends.values().filter(|f| f.mode == Mode::Dsr);
+    for frontend in dsr {
+        let servers = config.backends.get(&frontend.backend).map(|b| b.servers.keys());
+        for server in servers.into_iter().flatten() {
+            let Ok(text) = script(config, frontend.name.as_str(), server.as_str()) else {
+                continue;
+            };
+            let path = directory.join(format!(
+                "{}.sh",
+                unit_name(frontend.name.as_str(), server.as_str())
+            ));
+            let same = fs::read_to_string(&path).is_ok_and(|old| old == text);
+            if !same && let Err(source) = fs::write(&path, text) {
+                errors.push(WriteError {
+                    path: path.clone(),
+                    source,
+                });
+            }
+            written.push(path);
+        }
+    }
+    let stale = fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in stale.map(|entry| entry.path()) {
+        let is_script = path.extension().is_some_and(|extension| extension == "sh");
+        if is_script
+            && !written.contains(&path)
+            && let Err(source) = fs::remove_file(&path)
+        {
+            errors.push(WriteError { path, source });
+        }
+    }
+    if errors.is_empty() {
+        Ok(written.len())
+    } else {
+        Err(errors)
+    }
+}
+
+fn render(frontend: &Frontend, backend: &Backend, server: &Server, local: Option<IpAddr>) -> String {
+    let mut text = format!(
+        "#!/bin/sh\n\
+         # Convey {}: makes server {} ({}) answer for the address of frontend {}.\n\
+         # Run it as root on that host. It lasts over reboots; run the new one when the configuration has changed.\n\
+         # What it would do: run it with --dry-run. To take it out: convey-backend-setup remove {}\n\
+         set -eu\n\
+         command -v convey-backend-setup >/dev/null || {{\n    \
+             echo 'convey-backend-setup is not installed: apt install convey-backend' >&2\n    \
+             exit 69\n\
+         }}\n",
+        env!("CARGO_PKG_VERSION"),
+        comment(server.name.as_str()),
+        server.addr,
+        comment(frontend.name.as_str()),
+        unit_name(frontend.name.as_str(), server.name.as_str()),
+    );
+    let mut lbs: Vec<IpAddr> = backend.source_addr.into_iter().chain(local).collect();
+    lbs.dedup();
+    if lbs.is_empty() {
+        let _ = writeln!(
+            text,
+            "# There is no route from the load balancer to this server: add --lb with the address that it checks from."
+        );
+    }
+    let _ = write!(
+        text,
+        "exec convey-backend-setup apply {} --method {}",
+        unit_name(frontend.name.as_str(), server.name.as_str()),
+        backend.dsr_method
+    );
+    for vip in &frontend.listen {
+        if vip.0.is_ipv4() == server.addr.0.is_ipv4() {
+            let _ = write!(
+                text,
+                " \\\n    --rule {},{},{},{},{}",
+                frontend.protocol,
+                vip.0.ip(),
+                vip.0.port(),
+                server.addr.0.ip(),
+                server.addr.0.port()
+            );
+        }
+    }
+    for lb in lbs {
+        let _ = write!(text, " \\\n    --lb {lb}");
+    }
+    text.push_str(" \"$@\"\n");
+    text
+}
+
+/// A name in a comment: it must not end the line.
+fn comment(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// What `convey-backend-setup` calls it: letters, digits, `-`, `_`, `.`; names with others are told apart by a hash.
+fn unit_name(frontend: &str, server: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = format!("{frontend}-{server}");
+    if !frontend.is_empty()
+        && name.chars().all(|c| plain(c) || c == '-')
+        && !name.ends_with('-')
+        && !name.starts_with('-')
+    {
+        return name;
+    }
+    let safe: String = name
+        .chars()
+        .map(|c| if plain(c) { c } else { '_' })
+        .take(60)
+        .collect();
+    let both = format!("{frontend}\0{server}");
+    format!("{safe}-{:08x}", name_hash(&both, 0) & 0xffff_ffff)
+}
+
+/// Our address towards a server, as the kernel would choose it. Nothing is sent: connecting a datagram socket only
+/// looks up the route.
+fn local_address(server: ServerAddr) -> Option<IpAddr> {
+    let any: SocketAddr = if server.0.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(server.0).ok()?;
+    let local = socket.local_addr().ok()?.ip();
+    (!local.is_unspecified()).then_some(local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Options, Source};
+
+    fn load(text: &str) -> Config {
+        let source = Source {
+            name: "test.toml".to_owned(),
+            bytes: text.into(),
+        };
+        config::load(&source, Options::default()).unwrap().config
+    }
+
+    fn site() -> Config {
+        load(
+            r#"
+            [frontends.web]
+            listen_addr = ["10.9.0.1:80", "10.9.0.2:80"]
+            mode = "dsr"
+            backend = "web"
+            [frontends.plain]
+            listen_addr = "127.0.0.1:8080"
+            backend = "web"
+            [backends.web]
+            source_addr = "10.9.0.9"
+            servers.a = { addr = "10.9.1.5:80" }
+            servers."ä b" = { addr = "10.9.1.6:80" }
+            "#,
+        )
+    }
+
+    #[test]
+    fn the_script_of_a_server_names_every_vip_and_spares_the_load_balancer() {
+        let text = script(&site(), "web", "a").unwrap();
+        assert!(text.starts_with("#!/bin/sh\n"));
+        for part in [
+            "apply web-a --method tc",
+            "--rule tcp,10.9.0.1,80,10.9.1.5,80",
+            "--rule tcp,10.9.0.2,80,10.9.1.5,80",
+            "--lb 10.9.0.9",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(text.ends_with(" \"$@\"\n"));
+    }
+
+    #[test]
+    fn what_needs_no_script_or_does_not_exist_is_said() {
+        let config = site();
+        let message = |frontend, server| script(&config, frontend, server).unwrap_err().to_string();
+        assert_eq!(message("mail", "a"), "there is no frontend \"mail\"");
+        assert!(message("plain", "a").contains("is in mode proxy"));
+        assert!(
+            message("web", "z").ends_with("it has: a, ä b"),
+            "{}",
+            message("web", "z")
+        );
+    }
+
+    #[test]
+    fn names_become_safe_and_stay_apart() {
+        assert_eq!(unit_name("web", "a-1"), "web-a-1");
+        let odd = unit_name("größe", "ä b");
+        assert!(
+            odd.chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
+            "{odd}"
+        );
+        assert_ne!(unit_name("a b", "c"), unit_name("a_b", "c"));
+        assert_ne!(unit_name("a b", "c"), unit_name("a", "b c"));
+        assert!(!unit_name("-", "$(reboot)").contains('$'));
+    }
+
+    #[test]
+    fn scripts_of_what_is_gone_are_removed_and_other_files_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("web-gone.sh"), "old").unwrap();
+        fs::write(dir.path().join("README"), "mine").unwrap();
+        assert_eq!(write_all(&site(), dir.path()).unwrap(), 2);
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names.contains(&"README".to_owned()) && names.contains(&"web-a.sh".to_owned()));
+    }
+}

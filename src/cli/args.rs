@@ -1,17 +1,20 @@
 //! The command line's grammar, and with it the text of `--help`, the man pages and the completions.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
-use crate::config::{Mode, Options};
+use crate::{
+    base::Protocol,
+    config::{Mode, Options},
+};
 
 /// A layer-4 load balancer for Linux.
 ///
 /// Without a subcommand, convey runs: it reads its configuration, listens on the addresses of its frontends and
-/// relays connections to the servers of their backends until it is told to stop. It reads the configuration again when
-/// the file changes, on SIGHUP and on `convey reload`; established connections are never cut by that. SIGTERM lets
-/// connections finish for `shutdown_timeout`, a second one ends at once.
+/// relays connections to the servers of their backends, or forwards their packets, until it is told to stop. It reads
+/// the configuration again when the file changes, on SIGHUP and on `convey reload`; established connections are never
+/// cut by that. SIGTERM lets connections finish for `shutdown_timeout`, a second one ends at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "convey",
@@ -38,11 +41,13 @@ pub struct Cli {
 /// The mode of frontends that name none.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ModeArgs {
-    /// Frontends that name no mode are passthrough: packets are forwarded with both addresses rewritten
+    /// Frontends that name no mode are passthrough: packets are forwarded with both addresses rewritten, and servers see
+    /// the load balancer's
     #[arg(short, long, conflicts_with = "dsr")]
     pub passthrough: bool,
 
-    /// Frontends that name no mode are DSR: servers answer the clients directly
+    /// Frontends that name no mode are DSR: only the destination of packets is rewritten, and servers answer the clients
+    /// directly
     #[arg(short, long)]
     pub dsr: bool,
 }
@@ -81,7 +86,8 @@ pub enum Command {
     /// Show what the running convey does
     ///
     /// Its frontends and backends, and for each server its state and since when, why it is in it, its weight, and its
-    /// connections and bytes.
+    /// connections and bytes. Of the packet modes, how full the table of flows is, what became of packets, and the ways
+    /// to the servers.
     Status(StatusArgs),
 
     /// Have the running convey read its configuration again
@@ -97,10 +103,28 @@ pub enum Command {
     #[command(subcommand)]
     Server(ServerCommand),
 
-    /// List the open connections
+    /// List the open connections and passthrough flows
     ///
-    /// Oldest first.
+    /// Connections first, the oldest before the others, then flows.
     Connections(ConnectionsArgs),
+
+    /// Say which server the packets of a client would go to now, and why
+    ///
+    /// For example: convey explain tcp 192.0.2.1:40000 10.0.0.1:80. Nothing is sent, and nothing changes. Exits with 0
+    /// when there is a server, and 69 when there is none.
+    Explain(ExplainArgs),
+
+    /// Print what to run on a server so that it answers for a frontend in mode dsr
+    ///
+    /// The script is made from the configuration file; convey need not run. For example: convey backend-script web web1
+    /// | ssh root@web1 sh
+    BackendScript(BackendScriptArgs),
+
+    /// Show or take out the firewall rules of the packet modes
+    ///
+    /// The running convey keeps them itself; this is for looking, and for what a convey that was killed left behind.
+    #[command(subcommand)]
+    Firewall(FirewallCommand),
 
     /// Print the completion script of a shell
     ///
@@ -242,6 +266,92 @@ pub struct ConnectionsArgs {
     pub target: Target,
 }
 
+/// Arguments of `convey explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The protocol
+    #[arg(value_enum)]
+    pub protocol: Transport,
+
+    /// Where the packets come from
+    #[arg(value_name = "CLIENT:PORT", value_parser = parse_address)]
+    pub client: SocketAddr,
+
+    /// Where they go to: an address and port of a frontend
+    #[arg(value_name = "VIP:PORT", value_parser = parse_address)]
+    pub vip: SocketAddr,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
+}
+
+/// Arguments of `convey backend-script`.
+#[derive(Debug, Args)]
+pub struct BackendScriptArgs {
+    /// A frontend in mode dsr
+    pub frontend: String,
+
+    /// A server of its backend
+    pub server: String,
+
+    #[command(flatten)]
+    pub mode: ModeArgs,
+}
+
+/// What can be done with the firewall rules.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum FirewallCommand {
+    /// Show the rules and reserved ports, and where they differ from what the configuration needs
+    Show(FirewallShowArgs),
+    /// Take out the rules, and the reserved ports that convey added
+    ///
+    /// While convey runs in a packet mode this breaks its connections, until the next reload.
+    Clear(FirewallClearArgs),
+}
+
+/// Arguments of `convey firewall show`.
+#[derive(Debug, Args)]
+pub struct FirewallShowArgs {
+    #[command(flatten)]
+    pub mode: ModeArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `convey firewall clear`.
+#[derive(Debug, Args)]
+pub struct FirewallClearArgs {
+    /// Leave everything if systemd is about to start this unit again; for its ExecStopPost
+    #[arg(long, value_name = "UNIT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "convey.service")]
+    pub unless_restarting: Option<String>,
+}
+
 /// Arguments of `convey completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -259,6 +369,13 @@ pub struct GenerateManArgs {
 
 /// Shortest and longest time between two pictures of `--watch`, in seconds.
 const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() > 0 => Ok(address),
+        _ => Err("write IP:port, such as 192.0.2.1:40000 or [2001:db8::1]:40000".to_owned()),
+    }
+}
 
 fn parse_interval(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -8,7 +8,10 @@ use super::{
     outcome::Outcome,
     text::{Align, Cell, Style, Table, bytes, colour_wanted, time},
 };
-use crate::{admin::views::Connections, base::exit};
+use crate::{
+    admin::views::{Connection, Connections, Flow},
+    base::exit,
+};
 
 /// Lists open connections.
 pub fn run(args: &ConnectionsArgs, client: &Client) -> Outcome {
@@ -41,10 +44,38 @@ fn target(args: &ConnectionsArgs) -> String {
     format!("/v1/connections?limit={}{filters}", args.limit)
 }
 
-fn draw(connections: &Connections, colour: bool) -> String {
-    if connections.connections.is_empty() {
+/// Connections of the proxy, and below them passthrough flows.
+fn draw(all: &Connections, colour: bool) -> String {
+    if all.connections.is_empty() {
         return "no open connections\n".to_owned();
     }
+    let proxied: Vec<&Connection> = all.connections.iter().filter(|c| c.flow.is_none()).collect();
+    let flows: Vec<(&Connection, &Flow)> = (all.connections.iter())
+        .filter_map(|c| Some((c, c.flow.as_ref()?)))
+        .collect();
+    let mut out = String::new();
+    if !proxied.is_empty() {
+        out.push_str(&connections(&proxied).render(colour));
+    }
+    if !flows.is_empty() {
+        if !proxied.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&flow_table(&flows).render(colour));
+    }
+    let shown = all.connections.len();
+    if shown < all.total {
+        let which = if flows.is_empty() { "the " } else { "" };
+        let oldest = if flows.is_empty() { "oldest " } else { "" };
+        out.push_str(&format!(
+            "{which}{shown} {oldest}of {}; more with --limit\n",
+            all.total
+        ));
+    }
+    out
+}
+
+fn connections(list: &[&Connection]) -> Table {
     let mut table = Table::new(&[
         ("CLIENT", Align::Left),
         ("FRONTEND", Align::Left),
@@ -55,36 +86,56 @@ fn draw(connections: &Connections, colour: bool) -> String {
         ("IN", Align::Right),
         ("OUT", Align::Right),
     ]);
-    for connection in &connections.connections {
+    for connection in list {
         table.row(vec![
             Cell::plain(&connection.client),
             Cell::plain(&connection.frontend),
             Cell::plain(&connection.backend),
-            connection
-                .server
-                .as_ref()
-                .map_or_else(|| Cell::new("-", Style::Dim), Cell::plain),
-            Cell::plain(connection.worker.to_string()),
-            Cell::plain(time(connection.age_seconds)),
-            Cell::plain(bytes(connection.bytes_in)),
-            Cell::plain(bytes(connection.bytes_out)),
+            known(connection.server.clone()),
+            known(connection.worker.map(|worker| worker.to_string())),
+            known(connection.age_seconds.map(time)),
+            known(connection.bytes_in.map(bytes)),
+            known(connection.bytes_out.map(bytes)),
         ]);
     }
-    let mut out = table.render(colour);
-    let shown = connections.connections.len();
-    if shown < connections.total {
-        out.push_str(&format!(
-            "the {shown} oldest of {}; more with --limit\n",
-            connections.total
-        ));
+    table
+}
+
+fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
+    let mut table = Table::new(&[
+        ("CLIENT", Align::Left),
+        ("PROTOCOL", Align::Left),
+        ("TO", Align::Left),
+        ("FRONTEND", Align::Left),
+        ("BACKEND", Align::Left),
+        ("SERVER", Align::Left),
+        ("LEAVES FROM", Align::Left),
+        ("STATE", Align::Left),
+        ("IDLE", Align::Right),
+    ]);
+    for (connection, flow) in list {
+        table.row(vec![
+            Cell::plain(&connection.client),
+            Cell::plain(&connection.protocol),
+            Cell::plain(&flow.vip),
+            Cell::plain(&connection.frontend),
+            Cell::plain(&connection.backend),
+            known(connection.server.clone()),
+            known(flow.nat.clone()),
+            Cell::plain(&flow.state),
+            Cell::plain(time(flow.idle_seconds)),
+        ]);
     }
-    out
+    table
+}
+
+fn known(text: Option<String>) -> Cell {
+    text.map_or_else(|| Cell::new("-", Style::Dim), Cell::plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::views::Connection;
 
     #[test]
     fn filters_travel_percent_encoded() {
@@ -106,19 +157,22 @@ mod tests {
     fn connections_are_listed_and_the_rest_is_counted() {
         let connection = Connection {
             client: "192.0.2.7:50312".into(),
+            protocol: "tcp".into(),
+            mode: "proxy".into(),
             frontend: "web".into(),
             backend: "web".into(),
             server: Some("a".into()),
-            worker: 0,
-            age_seconds: 75.0,
-            bytes_in: 1200,
-            bytes_out: 0,
+            worker: Some(0),
+            age_seconds: Some(75.0),
+            bytes_in: Some(1200),
+            bytes_out: Some(0),
+            flow: None,
         };
         let connecting = Connection {
             client: "[2001:db8::7]:1".into(),
             server: None,
-            age_seconds: 0.1,
-            worker: 1,
+            age_seconds: Some(0.1),
+            worker: Some(1),
             ..connection.clone()
         };
         let connections = Connections {
@@ -135,5 +189,40 @@ the 2 oldest of 5231; more with --limit
 "
         );
         assert_eq!(draw(&Connections::default(), false), "no open connections\n");
+    }
+
+    #[test]
+    fn passthrough_flows_are_a_table_of_their_own() {
+        let flow = Connection {
+            client: "192.0.2.7:50312".into(),
+            protocol: "udp".into(),
+            mode: "passthrough".into(),
+            frontend: "dns".into(),
+            backend: "dns".into(),
+            server: Some("ns1".into()),
+            worker: None,
+            age_seconds: None,
+            bytes_in: None,
+            bytes_out: None,
+            flow: Some(Flow {
+                vip: "10.0.0.53:53".into(),
+                nat: Some("10.1.0.1:61234".into()),
+                state: "established".into(),
+                idle_seconds: 3.0,
+                expires_in_seconds: 57.0,
+            }),
+        };
+        let connections = Connections {
+            total: 2,
+            connections: vec![flow],
+        };
+        assert_eq!(
+            draw(&connections, false),
+            "\
+CLIENT           PROTOCOL  TO            FRONTEND  BACKEND  SERVER  LEAVES FROM     STATE        IDLE
+192.0.2.7:50312  udp       10.0.0.53:53  dns       dns      ns1     10.1.0.1:61234  established    3s
+1 of 2; more with --limit
+"
+        );
     }
 }

@@ -1,9 +1,12 @@
 //! The command line: clap definitions in [`args`], one file for each subcommand.
 
 mod args;
+mod backend_script;
 mod check;
 mod client;
 mod connections;
+mod explain;
+mod firewall;
 mod generate;
 mod outcome;
 mod picture;
@@ -21,7 +24,7 @@ use crate::{
     base::exit::{self, Exit},
     daemon::{self, RunOptions},
 };
-use args::{Cli, Command, ServerCommand, Target};
+use args::{Cli, Command, FirewallCommand, ServerCommand, Target};
 use client::Client;
 use outcome::{Failure, Outcome};
 
@@ -60,11 +63,16 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let cli = Cli::try_parse_from(arguments)?;
-    let takes_mode = matches!(cli.command, None | Some(Command::Check(_)));
+    let takes_mode = matches!(
+        cli.command,
+        None | Some(
+            Command::Check(_) | Command::BackendScript(_) | Command::Firewall(FirewallCommand::Show(_))
+        )
+    );
     if cli.mode.any() && !takes_mode {
         return Err(Cli::command().error(
             ErrorKind::ArgumentConflict,
-            "--passthrough and --dsr are for running convey and for `convey check`",
+            "--passthrough and --dsr are for running convey and for commands that read its configuration",
         ));
     }
     Ok(cli)
@@ -96,6 +104,9 @@ fn dispatch(cli: &Cli, command: &Command) -> Outcome {
             server::run(command, &client(target)?)
         }
         Command::Connections(args) => connections::run(args, &client(&args.target)?),
+        Command::Explain(args) => explain::run(args, &client(&args.target)?),
+        Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
+        Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
         Command::Completions(args) => generate::completions(args),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),
     }

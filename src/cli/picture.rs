@@ -1,5 +1,7 @@
 //! `convey status` as text: pure, from the daemon's view to lines.
 
+mod packets;
+
 use std::fmt::Write as _;
 
 use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
@@ -37,6 +39,11 @@ pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> Stri
     if !status.backends.is_empty() {
         out.push('\n');
         out.push_str(&backends(status, earlier).render(colour));
+    }
+    if let Some(packet) = &status.packet {
+        let then = earlier.and_then(|e| Some((e.status.packet.as_ref()?, e.seconds)));
+        out.push('\n');
+        out.push_str(&packets::draw(packet, then, colour));
     }
     out
 }
@@ -145,15 +152,20 @@ fn traffic_cells(now: &Traffic, earlier: Option<(Option<&Traffic>, f64)>) -> [Ce
             let connections = rate(now.connections_total, then.connections_total);
             [
                 current,
-                Cell::plain(if connections < 9.95 {
-                    format!("{connections:.1}")
-                } else {
-                    format!("{connections:.0}")
-                }),
+                Cell::plain(rate_text(connections)),
                 Cell::plain(bytes(whole(rate(now.bytes_in, then.bytes_in)))),
                 Cell::plain(bytes(whole(rate(now.bytes_out, then.bytes_out)))),
             ]
         }
+    }
+}
+
+/// A rate with two figures at least.
+fn rate_text(rate: f64) -> String {
+    if rate < 9.95 {
+        format!("{rate:.1}")
+    } else {
+        format!("{rate:.0}")
     }
 }
 
@@ -187,9 +199,10 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         let then = earlier.map(|e| (e.status.frontends.get(name).map(|f| &f.traffic), e.seconds));
         let [conns, second, third, fourth] = traffic_cells(&frontend.traffic, then);
         let mut addresses = frontend.listen.iter();
+        let first = addresses.next().map_or("-", String::as_str);
         table.row(vec![
             Cell::new(name, Style::Bold),
-            Cell::plain(addresses.next().map_or("-", String::as_str)),
+            listens_on(frontend, first),
             Cell::plain(&frontend.mode),
             Cell::plain(&frontend.backend),
             conns,
@@ -197,13 +210,31 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
             second,
             third,
             fourth,
-            frontend_note(frontend),
+            waits(frontend, first).unwrap_or_else(|| frontend_note(frontend)),
         ]);
         for address in addresses {
-            table.row(vec![Cell::plain(""), Cell::plain(address)]);
+            let mut row = vec![Cell::plain(""), listens_on(frontend, address)];
+            if let Some(why) = waits(frontend, address) {
+                row.resize(9, Cell::plain(""));
+                row.push(why);
+            }
+            table.row(row);
         }
     }
     table
+}
+
+fn listens_on(frontend: &Frontend, address: &str) -> Cell {
+    match frontend.protocol.as_str() {
+        "tcp" => Cell::plain(address),
+        protocol => Cell::plain(format!("{address} {protocol}")),
+    }
+}
+
+/// Why packets to an address do not reach us, if they do not.
+fn waits(frontend: &Frontend, address: &str) -> Option<Cell> {
+    let why = frontend.waiting.get(address)?;
+    Some(Cell::new(format!("waiting: {why}"), Style::Notice))
 }
 
 fn frontend_note(frontend: &Frontend) -> Cell {

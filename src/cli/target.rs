@@ -7,10 +7,10 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use super::outcome::Failure;
+use super::{args::ModeArgs, outcome::Failure};
 use crate::{
     base::exit,
-    config::MAX_CONFIG_BYTES,
+    config::{self, Loaded, MAX_CONFIG_BYTES, Source},
     sys::config_file::{self, ReadError},
 };
 
@@ -61,6 +61,23 @@ pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBu
         )),
         Some(socket) => Ok(socket.into()),
     }
+}
+
+/// The configuration as the daemon would read it, for commands that need a good one.
+///
+/// # Errors
+/// It cannot be read, or has errors.
+pub fn load(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
+    let path = config_path(given);
+    let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
+    let source = Source {
+        name: path.display().to_string(),
+        bytes,
+    };
+    config::load(&source, mode.options()).map_err(|_| {
+        let message = format!("{0} has errors: see `convey check {0}`", source.name);
+        Failure::new(exit::CONFIG, message)
+    })
 }
 
 /// The failure of reading a configuration.

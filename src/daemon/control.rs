@@ -17,27 +17,26 @@ use tokio::{
 
 use super::{
     Fatal,
+    answers::list_connections,
     listeners::Listeners,
     logging::Logging,
     notify::Notifier,
     packets::{self, Packets},
     reload::Trigger,
+    scripts::Scripts,
     stop::Stopping,
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{
-        self, BindError, Command, Commands, Endpoint, SocketFile, render,
-        views::{self, ReloadFailed},
-    },
+    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, views::ReloadFailed},
     base::{
-        ListenAddr, ServerName, ServerState,
+        ListenAddr, ServerState,
         exit::{self, Exit},
     },
     config::{self, Config, Source},
     health::{Checker, HealthUpdate},
     privilege::Broker,
-    proxy::{OpenConnection, ProxyEvent, Workers},
+    proxy::{ProxyEvent, Workers},
     snapshot::{self, Inputs, LiveSet, Snapshot},
     sys::readiness,
 };
@@ -47,12 +46,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// How often the workers are asked for a sign of life, unless systemd's watchdog wants it more often.
 const WORKERS_ALIVE: Duration = Duration::from_secs(10);
-
-/// Most connections that one listing shows.
-const MAX_LISTED: usize = 100_000;
-
-/// Connections that a listing shows unless asked for another number.
-const LISTED: usize = 1_000;
 
 /// All state of the control thread.
 pub struct Control {
@@ -66,6 +59,7 @@ pub struct Control {
     pub(super) workers: Arc<Workers>,
     pub(super) listeners: Listeners,
     pub(super) packets: Packets,
+    pub(super) scripts: Scripts,
     pub(super) checker: Checker,
     pub(super) inputs: Inputs,
     pub(super) live: LiveSet,
@@ -185,6 +179,7 @@ impl Control {
             self.listeners.insert(addr);
         }
         self.packets.commit(packets, &self.config, &self.broker);
+        self.scripts.write(&self.config);
         self.swap_stats(stats);
         self.ready = true;
         self.notify.ready(&self.status_line());
@@ -334,65 +329,23 @@ impl Control {
             Command::Connections { filter, reply } => {
                 // asked in a task of its own: a stuck worker must not hold up the loop
                 let workers = Arc::clone(&self.workers);
+                let engine = self.packets.engine().map(Arc::clone);
+                let snapshot = self.snapshot.load_full();
                 tokio::spawn(async move {
-                    let _ = reply.send(list_connections(&workers, filter).await);
+                    let _ = reply.send(list_connections(&workers, engine, snapshot, filter).await);
                 });
             }
+            Command::Explain { tuple, reply } => {
+                let _ = reply.send(self.explain(&tuple));
+            }
+            Command::BackendScript {
+                frontend,
+                server,
+                reply,
+            } => {
+                let _ = reply.send(self.backend_script(&frontend, &server));
+            }
         }
-    }
-
-    fn status(&self) -> views::Status {
-        let refused = |endpoint: &Endpoint| endpoint.refused();
-        let info = render::DaemonInfo {
-            pid: std::process::id(),
-            uptime: self.started.elapsed(),
-            phase: match (self.ready, &self.stopping) {
-                (_, Some(_)) => "stopping",
-                (true, None) => "running",
-                (false, None) => "starting",
-            },
-            config_file: self.config_path.display().to_string(),
-            config_generation: self.config_generation,
-            last_reload_error: self.last_reload_error.clone(),
-            needs_restart: self.needs_restart.clone(),
-            workers: self.workers.count(),
-            log_events_dropped: self.log.dropped(),
-            admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
-                + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
-        };
-        render::status(
-            &self.snapshot.load(),
-            info,
-            &self.inputs.overrides,
-            Instant::now(),
-        )
-    }
-}
-
-async fn list_connections(workers: &Workers, filter: views::ConnectionFilter) -> views::Connections {
-    let limit = filter.limit.unwrap_or(LISTED).min(MAX_LISTED);
-    let wanted = move |c: &OpenConnection| {
-        let is = |wanted: &Option<String>, name: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
-        };
-        is(&filter.frontend, Some(c.frontend.as_str()))
-            && is(&filter.backend, Some(c.backend.as_str()))
-            && is(&filter.server, c.server.as_ref().map(ServerName::as_str))
-    };
-    let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
-    let view = |c: OpenConnection| views::Connection {
-        client: c.client.to_string(),
-        frontend: c.frontend.to_string(),
-        backend: c.backend.to_string(),
-        server: c.server.map(|s| s.to_string()),
-        worker: c.worker.0,
-        age_seconds: c.accepted_at.elapsed().as_secs_f64(),
-        bytes_in: c.bytes_in,
-        bytes_out: c.bytes_out,
-    };
-    views::Connections {
-        total,
-        connections: connections.into_iter().map(view).collect(),
     }
 }
 

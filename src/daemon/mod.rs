@@ -8,6 +8,7 @@
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
 //! the workers, the logging thread, and the file watcher's.
 
+mod answers;
 mod control;
 mod health;
 mod listeners;
@@ -16,6 +17,7 @@ mod notify;
 mod overrides;
 mod packets;
 mod reload;
+mod scripts;
 mod start;
 mod stop;
 mod watch;

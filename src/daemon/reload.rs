@@ -146,6 +146,7 @@ impl Control {
             tokio::spawn(async move { workers.retire(addr).await });
         }
         self.packets.commit(packets, &self.config, &self.broker);
+        self.scripts.write(&self.config);
         self.swap_stats(stats);
         // against what the process was started with: a second reload does not make a restart unnecessary
         self.needs_restart = config::diff(&self.booted, &self.config).needs_restart;

@@ -1,7 +1,12 @@
 //! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
 
 use std::{
-    io::IsTerminal, num::NonZeroU32, os::unix::net::UnixListener, path::Path, sync::Arc, thread,
+    io::IsTerminal,
+    num::NonZeroU32,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
     time::Instant,
 };
 
@@ -14,15 +19,17 @@ use super::{
     listeners::Listeners,
     logging::Logging,
     notify::Notifier,
-    packets::Packets,
+    packets::{KernelExecutor, Packets},
+    scripts::Scripts,
     watch,
 };
 use crate::{
     admin::{self, SocketFile},
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
+    firewall::{self, Firewall},
     health::Checker,
-    privilege::{self, Broker, Proof, Target},
+    privilege::{self, Broker, Proof, Sandbox, Target},
     proxy::Workers,
     snapshot::{self, Inputs, LiveSet},
     sys,
@@ -36,7 +43,17 @@ struct Unprivileged {
     broker: Broker,
     proof: Proof,
     socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
+    scripts: Scripts,
+    /// Where the firewall notes which ports it has reserved.
+    record: PathBuf,
     descriptors: std::io::Result<u64>,
+}
+
+/// What the control loop takes over of it.
+struct Kept {
+    broker: Broker,
+    scripts: Scripts,
+    record: PathBuf,
 }
 
 /// Starts and runs the daemon.
@@ -79,13 +96,25 @@ fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
     let socket = bind_admin(config, target.as_ref());
-    let broker =
-        Broker::fork(&run.config_path, source, run.options, target.as_ref()).map_err(|e| failed(&e))?;
-    let proof = privilege::drop_privileges(target.as_ref()).map_err(|e| failed(&e))?;
+    let scripts = Scripts::find(target.as_ref());
+    let record = firewall::record_path(config.admin.socket.as_deref());
+    let executor = KernelExecutor::new(Firewall::new(record.clone()));
+    let broker = Broker::fork(
+        &run.config_path,
+        source,
+        run.options,
+        target.as_ref(),
+        Box::new(executor),
+    )
+    .map_err(|e| failed(&e))?;
+    let sandbox = Sandbox::of(config, scripts.directory());
+    let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         broker,
         proof,
         socket,
+        scripts,
+        record,
         descriptors,
     })
 }
@@ -119,8 +148,15 @@ fn run_unprivileged(
         broker,
         proof,
         socket,
+        scripts,
+        record,
         descriptors,
     } = unprivileged;
+    let kept = Kept {
+        broker,
+        scripts,
+        record,
+    };
     tracing::info!(
         event = "starting",
         "convey {} starts with {}",
@@ -148,7 +184,7 @@ fn run_unprivileged(
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let (mut control, mut inboxes) = assemble(run, source, loaded.config, broker, logging, started)?;
+        let (mut control, mut inboxes) = assemble(run, source, loaded.config, kept, logging, started)?;
         control.serve_admin(socket);
         tokio::select! {
             live = control.go_live(&mut inboxes) => live?,
@@ -166,10 +202,15 @@ fn assemble(
     run: RunOptions,
     source: &Source,
     config: Config,
-    broker: Broker,
+    kept: Kept,
     logging: &Arc<Logging>,
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
+    let Kept {
+        broker,
+        scripts,
+        record,
+    } = kept;
     let workers = worker_count(&config);
     let packet_workers = config
         .passthrough
@@ -199,7 +240,8 @@ fn assemble(
         broker,
         workers: Arc::new(pool),
         listeners: Listeners::default(),
-        packets: Packets::new(packet_workers, workers),
+        packets: Packets::new(packet_workers, workers, record),
+        scripts,
         checker: Checker::new(health_tx),
         inputs,
         live,

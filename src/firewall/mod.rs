@@ -3,10 +3,46 @@
 //!
 //! [`plan`] is pure: services to rules. The rest makes the kernel's tables equal to a plan, with the `iptables` and
 //! `ip6tables` programs, and takes everything out again.
+//!
+//! All rules are in a chain `CONVEY` of table raw, reached by one jump at the end of PREROUTING; nothing else is touched.
+//! Single commands go through the crate `iptables`; the changes of a plan through `iptables-restore --noflush`, which
+//! makes them all at once or not at all, in one process however many rules there are. iptables-nft leaves an empty table
+//! raw where there was none before, as any of its commands does.
+//!
+//! As an ordinary user with CAP_NET_ADMIN and CAP_NET_RAW (ambient, so that the programs have them too) both variants
+//! work. iptables-legacy cannot open root's lock file then, gets one beside our record instead, and may meet another
+//! program at work: every change is looked at afterwards and tried again.
 
-use std::path::PathBuf;
+mod chain;
+mod plan;
+mod ports;
+mod reserved;
+mod tables;
+pub mod unit;
 
-use crate::config::PacketService;
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    base::PortRange,
+    config::PacketService,
+    sys::{environment, ids},
+};
+use chain::Held;
+use tables::Tables;
+
+pub use plan::plan;
+pub use ports::{Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, NotPorts, PortSet, ephemeral_left};
+
+/// The record's name in its directory.
+const RECORD: &str = "firewall.json";
+/// The packaged unit's runtime directory.
+const RUNTIME_DIRECTORY: &str = "/run/convey";
+/// What iptables-legacy calls the variable that names its lock file (iptables 1.8.5).
+const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 
 /// One rule of the chain `CONVEY`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,13 +51,6 @@ pub struct Rule {
     pub v6: bool,
     /// Its text as `iptables -S` prints it, without `-A CONVEY`.
     pub text: String,
-}
-
-/// The rules for these services, in order, each once.
-#[must_use]
-pub fn plan(services: &[PacketService]) -> Vec<Rule> {
-    let _ = services;
-    todo!("firewall")
 }
 
 /// What went wrong, and with which program or file.
@@ -49,8 +78,87 @@ pub enum FirewallError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// NAT ports lie among the ephemeral ports and cannot be reserved.
+    #[error(
+        "the NAT ports {ports} are among this host's ephemeral ports ({local}) and cannot be reserved ({source}): reserve \
+         them with `sysctl -w net.ipv4.ip_local_reserved_ports={ports}` (after what is there already), or choose \
+         nat_ports outside"
+    )]
+    Unreserved {
+        /// Those that the kernel may hand out.
+        ports: String,
+        /// `ip_local_port_range`.
+        local: PortRange,
+        /// Why they cannot be reserved.
+        source: Box<Self>,
+    },
+    /// The NAT ports would leave the host too few ephemeral ports.
+    #[error(
+        "the NAT ports {nat} leave {left} of this host's ephemeral ports ({local}), at least {fewest} are needed for its \
+         own connections: widen net.ipv4.ip_local_port_range or choose fewer nat_ports"
+    )]
+    TooFewPorts {
+        /// `nat_ports`.
+        nat: PortRange,
+        /// Ephemeral ports left.
+        left: u32,
+        /// `ip_local_port_range`.
+        local: PortRange,
+        /// How many must be left.
+        fewest: u32,
+    },
+}
+
+/// Which iptables programs are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Variant {
+    /// `iptables`: what the host's administrator chose.
+    #[default]
+    Default,
+    /// `iptables-nft`.
+    Nft,
+    /// `iptables-legacy`.
+    Legacy,
+}
+
+/// Where is recorded what was changed besides the rules: beside the admin socket, else in the unit's runtime directory.
+/// The daemon and `convey firewall` must mean the same file.
+#[must_use]
+pub fn record_path(admin_socket: Option<&Path>) -> PathBuf {
+    let runtime = || {
+        let directories = std::env::var_os("RUNTIME_DIRECTORY")?;
+        std::env::split_paths(&directories)
+            .next()
+            .filter(|path| path.is_absolute())
+    };
+    admin_socket
+        .and_then(Path::parent)
+        .map(Path::to_owned)
+        .or_else(runtime)
+        .unwrap_or_else(|| RUNTIME_DIRECTORY.into())
+        .join(RECORD)
+}
+
+/// Judges whether these NAT ports leave the host enough ephemeral ports for its own connections. Returns a warning when
+/// they are few. `record` is [`record_path`]; without it what we reserved ourselves counts as reserved by others.
+///
+/// # Errors
+/// [`FirewallError::TooFewPorts`], or /proc/sys cannot be read.
+pub fn check_ephemeral(record: &Path, nat: PortRange) -> Result<Option<String>, FirewallError> {
+    reserved::check_ephemeral(record, nat)
+}
+
+/// What is in one family's table raw, as [`Firewall::families`] finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// Whether it is ip6tables'.
+    pub v6: bool,
+    /// The chain's rules as `iptables -S` prints them, without `-A CONVEY`; `None` without the chain.
+    pub rules: Option<Vec<String>>,
+    /// How many rules of PREROUTING jump to it: one when all is well.
+    pub jumps: usize,
 }
 
 /// The kernel's tables, as far as they are ours. Used by the broker and by `convey firewall`.
@@ -58,23 +166,54 @@ pub enum FirewallError {
 pub struct Firewall {
     /// Where is recorded what was added to `ip_local_reserved_ports`.
     record: PathBuf,
+    variant: Variant,
+    warning: Option<String>,
 }
 
 impl Firewall {
     /// The firewall; nothing is touched yet.
     #[must_use]
     pub const fn new(record: PathBuf) -> Self {
-        Self { record }
+        Self::with_variant(record, Variant::Default)
+    }
+
+    /// The firewall by the programs of one variant.
+    #[must_use]
+    pub const fn with_variant(record: PathBuf, variant: Variant) -> Self {
+        Self {
+            record,
+            variant,
+            warning: None,
+        }
+    }
+
+    /// What the operator should know about the last [`apply`](Self::apply) that went well.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Makes the rules, the jump and the reserved ports be exactly those of these services; with none, takes everything
-    /// out. Doing it again changes nothing.
+    /// out. Doing it again changes nothing, and runs no program that would.
     ///
     /// # Errors
     /// The first step that failed; what was there before this call is still there (rules are added before others go).
     pub fn apply(&mut self, services: &[PacketService]) -> Result<(), FirewallError> {
-        let _ = (services, &self.record);
-        todo!("firewall")
+        self.warning = None;
+        self.name_lock_file();
+        let rules = plan(services);
+        let wanted = PortSet::of(services.iter().filter_map(|service| service.nat_ports));
+        let warning = reserved::settle(&self.record, &wanted, true)?;
+        for only_adding in [true, false] {
+            for v6 in [false, true] {
+                self.settle(v6, &of_family(&rules, v6), only_adding)?;
+            }
+        }
+        if warning.is_none() {
+            reserved::settle(&self.record, &wanted, false)?;
+        }
+        self.warning = warning;
+        Ok(())
     }
 
     /// Takes everything out: chain, jump, reserved ports. Goes on after an error.
@@ -82,7 +221,13 @@ impl Firewall {
     /// # Errors
     /// Everything that could not be taken out.
     pub fn clear(&mut self) -> Result<(), Vec<FirewallError>> {
-        todo!("firewall")
+        self.name_lock_file();
+        let mut errors = Vec::new();
+        for v6 in [false, true] {
+            errors.extend(self.clear_family(v6).err().into_iter().flatten());
+        }
+        errors.extend(reserved::settle(&self.record, &PortSet::default(), false).err());
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// What is in the chain now, as `iptables -S` prints it.
@@ -90,6 +235,132 @@ impl Firewall {
     /// # Errors
     /// A program is missing or failed.
     pub fn show(&self) -> Result<Vec<Rule>, FirewallError> {
-        todo!("firewall")
+        let families = self.families()?;
+        let rules = families.into_iter().flat_map(|Family { v6, rules, .. }| {
+            (rules.unwrap_or_default().into_iter()).map(move |text| Rule { v6, text })
+        });
+        Ok(rules.collect())
+    }
+
+    /// What is there now, first of iptables, then of ip6tables (which has nothing where it is not installed).
+    ///
+    /// # Errors
+    /// A program is missing or failed.
+    pub fn families(&self) -> Result<Vec<Family>, FirewallError> {
+        self.name_lock_file();
+        let family = |v6| {
+            let Held { rules, jumps } = match Tables::find(self.variant, v6) {
+                Ok(tables) => tables.read()?,
+                Err(_) if v6 => Held::default(),
+                Err(error) => return Err(error),
+            };
+            Ok(Family { v6, rules, jumps })
+        };
+        [false, true].into_iter().map(family).collect()
+    }
+
+    /// The ports in `ip_local_reserved_ports` that are there by our doing, according to the record.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn reserved(&self) -> Result<PortSet, FirewallError> {
+        reserved::read_record(&self.record)
+    }
+
+    /// One family of a plan. The families are independent: without rules of its own, ip6tables need not be there.
+    fn settle(&self, v6: bool, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<(), FirewallError> {
+        if !wanted.is_empty() {
+            Tables::find(self.variant, v6)?.settle(wanted, only_adding)?;
+        } else if !only_adding {
+            self.clear_family(v6).map_err(first)?;
+        }
+        Ok(())
+    }
+
+    fn clear_family(&self, v6: bool) -> Result<(), Vec<FirewallError>> {
+        match Tables::find(self.variant, v6) {
+            Ok(tables) => tables.clear(),
+            // what only that program could have made cannot be there
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives iptables-legacy a lock file that it can open, when it cannot open root's.
+    fn name_lock_file(&self) {
+        if !ids::is_root() && std::env::var_os(LOCK_VARIABLE).is_none() {
+            let lock = self.record.with_file_name("xtables.lock");
+            // a process with threads keeps root's, of which iptables-legacy itself complains well enough
+            let _ = environment::set_while_alone(LOCK_VARIABLE, lock.as_os_str());
+        }
+    }
+}
+
+fn of_family(rules: &[Rule], v6: bool) -> BTreeSet<&str> {
+    rules
+        .iter()
+        .filter(|rule| rule.v6 == v6)
+        .map(|rule| rule.text.as_str())
+        .collect()
+}
+
+/// `clear_family` fails with at least one error.
+fn first(errors: Vec<FirewallError>) -> FirewallError {
+    errors
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| FirewallError::Failed {
+            command: "iptables".into(),
+            message: "failed without a reason".into(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_is_beside_the_admin_socket() {
+        assert_eq!(
+            record_path(Some(Path::new("/run/convey-a/admin.sock"))),
+            Path::new("/run/convey-a/firewall.json")
+        );
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let nat = PortRange {
+            first: 33_000,
+            last: 65_535,
+        };
+        let local = PortRange {
+            first: 32_768,
+            last: 60_999,
+        };
+        let error = FirewallError::TooFewPorts {
+            nat,
+            left: 232,
+            local,
+            fewest: FEWEST_EPHEMERAL,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the NAT ports 33000-65535 leave 232 of this host's ephemeral ports (32768-60999), at least 4096 are needed \
+             for its own connections: widen net.ipv4.ip_local_port_range or choose fewer nat_ports"
+        );
+        let error = FirewallError::Unreserved {
+            ports: "50000-60999".into(),
+            local,
+            source: Box::new(FirewallError::File {
+                path: "/proc/sys/x".into(),
+                source: io::ErrorKind::ReadOnlyFilesystem.into(),
+            }),
+        };
+        assert_eq!(
+            error.to_string(),
+            "the NAT ports 50000-60999 are among this host's ephemeral ports (32768-60999) and cannot be reserved \
+             (/proc/sys/x: read-only filesystem or storage medium): reserve them with \
+             `sysctl -w net.ipv4.ip_local_reserved_ports=50000-60999` (after what is there already), or choose nat_ports \
+             outside"
+        );
     }
 }

@@ -7,6 +7,7 @@ use super::{
     fragments::{Datagram, Decision, Follow, Waiting},
     limit::Bucket,
     services::Target,
+    split::{may_split, split},
     ways::Ways,
 };
 use crate::{
@@ -34,7 +35,7 @@ pub struct Path {
     pub(super) flows: Arc<Flows>,
     pub(super) services: Arc<Services>,
     pub(super) ways: Ways,
-    pub(super) random: SplitMix64,
+    random: SplitMix64,
     counters: Arc<ReasonCounters>,
     answers: Vec<Answer>,
     resets: Bucket,
@@ -102,12 +103,17 @@ impl Refusal {
 }
 
 impl Arrival {
-    /// Whether it may be sent on by a way.
+    /// Whether it is larger than a way takes.
+    fn exceeds(&self, mtu: u32) -> bool {
+        self.parsed.largest_packet(&self.offload) > mtu
+    }
+
+    /// Whether it may be sent on by a way, in fragments if need be.
     pub fn check(&self, mtu: u32) -> Result<(), Refusal> {
         if self.parsed.ttl <= 1 {
             return Err(PacketReason::TimeExceeded.into());
         }
-        if self.parsed.largest_packet(&self.offload) > mtu {
+        if self.exceeds(mtu) && !may_split(&self.parsed, self.offload.segments.is_some()) {
             return Err(Refusal::TooBig { mtu });
         }
         Ok(())
@@ -199,7 +205,12 @@ impl Path {
     fn decide(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
         match arrival.parsed.content {
             Content::Error(error) => self.route_error(arrival, &error),
-            _ => self.route(arrival),
+            _ => {
+                let mut random = self.random.clone();
+                let decision = self.route(arrival, &mut random);
+                self.random = random;
+                decision
+            }
         }
     }
 
@@ -212,6 +223,7 @@ impl Path {
     ) -> Verdict {
         match decision {
             Ok(plan) => match rewrite(frame, &arrival.parsed, &plan) {
+                Ok(()) if arrival.exceeds(plan.mtu) => Verdict::Done(self.send_split(frame, &plan)),
                 Ok(()) => Verdict::Send {
                     ifindex: plan.link.ifindex,
                     reason: plan.reason,
@@ -220,6 +232,16 @@ impl Path {
             },
             Err(refusal) => Verdict::Done(self.answer(frame, arrival, refusal)),
         }
+    }
+
+    /// Sends a rewritten packet in fragments. Gives the reason to count.
+    fn send_split(&mut self, frame: &mut Frame<'_>, plan: &Plan) -> PacketReason {
+        let Some(fragments) = split(frame, plan.mtu) else {
+            return PacketReason::TooBig;
+        };
+        let ifindex = plan.link.ifindex;
+        (self.answers).extend(fragments.into_iter().map(|frame| Answer { ifindex, frame }));
+        plan.reason
     }
 
     /// Answers a packet that is refused, if its reason asks for that. Gives the reason to count.
@@ -264,28 +286,32 @@ impl Path {
 
     fn first_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
         let decision = self.decide(arrival);
-        if matches!(decision, Err(Refusal::For(PacketReason::NotOurs))) {
+        let is_none_of_ours = matches!(decision, Err(Refusal::For(PacketReason::NotOurs)));
+        if is_none_of_ours && !self.may_wait(arrival) {
             return Verdict::Done(PacketReason::NotOurs);
         }
         // a first one that is too big is answered; the sender will send smaller ones
         let remembered = decision.clone().map_err(Refusal::reason);
         let datagram = datagram(&arrival.parsed, fragment);
-        let (followers, strangers) =
-            (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
-        let strangers = strangers.len() as u64;
-        if strangers > 0 {
-            self.counters.add(PacketReason::BadFragment, strangers);
-        }
+        let early = (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
+        let (strangers, displaced) = (early.strangers as u64, early.displaced as u64);
+        self.counters.add(PacketReason::BadFragment, strangers);
+        self.counters.add(PacketReason::FragmentTableFull, displaced);
         let verdict = self.carry_out(frame, arrival, decision);
-        for follower in followers {
+        for follower in early.followers {
             self.release(follower, &remembered, arrival.now);
         }
         verdict
     }
 
-    fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+    /// Whether a fragment whose ports are not known may be ours.
+    fn may_wait(&self, arrival: &Arrival) -> bool {
         let destination = arrival.parsed.destination;
-        let may_wait = self.services.has_address(destination) || self.ways.is_local(destination);
+        self.services.has_address(destination) || self.ways.is_local(destination)
+    }
+
+    fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+        let may_wait = self.may_wait(arrival);
         let datagram = datagram(&arrival.parsed, fragment);
         let follow = (self.flows.fragments).follow(datagram, fragment, arrival.now, may_wait, || {
             let mut buffer = vec![0; HEADROOM];

@@ -13,6 +13,7 @@ use super::{
     table::{Back, Flow, Step},
 };
 use crate::{
+    balance::hash::SplitMix64,
     base::{PacketReason, Protocol},
     packet::{Content, Endpoints, LinkHeader, Tags},
 };
@@ -74,7 +75,8 @@ pub(super) fn renew(
     target: &mut Arc<Target>,
     generation: &mut u64,
 ) {
-    if *generation != services.generation() {
+    // a worker that has older services still must not undo it
+    if *generation < services.generation() {
         *generation = services.generation();
         if let Some(now) = services.renew(protocol, vip, target) {
             *target = Arc::clone(now);
@@ -84,14 +86,13 @@ pub(super) fn renew(
 
 impl Path {
     /// Where a packet goes.
-    pub(super) fn route(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
+    pub(super) fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, Refusal> {
         let Some(packet) = Ported::of(arrival) else {
             return Err(PacketReason::NotOurs.into());
         };
-        let services = Arc::clone(&self.services);
-        match services.at(packet.protocol, packet.destination) {
+        match self.services.at(packet.protocol, packet.destination) {
             Some(service) => match service.way {
-                Way::Passthrough => self.passthrough(arrival, &packet, service),
+                Way::Passthrough => self.passthrough(arrival, &packet, service, random),
                 Way::Dsr => self.dsr(arrival, &packet, service),
             },
             None => self.unserved(arrival, &packet),
@@ -99,7 +100,7 @@ impl Path {
     }
 
     /// A reply, a packet of a flow whose frontend is configured no more, or none of ours.
-    fn unserved(&mut self, arrival: &Arrival, packet: &Ported) -> Result<Plan, Refusal> {
+    fn unserved(&self, arrival: &Arrival, packet: &Ported) -> Result<Plan, Refusal> {
         if let Some(reply) = self.reply(arrival, packet) {
             return reply;
         }
@@ -119,16 +120,17 @@ impl Path {
     }
 
     fn passthrough(
-        &mut self,
+        &self,
         arrival: &Arrival,
         packet: &Ported,
         service: &Service,
+        random: &mut SplitMix64,
     ) -> Result<Plan, Refusal> {
         if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
         if packet.begins() {
-            return self.open(arrival, packet, service);
+            return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
         if self.flows.room.dsr() > 0
@@ -186,12 +188,17 @@ impl Path {
     }
 
     /// Opens a passthrough flow.
-    fn open(&mut self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
+    fn open(
+        &self,
+        arrival: &Arrival,
+        packet: &Ported,
+        service: &Service,
+        random: u64,
+    ) -> Result<Plan, Refusal> {
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let server = target.destination;
         // before anything is made: a client whose SYN cannot be sent sends another
         let way = self.sendable(arrival, server)?;
-        let random = self.random.next_u64();
         let services = &self.services;
         let reverse_keys = ports::addresses(way.local, services.nat_ports(), packet.source.port(), random)
             // an address that clients send to is no NAT port
@@ -223,7 +230,7 @@ impl Path {
     }
 
     /// A server's packet to a NAT port; `None` if no flow has it towards this server.
-    fn reply(&mut self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, Refusal>> {
+    fn reply(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, Refusal>> {
         let flows = &self.flows;
         let key = flows.nat.holder(&packet.key)?;
         flows
@@ -261,7 +268,7 @@ impl Path {
             })?
     }
 
-    fn dsr(&mut self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
+    fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
         if let Known::Decided(decision) = self.known_dsr(arrival, packet) {
             return decision;
         }

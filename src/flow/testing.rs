@@ -55,6 +55,7 @@ pub struct Site {
     pub now: Moment,
     start: Instant,
     v6: bool,
+    frontend: Option<Arc<snapshot::live::FrontendLive>>,
 }
 
 /// What came out of a frame.
@@ -86,10 +87,6 @@ impl Sent {
 
     pub fn destination(&self) -> SocketAddr {
         self.ends().1
-    }
-
-    pub fn source(&self) -> SocketAddr {
-        self.ends().0
     }
 }
 
@@ -129,8 +126,11 @@ impl Site {
             now: Moment(1_000),
             start: Instant::now(),
             v6,
+            frontend: None,
         };
         site.apply();
+        let frontend = &site.snapshot.as_ref().unwrap().frontends["a"];
+        site.frontend = Some(Arc::clone(&frontend.live));
         site
     }
 
@@ -183,7 +183,7 @@ impl Site {
     /// Time passes and everything that has expired is forgotten.
     pub fn expire_after(&mut self, time: Duration) {
         self.pass(time);
-        for _ in 0..1_000 {
+        for _ in 0..4 {
             self.path.expire(self.now);
         }
         self.check();
@@ -271,9 +271,9 @@ impl Site {
         self.path.counters().read(reason)
     }
 
+    /// The frontend's counters, also when it is configured no more.
     pub fn frontend(&self) -> Totals {
-        let snapshot = self.snapshot.as_ref().unwrap();
-        snapshot.frontends["a"].live.counters.totals()
+        self.frontend.as_ref().unwrap().counters.totals()
     }
 
     pub fn server(&self, server: u8) -> Totals {

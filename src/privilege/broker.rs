@@ -11,15 +11,27 @@ use caps::{Capability, errors::CapsError};
 
 use super::{
     ListenerRef, Parser, Policy, Target,
-    message::{Outcome, Reply, Request, Verb, decode, encode},
+    message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
+    packets::Packets,
 };
 use crate::{
-    config::{MAX_CONFIG_BYTES, Options, Source},
+    config::{MAX_CONFIG_BYTES, Options, PacketService, Source},
     sys::{capability, config_file, fdpass, ids, listener, memfd, process, signals, task_status},
 };
 
 /// How the process shows up in `ps`.
 const NAME: &str = "convey-broker";
+
+/// What bind, packet sockets and firewall rules need. Kept whatever the configuration says at the start: a reload may add
+/// the first port below 1024 or the first frontend in a packet mode.
+const CAPABILITIES: &[Capability] = &[
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+];
+
+/// What iptables needs of them: lent to it while it runs.
+const LENT: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
 /// What the broker knows and holds.
 pub struct Broker {
@@ -35,6 +47,10 @@ pub struct Broker {
     pub policy: Policy,
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<u16>,
+    /// What it holds for the packet modes.
+    pub packets: Packets,
+    /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
+    pub keeps_rules: bool,
 }
 
 /// The step of confining the broker that failed.
@@ -64,26 +80,38 @@ impl Broker {
         if reply(socket.as_fd(), 0, Outcome::Ready, None).is_err() {
             return 71;
         }
-        self.serve(socket.as_fd())
+        let status = self.answer_all(socket.as_fd());
+        if !self.keeps_rules {
+            self.packets.clear();
+        }
+        status
     }
 
-    fn serve(&mut self, socket: BorrowedFd<'_>) -> i32 {
+    fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
             let (bytes, fds) = match fdpass::receive(socket) {
                 Ok(message) => message,
                 Err(fdpass::RecvError::Closed) => return 0,
                 Err(_) => return 71,
             };
-            // The daemon never sends descriptors, and only this form: anything else is an attack or a defect.
+            // The daemon sends only this form: anything else is an attack or a defect.
             let Ok(Request { number, verb }) = decode(&bytes) else {
                 return 70;
             };
-            if !fds.is_empty() || number == 0 {
+            if fds.len() != verb.descriptors() || number == 0 {
                 return 70;
             }
             let (outcome, fd) = match verb {
                 Verb::Bind(listener) => self.bind(&listener),
                 Verb::ReadConfig => self.read_config(),
+                Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
+                Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
+                Verb::Serve => {
+                    let Some(services) = services(fds) else {
+                        return 70;
+                    };
+                    (self.packets.serve(&mut self.policy, services), None)
+                }
             };
             if reply(socket, number, outcome, fd.as_ref()).is_err() {
                 return 71;
@@ -146,10 +174,16 @@ impl Broker {
             },
             self.options,
         ) {
-            self.policy = Policy::new(loaded.config);
+            self.policy.adopt(loaded.config);
         }
         (Outcome::Config, Some(copy))
     }
+}
+
+/// The services in a sealed memfd; `None` if they have another form.
+fn services(fds: Vec<OwnedFd>) -> Option<Vec<PacketService>> {
+    let bytes = memfd::read_sealed(fds.into_iter().next()?, MAX_SERVICES_BYTES).ok()?;
+    decode(&bytes).ok()
 }
 
 fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fd: Option<&OwnedFd>) -> io::Result<()> {
@@ -166,7 +200,8 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
     signals::ignore_termination().map_err(step("ignore signals"))?;
     std::env::set_current_dir("/").map_err(step("change to /"))?;
 
-    let mut wanted = vec![Capability::CAP_NET_BIND_SERVICE];
+    let mut wanted = CAPABILITIES.to_vec();
+    capability::make_inheritable(LENT).map_err(capabilities("make capabilities inheritable"))?;
     capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
     if let Some(target) = target {
         // root can read a configuration that only root can read, so the broker must be able to on reload
@@ -177,17 +212,17 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         ids::set_uid(target.uid).map_err(step("setresuid"))?;
         process::set_keep_capabilities(false).map_err(step("keep capabilities no longer"))?;
     }
-    let kept = capability::keep_only(&wanted).map_err(capabilities("give up capabilities"))?;
+    let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("give up capabilities"))?;
     process::set_no_new_privs().map_err(step("no_new_privs"))?;
     process::set_undumpable().map_err(step("forbid core dumps"))?;
 
-    let kept: u64 = kept.iter().map(Capability::bitmask).sum();
     let tasks = task_status::read_self().map_err(step("read /proc/self/task"))?;
     let proven = tasks.iter().all(|task| {
         task.no_new_privs
-            && task.effective == kept
-            && task.permitted == kept
-            && task.inheritable | task.ambient == 0
+            && task.effective == kept.held
+            && task.permitted == kept.held
+            && task.inheritable == kept.inheritable
+            && task.ambient == 0
             && target.is_none_or(|target| task.uids == [target.uid; 4] && task.gids == [target.gid; 4])
     });
     if proven && !tasks.is_empty() {

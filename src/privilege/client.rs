@@ -3,15 +3,16 @@
 use std::{
     collections::BTreeSet,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use super::{
-    BrokerError, ListenerRef, Parser, Policy, Target, broker,
-    message::{Outcome, Reply, Request, Verb, decode, encode},
+    BrokerError, Executor, ListenerRef, Parser, Policy, Target, broker,
+    message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
+    packets::Packets,
 };
 use crate::{
     config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
@@ -21,8 +22,9 @@ use crate::{
     },
 };
 
-/// How long a call waits for the broker. It answers within milliseconds; a file system that hangs may hold it up.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call waits for the broker. It answers within milliseconds; a file system that hangs or somebody who holds
+/// the lock of iptables may hold it up. Well below the 30 s of the unit's watchdog.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why there is no broker.
 #[derive(Debug, thiserror::Error)]
@@ -55,28 +57,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
-    /// VIP, or by which the answers of a passthrough server come in. One call for each worker.
-    ///
-    /// # Errors
-    /// Refused (the configuration does not need this interface), or a step failed.
-    pub fn packet_socket(&self, interface: &str) -> Result<OwnedFd, BrokerError> {
-        let _ = interface;
-        todo!("privilege")
-    }
-
-    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services.
-    /// Each must be in the configuration as the broker read it, or have been in force until now.
-    ///
-    /// # Errors
-    /// Refused, or a step failed; then what was in force before still is.
-    pub fn serve(&self, services: &[PacketService]) -> Result<(), BrokerError> {
-        let _ = services;
-        todo!("privilege")
-    }
-
     /// Forks the broker; returns in the daemon only, when the broker has confined itself. Must be called before any
     /// thread exists. `target` comes from [`super::resolve_target`]: some user if and only if started as root.
+    /// `executor` does the broker's work for the packet modes.
     ///
     /// # Errors
     /// The process already has threads, the configuration is not valid, or a step of the start failed.
@@ -85,8 +68,9 @@ impl Broker {
         source: &Source,
         options: Options,
         target: Option<&Target>,
+        executor: Box<dyn Executor>,
     ) -> Result<Self, ForkError> {
-        Self::fork_with(config::load, path, source, options, target)
+        Self::fork_with(config::load, path, source, options, target, executor)
     }
 
     /// As [`fork`](Self::fork), with another parser than [`config::load`].
@@ -99,6 +83,7 @@ impl Broker {
         source: &Source,
         options: Options,
         target: Option<&Target>,
+        executor: Box<dyn Executor>,
     ) -> Result<Self, ForkError> {
         if ids::is_root() && target.is_none() {
             return Err(ForkError::NoTarget);
@@ -112,6 +97,8 @@ impl Broker {
             parse,
             policy: Policy::new(loaded.config),
             bound: BTreeSet::new(),
+            packets: Packets::new(executor, std::process::id()),
+            keeps_rules: is_under_systemd(|name| std::env::var(name).ok(), std::process::id()),
         };
         let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
         let pid = process::fork_child(theirs, |socket| child.run(&socket, target))?;
@@ -156,6 +143,42 @@ impl Broker {
         })
     }
 
+    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
+    /// VIP, or by which a passthrough server is reached. One call for each worker; all sockets of an interface share a
+    /// fanout group.
+    ///
+    /// # Errors
+    /// Refused (nothing needs this interface), the interface is gone (`ENODEV`), or a step failed.
+    pub fn packet_socket(&self, interface: &str) -> Result<OwnedFd, BrokerError> {
+        let verb = Verb::PacketSocket(interface.to_owned());
+        self.call_for_fd(verb, &Outcome::PacketSocket)
+    }
+
+    /// Has the broker close its duplicates of an interface's packet sockets, after the engine has closed them: as long
+    /// as one of both is open, the kernel gives the socket its share of the packets.
+    ///
+    /// # Errors
+    /// The broker is lost.
+    pub fn release_packet_sockets(&self, interface: &str) -> Result<(), BrokerError> {
+        let verb = Verb::ReleasePacketSockets(interface.to_owned());
+        self.call(verb, &[], &Outcome::Done).map(drop)
+    }
+
+    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services;
+    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in force
+    /// until now.
+    ///
+    /// # Errors
+    /// Refused, or a step failed; then what was in force before still is.
+    pub fn serve(&self, services: &[PacketService]) -> Result<(), BrokerError> {
+        let bytes = encode_services(services).map_err(|e| BrokerError::Refused(e.to_string()))?;
+        let copy = memfd::sealed(&bytes).map_err(|source| BrokerError::Failed {
+            step: "copy the services into memory".into(),
+            source,
+        })?;
+        self.call(Verb::Serve, &[copy.as_fd()], &Outcome::Done).map(drop)
+    }
+
     /// A descriptor that becomes readable at end-of-file when the broker dies.
     ///
     /// # Errors
@@ -165,15 +188,24 @@ impl Broker {
     }
 
     fn call_for_fd(&self, verb: Verb, expected: &Outcome) -> Result<OwnedFd, BrokerError> {
+        let fds = self.call(verb, &[], expected)?;
+        fds.into_iter()
+            .next()
+            .ok_or_else(|| BrokerError::Lost("it sent no descriptor".into()))
+    }
+
+    fn call(
+        &self,
+        verb: Verb,
+        fds: &[BorrowedFd<'_>],
+        expected: &Outcome,
+    ) -> Result<Vec<OwnedFd>, BrokerError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last += 1;
         let request =
             encode(&Request { number: *last, verb }).map_err(|e| BrokerError::Refused(e.to_string()))?;
-        fdpass::send(self.socket.as_fd(), &request, &[]).map_err(|e| BrokerError::Lost(e.to_string()))?;
-        let fds = self.receive(*last, expected)?;
-        fds.into_iter()
-            .next()
-            .ok_or_else(|| BrokerError::Lost("it sent no descriptor".into()))
+        fdpass::send(self.socket.as_fd(), &request, fds).map_err(|e| BrokerError::Lost(e.to_string()))?;
+        self.receive(*last, expected)
     }
 
     /// Takes the reply to request `number`: `expected` with its descriptors, or an error.
@@ -207,6 +239,7 @@ impl Broker {
         match reply.outcome {
             outcome if outcome == *expected => Ok(fds),
             Outcome::Refused { why } => Err(BrokerError::Refused(why)),
+            Outcome::Unable { why } => Err(BrokerError::Unable(why)),
             Outcome::Unreadable { why } => Err(BrokerError::Unreadable(why)),
             Outcome::Failed { step, errno: 0 } => Err(lost(step)),
             Outcome::Failed { step, errno } => Err(BrokerError::Failed {
@@ -215,5 +248,41 @@ impl Broker {
             }),
             outcome => Err(lost(format!("it answered {outcome:?}"))),
         }
+    }
+}
+
+/// Whether systemd started this very process as a service that it watches, not just one of its ancestors.
+fn is_under_systemd(environment: impl Fn(&str) -> Option<String>, pid: u32) -> bool {
+    let main_pid = environment("SYSTEMD_EXEC_PID");
+    environment("INVOCATION_ID").is_some()
+        && environment("NOTIFY_SOCKET").is_some()
+        && main_pid.is_none_or(|main_pid| main_pid == pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_told_from_a_shell_that_it_started() {
+        let under = |set: &'static [(&str, &str)]| {
+            let get = move |name: &str| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            is_under_systemd(get, 7)
+        };
+        assert!(under(&[
+            ("INVOCATION_ID", "x"),
+            ("NOTIFY_SOCKET", "@x"),
+            ("SYSTEMD_EXEC_PID", "7")
+        ]));
+        assert!(under(&[("INVOCATION_ID", "x"), ("NOTIFY_SOCKET", "@x")]));
+        assert!(!under(&[
+            ("INVOCATION_ID", "x"),
+            ("NOTIFY_SOCKET", "@x"),
+            ("SYSTEMD_EXEC_PID", "6")
+        ]));
+        assert!(!under(&[("INVOCATION_ID", "x")]) && !under(&[("NOTIFY_SOCKET", "@x")]) && !under(&[]));
     }
 }

@@ -4,13 +4,16 @@ use std::{fmt, io};
 
 use caps::errors::CapsError;
 
-use super::Target;
+use super::{Sandbox, Target, sandbox, seccomp};
 use crate::sys::{
     capability,
     ids::{self, Ids},
     process,
     task_status::{self, TaskStatus},
 };
+
+/// `SECCOMP_MODE_FILTER` of include/uapi/linux/seccomp.h.
+const SECCOMP_MODE_FILTER: u32 = 2;
 
 /// The step that failed. The daemon must not run.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,15 @@ pub enum DropError {
     /// A capability set could not be emptied.
     #[error("drop privileges: {0}: {1}")]
     Capabilities(&'static str, CapsError),
+    /// There is no filter of system calls.
+    #[error(
+        "filter system calls (seccomp): {0}; convey does not run without: use a kernel with CONFIG_SECCOMP_FILTER, \
+         and permit the call `seccomp` in a container"
+    )]
+    Seccomp(io::Error),
+    /// Landlock is there but did not take the rules.
+    #[error("confine the daemon to its files (landlock): {0}")]
+    Landlock(#[from] landlock::RulesetError),
     /// The way back up is open.
     #[error("dropped all privileges, but {0} still works: refusing to run")]
     ClimbedBack(&'static str),
@@ -40,7 +52,7 @@ pub enum DropError {
     },
 }
 
-/// What the kernel says of every thread: no capability, no new privileges.
+/// What the kernel says of every thread: no capability, no new privileges, filtered system calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// User id of all threads.
@@ -52,6 +64,8 @@ pub struct Proof {
     /// The bounding set. Not empty only if the process was started without CAP_SETPCAP, which emptying it needs;
     /// `no_new_privs` makes what is left in it worthless.
     pub bounding: u64,
+    /// Whether landlock keeps the calling thread from all files but its own. Some kernels have no landlock.
+    pub landlock: bool,
 }
 
 impl fmt::Display for Proof {
@@ -61,25 +75,32 @@ impl fmt::Display for Proof {
             gid,
             threads,
             bounding,
+            landlock,
         } = self;
         write!(
             f,
             "uid {uid}, gid {gid}, {threads} thread(s): no capabilities, no new privileges, bounding set "
         )?;
         if *bounding == 0 {
-            f.write_str("empty")
+            f.write_str("empty")?;
         } else {
-            write!(f, "{bounding:#x} (not permitted to empty it)")
+            write!(f, "{bounding:#x} (not permitted to empty it)")?;
         }
+        f.write_str(", system calls filtered, ")?;
+        f.write_str(if *landlock {
+            "files confined"
+        } else {
+            "files not confined (this kernel has no landlock)"
+        })
     }
 }
 
 /// Drops everything: becomes `target` (some user if and only if started as root), empties every capability set, sets
-/// `no_new_privs`, then tries to climb back. Must run before any thread starts.
+/// `no_new_privs`, tries to climb back, then gives up system calls and files. Must run before any thread starts.
 ///
 /// # Errors
 /// A step failed, or something that must not work does: the caller must end.
-pub fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
+pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof, DropError> {
     let step = |name| move |error| DropError::Step(name, error);
     let capabilities = |name| move |error| DropError::Capabilities(name, error);
     let threads = process::thread_count().map_err(step("count threads"))?;
@@ -96,7 +117,7 @@ pub fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
         ids::set_gid(target.gid).map_err(step("setresgid"))?;
         ids::set_uid(target.uid).map_err(step("setresuid"))?;
     }
-    capability::keep_only(&[]).map_err(capabilities("empty the capability sets"))?;
+    capability::keep_only(&[], &[]).map_err(capabilities("empty the capability sets"))?;
     process::set_no_new_privs().map_err(step("no_new_privs"))?;
 
     let after = ids::current().map_err(step("read the ids"))?;
@@ -111,7 +132,12 @@ pub fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
             return Err(DropError::ClimbedBack("an id of the user it was started by"));
         }
     }
+    let confined = sandbox::confine_files(files)?;
+    seccomp::confine_daemon().map_err(DropError::Seccomp)?;
     let proof = prove()?;
+    if confined && !proof.landlock {
+        return Err(DropError::ClimbedBack("to list / in spite of landlock"));
+    }
     if emptied && proof.bounding != 0 {
         return Err(DropError::ClimbedBack("a part of the bounding set"));
     }
@@ -137,16 +163,17 @@ fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
     Ok(())
 }
 
-/// Reads the status of every thread and checks that none has a capability or can get one. May be repeated at any
+/// Reads the status of every thread and checks that none has a capability or can get one, or makes unfiltered calls. May be repeated at any
 /// time, for instance after the threads have started.
 ///
 /// # Errors
 /// The first thread that has too much, or /proc cannot be read.
 pub fn prove() -> Result<Proof, DropError> {
-    judge(&task_status::read_self().map_err(|e| DropError::Step("read /proc/self/task", e))?)
+    let tasks = task_status::read_self().map_err(|e| DropError::Step("read /proc/self/task", e))?;
+    judge(&tasks, sandbox::is_confined_to_files())
 }
 
-fn judge(tasks: &[TaskStatus]) -> Result<Proof, DropError> {
+fn judge(tasks: &[TaskStatus], landlock: bool) -> Result<Proof, DropError> {
     let first = tasks.first().ok_or(DropError::Threads(0))?;
     for task in tasks {
         let unproven = |what: String| Err(DropError::Unproven { tid: task.tid, what });
@@ -168,12 +195,16 @@ fn judge(tasks: &[TaskStatus]) -> Result<Proof, DropError> {
         if !task.no_new_privs {
             return unproven("a way to new privileges (no_new_privs is not set)".into());
         }
+        if task.seccomp != SECCOMP_MODE_FILTER {
+            return unproven("unfiltered system calls".into());
+        }
     }
     Ok(Proof {
         uid: first.uids[0],
         gid: first.gids[0],
         threads: tasks.len(),
         bounding: tasks.iter().fold(0, |all, task| all | task.bounding),
+        landlock,
     })
 }
 
@@ -193,22 +224,29 @@ mod tests {
             bounding: 0,
             ambient: 0,
             no_new_privs: true,
-            seccomp: 0,
+            seccomp: 2,
         }
     }
 
     #[test]
     fn threads_without_anything_are_proof() {
-        let proof = judge(&[dropped(1), dropped(2)]).unwrap();
+        let proof = judge(&[dropped(1), dropped(2)], true).unwrap();
         assert_eq!(
             proof.to_string(),
-            "uid 65534, gid 65534, 2 thread(s): no capabilities, no new privileges, bounding set empty"
+            "uid 65534, gid 65534, 2 thread(s): no capabilities, no new privileges, bounding set empty, \
+             system calls filtered, files confined"
+        );
+        let proof = judge(&[dropped(1)], false).unwrap();
+        assert!(
+            proof
+                .to_string()
+                .ends_with("files not confined (this kernel has no landlock)")
         );
     }
 
     #[test]
     fn one_thread_with_anything_spoils_the_proof() {
-        let spoils: [fn(&mut TaskStatus); 8] = [
+        let spoils: [fn(&mut TaskStatus); 9] = [
             |t| t.permitted = 1,
             |t| t.effective = 1 << 10,
             |t| t.inheritable = 1,
@@ -217,11 +255,12 @@ mod tests {
             |t| t.uids = [65534, 0, 65534, 65534],
             |t| t.uids[2] = 0,
             |t| t.gids[2] = 0,
+            |t| t.seccomp = 0,
         ];
         for spoil in spoils {
             let mut second = dropped(2);
             spoil(&mut second);
-            let verdict = judge(&[dropped(1), second.clone()]);
+            let verdict = judge(&[dropped(1), second.clone()], true);
             assert!(
                 matches!(verdict, Err(DropError::Unproven { tid: 2, .. })),
                 "{second:?}: {verdict:?}"
@@ -229,7 +268,7 @@ mod tests {
         }
         let mut root = dropped(1);
         root.uids = [0; 4];
-        assert!(judge(&[root]).is_err());
-        assert!(judge(&[]).is_err());
+        assert!(judge(&[root], true).is_err());
+        assert!(judge(&[], true).is_err());
     }
 }

@@ -3,12 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::ListenerRef;
-use crate::sys::fdpass::MAX_MESSAGE_BYTES;
+use crate::{config::PacketService, sys::fdpass::MAX_MESSAGE_BYTES};
 
 /// Longest text in a reply, in bytes: far below [`MAX_MESSAGE_BYTES`] even if every byte must be escaped.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// Daemon to broker. Carries no descriptor.
+/// Longest list of services, in bytes of JSON: enough for 200,000 servers, counted for each frontend that uses them.
+pub const MAX_SERVICES_BYTES: usize = 8 << 20;
+
+/// Daemon to broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -26,6 +29,24 @@ pub enum Verb {
     Bind(ListenerRef),
     /// Read the configuration file, adopt it if valid, pass its bytes.
     ReadConfig,
+    /// Open a packet socket on the interface of this name.
+    PacketSocket(String),
+    /// Forget the packet sockets of the interface of this name.
+    ReleasePacketSockets(String),
+    /// Put rules and filters in force for the services in the sealed memfd that comes with the request: they may be too
+    /// many for a message.
+    Serve,
+}
+
+impl Verb {
+    /// How many descriptors come with it: exactly.
+    #[must_use]
+    pub const fn descriptors(&self) -> usize {
+        match self {
+            Self::Serve => 1,
+            Self::Bind(_) | Self::ReadConfig | Self::PacketSocket(_) | Self::ReleasePacketSockets(_) => 0,
+        }
+    }
 }
 
 /// Broker to daemon. Number 0 is what it says of itself at start.
@@ -48,6 +69,10 @@ pub enum Outcome {
     Bound,
     /// A sealed memfd with the bytes of the file comes with the reply.
     Config,
+    /// The packet socket comes with the reply.
+    PacketSocket,
+    /// Done; there is nothing to pass.
+    Done,
     /// The policy does not allow it.
     Refused {
         /// Why.
@@ -59,6 +84,11 @@ pub enum Outcome {
         step: String,
         /// The error number, 0 if there is none.
         errno: i32,
+    },
+    /// It could not be done; what was in force still is.
+    Unable {
+        /// Why, and what to do.
+        why: String,
     },
     /// The configuration file cannot be read.
     Unreadable {
@@ -72,8 +102,13 @@ impl Outcome {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Bound | Self::Config => 1,
-            Self::Ready | Self::Refused { .. } | Self::Failed { .. } | Self::Unreadable { .. } => 0,
+            Self::Bound | Self::Config | Self::PacketSocket => 1,
+            Self::Ready
+            | Self::Done
+            | Self::Refused { .. }
+            | Self::Failed { .. }
+            | Self::Unable { .. }
+            | Self::Unreadable { .. } => 0,
         }
     }
 
@@ -81,6 +116,12 @@ impl Outcome {
     #[must_use]
     pub fn refused(why: &str) -> Self {
         Self::Refused { why: shorten(why) }
+    }
+
+    /// Something that could not be done.
+    #[must_use]
+    pub fn unable(why: &str) -> Self {
+        Self::Unable { why: shorten(why) }
     }
 
     /// A file that cannot be read.
@@ -113,6 +154,12 @@ pub enum FormError {
     /// More than fits.
     #[error("a message of {0} bytes is longer than {MAX_MESSAGE_BYTES}")]
     TooLong(usize),
+    /// More services than fit.
+    #[error(
+        "the VIPs and servers of all packet-mode frontends together are too many: {0} bytes as JSON, \
+         at most {MAX_SERVICES_BYTES}; use fewer frontends for a backend, or several load balancers"
+    )]
+    TooManyServices(usize),
     /// Not what the type says.
     #[error("malformed message: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -131,6 +178,19 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FormError> {
     }
 }
 
+/// The bytes of a list of services, which travel in a sealed memfd.
+///
+/// # Errors
+/// There are more than [`MAX_SERVICES_BYTES`].
+pub fn encode_services(services: &[PacketService]) -> Result<Vec<u8>, FormError> {
+    let bytes = serde_json::to_vec(services)?;
+    if bytes.len() > MAX_SERVICES_BYTES {
+        Err(FormError::TooManyServices(bytes.len()))
+    } else {
+        Ok(bytes)
+    }
+}
+
 /// The message that bytes are.
 ///
 /// # Errors
@@ -142,6 +202,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{PortRange, Protocol, ServerAddr};
 
     #[test]
     fn requests_survive_the_way() {
@@ -152,6 +213,9 @@ mod tests {
                 addr: crate::base::ListenAddr(([127, 0, 0, 1], 80).into()),
             }),
             Verb::ReadConfig,
+            Verb::PacketSocket("eth0".into()),
+            Verb::ReleasePacketSockets("größe\0".into()),
+            Verb::Serve,
         ] {
             let request = Request { number: 7, verb };
             assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
@@ -169,11 +233,42 @@ mod tests {
             r#"{"number":1,"verb":"read_config","path":"/etc/shadow"}"#,
             r#"{"number":1,"verb":{"bind":{"frontend":{"name":"web","addr":"0.0.0.0:80","as":"root"}}}}"#,
             r#"{"number":-1,"verb":"read_config"}"#,
+            r#"{"number":1,"verb":"packet_socket"}"#,
+            r#"{"number":1,"verb":{"packet_socket":2}}"#,
+            r#"{"number":1,"verb":{"packet_socket":{"interface":"eth0"}}}"#,
+            r#"{"number":1,"verb":{"serve":[]}}"#,
             r#"{"number":1,"verb":"read_config"} {"number":2,"verb":"read_config"}"#,
             "\u{0}\u{1}\u{2}",
         ] {
             assert!(decode::<Request>(bytes.as_bytes()).is_err(), "{bytes} was taken");
         }
+    }
+
+    #[test]
+    fn services_have_one_form_and_a_limit() {
+        let service = PacketService {
+            vip: crate::base::ListenAddr(([10, 0, 0, 1], 80).into()),
+            protocol: Protocol::Udp,
+            nat_ports: Some(PortRange::default()),
+            servers: vec![ServerAddr(([10, 0, 0, 2], 80).into())],
+        };
+        let services = vec![service.clone(), service.clone()];
+        let bytes = encode_services(&services).unwrap();
+        assert_eq!(decode::<Vec<PacketService>>(&bytes).unwrap(), services);
+        let odd = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\"vip\"", "\"interface\":\"eth0\",\"vip\"");
+        assert!(
+            decode::<Vec<PacketService>>(odd.as_bytes()).is_err(),
+            "{odd} was taken"
+        );
+
+        let many = PacketService {
+            servers: vec![service.servers[0]; MAX_SERVICES_BYTES / 10],
+            ..service
+        };
+        let error = encode_services(&[many]).unwrap_err().to_string();
+        assert!(error.contains("too many"), "{error}");
     }
 
     #[test]

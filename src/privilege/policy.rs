@@ -1,14 +1,30 @@
-//! What the broker may do: exactly what the configuration that it read itself names. Pure.
+//! What the broker may do: exactly what the configuration that it read itself names, and for the packet modes what was
+//! in force until now. Pure.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::ListenerRef;
-use crate::config::Config;
+use crate::{
+    base::{ListenAddr, PortRange, Protocol, ServerAddr},
+    config::{Config, PacketService},
+};
 
 /// The rules of one configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
+    /// What [`Config::packet_services`] says.
+    configured: Vec<PacketService>,
+    /// What is served now: flows outlive the configuration that they came by.
+    in_force: Vec<PacketService>,
+    /// What was served before that: a reload that fails goes back to it.
+    before: Vec<PacketService>,
+    /// Interfaces that frontends named when `in_force` was theirs.
+    named: BTreeSet<String>,
 }
 
 /// A listener that may be bound.
@@ -20,11 +36,137 @@ pub struct Permitted {
     pub user_timeout: Option<Duration>,
 }
 
+/// What the broker found out about an interface that a packet socket is wanted on.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its index.
+    pub index: u32,
+    /// Whether it is a loopback interface.
+    pub is_loopback: bool,
+    /// The addresses that it has now.
+    pub addresses: &'a [IpAddr],
+}
+
 impl Policy {
     /// The policy that a configuration is.
     #[must_use]
-    pub const fn new(config: Config) -> Self {
-        Self { config }
+    pub fn new(config: Config) -> Self {
+        Self {
+            configured: config.packet_services(),
+            config,
+            in_force: Vec::new(),
+            before: Vec::new(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on with another configuration. What is in force stays so.
+    pub fn adopt(&mut self, config: Config) {
+        self.configured = config.packet_services();
+        self.config = config;
+    }
+
+    /// The services in force.
+    #[must_use]
+    pub fn in_force(&self) -> &[PacketService] {
+        &self.in_force
+    }
+
+    /// Notes that these services, which [`may_serve`](Self::may_serve) allowed, are in force now.
+    pub fn served(&mut self, services: Vec<PacketService>) {
+        let alien = find_alien(&services, &[&self.configured]).is_some();
+        let mut named: BTreeSet<String> = self.configured_interfaces().map(str::to_owned).collect();
+        if alien {
+            named.append(&mut self.named);
+        }
+        self.named = named;
+        if services != self.in_force {
+            self.before = std::mem::replace(&mut self.in_force, services);
+        }
+    }
+
+    /// Whether a frontend in a packet mode names this interface.
+    #[must_use]
+    pub fn names_interface(&self, name: &str) -> bool {
+        self.named.contains(name) || self.configured_interfaces().any(|configured| configured == name)
+    }
+
+    /// Whether a packet socket may be opened on an interface. `egress` tells by which interface a server is reached.
+    ///
+    /// # Errors
+    /// Why not, as text for the operator.
+    pub fn may_open(
+        &self,
+        wanted: &Wanted<'_>,
+        egress: impl FnMut(SocketAddr) -> Option<u32>,
+    ) -> Result<(), String> {
+        let name = wanted.name;
+        if self.names_interface(name) {
+            return Ok(());
+        }
+        if wanted.is_loopback {
+            return Err(format!(
+                "no packet of a client comes in by {name:?}, a loopback interface that no frontend names"
+            ));
+        }
+        let services = || self.configured.iter().chain(&self.in_force);
+        if services().any(|service| wanted.addresses.contains(&service.vip.0.ip())) {
+            return Ok(());
+        }
+        // a server of many ports or frontends is asked for once
+        let servers: BTreeMap<IpAddr, SocketAddr> = services()
+            .filter(|service| service.nat_ports.is_some())
+            .flat_map(|service| &service.servers)
+            .map(|server| (server.0.ip(), server.0))
+            .collect();
+        if servers
+            .into_values()
+            .map(egress)
+            .any(|index| index == Some(wanted.index))
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "no frontend in a packet mode needs a packet socket on {name:?}: none names it, it has none of their \
+             addresses, and no passthrough server is reached by it"
+        ))
+    }
+
+    /// Whether rules and filters may be put in force for these services.
+    ///
+    /// # Errors
+    /// The first that is neither in the configuration nor was in force, as text for the operator.
+    pub fn may_serve(&self, services: &[PacketService]) -> Result<(), String> {
+        let known = [
+            self.configured.as_slice(),
+            self.in_force.as_slice(),
+            self.before.as_slice(),
+        ];
+        match find_alien(services, &known) {
+            None => Ok(()),
+            Some((service, server)) => {
+                let how = match (server, service.nat_ports) {
+                    (Some(server), _) => format!("to server {}", server.0),
+                    (None, Some(ports)) => {
+                        format!("in passthrough from ports {}-{}", ports.first, ports.last)
+                    }
+                    (None, None) => "in DSR".to_owned(),
+                };
+                Err(format!(
+                    "the configuration has no packet-mode frontend on {} ({}) {how}",
+                    service.vip, service.protocol
+                ))
+            }
+        }
+    }
+
+    fn configured_interfaces(&self) -> impl Iterator<Item = &str> {
+        let frontends = self.config.frontends.values();
+        frontends
+            .filter(|frontend| frontend.mode.is_packet())
+            .filter_map(|frontend| frontend.interface.as_deref())
     }
 
     /// Whether a listener may be bound, and how.
@@ -55,6 +197,11 @@ impl Policy {
                         "frontend `{name}` does not listen on {addr} in the configuration"
                     ));
                 }
+                if frontend.mode.is_packet() {
+                    return Err(format!(
+                        "frontend `{name}` is in a packet mode, in which nothing listens on {addr}"
+                    ));
+                }
                 Ok(Permitted {
                     addr: addr.0,
                     user_timeout: frontend.tcp_user_timeout,
@@ -62,6 +209,35 @@ impl Policy {
             }
         }
     }
+}
+
+/// The first service, or server of a service, that none of the lists has.
+fn find_alien<'a>(
+    services: &'a [PacketService],
+    known: &[&[PacketService]],
+) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+    let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
+    for service in known.iter().copied().flatten() {
+        permitted
+            .entry(front(service))
+            .or_default()
+            .extend(&service.servers);
+    }
+    services
+        .iter()
+        .find_map(|service| match permitted.get(&front(service)) {
+            None => Some((service, None)),
+            Some(servers) => (service.servers.iter())
+                .find(|server| !servers.contains(server))
+                .map(|server| (service, Some(*server))),
+        })
+}
+
+/// A service without its servers.
+type Front = (ListenAddr, Protocol, Option<PortRange>);
+
+fn front(service: &PacketService) -> Front {
+    (service.vip, service.protocol, service.nat_ports)
 }
 
 #[cfg(test)]
@@ -86,6 +262,155 @@ mod tests {
         )
     }
 
+    /// `web` is found by its VIP and its server, `named` by its interface; `proxied` needs no packets.
+    const PACKETS: &str = r#"
+        [frontends.web]
+        listen_addr = "10.0.0.1:80"
+        mode = "passthrough"
+        backend = "web"
+        [backends.web]
+        servers.a = { addr = "10.1.0.2:80" }
+        servers.b = { addr = "10.1.0.3:80" }
+        [frontends.named]
+        listen_addr = "10.0.9.1:53"
+        mode = "dsr"
+        protocol = "udp"
+        interface = "eth9"
+        backend = "named"
+        [backends.named]
+        servers.a = { addr = "10.2.0.2:53" }
+        [frontends.proxied]
+        listen_addr = "10.0.7.1:80"
+        backend = "proxied"
+        [backends.proxied]
+        servers.a = { addr = "10.7.0.2:80" }
+    "#;
+
+    /// Whether `name`, which has index 7 and one address, may be opened when servers of `network` are behind it.
+    fn open(policy: &Policy, name: &str, address: &str, network: &str) -> Result<(), String> {
+        let wanted = Wanted {
+            name,
+            index: 7,
+            is_loopback: name == "lo",
+            addresses: &[address.parse().unwrap()],
+        };
+        policy.may_open(&wanted, |server| {
+            Some(if server.to_string().starts_with(network) {
+                7
+            } else {
+                1
+            })
+        })
+    }
+
+    #[test]
+    fn packet_sockets_are_opened_where_packets_come_in_and_nowhere_else() {
+        let policy = policy_of(PACKETS);
+        open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+        open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+        open(&policy, "eth1", "192.0.2.1", "10.1.").unwrap();
+        for (name, address, network) in [
+            ("eth2", "192.0.2.1", "none"),
+            // the servers of DSR answer the clients, those of a proxied frontend the kernel's sockets
+            ("eth2", "192.0.2.1", "10.2."),
+            ("eth2", "192.0.2.1", "10.7."),
+            ("eth2", "10.0.7.1", "none"),
+            ("lo", "10.0.0.1", "10.1."),
+        ] {
+            let refused = open(&policy, name, address, network);
+            assert!(
+                refused.as_ref().is_err_and(|why| why.contains(name)),
+                "{name} {address} {network}: {refused:?}"
+            );
+        }
+        let proxy = policy_of("[global]\n");
+        assert!(open(&proxy, "eth0", "10.0.0.1", "10.1.").is_err());
+    }
+
+    #[test]
+    fn loopback_is_opened_if_a_frontend_names_it() {
+        let wanted = Wanted {
+            name: "eth9",
+            index: 1,
+            is_loopback: true,
+            addresses: &[],
+        };
+        policy_of(PACKETS).may_open(&wanted, |_| None).unwrap();
+    }
+
+    fn services() -> Vec<PacketService> {
+        policy_of(PACKETS).configured
+    }
+
+    #[test]
+    fn exactly_what_the_configuration_says_is_served() {
+        let policy = policy_of(PACKETS);
+        policy.may_serve(&services()).unwrap();
+        policy.may_serve(&[]).unwrap();
+        let changes: [(fn(&mut PacketService), &str); 6] = [
+            (|s| s.vip.0.set_port(22), "10.0.0.1:22 (tcp)"),
+            (|s| s.vip = ListenAddr(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
+            (|s| s.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
+            (
+                |s| {
+                    s.nat_ports = Some(PortRange {
+                        first: 1,
+                        last: 65_535,
+                    })
+                },
+                "passthrough from ports 1-65535",
+            ),
+            (|s| s.nat_ports = None, "in DSR"),
+            // known, but of another frontend
+            (
+                |s| s.servers = vec![ServerAddr(([10, 2, 0, 2], 53).into())],
+                "10.2.0.2:53",
+            ),
+        ];
+        for (change, named) in changes {
+            let mut services = services();
+            change(&mut services[0]);
+            let refused = policy.may_serve(&services);
+            assert!(
+                refused.as_ref().is_err_and(|why| why.contains(named)),
+                "{services:?}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn flows_outlive_their_configuration_but_nothing_returns_by_itself() {
+        let mut policy = policy_of(PACKETS);
+        policy.served(services());
+        policy.adopt(policy_of("[global]\n").config);
+        policy.may_serve(&services()).unwrap();
+        open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+        open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+
+        // a change that fails is undone, one that is gone for good stays so
+        policy.served(services()[..1].to_vec());
+        policy.may_serve(&services()).unwrap();
+        policy.served(Vec::new());
+        policy.may_serve(&services()[..1]).unwrap();
+        assert!(policy.may_serve(&services()).is_err());
+        for (name, address) in [("eth9", "192.0.2.1"), ("eth0", "10.0.0.1")] {
+            assert!(open(&policy, name, address, "10.1.").is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_listens_for_a_frontend_in_a_packet_mode() {
+        let listener = ListenerRef::Frontend {
+            name: "web".into(),
+            addr: ListenAddr(([10, 0, 0, 1], 80).into()),
+        };
+        let refused = policy_of(PACKETS).may_bind(&listener);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("packet mode")),
+            "{refused:?}"
+        );
+    }
+
     fn policy_of(text: &str) -> Policy {
         let source = Source {
             name: "test.toml".to_owned(),
@@ -97,7 +422,7 @@ mod tests {
     fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
         let listener = ListenerRef::Frontend {
             name: name.into(),
-            addr: crate::base::ListenAddr(addr.parse().unwrap()),
+            addr: ListenAddr(addr.parse().unwrap()),
         };
         policy().may_bind(&listener)
     }

@@ -14,21 +14,33 @@ pub fn try_clear_bounding() -> Result<bool, CapsError> {
     Ok(true)
 }
 
-/// Keeps those of `wanted` that are permitted, effective too, and gives up all others, inheritable and ambient ones
-/// included. The bounding set stays. Returns what is kept.
+/// Makes those of `wanted` that are permitted inheritable too. Must come before [`try_clear_bounding`]: the kernel lets the
+/// inheritable set grow only within the bounding set.
+///
+/// # Errors
+/// The kernel refused, which it never does for capabilities that the thread has.
+pub fn make_inheritable(wanted: &[Capability]) -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let bounding = caps::read(None, CapSet::Bounding)?;
+    let mut inheritable = caps::read(None, CapSet::Inheritable)?;
+    let possible = |cap: &Capability| permitted.contains(cap) && bounding.contains(cap);
+    inheritable.extend(wanted.iter().copied().filter(possible));
+    caps::set(None, CapSet::Inheritable, &inheritable)
+}
+
+/// Keeps those of `wanted` that are permitted, effective too, and of these inheritable those of `inheritable` that
+/// already are; gives up all others and all ambient ones. The bounding set stays. Returns what is kept.
 ///
 /// # Errors
 /// The kernel refused, which it never does when capabilities are given up.
-pub fn keep_only(wanted: &[Capability]) -> Result<CapsHashSet, CapsError> {
+pub fn keep_only(wanted: &[Capability], inheritable: &[Capability]) -> Result<Kept, CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     let effective = caps::read(None, CapSet::Effective)?;
-    let kept: CapsHashSet = wanted
-        .iter()
-        .copied()
-        .filter(|cap| permitted.contains(cap))
-        .collect();
+    let inherited = caps::read(None, CapSet::Inheritable)?;
+    let kept: CapsHashSet = only(wanted, &permitted);
+    let heritage: CapsHashSet = only(inheritable, &kept.intersection(&inherited).copied().collect());
     caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Inheritable, &heritage)?;
     // effective must stay within permitted at every step
     caps::set(
         None,
@@ -37,7 +49,42 @@ pub fn keep_only(wanted: &[Capability]) -> Result<CapsHashSet, CapsError> {
     )?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::set(None, CapSet::Effective, &kept)?;
-    Ok(kept)
+    Ok(Kept {
+        held: mask(&kept),
+        inheritable: mask(&heritage),
+    })
+}
+
+/// What [`keep_only`] left, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Permitted and effective.
+    pub held: u64,
+    /// Inheritable, of these.
+    pub inheritable: u64,
+}
+
+fn only(wanted: &[Capability], among: &CapsHashSet) -> CapsHashSet {
+    let wanted = wanted.iter().copied();
+    wanted.filter(|cap| among.contains(cap)).collect()
+}
+
+fn mask(set: &CapsHashSet) -> u64 {
+    set.iter().map(Capability::bitmask).sum()
+}
+
+/// Runs `work` while the inheritable capabilities are ambient: programs that it executes have them, although this
+/// process is not root's and may gain no privileges. A process without such capabilities runs it all the same.
+///
+/// # Errors
+/// The kernel refused to raise or to lower them.
+pub fn with_ambient<T>(work: impl FnOnce() -> T) -> Result<T, CapsError> {
+    for cap in caps::read(None, CapSet::Inheritable)? {
+        caps::raise(None, CapSet::Ambient, cap)?;
+    }
+    let outcome = work();
+    caps::clear(None, CapSet::Ambient)?;
+    Ok(outcome)
 }
 
 /// Tries to make every capability permitted and effective. Returns whether the kernel let it: a bad sign.

@@ -6,10 +6,14 @@
 
 pub mod capability;
 pub mod config_file;
+pub mod environment;
 pub mod fdpass;
+pub mod forbidden;
 pub mod ids;
+pub mod interfaces;
 pub mod listener;
 pub mod memfd;
+pub mod netlink;
 pub mod packet_socket;
 pub mod process;
 pub mod readiness;

@@ -45,6 +45,12 @@ impl Convey {
     /// As [`launch`](Self::launch), by a program that becomes it: `env NAME=VALUE`, `taskset -c 1`.
     #[track_caller]
     pub fn launch_with(host: &Host, config: &str, launcher: &[&str]) -> Self {
+        Self::launch_as(host, config, launcher, &[])
+    }
+
+    /// As [`launch_with`](Self::launch_with), with further options of Convey's.
+    #[track_caller]
+    pub fn launch_as(host: &Host, config: &str, launcher: &[&str], options: &[&str]) -> Self {
         let dir = host.path("convey");
         fs::create_dir_all(&dir).expect("the daemon's directory");
         super::open_to_all(&dir);
@@ -54,8 +60,12 @@ impl Convey {
         command
             .args(&launcher[1..])
             .arg(binary())
+            .args(options)
             .arg("--config")
             .arg(dir.join("convey.toml"))
+            .envs(directories(&dir))
+            // run by hand, whatever runs the tests
+            .env_remove("INVOCATION_ID")
             .env("NOTIFY_SOCKET", notify.path())
             .current_dir(&dir);
         Self {
@@ -159,6 +169,19 @@ impl Convey {
         self.host.spawn(command).finish(LIMIT)
     }
 
+    /// Runs a subcommand that works without the daemon, such as `firewall show`, as the service would.
+    #[track_caller]
+    pub fn tool(&self, arguments: &str) -> Output {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments.split_whitespace())
+            .arg("--config")
+            .arg(self.config_path())
+            .envs(directories(&self.dir))
+            .current_dir(&self.dir);
+        self.host.spawn(command).finish(LIMIT)
+    }
+
     /// Runs a subcommand that must succeed.
     #[track_caller]
     pub fn order(&self, arguments: &str) -> String {
@@ -193,6 +216,13 @@ impl Convey {
     pub fn connections(&self) -> Connections {
         let json = self.order("connections --json");
         serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in the connections {json}"))
+    }
+
+    /// `convey status --json`, as it is.
+    #[track_caller]
+    pub fn status_json(&self) -> serde_json::Value {
+        let json = self.order("status --json");
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in the status {json}"))
     }
 
     /// One server's part of the status.
@@ -232,6 +262,11 @@ impl Drop for Convey {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.stderr();
+            // what became of packets, if it still tells; the panic that goes on here stays the first one
+            let status = self.cli("status --json").stdout;
+            if let Ok(status) = serde_json::from_str::<serde_json::Value>(&status) {
+                eprintln!("--- its packet counters: {}", status["packet"]);
+            }
             let last: Vec<&str> = log.lines().rev().take(30).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();
             eprintln!(
@@ -241,6 +276,16 @@ impl Drop for Convey {
             );
         }
     }
+}
+
+/// Where a service manager says that files belong; hosts of a lab share /run and /var.
+fn directories(dir: &Path) -> [(&'static str, PathBuf); 2] {
+    ["RUNTIME_DIRECTORY", "STATE_DIRECTORY"].map(|name| {
+        let path = dir.join(name.to_lowercase());
+        fs::create_dir_all(&path).expect("the service's directories");
+        super::open_to_all(&path);
+        (name, path)
+    })
 }
 
 /// The binary that Cargo built along with this test.

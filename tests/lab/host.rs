@@ -1,12 +1,15 @@
 //! A host: one network namespace with an interface on the lab's switch.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -17,6 +20,28 @@ use super::process::{Output, Process};
 
 /// How long a command may run before it counts as hung.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
 
 /// A handle to a host; clones mean the same host.
 #[derive(Clone)]
@@ -75,6 +100,35 @@ impl Host {
     /// An IPv6 address and port of this host.
     pub fn addr6(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V6(self.ip6()), port)
+    }
+
+    /// An address and port of this host, of one family.
+    pub fn addr_of(&self, family: Family, port: u16) -> SocketAddr {
+        match family {
+            Family::V4 => self.addr(port),
+            Family::V6 => self.addr6(port),
+        }
+    }
+
+    /// Gives an interface one more address. IPv6 addresses of a whole 128 bits are never chosen as a source by the
+    /// kernel, as it should be with a VIP.
+    #[track_caller]
+    pub fn add_address(&self, interface: &str, address: &str) {
+        let more = match (address.contains(':'), address.ends_with("/128")) {
+            (true, true) => "nodad preferred_lft 0",
+            (true, false) => "nodad",
+            (false, _) => "",
+        };
+        self.run(&format!("ip addr add {address} dev {interface} {more}"));
+    }
+
+    /// Makes it a router, one that does not tell hosts of better ways.
+    #[track_caller]
+    pub fn forward(&self) {
+        self.run(
+            "for conf in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 1 > /proc/sys/net/$conf; done
+             for conf in all default eth0; do echo 0 > /proc/sys/net/ipv4/conf/$conf/send_redirects; done",
+        );
     }
 
     /// A path for a file of this host in the lab's directory.
@@ -151,6 +205,16 @@ impl Host {
         let mut shell = Command::new("sh");
         shell.args(["-c", command]);
         self.spawn(shell).finish(COMMAND_LIMIT)
+    }
+
+    /// Feeds rules to nftables on this host.
+    #[track_caller]
+    pub fn nft(&self, rules: &str) {
+        // nft 1.0.6 wants its line ends, which a command line does not carry well
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let path = self.path(&format!("{}.nft", NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&path, rules).expect("the rules");
+        self.run(&format!("nft -f {}", path.display()));
     }
 
     /// Starts a shell command on this host and leaves it running.

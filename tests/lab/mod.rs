@@ -10,14 +10,20 @@
 //! removed by the next one. Helpers panic with what went wrong: they are called by tests only.
 #![allow(dead_code, reason = "each suite uses its part of the lab")]
 
+pub mod checksums;
 pub mod convey;
+pub mod crowd;
+pub mod dsr;
+pub mod forge;
 pub mod host;
+pub mod kernel;
 pub mod load;
 pub mod nginx;
 pub mod notify;
 pub mod process;
 pub mod servers;
 mod stale;
+pub mod udp;
 
 use std::{
     fmt::Write as _,
@@ -34,7 +40,7 @@ use std::{
 };
 
 pub use convey::Convey;
-pub use host::Host;
+pub use host::{Family, Host};
 pub use nginx::Nginx;
 pub use process::{Output, Process};
 
@@ -108,12 +114,58 @@ impl Lab {
         let mut setup = String::from("link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n");
         let _ = writeln!(setup, "addr add {}/24 dev eth0", host.ip4());
         let _ = writeln!(setup, "addr add {}/64 dev eth0 nodad", host.ip6());
+        // without one, neighbours are never solicited for a packet that is not the host's own
+        let _ = writeln!(setup, "addr add fe80::{index:x}/64 dev eth0 nodad");
         batch(&["-n", &own], &setup);
         // until then the switch drops what comes first, and a lost ARP request is repeated after a second only
         wait_until("the switch forwards", Duration::from_secs(10), || {
             is_forwarding(&switch, index)
         });
         host
+    }
+
+    /// Joins two hosts by a cable of their own, besides the switch: an interface on each, up, without addresses yet
+    /// (see [`Host::add_address`]). Pull it with `ip link del`.
+    pub fn cable(&self, one: (&Host, &str), other: (&Host, &str)) {
+        let ((a, a_name), (b, b_name)) = (one, other);
+        batch(
+            &[],
+            &format!(
+                "link add {a_name} netns {} type veth peer name {b_name} netns {}\n",
+                a.namespace(),
+                b.namespace()
+            ),
+        );
+        for (host, name) in [one, other] {
+            batch(
+                &["-n", host.namespace()],
+                &format!(
+                    "link set {name} addrgenmode none\nlink set {name} up\naddr add fe80::{:x}/64 dev {name} nodad\n",
+                    host.index()
+                ),
+            );
+        }
+    }
+
+    /// Pulls a host's plug at the switch: it is gone without a word, as after a power cut.
+    pub fn unplug(&self, host: &Host) {
+        self.set_port(host, "down");
+    }
+
+    /// Plugs it in again.
+    pub fn plug(&self, host: &Host) {
+        self.set_port(host, "up");
+        let switch = self.namespace("switch");
+        wait_until("the switch forwards", Duration::from_secs(10), || {
+            is_forwarding(&switch, host.index())
+        });
+    }
+
+    fn set_port(&self, host: &Host, state: &str) {
+        batch(
+            &["-n", &self.namespace("switch")],
+            &format!("link set p{} {state}\n", host.index()),
+        );
     }
 
     /// Debian's nginx on a host of its own that answers every request on port 80 with `body`.
@@ -199,6 +251,18 @@ pub fn why_not() -> Option<String> {
         return Some("network namespaces need root".to_owned());
     }
     let missing: Vec<&str> = ["ip", "nginx", "curl", "wrk", "iperf3", "nc"]
+        .into_iter()
+        .filter(|tool| !is_installed(tool))
+        .collect();
+    (!missing.is_empty()).then(|| format!("not installed: {} (run packaging/test)", missing.join(", ")))
+}
+
+/// Why the tests of the packet modes cannot run here; `None` where they can.
+pub fn why_not_packets() -> Option<String> {
+    if let Some(reason) = why_not() {
+        return Some(reason);
+    }
+    let missing: Vec<&str> = ["nft", "iptables", "ip6tables", "dig", "dnsmasq"]
         .into_iter()
         .filter(|tool| !is_installed(tool))
         .collect();

@@ -33,7 +33,16 @@ impl TcpServer {
         port: u16,
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let addr = host.addr(port);
+        Self::start_at(host, host.addr(port), serve)
+    }
+
+    /// As [`start`](Self::start), at any address of the host.
+    #[track_caller]
+    pub fn start_at(
+        host: &Host,
+        addr: SocketAddr,
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = host
             .inside(|| TcpListener::bind(addr))
             .unwrap_or_else(|error| panic!("cannot listen on {addr}: {error}"));
@@ -67,6 +76,19 @@ impl TcpServer {
         let greeting = format!("{name}\n");
         Self::start(host, port, move |stream| {
             (&stream).write_all(greeting.as_bytes())?;
+            let mut reader = stream.try_clone()?;
+            io::copy(&mut reader, &mut &stream)?;
+            stream.shutdown(Shutdown::Write)
+        })
+    }
+
+    /// Sends `name`, the address it was reached from and a line end on connect and then gives back every byte.
+    /// [`Witness`] reads it.
+    #[track_caller]
+    pub fn witness(host: &Host, addr: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::start_at(host, addr, move |stream| {
+            writeln!(&stream, "{name} {}", stream.peer_addr()?)?;
             let mut reader = stream.try_clone()?;
             io::copy(&mut reader, &mut &stream)?;
             stream.shutdown(Shutdown::Write)
@@ -128,6 +150,68 @@ impl Drop for TcpServer {
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
+    }
+}
+
+/// A connection to a [`TcpServer::witness`].
+pub struct Witness {
+    /// The server's name.
+    pub server: String,
+    /// Who the server says is talking to it.
+    pub seen: SocketAddr,
+    stream: TcpStream,
+}
+
+impl Witness {
+    /// Connects from `client` and hears what the server saw.
+    ///
+    /// # Errors
+    /// As connecting and reading; [`io::ErrorKind::InvalidData`] if another kind of server answers.
+    pub fn meet(client: &Host, to: SocketAddr) -> io::Result<Self> {
+        Self::hear(client.try_connect(to)?)
+    }
+
+    /// Hears what the server saw on a fresh connection.
+    ///
+    /// # Errors
+    /// As [`meet`](Self::meet).
+    pub fn hear(mut stream: TcpStream) -> io::Result<Self> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, format!("not a witness: {line:?}"));
+        let (server, seen) = line.split_once(' ').ok_or_else(strange)?;
+        Ok(Self {
+            server: server.to_owned(),
+            seen: seen.parse().map_err(|_| strange())?,
+            stream,
+        })
+    }
+
+    /// Sends some bytes and expects the same back.
+    ///
+    /// # Errors
+    /// As writing and reading; [`io::ErrorKind::InvalidData`] when other bytes come back.
+    pub fn talk(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        let mut back = vec![0; bytes.len()];
+        self.stream.read_exact(&mut back)?;
+        if back == bytes {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "other bytes came back",
+            ))
+        }
+    }
+
+    /// The connection.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 }
 

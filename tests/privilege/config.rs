@@ -1,14 +1,8 @@
-//! A small dialect of configuration, so that these tests depend on nothing but the broker.
+//! A small dialect of configuration, so that each scenario says in a line what it is about.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::fmt::Write;
 
-use convey::{
-    base::{BackendName, FrontendName, ListenAddr},
-    config::{
-        Admin, Config, Diagnostic, Frontend, Global, Loaded, LogFormat, LogLevel, Mode, Options, Severity,
-        Source,
-    },
-};
+use convey::config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source};
 
 /// User and group id of `nobody` and `nogroup` on Debian.
 pub const NOBODY: u32 = 65_534;
@@ -23,48 +17,50 @@ pub fn source(text: &str) -> Source {
     }
 }
 
-/// Each line is `NAME ADDRESS`: a frontend and what it listens on.
-pub fn parse(source: &Source, _: Options) -> Result<Loaded, Vec<Diagnostic>> {
+/// Each line is `NAME ADDRESS`: a frontend and what it listens on. A frontend in a packet mode goes on with
+/// `MODE INTERFACE SERVER`, where the interface may be `-` for none.
+pub fn parse(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
     let text = String::from_utf8_lossy(&source.bytes);
-    let frontends = text.lines().map(frontend).collect::<Option<BTreeMap<_, _>>>();
-    let frontends = frontends.ok_or_else(|| vec![diagnostic(&source.name)])?;
-    let global = Global {
-        log_level: LogLevel::Info,
-        log_format: LogFormat::Text,
-        watch_config: false,
-        user: None,
-        workers: None,
-        shutdown_timeout: Duration::from_secs(1),
+    // a file without any section would be an error of its own
+    let frontends = text.lines().map(frontend);
+    let translated = std::iter::once(Some("[global]\n".to_owned())).chain(frontends);
+    let translated = translated.collect::<Option<String>>();
+    let translated = translated.ok_or_else(|| vec![diagnostic(&source.name)])?;
+    let toml = Source {
+        name: source.name.clone(),
+        bytes: translated.into_bytes(),
     };
-    let config = Config {
-        global,
-        admin: Admin { socket: None },
-        stats: None,
-        passthrough: None,
-        frontends,
-        backends: BTreeMap::new(),
-    };
-    Ok(Loaded {
-        config,
-        warnings: Vec::new(),
-    })
+    config::load(&toml, options)
 }
 
-fn frontend(line: &str) -> Option<(FrontendName, Frontend)> {
-    let (name, addr) = line.split_once(' ')?;
-    let name = FrontendName::new(name).ok()?;
-    let frontend = Frontend {
-        name: name.clone(),
-        listen: vec![ListenAddr(addr.parse().ok()?)],
-        mode: Mode::Proxy,
-        backend: BackendName::new("pool").ok()?,
-        max_connections: None,
-        idle_timeout: None,
-        fin_timeout: None,
-        tcp_user_timeout: Some(Duration::from_secs(7)),
-        access_log: true,
+/// The services of a configuration in packet modes.
+pub fn services(text: &str) -> Vec<PacketService> {
+    parse(&source(text), Options::default())
+        .unwrap()
+        .config
+        .packet_services()
+}
+
+fn frontend(line: &str) -> Option<String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (name, addr, packet) = match words.as_slice() {
+        [name, addr] => (name, addr, None),
+        [name, addr, mode, interface, server] => (name, addr, Some((mode, interface, server))),
+        _ => return None,
     };
-    Some((name, frontend))
+    let mut toml = format!("[frontends.{name}]\nlisten_addr = \"{addr}\"\nbackend = \"{name}\"\n");
+    let mut target = "127.0.0.9:9";
+    if let Some((mode, interface, server)) = packet {
+        target = server;
+        writeln!(toml, "mode = \"{mode}\"").ok()?;
+        if *interface != "-" {
+            writeln!(toml, "interface = \"{interface}\"").ok()?;
+        }
+    } else {
+        toml.push_str("tcp_user_timeout = \"7s\"\n");
+    }
+    writeln!(toml, "[backends.{name}]\nservers.a = {{ addr = \"{target}\" }}").ok()?;
+    Some(toml)
 }
 
 fn diagnostic(file: &str) -> Diagnostic {

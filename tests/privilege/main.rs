@@ -7,16 +7,21 @@
 
 mod config;
 mod journal;
+mod packets;
+mod sandbox;
 mod scenario;
 
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Child, ChildStdin, Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use convey::sys::{ids, task_status};
+use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::{
     sys::signal::{self, Signal},
@@ -29,7 +34,10 @@ const SCENARIO: &str = "CONVEY_TEST_SCENARIO";
 const DIRECTORY: &str = "CONVEY_TEST_DIRECTORY";
 /// Bits of the capabilities that the broker may keep (include/uapi/linux/capability.h).
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
-const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW.
+const NET_CAPABILITIES: u64 = 1 << 10 | 1 << 12 | 1 << 13;
+/// Those of them that iptables is lent.
+const LENT_CAPABILITIES: u64 = 1 << 12 | 1 << 13;
 
 fn main() -> ExitCode {
     if let Ok(name) = env::var(SCENARIO) {
@@ -50,6 +58,14 @@ fn main() -> ExitCode {
         });
     if !root || !privileged_ports {
         eprintln!("SKIPPED (counted as ignored): tests that need root, or ports that only root may bind");
+    }
+    let iptables = Path::new("/usr/sbin/iptables").exists();
+    let landlock = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V3))
+        .is_ok();
+    if !iptables || !landlock {
+        eprintln!("SKIPPED (counted as ignored): what needs iptables, or landlock of Linux 6.2");
     }
     let trials = vec![
         passing("an_ordinary_user_gets_high_ports_only", "ordinary_user")
@@ -99,8 +115,46 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
         Trial::test(
-            "the_broker_holds_two_capabilities_and_one_socket",
+            "the_broker_holds_four_capabilities_and_one_socket",
             the_broker_holds_little,
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "a_packet_socket_is_opened_only_where_a_frontend_needs_one",
+            "interfaces",
+        )
+        .with_ignored_flag(!root),
+        passing("rules_come_before_filters_and_failures_are_undone", "serving").with_ignored_flag(!root),
+        passing(
+            "only_services_of_the_configuration_or_in_force_are_served",
+            "aliens",
+        )
+        .with_ignored_flag(!root),
+        passing("thousands_of_servers_are_served_and_too_many_refused", "many").with_ignored_flag(!root),
+        passing("malformed_services_end_the_broker", "malformed_services").with_ignored_flag(!root),
+        passing("iptables_works_for_the_broker_that_is_not_root", "iptables")
+            .with_ignored_flag(!root || !iptables),
+        passing("iptables_works_under_the_packaged_unit", "iptables_unit")
+            .with_ignored_flag(!root || !iptables),
+        passing("every_needless_system_call_is_denied", "every_call").with_ignored_flag(!root),
+        passing("the_daemon_opens_ip_local_and_route_sockets_only", "sockets").with_ignored_flag(!root),
+        passing("the_daemon_sets_no_filter_nor_packet_option", "options").with_ignored_flag(!root),
+        passing("a_packet_thread_makes_no_sockets", "packet_thread").with_ignored_flag(!root),
+        passing("the_daemon_reaches_its_own_files_only", "files").with_ignored_flag(!root || !landlock),
+        Trial::test("a_panic_still_says_why", a_panic_still_says_why).with_ignored_flag(!root),
+        Trial::test(
+            "foreign_system_calls_end_the_daemon",
+            foreign_calls_end_the_daemon,
+        )
+        .with_ignored_flag(!root || cfg!(not(target_arch = "x86_64"))),
+        Trial::test(
+            "rules_go_when_the_daemon_is_killed",
+            rules_go_when_the_daemon_is_killed,
+        )
+        .with_ignored_flag(!root),
+        Trial::test(
+            "rules_stay_for_a_restart_by_systemd",
+            rules_stay_for_a_restart_by_systemd,
         )
         .with_ignored_flag(!root),
         Trial::test(
@@ -148,10 +202,11 @@ struct Idle {
 
 impl Idle {
     fn start() -> Result<Self, Failed> {
-        let mut daemon = command("idle")?
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::of(&mut command("idle")?)
+    }
+
+    fn of(command: &mut Command) -> Result<Self, Failed> {
+        let mut daemon = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let stdout = daemon.stdout.take().ok_or("no standard output")?;
         BufReader::new(stdout).read_line(&mut line)?;
@@ -165,6 +220,28 @@ impl Idle {
             stdin,
             broker,
         })
+    }
+}
+
+impl Idle {
+    /// SIGKILL: the daemon has no moment to say anything. Waits for the end of both.
+    fn kill(&mut self) -> Result<(), Failed> {
+        let comm = format!("/proc/{}/comm", self.broker);
+        self.daemon.kill()?;
+        self.daemon.wait()?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while fs::File::open(&comm)
+            .and_then(|mut f| f.read_to_string(&mut String::new()))
+            .is_ok()
+        {
+            let state = fs::read_to_string(format!("/proc/{}/stat", self.broker)).unwrap_or_default();
+            if state.contains(") Z ") {
+                break; // ended; whoever adopted it has not reaped it yet
+            }
+            assert!(Instant::now() < deadline, "the broker outlived the daemon by 5 s");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 }
 
@@ -186,13 +263,17 @@ fn the_broker_holds_little() -> Result<(), Failed> {
     let tasks = task_status::read_process(idle.broker)?;
     assert_eq!(tasks.len(), 1);
     for task in tasks {
-        let kept = CAP_NET_BIND_SERVICE | CAP_DAC_READ_SEARCH;
+        let kept = NET_CAPABILITIES | CAP_DAC_READ_SEARCH;
         assert_eq!(
             (task.permitted, task.effective, task.bounding),
             (kept, kept, 0),
             "{task:?}"
         );
-        assert_eq!((task.inheritable, task.ambient), (0, 0), "{task:?}");
+        assert_eq!(
+            (task.inheritable, task.ambient),
+            (LENT_CAPABILITIES, 0),
+            "{task:?}"
+        );
         assert_eq!((task.uids, task.gids), ([config::NOBODY; 4], [config::NOBODY; 4]));
         assert!(task.groups.is_empty() && task.no_new_privs, "{task:?}");
     }
@@ -222,20 +303,59 @@ fn the_broker_ends_with_the_daemon() -> Result<(), Failed> {
         "a signal ended the broker"
     );
 
-    // SIGKILL: the daemon has no moment to say anything
-    idle.daemon.kill()?;
-    idle.daemon.wait()?;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while fs::File::open(&comm)
-        .and_then(|mut f| f.read_to_string(&mut String::new()))
-        .is_ok()
-    {
-        let state = fs::read_to_string(format!("/proc/{}/stat", idle.broker)).unwrap_or_default();
-        if state.contains(") Z ") {
-            break; // ended; whoever adopted it has not reaped it yet
-        }
-        assert!(Instant::now() < deadline, "the broker outlived the daemon by 5 s");
-        std::thread::sleep(Duration::from_millis(10));
+    idle.kill()
+}
+
+/// What the executor was asked to do, before and after SIGKILL to the daemon.
+fn log_of_a_killed_daemon(environment: &[(&str, &str)]) -> Result<String, Failed> {
+    let dir = tempfile::tempdir()?;
+    let mut command = command("serving_idle")?;
+    for name in ["INVOCATION_ID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"] {
+        command.env_remove(name);
+    }
+    command
+        .env(DIRECTORY, dir.path())
+        .envs(environment.iter().copied());
+    let mut idle = Idle::of(&mut command)?;
+    idle.kill()?;
+    Ok(fs::read_to_string(dir.path().join("log"))?)
+}
+
+fn rules_go_when_the_daemon_is_killed() -> Result<(), Failed> {
+    for environment in [&[][..], &[("INVOCATION_ID", "of the shell")]] {
+        let log = log_of_a_killed_daemon(environment)?;
+        assert_eq!(log, "apply 10.9.0.1:80 10.9.3.1:53\nclear\n", "{environment:?}");
+    }
+    Ok(())
+}
+
+fn rules_stay_for_a_restart_by_systemd() -> Result<(), Failed> {
+    let unit = [("INVOCATION_ID", "x"), ("NOTIFY_SOCKET", "/nonexistent")];
+    assert_eq!(log_of_a_killed_daemon(&unit)?, "apply 10.9.0.1:80 10.9.3.1:53\n");
+    Ok(())
+}
+
+fn a_panic_still_says_why() -> Result<(), Failed> {
+    for backtrace in ["0", "1"] {
+        let output = command("panics")?.env("RUST_BACKTRACE", backtrace).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(101), "{text}");
+        assert!(text.contains("the handler's last words"), "{text}");
+    }
+    Ok(())
+}
+
+fn foreign_calls_end_the_daemon() -> Result<(), Failed> {
+    for scenario in ["x32", "i386"] {
+        let output = command(scenario)?.output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // a kernel without the 32-bit table ends the process itself
+        let signals = [Some(libc::SIGSYS), Some(libc::SIGSEGV)];
+        assert!(
+            signals.contains(&output.status.signal()),
+            "{scenario}: {} {text}",
+            output.status
+        );
     }
     Ok(())
 }

@@ -17,15 +17,16 @@ use convey::{
     base::ListenAddr,
     config::Options,
     privilege::{
-        Broker, BrokerError, DropError, ForkError, ListenerRef, Target, drop_privileges, prove,
+        Broker, BrokerError, DropError, ForkError, ListenerRef, NoPacketModes, Proof, Sandbox, Target, prove,
         resolve_target,
     },
     sys::{capability, fdpass, ids, process, task_status},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::DIRECTORY;
 use crate::config::{LOW_PORT, NOBODY, parse, source};
+use crate::packets::RootShell;
+use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, packets, sandbox};
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
 pub fn run(name: &str) {
@@ -44,11 +45,29 @@ pub fn run(name: &str) {
         "descriptors" => descriptors(),
         "threads_later" => threads_later(),
         "idle" => idle(),
+        "interfaces" => packets::interfaces(),
+        "serving" => packets::serving(),
+        "aliens" => packets::aliens(),
+        "many" => packets::many(),
+        "malformed_services" => packets::malformed(),
+        "iptables" => packets::iptables(),
+        "iptables_unit" => packets::iptables_of_the_packaged_unit(),
+        "serving_idle" => packets::idle(),
+        "every_call" => sandbox::every_call(),
+        "sockets" => sandbox::sockets(),
+        "options" => sandbox::options(),
+        "packet_thread" => sandbox::packet_thread(),
+        "panics" => sandbox::panics(),
+        "files" => sandbox::files(),
+        #[cfg(target_arch = "x86_64")]
+        "i386" => sandbox::i386(),
+        #[cfg(target_arch = "x86_64")]
+        "x32" => sandbox::x32(),
         other => panic!("no scenario {other}"),
     }
 }
 
-fn nobody() -> Target {
+pub fn nobody() -> Target {
     Target {
         uid: NOBODY,
         gid: NOBODY,
@@ -57,7 +76,7 @@ fn nobody() -> Target {
 }
 
 /// A directory of root's for this scenario, which the test removes.
-fn dir() -> PathBuf {
+pub fn dir() -> PathBuf {
     std::env::var_os(DIRECTORY).unwrap().into()
 }
 
@@ -69,7 +88,12 @@ fn web(addr: &str) -> ListenerRef {
 }
 
 fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Broker, ForkError> {
-    Broker::fork_with(parse, path, &source(text), Options::default(), target)
+    let executor = Box::new(NoPacketModes);
+    Broker::fork_with(parse, path, &source(text), Options::default(), target, executor)
+}
+
+fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
+    convey::privilege::drop_privileges(target, &Sandbox::default())
 }
 
 /// As the daemon starts by hand as root: broker, then drop.
@@ -81,7 +105,7 @@ fn start_as_root(path: &Path, text: &str) -> Broker {
     broker
 }
 
-fn nowhere() -> PathBuf {
+pub fn nowhere() -> PathBuf {
     PathBuf::from("/nonexistent/test.conf")
 }
 
@@ -117,8 +141,8 @@ fn privileged_port() {
     assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
 }
 
-/// `User=convey`, `AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_SETPCAP …` without systemd.
-fn packaged_unit() {
+/// `User=convey`, `AmbientCapabilities=…` of systemd/convey.service, without systemd.
+pub fn become_the_packaged_unit() {
     process::set_keep_capabilities(true).unwrap();
     ids::clear_groups().unwrap();
     ids::set_gid(NOBODY).unwrap();
@@ -128,25 +152,30 @@ fn packaged_unit() {
         Capability::CAP_NET_BIND_SERVICE,
         Capability::CAP_SETPCAP,
         Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
     ];
-    assert_eq!(capability::keep_only(&unit).unwrap().len(), 3);
+    assert_eq!(capability::keep_only(&unit, &[]).unwrap().held.count_ones(), 4);
     for cap in unit {
         caps::raise(None, caps::CapSet::Inheritable, cap).unwrap();
         caps::raise(None, caps::CapSet::Ambient, cap).unwrap();
     }
+}
+
+fn packaged_unit() {
+    become_the_packaged_unit();
     assert_eq!(resolve_target(Some("ignored unless root")).unwrap(), None);
 
     let addr = format!("127.0.73.2:{LOW_PORT}");
     let broker = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
-    let proof = drop_privileges(None).unwrap();
-    assert_eq!((proof.uid, proof.bounding), (NOBODY, 0));
     for task in task_status::read_process(broker.pid()).unwrap() {
         assert_eq!(
-            (task.permitted, task.bounding, task.ambient),
-            (1 << 10, 0, 0),
+            (task.permitted, task.inheritable, task.bounding, task.ambient),
+            (NET_CAPABILITIES, LENT_CAPABILITIES, 0, 0),
             "{task:?}"
         );
     }
+    let proof = drop_privileges(None).unwrap();
+    assert_eq!((proof.uid, proof.bounding), (NOBODY, 0));
     broker.bind(&web(&addr)).unwrap();
 }
 
@@ -207,10 +236,10 @@ fn unlisted() {
 
 fn taken() {
     let addr = "127.0.73.5:18080";
+    // another load balancer of the same user, with whom the kernel would share the address
+    let other = fork(&nowhere(), &format!("web {addr}"), Some(&nobody())).unwrap();
     let broker = start_as_root(&nowhere(), &format!("web {addr}"));
     let _sockets = [(); 2].map(|()| broker.bind(&web(addr)).unwrap());
-    // another load balancer of the same user, with whom the kernel would share the address
-    let other = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
     let text = other.bind(&web(addr)).unwrap_err().to_string();
     assert!(
         text.starts_with(&format!("bind {addr}: Address already in use")),
@@ -256,15 +285,16 @@ fn fifo() {
     fs::set_permissions(dir(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = dir().join("test.conf");
     let addr = "127.0.73.7:81";
+    let mut root = RootShell::start();
     let broker = start_as_root(&path, &format!("web {addr}"));
     assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("cannot open")));
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let name = path.display();
+    root.run(&format!("mkfifo {name}"));
     assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("FIFO")));
-    fs::remove_file(&path).unwrap();
-    fs::write(&path, "junk").unwrap();
+    root.run(&format!("rm {name}; echo junk > {name}"));
     assert_eq!(
         broker.read_config().unwrap().bytes,
-        b"junk",
+        b"junk\n",
         "invalid bytes come back too"
     );
     broker
@@ -340,7 +370,7 @@ fn threads_later() {
     for task in task_status::read_self().unwrap() {
         let none = task.permitted | task.effective | task.inheritable | task.ambient | task.bounding;
         assert!(
-            none == 0 && task.no_new_privs && task.groups.is_empty(),
+            none == 0 && task.no_new_privs && task.seccomp == 2 && task.groups.is_empty(),
             "{task:?}"
         );
     }

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    admin::{Command, bind_socket, http::Limits, routes::serve_within, views},
+    admin::{Command, bind_socket, http::Limits, packets, routes::serve_within, views},
     base::ServerState,
 };
 
@@ -151,6 +151,19 @@ async fn answer(mut queue: mpsc::Receiver<Command>, tell: std_mpsc::Sender<Strin
                 let _ = tell.send(format!("{filter:?}"));
                 let _ = reply.send(views::Connections::default());
             }
+            Command::Explain { tuple, reply } => {
+                let _ = tell.send(format!("{} {} {}", tuple.protocol, tuple.client, tuple.vip));
+                let nothing = crate::snapshot::Snapshot::default();
+                let _ = reply.send(packets::explanation(&nothing, &tuple, None, &[].into()));
+            }
+            Command::BackendScript {
+                frontend,
+                server,
+                reply,
+            } => {
+                let _ = tell.send(format!("script for {server:?} of {frontend:?}"));
+                let _ = reply.send(Ok("#!/bin/sh\n".into()));
+            }
         }
     }
 }
@@ -193,5 +206,6 @@ pub fn state() -> views::Status {
         admin_connections_refused: 0,
         frontends: [].into(),
         backends: [("web %41".to_owned(), backend)].into(),
+        packet: None,
     }
 }

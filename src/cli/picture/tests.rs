@@ -1,6 +1,7 @@
 //! Pictures as people see them.
 
 use super::*;
+use crate::admin::views::{NextHop, Packet, PacketFlows};
 
 fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
     Traffic {
@@ -88,6 +89,9 @@ fn example() -> Status {
     let frontend = |listen: &[&str], backend: &str, max, traffic| Frontend {
         listen: listen.iter().map(ToString::to_string).collect(),
         mode: "proxy".into(),
+        protocol: "tcp".into(),
+        state: None,
+        waiting: [].into(),
         backend: backend.into(),
         max_connections: max,
         accept_errors: 0,
@@ -130,6 +134,7 @@ fn example() -> Status {
             ),
         ]
         .into(),
+        packet: None,
     }
 }
 
@@ -262,4 +267,123 @@ fn a_long_error_does_not_hide_the_state() {
     assert_eq!(drawn.matches("  line\n").count(), 16);
     let rest = "  (24 more lines: see `convey check /etc/convey/convey.toml`)\n";
     assert!(drawn.contains(rest), "{drawn}");
+}
+
+fn packet() -> Packet {
+    let hop = |state: &str| NextHop {
+        state: state.into(),
+        reason: None,
+        interface: None,
+        mac: None,
+        local: "10.1.0.1".into(),
+        mtu: 1500,
+    };
+    let known = NextHop {
+        interface: Some("eth1".into()),
+        mac: Some("02:00:00:00:00:02".into()),
+        ..hop("known")
+    };
+    let lost = NextHop {
+        reason: Some("no route leads there".into()),
+        ..hop("no_route")
+    };
+    Packet {
+        engine: "raw".into(),
+        engine_reason: "auto: the only one of this version".into(),
+        workers: 2,
+        nat_ports: "61000-65535".into(),
+        interfaces: vec!["eth0".into(), "eth1".into()],
+        flows: PacketFlows {
+            nat: 1200,
+            half_open: 3,
+            dsr: 17,
+            max: 1_048_576,
+            fragments_waiting: 0,
+        },
+        packets: [("to_server".to_owned(), 123_456), ("reset_no_flow".to_owned(), 7)].into(),
+        next_hops: [
+            ("10.1.0.2".to_owned(), known),
+            ("10.1.0.3".to_owned(), hop("unresolved")),
+            ("10.1.0.4".to_owned(), lost),
+        ]
+        .into(),
+    }
+}
+
+/// Two frontends in packet modes, of which one waits for one of its addresses.
+fn packet_site() -> Status {
+    let mut status = example();
+    status.backends.clear();
+    status.packet = Some(packet());
+    if let Some(web) = status.frontends.get_mut("web") {
+        web.mode = "passthrough".into();
+        web.state = Some("waiting".into());
+        web.listen = vec!["192.0.2.1:80".into(), "192.0.2.2:80".into()];
+        web.waiting = [("192.0.2.2:80".to_owned(), "no interface has 192.0.2.2".to_owned())].into();
+    }
+    if let Some(mail) = status.frontends.get_mut("mail") {
+        mail.mode = "dsr".into();
+        mail.protocol = "udp".into();
+        mail.state = Some("live".into());
+        mail.max_connections = None;
+    }
+    status
+}
+
+#[test]
+fn packet_modes_show_what_waits_what_became_of_packets_and_the_ways_to_the_servers() {
+    assert_drawn(
+        &draw(&packet_site(), None, false),
+        "
+convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
+configuration /etc/convey/convey.toml, loaded 3 times
+
+FRONTEND  LISTENS ON      MODE         BACKEND  CONNS  MAX   TOTAL      IN     OUT  NOTE
+mail      0.0.0.0:25 udp  dsr          empty       10    -      10     0 B     0 B
+web       192.0.2.1:80    passthrough  web         17    -  122219  181 MB  8.3 GB
+          192.0.2.2:80                                                              waiting: no interface has 192.0.2.2
+
+packets: engine raw (auto: the only one of this version), 2 workers, serving eth0, eth1
+flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535
+
+PACKETS         TOTAL
+to_server      123456
+reset_no_flow       7
+
+WAY TO    STATE       BY    MAC                OUR ADDRESS   MTU  NOTE
+10.1.0.2  known       eth1  02:00:00:00:00:02  10.1.0.1     1500
+10.1.0.3  unresolved                           10.1.0.1     1500  asking for its link address
+10.1.0.4  no route                                                no route leads there
+",
+    );
+}
+
+#[test]
+fn packets_have_rates_with_an_earlier_picture() {
+    let (then, mut now) = (packet_site(), packet_site());
+    if let Some(packet) = &mut now.packet {
+        packet.packets.insert("to_server".into(), 124_456);
+        packet.packets.insert("syn_share_full".into(), 3);
+        packet.interfaces.clear();
+        packet.flows.fragments_waiting = 2;
+        packet.next_hops.clear();
+    }
+    let earlier = Earlier {
+        status: &then,
+        seconds: 2.0,
+    };
+    let drawn = draw(&now, Some(earlier), false);
+    let (_, packets) = drawn.split_at(drawn.find("packets: ").unwrap_or(0));
+    assert_drawn(
+        packets,
+        "
+packets: engine raw (auto: the only one of this version), 2 workers, serving no interface
+flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535; 2 fragments wait
+
+PACKETS          TOTAL  PER S
+to_server       124456    500
+reset_no_flow        7    0.0
+syn_share_full       3    1.5
+",
+    );
 }

@@ -199,8 +199,9 @@ mod tests {
         let read = |text| ports(text).map(|range| (range.first, range.last));
         assert_eq!(read("61000-65535"), Ok((61_000, 65_535)));
         assert_eq!(read("1024-1024"), Ok((1_024, 1_024)));
-        let message = |text| ports(text).map_err(|(message, _)| message);
-        let refused = |text: &str, why: &str| assert_eq!(message(text), Err(why.to_owned()));
+        let refused = |text: &str, why: &str| {
+            assert_eq!(ports(text).map_err(|(message, _)| message), Err(why.to_owned()));
+        };
         refused("", "\"\" is not a range of ports");
         refused("-", "\"-\" is not a range of ports");
         refused("61000", "\"61000\" is one port, not a range");

@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,7 @@ use crate::{
         network::{Follower, Picture},
         raw::{self, Engine},
     },
+    firewall,
     privilege::{Broker, BrokerError, sandbox},
     snapshot::Snapshot,
 };
@@ -68,6 +70,8 @@ pub enum PacketsError {
 pub struct Packets {
     workers: usize,
     first_shard: usize,
+    /// Where the firewall notes which ports it has reserved.
+    record: PathBuf,
     running: Option<Running>,
     /// What the broker has put in force.
     in_force: Vec<PacketService>,
@@ -88,10 +92,13 @@ struct Running {
     events: mpsc::Receiver<raw::Event>,
 }
 
-/// What a reload has prepared; dropping it closes the sockets.
+/// Interfaces by name and index, with a socket for each worker.
+type Sockets = Vec<(String, u32, Vec<OwnedFd>)>;
+
+/// What a reload has prepared: to be committed or abandoned.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    sockets: Vec<(String, u32, Vec<OwnedFd>)>,
+    sockets: Sockets,
     before: Vec<PacketService>,
 }
 
@@ -107,10 +114,11 @@ pub enum News {
 impl Packets {
     /// Nothing runs yet. `workers` threads, which write the counters' shards from `first_shard` on.
     #[must_use]
-    pub fn new(workers: usize, first_shard: usize) -> Self {
+    pub fn new(workers: usize, first_shard: usize, record: PathBuf) -> Self {
         Self {
             workers,
             first_shard,
+            record,
             running: None,
             in_force: Vec::new(),
             served: BTreeMap::new(),
@@ -165,6 +173,9 @@ impl Packets {
         if services.is_empty() && before.is_empty() {
             return Ok(Prepared::default());
         }
+        if services.iter().any(|service| service.nat_ports.is_some()) {
+            self.check_ports(config)?;
+        }
         let all = demand::union(&services, &before);
         let wanted = demand::wanted(config, &all);
         self.start(config, snapshot, wanted).await?;
@@ -174,14 +185,8 @@ impl Packets {
         }
         match self.open_missing(config, broker) {
             Ok(sockets) => Ok(Prepared { sockets, before }),
-            Err(error) => {
-                self.abandon(
-                    Prepared {
-                        sockets: Vec::new(),
-                        before,
-                    },
-                    broker,
-                );
+            Err((sockets, error)) => {
+                self.abandon(Prepared { sockets, before }, broker);
                 Err(error.into())
             }
         }
@@ -189,6 +194,9 @@ impl Packets {
 
     /// Goes back to what was in force before a preparation whose reload has failed.
     pub fn abandon(&mut self, prepared: Prepared, broker: &Broker) {
+        for (name, _, _) in &prepared.sockets {
+            release(name, broker);
+        }
         if self.in_force != prepared.before {
             if let Err(error) = broker.serve(&prepared.before) {
                 tracing::error!(
@@ -267,6 +275,7 @@ impl Packets {
             let lost = self.served.iter().find(|(_, index)| *index == ifindex);
             if let Some(name) = lost.map(|(name, _)| name.clone()) {
                 self.served.remove(&name);
+                release(&name, broker);
                 tracing::warn!(event = "interface_lost", interface = %name, "interface {name} has vanished");
             }
         }
@@ -286,6 +295,7 @@ impl Packets {
         for name in gone {
             if let Some(ifindex) = self.served.remove(&name) {
                 running.engine.remove_interface(ifindex);
+                release(&name, broker);
                 tracing::info!(event = "interface_left", interface = %name, "no longer serving interface {name}");
             }
         }
@@ -371,23 +381,40 @@ impl Packets {
         Ok(())
     }
 
-    /// Sockets for interfaces that the configuration needs and that are not served.
-    fn open_missing(
-        &self,
-        config: &Config,
-        broker: &Broker,
-    ) -> Result<Vec<(String, u32, Vec<OwnedFd>)>, BrokerError> {
+    /// Sockets for interfaces that the configuration needs and that are not served; on an error with those that could
+    /// be had.
+    fn open_missing(&self, config: &Config, broker: &Broker) -> Result<Sockets, (Sockets, BrokerError)> {
         let needed = demand::interfaces(config, &self.in_force, &self.picture());
-        (needed.into_iter())
-            .filter(|(name, _)| !self.served.contains_key(name))
-            .map(|(name, ifindex)| self.open(&name, broker).map(|sockets| (name, ifindex, sockets)))
-            .collect()
+        let mut opened = Sockets::new();
+        for (name, ifindex) in needed {
+            if self.served.contains_key(&name) {
+                continue;
+            }
+            match self.open(&name, broker) {
+                Ok(sockets) => opened.push((name, ifindex, sockets)),
+                Err(error) => return Err((opened, error)),
+            }
+        }
+        Ok(opened)
+    }
+
+    fn check_ports(&self, config: &Config) -> Result<(), PacketsError> {
+        let warning = firewall::check_ephemeral(&self.record, config.passthrough.nat_ports)
+            .map_err(|error| PacketsError::Ports(error.to_string()))?;
+        if let Some(warning) = warning {
+            tracing::warn!(event = "few_ports", "{warning}");
+        }
+        Ok(())
     }
 
     fn open(&self, interface: &str, broker: &Broker) -> Result<Vec<OwnedFd>, BrokerError> {
-        (0..self.workers)
+        let sockets: Result<Vec<_>, _> = (0..self.workers)
             .map(|_| broker.packet_socket(interface))
-            .collect()
+            .collect();
+        if sockets.is_err() {
+            release(interface, broker);
+        }
+        sockets
     }
 
     /// Logs VIPs whose state has changed.
@@ -409,6 +436,14 @@ impl Packets {
             }
         }
         self.vips = states;
+    }
+}
+
+/// Has the broker close its duplicates of an interface's sockets: as long as it holds them they are members of the
+/// fanout group, and what the kernel gives them is lost.
+fn release(interface: &str, broker: &Broker) {
+    if let Err(error) = broker.release_packet_sockets(interface) {
+        tracing::error!(event = "interface_kept", interface = %interface, "release interface {interface}: {error}");
     }
 }
 

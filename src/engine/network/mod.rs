@@ -1,6 +1,27 @@
 //! Links, addresses, routes and neighbours, followed live by netlink; no privilege needed.
 //!
 //! The follower is told what matters (servers, VIPs) and publishes pictures of it: [`Picture`].
+//!
+//! ```text
+//! notifications ─► wire ─► table ─ picture ─► watchers
+//!                            │  ▲
+//!                    stale ──┘  └── answers        needs ─► schedule ─► kick: a datagram has the kernel resolve
+//!                      └─► kernel ──┘
+//! ```
+//!
+//! The routing table is not copied: the kernel is asked for the route to each server, again whenever something that
+//! could change the answer is notified. So rules, metrics, other tables and next-hop objects count as they do for the
+//! kernel's own packets, and a router's hundred thousand routes cost nothing.
+//!
+//! Answers are taken to come in by the interface by which questions leave ([`Picture::server_interfaces`]).
+
+mod counters;
+mod follow;
+mod kernel;
+mod kick;
+mod schedule;
+mod table;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +33,11 @@ use std::{
 use tokio::sync::watch;
 
 use crate::flow::Hops;
+
+pub use counters::Counters;
+
+use counters::Counts;
+use follow::Follow;
 
 /// What the packet modes need to know of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +65,39 @@ pub struct Picture {
     pub vips: BTreeMap<IpAddr, BTreeSet<String>>,
     /// For each server with a route: the interface that its answers come in by.
     pub server_interfaces: BTreeMap<IpAddr, String>,
+    /// For each server without a way ([`Resolution::NoRoute`](crate::flow::Resolution::NoRoute)): why.
+    pub no_way: BTreeMap<IpAddr, NoWay>,
+}
+
+/// Why a server cannot be reached in the packet modes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoWay {
+    /// No route leads there.
+    #[error("no route leads there; see `ip route get` for it")]
+    Unreachable,
+    /// It is an address of this host.
+    #[error(
+        "it is an address of this host: packets do not leave for it; use mode \"proxy\" for a local server"
+    )]
+    OwnAddress,
+    /// A blackhole route.
+    #[error("its route is a blackhole")]
+    Blackhole,
+    /// A prohibit route.
+    #[error("its route prohibits it")]
+    Prohibited,
+    /// A broadcast or multicast address.
+    #[error("its address is not one of a single host")]
+    NotUnicast,
+    /// The interface is down.
+    #[error("interface {0} on the way to it is down or has no carrier")]
+    InterfaceDown(String),
+    /// The interface does not carry Ethernet frames.
+    #[error("interface {0} on the way to it is not Ethernet, which the packet modes need")]
+    NotEthernet(String),
+    /// We have no address towards it.
+    #[error("this host has no address of its family on interface {0}; add one, or set nat_address")]
+    NoSource(String),
 }
 
 /// An interface.
@@ -55,19 +114,30 @@ pub struct Link {
 pub struct Follower {
     wanted: watch::Sender<Wanted>,
     pictures: watch::Receiver<Arc<Picture>>,
+    counts: Arc<Counts>,
 }
 
 impl Follower {
-    /// Starts to follow. Must be called within a runtime.
+    /// Starts to follow; the first picture is there when this returns. Must be called within a runtime.
+    ///
+    /// All sockets are opened here: afterwards the process may give up opening any.
     ///
     /// # Errors
     /// No netlink socket, or the first dump failed.
     pub fn start(wanted: Wanted) -> io::Result<Self> {
-        let _ = wanted;
-        todo!("network")
+        let counts = Arc::default();
+        let (follow, news, pictures) = Follow::start(wanted.clone(), Arc::clone(&counts))?;
+        let (sender, receiver) = watch::channel(wanted);
+        // it ends when `sender` does
+        drop(tokio::spawn(follow.run(news, receiver)));
+        Ok(Self {
+            wanted: sender,
+            pictures,
+            counts,
+        })
     }
 
-    /// Changes what matters. The next picture takes it into account.
+    /// Changes what matters. The next picture takes it into account; there is none if nothing of it is different.
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
     }
@@ -76,5 +146,11 @@ impl Follower {
     #[must_use]
     pub fn pictures(&self) -> watch::Receiver<Arc<Picture>> {
         self.pictures.clone()
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters::from(&*self.counts)
     }
 }

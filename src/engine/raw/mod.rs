@@ -1,17 +1,41 @@
 //! The raw engine: AF_PACKET sockets and the threads that serve them.
+//!
+//! ```text
+//!               ┌─ convey-packet-0 ─┐   each thread: its own CPU, path, epoll, and one socket of each interface;
+//! Engine ─orders┤                   ├─► the kernel shares an interface's packets among its sockets by flow
+//!               └─ convey-packet-1 ─┘
+//! one turn: epoll_wait ─► recvmmsg ─► Path::process, each ─► sendmmsg ─► answers
+//! ```
+//!
+//! A thread never waits for more packets to come: a lone one is forwarded at once, and batches form by themselves under
+//! load. Whatever one thread must not do alone (flows) is behind the locks of [`crate::flow::Flows`].
 
 pub mod filter;
+mod shared;
 pub mod socket;
+mod worker;
 
-use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    io,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 
 use crate::{
-    base::PacketReason,
-    flow::{Explanation, FiveTuple, FlowInfo, Hops, Usage},
+    base::{PacketReason, WorkerId},
+    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Limits, Path, Services, Usage},
     snapshot::Snapshot,
 };
+
+use shared::Shared;
+use worker::{Handle, Order};
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
@@ -25,8 +49,12 @@ pub struct Settings {
 }
 
 /// The running engine. Dropping it ends its threads.
-#[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    workers: Vec<Handle>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 /// What the engine has counted, and how full it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +74,14 @@ pub enum Event {
     InterfaceLost(u32),
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Engine {
     /// Starts the threads; they serve nothing yet. `prepare` runs first on each thread (it confines it); an error of
     /// it ends the start.
@@ -58,51 +94,99 @@ impl Engine {
         events: tokio::sync::mpsc::Sender<Event>,
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
-        let _ = (settings, snapshot, events, prepare);
-        todo!("engine")
+        let random = RandomState::new();
+        let flows = Arc::new(Flows::new(Limits {
+            max_flows: settings.max_flows,
+            workers: settings.workers,
+            hash_seed: random.hash_one("flows"),
+        }));
+        let services = Services::build(&snapshot.load());
+        let shared = Arc::new(Shared::new(flows, services, events));
+        let mut engine = Self {
+            shared,
+            snapshot,
+            workers: Vec::new(),
+            threads: Mutex::default(),
+        };
+        for index in 0..settings.workers {
+            let id = WorkerId(settings.first_shard + index);
+            let path = Path::new(
+                id,
+                index,
+                Arc::clone(&engine.shared.flows),
+                random.hash_one(index),
+            );
+            // an error drops the engine, which ends the threads started so far
+            let (handle, thread) = worker::start(index, path, Arc::clone(&engine.shared), prepare)?;
+            engine.workers.push(handle);
+            lock(&engine.threads).push(thread);
+        }
+        Ok(engine)
     }
 
     /// Serves an interface with one socket for each worker, made by [`socket::open`].
     pub fn add_interface(&self, ifindex: u32, sockets: Vec<OwnedFd>) {
-        let _ = (ifindex, sockets);
-        todo!("engine")
+        self.shared.add_interface(ifindex);
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            worker.order(Order::Serve(ifindex, socket));
+        }
     }
 
     /// Stops serving an interface: what its sockets have queued is served first.
     pub fn remove_interface(&self, ifindex: u32) {
-        let _ = ifindex;
-        todo!("engine")
+        self.shared.forget_interface(ifindex);
+        for worker in &self.workers {
+            worker.order(Order::Retire(ifindex));
+        }
     }
 
     /// Puts newer next hops in force.
     pub fn set_hops(&self, hops: Arc<Hops>) {
-        let _ = hops;
-        todo!("engine")
+        self.shared.set_hops(hops);
+        self.wake();
     }
 
-    /// Tells the workers that the snapshot has been replaced (an idle one would not look).
+    /// Puts the snapshot that is now in its place in force. To be called after each replacement.
     pub fn snapshot_changed(&self) {
-        todo!("engine")
+        self.shared.set_services(Services::build(&self.snapshot.load()));
+        self.wake();
     }
 
     /// Counters and table sizes.
     #[must_use]
     pub fn report(&self) -> Report {
-        todo!("engine")
+        let sum = |reason| {
+            self.workers
+                .iter()
+                .map(|worker| worker.counters.read(reason))
+                .sum()
+        };
+        Report {
+            packets: PacketReason::ALL
+                .iter()
+                .map(|reason| (*reason, sum(*reason)))
+                .collect(),
+            usage: self.shared.flows.usage(),
+            interfaces: self.shared.interfaces(),
+        }
     }
 
     /// Where a 5-tuple would go.
     #[must_use]
     pub fn explain(&self, tuple: &FiveTuple) -> Explanation {
-        let _ = tuple;
-        todo!("engine")
+        let Shared {
+            flows,
+            services,
+            hops,
+            ..
+        } = &*self.shared;
+        Path::explain(flows, &services.load(), &hops.load(), tuple, self.shared.now())
     }
 
     /// Passthrough flows that match, `limit` at most, and how many match in all.
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
-        let _ = (wanted, limit);
-        todo!("engine")
+        self.shared.flows.list(wanted, limit, self.shared.now())
     }
 
     /// What flows still need although the configuration may not have it any more; see
@@ -115,18 +199,49 @@ impl Engine {
         crate::base::Protocol,
         crate::base::ServerAddr,
     )> {
-        todo!("engine")
+        self.shared.flows.in_use(self.shared.now())
     }
 
     /// Whether every thread answers within the time. Blocks so long at most.
     #[must_use]
     pub fn is_alive(&self, limit: Duration) -> bool {
-        let _ = limit;
-        todo!("engine")
+        let deadline = Instant::now() + limit;
+        let (answer, answers) = mpsc::sync_channel(self.workers.len());
+        for worker in &self.workers {
+            worker.order(Order::Ping(answer.clone()));
+        }
+        drop(answer);
+        (self.workers.iter()).all(|_| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            answers.recv_timeout(left).is_ok()
+        })
     }
 
     /// Ends the threads and closes the sockets.
     pub fn stop(&self) {
-        todo!("engine")
+        for worker in &self.workers {
+            worker.order(Order::Stop);
+        }
+        for thread in lock(&self.threads).drain(..) {
+            // an error is a panic, which the thread has reported; there is nothing left to end
+            let _ = thread.join();
+        }
     }
+
+    fn wake(&self) {
+        for worker in &self.workers {
+            worker.wake();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Nothing that is kept behind these locks can be left half changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use crate::{
     flow::{Verdict, testing::*},
     packet::{
         parse,
-        testing::{Cut, Packet},
+        testing::{Cut, Packet, SumKind},
     },
 };
 
@@ -184,4 +184,78 @@ fn fragments_to_a_nat_port_from_anybody_but_the_flows_server_are_dropped() {
             Verdict::Done(PacketReason::ForeignSource)
         );
     }
+}
+
+#[test]
+fn what_may_be_fragmented_is_sent_in_fragments_that_the_way_takes() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Udp, 1);
+    for hop in site.hops.servers.values_mut() {
+        hop.mtu = 600;
+    }
+    site.apply();
+    let (client, vip) = (site.client(1, 40_000), site.vip());
+    let data: Vec<u8> = (0..1_400_u32).map(|byte| byte as u8).collect();
+    for sum in [SumKind::Right, SumKind::Unfinished] {
+        let packet = Packet {
+            dont_fragment: false,
+            id: 77,
+            // record route is not copied to later fragments, router alert is
+            options: vec![7, 3, 4, 0x94, 4, 0, 0, 0],
+            sum,
+            ..Packet::udp(client, vip, &data)
+        };
+        let sent = site.send(&packet, CLIENTS);
+        assert_eq!(sent.verdict, Verdict::Done(PacketReason::ToServer));
+        let mut datagram: Vec<u8> = Vec::new();
+        for (index, frame) in sent.answers.iter().enumerate() {
+            let parsed = parse(frame).unwrap();
+            let fragment = parsed.fragment.unwrap();
+            assert!(parsed.ip_len() <= 600);
+            assert_eq!((fragment.id, usize::from(fragment.offset)), (77, datagram.len()));
+            assert_eq!(fragment.more, index + 1 < sent.answers.len());
+            assert_eq!((parsed.destination, parsed.ttl), (server_addr(false, 1).ip(), 63));
+            assert_eq!(parsed.link_destination, server_mac(1));
+            let options = &frame[parsed.network + 20..parsed.transport];
+            let record_route = if index == 0 { [7, 3, 4] } else { [1, 1, 1] };
+            assert_eq!(options, [&record_route[..], &[0x94, 4, 0, 0, 0]].concat());
+            datagram.extend(&frame[parsed.transport..parsed.end]);
+        }
+        assert_eq!(datagram[8..], data);
+        let nat = site.explain(client, Protocol::Udp).flow.unwrap().nat.unwrap();
+        let whole = Packet::udp(nat, server_addr(false, 1), &data).ip_packet();
+        assert_eq!(datagram, whole[20..], "the checksum is finished and right");
+    }
+}
+
+#[test]
+fn a_fragment_that_the_way_does_not_take_is_split_again() {
+    let mut site = Site::new(Mode::Dsr, Protocol::Udp, 1);
+    for hop in site.hops.servers.values_mut() {
+        hop.mtu = 1_000;
+    }
+    site.apply();
+    let (client, vip) = (site.client(1, 40_000), site.vip());
+    let mut ranges = Vec::new();
+    let packets = fragments(client, vip, 5, 4_000, 1_480);
+    for packet in packets {
+        let packet = Packet {
+            dont_fragment: false,
+            ..packet
+        };
+        for frame in site.send(&packet, CLIENTS).answers {
+            let fragment = parse(&frame).unwrap().fragment.unwrap();
+            ranges.push((fragment.offset, fragment.offset + fragment.len, fragment.more));
+        }
+    }
+    assert_eq!(
+        ranges,
+        [
+            (0, 976, true),
+            (976, 1_480, true),
+            (1_480, 2_456, true),
+            (2_456, 2_960, true),
+            (2_960, 3_936, true),
+            (3_936, 4_008, false)
+        ]
+    );
 }

@@ -110,7 +110,9 @@ proptest! {
                 }
                 Event::Range(last) => site.nat_ports(61_000, last),
                 Event::Remove(remove) => {
-                    if !remove {
+                    if remove {
+                        site.config.frontends.remove("a");
+                    } else {
                         site.config.frontends.insert(frontend.name.clone(), frontend.clone());
                     }
                     site.apply();

@@ -1,0 +1,21 @@
+//! `convey backend-script`.
+
+use std::{io::Write, path::Path};
+
+use super::{
+    args::{BackendScriptArgs, ModeArgs},
+    outcome::{Failure, Outcome},
+    target,
+};
+use crate::{backend_setup, base::exit};
+
+/// Prints the script for one server of one frontend.
+pub fn run(args: &BackendScriptArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+    let config = target::load(config, args.mode.or(mode))?.config;
+    let script = backend_setup::script(&config, &args.frontend, &args.server)
+        .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(script.as_bytes())?;
+    out.flush()?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,289 @@
+//! The task that follows the network: listens, asks, publishes, kicks.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use tokio::{
+    io::unix::AsyncFd,
+    sync::watch,
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
+
+use crate::sys::{netlink, readiness};
+
+use super::{
+    Picture, Wanted,
+    counters::Counts,
+    kernel::{DATAGRAM_BYTES, Kernel},
+    kick::Kicker,
+    schedule::Kicks,
+    table::{Event, Table},
+    wire::{self, Message},
+};
+
+/// What we are told of.
+const GROUPS: &[u32] = &[
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_NEXTHOP,
+    libc::RTNLGRP_NEIGH,
+];
+
+/// Room for news that come while the thread does something else, in bytes.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// How long a burst of news is collected: `ip` and routing daemons make several changes for one.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+
+/// How long nothing is asked after a picture was made, in times of what making it took: where interfaces come and go
+/// all the time, following them takes at most a fifth of the thread.
+const REST: u32 = 4;
+
+/// Datagrams read, and servers asked for, before other tasks of the thread have their turn.
+const BATCH: usize = 64;
+
+/// How often all routes are asked for without a reason: no news tells of a path MTU that expires, or of a sysctl.
+const RECHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long after a question without an answer it is asked again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The state of the task.
+#[derive(Debug)]
+pub struct Follow {
+    kernel: Kernel,
+    kicker: Kicker,
+    table: Table,
+    kicks: Kicks,
+    pictures: watch::Sender<Arc<Picture>>,
+    counts: Arc<Counts>,
+    buffer: Vec<u8>,
+    /// Whether interfaces and addresses must be asked for.
+    is_lost: bool,
+    /// When to make the next picture.
+    refresh_at: Option<Instant>,
+    rest_until: Instant,
+    recheck_at: Instant,
+    /// Whether the operator knows that the firewall is in the way.
+    has_warned: bool,
+}
+
+impl Follow {
+    /// Opens all sockets and makes the first picture. The news come by the socket that is returned.
+    ///
+    /// # Errors
+    /// No socket, or the kernel did not answer.
+    pub fn start(
+        wanted: Wanted,
+        counts: Arc<Counts>,
+    ) -> io::Result<(Self, AsyncFd<OwnedFd>, watch::Receiver<Arc<Picture>>)> {
+        // listen first and ask then, so that no change falls in between
+        let news = readiness::readable(netlink::open(GROUPS, RECEIVE_BUFFER)?)?;
+        let now = Instant::now();
+        let (pictures, receiver) = watch::channel(Arc::default());
+        let mut follow = Self {
+            kernel: Kernel::open()?,
+            kicker: Kicker::open()?,
+            table: Table::default(),
+            kicks: Kicks::new(now),
+            pictures,
+            counts,
+            buffer: vec![0; DATAGRAM_BYTES],
+            is_lost: true,
+            refresh_at: None,
+            rest_until: now,
+            has_warned: false,
+            recheck_at: now + RECHECK_EVERY,
+        };
+        follow.table.want(wanted);
+        while follow.ask_some()? {}
+        follow.publish();
+        Ok((follow, news, receiver))
+    }
+
+    /// Follows until nobody wants anything any more.
+    pub async fn run(mut self, news: AsyncFd<OwnedFd>, mut wanted: watch::Receiver<Wanted>) {
+        loop {
+            let (kick_at, refresh_at) = (self.kicks.next(), self.refresh_at);
+            tokio::select! {
+                ready = news.readable() => match ready {
+                    Ok(mut ready) => {
+                        // that it would block is what clears the readiness
+                        let _ = ready.try_io(|socket| self.read(socket.get_ref()));
+                    }
+                    Err(error) => {
+                        tracing::error!(event = "network", "the network is followed no more: {error}; restart convey");
+                        return;
+                    }
+                },
+                changed = wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.table.want(wanted.borrow_and_update().clone());
+                    self.refresh_after(Duration::ZERO);
+                }
+                () = sleep_until_some(refresh_at) => self.refresh().await,
+                () = sleep_until_some(kick_at) => self.kick(),
+                () = sleep_until(self.recheck_at) => {
+                    self.recheck_at = Instant::now() + RECHECK_EVERY;
+                    self.table.routing_changed();
+                    self.refresh_after(Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Reads a batch of news. As the reactor wants it: an error says that there are no more.
+    fn read(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        for _ in 0..BATCH {
+            match netlink::receive(socket, &mut self.buffer) {
+                Ok(len) => self.take_in(len),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                Err(error) => {
+                    tracing::debug!(
+                        event = "network",
+                        "news were lost ({error}); asking for everything"
+                    );
+                    self.counts.overruns.add(1);
+                    self.is_lost = true;
+                    self.refresh_after(DEBOUNCE);
+                    if error.raw_os_error() != Some(libc::ENOBUFS) {
+                        // not to try again at once what may fail for ever
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, len: usize) {
+        let mut may_matter = false;
+        for envelope in wire::decode(self.buffer.get(..len).unwrap_or_default()) {
+            may_matter |= match envelope.map(|envelope| envelope.message) {
+                Ok(Message::Event(event)) => self.table.apply(event),
+                Ok(Message::Route(route)) => self.table.route_changed(&route),
+                Ok(Message::End { .. } | Message::Other) => false,
+                Err(error) => {
+                    tracing::debug!(event = "network", "a message was not understood: {error}");
+                    self.counts.unreadable.add(1);
+                    self.table.apply(Event::Routing)
+                }
+            };
+        }
+        if may_matter {
+            self.refresh_after(DEBOUNCE);
+        }
+    }
+
+    /// The first reason sets the time: a network that never rests has pictures too.
+    fn refresh_after(&mut self, wait: Duration) {
+        let at = (Instant::now() + wait).max(self.rest_until);
+        self.refresh_at = Some(self.refresh_at.map_or(at, |planned| planned.min(at)));
+    }
+
+    async fn refresh(&mut self) {
+        self.refresh_at = None;
+        let start = Instant::now();
+        loop {
+            match self.ask_some() {
+                Ok(true) => yield_now().await,
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(
+                        event = "network",
+                        "the kernel does not answer: {error}; asking again in a second"
+                    );
+                    self.refresh_after(RETRY_AFTER);
+                    // what is known is better than what was
+                    break;
+                }
+            }
+        }
+        if !self.is_lost {
+            self.publish();
+        }
+        let now = Instant::now();
+        self.rest_until = now + (now - start) * REST;
+    }
+
+    /// Asks for what is not known. Returns whether there is more to ask for.
+    fn ask_some(&mut self) -> io::Result<bool> {
+        if self.is_lost {
+            let events = self.kernel.links_and_addresses()?;
+            self.table.clear();
+            for event in events {
+                self.table.apply(event);
+            }
+            self.is_lost = false;
+        }
+        for _ in 0..BATCH {
+            let Some(server) = self.table.stale().first().copied() else {
+                return Ok(false);
+            };
+            let source = self.table.fixed_source(server);
+            let answer = self.kernel.route(server, source)?;
+            if let Some(key) = self.table.answered(server, answer) {
+                let state = self.kernel.neighbour(key)?;
+                self.table.apply(Event::Neighbour(key, state));
+            }
+        }
+        Ok(true)
+    }
+
+    fn publish(&mut self) {
+        self.table.forget_neighbours();
+        self.counts.table_full.set(self.table.refused());
+        let mut picture = self.table.picture();
+        self.pictures.send_if_modified(|old| {
+            if **old == picture {
+                return false;
+            }
+            if old.hops == picture.hops {
+                // so that readers see at a glance that these have not changed
+                picture.hops = Arc::clone(&old.hops);
+            }
+            *old = Arc::new(picture);
+            true
+        });
+        self.kicks.update(Instant::now(), self.table.needs());
+    }
+
+    fn kick(&mut self) {
+        let due = self.kicks.due(Instant::now());
+        self.counts.kicks_put_off.add(due.refused);
+        for server in due.servers {
+            match self.kicker.kick(server, self.table.fixed_source(server)) {
+                Ok(()) => self.counts.kicks.add(1),
+                Err(error) => {
+                    tracing::debug!(
+                        event = "next_hop",
+                        "cannot send to {server} to have it resolved: {error}"
+                    );
+                    self.counts.kicks_failed.add(1);
+                    if error.kind() == io::ErrorKind::PermissionDenied && !self.has_warned {
+                        self.has_warned = true;
+                        tracing::warn!(
+                            event = "next_hop",
+                            "a firewall on this host drops UDP to port 9 of servers, by which next hops are resolved: \
+                             allow it in the OUTPUT chain"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,465 @@
+//! What is known of the network, and the picture that follows from it. Pure: no sockets, no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::{
+    base::Mac,
+    flow::{Hop, Hops, Interface, Resolution},
+    packet::LinkHeader,
+};
+
+use super::{Link, NoWay, Picture, Wanted};
+
+/// Most interfaces that are kept. A host of many thousand containers stays below it.
+const MAX_LINKS: usize = 16_384;
+
+/// Most addresses that are kept.
+const MAX_ADDRESSES: usize = 65_536;
+
+/// News from the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An interface is there, or has changed.
+    Link(u32, NetworkInterface),
+    /// An interface is gone.
+    LinkGone(u32),
+    /// An interface has an address.
+    Address(u32, IpAddr, Address),
+    /// An interface has an address no more.
+    AddressGone(u32, IpAddr),
+    /// Rules or next-hop objects have changed: any route may lead elsewhere.
+    Routing,
+    /// A neighbour has changed.
+    Neighbour(NeighbourKey, Neighbour),
+}
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkInterface {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub medium: Medium,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Whether it is up and has a carrier.
+    pub is_up: bool,
+}
+
+/// What an interface sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// Ethernet frames, from this address.
+    Ethernet(Mac),
+    /// Nothing: it gives packets back.
+    Loopback,
+    /// Something else (tun, WireGuard, PPP, GRE).
+    Other,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Whether packets to it are accepted: IPv6 must first find no duplicate.
+    pub is_ready: bool,
+    /// RT_SCOPE_…: 0 is the whole world, higher is narrower.
+    pub scope: u8,
+}
+
+/// A neighbour's place in the kernel's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeighbourKey {
+    /// The interface.
+    pub ifindex: u32,
+    /// The neighbour's address, of the gateway's family.
+    pub address: IpAddr,
+}
+
+/// What the kernel knows of a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Nothing: not asked for, being asked for, or it did not answer.
+    Unknown,
+    /// Its link address, which was true once and is used still.
+    Stale(Mac),
+    /// Its link address.
+    Known(Mac),
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What happens to packets.
+    pub kind: RouteKind,
+    /// Where to: a network, or the address that was asked for.
+    pub destination: IpAddr,
+    /// Bits of `destination` that count.
+    pub length: u8,
+    /// The interface by which.
+    pub ifindex: Option<u32>,
+    /// The gateway, maybe of the other family; none on link.
+    pub gateway: Option<IpAddr>,
+    /// The source that the kernel would take.
+    pub source: Option<IpAddr>,
+    /// The route's MTU in bytes, where it has one.
+    pub mtu: Option<u32>,
+}
+
+/// What a route does with packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Sends them.
+    Unicast,
+    /// Delivers them here.
+    Local,
+    /// Drops them.
+    Blackhole,
+    /// Drops them: unreachable.
+    Unreachable,
+    /// Drops them: prohibited.
+    Prohibit,
+    /// Broadcast, multicast and what comes.
+    Other,
+}
+
+/// What the kernel answered when it was asked for a server's route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// This.
+    Route(Route),
+    /// None.
+    None(NoWay),
+}
+
+/// What a next hop needs to be, or to stay, known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To be asked for.
+    Resolve,
+    /// To be asked whether it is still there.
+    Confirm,
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct Table {
+    wanted: Wanted,
+    links: BTreeMap<u32, NetworkInterface>,
+    addresses: BTreeMap<(u32, IpAddr), Address>,
+    /// For each wanted server that has been asked for.
+    answers: HashMap<IpAddr, Answer>,
+    /// Of the next hops of `answers`, and no others.
+    neighbours: HashMap<NeighbourKey, Neighbour>,
+    /// Wanted servers whose route must be asked for.
+    stale: BTreeSet<IpAddr>,
+    /// Interfaces and addresses that found no room.
+    refused: u64,
+}
+
+impl Table {
+    /// Changes what matters. Every route is asked for again: with `nat_address` the question may be another.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.answers.retain(|server, _| wanted.servers.contains(server));
+        self.wanted = wanted;
+        self.routing_changed();
+    }
+
+    /// Forgets interfaces and addresses, to be told of all that there are.
+    pub fn clear(&mut self) {
+        self.links.clear();
+        self.addresses.clear();
+        self.routing_changed();
+    }
+
+    /// Takes news in. Returns whether they may change the picture.
+    pub fn apply(&mut self, event: Event) -> bool {
+        let has_changed = match event {
+            Event::Link(index, link) => self.set_link(index, link),
+            Event::LinkGone(index) => {
+                self.addresses.retain(|(ifindex, _), _| *ifindex != index);
+                self.links.remove(&index).is_some()
+            }
+            Event::Address(index, ip, address) => self.set_address(index, ip, address),
+            Event::AddressGone(index, ip) => self.addresses.remove(&(index, ip)).is_some(),
+            Event::Routing => true,
+            Event::Neighbour(key, state) => return self.set_neighbour(key, state),
+        };
+        if has_changed {
+            self.routing_changed();
+        }
+        has_changed
+    }
+
+    /// Some route has come, gone or changed. Returns whether it may be one to a wanted server.
+    pub fn route_changed(&mut self, route: &Route) -> bool {
+        let before = self.stale.len();
+        if before < self.wanted.servers.len() {
+            let covered = self
+                .wanted
+                .servers
+                .iter()
+                .filter(|server| covers(route, **server));
+            self.stale.extend(covered);
+        }
+        self.stale.len() > before
+    }
+
+    /// Any route may lead elsewhere.
+    pub fn routing_changed(&mut self) {
+        self.stale.clone_from(&self.wanted.servers);
+    }
+
+    /// The servers whose routes must be asked for.
+    #[must_use]
+    pub const fn stale(&self) -> &BTreeSet<IpAddr> {
+        &self.stale
+    }
+
+    /// The source that packets to a server are known to have: rules may route by it. None where the kernel chooses,
+    /// or where the address is not (yet) ours, which the kernel would refuse.
+    #[must_use]
+    pub fn fixed_source(&self, server: IpAddr) -> Option<IpAddr> {
+        self.nat_address(server)
+            .filter(|ip| self.addresses.keys().any(|(_, own)| own == ip))
+    }
+
+    /// Takes in what the kernel answered for a server. Returns the neighbour to ask for, if there is one.
+    pub fn answered(&mut self, server: IpAddr, answer: Answer) -> Option<NeighbourKey> {
+        self.stale.remove(&server);
+        if !self.wanted.servers.contains(&server) {
+            return None;
+        }
+        let key = next_hop(server, &answer);
+        self.answers.insert(server, answer);
+        if let Some(key) = key {
+            self.neighbours.entry(key).or_insert(Neighbour::Unknown);
+        }
+        key
+    }
+
+    /// Forgets neighbours that are next hops no more.
+    pub fn forget_neighbours(&mut self) {
+        let needed: BTreeSet<NeighbourKey> = self
+            .answers
+            .iter()
+            .filter_map(|(server, answer)| next_hop(*server, answer))
+            .collect();
+        self.neighbours.retain(|key, _| needed.contains(key));
+    }
+
+    /// Interfaces and addresses that found no room, in all.
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The next hops that need something, each with a server behind it.
+    pub fn needs(&self) -> BTreeMap<NeighbourKey, (IpAddr, Need)> {
+        let mut needs = BTreeMap::new();
+        for (server, answer) in &self.answers {
+            let Some(key) = next_hop(*server, answer) else {
+                continue;
+            };
+            if self.way(*server, answer).is_err() {
+                continue;
+            }
+            let need = match self.neighbours.get(&key) {
+                Some(Neighbour::Known(_)) => continue,
+                Some(Neighbour::Stale(_)) => Need::Confirm,
+                Some(Neighbour::Unknown) | None => Need::Resolve,
+            };
+            needs.insert(key, (*server, need));
+        }
+        needs
+    }
+
+    /// The picture of what is known.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        let mut picture = Picture::default();
+        let mut hops = Hops::default();
+        for (index, link) in self.links.iter().filter(|(_, link)| link.is_up) {
+            picture.links.insert(
+                link.name.clone(),
+                Link {
+                    ifindex: *index,
+                    is_loopback: link.medium == Medium::Loopback,
+                },
+            );
+            if let Medium::Ethernet(mac) = link.medium {
+                hops.interfaces.insert(*index, self.interface(*index, link, mac));
+            }
+        }
+        for ((index, ip), address) in &self.addresses {
+            if let Some(link) = self.links.get(index)
+                && address.is_ready
+                && self.wanted.vips.contains(ip)
+            {
+                picture.vips.entry(*ip).or_default().insert(link.name.clone());
+            }
+        }
+        for (server, answer) in &self.answers {
+            let hop = match self.way(*server, answer) {
+                Ok((link, hop)) => {
+                    picture.server_interfaces.insert(*server, link.name.clone());
+                    hop
+                }
+                Err(reason) => {
+                    picture.no_way.insert(*server, reason);
+                    self.no_hop(*server)
+                }
+            };
+            hops.servers.insert(*server, hop);
+        }
+        picture.hops = Arc::new(hops);
+        picture
+    }
+
+    fn set_link(&mut self, index: u32, link: NetworkInterface) -> bool {
+        if !self.links.contains_key(&index) && self.links.len() >= MAX_LINKS {
+            self.refused = self.refused.saturating_add(1);
+            return false;
+        }
+        self.links.insert(index, link.clone()) != Some(link)
+    }
+
+    fn set_address(&mut self, index: u32, ip: IpAddr, address: Address) -> bool {
+        if !self.addresses.contains_key(&(index, ip)) && self.addresses.len() >= MAX_ADDRESSES {
+            self.refused = self.refused.saturating_add(1);
+            return false;
+        }
+        self.addresses.insert((index, ip), address) != Some(address)
+    }
+
+    fn set_neighbour(&mut self, key: NeighbourKey, state: Neighbour) -> bool {
+        // only next hops have an entry: a large network's neighbours are none of our business
+        self.neighbours
+            .get_mut(&key)
+            .is_some_and(|known| std::mem::replace(known, state) != state)
+    }
+
+    fn nat_address(&self, server: IpAddr) -> Option<IpAddr> {
+        match server {
+            IpAddr::V4(_) => self.wanted.nat_address4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.wanted.nat_address6.map(IpAddr::V6),
+        }
+    }
+
+    /// The way to a server and the interface by which, or why there is none.
+    fn way(&self, server: IpAddr, answer: &Answer) -> Result<(&NetworkInterface, Hop), NoWay> {
+        let route = match answer {
+            Answer::Route(route) => route,
+            Answer::None(reason) => return Err(reason.clone()),
+        };
+        match route.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Local => return Err(NoWay::OwnAddress),
+            RouteKind::Blackhole => return Err(NoWay::Blackhole),
+            RouteKind::Unreachable => return Err(NoWay::Unreachable),
+            RouteKind::Prohibit => return Err(NoWay::Prohibited),
+            RouteKind::Other => return Err(NoWay::NotUnicast),
+        }
+        let ifindex = route.ifindex.ok_or(NoWay::Unreachable)?;
+        // the notification of a new interface may still be on its way
+        let link = self.links.get(&ifindex).ok_or(NoWay::Unreachable)?;
+        let Medium::Ethernet(source) = link.medium else {
+            return Err(NoWay::NotEthernet(link.name.clone()));
+        };
+        if !link.is_up {
+            return Err(NoWay::InterfaceDown(link.name.clone()));
+        }
+        let local = self
+            .nat_address(server)
+            .or(route.source)
+            .ok_or_else(|| NoWay::NoSource(link.name.clone()))?;
+        let address = route.gateway.unwrap_or(server);
+        let resolution = match self.neighbours.get(&NeighbourKey { ifindex, address }) {
+            Some(Neighbour::Known(destination) | Neighbour::Stale(destination)) => {
+                Resolution::Known(LinkHeader {
+                    ifindex,
+                    source,
+                    destination: *destination,
+                })
+            }
+            Some(Neighbour::Unknown) | None => Resolution::Unresolved,
+        };
+        let hop = Hop {
+            resolution,
+            mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+            local,
+        };
+        Ok((link, hop))
+    }
+
+    fn no_hop(&self, server: IpAddr) -> Hop {
+        let unspecified = match server {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        Hop {
+            resolution: Resolution::NoRoute,
+            mtu: 0,
+            local: self.nat_address(server).unwrap_or(unspecified),
+        }
+    }
+
+    /// An interface with the address of each family by which others know it best: of the widest scope, and no VIP,
+    /// which may move away.
+    fn interface(&self, index: u32, link: &NetworkInterface, mac: Mac) -> Interface {
+        let (first, last) = (IpAddr::from([0; 4]), IpAddr::from([255; 16]));
+        let best = |is_wanted: fn(&IpAddr) -> bool| {
+            self.addresses
+                .range((index, first)..=(index, last))
+                .filter(|((_, ip), address)| address.is_ready && is_wanted(ip))
+                .min_by_key(|((_, ip), address)| (address.scope, self.wanted.vips.contains(ip), *ip))
+                .map(|((_, ip), _)| *ip)
+        };
+        let (best4, best6) = (best(IpAddr::is_ipv4), best(IpAddr::is_ipv6));
+        Interface {
+            mac,
+            mtu: link.mtu,
+            address4: best4.and_then(|ip| match ip {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            }),
+            address6: best6.and_then(|ip| match ip {
+                IpAddr::V6(ip) => Some(ip),
+                IpAddr::V4(_) => None,
+            }),
+        }
+    }
+}
+
+/// The neighbour that packets to a server are given to.
+fn next_hop(server: IpAddr, answer: &Answer) -> Option<NeighbourKey> {
+    match answer {
+        Answer::Route(route) if route.kind == RouteKind::Unicast => Some(NeighbourKey {
+            ifindex: route.ifindex?,
+            address: route.gateway.unwrap_or(server),
+        }),
+        _ => None,
+    }
+}
+
+/// Whether an address lies in a route's network.
+fn covers(route: &Route, address: IpAddr) -> bool {
+    let length = u32::from(route.length);
+    match (route.destination, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length)).unwrap_or(0);
+            (network.to_bits() ^ address.to_bits()) & mask == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0);
+            (network.to_bits() ^ address.to_bits()) & mask == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

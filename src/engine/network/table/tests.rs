@@ -1,0 +1,313 @@
+use super::*;
+
+const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const KEY: NeighbourKey = NeighbourKey {
+    ifindex: 5,
+    address: SERVER,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ethernet(name: &str) -> NetworkInterface {
+    NetworkInterface {
+        name: name.to_owned(),
+        medium: Medium::Ethernet(OWN),
+        mtu: 1500,
+        is_up: true,
+    }
+}
+
+fn on_link() -> Route {
+    Route {
+        kind: RouteKind::Unicast,
+        destination: SERVER,
+        length: 32,
+        ifindex: Some(5),
+        gateway: None,
+        source: Some(ip("10.0.0.1")),
+        mtu: None,
+    }
+}
+
+fn ready(scope: u8) -> Address {
+    Address {
+        is_ready: true,
+        scope,
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        servers: BTreeSet::from([SERVER]),
+        vips: BTreeSet::from([ip("10.0.0.80"), ip("fd00::80")]),
+        ..Wanted::default()
+    }
+}
+
+/// A server on the link of eth0, resolved.
+fn table() -> Table {
+    let mut table = Table::default();
+    table.want(wanted());
+    table.apply(Event::Link(5, ethernet("eth0")));
+    table.answered(SERVER, Answer::Route(on_link()));
+    table.apply(Event::Neighbour(KEY, Neighbour::Known(THEIRS)));
+    table
+}
+
+fn resolution(table: &Table) -> Resolution {
+    table.picture().hops.servers[&SERVER].resolution
+}
+
+#[test]
+fn a_resolved_server_has_a_link_header() {
+    let picture = table().picture();
+    let hop = picture.hops.servers[&SERVER];
+    assert_eq!(
+        hop,
+        Hop {
+            resolution: Resolution::Known(LinkHeader {
+                ifindex: 5,
+                source: OWN,
+                destination: THEIRS
+            }),
+            mtu: 1500,
+            local: ip("10.0.0.1"),
+        }
+    );
+    assert_eq!(picture.server_interfaces[&SERVER], "eth0");
+    assert!(picture.no_way.is_empty());
+}
+
+#[test]
+fn a_stale_link_address_is_used_and_asked_about() {
+    let mut table = table();
+    assert!(table.needs().is_empty());
+    assert!(table.apply(Event::Neighbour(KEY, Neighbour::Stale(THEIRS))));
+    assert!(matches!(resolution(&table), Resolution::Known(_)));
+    assert_eq!(table.needs(), BTreeMap::from([(KEY, (SERVER, Need::Confirm))]));
+}
+
+#[test]
+fn a_lost_neighbour_is_unresolved_and_asked_for() {
+    let mut table = table();
+    assert!(table.apply(Event::Neighbour(KEY, Neighbour::Unknown)));
+    assert_eq!(resolution(&table), Resolution::Unresolved);
+    assert_eq!(table.needs(), BTreeMap::from([(KEY, (SERVER, Need::Resolve))]));
+}
+
+#[test]
+fn neighbours_that_are_no_next_hops_are_not_kept() {
+    let mut table = table();
+    let other = NeighbourKey {
+        ifindex: 5,
+        address: ip("10.0.0.3"),
+    };
+    assert!(!table.apply(Event::Neighbour(other, Neighbour::Known(THEIRS))));
+    assert_eq!(table.neighbours.len(), 1);
+    let route = Route {
+        gateway: Some(ip("fe80::1")),
+        ..on_link()
+    };
+    table.answered(SERVER, Answer::Route(route));
+    table.forget_neighbours();
+    let keys: Vec<_> = table.neighbours.keys().map(|key| key.address).collect();
+    assert_eq!(keys, [ip("fe80::1")], "a gateway may be of the other family");
+}
+
+#[test]
+fn servers_behind_one_gateway_need_one_kick() {
+    let mut table = table();
+    let other = ip("10.0.1.2");
+    table.want(Wanted {
+        servers: BTreeSet::from([SERVER, other]),
+        ..Wanted::default()
+    });
+    for server in [SERVER, other] {
+        let route = Route {
+            gateway: Some(ip("10.0.0.254")),
+            ..on_link()
+        };
+        table.answered(server, Answer::Route(route));
+    }
+    assert_eq!(table.needs().len(), 1);
+}
+
+#[test]
+fn only_routes_that_cover_a_server_make_it_stale() {
+    let mut table = table();
+    assert!(table.stale().is_empty());
+    let network = |destination: &str, length| Route {
+        destination: ip(destination),
+        length,
+        ..on_link()
+    };
+    for (destination, length) in [("10.0.1.0", 24), ("10.0.0.3", 32), ("0.0.0.0", 8), ("::", 0)] {
+        assert!(
+            !table.route_changed(&network(destination, length)),
+            "{destination}/{length}"
+        );
+    }
+    for (destination, length) in [("10.0.0.0", 24), ("10.0.0.2", 32), ("0.0.0.0", 0)] {
+        assert!(
+            table.route_changed(&network(destination, length)),
+            "{destination}/{length}"
+        );
+        assert_eq!(table.stale(), &BTreeSet::from([SERVER]));
+        table.answered(SERVER, Answer::Route(on_link()));
+    }
+}
+
+#[test]
+fn ipv6_networks_cover_as_they_should() {
+    let route = |destination: &str, length| Route {
+        destination: ip(destination),
+        length,
+        ..on_link()
+    };
+    assert!(covers(&route("fd00::", 64), ip("fd00::1")));
+    assert!(covers(&route("::", 0), ip("fd00::1")));
+    assert!(covers(&route("fd00::1", 128), ip("fd00::1")));
+    assert!(!covers(&route("fd00::1", 128), ip("fd00::2")));
+    assert!(!covers(&route("fd00:0:0:1::", 64), ip("fd00::1")));
+    // lengths that no kernel sends
+    assert!(!covers(&route("fd00::1", 255), ip("fd00::2")));
+}
+
+#[test]
+fn the_same_news_again_change_nothing() {
+    let mut table = table();
+    assert!(!table.apply(Event::Link(5, ethernet("eth0"))));
+    assert!(table.apply(Event::Address(5, ip("10.0.0.1"), ready(0))));
+    assert!(!table.apply(Event::Address(5, ip("10.0.0.1"), ready(0))));
+    assert!(!table.apply(Event::AddressGone(5, ip("10.0.0.9"))));
+    assert!(!table.apply(Event::LinkGone(9)));
+    assert!(!table.apply(Event::Neighbour(KEY, Neighbour::Known(THEIRS))));
+}
+
+#[test]
+fn whatever_changes_an_interface_or_address_has_all_routes_asked_for() {
+    for event in [
+        Event::Link(6, ethernet("eth1")),
+        Event::LinkGone(5),
+        Event::Address(5, ip("10.0.0.9"), ready(0)),
+        Event::Routing,
+    ] {
+        let mut table = table();
+        assert!(table.apply(event.clone()));
+        assert_eq!(table.stale(), &BTreeSet::from([SERVER]), "{event:?}");
+    }
+}
+
+#[test]
+fn why_there_is_no_way_follows_from_route_and_interface() {
+    let down = NetworkInterface {
+        is_up: false,
+        ..ethernet("eth0")
+    };
+    let tunnel = NetworkInterface {
+        medium: Medium::Other,
+        ..ethernet("wg0")
+    };
+    let kind = |kind| Route { kind, ..on_link() };
+    let no_source = Route {
+        source: None,
+        ..on_link()
+    };
+    for (link, route, reason) in [
+        (ethernet("eth0"), kind(RouteKind::Local), NoWay::OwnAddress),
+        (ethernet("eth0"), kind(RouteKind::Blackhole), NoWay::Blackhole),
+        (ethernet("eth0"), kind(RouteKind::Prohibit), NoWay::Prohibited),
+        (ethernet("eth0"), kind(RouteKind::Unreachable), NoWay::Unreachable),
+        (ethernet("eth0"), kind(RouteKind::Other), NoWay::NotUnicast),
+        (down, on_link(), NoWay::InterfaceDown("eth0".to_owned())),
+        (tunnel, on_link(), NoWay::NotEthernet("wg0".to_owned())),
+        (ethernet("eth0"), no_source, NoWay::NoSource("eth0".to_owned())),
+    ] {
+        let mut table = table();
+        table.apply(Event::Link(5, link));
+        table.answered(SERVER, Answer::Route(route));
+        let picture = table.picture();
+        assert_eq!(picture.no_way[&SERVER], reason);
+        assert_eq!(resolution(&table), Resolution::NoRoute);
+        assert!(table.needs().is_empty(), "nobody is asked for in vain: {reason}");
+    }
+}
+
+#[test]
+fn a_vip_is_where_it_is_ready_and_moves() {
+    let mut table = table();
+    let vip = ip("fd00::80");
+    table.apply(Event::Link(
+        1,
+        NetworkInterface {
+            medium: Medium::Loopback,
+            ..ethernet("lo")
+        },
+    ));
+    let tentative = Address {
+        is_ready: false,
+        scope: 0,
+    };
+    table.apply(Event::Address(5, vip, tentative));
+    assert!(table.picture().vips.is_empty());
+    table.apply(Event::Address(5, vip, ready(0)));
+    table.apply(Event::Address(1, vip, ready(254)));
+    let both = BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]);
+    assert_eq!(table.picture().vips[&vip], both);
+    table.apply(Event::AddressGone(5, vip));
+    assert_eq!(table.picture().vips[&vip], BTreeSet::from(["lo".to_owned()]));
+}
+
+#[test]
+fn an_interface_that_is_gone_takes_its_addresses_along() {
+    let mut table = table();
+    table.apply(Event::Address(5, ip("10.0.0.80"), ready(0)));
+    table.apply(Event::LinkGone(5));
+    table.apply(Event::Link(5, ethernet("eth0")));
+    assert!(table.picture().vips.is_empty());
+}
+
+#[test]
+fn nat_address_is_asked_with_once_it_is_ours() {
+    let mut table = table();
+    let nat = ip("10.0.0.7");
+    table.want(Wanted {
+        nat_address4: Some("10.0.0.7".parse().unwrap()),
+        ..wanted()
+    });
+    assert_eq!(table.fixed_source(SERVER), None);
+    assert_eq!(table.picture().hops.servers[&SERVER].local, nat);
+    table.apply(Event::Address(5, nat, ready(0)));
+    assert_eq!(table.fixed_source(SERVER), Some(nat));
+    assert_eq!(table.fixed_source(ip("fd00::2")), None);
+}
+
+#[test]
+fn answers_for_servers_that_nobody_wants_any_more_are_dropped() {
+    let mut table = table();
+    table.want(Wanted::default());
+    assert_eq!(table.answered(SERVER, Answer::Route(on_link())), None);
+    table.forget_neighbours();
+    assert!(table.picture().hops.servers.is_empty() && table.neighbours.is_empty());
+}
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let mut table = Table::default();
+    for index in 0..=u32::try_from(MAX_LINKS).unwrap() {
+        table.apply(Event::Link(index, ethernet("eth")));
+    }
+    assert_eq!((table.links.len(), table.refused()), (MAX_LINKS, 1));
+    // what is there may still change
+    let renamed = ethernet("renamed");
+    assert!(table.apply(Event::Link(0, renamed)));
+    for number in 0..=u32::try_from(MAX_ADDRESSES).unwrap() {
+        let ip = IpAddr::from(number.to_be_bytes());
+        table.apply(Event::Address(0, ip, ready(0)));
+    }
+    assert_eq!((table.addresses.len(), table.refused()), (MAX_ADDRESSES, 2));
+}

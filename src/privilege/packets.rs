@@ -1,0 +1,178 @@
+//! What the broker holds for the packet modes: a duplicate of each packet socket, so that filters can be replaced in
+//! place, and the executor that knows rules and sockets.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use super::{Executor, Policy, message::Outcome, policy::Wanted};
+use crate::{
+    config::PacketService,
+    sys::{
+        capability,
+        interfaces::{self, Interface, Routes},
+    },
+};
+
+/// Packet sockets at a time: 64 interfaces with 16 workers.
+const MAX_SOCKETS: usize = 1_024;
+/// Fanout groups that a process numbers before it comes to those of the process with the next id.
+const GROUPS_PER_PROCESS: u32 = 64;
+
+/// The packet modes' part of the broker.
+pub struct Packets {
+    executor: Box<dyn Executor>,
+    sockets: Vec<Held>,
+    /// The fanout group of each interface that has sockets, by index.
+    groups: BTreeMap<u32, u16>,
+    next_group: u16,
+    /// Whether the firewall may hold something of ours.
+    is_firewall_touched: bool,
+}
+
+/// The broker's duplicate of a packet socket.
+struct Held {
+    name: String,
+    index: u32,
+    socket: OwnedFd,
+}
+
+impl Packets {
+    /// Nothing is open, nothing in force. Groups are numbered from the process id: two Conveys on one interface must
+    /// not share one.
+    pub fn new(executor: Box<dyn Executor>, pid: u32) -> Self {
+        let [low, high, ..] = pid.wrapping_mul(GROUPS_PER_PROCESS).to_le_bytes();
+        Self {
+            executor,
+            sockets: Vec::new(),
+            groups: BTreeMap::new(),
+            next_group: u16::from_le_bytes([low, high]),
+            is_firewall_touched: false,
+        }
+    }
+
+    /// Opens a packet socket if the policy allows it.
+    pub fn open(&mut self, policy: &Policy, name: &str) -> (Outcome, Option<OwnedFd>) {
+        match self.try_open(policy, name) {
+            Ok(socket) => (Outcome::PacketSocket, Some(socket)),
+            Err(outcome) => (outcome, None),
+        }
+    }
+
+    fn try_open(&mut self, policy: &Policy, name: &str) -> Result<OwnedFd, Outcome> {
+        let failed = |step: &str, e: &io::Error| Outcome::failed(step, e.raw_os_error().unwrap_or(libc::EIO));
+        let all = interfaces::list().map_err(|e| failed("list the interfaces", &e))?;
+        let Some(interface) = all.get(name) else {
+            return Err(if policy.names_interface(name) {
+                Outcome::failed(&format!("find interface {name}"), libc::ENODEV)
+            } else {
+                Outcome::refused(&format!("there is no interface {name:?}"))
+            });
+        };
+        let routes = Routes::new().map_err(|e| failed("ask for routes", &e))?;
+        let wanted = Wanted {
+            name,
+            index: interface.index,
+            is_loopback: interface.is_loopback,
+            addresses: &interface.addresses,
+        };
+        policy
+            .may_open(&wanted, |server| routes.egress(server))
+            .map_err(|why| Outcome::refused(&why))?;
+        self.prune(&all);
+        if self.sockets.len() >= MAX_SOCKETS {
+            let why = format!(
+                "{MAX_SOCKETS} packet sockets are open already, one for each worker and interface: use fewer workers \
+                 ([passthrough] workers) or interfaces"
+            );
+            return Err(Outcome::refused(&why));
+        }
+        let step = format!("open a packet socket on {name}");
+        let group = self.group(interface.index);
+        let opened = self
+            .executor
+            .open_packet_socket(interface.index, group, policy.in_force())
+            .and_then(|socket| Ok((socket.try_clone()?, socket)));
+        let (duplicate, socket) = opened.map_err(|e| failed(&step, &e))?;
+        self.sockets.push(Held {
+            name: name.to_owned(),
+            index: interface.index,
+            socket: duplicate,
+        });
+        Ok(socket)
+    }
+
+    /// Forgets the sockets of an interface. Those that are opened there later get a group of their own, whoever still
+    /// holds the old ones.
+    pub fn release(&mut self, name: &str) -> Outcome {
+        for held in self.sockets.extract_if(.., |held| held.name == name) {
+            self.groups.remove(&held.index);
+        }
+        Outcome::Done
+    }
+
+    /// Puts rules and filters in force if the policy allows it; if that fails, those that were.
+    pub fn serve(&mut self, policy: &mut Policy, services: Vec<PacketService>) -> Outcome {
+        if let Err(why) = policy.may_serve(&services) {
+            return Outcome::refused(&why);
+        }
+        if let Ok(all) = interfaces::list() {
+            self.prune(&all);
+        }
+        match self.put_in_force(&services) {
+            Ok(()) => {
+                policy.served(services);
+                Outcome::Done
+            }
+            Err(why) => match self.put_in_force(policy.in_force()) {
+                Ok(()) => Outcome::unable(&why),
+                Err(same) if same == why => Outcome::unable(&why),
+                Err(worse) => Outcome::unable(&format!(
+                    "{why}; and what was in force could not be restored: {worse}"
+                )),
+            },
+        }
+    }
+
+    /// Rules first: a packet that a filter admits must not reach the kernel's own stack too.
+    fn put_in_force(&mut self, services: &[PacketService]) -> Result<(), String> {
+        self.is_firewall_touched = true;
+        capability::with_ambient(|| self.executor.apply_firewall(services))
+            .map_err(|e| format!("lend capabilities to iptables: {e}"))??;
+        for held in &self.sockets {
+            self.executor
+                .refilter(held.socket.as_fd(), services)
+                .map_err(|e| format!("replace the filter of a packet socket on {}: {e}", held.name))?;
+        }
+        Ok(())
+    }
+
+    /// Takes out the firewall rules, at the end. Nobody is left who could be told of an error.
+    pub fn clear(&mut self) {
+        if self.is_firewall_touched {
+            let _ = capability::with_ambient(|| self.executor.clear_firewall());
+        }
+    }
+
+    /// Drops the sockets of interfaces that have vanished.
+    fn prune(&mut self, all: &BTreeMap<String, Interface>) {
+        let exists = |index| all.values().any(|interface| interface.index == index);
+        self.sockets.retain(|held| exists(held.index));
+        self.groups.retain(|index, _| exists(*index));
+    }
+
+    fn group(&mut self, index: u32) -> u16 {
+        if let Some(group) = self.groups.get(&index) {
+            return *group;
+        }
+        while self.groups.values().any(|used| *used == self.next_group) {
+            self.next_group = self.next_group.wrapping_add(1);
+        }
+        let group = self.next_group;
+        self.next_group = group.wrapping_add(1);
+        self.groups.insert(index, group);
+        group
+    }
+}

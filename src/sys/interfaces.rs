@@ -1,0 +1,129 @@
+//! Network interfaces, their addresses, and by which of them the kernel reaches an address.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
+
+/// More than any answer about one route takes.
+const ANSWER_BYTES: usize = 8 << 10;
+
+/// An interface of this network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index; another one after it has vanished and come back.
+    pub index: u32,
+    /// Whether it is a loopback interface.
+    pub is_loopback: bool,
+    /// Its addresses of both families.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// All interfaces by name.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn list() -> io::Result<BTreeMap<String, Interface>> {
+    let mut all: BTreeMap<String, Interface> = BTreeMap::new();
+    for entry in getifaddrs()? {
+        let interface = all.entry(entry.interface_name).or_default();
+        interface.is_loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            interface.index = u32::try_from(link.ifindex()).unwrap_or(0);
+        }
+        interface.addresses.extend(ip(&address));
+    }
+    // an address whose interface has just vanished has no index
+    all.retain(|_, interface| interface.index != 0);
+    Ok(all)
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+/// Asks the kernel's routing table. Needs no privilege.
+pub struct Routes(Socket);
+
+impl Routes {
+    /// Opens the socket to ask by.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the kernel has no netlink.
+    pub fn new() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&NetlinkAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// The index of the interface by which packets to `target` leave; `None` if there is no route.
+    pub fn egress(&self, target: SocketAddr) -> Option<u32> {
+        if let SocketAddr::V6(v6) = target
+            && v6.scope_id() != 0
+        {
+            return Some(v6.scope_id());
+        }
+        let question = question(target.ip());
+        self.0.send(&question, 0).ok()?;
+        let mut answer = vec![0; ANSWER_BYTES];
+        // the kernel has answered when send returns
+        let length = self.0.recv(&mut answer.as_mut_slice(), libc::MSG_DONTWAIT).ok()?;
+        let answer = answer.get(..length).unwrap_or_default();
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(answer).ok()?;
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = message.payload else {
+            return None;
+        };
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    }
+}
+
+fn question(target: IpAddr) -> Vec<u8> {
+    let mut route = RouteMessage::default();
+    (
+        route.header.address_family,
+        route.header.destination_prefix_length,
+    ) = match target {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    route
+        .attributes
+        .push(RouteAttribute::Destination(RouteAddress::from(target)));
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetRoute(route)));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_listed_with_its_address_and_reaches_itself() {
+        let all = list().unwrap();
+        let loopback = &all["lo"];
+        assert!(loopback.is_loopback && loopback.addresses.contains(&IpAddr::from([127, 0, 0, 1])));
+        let routes = Routes::new().unwrap();
+        let local = SocketAddr::from(([127, 0, 0, 9], 80));
+        assert_eq!(routes.egress(local), Some(loopback.index));
+        assert_eq!(routes.egress("[fe80::1%7]:80".parse().unwrap()), Some(7));
+    }
+}

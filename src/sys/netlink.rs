@@ -1,0 +1,56 @@
+//! Sockets of rtnetlink(7). None needs a capability: the kernel tells everybody what the network looks like.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{NetlinkAddr, recvfrom};
+
+/// Opens a socket that is told of changes in `groups` (RTNLGRP_…); with none, it only gets answers. It does not block
+/// and is closed on exec.
+///
+/// `receive_buffer` is what the kernel may keep for it, in bytes; net.core.rmem_max limits that.
+///
+/// # Errors
+/// No descriptor is left, or the kernel does not know a group.
+pub fn open(groups: &[u32], receive_buffer: usize) -> io::Result<OwnedFd> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_rx_buf_sz(i32::try_from(receive_buffer).unwrap_or(i32::MAX))?;
+    socket.set_non_blocking(true)?;
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    // SAFETY: `into_raw_fd` gives the descriptor away without closing it, so that the OwnedFd is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })
+}
+
+/// Receives one datagram, which may hold several messages. 0 for one that does not come from the kernel.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there; ENOBUFS when notifications were lost since the last call.
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (len, sender) = recvfrom::<NetlinkAddr>(socket.as_raw_fd(), buffer)?;
+    // other processes may address our port too
+    let is_kernel = sender.is_some_and(|sender| sender.pid() == 0);
+    Ok(if is_kernel { len } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_received_where_nothing_was_asked() {
+        let socket = open(&[], 1 << 16).unwrap();
+        let error = receive(&socket, &mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_group_that_no_kernel_knows_is_refused() {
+        assert!(open(&[10_000], 1 << 16).is_err());
+    }
+}

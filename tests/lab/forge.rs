@@ -1,0 +1,232 @@
+//! Packets that no honest stack sends: any source address, any flags; and a ping.
+
+use std::{
+    io::Read as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::Host;
+
+/// TCP flags.
+pub const SYN: u8 = 0x02;
+/// Reset.
+pub const RST: u8 = 0x04;
+/// Acknowledgement.
+pub const ACK: u8 = 0x10;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A sender of made-up packets on a host.
+pub struct Forger {
+    v4: Socket,
+    v6: Socket,
+}
+
+impl Forger {
+    /// On this host. Its kernel finds the way to the destination and nothing else.
+    pub fn new(host: &Host) -> Self {
+        let open = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(255))).expect("a raw socket");
+        // IPPROTO_RAW takes packets with their IP header
+        let (v4, v6) = host.inside(|| (open(Domain::IPV4), open(Domain::IPV6)));
+        v6.set_header_included_v6(true).expect("IPV6_HDRINCL");
+        for socket in [&v4, &v6] {
+            socket.set_send_buffer_size(4 << 20).expect("a send buffer");
+        }
+        Self { v4, v6 }
+    }
+
+    /// Sends a UDP datagram.
+    #[track_caller]
+    pub fn udp(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
+        let len = u16::try_from(8 + payload.len()).expect("a short payload");
+        let mut segment = Vec::with_capacity(usize::from(len));
+        segment.extend(from.port().to_be_bytes());
+        segment.extend(to.port().to_be_bytes());
+        segment.extend(len.to_be_bytes());
+        segment.extend([0, 0]);
+        segment.extend(payload);
+        put_checksum(&mut segment, 6, from.ip(), to.ip(), UDP);
+        self.send(from.ip(), to.ip(), UDP, &segment);
+    }
+
+    /// Sends a TCP segment without data.
+    #[track_caller]
+    pub fn tcp(&self, from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) {
+        self.send(from.ip(), to.ip(), TCP, &tcp_segment(from, to, flags, seq, ack));
+    }
+
+    /// Sends anything behind an IP header that is in order.
+    #[track_caller]
+    pub fn raw(&self, from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) {
+        self.send(from, to, protocol, payload);
+    }
+
+    #[track_caller]
+    fn send(&self, from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) {
+        let packet = ip_packet(from, to, protocol, segment);
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        // no port in the address: raw IPv6 sockets refuse one
+        socket
+            .send_to(&packet, &SockAddr::from(SocketAddr::new(to, 0)))
+            .unwrap_or_else(|error| panic!("cannot send to {to}: {error}"));
+    }
+
+    /// Sends `count` SYNs from addresses and ports all over 11.0.0.0/8 as fast as it can; returns how long it took.
+    #[track_caller]
+    pub fn flood(&self, to: SocketAddr, count: u32) -> Duration {
+        let start = Instant::now();
+        let destination = SockAddr::from(SocketAddr::new(to.ip(), 0));
+        self.v4.connect(&destination).expect("a way to the destination");
+        let first = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1)), 1);
+        let mut packet = ip_packet(
+            first.ip(),
+            to.ip(),
+            TCP,
+            &tcp_segment(first, to, SYN, 0x1234_5678, 0),
+        );
+        // sum of what stays, with the source address, the port and the checksum as zero
+        packet[12..16].fill(0);
+        packet[20..22].fill(0);
+        packet[36..38].fill(0);
+        let IpAddr::V4(target) = to.ip() else {
+            panic!("a flood is of IPv4");
+        };
+        let mut constant = sum(0, &packet[20..]);
+        constant = sum(constant, &target.octets());
+        constant += u32::from(TCP) + 20;
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..count {
+            // xorshift64, Marsaglia 2003
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let random = state.to_be_bytes();
+            let (source, port) = ([11, random[0], random[1], random[2]], [random[3] | 4, random[4]]);
+            packet[12..16].copy_from_slice(&source);
+            packet[20..22].copy_from_slice(&port);
+            let checksum = finish(sum(sum(constant, &source), &port));
+            packet[36..38].copy_from_slice(&checksum.to_be_bytes());
+            loop {
+                match self.v4.send(&packet) {
+                    Ok(_) => break,
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => {}
+                    Err(error) => panic!("the flood stops: {error}"),
+                }
+            }
+        }
+        start.elapsed()
+    }
+}
+
+/// Whether an address answers a ping from this host within two seconds.
+#[track_caller]
+pub fn ping(host: &Host, to: IpAddr) -> bool {
+    let (domain, protocol, kind, reply) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let socket = host
+        .inside(|| Socket::new(domain, Type::RAW, Some(protocol)))
+        .expect("a raw socket");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("a time-out");
+    let mut echo = vec![kind, 0, 0, 0, 0xc0, 0x4e, 0, 1];
+    echo.extend(b"are you there?");
+    if to.is_ipv4() {
+        let checksum = finish(sum(0, &echo));
+        // the kernel does it for ICMPv6
+        echo[2..4].copy_from_slice(&checksum.to_be_bytes());
+    }
+    // a connected socket hears this address only
+    socket
+        .connect(&SockAddr::from(SocketAddr::new(to, 0)))
+        .and_then(|()| socket.send(&echo))
+        .expect("send a ping");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        let mut buffer = [0; 256];
+        let Ok(len) = (&socket).read(&mut buffer) else {
+            continue;
+        };
+        // a raw IPv4 socket gets the IP header as well
+        let message = &buffer[if to.is_ipv4() { 20 } else { 0 }..len];
+        if message.first() == Some(&reply) && message[4..6] == echo[4..6] {
+            return true;
+        }
+    }
+    false
+}
+
+fn tcp_segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let mut segment = Vec::with_capacity(20);
+    segment.extend(from.port().to_be_bytes());
+    segment.extend(to.port().to_be_bytes());
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    // five words of header, a window of 64,240, checksum and urgent pointer
+    segment.extend([0x50, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+    put_checksum(&mut segment, 16, from.ip(), to.ip(), TCP);
+    segment
+}
+
+fn ip_packet(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) -> Vec<u8> {
+    let len = segment.len();
+    let mut packet = Vec::with_capacity(40 + len);
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = u16::try_from(20 + len).expect("a short packet");
+            packet.extend([0x45, 0]);
+            packet.extend(total.to_be_bytes());
+            // id, do not fragment, TTL; the kernel fills in the checksum
+            packet.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            packet.extend([0x60, 0, 0, 0]);
+            packet.extend(u16::try_from(len).expect("a short packet").to_be_bytes());
+            packet.extend([protocol, 64]);
+            packet.extend(from.octets());
+            packet.extend(to.octets());
+        }
+        _ => panic!("from {from} to {to}: two families"),
+    }
+    packet.extend(segment);
+    packet
+}
+
+fn put_checksum(segment: &mut [u8], at: usize, from: IpAddr, to: IpAddr, protocol: u8) {
+    let mut total = sum(0, segment);
+    for ip in [from, to] {
+        total = match ip {
+            IpAddr::V4(ip) => sum(total, &ip.octets()),
+            IpAddr::V6(ip) => sum(total, &ip.octets()),
+        };
+    }
+    total += u32::from(protocol) + u32::try_from(segment.len()).expect("a short segment");
+    let checksum = match (protocol, finish(total)) {
+        // zero would mean that there is none (RFC 768)
+        (UDP, 0) => 0xffff,
+        (_, checksum) => checksum,
+    };
+    segment[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Adds 16-bit words (RFC 1071).
+fn sum(start: u32, bytes: &[u8]) -> u32 {
+    bytes.chunks(2).fold(start, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
+    })
+}
+
+fn finish(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded")
+}

@@ -1,0 +1,118 @@
+//! What makes a picture, and what does not.
+
+use std::{fmt::Write as _, thread::sleep, time::Duration};
+
+use crate::{
+    Test,
+    eye::{Eye, ip, mac, vips_wanted},
+    lab::Lab,
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    what_matters_to_nobody_makes_no_picture,
+    a_change_is_seen_at_once,
+    lost_news_are_made_good,
+    many_servers_are_resolved_within_the_bound,
+];
+
+fn what_matters_to_nobody_makes_no_picture() {
+    let lab = Lab::new("quiet");
+    let (lb, web, other) = (lab.host("lb"), lab.host("web"), lab.host("other"));
+    let mut eye = Eye::on_servers(&lb, &[web.ip4().into()]);
+    eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
+    eye.has_blinked();
+    lb.run(&format!(
+        "ip addr add 10.77.0.200/24 dev eth0
+         ip route add 192.0.2.0/24 via {other}
+         ip route add 2001:db8::/64 dev eth0
+         ip neigh add {other} lladdr 02:00:00:00:00:01 dev eth0
+         ip rule add to 192.0.2.1 table 7
+         ip link set eth0 txqueuelen 500",
+        other = other.ip4()
+    ));
+    sleep(Duration::from_millis(200));
+    assert!(!eye.has_blinked(), "{:#?}", eye.picture());
+}
+
+fn a_change_is_seen_at_once() {
+    let lab = Lab::new("fast");
+    let lb = lab.host("lb");
+    let vip = ip("10.77.1.1");
+    let eye = Eye::open(&lb, vips_wanted(&[vip]));
+    let fastest = (0..5)
+        .map(|_| {
+            lb.run("ip addr add 10.77.1.1/32 dev eth0");
+            let start = std::time::Instant::now();
+            eye.sees("the VIP", |picture| picture.vips.contains_key(&vip));
+            let took = start.elapsed();
+            lb.run("ip addr del 10.77.1.1/32 dev eth0");
+            eye.sees("no VIP", |picture| !picture.vips.contains_key(&vip));
+            took
+        })
+        .min();
+    assert!(fastest < Some(Duration::from_millis(100)), "{fastest:?}");
+}
+
+fn lost_news_are_made_good() {
+    let lab = Lab::new("overrun");
+    let (lb, web) = (lab.host("lb"), lab.host("web"));
+    let vip = ip("10.99.255.1");
+    let mut wanted = vips_wanted(&[vip]);
+    wanted.servers.insert(web.ip4().into());
+    let eye = Eye::open(&lb, wanted);
+    eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
+    let mut lines = String::new();
+    for number in 0..3000 {
+        let _ = writeln!(
+            lines,
+            "addr add 10.99.{}.{}/32 dev lo",
+            number / 250,
+            number % 250 + 1
+        );
+    }
+    lines.push_str("addr add 10.99.255.1/32 dev lo\nlink set eth0 mtu 1234\n");
+    let batch = lb.path("batch");
+    std::fs::write(&batch, lines).expect("a file");
+    // so long that the kernel runs out of room for news
+    eye.distract(Duration::from_millis(1500));
+    lb.run(&format!("ip -batch {}", batch.display()));
+    let picture = eye.sees("the last of many changes", |picture| {
+        picture.vips.contains_key(&vip)
+            && picture
+                .hops
+                .servers
+                .get(&web.ip4().into())
+                .is_some_and(|hop| hop.mtu == 1234)
+    });
+    assert!(
+        eye.counters().overruns > 0,
+        "the test must overrun the socket: {:?}",
+        eye.counters()
+    );
+    assert!(picture.vips[&vip].contains("lo"));
+    eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
+}
+
+fn many_servers_are_resolved_within_the_bound() {
+    let lab = Lab::new("many");
+    let (lb, web) = (lab.host("lb"), lab.host("web"));
+    let mut lines = String::new();
+    for last in 0..=249 {
+        let _ = writeln!(lines, "addr add 10.77.1.{last}/32 dev eth0");
+    }
+    let batch = web.path("batch");
+    std::fs::write(&batch, lines).expect("a file");
+    web.run(&format!("ip -batch {}", batch.display()));
+    lb.run("ip route add 10.77.1.0/24 dev eth0");
+    let servers: Vec<_> = (0..=249).map(|last| ip(&format!("10.77.1.{last}"))).collect();
+    let eye = Eye::on_servers(&lb, &servers);
+    eye.sees("all servers", |picture| {
+        servers
+            .iter()
+            .all(|server| crate::eye::known(picture, *server).is_some())
+    });
+    let counters = eye.counters();
+    assert!(counters.kicks_put_off > 0, "{counters:?}");
+}

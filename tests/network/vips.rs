@@ -1,0 +1,98 @@
+//! Which interfaces have which VIP.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    Test,
+    eye::{Eye, ip, vips_wanted},
+    lab::Lab,
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    a_vip_comes_moves_and_goes,
+    an_ipv6_vip_counts_when_duplicate_detection_is_done,
+    a_vip_of_another_is_a_duplicate_and_never_counts,
+    a_vip_that_becomes_wanted_later_is_found_where_it_is,
+];
+
+fn a_vip_comes_moves_and_goes() {
+    let lab = Lab::new("vip");
+    let lb = lab.host("lb");
+    let vips = [ip("10.77.1.1"), ip("fd77:1::1")];
+    let eye = Eye::open(&lb, vips_wanted(&vips));
+    assert!(eye.picture().vips.is_empty());
+    let sees_at = |interfaces: &[&str]| {
+        let expected: BTreeSet<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
+        for vip in vips {
+            eye.sees(&format!("{vip} on {interfaces:?}"), |picture| {
+                picture.vips.get(&vip).cloned().unwrap_or_default() == expected
+            });
+        }
+    };
+    let change = |verb: &str, interface: &str| {
+        lb.run(&format!(
+            "ip addr {verb} 10.77.1.1/32 dev {interface}; ip addr {verb} fd77:1::1/128 dev {interface} {}",
+            if verb == "add" { "nodad" } else { "" }
+        ));
+    };
+    change("add", "eth0");
+    sees_at(&["eth0"]);
+    change("add", "lo");
+    sees_at(&["eth0", "lo"]);
+    change("del", "eth0");
+    sees_at(&["lo"]);
+    change("del", "lo");
+    sees_at(&[]);
+}
+
+fn an_ipv6_vip_counts_when_duplicate_detection_is_done() {
+    let lab = Lab::new("dad");
+    let lb = lab.host("lb");
+    let vip = ip("fd77::1:1");
+    let eye = Eye::open(&lb, vips_wanted(&[vip]));
+    // it then takes two seconds
+    lb.run("echo 2 >/proc/sys/net/ipv6/conf/eth0/dad_transmits; ip addr add fd77::1:1/64 dev eth0");
+    let is_tentative = || {
+        lb.run("ip -o -6 addr show dev eth0 tentative")
+            .contains("fd77::1:1")
+    };
+    let was_tentative = is_tentative();
+    let seen_early = eye.picture().vips.contains_key(&vip) && is_tentative();
+    assert!(was_tentative && !seen_early);
+    eye.sees("the VIP", |picture| picture.vips.contains_key(&vip));
+    assert!(!is_tentative());
+}
+
+fn a_vip_of_another_is_a_duplicate_and_never_counts() {
+    let lab = Lab::new("duplicate");
+    let (lb, other) = (lab.host("lb"), lab.host("other"));
+    let vip: IpAddr = other.ip6().into();
+    let eye = Eye::open(&lb, vips_wanted(&[vip]));
+    lb.run(&format!("ip addr add {vip}/64 dev eth0"));
+    crate::lab::wait_until(
+        "the duplicate is found",
+        std::time::Duration::from_secs(5),
+        || {
+            lb.run("ip -o -6 addr show dev eth0 dadfailed")
+                .contains(&vip.to_string())
+        },
+    );
+    // told of, and then asked for
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(eye.picture().vips.is_empty());
+}
+
+fn a_vip_that_becomes_wanted_later_is_found_where_it_is() {
+    let lab = Lab::new("later");
+    let lb = lab.host("lb");
+    let eye = Eye::open(&lb, vips_wanted(&[]));
+    eye.want(vips_wanted(&[lb.ip4().into()]));
+    eye.sees("our own address as a VIP", |picture| {
+        picture
+            .vips
+            .get(&lb.ip4().into())
+            .is_some_and(|names| names.contains("eth0"))
+    });
+}
