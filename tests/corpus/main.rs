@@ -20,7 +20,7 @@
 //!
 //! | key | means |
 //! |---|---|
-//! | `verdict` | label of the reason that is counted, or `kept` |
+//! | `verdict` | label of the reason that is counted, or `kept`; `one\|other` where a flood may meet either |
 //! | `out` | the packet as it leaves: what differs from the one that came in, besides TTL − 1 and the link addresses |
 //! | `by` | interface that it leaves by; default `servers` or `clients`, as the verdict says |
 //! | `answers` | `rst seq=… ack=…`, `port_unreachable`, `too_big MTU`, `time_exceeded`: to the sender of `in` |

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -26,6 +26,9 @@ pub struct Worlds {
     pub hops: BTreeMap<IpAddr, HopText>,
     /// Configurations by name.
     pub worlds: BTreeMap<String, String>,
+    /// A first snapshot of each: lends its Maglev tables, which take long to build, to every case of that world.
+    #[serde(skip)]
+    first: Mutex<BTreeMap<String, Arc<Snapshot>>>,
 }
 
 /// An interface.
@@ -82,15 +85,18 @@ pub struct World<'a> {
 
 impl<'a> World<'a> {
     pub fn new(all: &'a Worlds, name: &str) -> Result<Self, Wrong> {
-        Ok(Self {
+        let mut world = Self {
             all,
             config: load(all, name)?,
             inputs: Inputs::default(),
             live: LiveSet::new(1),
             hops: all.hops()?,
-            snapshot: None,
+            snapshot: all.first().get(name).cloned(),
             start: Instant::now(),
-        })
+        };
+        let snapshot = world.snapshot();
+        all.first().entry(name.to_owned()).or_insert(snapshot);
+        Ok(world)
     }
 
     /// The snapshot of now. Servers of which nothing was said are up.
@@ -231,6 +237,10 @@ fn load(all: &Worlds, name: &str) -> Result<Config, Wrong> {
 }
 
 impl Worlds {
+    fn first(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Snapshot>>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn interface(&self, name: &str) -> Result<&InterfaceText, Wrong> {
         self.interfaces
             .get(name)
