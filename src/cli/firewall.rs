@@ -16,7 +16,7 @@ use super::{
 use crate::{
     base::exit,
     firewall::{
-        Family, Firewall, FirewallError, Rule, plan, record_path,
+        Family, Firewall, FirewallError, PortSet, Rule, plan, record_path,
         unit::{self, Decision, Ending},
     },
 };
@@ -33,11 +33,10 @@ fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> Outco
     let path = config_path(config).display().to_string();
     let config = target::load(config, args.mode.or(mode))?.config;
     let wanted = plan(&config.packet_services());
-    let record = record_path(config.admin.socket.as_deref());
-    let families = Firewall::new(record)
-        .families()
-        .map_err(|error| failure(&error))?;
-    let report = Report::new(&families, &wanted);
+    let firewall = Firewall::new(record_path(config.admin.socket.as_deref()));
+    let families = firewall.families().map_err(|error| failure(&error))?;
+    let reserved = firewall.reserved().map_err(|error| failure(&error))?;
+    let report = Report::new(&families, &wanted, &reserved);
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
@@ -98,9 +97,11 @@ fn exit_of(error: &FirewallError) -> exit::Exit {
 /// What `show` says.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Whether everything is as the configuration needs it.
+    /// Whether the rules are as the configuration needs it.
     as_configured: bool,
     families: Vec<FamilyReport>,
+    /// What convey added to `net.ipv4.ip_local_reserved_ports`, as the kernel writes it.
+    reserved_ports: String,
 }
 
 /// One family's part of it.
@@ -120,7 +121,7 @@ struct FamilyReport {
 }
 
 impl Report {
-    fn new(families: &[Family], wanted: &[Rule]) -> Self {
+    fn new(families: &[Family], wanted: &[Rule], reserved: &PortSet) -> Self {
         let families: Vec<_> = families
             .iter()
             .map(|family| FamilyReport::new(family, wanted))
@@ -128,6 +129,7 @@ impl Report {
         Self {
             as_configured: families.iter().all(FamilyReport::as_configured),
             families,
+            reserved_ports: reserved.to_string(),
         }
     }
 
@@ -144,6 +146,12 @@ impl Report {
                 lines.push(format!("  {rule}{mark}"));
             }
             lines.extend(family.missing.iter().map(|rule| format!("  {rule}  (missing)")));
+        }
+        if !self.reserved_ports.is_empty() {
+            lines.push(format!(
+                "net.ipv4.ip_local_reserved_ports: {} added",
+                self.reserved_ports
+            ));
         }
         lines.push(if self.as_configured {
             format!("as {config} needs it")
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn rules_as_configured_are_said_to_be_so() {
-        let report = Report::new(&[v4(Some(&[WEB]), 1), v6()], &wanted());
+        let report = Report::new(&[v4(Some(&[WEB]), 1), v6()], &wanted(), &PortSet::default());
         assert_eq!(
             report.text("c.toml"),
             format!(
@@ -241,12 +249,12 @@ mod tests {
                  as c.toml needs it\n"
             )
         );
-        assert!(Report::new(&[v4(None, 0), v6()], &[]).as_configured);
+        assert!(Report::new(&[v4(None, 0), v6()], &[], &PortSet::default()).as_configured);
     }
 
     #[test]
     fn every_difference_is_shown_with_its_rule() {
-        let report = Report::new(&[v4(Some(&[OLD]), 0), v6()], &wanted());
+        let report = Report::new(&[v4(Some(&[OLD]), 0), v6()], &wanted(), &PortSet::default());
         assert_eq!(
             report.text("c.toml"),
             format!(
@@ -262,12 +270,12 @@ mod tests {
             v4(None, 0),
         ] {
             assert!(
-                !Report::new(std::slice::from_ref(&family), &wanted()).as_configured,
+                !Report::new(std::slice::from_ref(&family), &wanted(), &PortSet::default()).as_configured,
                 "{family:?}"
             );
         }
         assert!(
-            !Report::new(&[v4(Some(&[]), 1)], &[]).as_configured,
+            !Report::new(&[v4(Some(&[]), 1)], &[], &PortSet::default()).as_configured,
             "an empty chain is a leftover"
         );
     }

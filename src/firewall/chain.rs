@@ -7,6 +7,10 @@ pub const CHAIN: &str = "CONVEY";
 /// The built-in chain of the jump.
 pub const FROM: &str = "PREROUTING";
 
+/// With more rules than this to delete, the chain is written anew in the same step: iptables-nft looks through all rules
+/// for each one that it deletes (500 of 1,000: 0.6 s; all anew: 0.02 s).
+const MANY: usize = 64;
+
 /// What one family's table raw holds of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
@@ -50,6 +54,8 @@ fn in_our_chain(line: &str) -> Option<&str> {
 pub struct Change {
     /// The chain is to be made.
     pub chain: bool,
+    /// The chain is to be emptied first.
+    pub flush: bool,
     /// Rules to add.
     pub add: Vec<String>,
     /// The jump is to be added.
@@ -61,30 +67,40 @@ pub struct Change {
 }
 
 impl Change {
-    /// From what is there to exactly these rules and one jump.
-    pub fn between(held: &Held, wanted: &BTreeSet<&str>) -> Self {
+    /// From what is there to these rules and one jump. With `only_adding` nothing goes: what must be in force before
+    /// anything may.
+    pub fn between(held: &Held, wanted: &BTreeSet<&str>, only_adding: bool) -> Self {
         let rules = held.rules.as_deref().unwrap_or_default();
         let mut missing = wanted.clone();
         // the first of equal rules stays
-        let delete = (rules.iter())
+        let delete: Vec<_> = (rules.iter())
             .filter(|rule| !missing.remove(rule.as_str()))
             .cloned()
             .collect();
-        Self {
+        let adding = Self {
             chain: held.rules.is_none(),
+            flush: false,
             add: missing.into_iter().map(str::to_owned).collect(),
             jump: held.jumps == 0,
-            delete,
-            jumps_too_many: held.jumps.saturating_sub(1),
-        }
-    }
-
-    /// The part that adds: what must be in force before anything may go.
-    pub fn only_adding(self) -> Self {
-        Self {
             delete: Vec::new(),
             jumps_too_many: 0,
-            ..self
+        };
+        if only_adding {
+            return adding;
+        }
+        let jumps_too_many = held.jumps.saturating_sub(1);
+        if delete.len() > MANY {
+            return Self {
+                flush: true,
+                add: wanted.iter().map(|&rule| rule.to_owned()).collect(),
+                jumps_too_many,
+                ..adding
+            };
+        }
+        Self {
+            delete,
+            jumps_too_many,
+            ..adding
         }
     }
 
@@ -98,6 +114,9 @@ impl Change {
         let mut lines = vec!["*raw".to_owned()];
         if self.chain {
             lines.push(format!("-N {CHAIN}"));
+        }
+        if self.flush {
+            lines.push(format!("-F {CHAIN}"));
         }
         lines.extend(self.add.iter().map(|rule| format!("-A {CHAIN} {rule}")));
         if self.jump {
@@ -144,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_change_makes_chain_rules_and_jump_in_this_order() {
-        let change = Change::between(&Held::default(), &BTreeSet::from([B, A]));
+        let change = Change::between(&Held::default(), &BTreeSet::from([B, A]), false);
         assert_eq!(
             change.script(),
             format!("*raw\n-N CONVEY\n-A CONVEY {A}\n-A CONVEY {B}\n-A PREROUTING -j CONVEY\nCOMMIT\n")
@@ -153,26 +172,35 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_not_touched() {
-        assert!(Change::between(&held(&[B, A], 1), &BTreeSet::from([A, B])).is_nothing());
+        assert!(Change::between(&held(&[B, A], 1), &BTreeSet::from([A, B]), false).is_nothing());
     }
 
     #[test]
     fn new_rules_come_before_old_ones_go() {
-        let change = Change::between(&held(&[A, B], 1), &BTreeSet::from([B, C]));
+        let change = |only_adding| Change::between(&held(&[A, B], 1), &BTreeSet::from([B, C]), only_adding);
         assert_eq!(
-            change.script(),
+            change(false).script(),
             format!("*raw\n-A CONVEY {C}\n-D CONVEY {A}\nCOMMIT\n")
         );
-        assert_eq!(
-            change.only_adding().script(),
-            format!("*raw\n-A CONVEY {C}\nCOMMIT\n")
-        );
+        assert_eq!(change(true).script(), format!("*raw\n-A CONVEY {C}\nCOMMIT\n"));
     }
 
     #[test]
     fn duplicates_of_rules_and_jumps_go_until_one_is_left() {
-        let change = Change::between(&held(&[A, B, A, A], 3), &BTreeSet::from([A, B]));
+        let change = Change::between(&held(&[A, B, A, A], 3), &BTreeSet::from([A, B]), false);
         assert_eq!((change.delete, change.jumps_too_many), (vec![A.to_owned(); 2], 2));
         assert!(change.add.is_empty() && !change.jump && !change.chain);
+    }
+
+    #[test]
+    fn when_many_rules_go_the_chain_is_written_anew_in_one_step() {
+        let old: Vec<String> = (0..100).map(|n| format!("-s 10.0.0.{n}/32 -j DROP")).collect();
+        let old: Vec<&str> = old.iter().map(String::as_str).chain([A]).collect();
+        let change = |only_adding| Change::between(&held(&old, 1), &BTreeSet::from([A, B]), only_adding);
+        assert_eq!(
+            change(false).script(),
+            format!("*raw\n-F CONVEY\n-A CONVEY {A}\n-A CONVEY {B}\nCOMMIT\n")
+        );
+        assert_eq!(change(true).script(), format!("*raw\n-A CONVEY {B}\nCOMMIT\n"));
     }
 }

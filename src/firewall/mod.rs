@@ -259,6 +259,14 @@ impl Firewall {
         [false, true].into_iter().map(family).collect()
     }
 
+    /// The ports in `ip_local_reserved_ports` that are there by our doing, according to the record.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn reserved(&self) -> Result<PortSet, FirewallError> {
+        reserved::read_record(&self.record)
+    }
+
     /// One family of a plan. The families are independent: without rules of its own, ip6tables need not be there.
     fn settle(&self, v6: bool, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<(), FirewallError> {
         if !wanted.is_empty() {

@@ -19,8 +19,8 @@ use crate::{
 /// ports. No rule is broader than one address, protocol and port (and the NAT ports).
 ///
 /// Later fragments of a datagram carry no port, so no such rule can match them: they wait in the kernel's reassembly
-/// until it gives up. It does so in silence, because the first fragment, dropped here, is what it would quote in an
-/// ICMP error. Where connection tracking reassembles before table raw, the whole datagram is dropped.
+/// until it gives up. It does so in silence (seen on 6.18; without the rule it sends time exceeded), because the first
+/// fragment, dropped here, is what it would quote. Where connection tracking reassembles before table raw, the whole datagram is dropped.
 #[must_use]
 pub fn plan(services: &[PacketService]) -> Vec<Rule> {
     let rules: BTreeSet<Rule> = services.iter().flat_map(service_rules).collect();

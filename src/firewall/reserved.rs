@@ -128,7 +128,7 @@ struct Record {
 }
 
 /// What was added earlier; nothing without a record.
-fn read_record(path: &Path) -> Result<PortSet, FirewallError> {
+pub fn read_record(path: &Path) -> Result<PortSet, FirewallError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(LIST_BYTES).unwrap_or(u64::MAX);
     match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {

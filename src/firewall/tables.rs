@@ -5,6 +5,8 @@ use std::{
     io,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use iptables::IPTables;
@@ -19,7 +21,9 @@ use crate::sys::memfd;
 const WAIT: &str = "-w 5";
 /// How often a change is tried: another program may change the table at the same moment, and iptables-legacy writes
 /// back the whole table as it read it, so that one of two changes is lost when they do not share a lock.
-const TRIES: usize = 5;
+const TRIES: u32 = 8;
+/// Waited after the first try that failed; twice, three times as long after the next ones.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A program and where it is when PATH lacks the directories of the administrator.
 #[derive(Debug, Clone, Copy)]
@@ -115,22 +119,19 @@ impl Tables {
     ///
     /// # Errors
     /// The program failed, or the change did not last.
-    pub fn settle(&self, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<Held, FirewallError> {
-        let mut held = self.read()?;
-        for _ in 0..TRIES {
-            let change = Change::between(&held, wanted);
-            let change = if only_adding { change.only_adding() } else { change };
+    pub fn settle(&self, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<(), FirewallError> {
+        let mut failure = None;
+        for tried in 0..=TRIES {
+            thread::sleep(PAUSE * tried);
+            let held = self.read()?;
+            let change = Change::between(&held, wanted, only_adding);
             if change.is_nothing() {
-                return Ok(held);
+                return Ok(());
             }
-            let done = self.restore(&change.script());
-            let now = self.read()?;
-            if let (Err(error), true) = (done, now == held) {
-                return Err(error);
-            }
-            held = now;
+            // the kernel refuses a change, too, when another program made one since the table was read
+            failure = self.restore(&change.script()).err();
         }
-        Err(self.unstable())
+        Err(failure.unwrap_or_else(|| self.unstable()))
     }
 
     /// Takes jumps, rules and chain out, if there are any. Goes on after an error.
@@ -139,30 +140,22 @@ impl Tables {
     /// Everything that failed in the last try.
     pub fn clear(&self) -> Result<(), Vec<FirewallError>> {
         let mut errors = Vec::new();
-        for _ in 0..TRIES {
+        for tried in 0..=TRIES {
+            thread::sleep(PAUSE * tried);
             let held = self.read().map_err(|error| vec![error])?;
             if held.is_nothing() {
                 return Ok(());
             }
-            // the same errors again are not of another program's making
             let jumps = (0..held.jumps).map(|_| format!("-D {FROM} -j {CHAIN}"));
-            let chain = held
-                .rules
-                .iter()
-                .flat_map(|_| [format!("-F {CHAIN}"), format!("-X {CHAIN}")]);
-            errors = jumps
-                .chain(chain)
+            let chain = (held.rules.iter()).flat_map(|_| [format!("-F {CHAIN}"), format!("-X {CHAIN}")]);
+            errors = (jumps.chain(chain))
                 .filter_map(|command| self.run(&command).err())
                 .collect();
-            if !errors.is_empty() && self.read().ok().as_ref() == Some(&held) {
-                break;
-            }
         }
-        match self.read() {
-            Ok(held) if held.is_nothing() => Ok(()),
-            _ if errors.is_empty() => Err(vec![self.unstable()]),
-            _ => Err(errors),
+        if errors.is_empty() {
+            errors.push(self.unstable());
         }
+        Err(errors)
     }
 
     fn run(&self, command: &str) -> Result<String, FirewallError> {
@@ -174,7 +167,7 @@ impl Tables {
         let output = (self.iptables)
             .execute("raw", &format!("{WAIT} {command}"))
             .map_err(|error| failed(error.to_string()))?;
-        text_of(output).map_err(failed)
+        text_of(&output).map_err(failed)
     }
 
     fn restore(&self, script: &str) -> Result<(), FirewallError> {
@@ -194,7 +187,7 @@ impl Tables {
                 .output()
         };
         let output = run().map_err(|error| failed(error.to_string()))?;
-        text_of(output).map(drop).map_err(failed)
+        text_of(&output).map(drop).map_err(failed)
     }
 
     fn unstable(&self) -> FirewallError {
@@ -221,7 +214,7 @@ fn rewind(file: &impl std::os::fd::AsFd) -> io::Result<()> {
 }
 
 /// Standard output of a program that did well, else what it complained about.
-fn text_of(output: Output) -> Result<String, String> {
+fn text_of(output: &Output) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

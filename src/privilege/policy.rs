@@ -108,7 +108,7 @@ impl Policy {
         }
         if wanted.is_loopback {
             return Err(format!(
-                "no frontend in a packet mode has `interface = {name:?}`, which loopback needs"
+                "no packet of a client comes in by {name:?}, a loopback interface that no frontend names"
             ));
         }
         let services = || self.configured.iter().chain(&self.in_force);
@@ -262,6 +262,155 @@ mod tests {
         )
     }
 
+    /// `web` is found by its VIP and its server, `named` by its interface; `proxied` needs no packets.
+    const PACKETS: &str = r#"
+        [frontends.web]
+        listen_addr = "10.0.0.1:80"
+        mode = "passthrough"
+        backend = "web"
+        [backends.web]
+        servers.a = { addr = "10.1.0.2:80" }
+        servers.b = { addr = "10.1.0.3:80" }
+        [frontends.named]
+        listen_addr = "10.0.9.1:53"
+        mode = "dsr"
+        protocol = "udp"
+        interface = "eth9"
+        backend = "named"
+        [backends.named]
+        servers.a = { addr = "10.2.0.2:53" }
+        [frontends.proxied]
+        listen_addr = "10.0.7.1:80"
+        backend = "proxied"
+        [backends.proxied]
+        servers.a = { addr = "10.7.0.2:80" }
+    "#;
+
+    /// Whether `name`, which has index 7 and one address, may be opened when servers of `network` are behind it.
+    fn open(policy: &Policy, name: &str, address: &str, network: &str) -> Result<(), String> {
+        let wanted = Wanted {
+            name,
+            index: 7,
+            is_loopback: name == "lo",
+            addresses: &[address.parse().unwrap()],
+        };
+        policy.may_open(&wanted, |server| {
+            Some(if server.to_string().starts_with(network) {
+                7
+            } else {
+                1
+            })
+        })
+    }
+
+    #[test]
+    fn packet_sockets_are_opened_where_packets_come_in_and_nowhere_else() {
+        let policy = policy_of(PACKETS);
+        open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+        open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+        open(&policy, "eth1", "192.0.2.1", "10.1.").unwrap();
+        for (name, address, network) in [
+            ("eth2", "192.0.2.1", "none"),
+            // the servers of DSR answer the clients, those of a proxied frontend the kernel's sockets
+            ("eth2", "192.0.2.1", "10.2."),
+            ("eth2", "192.0.2.1", "10.7."),
+            ("eth2", "10.0.7.1", "none"),
+            ("lo", "10.0.0.1", "10.1."),
+        ] {
+            let refused = open(&policy, name, address, network);
+            assert!(
+                refused.as_ref().is_err_and(|why| why.contains(name)),
+                "{name} {address} {network}: {refused:?}"
+            );
+        }
+        let proxy = policy_of("[global]\n");
+        assert!(open(&proxy, "eth0", "10.0.0.1", "10.1.").is_err());
+    }
+
+    #[test]
+    fn loopback_is_opened_if_a_frontend_names_it() {
+        let wanted = Wanted {
+            name: "eth9",
+            index: 1,
+            is_loopback: true,
+            addresses: &[],
+        };
+        policy_of(PACKETS).may_open(&wanted, |_| None).unwrap();
+    }
+
+    fn services() -> Vec<PacketService> {
+        policy_of(PACKETS).configured
+    }
+
+    #[test]
+    fn exactly_what_the_configuration_says_is_served() {
+        let policy = policy_of(PACKETS);
+        policy.may_serve(&services()).unwrap();
+        policy.may_serve(&[]).unwrap();
+        let changes: [(fn(&mut PacketService), &str); 6] = [
+            (|s| s.vip.0.set_port(22), "10.0.0.1:22 (tcp)"),
+            (|s| s.vip = ListenAddr(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
+            (|s| s.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
+            (
+                |s| {
+                    s.nat_ports = Some(PortRange {
+                        first: 1,
+                        last: 65_535,
+                    })
+                },
+                "passthrough from ports 1-65535",
+            ),
+            (|s| s.nat_ports = None, "in DSR"),
+            // known, but of another frontend
+            (
+                |s| s.servers = vec![ServerAddr(([10, 2, 0, 2], 53).into())],
+                "10.2.0.2:53",
+            ),
+        ];
+        for (change, named) in changes {
+            let mut services = services();
+            change(&mut services[0]);
+            let refused = policy.may_serve(&services);
+            assert!(
+                refused.as_ref().is_err_and(|why| why.contains(named)),
+                "{services:?}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn flows_outlive_their_configuration_but_nothing_returns_by_itself() {
+        let mut policy = policy_of(PACKETS);
+        policy.served(services());
+        policy.adopt(policy_of("[global]\n").config);
+        policy.may_serve(&services()).unwrap();
+        open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+        open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+
+        // a change that fails is undone, one that is gone for good stays so
+        policy.served(services()[..1].to_vec());
+        policy.may_serve(&services()).unwrap();
+        policy.served(Vec::new());
+        policy.may_serve(&services()[..1]).unwrap();
+        assert!(policy.may_serve(&services()).is_err());
+        for (name, address) in [("eth9", "192.0.2.1"), ("eth0", "10.0.0.1")] {
+            assert!(open(&policy, name, address, "10.1.").is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_listens_for_a_frontend_in_a_packet_mode() {
+        let listener = ListenerRef::Frontend {
+            name: "web".into(),
+            addr: ListenAddr(([10, 0, 0, 1], 80).into()),
+        };
+        let refused = policy_of(PACKETS).may_bind(&listener);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("packet mode")),
+            "{refused:?}"
+        );
+    }
+
     fn policy_of(text: &str) -> Policy {
         let source = Source {
             name: "test.toml".to_owned(),
@@ -273,7 +422,7 @@ mod tests {
     fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
         let listener = ListenerRef::Frontend {
             name: name.into(),
-            addr: crate::base::ListenAddr(addr.parse().unwrap()),
+            addr: ListenAddr(addr.parse().unwrap()),
         };
         policy().may_bind(&listener)
     }

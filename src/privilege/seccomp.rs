@@ -22,6 +22,8 @@ const SOCKET_TYPE_MASK: u64 = 0xf;
 const SOCK_PACKET: u64 = 10;
 /// What `personality` takes to tell, and not to change.
 const ASK_PERSONALITY: u64 = 0xffff_ffff;
+/// `TIOCSTI` of include/uapi/asm-generic/ioctls.h: types into a terminal, which may be that of the shell of root.
+const TIOCSTI: u64 = 0x5412;
 /// `TIOCLINUX` of include/uapi/asm-generic/ioctls.h: pastes into a console.
 const TIOCLINUX: u64 = 0x541c;
 
@@ -96,7 +98,7 @@ fn daemon_rules() -> Result<Rules, BackendError> {
         libc::SYS_personality,
         vec![all([condition(0, SeccompCmpOp::Ne, ASK_PERSONALITY)?])?],
     );
-    let terminal = [u64::from(libc::TIOCSTI), TIOCLINUX];
+    let terminal = [TIOCSTI, TIOCLINUX];
     let typing = terminal.map(|request| all([condition(1, SeccompCmpOp::Eq, request)?]));
     rules.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
     Ok(rules)
@@ -188,4 +190,165 @@ fn foreign_numbers() -> Option<BpfProgram> {
 #[cfg(not(target_arch = "x86_64"))]
 fn foreign_numbers() -> Option<BpfProgram> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOW: u32 = 0x7fff_0000;
+    const DENY: u32 = 0x0005_0000 | libc::EPERM.cast_unsigned();
+    const KILL: u32 = 0x8000_0000;
+
+    /// `AUDIT_ARCH_*` of include/uapi/linux/audit.h.
+    const ARCH: u32 = if cfg!(target_arch = "x86_64") {
+        0xc000_003e
+    } else {
+        0xc000_00b7
+    };
+    const ARCH_I386: u32 = 0x4000_0003;
+
+    /// What a filter says of a call: the operations of classic BPF that such filters consist of.
+    fn judge(program: &BpfProgram, arch: u32, number: c_long, args: [u64; 3]) -> u32 {
+        let load = |offset: u32| match offset {
+            0 => u32::try_from(number).unwrap(),
+            4 => arch,
+            _ => {
+                let word = (offset - 16) / 4;
+                let argument = args[usize::try_from(word / 2).unwrap()];
+                u32::try_from(argument >> (32 * (word % 2)) & 0xffff_ffff).unwrap()
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { step.jt } else { step.jf });
+            match step.code {
+                0x20 => accumulator = load(step.k),
+                0x54 => accumulator &= step.k,
+                0x05 => at += usize::try_from(step.k).unwrap(),
+                0x15 => at += jump(accumulator == step.k),
+                0x25 => at += jump(accumulator > step.k),
+                0x35 => at += jump(accumulator >= step.k),
+                0x06 => return step.k,
+                code => panic!("operation {code:#x}"),
+            }
+        }
+    }
+
+    fn daemon(number: c_long, args: [c_int; 3]) -> u32 {
+        let program = compile(daemon_rules().unwrap(), libc::EPERM).unwrap();
+        // whatever the high halves are: the kernel does not look at them
+        let dirty = args.map(|low| 0xdead_0000_0000 | super::number(low));
+        let clean = args.map(super::number);
+        let verdict = judge(&program, ARCH, number, clean);
+        assert_eq!(verdict, judge(&program, ARCH, number, dirty), "call {number}");
+        verdict
+    }
+
+    #[test]
+    fn needless_calls_are_denied_with_any_argument() {
+        for call in forbidden::NEEDLESS.iter().chain(forbidden::NEEDLESS_HERE) {
+            for args in [[0; 3], [-1; 3], [7, 8, 9]] {
+                assert_eq!(daemon(call.number(), args), DENY, "{}", call.name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_daemon_does_is_allowed() {
+        for number in [
+            libc::SYS_read,
+            libc::SYS_write,
+            libc::SYS_mmap,
+            libc::SYS_futex,
+            libc::SYS_recvmmsg,
+            libc::SYS_sendmmsg,
+            libc::SYS_epoll_pwait,
+            libc::SYS_splice,
+            libc::SYS_bind,
+            libc::SYS_connect,
+            libc::SYS_getsockopt,
+            libc::SYS_exit_group,
+            libc::SYS_tgkill,
+            libc::SYS_sched_setaffinity,
+            libc::SYS_memfd_create,
+            libc::SYS_seccomp,
+            libc::SYS_prctl,
+        ] {
+            assert_eq!(daemon(number, [0; 3]), ALLOW, "call {number}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_of_the_families_that_are_needed() {
+        for family in 0..64 {
+            let expected = match family {
+                libc::AF_UNIX | libc::AF_INET | libc::AF_INET6 | libc::AF_NETLINK => ALLOW,
+                _ => DENY,
+            };
+            for call in [libc::SYS_socket, libc::SYS_socketpair] {
+                let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+                assert_eq!(daemon(call, [family, kind, 0]), expected, "family {family}");
+            }
+        }
+        for protocol in 1..32 {
+            let args = [libc::AF_NETLINK, libc::SOCK_RAW, protocol];
+            assert_eq!(daemon(libc::SYS_socket, args), DENY, "netlink {protocol}");
+        }
+        // the packet socket of Linux 2.0
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        assert_eq!(daemon(libc::SYS_socket, [libc::AF_INET, 10 | flags, 0]), DENY);
+        assert_eq!(
+            daemon(libc::SYS_socket, [libc::AF_INET, libc::SOCK_STREAM | flags, 6]),
+            ALLOW
+        );
+    }
+
+    #[test]
+    fn options_and_requests_are_judged_by_argument() {
+        let option = |level, name| daemon(libc::SYS_setsockopt, [3, level, name]);
+        for name in FILTER_OPTIONS {
+            assert_eq!(option(libc::SOL_SOCKET, *name), DENY);
+            assert_eq!(option(libc::IPPROTO_TCP, *name), ALLOW);
+        }
+        assert_eq!(option(libc::SOL_PACKET, libc::PACKET_FANOUT), DENY);
+        assert_eq!(option(SOL_XDP, 1), DENY);
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_REUSEADDR), ALLOW);
+        let request = |request| daemon(libc::SYS_ioctl, [0, request, 0]);
+        assert_eq!((request(0x5412), request(0x541c)), (DENY, DENY));
+        assert_eq!(request(0x541b), ALLOW, "FIONREAD");
+        assert_eq!(daemon(libc::SYS_personality, [-1, 0, 0]), ALLOW);
+        assert_eq!(daemon(libc::SYS_personality, [0, 0, 0]), DENY);
+    }
+
+    #[test]
+    fn threads_are_made_and_nothing_else() {
+        // as glibc makes a thread
+        let thread = libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_SETTLS
+            | libc::CLONE_PARENT_SETTID
+            | libc::CLONE_CHILD_CLEARTID;
+        assert_eq!(daemon(libc::SYS_clone, [thread, 0, 0]), ALLOW);
+        assert_eq!(daemon(libc::SYS_clone, [libc::SIGCHLD, 0, 0]), DENY);
+        for namespace in NAMESPACES {
+            assert_eq!(daemon(libc::SYS_clone, [thread | namespace, 0, 0]), DENY);
+        }
+    }
+
+    #[test]
+    fn calls_of_another_architecture_kill() {
+        let program = compile(daemon_rules().unwrap(), libc::EPERM).unwrap();
+        assert_eq!(judge(&program, ARCH_I386, 0, [0; 3]), KILL);
+        if let Some(x32) = foreign_numbers() {
+            assert_eq!(judge(&x32, ARCH, 0x4000_0000 | libc::SYS_getpid, [0; 3]), KILL);
+            assert_eq!(judge(&x32, ARCH, libc::SYS_getpid, [0; 3]), ALLOW);
+        }
+    }
 }

@@ -90,7 +90,8 @@ impl Host {
         ))
     }
 
-    /// Table raw of both families as the save programs print it, without their remarks (which hold the time).
+    /// Table raw of both families as the save programs print it, without their remarks (which hold the time) and
+    /// without the counters of the built-in chains.
     pub fn saved(&self) -> String {
         let suffix = suffix(self.setting.variant);
         let tables =
@@ -98,7 +99,10 @@ impl Host {
         let lines = tables.iter().flat_map(|table| table.lines());
         lines
             .filter(|line| !line.starts_with('#'))
-            .map(|line| format!("{line}\n"))
+            .map(|line| match line.strip_prefix(':') {
+                Some(chain) => format!(":{}\n", chain.split(" [").next().unwrap()),
+                None => format!("{line}\n"),
+            })
             .collect()
     }
 

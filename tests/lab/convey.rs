@@ -64,6 +64,8 @@ impl Convey {
             .arg("--config")
             .arg(dir.join("convey.toml"))
             .envs(directories(&dir))
+            // run by hand, whatever runs the tests
+            .env_remove("INVOCATION_ID")
             .env("NOTIFY_SOCKET", notify.path())
             .current_dir(&dir);
         Self {
@@ -260,6 +262,11 @@ impl Drop for Convey {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.stderr();
+            // what became of packets, if it still tells; the panic that goes on here stays the first one
+            let status = self.cli("status --json").stdout;
+            if let Ok(status) = serde_json::from_str::<serde_json::Value>(&status) {
+                eprintln!("--- its packet counters: {}", status["packet"]);
+            }
             let last: Vec<&str> = log.lines().rev().take(30).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();
             eprintln!(

@@ -4,8 +4,7 @@
 //! Every answer names the server and repeats what was asked, so that not one delivery to a wrong place stays unseen.
 
 use std::{
-    env, fs,
-    io,
+    env, fs, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::{Command, ExitCode},
@@ -45,7 +44,10 @@ pub fn run_if_asked() -> Option<ExitCode> {
         }
         ["hold", own, to, number, connections, go] => {
             let (own, to) = (own.parse().expect("an address"), to.parse().expect("an address"));
-            let (number, connections) = (number.parse().expect("a number"), connections.parse().expect("a count"));
+            let (number, connections) = (
+                number.parse().expect("a number"),
+                connections.parse().expect("a count"),
+            );
             runtime.block_on(hold(own, to, number, connections, PathBuf::from(go)));
         }
         _ => panic!("{ROLE}={role}"),
@@ -66,7 +68,9 @@ pub fn servers(host: &Host, addr: SocketAddr, number: u64, processes: usize) -> 
         .map(|_| start(host, &format!("serve {addr} {number}")))
         .collect();
     wait_until("the servers listen", Duration::from_secs(10), || {
-        started.iter().all(|process| process.stdout().contains("listening"))
+        started
+            .iter()
+            .all(|process| process.stdout().contains("listening"))
     });
     started
 }
@@ -128,6 +132,11 @@ impl Holder {
             [right, failed, wrong] => Report { right, failed, wrong },
             _ => panic!("a report: {numbers:?}"),
         }
+    }
+
+    /// What it said so far, troubles among it.
+    pub fn said(&self) -> String {
+        self.process.stdout()
     }
 
     /// Asks again on every connection. [`report`](Self::report) tells what came back.
@@ -267,6 +276,10 @@ impl Totals {
             self.wrong += 1;
         } else {
             self.failed += 1;
+        }
+        // the first few tell enough
+        if self.wrong + self.failed <= 5 {
+            println!("trouble: {error}");
         }
     }
 

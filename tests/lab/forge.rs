@@ -59,6 +59,12 @@ impl Forger {
         self.send(from.ip(), to.ip(), TCP, &tcp_segment(from, to, flags, seq, ack));
     }
 
+    /// Sends anything behind an IP header that is in order.
+    #[track_caller]
+    pub fn raw(&self, from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) {
+        self.send(from, to, protocol, payload);
+    }
+
     #[track_caller]
     fn send(&self, from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) {
         let packet = ip_packet(from, to, protocol, segment);

@@ -147,6 +147,27 @@ impl Lab {
         }
     }
 
+    /// Pulls a host's plug at the switch: it is gone without a word, as after a power cut.
+    pub fn unplug(&self, host: &Host) {
+        self.set_port(host, "down");
+    }
+
+    /// Plugs it in again.
+    pub fn plug(&self, host: &Host) {
+        self.set_port(host, "up");
+        let switch = self.namespace("switch");
+        wait_until("the switch forwards", Duration::from_secs(10), || {
+            is_forwarding(&switch, host.index())
+        });
+    }
+
+    fn set_port(&self, host: &Host, state: &str) {
+        batch(
+            &["-n", &self.namespace("switch")],
+            &format!("link set p{} {state}\n", host.index()),
+        );
+    }
+
     /// Debian's nginx on a host of its own that answers every request on port 80 with `body`.
     pub fn nginx(&self, name: &str, body: &str) -> Nginx {
         Nginx::start(&self.host(name), body)

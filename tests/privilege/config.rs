@@ -21,7 +21,10 @@ pub fn source(text: &str) -> Source {
 /// `MODE INTERFACE SERVER`, where the interface may be `-` for none.
 pub fn parse(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
     let text = String::from_utf8_lossy(&source.bytes);
-    let translated = text.lines().map(frontend).collect::<Option<String>>();
+    // a file without any section would be an error of its own
+    let frontends = text.lines().map(frontend);
+    let translated = std::iter::once(Some("[global]\n".to_owned())).chain(frontends);
+    let translated = translated.collect::<Option<String>>();
     let translated = translated.ok_or_else(|| vec![diagnostic(&source.name)])?;
     let toml = Source {
         name: source.name.clone(),

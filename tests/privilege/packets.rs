@@ -212,6 +212,7 @@ fn own_network() -> RootShell {
 }
 
 fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn Executor>) -> Broker {
+    parse(&source(text), Options::default()).unwrap();
     Broker::fork_with(parse, path, &source(text), Options::default(), target, executor).unwrap()
 }
 
@@ -232,7 +233,7 @@ pub fn interfaces() {
             "vc",
             "no frontend in a packet mode needs a packet socket on \"vc\"",
         ),
-        ("lo", "interface = \"lo\""),
+        ("lo", "\"lo\", a loopback interface"),
         ("eth\n9", "no interface \"eth\\n9\""),
     ] {
         let why = refused(broker.packet_socket(name));

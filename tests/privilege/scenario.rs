@@ -25,6 +25,7 @@ use convey::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{LOW_PORT, NOBODY, parse, source};
+use crate::packets::RootShell;
 use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, packets, sandbox};
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
@@ -166,8 +167,6 @@ fn packaged_unit() {
 
     let addr = format!("127.0.73.2:{LOW_PORT}");
     let broker = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
-    let proof = drop_privileges(None).unwrap();
-    assert_eq!((proof.uid, proof.bounding), (NOBODY, 0));
     for task in task_status::read_process(broker.pid()).unwrap() {
         assert_eq!(
             (task.permitted, task.inheritable, task.bounding, task.ambient),
@@ -175,6 +174,8 @@ fn packaged_unit() {
             "{task:?}"
         );
     }
+    let proof = drop_privileges(None).unwrap();
+    assert_eq!((proof.uid, proof.bounding), (NOBODY, 0));
     broker.bind(&web(&addr)).unwrap();
 }
 
@@ -235,10 +236,10 @@ fn unlisted() {
 
 fn taken() {
     let addr = "127.0.73.5:18080";
+    // another load balancer of the same user, with whom the kernel would share the address
+    let other = fork(&nowhere(), &format!("web {addr}"), Some(&nobody())).unwrap();
     let broker = start_as_root(&nowhere(), &format!("web {addr}"));
     let _sockets = [(); 2].map(|()| broker.bind(&web(addr)).unwrap());
-    // another load balancer of the same user, with whom the kernel would share the address
-    let other = fork(&nowhere(), &format!("web {addr}"), None).unwrap();
     let text = other.bind(&web(addr)).unwrap_err().to_string();
     assert!(
         text.starts_with(&format!("bind {addr}: Address already in use")),
@@ -284,15 +285,16 @@ fn fifo() {
     fs::set_permissions(dir(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = dir().join("test.conf");
     let addr = "127.0.73.7:81";
+    let mut root = RootShell::start();
     let broker = start_as_root(&path, &format!("web {addr}"));
     assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("cannot open")));
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let name = path.display();
+    root.run(&format!("mkfifo {name}"));
     assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("FIFO")));
-    fs::remove_file(&path).unwrap();
-    fs::write(&path, "junk").unwrap();
+    root.run(&format!("rm {name}; echo junk > {name}"));
     assert_eq!(
         broker.read_config().unwrap().bytes,
-        b"junk",
+        b"junk\n",
         "invalid bytes come back too"
     );
     broker

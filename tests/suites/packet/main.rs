@@ -18,6 +18,7 @@ mod process;
 mod reload;
 mod site;
 mod sizes;
+mod talkers;
 mod told;
 mod traffic;
 

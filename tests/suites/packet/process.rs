@@ -1,1 +1,207 @@
-pub const TESTS: &[crate::Test] = &[];
+//! Privileges and what is left behind.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::{
+    Test,
+    kept::{everywhere, witnesses},
+    lab::{Convey, Host, servers::Witness, wait_until},
+    site::{Plan, Port, Site, Transport, WAYS, vip},
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    Convey: no_thread_of_the_daemon_can_do_anything,
+    Convey: the_rules_are_no_broader_than_the_services,
+    Convey: other_peoples_rules_stay_as_they_are,
+    Convey: an_administrators_reserved_ports_stay,
+    Convey: a_killed_daemon_leaves_nothing,
+    Convey: what_a_killed_broker_left_goes_with_the_next_start,
+    Convey: what_both_left_goes_with_firewall_clear,
+    Convey: a_stop_leaves_nothing,
+];
+
+const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
+const ECHO: Port = Port::same("echo", Transport::Udp, 7);
+const RESERVED: &str = "cat /proc/sys/net/ipv4/ip_local_reserved_ports";
+
+/// Every rule of the table `raw`, both families.
+pub fn rules(host: &Host) -> String {
+    host.run("iptables -t raw -S; ip6tables -t raw -S")
+}
+
+const NO_RULES: &str = "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n";
+
+#[track_caller]
+pub fn expect_nothing_left(host: &Host) {
+    wait_until("no rule is left", Duration::from_secs(10), || {
+        rules(host) == NO_RULES
+    });
+    wait_until("no port is reserved", Duration::from_secs(5), || {
+        host.run(RESERVED).trim().is_empty()
+    });
+}
+
+fn start(site: &Site) -> Convey {
+    let convey = site.convey(&Plan::new(&[WITNESS, ECHO], &site.servers));
+    assert!(rules(&site.lb).contains("CONVEY"), "{}", rules(&site.lb));
+    assert_eq!(site.lb.run(RESERVED).trim(), "61000-65535");
+    convey
+}
+
+/// In order. Dropping the handle would kill the broker as well, which then cannot clean up.
+fn stop(convey: &mut Convey) {
+    convey.signal(Signal::SIGTERM);
+    convey.wait_exit(Duration::from_secs(20));
+}
+
+fn no_thread_of_the_daemon_can_do_anything() {
+    let site = Site::new("nothing", 1);
+    let _witnesses = witnesses(&site);
+    let convey = start(&site);
+    let look = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", convey.pid())).expect("the daemon's threads");
+        let mut threads = 0;
+        for task in tasks.flatten() {
+            threads += 1;
+            let status = fs::read_to_string(task.path().join("status")).expect("a thread's status");
+            for key in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                assert!(
+                    status.contains(&format!("{key}:\t0000000000000000\n")),
+                    "{key} of\n{status}"
+                );
+            }
+            for line in ["NoNewPrivs:\t1\n", "Seccomp:\t2\n"] {
+                assert!(status.contains(line), "{line} of\n{status}");
+            }
+            let user = status.lines().find(|line| line.starts_with("Uid:")).expect("ids");
+            assert!(user.split_whitespace().skip(1).all(|id| id != "0"), "{status}");
+        }
+        threads
+    };
+    assert!(look() >= 3, "two workers and the control loop");
+    Witness::meet(&site.client, everywhere()[0]).expect("a meeting");
+    convey.reload(&Plan::new(&[WITNESS], &site.servers).config());
+    look();
+}
+
+fn the_rules_are_no_broader_than_the_services() {
+    let site = Site::new("rules", 1);
+    let convey = start(&site);
+    let shown = convey.tool("firewall show");
+    assert!(shown.status.success(), "{shown:?}");
+    let text = rules(&site.lb);
+    for line in text.lines().filter(|line| line.starts_with("-A CONVEY")) {
+        let narrow = WAYS.iter().any(|way| line.contains(&format!("-d {}", vip(*way))))
+            || line.contains(&format!("-s {}", site.servers[0].ip4()))
+            || line.contains(&format!("-s {}", site.servers[0].ip6()));
+        let with_port = line.contains("--dport") || line.contains("--sport");
+        assert!(narrow && with_port && line.ends_with("-j DROP"), "{line}");
+    }
+    let jumps = text.lines().filter(|line| line.ends_with("-j CONVEY")).count();
+    assert_eq!(jumps, 2, "one jump for each family\n{text}");
+    // what is not ours goes on: the load balancer's own services on the VIP and on its own address
+    let _own = crate::lab::servers::TcpServer::witness(&site.lb, SocketAddr::new(vip(WAYS[0]), 2222), "lb");
+    let met = Witness::meet(&site.client, SocketAddr::new(vip(WAYS[0]), 2222)).expect("the VIP's other port");
+    assert_eq!(met.server, "lb");
+}
+
+fn other_peoples_rules_stay_as_they_are() {
+    let site = Site::new("foreign", 1);
+    for tables in ["iptables", "ip6tables"] {
+        site.lb.run(&format!(
+            "{tables} -t raw -N MINE && {tables} -t raw -A MINE -p tcp --dport 4444 -m comment --comment 'mine, not yours' -j NOTRACK
+             {tables} -t raw -A PREROUTING -p udp --dport 5555 -j MINE
+             {tables} -t raw -A OUTPUT -p tcp --sport 4444 -j MINE
+             {tables} -t filter -A INPUT -p tcp --dport 6666 -j DROP"
+        ));
+    }
+    // without the comments, which hold the time
+    let everything = || {
+        site.lb.run(
+            "for save in iptables-save ip6tables-save; do $save -t raw; $save -t filter; done | grep -v '^#'; nft list ruleset | grep -v CONVEY",
+        )
+    };
+    let saved =
+        "for save in iptables-save ip6tables-save; do $save -t raw; $save -t filter; done | grep -v '^#'";
+    let before = (everything(), site.lb.run(saved));
+    let mut convey = start(&site);
+    convey.reload(&Plan::new(&[WITNESS], &site.servers).config());
+    let during = rules(&site.lb);
+    assert!(
+        during.contains("-A PREROUTING -p udp -m udp --dport 5555 -j MINE"),
+        "{during}"
+    );
+    stop(&mut convey);
+    wait_until("our rules are gone", Duration::from_secs(5), || {
+        !rules(&site.lb).contains("CONVEY")
+    });
+    assert_eq!(site.lb.run(saved), before.1, "byte for byte");
+    assert_eq!(everything(), before.0, "byte for byte");
+}
+
+fn an_administrators_reserved_ports_stay() {
+    let site = Site::new("reserved", 1);
+    site.lb
+        .run("echo 8080,62000-62100 > /proc/sys/net/ipv4/ip_local_reserved_ports");
+    let mut convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    assert_eq!(site.lb.run(RESERVED).trim(), "8080,61000-65535");
+    stop(&mut convey);
+    wait_until(
+        "only the administrator's are left",
+        Duration::from_secs(10),
+        || site.lb.run(RESERVED).trim() == "8080,62000-62100",
+    );
+}
+
+fn a_killed_daemon_leaves_nothing() {
+    let site = Site::new("killed", 1);
+    let mut convey = start(&site);
+    convey.signal(Signal::SIGKILL);
+    convey.wait_exit(Duration::from_secs(5));
+    expect_nothing_left(&site.lb);
+}
+
+fn what_a_killed_broker_left_goes_with_the_next_start() {
+    let site = Site::new("broker", 1);
+    let _witnesses = witnesses(&site);
+    let mut convey = start(&site);
+    kill(convey.broker(), Signal::SIGKILL).expect("kill the broker");
+    let status = convey.wait_exit(Duration::from_secs(10));
+    assert!(!status.success());
+    drop(convey);
+    // one service less than before: what is too much must go
+    let mut again = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    let text = rules(&site.lb);
+    assert!(text.contains("-j CONVEY") && !text.contains("-p udp"), "{text}");
+    Witness::meet(&site.client, everywhere()[0]).expect("it works again");
+    stop(&mut again);
+    expect_nothing_left(&site.lb);
+}
+
+fn what_both_left_goes_with_firewall_clear() {
+    let site = Site::new("both", 1);
+    let mut convey = start(&site);
+    let broker = convey.broker();
+    // the broker first, and the daemon before it can notice
+    kill(convey.pid(), Signal::SIGSTOP).expect("stop the daemon");
+    kill(broker, Signal::SIGKILL).expect("kill the broker");
+    convey.signal(Signal::SIGKILL);
+    convey.wait_exit(Duration::from_secs(5));
+    assert!(rules(&site.lb).contains("CONVEY"), "nobody was left to clean up");
+    let cleared = convey.tool("firewall clear");
+    assert!(cleared.status.success(), "{cleared:?}");
+    expect_nothing_left(&site.lb);
+    let again = convey.tool("firewall clear");
+    assert!(again.status.success(), "nothing to do is no error: {again:?}");
+}
+
+fn a_stop_leaves_nothing() {
+    let site = Site::new("stop", 1);
+    let mut convey = start(&site);
+    stop(&mut convey);
+    expect_nothing_left(&site.lb);
+}

@@ -1,1 +1,200 @@
-pub const TESTS: &[crate::Test] = &[];
+//! The configuration changes while packets flow.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Test,
+    kept::{everywhere, witnesses},
+    lab::{
+        Family, Nginx,
+        load::Wrk,
+        servers::{TcpServer, Witness},
+        udp::{UdpClient, UdpServer},
+    },
+    process::rules,
+    site::{Plan, Port, Site, Transport, WAYS, vip},
+    talkers::Talkers,
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    Convey: two_hundred_reloads_under_load_break_no_flow,
+    Any: a_change_of_frontends_loses_and_doubles_no_packet_of_the_others,
+    Convey: a_reload_adds_a_frontend_and_a_server,
+    Convey: a_reload_that_fails_changes_nothing,
+];
+
+const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
+const OTHER: Port = Port::same("other", Transport::Tcp, 99);
+const WEB: Port = Port::same("web", Transport::Tcp, 80);
+const ECHO: Port = Port::same("echo", Transport::Udp, 7);
+
+fn two_hundred_reloads_under_load_break_no_flow() {
+    let site = Site::new("reloads", 3);
+    let _witnesses = witnesses(&site);
+    let _webs: Vec<Nginx> = site.servers.iter().map(|host| Nginx::start(host, "ok")).collect();
+    let one = Plan::new(&[WITNESS, WEB], &site.servers);
+    let mut two = Plan::new(&[WITNESS, WEB, OTHER], &site.servers);
+    two.servers.pop();
+    let convey = site.convey(&one);
+    let talkers = Talkers::start(&site.client, &everywhere(), 10);
+    let loads: Vec<Wrk> = WAYS
+        .iter()
+        .filter(|way| way.1 == Family::V4)
+        .map(|way| {
+            let url = format!("http://{}/", SocketAddr::new(vip(*way), 80));
+            Wrk::start(&site.client, &url, 4, 40, true)
+        })
+        .collect();
+    let start = Instant::now();
+    let mut turns = 0;
+    while turns < 200 {
+        convey.reload(&if turns % 2 == 0 { &two } else { &one }.config());
+        turns += 1;
+    }
+    let took = start.elapsed();
+    eprintln!("200 reloads in {took:.1?}");
+    assert!(
+        took < Duration::from_secs(38),
+        "200 reloads outlasted the load: {took:?}"
+    );
+    assert_eq!(convey.status().config_generation, 201);
+    talkers.expect_unbroken();
+    for load in loads {
+        let report = load.finish();
+        assert_eq!(report.errors, 0, "{}", report.text);
+    }
+    talkers.expect_unbroken();
+}
+
+fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
+    let site = Site::new("counted", 1);
+    let server = &site.servers[0];
+    let echoes = [server.addr(7), server.addr6(7)].map(|addr| UdpServer::echo(server, addr, ""));
+    let one = Plan::new(&[ECHO], &site.servers);
+    let two = Plan::new(&[ECHO, OTHER, WEB], &site.servers);
+    let balancer = site.balance(&one);
+    let stop = AtomicBool::new(false);
+    let clients = WAYS.map(|way| UdpClient::new(&site.client, SocketAddr::new(vip(way), 7)));
+    for client in &clients {
+        client.ask(&u64::MAX.to_le_bytes()).expect("a first answer");
+    }
+    // one steady stream of numbers by each way, each number once
+    let sent = thread::scope(|scope| {
+        let senders: Vec<_> = clients
+            .iter()
+            .enumerate()
+            .map(|(way, client)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut number = (way as u64) << 32;
+                    while !stop.load(Ordering::Relaxed) {
+                        for _ in 0..5 {
+                            client.socket().send(&number.to_le_bytes()).expect("send");
+                            number += 1;
+                        }
+                        thread::sleep(Duration::from_millis(4));
+                    }
+                    number - ((way as u64) << 32)
+                })
+            })
+            .collect();
+        for turn in 0..20 {
+            balancer.change(if turn % 2 == 0 { &two } else { &one });
+            thread::sleep(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let counts: Vec<u64> = senders
+            .into_iter()
+            .map(|sender| sender.join().expect("a sender"))
+            .collect();
+        counts
+    });
+    // the last ones are still under way
+    thread::sleep(Duration::from_millis(300));
+    for (way, sent) in sent.into_iter().enumerate() {
+        let seen = echoes[usize::from(WAYS[way].1 == Family::V6)].seen();
+        let first = (way as u64) << 32;
+        let missing: Vec<u64> = (first..first + sent)
+            .filter(|number| !seen.numbers.contains_key(number))
+            .collect();
+        let doubled: Vec<_> = seen
+            .numbers
+            .range(first..first + sent)
+            .filter(|(_, count)| **count > 1)
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{:?}: lost {} of {sent}",
+            WAYS[way],
+            missing.len()
+        );
+        assert!(
+            doubled.is_empty(),
+            "{:?}: {} of {sent} came twice",
+            WAYS[way],
+            doubled.len()
+        );
+        assert!(sent > 1000, "{:?}: only {sent} were sent", WAYS[way]);
+    }
+}
+
+fn a_reload_adds_a_frontend_and_a_server() {
+    let site = Site::new("adds", 2);
+    let _others: Vec<TcpServer> = site
+        .servers
+        .iter()
+        .flat_map(|host| {
+            Family::ALL.map(|family| TcpServer::witness(host, host.addr_of(family, 99), host.name()))
+        })
+        .collect();
+    let mut plan = Plan::new(&[WITNESS], &site.servers);
+    let grown = Plan::new(&[WITNESS, OTHER], &site.servers);
+    plan.servers.pop();
+    site.prepare_servers(&grown);
+    let convey = site.convey(&plan);
+    site.prepare_servers(&grown);
+    convey.reload(&grown.config());
+    for way in WAYS {
+        let mut servers: Vec<String> = (0..16)
+            .map(|_| {
+                Witness::meet(&site.client, SocketAddr::new(vip(way), 99))
+                    .unwrap_or_else(|error| panic!("{way:?}: {error}"))
+                    .server
+            })
+            .collect();
+        servers.sort();
+        servers.dedup();
+        assert_eq!(servers, ["a", "b"], "{way:?}");
+    }
+}
+
+fn a_reload_that_fails_changes_nothing() {
+    let site = Site::new("badreload", 1);
+    let _witnesses = witnesses(&site);
+    let plan = Plan::new(&[WITNESS], &site.servers);
+    let convey = site.convey(&plan);
+    let talkers = Talkers::start(&site.client, &everywhere(), 3);
+    let before = rules(&site.lb);
+    for wrong in [
+        plan.config()
+            .replace("dsr_method = \"nft\"", "dsr_method = \"magic\""),
+        plan.config()
+            .replace("[passthrough]", "[passthrough]\nmax_flows = 1"),
+    ] {
+        convey.write_config(&wrong);
+        let output = convey.cli("reload");
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+    }
+    assert_eq!(rules(&site.lb), before);
+    talkers.expect_unbroken();
+    for to in everywhere() {
+        Witness::meet(&site.client, to).expect("new ones too");
+    }
+}

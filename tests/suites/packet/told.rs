@@ -1,6 +1,6 @@
 //! What Convey says of the packet modes: the one place that knows how the status spells it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 
@@ -10,19 +10,22 @@ use crate::lab::{Convey, wait_until};
 #[track_caller]
 pub fn packets(convey: &Convey, reason: convey::base::PacketReason) -> u64 {
     let status = convey.status_json();
-    let packets = &status["packets"];
+    let packets = &status["packet"]["packets"];
     assert!(packets.is_object(), "no counters of packets in {status}");
     // what has not occurred need not be listed
     packets[reason.label()].as_u64().unwrap_or(0)
 }
 
-/// Flows in the table now.
+/// Flows in the tables now, of both modes.
 #[track_caller]
 pub fn flows(convey: &Convey) -> u64 {
     let status = convey.status_json();
-    status["flows"]["current"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number of flows in {status}"))
+    let flows = &status["packet"]["flows"];
+    let count = |kind: &str| flows[kind].as_u64();
+    match (count("nat"), count("dsr")) {
+        (Some(nat), Some(dsr)) => nat + dsr,
+        _ => panic!("no number of flows in {status}"),
+    }
 }
 
 /// `live` or `waiting`.
@@ -43,4 +46,24 @@ pub fn wait_state(convey: &Convey, frontend: &str, expected: &str) {
         Duration::from_secs(10),
         || state(convey, frontend) == expected,
     );
+}
+
+/// What `convey explain` says of a flow: the server's name if it has one, and the whole answer.
+#[track_caller]
+pub fn explain(
+    convey: &Convey,
+    protocol: &str,
+    client: SocketAddr,
+    to: SocketAddr,
+) -> (Option<String>, Value) {
+    let output = convey.cli(&format!("explain --json {protocol} {client} {to}"));
+    assert!(
+        matches!(output.status.code(), Some(0 | 69)),
+        "convey explain: {output:?}"
+    );
+    let answer: Value = serde_json::from_str(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error} in the explanation {output:?}"));
+    let server = answer["server"].as_str().map(str::to_owned);
+    assert_eq!(server.is_some(), output.status.success(), "{answer}");
+    (server, answer)
 }
