@@ -125,20 +125,29 @@ impl Path {
             let ip = target.destination.ip();
             way(hops.servers.get(&ip), ip).err()
         };
-        if let Some((info, target)) = flow {
-            let current = services.renew(tuple.protocol, vip, &target).unwrap_or(&target);
-            let because = match current.state {
+        let current = flow.as_ref().map(|(_, target)| {
+            let current = services.renew(tuple.protocol, vip, target);
+            current.unwrap_or(target)
+        });
+        let info = flow.as_ref().map(|(info, _)| info.clone());
+        // only a connection through us is lost with its server; other flows are sent to another
+        let is_bound = |info: &FlowInfo| info.nat.is_some() && tuple.protocol == Protocol::Tcp;
+        if let (Some(info), Some(target)) = (&info, current)
+            && (!target.is_down() || is_bound(info))
+        {
+            let because = match target.state {
                 ServerState::Down => Because::FlowServerDown,
                 ServerState::Draining | ServerState::Maintenance => Because::FlowDraining,
                 ServerState::Up | ServerState::Checking => Because::Flow,
             };
+            let server_down = target.is_down().then_some(PacketReason::ResetServerDown);
             return Explanation {
                 frontend: Some(info.frontend.clone()),
-                server: Some((info.server.clone(), current.addr)),
+                server: Some((target.server.clone(), target.addr)),
                 because,
                 slot,
-                hindrance: hindrance(current),
-                flow: Some(info),
+                hindrance: server_down.or_else(|| hindrance(target)),
+                flow: Some(info.clone()),
             };
         }
         let chosen = service.and_then(|service| service.choose(client, vip));
@@ -156,7 +165,7 @@ impl Path {
             server: chosen.map(|target| (target.server.clone(), target.addr)),
             because,
             slot,
-            flow: None,
+            flow: info,
             hindrance: chosen.and_then(|target| hindrance(target)).or(no_server),
         }
     }

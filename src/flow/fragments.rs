@@ -66,6 +66,17 @@ pub(super) struct Waiting {
     pub ifindex: u32,
 }
 
+/// What has waited for a first fragment.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// What is to follow it.
+    pub followers: Vec<Waiting>,
+    /// Fragments dropped because they cannot belong to it.
+    pub strangers: usize,
+    /// Fragments of another datagram that gave way to it.
+    pub displaced: usize,
+}
+
 /// What to do with a later fragment.
 #[derive(Debug)]
 pub(super) enum Follow {
@@ -177,7 +188,7 @@ impl Shard {
         frames
     }
 
-    /// Makes room for a record: `true` if there is.
+    /// Whether there is room for another record.
     fn has_room(&self) -> bool {
         self.datagrams.len() < DATAGRAMS
     }
@@ -218,17 +229,10 @@ impl FragmentTable {
         self.waiting.fetch_sub(gone, Relaxed);
     }
 
-    /// Remembers what was decided about a datagram by its first fragment. Gives the fragments that have waited for it,
-    /// and those that cannot belong to it, and are to be dropped.
-    pub fn decide(
-        &self,
-        datagram: Datagram,
-        first: &Fragment,
-        decision: Decision,
-        now: Moment,
-    ) -> (Vec<Waiting>, Vec<Waiting>) {
+    /// Remembers what was decided about a datagram by its first fragment. Gives the fragments that have waited for it.
+    pub fn decide(&self, datagram: Datagram, first: &Fragment, decision: Decision, now: Moment) -> Early {
         let Some(mut shard) = self.shard(&datagram) else {
-            return Default::default();
+            return Early::default();
         };
         let timely = shard
             .datagrams
@@ -238,16 +242,20 @@ impl FragmentTable {
         self.count_gone(&early);
         let mut passed = Passed::default();
         passed.add(first);
+        let waited = early.len();
         // those of an older datagram with the same identification have waited for another first one
-        let (good, mut bad): (Vec<_>, Vec<_>) =
-            (early.into_iter()).partition(|waiting| timely && passed.add(&waiting.fragment));
+        let followers: Vec<_> = (early.into_iter())
+            .filter(|waiting| timely && passed.add(&waiting.fragment))
+            .collect();
+        let strangers = waited - followers.len();
+        let mut displaced = 0;
         if !passed.is_whole() {
             if !shard.has_room() {
-                // who has come whole so far goes on; what has waited or followed for longest gives way
+                // what is nearest to its end gives way
                 if let Some(oldest) = shard.oldest() {
                     let lost = shard.remove(&oldest);
                     self.count_gone(&lost);
-                    bad.extend(lost);
+                    displaced = lost.len();
                 }
             }
             let record = Record {
@@ -257,7 +265,11 @@ impl FragmentTable {
             };
             shard.datagrams.insert(datagram, record);
         }
-        (good, bad)
+        Early {
+            followers,
+            strangers,
+            displaced,
+        }
     }
 
     /// What to do with a later fragment. `may_wait`: whether its destination is ours; `copy` makes the copy to keep.
@@ -337,5 +349,48 @@ impl FragmentTable {
             }
         }
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn part(offset: u16, len: u16, more: bool) -> Fragment {
+        Fragment {
+            id: 1,
+            protocol: 17,
+            offset,
+            len,
+            more,
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_last_fragment() {
+        let mut passed = Passed::default();
+        assert!(passed.add(&part(800, 8, false)));
+        assert!(!passed.add(&part(808, 8, true)) && !passed.add(&part(1_600, 8, false)));
+        let mut passed = Passed::default();
+        assert!(passed.add(&part(800, 8, true)));
+        assert!(!passed.add(&part(0, 100, false)), "an end before what has passed");
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_order_the_fragments_become_whole_with_the_last_and_none_passes_twice(
+            order in Just((0..20_u16).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let mut passed = Passed::default();
+            for (index, place) in order.iter().enumerate() {
+                let fragment = part(place * 80, 80, *place < 19);
+                prop_assert!(passed.add(&fragment));
+                prop_assert!(!passed.add(&fragment));
+                let overlapping = part(place * 80 + 40, 80, true);
+                prop_assert!(!passed.add(&overlapping));
+                prop_assert_eq!(passed.is_whole(), index == 19);
+            }
+        }
     }
 }

@@ -8,6 +8,16 @@
 //! ```
 //!
 //! The engine's threads call [`Path`] and do what it says. `convey explain` asks the same code ([`Path::explain`]).
+//!
+//! What was decided here, beyond DESIGN §4:
+//! - A flow's table is asked before the configuration: a flow outlives its server, its frontend and its frontend's mode.
+//! - `max_flows` is shared as `room` says: DSR's cache takes half at most, half-open passthrough flows a quarter.
+//! - When a server goes down, a passthrough TCP connection is reset at the client's next packet (a SYN chooses anew);
+//!   UDP and DSR flows are sent to another server.
+//! - UDP that nothing has answered counts as half-open, so that forged datagrams cannot fill the table either.
+//! - An IPv4 packet larger than the MTU of its way out is fragmented if it may be; a super-frame, IPv6, or one with DF
+//!   is answered with the MTU.
+//! - An ICMP error never prolongs a flow, and reaches a client with the VIP as its source.
 
 mod counters;
 mod dsr;

@@ -286,28 +286,32 @@ impl Path {
 
     fn first_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
         let decision = self.decide(arrival);
-        if matches!(decision, Err(Refusal::For(PacketReason::NotOurs))) {
+        let is_none_of_ours = matches!(decision, Err(Refusal::For(PacketReason::NotOurs)));
+        if is_none_of_ours && !self.may_wait(arrival) {
             return Verdict::Done(PacketReason::NotOurs);
         }
         // a first one that is too big is answered; the sender will send smaller ones
         let remembered = decision.clone().map_err(Refusal::reason);
         let datagram = datagram(&arrival.parsed, fragment);
-        let (followers, strangers) =
-            (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
-        let strangers = strangers.len() as u64;
-        if strangers > 0 {
-            self.counters.add(PacketReason::BadFragment, strangers);
-        }
+        let early = (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
+        let (strangers, displaced) = (early.strangers as u64, early.displaced as u64);
+        self.counters.add(PacketReason::BadFragment, strangers);
+        self.counters.add(PacketReason::FragmentTableFull, displaced);
         let verdict = self.carry_out(frame, arrival, decision);
-        for follower in followers {
+        for follower in early.followers {
             self.release(follower, &remembered, arrival.now);
         }
         verdict
     }
 
-    fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+    /// Whether a fragment whose ports are not known may be ours.
+    fn may_wait(&self, arrival: &Arrival) -> bool {
         let destination = arrival.parsed.destination;
-        let may_wait = self.services.has_address(destination) || self.ways.is_local(destination);
+        self.services.has_address(destination) || self.ways.is_local(destination)
+    }
+
+    fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
+        let may_wait = self.may_wait(arrival);
         let datagram = datagram(&arrival.parsed, fragment);
         let follow = (self.flows.fragments).follow(datagram, fragment, arrival.now, may_wait, || {
             let mut buffer = vec![0; HEADROOM];

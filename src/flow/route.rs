@@ -75,7 +75,8 @@ pub(super) fn renew(
     target: &mut Arc<Target>,
     generation: &mut u64,
 ) {
-    if *generation != services.generation() {
+    // a worker that has older services still must not undo it
+    if *generation < services.generation() {
         *generation = services.generation();
         if let Some(now) = services.renew(protocol, vip, target) {
             *target = Arc::clone(now);

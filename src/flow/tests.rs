@@ -113,6 +113,8 @@ fn explain_says_server_and_reason_and_changes_nothing() {
         site.explain(client, Protocol::Tcp).because,
         Because::FlowServerDown
     );
+    let rest = site.explain(client, Protocol::Tcp);
+    assert_eq!(rest.hindrance, Some(PacketReason::ResetServerDown));
     site.health(3 - host, ServerState::Down);
     let other = site.client(2, 5_000);
     let none = site.explain(other, Protocol::Tcp);
@@ -121,6 +123,19 @@ fn explain_says_server_and_reason_and_changes_nothing() {
         (Because::NoServer, Some(PacketReason::ResetNoServer))
     );
     assert_eq!(site.explain(other, Protocol::Udp).because, Because::NotServed);
+}
+
+#[test]
+fn explain_says_that_a_dsr_flow_leaves_a_server_that_is_down() {
+    let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 2);
+    let client = site.client(1, 5_000);
+    let server = site.tcp(client, SYN).destination();
+    let host = if server == server_addr(false, 1) { 1 } else { 2 };
+    site.health(host, ServerState::Down);
+    let explanation = site.explain(client, Protocol::Tcp);
+    assert_eq!(explanation.because, Because::Maglev);
+    assert_eq!(explanation.server.unwrap().0, key(3 - host));
+    assert!(explanation.flow.is_some());
 }
 
 #[test]

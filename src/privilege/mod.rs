@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! main ── parse ── fork ─┬─ daemon: drop everything, prove it, run       (parent, MainPID)
-//!                        └─ broker: keep CAP_NET_BIND_SERVICE (+ CAP_DAC_READ_SEARCH if root), serve verbs (child)
+//!                        └─ broker: keep three capabilities (four if root), serve verbs                (child)
 //! ```
 //!
 //! The daemon asks by configuration name, never by free address; the broker answers from the configuration that it
@@ -12,13 +12,41 @@
 //! [`BrokerError::Lost`], after which the daemon must end. Neither outlives the other for long: the broker exits at
 //! end-of-file, the daemon watches [`Broker::death_fd`].
 //!
+//! | verb | what it is checked against |
+//! |---|---|
+//! | [`bind`](Broker::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
+//! | [`read_config`](Broker::read_config) | always the same path |
+//! | [`packet_socket`](Broker::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
+//! | [`serve`](Broker::serve) | firewall rules and filters for services of the configuration, or that were in force |
+//!
 //! Three ways to start, one code:
 //!
 //! | started as | the daemon | the broker |
 //! |---|---|---|
-//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping two capabilities |
-//! | an ordinary user with ambient capabilities (the packaged unit) | drops them | keeps CAP_NET_BIND_SERVICE |
+//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping NET_BIND_SERVICE, NET_ADMIN, NET_RAW, DAC_READ_SEARCH |
+//! | an ordinary user with ambient capabilities (the packaged unit) | drops them | keeps NET_BIND_SERVICE, NET_ADMIN, NET_RAW |
 //! | an ordinary user | has nothing to drop but the bounding set, which it cannot without CAP_SETPCAP | can bind ports from 1024 |
+//!
+//! The broker keeps these whatever the modes are, because a reload may add the first frontend in a packet mode. NET_ADMIN
+//! and NET_RAW are inheritable in it, and ambient only while it runs `iptables`.
+//!
+//! # What this does not contain
+//!
+//! The daemon has no capability, may not execute, look into other processes, or make sockets of other families, and
+//! where the kernel has landlock it reaches no files but its own. But whoever takes it over
+//!
+//! - holds the packet sockets: with one, arbitrary frames can be *sent* on any interface of the network namespace, with any
+//!   source address (the kernel takes the interface from each message, where no filter can look). Received is only what the
+//!   socket filters admit, which the daemon cannot change: that is denied to all its threads. On the threads of the packet
+//!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
+//! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
+//! - has the broker put rules in force for any part of the configuration, or none: it can stop the service;
+//! - signals, and where there is no landlock reads the files of, other processes of its user: give it one of its own, as
+//!   the package does;
+//! - reaches the kernel by all system calls that are not denied.
+//!
+//! The broker, which takes no input but the daemon's few messages and the configuration file, is not filtered: it executes
+//! `iptables`.
 
 mod broker;
 mod client;

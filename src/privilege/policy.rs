@@ -108,7 +108,7 @@ impl Policy {
         }
         if wanted.is_loopback {
             return Err(format!(
-                "no frontend in a packet mode has `interface = {name:?}`, which loopback needs"
+                "no packet of a client comes in by {name:?}, a loopback interface that no frontend names"
             ));
         }
         let services = || self.configured.iter().chain(&self.in_force);
@@ -329,8 +329,13 @@ mod tests {
 
     #[test]
     fn loopback_is_opened_if_a_frontend_names_it() {
-        let policy = policy_of(&PACKETS.replace("eth9", "lo"));
-        open(&policy, "lo", "127.0.0.1", "none").unwrap();
+        let wanted = Wanted {
+            name: "eth9",
+            index: 1,
+            is_loopback: true,
+            addresses: &[],
+        };
+        policy_of(PACKETS).may_open(&wanted, |_| None).unwrap();
     }
 
     fn services() -> Vec<PacketService> {
@@ -417,7 +422,7 @@ mod tests {
     fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
         let listener = ListenerRef::Frontend {
             name: name.into(),
-            addr: crate::base::ListenAddr(addr.parse().unwrap()),
+            addr: ListenAddr(addr.parse().unwrap()),
         };
         policy().may_bind(&listener)
     }

@@ -22,6 +22,8 @@ const SOCKET_TYPE_MASK: u64 = 0xf;
 const SOCK_PACKET: u64 = 10;
 /// What `personality` takes to tell, and not to change.
 const ASK_PERSONALITY: u64 = 0xffff_ffff;
+/// `TIOCSTI` of include/uapi/asm-generic/ioctls.h: types into a terminal, which may be that of the shell of root.
+const TIOCSTI: u64 = 0x5412;
 /// `TIOCLINUX` of include/uapi/asm-generic/ioctls.h: pastes into a console.
 const TIOCLINUX: u64 = 0x541c;
 
@@ -96,7 +98,7 @@ fn daemon_rules() -> Result<Rules, BackendError> {
         libc::SYS_personality,
         vec![all([condition(0, SeccompCmpOp::Ne, ASK_PERSONALITY)?])?],
     );
-    let terminal = [u64::from(libc::TIOCSTI), TIOCLINUX];
+    let terminal = [TIOCSTI, TIOCLINUX];
     let typing = terminal.map(|request| all([condition(1, SeccompCmpOp::Eq, request)?]));
     rules.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
     Ok(rules)

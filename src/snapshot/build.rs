@@ -125,7 +125,7 @@ impl Builder<'_> {
             })
             .collect();
         let (pool, pool_generation) = self.pool(&candidates, generation);
-        let maglev = self.by_packets.then(|| self.maglev(&candidates));
+        let maglev = self.by_packets.then(|| self.maglev(&pool, &candidates));
         BackendView {
             config: self.backend.clone(),
             servers,
@@ -208,8 +208,11 @@ impl Builder<'_> {
         }
     }
 
-    /// The previous Maglev table if a new one would be the same, else a new one.
-    fn maglev(&self, candidates: &[Candidate]) -> Arc<Pool> {
+    /// The pool if it is a Maglev table, else the previous table if a new one would be the same, else a new one.
+    fn maglev(&self, pool: &Arc<Pool>, candidates: &[Candidate]) -> Arc<Pool> {
+        if self.backend.balance == Algorithm::Maglev {
+            return Arc::clone(pool);
+        }
         (self.previous.and_then(|previous| previous.maglev.as_ref()))
             .filter(|maglev| maglev.is_of(Algorithm::Maglev, candidates))
             .map_or_else(|| Arc::new(Pool::new(Algorithm::Maglev, candidates)), Arc::clone)

@@ -92,6 +92,13 @@ fn a_wrong_command_line_is_64_and_told_on_stderr() {
         &["server", "drain", "web", "--socket", "/nowhere"],
         &["server", "weight", "web/a", "heavy", "--socket", "/nowhere"],
         &["connections", "--limit", "0"],
+        &["explain", "tcp", "192.0.2.1:40000"],
+        &["explain", "sctp", "192.0.2.1:40000", "10.0.0.1:80"],
+        &["explain", "tcp", "192.0.2.1", "10.0.0.1:80"],
+        &["explain", "tcp", "192.0.2.1:0", "10.0.0.1:80"],
+        &["explain", "tcp", "[::1]:1", "10.0.0.1:80", "--socket", "/nowhere"],
+        &["backend-script", "web"],
+        &["-p", "explain", "tcp", "192.0.2.1:1", "10.0.0.1:80"],
         &["check", "--format", "xml"],
     ] {
         let ended = run(arguments);
@@ -225,6 +232,7 @@ fn without_a_running_convey_it_is_69_with_advice() {
         &["reload"],
         &["server", "drain", "web/a"],
         &["connections"],
+        &["explain", "tcp", "192.0.2.1:40000", "10.0.0.1:80"],
     ] {
         let ended: Ended = convey()
             .args(arguments)
@@ -401,4 +409,40 @@ fn man_pages_are_written_where_asked() {
     }
     assert!(directory.path().join("convey-server-drain.8").exists());
     assert_eq!(run(&["generate-man", "/nonexistent"]).status, Some(74));
+}
+
+#[test]
+fn an_explanation_is_0_with_a_server_and_69_without() {
+    let daemon = FakeDaemon::start();
+    let explain = |more: &[&str]| -> Ended {
+        let mut command = convey();
+        command.args(["explain", "tcp"]).args(more);
+        let socket = ["--socket", daemon.socket()];
+        command.args(socket).output().expect("convey runs").into()
+    };
+    let served = explain(&["192.0.2.1:40000", "10.0.0.1:80"]);
+    assert_eq!(served.status, Some(0), "{served:?}");
+    assert!(
+        served.out.contains("server    a at 10.1.0.2:80 (up)"),
+        "{served:?}"
+    );
+    let json = explain(&["192.0.2.1:40000", "10.0.0.1:80", "--json"]);
+    assert!(json.out.contains(r#""because": "maglev""#), "{json:?}");
+    let nobody = explain(&["192.0.2.1:40000", "10.0.0.1:81"]);
+    assert_eq!(nobody.status, Some(69), "{nobody:?}");
+    assert!(nobody.out.contains("server    none"), "{nobody:?}");
+}
+
+#[test]
+fn the_configuration_of_a_backend_script_must_be_good() {
+    let directory = directory();
+    let bad = file(&directory, "bad.toml", BAD);
+    let ended = run(&["backend-script", "http", "a", "-c", text(&bad)]);
+    assert_eq!(ended.status, Some(78), "{ended:?}");
+    assert!(
+        ended.out.is_empty() && ended.err.contains("convey check"),
+        "{ended:?}"
+    );
+    let missing = run(&["backend-script", "http", "a", "-c", "/nowhere/c.toml"]);
+    assert_eq!(missing.status, Some(66), "{missing:?}");
 }

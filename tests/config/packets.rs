@@ -16,7 +16,7 @@ use super::{
 
 /// The tests of this file.
 pub fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 13] = [
+    let all: [(&str, Test); 14] = [
         ("the_packet_modes_have_their_documented_defaults", defaults),
         (
             "a_flow_is_forgotten_after_the_nearest_idle_timeout",
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         ("the_flags_set_the_mode_of_frontends_that_name_none", flags),
         ("files_of_0_3_5_run_in_both_packet_modes", files_of_0_3_5),
         ("tcp_and_udp_of_one_address_are_two_services", two_protocols),
+        ("one_frontend_may_have_addresses_of_both_families", both_families),
         ("a_vip_may_stand_beside_a_proxy_on_every_address", wildcard_beside),
         ("a_backend_of_packet_modes_alone_balances_by_maglev", balance),
         ("dsr_by_nft_maps_ports_and_speaks_ipv6", nft),
@@ -185,6 +186,16 @@ fn two_protocols() -> Outcome {
     let config = config_of(&site("mode = \"passthrough\"", more))?;
     let protocols: Vec<_> = config.packet_services().into_iter().map(|s| s.protocol).collect();
     same(protocols, vec![Protocol::Tcp, Protocol::Udp])
+}
+
+fn both_families() -> Outcome {
+    let toml = "[frontends.f]\nlisten_addr = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\nbackend = \"b\"\nmode = \"passthrough\"\n\
+                [backends.b.servers]\na = { addr = \"10.0.0.1:80\" }\nb = { addr = \"[fd00::1]:80\" }\n";
+    let loaded = load(&text(toml))?;
+    same(loaded.warnings.len(), 0)?;
+    let servers = |service: &config::PacketService| service.servers.len();
+    let services = loaded.config.packet_services();
+    same(services.iter().map(servers).collect::<Vec<_>>(), vec![1, 1])
 }
 
 fn wildcard_beside() -> Outcome {

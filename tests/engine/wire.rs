@@ -154,7 +154,7 @@ impl Reader {
 
     /// What waits now.
     pub fn waiting(&mut self, socket: &OwnedFd) -> Vec<Result<Seen, PacketReason>> {
-        let count = self.0.receive(socket.as_fd()).expect("receive");
+        let count = self.0.receive(socket.as_fd(), 64).expect("receive");
         (0..count)
             .map(|index| {
                 self.0.frame(index).map(|frame| Seen {

@@ -233,7 +233,7 @@ pub fn interfaces() {
             "vc",
             "no frontend in a packet mode needs a packet socket on \"vc\"",
         ),
-        ("lo", "interface = \"lo\""),
+        ("lo", "\"lo\", a loopback interface"),
         ("eth\n9", "no interface \"eth\\n9\""),
     ] {
         let why = refused(broker.packet_socket(name));

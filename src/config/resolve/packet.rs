@@ -55,6 +55,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         let uses = uses.get(name.as_str());
         if let Some(uses) = uses {
             method(uses, backend, findings);
+            families(uses, backend, findings);
         }
         for (server, at) in raw.value.servers.iter().flat_map(|at| &at.value.0) {
             if let Some(addr) = &at.value.addr {
@@ -91,7 +92,8 @@ struct Uses<'a> {
     v4: Option<Vip<'a>>,
     v6: Option<Vip<'a>>,
     dsr_v6: Option<Vip<'a>>,
-    dsr_ports: BTreeMap<u16, Vip<'a>>,
+    /// By whether it is IPv4, and port.
+    dsr_ports: BTreeMap<(bool, u16), Vip<'a>>,
 }
 
 impl<'a> Uses<'a> {
@@ -99,7 +101,7 @@ impl<'a> Uses<'a> {
         let dsr = vip.frontend.mode == Mode::Dsr;
         if dsr {
             self.dsr_ports
-                .entry(vip.addr.port())
+                .entry((vip.addr.is_ipv4(), vip.addr.port()))
                 .or_insert_with(|| vip.clone());
         }
         if vip.addr.is_ipv4() {
@@ -171,24 +173,55 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
     else {
         return;
     };
-    let frontend = vip.frontend.name.as_str();
-    findings.within("frontends", |findings| {
-        findings.within(frontend, |findings| {
-            findings.within("listen_addr", |findings| {
-                findings.error(
-                    vip.span.clone(),
-                    format!(
-                        "mode dsr over IPv6 needs dsr_method = \"nft\" in backend `{}`",
-                        backend.name
-                    ),
-                    format!(
-                        "add dsr_method = \"nft\" to [backends.{}]: \"tc\", the default, rewrites IPv4 only",
-                        crate::config::print::key(backend.name.as_str())
-                    ),
-                );
+    vip.error(
+        format!(
+            "mode dsr over IPv6 needs dsr_method = \"nft\" in backend `{}`",
+            backend.name
+        ),
+        format!(
+            "add dsr_method = \"nft\" to [backends.{}]: \"tc\", the default, rewrites IPv4 only",
+            crate::config::print::key(backend.name.as_str())
+        ),
+        findings,
+    );
+}
+
+/// Nothing translates between IPv4 and IPv6: each address needs servers of its family.
+fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
+    if backend.servers.is_empty() {
+        return;
+    }
+    for (v4, vip) in [(true, &uses.v4), (false, &uses.v6)] {
+        let served = backend
+            .servers
+            .values()
+            .any(|server| server.addr.0.is_ipv4() == v4);
+        if let Some(vip) = vip.as_ref().filter(|_| !served) {
+            vip.error(
+                format!(
+                    "no server of backend `{}` is {}: nothing can be forwarded for {}",
+                    backend.name,
+                    family(v4),
+                    vip.addr
+                ),
+                "packet modes do not translate between IPv4 and IPv6: add servers of this family, or use mode = \"proxy\""
+                    .to_owned(),
+                findings,
+            );
+        }
+    }
+}
+
+impl Vip<'_> {
+    fn error(&self, message: String, help: String, findings: &mut Findings) {
+        findings.within("frontends", |findings| {
+            findings.within(self.frontend.name.as_str(), |findings| {
+                findings.within("listen_addr", |findings| {
+                    findings.error(self.span.clone(), message, help);
+                });
             });
         });
-    });
+    }
 }
 
 /// A server's address, and where it stands.
@@ -260,31 +293,32 @@ impl Place<'_> {
                 findings,
             );
         }
-        self.check_family(uses, findings);
+        self.check_family(uses, config, findings);
         self.check_port(uses, backend, findings);
     }
 
-    fn check_family(&self, uses: &Uses<'_>, findings: &mut Findings) {
+    fn check_family(&self, uses: &Uses<'_>, config: &Config, findings: &mut Findings) {
         let v4 = self.addr.is_ipv4();
-        let Some(vip) = (if v4 { &uses.v6 } else { &uses.v4 }) else {
-            return;
+        // where no address can be used at all, that has been said
+        let unreached = if v4 {
+            uses.v4.is_none() && uses.v6.is_some()
+        } else {
+            uses.v6.is_none() && uses.v4.is_some()
         };
-        let message = format!(
-            "server `{}` is {} ({}), but frontend `{}` in mode {} has the {} address {}",
-            self.server,
-            family(v4),
-            self.addr,
-            vip.frontend.name,
-            vip.frontend.mode,
-            family(!v4),
-            vip.addr
-        );
-        self.clash(
-            vip,
-            message,
-            "packet modes do not translate between the two: make a frontend and a backend for each",
-            findings,
-        );
+        if !unreached || !config.only_in_packet_modes(self.backend) {
+            return;
+        }
+        self.within(findings, |findings| {
+            findings.warn(
+                self.span.clone(),
+                format!(
+                    "server `{}` is {}, but no address of a frontend that uses it is: it gets no packets",
+                    self.server,
+                    family(v4)
+                ),
+                "packet modes do not translate between IPv4 and IPv6".to_owned(),
+            );
+        });
     }
 
     /// DSR leaves ports as they are, unless the server's own rules map them back.
@@ -293,7 +327,10 @@ impl Place<'_> {
         if backend.dsr_method == DsrMethod::Nft {
             return;
         }
-        let Some((listen, vip)) = uses.dsr_ports.iter().find(|(listen, _)| **listen != port) else {
+        let v4 = self.addr.is_ipv4();
+        let mut listens = uses.dsr_ports.iter();
+        let Some(((_, listen), vip)) = listens.find(|((family, listen), _)| *family == v4 && *listen != port)
+        else {
             return;
         };
         let same = SocketAddr::new(self.addr.ip(), *listen);
@@ -331,14 +368,16 @@ impl Place<'_> {
     }
 
     fn error(&self, message: String, help: &str, findings: &mut Findings) {
+        self.within(findings, |findings| {
+            findings.error(self.span.clone(), message, help.to_owned());
+        });
+    }
+
+    fn within(&self, findings: &mut Findings, find: impl FnOnce(&mut Findings)) {
         findings.within("backends", |findings| {
             findings.within(self.backend, |findings| {
                 findings.within("servers", |findings| {
-                    findings.within(self.server, |findings| {
-                        findings.within("addr", |findings| {
-                            findings.error(self.span.clone(), message, help.to_owned());
-                        });
-                    });
+                    findings.within(self.server, |findings| findings.within("addr", find));
                 });
             });
         });

@@ -10,6 +10,7 @@ use crate::{
     base::{FrontendName, ListenAddr, Protocol, ServerAddr},
     config::{Config, PacketService},
     engine::network::{Link, Picture, Wanted},
+    flow::Resolution,
 };
 
 /// One VIP of a frontend.
@@ -110,6 +111,14 @@ pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
         nat_address4: config.passthrough.nat_address4,
         nat_address6: config.passthrough.nat_address6,
     }
+}
+
+/// Whether the way to every server is known, or known not to exist.
+pub fn is_resolved(wanted: &Wanted, picture: &Picture) -> bool {
+    (wanted.servers.iter()).all(|server| {
+        let hop = picture.hops.servers.get(server);
+        hop.is_some_and(|hop| hop.resolution != Resolution::Unresolved)
+    })
 }
 
 /// Interfaces whose packets are needed, with their indexes: those that frontends name or that have their VIPs, and

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     config::{Config, PacketService},
     engine::{
-        network::{Follower, Picture},
+        network::{Follower, Picture, Wanted},
         raw::{self, Engine},
     },
     firewall,
@@ -42,8 +42,9 @@ pub use executor::KernelExecutor;
 /// again.
 pub const UPKEEP: Duration = Duration::from_secs(5);
 
-/// How long a start or a reload waits for the network's picture to show what is new to it.
-const PICTURE_WAIT: Duration = Duration::from_millis(500);
+/// How long a start or a reload waits for the next hops of servers that are new: until they are known, the first packets
+/// to them would be lost.
+const RESOLVE_WAIT: Duration = Duration::from_secs(1);
 
 /// Events of the engine that may wait.
 const EVENTS: usize = 64;
@@ -88,12 +89,33 @@ pub struct Packets {
 struct Running {
     engine: Arc<Engine>,
     follower: Follower,
+    /// What it follows.
+    wanted: Wanted,
     pictures: watch::Receiver<Arc<Picture>>,
     events: mpsc::Receiver<raw::Event>,
 }
 
 /// Interfaces by name and index, with a socket for each worker.
 type Sockets = Vec<(String, u32, Vec<OwnedFd>)>;
+
+impl Running {
+    /// Waits until the way to every server is known, or known not to exist.
+    async fn resolved(&mut self) {
+        loop {
+            let settled = demand::is_resolved(&self.wanted, &self.pictures.borrow_and_update());
+            if settled || self.pictures.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        if self.wanted != wanted {
+            self.follower.want(wanted.clone());
+            self.wanted = wanted;
+        }
+    }
+}
 
 /// What a reload has prepared: to be committed or abandoned.
 #[derive(Debug, Default)]
@@ -223,7 +245,7 @@ impl Packets {
 
     /// Takes out of force what neither the configuration nor a live flow needs any more.
     pub fn shrink(&mut self, config: &Config, broker: &Broker) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
         let services = config.packet_services();
         let in_use = if demand::leftovers(&services, &self.in_force).is_empty() {
             std::collections::HashSet::new()
@@ -241,7 +263,7 @@ impl Packets {
                 ),
             }
         }
-        running.follower.want(demand::wanted(config, &self.in_force));
+        running.want(demand::wanted(config, &self.in_force));
     }
 
     /// Tells the workers that the snapshot has been replaced.
@@ -344,17 +366,17 @@ impl Packets {
         &mut self,
         config: &Config,
         snapshot: &Arc<ArcSwap<Snapshot>>,
-        wanted: crate::engine::network::Wanted,
+        wanted: Wanted,
     ) -> Result<(), PacketsError> {
         let running = match &mut self.running {
+            Some(running) if running.wanted == wanted => return Ok(()),
             Some(running) => {
-                running.pictures.mark_unchanged();
-                running.follower.want(wanted);
+                running.want(wanted);
                 running
             }
             None => {
                 let (events_tx, events) = mpsc::channel(EVENTS);
-                let follower = Follower::start(wanted).map_err(PacketsError::Follow)?;
+                let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
                 let settings = raw::Settings {
                     workers: self.workers,
                     first_shard: self.first_shard,
@@ -371,13 +393,14 @@ impl Packets {
                 self.running.insert(Running {
                     engine: Arc::new(engine),
                     follower,
+                    wanted,
                     pictures,
                     events,
                 })
             }
         };
-        // nothing may be new to it: then there is no other picture
-        let _ = timeout(PICTURE_WAIT, running.pictures.changed()).await;
+        // a server whose host is down is never resolved: it is not waited for longer than this
+        let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
         Ok(())
     }
 

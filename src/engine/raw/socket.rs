@@ -13,9 +13,9 @@ use crate::{
     sys::packet_socket::{self, OpenError, Options},
 };
 
-/// Kernel memory for packets that wait in a socket: 5,000 small ones, or 60 super-frames. More would let a packet wait
-/// longer than it is worth.
-const RECEIVE_BUFFER: usize = 4 << 20;
+/// Kernel memory for packets that wait in a socket, which the kernel doubles: 20,000 small ones, or 120 super-frames. More
+/// would let a packet wait longer than it is worth.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Kernel memory for packets that a network card has not sent yet: a batch of super-frames.
 const SEND_BUFFER: usize = 8 << 20;

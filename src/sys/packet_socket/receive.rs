@@ -102,13 +102,13 @@ impl Receiver {
         }
     }
 
-    /// Receives what waits, as many frames as there is room for; none if nothing waits. The frames of the last call
-    /// are gone.
+    /// Receives what waits, `limit` frames at most and no more than there is room for; none if nothing waits. The frames
+    /// of the last call are gone.
     ///
     /// # Errors
     /// As recvmmsg: ENETDOWN once when the interface goes down or vanishes; EINVAL for a super-frame that the kernel
     /// could not describe and has dropped (UDP before Linux 6.2).
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         for index in 0..mem::take(&mut self.used) {
             // SAFETY: `used` never exceeds `count`, the number of headers; no reference into them is alive.
             let header = unsafe { &mut (*self.headers.at(index)).msg_hdr };
@@ -122,7 +122,7 @@ impl Receiver {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.at(0),
-                self.count as libc::c_uint,
+                self.count.min(limit) as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 ptr::null_mut(),
             )
@@ -135,6 +135,14 @@ impl Receiver {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Bytes of the last batch.
+    #[must_use]
+    pub fn received_bytes(&self) -> usize {
+        // SAFETY: `used` never exceeds `count`, the number of headers; the shared borrow of `self` lets nobody write.
+        let len = |index| unsafe { (*self.headers.at(index)).msg_len as usize };
+        (0..self.used).map(len).sum()
     }
 
     /// The frame of this number of the last batch, with the VLAN tag that the kernel or the card had taken out, in

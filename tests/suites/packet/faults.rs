@@ -113,12 +113,15 @@ fn health_checks_leave_from_outside_the_nat_ports() {
     let server = &site.servers[0];
     let listener = TcpServer::echo(server, 9);
     let mut plan = Plan::new(&[WITNESS], &site.servers).by(&[WAYS[0], WAYS[2]]);
-    plan.backend = r#"health_check = { interval = "50ms", fast_interval = "50ms", timeout = "1s" }"#.to_owned();
+    plan.backend =
+        r#"health_check = { interval = "50ms", fast_interval = "50ms", timeout = "1s" }"#.to_owned();
     // a third of the ports that connections leave from otherwise
     plan.nat_ports = "40000-52000";
     let convey = site.convey(&plan);
     wait_server(&convey, "witness", "a", ServerState::Up);
-    wait_until("twenty checks", Duration::from_secs(20), || listener.accepted() >= 20);
+    wait_until("twenty checks", Duration::from_secs(20), || {
+        listener.accepted() >= 20
+    });
     for from in listener.peers() {
         assert_eq!(from.ip(), site.lb.addr(0).ip());
         assert!(!(40_000..=52_000).contains(&from.port()), "{from}");

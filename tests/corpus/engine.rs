@@ -1,0 +1,101 @@
+//! What plays the cases: whatever decides about frames. Cases know nothing of it.
+
+use std::{sync::Arc, time::Duration};
+
+use convey::{
+    base::{PacketReason, WorkerId},
+    flow::{Flows, Hops, Limits, Moment, Path, ReasonCounters, Services, Verdict},
+    packet::{Frame, HEADROOM, Offload},
+    snapshot::Snapshot,
+};
+
+/// What decides about frames.
+pub trait Engine {
+    /// Puts a newer picture in force.
+    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops);
+    /// Time passes, and what has expired is forgotten.
+    fn wait(&mut self, time: Duration);
+    /// A frame comes in by an interface.
+    fn packet(&mut self, bytes: &[u8], offload: Offload, ifindex: u32) -> Outcome;
+    /// Packets counted by a reason so far.
+    fn count(&self, reason: PacketReason) -> u64;
+    /// Flows in the tables, and fragments that wait.
+    fn usage(&self) -> (u64, u64);
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// The frame as it is sent.
+    pub frame: Vec<u8>,
+    /// What the kernel is told about it.
+    pub offload: Offload,
+    /// Interface and bytes of what is sent besides.
+    pub answers: Vec<(u32, Vec<u8>)>,
+}
+
+/// The pure path, as the raw engine's threads run it.
+pub struct Pure {
+    flows: Arc<Flows>,
+    path: Path,
+    counters: Arc<ReasonCounters>,
+    now: Moment,
+}
+
+impl Pure {
+    pub fn new(max_flows: std::num::NonZeroU32) -> Self {
+        let flows = Arc::new(Flows::new(Limits {
+            max_flows,
+            workers: 1,
+            hash_seed: 42,
+        }));
+        let path = Path::new(WorkerId(0), 0, Arc::clone(&flows), 7);
+        Self {
+            flows,
+            counters: path.counters(),
+            path,
+            now: Moment(1_000),
+        }
+    }
+}
+
+impl Engine for Pure {
+    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops) {
+        self.path.set_services(Arc::new(Services::build(snapshot)));
+        self.path.set_hops(Arc::new(hops.clone()));
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        // often enough to go through all shards of the tables
+        for _ in 0..50 {
+            self.path.expire(self.now);
+        }
+    }
+
+    fn packet(&mut self, bytes: &[u8], offload: Offload, ifindex: u32) -> Outcome {
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend(bytes);
+        let mut frame =
+            Frame::new(&mut buffer, HEADROOM, bytes.len(), offload).expect("the frame lies in its buffer");
+        let verdict = self.path.process(&mut frame, ifindex, self.now);
+        let (offload, frame) = (frame.offload, frame.bytes().to_vec());
+        let answers = self.path.answers().map(|answer| (answer.ifindex, answer.frame));
+        Outcome {
+            verdict,
+            frame,
+            offload,
+            answers: answers.collect(),
+        }
+    }
+
+    fn count(&self, reason: PacketReason) -> u64 {
+        self.counters.read(reason)
+    }
+
+    fn usage(&self) -> (u64, u64) {
+        let usage = self.flows.usage();
+        (usage.nat_flows + usage.dsr_flows, usage.fragments_waiting)
+    }
+}

@@ -1,0 +1,94 @@
+//! The packet corpus: packet in, verdict and packets out, one English line a case (DESIGN §9.2).
+//!
+//! Cases are data: `cases/*.toml`, in the worlds of `worlds.toml`, packets in the words of [`words`]. Nothing in them
+//! depends on how packets are moved: another engine plays them by implementing [`engine::Engine`].
+//!
+//! ```toml
+//! [[case]]
+//! what = "a SYN opens a flow and leaves with our address and the client's own port, which is a NAT port"
+//! world = "nat4"
+//!
+//! [[case.step]]
+//! in = "tcp 203.0.113.5:61005 > 198.51.100.1:80 flags=S"
+//! verdict = "to_server"
+//! out = "10.0.0.254:61005 > 10.0.0.11:8080"
+//! ```
+//!
+//! A step is a packet (`in` in words or `hex`, by the interface `from`, default `clients`; `patch` writes hexadecimal
+//! bytes over the frame at an offset, `truncate` cuts it), or a change of the world (`set`), after some time (`wait`).
+//! What must hold then:
+//!
+//! | key | means |
+//! |---|---|
+//! | `verdict` | label of the reason that is counted, or `kept`; `one\|other` where a flood may meet either |
+//! | `out` | the packet as it leaves: what differs from the one that came in, besides TTL − 1 and the link addresses |
+//! | `by` | interface that it leaves by; default `servers` or `clients`, as the verdict says |
+//! | `answers` | `rst seq=… ack=…`, `port_unreachable`, `too_big MTU`, `time_exceeded`: to the sender of `in` |
+//! | `released` | `STEP: what differs`: packets of earlier steps (from 1) that are sent now |
+//! | `counts` | further counters that change, by how much |
+//! | `flows`, `waiting` | how many flows there are and how many fragments wait, afterwards |
+//!
+//! Everything else must not happen: no other answer, no other counter, and bytes are counted for frontend and server
+//! exactly as forwarded. `$name` for a source port or a whole destination stands for what an earlier `out` had in that
+//! place; a name is bound when it is seen first, other names stand for other values, and `$_` for any that has no name. `times` repeats a step, with `{40000+n}` counting
+//! up.
+
+mod case;
+mod engine;
+mod expect;
+mod words;
+mod world;
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use case::File;
+use world::Worlds;
+
+fn main() -> io::Result<()> {
+    let args = Arguments::from_args();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let worlds: Arc<Worlds> = Arc::new(read(&here.join("worlds.toml"))?);
+    let mut paths = fs::read_dir(here.join("cases"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    let mut trials = Vec::new();
+    for path in &paths {
+        let file: File = read(path)?;
+        let kind = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for case in file.case {
+            let worlds = Arc::clone(&worlds);
+            let name = case.what.clone();
+            let run = move || case::run(&case, &worlds).map_err(Failed::from);
+            trials.push(Trial::test(name, run).with_kind(kind.clone()));
+        }
+    }
+    trials.push(Trial::test(
+        "there are at least 120 cases, each said in its own words",
+        {
+            let mut names: Vec<_> = trials.iter().map(|trial| trial.name().to_owned()).collect();
+            move || {
+                let count = names.len();
+                names.sort();
+                names.dedup();
+                if count < 120 || names.len() < count {
+                    return Err(format!("{count} cases, {} names", names.len()).into());
+                }
+                Ok(())
+            }
+        },
+    ));
+    libtest_mimic::run(&args, trials).exit()
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let text = fs::read_to_string(path)?;
+    toml::from_str(&text).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,289 @@
+//! The small worlds that cases play in: a configuration, interfaces, next hops, and what changes in them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use convey::{
+    base::{Mac, ServerKey, ServerState},
+    config::{self, Config, Options, Source},
+    flow::{Hop, Hops, Interface, Resolution},
+    packet::LinkHeader,
+    snapshot::{self, AdminState, Health, Inputs, LiveSet, Snapshot},
+};
+use serde::Deserialize;
+
+use crate::words::{self, Wrong};
+
+/// `worlds.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worlds {
+    pub interfaces: BTreeMap<String, InterfaceText>,
+    pub hops: BTreeMap<IpAddr, HopText>,
+    /// Configurations by name.
+    pub worlds: BTreeMap<String, String>,
+    /// A first snapshot of each: lends its Maglev tables, which take long to build, to every case of that world.
+    #[serde(skip)]
+    first: Mutex<BTreeMap<String, Arc<Snapshot>>>,
+}
+
+/// An interface.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceText {
+    pub index: u32,
+    pub mac: String,
+    pub mtu: u32,
+    /// The link address that packets come from by it, unless their source is a next hop of ours.
+    pub peer: String,
+}
+
+/// The way to a server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HopText {
+    /// Name of the interface.
+    pub by: String,
+    pub mac: String,
+    pub mtu: u32,
+    pub local: IpAddr,
+}
+
+/// A change of the world.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// `BACKEND/SERVER`, or a variable that holds a server's address.
+    pub server: Option<String>,
+    /// `up`, `down`, `draining`, `maintenance`, `ready`.
+    pub state: Option<String>,
+    pub weight: Option<u16>,
+    pub hop: Option<IpAddr>,
+    /// `known`, `unresolved`, `no_route`, `gone`.
+    pub is: Option<String>,
+    pub interface: Option<String>,
+    /// Of the hop or interface; 0: the interface is gone.
+    pub mtu: Option<u32>,
+    /// Name of another world whose configuration is loaded.
+    pub config: Option<String>,
+}
+
+/// A world as it is now.
+pub struct World<'a> {
+    all: &'a Worlds,
+    pub config: Config,
+    inputs: Inputs,
+    live: LiveSet,
+    pub hops: Hops,
+    pub snapshot: Option<Arc<Snapshot>>,
+    start: Instant,
+}
+
+impl<'a> World<'a> {
+    pub fn new(all: &'a Worlds, name: &str) -> Result<Self, Wrong> {
+        let mut world = Self {
+            all,
+            config: load(all, name)?,
+            inputs: Inputs::default(),
+            live: LiveSet::new(1),
+            hops: all.hops()?,
+            snapshot: all.first().get(name).cloned(),
+            start: Instant::now(),
+        };
+        let snapshot = world.snapshot();
+        all.first().entry(name.to_owned()).or_insert(snapshot);
+        Ok(world)
+    }
+
+    /// The snapshot of now. Servers of which nothing was said are up.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        for (key, _) in self.servers() {
+            let health = self.health(ServerState::Up);
+            self.inputs.health.entry(key).or_insert(health);
+        }
+        let generation = self.snapshot.as_ref().map_or(0, |last| last.generation) + 1;
+        let snapshot = Arc::new(snapshot::build(
+            &self.config,
+            &self.inputs,
+            &mut self.live,
+            self.snapshot.as_deref(),
+            generation,
+            self.start,
+        ));
+        self.snapshot = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+
+    pub fn change(&mut self, change: &Change) -> Result<(), Wrong> {
+        if let Some(name) = &change.config {
+            self.config = load(self.all, name)?;
+        }
+        if let Some(server) = &change.server {
+            let key = self.server(server)?;
+            if let Some(weight) = change.weight {
+                self.inputs.overrides.entry(key.clone()).or_default().weight = Some(weight);
+            }
+            if let Some(state) = &change.state {
+                self.state(key, state)?;
+            }
+        }
+        if let Some(ip) = change.hop {
+            if change.is.as_deref() == Some("gone") {
+                self.hops.servers.remove(&ip);
+                return Ok(());
+            }
+            let known = self.all.hop(ip)?;
+            let hop = self.hops.servers.entry(ip).or_insert(known);
+            hop.mtu = change.mtu.unwrap_or(hop.mtu);
+            hop.resolution = match change.is.as_deref() {
+                None => hop.resolution,
+                Some("known") => known.resolution,
+                Some("unresolved") => Resolution::Unresolved,
+                Some("no_route") => Resolution::NoRoute,
+                Some(other) => return Err(format!("{other}: no state of a hop")),
+            };
+        }
+        if let Some(name) = &change.interface {
+            let index = self.all.interface(name)?.index;
+            match change.mtu {
+                Some(0) => {
+                    self.hops.interfaces.remove(&index);
+                }
+                Some(mtu) => {
+                    let interface = self.hops.interfaces.get_mut(&index);
+                    interface.ok_or("the interface is gone")?.mtu = mtu;
+                }
+                None => {
+                    self.hops
+                        .interfaces
+                        .insert(index, self.all.interface(name)?.read()?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, key: ServerKey, state: &str) -> Result<(), Wrong> {
+        let over = self.inputs.overrides.entry(key.clone()).or_default();
+        let health = match state {
+            "draining" => {
+                over.admin = Some(AdminState::Draining);
+                return Ok(());
+            }
+            "maintenance" => {
+                over.admin = Some(AdminState::Maintenance);
+                return Ok(());
+            }
+            "ready" => {
+                over.admin = None;
+                return Ok(());
+            }
+            "up" => ServerState::Up,
+            "down" => ServerState::Down,
+            other => return Err(format!("{other}: no state of a server")),
+        };
+        let health = self.health(health);
+        self.inputs.health.insert(key, health);
+        Ok(())
+    }
+
+    fn health(&self, state: ServerState) -> Health {
+        Health {
+            state,
+            since: self.start,
+            ramp_from: None,
+            reason: None,
+        }
+    }
+
+    /// Every server and its address.
+    fn servers(&self) -> Vec<(ServerKey, SocketAddr)> {
+        let backends = self.config.backends.values();
+        let all = backends.flat_map(|backend| {
+            backend.servers.values().map(|server| {
+                let key = ServerKey {
+                    backend: backend.name.clone(),
+                    server: server.name.clone(),
+                };
+                (key, server.addr.0)
+            })
+        });
+        all.collect()
+    }
+
+    /// The server of a name (`BACKEND/SERVER`) or an address.
+    fn server(&self, text: &str) -> Result<ServerKey, Wrong> {
+        let mut found = self.servers().into_iter().filter(|(key, addr)| {
+            format!("{}/{}", key.backend, key.server) == text || addr.to_string() == text
+        });
+        let (key, _) = found.next().ok_or(format!("{text}: no such server"))?;
+        Ok(key)
+    }
+}
+
+fn load(all: &Worlds, name: &str) -> Result<Config, Wrong> {
+    let text = all.worlds.get(name).ok_or(format!("{name}: no such world"))?;
+    let source = Source {
+        name: name.to_owned(),
+        bytes: text.clone().into_bytes(),
+    };
+    config::load(&source, Options::default())
+        .map(|loaded| loaded.config)
+        .map_err(|findings| config::render(&findings, &source, false))
+}
+
+impl Worlds {
+    fn first(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Snapshot>>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn interface(&self, name: &str) -> Result<&InterfaceText, Wrong> {
+        self.interfaces
+            .get(name)
+            .ok_or(format!("{name}: no such interface"))
+    }
+
+    /// The link address that an IP address of our side of the world has on an interface.
+    pub fn link_of(&self, ip: IpAddr, interface: &InterfaceText) -> Result<Mac, Wrong> {
+        words::mac(self.hops.get(&ip).map_or(&interface.peer, |hop| &hop.mac))
+    }
+
+    fn hop(&self, ip: IpAddr) -> Result<Hop, Wrong> {
+        let hop = self.hops.get(&ip).ok_or(format!("{ip}: no such hop"))?;
+        let interface = self.interface(&hop.by)?;
+        let link = LinkHeader {
+            ifindex: interface.index,
+            source: words::mac(&interface.mac)?,
+            destination: words::mac(&hop.mac)?,
+        };
+        Ok(Hop {
+            resolution: Resolution::Known(link),
+            mtu: hop.mtu,
+            local: hop.local,
+        })
+    }
+
+    fn hops(&self) -> Result<Hops, Wrong> {
+        let servers = self.hops.keys().map(|ip| Ok((*ip, self.hop(*ip)?)));
+        let interfaces = (self.interfaces.values()).map(|text| Ok((text.index, text.read()?)));
+        Ok(Hops {
+            servers: servers.collect::<Result<HashMap<_, _>, Wrong>>()?,
+            interfaces: interfaces.collect::<Result<HashMap<_, _>, Wrong>>()?,
+        })
+    }
+}
+
+impl InterfaceText {
+    fn read(&self) -> Result<Interface, Wrong> {
+        Ok(Interface {
+            mac: words::mac(&self.mac)?,
+            mtu: self.mtu,
+            address4: None,
+            address6: None,
+        })
+    }
+}
