@@ -39,7 +39,10 @@ impl Drop for Checksums {
     fn drop(&mut self) {
         if !thread::panicking() {
             let found = self.found();
-            assert!(found.is_empty(), "packets with wrong checksums arrived: {found:?}");
+            assert!(
+                found.is_empty(),
+                "packets with wrong checksums arrived: {found:?}"
+            );
         }
     }
 }

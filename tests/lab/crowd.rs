@@ -4,8 +4,7 @@
 //! Every answer names the server and repeats what was asked, so that not one delivery to a wrong place stays unseen.
 
 use std::{
-    env, fs,
-    io,
+    env, fs, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::{Command, ExitCode},
@@ -45,7 +44,10 @@ pub fn run_if_asked() -> Option<ExitCode> {
         }
         ["hold", own, to, number, connections, go] => {
             let (own, to) = (own.parse().expect("an address"), to.parse().expect("an address"));
-            let (number, connections) = (number.parse().expect("a number"), connections.parse().expect("a count"));
+            let (number, connections) = (
+                number.parse().expect("a number"),
+                connections.parse().expect("a count"),
+            );
             runtime.block_on(hold(own, to, number, connections, PathBuf::from(go)));
         }
         _ => panic!("{ROLE}={role}"),
@@ -66,7 +68,9 @@ pub fn servers(host: &Host, addr: SocketAddr, number: u64, processes: usize) -> 
         .map(|_| start(host, &format!("serve {addr} {number}")))
         .collect();
     wait_until("the servers listen", Duration::from_secs(10), || {
-        started.iter().all(|process| process.stdout().contains("listening"))
+        started
+            .iter()
+            .all(|process| process.stdout().contains("listening"))
     });
     started
 }

@@ -202,7 +202,10 @@ impl Witness {
         if back == bytes {
             Ok(())
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "other bytes came back"))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "other bytes came back",
+            ))
         }
     }
 

@@ -43,9 +43,11 @@ fn a_forged_datagram_arrives_with_its_false_source() {
         };
         let false_source: SocketAddr = false_source.parse().expect("an address");
         forger.udp(false_source, server.addr(), b"odd");
-        crate::lab::wait_until(&format!("the datagram arrives over {family:?}"), Duration::from_secs(3), || {
-            server.seen().senders.contains_key(&false_source)
-        });
+        crate::lab::wait_until(
+            &format!("the datagram arrives over {family:?}"),
+            Duration::from_secs(3),
+            || server.seen().senders.contains_key(&false_source),
+        );
     }
 }
 
@@ -108,7 +110,10 @@ fn a_dsr_server_answers_with_the_vip_as_its_source() {
                     .expect("send to the server itself")
             });
             let mut back = vec![0; 65_535];
-            let len = listening.socket().recv(&mut back).expect("an answer from the VIP");
+            let len = listening
+                .socket()
+                .recv(&mut back)
+                .expect("an answer from the VIP");
             assert!(back[..len] == datagram, "{len} bytes came back");
         }
         listening = UdpClient::new(&client, own);
