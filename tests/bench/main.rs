@@ -1,10 +1,13 @@
-//! Speed in the lab: Convey against HAProxy and nginx, as load balancer CPU per unit of work.
+//! Speed in the lab: Convey against HAProxy and nginx, and its packet modes against the kernel's nftables, as load
+//! balancer CPU per unit of work.
 //!
 //! ```text
 //! cargo bench                                  every row, 3 cells of ours against each peer
 //! cargo bench -- --cells 9                     the figures of record
 //! cargo bench -- --rows connections --peers haproxy --seconds 5
 //! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
+//! cargo bench -- --hurry yes                   on a busy machine: proves the bench, its figures mean nothing
+//! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
 //! ```
 //!
 //! The load balancer has CPU 1 to itself, clients and servers share CPU 0. Two cores are not enough to saturate the
@@ -15,6 +18,7 @@
 mod lab;
 
 mod meter;
+mod packets;
 mod rig;
 mod rows;
 mod subjects;
@@ -31,6 +35,7 @@ struct Options {
     rows: Vec<Row>,
     cells: usize,
     seconds: u32,
+    hurry: bool,
 }
 
 fn main() {
@@ -50,9 +55,11 @@ fn main() {
     let mut comparisons = Vec::new();
     for row in &options.rows {
         for peer in options.peers.iter().filter(|peer| row.concerns(**peer)) {
-            let comparison = compare(*row, options.subject, *peer, &options);
-            eprintln!("{}", comparison.line());
-            comparisons.push(comparison);
+            for ours in row.ours(options.subject, *peer) {
+                let comparison = compare(*row, ours, *peer, &options);
+                eprintln!("{}", comparison.line());
+                comparisons.push(comparison);
+            }
         }
     }
     print!("{}", table::markdown(&comparisons));
@@ -61,7 +68,8 @@ fn main() {
 /// Peer, ours, peer, ours, …, peer.
 fn compare(row: Row, ours: Subject, peer: Subject, options: &Options) -> Comparison {
     let measure = |subject: Subject| -> Cell {
-        let cell = undisturbed(|| row.measure(&Rig::new(), subject, options.seconds));
+        let cell = || row.measure(&Rig::new(), subject, options.seconds);
+        let cell = if options.hurry { cell() } else { undisturbed(cell) };
         eprintln!("  {:<18} {:<15} {cell}", row.label(), subject.label());
         cell
     };
@@ -95,6 +103,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         rows: Row::ALL.to_vec(),
         cells: 3,
         seconds: 3,
+        hurry: false,
     };
     while let Some(argument) = arguments.next() {
         // cargo adds --bench
@@ -113,6 +122,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--rows" => options.rows = value.split(',').map(Row::parse).collect::<Result<_, _>>()?,
             "--cells" => options.cells = number()? as usize,
             "--seconds" => options.seconds = number()?,
+            "--hurry" => options.hurry = value == "yes",
             _ => {
                 return Err(format!(
                     "{argument}: unknown; see the first lines of tests/bench/main.rs"

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
+    packets,
     rig::{LB_CPU, LOAD_CPU, Rig},
     subjects::{BULK_PORT, Subject},
 };
@@ -32,6 +33,16 @@ pub enum Row {
     BulkToClient,
     /// Memory of one idle connection.
     Memory,
+    /// New connections with one small request each, forwarded as packets; per 10,000.
+    PacketConnections,
+    /// One stream from client to server, forwarded as packets; per GB.
+    PacketToServer,
+    /// One stream from server to client, forwarded as packets (in DSR: its acknowledgements alone); per GB.
+    PacketToClient,
+    /// Small UDP datagrams that come back; per one.
+    Echoes,
+    /// Time from a datagram to its echo when nothing else is under way.
+    LonePacket,
 }
 
 /// What one cell found.
@@ -60,13 +71,18 @@ impl fmt::Display for Cell {
 
 impl Row {
     /// In the order of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::Requests,
         Self::BulkToServer,
         Self::BulkToClient,
         Self::ConnectionsLogged,
         Self::Memory,
+        Self::PacketConnections,
+        Self::PacketToServer,
+        Self::PacketToClient,
+        Self::Echoes,
+        Self::LonePacket,
     ];
 
     /// Its name on the command line.
@@ -78,6 +94,11 @@ impl Row {
             Self::BulkToServer => "bulk-to-server",
             Self::BulkToClient => "bulk-to-client",
             Self::Memory => "memory",
+            Self::PacketConnections => "packet-connections",
+            Self::PacketToServer => "packet-to-server",
+            Self::PacketToClient => "packet-to-client",
+            Self::Echoes => "echoes",
+            Self::LonePacket => "lone-packet",
         }
     }
 
@@ -90,6 +111,11 @@ impl Row {
             Self::BulkToServer => "CPU s per GB, client to server",
             Self::BulkToClient => "CPU s per GB, server to client",
             Self::Memory => "KiB per idle connection",
+            Self::PacketConnections => "CPU s per 10,000 new connections, as packets",
+            Self::PacketToServer => "CPU s per GB, client to server, as packets",
+            Self::PacketToClient => "CPU s per GB, server to client, as packets",
+            Self::Echoes => "CPU µs per UDP echo",
+            Self::LonePacket => "µs until a lone packet's echo (median)",
         }
     }
 
@@ -102,9 +128,36 @@ impl Row {
             .ok_or_else(|| format!("{label}: not one of {labels}"))
     }
 
-    /// Whether a comparison with this peer says something: splicing is about bulk.
+    /// Whether it is about the packet modes.
+    pub const fn is_of_packets(self) -> bool {
+        matches!(
+            self,
+            Self::PacketConnections
+                | Self::PacketToServer
+                | Self::PacketToClient
+                | Self::Echoes
+                | Self::LonePacket
+        )
+    }
+
+    /// Whether a comparison with this peer says something: splicing is about bulk, a way without a load balancer about
+    /// latency.
     pub fn concerns(self, peer: Subject) -> bool {
-        peer != Subject::HaproxySplice || matches!(self, Self::BulkToServer | Self::BulkToClient)
+        match peer {
+            Subject::HaproxySplice => matches!(self, Self::BulkToServer | Self::BulkToClient),
+            Subject::Direct => self == Self::LonePacket,
+            _ => self.is_of_packets() == peer.is_of_packets(),
+        }
+    }
+
+    /// What of ours is measured against a peer: each mode against the kernel's way of the same.
+    pub fn ours(self, chosen: Subject, peer: Subject) -> Vec<Subject> {
+        match (chosen, peer) {
+            (Subject::Convey, Subject::NftNat) => vec![Subject::Passthrough],
+            (Subject::Convey, Subject::NftStateless) => vec![Subject::Dsr],
+            (Subject::Convey, Subject::Direct) => vec![Subject::Passthrough, Subject::Dsr],
+            _ => vec![chosen],
+        }
     }
 
     /// More cells than this tell nothing new.
@@ -125,13 +178,18 @@ impl Row {
             Self::BulkToServer => bulk(rig, subject, seconds, false),
             Self::BulkToClient => bulk(rig, subject, seconds, true),
             Self::Memory => memory(rig, subject),
+            Self::PacketConnections => requests(rig, subject, seconds, true, false),
+            Self::PacketToServer => bulk(rig, subject, seconds, false),
+            Self::PacketToClient => bulk(rig, subject, seconds, true),
+            Self::Echoes => packets::echoes(rig, subject, seconds),
+            Self::LonePacket => packets::lone(rig, subject, seconds),
         }
     }
 }
 
 fn requests(rig: &Rig, subject: Subject, seconds: u32, close: bool, log: bool) -> Cell {
     let _lb = subject.start(rig, log);
-    let url = format!("http://{}/", rig.lb.addr(80));
+    let url = format!("http://{}/", packets::target(rig, subject, 80));
     Wrk::start(&rig.client, &url, 64, 1, close).finish();
     let meter = Meter::start();
     let report = Wrk::start(&rig.client, &url, 64, seconds, close).finish();
@@ -157,7 +215,12 @@ fn bulk(rig: &Rig, subject: Subject, seconds: u32, to_client: bool) -> Cell {
     });
     let _lb = subject.start(rig, false);
     let meter = Meter::start();
-    let bytes = iperf3(&rig.client, rig.lb.addr(BULK_PORT), seconds, to_client);
+    let bytes = iperf3(
+        &rig.client,
+        packets::target(rig, subject, BULK_PORT),
+        seconds,
+        to_client,
+    );
     let reading = meter.read();
     check_steering(&reading);
     let gigabytes = bytes as f64 / 1e9;
@@ -213,7 +276,7 @@ fn wait_settled(rig: &Rig) {
 }
 
 /// The load balancer's packets must have been received on its own CPU.
-fn check_steering(reading: &Reading) {
+pub fn check_steering(reading: &Reading) {
     assert!(
         reading.rx[LB_CPU] > 0 && reading.rx[LOAD_CPU] > 0,
         "receive softirqs ran on one CPU only: {:?}",

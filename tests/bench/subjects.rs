@@ -5,7 +5,8 @@ use std::{fs, net::TcpStream, process::Command, time::Duration};
 use nix::unistd::Pid;
 
 use crate::{
-    lab::{Convey, Process, process, wait_until},
+    lab::{Convey, Process, kernel::KernelBalancer, process, wait_until},
+    packets,
     rig::Rig,
 };
 
@@ -23,6 +24,16 @@ pub enum Subject {
     HaproxySplice,
     /// Debian's nginx, stream module.
     Nginx,
+    /// Ours in passthrough mode.
+    Passthrough,
+    /// Ours in DSR mode.
+    Dsr,
+    /// The kernel: nftables with connection tracking, both addresses rewritten.
+    NftNat,
+    /// The kernel: nftables without state, the destination alone rewritten.
+    NftStateless,
+    /// Nobody: straight to the server.
+    Direct,
 }
 
 /// A running load balancer: port 80 to the web servers, [`BULK_PORT`] to the first server's. Ends when dropped.
@@ -31,6 +42,13 @@ pub enum Running {
     Convey(Convey),
     /// Another.
     Peer(Process),
+    /// The kernel's rules.
+    Kernel {
+        /// In force until dropped.
+        _rules: KernelBalancer,
+    },
+    /// Nobody.
+    Nobody,
 }
 
 impl Running {
@@ -43,13 +61,29 @@ impl Running {
         match self {
             Self::Convey(convey) => convey.pid(),
             Self::Peer(process) => process.pid(),
+            Self::Kernel { .. } | Self::Nobody => panic!("the kernel is no process"),
         }
     }
 }
 
 impl Subject {
     /// What Convey is compared with.
-    pub const PEERS: [Self; 3] = [Self::Haproxy, Self::HaproxySplice, Self::Nginx];
+    pub const PEERS: [Self; 6] = [
+        Self::Haproxy,
+        Self::HaproxySplice,
+        Self::Nginx,
+        Self::NftNat,
+        Self::NftStateless,
+        Self::Direct,
+    ];
+
+    /// Whether it forwards packets instead of relaying connections.
+    pub const fn is_of_packets(self) -> bool {
+        matches!(
+            self,
+            Self::Passthrough | Self::Dsr | Self::NftNat | Self::NftStateless | Self::Direct
+        )
+    }
 
     /// Its name in the table.
     pub const fn label(self) -> &'static str {
@@ -58,16 +92,31 @@ impl Subject {
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
+            Self::Passthrough => "passthrough",
+            Self::Dsr => "dsr",
+            Self::NftNat => "nft-nat",
+            Self::NftStateless => "nft-stateless",
+            Self::Direct => "direct",
         }
     }
 
     /// By its label.
     pub fn parse(label: &str) -> Result<Self, String> {
-        [Self::Convey]
-            .into_iter()
-            .chain(Self::PEERS)
+        let all = [
+            Self::Convey,
+            Self::Haproxy,
+            Self::HaproxySplice,
+            Self::Nginx,
+            Self::Passthrough,
+            Self::Dsr,
+            Self::NftNat,
+            Self::NftStateless,
+            Self::Direct,
+        ];
+        let labels = all.map(Self::label).join(", ");
+        all.into_iter()
             .find(|subject| subject.label() == label)
-            .ok_or_else(|| format!("{label}: not one of convey, haproxy, haproxy-splice, nginx"))
+            .ok_or_else(|| format!("{label}: not one of {labels}"))
     }
 
     /// Starts it on the load balancer's CPU with one thread, with or without an access log, and waits for its port.
@@ -88,6 +137,9 @@ impl Subject {
                     &["haproxy", "-db", "-f"],
                     &taskset,
                 ))
+            }
+            Self::Passthrough | Self::Dsr | Self::NftNat | Self::NftStateless | Self::Direct => {
+                packets::start(self, rig, &taskset)
             }
             Self::Nginx => {
                 let config = nginx_config(rig, log);

@@ -104,7 +104,7 @@ fn median(cells: &[Cell]) -> f64 {
 /// All comparisons as a Markdown table. A cost ratio below 1 means that ours is cheaper.
 pub fn markdown(comparisons: &[Comparison]) -> String {
     let mut text = String::from(
-        "| work | ours | peer | its cost | cost ratio (spread) | throughput ratio | p99 ratio |\n|---|---|---|---|---|---|---|\n",
+        "| work | ours | its cost | peer | its cost | cost ratio (spread) | throughput ratio | p99 ratio |\n|---|---|---|---|---|---|---|---|\n",
     );
     for comparison in comparisons {
         let or_dash = |ratios: Vec<f64>| {
@@ -116,8 +116,9 @@ pub fn markdown(comparisons: &[Comparison]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {:.3} | {} | {:.3} | {} | {} | {} |",
+            "| {} | {} | {:.3} | {} | {:.3} | {} | {} | {} |",
             comparison.row.title(),
+            comparison.subject.label(),
             median(&comparison.ours),
             comparison.peer.label(),
             median(&comparison.theirs),
