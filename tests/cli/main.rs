@@ -422,7 +422,10 @@ fn an_explanation_is_0_with_a_server_and_69_without() {
     };
     let served = explain(&["192.0.2.1:40000", "10.0.0.1:80"]);
     assert_eq!(served.status, Some(0), "{served:?}");
-    assert!(served.out.contains("server    a at 10.1.0.2:80 (up)"), "{served:?}");
+    assert!(
+        served.out.contains("server    a at 10.1.0.2:80 (up)"),
+        "{served:?}"
+    );
     let json = explain(&["192.0.2.1:40000", "10.0.0.1:80", "--json"]);
     assert!(json.out.contains(r#""because": "maglev""#), "{json:?}");
     let nobody = explain(&["192.0.2.1:40000", "10.0.0.1:81"]);
@@ -436,7 +439,10 @@ fn the_configuration_of_a_backend_script_must_be_good() {
     let bad = file(&directory, "bad.toml", BAD);
     let ended = run(&["backend-script", "http", "a", "-c", text(&bad)]);
     assert_eq!(ended.status, Some(78), "{ended:?}");
-    assert!(ended.out.is_empty() && ended.err.contains("convey check"), "{ended:?}");
+    assert!(
+        ended.out.is_empty() && ended.err.contains("convey check"),
+        "{ended:?}"
+    );
     let missing = run(&["backend-script", "http", "a", "-c", "/nowhere/c.toml"]);
     assert_eq!(missing.status, Some(66), "{missing:?}");
 }

@@ -28,7 +28,11 @@ fn dash_d_runs_a_file_of_0_3_5_in_dsr() {
 
 fn runs(flag: &str, way: Way) {
     let site = Site::new("classic", 2);
-    let webs: Vec<Nginx> = site.servers.iter().map(|host| Nginx::start(host, host.name())).collect();
+    let webs: Vec<Nginx> = site
+        .servers
+        .iter()
+        .map(|host| Nginx::start(host, host.name()))
+        .collect();
     let port = Port::same("web", Transport::Tcp, 80);
     site.prepare_servers(&Plan::new(&[port], &site.servers).by(&[way]));
     let listen = SocketAddr::new(vip(way), 80);
@@ -64,10 +68,13 @@ stats_update_frequency = 5
     );
     let mut convey = Convey::launch_as(&site.lb, &config, &["env"], &[flag]);
     convey.wait_ready();
-    let answers = site
-        .client
-        .run(&format!("for i in $(seq 20); do curl -sf --max-time 5 http://{listen}/; done"));
-    assert!(answers.len() == 20 && answers.contains('a') && answers.contains('b'), "{answers}");
+    let answers = site.client.run(&format!(
+        "for i in $(seq 20); do curl -sf --max-time 5 http://{listen}/; done"
+    ));
+    assert!(
+        answers.len() == 20 && answers.contains('a') && answers.contains('b'),
+        "{answers}"
+    );
     assert_eq!(convey.status().frontends["tcp_80"].mode, way.0.label());
     let stats = site.lb.run("curl -sf --max-time 5 http://127.0.0.1:3000/stats");
     assert!(stats.contains("tcp_80"), "{stats}");

@@ -69,15 +69,24 @@ fn an_explanation_knows_flows_draining_and_no_server() {
         let own = site.client.addr_of(way.1, 20_100);
         let witness = Witness::hear(connect_from(&site.client, own, to)).expect("a witness");
         let server = witness.server.clone();
-        convey.order(&format!("server drain {}/{server}", backend_name("witness", way.1)));
+        convey.order(&format!(
+            "server drain {}/{server}",
+            backend_name("witness", way.1)
+        ));
         let (kept, answer) = told::explain(&convey, "tcp", own, to);
         assert_eq!(kept, Some(server.clone()), "{way:?}: its flow goes on: {answer}");
         for port in 20_200..20_210 {
             let (new, answer) = told::explain(&convey, "tcp", site.client.addr_of(way.1, port), to);
-            assert!(new.is_some() && new != kept, "{way:?}: new ones go elsewhere: {answer}");
+            assert!(
+                new.is_some() && new != kept,
+                "{way:?}: new ones go elsewhere: {answer}"
+            );
         }
         for name in ["a", "b"] {
-            convey.order(&format!("server maintenance {}/{name}", backend_name("witness", way.1)));
+            convey.order(&format!(
+                "server maintenance {}/{name}",
+                backend_name("witness", way.1)
+            ));
         }
         let (none, answer) = told::explain(&convey, "tcp", site.client.addr_of(way.1, 20_300), to);
         assert_eq!(none, None, "{way:?}: {answer}");

@@ -115,7 +115,8 @@ fn health_checks_leave_from_outside_the_nat_ports() {
         sender.send(stream.peer_addr()?).map_err(io::Error::other)
     });
     let mut plan = Plan::new(&[WITNESS], &site.servers).by(&[WAYS[0], WAYS[2]]);
-    plan.backend = r#"health_check = { interval = "50ms", fast_interval = "50ms", timeout = "1s" }"#.to_owned();
+    plan.backend =
+        r#"health_check = { interval = "50ms", fast_interval = "50ms", timeout = "1s" }"#.to_owned();
     // a third of the ports that connections leave from otherwise
     plan.nat_ports = "40000-52000";
     let convey = site.convey(&plan);

@@ -49,7 +49,11 @@ fn only_the_flows_own_server_reaches_its_client() {
         let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
         let answer = client.ask(b"who").expect("an answer");
         let name = String::from_utf8_lossy(&answer[..1]).into_owned();
-        let other = if name == "a" { &site.servers[1] } else { &site.servers[0] };
+        let other = if name == "a" {
+            &site.servers[1]
+        } else {
+            &site.servers[0]
+        };
         let nat: SocketAddr = echoes
             .iter()
             .flat_map(|echo| echo.seen().senders.into_keys())
@@ -119,7 +123,9 @@ fn broken_packets_disturb_nobody() {
         forger.raw(from, to, protocol, &noise);
     }
     for (way, witness) in WAYS.iter().zip(&mut witnesses) {
-        witness.talk(b"unharmed").unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        witness
+            .talk(b"unharmed")
+            .unwrap_or_else(|error| panic!("{way:?}: {error}"));
         let client = UdpClient::new(&site.client, SocketAddr::new(vip(*way), 7));
         assert_eq!(client.ask(b"new").expect("a new flow"), b"new", "{way:?}");
     }
@@ -145,10 +151,14 @@ fn a_segment_without_a_flow_is_answered_with_a_reset() {
     for (turn, way) in PASSTHROUGH.into_iter().enumerate() {
         let from = liar.addr_of(way.1, 4321);
         forger.tcp(from, SocketAddr::new(vip(way), 9), ACK, 1000, 2000);
-        wait_until(&format!("{way:?}: the reset arrives"), Duration::from_secs(3), || {
-            liar.run("nft list table inet count")
-                .contains(&format!("counter packets {} ", turn + 1))
-        });
+        wait_until(
+            &format!("{way:?}: the reset arrives"),
+            Duration::from_secs(3),
+            || {
+                liar.run("nft list table inet count")
+                    .contains(&format!("counter packets {} ", turn + 1))
+            },
+        );
     }
     assert_eq!(told::packets(&convey, PacketReason::ResetNoFlow), 2);
 }

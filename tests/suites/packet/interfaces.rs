@@ -49,7 +49,8 @@ fn a_vip_on_no_interface_waits_and_goes_live_when_it_appears() {
             site.lb.run(&format!("ip addr del {} dev eth0", vip_prefix(way)));
         }
         // the client must ask anew who has it
-        site.client.run("ip neigh flush dev eth0; ip -6 neigh flush dev eth0");
+        site.client
+            .run("ip neigh flush dev eth0; ip -6 neigh flush dev eth0");
     }
     told::wait_state(&convey, &frontend_name("witness", WAYS[0]), "waiting");
 }
@@ -70,7 +71,10 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
         near.add_address("front0", "fd80::2/64");
         for way in WAYS {
             let family = if way.1 == Family::V6 { "-6" } else { "" };
-            near.run(&format!("ip {family} route replace {} dev front0", vip_prefix(way)));
+            near.run(&format!(
+                "ip {family} route replace {} dev front0",
+                vip_prefix(way)
+            ));
         }
     };
     near.run("ip addr flush dev eth0 scope global");
@@ -93,12 +97,17 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
         meet_all(&format!("after return {turn}"));
     }
     // down and up again, the addresses stay
-    site.lb.run("ip link set front0 down; sleep 0.2; ip link set front0 up");
+    site.lb
+        .run("ip link set front0 down; sleep 0.2; ip link set front0 up");
     for way in passthrough.iter().filter(|way| way.1 == Family::V6) {
         // the kernel itself forgets IPv6 addresses of an interface that goes down
-        site.lb.try_run(&format!("ip addr add {} dev front0 nodad preferred_lft 0", vip_prefix(*way)));
+        site.lb.try_run(&format!(
+            "ip addr add {} dev front0 nodad preferred_lft 0",
+            vip_prefix(*way)
+        ));
     }
-    site.lb.try_run("ip addr add fd80::1/64 dev front0 nodad; ip addr add fe80::2/64 dev front0 nodad");
+    site.lb
+        .try_run("ip addr add fd80::1/64 dev front0 nodad; ip addr add fe80::2/64 dev front0 nodad");
     meet_all("after down and up");
 }
 
@@ -136,7 +145,9 @@ fn a_server_that_gets_a_new_link_address_is_found_again() {
     // as when a standby takes the address over, which says so by itself for IPv4 (gratuitous ARP) as far as arp_notify goes
     server.run("echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify; echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify; ip link set eth0 address 02:00:00:00:00:77");
     wait_until("new connections reach it", Duration::from_secs(20), || {
-        everywhere().iter().all(|to| Witness::meet(&site.client, *to).is_ok())
+        everywhere()
+            .iter()
+            .all(|to| Witness::meet(&site.client, *to).is_ok())
     });
     drop(talkers);
     drop(convey);
@@ -167,7 +178,10 @@ fn proxy_and_packet_frontends_live_in_one_file() {
             assert_eq!(client.ask(b"?").expect("an echo"), b"?", "{way:?}");
         }
         let met = Witness::meet(&site.client, proxied).expect("by proxy");
-        assert_eq!((met.server.as_str(), met.seen.ip()), ("proxied", site.lb.addr(0).ip()));
+        assert_eq!(
+            (met.server.as_str(), met.seen.ip()),
+            ("proxied", site.lb.addr(0).ip())
+        );
         if turn == 0 {
             convey.reload(&config);
         }

@@ -11,9 +11,7 @@ use crate::{
         servers::{TcpServer, Witness},
         udp::{UdpClient, UdpServer},
     },
-    site::{
-        PASSTHROUGH, Plan, Port, Site, Transport, WAYS, backend_name, frontend_name, vip,
-    },
+    site::{PASSTHROUGH, Plan, Port, Site, Transport, WAYS, backend_name, frontend_name, vip},
     talkers::Talkers,
     tests, told,
 };
@@ -35,7 +33,9 @@ const ECHO: Port = Port::same("echo", Transport::Udp, 7);
 pub fn witnesses(site: &Site) -> Vec<TcpServer> {
     site.servers
         .iter()
-        .flat_map(|host| Family::ALL.map(|family| TcpServer::witness(host, host.addr_of(family, 9), host.name())))
+        .flat_map(|host| {
+            Family::ALL.map(|family| TcpServer::witness(host, host.addr_of(family, 9), host.name()))
+        })
         .collect()
 }
 
@@ -115,7 +115,10 @@ fn a_changed_pool_breaks_no_passthrough_flow() {
     let mut two = all.clone();
     two.servers.remove(1);
     let balancer = site.balance(&all);
-    let to: Vec<SocketAddr> = PASSTHROUGH.iter().map(|way| SocketAddr::new(vip(*way), 9)).collect();
+    let to: Vec<SocketAddr> = PASSTHROUGH
+        .iter()
+        .map(|way| SocketAddr::new(vip(*way), 9))
+        .collect();
     let talkers = Talkers::start(&site.client, &to, 12);
     for turn in 0..6 {
         balancer.change(if turn % 2 == 0 { &two } else { &all });

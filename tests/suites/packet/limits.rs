@@ -171,12 +171,19 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
         }
         if mode == Mode::Passthrough {
             assert_eq!(refused, 3, "a table of {MAX_FLOWS} took {} flows", old.len());
-            assert!((MAX_FLOWS / 2..=MAX_FLOWS).contains(&old.len()), "{} flows", old.len());
+            assert!(
+                (MAX_FLOWS / 2..=MAX_FLOWS).contains(&old.len()),
+                "{} flows",
+                old.len()
+            );
             let counted = told::packets(&convey, PacketReason::TableFull)
                 + told::packets(&convey, PacketReason::SynShareFull);
             assert!(counted >= 3, "{counted} refusals are counted");
         } else {
-            assert_eq!(refused, 0, "a lost entry costs a DSR flow nothing: Maglev chooses the same");
+            assert_eq!(
+                refused, 0,
+                "a lost entry costs a DSR flow nothing: Maglev chooses the same"
+            );
         }
         let flows = told::flows(&convey);
         assert!(flows <= MAX_FLOWS as u64, "{flows} flows");
@@ -186,7 +193,9 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
 fn witnesses(site: &Site) -> Vec<TcpServer> {
     site.servers
         .iter()
-        .flat_map(|host| [host.addr(9), host.addr6(9)].map(|addr| TcpServer::witness(host, addr, host.name())))
+        .flat_map(|host| {
+            [host.addr(9), host.addr6(9)].map(|addr| TcpServer::witness(host, addr, host.name()))
+        })
         .collect()
 }
 

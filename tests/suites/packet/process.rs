@@ -1,10 +1,6 @@
 //! Privileges and what is left behind.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use nix::sys::signal::{Signal, kill};
 
@@ -37,12 +33,13 @@ pub fn rules(host: &Host) -> String {
     host.run("iptables -t raw -S; ip6tables -t raw -S")
 }
 
-const NO_RULES: &str =
-    "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n";
+const NO_RULES: &str = "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n";
 
 #[track_caller]
 pub fn expect_nothing_left(host: &Host) {
-    wait_until("no rule is left", Duration::from_secs(10), || rules(host) == NO_RULES);
+    wait_until("no rule is left", Duration::from_secs(10), || {
+        rules(host) == NO_RULES
+    });
     wait_until("no port is reserved", Duration::from_secs(5), || {
         host.run(RESERVED).trim().is_empty()
     });
@@ -72,7 +69,10 @@ fn no_thread_of_the_daemon_can_do_anything() {
             threads += 1;
             let status = fs::read_to_string(task.path().join("status")).expect("a thread's status");
             for key in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-                assert!(status.contains(&format!("{key}:\t0000000000000000\n")), "{key} of\n{status}");
+                assert!(
+                    status.contains(&format!("{key}:\t0000000000000000\n")),
+                    "{key} of\n{status}"
+                );
             }
             for line in ["NoNewPrivs:\t1\n", "Seccomp:\t2\n"] {
                 assert!(status.contains(line), "{line} of\n{status}");
@@ -125,12 +125,16 @@ fn other_peoples_rules_stay_as_they_are() {
             "for save in iptables-save ip6tables-save; do $save -t raw; $save -t filter; done | grep -v '^#'; nft list ruleset | grep -v CONVEY",
         )
     };
-    let saved = "for save in iptables-save ip6tables-save; do $save -t raw; $save -t filter; done | grep -v '^#'";
+    let saved =
+        "for save in iptables-save ip6tables-save; do $save -t raw; $save -t filter; done | grep -v '^#'";
     let before = (everything(), site.lb.run(saved));
     let mut convey = start(&site);
     convey.reload(&Plan::new(&[WITNESS], &site.servers).config());
     let during = rules(&site.lb);
-    assert!(during.contains("-A PREROUTING -p udp -m udp --dport 5555 -j MINE"), "{during}");
+    assert!(
+        during.contains("-A PREROUTING -p udp -m udp --dport 5555 -j MINE"),
+        "{during}"
+    );
     stop(&mut convey);
     wait_until("our rules are gone", Duration::from_secs(5), || {
         !rules(&site.lb).contains("CONVEY")
@@ -146,9 +150,11 @@ fn an_administrators_reserved_ports_stay() {
     let mut convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
     assert_eq!(site.lb.run(RESERVED).trim(), "8080,61000-65535");
     stop(&mut convey);
-    wait_until("only the administrator's are left", Duration::from_secs(10), || {
-        site.lb.run(RESERVED).trim() == "8080,62000-62100"
-    });
+    wait_until(
+        "only the administrator's are left",
+        Duration::from_secs(10),
+        || site.lb.run(RESERVED).trim() == "8080,62000-62100",
+    );
 }
 
 fn a_killed_daemon_leaves_nothing() {

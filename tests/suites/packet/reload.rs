@@ -60,7 +60,10 @@ fn two_hundred_reloads_under_load_break_no_flow() {
     }
     let took = start.elapsed();
     eprintln!("200 reloads in {took:.1?}");
-    assert!(took < Duration::from_secs(38), "200 reloads outlasted the load: {took:?}");
+    assert!(
+        took < Duration::from_secs(38),
+        "200 reloads outlasted the load: {took:?}"
+    );
     assert_eq!(convey.status().config_generation, 201);
     talkers.expect_unbroken();
     for load in loads {
@@ -107,7 +110,10 @@ fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
             thread::sleep(Duration::from_millis(50));
         }
         stop.store(true, Ordering::Relaxed);
-        let counts: Vec<u64> = senders.into_iter().map(|sender| sender.join().expect("a sender")).collect();
+        let counts: Vec<u64> = senders
+            .into_iter()
+            .map(|sender| sender.join().expect("a sender"))
+            .collect();
         counts
     });
     // the last ones are still under way
@@ -123,8 +129,18 @@ fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
             .range(first..first + sent)
             .filter(|(_, count)| **count > 1)
             .collect();
-        assert!(missing.is_empty(), "{:?}: lost {} of {sent}", WAYS[way], missing.len());
-        assert!(doubled.is_empty(), "{:?}: {} of {sent} came twice", WAYS[way], doubled.len());
+        assert!(
+            missing.is_empty(),
+            "{:?}: lost {} of {sent}",
+            WAYS[way],
+            missing.len()
+        );
+        assert!(
+            doubled.is_empty(),
+            "{:?}: {} of {sent} came twice",
+            WAYS[way],
+            doubled.len()
+        );
         assert!(sent > 1000, "{:?}: only {sent} were sent", WAYS[way]);
     }
 }
@@ -134,7 +150,9 @@ fn a_reload_adds_a_frontend_and_a_server() {
     let _others: Vec<TcpServer> = site
         .servers
         .iter()
-        .flat_map(|host| Family::ALL.map(|family| TcpServer::witness(host, host.addr_of(family, 99), host.name())))
+        .flat_map(|host| {
+            Family::ALL.map(|family| TcpServer::witness(host, host.addr_of(family, 99), host.name()))
+        })
         .collect();
     let mut plan = Plan::new(&[WITNESS], &site.servers);
     let grown = Plan::new(&[WITNESS, OTHER], &site.servers);
@@ -165,8 +183,10 @@ fn a_reload_that_fails_changes_nothing() {
     let talkers = Talkers::start(&site.client, &everywhere(), 3);
     let before = rules(&site.lb);
     for wrong in [
-        plan.config().replace("dsr_method = \"nft\"", "dsr_method = \"magic\""),
-        plan.config().replace("[passthrough]", "[passthrough]\nmax_flows = 1"),
+        plan.config()
+            .replace("dsr_method = \"nft\"", "dsr_method = \"magic\""),
+        plan.config()
+            .replace("[passthrough]", "[passthrough]\nmax_flows = 1"),
     ] {
         convey.write_config(&wrong);
         let output = convey.cli("reload");

@@ -1,10 +1,6 @@
 //! Packets that are too big for something: fragments, super-frames, links with a smaller MTU.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
@@ -78,7 +74,9 @@ fn super_frames_of_a_gso_sender_arrive() {
     let _balancer = site.balance(&Plan::new(&[ECHO], &site.servers));
     for way in WAYS {
         let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
-        client.ask(b"first").unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        client
+            .ask(b"first")
+            .unwrap_or_else(|error| panic!("{way:?}: {error}"));
         let echo = &servers[usize::from(way.1 == Family::V6)];
         let before = echo.seen();
         setsockopt(client.socket(), UdpGsoSegment, &1200).expect("UDP_SEGMENT");
@@ -149,7 +147,10 @@ fn downloads_through_the_small_mtu(ways: &[Way]) {
             let url = format!("http://{}/files/served", SocketAddr::new(vip(*way), 80));
             let output = far.try_run(&format!("curl -sf --max-time 10 -o {} {url}", here.display()));
             assert!(output.status.success(), "{way:?}, turn {turn}: {output:?}");
-            assert!(fs::read(&here).expect("the download") == bytes, "{way:?}: the download differs");
+            assert!(
+                fs::read(&here).expect("the download") == bytes,
+                "{way:?}: the download differs"
+            );
         }
     }
     let learned = site.servers.iter().any(|host| {
@@ -166,7 +167,10 @@ fn downloads_through_the_small_mtu(ways: &[Way]) {
                 .contains("mtu 1400")
         })
     });
-    assert!(learned || known, "no server has learned an MTU: was the way small?");
+    assert!(
+        learned || known,
+        "no server has learned an MTU: was the way small?"
+    );
 }
 
 /// Uploads to a server behind a link of 1,400 bytes.
@@ -180,7 +184,10 @@ fn upload(site: &Site, web: &Nginx, way: Way) {
             .client
             .try_run(&format!("curl -sf --max-time 10 -T {} {url}", here.display()));
         assert!(output.status.success(), "{way:?}, turn {turn}: {output:?}");
-        assert!(fs::read(web.file("uploaded")).expect("the upload") == bytes, "{way:?}: the upload differs");
+        assert!(
+            fs::read(web.file("uploaded")).expect("the upload") == bytes,
+            "{way:?}: the upload differs"
+        );
         fs::remove_file(web.file("uploaded")).expect("room for the next");
     }
     let learned = site.client.run(&format!("ip route get {}", vip(way)));
@@ -195,7 +202,9 @@ fn a_client_learns_of_a_small_mtu_between_load_balancer_and_server() {
     let (ip4, ip6) = (server.ip4(), server.ip6());
     site.lab.cable((&router, "eth1"), (server, "eth1"));
     server.run("ip link set eth0 down");
-    server.run(&format!("ip addr flush dev eth0; ip addr add {ip4}/32 dev eth1; ip addr add {ip6}/128 dev eth1 nodad"));
+    server.run(&format!(
+        "ip addr flush dev eth0; ip addr add {ip4}/32 dev eth1; ip addr add {ip6}/128 dev eth1 nodad"
+    ));
     router.add_address("eth1", "10.79.0.1/24");
     router.add_address("eth1", "fd79::1/64");
     server.add_address("eth1", "10.79.0.2/24");
@@ -242,7 +251,9 @@ fn own_small_mtu(ways: &[Way]) {
     let _checksums = Checksums::of(site.hosts());
     let _balancer = site.balance(&Plan::new(&[WEB], &site.servers).by(ways));
     wait_until("the way is known", Duration::from_secs(5), || {
-        site.lb.run(&format!("ip route get {}", server.ip4())).contains("eth1")
+        site.lb
+            .run(&format!("ip route get {}", server.ip4()))
+            .contains("eth1")
     });
     for way in ways {
         upload(&site, &web, *way);

@@ -73,7 +73,9 @@ impl Talkers {
     pub fn wait_round(&self) {
         let rounds = || self.shared.rounds.load(Ordering::Relaxed);
         let now = rounds();
-        wait_until("everybody has talked", Duration::from_secs(120), || rounds() >= now + 2);
+        wait_until("everybody has talked", Duration::from_secs(120), || {
+            rounds() >= now + 2
+        });
     }
 
     /// All of them must be unbroken, now and after one more round.
@@ -81,7 +83,11 @@ impl Talkers {
     pub fn expect_unbroken(&self) {
         self.wait_round();
         let broken = self.broken();
-        assert!(broken.is_empty(), "flows broke: {broken:#?} of {:?}", self.servers);
+        assert!(
+            broken.is_empty(),
+            "flows broke: {broken:#?} of {:?}",
+            self.servers
+        );
     }
 
     /// Only flows to this server may be broken.

@@ -50,7 +50,12 @@ pub fn wait_state(convey: &Convey, frontend: &str, expected: &str) {
 
 /// What `convey explain` says of a flow: the server's name if it has one, and the whole answer.
 #[track_caller]
-pub fn explain(convey: &Convey, protocol: &str, client: SocketAddr, to: SocketAddr) -> (Option<String>, Value) {
+pub fn explain(
+    convey: &Convey,
+    protocol: &str,
+    client: SocketAddr,
+    to: SocketAddr,
+) -> (Option<String>, Value) {
     let output = convey.cli(&format!("explain --json {protocol} {client} {to}"));
     assert!(
         matches!(output.status.code(), Some(0 | 69)),

@@ -50,7 +50,11 @@ fn a_dsr_server_sees_the_client_and_a_passthrough_server_the_load_balancer() {
     let site = Site::new("seen", 1);
     let server = &site.servers[0];
     let _witnesses = [9, 10].map(|last| {
-        let addr = if last == 9 { server.addr(9) } else { server.addr6(9) };
+        let addr = if last == 9 {
+            server.addr(9)
+        } else {
+            server.addr6(9)
+        };
         TcpServer::witness(server, addr, "a")
     });
     let _checksums = Checksums::of(site.hosts());
@@ -81,7 +85,11 @@ fn datagrams_come_back_and_their_senders_are_seen_likewise() {
             let back = client
                 .ask(&datagram)
                 .unwrap_or_else(|error| panic!("{way:?}, {len} bytes: {error}"));
-            assert!(back == datagram, "{way:?}: {len} bytes came back as {}", back.len());
+            assert!(
+                back == datagram,
+                "{way:?}: {len} bytes came back as {}",
+                back.len()
+            );
         }
         let seen: Vec<SocketAddr> = servers
             .iter()
@@ -90,7 +98,10 @@ fn datagrams_come_back_and_their_senders_are_seen_likewise() {
         match way.0 {
             Mode::Dsr => assert!(seen.contains(&client.own()), "{way:?}: {seen:?}"),
             Mode::Passthrough => {
-                assert!(!seen.is_empty() && seen.iter().all(|seen| is_balancers(&site, *seen)), "{seen:?}");
+                assert!(
+                    !seen.is_empty() && seen.iter().all(|seen| is_balancers(&site, *seen)),
+                    "{seen:?}"
+                );
             }
         }
     }
@@ -108,10 +119,18 @@ fn ten_mebibytes_arrive_unchanged_in_both_directions() {
     for way in WAYS {
         let url = format!("http://{}/files", SocketAddr::new(vip(way), 80));
         let here = here.display();
-        site.client.run(&format!("curl -sf --max-time 20 -o {here} {url}/served"));
-        assert!(fs::read(site.client.path("here")).expect("the download") == bytes, "{way:?}: the download differs");
-        site.client.run(&format!("curl -sf --max-time 20 -T {here} {url}/uploaded"));
-        assert!(fs::read(web.file("uploaded")).expect("the upload") == bytes, "{way:?}: the upload differs");
+        site.client
+            .run(&format!("curl -sf --max-time 20 -o {here} {url}/served"));
+        assert!(
+            fs::read(site.client.path("here")).expect("the download") == bytes,
+            "{way:?}: the download differs"
+        );
+        site.client
+            .run(&format!("curl -sf --max-time 20 -T {here} {url}/uploaded"));
+        assert!(
+            fs::read(web.file("uploaded")).expect("the upload") == bytes,
+            "{way:?}: the upload differs"
+        );
         fs::remove_file(web.file("uploaded")).expect("room for the next");
     }
 }
@@ -175,7 +194,10 @@ fn a_dns_server_answers_over_udp_and_tcp() {
                     .run(&format!("dig +short +time=3 +tries=1 {tcp} @{at} {question}"))
             };
             assert_eq!(dig("lab.example A").trim(), "192.0.2.7", "{way:?} {tcp}");
-            assert!(dig("long.example TXT").contains(&"x".repeat(200)), "{way:?} {tcp}");
+            assert!(
+                dig("long.example TXT").contains(&"x".repeat(200)),
+                "{way:?} {tcp}"
+            );
         }
     }
 }
@@ -226,8 +248,12 @@ fn weights_are_honoured() {
         let mut answers = BTreeMap::<String, u32>::new();
         for _ in 0..600 {
             let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
-            let answer = client.ask(b"?").unwrap_or_else(|error| panic!("{way:?}: {error}"));
-            *answers.entry(String::from_utf8_lossy(&answer).into_owned()).or_default() += 1;
+            let answer = client
+                .ask(b"?")
+                .unwrap_or_else(|error| panic!("{way:?}: {error}"));
+            *answers
+                .entry(String::from_utf8_lossy(&answer).into_owned())
+                .or_default() += 1;
         }
         // 500 of 600 expected; five standard deviations of a fair choice are 46
         let a = answers.get("a:?").copied().unwrap_or(0);
@@ -247,7 +273,9 @@ fn a_flow_stays_with_its_server() {
     for way in WAYS {
         for _ in 0..20 {
             let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
-            let first = client.ask(b"?").unwrap_or_else(|error| panic!("{way:?}: {error}"));
+            let first = client
+                .ask(b"?")
+                .unwrap_or_else(|error| panic!("{way:?}: {error}"));
             for _ in 0..5 {
                 assert_eq!(client.ask(b"?").expect("an answer"), first, "{way:?}");
             }
