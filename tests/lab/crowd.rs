@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Barrier, Semaphore},
+    sync::Semaphore,
 };
 
 use super::{Host, Process, wait_until};
@@ -28,6 +28,8 @@ const QUESTION: usize = 16;
 const ANSWER: usize = 8 + QUESTION;
 /// Connections under way at a time.
 const CONNECTING: usize = 64;
+/// Questions under way at a time.
+const ASKING: usize = 256;
 
 /// Becomes a member of a crowd if this process was started as one.
 pub fn run_if_asked() -> Option<ExitCode> {
@@ -213,14 +215,14 @@ async fn hold(own: IpAddr, to: SocketAddr, number: u64, connections: usize, go: 
 
 async fn again(held: Vec<(u64, u64, TcpStream)>, number: u64, question: u32) -> Vec<(u64, u64, TcpStream)> {
     let mut totals = Totals::default();
-    // all at the same time: that is when mistakes would show
-    let barrier = Arc::new(Barrier::new(held.len().max(1)));
+    // many at the same time: that is when mistakes would show
+    let limit = Arc::new(Semaphore::new(ASKING));
     let tasks: Vec<_> = held
         .into_iter()
         .map(|(index, server, mut stream)| {
-            let barrier = Arc::clone(&barrier);
+            let limit = Arc::clone(&limit);
             tokio::spawn(async move {
-                barrier.wait().await;
+                let _permit = limit.acquire().await;
                 let within = Duration::from_secs(20);
                 let answer = tokio::time::timeout(within, ask(&mut stream, number, index, question))
                     .await

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -20,6 +20,7 @@ use super::Host;
 pub struct TcpServer {
     addr: SocketAddr,
     accepted: Arc<AtomicU64>,
+    peers: Arc<Mutex<Vec<SocketAddr>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,13 +51,16 @@ impl TcpServer {
             .set_nonblocking(true)
             .expect("a listener that does not block");
         let (accepted, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let peers = Arc::<Mutex<Vec<SocketAddr>>>::default();
         let thread = {
             let (accepted, stop) = (Arc::clone(&accepted), Arc::clone(&stop));
-            host.thread(move || accept(&listener, &accepted, &stop, &Arc::new(serve)))
+            let peers = Arc::clone(&peers);
+            host.thread(move || accept(&listener, &accepted, &peers, &stop, &Arc::new(serve)))
         };
         Self {
             addr,
             accepted,
+            peers,
             stop,
             thread: Some(thread),
         }
@@ -142,6 +146,11 @@ impl TcpServer {
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
+
+    /// Where they came from, in order, also those that were gone again at once.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        self.peers.lock().expect("peers").clone()
+    }
 }
 
 impl Drop for TcpServer {
@@ -217,17 +226,23 @@ impl Witness {
 
 type Serve<F> = Arc<F>;
 
-fn accept<F>(listener: &TcpListener, accepted: &AtomicU64, stop: &AtomicBool, serve: &Serve<F>)
-where
+fn accept<F>(
+    listener: &TcpListener,
+    accepted: &AtomicU64,
+    peers: &Mutex<Vec<SocketAddr>>,
+    stop: &AtomicBool,
+    serve: &Serve<F>,
+) where
     F: Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
 {
     while !stop.load(Ordering::Relaxed) {
-        let Ok((stream, _)) = listener.accept() else {
+        let Ok((stream, peer)) = listener.accept() else {
             let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             poll(&mut waiting, PollTimeout::from(20u8)).ok();
             continue;
         };
         accepted.fetch_add(1, Ordering::Relaxed);
+        peers.lock().expect("peers").push(peer);
         let serve = Arc::clone(serve);
         thread::spawn(move || {
             if stream.set_nonblocking(false).is_ok() {

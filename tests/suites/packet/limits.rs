@@ -76,7 +76,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         assert!(flows >= 50_000, "only {flows} flows at a time");
     }
     let connected = start.elapsed();
-    // everybody at once, on every flow
+    // on every flow
     for holder in &mut holders {
         holder.ask();
     }

@@ -17,7 +17,7 @@ use crate::{
         udp::{UdpClient, UdpServer},
     },
     process::rules,
-    site::{Plan, Port, Site, Transport, WAYS, vip},
+    site::{Plan, Port, Site, Transport, WAYS, Way, vip},
     talkers::Talkers,
     tests,
 };
@@ -39,37 +39,36 @@ fn two_hundred_reloads_under_load_break_no_flow() {
     let site = Site::new("reloads", 3);
     let _witnesses = witnesses(&site);
     let _webs: Vec<Nginx> = site.servers.iter().map(|host| Nginx::start(host, "ok")).collect();
-    let one = Plan::new(&[WITNESS, WEB], &site.servers);
-    let mut two = Plan::new(&[WITNESS, WEB, OTHER], &site.servers);
+    let ways = [WAYS[0], WAYS[2]];
+    let one = Plan::new(&[WITNESS, WEB], &site.servers).by(&ways);
+    let mut two = Plan::new(&[WITNESS, WEB, OTHER], &site.servers).by(&ways);
     two.servers.pop();
     let convey = site.convey(&one);
-    let talkers = Talkers::start(&site.client, &everywhere(), 10);
-    let loads: Vec<Wrk> = WAYS
-        .iter()
-        .filter(|way| way.1 == Family::V4)
-        .map(|way| {
-            let url = format!("http://{}/", SocketAddr::new(vip(*way), 80));
-            Wrk::start(&site.client, &url, 4, 40, true)
-        })
-        .collect();
+    let to = ways.map(|way| SocketAddr::new(vip(way), 9));
+    let talkers = Talkers::start(&site.client, &to, 10);
+    let stop = AtomicBool::new(false);
     let start = Instant::now();
-    let mut turns = 0;
-    while turns < 200 {
-        convey.reload(&if turns % 2 == 0 { &two } else { &one }.config());
-        turns += 1;
-    }
-    let took = start.elapsed();
-    eprintln!("200 reloads in {took:.1?}");
-    assert!(
-        took < Duration::from_secs(38),
-        "200 reloads outlasted the load: {took:?}"
-    );
+    thread::scope(|scope| {
+        let load = |way: Way| {
+            let url = format!("http://{}/", SocketAddr::new(vip(way), 80));
+            while !stop.load(Ordering::Relaxed) {
+                let report = Wrk::start(&site.client, &url, 4, 2, true).finish();
+                assert_eq!(report.errors, 0, "{way:?}: {}", report.text);
+            }
+        };
+        let load = &load;
+        let loads = ways.map(|way| scope.spawn(move || load(way)));
+        for turn in 0..200 {
+            convey.reload(&if turn % 2 == 0 { &two } else { &one }.config());
+        }
+        eprintln!("200 reloads in {:.1?}", start.elapsed());
+        stop.store(true, Ordering::Relaxed);
+        for load in loads {
+            load.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
     assert_eq!(convey.status().config_generation, 201);
-    talkers.expect_unbroken();
-    for load in loads {
-        let report = load.finish();
-        assert_eq!(report.errors, 0, "{}", report.text);
-    }
     talkers.expect_unbroken();
 }
 
@@ -95,7 +94,7 @@ fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
                 scope.spawn(move || {
                     let mut number = (way as u64) << 32;
                     while !stop.load(Ordering::Relaxed) {
-                        for _ in 0..5 {
+                        for _ in 0..2 {
                             client.socket().send(&number.to_le_bytes()).expect("send");
                             number += 1;
                         }
@@ -141,7 +140,7 @@ fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
             WAYS[way],
             doubled.len()
         );
-        assert!(sent > 1000, "{:?}: only {sent} were sent", WAYS[way]);
+        assert!(sent > 500, "{:?}: only {sent} were sent", WAYS[way]);
     }
 }
 
