@@ -283,7 +283,7 @@ fn answers_leave_from_the_vip() {
             let (len, from) = client
                 .recv_from(&mut buffer)
                 .unwrap_or_else(|e| panic!("{size} bytes to {server}: {e}"));
-            assert_eq!((from, &buffer[..len] == &sent[..]), (vip, true), "{size} bytes");
+            assert_eq!((from, buffer[..len] == sent[..]), (vip, true), "{size} bytes");
         }
         thread.join().unwrap();
     }
