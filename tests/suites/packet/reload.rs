@@ -48,14 +48,14 @@ fn two_hundred_reloads_under_load_break_no_flow() {
     let talkers = Talkers::start(&site.client, &to, 10);
     let stop = AtomicBool::new(false);
     let start = Instant::now();
+    let load = |way: Way| {
+        let url = format!("http://{}/", SocketAddr::new(vip(way), 80));
+        while !stop.load(Ordering::Relaxed) {
+            let report = Wrk::start(&site.client, &url, 4, 2, true).finish();
+            assert_eq!(report.errors, 0, "{way:?}: {}", report.text);
+        }
+    };
     thread::scope(|scope| {
-        let load = |way: Way| {
-            let url = format!("http://{}/", SocketAddr::new(vip(way), 80));
-            while !stop.load(Ordering::Relaxed) {
-                let report = Wrk::start(&site.client, &url, 4, 2, true).finish();
-                assert_eq!(report.errors, 0, "{way:?}: {}", report.text);
-            }
-        };
         let load = &load;
         let loads = ways.map(|way| scope.spawn(move || load(way)));
         for turn in 0..200 {
