@@ -21,8 +21,7 @@ const SCRIPT: &str = concat!(
 );
 
 fn main() -> ExitCode {
-    let why_not =
-        lab::why_not().or_else(|| (!lab::is_installed("nft")).then(|| "nft is not installed".to_owned()));
+    let why_not = lab::why_not_packets();
     if let Some(why) = &why_not {
         eprintln!("SKIPPED (counted as ignored): tests of real hosts: {why}");
     }
