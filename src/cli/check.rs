@@ -11,8 +11,8 @@ use super::{
     text::colour_wanted,
 };
 use crate::{
-    base::exit,
-    config::{self, Diagnostic, Loaded, MAX_CONFIG_BYTES, Severity, Source},
+    base::{Protocol, exit},
+    config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Severity, Source},
     sys::config_file,
 };
 
@@ -56,6 +56,11 @@ fn human(
     let mut stderr = std::io::stderr().lock();
     let findings = findings(checked);
     stderr.write_all(config::render(findings, source, colour_wanted(&stderr)).as_bytes())?;
+    if let Ok(loaded) = checked
+        && let Some(note) = udp_super_frames(&loaded.config, &kernel_release())
+    {
+        writeln!(stderr, "note: {note}")?;
+    }
     match checked {
         Ok(loaded) if print => out.write_all(config::print(&loaded.config).as_bytes())?,
         Ok(_) => writeln!(out, "{}: {}", source.name, verdict(findings))?,
@@ -63,6 +68,30 @@ fn human(
         Err(_) => writeln!(stderr, "\n{}: {}", source.name, verdict(findings))?,
     }
     Ok(())
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |_| String::new(),
+        |names| names.release().to_string_lossy().into_owned(),
+    )
+}
+
+/// What an older kernel cannot do for UDP in packet modes: it has no mark for super-frames of UDP in the header that
+/// packet sockets give them (VIRTIO_NET_HDR_GSO_UDP_L4, Linux 6.2), and drops them.
+fn udp_super_frames(config: &Config, release: &str) -> Option<String> {
+    let has_udp = (config.frontends.values()).any(|f| f.mode.is_packet() && f.protocol == Protocol::Udp);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return None;
+    };
+    (has_udp && (major, minor) < (6_u32, 2_u32)).then(|| {
+        format!(
+            "this kernel ({release}) drops UDP packets that the interface has merged (GRO) or that a local sender has not \
+             cut yet (UDP_SEGMENT) before the packet engine can have them: kernel 6.2 can; here \
+             `ethtool -K DEVICE rx-udp-gro-forwarding off rx-gro-list off` keeps interfaces from merging"
+        )
+    })
 }
 
 fn findings(checked: &Result<Loaded, Vec<Diagnostic>>) -> &[Diagnostic] {
@@ -164,5 +193,36 @@ mod tests {
                 }],
             })
         );
+    }
+
+    #[test]
+    fn a_kernel_that_drops_merged_udp_packets_is_named_where_that_matters() {
+        let load = |protocol: &str| {
+            let text = format!(
+                "[frontends.a]\nlisten_addr = \"192.0.2.1:53\"\nmode = \"dsr\"\nprotocol = \"{protocol}\"\n\
+                 backend = \"b\"\n[backends.b]\nservers.s = {{ addr = \"10.0.0.1:53\" }}\n"
+            );
+            let source = Source {
+                name: "c.toml".to_owned(),
+                bytes: text.into_bytes(),
+            };
+            config::load(&source, config::Options::default())
+                .expect("a valid configuration")
+                .config
+        };
+        let note = udp_super_frames(&load("udp"), "6.1.0-40-amd64").expect("a note");
+        assert!(note.contains("6.1.0-40-amd64") && note.contains("6.2"), "{note}");
+        for (protocol, release) in [
+            ("udp", "6.2.0"),
+            ("udp", "6.18.5"),
+            ("tcp", "6.1.0"),
+            ("udp", "odd"),
+        ] {
+            assert_eq!(
+                udp_super_frames(&load(protocol), release),
+                None,
+                "{protocol} {release}"
+            );
+        }
     }
 }

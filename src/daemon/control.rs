@@ -233,8 +233,10 @@ impl Control {
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },
                 _ = watchdog.tick() => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
+                    let packets_alive = self.packets.alive();
                     tokio::spawn(async move {
-                        let _ = alive.try_send(workers.ping().await);
+                        let all = workers.ping().await && packets_alive.await;
+                        let _ = alive.try_send(all);
                     });
                 }
                 // said by this loop and only after every worker's has answered: the loops that must be alive

@@ -347,7 +347,8 @@ mod tests {
         let policy = policy_of(PACKETS);
         policy.may_serve(&services()).unwrap();
         policy.may_serve(&[]).unwrap();
-        let changes: [(fn(&mut PacketService), &str); 6] = [
+        type Change = fn(&mut PacketService);
+        let changes: [(Change, &str); 6] = [
             (|s| s.vip.0.set_port(22), "10.0.0.1:22 (tcp)"),
             (|s| s.vip = ListenAddr(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
             (|s| s.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
@@ -356,7 +357,7 @@ mod tests {
                     s.nat_ports = Some(PortRange {
                         first: 1,
                         last: 65_535,
-                    })
+                    });
                 },
                 "passthrough from ports 1-65535",
             ),

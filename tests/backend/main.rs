@@ -21,8 +21,7 @@ const SCRIPT: &str = concat!(
 );
 
 fn main() -> ExitCode {
-    let why_not =
-        lab::why_not().or_else(|| (!lab::is_installed("nft")).then(|| "nft is not installed".to_owned()));
+    let why_not = lab::why_not_packets();
     if let Some(why) = &why_not {
         eprintln!("SKIPPED (counted as ignored): tests of real hosts: {why}");
     }
@@ -283,7 +282,7 @@ fn answers_leave_from_the_vip() {
             let (len, from) = client
                 .recv_from(&mut buffer)
                 .unwrap_or_else(|e| panic!("{size} bytes to {server}: {e}"));
-            assert_eq!((from, &buffer[..len] == &sent[..]), (vip, true), "{size} bytes");
+            assert_eq!((from, buffer[..len] == sent[..]), (vip, true), "{size} bytes");
         }
         thread.join().unwrap();
     }

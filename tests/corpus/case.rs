@@ -58,6 +58,8 @@ pub struct Step {
     #[serde(default)]
     pub answers: Vec<String>,
     #[serde(default)]
+    pub split: Vec<String>,
+    #[serde(default)]
     pub released: Vec<String>,
     #[serde(default)]
     pub counts: BTreeMap<String, u64>,
@@ -201,7 +203,7 @@ impl Player<'_> {
             return same("verdict", verdict, label).map(|()| label);
         }
         self.check_sent(step, verdict, n, arrived.as_ref(), &outcome)?;
-        self.check_answers(step, arrived.as_ref(), &outcome)?;
+        self.check_answers(step, verdict, arrived.as_ref(), &outcome)?;
         if let Some(last) = self.arrived.last_mut() {
             *last = arrived;
         }
@@ -237,47 +239,54 @@ impl Player<'_> {
     fn check_answers(
         &mut self,
         step: &Step,
+        verdict: &str,
         arrived: Option<&Arrived>,
         outcome: &Outcome,
     ) -> Result<(), Wrong> {
-        same(
-            "packets sent besides",
-            step.answers.len() + step.released.len(),
-            outcome.answers.len(),
-        )?;
-        let (answers, released) = outcome.answers.split_at(step.answers.len());
+        let wanted = step.answers.len() + step.split.len() + step.released.len();
+        same("packets sent besides", wanted, outcome.answers.len())?;
+        let (answers, rest) = outcome.answers.split_at(step.answers.len());
+        let (split, released) = rest.split_at(step.split.len());
         for (text, (ifindex, frame)) in step.answers.iter().zip(answers) {
             let arrived = arrived.ok_or("only packets in words can be answered")?;
-            same(
-                "interface of the answer",
-                self.worlds.interface(&arrived.from)?.index,
-                *ifindex,
-            )?;
+            let by = self.worlds.interface(&arrived.from)?.index;
+            same("interface of the answer", by, *ifindex)?;
             let expected = arrived.answer(text).map_err(|wrong| format!("{text}: {wrong}"))?;
             expect::same_frames(&expected.frame(), frame).map_err(|wrong| format!("{text}: {wrong}"))?;
         }
-        for (text, (ifindex, frame)) in step.released.iter().zip(released) {
-            let (number, text) = text.split_once(':').ok_or("STEP: SOURCE > DESTINATION wanted")?;
+        for (text, sent) in step.split.iter().zip(split) {
+            let arrived = arrived.ok_or("only packets in words can be split")?;
+            self.check_besides(arrived, verdict, text, sent)?;
+        }
+        if let Some(arrived) = arrived.filter(|_| !step.split.is_empty()) {
+            self.count_bytes(verdict, &arrived.described.whole().frame());
+        }
+        for (text, sent) in step.released.iter().zip(released) {
+            let (number, text) = text.split_once(": ").ok_or("STEP: SOURCE > DESTINATION wanted")?;
             let index = words::number::<usize>(number)?
                 .checked_sub(1)
                 .ok_or("steps count from 1")?;
-            let text = self.bind(text, frame)?;
-            let earlier = self.arrived.get(index).and_then(Option::as_ref);
+            let earlier = self.arrived.get(index).cloned().flatten();
             let earlier = earlier.ok_or(format!("step {number} has no packet"))?;
-            let verdict = step.counts.keys().find(|label| label.starts_with("to_"));
-            let verdict = verdict.map_or("to_server", String::as_str);
-            let by = default_way(verdict);
-            let expected = earlier.leaving(self.worlds, by, &text)?.whole();
-            same(
-                "interface of the released",
-                self.worlds.interface(by)?.index,
-                *ifindex,
-            )?;
-            expect::same_frames(&expected.frame(), frame)
-                .map_err(|wrong| format!("step {number}: {wrong}"))?;
-            self.count_bytes(verdict, frame);
+            self.check_besides(&earlier, verdict, text, sent)?;
+            self.count_bytes(verdict, &sent.1);
         }
         Ok(())
+    }
+
+    /// A packet that is sent besides, on the way that the verdict names.
+    fn check_besides(
+        &mut self,
+        arrived: &Arrived,
+        verdict: &str,
+        text: &str,
+        (ifindex, frame): &(u32, Vec<u8>),
+    ) -> Result<(), Wrong> {
+        let text = self.bind(text, frame)?;
+        let by = default_way(verdict);
+        let expected = arrived.leaving(self.worlds, by, &text)?.whole();
+        same("interface", self.worlds.interface(by)?.index, *ifindex)?;
+        expect::same_frames(&expected.frame(), frame).map_err(|wrong| format!("{text}: {wrong}"))
     }
 
     fn count_bytes(&mut self, verdict: &str, frame: &[u8]) {

@@ -15,6 +15,7 @@ const QUOTED4: usize = 576 - 28;
 const QUOTED6: usize = 1_280 - 48;
 
 /// A packet that has come in.
+#[derive(Clone)]
 pub struct Arrived {
     pub described: Described,
     /// Name of the interface.

@@ -24,6 +24,7 @@
 //! | `out` | the packet as it leaves: what differs from the one that came in, besides TTL − 1 and the link addresses |
 //! | `by` | interface that it leaves by; default `servers` or `clients`, as the verdict says |
 //! | `answers` | `rst seq=… ack=…`, `port_unreachable`, `too_big MTU`, `time_exceeded`: to the sender of `in` |
+//! | `split` | the fragments that it leaves in, instead of `out`, each as what differs |
 //! | `released` | `STEP: what differs`: packets of earlier steps (from 1) that are sent now |
 //! | `counts` | further counters that change, by how much |
 //! | `flows`, `waiting` | how many flows there are and how many fragments wait, afterwards |

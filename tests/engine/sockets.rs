@@ -40,7 +40,7 @@ fn super_frame(wire: &Wire, payload: usize) -> (Vec<u8>, Offload) {
     tcp.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xfa, 0xf0, 0, 0, 0, 0]);
     tcp.extend((0..payload).map(|n| (n % 251) as u8));
     let pseudo = [192, 0, 2, 2, 192, 0, 2, 1, 0, 6];
-    let checksum = sum(u16::try_from(tcp.len()).unwrap(), &pseudo);
+    let checksum = sum(u16::try_from(tcp.len()).expect("fits"), &pseudo);
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
     let frame = [wire.addresses(), vec![8, 0], ip4(6, &tcp)].concat();
     let offload = Offload {
@@ -50,7 +50,7 @@ fn super_frame(wire: &Wire, payload: usize) -> (Vec<u8>, Offload) {
         }),
         segments: Some(Segments {
             kind: SegmentKind::Tcp4,
-            size: NonZeroU16::new(1_400).unwrap(),
+            size: NonZeroU16::new(1_400).expect("fits"),
             header_len: 94,
             ecn: false,
         }),
@@ -83,14 +83,14 @@ fn a_super_frame_of_udp_passes_intact() {
     let (out, into) = (wire.speak(), wire.listen(&[service(Protocol::Udp, 53)]));
     let mut datagrams = udp(40_000, 53, &vec![5; 10_000]);
     let pseudo = [192, 0, 2, 2, 192, 0, 2, 1, 0, 17];
-    let checksum = sum(u16::try_from(datagrams.len()).unwrap(), &pseudo);
+    let checksum = sum(u16::try_from(datagrams.len()).expect("fits"), &pseudo);
     datagrams[6..8].copy_from_slice(&checksum.to_be_bytes());
     let frame = [wire.addresses(), vec![8, 0], ip4(17, &datagrams)].concat();
     let offload = Offload {
         checksum: Some(UnfinishedChecksum { start: 34, offset: 6 }),
         segments: Some(Segments {
             kind: SegmentKind::Udp,
-            size: NonZeroU16::new(1_000).unwrap(),
+            size: NonZeroU16::new(1_000).expect("fits"),
             header_len: 42,
             ecn: false,
         }),
@@ -115,7 +115,7 @@ fn a_super_frame_too_large_for_the_interface_is_cut_up_by_the_kernel() {
         );
         let tcp = &segment.bytes[34..];
         let pseudo = sum(
-            u16::try_from(tcp.len()).unwrap(),
+            u16::try_from(tcp.len()).expect("fits"),
             &[192, 0, 2, 2, 192, 0, 2, 1, 0, 6],
         );
         match segment.offload.checksum {

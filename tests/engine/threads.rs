@@ -29,7 +29,7 @@ fn start(workers: usize) -> (Engine, Receiver<Event>) {
     let settings = Settings {
         workers,
         first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).unwrap(),
+        max_flows: NonZeroU32::new(1_000).expect("not 0"),
     };
     let (events, told) = channel(8);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
@@ -135,7 +135,7 @@ fn a_thread_that_cannot_be_confined_ends_the_start() {
     let settings = Settings {
         workers: 2,
         first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).unwrap(),
+        max_flows: NonZeroU32::new(1_000).expect("not 0"),
     };
     let (events, _told) = channel(8);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));

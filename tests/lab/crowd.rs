@@ -42,7 +42,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     match words[..] {
         ["serve", addr, number] => {
             let addr = addr.parse().expect("an address");
-            runtime.block_on(serve(addr, number.parse().expect("a number")))
+            runtime.block_on(serve(addr, number.parse().expect("a number")));
         }
         ["hold", own, to, number, connections, go] => {
             let (own, to) = (own.parse().expect("an address"), to.parse().expect("an address"));

@@ -46,6 +46,9 @@ pub const UPKEEP: Duration = Duration::from_secs(5);
 /// to them would be lost.
 const RESOLVE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long the engine's threads have to show that they are alive: a batch takes far less.
+const ALIVE: Duration = Duration::from_secs(5);
+
 /// Events of the engine that may wait.
 const EVENTS: usize = 64;
 
@@ -159,6 +162,18 @@ impl Packets {
     #[must_use]
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         self.running.as_ref().map(|running| &running.engine)
+    }
+
+    /// Resolves to whether every thread of the engine answers; an engine that does not run is well.
+    pub fn alive(&self) -> impl Future<Output = bool> + Send + use<> {
+        let engine = self.engine().cloned();
+        async move {
+            let Some(engine) = engine else { return true };
+            // it waits on a channel of the standard library, which this loop must not
+            tokio::task::spawn_blocking(move || engine.is_alive(ALIVE))
+                .await
+                .unwrap_or(false)
+        }
     }
 
     /// The network as last seen.

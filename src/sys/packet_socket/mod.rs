@@ -43,7 +43,7 @@ const DEAF: &[Instruction] = &[Instruction {
     operand: 0,
 }];
 
-/// PACKET_FANOUT_FLAG_IGNORE_OUTGOING (linux/if_packet.h, since Linux 6.10), not in libc yet.
+/// PACKET_FANOUT_FLAG_IGNORE_OUTGOING (linux/if_packet.h; Linux 6.1 does not have it yet), not in libc yet.
 const FANOUT_IGNORE_OUTGOING: u32 = 0x4000;
 
 /// One instruction of classic BPF (`struct sock_filter`).
