@@ -172,15 +172,12 @@ impl Row {
     /// Measures one cell.
     pub fn measure(self, rig: &Rig, subject: Subject, seconds: u32) -> Cell {
         match self {
-            Self::Connections => requests(rig, subject, seconds, true, false),
+            Self::Connections | Self::PacketConnections => requests(rig, subject, seconds, true, false),
             Self::ConnectionsLogged => requests(rig, subject, seconds, true, true),
             Self::Requests => requests(rig, subject, seconds, false, false),
-            Self::BulkToServer => bulk(rig, subject, seconds, false),
-            Self::BulkToClient => bulk(rig, subject, seconds, true),
+            Self::BulkToServer | Self::PacketToServer => bulk(rig, subject, seconds, false),
+            Self::BulkToClient | Self::PacketToClient => bulk(rig, subject, seconds, true),
             Self::Memory => memory(rig, subject),
-            Self::PacketConnections => requests(rig, subject, seconds, true, false),
-            Self::PacketToServer => bulk(rig, subject, seconds, false),
-            Self::PacketToClient => bulk(rig, subject, seconds, true),
             Self::Echoes => packets::echoes(rig, subject, seconds),
             Self::LonePacket => packets::lone(rig, subject, seconds),
         }
