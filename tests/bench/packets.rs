@@ -80,7 +80,7 @@ fn prepare_servers(rig: &Rig) {
             vip: SocketAddr::new(VIP.parse().expect("an address"), port),
             protocol,
         });
-        dsr::install(web.host(), "eth0", &rewrites, &[IpAddr::V4(rig.lb.ip4())]);
+        dsr::install(web.host(), &rewrites, &[IpAddr::V4(rig.lb.ip4())]);
     }
 }
 

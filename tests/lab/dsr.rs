@@ -1,4 +1,4 @@
-//! What a DSR server needs: its answers leave with the VIP as their source. nftables does it at the egress hook.
+//! What a DSR server needs: its answers leave with the VIP as their source. The product's own script sets it up.
 
 use std::{
     fmt::Write as _,
@@ -6,6 +6,12 @@ use std::{
 };
 
 use super::Host;
+
+/// The script under test.
+const SCRIPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/packaging/backend/convey-backend-setup"
+);
 
 /// One service of a server: what it sends from `own` must look sent from `vip`.
 #[derive(Debug, Clone, Copy)]
@@ -19,59 +25,28 @@ pub struct Rewrite {
 }
 
 /// Has the answers of a server to everybody but `except` (the load balancer itself: health checks, passthrough) leave
-/// through `interface` as [`Rewrite`]s say. Replaces what an earlier call said for the same interface.
+/// as [`Rewrite`]s say. Replaces what an earlier call said.
 #[track_caller]
-pub fn install(host: &Host, interface: &str, rewrites: &[Rewrite], except: &[IpAddr]) {
-    host.nft(&ruleset(interface, rewrites, except));
-}
-
-/// A later fragment has no ports: the mark, which fragments inherit, says whose it is.
-fn ruleset(interface: &str, rewrites: &[Rewrite], except: &[IpAddr]) -> String {
-    let mut spare = String::new();
-    for ip in except {
-        let _ = writeln!(spare, "    {} daddr {ip} accept", family(*ip));
-    }
-    let (mut marks, mut rules) = (String::new(), String::new());
-    for (index, Rewrite { own, vip, protocol }) in rewrites.iter().enumerate() {
-        let (family, mark) = (family(own.ip()), 0xc0_0000 + index);
-        let source = format!("{family} saddr {} {protocol} sport {}", own.ip(), own.port());
-        let later = match own {
-            SocketAddr::V4(_) => "ip frag-off & 0x1fff != 0",
-            SocketAddr::V6(_) => "frag frag-off != 0",
-        };
-        if *protocol == "udp" {
-            let _ = writeln!(marks, "    {source} meta mark set {mark}");
-            let _ = writeln!(
-                rules,
-                "    meta mark {mark} {later} {family} saddr set {} accept",
-                vip.ip()
-            );
-        }
-        // nft 1.0.6 wants a line end after `set PORT`
-        let _ = writeln!(
-            rules,
-            "    {source} {family} saddr set {} {protocol} sport set {}\n",
-            vip.ip(),
-            vip.port()
+pub fn install(host: &Host, rewrites: &[Rewrite], except: &[IpAddr]) {
+    let (conf, state) = (host.path("backend-conf"), host.path("backend-state"));
+    let mut command = format!(
+        "CONVEY_BACKEND_CONF={} CONVEY_BACKEND_STATE={} {SCRIPT} apply lab --method nft",
+        conf.display(),
+        state.display()
+    );
+    for Rewrite { own, vip, protocol } in rewrites {
+        let (vip_ip, vip_port) = (vip.ip(), vip.port());
+        let _ = write!(
+            command,
+            " --rule {protocol},{vip_ip},{vip_port},{},{}",
+            own.ip(),
+            own.port()
         );
     }
-    format!(
-        "table inet dsr_{interface}
-delete table inet dsr_{interface}
-table netdev dsr_{interface}
-delete table netdev dsr_{interface}
-table inet dsr_{interface} {{
-  chain marks {{
-    type filter hook output priority 0; policy accept;
-{spare}{marks}  }}
-}}
-table netdev dsr_{interface} {{
-  chain out {{
-    type filter hook egress device \"{interface}\" priority 0; policy accept;
-{spare}{rules}  }}
-}}
-"
-    )
+    for lb in except {
+        let _ = write!(command, " --lb {lb}");
+    }
+    host.run(&command);
 }
 
 /// How nftables calls the family of an address.

@@ -97,7 +97,7 @@ fn a_dsr_server_answers_with_the_vip_as_its_source() {
             vip,
             protocol: "udp",
         };
-        dsr::install(&server, "eth0", &[rewrite], &[]);
+        dsr::install(&server, &[rewrite], &[]);
         let _server = UdpServer::echo(&server, own, "");
         let mut listening = UdpClient::new(&client, vip);
         // answers of up to 14 fragments, all of them from the VIP

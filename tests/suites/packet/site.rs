@@ -327,7 +327,7 @@ impl Site {
                 })
                 .collect();
             if !rewrites.is_empty() {
-                dsr::install(server, "eth0", &rewrites, &except);
+                dsr::install(server, &rewrites, &except);
             }
         }
     }
