@@ -1,6 +1,6 @@
 //! Load: wrk for requests, iperf3 for bulk.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Host, Process};
 
@@ -109,8 +109,21 @@ fn seconds(text: &str) -> f64 {
 pub fn iperf3(client: &Host, target: std::net::SocketAddr, seconds: u32, reverse: bool) -> u64 {
     let (ip, port) = (target.ip(), target.port());
     let reverse = if reverse { "-R" } else { "" };
-    let json = client.run(&format!("iperf3 -J -c {ip} -p {port} -t {seconds} {reverse}"));
-    let report: serde_json::Value = serde_json::from_str(&json).expect("iperf3's JSON");
+    let command = format!("iperf3 -J -c {ip} -p {port} -t {seconds} {reverse}");
+    let start = Instant::now();
+    let report = loop {
+        let output = client.try_run(&command);
+        let report: serde_json::Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error} in iperf3's JSON {output:?}"));
+        // it takes one client at a time and a moment to let the last one go
+        let busy = report["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("busy"));
+        if !busy || start.elapsed() > Duration::from_secs(10) {
+            break report;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
     assert!(report.get("error").is_none(), "iperf3: {}", report["error"]);
     report["end"]["sum_received"]["bytes"]
         .as_u64()

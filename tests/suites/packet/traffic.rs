@@ -139,14 +139,20 @@ fn bulk_flows_in_both_directions() {
     let site = Site::new("bulk", 1);
     let server = &site.servers[0];
     let _iperf3 = server.start("exec iperf3 -s -p 5201");
-    wait_until("iperf3 listens", Duration::from_secs(5), || {
-        server.run("ss -Hltn sport = :5201").contains("LISTEN")
-    });
     let _checksums = Checksums::of(site.hosts());
     let port = Port::same("bulk", Transport::Tcp, 5201);
     let _balancer = site.balance(&Plan::new(&[port], &site.servers));
     for way in WAYS {
         for reverse in [false, true] {
+            // it stops listening for a moment after each client
+            wait_until(
+                "iperf3 listens and has let its last client go",
+                Duration::from_secs(10),
+                || {
+                    let sockets = server.run("ss -Htan sport = :5201");
+                    sockets.contains("LISTEN") && !sockets.contains("ESTAB")
+                },
+            );
             let bytes = iperf3(&site.client, SocketAddr::new(vip(way), 5201), 1, reverse);
             assert!(
                 bytes > 20 << 20,
