@@ -40,10 +40,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The frontend that listens on an address.
+    /// The proxy frontend that listens on an address. One in a packet mode may have the same address with UDP.
     #[must_use]
     pub fn frontend_at(&self, addr: ListenAddr) -> Option<&Arc<FrontendView>> {
-        self.frontends.values().find(|f| f.config.listen.contains(&addr))
+        let mut proxied = self.frontends.values().filter(|f| !f.config.mode.is_packet());
+        proxied.find(|f| f.config.listen.contains(&addr))
     }
 }
 

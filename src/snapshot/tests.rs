@@ -6,6 +6,7 @@ use super::testing::config;
 use super::*;
 use crate::{
     balance::{Pick, PickState},
+    base::Protocol,
     config::{Algorithm, Config, Mode, Server},
 };
 
@@ -459,4 +460,17 @@ fn the_maglev_table_is_made_anew_only_when_states_or_weights_change() {
     assert!(Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
     site.server("a").weight = 2;
     assert!(!Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
+}
+
+#[test]
+fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
+    // frontends `a` and `b` have one address; whichever of them is the packet one, the other is proxied
+    for (packets, proxied) in [("a", "b"), ("b", "a")] {
+        let mut site = Site::new(&[("s", 1, 1)]);
+        let frontend = site.config.frontends.get_mut(packets).unwrap();
+        (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
+        let addr = frontend.listen[0];
+        let snapshot = build(&site.config, &site.inputs, &mut site.live, None, 1, site.start);
+        assert_eq!(snapshot.frontend_at(addr).unwrap().config.name.as_str(), proxied);
+    }
 }
