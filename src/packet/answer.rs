@@ -74,26 +74,6 @@ pub fn reset(frame: &[u8], parsed: &Parsed) -> Option<Vec<u8>> {
     segment.frame(&ends, &back(parsed), &parsed.tags)
 }
 
-/// A RST such as the sender of a TCP packet would send next, with other addresses and by another way: tells the other
-/// end that the connection is gone. `None` if it is no TCP, a RST itself, or of another family.
-#[must_use]
-pub fn reset_onward(
-    frame: &[u8],
-    parsed: &Parsed,
-    to: &Endpoints,
-    link: &LinkHeader,
-    tags: &Tags,
-) -> Option<Vec<u8>> {
-    let tcp = resettable(parsed)?;
-    let view = TcpPacket::new(frame.get(parsed.transport..parsed.end)?)?;
-    let segment = Segment {
-        sequence: view.get_sequence(),
-        acknowledgement: view.get_acknowledgement(),
-        flags: TcpFlags::RST | (tcp.flags.0 & TcpFlags::ACK),
-    };
-    segment.frame(to, link, tags)
-}
-
 /// An ICMP error to the sender of a TCP or UDP packet, `from` an address of ours (the VIP), back to the link address it
 /// came from and with the same VLAN tags. Quotes as much as RFC 1812 section 4.3.2.3 (576 bytes in all) and RFC 4443
 /// section 2.4 (1,280) allow; of a super-frame the first packet that it stands for. `None` if it may not be answered

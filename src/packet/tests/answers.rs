@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::{
     base::Mac,
     packet::{
-        Content, Endpoints, ErrorKind, LinkHeader, Offload, Parsed, Tags,
+        Content, ErrorKind, Offload, Parsed,
         answer::{self, Trouble},
         parse,
         testing::{Cut, Packet, SumKind, wrong_checksums},
@@ -132,32 +132,6 @@ fn a_reset_is_never_answered_nor_is_what_was_not_sent_by_one_host_to_one() {
         assert_eq!(reset(&packet), None, "{packet:?}");
         assert_eq!(error(&packet, Trouble::PortUnreachable), None, "{packet:?}");
     }
-}
-
-#[test]
-fn the_other_end_is_reset_with_the_senders_own_numbers() {
-    let frame = tcp(0x18, b"hello").frame();
-    let to = Endpoints {
-        source: socket("10.0.0.1:61000"),
-        destination: socket("10.0.0.2:8080"),
-    };
-    let link = LinkHeader {
-        ifindex: 2,
-        source: Mac([2; 6]),
-        destination: Mac([4; 6]),
-    };
-    let answer = answer::reset_onward(&frame, &parsed(&frame), &to, &link, &Tags::default());
-    let answer = answer.expect("an answer");
-    assert_eq!(segment(&answer), (1_000, 5_000, 0x14));
-    let sent = parsed(&answer);
-    assert_eq!(
-        sent.tuple().map(|(_, source, destination)| (source, destination)),
-        Some((to.source, to.destination))
-    );
-    assert_eq!(
-        (sent.link_source, sent.link_destination),
-        (link.source, link.destination)
-    );
 }
 
 #[test]

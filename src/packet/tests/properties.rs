@@ -164,7 +164,6 @@ fn exercise(frame: &mut Frame<'_>, parsed: &Parsed, to: &Endpoints) -> Vec<Vec<u
     let bytes = frame.bytes().to_vec();
     let answers = [
         answer::reset(&bytes, parsed),
-        answer::reset_onward(&bytes, parsed, to, &LINK, &parsed.tags),
         answer::icmp_error(&bytes, parsed, &offload, to.source.ip(), Trouble::PortUnreachable),
         answer::icmp_error(
             &bytes,
