@@ -7,9 +7,10 @@ use clap_mangen::Man;
 
 use super::{
     args::{Cli, CompletionsArgs},
+    man_config,
     outcome::{Failure, Outcome},
 };
-use crate::base::exit;
+use crate::{base::exit, config};
 
 /// Section of system administration.
 const SECTION: &str = "8";
@@ -39,7 +40,7 @@ pub fn completions(args: &CompletionsArgs) -> Outcome {
     Ok(exit::OK)
 }
 
-/// Writes convey(8) and one page for each subcommand.
+/// Writes convey(8), one page for each subcommand, and convey.toml(5).
 pub fn man_pages(directory: &Path) -> Outcome {
     for (name, page) in pages()? {
         let path = directory.join(name);
@@ -56,6 +57,8 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
     root.build();
     let mut pages = Vec::new();
     collect(&root, MORE, &mut pages)?;
+    let reference = man_config::page(&config::schema());
+    pages.push((man_config::FILE_NAME.to_owned(), reference.into_bytes()));
     Ok(pages)
 }
 
@@ -97,7 +100,8 @@ mod tests {
             assert!(names.contains(&name), "{name} of {names:?}");
         }
         assert!(!names.iter().any(|name| name.contains("generate")), "{names:?}");
-        for (name, page) in &pages {
+        assert!(names.contains(&man_config::FILE_NAME), "{names:?}");
+        for (name, page) in pages.iter().filter(|(name, _)| name.ends_with(".8")) {
             let text = String::from_utf8_lossy(page);
             assert!(
                 text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),

@@ -8,6 +8,7 @@ mod connections;
 mod explain;
 mod firewall;
 mod generate;
+mod man_config;
 mod outcome;
 mod picture;
 mod reload;

@@ -297,9 +297,8 @@ impl Control {
             line.push_str(&names.join(", "));
         }
         if let Some(error) = &self.last_reload_error {
-            let first = error.lines().next().unwrap_or_default();
             line.push_str("; last reload failed: ");
-            line.push_str(first);
+            line.push_str(&in_one_line(error));
         }
         line
     }
@@ -379,4 +378,29 @@ fn ticker(every: Duration) -> Interval {
     let mut ticker = interval(every);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
+}
+
+/// The first finding of what an operator is told, with its place if it has one, as `systemctl status` shows it.
+fn in_one_line(error: &str) -> String {
+    let mut lines = error.lines();
+    let first = lines.next().unwrap_or_default();
+    let place = lines
+        .next()
+        .and_then(|line| line.trim_start().strip_prefix("--> "));
+    place.map_or_else(|| first.to_owned(), |place| format!("{place}: {first}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_line_says_where_a_configuration_is_wrong() {
+        let error = "error: `x` has no port\n --> /etc/convey/convey.toml:2:15\n  |\n2 | listen_addr = \"x\"";
+        assert_eq!(
+            in_one_line(error),
+            "/etc/convey/convey.toml:2:15: error: `x` has no port"
+        );
+        assert_eq!(in_one_line("port 80 is taken\nby somebody"), "port 80 is taken");
+    }
 }

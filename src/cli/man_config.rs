@@ -1,0 +1,169 @@
+//! convey.toml(5): the reference of the configuration, made from its schema, so that no key is missing or outdated.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Name of the page's file.
+pub const FILE_NAME: &str = "convey.toml.5";
+
+/// What the page says before the sections.
+const BEGINNING: &str = include_str!("man_config_begin.roff");
+
+/// What it says after them.
+const ENDING: &str = include_str!("man_config_end.roff");
+
+/// Sections in the order in which they are explained; any other comes after.
+const ORDER: [&str; 7] = [
+    "global",
+    "admin",
+    "stats",
+    "defaults",
+    "passthrough",
+    "frontends",
+    "backends",
+];
+
+/// The page, in roff; `schema` is what [`crate::config::schema`] gives.
+pub fn page(schema: &Value) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut page = format!(".TH convey.toml 5 \"\" \"convey {version}\" \"File Formats\"\n{BEGINNING}");
+    let properties = schema["properties"].as_object();
+    let mut names: Vec<&String> = properties.into_iter().flat_map(|all| all.keys()).collect();
+    names.sort_by_key(|name| {
+        ORDER
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or(ORDER.len())
+    });
+    for name in names {
+        section(&mut page, schema, name, &schema["properties"][name.as_str()]);
+    }
+    page.push_str(ENDING);
+    page
+}
+
+/// One section with its keys, then those inside it.
+fn section(page: &mut String, root: &Value, path: &str, property: &Value) {
+    let target = resolve(root, property);
+    let each = &target["additionalProperties"];
+    let (path, object) = match each.is_object() {
+        true => (format!("{path}.NAME"), resolve(root, each)),
+        false => (path.to_owned(), target),
+    };
+    let _ = writeln!(page, ".SH \"[{}]\"\n{}", escape(&path), description(property));
+    let keys = object["properties"].as_object();
+    if path == "defaults" {
+        let names: Vec<_> = keys.into_iter().flatten().map(|(name, _)| bold(name)).collect();
+        let _ = writeln!(page, "These keys are explained below:\n{}.", names.join(", "));
+        return;
+    }
+    let (inside, plain): (Vec<_>, Vec<_>) = keys
+        .into_iter()
+        .flatten()
+        .partition(|(_, value)| is_section(resolve(root, value)));
+    for (name, value) in plain {
+        let kind = escape(&kind(value));
+        let _ = writeln!(page, ".TP\n{} = {kind}\n{}", bold(name), description(value));
+    }
+    for (name, value) in inside {
+        section(page, root, &format!("{path}.{name}"), value);
+    }
+}
+
+fn is_section(schema: &Value) -> bool {
+    schema["properties"].is_object() || schema["additionalProperties"].is_object()
+}
+
+/// What a `$ref` points to.
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let target = schema["$ref"]
+        .as_str()
+        .and_then(|at| root.pointer(at.trim_start_matches('#')));
+    target.unwrap_or(schema)
+}
+
+/// What may be written as a value.
+fn kind(schema: &Value) -> String {
+    if let Some(options) = schema["anyOf"].as_array() {
+        return options.iter().map(kind).collect::<Vec<_>>().join(" | ");
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values
+            .iter()
+            .map(Value::to_string)
+            .collect::<Vec<_>>()
+            .join(" | ");
+    }
+    if !schema["const"].is_null() {
+        return schema["const"].to_string();
+    }
+    let pattern = schema["pattern"].as_str().unwrap_or_default();
+    match schema["type"].as_str().unwrap_or_default() {
+        "boolean" => "true | false".to_owned(),
+        "array" => format!("[{}, ...]", kind(&schema["items"])),
+        "integer" => match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
+            (Some(min), Some(max)) => format!("{min}..{max}"),
+            _ => "number".to_owned(),
+        },
+        _ if pattern.contains("ms)") => "\"TIME\"".to_owned(),
+        _ if schema["format"] == "ip" => "\"ADDRESS\"".to_owned(),
+        _ if pattern.starts_with(':') => "\"ADDRESS:PORT\"".to_owned(),
+        _ if pattern.contains("}-[") => "\"FIRST-LAST\"".to_owned(),
+        _ if pattern.contains("{1,5}") => "\"PORT\"".to_owned(),
+        _ => "\"TEXT\"".to_owned(),
+    }
+}
+
+/// The schema's own words.
+fn description(schema: &Value) -> String {
+    escape(schema["description"].as_str().unwrap_or_default())
+}
+
+fn bold(text: &str) -> String {
+    format!("\\fB{}\\fR", escape(text))
+}
+
+/// Text as roff prints it unchanged; none of ours begins with a dot or an apostrophe.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn every_key_of_the_schema_is_explained() {
+        let schema = config::schema();
+        let page = page(&schema);
+        let definitions = schema["$defs"].as_object().expect("definitions");
+        for (section, definition) in definitions {
+            for name in definition["properties"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name)
+            {
+                let shown = page.contains(&bold(name)) || page.contains(&format!(".{name}]"));
+                assert!(shown || name == "servers", "{section}: {name}");
+            }
+        }
+        assert!(page.contains(".SH \"[backends.NAME.servers.NAME]\""), "{page}");
+    }
+
+    #[test]
+    fn values_are_named_by_what_may_be_written() {
+        let page = page(&config::schema());
+        for line in [
+            "\\fBweight\\fR = 0..65535",
+            "\\fBmode\\fR = \"proxy\" | \"passthrough\" | \"dsr\"",
+            "\\fBconnect_timeout\\fR = \"TIME\" | 1..3600",
+            "\\fBlisten_addr\\fR = \"ADDRESS:PORT\" | [\"ADDRESS:PORT\", ...]",
+            "\\fBwatch_config\\fR = true | false",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+    }
+}
