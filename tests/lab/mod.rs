@@ -23,6 +23,7 @@ pub mod notify;
 pub mod process;
 pub mod servers;
 mod stale;
+pub mod suite;
 pub mod udp;
 
 use std::{

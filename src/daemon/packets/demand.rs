@@ -104,10 +104,6 @@ pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
             .flat_map(|service| service.servers.iter().map(|server| server.0.ip()))
             .collect(),
         vips: services.iter().map(|service| service.vip.0.ip()).collect(),
-        interfaces: (config.frontends.values())
-            .filter(|frontend| frontend.mode.is_packet())
-            .filter_map(|frontend| frontend.interface.clone())
-            .collect(),
         nat_address4: config.passthrough.nat_address4,
         nat_address6: config.passthrough.nat_address6,
     }

@@ -230,7 +230,7 @@ impl Packets {
     }
 
     /// Goes back to what was in force before a preparation whose reload has failed.
-    pub fn abandon(&mut self, prepared: Prepared, broker: &Broker) {
+    fn abandon(&mut self, prepared: Prepared, broker: &Broker) {
         for (name, _, _) in &prepared.sockets {
             release(name, broker);
         }
@@ -246,10 +246,9 @@ impl Packets {
         }
     }
 
-    /// Puts what was prepared in force. The snapshot of the new configuration has been published.
+    /// Puts what was prepared in force. The snapshot of the new configuration has been published, to the engine too.
     pub fn commit(&mut self, prepared: Prepared, config: &Config, broker: &Broker) {
         let Some(running) = &self.running else { return };
-        running.engine.snapshot_changed();
         for (name, ifindex, sockets) in prepared.sockets {
             running.engine.add_interface(ifindex, sockets);
             self.served.insert(name, ifindex);
@@ -259,7 +258,7 @@ impl Packets {
     }
 
     /// Takes out of force what neither the configuration nor a live flow needs any more.
-    pub fn shrink(&mut self, config: &Config, broker: &Broker) {
+    fn shrink(&mut self, config: &Config, broker: &Broker) {
         let Some(running) = &mut self.running else { return };
         let services = config.packet_services();
         let in_use = if demand::leftovers(&services, &self.in_force).is_empty() {
@@ -320,7 +319,7 @@ impl Packets {
     }
 
     /// Hands next hops on, serves interfaces that are needed now and no others, and says which VIPs wait.
-    pub fn adopt_picture(&mut self, config: &Config, broker: &Broker) {
+    fn adopt_picture(&mut self, config: &Config, broker: &Broker) {
         let picture = self.picture();
         let Some(running) = &self.running else { return };
         running.engine.set_hops(Arc::clone(&picture.hops));

@@ -46,8 +46,6 @@ pub struct Wanted {
     pub servers: BTreeSet<IpAddr>,
     /// Addresses of VIPs.
     pub vips: BTreeSet<IpAddr>,
-    /// Interfaces that frontends name.
-    pub interfaces: BTreeSet<String>,
     /// `nat_address` of IPv4.
     pub nat_address4: Option<Ipv4Addr>,
     /// `nat_address` of IPv6.

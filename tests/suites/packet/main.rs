@@ -24,7 +24,7 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::Arguments;
 
 /// Who can pass a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +50,8 @@ fn main() -> ExitCode {
     if let Some(code) = lab::crowd::run_if_asked() {
         return code;
     }
-    let arguments = Arguments::from_args();
     let skip = lab::why_not_packets();
-    if let Some(reason) = &skip {
-        eprintln!("SKIPPED: every test of this suite: {reason}");
-    }
+    lab::suite::announce(skip.as_deref());
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
         ("limits", limits::TESTS),
@@ -74,19 +71,12 @@ fn main() -> ExitCode {
         .iter()
         .flat_map(|(area, tests)| tests.iter().map(move |test| (area, test)))
         .map(|(area, (name, who, test))| {
-            let test = *test;
             let skip = skip.clone().or_else(|| {
                 (site::kernel_in_place() && *who == For::Convey)
                     .then(|| "the kernel stands in for Convey".to_owned())
             });
-            Trial::ignorable_test(format!("{area}::{name}"), move || match skip {
-                Some(reason) => Ok(Completion::ignored_with(reason)),
-                None => {
-                    test();
-                    Ok(Completion::Completed)
-                }
-            })
+            lab::suite::trial(area, name, *test, skip)
         })
         .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

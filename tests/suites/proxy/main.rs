@@ -14,25 +14,9 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Trial};
-
-/// A test: its name says what the product does.
-type Test = (&'static str, fn());
-
-/// Names a module's tests by their functions.
-macro_rules! tests {
-    ($($name:ident),+ $(,)?) => {
-        &[$((stringify!($name), $name as fn())),+]
-    };
-}
-pub(crate) use tests;
+pub(crate) use lab::suite::{Test, tests};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let skip = lab::why_not();
-    if let Some(reason) = &skip {
-        eprintln!("SKIPPED: every test of this suite: {reason}");
-    }
     let areas: &[(&str, &[Test])] = &[
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
@@ -42,19 +26,5 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("counters", counters::TESTS),
     ];
-    let trials = areas
-        .iter()
-        .flat_map(|(area, tests)| tests.iter().map(move |test| (area, test)))
-        .map(|(area, (name, test))| {
-            let (test, skip) = (*test, skip.clone());
-            Trial::ignorable_test(format!("{area}::{name}"), move || match skip {
-                Some(reason) => Ok(Completion::ignored_with(reason)),
-                None => {
-                    test();
-                    Ok(Completion::Completed)
-                }
-            })
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    lab::suite::run(lab::why_not().as_deref(), areas)
 }

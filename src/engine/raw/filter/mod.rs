@@ -180,6 +180,20 @@ fn words(side: Side, addr: &IpAddr) -> ((u32, u32), Words) {
     }
 }
 
+/// Where the kinds of packets of one family are dealt with.
+struct Kinds {
+    /// Later fragments, which have no ports.
+    later: Label,
+    /// ICMP, X at its header.
+    icmp: Label,
+    /// TCP and UDP, X at the ports.
+    ports: Label,
+    /// What is judged by its addresses alone.
+    addresses: Label,
+    /// What is not admitted.
+    other: Label,
+}
+
 struct Writer {
     asm: Assembler,
     precision: Precision,
@@ -213,7 +227,7 @@ impl Writer {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
-        let [later, icmp, ports, addresses, judge, other] = [(); 6].map(|()| self.asm.label());
+        let [later, icmp, ports, addresses, other] = [(); 5].map(|()| self.asm.label());
         self.asm.ops(&[
             (code::STORE_X, scratch::NETWORK),
             (code::LOAD_BYTE_X, 9),
@@ -234,27 +248,21 @@ impl Writer {
         self.asm.jump_if(code::EQUAL, UDP, ports);
         self.asm.jump(other);
 
-        self.asm.mark(icmp);
-        self.errors(&ERRORS, wanted, addresses);
-        self.asm.mark(later);
-        self.asm.op(code::LOAD, scratch::PROTOCOL);
-        self.asm.jump_if(code::EQUAL, ICMP, other);
-        self.asm.mark(addresses);
-        self.forget_ports();
-        self.asm.jump(judge);
-        self.asm.mark(ports);
-        self.keep_ports();
-        self.asm.mark(judge);
-        self.judge(wanted);
-        self.asm.mark(other);
-        self.asm.refuse();
+        let kinds = Kinds {
+            later,
+            icmp,
+            ports,
+            addresses,
+            other,
+        };
+        self.sort(&kinds, ICMP, &ERRORS, wanted);
     }
 
     fn ip6(&mut self, wanted: &Wanted) {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
-        let [later, icmp, ports, addresses, judge, walked, other] = [(); 7].map(|()| self.asm.label());
+        let [later, icmp, ports, addresses, walked, other] = [(); 6].map(|()| self.asm.label());
         self.asm.ops(&[
             (code::STORE_X, scratch::NETWORK),
             (code::LOAD_BYTE_X, 6),
@@ -276,19 +284,32 @@ impl Writer {
         }
         self.asm.jump(other);
 
-        self.asm.mark(icmp);
-        self.errors(&ERRORS6, wanted, addresses);
-        self.asm.mark(later);
+        let kinds = Kinds {
+            later,
+            icmp,
+            ports,
+            addresses,
+            other,
+        };
+        self.sort(&kinds, ICMP6, &ERRORS6, wanted);
+    }
+
+    /// What is done with each kind of packet of one family, whose ICMP has a number and types that are errors.
+    fn sort(&mut self, kinds: &Kinds, icmp: u32, errors: &[u32], wanted: &Wanted) {
+        let judge = self.asm.label();
+        self.asm.mark(kinds.icmp);
+        self.errors(errors, wanted, kinds.addresses);
+        self.asm.mark(kinds.later);
         self.asm.op(code::LOAD, scratch::PROTOCOL);
-        self.asm.jump_if(code::EQUAL, ICMP6, other);
-        self.asm.mark(addresses);
+        self.asm.jump_if(code::EQUAL, icmp, kinds.other);
+        self.asm.mark(kinds.addresses);
         self.forget_ports();
         self.asm.jump(judge);
-        self.asm.mark(ports);
+        self.asm.mark(kinds.ports);
         self.keep_ports();
         self.asm.mark(judge);
         self.judge(wanted);
-        self.asm.mark(other);
+        self.asm.mark(kinds.other);
         self.asm.refuse();
     }
 
