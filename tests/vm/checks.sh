@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# How the acceptance checks. Sourced.
+
+: "${results:?the acceptance says where they go}"
+
+# ── checks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+say() { printf '%s\n' "$*"; }
+
+record() {
+    printf '%s %s\n' "$1" "$2" >>"$results/checks"
+    say "$(cut -d. -f1 /proc/uptime)s $1 $2"
+}
+
+# check WHAT COMMAND... : one check; its output is kept when it fails.
+check() {
+    local what=$1 output
+    shift
+    if output=$("$@" 2>&1 </dev/null); then
+        record ok "$what"
+    else
+        record FAILED "$what: $(printf '%s' "$output" | tail -n 5 | tr '\n' '|' | cut -c1-600)"
+        return 1
+    fi
+}
+
+# gap WHAT COMMAND... : a promise that this version is known not to keep; said aloud, but no failure.
+gap() {
+    local what=$1 output
+    shift
+    if output=$("$@" 2>&1 </dev/null); then
+        record ok "$what (so it is no gap any more: make it a check)"
+    else
+        record GAP "$what: $(printf '%s' "$output" | tail -n 1 | cut -c1-300)"
+    fi
+}
+
+# within SECONDS COMMAND... : until it succeeds.
+within() {
+    local end=$(($(date +%s) + $1)) output
+    shift
+    until output=$("$@" 2>&1); do
+        [ "$(date +%s)" -lt "$end" ] || {
+            say "$output"
+            return 1
+        }
+        sleep 0.3
+    done
+}
+
+not() { ! "$@"; }
+
+has() { grep -qE -- "$1" <<<"$2" || { say "no \`$1' in: $2"; return 1; }; }
+
+property() { systemctl show --value -p "$1" "${2:-convey.service}"; }
+
+running() { [ "$(property ActiveState)/$(property SubState)" = active/running ] || { systemctl status convey --no-pager; return 1; }; }
+
+journal_has() {
+    journalctl --sync
+    local lines
+    lines=$(journalctl -b --no-pager -o cat "${@:2}")
+    grep -qE -- "$1" <<<"$lines" || { say "no \`$1' in the journal ${*:2}: $(tail -n 3 <<<"$lines")"; return 1; }
+}
