@@ -24,17 +24,6 @@ check() {
     fi
 }
 
-# gap WHAT COMMAND... : a promise that this version is known not to keep; said aloud, but no failure.
-gap() {
-    local what=$1 output
-    shift
-    if output=$("$@" 2>&1 </dev/null); then
-        record ok "$what (so it is no gap any more: make it a check)"
-    else
-        record GAP "$what: $(printf '%s' "$output" | tail -n 1 | cut -c1-300)"
-    fi
-}
-
 # within SECONDS COMMAND... : until it succeeds.
 within() {
     local end=$(($(date +%s) + $1)) output
