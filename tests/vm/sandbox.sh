@@ -12,33 +12,32 @@ processes() { cat /sys/fs/cgroup/system.slice/convey.service/cgroup.procs; }
 
 # threads_hold PID HELD INHERITABLE : every thread is the user's, has these capabilities and no others.
 threads_hold() {
-    local uid status text line
+    local uid wanted shown
     uid=$(id -u convey)
-    for status in /proc/"$1"/task/*/status; do
-        text=$(tr '\t' ' ' <"$status")
-        for line in "Uid: $uid $uid $uid $uid" "CapInh: $3" "CapPrm: $2" "CapEff: $2" "CapBnd: $none" "CapAmb: $none" \
-            "NoNewPrivs: 1" "Seccomp: 2"; do
-            grep -qxF -- "$line" <<<"$text" || { say "$status: not \`$line' but: $(grep "^${line%%:*}:" <<<"$text")"; return 1; }
-        done
-    done
+    wanted=$(printf '%s\n' "CapAmb: $none" "CapBnd: $none" "CapEff: $2" "CapInh: $3" "CapPrm: $2" "NoNewPrivs: 1" "Seccomp: 2" \
+        "Uid: $uid $uid $uid $uid")
+    shown=$(sed -n 's/\t/ /g; /^\(Uid\|Cap[A-Z][a-z]*\|NoNewPrivs\|Seccomp\):/p' /proc/"$1"/task/*/status | sort -u)
+    [ "$shown" = "$wanted" ] || { say "$shown"; return 1; }
 }
 
-words() { tr 'A-Z ' 'a-z\n' <<<"$1" | sort | tr '\n' ' '; }
+words() { tr ' ' '\n' <<<"$1" | sort | tr '\n' ' '; }
 
 # Every directive of [Service] has the value that the unit gives it. How systemd shows the others cannot be compared; the
 # probe tries their effect.
 directives_are_set() {
-    local line key value shown bad=0 count=0 all
-    all=$(systemctl show convey)
+    local line key value bad=0 count=0
+    local -A shown
+    while IFS= read -r line; do shown[${line%%=*}]=${line#*=}; done < <(systemctl show convey)
     while IFS= read -r line; do
         key=${line%%=*} value=${line#*=}
         case $key in
             Exec* | SystemCall* | AppArmorProfile) continue ;;
+            Ambient* | Capability*) value=${value,,} ;;
             *Sec) key=${key%Sec}USec ;;
         esac
         count=$((count + 1))
-        shown=$(sed -n "s/^$key=//p" <<<"$all")
-        [ "$(words "$shown")" = "$(words "$value")" ] || { say "$line, but $shown"; bad=1; }
+        [ "${shown[$key]-}" = "$value" ] || [ "$(words "${shown[$key]-}")" = "$(words "$value")" ] ||
+            { say "$line, but ${shown[$key]-nothing}"; bad=1; }
     done < <(sed -n '/^\[Service\]/,/^\[Install\]/p' "$unit" | grep -E '^[A-Z].*=')
     [ "$count" -ge 40 ] || { say "only $count directives seen"; bad=1; }
     [ "$bad" -eq 0 ]

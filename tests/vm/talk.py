@@ -5,7 +5,7 @@ talk.py serve NAME ADDRESS:PORT...       a server, TCP and UDP
 talk.py ask ADDRESS:PORT COUNT           so many connections, one after another; who greeted how often, what failed
 talk.py datagrams ADDRESS:PORT COUNT     the same with UDP, from a new port each
 talk.py hold ADDRESS:PORT FILE           one connection that talks all the time until FILE exists; broken or unbroken
-talk.py storm ADDRESS:PORT FILE          new connections all the time until FILE exists; counts what became of them
+talk.py storm ADDRESS:PORT FILE          about 40 new connections a second until FILE exists; counts what became of them
 talk.py idle ADDRESS:PORT COUNT FILE     so many connections that do nothing; says how many there are, holds them
                                          until FILE exists, then says how many still talk
 
@@ -151,8 +151,8 @@ def storm(to, until):
                     counts["ok"] += 1
             except OSError as error:
                 counts[reason(error)] += 1
-                # a refusal comes at once: without a pause they would outnumber everything
-                time.sleep(0.01)
+            # what else runs in the machine has to come to its end as well
+            time.sleep(0.1)
 
     threads = [threading.Thread(target=one_after_another) for _ in range(4)]
     for each in threads:
