@@ -3,8 +3,6 @@
 
 : "${results:?the acceptance says where they go}"
 
-# ── checks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
 say() { printf '%s\n' "$*"; }
 
 record() {
@@ -42,6 +40,18 @@ not() { ! "$@"; }
 has() { grep -qE -- "$1" <<<"$2" || { say "no \`$1' in: $2"; return 1; }; }
 
 property() { systemctl show --value -p "$1" "${2:-convey.service}"; }
+
+# drop_in UNIT : settings for it, from stdin, until drop_out UNIT.
+drop_in() {
+    mkdir -p "/run/systemd/system/$1.service.d"
+    cat >"/run/systemd/system/$1.service.d/acceptance.conf"
+    systemctl daemon-reload
+}
+
+drop_out() {
+    rm -r "/run/systemd/system/$1.service.d"
+    systemctl daemon-reload
+}
 
 running() { [ "$(property ActiveState)/$(property SubState)" = active/running ] || { systemctl status convey --no-pager; return 1; }; }
 
