@@ -91,7 +91,8 @@ def serve(name, *listen):
         for number, _ in poll.poll():
             try:
                 serving.get(number, serve_connection)(sockets[number])
-            except BlockingIOError:
+            except OSError:
+                # nothing there any more, or a health check that has gone already
                 pass
 
 
