@@ -37,7 +37,7 @@ fn it_is_ready_and_idle_and_listens_on_nothing_but_the_control_socket() {
         "nobody is root"
     );
     machine.run("convey status --quiet");
-    convey.stop();
+    machine.stop(convey);
     assert_eq!(machine.try_run("convey status --quiet").status.code(), Some(69));
     assert!(!machine.path("/run/convey/admin.sock").exists());
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::{
     lab::{Process, wait_until},
     machine::{Machine, Service},
-    pair::{Pair, VIDEO, WEB, expect_alive, video_state},
+    pair::{Pair, VIDEO, WEB, expect_alive, expect_valid, video_state},
     site::{keep_trying, read},
     tests,
 };
@@ -20,6 +20,9 @@ pub const CONF: &[crate::Test] = tests![
 
 /// Tests of `keepalived.service.conf`.
 pub const SERVICE: &[crate::Test] = tests![a_connection_survives_a_stop_in_this_order];
+
+/// The same, for systemd's own tool.
+pub const UNIT: &[crate::Test] = tests![systemd_understands_it];
 
 /// How long the addresses may be nowhere: two failed checks, or three missing advertisements, and a little.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -94,6 +97,10 @@ fn start(lb: &Machine) -> Process {
     lb.start("exec keepalived --dont-fork --log-console --log-detail")
 }
 
+fn systemd_understands_it() {
+    expect_valid("keepalived.service", "ha/keepalived.service.conf");
+}
+
 fn the_addresses_move_when_convey_crashes_and_come_back_with_it() {
     let mut site = Site::new();
     site.expect_served_by(0);
@@ -135,7 +142,8 @@ fn a_connection_survives_a_stop_in_this_order() {
     let mut keepalived = site.keepalived[0].take().expect("it runs");
     keepalived.signal(Signal::SIGTERM);
     keepalived.wait(LIMIT);
-    site.convey[0].take().expect("it runs").stop();
+    let convey = site.convey[0].take().expect("it runs");
+    site.pair.site.lb.stop(convey);
     site.wait_for(1);
     expect_alive(&mut witness);
     site.expect_served_by(1);

@@ -161,6 +161,14 @@ impl Machine {
         service
     }
 
+    /// Stops it as the service does: the rules go last.
+    #[track_caller]
+    pub fn stop(&self, convey: Service) {
+        convey.process.signal(Signal::SIGTERM);
+        convey.wait_gone();
+        self.run("convey firewall clear");
+    }
+
     /// `convey status --json`.
     #[track_caller]
     pub fn status(&self) -> Status {
@@ -199,13 +207,6 @@ impl Service {
     /// What it logged.
     pub fn log(&self) -> String {
         self.process.stderr()
-    }
-
-    /// As `systemctl stop`: asks it to end, and waits until it and its broker have.
-    #[track_caller]
-    pub fn stop(self) {
-        self.process.signal(Signal::SIGTERM);
-        self.wait_gone();
     }
 
     /// Ends it from one moment to the next, as a crash would; the broker ends by itself.

@@ -29,6 +29,12 @@ const EXAMPLES: &[Example] = &[
     ("ha/convey.service.conf", routed::SERVICE, &["bird", "birdc"]),
     ("ha/keepalived.conf", keepalived::CONF, &["keepalived"]),
     ("ha/keepalived.service.conf", keepalived::SERVICE, &["keepalived"]),
+    ("ha/convey.service.conf", routed::UNIT, &["systemd-analyze"]),
+    (
+        "ha/keepalived.service.conf",
+        keepalived::UNIT,
+        &["keepalived", "systemd-analyze"],
+    ),
     ("ha.toml", pair::TESTS, &[]),
     ("convey.toml", idle::TESTS, &[]),
     ("proxy.toml", proxied::TESTS, &[]),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use convey::config::Options;
 
 use crate::{
-    lab::servers::Witness,
+    lab::{Lab, servers::Witness},
     machine::Machine,
     packets::assert_direct,
     site::{Site, keep_trying, read},
@@ -84,6 +84,25 @@ pub fn expect_alive(witness: &mut Witness) {
         witness.seen
     );
     assert_direct(witness);
+}
+
+/// What systemd says to a service with this drop-in is nothing.
+#[track_caller]
+pub fn expect_valid(service: &str, drop_in: &str) {
+    let lab = Lab::new("units");
+    let machine = Machine::new(&lab.host("lb"));
+    let directory = "/etc/systemd/system";
+    machine.run(&format!("mkdir -p {directory}/{service}.d"));
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/convey.service");
+    machine.run(&format!("cp {unit} {directory}"));
+    machine.write(&format!("{directory}/{service}.d/example.conf"), &read(drop_in));
+    let verify = machine.try_run(&format!("systemd-analyze verify --man=no {service}"));
+    assert_eq!(
+        (verify.status.code(), verify.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        verify.stdout
+    );
 }
 
 fn a_packet_frontend_waits_for_its_address_and_a_proxied_one_serves_without() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     lab::{Process, servers::Witness, wait_until},
     machine::{Machine, Service},
-    pair::{Pair, VIDEO, WEB, expect_alive},
+    pair::{Pair, VIDEO, WEB, expect_alive, expect_valid},
     site::{keep_trying, meet, read},
     tests,
 };
@@ -15,6 +15,9 @@ pub const BIRD: &[crate::Test] = tests![both_load_balancers_share_the_traffic_an
 
 /// Tests of `convey.service.conf`.
 pub const SERVICE: &[crate::Test] = tests![the_routes_of_a_load_balancer_go_and_come_with_its_convey];
+
+/// The same, for systemd's own tool.
+pub const UNIT: &[crate::Test] = tests![systemd_understands_it];
 
 /// How long BGP may take to begin, or to notice a silent peer: nine seconds of hold time, and a little.
 const LIMIT: Duration = Duration::from_secs(25);
@@ -86,8 +89,9 @@ impl Site {
     /// As `systemctl stop convey` with the drop-in.
     #[track_caller]
     fn stop(&mut self, index: usize) {
-        orders(self.pair.both()[index], "ExecStop=+-");
-        self.convey[index].take().expect("it runs").stop();
+        let lb = self.pair.both()[index];
+        orders(lb, "ExecStop=+-");
+        lb.stop(self.convey[index].take().expect("it runs"));
     }
 
     /// Waits until the router sends to exactly these next hops, for both VIPs.
@@ -156,6 +160,10 @@ fn bird(machine: &Machine, conf: &str) -> Process {
     machine.write("/etc/bird/bird.conf", conf);
     machine.run("bird -p");
     machine.start("exec bird -f")
+}
+
+fn systemd_understands_it() {
+    expect_valid("convey.service", "ha/convey.service.conf");
 }
 
 fn both_load_balancers_share_the_traffic_and_a_dead_one_is_left_out() {
