@@ -14,7 +14,10 @@ use crate::{
 pub const BIRD: &[crate::Test] = tests![both_load_balancers_share_the_traffic_and_a_dead_one_is_left_out,];
 
 /// Tests of `convey.service.conf`.
-pub const SERVICE: &[crate::Test] = tests![the_routes_of_a_load_balancer_go_and_come_with_its_convey];
+pub const SERVICE: &[crate::Test] = tests![
+    the_routes_of_a_load_balancer_go_and_come_with_its_convey,
+    the_routes_of_a_load_balancer_go_when_its_convey_crashes,
+];
 
 /// The same, for systemd's own tool.
 pub const UNIT: &[crate::Test] = tests![systemd_understands_it];
@@ -84,6 +87,13 @@ impl Site {
         let lb = self.pair.both()[index];
         self.convey[index] = Some(lb.convey(""));
         orders(lb, "ExecStartPost=+");
+    }
+
+    /// A crash, as systemd deals with it by the drop-in; its restart would be another [`start`](Self::start).
+    #[track_caller]
+    fn crash(&mut self, index: usize) {
+        self.convey[index].take().expect("it runs").crash();
+        orders(self.pair.both()[index], "ExecStopPost=+-");
     }
 
     /// As `systemctl stop convey` with the drop-in.
@@ -198,4 +208,14 @@ fn the_routes_of_a_load_balancer_go_and_come_with_its_convey() {
     talkers.iter_mut().for_each(expect_alive);
     let taken = site.connect(20);
     assert!(taken[0] > 0 && taken[1] > 0, "{taken:?}");
+}
+
+fn the_routes_of_a_load_balancer_go_when_its_convey_crashes() {
+    let mut site = Site::new();
+    let mut talkers = site.talkers();
+    site.crash(0);
+    site.wait_for_hops(&HOPS[1..]);
+    talkers.iter_mut().for_each(expect_alive);
+    let taken = site.connect(10);
+    assert!(taken[1] >= 20, "all through the second: {taken:?}");
 }
