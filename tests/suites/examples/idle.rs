@@ -32,10 +32,9 @@ fn it_is_ready_and_idle_and_listens_on_nothing_but_the_control_socket() {
     assert_eq!(status.phase, "running");
     assert!(status.frontends.is_empty() && status.backends.is_empty() && status.packet.is_none());
     assert!(!machine.run("nft list ruleset").contains("CONVEY"));
-    assert!(
-        !machine.host().run("ps -o user= -C convey").contains("root"),
-        "nobody is root"
-    );
+    let own = format!("$1 == {} {{ print $2 }}", convey.group());
+    let users = machine.run(&format!("ps -e -o pgid=,user= | awk '{own}'"));
+    assert_eq!(users, "convey\nconvey\n", "daemon and broker: nobody is root");
     machine.run("convey status --quiet");
     machine.stop(convey);
     assert_eq!(machine.try_run("convey status --quiet").status.code(), Some(69));

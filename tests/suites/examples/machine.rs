@@ -204,6 +204,11 @@ impl Service {
         assert!(ready, "convey is not ready; it said:\n{}", self.process.stderr());
     }
 
+    /// Its process group: the daemon's and the broker's.
+    pub fn group(&self) -> Pid {
+        self.process.pid()
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         self.process.stderr()
@@ -218,10 +223,10 @@ impl Service {
 
     #[track_caller]
     fn wait_gone(mut self) {
-        let group = self.process.pid();
+        let group = self.group();
         self.process.wait(LIMIT);
         let start = Instant::now();
-        // signal 0 asks only; its process group is the daemon's and the broker's
+        // signal 0 asks only
         while kill(Pid::from_raw(-group.as_raw()), None).is_ok() {
             assert!(start.elapsed() < LIMIT, "the broker does not end");
             std::thread::sleep(Duration::from_millis(5));
