@@ -164,7 +164,7 @@ impl Machine {
     /// Stops it as the service does: the rules go last.
     #[track_caller]
     pub fn stop(&self, convey: Service) {
-        convey.process.signal(Signal::SIGTERM);
+        convey.terminate();
         convey.wait_gone();
         self.run("convey firewall clear");
     }
@@ -212,6 +212,12 @@ impl Service {
     /// What it logged.
     pub fn log(&self) -> String {
         self.process.stderr()
+    }
+
+    /// Asks it to end.
+    #[track_caller]
+    pub fn terminate(&self) {
+        self.process.signal(Signal::SIGTERM);
     }
 
     /// Ends it from one moment to the next, as a crash would; the broker ends by itself.

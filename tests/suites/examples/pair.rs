@@ -8,7 +8,7 @@ use crate::{
     lab::{Lab, servers::Witness},
     machine::Machine,
     packets::assert_direct,
-    site::{Site, keep_trying, read},
+    site::{Site, keep_trying, read, try_meet},
     tests,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 pub const TESTS: &[crate::Test] = tests![
     a_packet_frontend_waits_for_its_address_and_a_proxied_one_serves_without,
     both_load_balancers_choose_the_same_server_and_a_connection_moves,
+    one_that_drains_no_longer_counts_as_serving,
 ];
 
 /// The proxied frontend, by the VIP.
@@ -145,4 +146,22 @@ fn both_load_balancers_choose_the_same_server_and_a_connection_moves() {
         second.status().frontends["video"].traffic.bytes_in > 0,
         "through the other one"
     );
+}
+
+fn one_that_drains_no_longer_counts_as_serving() {
+    let pair = Pair::new(str::to_owned);
+    let lb = &pair.site.lb;
+    let convey = lb.convey("");
+    let addr = lb.host().addr(443).to_string();
+    let mut witness = pair.site.meet(&addr);
+    lb.run("convey status --quiet");
+    convey.terminate();
+    lb.wait_status("it drains", |status| status.phase == "stopping");
+    let quiet = lb.try_run("convey status --quiet");
+    assert_eq!((quiet.status.code(), quiet.stdout.as_str()), (Some(69), ""));
+    assert!(
+        try_meet(&pair.site.client, &addr).is_err(),
+        "nobody new is served"
+    );
+    assert!(witness.talk(b"the last word").is_ok(), "who is there may finish");
 }
