@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What packaging/quickstart and packaging/test share. Sourced; the caller has set `-euo pipefail` and `root`.
+# What the scripts of packaging/ share. Sourced; the caller has set `-euo pipefail` and `root`.
 
 if [ -t 1 ]; then
     bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' plain=$'\e[0m'
@@ -40,6 +40,14 @@ as_builder() {
 need_cargo() {
     as_builder sh -c 'command -v cargo' >/dev/null && return
     status=69 fail "cargo is not in the PATH of ${SUDO_USER:-$(id -un)}: install Rust with rustup first."
+}
+
+# copy_checkout DIR : what git knows of the checkout, edits included.
+copy_checkout() {
+    as_builder mkdir -p "$1"
+    git -C "$root" -c safe.directory="$root" ls-files -z | while IFS= read -rd '' file; do
+        [ ! -e "$root/$file" ] || printf '%s\0' "$file"
+    done | tar -c -C "$root" --null --files-from - | as_builder tar -x -C "$1"
 }
 
 # install_missing WHAT:PACKAGE... : installs with apt the packages whose command, or file with a slash, is absent.
