@@ -1,6 +1,7 @@
 //! The control loop: one task that owns all state that changes slowly, and is told of everything by channels.
 
 use std::{
+    collections::BTreeMap,
     future::pending,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
@@ -18,7 +19,7 @@ use tokio::{
 use super::{
     Fatal,
     answers::list_connections,
-    listeners::Listeners,
+    listeners::{Listeners, Predecessors, kept_as},
     logging::Logging,
     notify::Notifier,
     packets::{self, Packets},
@@ -58,6 +59,8 @@ pub struct Control {
     pub(super) broker: Broker,
     pub(super) workers: Arc<Workers>,
     pub(super) listeners: Listeners,
+    /// Until the start has taken what it needs of them.
+    pub(super) predecessors: Predecessors,
     pub(super) packets: Packets,
     pub(super) scripts: Scripts,
     pub(super) checker: Checker,
@@ -160,9 +163,15 @@ impl Control {
     /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
     pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
         let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
+        let mut predecessors = std::mem::take(&mut self.predecessors);
         let prepared = self
             .listeners
-            .prepare(&self.config, &self.broker, self.workers.count())
+            .prepare(
+                &self.config,
+                &self.broker,
+                self.workers.count(),
+                &mut predecessors,
+            )
             .map_err(|e| bind_failed(&e))?;
         let stats = self.prepare_stats(None).map_err(|e| bind_failed(&e))?;
         // rules come before packets
@@ -174,10 +183,9 @@ impl Control {
         self.checker.apply(&self.config, &mut self.inputs);
         self.first_round(&mut inboxes.health).await;
         self.publish();
-        for (addr, sockets) in prepared.added {
-            self.workers.listen(addr, sockets);
-            self.listeners.insert(addr);
-        }
+        // before they are kept anew: one name may have had sockets of both kinds
+        self.notify.forget(predecessors.end());
+        self.listen(prepared.added);
         self.packets.commit(packets, &self.config, &self.broker);
         self.scripts.write(&self.config);
         self.swap_stats(stats);
@@ -194,6 +202,31 @@ impl Control {
             }
         );
         Ok(())
+    }
+
+    /// Accepts on new listeners, and has systemd keep them over a restart.
+    pub(super) fn listen(&mut self, added: BTreeMap<ListenAddr, Vec<OwnedFd>>) {
+        let named = added
+            .iter()
+            .map(|(addr, sockets)| (kept_as(*addr), sockets.as_slice()));
+        if let Err(error) = self.notify.keep(named) {
+            tracing::warn!(
+                event = "listener_not_kept",
+                "systemd will not keep new listeners over a restart, which will refuse connections: {error}"
+            );
+        }
+        for (addr, sockets) in added {
+            self.listeners.insert(addr, sockets.len());
+            self.workers.listen(addr, sockets);
+        }
+        let (room, sockets) = (self.notify.store(), self.listeners.sockets());
+        if room > 0 && sockets > room {
+            tracing::warn!(
+                event = "listener_not_kept",
+                "systemd keeps {room} of {sockets} listening sockets over a restart, which will refuse connections: raise \
+                 FileDescriptorStoreMax= and Environment=FDSTORE= (systemctl edit convey)"
+            );
+        }
     }
 
     /// Runs until told to end; the result is the exit status.
@@ -230,7 +263,7 @@ impl Control {
                     let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                 }
                 () = at(self.next_ramp_step) => self.publish(),
-                _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },
+                _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained().await { break },
                 _ = watchdog.tick() => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
                     let packets_alive = self.packets.alive();

@@ -1,9 +1,9 @@
 //! Wiring: start order, reload, signals, shutdown, readiness. The only place where the I/O modules meet.
 //!
 //! ```text
-//! start:  read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ workers, checks ─ bind ─ READY
+//! start:  what systemd kept ─ read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ workers, checks ─ bind ─ READY
 //! loop:   signals · file changes · commands · health · passive failures · slow start · watchdog · broker's death
-//! end:    listeners retired ─ connections drained (shutdown_timeout) ─ threads joined
+//! end:    listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
 //! the workers, the logging thread, and the file watcher's.

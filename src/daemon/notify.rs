@@ -2,6 +2,8 @@
 
 use std::{
     cell::RefCell,
+    io,
+    os::fd::{AsFd, OwnedFd},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::Duration,
@@ -11,6 +13,9 @@ use sd_notify::NotifyState;
 
 /// Messages that may wait for a manager that does not read; later ones are dropped.
 const QUEUE: usize = 64;
+
+/// The kernel passes 253 at most (SCM_MAX_FD).
+const FDS_PER_MESSAGE: usize = 128;
 
 /// How long the end waits for the last messages to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -22,6 +27,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Notifier {
     watchdog: Option<Duration>,
+    /// How many descriptors the manager keeps for us over a restart.
+    store: usize,
     /// The status line as last sent, so that it is sent only when it changes.
     status: RefCell<String>,
     queue: Option<SyncSender<Message>>,
@@ -37,6 +44,10 @@ enum Message {
     Status(String),
     Stopping(String),
     Watchdog,
+    /// Descriptors to keep over a restart, and the names to keep them under.
+    Keep(Vec<(String, Vec<OwnedFd>)>),
+    /// Keep those of these names no longer.
+    Forget(Vec<String>),
 }
 
 impl Notifier {
@@ -45,6 +56,7 @@ impl Notifier {
     pub fn from_environment() -> Self {
         let mut notifier = Self {
             watchdog: sd_notify::watchdog_enabled(),
+            store: 0,
             status: RefCell::default(),
             queue: None,
             sent: None,
@@ -58,7 +70,10 @@ impl Notifier {
                 drop(done);
             });
             match spawned {
-                Ok(_) => (notifier.queue, notifier.sent) = (Some(queue), Some(sent)),
+                Ok(_) => {
+                    (notifier.queue, notifier.sent) = (Some(queue), Some(sent));
+                    notifier.store = store_size();
+                }
                 Err(error) => tracing::warn!(event = "notify_failed", "start the notifying thread: {error}"),
             }
         }
@@ -82,7 +97,9 @@ impl Notifier {
     /// A reload begins; must be followed by [`ready`](Self::ready), successful or not.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.put(Message::Reloading(now)),
+            Ok(now) => {
+                self.put(Message::Reloading(now));
+            }
             Err(error) => tracing::debug!(event = "notify_failed", "read the monotonic clock: {error}"),
         }
         self.status.borrow_mut().clear();
@@ -107,15 +124,52 @@ impl Notifier {
         self.put(Message::Watchdog);
     }
 
-    fn put(&self, message: Message) {
-        if let Some(queue) = &self.queue
-            && queue.try_send(message).is_err()
-        {
+    /// How many descriptors the manager keeps for us over a restart; 0 without such a manager.
+    #[must_use]
+    pub const fn store(&self) -> usize {
+        self.store
+    }
+
+    /// Has descriptors kept over a restart, under names. Those that are kept already stay so.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the manager does not read.
+    pub fn keep<'a>(&self, named: impl Iterator<Item = (String, &'a [OwnedFd])>) -> io::Result<()> {
+        if self.store == 0 {
+            return Ok(());
+        }
+        let copied = named.map(|(name, fds)| {
+            let copies: io::Result<Vec<_>> = fds.iter().map(OwnedFd::try_clone).collect();
+            copies.map(|copies| (name, copies))
+        });
+        let message = Message::Keep(copied.collect::<io::Result<_>>()?);
+        if self.put(message) {
+            Ok(())
+        } else {
+            Err(io::Error::other("the service manager does not read"))
+        }
+    }
+
+    /// Has the descriptors of these names kept no longer.
+    pub fn forget(&self, names: Vec<String>) {
+        if self.store > 0 && !names.is_empty() {
+            self.put(Message::Forget(names));
+        }
+    }
+
+    /// Whether there was room for the message.
+    fn put(&self, message: Message) -> bool {
+        let taken = self
+            .queue
+            .as_ref()
+            .is_none_or(|queue| queue.try_send(message).is_ok());
+        if !taken {
             tracing::debug!(
                 event = "notify_failed",
                 "the service manager does not read: a message is dropped"
             );
         }
+        taken
     }
 }
 
@@ -129,6 +183,12 @@ impl Drop for Notifier {
     }
 }
 
+/// What systemd says of its file descriptor store: by itself since version 254, before that our unit says it.
+fn store_size() -> usize {
+    let size = std::env::var("FDSTORE").ok();
+    size.and_then(|size| size.parse().ok()).unwrap_or(0)
+}
+
 fn send(message: &Message) {
     let result = match message {
         Message::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
@@ -140,9 +200,20 @@ fn send(message: &Message) {
         Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
         Message::Stopping(status) => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(status)]),
         Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
+        Message::Keep(named) => named.iter().try_for_each(|(name, fds)| keep(name, fds)),
+        Message::Forget(names) => names
+            .iter()
+            .try_for_each(|name| sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])),
     };
     // the manager may be gone; we work without it
     if let Err(error) = result {
         tracing::debug!(event = "notify_failed", "notify the service manager: {error}");
     }
+}
+
+fn keep(name: &str, fds: &[OwnedFd]) -> io::Result<()> {
+    fds.chunks(FDS_PER_MESSAGE).try_for_each(|fds| {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &fds)
+    })
 }

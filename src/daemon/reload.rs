@@ -2,7 +2,10 @@
 
 use std::{net::TcpListener, sync::Arc};
 
-use super::control::{Control, Inboxes};
+use super::{
+    control::{Control, Inboxes},
+    listeners::{Predecessors, kept_as},
+};
 use crate::{
     admin::{
         self, Endpoint,
@@ -113,7 +116,12 @@ impl Control {
         }
         let prepared = self
             .listeners
-            .prepare(&config, &self.broker, self.workers.count())
+            .prepare(
+                &config,
+                &self.broker,
+                self.workers.count(),
+                &mut Predecessors::default(),
+            )
             .map_err(|e| failure(&e))?;
         let stats = self.prepare_stats(Some(&config)).map_err(|e| failure(&e))?;
         let packets = self
@@ -136,10 +144,9 @@ impl Control {
         // the workers go on with the old snapshot until the new one has a server to use
         self.servers_to_use(&mut inboxes.health).await;
         self.publish();
-        for (addr, sockets) in prepared.added {
-            self.workers.listen(addr, sockets);
-            self.listeners.insert(addr);
-        }
+        self.listen(prepared.added);
+        self.notify
+            .forget(prepared.removed.iter().copied().map(kept_as).collect());
         for addr in prepared.removed {
             self.listeners.remove(addr);
             let workers = Arc::clone(&self.workers);

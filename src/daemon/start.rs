@@ -1,7 +1,7 @@
 //! The start order (DESIGN §3): everything that needs one thread, then everything that needs none of our privileges.
 
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal as _},
     num::NonZeroU32,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Fatal, RunOptions,
     control::{Control, Inboxes, Signals},
-    listeners::Listeners,
+    listeners::{Listeners, Predecessors},
     logging::Logging,
     notify::Notifier,
     packets::{KernelExecutor, Packets},
@@ -40,17 +40,19 @@ const INBOX: usize = 1_024;
 
 /// What exists when the privileges are gone and before any thread has started.
 struct Unprivileged {
+    predecessors: io::Result<Predecessors>,
     broker: Broker,
     proof: Proof,
     socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
     scripts: Scripts,
     /// Where the firewall notes which ports it has reserved.
     record: PathBuf,
-    descriptors: std::io::Result<u64>,
+    descriptors: io::Result<u64>,
 }
 
 /// What the control loop takes over of it.
 struct Kept {
+    predecessors: Predecessors,
     broker: Broker,
     scripts: Scripts,
     record: PathBuf,
@@ -59,12 +61,13 @@ struct Kept {
 /// Starts and runs the daemon.
 pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
     let started = Instant::now();
+    let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
     let loaded = config::load(&source, run.options).map_err(|findings| {
-        let text = config::render(&findings, &source, std::io::stderr().is_terminal());
+        let text = config::render(&findings, &source, io::stderr().is_terminal());
         Fatal::new(exit::CONFIG, text.trim_end())
     })?;
-    let unprivileged = drop_everything(&run, &source, &loaded.config)?;
+    let unprivileged = drop_everything(&run, &source, &loaded.config, predecessors)?;
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
@@ -90,7 +93,12 @@ fn read(path: &Path) -> Result<Source, Fatal> {
 }
 
 /// What must happen while there is one thread.
-fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result<Unprivileged, Fatal> {
+fn drop_everything(
+    run: &RunOptions,
+    source: &Source,
+    config: &Config,
+    predecessors: io::Result<Predecessors>,
+) -> Result<Unprivileged, Fatal> {
     let failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, format_args!("convey: {e}"));
     let target = privilege::resolve_target(config.global.user.as_deref())
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
@@ -105,11 +113,13 @@ fn drop_everything(run: &RunOptions, source: &Source, config: &Config) -> Result
         run.options,
         target.as_ref(),
         Box::new(executor),
+        predecessors.iter().flat_map(Predecessors::ports).collect(),
     )
     .map_err(|e| failed(&e))?;
     let sandbox = Sandbox::of(config, scripts.directory());
     let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
+        predecessors,
         broker,
         proof,
         socket,
@@ -145,6 +155,7 @@ fn run_unprivileged(
     started: Instant,
 ) -> Result<Exit, Fatal> {
     let Unprivileged {
+        predecessors,
         broker,
         proof,
         socket,
@@ -152,17 +163,18 @@ fn run_unprivileged(
         record,
         descriptors,
     } = unprivileged;
-    let kept = Kept {
-        broker,
-        scripts,
-        record,
-    };
     tracing::info!(
         event = "starting",
         "convey {} starts with {}",
         env!("CARGO_PKG_VERSION"),
         run.config_path.display()
     );
+    let kept = Kept {
+        predecessors: greet(predecessors),
+        broker,
+        scripts,
+        record,
+    };
     tracing::info!(event = "privileges_dropped", "{proof}");
     match descriptors {
         Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
@@ -197,6 +209,26 @@ fn run_unprivileged(
     })
 }
 
+/// Says what an earlier process left; without it there is nothing to take over.
+fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
+    let predecessors = predecessors.unwrap_or_else(|error| {
+        tracing::warn!(
+            event = "listener_not_taken_over",
+            "cannot take the descriptors that the service manager hands over: {error}"
+        );
+        Predecessors::default()
+    });
+    let addresses: Vec<_> = predecessors.addresses().map(|addr| addr.to_string()).collect();
+    if !addresses.is_empty() {
+        tracing::info!(
+            event = "listeners_taken_over",
+            "goes on with the listeners of the process before: {}",
+            addresses.join(", ")
+        );
+    }
+    predecessors
+}
+
 /// Makes the threads and channels; nothing is bound or checked yet.
 fn assemble(
     run: RunOptions,
@@ -207,6 +239,7 @@ fn assemble(
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let Kept {
+        predecessors,
         broker,
         scripts,
         record,
@@ -240,6 +273,7 @@ fn assemble(
         broker,
         workers: Arc::new(pool),
         listeners: Listeners::default(),
+        predecessors,
         packets: Packets::new(packet_workers, workers, record),
         scripts,
         checker: Checker::new(health_tx),

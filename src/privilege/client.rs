@@ -59,7 +59,7 @@ pub struct Broker {
 impl Broker {
     /// Forks the broker; returns in the daemon only, when the broker has confined itself. Must be called before any
     /// thread exists. `target` comes from [`super::resolve_target`]: some user if and only if started as root.
-    /// `executor` does the broker's work for the packet modes.
+    /// `executor` does the broker's work for the packet modes. `bound` are ports that the daemon has listeners of already.
     ///
     /// # Errors
     /// The process already has threads, the configuration is not valid, or a step of the start failed.
@@ -69,8 +69,9 @@ impl Broker {
         options: Options,
         target: Option<&Target>,
         executor: Box<dyn Executor>,
+        bound: BTreeSet<u16>,
     ) -> Result<Self, ForkError> {
-        Self::fork_with(config::load, path, source, options, target, executor)
+        Self::fork_with(config::load, path, source, options, target, executor, bound)
     }
 
     /// As [`fork`](Self::fork), with another parser than [`config::load`].
@@ -84,6 +85,7 @@ impl Broker {
         options: Options,
         target: Option<&Target>,
         executor: Box<dyn Executor>,
+        bound: BTreeSet<u16>,
     ) -> Result<Self, ForkError> {
         if ids::is_root() && target.is_none() {
             return Err(ForkError::NoTarget);
@@ -96,7 +98,7 @@ impl Broker {
             options,
             parse,
             policy: Policy::new(loaded.config),
-            bound: BTreeSet::new(),
+            bound,
             packets: Packets::new(executor, std::process::id()),
             keeps_rules: is_under_systemd(|name| std::env::var(name).ok(), std::process::id()),
         };

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     base::{ClientAddr, ListenAddr, WorkerId},
     snapshot::FrontendView,
-    sys::{readiness, tcp},
+    sys::{listener, readiness, tcp},
 };
 
 /// Connections accepted in a row before those already accepted have a turn.
@@ -29,7 +29,8 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Least time between two log events about failing accepts of one listener; `accept_errors` counts them all.
 const LOG_PAUSE: Duration = Duration::from_secs(5);
 
-/// Asks a listener to accept what its queue holds and to close; answered when it has.
+/// Asks a listener to accept what its queue holds and to end; answered when it has. The channel's end without a request
+/// makes it leave the queue to whoever else has the socket.
 pub type Retire = oneshot::Receiver<oneshot::Sender<()>>;
 
 /// A listening socket at work.
@@ -87,17 +88,20 @@ impl Listener {
 
     /// Accepts until told to retire. No error ends it: an accept that fails is tried again after a pause.
     pub async fn run(mut self, retire: Retire) {
-        let done = tokio::select! {
-            // the channel's end without a request means that nobody wants this listener any more
-            request = retire => request.ok(),
-            () = self.accept_for_ever() => None,
+        let request = tokio::select! {
+            biased;
+            request = retire => request,
+            () = self.accept_for_ever() => return,
+        };
+        let Ok(done) = request else {
+            return;
         };
         // what the queue of a removed listener holds is served all the same, even above `max_connections`
         while let Ok(Batch::Full) = self.queue.accept_batch(&self.socket, false) {}
+        // closing is not enough: a service manager may keep the socket as well
+        listener::end(self.socket.get_ref().as_fd());
         drop(self);
-        if let Some(done) = done {
-            let _ = done.send(());
-        }
+        let _ = done.send(());
     }
 
     async fn accept_for_ever(&mut self) {

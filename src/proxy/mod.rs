@@ -128,20 +128,32 @@ impl Workers {
         self.orders.len()
     }
 
-    /// Starts accepting: one socket for each worker, all bound to the address. The frontend must be in the
+    /// Starts accepting: at least one socket for each worker, all bound to the address. The frontend must be in the
     /// snapshot by now. Whose connections they are is looked up in the snapshot, so that a reload may give a
     /// listener to another frontend without closing it.
     pub fn listen(&self, addr: ListenAddr, sockets: Vec<OwnedFd>) {
-        debug_assert_eq!(sockets.len(), self.orders.len(), "one socket a worker");
-        for (worker, socket) in self.orders.iter().zip(sockets) {
+        debug_assert!(sockets.len() >= self.orders.len(), "a socket for each worker");
+        for (worker, socket) in self.orders.iter().cycle().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
             let _ = worker.send(Order::Listen(addr, socket));
         }
     }
 
-    /// Accepts what the queues of a listener hold, then closes it. Resolves when done on every worker.
+    /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. Resolves when done
+    /// on every worker.
     pub async fn retire(&self, addr: ListenAddr) {
         self.ask_all(|done| Order::Retire(addr, done)).await;
+    }
+
+    /// Accepts nothing more, and leaves the listeners with what they hold to whoever else has their sockets.
+    pub async fn leave(&self) {
+        self.ask_all(Order::Leave).await;
+    }
+
+    /// How many open connections were accepted before.
+    pub async fn older_connections(&self, than: Instant) -> usize {
+        let counts = self.ask_all(|reply| Order::CountOlder(than, reply)).await;
+        counts.into_iter().sum()
     }
 
     /// Closes connections with a reason. Returns at once; they end within moments.

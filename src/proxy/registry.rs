@@ -129,6 +129,15 @@ impl Drop for Registration {
     }
 }
 
+/// How many connections of this thread were accepted before.
+#[must_use]
+pub fn count_older(than: Instant) -> usize {
+    REGISTRY.with_borrow(|registry| {
+        let entries = registry.entries.iter().flatten();
+        entries.filter(|entry| entry.accepted_at < than).count()
+    })
+}
+
 /// Ends the selected connections of this thread; their tasks notice it at their sockets.
 pub fn close(select: &Select, reason: TerminationReason) {
     REGISTRY.with_borrow_mut(|registry| {

@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use tokio::{
@@ -23,8 +24,12 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 pub enum Order {
     /// Accept from this socket.
     Listen(ListenAddr, OwnedFd),
-    /// Empty and close the listener's socket.
+    /// Accept what the address's listeners hold, and end them.
     Retire(ListenAddr, oneshot::Sender<()>),
+    /// Leave all listeners, and what they hold, to whoever else has their sockets.
+    Leave(oneshot::Sender<()>),
+    /// Count the connections that were accepted before.
+    CountOlder(Instant, oneshot::Sender<usize>),
     /// End connections.
     Close(Select, TerminationReason),
     /// List connections.
@@ -60,22 +65,34 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
 }
 
 async fn obey(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let mut listeners: HashMap<ListenAddr, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
+    // more than one of an address when sockets were taken over from a process with more workers
+    let mut listeners: HashMap<ListenAddr, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Listen(addr, socket) => match Listener::new(addr, socket, Arc::clone(&shared), worker) {
                 Ok(listener) => {
                     let (retire, retired) = oneshot::channel();
-                    listeners.insert(addr, retire);
+                    listeners.entry(addr).or_default().push(retire);
                     tokio::spawn(listener.run(retired));
                 }
                 Err(error) => tracing::error!(event = "listen_error", "cannot listen on {addr}: {error}"),
             },
             Order::Retire(addr, done) => {
-                // without such a listener `done` is dropped, which the waiting side takes for done
-                if let Some(retire) = listeners.remove(&addr) {
-                    let _ = retire.send(done);
-                }
+                let retired: Vec<_> = listeners.remove(&addr).into_iter().flatten().map(ask).collect();
+                tokio::spawn(async move {
+                    for listener in retired {
+                        let _ = listener.await;
+                    }
+                    let _ = done.send(());
+                });
+            }
+            Order::Leave(done) => {
+                // their tasks see the end of the channel before they can accept anything more
+                listeners.clear();
+                let _ = done.send(());
+            }
+            Order::CountOlder(than, reply) => {
+                let _ = reply.send(registry::count_older(than));
             }
             Order::Close(select, reason) => registry::close(&select, reason),
             Order::List(filter, limit, reply) => {
@@ -87,4 +104,12 @@ async fn obey(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedR
             Order::Stop => return,
         }
     }
+}
+
+/// Asks a listener to retire; resolves when it has.
+fn ask(listener: oneshot::Sender<oneshot::Sender<()>>) -> oneshot::Receiver<()> {
+    let (done, answer) = oneshot::channel();
+    // one whose task is gone drops `done`, which the waiting side takes for done
+    let _ = listener.send(done);
+    answer
 }

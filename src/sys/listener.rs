@@ -1,8 +1,13 @@
 //! Listening TCP sockets.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
 /// an administrator sets it (4,096 by default since Linux 5.4).
@@ -50,6 +55,37 @@ pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
     Ok(socket.into())
 }
 
+/// The address that a descriptor listens on, if it is a socket such as [`listen`] makes.
+pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let socket = SockRef::from(&socket);
+    let is_ours = socket.r#type().ok()? == Type::STREAM
+        && socket.protocol().ok()? == Some(Protocol::TCP)
+        && socket.is_listener().ok()?
+        && socket.reuse_port().ok()?;
+    let addr = socket.local_addr().ok()?.as_socket()?;
+    let takes_ipv4 = addr.is_ipv4() || !socket.only_v6().ok()?;
+    (is_ours && takes_ipv4).then_some(addr)
+}
+
+/// Makes a listening socket of an earlier process like one that [`listen`] would make now.
+///
+/// # Errors
+/// The step that failed.
+pub fn take_over(socket: BorrowedFd<'_>, user_timeout: Option<Duration>) -> Result<(), ListenError> {
+    let socket = SockRef::from(&socket);
+    socket.set_nonblocking(true).map_err(at("O_NONBLOCK"))?;
+    socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
+    socket
+        .set_tcp_user_timeout(user_timeout)
+        .map_err(at("TCP_USER_TIMEOUT"))
+}
+
+/// Ends the listening, whoever else holds the socket; connections that wait for accept are reset.
+pub fn end(socket: BorrowedFd<'_>) {
+    // it fails only for what does not listen
+    let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+}
+
 /// Checks that nobody listens on an address, not even a process of the same user that shares it (SO_REUSEPORT):
 /// with such a one, two load balancers would silently take half of the connections each.
 ///
@@ -79,7 +115,10 @@ fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::fd::AsFd as _,
+    };
 
     fn loopback() -> Listen {
         Listen {
@@ -114,6 +153,34 @@ mod tests {
             (error.step, error.source.kind()),
             ("bind", io::ErrorKind::AddrInUse)
         );
+    }
+
+    #[test]
+    fn a_listener_is_known_by_its_address_until_it_is_ended_by_any_of_its_holders() {
+        let listener = listen(&loopback()).unwrap();
+        let addr = TcpListener::from(listener.try_clone().unwrap())
+            .local_addr()
+            .unwrap();
+        assert_eq!(address_of(listener.as_fd()), Some(addr));
+        take_over(listener.as_fd(), Some(Duration::from_secs(9))).unwrap();
+        let timeout = SockRef::from(&listener).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(Duration::from_secs(9)));
+        take_over(listener.as_fd(), None).unwrap();
+        assert_eq!(SockRef::from(&listener).tcp_user_timeout().unwrap(), None);
+
+        let _other_holder = listener.try_clone().unwrap();
+        end(listener.as_fd());
+        assert_eq!(address_of(listener.as_fd()), None);
+        let refused = TcpStream::connect(addr).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn what_is_no_shared_tcp_listener_is_none_of_ours() {
+        let alone = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(address_of(alone.as_fd()), None);
+        let (pipe, _) = io::pipe().unwrap();
+        assert_eq!(address_of(pipe.as_fd()), None);
     }
 
     #[test]

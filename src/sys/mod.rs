@@ -10,6 +10,7 @@ pub mod environment;
 pub mod fdpass;
 pub mod forbidden;
 pub mod ids;
+pub mod inherited;
 pub mod interfaces;
 pub mod listener;
 pub mod memfd;

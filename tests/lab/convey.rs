@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
@@ -22,9 +22,14 @@ pub struct Convey {
     dir: PathBuf,
     process: Process,
     notify: Notify,
+    /// Assignments of earlier processes.
+    said_before: usize,
 }
 
 impl Convey {
+    /// What makes the daemon believe that its service manager keeps descriptors.
+    pub const FD_STORE: &str = "FDSTORE=64";
+
     /// Starts it with this configuration and waits until it says that it is ready.
     ///
     /// A control socket in the lab's directory is added when there is no `[admin]` section, and `watch_config = false`
@@ -56,31 +61,63 @@ impl Convey {
         super::open_to_all(&dir);
         write_config(&dir, config);
         let notify = Notify::bind(&dir.join("notify.sock"));
-        let mut command = Command::new(launcher[0]);
-        command
-            .args(&launcher[1..])
-            .arg(binary())
-            .args(options)
-            .arg("--config")
-            .arg(dir.join("convey.toml"))
-            .envs(directories(&dir))
-            // run by hand, whatever runs the tests
-            .env_remove("INVOCATION_ID")
-            .env("NOTIFY_SOCKET", notify.path())
-            .current_dir(&dir);
+        let mut command = command(&dir, launcher, options);
+        command.env("NOTIFY_SOCKET", notify.path());
         Self {
             process: host.spawn(command),
             host: host.clone(),
             dir,
             notify,
+            said_before: 0,
         }
+    }
+
+    /// Starts it again as a service manager does that keeps descriptors (`FDSTORE=`), with those that it was given. What
+    /// ran before must have ended.
+    #[track_caller]
+    pub fn start_again(&mut self, config: &str) {
+        write_config(&self.dir, config);
+        let handed = self.notify.hand_over();
+        let names: Vec<_> = handed.iter().map(|(name, _)| name.as_str()).collect();
+        // in two steps over high numbers: a source may be another's destination
+        let (far, near): (Vec<_>, Vec<_>) = (3..)
+            .zip(&handed)
+            .map(|(to, (_, fd))| {
+                (
+                    format!("{}<&{}", to + 500, fd.as_raw_fd()),
+                    format!("{to}<&{}", to + 500),
+                )
+            })
+            .unzip();
+        let script = format!(
+            "exec {} ; exec {} ; export LISTEN_PID=$$; exec \"$@\"",
+            far.join(" "),
+            near.join(" ")
+        );
+        let mut command = command(
+            &self.dir,
+            &["bash", "-c", &script, "start_again", "env", Self::FD_STORE],
+            &[],
+        );
+        command
+            .env("NOTIFY_SOCKET", self.notify.path())
+            .env("LISTEN_FDS", handed.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"));
+        self.said_before = self.notify.assignments().len();
+        self.process = self.host.spawn(command);
+        self.wait_ready();
     }
 
     /// Waits for `READY=1`.
     #[track_caller]
     pub fn wait_ready(&mut self) {
-        let Self { notify, process, .. } = self;
-        let ready = notify.wait_for("READY=1", 0, LIMIT, || process.ended().is_some());
+        let Self {
+            notify,
+            process,
+            said_before,
+            ..
+        } = self;
+        let ready = notify.wait_for("READY=1", *said_before, LIMIT, || process.ended().is_some());
         assert!(
             ready,
             "convey is not ready ({:?}); it said:\n{}",
@@ -276,6 +313,21 @@ impl Drop for Convey {
             );
         }
     }
+}
+
+/// The daemon, run by hand whatever runs the tests.
+fn command(dir: &Path, launcher: &[&str], options: &[&str]) -> Command {
+    let mut command = Command::new(launcher[0]);
+    command
+        .args(&launcher[1..])
+        .arg(binary())
+        .args(options)
+        .arg("--config")
+        .arg(dir.join("convey.toml"))
+        .envs(directories(dir))
+        .env_remove("INVOCATION_ID")
+        .current_dir(dir);
+    command
 }
 
 /// Where a service manager says that files belong; hosts of a lab share /run and /var.

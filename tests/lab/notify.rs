@@ -1,8 +1,11 @@
-//! A stand-in for systemd's notification socket.
+//! A stand-in for systemd: its notification socket, and the descriptors that it keeps over a restart.
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -11,6 +14,9 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use convey::sys::fdpass;
+use nix::sys::stat::fstat;
 
 /// Collects what a daemon tells its service manager.
 pub struct Notify {
@@ -22,6 +28,7 @@ pub struct Notify {
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Vec<String>>,
+    store: Mutex<Vec<(String, OwnedFd)>>,
     stop: AtomicBool,
 }
 
@@ -56,6 +63,25 @@ impl Notify {
     /// Every assignment received so far, such as `READY=1`, in order.
     pub fn assignments(&self) -> Vec<String> {
         self.shared.seen.lock().expect("assignments").clone()
+    }
+
+    /// The names of the descriptors that it keeps.
+    pub fn kept(&self) -> Vec<String> {
+        let store = self.shared.store.lock().expect("the store");
+        store.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Keeps one more descriptor.
+    pub fn keep(&self, name: &str, fd: OwnedFd) {
+        let mut store = self.shared.store.lock().expect("the store");
+        store.push((name.to_owned(), fd));
+    }
+
+    /// Copies of the descriptors that it keeps, which a program inherits, with their names.
+    pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
+        let store = self.shared.store.lock().expect("the store");
+        let copy = |fd: &OwnedFd| nix::unistd::dup(fd).expect("dup of a kept descriptor");
+        store.iter().map(|(name, fd)| (name.clone(), copy(fd))).collect()
     }
 
     /// Waits for an assignment that starts with `prefix`, past the first `skip` ones. False after `limit`, or as soon
@@ -98,14 +124,31 @@ impl Drop for Notify {
 
 impl Shared {
     fn read(&self, socket: &UnixDatagram) {
-        let mut buffer = [0; 8192];
         while !self.stop.load(Ordering::Relaxed) {
-            let Ok(len) = socket.recv(&mut buffer) else {
+            let Ok((message, fds)) = fdpass::receive(socket.as_fd()) else {
                 continue;
             };
-            let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            let text = String::from_utf8_lossy(&message).into_owned();
+            self.keep(&text, fds);
             let mut seen = self.seen.lock().expect("assignments");
             seen.extend(text.lines().map(str::to_owned));
+        }
+    }
+
+    /// As sd_pid_notify_with_fds(3) says: what is kept already is not kept twice, a name is removed with all it has.
+    fn keep(&self, text: &str, fds: Vec<OwnedFd>) {
+        let mut store = self.store.lock().expect("the store");
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+        let identity = |fd: &OwnedFd| fstat(fd).map(|stat| stat.st_ino).ok();
+        if text.lines().any(|line| line == "FDSTOREREMOVE=1") {
+            store.retain(|(kept, _)| Some(kept.as_str()) != name);
+        }
+        if text.lines().any(|line| line == "FDSTORE=1") {
+            for fd in fds {
+                if !store.iter().any(|(_, kept)| identity(kept) == identity(&fd)) {
+                    store.push((name.unwrap_or("stored").to_owned(), fd));
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs of the packet modes, with a fake executor that writes down what it is asked to do.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -213,7 +214,17 @@ fn own_network() -> RootShell {
 
 fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn Executor>) -> Broker {
     parse(&source(text), Options::default()).unwrap();
-    Broker::fork_with(parse, path, &source(text), Options::default(), target, executor).unwrap()
+    let none_bound = BTreeSet::new();
+    Broker::fork_with(
+        parse,
+        path,
+        &source(text),
+        Options::default(),
+        target,
+        executor,
+        none_bound,
+    )
+    .unwrap()
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, BrokerError>) -> String {

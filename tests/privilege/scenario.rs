@@ -1,6 +1,7 @@
 //! What a copy of the test program does in place of the daemon. A panic is a failed test.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
@@ -89,7 +90,16 @@ fn web(addr: &str) -> ListenerRef {
 
 fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Broker, ForkError> {
     let executor = Box::new(NoPacketModes);
-    Broker::fork_with(parse, path, &source(text), Options::default(), target, executor)
+    let none_bound = BTreeSet::new();
+    Broker::fork_with(
+        parse,
+        path,
+        &source(text),
+        Options::default(),
+        target,
+        executor,
+        none_bound,
+    )
 }
 
 fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {

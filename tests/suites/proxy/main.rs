@@ -9,6 +9,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod reload;
+mod restart;
 mod site;
 mod traffic;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("limits", limits::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("restart", restart::TESTS),
         ("counters", counters::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)

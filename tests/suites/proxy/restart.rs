@@ -1,0 +1,272 @@
+//! A restart under a service manager that keeps the listeners: no client is refused (DESIGN §4, Restart).
+
+use std::{
+    io::{self, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Test,
+    lab::{Convey, Host, Lab, servers::TcpServer, wait_until},
+    site::{FAST_CHECK, backend, expect_end, frontend, read_line},
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    no_client_is_refused_or_cut_while_convey_is_restarted,
+    no_client_is_refused_while_a_killed_convey_is_away,
+    connections_are_accepted_while_older_ones_are_waited_for,
+    a_process_without_old_connections_leaves_at_once,
+    another_number_of_workers_takes_all_listeners_over,
+    a_frontend_that_is_gone_after_a_restart_listens_no_more,
+    a_removed_frontend_is_kept_no_longer,
+    what_is_no_listener_of_ours_is_kept_no_longer,
+];
+
+/// One echo server that says its name, and Convey before it, whose listeners are kept.
+struct Stage {
+    convey: Convey,
+    client: Host,
+    server: TcpServer,
+    _lab: Lab,
+}
+
+impl Stage {
+    fn new(name: &str, global: &str) -> Self {
+        let lab = Lab::new(name);
+        let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+        let server = TcpServer::named(&host, 9, "s");
+        let config = config(lb.addr(9), server.addr(), global);
+        let mut convey = Convey::launch_with(&lb, &config, &["env", Convey::FD_STORE]);
+        convey.wait_ready();
+        Self {
+            convey,
+            client,
+            server,
+            _lab: lab,
+        }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.convey.host().addr(9)
+    }
+
+    fn config(&self, global: &str) -> String {
+        config(self.addr(), self.server.addr(), global)
+    }
+
+    /// `systemctl restart`, with a while in which nobody is there.
+    fn restart(&mut self, global: &str) {
+        self.convey.signal(Signal::SIGTERM);
+        let status = self.convey.wait_exit(Duration::from_secs(10));
+        assert!(status.success(), "{status}");
+        std::thread::sleep(Duration::from_millis(300));
+        self.convey.start_again(&self.config(global));
+    }
+}
+
+fn config(listen: SocketAddr, server: SocketAddr, global: &str) -> String {
+    format!("[global]\nwatch_config = false\n{global}\n")
+        + &frontend("f", listen, "b", "")
+        + &backend("b", FAST_CHECK, &[("s", server, "")])
+}
+
+/// A client that makes connections all the time, each of which is greeted and says a word.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU32>,
+    failed: Arc<Mutex<Vec<io::Error>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Storm {
+    fn start(client: &Host, to: SocketAddr) -> Self {
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
+        let failed = Arc::<Mutex<Vec<io::Error>>>::default();
+        let thread = {
+            let (stop, served, failed) = (Arc::clone(&stop), Arc::clone(&served), Arc::clone(&failed));
+            client.thread(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match visit(to) {
+                        Ok(()) => _ = served.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => failed.lock().expect("failures").push(error),
+                    }
+                }
+            })
+        };
+        let storm = Self {
+            stop,
+            served,
+            failed,
+            thread,
+        };
+        storm.goes_on();
+        storm
+    }
+
+    fn goes_on(&self) {
+        let before = self.served.load(Ordering::Relaxed);
+        wait_until("the storm goes on", Duration::from_secs(10), || {
+            self.served.load(Ordering::Relaxed) > before + 20
+        });
+    }
+
+    fn end(self) -> Vec<io::Error> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the storm's thread");
+        std::mem::take(&mut *self.failed.lock().expect("failures"))
+    }
+
+    #[track_caller]
+    fn ends_without_failure(self) {
+        let failed = self.end();
+        assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed[0]);
+    }
+}
+
+fn visit(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    if read_line(&mut stream)? != "s" {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.write_all(b"word\n")?;
+    match read_line(&mut stream)?.as_str() {
+        "word" => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn no_client_is_refused_or_cut_while_convey_is_restarted() {
+    let mut stage = Stage::new("restart", "shutdown_timeout = \"2s\"");
+    let mut kept = stage.client.connect(stage.addr());
+    assert_eq!(read_line(&mut kept).expect("the greeting"), "s");
+    let storms = [0, 1, 2, 3].map(|_| Storm::start(&stage.client, stage.addr()));
+    for _ in 0..3 {
+        stage.restart("shutdown_timeout = \"2s\"");
+        storms.iter().for_each(Storm::goes_on);
+    }
+    storms.into_iter().for_each(Storm::ends_without_failure);
+    expect_end(&mut kept);
+}
+
+fn no_client_is_refused_while_a_killed_convey_is_away() {
+    let mut stage = Stage::new("killed", "");
+    let storms = [0, 1, 2, 3].map(|_| Storm::start(&stage.client, stage.addr()));
+    for _ in 0..3 {
+        stage.convey.signal(Signal::SIGKILL);
+        stage.convey.wait_exit(Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(300));
+        stage.convey.start_again(&stage.config(""));
+        storms.iter().for_each(Storm::goes_on);
+    }
+    for storm in storms {
+        let failed = storm.end();
+        // what the killed process had in hand is lost: at most one connection of each client and kill
+        assert!(failed.len() <= 3, "{} failed: {:?}", failed.len(), failed[0]);
+        for error in failed {
+            assert_ne!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+}
+
+fn connections_are_accepted_while_older_ones_are_waited_for() {
+    let mut stage = Stage::new("waiting", "shutdown_timeout = \"30s\"");
+    let mut old = stage.client.connect(stage.addr());
+    assert_eq!(read_line(&mut old).expect("the greeting"), "s");
+    stage.convey.signal(Signal::SIGTERM);
+    let stopping = stage
+        .convey
+        .notify()
+        .wait_for("STOPPING=1", 0, Duration::from_secs(5), || false);
+    assert!(stopping);
+    let addr = stage.addr();
+    for _ in 0..10 {
+        stage.client.inside(|| visit(addr)).expect("served as before");
+    }
+    assert!(stage.convey.ended().is_none(), "it waits for the old connection");
+    drop(old);
+    let status = stage.convey.wait_exit(Duration::from_secs(5));
+    assert!(status.success(), "{status}");
+}
+
+fn a_process_without_old_connections_leaves_at_once() {
+    let mut stage = Stage::new("leaves", "shutdown_timeout = \"30s\"");
+    let storms = [0, 1].map(|_| Storm::start(&stage.client, stage.addr()));
+    let begin = Instant::now();
+    stage.restart("");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "new connections do not keep it: {:?}",
+        begin.elapsed()
+    );
+    storms.into_iter().for_each(Storm::ends_without_failure);
+}
+
+fn another_number_of_workers_takes_all_listeners_over() {
+    let mut stage = Stage::new("workers", "workers = 3");
+    assert_eq!(stage.convey.notify().kept().len(), 3);
+    let storms = [0, 1, 2, 3].map(|_| Storm::start(&stage.client, stage.addr()));
+    for (workers, sockets) in [(1, 3), (4, 4), (2, 4)] {
+        stage.restart(&format!("workers = {workers}"));
+        assert_eq!(stage.convey.notify().kept().len(), sockets);
+        storms.iter().for_each(Storm::goes_on);
+    }
+    storms.into_iter().for_each(Storm::ends_without_failure);
+}
+
+fn a_frontend_that_is_gone_after_a_restart_listens_no_more() {
+    let mut stage = Stage::new("gone", "workers = 2");
+    let old = stage.addr();
+    stage.convey.signal(Signal::SIGTERM);
+    stage.convey.wait_exit(Duration::from_secs(10));
+    let new = stage.convey.host().addr(10);
+    stage
+        .convey
+        .start_again(&config(new, stage.server.addr(), "workers = 2"));
+    stage.client.inside(|| visit(new)).expect("the new address");
+    let refused = stage.client.try_connect(old).expect_err("the old address");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    wait_until(
+        "only the new ones are kept",
+        Duration::from_secs(5),
+        || matches!(stage.convey.notify().kept().as_slice(), [a, b] if a == b && a.ends_with("_10")),
+    );
+}
+
+fn a_removed_frontend_is_kept_no_longer() {
+    let stage = Stage::new("removed", "workers = 2");
+    let more = frontend("g", stage.convey.host().addr(10), "b", "");
+    stage.convey.reload(&(stage.config("workers = 2") + &more));
+    let kept = || stage.convey.notify().kept().len();
+    wait_until("both frontends are kept", Duration::from_secs(5), || kept() == 4);
+    stage.convey.reload(&stage.config("workers = 2"));
+    wait_until("one is kept", Duration::from_secs(5), || kept() == 2);
+    let gone = stage.convey.host().addr(10);
+    wait_until("it listens no more", Duration::from_secs(5), || {
+        stage.client.try_connect(gone).is_err()
+    });
+    let addr = stage.addr();
+    stage.client.inside(|| visit(addr)).expect("the other one");
+}
+
+fn what_is_no_listener_of_ours_is_kept_no_longer() {
+    let mut stage = Stage::new("alien", "workers = 2");
+    let (pipe, _end) = io::pipe().expect("a pipe");
+    stage.convey.notify().keep("stranger", pipe.into());
+    stage.restart("workers = 2");
+    wait_until("it is forgotten", Duration::from_secs(5), || {
+        stage.convey.notify().kept().len() == 2
+    });
+    let addr = stage.addr();
+    stage.client.inside(|| visit(addr)).expect("served as before");
+}
