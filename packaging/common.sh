@@ -86,3 +86,10 @@ install_missing() {
         esac
     done
 }
+
+# debian_mirror : where this host's own packages come from.
+# shellcheck disable=SC2016 # apt-get expands them
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
+        awk '$2 !~ /-/ && !found { print $1; found = 1 }'
+}
