@@ -61,7 +61,7 @@ install_missing() {
     command -v apt-get >/dev/null || status=69 fail "Not Debian: install by other means: ${packages[*]}"
     is_root || status=77 fail "Missing: ${packages[*]}. Run this through sudo, or: apt-get install ${packages[*]}"
     printf '%sInstalling %s%s\n' "$dim" "${packages[*]}" "$plain"
-    # nginx and haproxy are wanted as programs: their own services must not start, now or at the next boot
+    # wanted as programs: the services of these packages must not start, now or at the next boot
     local policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -79,10 +79,9 @@ install_missing() {
     fi
     [ -z "$policy" ] || rm -f "$policy"
     rm -f "$log"
-    local service
-    for service in nginx haproxy; do
+    for pair in nginx:nginx haproxy:haproxy keepalived:keepalived bird2:bird; do
         case " ${packages[*]} " in
-            *" $service "*) systemctl disable "$service" >/dev/null 2>&1 || true ;;
+            *" ${pair%%:*} "*) systemctl disable "${pair#*:}" >/dev/null 2>&1 || true ;;
         esac
     done
 }

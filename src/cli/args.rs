@@ -190,6 +190,10 @@ pub struct StatusArgs {
     /// Print JSON; with --watch one object a line
     #[arg(long)]
     pub json: bool,
+
+    /// Print nothing: the exit status says whether convey serves (0), or is starting, stopping or not there (69)
+    #[arg(long, short, conflicts_with_all = ["watch", "json"])]
+    pub quiet: bool,
 }
 
 /// Arguments of `convey reload`.

@@ -28,9 +28,12 @@ pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> Stri
     if status.frontends.is_empty() {
         let _ = write!(
             out,
-            "\nNo frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to\n\
-             {}, test it with `convey check`, and apply it with `convey reload`.\n",
-            harmless(&status.config_file)
+            "\nNo frontend is configured yet, so clients cannot connect. What to do next:\n  \
+             1. Add a [frontends.NAME] and its [backends.NAME] to {file}.\n     \
+             Every setting is in `man convey.toml`, examples are in /usr/share/doc/convey/examples.\n  \
+             2. convey check {file}\n  \
+             3. convey reload\n",
+            file = harmless(&status.config_file)
         );
     } else {
         out.push('\n');

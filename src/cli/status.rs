@@ -30,8 +30,18 @@ pub fn run(args: &StatusArgs, client: &Client) -> Outcome {
                 .runtime()
                 .block_on(watch(client, Duration::from_secs_f64(seconds), args.json))
         }
+        None if args.quiet => serves(client),
         None => once(client, args.json),
     }
+}
+
+/// For what watches over a host, such as keepalived: one that drains takes no new connections any more.
+fn serves(client: &Client) -> Outcome {
+    let status: Status = client.get(TARGET)?.parse()?;
+    Ok(match status.phase.as_str() {
+        "running" => exit::OK,
+        _ => exit::UNAVAILABLE,
+    })
 }
 
 fn once(client: &Client, json: bool) -> Outcome {

@@ -217,8 +217,11 @@ fn an_idle_convey_says_what_to_do_next() {
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
 configuration /etc/convey/convey.toml, loaded once
 
-No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
-/etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
+No frontend is configured yet, so clients cannot connect. What to do next:
+  1. Add a [frontends.NAME] and its [backends.NAME] to /etc/convey/convey.toml.
+     Every setting is in `man convey.toml`, examples are in /usr/share/doc/convey/examples.
+  2. convey check /etc/convey/convey.toml
+  3. convey reload
 ",
     );
 }
@@ -245,8 +248,11 @@ Changed, and waiting for a restart: global.workers, admin.socket
 12 log events dropped
 1 connection to the control socket or /stats refused
 
-No frontend is configured, so nothing is listened on. Add a [frontends.NAME] and its [backends.NAME] to
-/etc/convey/convey.toml, test it with `convey check`, and apply it with `convey reload`.
+No frontend is configured yet, so clients cannot connect. What to do next:
+  1. Add a [frontends.NAME] and its [backends.NAME] to /etc/convey/convey.toml.
+     Every setting is in `man convey.toml`, examples are in /usr/share/doc/convey/examples.
+  2. convey check /etc/convey/convey.toml
+  3. convey reload
 ",
     );
 }

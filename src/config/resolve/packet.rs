@@ -6,11 +6,14 @@ use std::{
     ops::Range,
 };
 
-use crate::config::{
-    address::not_of_one_host,
-    findings::Findings,
-    model::{Backend, Config, DsrMethod, Frontend, Mode},
-    raw,
+use crate::{
+    base::Protocol,
+    config::{
+        address::not_of_one_host,
+        findings::Findings,
+        model::{Backend, Config, DsrMethod, Frontend, Mode},
+        raw,
+    },
 };
 
 /// Checks every frontend in a packet mode, and the servers behind them.
@@ -41,6 +44,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
             };
             vips.by_socket.entry(addr.0).or_insert_with(|| vip.clone());
             vips.by_ip.entry(addr.0.ip()).or_insert_with(|| vip.clone());
+            one_answer(backend, &vip, findings);
             backend.add(vip);
         }
     }
@@ -94,6 +98,8 @@ struct Uses<'a> {
     dsr_v6: Option<Vip<'a>>,
     /// By whether it is IPv4, and port.
     dsr_ports: BTreeMap<(bool, u16), Vip<'a>>,
+    /// By whether it is IPv4, and protocol.
+    dsr_answers: BTreeMap<(bool, Protocol), Vip<'a>>,
 }
 
 impl<'a> Uses<'a> {
@@ -102,6 +108,9 @@ impl<'a> Uses<'a> {
         if dsr {
             self.dsr_ports
                 .entry((vip.addr.is_ipv4(), vip.addr.port()))
+                .or_insert_with(|| vip.clone());
+            self.dsr_answers
+                .entry((vip.addr.is_ipv4(), vip.frontend.protocol))
                 .or_insert_with(|| vip.clone());
         }
         if vip.addr.is_ipv4() {
@@ -186,6 +195,26 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
     );
 }
 
+/// A server in mode dsr cannot tell by which address a packet came to the load balancer: its answers leave from one.
+fn one_answer(uses: &Uses<'_>, vip: &Vip<'_>, findings: &mut Findings) {
+    let kind = (vip.addr.is_ipv4(), vip.frontend.protocol);
+    let first = uses
+        .dsr_answers
+        .get(&kind)
+        .filter(|first| vip.frontend.mode == Mode::Dsr && first.addr != vip.addr);
+    let Some(first) = first else { return };
+    vip.within(findings, |findings| {
+        findings.warn(
+            vip.span.clone(),
+            format!(
+                "the same servers answer for {} too: in mode dsr their answers can leave from one address and port only",
+                first.addr
+            ),
+            "use another backend for it, whose servers have other addresses or ports".to_owned(),
+        );
+    });
+}
+
 /// Nothing translates between IPv4 and IPv6: each address needs servers of its family.
 fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
     if backend.servers.is_empty() {
@@ -214,11 +243,15 @@ fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
 
 impl Vip<'_> {
     fn error(&self, message: String, help: String, findings: &mut Findings) {
+        self.within(findings, |findings| {
+            findings.error(self.span.clone(), message, help);
+        });
+    }
+
+    fn within(&self, findings: &mut Findings, find: impl FnOnce(&mut Findings)) {
         findings.within("frontends", |findings| {
             findings.within(self.frontend.name.as_str(), |findings| {
-                findings.within("listen_addr", |findings| {
-                    findings.error(self.span.clone(), message, help);
-                });
+                findings.within("listen_addr", find);
             });
         });
     }
