@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What packaging/quickstart and packaging/test share. Sourced; the caller has set `-euo pipefail` and `root`.
+# What the scripts of packaging/ share. Sourced; the caller has set `-euo pipefail` and `root`.
 
 if [ -t 1 ]; then
     bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' plain=$'\e[0m'
@@ -42,6 +42,14 @@ need_cargo() {
     status=69 fail "cargo is not in the PATH of ${SUDO_USER:-$(id -un)}: install Rust with rustup first."
 }
 
+# copy_checkout DIR : what git knows of the checkout, edits included.
+copy_checkout() {
+    as_builder mkdir -p "$1"
+    git -C "$root" -c safe.directory="$root" ls-files -z | while IFS= read -rd '' file; do
+        [ ! -e "$root/$file" ] || printf '%s\0' "$file"
+    done | tar -c -C "$root" --null --files-from - | as_builder tar -x -C "$1"
+}
+
 # install_missing WHAT:PACKAGE... : installs with apt the packages whose command, or file with a slash, is absent.
 install_missing() {
     local pair packages=()
@@ -76,4 +84,11 @@ install_missing() {
             *" ${pair%%:*} "*) systemctl disable "${pair#*:}" >/dev/null 2>&1 || true ;;
         esac
     done
+}
+
+# debian_mirror : where this host's own packages come from.
+# shellcheck disable=SC2016 # apt-get expands them
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
+        awk '$2 !~ /-/ && !found { print $1; found = 1 }'
 }
