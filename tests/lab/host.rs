@@ -187,16 +187,7 @@ impl Host {
     /// Runs a shell command on this host; it must succeed. Returns what it printed.
     #[track_caller]
     pub fn run(&self, command: &str) -> String {
-        let output = self.try_run(command);
-        assert!(
-            output.status.success(),
-            "`{command}` on {} ended with {}\n{}{}",
-            self.name(),
-            output.status,
-            output.stdout,
-            output.stderr
-        );
-        output.stdout
+        self.try_run(command).succeeded(command, self.name())
     }
 
     /// Runs a shell command on this host to its end, whatever it is.

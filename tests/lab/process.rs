@@ -28,6 +28,21 @@ pub struct Output {
     pub stderr: String,
 }
 
+impl Output {
+    /// What a command printed that must succeed.
+    #[track_caller]
+    pub fn succeeded(self, command: &str, host: &str) -> String {
+        assert!(
+            self.status.success(),
+            "`{command}` on {host} ended with {}\n{}{}",
+            self.status,
+            self.stdout,
+            self.stderr
+        );
+        self.stdout
+    }
+}
+
 /// A running program. Dropping it kills its whole process group.
 pub struct Process {
     child: Child,

@@ -1,8 +1,11 @@
 //! A small dialect of configuration, so that each scenario says in a line what it is about.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write, path::Path};
 
-use convey::config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source};
+use convey::{
+    config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source},
+    privilege::{Broker, Executor, ForkError, Target},
+};
 
 /// User and group id of `nobody` and `nogroup` on Debian.
 pub const NOBODY: u32 = 65_534;
@@ -31,6 +34,25 @@ pub fn parse(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic
         bytes: translated.into_bytes(),
     };
     config::load(&toml, options)
+}
+
+/// Forks the broker of such a configuration, by a daemon that has no listeners yet.
+pub fn fork(
+    path: &Path,
+    text: &str,
+    target: Option<&Target>,
+    executor: Box<dyn Executor>,
+) -> Result<Broker, ForkError> {
+    let none_bound = BTreeSet::new();
+    Broker::fork_with(
+        parse,
+        path,
+        &source(text),
+        Options::default(),
+        target,
+        executor,
+        none_bound,
+    )
 }
 
 /// The services of a configuration in packet modes.

@@ -1,7 +1,6 @@
 //! The verbs of the packet modes, with a fake executor that writes down what it is asked to do.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -21,7 +20,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use crate::config::{parse, services, source};
+use crate::config::{self, parse, services, source};
 use crate::scenario::{dir, nobody, nowhere};
 
 /// A frontend of each mode; `va` has the first VIP, by `vb` its server is reached, `vd` is named by the second.
@@ -214,17 +213,7 @@ fn own_network() -> RootShell {
 
 fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn Executor>) -> Broker {
     parse(&source(text), Options::default()).unwrap();
-    let none_bound = BTreeSet::new();
-    Broker::fork_with(
-        parse,
-        path,
-        &source(text),
-        Options::default(),
-        target,
-        executor,
-        none_bound,
-    )
-    .unwrap()
+    config::fork(path, text, target, executor).unwrap()
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, BrokerError>) -> String {

@@ -1,7 +1,6 @@
 //! What a copy of the test program does in place of the daemon. A panic is a failed test.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
@@ -16,7 +15,6 @@ use std::{
 use caps::Capability;
 use convey::{
     base::ListenAddr,
-    config::Options,
     privilege::{
         Broker, BrokerError, DropError, ForkError, ListenerRef, NoPacketModes, Proof, Sandbox, Target, prove,
         resolve_target,
@@ -25,7 +23,7 @@ use convey::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{LOW_PORT, NOBODY, parse, source};
+use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
 use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, packets, sandbox};
 
@@ -89,17 +87,7 @@ fn web(addr: &str) -> ListenerRef {
 }
 
 fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Broker, ForkError> {
-    let executor = Box::new(NoPacketModes);
-    let none_bound = BTreeSet::new();
-    Broker::fork_with(
-        parse,
-        path,
-        &source(text),
-        Options::default(),
-        target,
-        executor,
-        none_bound,
-    )
+    config::fork(path, text, target, Box::new(NoPacketModes))
 }
 
 fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {

@@ -104,16 +104,7 @@ impl Machine {
     /// Runs a shell command, which must succeed; returns what it printed.
     #[track_caller]
     pub fn run(&self, command: &str) -> String {
-        let output = self.try_run(command);
-        assert!(
-            output.status.success(),
-            "`{command}` on {} ended with {}\n{}{}",
-            self.host.name(),
-            output.status,
-            output.stdout,
-            output.stderr
-        );
-        output.stdout
+        self.try_run(command).succeeded(command, self.host.name())
     }
 
     /// Runs a shell command to its end, whatever it is.
