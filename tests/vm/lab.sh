@@ -109,6 +109,9 @@ stop_client() {
 
 is_unbroken() { case $(cat "/tmp/$1.said") in *unbroken*) ;; *) cat "/tmp/$1.said"; return 1 ;; esac; }
 
+# A connection that the killed process had may be reset.
+none_refused() { grep -qE '(^| )ok=[0-9]' "/tmp/$1.said" && not grep ConnectionRefused "/tmp/$1.said"; }
+
 only_ok() { grep -qE '^ok=[0-9]+$' "/tmp/$1.said" || { cat "/tmp/$1.said"; return 1; }; }
 
 # ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -122,8 +122,9 @@ impl Machine {
     fn command(&self, command: &str) -> Command {
         let mut nsenter = Command::new("nsenter");
         nsenter
-            .args(["--mount", "--target", &self.keeper.pid().to_string()])
-            .args(["--wd=/", "sh", "-c", command])
+            // with its root: the tests may run in a chroot
+            .args(["--mount", "--root", "--target", &self.keeper.pid().to_string()])
+            .args(["--wdns=/", "sh", "-c", command])
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env_remove("INVOCATION_ID");
         nsenter
