@@ -191,7 +191,7 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Print nothing: the exit status says whether convey serves (0), or is starting, stopping or not there (69)
+    /// Print no status, but exit with 0 if convey serves, and with 69 if it is starting, stopping or not there
     #[arg(long, short, conflicts_with_all = ["watch", "json"])]
     pub quiet: bool,
 }

@@ -221,8 +221,8 @@ fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
     let addresses: Vec<_> = predecessors.addresses().map(|addr| addr.to_string()).collect();
     if !addresses.is_empty() {
         tracing::info!(
-            event = "listeners_taken_over",
-            "goes on with the listeners of the process before: {}",
+            event = "listeners_found",
+            "the process before has left its listeners, which go on where the configuration has them: {}",
             addresses.join(", ")
         );
     }
