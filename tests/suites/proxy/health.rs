@@ -18,7 +18,7 @@ use crate::{
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
     a_killed_server_fails_requests_only_until_it_is_detected,
-    with_retries_a_killed_server_fails_only_what_it_was_answering,
+    with_retries_a_killed_server_fails_only_what_it_had_taken,
     a_server_that_comes_back_gets_traffic_again,
     a_failed_connect_is_retried_on_another_server,
     a_connect_that_times_out_is_retried_on_another_server,
@@ -66,7 +66,7 @@ fn a_killed_server_fails_requests_only_until_it_is_detected() {
     );
 }
 
-fn with_retries_a_killed_server_fails_only_what_it_was_answering() {
+fn with_retries_a_killed_server_fails_only_what_it_had_taken() {
     let mut site = Site::new("retried", 2);
     let convey = site.convey(&site.config("", FAST_CHECK));
     let load = Wrk::start(&site.client, &site.url(), 8, 4, true);
@@ -74,11 +74,16 @@ fn with_retries_a_killed_server_fails_only_what_it_was_answering() {
     site.webs[0].kill();
     wait_state(&convey, "a", ServerState::Down);
     let report = load.finish();
+    // The kernel closes a dying process's connections before its listener, which takes in one more round meanwhile.
     assert!(
-        report.errors <= 8,
-        "at most what was under way on 8 connections: {}",
+        report.errors <= 2 * 8,
+        "at most what the server had taken on 8 connections: {}",
         report.text
     );
+    let ended = convey.traffic("web").ended;
+    for reason in ["server_connect", "no_server"] {
+        assert_eq!(ended.get(reason), None, "a refused connect is tried elsewhere");
+    }
     assert!(convey.traffic("web").retries > 0 || convey.server("web", "a").traffic.connect_failures == 0);
     eprintln!(
         "a killed server with retries: {} of {} requests failed",
