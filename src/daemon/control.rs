@@ -21,7 +21,7 @@ use super::{
     answers::list_connections,
     listeners::{Listeners, Predecessors, kept_as},
     logging::Logging,
-    notify::Notifier,
+    notify::{Notifier, not_kept},
     packets::{self, Packets},
     reload::Trigger,
     scripts::Scripts,
@@ -210,10 +210,7 @@ impl Control {
             .iter()
             .map(|(addr, sockets)| (kept_as(*addr), sockets.as_slice()));
         if let Err(error) = self.notify.keep(named) {
-            tracing::warn!(
-                event = "listener_not_kept",
-                "systemd will not keep new listeners over a restart, which will refuse connections: {error}"
-            );
+            not_kept(&error);
         }
         for (addr, sockets) in added {
             self.listeners.insert(addr, sockets.len());

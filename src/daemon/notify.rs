@@ -206,9 +206,21 @@ fn send(message: &Message) {
             .try_for_each(|name| sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])),
     };
     // the manager may be gone; we work without it
-    if let Err(error) = result {
-        tracing::debug!(event = "notify_failed", "notify the service manager: {error}");
+    match (result, message) {
+        (Ok(()), _) => {}
+        (Err(error), Message::Keep(_)) => not_kept(&error),
+        (Err(error), _) => {
+            tracing::debug!(event = "notify_failed", "notify the service manager: {error}");
+        }
     }
+}
+
+/// Says that a restart will not be as smooth as it could.
+pub(super) fn not_kept(error: &io::Error) {
+    tracing::warn!(
+        event = "listener_not_kept",
+        "systemd will not keep new listeners over a restart, which will refuse connections: {error}"
+    );
 }
 
 fn keep(name: &str, fds: &[OwnedFd]) -> io::Result<()> {

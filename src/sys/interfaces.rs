@@ -4,15 +4,15 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage},
-};
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{RouteNetlinkMessage, route::RouteAttribute};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
+use socket2::SockRef;
+
+use super::netlink;
 
 /// More than any answer about one route takes.
 const ANSWER_BYTES: usize = 8 << 10;
@@ -54,7 +54,7 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 /// Asks the kernel's routing table. Needs no privilege.
-pub struct Routes(Socket);
+pub struct Routes(OwnedFd);
 
 impl Routes {
     /// Opens the socket to ask by.
@@ -62,9 +62,7 @@ impl Routes {
     /// # Errors
     /// No descriptor is left, or the kernel has no netlink.
     pub fn new() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        socket.connect(&NetlinkAddr::new(0, 0))?;
-        Ok(Self(socket))
+        netlink::open(&[], ANSWER_BYTES).map(Self)
     }
 
     /// The index of the interface by which packets to `target` leave; `None` if there is no route.
@@ -74,11 +72,11 @@ impl Routes {
         {
             return Some(v6.scope_id());
         }
-        let question = question(target.ip());
-        self.0.send(&question, 0).ok()?;
+        let question = netlink::request(netlink::get_route(target.ip(), None), 0, 0);
+        // unconnected, it sends to port 0: the kernel, which has answered when send returns
+        SockRef::from(&self.0).send(&question).ok()?;
         let mut answer = vec![0; ANSWER_BYTES];
-        // the kernel has answered when send returns
-        let length = self.0.recv(&mut answer.as_mut_slice(), libc::MSG_DONTWAIT).ok()?;
+        let length = netlink::receive(&self.0, &mut answer).ok()?;
         let answer = answer.get(..length).unwrap_or_default();
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(answer).ok()?;
         let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = message.payload else {
@@ -89,27 +87,6 @@ impl Routes {
             _ => None,
         })
     }
-}
-
-fn question(target: IpAddr) -> Vec<u8> {
-    let mut route = RouteMessage::default();
-    (
-        route.header.address_family,
-        route.header.destination_prefix_length,
-    ) = match target {
-        IpAddr::V4(_) => (AddressFamily::Inet, 32),
-        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-    };
-    route
-        .attributes
-        .push(RouteAttribute::Destination(RouteAddress::from(target)));
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetRoute(route)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
 
 #[cfg(test)]

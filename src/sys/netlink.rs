@@ -2,9 +2,15 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
 };
 
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{NetlinkAddr, recvfrom};
 
@@ -36,6 +42,51 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     // other processes may address our port too
     let is_kernel = sender.is_some_and(|sender| sender.pid() == 0);
     Ok(if is_kernel { len } else { 0 })
+}
+
+/// The bytes of a request with these further flags. Pure.
+#[must_use]
+pub fn request(payload: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut message = NetlinkMessage::from(payload);
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// Asks how a packet to `destination` would leave; `source` is one of our own addresses, where rules may look at it.
+/// Pure.
+#[must_use]
+pub fn get_route(destination: IpAddr, source: Option<IpAddr>) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = full_length(destination);
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination.into()));
+    if let Some(source) = source {
+        message.header.source_prefix_length = full_length(source);
+        message.attributes.push(RouteAttribute::Source(source.into()));
+    }
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The address family of an address, as rtnetlink names it. Pure.
+#[must_use]
+pub const fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+const fn full_length(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
 }
 
 #[cfg(test)]

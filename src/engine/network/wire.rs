@@ -5,18 +5,18 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkMessage, NlaBuffer, NlasIterator, parse_i32, parse_ip, parse_mac, parse_string, parse_u32,
+    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlaBuffer,
+    NlasIterator, parse_i32, parse_ip, parse_mac, parse_string, parse_u32,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressHeader, AddressMessage},
     link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage},
     neighbour::{NeighbourAttribute, NeighbourHeader, NeighbourMessage, NeighbourState},
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteHeader, RouteType},
 };
 
-use crate::base::Mac;
+use crate::{base::Mac, sys::netlink};
 
 use super::table::{Address, Event, Medium, Neighbour, NeighbourKey, NetworkInterface, Route, RouteKind};
 
@@ -86,49 +86,17 @@ pub fn encode(question: Question, sequence: u32) -> Vec<u8> {
             RouteNetlinkMessage::GetAddress(AddressMessage::default()),
             NLM_F_DUMP,
         ),
-        Question::Route { destination, source } => {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family(destination);
-            message.header.destination_prefix_length = full_length(destination);
-            message
-                .attributes
-                .push(RouteAttribute::Destination(destination.into()));
-            if let Some(source) = source {
-                message.header.source_prefix_length = full_length(source);
-                message.attributes.push(RouteAttribute::Source(source.into()));
-            }
-            (RouteNetlinkMessage::GetRoute(message), 0)
-        }
+        Question::Route { destination, source } => (netlink::get_route(destination, source), 0),
         Question::Neighbour(key) => {
             let mut message = NeighbourMessage::default();
-            message.header.family = family(key.address);
+            message.header.family = netlink::family(key.address);
             message.header.ifindex = key.ifindex;
             let destination = NeighbourAttribute::Destination(key.address.into());
             message.attributes.push(destination);
             (RouteNetlinkMessage::GetNeighbour(message), 0)
         }
     };
-    let mut message = NetlinkMessage::from(payload);
-    message.header.flags = NLM_F_REQUEST | dump;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
-const fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-const fn full_length(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    }
+    netlink::request(payload, dump, sequence)
 }
 
 /// The messages of a datagram, in order. One that cannot be understood is an error; those behind it are still read if

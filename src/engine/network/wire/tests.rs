@@ -1,7 +1,8 @@
 use super::*;
+use netlink_packet_core::NetlinkMessage;
 use netlink_packet_route::{
     address::AddressAttribute,
-    route::{RouteMetric, RouteVia},
+    route::{RouteAttribute, RouteMessage, RouteMetric, RouteVia},
 };
 use proptest::prelude::*;
 

@@ -227,14 +227,14 @@ impl Writer {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
-        let [later, icmp, ports, addresses, other] = [(); 5].map(|()| self.asm.label());
+        let kinds = self.kinds();
         self.asm.ops(&[
             (code::STORE_X, scratch::NETWORK),
             (code::LOAD_BYTE_X, 9),
             (code::STORE, scratch::PROTOCOL),
             (code::LOAD_HALF_X, 6),
         ]);
-        self.asm.jump_if(code::ANY_BIT, 0x1fff, later);
+        self.asm.jump_if(code::ANY_BIT, 0x1fff, kinds.later);
         self.asm.ops(&[
             (code::LOAD_BYTE_X, 0),
             (code::AND, 0xf),
@@ -243,18 +243,10 @@ impl Writer {
             (code::A_TO_X, 0),
             (code::LOAD, scratch::PROTOCOL),
         ]);
-        self.asm.jump_if(code::EQUAL, ICMP, icmp);
-        self.asm.jump_if(code::EQUAL, TCP, ports);
-        self.asm.jump_if(code::EQUAL, UDP, ports);
-        self.asm.jump(other);
-
-        let kinds = Kinds {
-            later,
-            icmp,
-            ports,
-            addresses,
-            other,
-        };
+        self.asm.jump_if(code::EQUAL, ICMP, kinds.icmp);
+        self.asm.jump_if(code::EQUAL, TCP, kinds.ports);
+        self.asm.jump_if(code::EQUAL, UDP, kinds.ports);
+        self.asm.jump(kinds.other);
         self.sort(&kinds, ICMP, &ERRORS, wanted);
     }
 
@@ -262,7 +254,7 @@ impl Writer {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
-        let [later, icmp, ports, addresses, walked, other] = [(); 6].map(|()| self.asm.label());
+        let (kinds, walked) = (self.kinds(), self.asm.label());
         self.asm.ops(&[
             (code::STORE_X, scratch::NETWORK),
             (code::LOAD_BYTE_X, 6),
@@ -272,26 +264,29 @@ impl Writer {
             (code::A_TO_X, 0),
         ]);
         for _ in 0..MAX_EXTENSIONS {
-            self.extension(walked, later);
+            self.extension(walked, kinds.later);
         }
         self.asm.mark(walked);
         self.asm.op(code::LOAD, scratch::PROTOCOL);
-        self.asm.jump_if(code::EQUAL, ICMP6, icmp);
-        self.asm.jump_if(code::EQUAL, TCP, ports);
-        self.asm.jump_if(code::EQUAL, UDP, ports);
+        self.asm.jump_if(code::EQUAL, ICMP6, kinds.icmp);
+        self.asm.jump_if(code::EQUAL, TCP, kinds.ports);
+        self.asm.jump_if(code::EQUAL, UDP, kinds.ports);
         for header in EXTENSIONS.iter().chain(&HIDING).chain(&[FRAGMENT]) {
-            self.asm.jump_if(code::EQUAL, *header, addresses);
+            self.asm.jump_if(code::EQUAL, *header, kinds.addresses);
         }
-        self.asm.jump(other);
+        self.asm.jump(kinds.other);
+        self.sort(&kinds, ICMP6, &ERRORS6, wanted);
+    }
 
-        let kinds = Kinds {
+    fn kinds(&mut self) -> Kinds {
+        let [later, icmp, ports, addresses, other] = [(); 5].map(|()| self.asm.label());
+        Kinds {
             later,
             icmp,
             ports,
             addresses,
             other,
-        };
-        self.sort(&kinds, ICMP6, &ERRORS6, wanted);
+        }
     }
 
     /// What is done with each kind of packet of one family, whose ICMP has a number and types that are errors.
