@@ -74,7 +74,16 @@ AppArmorProfile=
 StandardOutput=file:$said
 END
     systemctl start acceptance-probe || return 1
-    [ ! -s "$said" ] || { cat "$said"; return 1; }
+    local able
+    able=$(grep -vxF "$(beyond_the_unit)" "$said")
+    [ -z "$able" ] || { say "$able"; return 1; }
+}
+
+# What systemd itself does not keep its word about, in any unit. Seen with /sys on 257 (Debian 13).
+beyond_the_unit() {
+    systemd-run --quiet --wait -p ProtectKernelTunables=yes test -w /sys || return 0
+    record NOTE "this systemd leaves /sys writable in any unit with ProtectKernelTunables=" >&2
+    say "ProtectKernelTunables, /sys"
 }
 
 cannot_write() {

@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# High availability in the acceptance: the package's examples for keepalived and BIRD under a real systemd. Sourced.
+#
+# Which load balancer serves when is tests/suites/examples' matter; here it is the units that start and stop together.
+
+examples=/usr/share/doc/convey/examples
+vips=(10.77.0.80 10.77.0.90)
+
+# ha_example FILE : with the addresses and the interface of this network.
+ha_example() {
+    sed "s/192\.0\.2\.80/${vips[0]}/g; s/192\.0\.2\.90/${vips[1]}/g; s/interface eth0/interface lb0/" "$examples/ha/$1"
+}
+
+# has_vips INTERFACE
+has_vips() {
+    local vip
+    for vip in "${vips[@]}"; do
+        has "inet $vip/32" "$(ip -4 address show dev "$1")" || return
+    done
+}
+
+no_vip() {
+    local shown
+    shown=$(ip -4 -o address)
+    ! grep -F -e "${vips[0]}/" -e "${vips[1]}/" <<<"$shown"
+}
+
+# Monotonic time at which a unit entered or left a state, in microseconds.
+since() { systemctl show --value -p "$2TimestampMonotonic" "$1"; }
+
+# From clients that ask who has the addresses.
+all_modes_answer_anew() {
+    ip -n client neighbour flush all
+    all_modes_answer
+}
+
+keepalived_ended_first() {
+    local keepalived convey
+    keepalived=$(since keepalived InactiveEnter) convey=$(since convey ActiveExit)
+    [ "$keepalived" -gt 0 ] && [ "$keepalived" -le "$convey" ] || { say "keepalived $keepalived, convey $convey"; return 1; }
+}
+
+# The commands that keepalived.service.conf gives in its comments, one a line.
+commands_of_the_drop_in() { ha_example keepalived.service.conf | sed -n 's/^#   \(systemctl\)/\1/p'; }
+
+keepalived_goes_with_convey() {
+    ha_example keepalived.conf >/etc/keepalived/keepalived.conf
+    mkdir -p /etc/systemd/system/keepalived.service.d
+    ha_example keepalived.service.conf >/etc/systemd/system/keepalived.service.d/convey.conf
+    check "keepalived.service.conf gives two commands" [ "$(commands_of_the_drop_in | wc -l)" -eq 2 ]
+    check "which run" bash -ec "$(commands_of_the_drop_in)"
+    check "systemctl restart convey starts keepalived too" systemctl restart convey
+    check "keepalived brings the addresses here" within 30 has_vips lb0
+    check "keepalived: all modes answer" within 60 all_modes_answer_anew
+    local before
+    before=$(property MainPID keepalived)
+    kill -9 "$(property MainPID)"
+    check "keepalived: after a crash of convey all modes answer" within 60 all_modes_answer
+    check "and it is the same keepalived" [ "$(property MainPID keepalived)" = "$before" ]
+    check "systemctl stop convey stops keepalived" sh -c 'systemctl stop convey && ! systemctl is-active keepalived'
+    check "so that the addresses are gone before convey stops serving" keepalived_ended_first
+    check "none is left here" no_vip
+    { configuration && echo 'nonsense = 1'; } | put_configuration
+    check "with a wrong configuration convey does not start" not systemctl start convey
+    check "nor does it get the addresses" sh -c 'sleep 3; ! systemctl is-active keepalived'
+    configuration | put_configuration
+    check "with the right one both start" systemctl start convey
+    check "and the addresses are here again" within 30 has_vips lb0
+    systemctl stop convey
+    rm -r /etc/systemd/system/keepalived.service.d /etc/systemd/system/convey.service.wants
+    apt-get purge -y keepalived >/dev/null 2>&1
+    systemctl daemon-reload
+}
+
+# BIRD announces what is on lo; that it does is shown elsewhere, too.
+addresses_go_with_convey() {
+    mkdir -p /etc/systemd/system/convey.service.d
+    ha_example convey.service.conf >/etc/systemd/system/convey.service.d/vips.conf
+    # long enough away to be seen
+    printf '[Service]\nRestartSec=4s\n' | drop_in convey
+    configuration | sed '/^mode = /a interface = "lb0"' | put_configuration
+    check "with BIRD's drop-in systemctl start convey" systemctl start convey
+    check "puts the addresses on lo" has_vips lo
+    check "BIRD: all modes answer" within 60 all_modes_answer_anew
+    local before
+    before=$(property MainPID)
+    kill -9 "$before"
+    check "BIRD: a crash takes the addresses away" within 10 no_vip
+    check "BIRD: systemd starts it again" within 60 started_again "$before"
+    check "and the addresses are there again" within 10 has_vips lo
+    check "BIRD: systemctl stop convey" systemctl stop convey
+    check "leaves no address on lo" no_vip
+    rm -r /etc/systemd/system/convey.service.d
+    drop_out convey
+    configuration | put_configuration
+}
+
+phase_ha() {
+    check "apt installs keepalived" apt_install --no-install-recommends keepalived || return
+    local vip
+    for vip in "${vips[@]}"; do ip address del "$vip/32" dev lb0; done
+    keepalived_goes_with_convey
+    addresses_go_with_convey
+    for vip in "${vips[@]}"; do ip address add "$vip/32" dev lb0; done
+    systemctl start convey
+    check "without them all modes answer as before" within 60 all_modes_answer_anew
+}
