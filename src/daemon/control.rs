@@ -173,6 +173,10 @@ impl Control {
                 &mut predecessors,
             )
             .map_err(|e| bind_failed(&e))?;
+        // before they are kept anew: one name may have had sockets of both kinds
+        self.notify.forget(predecessors.end());
+        // clients come to them from now on, and what follows takes time and may fail
+        self.keep(&prepared.added);
         let stats = self.prepare_stats(None).map_err(|e| bind_failed(&e))?;
         // rules come before packets
         let packets = self
@@ -183,8 +187,6 @@ impl Control {
         self.checker.apply(&self.config, &mut self.inputs);
         self.first_round(&mut inboxes.health).await;
         self.publish();
-        // before they are kept anew: one name may have had sockets of both kinds
-        self.notify.forget(predecessors.end());
         self.listen(prepared.added);
         self.packets.commit(packets, &self.config, &self.broker);
         self.scripts.write(&self.config);
@@ -204,14 +206,18 @@ impl Control {
         Ok(())
     }
 
-    /// Accepts on new listeners, and has systemd keep them over a restart.
-    pub(super) fn listen(&mut self, added: BTreeMap<ListenAddr, Vec<OwnedFd>>) {
+    /// Has systemd keep new listeners over a restart.
+    pub(super) fn keep(&self, added: &BTreeMap<ListenAddr, Vec<OwnedFd>>) {
         let named = added
             .iter()
             .map(|(addr, sockets)| (kept_as(*addr), sockets.as_slice()));
         if let Err(error) = self.notify.keep(named) {
             not_kept(&error);
         }
+    }
+
+    /// Accepts on new listeners.
+    pub(super) fn listen(&mut self, added: BTreeMap<ListenAddr, Vec<OwnedFd>>) {
         for (addr, sockets) in added {
             self.listeners.insert(addr, sockets.len());
             self.workers.listen(addr, sockets);

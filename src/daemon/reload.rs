@@ -105,6 +105,7 @@ impl Control {
         };
         let diff = config::diff(&self.config, &config);
         if diff.changes.is_empty() {
+            self.packets.check_rules(&self.broker);
             if self.last_reload_error.take().is_some() {
                 tracing::info!(
                     event = "reload",
@@ -144,14 +145,15 @@ impl Control {
         // the workers go on with the old snapshot until the new one has a server to use
         self.servers_to_use(&mut inboxes.health).await;
         self.publish();
-        self.listen(prepared.added);
+        // first, for their places are needed
         self.notify
             .forget(prepared.removed.iter().copied().map(kept_as).collect());
         for addr in prepared.removed {
             self.listeners.remove(addr);
-            let workers = Arc::clone(&self.workers);
-            tokio::spawn(async move { workers.retire(addr).await });
+            tokio::spawn(self.workers.retire(addr));
         }
+        self.keep(&prepared.added);
+        self.listen(prepared.added);
         self.packets.commit(packets, &self.config, &self.broker);
         self.scripts.write(&self.config);
         self.swap_stats(stats);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::control::Control;
 use crate::{base::TerminationReason, proxy::Select};
@@ -14,27 +14,44 @@ const WORKER_TIME: Duration = Duration::from_millis(500);
 /// What cut connections get to be logged and closed.
 const CUT_TIME: Duration = Duration::from_millis(500);
 
-/// At most so much of shutdown_timeout, and at most a fifth of it, is left to the connections that were accepted while
-/// stopping: after it the queues are the next process's.
+/// What a connection that was accepted last gets to be counted.
+const COUNT_TIME: Duration = Duration::from_millis(50);
+
+/// At most so much of shutdown_timeout, and at most a fifth of it, is left to the connections that were accepted last:
+/// after it the queues are the next process's.
 const LAST_PART: Duration = Duration::from_secs(1);
+
+/// What connections that were accepted while stopping get when the older ones have ended: so long do clients in the
+/// queues wait for the next process at most.
+const NEWER_TIME: Duration = Duration::from_secs(5);
 
 /// A shutdown that has begun.
 #[derive(Debug)]
 pub struct Stopping {
     began: Instant,
-    /// While another process will take the listeners over: until when new connections are accepted. They are served here
-    /// as long as older ones keep this process, instead of waiting for the next one.
-    accepting_until: Option<Instant>,
+    door: Door,
     deadline: Instant,
 }
 
+/// Whether new connections are accepted.
+#[derive(Debug)]
+enum Door {
+    /// Until then at most, for another process will take the listeners over. Clients are served here as long as older
+    /// connections keep this process, instead of waiting for the next one.
+    Open { until: Instant },
+    /// What waits in the queues is still accepted, until the task has ended; there is no next process to do it.
+    Closing(JoinHandle<()>),
+    /// No longer, since then.
+    Closed { since: Instant },
+}
+
 impl Stopping {
-    fn new(timeout: Duration, goes_on_accepting: bool) -> Self {
+    fn new(timeout: Duration, door: impl FnOnce(Instant) -> Door) -> Self {
         let began = Instant::now();
         let deadline = began + timeout;
         Self {
             began,
-            accepting_until: goes_on_accepting.then(|| deadline - LAST_PART.min(timeout / 5)),
+            door: door(deadline - LAST_PART.min(timeout / 5)),
             deadline,
         }
     }
@@ -57,52 +74,82 @@ impl Control {
             return true;
         }
         let time = self.config.global.shutdown_timeout;
-        let listeners_are_kept = self.notify.store() > 0;
-        self.stopping = Some(Stopping::new(time, listeners_are_kept));
-        self.notify.stopping(&self.status_line());
         let open = self.workers.open_connections();
-        if listeners_are_kept {
+        if self.notify.store() > 0 {
             tracing::info!(
                 event = "stopping",
                 "{signal}: {open} open connections have {time:?} to end; systemd keeps the listeners"
             );
-            return false;
+            self.stopping = Some(Stopping::new(time, |until| Door::Open { until }));
+        } else {
+            tracing::info!(
+                event = "stopping",
+                "{signal}: no new connections; {open} open ones have {time:?} to end"
+            );
+            let retired: Vec<_> = (self.listeners.take_all().into_iter())
+                .map(|addr| self.workers.retire(addr))
+                .collect();
+            let closing = tokio::spawn(async move {
+                for listener in retired {
+                    listener.await;
+                }
+            });
+            self.stopping = Some(Stopping::new(time, |_| Door::Closing(closing)));
         }
-        tracing::info!(
-            event = "stopping",
-            "{signal}: no new connections; {open} open ones have {time:?} to end"
-        );
-        for addr in self.listeners.take_all() {
-            let workers = self.workers.clone();
-            tokio::spawn(async move { workers.retire(addr).await });
-        }
+        self.notify.stopping(&self.status_line());
         false
     }
 
     /// Goes on with the drain. True when it is over: nothing open, or no time left.
     pub(super) async fn is_drained(&mut self) -> bool {
         self.notify.status(&self.status_line());
+        let open = self.workers.open_connections();
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        if Instant::now() >= stopping.deadline {
+        let now = Instant::now();
+        if now >= stopping.deadline {
             return true;
         }
-        let Some(until) = stopping.accepting_until else {
-            return self.workers.open_connections() == 0;
-        };
-        // a worker that is stuck must not hold up the end
-        let older = timeout(WORKER_TIME, self.workers.older_connections(stopping.began)).await;
-        if Instant::now() >= until || older.unwrap_or(0) == 0 {
-            stopping.accepting_until = None;
-            let _ = timeout(WORKER_TIME, self.workers.leave()).await;
+        match &stopping.door {
+            Door::Open { until } => {
+                let (is_time, began) = (now >= *until, stopping.began);
+                // a worker that is stuck must not hold up the end
+                let older = timeout(WORKER_TIME, self.workers.older_connections(began)).await;
+                if is_time || older.unwrap_or(0) == 0 {
+                    self.close_door().await;
+                }
+                false
+            }
+            Door::Closing(task) => {
+                if task.is_finished() {
+                    stopping.door = Door::Closed { since: now };
+                }
+                false
+            }
+            Door::Closed { since } => open == 0 && now >= *since + COUNT_TIME,
         }
-        // what was accepted last is counted at the next look
-        false
+    }
+
+    /// Leaves the listeners, and who waits there, to the next process.
+    async fn close_door(&mut self) {
+        let _ = timeout(WORKER_TIME, self.workers.leave()).await;
+        if let Some(stopping) = &mut self.stopping {
+            let since = Instant::now();
+            stopping.door = Door::Closed { since };
+            stopping.deadline = stopping.deadline.min(since + NEWER_TIME);
+        }
     }
 
     /// Cuts what is left and ends the threads.
     pub(super) async fn end(mut self) {
+        if let Some(Stopping {
+            door: Door::Open { .. },
+            ..
+        }) = self.stopping
+        {
+            self.close_door().await;
+        }
         let open = self.workers.open_connections();
         if open > 0 {
             tracing::warn!(event = "stopping", "cutting {open} connection(s)");

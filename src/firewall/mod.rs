@@ -14,6 +14,7 @@
 //! program at work: every change is looked at afterwards and tried again.
 
 mod chain;
+mod marker;
 mod plan;
 mod ports;
 mod reserved;
@@ -141,6 +142,12 @@ pub fn record_path(admin_socket: Option<&Path>) -> PathBuf {
         .join(RECORD)
 }
 
+/// Whether an earlier process with this record (see [`record_path`]) has left rules in force, as far as is known.
+#[must_use]
+pub fn has_left_rules(record: &Path) -> bool {
+    marker::is_set(record)
+}
+
 /// Judges whether these NAT ports leave the host enough ephemeral ports for its own connections. Returns a warning when
 /// they are few. `record` is [`record_path`]; without it what we reserved ourselves counts as reserved by others.
 ///
@@ -167,7 +174,15 @@ pub struct Firewall {
     /// Where is recorded what was added to `ip_local_reserved_ports`.
     record: PathBuf,
     variant: Variant,
-    warning: Option<String>,
+}
+
+/// What [`Firewall::apply`] has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether rules had to be changed.
+    pub has_changed: bool,
+    /// What the operator should know.
+    pub warning: Option<String>,
 }
 
 impl Firewall {
@@ -180,17 +195,7 @@ impl Firewall {
     /// The firewall by the programs of one variant.
     #[must_use]
     pub const fn with_variant(record: PathBuf, variant: Variant) -> Self {
-        Self {
-            record,
-            variant,
-            warning: None,
-        }
-    }
-
-    /// What the operator should know about the last [`apply`](Self::apply) that went well.
-    #[must_use]
-    pub fn warning(&self) -> Option<&str> {
-        self.warning.as_deref()
+        Self { record, variant }
     }
 
     /// Makes the rules, the jump and the reserved ports be exactly those of these services; with none, takes everything
@@ -198,22 +203,27 @@ impl Firewall {
     ///
     /// # Errors
     /// The first step that failed; what was there before this call is still there (rules are added before others go).
-    pub fn apply(&mut self, services: &[PacketService]) -> Result<(), FirewallError> {
-        self.warning = None;
+    pub fn apply(&mut self, services: &[PacketService]) -> Result<Applied, FirewallError> {
         self.name_lock_file();
         let rules = plan(services);
         let wanted = PortSet::of(services.iter().filter_map(|service| service.nat_ports));
         let warning = reserved::settle(&self.record, &wanted, true)?;
+        if !rules.is_empty() {
+            marker::set(&self.record);
+        }
+        let mut has_changed = false;
         for only_adding in [true, false] {
             for v6 in [false, true] {
-                self.settle(v6, &of_family(&rules, v6), only_adding)?;
+                has_changed |= self.settle(v6, &of_family(&rules, v6), only_adding)?;
             }
         }
         if warning.is_none() {
             reserved::settle(&self.record, &wanted, false)?;
         }
-        self.warning = warning;
-        Ok(())
+        if rules.is_empty() {
+            marker::remove(&self.record);
+        }
+        Ok(Applied { has_changed, warning })
     }
 
     /// Takes everything out: chain, jump, reserved ports. Goes on after an error.
@@ -227,7 +237,12 @@ impl Firewall {
             errors.extend(self.clear_family(v6).err().into_iter().flatten());
         }
         errors.extend(reserved::settle(&self.record, &PortSet::default(), false).err());
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        if errors.is_empty() {
+            marker::remove(&self.record);
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     /// What is in the chain now, as `iptables -S` prints it.
@@ -267,21 +282,24 @@ impl Firewall {
         reserved::read_record(&self.record)
     }
 
-    /// One family of a plan. The families are independent: without rules of its own, ip6tables need not be there.
-    fn settle(&self, v6: bool, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<(), FirewallError> {
+    /// One family of a plan; whether anything had to be changed. The families are independent: without rules of its own,
+    /// ip6tables need not be there.
+    fn settle(&self, v6: bool, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<bool, FirewallError> {
         if !wanted.is_empty() {
-            Tables::find(self.variant, v6)?.settle(wanted, only_adding)?;
-        } else if !only_adding {
-            self.clear_family(v6).map_err(first)?;
+            Tables::find(self.variant, v6)?.settle(wanted, only_adding)
+        } else if only_adding {
+            Ok(false)
+        } else {
+            self.clear_family(v6).map_err(first)
         }
-        Ok(())
     }
 
-    fn clear_family(&self, v6: bool) -> Result<(), Vec<FirewallError>> {
+    /// Whether there was anything.
+    fn clear_family(&self, v6: bool) -> Result<bool, Vec<FirewallError>> {
         match Tables::find(self.variant, v6) {
             Ok(tables) => tables.clear(),
             // what only that program could have made cannot be there
-            Err(_) => Ok(()),
+            Err(_) => Ok(false),
         }
     }
 

@@ -112,21 +112,21 @@ impl Tables {
         }
     }
 
-    /// Makes the chain hold these rules and be jumped to. With `only_adding` nothing that is there goes. Changes
-    /// nothing if it is so already.
+    /// Makes the chain hold these rules and be jumped to; whether that took a change. With `only_adding` nothing that is
+    /// there goes.
     ///
     /// All of a change comes into force at once or not at all, and is looked at afterwards.
     ///
     /// # Errors
     /// The program failed, or the change did not last.
-    pub fn settle(&self, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<(), FirewallError> {
+    pub fn settle(&self, wanted: &BTreeSet<&str>, only_adding: bool) -> Result<bool, FirewallError> {
         let mut failure = None;
         for tried in 0..=TRIES {
             thread::sleep(PAUSE * tried);
             let held = self.read()?;
             let change = Change::between(&held, wanted, only_adding);
             if change.is_nothing() {
-                return Ok(());
+                return Ok(tried > 0);
             }
             // the kernel refuses a change, too, when another program made one since the table was read
             failure = self.restore(&change.script()).err();
@@ -134,17 +134,17 @@ impl Tables {
         Err(failure.unwrap_or_else(|| self.unstable()))
     }
 
-    /// Takes jumps, rules and chain out, if there are any. Goes on after an error.
+    /// Takes jumps, rules and chain out, if there are any; whether there were. Goes on after an error.
     ///
     /// # Errors
     /// Everything that failed in the last try.
-    pub fn clear(&self) -> Result<(), Vec<FirewallError>> {
+    pub fn clear(&self) -> Result<bool, Vec<FirewallError>> {
         let mut errors = Vec::new();
         for tried in 0..=TRIES {
             thread::sleep(PAUSE * tried);
             let held = self.read().map_err(|error| vec![error])?;
             if held.is_nothing() {
-                return Ok(());
+                return Ok(tried > 0);
             }
             let jumps = (0..held.jumps).map(|_| format!("-D {FROM} -j {CHAIN}"));
             let chain = (held.rules.iter()).flat_map(|_| [format!("-F {CHAIN}"), format!("-X {CHAIN}")]);

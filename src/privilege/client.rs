@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    BrokerError, Executor, ListenerRef, Parser, Policy, Target, broker,
+    BrokerError, Executor, ListenerRef, Parser, Policy, Served, Target, broker,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
     packets::Packets,
 };
@@ -111,7 +111,7 @@ impl Broker {
             path: source.name.clone(),
             last: Mutex::new(0),
         };
-        broker.receive(0, &Outcome::Ready)?;
+        only(&Outcome::Ready, broker.receive(0)?)?;
         Ok(broker)
     }
 
@@ -172,13 +172,16 @@ impl Broker {
     ///
     /// # Errors
     /// Refused, or a step failed; then what was in force before still is.
-    pub fn serve(&self, services: &[PacketService]) -> Result<(), BrokerError> {
+    pub fn serve(&self, services: &[PacketService]) -> Result<Served, BrokerError> {
         let bytes = encode_services(services).map_err(|e| BrokerError::Refused(e.to_string()))?;
         let copy = memfd::sealed(&bytes).map_err(|source| BrokerError::Failed {
             step: "copy the services into memory".into(),
             source,
         })?;
-        self.call(Verb::Serve, &[copy.as_fd()], &Outcome::Done).map(drop)
+        match self.request(Verb::Serve, &[copy.as_fd()])? {
+            (Outcome::Served(served), _) => Ok(served),
+            (outcome, _) => Err(BrokerError::Lost(format!("it answered {outcome:?}"))),
+        }
     }
 
     /// A descriptor that becomes readable at end-of-file when the broker dies.
@@ -202,16 +205,20 @@ impl Broker {
         fds: &[BorrowedFd<'_>],
         expected: &Outcome,
     ) -> Result<Vec<OwnedFd>, BrokerError> {
+        only(expected, self.request(verb, fds)?)
+    }
+
+    fn request(&self, verb: Verb, fds: &[BorrowedFd<'_>]) -> Result<(Outcome, Vec<OwnedFd>), BrokerError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last += 1;
         let request =
             encode(&Request { number: *last, verb }).map_err(|e| BrokerError::Refused(e.to_string()))?;
         fdpass::send(self.socket.as_fd(), &request, fds).map_err(|e| BrokerError::Lost(e.to_string()))?;
-        self.receive(*last, expected)
+        self.receive(*last)
     }
 
-    /// Takes the reply to request `number`: `expected` with its descriptors, or an error.
-    fn receive(&self, number: u64, expected: &Outcome) -> Result<Vec<OwnedFd>, BrokerError> {
+    /// Takes the reply to request `number`: what has been done and its descriptors, or an error.
+    fn receive(&self, number: u64) -> Result<(Outcome, Vec<OwnedFd>), BrokerError> {
         let lost = |why: String| BrokerError::Lost(why);
         let (bytes, fds) = match fdpass::receive(self.socket.as_fd()) {
             Ok(message) => message,
@@ -239,7 +246,6 @@ impl Broker {
             )));
         }
         match reply.outcome {
-            outcome if outcome == *expected => Ok(fds),
             Outcome::Refused { why } => Err(BrokerError::Refused(why)),
             Outcome::Unable { why } => Err(BrokerError::Unable(why)),
             Outcome::Unreadable { why } => Err(BrokerError::Unreadable(why)),
@@ -248,8 +254,17 @@ impl Broker {
                 step,
                 source: io::Error::from_raw_os_error(errno),
             }),
-            outcome => Err(lost(format!("it answered {outcome:?}"))),
+            outcome => Ok((outcome, fds)),
         }
+    }
+}
+
+/// The descriptors of an outcome, if it is the expected one.
+fn only(expected: &Outcome, (outcome, fds): (Outcome, Vec<OwnedFd>)) -> Result<Vec<OwnedFd>, BrokerError> {
+    if outcome == *expected {
+        Ok(fds)
+    } else {
+        Err(BrokerError::Lost(format!("it answered {outcome:?}")))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ListenerRef;
+use super::{ListenerRef, Served};
 use crate::{config::PacketService, sys::fdpass::MAX_MESSAGE_BYTES};
 
 /// Longest text in a reply, in bytes: far below [`MAX_MESSAGE_BYTES`] even if every byte must be escaped.
@@ -73,6 +73,8 @@ pub enum Outcome {
     PacketSocket,
     /// Done; there is nothing to pass.
     Done,
+    /// The services are in force.
+    Served(Served),
     /// The policy does not allow it.
     Refused {
         /// Why.
@@ -105,6 +107,7 @@ impl Outcome {
             Self::Bound | Self::Config | Self::PacketSocket => 1,
             Self::Ready
             | Self::Done
+            | Self::Served(_)
             | Self::Refused { .. }
             | Self::Failed { .. }
             | Self::Unable { .. }
@@ -116,6 +119,15 @@ impl Outcome {
     #[must_use]
     pub fn refused(why: &str) -> Self {
         Self::Refused { why: shorten(why) }
+    }
+
+    /// Services are in force.
+    #[must_use]
+    pub fn served(served: Served) -> Self {
+        Self::Served(Served {
+            warning: served.warning.map(|text| shorten(&text)),
+            ..served
+        })
     }
 
     /// Something that could not be done.

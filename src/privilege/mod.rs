@@ -102,13 +102,23 @@ pub trait Executor {
     ///
     /// # Errors
     /// What to tell the operator.
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String>;
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String>;
 
     /// Takes out everything that [`apply_firewall`](Self::apply_firewall) put in, going on after errors.
     ///
     /// # Errors
     /// What to tell the operator.
     fn clear_firewall(&mut self) -> Result<(), String>;
+}
+
+/// Rules are in force for the services that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Served {
+    /// Whether rules had to be changed for it.
+    pub has_changed: bool,
+    /// What the operator should know.
+    pub warning: Option<String>,
 }
 
 /// The executor of a process without packet modes: it can do nothing, and has nothing to clear.
@@ -124,9 +134,9 @@ impl Executor for NoPacketModes {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
         if services.is_empty() {
-            Ok(())
+            Ok(Served::default())
         } else {
             Err("this process has no packet modes".into())
         }

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use super::{Executor, Policy, message::Outcome, policy::Wanted};
+use super::{Executor, Policy, Served, message::Outcome, policy::Wanted};
 use crate::{
     config::PacketService,
     sys::{
@@ -121,13 +121,14 @@ impl Packets {
         if let Ok(all) = interfaces::list() {
             self.prune(&all);
         }
-        match self.put_in_force(&services) {
-            Ok(()) => {
+        let filters_too = services != policy.in_force();
+        match self.put_in_force(&services, filters_too) {
+            Ok(served) => {
                 policy.served(services);
-                Outcome::Done
+                Outcome::served(served)
             }
-            Err(why) => match self.put_in_force(policy.in_force()) {
-                Ok(()) => Outcome::unable(&why),
+            Err(why) => match self.put_in_force(policy.in_force(), true) {
+                Ok(_) => Outcome::unable(&why),
                 Err(same) if same == why => Outcome::unable(&why),
                 Err(worse) => Outcome::unable(&format!(
                     "{why}; and what was in force could not be restored: {worse}"
@@ -137,16 +138,19 @@ impl Packets {
     }
 
     /// Rules first: a packet that a filter admits must not reach the kernel's own stack too.
-    fn put_in_force(&mut self, services: &[PacketService]) -> Result<(), String> {
+    fn put_in_force(&mut self, services: &[PacketService], filters_too: bool) -> Result<Served, String> {
         self.is_firewall_touched = true;
-        capability::with_ambient(|| self.executor.apply_firewall(services))
+        let served = capability::with_ambient(|| self.executor.apply_firewall(services))
             .map_err(|e| format!("lend capabilities to iptables: {e}"))??;
+        if !filters_too {
+            return Ok(served);
+        }
         for held in &self.sockets {
             self.executor
                 .refilter(held.socket.as_fd(), services)
                 .map_err(|e| format!("replace the filter of a packet socket on {}: {e}", held.name))?;
         }
-        Ok(())
+        Ok(served)
     }
 
     /// Takes out the firewall rules, at the end. Nobody is left who could be told of an error.

@@ -139,10 +139,11 @@ impl Workers {
         }
     }
 
-    /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. Resolves when done
-    /// on every worker.
-    pub async fn retire(&self, addr: ListenAddr) {
-        self.ask_all(|done| Order::Retire(addr, done)).await;
+    /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. It is ordered when this
+    /// returns: a listener of the same address that is given later stays. Resolves when done on every worker.
+    pub fn retire(&self, addr: ListenAddr) -> impl Future<Output = ()> + Send + use<> {
+        let done = self.ask_all(move |done| Order::Retire(addr, done));
+        async move { drop(done.await) }
     }
 
     /// Accepts nothing more, and leaves the listeners with what they hold to whoever else has their sockets.
@@ -152,7 +153,7 @@ impl Workers {
 
     /// How many open connections were accepted before.
     pub async fn older_connections(&self, than: Instant) -> usize {
-        let counts = self.ask_all(|reply| Order::CountOlder(than, reply)).await;
+        let counts = self.ask_all(move |reply| Order::CountOlder(than, reply)).await;
         counts.into_iter().sum()
     }
 
@@ -201,23 +202,25 @@ impl Workers {
         }
     }
 
-    /// Sends an order to every worker and collects the answers of those that live.
-    async fn ask_all<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
-        let waiting: Vec<_> = self
-            .orders
-            .iter()
-            .map(|worker| {
-                let (reply, answer) = oneshot::channel();
-                let _ = worker.send(order(reply));
-                answer
-            })
-            .collect();
-        let mut answers = Vec::with_capacity(waiting.len());
-        for answer in waiting {
-            if let Ok(answer) = answer.await {
-                answers.push(answer);
+    /// Sends an order to every worker, now, and collects the answers of those that live.
+    fn ask_all<T: Send, F: Fn(oneshot::Sender<T>) -> Order>(
+        &self,
+        order: F,
+    ) -> impl Future<Output = Vec<T>> + Send + use<T, F> {
+        let ask = |worker: &mpsc::UnboundedSender<Order>| {
+            let (reply, answer) = oneshot::channel();
+            let _ = worker.send(order(reply));
+            answer
+        };
+        let waiting: Vec<_> = self.orders.iter().map(ask).collect();
+        async move {
+            let mut answers = Vec::with_capacity(waiting.len());
+            for answer in waiting {
+                if let Ok(answer) = answer.await {
+                    answers.push(answer);
+                }
             }
+            answers
         }
-        answers
     }
 }

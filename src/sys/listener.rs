@@ -77,7 +77,9 @@ pub fn take_over(socket: BorrowedFd<'_>, user_timeout: Option<Duration>) -> Resu
     socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
     socket
         .set_tcp_user_timeout(user_timeout)
-        .map_err(at("TCP_USER_TIMEOUT"))
+        .map_err(at("TCP_USER_TIMEOUT"))?;
+    // net.core.somaxconn may be higher now; of a socket that listens only the backlog changes
+    socket.listen(BACKLOG).map_err(at("listen"))
 }
 
 /// Ends the listening, whoever else holds the socket; connections that wait for accept are reset.
@@ -173,6 +175,18 @@ mod tests {
         assert_eq!(address_of(listener.as_fd()), None);
         let refused = TcpStream::connect(addr).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_listener_that_is_taken_over_gets_the_backlog_of_a_new_one() {
+        let socket = socket_for("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.bind(&loopback().addr.into()).unwrap();
+        socket.listen(1).unwrap();
+        take_over(socket.as_fd(), None).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(500));
+        let clients: io::Result<Vec<_>> = (0..10).map(|_| connect()).collect();
+        assert_eq!(clients.unwrap().len(), 10);
     }
 
     #[test]

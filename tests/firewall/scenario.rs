@@ -8,7 +8,7 @@ use std::{
 use convey::{
     base::Protocol::{Tcp, Udp},
     config::PacketService,
-    firewall::{FirewallError, Rule, Variant, check_ephemeral, plan, record_path},
+    firewall::{Applied, FirewallError, Rule, Variant, check_ephemeral, plan, record_path},
 };
 
 use tempfile::TempDir;
@@ -339,8 +339,7 @@ fn reserved_ports(host: &Host) {
     firewall.apply(&services()).unwrap();
     assert_eq!(reserved(), "8080,61000-65535");
     reserve("8080,9000,61000-65535");
-    firewall.apply(&services()).unwrap();
-    assert_eq!(firewall.warning(), None);
+    assert_eq!(firewall.apply(&services()).unwrap(), Applied::default());
     host.firewall().clear().unwrap();
     assert_eq!(reserved(), "8080,9000,61000-61009");
     let left: Vec<_> = std::fs::read_dir(host.directory())
@@ -398,8 +397,7 @@ fn too_few_ports(host: &Host) {
 fn read_only_sysctls(host: &Host) {
     command("mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys");
     let mut firewall = host.firewall();
-    firewall.apply(&services()).unwrap();
-    let warning = firewall.warning().unwrap();
+    let warning = firewall.apply(&services()).unwrap().warning.unwrap();
     assert!(
         warning.contains("61000-65535") && warning.contains("Read-only"),
         "{warning}"

@@ -76,6 +76,13 @@ impl Convey {
     /// ran before must have ended.
     #[track_caller]
     pub fn start_again(&mut self, config: &str) {
+        self.launch_again(config);
+        self.wait_ready();
+    }
+
+    /// As [`start_again`](Self::start_again), without waiting.
+    #[track_caller]
+    pub fn launch_again(&mut self, config: &str) {
         write_config(&self.dir, config);
         let handed = self.notify.hand_over();
         let names: Vec<_> = handed.iter().map(|(name, _)| name.as_str()).collect();
@@ -105,7 +112,6 @@ impl Convey {
             .env("LISTEN_FDNAMES", names.join(":"));
         self.said_before = self.notify.assignments().len();
         self.process = self.host.spawn(command);
-        self.wait_ready();
     }
 
     /// Waits for `READY=1`.

@@ -12,7 +12,7 @@ use std::{
 use convey::{
     base::{ListenAddr, ServerAddr},
     config::{Options, PacketService},
-    privilege::{Broker, BrokerError, Executor, Sandbox, Target, drop_privileges},
+    privilege::{Broker, BrokerError, Executor, Sandbox, Served, Target, drop_privileges},
     sys::fdpass,
 };
 use nix::{
@@ -76,12 +76,12 @@ impl Executor for Fake {
         Ok(())
     }
 
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
         self.note("apply", services);
         if self.fails("fail_apply") && services.len() == 1 {
             return Err("iptables is not installed: apt install iptables".into());
         }
-        Ok(())
+        Ok(Served::default())
     }
 
     fn clear_firewall(&mut self) -> Result<(), String> {
@@ -115,14 +115,14 @@ impl Executor for Iptables {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
         if services.is_empty() {
-            return Self::run(&["-t", "raw", "-X", "CONVEY_TEST"]).map(drop);
+            return Self::run(&["-t", "raw", "-X", "CONVEY_TEST"]).map(|_| Served::default());
         }
         Self::run(&["-t", "raw", "-N", "CONVEY_TEST"])?;
         let rules = Self::run(&["-t", "raw", "-S"])?;
         if rules.contains("-N CONVEY_TEST") {
-            Ok(())
+            Ok(Served::default())
         } else {
             Err(format!("no chain in {rules}"))
         }

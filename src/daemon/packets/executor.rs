@@ -5,7 +5,12 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use crate::{config::PacketService, engine::raw::socket, firewall::Firewall, privilege::Executor};
+use crate::{
+    config::PacketService,
+    engine::raw::socket,
+    firewall::{Applied, Firewall},
+    privilege::{Executor, Served},
+};
 
 /// Packet sockets and firewall of this host.
 #[derive(Debug)]
@@ -35,8 +40,11 @@ impl Executor for KernelExecutor {
         socket::refilter(socket, services)
     }
 
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<(), String> {
-        self.firewall.apply(services).map_err(|error| error.to_string())
+    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
+        match self.firewall.apply(services) {
+            Ok(Applied { has_changed, warning }) => Ok(Served { has_changed, warning }),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn clear_firewall(&mut self) -> Result<(), String> {

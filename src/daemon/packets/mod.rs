@@ -9,6 +9,7 @@
 
 mod demand;
 mod executor;
+mod rules;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,6 +38,7 @@ use crate::{
 };
 pub use demand::VipState;
 pub use executor::KernelExecutor;
+use rules::Rules;
 
 /// How often is looked whether flows of what has been removed have ended, and sockets that could not be had are tried
 /// again.
@@ -74,11 +76,8 @@ pub enum PacketsError {
 pub struct Packets {
     workers: usize,
     first_shard: usize,
-    /// Where the firewall notes which ports it has reserved.
-    record: PathBuf,
     running: Option<Running>,
-    /// What the broker has put in force.
-    in_force: Vec<PacketService>,
+    rules: Rules,
     /// Interfaces that are served, with their indexes.
     served: BTreeMap<String, u32>,
     /// Interfaces whose sockets could not be had, and why: said once.
@@ -143,9 +142,8 @@ impl Packets {
         Self {
             workers,
             first_shard,
-            record,
             running: None,
-            in_force: Vec::new(),
+            rules: Rules::new(record),
             served: BTreeMap::new(),
             refused: BTreeMap::new(),
             vips: BTreeMap::new(),
@@ -206,8 +204,9 @@ impl Packets {
         snapshot: &Arc<ArcSwap<Snapshot>>,
     ) -> Result<Prepared, PacketsError> {
         let services = config.packet_services();
-        let before = self.in_force.clone();
+        let before = self.rules.in_force().to_vec();
         if services.is_empty() && before.is_empty() {
+            self.rules.check(broker);
             return Ok(Prepared::default());
         }
         if services.iter().any(|service| service.nat_ports.is_some()) {
@@ -217,8 +216,7 @@ impl Packets {
         let wanted = demand::wanted(config, &all);
         self.start(config, snapshot, wanted).await?;
         if all != before {
-            broker.serve(&all)?;
-            self.in_force = all;
+            self.rules.serve(all, broker)?;
         }
         match self.open_missing(config, broker) {
             Ok(sockets) => Ok(Prepared { sockets, before }),
@@ -234,15 +232,13 @@ impl Packets {
         for (name, _, _) in &prepared.sockets {
             release(name, broker);
         }
-        if self.in_force != prepared.before {
-            if let Err(error) = broker.serve(&prepared.before) {
-                tracing::error!(
-                    event = "firewall_failed",
-                    "go back to the rules before the reload: {error}"
-                );
-                return;
-            }
-            self.in_force = prepared.before;
+        if self.rules.in_force() != prepared.before
+            && let Err(error) = self.rules.serve(prepared.before, broker)
+        {
+            tracing::error!(
+                event = "firewall_failed",
+                "go back to the rules before the reload: {error}"
+            );
         }
     }
 
@@ -259,25 +255,32 @@ impl Packets {
 
     /// Takes out of force what neither the configuration nor a live flow needs any more.
     fn shrink(&mut self, config: &Config, broker: &Broker) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &self.running else { return };
         let services = config.packet_services();
-        let in_use = if demand::leftovers(&services, &self.in_force).is_empty() {
+        let in_use = if demand::leftovers(&services, self.rules.in_force()).is_empty() {
             std::collections::HashSet::new()
         } else {
             running.engine.in_use()
         };
-        let kept = demand::kept(config, &services, &self.in_force, &in_use);
+        let kept = demand::kept(config, &services, self.rules.in_force(), &in_use);
         let needed = demand::union(&services, &kept);
-        if needed != self.in_force {
-            match broker.serve(&needed) {
-                Ok(()) => self.in_force = needed,
-                Err(error) => tracing::error!(
-                    event = "firewall_failed",
-                    "take out rules that are no longer needed: {error}; trying again in {UPKEEP:?}"
-                ),
-            }
+        if needed != self.rules.in_force()
+            && let Err(error) = self.rules.serve(needed, broker)
+        {
+            tracing::error!(
+                event = "firewall_failed",
+                "take out rules that are no longer needed: {error}; trying again in {UPKEEP:?}"
+            );
         }
-        running.want(demand::wanted(config, &self.in_force));
+        let wanted = demand::wanted(config, self.rules.in_force());
+        if let Some(running) = &mut self.running {
+            running.want(wanted);
+        }
+    }
+
+    /// Looks whether the firewall rules are still what they should be, and mends them.
+    pub fn check_rules(&mut self, broker: &Broker) {
+        self.rules.check(broker);
     }
 
     /// Tells the workers that the snapshot has been replaced.
@@ -323,7 +326,7 @@ impl Packets {
         let picture = self.picture();
         let Some(running) = &self.running else { return };
         running.engine.set_hops(Arc::clone(&picture.hops));
-        let needed = demand::interfaces(config, &self.in_force, &picture);
+        let needed = demand::interfaces(config, self.rules.in_force(), &picture);
         let gone: Vec<String> = (self.served.iter())
             .filter(|(name, ifindex)| needed.get(*name) != Some(ifindex))
             .map(|(name, _)| name.clone())
@@ -361,11 +364,14 @@ impl Packets {
 
     /// What has to be done now and then: to give up what no flow uses any more, and to try again what failed.
     pub fn keep_up(&mut self, config: &Config, broker: &Broker) {
-        if self.in_force != config.packet_services() {
+        if self.rules.in_force() != config.packet_services() {
             self.shrink(config, broker);
         }
         if !self.refused.is_empty() {
             self.adopt_picture(config, broker);
+        }
+        if self.rules.are_due() {
+            self.rules.check(broker);
         }
     }
 
@@ -421,7 +427,7 @@ impl Packets {
     /// Sockets for interfaces that the configuration needs and that are not served; on an error with those that could
     /// be had.
     fn open_missing(&self, config: &Config, broker: &Broker) -> Result<Sockets, (Sockets, BrokerError)> {
-        let needed = demand::interfaces(config, &self.in_force, &self.picture());
+        let needed = demand::interfaces(config, self.rules.in_force(), &self.picture());
         let mut opened = Sockets::new();
         for (name, ifindex) in needed {
             if self.served.contains_key(&name) {
@@ -436,7 +442,7 @@ impl Packets {
     }
 
     fn check_ports(&self, config: &Config) -> Result<(), PacketsError> {
-        let warning = firewall::check_ephemeral(&self.record, config.passthrough.nat_ports)
+        let warning = firewall::check_ephemeral(self.rules.record(), config.passthrough.nat_ports)
             .map_err(|error| PacketsError::Ports(error.to_string()))?;
         if let Some(warning) = warning {
             tracing::warn!(event = "few_ports", "{warning}");

@@ -21,6 +21,8 @@ pub const TESTS: &[Test] = tests![
     Convey: a_killed_daemon_leaves_nothing,
     Convey: what_a_killed_broker_left_goes_with_the_next_start,
     Convey: what_both_left_goes_with_firewall_clear,
+    Convey: what_both_left_goes_with_a_start_that_needs_no_rules,
+    Convey: rules_that_another_program_takes_out_come_back,
     Convey: a_stop_leaves_nothing,
 ];
 
@@ -182,16 +184,57 @@ fn what_a_killed_broker_left_goes_with_the_next_start() {
     expect_nothing_left(&site.lb);
 }
 
-fn what_both_left_goes_with_firewall_clear() {
-    let site = Site::new("both", 1);
-    let mut convey = start(&site);
+/// Both processes: nobody is left to clean up.
+fn kill_both(convey: &mut Convey) {
     let broker = convey.broker();
     // the broker first, and the daemon before it can notice
     kill(convey.pid(), Signal::SIGSTOP).expect("stop the daemon");
     kill(broker, Signal::SIGKILL).expect("kill the broker");
     convey.signal(Signal::SIGKILL);
     convey.wait_exit(Duration::from_secs(5));
-    assert!(rules(&site.lb).contains("CONVEY"), "nobody was left to clean up");
+    assert!(rules(convey.host()).contains("CONVEY"), "nobody has cleaned up");
+}
+
+fn what_both_left_goes_with_a_start_that_needs_no_rules() {
+    let site = Site::new("proxied", 1);
+    let _witnesses = witnesses(&site);
+    let mut convey = start(&site);
+    kill_both(&mut convey);
+    drop(convey);
+    let (listen, server) = (everywhere()[0], site.servers[0].addr(9));
+    let config = format!(
+        "[frontends.f]\nlisten_addr = \"{listen}\"\nbackend = \"b\"\n[backends.b]\nservers.s = {{ addr = \"{server}\" }}\n"
+    );
+    let again = Convey::start(&site.lb, &config);
+    assert_eq!(rules(&site.lb), NO_RULES);
+    assert!(again.stderr().contains("of an earlier run"), "{}", again.stderr());
+    expect_nothing_left(&site.lb);
+    Witness::meet(&site.client, listen).expect("the address that had a rule is proxied");
+}
+
+fn rules_that_another_program_takes_out_come_back() {
+    let site = Site::new("flushed", 1);
+    let _witnesses = witnesses(&site);
+    let convey = start(&site);
+    let right = rules(&site.lb);
+    // as Debian's nftables.service does when it is reloaded
+    site.lb.run("nft flush ruleset");
+    assert_eq!(rules(&site.lb), NO_RULES);
+    let reloaded = convey.cli("reload");
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    assert_eq!(rules(&site.lb), right, "a reload looks after them");
+    site.lb.run("iptables -t raw -F CONVEY");
+    wait_until("they come back by themselves", Duration::from_secs(20), || {
+        rules(&site.lb) == right
+    });
+    assert!(convey.stderr().contains("another program"), "{}", convey.stderr());
+    Witness::meet(&site.client, everywhere()[0]).expect("it works again");
+}
+
+fn what_both_left_goes_with_firewall_clear() {
+    let site = Site::new("both", 1);
+    let mut convey = start(&site);
+    kill_both(&mut convey);
     let cleared = convey.tool("firewall clear");
     assert!(cleared.status.success(), "{cleared:?}");
     expect_nothing_left(&site.lb);

@@ -1,11 +1,11 @@
 //! The configuration changes while traffic runs.
 
-use std::{fs, io::Write as _, os::unix::fs::symlink, time::Duration};
+use std::{fs, io::Write as _, os::unix::fs::symlink, thread, time::Duration};
 
 use crate::{
     Test,
     lab::{Lab, load::Wrk, servers::TcpServer, wait_until},
-    site::{FAST_CHECK, Site, backend, frontend, read_line},
+    site::{FAST_CHECK, Site, backend, frontend, read_line, silent_server},
     tests,
 };
 
@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = tests![
     a_reload_adds_a_server,
     a_reload_adds_a_frontend_on_a_privileged_port,
     a_removed_frontend_stops_listening_but_keeps_its_connections,
+    a_frontend_that_is_removed_and_put_back_at_once_listens,
     a_removed_server_keeps_its_connections,
     an_address_in_use_fails_the_reload_and_changes_nothing,
     an_override_survives_a_reload_and_shows_in_the_status,
@@ -231,6 +232,26 @@ fn a_removed_frontend_stops_listening_but_keeps_its_connections() {
     });
     stream.write_all(b"still here\n").expect("send");
     assert_eq!(read_line(&mut stream).expect("the echo"), "still here");
+}
+
+fn a_frontend_that_is_removed_and_put_back_at_once_listens() {
+    let lab = Lab::new("back");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let server = TcpServer::named(&host, 9, "s");
+    let with = frontend("f", lb.addr(9), "b", "") + &backend("b", "", &[("s", server.addr(), "")]);
+    // its first check keeps the reload busy while the next one is ordered
+    let silent = silent_server(&lab, &lb);
+    let without = frontend("g", lb.addr(10), "slow", "") + &backend("slow", "", &[("s", silent, "")]);
+    let convey = lab.convey(&lb, &with);
+    thread::scope(|scope| {
+        scope.spawn(|| convey.reload(&without));
+        wait_until("the first reload is under way", Duration::from_secs(5), || {
+            convey.notify().assignments().contains(&"RELOADING=1".to_owned())
+        });
+        convey.reload(&with);
+    });
+    let mut stream = client.connect(lb.addr(9));
+    assert_eq!(read_line(&mut stream).expect("the greeting"), "s");
 }
 
 fn a_removed_server_keeps_its_connections() {

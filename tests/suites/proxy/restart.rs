@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Test,
     lab::{Convey, Host, Lab, servers::TcpServer, wait_until},
-    site::{FAST_CHECK, backend, expect_end, frontend, read_line},
+    site::{FAST_CHECK, backend, expect_end, frontend, read_line, silent_server},
     tests,
 };
 
@@ -26,6 +26,9 @@ pub const TESTS: &[Test] = tests![
     no_client_is_refused_while_a_killed_convey_is_away,
     connections_are_accepted_while_older_ones_are_waited_for,
     a_process_without_old_connections_leaves_at_once,
+    a_connection_accepted_while_stopping_does_not_keep_others_waiting_for_long,
+    no_client_is_cut_by_a_process_that_has_no_time_to_end,
+    listeners_are_kept_before_the_servers_have_been_checked,
     another_number_of_workers_takes_all_listeners_over,
     a_frontend_that_is_gone_after_a_restart_listens_no_more,
     a_removed_frontend_is_kept_no_longer,
@@ -37,7 +40,7 @@ struct Stage {
     convey: Convey,
     client: Host,
     server: TcpServer,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Stage {
@@ -52,7 +55,7 @@ impl Stage {
             convey,
             client,
             server,
-            _lab: lab,
+            lab,
         }
     }
 
@@ -210,6 +213,59 @@ fn a_process_without_old_connections_leaves_at_once() {
         begin.elapsed()
     );
     storms.into_iter().for_each(Storm::ends_without_failure);
+}
+
+fn a_connection_accepted_while_stopping_does_not_keep_others_waiting_for_long() {
+    let mut stage = Stage::new("starving", "shutdown_timeout = \"60s\"");
+    let addr = stage.addr();
+    let mut old = stage.client.connect(addr);
+    assert_eq!(read_line(&mut old).expect("the greeting"), "s");
+    stage.convey.signal(Signal::SIGTERM);
+    let stopping = stage
+        .convey
+        .notify()
+        .wait_for("STOPPING=1", 0, Duration::from_secs(5), || false);
+    assert!(stopping);
+    let mut newer = stage.client.connect(addr);
+    assert_eq!(read_line(&mut newer).expect("the greeting"), "s");
+    drop(old);
+    let status = stage.convey.wait_exit(Duration::from_secs(10));
+    assert!(status.success(), "{status}");
+}
+
+fn no_client_is_cut_by_a_process_that_has_no_time_to_end() {
+    let global = "shutdown_timeout = \"0s\"";
+    let mut stage = Stage::new("no-time", global);
+    let addr = stage.addr();
+    for _ in 0..3 {
+        // keeps the process at cutting for as long as it may
+        let deaf: Vec<_> = (0..20).map(|_| stage.client.connect(addr)).collect();
+        let storms = [0, 1, 2, 3].map(|_| Storm::start(&stage.client, addr));
+        stage.restart(global);
+        storms.iter().for_each(Storm::goes_on);
+        for storm in storms {
+            let failed = storm.end();
+            assert!(failed.len() <= 1, "more than what was open: {failed:?}");
+        }
+        drop(deaf);
+    }
+}
+
+fn listeners_are_kept_before_the_servers_have_been_checked() {
+    let mut stage = Stage::new("unchecked", "workers = 1");
+    stage.convey.signal(Signal::SIGTERM);
+    stage.convey.wait_exit(Duration::from_secs(10));
+    let slow = silent_server(&stage.lab, stage.convey.host());
+    let config = stage.config("workers = 4") + &backend("slow", "", &[("s", slow, "")]);
+    let said = stage.convey.notify().assignments().len();
+    stage.convey.launch_again(&config);
+    wait_until("all four are kept", Duration::from_secs(2), || {
+        stage.convey.notify().kept().len() == 4
+    });
+    let ready = |assignment: &String| assignment == "READY=1";
+    let said_since = &stage.convey.notify().assignments()[said..];
+    assert!(!said_since.iter().any(ready), "the first checks are not over");
+    stage.convey.wait_ready();
 }
 
 fn another_number_of_workers_takes_all_listeners_over() {

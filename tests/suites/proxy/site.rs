@@ -100,6 +100,13 @@ pub fn backend(name: &str, settings: &str, servers: &[(&str, SocketAddr, &str)])
     text
 }
 
+/// The address of a server that gets connections of `lb` and answers none of them.
+pub fn silent_server(lab: &Lab, lb: &Host) -> SocketAddr {
+    let host = lab.host("silent");
+    host.run(&format!("ip route add blackhole {}/32", lb.ip4()));
+    host.addr(9)
+}
+
 /// Reads one line, byte by byte so that nothing after it is lost. Empty at end of file.
 pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();

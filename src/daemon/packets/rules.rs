@@ -1,0 +1,103 @@
+//! What the broker has put in force, and that it stays so.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::PacketService,
+    firewall,
+    privilege::{Broker, BrokerError, Served},
+};
+
+/// How often is looked whether the firewall rules are still there. It runs two programs.
+const CHECK: Duration = Duration::from_secs(10);
+
+/// The services whose rules and filters are in force.
+#[derive(Debug)]
+pub struct Rules {
+    /// Where the firewall notes what it has done.
+    record: PathBuf,
+    in_force: Vec<PacketService>,
+    /// When the rules were last seen to be right; `None` as long as an earlier process's may be there.
+    checked: Option<Instant>,
+    /// The last warning or error, which is said once.
+    said: Option<String>,
+}
+
+impl Rules {
+    /// Nothing is in force yet, as far as this process goes.
+    pub const fn new(record: PathBuf) -> Self {
+        Self {
+            record,
+            in_force: Vec::new(),
+            checked: None,
+            said: None,
+        }
+    }
+
+    /// What the broker has put in force.
+    pub fn in_force(&self) -> &[PacketService] {
+        &self.in_force
+    }
+
+    /// Where the firewall notes what it has done.
+    pub fn record(&self) -> &Path {
+        &self.record
+    }
+
+    /// Puts rules and filters in force for exactly these services.
+    ///
+    /// # Errors
+    /// The broker refused or failed; what was in force still is.
+    pub fn serve(&mut self, services: Vec<PacketService>, broker: &Broker) -> Result<Served, BrokerError> {
+        let served = broker.serve(&services)?;
+        self.in_force = services;
+        self.checked = Some(Instant::now());
+        self.say(served.warning.clone(), |warning| {
+            tracing::warn!(event = "firewall_warning", "{warning}");
+        });
+        Ok(served)
+    }
+
+    /// Whether it is time for [`check`](Self::check).
+    pub fn are_due(&self) -> bool {
+        self.checked.is_none_or(|last| last.elapsed() >= CHECK)
+    }
+
+    /// Looks whether the rules are still what they should be, and mends them: whoever reloads a host's firewall may have
+    /// taken them out (Debian's nftables.service begins with `flush ruleset`), and an earlier process may have left some
+    /// that its successor's configuration does not need.
+    pub fn check(&mut self, broker: &Broker) {
+        let is_first = self.checked.is_none();
+        if self.in_force.is_empty() && !(is_first && firewall::has_left_rules(&self.record)) {
+            self.checked = Some(Instant::now());
+            return;
+        }
+        match self.serve(self.in_force.clone(), broker) {
+            Ok(served) if !served.has_changed => {}
+            Ok(_) if is_first => {
+                tracing::info!(
+                    event = "rules_cleared",
+                    "took out firewall rules of an earlier run that nothing needs any more"
+                );
+            }
+            Ok(_) => tracing::warn!(
+                event = "rules_restored",
+                "another program had changed the firewall rules of the chain CONVEY; they are back, but meanwhile the kernel \
+                 may have reset connections of the packet modes"
+            ),
+            Err(error) => self.say(Some(error.to_string()), |why| {
+                tracing::error!(event = "firewall_failed", "look after the firewall rules: {why}");
+            }),
+        }
+    }
+
+    fn say(&mut self, text: Option<String>, say: impl FnOnce(&str)) {
+        if let Some(text) = text.as_deref().filter(|text| self.said.as_deref() != Some(*text)) {
+            say(text);
+        }
+        self.said = text;
+    }
+}
