@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = tests![
     the_service_manager_is_told_of_every_phase,
     the_watchdog_is_fed,
     sigterm_waits_for_connections_and_accepts_no_new_ones,
+    clients_that_wait_to_be_accepted_at_sigterm_are_served,
     sigterm_gives_up_waiting_after_shutdown_timeout,
     a_second_sigterm_ends_at_once,
     a_sigterm_during_the_start_ends_it_in_order,
@@ -208,6 +209,26 @@ fn sigterm_waits_for_connections_and_accepts_no_new_ones() {
         closed.elapsed() < Duration::from_secs(5),
         "it goes when the last connection has gone"
     );
+}
+
+fn clients_that_wait_to_be_accepted_at_sigterm_are_served() {
+    for round in 0..5 {
+        let (stream, mut convey, _server, lab) = with_connection(&format!("queue{round}"), "");
+        let (late, addr) = (lab.host("late"), convey.host().addr(9));
+        drop(stream);
+        convey.wait_status("nothing is open", |status| {
+            status.frontends["f"].traffic.connections_current == 0
+        });
+        convey.signal(Signal::SIGSTOP);
+        let mut waiting: Vec<_> = (0..20).map(|_| late.connect(addr)).collect();
+        convey.signal(Signal::SIGTERM);
+        convey.signal(Signal::SIGCONT);
+        for stream in &mut waiting {
+            assert_eq!(read_line(stream).expect("the greeting"), "s");
+        }
+        drop(waiting);
+        assert!(convey.wait_exit(Duration::from_secs(10)).success());
+    }
 }
 
 fn sigterm_gives_up_waiting_after_shutdown_timeout() {

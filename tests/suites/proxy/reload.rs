@@ -238,10 +238,12 @@ fn a_frontend_that_is_removed_and_put_back_at_once_listens() {
     let lab = Lab::new("back");
     let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
     let server = TcpServer::named(&host, 9, "s");
-    let with = frontend("f", lb.addr(9), "b", "") + &backend("b", "", &[("s", server.addr(), "")]);
-    // its first check keeps the reload busy while the next one is ordered
+    let kept = frontend("kept", lb.addr(11), "b", "") + &backend("b", "", &[("s", server.addr(), "")]);
+    let with = frontend("f", lb.addr(9), "b", "") + &kept;
+    // its first check keeps the reload busy while the next one, which has nothing to wait for, is ordered
     let silent = silent_server(&lab, &lb);
-    let without = frontend("g", lb.addr(10), "slow", "") + &backend("slow", "", &[("s", silent, "")]);
+    let slow = frontend("g", lb.addr(10), "slow", "") + &backend("slow", "", &[("s", silent, "")]);
+    let without = slow + &kept;
     let convey = lab.convey(&lb, &with);
     thread::scope(|scope| {
         scope.spawn(|| convey.reload(&without));
