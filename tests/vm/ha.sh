@@ -6,10 +6,10 @@
 examples=/usr/share/doc/convey/examples
 vips=(10.77.0.80 10.77.0.90)
 
-# ha_example FILE : with the addresses and the interface of this network, and patience with a machine in which a restart takes
-# more than two seconds.
+# ha_example FILE : with the addresses and the interface of this network, and patience with an emulated machine, in which a
+# restart takes more than two seconds.
 ha_example() {
-    sed "s/192\.0\.2\.80/${vips[0]}/g; s/192\.0\.2\.90/${vips[1]}/g; s/interface eth0/interface lb0/; s/fall 2/fall 15/" \
+    sed "s/192\.0\.2\.80/${vips[0]}/g; s/192\.0\.2\.90/${vips[1]}/g; s/interface eth0/interface lb0/; s/fall 2/fall 60/" \
         "$examples/ha/$1"
 }
 
