@@ -61,30 +61,36 @@ install_missing() {
     command -v apt-get >/dev/null || status=69 fail "Not Debian: install by other means: ${packages[*]}"
     is_root || status=77 fail "Missing: ${packages[*]}. Run this through sudo, or: apt-get install ${packages[*]}"
     printf '%sInstalling %s%s\n' "$dim" "${packages[*]}" "$plain"
-    # wanted as programs: the services of these packages must not start, now or at the next boot
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    else
-        policy=
-    fi
-    local log
-    log=$(mktemp)
-    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; } \
-        >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
-        [ -z "$policy" ] || rm -f "$policy"
-        status=69 fail "apt-get could not install: ${packages[*]}"
-    fi
-    [ -z "$policy" ] || rm -f "$policy"
-    rm -f "$log"
+    install_without_services "${packages[@]}" || exit
     for pair in nginx:nginx haproxy:haproxy keepalived:keepalived bird2:bird; do
         case " ${packages[*]} " in
             *" ${pair%%:*} "*) systemctl disable "${pair#*:}" >/dev/null 2>&1 || true ;;
         esac
     done
 }
+
+# install_without_services PACKAGE... : wanted as programs, their services must not start now. A shell of its own, so that the
+# file that says so to dpkg goes however this ends.
+install_without_services() (
+    policy=/usr/sbin/policy-rc.d
+    log=$(mktemp)
+    made=("$log")
+    trap 'rm -f "${made[@]}"' EXIT
+    for signal in INT TERM HUP; do
+        # shellcheck disable=SC2064 # this very signal, and the caller ends by it, too
+        trap "rm -f \"\${made[@]}\"; trap - $signal; kill -$signal \$BASHPID" "$signal"
+    done
+    if [ ! -e "$policy" ]; then
+        made+=("$policy")
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+        >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        status=69 fail "apt-get could not install: $*"
+    fi
+)
 
 # debian_mirror : where this host's own packages come from.
 # shellcheck disable=SC2016 # apt-get expands them

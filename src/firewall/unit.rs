@@ -62,7 +62,8 @@ pub fn ask(unit: &str) -> Option<Answers> {
 }
 
 /// Whether a unit that has just stopped comes back. A job decides (somebody ordered a stop, restart or start); without one
-/// the unit ended by itself, and its `Restart=` settings decide as in systemd.service(5).
+/// the unit ended by itself, and its `Restart=` settings decide as in systemd.service(5). So they do for a start that is
+/// running: it is the one that just failed, be it ordered, automatic, or the second half of a restart.
 #[must_use]
 pub fn decide(unit: &str, answers: Option<&Answers>, ending: &Ending) -> Decision {
     let Some(answers) = answers else {
@@ -73,21 +74,21 @@ pub fn decide(unit: &str, answers: Option<&Answers>, ending: &Ending) -> Decisio
             _ => Decision::Clear("systemd cannot be asked whether the unit comes back"),
         };
     };
-    match job_type(&answers.jobs, unit) {
-        Some("stop") => Decision::Clear("the unit is being stopped"),
-        Some("restart" | "try-restart" | "start" | "reload-or-start") => {
+    match job(&answers.jobs, unit) {
+        Some(("stop", _)) => Decision::Clear("the unit is being stopped"),
+        Some(("restart" | "try-restart", _) | ("start" | "reload-or-start", "waiting")) => {
             Decision::Keep("the unit is being restarted")
         }
         Some(_) | None => by_settings(&answers.properties, ending),
     }
 }
 
-/// The type of the unit's job.
-fn job_type<'a>(jobs: &'a str, unit: &str) -> Option<&'a str> {
+/// Type and state of the unit's job.
+fn job<'a>(jobs: &'a str, unit: &str) -> Option<(&'a str, &'a str)> {
     jobs.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        let (_id, name, kind) = (words.next()?, words.next()?, words.next()?);
-        (name == unit).then_some(kind)
+        let (_id, name, kind, state) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        (name == unit).then_some((kind, state))
     })
 }
 
@@ -176,6 +177,18 @@ mod tests {
         ] {
             assert_eq!(keeps(Some(&answers(jobs, PROPERTIES)), &clean), kept, "{jobs}");
         }
+    }
+
+    #[test]
+    fn a_start_that_fails_is_no_restart() {
+        let jobs = answers("7 convey.service start running\n", PROPERTIES);
+        assert!(!keeps(Some(&jobs), &ending("exit-code", "78")));
+        // systemd tries again
+        assert!(keeps(Some(&jobs), &ending("exit-code", "71")));
+        assert!(keeps(Some(&jobs), &ending("signal", "KILL")));
+        // somebody else did before
+        let jobs = answers("7 convey.service start waiting\n", PROPERTIES);
+        assert!(keeps(Some(&jobs), &ending("exit-code", "78")));
     }
 
     #[test]

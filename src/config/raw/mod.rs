@@ -68,7 +68,7 @@ section! {
 section! {
     /// The control socket.
     Admin {
-        /// Path of the socket; "" turns it off. Default: "/run/convey/admin.sock".
+        /// Path of the socket; "" turns it off, and `systemctl reload` with it: use SIGHUP or watch_config. Default: "/run/convey/admin.sock".
         socket: SocketPath,
     }
 }

@@ -133,7 +133,11 @@ fn the_addresses_move_when_keepalived_is_killed() {
 
 fn a_connection_survives_a_stop_in_this_order() {
     let text = read("ha/keepalived.service.conf");
-    for line in ["[Unit]", "Requires=convey.service", "After=convey.service"] {
+    for line in [
+        "[Unit]",
+        "StopPropagatedFrom=convey.service",
+        "After=convey.service",
+    ] {
         assert!(text.lines().any(|own| own == line), "{line}");
     }
     let mut site = Site::new();
