@@ -1,9 +1,10 @@
 //! `convey-backend-setup`: what it prints, refuses and finds, and that answers really leave from the VIP.
 //!
-//! This kernel may lack tc's nat action; then the tc method is held to the commands that it prints, and to leaving
-//! nothing behind when the kernel refuses them. Its real run is the appliance machine's.
+//! This kernel may lack tc's nat action; then the tc method is held to the commands that it prints and runs, the latter
+//! with `bin/tc`, which makes real filters without their actions. Its whole run is the appliance machine's.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod filters;
 #[path = "../lab/mod.rs"]
 mod lab;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
             one_port_cannot_answer_for_two_vips,
         ),
     ];
-    let real: [(&str, fn()); 6] = [
+    let real: [(&str, fn()); 10] = [
         (
             "answers_leave_from_the_vip_also_large_ones",
             answers_leave_from_the_vip,
@@ -61,6 +62,22 @@ fn main() -> ExitCode {
         (
             "a_refused_tc_filter_leaves_nothing_behind",
             a_refused_tc_filter_leaves_nothing,
+        ),
+        (
+            "what_tc_has_in_force_is_not_touched",
+            filters::what_is_in_force_is_not_touched,
+        ),
+        (
+            "a_change_makes_tc_filters_before_it_takes_any_out",
+            filters::a_change_adds_before_it_deletes,
+        ),
+        (
+            "a_refused_change_leaves_what_was_there",
+            filters::a_refused_change_leaves_the_old,
+        ),
+        (
+            "systemd_is_told_what_is_in_force_but_not_by_its_own_service",
+            systemd_is_told,
         ),
     ];
     let trials = (pure.into_iter().map(|(name, test)| trial(name, test)))
@@ -417,5 +434,56 @@ fn a_refused_tc_filter_leaves_nothing() {
             );
         }
         assert_eq!(site.server.run("tc qdisc show dev eth0"), before, "{qdisc}");
+    }
+}
+
+/// A machine with systemd, whose `systemctl` writes down what it is told and says that the service is as the file says.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+case $*,$(cat "$STATE") in
+    *UnitFileState*,*) echo enabled ;;
+    *ActiveState*,*) cat "$STATE" ;;
+    *) echo "$*" >>"$SAID" ;;
+esac
+"#;
+
+fn systemd_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new("backend-systemd");
+    let dir = site.lab.dir();
+    std::fs::create_dir(dir.join("bin")).unwrap();
+    let program = dir.join("bin/systemctl");
+    std::fs::write(&program, SYSTEMCTL).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let told = |unit: &str, arguments: &str| {
+        let command = site.command(arguments);
+        std::fs::write(dir.join("unit"), unit).unwrap();
+        std::fs::write(dir.join("said"), "").unwrap();
+        let at = dir.display();
+        // a machine where systemd runs, for this one command
+        site.server.run(&format!(
+            "unshare -m sh -ec 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; \
+             PATH={at}/bin:$PATH STATE={at}/unit SAID={at}/said {command}'"
+        ));
+        std::fs::read_to_string(dir.join("said")).unwrap()
+    };
+    let apply = format!("apply dns {}", site.rule());
+    for (unit, arguments, expected) in [
+        ("inactive", apply.as_str(), "enable --now"),
+        ("active", "apply dns", ""),
+        ("inactive", "apply dns", "start"),
+        ("activating", "apply --no-boot dns", ""),
+        ("activating", "apply dns", ""),
+        ("inactive", "apply --dry-run dns", ""),
+        ("inactive", &format!("{apply} --no-boot"), ""),
+        ("active", "remove --keep dns", "stop"),
+        ("deactivating", "remove --keep --no-boot dns", ""),
+        ("active", "remove dns", "disable --now"),
+    ] {
+        let said = told(unit, arguments);
+        let expected = match expected {
+            "" => String::new(),
+            verb => format!("{verb} --quiet convey-backend@dns.service\n"),
+        };
+        assert_eq!(said, expected, "{arguments}, while the unit is {unit}");
     }
 }
