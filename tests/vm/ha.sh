@@ -104,7 +104,7 @@ keepalived_goes_with_convey() {
     check "and the addresses are here again" within 30 has_vips lb0
     systemctl stop convey
     rm -r /etc/systemd/system/keepalived.service.d /etc/systemd/system/convey.service.wants
-    apt-get purge -y keepalived >/dev/null 2>&1
+    rm /etc/keepalived/keepalived.conf
     systemctl daemon-reload
 }
 
@@ -132,7 +132,7 @@ addresses_go_with_convey() {
 }
 
 phase_ha() {
-    check "apt installs keepalived" apt_install --no-install-recommends keepalived || return
+    check "keepalived is installed" command -v keepalived || return
     local vip
     for vip in "${vips[@]}"; do ip address del "$vip/32" dev lb0; done
     keepalived_goes_with_convey

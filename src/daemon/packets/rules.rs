@@ -11,7 +11,7 @@ use crate::{
     privilege::{Broker, BrokerError, Served},
 };
 
-/// How often is looked whether the firewall rules are still there. It runs two programs.
+/// How often is looked whether the firewall rules are still there. It runs a few short programs.
 const CHECK: Duration = Duration::from_secs(10);
 
 /// The services whose rules and filters are in force.
