@@ -67,6 +67,13 @@ impl Stage {
         config(self.addr(), self.server.addr(), global)
     }
 
+    /// SIGTERM; returns when the stop has begun.
+    fn begin_stop(&self) {
+        self.convey.signal(Signal::SIGTERM);
+        let notify = self.convey.notify();
+        assert!(notify.wait_for("STOPPING=1", 0, Duration::from_secs(5), || false));
+    }
+
     /// `systemctl restart`, with a while in which nobody is there.
     fn restart(&mut self, global: &str) {
         self.convey.signal(Signal::SIGTERM);
@@ -186,12 +193,7 @@ fn connections_are_accepted_while_older_ones_are_waited_for() {
     let mut stage = Stage::new("waiting", "shutdown_timeout = \"30s\"");
     let mut old = stage.client.connect(stage.addr());
     assert_eq!(read_line(&mut old).expect("the greeting"), "s");
-    stage.convey.signal(Signal::SIGTERM);
-    let stopping = stage
-        .convey
-        .notify()
-        .wait_for("STOPPING=1", 0, Duration::from_secs(5), || false);
-    assert!(stopping);
+    stage.begin_stop();
     let addr = stage.addr();
     for _ in 0..10 {
         stage.client.inside(|| visit(addr)).expect("served as before");
@@ -220,12 +222,7 @@ fn a_connection_accepted_while_stopping_does_not_keep_others_waiting_for_long() 
     let addr = stage.addr();
     let mut old = stage.client.connect(addr);
     assert_eq!(read_line(&mut old).expect("the greeting"), "s");
-    stage.convey.signal(Signal::SIGTERM);
-    let stopping = stage
-        .convey
-        .notify()
-        .wait_for("STOPPING=1", 0, Duration::from_secs(5), || false);
-    assert!(stopping);
+    stage.begin_stop();
     let mut newer = stage.client.connect(addr);
     assert_eq!(read_line(&mut newer).expect("the greeting"), "s");
     drop(old);
