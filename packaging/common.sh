@@ -85,16 +85,49 @@ install_without_services() (
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
-    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+    if ! { apt-get update && mapfile -t fitting < <(with_fitting_qemu "$@") && apt_install "${fitting[@]}"; } \
         >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
         status=69 fail "apt-get could not install: $*"
     fi
 )
 
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+
+# with_fitting_qemu PACKAGE... : the same, with what lets apt take QEMU where a qemu-utils newer than this Debian's is
+# installed: it would keep the rest of QEMU out.
+with_fitting_qemu() {
+    local version
+    printf '%s\n' "$@"
+    [[ " $* " = *' qemu-system-x86 '* ]] || return 0
+    apt-get install -s --no-install-recommends "$@" >/dev/null 2>&1 && return
+    version=$(apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')
+    printf '%s\n' --allow-downgrades "qemu-utils=$version"
+}
+
 # debian_mirror : where this host's own packages come from.
 # shellcheck disable=SC2016 # apt-get expands them
 debian_mirror() {
     apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
         awk '$2 !~ /-/ && !found { print $1; found = 1 }'
+}
+
+# copy_debian SUITE DIR : a minimal Debian in DIR, which must not exist. The first call fetches it, whoever calls meanwhile
+# waits, and later ones of the same week copy it.
+copy_debian() {
+    local suite=$1 dir=$2 tree=$target/debian/$1 mirror
+    mirror=${CONVEY_DEBIAN_MIRROR:-$(debian_mirror)}
+    mkdir -p "$target/debian"
+    (
+        flock 9
+        [ "$(cat "$tree.of" 2>/dev/null)" = "$mirror" ] && [ -n "$(find "$tree.of" -mtime -7)" ] && exit
+        rm -rf --one-file-system "$tree" "$tree.of"
+        if ! debootstrap --variant=minbase "$suite" "$tree" "$mirror" >"$tree.log" 2>&1 </dev/null; then
+            tail -n 20 "$tree.log" >&2
+            fail "Debian $suite could not be fetched; all that was said: $tree.log"
+        fi
+        printf '%s\n' "$mirror" >"$tree.of"
+    ) 9>"$target/debian/$suite.lock"
+    mkdir -p "$(dirname "$dir")"
+    cp -a "$tree" "$dir"
 }
