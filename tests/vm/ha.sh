@@ -47,14 +47,14 @@ keepalived_ended_first() {
 # The commands that keepalived.service.conf gives in its comments, one a line.
 commands_of_the_drop_in() { ha_example keepalived.service.conf | sed -n 's/^#   \(systemctl\)/\1/p'; }
 
-# no_vip_for SECONDS : although keepalived runs; without init_fail it would take them after four.
-no_vip_for() {
-    local end=$(($(date +%s) + $1))
-    while [ "$(date +%s)" -lt "$end" ]; do
-        no_vip || return
-        sleep 0.5
-    done
-    systemctl is-active keepalived
+of_this_keepalived() { printf '%s' "_SYSTEMD_INVOCATION_ID=$(property InvocationID keepalived)"; }
+
+# Without init_fail it would become master before the script has ever succeeded.
+keepalived_waited_for_convey() {
+    local said
+    said=$(journalctl --no-pager -o cat "$(of_this_keepalived)")
+    awk '/VRRP_Script\(convey\) succeeded/ { seen = 1 } /Entering (BACKUP|MASTER)/ && !seen { exit 1 } END { exit !seen }' <<<"$said" ||
+        { say "$said"; return 1; }
 }
 
 keepalived_outlives_a_restart() {
@@ -103,10 +103,12 @@ keepalived_goes_with_convey() {
     check "none is left here" no_vip
     { configuration && echo 'nonsense = 1'; } | put_configuration
     check "with a wrong configuration convey does not start" not systemctl start convey
-    check "keepalived gets no address then" no_vip_for 5
+    check "which keepalived sees" within 30 journal_has 'VRRP_Script\(convey\) failed' "$(of_this_keepalived)"
+    check "and takes no address" no_vip
     configuration | put_configuration
     check "with the right one convey starts" systemctl start convey
     check "and the addresses are here again" within 30 has_vips lb0
+    check "as late as that" keepalived_waited_for_convey
     systemctl stop convey
     rm -r /etc/systemd/system/keepalived.service.d /etc/systemd/system/convey.service.wants
     rm /etc/keepalived/keepalived.conf

@@ -92,13 +92,15 @@ all_modes_answer() {
         answers udp 10.77.0.80:5300 one two three && answers 10.77.0.90:9000 one two && answers 10.77.0.91:8080 three
 }
 
-# start_client NAME VERB ARGUMENTS... : runs on the client until stop_client NAME, which prints what it said last.
+# start_client NAME VERB ARGUMENTS... : runs on the client, once it has a connection, until stop_client NAME, which prints what
+# it said last.
 start_client() {
     local name=$1
     shift
     rm -f "/tmp/$name.stop"
     on client "${talk[@]}" "$@" "/tmp/$name.stop" >"/tmp/$name.said" 2>&1 </dev/null &
     printf '%s\n' $! >"/tmp/$name.pid"
+    [ "$1" = idle ] || within 60 grep -q '^connected' "/tmp/$name.said"
 }
 
 stop_client() {
@@ -113,6 +115,42 @@ is_unbroken() { case $(cat "/tmp/$1.said") in *unbroken*) ;; *) cat "/tmp/$1.sai
 none_refused() { grep -qE '(^| )ok=[0-9]' "/tmp/$1.said" && not grep ConnectionRefused "/tmp/$1.said"; }
 
 only_ok() { grep -qE '^ok=[0-9]+$' "/tmp/$1.said" || { cat "/tmp/$1.said"; return 1; }; }
+
+# ── what tc does on the first server
+
+# What is done on lo, which nothing else touches, is seen after everything that was done before it.
+tc_mark() {
+    on one tc qdisc add dev lo clsact && on one tc qdisc del dev lo clsact
+    grep -q 'dev lo' /tmp/tc.seen
+}
+
+watch_tc() {
+    ip netns exec one tc monitor >/tmp/tc.seen &
+    tc_monitor=$!
+    within 30 tc_mark
+}
+
+tc_marks() { grep -c 'dev lo' /tmp/tc.seen; }
+
+has_more_marks_than() { [ "$(tc_marks)" -gt "$1" ]; }
+
+# Everything until now that was done on other interfaces.
+tc_seen() {
+    local before
+    before=$(tc_marks)
+    tc_mark
+    within 30 has_more_marks_than "$before" && { grep -v 'dev lo' /tmp/tc.seen || true; }
+}
+
+tc_did_nothing() {
+    local seen
+    seen=$(tc_seen) && [ -z "$seen" ] || { say "$seen"; return 1; }
+}
+
+tc_added_before_it_deleted() {
+    local seen
+    seen=$(tc_seen) && grep -q '^deleted' <<<"$seen" && [[ $seen != deleted* ]] || { say "$seen"; return 1; }
+}
 
 # ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,8 @@ talk.py serve NAME ADDRESS:PORT...       a server, TCP and UDP
 talk.py ask ADDRESS:PORT COUNT           so many connections, one after another; who greeted how often, what failed
 talk.py datagrams ADDRESS:PORT COUNT     the same with UDP, from a new port each
 talk.py hold ADDRESS:PORT FILE           one connection that talks all the time until FILE exists; broken or unbroken
-talk.py storm ADDRESS:PORT FILE          about 40 new connections a second until FILE exists; counts what became of them
+talk.py storm ADDRESS:PORT FILE          about 40 new connections a second until FILE exists; says when the first was
+                                         served, and at the end what became of all
 talk.py idle ADDRESS:PORT COUNT FILE     so many connections that do nothing; says how many there are, holds them
                                          until FILE exists, then says how many of every hundredth talk
 
@@ -150,6 +151,8 @@ def storm(to, until):
                 with connect(to, 20.0) as connection:
                     line_of(connection)
                     counts["ok"] += 1
+                    if counts["ok"] == 1:
+                        print("connected", flush=True)
             except OSError as error:
                 counts[reason(error)] += 1
             # what else runs in the machine has to come to its end as well
