@@ -35,7 +35,7 @@ fn servers_of_this_host_are_chosen_by_weight_and_counted() {
     assert_shares(&site.shares(&addr, 60), SERVERS);
     expect_stats(&site.lb, 3000, "tcp_8080");
     let output = site.client.try_run(&format!(
-        "curl --silent --max-time 5 http://{}/stats",
+        "curl --silent --max-time 60 http://{}/stats",
         site.lb.host().addr(3000)
     ));
     assert_eq!(
@@ -99,7 +99,7 @@ fn packets(default_mode: Option<Mode>) -> Site {
 #[track_caller]
 pub fn expect_stats(lb: &Machine, port: u16, frontend: &str) {
     let text = lb.run(&format!(
-        "curl --silent --fail --max-time 5 http://127.0.0.1:{port}/stats"
+        "curl --silent --fail --max-time 60 http://127.0.0.1:{port}/stats"
     ));
     let stats: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert!(text.contains(frontend) && stats.is_object(), "{text}");

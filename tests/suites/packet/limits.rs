@@ -1,23 +1,24 @@
 //! Large numbers, and what happens at the limits: nothing established is harmed.
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use convey::base::PacketReason;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
     lab::{
-        Family, Host,
+        Family, Host, PATIENCE,
         checksums::Checksums,
         crowd::{self, Holder, Report},
         forge::Forger,
         servers::{TcpServer, Witness},
+        wait_until,
     },
-    site::{Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, Way, vip},
+    site::{Balancer, Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, Way, vip},
     talkers::Talkers,
     tests, told,
 };
@@ -68,7 +69,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         wrong: 0,
     };
     for holder in &mut holders {
-        let report = holder.report(Duration::from_secs(120));
+        let report = holder.report(PATIENCE);
         assert_eq!(report, all_right, "first answers\n{}", holder.said());
     }
     if let Some(convey) = balancer.convey() {
@@ -81,7 +82,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         holder.ask();
     }
     for holder in &mut holders {
-        let report = holder.report(Duration::from_secs(120));
+        let report = holder.report(PATIENCE);
         assert_eq!(report, all_right, "second answers\n{}", holder.said());
     }
     eprintln!(
@@ -137,8 +138,8 @@ fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
     ports.dedup();
     assert_eq!(ports.len(), NAT_PORTS, "one port each");
     for _ in 0..3 {
-        let refused = connect_briefly(&site.client, to);
-        assert!(refused.is_err(), "no port was left");
+        let refused = try_connect(&site.client, to, &refusals(&balancer, &[PacketReason::PortsExhausted]));
+        assert!(refused.is_none(), "no port was left");
     }
     for witness in &mut old {
         witness.talk(b"still here").expect("an old flow goes on");
@@ -157,13 +158,15 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
         let _witnesses = witnesses(&site);
         let mut plan = Plan::new(&[WITNESS], &site.servers).by(&[way]);
         plan.passthrough = format!("max_flows = {MAX_FLOWS}");
-        let convey = site.convey(&plan);
+        let balancer = site.balance(&plan);
+        let convey = balancer.convey().expect("Convey");
         let to = SocketAddr::new(vip(way), 9);
         let (mut old, mut refused) = (Vec::new(), 0);
+        let full = [PacketReason::TableFull, PacketReason::SynShareFull];
         while old.len() < 200 && refused < 3 {
-            match connect_briefly(&site.client, to).and_then(Witness::hear) {
-                Ok(witness) => old.push(witness),
-                Err(_) => refused += 1,
+            match try_connect(&site.client, to, &refusals(&balancer, &full)) {
+                Some(stream) => old.push(Witness::hear(stream).expect("a witness")),
+                None => refused += 1,
             }
         }
         for witness in &mut old {
@@ -176,8 +179,8 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
                 "{} flows",
                 old.len()
             );
-            let counted = told::packets(&convey, PacketReason::TableFull)
-                + told::packets(&convey, PacketReason::SynShareFull);
+            let counted = told::packets(convey, PacketReason::TableFull)
+                + told::packets(convey, PacketReason::SynShareFull);
             assert!(counted >= 3, "{counted} refusals are counted");
         } else {
             assert_eq!(
@@ -185,7 +188,7 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
                 "a lost entry costs a DSR flow nothing: Maglev chooses the same"
             );
         }
-        let flows = told::flows(&convey);
+        let flows = told::flows(convey);
         assert!(flows <= MAX_FLOWS as u64, "{flows} flows");
     }
 }
@@ -199,9 +202,36 @@ fn witnesses(site: &Site) -> Vec<TcpServer> {
         .collect()
 }
 
-/// Connects within a second or not at all.
-fn connect_briefly(client: &Host, to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = client.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    Ok(stream)
+/// How many packets the load balancer has refused for these reasons. The kernel in its place does not tell.
+fn refusals<'a>(balancer: &'a Balancer, reasons: &'a [PacketReason]) -> impl Fn() -> Option<u64> + 'a {
+    || {
+        let convey = balancer.convey()?;
+        Some(reasons.iter().map(|reason| told::packets(convey, *reason)).sum())
+    }
+}
+
+/// Connects, or gives up when one more packet has been refused: nobody else must be sending any.
+#[track_caller]
+fn try_connect(client: &Host, to: SocketAddr, refused: &impl Fn() -> Option<u64>) -> Option<TcpStream> {
+    let before = refused();
+    let socket = client.inside(|| Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket"));
+    socket.set_nonblocking(true).expect("a socket that does not block");
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        other => other.expect("a connect that begins"),
+    }
+    let start = Instant::now();
+    let mut is_connected = false;
+    wait_until("a connection or a refusal", PATIENCE, || {
+        is_connected = socket.peer_addr().is_ok();
+        let is_refused = match before {
+            Some(_) => refused() > before,
+            None => start.elapsed() > Duration::from_secs(1),
+        };
+        is_connected || is_refused
+    });
+    let stream = is_connected.then(|| TcpStream::from(socket))?;
+    stream.set_nonblocking(false).expect("a stream that blocks");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    Some(stream)
 }

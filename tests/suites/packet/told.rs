@@ -1,10 +1,10 @@
 //! What Convey says of the packet modes: the one place that knows how the status spells it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::lab::{Convey, wait_until};
+use crate::lab::{Convey, PATIENCE, wait_until};
 
 /// How often packets came to this end (a label of [`convey::base::PacketReason`]), over all workers.
 #[track_caller]
@@ -43,7 +43,7 @@ pub fn state(convey: &Convey, frontend: &str) -> String {
 pub fn wait_state(convey: &Convey, frontend: &str, expected: &str) {
     wait_until(
         &format!("{frontend} is {expected}"),
-        Duration::from_secs(10),
+        PATIENCE,
         || state(convey, frontend) == expected,
     );
 }
