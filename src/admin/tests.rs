@@ -19,9 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn connect(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).expect("connect");
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a read time-out");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
     stream
 }
 
@@ -249,7 +247,9 @@ fn a_control_loop_that_is_behind_is_503_at_once() {
     }
     // one sits in the queue of one, while another is answered
     assert_eq!(ask(&daemon.path, "GET", "/v1/status", None).0, 503);
-    waiting[0].set_nonblocking(true).expect("a stream that does not block");
+    waiting[0]
+        .set_nonblocking(true)
+        .expect("a stream that does not block");
     let error = waiting[0].read(&mut [0]).expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
@@ -358,10 +358,7 @@ fn one_connection_too_many_is_told_so_and_counted() {
     let started = Instant::now();
     let mut refused = 1;
     while ask(&daemon.path, "GET", "/v1/status", None).0 != 200 {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "places are not given back"
-        );
+        assert!(started.elapsed() < PATIENCE, "places are not given back");
         refused += 1;
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -200,7 +200,9 @@ fn accept_queue(listener: SocketAddr) -> u64 {
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = format!(":{:04X}", listener.port());
     // number, own address, the peer's, state, queues
-    let words = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let words = sockets
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut listeners = words.filter(|words| words[1].ends_with(&port) && words[3] == "0A");
     let (_, received) = listeners.next().unwrap()[4].split_once(':').unwrap();
     u64::from_str_radix(received, 16).unwrap()
@@ -442,7 +444,9 @@ fn above_a_servers_limit_connections_wait_and_get_the_freed_slot() {
     drop(first);
     assert_eq!(read_all(&mut second), b"2");
     let own = second.local_addr().unwrap();
-    let record = [rig.record(), rig.record()].into_iter().find(|record| record.client.0 == own);
+    let record = [rig.record(), rig.record()]
+        .into_iter()
+        .find(|record| record.client.0 == own);
     assert!(record.unwrap().queue_time >= Some(waited));
 }
 

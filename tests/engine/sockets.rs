@@ -211,7 +211,9 @@ fn a_filter_changed_under_load_loses_and_doubles_nothing() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // the filters are changed meanwhile
-            for number in (0..).take_while(|number| *number < PACKETS || changes.load(Ordering::Relaxed) <= 20) {
+            for number in
+                (0..).take_while(|number| *number < PACKETS || changes.load(Ordering::Relaxed) <= 20)
+            {
                 sender
                     .send_to(&u64::to_be_bytes(number), "192.0.2.1:53")
                     .expect("send");
@@ -238,7 +240,8 @@ fn a_filter_changed_under_load_loses_and_doubles_nothing() {
         });
         let (mut reader, start) = (Reader::new(), Instant::now());
         let is_all = || {
-            is_sent.load(Ordering::Acquire) && received.load(Ordering::Relaxed) >= sent.load(Ordering::Relaxed)
+            is_sent.load(Ordering::Acquire)
+                && received.load(Ordering::Relaxed) >= sent.load(Ordering::Relaxed)
         };
         while !is_all() && start.elapsed() < PATIENCE {
             for socket in &sockets {

@@ -86,8 +86,9 @@ fn an_interface_that_goes_down_and_up_is_kept() {
     let (engine, mut told) = serve(&wire);
     for state in ["down", "up"] {
         // one that vanishes meanwhile shows when both workers have looked
-        wire.receiver
-            .run(&format!("ip link set cable {state}; ip link add other up type dummy"));
+        wire.receiver.run(&format!(
+            "ip link set cable {state}; ip link add other up type dummy"
+        ));
         let other = ifindex(&wire.receiver, "other");
         engine.add_interface(other, open_two(&wire, other));
         assert!(engine.is_alive(PATIENCE));

@@ -294,8 +294,12 @@ fn thousand_servers(host: &Host) {
 /// CPU time that this process and the programs that it has run have used.
 fn cpu_time() -> Duration {
     let parts = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN].map(|who| getrusage(who).unwrap());
-    let times = parts.iter().flat_map(|usage| [usage.user_time(), usage.system_time()]);
-    times.map(|time| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap())).sum()
+    let times = parts
+        .iter()
+        .flat_map(|usage| [usage.user_time(), usage.system_time()]);
+    times
+        .map(|time| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap()))
+        .sum()
 }
 
 /// The kernel knows no such port range in reverse, which no configuration can name: a failure half-way.

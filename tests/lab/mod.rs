@@ -123,9 +123,7 @@ impl Lab {
         let _ = writeln!(setup, "addr add fe80::{index:x}/64 dev eth0 nodad");
         batch(&["-n", &own], &setup);
         // until then the switch drops what comes first, and a lost ARP request is repeated after a second only
-        wait_until("the switch forwards", PATIENCE, || {
-            is_forwarding(&switch, index)
-        });
+        wait_until("the switch forwards", PATIENCE, || is_forwarding(&switch, index));
         host
     }
 

@@ -95,9 +95,7 @@ fn a_firewall_in_the_way_is_counted_and_its_going_is_enough() {
     let (lb, web) = (lab.host("lb"), lab.host("web"));
     lb.run("iptables -w -A OUTPUT -p udp --dport 9 -j DROP");
     let eye = Eye::on_servers(&lb, &[web.ip4().into()]);
-    wait_until("a refused datagram", PATIENCE, || {
-        eye.counters().kicks_failed > 0
-    });
+    wait_until("a refused datagram", PATIENCE, || eye.counters().kicks_failed > 0);
     let hop = eye.picture().hops.servers[&web.ip4().into()];
     assert_eq!(hop.resolution, Resolution::Unresolved);
     lb.run("iptables -w -F OUTPUT");

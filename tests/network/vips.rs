@@ -74,14 +74,10 @@ fn a_vip_of_another_is_a_duplicate_and_never_counts() {
     let (vip, later): (IpAddr, _) = (other.ip6().into(), ip("fd77:1::1"));
     let eye = Eye::open(&lb, vips_wanted(&[vip, later]));
     lb.run(&format!("ip addr add {vip}/64 dev eth0"));
-    crate::lab::wait_until(
-        "the duplicate is found",
-        PATIENCE,
-        || {
-            lb.run("ip -o -6 addr show dev eth0 dadfailed")
-                .contains(&vip.to_string())
-        },
-    );
+    crate::lab::wait_until("the duplicate is found", PATIENCE, || {
+        lb.run("ip -o -6 addr show dev eth0 dadfailed")
+            .contains(&vip.to_string())
+    });
     // what is told of after it is seen, without it
     lb.run("ip addr add fd77:1::1/128 dev eth0 nodad");
     let picture = eye.sees("the other VIP", |picture| picture.vips.contains_key(&later));

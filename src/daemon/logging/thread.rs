@@ -116,7 +116,6 @@ mod tests {
     use std::{
         io::{self, Write},
         sync::{Arc, Mutex, mpsc::sync_channel},
-        time::Instant,
     };
     use tracing_subscriber::{Registry, layer::SubscriberExt};
 

@@ -1,10 +1,6 @@
 //! A host as its operator knows it: files of its own under /etc, /run and /var/lib, and Convey in /usr/bin.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use convey::admin::views::Status;
 use nix::{

@@ -45,9 +45,15 @@ fn wait_server(convey: &Convey, port: &str, server: &str, state: ServerState) {
 #[track_caller]
 fn counted(host: &Host, comment: &str) -> u32 {
     let rules = host.run("nft list table inet count");
-    let line = rules.lines().find(|line| line.contains(comment)).expect("the rule");
+    let line = rules
+        .lines()
+        .find(|line| line.contains(comment))
+        .expect("the rule");
     let mut words = line.split_whitespace().skip_while(|word| *word != "packets");
-    words.nth(1).and_then(|count| count.parse().ok()).expect("a count")
+    words
+        .nth(1)
+        .and_then(|count| count.parse().ok())
+        .expect("a count")
 }
 
 fn a_dead_server_takes_only_its_own_flows_along() {

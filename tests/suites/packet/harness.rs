@@ -42,11 +42,9 @@ fn a_forged_datagram_arrives_with_its_false_source() {
         };
         let false_source: SocketAddr = false_source.parse().expect("an address");
         forger.udp(false_source, server.addr(), b"odd");
-        crate::lab::wait_until(
-            &format!("the datagram arrives over {family:?}"),
-            PATIENCE,
-            || server.seen().senders.contains_key(&false_source),
-        );
+        crate::lab::wait_until(&format!("the datagram arrives over {family:?}"), PATIENCE, || {
+            server.seen().senders.contains_key(&false_source)
+        });
     }
 }
 
@@ -65,9 +63,7 @@ fn a_wrong_checksum_is_noticed() {
     );
     let forger = Forger::new(&liar);
     forger.tcp(liar.addr(5), victim.addr(5), RST | ACK, 1, 1);
-    crate::lab::wait_until("the victim counts it", PATIENCE, || {
-        !checksums.found().is_empty()
-    });
+    crate::lab::wait_until("the victim counts it", PATIENCE, || !checksums.found().is_empty());
     let panic = catch_unwind(AssertUnwindSafe(|| {
         std::panic::set_hook(Box::new(|_| {}));
         drop(checksums);

@@ -148,14 +148,10 @@ fn a_segment_without_a_flow_is_answered_with_a_reset() {
     for (turn, way) in PASSTHROUGH.into_iter().enumerate() {
         let from = liar.addr_of(way.1, 4321);
         forger.tcp(from, SocketAddr::new(vip(way), 9), ACK, 1000, 2000);
-        wait_until(
-            &format!("{way:?}: the reset arrives"),
-            PATIENCE,
-            || {
-                liar.run("nft list table inet count")
-                    .contains(&format!("counter packets {} ", turn + 1))
-            },
-        );
+        wait_until(&format!("{way:?}: the reset arrives"), PATIENCE, || {
+            liar.run("nft list table inet count")
+                .contains(&format!("counter packets {} ", turn + 1))
+        });
     }
     assert_eq!(told::packets(&convey, PacketReason::ResetNoFlow), 2);
 }

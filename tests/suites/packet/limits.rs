@@ -138,7 +138,11 @@ fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
     ports.dedup();
     assert_eq!(ports.len(), NAT_PORTS, "one port each");
     for _ in 0..3 {
-        let refused = try_connect(&site.client, to, &refusals(&balancer, &[PacketReason::PortsExhausted]));
+        let refused = try_connect(
+            &site.client,
+            to,
+            &refusals(&balancer, &[PacketReason::PortsExhausted]),
+        );
         assert!(refused.is_none(), "no port was left");
     }
     for witness in &mut old {
@@ -214,8 +218,11 @@ fn refusals<'a>(balancer: &'a Balancer, reasons: &'a [PacketReason]) -> impl Fn(
 #[track_caller]
 fn try_connect(client: &Host, to: SocketAddr, refused: &impl Fn() -> Option<u64>) -> Option<TcpStream> {
     let before = refused();
-    let socket = client.inside(|| Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket"));
-    socket.set_nonblocking(true).expect("a socket that does not block");
+    let socket =
+        client.inside(|| Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket"));
+    socket
+        .set_nonblocking(true)
+        .expect("a socket that does not block");
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         other => other.expect("a connect that begins"),

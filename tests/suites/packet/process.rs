@@ -39,9 +39,7 @@ const NO_RULES: &str = "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING AC
 
 #[track_caller]
 pub fn expect_nothing_left(host: &Host) {
-    wait_until("no rule is left", PATIENCE, || {
-        rules(host) == NO_RULES
-    });
+    wait_until("no rule is left", PATIENCE, || rules(host) == NO_RULES);
     wait_until("no port is reserved", PATIENCE, || {
         host.run(RESERVED).trim().is_empty()
     });
@@ -152,11 +150,9 @@ fn an_administrators_reserved_ports_stay() {
     let mut convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
     assert_eq!(site.lb.run(RESERVED).trim(), "8080,61000-65535");
     stop(&mut convey);
-    wait_until(
-        "only the administrator's are left",
-        PATIENCE,
-        || site.lb.run(RESERVED).trim() == "8080,62000-62100",
-    );
+    wait_until("only the administrator's are left", PATIENCE, || {
+        site.lb.run(RESERVED).trim() == "8080,62000-62100"
+    });
 }
 
 fn a_killed_daemon_leaves_nothing() {

@@ -72,9 +72,7 @@ impl Talkers {
     pub fn wait_round(&self) {
         let rounds = || self.shared.rounds.load(Ordering::Relaxed);
         let now = rounds();
-        wait_until("everybody has talked", PATIENCE, || {
-            rounds() >= now + 2
-        });
+        wait_until("everybody has talked", PATIENCE, || rounds() >= now + 2);
     }
 
     /// All of them must be unbroken, now and after one more round.

@@ -41,11 +41,9 @@ pub fn state(convey: &Convey, frontend: &str) -> String {
 /// Waits for a frontend's state.
 #[track_caller]
 pub fn wait_state(convey: &Convey, frontend: &str, expected: &str) {
-    wait_until(
-        &format!("{frontend} is {expected}"),
-        PATIENCE,
-        || state(convey, frontend) == expected,
-    );
+    wait_until(&format!("{frontend} is {expected}"), PATIENCE, || {
+        state(convey, frontend) == expected
+    });
 }
 
 /// What `convey explain` says of a flow: the server's name if it has one, and the whole answer.

@@ -144,14 +144,10 @@ fn bulk_flows_in_both_directions() {
     for way in WAYS {
         for reverse in [false, true] {
             // it stops listening for a moment after each client
-            wait_until(
-                "iperf3 listens and has let its last client go",
-                PATIENCE,
-                || {
-                    let sockets = server.run("ss -Htan sport = :5201");
-                    sockets.contains("LISTEN") && !sockets.contains("ESTAB")
-                },
-            );
+            wait_until("iperf3 listens and has let its last client go", PATIENCE, || {
+                let sockets = server.run("ss -Htan sport = :5201");
+                sockets.contains("LISTEN") && !sockets.contains("ESTAB")
+            });
             let bytes = transfer(&site.client, SocketAddr::new(vip(way), 5201), 100, reverse);
             assert!(
                 bytes >= 100 << 20,

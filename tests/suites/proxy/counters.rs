@@ -156,9 +156,7 @@ fn open_connections_are_listed() {
     );
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));
     drop(stream);
-    wait_until("the list is empty", PATIENCE, || {
-        convey.connections().total == 0
-    });
+    wait_until("the list is empty", PATIENCE, || convey.connections().total == 0);
 }
 
 fn the_access_log_tells_of_each_connection() {
@@ -185,7 +183,8 @@ fn the_access_log_tells_of_each_connection() {
 
 fn the_access_log_can_be_turned_off() {
     let site = Site::new("noaccess", 1);
-    let config = frontend("told", site.lb.addr(81), "web", "") + &site.config("access_log = false", FAST_CHECK);
+    let config =
+        frontend("told", site.lb.addr(81), "web", "") + &site.config("access_log = false", FAST_CHECK);
     let convey = site.convey(&config);
     assert_eq!(site.ask(3), [("a".to_owned(), 3)].into());
     convey.wait_status("all have ended", |status| {
@@ -226,9 +225,7 @@ fn nine_thousand_idle_connections_are_held() {
     eprintln!("{COUNT} idle connections: {per_connection} bytes of process memory each");
     // every hundredth one still works
     for stream in streams.iter_mut().step_by(100) {
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a time-out");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream
             .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
             .expect("a request");

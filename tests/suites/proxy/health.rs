@@ -94,7 +94,8 @@ fn a_killed_server_fails_requests_only_until_it_is_detected() {
 
 fn with_retries_a_killed_server_fails_only_what_it_had_taken() {
     let mut site = Site::new("retried", 2);
-    let convey = site.convey(&("[global]\nlog_format = \"json\"\n".to_owned() + &site.config("", FAST_CHECK)));
+    let convey =
+        site.convey(&("[global]\nlog_format = \"json\"\n".to_owned() + &site.config("", FAST_CHECK)));
     let load = Wrk::endless(&site.client, &site.url(), 8, true);
     wait_answers(&convey, "a");
     site.webs[0].kill();
@@ -120,7 +121,11 @@ fn with_retries_a_killed_server_fails_only_what_it_had_taken() {
     );
     let traffic = convey.traffic("web");
     for reason in ["server_connect", "no_server"] {
-        assert_eq!(traffic.ended.get(reason), None, "a refused connect is tried elsewhere");
+        assert_eq!(
+            traffic.ended.get(reason),
+            None,
+            "a refused connect is tried elsewhere"
+        );
     }
     assert!(traffic.retries > 0 || convey.server("web", "a").traffic.connect_failures == 0);
     eprintln!(
@@ -183,9 +188,7 @@ fn servers_that_refuse_connections_are_ejected_and_let_back() {
     wait_state(&convey, "a", ServerState::Down);
     site.webs[0].revive();
     wait_state(&convey, "a", ServerState::Up);
-    wait_until("a answers again", PATIENCE, || {
-        site.ask(4).contains_key("a")
-    });
+    wait_until("a answers again", PATIENCE, || site.ask(4).contains_key("a"));
 }
 
 fn no_connection_is_given_to_a_server_before_its_first_check() {
@@ -267,14 +270,21 @@ fn a_server_in_maintenance_is_not_checked() {
     let checks = |host: &Host| {
         let rules = host.run("nft list table inet count");
         let mut words = rules.split_whitespace().skip_while(|word| *word != "packets");
-        words.nth(1).and_then(|count| count.parse::<u32>().ok()).expect("a count")
+        words
+            .nth(1)
+            .and_then(|count| count.parse::<u32>().ok())
+            .expect("a count")
     };
-    wait_until("both are checked", PATIENCE, || hosts.iter().all(|host| checks(host) > 0));
+    wait_until("both are checked", PATIENCE, || {
+        hosts.iter().all(|host| checks(host) > 0)
+    });
     convey.order("server maintenance web/a");
     assert_eq!(state(&convey, "a"), ServerState::Maintenance);
     let rounds = |count: u32| {
         let before = checks(&hosts[1]);
-        wait_until("b is checked further", PATIENCE, || checks(&hosts[1]) >= before + count);
+        wait_until("b is checked further", PATIENCE, || {
+            checks(&hosts[1]) >= before + count
+        });
     };
     // one may have been under way
     rounds(1);

@@ -154,9 +154,7 @@ fn the_service_manager_is_told_of_every_phase() {
     assert!(!convey.cli("reload").status.success());
     let before = all.len();
     assert!(
-        convey
-            .notify()
-            .wait_for("READY=1", before, PATIENCE, || false),
+        convey.notify().wait_for("READY=1", before, PATIENCE, || false),
         "a failed reload is over as well"
     );
     convey.signal(Signal::SIGTERM);
@@ -175,9 +173,7 @@ fn the_watchdog_is_fed() {
         assignments.iter().filter(|line| *line == "WATCHDOG=1").count()
     };
     let before = fed(&convey);
-    wait_until("the watchdog is fed", PATIENCE, || {
-        fed(&convey) >= before + 3
-    });
+    wait_until("the watchdog is fed", PATIENCE, || fed(&convey) >= before + 3);
 }
 
 /// One named echo server behind Convey with these `[global]` settings, and an open connection.
@@ -244,11 +240,7 @@ fn sigterm_gives_up_waiting_after_shutdown_timeout() {
 fn a_second_sigterm_ends_at_once() {
     let (mut stream, mut convey, _server, _lab) = with_connection("twice", NEVER);
     convey.signal(Signal::SIGTERM);
-    assert!(
-        convey
-            .notify()
-            .wait_for("STOPPING=1", 0, PATIENCE, || false)
-    );
+    assert!(convey.notify().wait_for("STOPPING=1", 0, PATIENCE, || false));
     convey.signal(Signal::SIGTERM);
     convey.wait_exit(PATIENCE);
     expect_end(&mut stream);

@@ -89,12 +89,7 @@ impl Single {
 }
 
 fn a_connection_above_a_servers_limit_waits_for_a_free_place() {
-    let single = Single::new(
-        "serverlimit",
-        "",
-        "queue_timeout = \"1h\"",
-        "max_connections = 1",
-    );
+    let single = Single::new("serverlimit", "", "queue_timeout = \"1h\"", "max_connections = 1");
     let mut first = single.connect();
     assert_eq!(read_line(&mut first).expect("the greeting"), "s");
     let mut second = single.connect_and_wait();
@@ -174,7 +169,9 @@ fn a_connection_above_a_frontends_limit_waits_in_the_accept_queue() {
     wait_until("the third one is in the kernel's queue", PATIENCE, || {
         let listeners = single.lb.run("ss -Htln sport = :9");
         // state, queue
-        let mut queues = listeners.lines().filter_map(|line| line.split_whitespace().nth(1));
+        let mut queues = listeners
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
         queues.any(|queue| queue == "1")
     });
     single.expect_waiting(&third, &mut open[0], 2);

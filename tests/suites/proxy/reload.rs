@@ -98,9 +98,7 @@ fn a_file_rewritten_in_place_is_noticed() {
     let text = fs::read_to_string(convey.config_path()).expect("the configuration");
     let (a, b) = (site.webs[0].addr().to_string(), site.webs[1].addr().to_string());
     fs::write(convey.config_path(), text.replace(&a, &b)).expect("write in place");
-    wait_until("the new content is in force", PATIENCE, || {
-        answers(&site) == "b"
-    });
+    wait_until("the new content is in force", PATIENCE, || answers(&site) == "b");
 }
 
 fn a_swapped_symlink_is_noticed() {
@@ -123,14 +121,10 @@ fn a_swapped_symlink_is_noticed() {
             crate::lab::convey::binary()
         ))
     };
-    wait_until("version 1 is in force", PATIENCE, || {
-        answers(&site) == "a"
-    });
+    wait_until("version 1 is in force", PATIENCE, || answers(&site) == "a");
     symlink("2", dir.join("next")).expect("the next version");
     fs::rename(dir.join("next"), dir.join("current")).expect("the swap");
-    wait_until("version 2 is in force", PATIENCE, || {
-        answers(&site) == "b"
-    });
+    wait_until("version 2 is in force", PATIENCE, || answers(&site) == "b");
     drop(convey);
 }
 

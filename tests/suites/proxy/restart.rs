@@ -90,7 +90,9 @@ impl Stage {
             wait_until("a client waits", PATIENCE, || {
                 let listeners = self.convey.host().run("ss -Htln sport = :9");
                 // state, queue
-                let mut queues = listeners.lines().filter_map(|line| line.split_whitespace().nth(1));
+                let mut queues = listeners
+                    .lines()
+                    .filter_map(|line| line.split_whitespace().nth(1));
                 queues.any(|queue| queue != "0")
             });
         }

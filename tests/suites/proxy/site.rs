@@ -119,7 +119,9 @@ pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
 
 /// Whether nothing has arrived on the connection so far.
 pub fn is_silent(stream: &TcpStream) -> bool {
-    stream.set_nonblocking(true).expect("a stream that does not block");
+    stream
+        .set_nonblocking(true)
+        .expect("a stream that does not block");
     let silent = matches!(
         stream.peek(&mut [0]),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock
