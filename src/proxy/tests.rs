@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 
 use super::{ProxyEvent, Select, Workers};
@@ -180,9 +181,15 @@ fn echo(mut stream: TcpStream) {
     }
 }
 
-/// An address on which nobody listens.
+/// An address on which nobody listens, nor anybody else's test: the port is taken as long as the process lives.
 fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    addr
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {

@@ -4,7 +4,7 @@ use convey::config::{Mode, Options};
 
 use crate::{
     machine::Machine,
-    packets::assert_direct,
+    packets::{MANY, assert_direct},
     site::{Site, assert_shares},
     tests,
 };
@@ -74,7 +74,7 @@ fn without_a_flag_it_is_a_proxy() {
 fn with_p_it_is_passthrough() {
     let site = packets(Some(Mode::Passthrough));
     let _convey = site.lb.convey("-p");
-    assert_shares(&site.shares(LISTEN, 400), SERVERS);
+    assert_shares(&site.shares(LISTEN, MANY), SERVERS);
     let seen = site.meet(LISTEN).seen.to_string();
     assert!(seen.starts_with("192.168.1.197:6"), "from a NAT port: {seen}");
 }
@@ -83,7 +83,7 @@ fn with_d_it_is_dsr() {
     let site = packets(Some(Mode::Dsr));
     site.set_up_servers("tcp_3000", "-d", "");
     let _convey = site.lb.convey("-d");
-    assert_shares(&site.shares(LISTEN, 400), SERVERS);
+    assert_shares(&site.shares(LISTEN, MANY), SERVERS);
     assert_direct(&site.meet(LISTEN));
 }
 

@@ -162,7 +162,7 @@ fn a_reload_adds_a_frontend_and_a_server() {
     site.prepare_servers(&grown);
     convey.reload(&grown.config());
     for way in WAYS {
-        let mut servers: Vec<String> = (0..16)
+        let mut servers: Vec<String> = (0..32)
             .map(|_| {
                 Witness::meet(&site.client, SocketAddr::new(vip(way), 99))
                     .unwrap_or_else(|error| panic!("{way:?}: {error}"))
