@@ -87,7 +87,7 @@ fn an_interface_that_goes_down_and_up_is_kept() {
     for state in ["down", "up"] {
         // one that vanishes meanwhile shows when both workers have looked
         wire.receiver.run(&format!(
-            "ip link set cable {state}; ip link add other up type dummy"
+            "ip link set cable {state}; ip link add other up type veth peer name end"
         ));
         let other = ifindex(&wire.receiver, "other");
         engine.add_interface(other, open_two(&wire, other));

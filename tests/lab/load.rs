@@ -126,7 +126,8 @@ pub fn iperf3(client: &Host, target: SocketAddr, seconds: u32, reverse: bool) ->
     run_iperf3(client, target, &format!("-t {seconds}"), reverse)
 }
 
-/// As [`iperf3`], until so many MiB have been sent, however long that takes.
+/// As [`iperf3`], until so many MiB have been sent, however long that takes. What is on the way then is not counted as
+/// received.
 #[track_caller]
 pub fn transfer(client: &Host, target: SocketAddr, mebibytes: u32, reverse: bool) -> u64 {
     run_iperf3(client, target, &format!("-n {mebibytes}M"), reverse)
