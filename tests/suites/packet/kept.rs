@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use convey::base::ServerState;
+use convey::base::{PacketReason, ServerState};
 
 use crate::{
     Test,
@@ -14,7 +14,8 @@ use crate::{
     },
     site::{PASSTHROUGH, Plan, Port, Site, Transport, WAYS, backend_name, frontend_name, vip},
     talkers::Talkers,
-    tests, told,
+    tests,
+    told::{self, Applicant},
 };
 
 /// Tests of this module.
@@ -101,8 +102,12 @@ fn a_removed_frontend_keeps_its_flows() {
     let convey = site.convey(&both);
     let talkers = Talkers::start(&site.client, &everywhere(), 5);
     convey.reload(&Plan::new(&[OTHER], &site.servers).config());
-    let refused = site.client.try_connect(everywhere()[0]);
-    assert!(refused.is_err(), "the removed frontend takes nothing new");
+    let reasons = [PacketReason::NotOurs];
+    let mut applicant = Applicant::new(&site.client, everywhere()[0], Some(&convey), &reasons);
+    assert!(
+        applicant.try_connect().is_none(),
+        "the removed frontend takes nothing new"
+    );
     talkers.expect_unbroken();
     convey.reload(&both.config());
     assert_eq!(chosen(&site, 10), ["a", "b"]);

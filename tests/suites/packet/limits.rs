@@ -1,26 +1,25 @@
 //! Large numbers, and what happens at the limits: nothing established is harmed.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use convey::base::PacketReason;
-use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
     lab::{
-        Family, Host, PATIENCE,
+        Family, PATIENCE,
         checksums::Checksums,
         crowd::{self, Holder, Report},
         forge::Forger,
         servers::{TcpServer, Witness},
-        wait_until,
     },
-    site::{Balancer, Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, Way, vip},
+    site::{Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, Way, vip},
     talkers::Talkers,
-    tests, told,
+    tests,
+    told::{self, Applicant},
 };
 
 /// Tests of this module.
@@ -73,7 +72,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         assert_eq!(report, all_right, "first answers\n{}", holder.said());
     }
     if let Some(convey) = balancer.convey() {
-        let flows = told::flows(convey);
+        let flows = told::flows(&convey);
         assert!(flows >= 50_000, "only {flows} flows at a time");
     }
     let connected = start.elapsed();
@@ -112,8 +111,8 @@ fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
         talkers.expect_unbroken();
     }
     if let Some(convey) = balancer.convey() {
-        let refused = told::packets(convey, PacketReason::SynShareFull)
-            + told::packets(convey, PacketReason::TableFull)
+        let refused = told::packets(&convey, PacketReason::SynShareFull)
+            + told::packets(&convey, PacketReason::TableFull)
             + told::packets(convey, PacketReason::PortsExhausted);
         assert!(refused > 0, "new flows were refused and counted");
         assert!(told::flows(convey) >= 40, "{} flows", told::flows(convey));
@@ -137,13 +136,14 @@ fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), NAT_PORTS, "one port each");
+    let mut applicant = Applicant::new(
+        &site.client,
+        to,
+        balancer.convey(),
+        &[PacketReason::PortsExhausted],
+    );
     for _ in 0..3 {
-        let refused = try_connect(
-            &site.client,
-            to,
-            &refusals(&balancer, &[PacketReason::PortsExhausted]),
-        );
-        assert!(refused.is_none(), "no port was left");
+        assert!(applicant.try_connect().is_none(), "no port was left");
     }
     for witness in &mut old {
         witness.talk(b"still here").expect("an old flow goes on");
@@ -162,13 +162,13 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
         let _witnesses = witnesses(&site);
         let mut plan = Plan::new(&[WITNESS], &site.servers).by(&[way]);
         plan.passthrough = format!("max_flows = {MAX_FLOWS}");
-        let balancer = site.balance(&plan);
-        let convey = balancer.convey().expect("Convey");
+        let convey = site.convey(&plan);
         let to = SocketAddr::new(vip(way), 9);
         let (mut old, mut refused) = (Vec::new(), 0);
         let full = [PacketReason::TableFull, PacketReason::SynShareFull];
+        let mut applicant = Applicant::new(&site.client, to, Some(&convey), &full);
         while old.len() < 200 && refused < 3 {
-            match try_connect(&site.client, to, &refusals(&balancer, &full)) {
+            match applicant.try_connect() {
                 Some(stream) => old.push(Witness::hear(stream).expect("a witness")),
                 None => refused += 1,
             }
@@ -183,8 +183,8 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
                 "{} flows",
                 old.len()
             );
-            let counted = told::packets(convey, PacketReason::TableFull)
-                + told::packets(convey, PacketReason::SynShareFull);
+            let counted = told::packets(&convey, PacketReason::TableFull)
+                + told::packets(&convey, PacketReason::SynShareFull);
             assert!(counted >= 3, "{counted} refusals are counted");
         } else {
             assert_eq!(
@@ -192,7 +192,7 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
                 "a lost entry costs a DSR flow nothing: Maglev chooses the same"
             );
         }
-        let flows = told::flows(convey);
+        let flows = told::flows(&convey);
         assert!(flows <= MAX_FLOWS as u64, "{flows} flows");
     }
 }
@@ -204,41 +204,4 @@ fn witnesses(site: &Site) -> Vec<TcpServer> {
             [host.addr(9), host.addr6(9)].map(|addr| TcpServer::witness(host, addr, host.name()))
         })
         .collect()
-}
-
-/// How many packets the load balancer has refused for these reasons. The kernel in its place does not tell.
-fn refusals<'a>(balancer: &'a Balancer, reasons: &'a [PacketReason]) -> impl Fn() -> Option<u64> + 'a {
-    || {
-        let convey = balancer.convey()?;
-        Some(reasons.iter().map(|reason| told::packets(convey, *reason)).sum())
-    }
-}
-
-/// Connects, or gives up when one more packet has been refused: nobody else must be sending any.
-#[track_caller]
-fn try_connect(client: &Host, to: SocketAddr, refused: &impl Fn() -> Option<u64>) -> Option<TcpStream> {
-    let before = refused();
-    let socket =
-        client.inside(|| Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket"));
-    socket
-        .set_nonblocking(true)
-        .expect("a socket that does not block");
-    match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        other => other.expect("a connect that begins"),
-    }
-    let start = Instant::now();
-    let mut is_connected = false;
-    wait_until("a connection or a refusal", PATIENCE, || {
-        is_connected = socket.peer_addr().is_ok();
-        let is_refused = match before {
-            Some(_) => refused() > before,
-            None => start.elapsed() > Duration::from_secs(1),
-        };
-        is_connected || is_refused
-    });
-    let stream = is_connected.then(|| TcpStream::from(socket))?;
-    stream.set_nonblocking(false).expect("a stream that blocks");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    Some(stream)
 }
