@@ -88,3 +88,7 @@ pub mod privilege;
 pub mod proxy;
 pub mod snapshot;
 pub mod sys;
+
+/// How long anything may take in a test before it counts as hung: far above what it takes, for hosts may be slow.
+#[cfg(test)]
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);

@@ -119,7 +119,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::TcpStream,
-        time::{Duration, Instant},
+        time::Instant,
     };
 
     use super::*;
@@ -166,7 +166,7 @@ mod tests {
 
     fn get(address: std::net::SocketAddr, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(crate::PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -156,7 +156,7 @@ mod tests {
         let other = top.path().join("new");
         std::fs::write(&other, "b").unwrap();
         std::fs::rename(&other, &file).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), rx.recv())
+        tokio::time::timeout(crate::PATIENCE, rx.recv())
             .await
             .unwrap()
             .unwrap();

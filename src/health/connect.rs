@@ -94,7 +94,7 @@ mod tests {
         net::{Ipv4Addr, Ipv6Addr, TcpListener},
     };
 
-    const LIMIT: Duration = Duration::from_secs(2);
+    const LIMIT: Duration = crate::PATIENCE;
 
     fn reason(result: &CheckResult) -> &str {
         match result {
@@ -131,10 +131,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_is_called_connection_refused() {
-        let addr = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
-        };
+        // taken, so that nobody else comes to listen there
+        let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        taken
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .unwrap();
+        let addr = taken.local_addr().unwrap().as_socket().unwrap();
         assert!(reason(&check(addr, None, LIMIT).await).starts_with("connection refused"));
     }
 
@@ -146,16 +148,7 @@ mod tests {
         listener.bind(&any.into()).unwrap();
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
-        let _fill: Vec<_> = (0..2)
-            .map(|_| {
-                let stream =
-                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-                stream.set_nonblocking(true).unwrap();
-                let _ = stream.connect(&addr.into());
-                stream
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _fills_it = std::net::TcpStream::connect(addr).unwrap();
         let limit = Duration::from_millis(100);
         assert_eq!(reason(&check(addr, None, limit).await), "timeout after 100ms");
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
+    PATIENCE,
     base::{BackendName, ServerName, ServerState},
     config::{Backend, HealthCheck, InitialState, PassiveCheck},
     snapshot::{Override, testing::config},
@@ -21,10 +22,9 @@ struct Site {
     inputs: Inputs,
     checker: Checker,
     updates: mpsc::Receiver<HealthUpdate>,
+    /// Servers that updates were about.
+    heard: Vec<ServerKey>,
 }
-
-/// Long enough for a loaded machine; nothing waits so long when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Site {
     /// A backend `web` with servers `s1` to `s4` at most, at these addresses.
@@ -44,6 +44,7 @@ impl Site {
             inputs: Inputs::default(),
             checker: Checker::new(tx),
             updates,
+            heard: Vec::new(),
         };
         site.apply();
         site
@@ -72,6 +73,7 @@ impl Site {
         timeout(PATIENCE, async {
             loop {
                 let update = self.updates.recv().await.unwrap();
+                self.heard.push(update.key.clone());
                 self.inputs
                     .health
                     .insert(update.key.clone(), update.health.clone());
@@ -84,11 +86,23 @@ impl Site {
         .unwrap_or_else(|_| panic!("{server} is not {state}: {:?}", self.inputs.health))
     }
 
-    /// No update arrives for a while.
-    async fn stays_quiet(&mut self) -> bool {
-        timeout(Duration::from_millis(200), self.updates.recv())
-            .await
-            .is_err()
+    /// A server that was not there before is checked and goes down, comes up and goes down again; whom updates were
+    /// about meanwhile.
+    async fn heard_beside(&mut self, name: &str) -> Vec<ServerKey> {
+        let port = Port::new();
+        let mut server = config(&[(name, 1, 1)]).backends["web"].servers[name].clone();
+        server.addr = ServerAddr(port.addr);
+        self.backend().servers.insert(server.name.clone(), server);
+        self.backend().health_check = check(InitialState::Check);
+        self.apply();
+        self.heard.clear();
+        self.until(name, ServerState::Down).await;
+        let alive = port.listen();
+        self.until(name, ServerState::Up).await;
+        drop(alive);
+        self.until(name, ServerState::Down).await;
+        self.heard.dedup();
+        std::mem::take(&mut self.heard)
     }
 }
 
@@ -267,7 +281,7 @@ async fn a_server_in_maintenance_is_not_checked() {
     site.admin("s1", Some(AdminState::Maintenance));
     assert_eq!(site.state("s1"), None);
     drop(alive);
-    assert!(site.stays_quiet().await, "a check went on");
+    assert_eq!(site.heard_beside("s2").await, [key("s2")], "a check went on");
 
     let _alive = port.listen();
     site.admin("s1", None);
@@ -302,7 +316,7 @@ async fn a_removed_servers_health_is_forgotten_and_its_checks_end() {
     assert!(site.inputs.health.is_empty());
     tokio::task::yield_now().await;
     while site.updates.try_recv().is_ok() {}
-    assert!(site.stays_quiet().await);
+    assert_eq!(site.heard_beside("s3").await, [key("s3")]);
 }
 
 #[tokio::test]
@@ -336,8 +350,19 @@ async fn a_connect_failure_of_an_unknown_server_is_ignored() {
     let dead = Port::new();
     let mut site = Site::new(&[dead.addr], &None);
     site.checker.passive_failure(&key("s4"));
+    // there is no passive check
     site.checker.passive_failure(&key("s1"));
-    assert!(site.stays_quiet().await, "there is no passive check");
+    tokio::task::yield_now().await;
+    site.backend().passive_check = Some(PassiveCheck {
+        max_failures: NonZeroU32::new(3).unwrap(),
+        ejection_time: PATIENCE,
+        max_ejection_time: PATIENCE,
+    });
+    site.apply();
+    let later = Instant::now();
+    site.checker.passive_failure(&key("s1"));
+    let down = site.until("s1", ServerState::Down).await;
+    assert!(down.health.since >= later && site.heard == [key("s1")]);
 }
 
 #[tokio::test]

@@ -1,177 +1,25 @@
 //! The data plane as a whole, on loopback sockets: what clients and servers see, and what is reported.
 
+mod rig;
+
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
-
-use super::{ProxyEvent, Select, Workers};
+use super::{ProxyEvent, Select};
 use crate::{
-    base::{
-        AccessRecord, AccessSink, BackendName, ListenAddr, ServerAddr, ServerKey, ServerName,
-        TerminationReason as Reason,
-    },
-    config::{Backend, Config, Frontend, Options, PassiveCheck, Source, load},
-    snapshot::{Inputs, LiveSet, Snapshot, build},
+    PATIENCE,
+    base::{BackendName, ListenAddr, ServerAddr, ServerKey, ServerName, TerminationReason as Reason},
+    config::PassiveCheck,
 };
-
-#[derive(Default)]
-struct Records(Mutex<Vec<AccessRecord>>);
-
-impl AccessSink for Records {
-    fn record(&self, record: AccessRecord) {
-        self.0.lock().unwrap().push(record);
-    }
-}
-
-/// One worker, one frontend, one backend.
-struct Rig {
-    addr: SocketAddr,
-    workers: Workers,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    records: Arc<Records>,
-    events: mpsc::Receiver<ProxyEvent>,
-}
-
-impl Rig {
-    fn new(servers: &[SocketAddr], change: impl FnOnce(&mut Frontend, &mut Backend)) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let config = config(addr, servers, change);
-        let mut live = LiveSet::new(1);
-        let first = build(&config, &Inputs::default(), &mut live, None, 1, Instant::now());
-        let snapshot = Arc::new(ArcSwap::from_pointee(first));
-        let records = Arc::new(Records::default());
-        let (tx, events) = mpsc::channel(16);
-        let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
-        workers.listen(ListenAddr(addr), vec![listener.into()]);
-        Self {
-            addr,
-            workers,
-            snapshot,
-            records,
-            events,
-        }
-    }
-
-    fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.addr).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        client
-    }
-
-    /// The access record of the next connection to end.
-    fn record(&self) -> AccessRecord {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(record) = self.records.0.lock().unwrap().pop() {
-                return record;
-            }
-            assert!(Instant::now() < deadline, "no connection ended");
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn server_totals(&self, index: usize) -> crate::snapshot::live::Totals {
-        let snapshot = self.snapshot.load();
-        snapshot.backends.values().next().unwrap().servers[index]
-            .live
-            .counters
-            .totals()
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.workers.stop();
-    }
-}
-
-/// What the tests share; whatever one is about, `change` sets.
-fn config(
-    listen: SocketAddr,
-    servers: &[SocketAddr],
-    change: impl FnOnce(&mut Frontend, &mut Backend),
-) -> Config {
-    let mut text = format!(
-        r#"
-        [frontends.web]
-        listen_addr = "{listen}"
-        backend = "pool"
-
-        [backends.pool]
-        connect_timeout = "300ms"
-        max_queue = 8
-        health_check = {{ enabled = false }}
-        passive_check = {{ enabled = false }}
-        "#
-    );
-    for (i, addr) in servers.iter().enumerate() {
-        text += &format!("servers.s{i} = {{ addr = \"{addr}\" }}\n");
-    }
-    let source = Source {
-        name: "test.toml".to_owned(),
-        bytes: text.into_bytes(),
-    };
-    let mut config = load(&source, Options::default())
-        .expect("a valid configuration")
-        .config;
-    let frontend = config.frontends.values_mut().next().expect("the frontend");
-    let backend = config.backends.values_mut().next().expect("the backend");
-    change(frontend, backend);
-    config
-}
-
-fn limit_servers(backend: &mut Backend, limit: u32) {
-    for server in backend.servers.values_mut() {
-        server.max_connections = NonZeroU32::new(limit);
-    }
-}
-
-/// A server that hands each connection to `serve` on a thread of its own.
-fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let serve = Arc::new(serve);
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let serve = Arc::clone(&serve);
-            thread::spawn(move || serve(stream));
-        }
-    });
-    addr
-}
-
-/// Sends back what it reads, to the end of the stream.
-fn echo(mut stream: TcpStream) {
-    let mut all = Vec::new();
-    if stream.read_to_end(&mut all).is_ok() {
-        let _ = stream.write_all(&all);
-    }
-}
-
-/// An address on which nobody listens.
-fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect()
-}
-
-fn read_all(stream: &mut TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    all
-}
+use rig::{
+    Rig, accept_queue, closed_port, echo, is_silent, limit_servers, pattern, read_all, server, wait_until,
+};
 
 #[test]
 fn a_half_closing_client_gets_the_whole_answer() {
@@ -226,7 +74,8 @@ fn a_server_that_speaks_first_is_heard_before_the_client_says_anything() {
 
 #[test]
 fn a_slow_reader_gets_everything_in_the_end() {
-    let sent = pattern(8 << 20);
+    // more than all buffers on the way hold
+    let sent = pattern(48 << 20);
     let expected = sent.clone();
     let rig = Rig::new(
         &[server(move |mut s| {
@@ -235,7 +84,13 @@ fn a_slow_reader_gets_everything_in_the_end() {
         |_, _| {},
     );
     let mut client = rig.client();
-    thread::sleep(Duration::from_millis(300));
+    let mut before = 0;
+    wait_until("nothing moves any more", || {
+        let now = rig.server_totals(0).bytes_out;
+        let is_stuck = now > 0 && now == before;
+        before = now;
+        is_stuck
+    });
     assert!(read_all(&mut client) == expected);
 }
 
@@ -318,24 +173,43 @@ fn traffic_puts_the_idle_time_out_off() {
     let rig = Rig::new(
         &[server(|mut s| while s.read(&mut [0]).is_ok_and(|n| n > 0) {})],
         |frontend, _| {
-            frontend.idle_timeout = Some(Duration::from_millis(200));
+            frontend.idle_timeout = Some(Duration::from_secs(2));
         },
     );
-    let mut client = rig.client();
-    for _ in 0..8 {
-        thread::sleep(Duration::from_millis(60));
-        client.write_all(b".").unwrap();
-    }
-    client.shutdown(Shutdown::Write).unwrap();
+    let mut busy = rig.client();
+    let mut sent = 0;
+    let mut say = || {
+        busy.write_all(b".").unwrap();
+        sent += 1;
+    };
+    say();
+    // the younger one, which says nothing, ends first
+    let idle = rig.client();
+    wait_until("the idle one ends", || {
+        say();
+        !rig.records.0.lock().unwrap().is_empty()
+    });
+    say();
     let record = rig.record();
-    assert_eq!((record.reason, record.bytes_in), (Reason::Normal, 8));
+    assert_eq!(
+        (record.reason, record.client.0),
+        (Reason::ClientTimeout, idle.local_addr().unwrap())
+    );
+    busy.shutdown(Shutdown::Write).unwrap();
+    let record = rig.record();
+    assert_eq!((record.reason, record.bytes_in), (Reason::Normal, sent));
 }
 
 #[test]
 fn a_half_closed_connection_has_the_shorter_time_out() {
     let rig = Rig::new(
-        &[server(|_open| thread::sleep(Duration::from_secs(2)))],
+        &[server(|_open| {
+            loop {
+                thread::park();
+            }
+        })],
         |frontend, _| {
+            frontend.idle_timeout = Some(10 * PATIENCE);
             frontend.fin_timeout = Some(Duration::from_millis(200));
         },
     );
@@ -343,7 +217,7 @@ fn a_half_closed_connection_has_the_shorter_time_out() {
     client.shutdown(Shutdown::Write).unwrap();
     let record = rig.record();
     assert_eq!(record.reason, Reason::ServerTimeout);
-    assert!(record.total_time < Duration::from_secs(1));
+    assert!(record.total_time >= Duration::from_millis(200));
 }
 
 #[test]
@@ -351,7 +225,8 @@ fn a_server_that_aborts_resets_the_client_after_its_last_data() {
     let rig = Rig::new(
         &[server(|mut s| {
             s.write_all(b"half an ans").unwrap();
-            thread::sleep(Duration::from_millis(100));
+            // until the client has it
+            s.read_exact(&mut [0]).unwrap();
             crate::sys::tcp::reset_on_close(&s);
         })],
         |_, _| {},
@@ -360,6 +235,7 @@ fn a_server_that_aborts_resets_the_client_after_its_last_data() {
     let mut got = [0; 11];
     client.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"half an ans");
+    client.write_all(b"?").unwrap();
     assert_eq!(
         client.read(&mut [0]).unwrap_err().kind(),
         ErrorKind::ConnectionReset
@@ -371,39 +247,40 @@ fn a_server_that_aborts_resets_the_client_after_its_last_data() {
 fn above_a_servers_limit_connections_wait_and_get_the_freed_slot() {
     let rig = Rig::new(&[server(echo)], |_, backend| limit_servers(backend, 1));
     let first = rig.client();
-    let mut second = rig.client();
+    let mut second = rig.queued_client();
+    let waits = Instant::now();
     second.write_all(b"2").unwrap();
     second.shutdown(Shutdown::Write).unwrap();
-    second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    assert!(second.read(&mut [0]).is_err(), "served above the limit");
+    assert_eq!(rig.server_totals(0).opened, 1);
+    assert!(is_silent(&second), "served above the limit");
+    let waited = waits.elapsed();
     drop(first);
-    second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(read_all(&mut second), b"2");
-    let waited = rig
-        .records
-        .0
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(|r| r.queue_time)
-        .max();
-    assert!(waited.is_none_or(|w| w >= Duration::from_millis(90)));
+    let own = second.local_addr().unwrap();
+    let record = [rig.record(), rig.record()]
+        .into_iter()
+        .find(|record| record.client.0 == own);
+    assert!(record.unwrap().queue_time >= Some(waited));
 }
 
 #[test]
 fn the_queue_is_bounded_in_length_and_time() {
-    let rig = Rig::new(&[server(echo)], |_, backend| {
-        limit_servers(backend, 1);
-        backend.max_queue = 1;
-        backend.queue_timeout = Duration::from_millis(150);
-    });
-    let _served = rig.client();
-    thread::sleep(Duration::from_millis(50));
-    let _queued = rig.client();
-    thread::sleep(Duration::from_millis(50));
-    let _too_many = rig.client();
-    assert_eq!(rig.record().reason, Reason::QueueFull);
-    assert_eq!(rig.record().reason, Reason::QueueTimeout);
+    let rig = |time| {
+        Rig::new(&[server(echo)], move |_, backend| {
+            limit_servers(backend, 1);
+            backend.max_queue = 1;
+            backend.queue_timeout = time;
+        })
+    };
+    let long = rig(10 * PATIENCE);
+    let (_served, _queued) = (long.client(), long.queued_client());
+    let _too_many = long.client();
+    assert_eq!(long.record().reason, Reason::QueueFull);
+    let short = rig(Duration::from_millis(150));
+    let (_served, _queued) = (short.client(), short.client());
+    let record = short.record();
+    assert_eq!(record.reason, Reason::QueueTimeout);
+    assert!(record.total_time >= Duration::from_millis(150));
 }
 
 #[test]
@@ -415,8 +292,10 @@ fn above_a_frontends_limit_connections_wait_in_the_accept_queue() {
     let mut second = rig.client();
     second.write_all(b"2").unwrap();
     second.shutdown(Shutdown::Write).unwrap();
-    thread::sleep(Duration::from_millis(100));
-    assert_eq!(rig.workers.open_connections(), 1);
+    wait_until("it waits in the kernel", || {
+        accept_queue(rig.addr) == 1 && rig.workers.open_connections() == 1
+    });
+    assert_eq!(rig.server_totals(0).opened, 1);
     drop(first);
     assert_eq!(read_all(&mut second), b"2");
 }
@@ -426,9 +305,9 @@ fn an_order_closes_the_connections_of_one_server_only() {
     let (a, b) = (server(echo), server(echo));
     let rig = Rig::new(&[a, b], |_, _| {});
     let (_one, _two) = (rig.client(), rig.client());
-    while rig.server_totals(0).current + rig.server_totals(1).current < 2 {
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("both are open", || {
+        rig.server_totals(0).current + rig.server_totals(1).current == 2
+    });
     let key = ServerKey {
         backend: BackendName::new("pool").unwrap(),
         server: ServerName::new("s0").unwrap(),
@@ -464,9 +343,7 @@ fn a_retired_listener_serves_what_its_queue_held() {
 fn open_connections_are_listed_oldest_first() {
     let rig = Rig::new(&[server(echo)], |_, _| {});
     let clients: Vec<_> = (0..3).map(|_| rig.client()).collect();
-    while rig.server_totals(0).current < 3 {
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("all are open", || rig.server_totals(0).current == 3);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (total, listed) = runtime.block_on(rig.workers.connections(Arc::new(|_| true), 2));
     assert_eq!((total, listed.len()), (3, 2));

@@ -36,7 +36,6 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{TcpListener, TcpStream},
-        time::Duration,
     };
 
     #[test]
@@ -51,7 +50,10 @@ mod tests {
         assert!(!is_hung_up(&ours), "a half-closed peer still listens");
         reset_on_close(&client);
         drop(client);
-        std::thread::sleep(Duration::from_millis(20));
+        // POLLHUP is always waited for
+        let patience = PollTimeout::try_from(crate::PATIENCE).unwrap();
+        let mut arrives = [PollFd::new(ours.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut arrives, patience), Ok(1));
         assert!(is_hung_up(&ours));
     }
 }

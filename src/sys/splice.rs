@@ -109,7 +109,8 @@ mod tests {
             io::ErrorKind::WouldBlock
         );
         drop(sender);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        source.set_nonblocking(false).unwrap();
+        assert_eq!(source.peek(&mut [0]).unwrap(), 0, "the end has arrived");
         assert_eq!(pipe.fill_from(&source).unwrap(), 0);
     }
 }

@@ -1,10 +1,6 @@
 //! The engine's threads.
 
-use std::{
-    num::NonZeroU32,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use convey::{
@@ -15,7 +11,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{
     Test,
-    wire::{GROUP, Wire},
+    lab::{PATIENCE, wait_until},
+    wire::{GROUP, Wire, ifindex},
 };
 
 pub const TESTS: &[Test] = crate::tests![
@@ -40,50 +37,65 @@ fn start(workers: usize) -> (Engine, Receiver<Event>) {
 /// An engine of two workers that serves the receiver's end of the cable.
 fn serve(wire: &Wire) -> (Engine, Receiver<Event>) {
     let (engine, told) = start(2);
-    let sockets = wire.receiver.inside(|| {
-        (0..2)
-            .map(|_| socket::open(wire.into, GROUP, &[]).expect("a socket"))
-            .collect()
-    });
-    engine.add_interface(wire.into, sockets);
-    assert!(engine.is_alive(Duration::from_secs(2)));
+    engine.add_interface(wire.into, open_two(wire, wire.into));
+    assert!(engine.is_alive(PATIENCE));
     (engine, told)
 }
 
-fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if holds() {
-            return true;
+/// A socket for each of two workers, on an interface of the receiver.
+fn open_two(wire: &Wire, ifindex: u32) -> Vec<OwnedFd> {
+    let group = GROUP + u16::try_from(ifindex).expect("a small index");
+    wire.receiver.inside(|| {
+        (0..2)
+            .map(|_| socket::open(ifindex, group, &[]).expect("a socket"))
+            .collect()
+    })
+}
+
+/// Deletes an interface that two workers serve, and waits until it is told of and both have looked after it.
+#[track_caller]
+fn delete(wire: &Wire, engine: &Engine, told: &mut Receiver<Event>, interface: &str, left: usize) {
+    let index = ifindex(&wire.receiver, interface);
+    wire.receiver.run(&format!("ip link del {interface}"));
+    wait_until("somebody notices", PATIENCE, || match told.try_recv() {
+        Ok(event) => {
+            assert_eq!(event, Event::InterfaceLost(index));
+            true
         }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    false
+        Err(_) => false,
+    });
+    // each closes its socket in the moment in which it would tell
+    wait_until("both have closed their sockets", PATIENCE, || {
+        let sockets = wire.receiver.run("tail -n +2 /proc/net/packet");
+        sockets.lines().count() == left
+    });
+    assert!(engine.is_alive(PATIENCE), "and go on");
 }
 
 fn an_interface_that_vanishes_is_told_of_once() {
     let wire = Wire::new("vanish");
     let (engine, mut told) = serve(&wire);
     assert_eq!(engine.report().interfaces, [wire.into]);
-    wire.receiver.run("ip link del cable");
-    assert!(
-        within(Duration::from_secs(2), || told.try_recv()
-            == Ok(Event::InterfaceLost(wire.into))),
-        "nobody noticed"
-    );
-    assert!(engine.report().interfaces.is_empty());
-    std::thread::sleep(Duration::from_millis(300));
+    delete(&wire, &engine, &mut told, "cable", 0);
     assert!(told.try_recv().is_err(), "told of twice");
-    assert!(engine.is_alive(Duration::from_secs(2)));
+    assert!(engine.report().interfaces.is_empty());
 }
 
 fn an_interface_that_goes_down_and_up_is_kept() {
     let wire = Wire::new("updown");
     let (engine, mut told) = serve(&wire);
-    wire.receiver
-        .run("ip link set cable down; sleep 0.3; ip link set cable up; sleep 0.3");
-    assert!(told.try_recv().is_err(), "it is still there");
-    assert_eq!(engine.report().interfaces, [wire.into]);
+    for state in ["down", "up"] {
+        // one that vanishes meanwhile shows when both workers have looked
+        wire.receiver.run(&format!(
+            "ip link set cable {state}; ip link add other up type veth peer name end"
+        ));
+        let other = ifindex(&wire.receiver, "other");
+        engine.add_interface(other, open_two(&wire, other));
+        assert!(engine.is_alive(PATIENCE));
+        delete(&wire, &engine, &mut told, "other", 2);
+        assert!(told.try_recv().is_err(), "it is still there");
+        assert_eq!(engine.report().interfaces, [wire.into]);
+    }
 }
 
 fn threads_are_pinned_answer_and_end() {
@@ -104,7 +116,7 @@ fn threads_are_pinned_answer_and_end() {
     };
     // other tests run engines at the same time: five is this one's
     let (engine, _told) = start(5);
-    assert!(engine.is_alive(Duration::from_secs(2)));
+    assert!(engine.is_alive(PATIENCE));
     let running = threads();
     for index in 0..5 {
         let own: Vec<_> = (running.iter())
@@ -121,18 +133,11 @@ fn threads_are_pinned_answer_and_end() {
     }
     engine.stop();
     // the kernel lists a thread for a moment after it has been joined
-    let over = Instant::now() + Duration::from_secs(1);
-    while threads()
-        .iter()
-        .any(|thread| thread.starts_with("convey-packet-4"))
-    {
-        assert!(Instant::now() < over, "{:?}", threads());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(
-        !engine.is_alive(Duration::from_millis(100)),
-        "a stopped engine does not answer"
-    );
+    wait_until("its threads are gone", PATIENCE, || {
+        let left = threads();
+        !left.iter().any(|thread| thread.starts_with("convey-packet-4"))
+    });
+    assert!(!engine.is_alive(PATIENCE), "a stopped engine does not answer");
 }
 
 fn a_thread_that_cannot_be_confined_ends_the_start() {

@@ -3,7 +3,6 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, Instant},
 };
 
 use convey::{
@@ -14,7 +13,7 @@ use convey::{
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };
 
-use crate::lab::{Host, Lab};
+use crate::lab::{Host, Lab, PATIENCE, wait_until};
 
 /// Fanout group of the tests' sockets: each has a namespace of its own.
 pub const GROUP: u16 = 7;
@@ -70,6 +69,16 @@ impl Wire {
     /// Ethernet addresses of a frame from the sender to the receiver.
     pub fn addresses(&self) -> Vec<u8> {
         [mac_bytes(&self.receiver), mac_bytes(&self.sender)].concat()
+    }
+
+    /// Sends one frame the other way, by a socket of the receiver's side.
+    pub fn send_back(&self, socket: &OwnedFd, frame: &[u8]) {
+        let outgoing = Outgoing {
+            ifindex: self.into,
+            frame,
+            offload: Offload::default(),
+        };
+        Sender::new(1).send(socket.as_fd(), [outgoing], |_, error| panic!("not sent: {error}"));
     }
 
     /// Sends one frame.
@@ -165,32 +174,20 @@ impl Reader {
             .collect()
     }
 
-    /// The next frames, so many, within two seconds.
+    /// The next frames, so many, and nothing with them. That others do not come is shown by one that is sent after them.
     #[track_caller]
     pub fn next(&mut self, socket: &OwnedFd, count: usize) -> Vec<Seen> {
-        let start = Instant::now();
         let mut seen = Vec::new();
-        while seen.len() < count {
-            assert!(
-                start.elapsed() < Duration::from_secs(2),
-                "{} of {count} frames came",
-                seen.len()
-            );
+        wait_until(&format!("{count} frames"), PATIENCE, || {
             seen.extend(
                 self.waiting(socket)
                     .into_iter()
                     .map(|frame| frame.expect("a sound frame")),
             );
-        }
+            seen.len() >= count
+        });
+        assert_eq!(seen.len(), count, "{seen:02x?}");
         seen
-    }
-
-    /// Waits a little: nothing may come.
-    #[track_caller]
-    pub fn nothing(&mut self, socket: &OwnedFd) {
-        std::thread::sleep(Duration::from_millis(100));
-        let seen = self.waiting(socket);
-        assert!(seen.is_empty(), "{seen:02x?}");
     }
 }
 

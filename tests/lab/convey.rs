@@ -11,10 +11,7 @@ use std::{
 use convey::admin::views::{Connections, Server, Status, Traffic};
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use super::{Host, Output, Process, notify::Notify, wait_until};
-
-/// How long a start, a stop or a subcommand may take.
-const LIMIT: Duration = Duration::from_secs(30);
+use super::{Host, Output, PATIENCE, Process, notify::Notify, wait_until};
 
 /// A running `convey`. Dropping it kills the daemon; its broker then sees end-of-file and goes.
 pub struct Convey {
@@ -123,7 +120,7 @@ impl Convey {
             said_before,
             ..
         } = self;
-        let ready = notify.wait_for("READY=1", *said_before, LIMIT, || process.ended().is_some());
+        let ready = notify.wait_for("READY=1", *said_before, PATIENCE, || process.ended().is_some());
         assert!(
             ready,
             "convey is not ready ({:?}); it said:\n{}",
@@ -209,7 +206,7 @@ impl Convey {
             .args(arguments.split_whitespace())
             .arg("--socket")
             .arg(self.dir.join("admin.sock"));
-        self.host.spawn(command).finish(LIMIT)
+        self.host.spawn(command).finish(PATIENCE)
     }
 
     /// Runs a subcommand that works without the daemon, such as `firewall show`, as the service would.
@@ -222,7 +219,7 @@ impl Convey {
             .arg(self.config_path())
             .envs(directories(&self.dir))
             .current_dir(&self.dir);
-        self.host.spawn(command).finish(LIMIT)
+        self.host.spawn(command).finish(PATIENCE)
     }
 
     /// Runs a subcommand that must succeed.
@@ -292,7 +289,7 @@ impl Convey {
     /// Waits until `done` says so of the status.
     #[track_caller]
     pub fn wait_status(&self, what: &str, done: impl Fn(&Status) -> bool) {
-        wait_until(what, Duration::from_secs(15), || done(&self.status()));
+        wait_until(what, PATIENCE, || done(&self.status()));
     }
 
     /// Memory that belongs to the daemon alone, in bytes.

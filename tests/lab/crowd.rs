@@ -18,7 +18,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{Host, Process, wait_until};
+use super::{Host, PATIENCE, Process, wait_until};
 
 /// Tells a copy of the test program what to be.
 const ROLE: &str = "CONVEY_LAB_CROWD";
@@ -69,7 +69,7 @@ pub fn servers(host: &Host, addr: SocketAddr, number: u64, processes: usize) -> 
     let started: Vec<Process> = (0..processes)
         .map(|_| start(host, &format!("serve {addr} {number}")))
         .collect();
-    wait_until("the servers listen", Duration::from_secs(10), || {
+    wait_until("the servers listen", PATIENCE, || {
         started
             .iter()
             .all(|process| process.stdout().contains("listening"))
@@ -89,7 +89,7 @@ pub struct Holder {
 pub struct Report {
     /// Connections that got the right answer from the same server as before.
     pub right: u64,
-    /// Connections that did not come about, broke, or were silent for 20 seconds.
+    /// Connections that did not come about, broke, or were silent for a minute.
     pub failed: u64,
     /// Connections that got anything else. Not one may.
     pub wrong: u64,
@@ -186,7 +186,7 @@ async fn hold(own: IpAddr, to: SocketAddr, number: u64, connections: usize, go: 
             let limit = Arc::clone(&limit);
             tokio::spawn(async move {
                 let _permit = limit.acquire().await;
-                let within = Duration::from_secs(20);
+                let within = PATIENCE / 2;
                 tokio::time::timeout(within, open(own, to, number, index))
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -223,7 +223,7 @@ async fn again(held: Vec<(u64, u64, TcpStream)>, number: u64, question: u32) -> 
             let limit = Arc::clone(&limit);
             tokio::spawn(async move {
                 let _permit = limit.acquire().await;
-                let within = Duration::from_secs(20);
+                let within = PATIENCE / 2;
                 let answer = tokio::time::timeout(within, ask(&mut stream, number, index, question))
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

@@ -1,14 +1,15 @@
 //! Packets that no honest stack sends: any source address, any flags; and a ping.
 
 use std::{
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::Host;
+use super::{Host, PATIENCE};
 
 /// TCP flags.
 pub const SYN: u8 = 0x02;
@@ -122,7 +123,7 @@ impl Forger {
     }
 }
 
-/// Whether an address answers a ping from this host within two seconds.
+/// Whether an address answers a ping from this host; not, if its own kernel says that nobody is there.
 #[track_caller]
 pub fn ping(host: &Host, to: IpAddr) -> bool {
     let (domain, protocol, kind, reply) = match to {
@@ -132,9 +133,13 @@ pub fn ping(host: &Host, to: IpAddr) -> bool {
     let socket = host
         .inside(|| Socket::new(domain, Type::RAW, Some(protocol)))
         .expect("a raw socket");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .expect("a time-out");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    // a connected raw socket is told only if it asks for that
+    match to {
+        IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
+        IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
+    }
+    .expect("a socket that is told of errors");
     let mut echo = vec![kind, 0, 0, 0, 0xc0, 0x4e, 0, 1];
     echo.extend(b"are you there?");
     if to.is_ipv4() {
@@ -147,11 +152,12 @@ pub fn ping(host: &Host, to: IpAddr) -> bool {
         .connect(&SockAddr::from(SocketAddr::new(to, 0)))
         .and_then(|()| socket.send(&echo))
         .expect("send a ping");
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
+    loop {
         let mut buffer = [0; 256];
-        let Ok(len) = (&socket).read(&mut buffer) else {
-            continue;
+        let len = match (&socket).read(&mut buffer) {
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::HostUnreachable => return false,
+            Err(error) => panic!("neither an answer of {to} nor word that it is not there: {error}"),
         };
         // a raw IPv4 socket gets the IP header as well
         let message = &buffer[if to.is_ipv4() { 20 } else { 0 }..len];
@@ -159,7 +165,6 @@ pub fn ping(host: &Host, to: IpAddr) -> bool {
             return true;
         }
     }
-    false
 }
 
 fn tcp_segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {

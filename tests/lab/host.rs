@@ -11,15 +11,14 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
 
-use super::process::{Output, Process};
-
-/// How long a command may run before it counts as hung.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+use super::{
+    PATIENCE,
+    process::{Output, Process},
+};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,15 +162,15 @@ impl Host {
         })
     }
 
-    /// Connects from this host, within five seconds.
+    /// Connects from this host. Gives up in time for the SYN to have been sent five times.
     ///
     /// # Errors
     /// As [`TcpStream::connect_timeout`].
     pub fn try_connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let stream = self.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+        let stream = self.inside(|| TcpStream::connect_timeout(&to, PATIENCE / 4))?;
         // no test waits for ever
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
 
@@ -195,7 +194,7 @@ impl Host {
     pub fn try_run(&self, command: &str) -> Output {
         let mut shell = Command::new("sh");
         shell.args(["-c", command]);
-        self.spawn(shell).finish(COMMAND_LIMIT)
+        self.spawn(shell).finish(PATIENCE)
     }
 
     /// Feeds rules to nftables on this host.

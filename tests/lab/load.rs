@@ -1,8 +1,10 @@
 //! Load: wrk for requests, iperf3 for bulk.
 
-use std::time::{Duration, Instant};
+use std::{net::SocketAddr, time::Duration};
 
-use super::{Host, Process};
+use nix::sys::signal::Signal;
+
+use super::{Host, PATIENCE, Process, wait_until};
 
 /// What wrk found.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +33,26 @@ impl Wrk {
     #[track_caller]
     pub fn start(host: &Host, url: &str, connections: u32, seconds: u32, close: bool) -> Self {
         let header = if close { "-H 'Connection: close'" } else { "" };
+        // how long an answer takes is no failure
         let command =
-            format!("exec wrk -t1 -c{connections} -d{seconds}s --timeout 10s --latency {header} {url}");
+            format!("exec wrk -t1 -c{connections} -d{seconds}s --timeout 30s --latency {header} {url}");
         Self {
             process: host.start(&command),
-            limit: Duration::from_secs(u64::from(seconds) + 30),
+            limit: PATIENCE + Duration::from_secs(seconds.into()),
         }
+    }
+
+    /// As [`start`](Self::start), until [`stop`](Self::stop). It must have made a request before it is stopped.
+    #[track_caller]
+    pub fn endless(host: &Host, url: &str, connections: u32, close: bool) -> Self {
+        Self::start(host, url, connections, 24 * 3600, close)
+    }
+
+    /// Ends it now; it reports as ever.
+    #[track_caller]
+    pub fn stop(self) -> WrkReport {
+        self.process.signal(Signal::SIGINT);
+        self.finish()
     }
 
     /// Waits for its end.
@@ -106,24 +122,31 @@ fn seconds(text: &str) -> f64 {
 
 /// Sends with one TCP stream from `client` to an `iperf3 -s` behind `target`, or `reverse`d. Returns bytes received.
 #[track_caller]
-pub fn iperf3(client: &Host, target: std::net::SocketAddr, seconds: u32, reverse: bool) -> u64 {
+pub fn iperf3(client: &Host, target: SocketAddr, seconds: u32, reverse: bool) -> u64 {
+    run_iperf3(client, target, &format!("-t {seconds}"), reverse)
+}
+
+/// As [`iperf3`], until so many MiB have been sent, however long that takes. What is on the way then is not counted as
+/// received.
+#[track_caller]
+pub fn transfer(client: &Host, target: SocketAddr, mebibytes: u32, reverse: bool) -> u64 {
+    run_iperf3(client, target, &format!("-n {mebibytes}M"), reverse)
+}
+
+#[track_caller]
+fn run_iperf3(client: &Host, target: SocketAddr, amount: &str, reverse: bool) -> u64 {
     let (ip, port) = (target.ip(), target.port());
     let reverse = if reverse { "-R" } else { "" };
-    let command = format!("iperf3 -J -c {ip} -p {port} -t {seconds} {reverse}");
-    let start = Instant::now();
-    let report = loop {
+    let command = format!("iperf3 -J -c {ip} -p {port} {amount} {reverse}");
+    let mut report = serde_json::Value::Null;
+    wait_until("iperf3 has let its last client go", PATIENCE, || {
         let output = client.try_run(&command);
-        let report: serde_json::Value = serde_json::from_str(&output.stdout)
+        report = serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("{error} in iperf3's JSON {output:?}"));
-        // it takes one client at a time and a moment to let the last one go
-        let busy = report["error"]
-            .as_str()
-            .is_some_and(|error| error.contains("busy"));
-        if !busy || start.elapsed() > Duration::from_secs(10) {
-            break report;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    };
+        // it takes one client at a time
+        let error = report["error"].as_str();
+        !error.is_some_and(|error| error.contains("busy"))
+    });
     assert!(report.get("error").is_none(), "iperf3: {}", report["error"]);
     report["end"]["sum_received"]["bytes"]
         .as_u64()

@@ -45,6 +45,10 @@ pub use host::{Family, Host};
 pub use nginx::Nginx;
 pub use process::{Output, Process};
 
+/// How long anything may take before it counts as hung: the one limit of every wait. No test fails because a host is slow,
+/// so it is far above what anything takes.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What every namespace of a lab is called: `convey-lab-<pid>-<lab>-<host>`.
 const PREFIX: &str = "convey-lab";
 
@@ -119,9 +123,7 @@ impl Lab {
         let _ = writeln!(setup, "addr add fe80::{index:x}/64 dev eth0 nodad");
         batch(&["-n", &own], &setup);
         // until then the switch drops what comes first, and a lost ARP request is repeated after a second only
-        wait_until("the switch forwards", Duration::from_secs(10), || {
-            is_forwarding(&switch, index)
-        });
+        wait_until("the switch forwards", PATIENCE, || is_forwarding(&switch, index));
         host
     }
 
@@ -157,7 +159,7 @@ impl Lab {
     pub fn plug(&self, host: &Host) {
         self.set_port(host, "up");
         let switch = self.namespace("switch");
-        wait_until("the switch forwards", Duration::from_secs(10), || {
+        wait_until("the switch forwards", PATIENCE, || {
             is_forwarding(&switch, host.index())
         });
     }

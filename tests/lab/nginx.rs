@@ -5,10 +5,9 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
-    time::Duration,
 };
 
-use super::{Host, Process, wait_until};
+use super::{Host, PATIENCE, Process, wait_until};
 
 /// A web server on port 80, IPv4 and IPv6. `/` answers its body, `/files/…` serves and takes (PUT) files.
 pub struct Nginx {
@@ -44,7 +43,7 @@ impl Nginx {
             .arg(&self.dir);
         let mut process = self.host.spawn(command);
         let addr = self.addr();
-        wait_until("nginx listens", Duration::from_secs(10), || {
+        wait_until("nginx listens", PATIENCE, || {
             if let Some(status) = process.ended() {
                 panic!("nginx ended with {status}\n{}", process.stderr());
             }

@@ -9,12 +9,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Host;
+use super::{Host, PATIENCE};
 
 /// A listening server; stops listening when dropped.
 pub struct TcpServer {
@@ -131,8 +130,8 @@ impl TcpServer {
         Self::start(host, port, |mut stream| {
             let mut byte = [0];
             while stream.read(&mut byte)? > 0 {}
-            // its own half stays open until the client is gone for good
-            thread::sleep(Duration::from_secs(30));
+            // its own half stays open, whatever the client does
+            thread::sleep(PATIENCE);
             Ok(())
         })
     }

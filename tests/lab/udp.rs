@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::Host;
+use super::{Host, PATIENCE};
 
 /// Largest datagram.
 const LARGEST: usize = 65_535;
@@ -120,14 +120,14 @@ impl Shared {
 pub struct UdpClient(UdpSocket);
 
 impl UdpClient {
-    /// A socket of `host` connected to `to`: takes datagrams from there only. Waits two seconds for one.
+    /// A socket of `host` connected to `to`: takes datagrams from there only.
     #[track_caller]
     pub fn new(host: &Host, to: SocketAddr) -> Self {
         let own = host.addr_of(super::Family::of(to.ip()), 0);
         let socket = host.inside(|| {
             let socket = UdpSocket::bind(own)?;
             socket.connect(to)?;
-            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
             io::Result::Ok(socket)
         });
         Self(socket.unwrap_or_else(|error| panic!("{} cannot send to {to}: {error}", host.name())))

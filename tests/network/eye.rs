@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -14,15 +14,14 @@ use convey::{
 };
 use tokio::sync::{oneshot, watch};
 
-use crate::lab::Host;
-
-/// How long anything may take to be seen. On an idle machine it is far less.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::lab::{Host, PATIENCE};
 
 /// The follower.
 pub struct Eye {
     follower: Option<Follower>,
     pictures: watch::Receiver<Arc<Picture>>,
+    /// Every one after the first.
+    seen: Arc<Mutex<Vec<Arc<Picture>>>>,
     runtime: tokio::runtime::Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -48,8 +47,17 @@ impl Eye {
             });
         });
         let (follower, runtime) = started.recv_timeout(PATIENCE).expect("the follower starts");
+        let seen = Arc::<Mutex<Vec<_>>>::default();
+        let (mut news, album) = (follower.pictures(), Arc::clone(&seen));
+        drop(runtime.spawn(async move {
+            while news.changed().await.is_ok() {
+                let picture = Arc::clone(&news.borrow_and_update());
+                album.lock().expect("the album").push(picture);
+            }
+        }));
         Self {
             pictures: follower.pictures(),
+            seen,
             follower: Some(follower),
             runtime,
             stop: Some(stop),
@@ -67,11 +75,9 @@ impl Eye {
         Arc::clone(&self.pictures.borrow())
     }
 
-    /// Whether there was a new picture since the last time that this was asked.
-    pub fn has_blinked(&mut self) -> bool {
-        let has_changed = self.pictures.has_changed().expect("the follower lives");
-        self.pictures.mark_unchanged();
-        has_changed
+    /// The new pictures since the last time that this was asked.
+    pub fn new_pictures(&self) -> Vec<Arc<Picture>> {
+        std::mem::take(&mut *self.seen.lock().expect("the album"))
     }
 
     /// Changes what matters.
@@ -84,9 +90,18 @@ impl Eye {
         self.follower.as_ref().expect("open").counters()
     }
 
-    /// Keeps the follower's thread busy with something else.
-    pub fn distract(&self, time: Duration) {
-        drop(self.runtime.spawn(async move { std::thread::sleep(time) }));
+    /// Keeps the follower's thread busy with something else meanwhile.
+    pub fn distracted(&self, work: impl FnOnce()) {
+        let (busy, is_busy) = mpsc::channel();
+        let (done, wait) = mpsc::channel::<()>();
+        drop(self.runtime.spawn(async move {
+            busy.send(()).expect("the test waits");
+            // it ends with the other side
+            assert!(wait.recv().is_err());
+        }));
+        is_busy.recv_timeout(PATIENCE).expect("the thread is busy");
+        work();
+        drop(done);
     }
 
     /// Waits until the picture is as described.

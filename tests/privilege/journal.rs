@@ -18,7 +18,7 @@ use convey::{
 };
 use libtest_mimic::Failed;
 
-use crate::SCENARIO;
+use crate::{PATIENCE, SCENARIO};
 
 /// Runs the scenario with a standard error that says it is the journal's stream.
 pub fn reaches_the_journal() -> Result<(), Failed> {
@@ -44,7 +44,7 @@ pub fn reaches_the_journal() -> Result<(), Failed> {
 pub fn scenario() {
     fs::create_dir_all("/run/systemd/journal").unwrap();
     let journald = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
-    journald.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    journald.set_read_timeout(Some(PATIENCE)).unwrap();
 
     let logging = Logging::start(LogLevel::Info, LogFormat::Json).unwrap();
     tracing::warn!(target: "convey::health", event = "server_state", backend = %"pool", server = %"a", "server down");

@@ -6,7 +6,6 @@ use std::{
     os::fd::AsFd,
     os::unix::fs::PermissionsExt,
     sync::mpsc,
-    time::Duration,
 };
 
 use convey::{
@@ -19,6 +18,7 @@ use nix::{
 };
 use notify::Watcher;
 
+use crate::PATIENCE;
 use crate::packets::RootShell;
 use crate::scenario::{dir, nobody};
 
@@ -232,5 +232,5 @@ pub fn files() {
         .watch(&dir.join("etc"), notify::RecursiveMode::NonRecursive)
         .unwrap();
     root.run(&format!("echo > {}", dir.join("etc/convey.toml").display()));
-    changes.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+    changes.recv_timeout(PATIENCE).unwrap().unwrap();
 }

@@ -5,7 +5,6 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, mpsc as std_mpsc},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -100,7 +99,7 @@ impl Daemon {
 
     pub fn heard(&self) -> String {
         self.heard
-            .recv_timeout(Duration::from_secs(5))
+            .recv_timeout(crate::PATIENCE)
             .expect("the control loop was asked")
     }
 

@@ -244,7 +244,7 @@ impl Visit for Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::mpsc::sync_channel, time::Instant};
+    use std::sync::mpsc::sync_channel;
     use tracing_subscriber::{Registry, layer::SubscriberExt};
 
     #[test]
@@ -252,13 +252,12 @@ mod tests {
         let (sender, receiver) = sync_channel(4);
         let queue = Queue::new(sender);
         let subscriber = Registry::default().with(QueueLayer::new(queue.clone()));
-        let started = Instant::now();
+        // who waited would wait for ever
         tracing::subscriber::with_default(subscriber, || {
             for n in 0..10 {
                 tracing::warn!(n, "nobody reads this");
             }
         });
-        assert!(started.elapsed().as_secs() < 5);
         assert_eq!((queue.shared().dropped(), receiver.try_iter().count()), (6, 4));
         drop(receiver);
         queue.stop();

@@ -6,7 +6,7 @@ use convey::{base::ServerState, config::Options};
 
 use crate::{
     classic::expect_stats,
-    packets::assert_direct,
+    packets::{MANY, assert_direct},
     site::{Site, assert_shares},
     tests,
 };
@@ -69,7 +69,8 @@ fn queries_leave_from_the_nat_address_and_files_come_directly() {
     site.set_up_servers("files", "", "");
     let _convey = site.convey();
     let mut asked = [0, 0];
-    for _ in 0..60 {
+    // 133 of 200 expected, and five standard deviations more than half
+    for _ in 0..200 {
         let (server, _) = site.ask("203.0.113.11:53");
         asked[usize::from(server == "ns2")] += 1;
     }
@@ -81,7 +82,7 @@ fn queries_leave_from_the_nat_address_and_files_come_directly() {
     let senders = site.udp_senders();
     assert!(senders.iter().all(|from| from.ip() == nat), "{senders:?}");
     assert_shares(
-        &site.shares("203.0.113.20:80", 200),
+        &site.shares("203.0.113.20:80", MANY),
         &[("files1", 1), ("files2", 1)],
     );
     assert_direct(&site.meet("203.0.113.20:80"));

@@ -4,7 +4,7 @@ use convey::config::{Mode, Options};
 
 use crate::{
     machine::Machine,
-    packets::assert_direct,
+    packets::{MANY, assert_direct},
     site::{Site, assert_shares},
     tests,
 };
@@ -35,7 +35,7 @@ fn servers_of_this_host_are_chosen_by_weight_and_counted() {
     assert_shares(&site.shares(&addr, 60), SERVERS);
     expect_stats(&site.lb, 3000, "tcp_8080");
     let output = site.client.try_run(&format!(
-        "curl --silent --max-time 5 http://{}/stats",
+        "curl --silent --max-time 60 http://{}/stats",
         site.lb.host().addr(3000)
     ));
     assert_eq!(
@@ -74,7 +74,7 @@ fn without_a_flag_it_is_a_proxy() {
 fn with_p_it_is_passthrough() {
     let site = packets(Some(Mode::Passthrough));
     let _convey = site.lb.convey("-p");
-    assert_shares(&site.shares(LISTEN, 400), SERVERS);
+    assert_shares(&site.shares(LISTEN, MANY), SERVERS);
     let seen = site.meet(LISTEN).seen.to_string();
     assert!(seen.starts_with("192.168.1.197:6"), "from a NAT port: {seen}");
 }
@@ -83,7 +83,7 @@ fn with_d_it_is_dsr() {
     let site = packets(Some(Mode::Dsr));
     site.set_up_servers("tcp_3000", "-d", "");
     let _convey = site.lb.convey("-d");
-    assert_shares(&site.shares(LISTEN, 400), SERVERS);
+    assert_shares(&site.shares(LISTEN, MANY), SERVERS);
     assert_direct(&site.meet(LISTEN));
 }
 
@@ -99,7 +99,7 @@ fn packets(default_mode: Option<Mode>) -> Site {
 #[track_caller]
 pub fn expect_stats(lb: &Machine, port: u16, frontend: &str) {
     let text = lb.run(&format!(
-        "curl --silent --fail --max-time 5 http://127.0.0.1:{port}/stats"
+        "curl --silent --fail --max-time 60 http://127.0.0.1:{port}/stats"
     ));
     let stats: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert!(text.contains(frontend) && stats.is_object(), "{text}");

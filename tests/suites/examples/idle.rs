@@ -1,9 +1,7 @@
 //! The configuration that the package installs.
 
-use std::time::Duration;
-
 use crate::{
-    lab::{Lab, servers::TcpServer},
+    lab::{Lab, PATIENCE, servers::TcpServer},
     machine::Machine,
     site::{keep_trying, read},
     tests,
@@ -83,7 +81,7 @@ fn status_says_what_to_do_next_and_doing_it_leads_to_traffic() {
     }
     machine.configure(&text);
     machine.run("convey check /etc/convey/convey.toml && convey reload");
-    let witness = keep_trying(&client, &lb.addr(80).to_string(), Duration::from_secs(10));
+    let witness = keep_trying(&client, &lb.addr(80).to_string(), PATIENCE);
     assert_eq!(witness.server, "web1");
     let status = machine.run("convey status");
     assert!(status.contains("1 of 1 up"), "{status}");

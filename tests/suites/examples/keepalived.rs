@@ -1,11 +1,9 @@
 //! `ha/keepalived.conf` and `ha/keepalived.service.conf`: Debian's keepalived on both load balancers.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 
 use crate::{
-    lab::{Process, wait_until},
+    lab::{PATIENCE, Process, wait_until},
     machine::{Machine, Service},
     pair::{Pair, VIDEO, WEB, expect_alive, expect_valid, video_state},
     site::{keep_trying, read},
@@ -23,9 +21,6 @@ pub const SERVICE: &[crate::Test] = tests![a_connection_survives_a_stop_in_this_
 
 /// The same, for systemd's own tool.
 pub const UNIT: &[crate::Test] = tests![systemd_understands_it];
-
-/// How long the addresses may be nowhere: two failed checks, or three missing advertisements, and a little.
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// The pair at work: the first has the addresses, the second waits.
 struct Site {
@@ -59,7 +54,7 @@ impl Site {
     /// Waits until one of them has the addresses, alone, and serves.
     #[track_caller]
     fn wait_for(&self, holder: usize) {
-        wait_until("the addresses are there", LIMIT, || {
+        wait_until("the addresses are there", PATIENCE, || {
             self.pair.holder() == Some(holder)
         });
         self.wait_live(holder);
@@ -68,7 +63,7 @@ impl Site {
     #[track_caller]
     fn wait_live(&self, holder: usize) {
         let lb = self.pair.both()[holder];
-        wait_until("live", LIMIT, || video_state(lb) == "live");
+        wait_until("live", PATIENCE, || video_state(lb) == "live");
     }
 
     /// Clients come through both frontends now, which is the work of this load balancer.
@@ -81,7 +76,7 @@ impl Site {
         let before = totals();
         for vip in [WEB, VIDEO] {
             // a client's router hears of the move when it has to
-            keep_trying(&self.pair.site.client, vip, LIMIT);
+            keep_trying(&self.pair.site.client, vip, PATIENCE);
         }
         let after = totals();
         assert!(
@@ -104,7 +99,7 @@ fn systemd_understands_it() {
 fn the_addresses_move_when_convey_crashes_and_come_back_with_it() {
     let mut site = Site::new();
     site.expect_served_by(0);
-    let mut witness = keep_trying(&site.pair.site.client, VIDEO, LIMIT);
+    let mut witness = keep_trying(&site.pair.site.client, VIDEO, PATIENCE);
     site.convey[0].take().expect("it runs").crash();
     // the firewall rules stand, as for the restart of the service: nobody resets the connection meanwhile
     expect_alive(&mut witness);
@@ -120,10 +115,10 @@ fn the_addresses_move_when_convey_crashes_and_come_back_with_it() {
 
 fn the_addresses_move_when_keepalived_is_killed() {
     let mut site = Site::new();
-    let mut witness = keep_trying(&site.pair.site.client, VIDEO, LIMIT);
+    let mut witness = keep_trying(&site.pair.site.client, VIDEO, PATIENCE);
     // it takes nothing away from the interface: the other one must win all the same
     site.keepalived[0].take().expect("it runs").kill();
-    wait_until("the other one has the addresses", LIMIT, || {
+    wait_until("the other one has the addresses", PATIENCE, || {
         site.pair.second.has_address("192.0.2.90")
     });
     site.wait_live(1);
@@ -141,11 +136,11 @@ fn a_connection_survives_a_stop_in_this_order() {
         assert!(text.lines().any(|own| own == line), "{line}");
     }
     let mut site = Site::new();
-    let mut witness = keep_trying(&site.pair.site.client, VIDEO, LIMIT);
+    let mut witness = keep_trying(&site.pair.site.client, VIDEO, PATIENCE);
     // what systemd makes of these lines at `systemctl stop convey`
     let mut keepalived = site.keepalived[0].take().expect("it runs");
     keepalived.signal(Signal::SIGTERM);
-    keepalived.wait(LIMIT);
+    keepalived.wait(PATIENCE);
     let convey = site.convey[0].take().expect("it runs");
     site.pair.site.lb.stop(convey);
     site.wait_for(1);

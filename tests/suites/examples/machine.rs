@@ -1,11 +1,6 @@
 //! A host as its operator knows it: files of its own under /etc, /run and /var/lib, and Convey in /usr/bin.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use convey::admin::views::Status;
 use nix::{
@@ -13,10 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::lab::{self, Host, Output, Process, notify::Notify, wait_until};
-
-/// How long a command, a start or a stop may take.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::lab::{self, Host, Output, PATIENCE, Process, notify::Notify, wait_until};
 
 /// Where the packages put the two programs' files.
 const CONFIG: &str = "/etc/convey/convey.toml";
@@ -73,7 +65,7 @@ impl Machine {
             keeper: host.spawn(command),
             host: host.clone(),
         };
-        wait_until("the machine has its files", LIMIT, || {
+        wait_until("the machine has its files", PATIENCE, || {
             assert!(
                 machine.keeper.ended().is_none(),
                 "{}: {}",
@@ -110,7 +102,7 @@ impl Machine {
     /// Runs a shell command to its end, whatever it is.
     #[track_caller]
     pub fn try_run(&self, command: &str) -> Output {
-        self.start(command).finish(LIMIT)
+        self.start(command).finish(PATIENCE)
     }
 
     /// Starts a shell command and leaves it running; `exec` makes it the program itself.
@@ -171,7 +163,7 @@ impl Machine {
     /// Waits until `done` says so of the status.
     #[track_caller]
     pub fn wait_status(&self, what: &str, done: impl Fn(&Status) -> bool) {
-        wait_until(what, LIMIT, || done(&self.status()));
+        wait_until(what, PATIENCE, || done(&self.status()));
     }
 
     /// Whether an interface has an address.
@@ -192,7 +184,7 @@ impl Service {
     #[track_caller]
     fn wait_ready(&mut self) {
         let Self { process, notify } = self;
-        let ready = notify.wait_for("READY=1", 0, LIMIT, || process.ended().is_some());
+        let ready = notify.wait_for("READY=1", 0, PATIENCE, || process.ended().is_some());
         assert!(ready, "convey is not ready; it said:\n{}", self.process.stderr());
     }
 
@@ -222,13 +214,11 @@ impl Service {
     #[track_caller]
     fn wait_gone(mut self) {
         let group = self.group();
-        self.process.wait(LIMIT);
-        let start = Instant::now();
-        // signal 0 asks only
-        while kill(Pid::from_raw(-group.as_raw()), None).is_ok() {
-            assert!(start.elapsed() < LIMIT, "the broker does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.process.wait(PATIENCE);
+        wait_until("the broker ends", PATIENCE, || {
+            // signal 0 asks only
+            kill(Pid::from_raw(-group.as_raw()), None).is_err()
+        });
     }
 }
 

@@ -1,11 +1,9 @@
 //! `ha.toml`: two load balancers, and the address that moves between them.
 
-use std::time::Duration;
-
 use convey::config::Options;
 
 use crate::{
-    lab::{Lab, servers::Witness},
+    lab::{Lab, PATIENCE, servers::Witness},
     machine::Machine,
     packets::assert_direct,
     site::{Site, keep_trying, read, try_meet},
@@ -137,7 +135,7 @@ fn both_load_balancers_choose_the_same_server_and_a_connection_moves() {
         );
     }
     first.host().add_address("eth0", "192.0.2.90/32");
-    let mut witness = keep_trying(&pair.site.client, VIDEO, Duration::from_secs(10));
+    let mut witness = keep_trying(&pair.site.client, VIDEO, PATIENCE);
     first.host().run("ip address del 192.0.2.90/32 dev eth0");
     second.host().add_address("eth0", "192.0.2.90/32");
     pair.site.client.run("ip neighbour flush dev eth0");

@@ -1,10 +1,11 @@
 //! `proxy.toml`.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use convey::{base::ServerState, config::Options};
 
 use crate::{
+    lab::PATIENCE,
     site::{Site, keep_trying},
     tests,
 };
@@ -55,7 +56,7 @@ fn the_spare_serves_only_when_both_others_are_down() {
     });
     assert_eq!(site.shares(&addr, 5), [("web2".to_owned(), 5)].into());
     site.stop("web", "web2");
-    let spare = keep_trying(&site.client, &addr, Duration::from_secs(10));
+    let spare = keep_trying(&site.client, &addr, PATIENCE);
     assert_eq!(spare.server, "spare");
     site.start("web", "web1");
     site.lb.wait_status("web1 is up", |status| {

@@ -1,9 +1,7 @@
 //! `ha/bird.conf` and `ha/convey.service.conf`: Debian's BIRD on both load balancers and on the router before them.
 
-use std::time::Duration;
-
 use crate::{
-    lab::{Process, servers::Witness, wait_until},
+    lab::{PATIENCE, Process, servers::Witness, wait_until},
     machine::{Machine, Service},
     pair::{Pair, VIDEO, WEB, expect_alive, expect_valid},
     site::{keep_trying, meet, read},
@@ -21,9 +19,6 @@ pub const SERVICE: &[crate::Test] = tests![
 
 /// The same, for systemd's own tool.
 pub const UNIT: &[crate::Test] = tests![systemd_understands_it];
-
-/// How long BGP may take to begin, or to notice a silent peer: nine seconds of hold time, and a little.
-const LIMIT: Duration = Duration::from_secs(25);
 
 /// The addresses of the load balancers, as next hops.
 const HOPS: [&str; 2] = ["10.0.0.2", "10.0.0.3"];
@@ -107,7 +102,7 @@ impl Site {
     /// Waits until the router sends to exactly these next hops, for both VIPs.
     #[track_caller]
     fn wait_for_hops(&self, hops: &[&str]) {
-        wait_until("the router's routes", LIMIT, || {
+        wait_until("the router's routes", PATIENCE, || {
             ["192.0.2.80", "192.0.2.90"].iter().all(|vip| {
                 let route = self.router.run(&format!("ip route show {vip}/32"));
                 HOPS.iter()
@@ -145,7 +140,7 @@ impl Site {
     #[track_caller]
     fn talkers(&self) -> Vec<Witness> {
         (0..40)
-            .map(|_| keep_trying(&self.pair.site.client, VIDEO, LIMIT))
+            .map(|_| keep_trying(&self.pair.site.client, VIDEO, PATIENCE))
             .collect()
     }
 }

@@ -1,12 +1,12 @@
 //! What Convey 0.3.5 could be asked to do, it still does.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
 use crate::{
     Test,
-    lab::{Convey, Nginx},
+    lab::{Convey, Nginx, PATIENCE},
     process::expect_nothing_left,
     site::{DSR, PASSTHROUGH, Plan, Port, Site, Transport, Way, vip},
     tests,
@@ -69,16 +69,16 @@ stats_update_frequency = 5
     let mut convey = Convey::launch_as(&site.lb, &config, &["env"], &[flag]);
     convey.wait_ready();
     let answers = site.client.run(&format!(
-        "for i in $(seq 20); do curl -sf --max-time 5 http://{listen}/; done"
+        "for i in $(seq 20); do curl -sf --max-time 60 http://{listen}/; done"
     ));
     assert!(
         answers.len() == 20 && answers.contains('a') && answers.contains('b'),
         "{answers}"
     );
     assert_eq!(convey.status().frontends["tcp_80"].mode, way.0.label());
-    let stats = site.lb.run("curl -sf --max-time 5 http://127.0.0.1:3000/stats");
+    let stats = site.lb.run("curl -sf --max-time 60 http://127.0.0.1:3000/stats");
     assert!(stats.contains("tcp_80"), "{stats}");
     convey.signal(Signal::SIGTERM);
-    convey.wait_exit(Duration::from_secs(20));
+    convey.wait_exit(PATIENCE);
     expect_nothing_left(&site.lb);
 }

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     Test,
     kept::witnesses,
-    lab::{Host, servers::Witness},
+    lab::{Host, PATIENCE, servers::Witness},
     site::{Mode, Plan, Port, Site, Transport, WAYS, backend_name, vip},
     tests, told,
 };
@@ -28,7 +28,7 @@ fn connect_from(host: &Host, own: SocketAddr, to: SocketAddr) -> TcpStream {
         let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&own.into())?;
-        socket.connect_timeout(&to.into(), std::time::Duration::from_secs(5))?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
         std::io::Result::Ok(TcpStream::from(socket))
     });
     stream.unwrap_or_else(|error| panic!("{own} cannot connect to {to}: {error}"))

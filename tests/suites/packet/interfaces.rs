@@ -1,12 +1,12 @@
 //! Addresses and interfaces come and go; modes live side by side.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use crate::{
     Test,
     kept::{everywhere, witnesses},
     lab::{
-        Family,
+        Family, PATIENCE,
         servers::{TcpServer, Witness},
         udp::{UdpClient, UdpServer},
         wait_until,
@@ -97,8 +97,9 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
         meet_all(&format!("after return {turn}"));
     }
     // down and up again, the addresses stay
-    site.lb
-        .run("ip link set front0 down; sleep 0.2; ip link set front0 up");
+    site.lb.run("ip link set front0 down");
+    told::wait_state(&convey, &frontend_name("witness", WAYS[0]), "waiting");
+    site.lb.run("ip link set front0 up");
     for way in passthrough.iter().filter(|way| way.1 == Family::V6) {
         // the kernel itself forgets IPv6 addresses of an interface that goes down
         site.lb.try_run(&format!(
@@ -144,7 +145,7 @@ fn a_server_that_gets_a_new_link_address_is_found_again() {
     let talkers = Talkers::start(&site.client, &everywhere(), 2);
     // as when a standby takes the address over, which says so by itself for IPv4 (gratuitous ARP) as far as arp_notify goes
     server.run("echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify; echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify; ip link set eth0 address 02:00:00:00:00:77");
-    wait_until("new connections reach it", Duration::from_secs(20), || {
+    wait_until("new connections reach it", PATIENCE, || {
         everywhere()
             .iter()
             .all(|to| Witness::meet(&site.client, *to).is_ok())

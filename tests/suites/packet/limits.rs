@@ -1,9 +1,8 @@
 //! Large numbers, and what happens at the limits: nothing established is harmed.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use convey::base::PacketReason;
@@ -11,7 +10,7 @@ use convey::base::PacketReason;
 use crate::{
     Test,
     lab::{
-        Family, Host,
+        Family, PATIENCE,
         checksums::Checksums,
         crowd::{self, Holder, Report},
         forge::Forger,
@@ -19,7 +18,8 @@ use crate::{
     },
     site::{Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, Way, vip},
     talkers::Talkers,
-    tests, told,
+    tests,
+    told::{self, Applicant},
 };
 
 /// Tests of this module.
@@ -68,11 +68,11 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         wrong: 0,
     };
     for holder in &mut holders {
-        let report = holder.report(Duration::from_secs(120));
+        let report = holder.report(PATIENCE);
         assert_eq!(report, all_right, "first answers\n{}", holder.said());
     }
     if let Some(convey) = balancer.convey() {
-        let flows = told::flows(convey);
+        let flows = told::flows(&convey);
         assert!(flows >= 50_000, "only {flows} flows at a time");
     }
     let connected = start.elapsed();
@@ -81,7 +81,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         holder.ask();
     }
     for holder in &mut holders {
-        let report = holder.report(Duration::from_secs(120));
+        let report = holder.report(PATIENCE);
         assert_eq!(report, all_right, "second answers\n{}", holder.said());
     }
     eprintln!(
@@ -111,8 +111,8 @@ fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
         talkers.expect_unbroken();
     }
     if let Some(convey) = balancer.convey() {
-        let refused = told::packets(convey, PacketReason::SynShareFull)
-            + told::packets(convey, PacketReason::TableFull)
+        let refused = told::packets(&convey, PacketReason::SynShareFull)
+            + told::packets(&convey, PacketReason::TableFull)
             + told::packets(convey, PacketReason::PortsExhausted);
         assert!(refused > 0, "new flows were refused and counted");
         assert!(told::flows(convey) >= 40, "{} flows", told::flows(convey));
@@ -136,9 +136,14 @@ fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), NAT_PORTS, "one port each");
+    let mut applicant = Applicant::new(
+        &site.client,
+        to,
+        balancer.convey(),
+        &[PacketReason::PortsExhausted],
+    );
     for _ in 0..3 {
-        let refused = connect_briefly(&site.client, to);
-        assert!(refused.is_err(), "no port was left");
+        assert!(applicant.try_connect().is_none(), "no port was left");
     }
     for witness in &mut old {
         witness.talk(b"still here").expect("an old flow goes on");
@@ -160,10 +165,12 @@ fn a_full_table_refuses_new_flows_and_spares_old_ones() {
         let convey = site.convey(&plan);
         let to = SocketAddr::new(vip(way), 9);
         let (mut old, mut refused) = (Vec::new(), 0);
+        let full = [PacketReason::TableFull, PacketReason::SynShareFull];
+        let mut applicant = Applicant::new(&site.client, to, Some(&convey), &full);
         while old.len() < 200 && refused < 3 {
-            match connect_briefly(&site.client, to).and_then(Witness::hear) {
-                Ok(witness) => old.push(witness),
-                Err(_) => refused += 1,
+            match applicant.try_connect() {
+                Some(stream) => old.push(Witness::hear(stream).expect("a witness")),
+                None => refused += 1,
             }
         }
         for witness in &mut old {
@@ -197,11 +204,4 @@ fn witnesses(site: &Site) -> Vec<TcpServer> {
             [host.addr(9), host.addr6(9)].map(|addr| TcpServer::witness(host, addr, host.name()))
         })
         .collect()
-}
-
-/// Connects within a second or not at all.
-fn connect_briefly(client: &Host, to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = client.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    Ok(stream)
 }

@@ -1,13 +1,13 @@
 //! Privileges and what is left behind.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr};
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
     Test,
     kept::{everywhere, witnesses},
-    lab::{Convey, Host, servers::Witness, wait_until},
+    lab::{Convey, Host, PATIENCE, servers::Witness, wait_until},
     site::{Plan, Port, Site, Transport, WAYS, vip},
     tests,
 };
@@ -39,10 +39,8 @@ const NO_RULES: &str = "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-P PREROUTING AC
 
 #[track_caller]
 pub fn expect_nothing_left(host: &Host) {
-    wait_until("no rule is left", Duration::from_secs(10), || {
-        rules(host) == NO_RULES
-    });
-    wait_until("no port is reserved", Duration::from_secs(5), || {
+    wait_until("no rule is left", PATIENCE, || rules(host) == NO_RULES);
+    wait_until("no port is reserved", PATIENCE, || {
         host.run(RESERVED).trim().is_empty()
     });
 }
@@ -57,7 +55,7 @@ fn start(site: &Site) -> Convey {
 /// In order. Dropping the handle would kill the broker as well, which then cannot clean up.
 fn stop(convey: &mut Convey) {
     convey.signal(Signal::SIGTERM);
-    convey.wait_exit(Duration::from_secs(20));
+    convey.wait_exit(PATIENCE);
 }
 
 fn no_thread_of_the_daemon_can_do_anything() {
@@ -138,7 +136,7 @@ fn other_peoples_rules_stay_as_they_are() {
         "{during}"
     );
     stop(&mut convey);
-    wait_until("our rules are gone", Duration::from_secs(5), || {
+    wait_until("our rules are gone", PATIENCE, || {
         !rules(&site.lb).contains("CONVEY")
     });
     assert_eq!(site.lb.run(saved), before.1, "byte for byte");
@@ -152,18 +150,16 @@ fn an_administrators_reserved_ports_stay() {
     let mut convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
     assert_eq!(site.lb.run(RESERVED).trim(), "8080,61000-65535");
     stop(&mut convey);
-    wait_until(
-        "only the administrator's are left",
-        Duration::from_secs(10),
-        || site.lb.run(RESERVED).trim() == "8080,62000-62100",
-    );
+    wait_until("only the administrator's are left", PATIENCE, || {
+        site.lb.run(RESERVED).trim() == "8080,62000-62100"
+    });
 }
 
 fn a_killed_daemon_leaves_nothing() {
     let site = Site::new("killed", 1);
     let mut convey = start(&site);
     convey.signal(Signal::SIGKILL);
-    convey.wait_exit(Duration::from_secs(5));
+    convey.wait_exit(PATIENCE);
     expect_nothing_left(&site.lb);
 }
 
@@ -172,7 +168,7 @@ fn what_a_killed_broker_left_goes_with_the_next_start() {
     let _witnesses = witnesses(&site);
     let mut convey = start(&site);
     kill(convey.broker(), Signal::SIGKILL).expect("kill the broker");
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(!status.success());
     drop(convey);
     // one service less than before: what is too much must go
@@ -191,7 +187,7 @@ fn kill_both(convey: &mut Convey) {
     kill(convey.pid(), Signal::SIGSTOP).expect("stop the daemon");
     kill(broker, Signal::SIGKILL).expect("kill the broker");
     convey.signal(Signal::SIGKILL);
-    convey.wait_exit(Duration::from_secs(5));
+    convey.wait_exit(PATIENCE);
     assert!(rules(convey.host()).contains("CONVEY"), "nobody has cleaned up");
 }
 
@@ -224,7 +220,7 @@ fn rules_that_another_program_takes_out_come_back() {
     assert!(reloaded.status.success(), "{reloaded:?}");
     assert_eq!(rules(&site.lb), right, "a reload looks after them");
     site.lb.run("iptables -t raw -F CONVEY");
-    wait_until("they come back by themselves", Duration::from_secs(20), || {
+    wait_until("they come back by themselves", PATIENCE, || {
         rules(&site.lb) == right
     });
     assert!(convey.stderr().contains("another program"), "{}", convey.stderr());

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -11,10 +11,11 @@ use crate::{
     Test,
     kept::{everywhere, witnesses},
     lab::{
-        Family, Nginx,
+        Family, Nginx, PATIENCE,
         load::Wrk,
         servers::{TcpServer, Witness},
         udp::{UdpClient, UdpServer},
+        wait_until,
     },
     process::rules,
     site::{Plan, Port, Site, Transport, WAYS, Way, vip},
@@ -85,40 +86,40 @@ fn a_change_of_frontends_loses_and_doubles_no_packet_of_the_others() {
         client.ask(&u64::MAX.to_le_bytes()).expect("a first answer");
     }
     // one steady stream of numbers by each way, each number once
-    let sent = thread::scope(|scope| {
-        let senders: Vec<_> = clients
-            .iter()
-            .enumerate()
-            .map(|(way, client)| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    let mut number = (way as u64) << 32;
-                    while !stop.load(Ordering::Relaxed) {
-                        for _ in 0..2 {
-                            client.socket().send(&number.to_le_bytes()).expect("send");
-                            number += 1;
-                        }
-                        thread::sleep(Duration::from_millis(4));
+    let sent = WAYS.map(|_| AtomicU64::new(0));
+    thread::scope(|scope| {
+        for (way, (client, sent)) in clients.iter().zip(&sent).enumerate() {
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..2 {
+                        let number = (way as u64) << 32 | sent.fetch_add(1, Ordering::Relaxed);
+                        client.socket().send(&number.to_le_bytes()).expect("send");
                     }
-                    number - ((way as u64) << 32)
-                })
-            })
-            .collect();
+                    thread::sleep(Duration::from_millis(4));
+                }
+            });
+        }
         for turn in 0..20 {
             balancer.change(if turn % 2 == 0 { &two } else { &one });
-            thread::sleep(Duration::from_millis(50));
+            let before = sent.each_ref().map(|sent| sent.load(Ordering::Relaxed));
+            wait_until("every stream goes on", PATIENCE, || {
+                (sent.iter().zip(before)).all(|(sent, before)| sent.load(Ordering::Relaxed) > before + 25)
+            });
         }
         stop.store(true, Ordering::Relaxed);
-        let counts: Vec<u64> = senders
-            .into_iter()
-            .map(|sender| sender.join().expect("a sender"))
-            .collect();
-        counts
     });
-    // the last ones are still under way
-    thread::sleep(Duration::from_millis(300));
     for (way, sent) in sent.into_iter().enumerate() {
-        let seen = echoes[usize::from(WAYS[way].1 == Family::V6)].seen();
+        let sent = sent.into_inner();
+        let echo = &echoes[usize::from(WAYS[way].1 == Family::V6)];
+        // what was sent before the last one has arrived when it has, or never will
+        let last = u64::MAX - 1 - way as u64;
+        let mark = clients[way].socket();
+        wait_until("the last one arrives", PATIENCE, || {
+            mark.send(&last.to_le_bytes()).expect("send");
+            echo.seen().numbers.contains_key(&last)
+        });
+        let seen = echo.seen();
         let first = (way as u64) << 32;
         let missing: Vec<u64> = (first..first + sent)
             .filter(|number| !seen.numbers.contains_key(number))
@@ -161,7 +162,7 @@ fn a_reload_adds_a_frontend_and_a_server() {
     site.prepare_servers(&grown);
     convey.reload(&grown.config());
     for way in WAYS {
-        let mut servers: Vec<String> = (0..16)
+        let mut servers: Vec<String> = (0..32)
             .map(|_| {
                 Witness::meet(&site.client, SocketAddr::new(vip(way), 99))
                     .unwrap_or_else(|error| panic!("{way:?}: {error}"))

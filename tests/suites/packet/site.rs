@@ -3,11 +3,11 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::lab::{
-    Convey, Family, Host, Lab,
+    Convey, Family, Host, Lab, PATIENCE,
     dsr::{self, Rewrite},
     kernel::{KernelBalancer, Method, Service},
 };
@@ -360,14 +360,14 @@ impl Balancer {
     }
 }
 
-/// Repeats until it works or time is over: for what is allowed to take a moment.
+/// Repeats until it works: for what is allowed to take a moment.
 #[track_caller]
 pub fn eventually<T, E: std::fmt::Display>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         match attempt() {
             Ok(value) => return value,
-            Err(error) if start.elapsed() > Duration::from_secs(15) => panic!("{what}: {error}"),
+            Err(error) if start.elapsed() > PATIENCE => panic!("{what}: {error}"),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }

@@ -1,13 +1,13 @@
 //! Packets that are too big for something: fragments, super-frames, links with a smaller MTU.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr};
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use crate::{
     Test,
     lab::{
-        Family, Host, Nginx,
+        Family, Host, Nginx, PATIENCE,
         checksums::Checksums,
         random_bytes,
         udp::{UdpClient, UdpServer},
@@ -145,7 +145,7 @@ fn downloads_through_the_small_mtu(ways: &[Way]) {
         // what a server has learned of one client it knows for all its connections: any server must learn it
         for turn in 0..6 {
             let url = format!("http://{}/files/served", SocketAddr::new(vip(*way), 80));
-            let output = far.try_run(&format!("curl -sf --max-time 10 -o {} {url}", here.display()));
+            let output = far.try_run(&format!("curl -sf --max-time 60 -o {} {url}", here.display()));
             assert!(output.status.success(), "{way:?}, turn {turn}: {output:?}");
             assert!(
                 fs::read(&here).expect("the download") == bytes,
@@ -182,7 +182,7 @@ fn upload(site: &Site, web: &Nginx, way: Way) {
         let url = format!("http://{}/files/uploaded", SocketAddr::new(vip(way), 80));
         let output = site
             .client
-            .try_run(&format!("curl -sf --max-time 10 -T {} {url}", here.display()));
+            .try_run(&format!("curl -sf --max-time 60 -T {} {url}", here.display()));
         assert!(output.status.success(), "{way:?}, turn {turn}: {output:?}");
         assert!(
             fs::read(web.file("uploaded")).expect("the upload") == bytes,
@@ -250,7 +250,7 @@ fn own_small_mtu(ways: &[Way]) {
     let web = Nginx::start(server, "ok");
     let _checksums = Checksums::of(site.hosts());
     let _balancer = site.balance(&Plan::new(&[WEB], &site.servers).by(ways));
-    wait_until("the way is known", Duration::from_secs(5), || {
+    wait_until("the way is known", PATIENCE, || {
         site.lb
             .run(&format!("ip route get {}", server.ip4()))
             .contains("eth1")

@@ -8,10 +8,9 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
-use crate::lab::{Host, servers::Witness, wait_until};
+use crate::lab::{Host, PATIENCE, servers::Witness, wait_until};
 
 /// Connections to witnesses that talk in turn until told to stop.
 pub struct Talkers {
@@ -38,7 +37,7 @@ impl Talkers {
             // a broken flow may be broken in silence; a crowded one may have to send again and again
             witness
                 .stream()
-                .set_read_timeout(Some(Duration::from_secs(25)))
+                .set_read_timeout(Some(PATIENCE))
                 .expect("a time-out");
             witnesses.push((*addr, witness));
         }
@@ -73,9 +72,7 @@ impl Talkers {
     pub fn wait_round(&self) {
         let rounds = || self.shared.rounds.load(Ordering::Relaxed);
         let now = rounds();
-        wait_until("everybody has talked", Duration::from_secs(120), || {
-            rounds() >= now + 2
-        });
+        wait_until("everybody has talked", PATIENCE, || rounds() >= now + 2);
     }
 
     /// All of them must be unbroken, now and after one more round.
@@ -128,7 +125,7 @@ impl Shared {
                 result.is_ok() && !self.stop.load(Ordering::Relaxed)
             });
             self.rounds.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 }

@@ -1,14 +1,21 @@
 //! What Convey says of the packet modes: the one place that knows how the status spells it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
+use convey::base::PacketReason;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
-use crate::lab::{Convey, wait_until};
+use crate::lab::{Convey, Host, PATIENCE, wait_until};
 
-/// How often packets came to this end (a label of [`convey::base::PacketReason`]), over all workers.
+/// How often packets came to this end (a label of [`PacketReason`]), over all workers.
 #[track_caller]
-pub fn packets(convey: &Convey, reason: convey::base::PacketReason) -> u64 {
+pub fn packets(convey: &Convey, reason: PacketReason) -> u64 {
     let status = convey.status_json();
     let packets = &status["packet"]["packets"];
     assert!(packets.is_object(), "no counters of packets in {status}");
@@ -41,11 +48,9 @@ pub fn state(convey: &Convey, frontend: &str) -> String {
 /// Waits for a frontend's state.
 #[track_caller]
 pub fn wait_state(convey: &Convey, frontend: &str, expected: &str) {
-    wait_until(
-        &format!("{frontend} is {expected}"),
-        Duration::from_secs(10),
-        || state(convey, frontend) == expected,
-    );
+    wait_until(&format!("{frontend} is {expected}"), PATIENCE, || {
+        state(convey, frontend) == expected
+    });
 }
 
 /// What `convey explain` says of a flow: the server's name if it has one, and the whole answer.
@@ -66,4 +71,76 @@ pub fn explain(
     let server = answer["server"].as_str().map(str::to_owned);
     assert_eq!(server.is_some(), output.status.success(), "{answer}");
     (server, answer)
+}
+
+/// A client that may be refused in silence: Convey then counts one more packet for one of these reasons, which nobody else
+/// must be sending.
+pub struct Applicant<'a> {
+    client: &'a Host,
+    to: SocketAddr,
+    /// The kernel in its place does not tell.
+    convey: Option<&'a Convey>,
+    reasons: &'a [PacketReason],
+    refused: u64,
+}
+
+impl<'a> Applicant<'a> {
+    /// What was refused before does not count.
+    #[track_caller]
+    pub fn new(
+        client: &'a Host,
+        to: SocketAddr,
+        convey: Option<&'a Convey>,
+        reasons: &'a [PacketReason],
+    ) -> Self {
+        let mut applicant = Self {
+            client,
+            to,
+            convey,
+            reasons,
+            refused: 0,
+        };
+        applicant.refused = applicant.count();
+        applicant
+    }
+
+    #[track_caller]
+    fn count(&self) -> u64 {
+        let counted = |convey| self.reasons.iter().map(|reason| packets(convey, *reason)).sum();
+        self.convey.map_or(0, counted)
+    }
+
+    /// Connects, or is refused.
+    #[track_caller]
+    pub fn try_connect(&mut self) -> Option<TcpStream> {
+        let socket = self
+            .client
+            .inside(|| Socket::new(Domain::for_address(self.to), Type::STREAM, None).expect("a socket"));
+        socket
+            .set_nonblocking(true)
+            .expect("a socket that does not block");
+        match socket.connect(&self.to.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            other => other.expect("a connect that begins"),
+        }
+        let (start, mut is_connected) = (Instant::now(), false);
+        wait_until("a connection or a refusal", PATIENCE, || {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+            poll(&mut fds, PollTimeout::from(20_u8)).expect("poll");
+            is_connected = socket.peer_addr().is_ok();
+            is_connected
+                || match self.convey {
+                    Some(_) => self.count() > self.refused,
+                    None => start.elapsed() > Duration::from_secs(1),
+                }
+        });
+        if !is_connected {
+            self.refused = self.count();
+            return None;
+        }
+        let stream = TcpStream::from(socket);
+        stream.set_nonblocking(false).expect("a stream that blocks");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        Some(stream)
+    }
 }

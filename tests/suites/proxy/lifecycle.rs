@@ -14,7 +14,7 @@ use nix::{
 
 use crate::{
     Test,
-    lab::{Convey, Lab, servers::TcpServer, wait_until},
+    lab::{Convey, Lab, PATIENCE, servers::TcpServer, wait_until},
     site::{FAST_CHECK, Site, backend, expect_end, frontend, read_line},
     tests,
 };
@@ -36,6 +36,9 @@ pub const TESTS: &[Test] = tests![
     a_killed_daemon_takes_its_broker_along,
     a_configuration_without_frontends_is_idle,
 ];
+
+/// Who has such a time is waited for: a test ends sooner only if nobody is.
+const NEVER: &str = "shutdown_timeout = \"1h\"";
 
 fn exists(pid: Pid) -> bool {
     // a zombie that nobody has taken in yet is gone for our purpose
@@ -93,7 +96,7 @@ fn a_bad_configuration_is_told_and_exits_78() {
         &lb,
         "[frontends.web]\nlisten_addr = \"10.77.0.1:70000\"\nbackend = \"none\"\n",
     );
-    assert_eq!(convey.wait_exit(Duration::from_secs(10)).code(), Some(78));
+    assert_eq!(convey.wait_exit(PATIENCE).code(), Some(78));
     let told = convey.stderr();
     assert!(
         told.contains("convey.toml:2:") && told.contains("convey.toml:3:"),
@@ -106,7 +109,7 @@ fn an_address_in_use_is_told_and_ends_the_start() {
     let site = Site::new("startinuse", 1);
     let _squatter = TcpServer::echo(&site.lb, 80);
     let mut convey = Convey::launch(&site.lb, &site.config("", FAST_CHECK));
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(!status.success());
     let told = convey.stderr();
     assert!(told.contains(":80") && told.contains("in use"), "{told}");
@@ -128,7 +131,7 @@ fn the_service_manager_is_told_of_every_phase() {
     let started = convey.notify().assignments();
     assert!(started.iter().any(|line| line == "READY=1"), "{started:?}");
     convey.reload(&site.config("max_connections = 9", FAST_CHECK));
-    wait_until("ready again", Duration::from_secs(5), || {
+    wait_until("ready again", PATIENCE, || {
         convey.notify().assignments()[started.len()..].contains(&"READY=1".to_owned())
     });
     let all = convey.notify().assignments();
@@ -151,13 +154,11 @@ fn the_service_manager_is_told_of_every_phase() {
     assert!(!convey.cli("reload").status.success());
     let before = all.len();
     assert!(
-        convey
-            .notify()
-            .wait_for("READY=1", before, Duration::from_secs(5), || false),
+        convey.notify().wait_for("READY=1", before, PATIENCE, || false),
         "a failed reload is over as well"
     );
     convey.signal(Signal::SIGTERM);
-    assert!(convey.wait_exit(Duration::from_secs(10)).success());
+    assert!(convey.wait_exit(PATIENCE).success());
     assert!(convey.notify().assignments().contains(&"STOPPING=1".to_owned()));
 }
 
@@ -172,9 +173,7 @@ fn the_watchdog_is_fed() {
         assignments.iter().filter(|line| *line == "WATCHDOG=1").count()
     };
     let before = fed(&convey);
-    wait_until("the watchdog is fed", Duration::from_secs(5), || {
-        fed(&convey) >= before + 3
-    });
+    wait_until("the watchdog is fed", PATIENCE, || fed(&convey) >= before + 3);
 }
 
 /// One named echo server behind Convey with these `[global]` settings, and an open connection.
@@ -192,23 +191,19 @@ fn with_connection(name: &str, global: &str) -> (std::net::TcpStream, Convey, Tc
 }
 
 fn sigterm_waits_for_connections_and_accepts_no_new_ones() {
-    let (mut stream, mut convey, _server, lab) = with_connection("sigterm", "shutdown_timeout = \"30s\"");
+    let (mut stream, mut convey, _server, lab) = with_connection("sigterm", NEVER);
     let (late, lb) = (lab.host("late"), convey.host().addr(9));
     convey.signal(Signal::SIGTERM);
-    wait_until("the listener is closed", Duration::from_secs(5), || {
+    wait_until("the listener is closed", PATIENCE, || {
         late.try_connect(lb).is_err()
     });
     stream.write_all(b"still here\n").expect("send");
     assert_eq!(read_line(&mut stream).expect("the echo"), "still here");
     assert!(convey.ended().is_none(), "it waits");
-    let closed = Instant::now();
+    // it goes when the last connection has gone
     drop(stream);
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(status.success(), "{status}");
-    assert!(
-        closed.elapsed() < Duration::from_secs(5),
-        "it goes when the last connection has gone"
-    );
 }
 
 fn clients_that_wait_to_be_accepted_at_sigterm_are_served() {
@@ -227,7 +222,7 @@ fn clients_that_wait_to_be_accepted_at_sigterm_are_served() {
             assert_eq!(read_line(stream).expect("the greeting"), "s");
         }
         drop(waiting);
-        assert!(convey.wait_exit(Duration::from_secs(10)).success());
+        assert!(convey.wait_exit(PATIENCE).success());
     }
 }
 
@@ -235,49 +230,40 @@ fn sigterm_gives_up_waiting_after_shutdown_timeout() {
     let (mut stream, mut convey, _server, _lab) = with_connection("giveup", "shutdown_timeout = \"1s\"");
     let start = Instant::now();
     convey.signal(Signal::SIGTERM);
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(status.success(), "{status}");
-    assert!(
-        (800..5000).contains(&start.elapsed().as_millis()),
-        "{:?}",
-        start.elapsed()
-    );
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(1), "too early: {waited:?}");
     expect_end(&mut stream);
 }
 
 fn a_second_sigterm_ends_at_once() {
-    let (mut stream, mut convey, _server, _lab) = with_connection("twice", "shutdown_timeout = \"30s\"");
+    let (mut stream, mut convey, _server, _lab) = with_connection("twice", NEVER);
     convey.signal(Signal::SIGTERM);
-    assert!(
-        convey
-            .notify()
-            .wait_for("STOPPING=1", 0, Duration::from_secs(5), || false)
-    );
-    let second = Instant::now();
+    assert!(convey.notify().wait_for("STOPPING=1", 0, PATIENCE, || false));
     convey.signal(Signal::SIGTERM);
-    convey.wait_exit(Duration::from_secs(10));
-    assert!(
-        second.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        second.elapsed()
-    );
+    convey.wait_exit(PATIENCE);
     expect_end(&mut stream);
 }
 
 fn a_sigterm_during_the_start_ends_it_in_order() {
     let lab = Lab::new("early");
     let (lb, host) = (lab.host("lb"), lab.host("server"));
-    // the first check gets no answer, so that the start waits for its time-out
+    // the first check gets no answer, so that the start waits for it as long as it waits for any
     host.run(&format!("ip route add blackhole {}/32", lb.ip4()));
-    let check = "health_check = { timeout = \"2s\", interval = \"10s\" }";
+    let check = "health_check = { timeout = \"1h\" }";
     let config = frontend("f", lb.addr(9), "b", "") + &backend("b", check, &[("s", host.addr(9), "")]);
     let mut convey = Convey::launch(&lb, &config);
     let socket = convey.dir().join("admin.sock");
-    wait_until("it has begun", Duration::from_secs(10), || socket.exists());
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("the check is under way", PATIENCE, || {
+        !lb.run("ss -Htn state syn-sent").is_empty()
+    });
+    assert!(socket.exists(), "it has begun");
     convey.signal(Signal::SIGTERM);
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(status.success(), "{status}");
+    let said = convey.notify().assignments();
+    assert!(!said.contains(&"READY=1".to_owned()), "{said:?}");
     assert!(!socket.exists(), "it cleans up behind itself");
 }
 
@@ -292,7 +278,7 @@ fn without_the_broker_the_daemon_ends_with_an_error() {
     assert_eq!(site.ask(2), [("a".to_owned(), 2)].into());
     assert!(exists(broker), "the broker ignores TERM, INT and HUP");
     kill(broker, Signal::SIGKILL).expect("kill the broker");
-    let status = convey.wait_exit(Duration::from_secs(10));
+    let status = convey.wait_exit(PATIENCE);
     assert!(!status.success());
     assert!(convey.stderr().contains("broker"), "{}", convey.stderr());
 }
@@ -302,8 +288,8 @@ fn a_killed_daemon_takes_its_broker_along() {
     let mut convey = site.convey(&site.config("", FAST_CHECK));
     let broker = convey.broker();
     convey.signal(Signal::SIGKILL);
-    convey.wait_exit(Duration::from_secs(5));
-    wait_until("the broker is gone", Duration::from_secs(5), || !exists(broker));
+    convey.wait_exit(PATIENCE);
+    wait_until("the broker is gone", PATIENCE, || !exists(broker));
 }
 
 fn a_configuration_without_frontends_is_idle() {

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("counters", counters::TESTS),
+        // `--skip measured` with many threads, `measured` with one
+        ("measured", counters::MEASURED),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }

@@ -5,10 +5,9 @@ use std::{
     fmt::Write as _,
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
-    time::Duration,
 };
 
-use crate::lab::{Convey, Host, Lab, Nginx};
+use crate::lab::{Convey, Host, Lab, Nginx, PATIENCE};
 
 /// A health check that notices within half a second.
 pub const FAST_CHECK: &str =
@@ -74,7 +73,8 @@ impl Site {
     /// `failed`.
     pub fn ask(&self, requests: u32) -> BTreeMap<String, u32> {
         let command = format!(
-            "for i in $(seq {requests}); do curl -s --max-time 10 {} || printf failed; echo; done",
+            "for i in $(seq {requests}); do curl -s --max-time {} {} || printf failed; echo; done",
+            PATIENCE.as_secs(),
             self.url()
         );
         let mut answers = BTreeMap::new();
@@ -117,16 +117,16 @@ pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Whether nothing arrives on the connection for this long.
-pub fn is_silent(stream: &mut TcpStream, time: Duration) -> bool {
-    stream.set_read_timeout(Some(time)).expect("a read time-out");
-    let silent = matches!(
-        stream.read(&mut [0]),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-    );
+/// Whether nothing has arrived on the connection so far.
+pub fn is_silent(stream: &TcpStream) -> bool {
     stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .expect("a read time-out");
+        .set_nonblocking(true)
+        .expect("a stream that does not block");
+    let silent = matches!(
+        stream.peek(&mut [0]),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock
+    );
+    stream.set_nonblocking(false).expect("a stream that blocks");
     silent
 }
 

@@ -1,0 +1,213 @@
+//! One worker before a backend on loopback, its clients and servers.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::mpsc;
+
+use super::super::{ProxyEvent, Workers};
+use crate::{
+    PATIENCE,
+    base::{AccessRecord, AccessSink, ListenAddr},
+    config::{Backend, Config, Frontend, Options, Source, load},
+    snapshot::{BackendView, Inputs, LiveSet, Snapshot, build},
+};
+
+#[derive(Default)]
+pub struct Records(pub Mutex<Vec<AccessRecord>>);
+
+impl AccessSink for Records {
+    fn record(&self, record: AccessRecord) {
+        self.0.lock().unwrap().push(record);
+    }
+}
+
+/// One worker, one frontend, one backend.
+pub struct Rig {
+    pub addr: SocketAddr,
+    pub workers: Workers,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub records: Arc<Records>,
+    pub events: mpsc::Receiver<ProxyEvent>,
+}
+
+impl Rig {
+    pub fn new(servers: &[SocketAddr], change: impl FnOnce(&mut Frontend, &mut Backend)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let config = config(addr, servers, change);
+        let mut live = LiveSet::new(1);
+        let first = build(&config, &Inputs::default(), &mut live, None, 1, Instant::now());
+        let snapshot = Arc::new(ArcSwap::from_pointee(first));
+        let records = Arc::new(Records::default());
+        let (tx, events) = mpsc::channel(16);
+        let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
+        workers.listen(ListenAddr(addr), vec![listener.into()]);
+        Self {
+            addr,
+            workers,
+            snapshot,
+            records,
+            events,
+        }
+    }
+
+    pub fn client(&self) -> TcpStream {
+        let client = TcpStream::connect(self.addr).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    }
+
+    /// A client whose connection waits in the backend's queue.
+    pub fn queued_client(&self) -> TcpStream {
+        let client = self.client();
+        wait_until("it waits", || self.backend().live.queue.used() == 1);
+        client
+    }
+
+    /// The access record of the next connection to end.
+    pub fn record(&self) -> AccessRecord {
+        let mut record = None;
+        wait_until("a connection ends", || {
+            record = self.records.0.lock().unwrap().pop();
+            record.is_some()
+        });
+        record.unwrap()
+    }
+
+    pub fn backend(&self) -> Arc<BackendView> {
+        Arc::clone(self.snapshot.load().backends.values().next().unwrap())
+    }
+
+    pub fn server_totals(&self, index: usize) -> crate::snapshot::live::Totals {
+        self.backend().servers[index].live.counters.totals()
+    }
+}
+
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether nothing has arrived so far.
+pub fn is_silent(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let silent = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    silent.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.workers.stop();
+    }
+}
+
+/// What the tests share; whatever one is about, `change` sets.
+pub fn config(
+    listen: SocketAddr,
+    servers: &[SocketAddr],
+    change: impl FnOnce(&mut Frontend, &mut Backend),
+) -> Config {
+    let mut text = format!(
+        r#"
+        [frontends.web]
+        listen_addr = "{listen}"
+        backend = "pool"
+
+        [backends.pool]
+        connect_timeout = "300ms"
+        max_queue = 8
+        health_check = {{ enabled = false }}
+        passive_check = {{ enabled = false }}
+        "#
+    );
+    for (i, addr) in servers.iter().enumerate() {
+        text += &format!("servers.s{i} = {{ addr = \"{addr}\" }}\n");
+    }
+    let source = Source {
+        name: "test.toml".to_owned(),
+        bytes: text.into_bytes(),
+    };
+    let mut config = load(&source, Options::default())
+        .expect("a valid configuration")
+        .config;
+    let frontend = config.frontends.values_mut().next().expect("the frontend");
+    let backend = config.backends.values_mut().next().expect("the backend");
+    change(frontend, backend);
+    config
+}
+
+pub fn limit_servers(backend: &mut Backend, limit: u32) {
+    for server in backend.servers.values_mut() {
+        server.max_connections = NonZeroU32::new(limit);
+    }
+}
+
+/// A server that hands each connection to `serve` on a thread of its own.
+pub fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || serve(stream));
+        }
+    });
+    addr
+}
+
+/// Sends back what it reads, to the end of the stream.
+pub fn echo(mut stream: TcpStream) {
+    let mut all = Vec::new();
+    if stream.read_to_end(&mut all).is_ok() {
+        let _ = stream.write_all(&all);
+    }
+}
+
+/// An address on which nobody listens, nor anybody else's test: the port is taken as long as the process lives.
+pub fn closed_port() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    addr
+}
+
+pub fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect()
+}
+
+pub fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// How many connections wait to be accepted (proc_net_tcp(5): a listener's receive queue).
+pub fn accept_queue(listener: SocketAddr) -> u64 {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", listener.port());
+    // number, own address, the peer's, state, queues
+    let words = sockets
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut listeners = words.filter(|words| words[1].ends_with(&port) && words[3] == "0A");
+    let (_, received) = listeners.next().unwrap()[4].split_once(':').unwrap();
+    u64::from_str_radix(received, 16).unwrap()
+}
