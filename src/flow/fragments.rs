@@ -352,6 +352,25 @@ impl FragmentTable {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl FragmentTable {
+    /// Checks what must be true of the whole table while nobody changes it.
+    pub fn check_invariants(&self) {
+        let mut waiting = 0;
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let frames = || shard.datagrams.values().flat_map(Record::waiting);
+            assert!(shard.datagrams.len() <= DATAGRAMS);
+            assert_eq!(
+                shard.bytes,
+                frames().map(|frame| frame.buffer.len()).sum::<usize>()
+            );
+            waiting += frames().count();
+        }
+        assert_eq!(waiting, self.waiting() as usize, "fragments that wait");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
