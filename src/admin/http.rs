@@ -183,7 +183,8 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
                 L::write_now(&stream, TOO_MANY.as_bytes());
                 continue;
             }
-            connections.spawn(serve_connection::<L>(stream, router.clone(), limits));
+            let peer = L::peer(&stream);
+            connections.spawn(serve_connection(stream, peer, router.clone(), limits));
         }
     });
     Endpoint {
@@ -195,8 +196,13 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n\
     Content-Length: 68\r\n\r\n{\"status\":503,\"message\":\"too many connections to this endpoint now\"}";
 
-async fn serve_connection<L: Listener>(stream: L::Stream, router: Router, limits: Limits) {
-    let peer = L::peer(&stream);
+/// Serves one connection to its end.
+pub(super) async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<Peer>,
+    router: Router,
+    limits: Limits,
+) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         if let Some(peer) = peer {

@@ -77,5 +77,41 @@ pub enum Command {
 /// Sends commands to the control loop. Bounded: when the loop is that far behind, the endpoint answers 503.
 pub type Commands = mpsc::Sender<Command>;
 
+/// What `tests/fuzz` needs besides: a connection of each endpoint, without listener and clock.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::{sync::Arc, time::Duration};
+
+    use arc_swap::ArcSwap;
+    use tokio::io::{AsyncRead, AsyncWrite};
+
+    use super::{Commands, http, routes, stats};
+    use crate::snapshot::Snapshot;
+
+    /// How long a connection may live, whatever its client does.
+    #[must_use]
+    pub fn longest() -> Duration {
+        let limits = http::Limits::default();
+        limits.connection + limits.last_answer
+    }
+
+    /// Serves a connection of the control endpoint to its end.
+    pub async fn serve_control(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        commands: Commands,
+    ) {
+        let limits = http::Limits::default();
+        http::serve_connection(stream, None, routes::router(commands, limits), limits).await;
+    }
+
+    /// Serves a connection of `/stats` to its end.
+    pub async fn serve_stats(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) {
+        http::serve_connection(stream, None, stats::router(snapshot), http::Limits::default()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests;

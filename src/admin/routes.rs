@@ -71,7 +71,8 @@ pub(super) fn serve_within(
     Ok(http::serve(listener, router(commands, limits), limits))
 }
 
-fn router(commands: Commands, limits: Limits) -> Router {
+/// The routes, with what their handlers share.
+pub(super) fn router(commands: Commands, limits: Limits) -> Router {
     let control = Control {
         commands,
         body: limits.body,

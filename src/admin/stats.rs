@@ -102,12 +102,16 @@ impl LegacyStats {
 pub fn serve_stats(listener: StdTcpListener, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Endpoint> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let router = Router::new()
+    Ok(http::serve(listener, router(snapshot), Limits::default()))
+}
+
+/// The one route.
+pub(super) fn router(snapshot: Arc<ArcSwap<Snapshot>>) -> Router {
+    Router::new()
         .route("/stats", get(stats))
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed)
-        .with_state(snapshot);
-    Ok(http::serve(listener, router, Limits::default()))
+        .with_state(snapshot)
 }
 
 async fn stats(State(snapshot): State<Arc<ArcSwap<Snapshot>>>) -> Json<LegacyStats> {

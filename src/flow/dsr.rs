@@ -205,7 +205,7 @@ fn victim(set: &[Entry], new: &Entry, now: Moment) -> Option<usize> {
     (!(established && new.life.is_half_open())).then_some(index)
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl DsrCache {
     /// Checks what must be true of the whole cache while nobody changes it.
     pub fn check_invariants(&self, room: &Room) {

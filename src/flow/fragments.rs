@@ -273,6 +273,7 @@ impl FragmentTable {
     }
 
     /// What to do with a later fragment. `may_wait`: whether its destination is ours; `copy` makes the copy to keep.
+    /// Gives too how many fragments of an older datagram with the same identification have waited in vain.
     pub fn follow(
         &self,
         datagram: Datagram,
@@ -280,12 +281,35 @@ impl FragmentTable {
         now: Moment,
         may_wait: bool,
         copy: impl FnOnce() -> Waiting,
-    ) -> Follow {
+    ) -> (Follow, usize) {
         let Some(mut shard) = self.shard(&datagram) else {
-            return Follow::Refused(PacketReason::FragmentTableFull);
+            return (Follow::Refused(PacketReason::FragmentTableFull), 0);
         };
-        let Shard { datagrams, bytes } = &mut *shard;
-        match datagrams.get_mut(&datagram).filter(|record| record.until > now) {
+        let is_over = |record: &Record| record.until <= now;
+        let late = if shard.datagrams.get(&datagram).is_some_and(is_over) {
+            shard.remove(&datagram)
+        } else {
+            Vec::new()
+        };
+        self.count_gone(&late);
+        (
+            self.follow_in(&mut shard, datagram, fragment, now, may_wait, copy),
+            late.len(),
+        )
+    }
+
+    /// As [`follow`](Self::follow), in the datagram's shard, where nothing of it is over.
+    fn follow_in(
+        &self,
+        shard: &mut Shard,
+        datagram: Datagram,
+        fragment: &Fragment,
+        now: Moment,
+        may_wait: bool,
+        copy: impl FnOnce() -> Waiting,
+    ) -> Follow {
+        let Shard { datagrams, bytes } = shard;
+        match datagrams.get_mut(&datagram) {
             Some(record) => {
                 if let State::Waiting(frames) = &mut record.state {
                     if frames.len() >= WAITING_FRAMES || *bytes >= WAITING_BYTES {
@@ -312,9 +336,6 @@ impl FragmentTable {
             }
             None if !may_wait => Follow::Refused(PacketReason::NotOurs),
             None => {
-                // one that is over but not yet swept
-                let late = shard.remove(&datagram);
-                self.count_gone(&late);
                 if !shard.has_room() || shard.bytes >= WAITING_BYTES {
                     return Follow::Refused(PacketReason::FragmentTableFull);
                 }
@@ -349,6 +370,25 @@ impl FragmentTable {
             }
         }
         lost
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl FragmentTable {
+    /// Checks what must be true of the whole table while nobody changes it.
+    pub fn check_invariants(&self) {
+        let mut waiting = 0;
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let frames = || shard.datagrams.values().flat_map(Record::waiting);
+            assert!(shard.datagrams.len() <= DATAGRAMS);
+            assert_eq!(
+                shard.bytes,
+                frames().map(|frame| frame.buffer.len()).sum::<usize>()
+            );
+            waiting += frames().count();
+        }
+        assert_eq!(waiting, self.waiting() as usize, "fragments that wait");
     }
 }
 

@@ -238,3 +238,16 @@ impl Flows {
         }
     }
 }
+
+#[cfg(any(test, fuzzing))]
+impl Flows {
+    /// Checks what must be true of all tables while nobody changes them.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn check_invariants(&self) {
+        self.nat.check_invariants(&self.room);
+        self.dsr.check_invariants(&self.room);
+        self.fragments.check_invariants();
+    }
+}

@@ -313,7 +313,8 @@ impl Path {
     fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
         let may_wait = self.may_wait(arrival);
         let datagram = datagram(&arrival.parsed, fragment);
-        let follow = (self.flows.fragments).follow(datagram, fragment, arrival.now, may_wait, || {
+        let table = &self.flows.fragments;
+        let (follow, late) = table.follow(datagram, fragment, arrival.now, may_wait, || {
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(frame.bytes());
             Waiting {
@@ -322,6 +323,9 @@ impl Path {
                 ifindex: arrival.ifindex,
             }
         });
+        if late > 0 {
+            self.counters.add(PacketReason::FragmentTimeout, late as u64);
+        }
         match follow {
             Follow::Kept => Verdict::Kept,
             Follow::Refused(reason) | Follow::Decided(Err(reason)) => Verdict::Done(reason),

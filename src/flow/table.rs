@@ -321,7 +321,7 @@ fn shrink<V>(map: &mut HashMap<Key, V, Seeded>) {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl NatTable {
     /// Checks what must be true of the whole table while nobody changes it.
     pub fn check_invariants(&self, room: &Room) {

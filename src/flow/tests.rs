@@ -16,14 +16,6 @@ use crate::{
     snapshot::AdminState,
 };
 
-impl Flows {
-    /// Checks what must be true of all tables while nobody changes them.
-    pub(super) fn check_invariants(&self) {
-        self.nat.check_invariants(&self.room);
-        self.dsr.check_invariants(&self.room);
-    }
-}
-
 #[test]
 fn workers_that_open_the_same_flows_at_once_agree_and_no_port_is_claimed_twice() {
     let mut site = Site::with(Mode::Passthrough, Protocol::Tcp, 2, false, 4_096);

@@ -87,7 +87,8 @@ impl Broker {
         status
     }
 
-    fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
+    /// Answers until the daemon is gone, or sends what it never would. Returns the exit status (sysexits).
+    pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
             let (bytes, fds) = match fdpass::receive(socket) {
                 Ok(message) => message,

@@ -147,6 +147,44 @@ impl Executor for NoPacketModes {
     }
 }
 
+/// What `tests/fuzz` needs besides: the broker's part without its process.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::{collections::BTreeSet, os::fd::BorrowedFd, path::PathBuf};
+
+    use super::{Executor, Policy, broker, packets::Packets};
+    use crate::config::{self, Options, Source};
+
+    pub use super::message::{FormError, Outcome, Reply, Request, Verb, decode, encode};
+
+    /// A broker in this process, with what rights this has.
+    pub struct Broker(broker::Broker);
+
+    impl Broker {
+        /// A broker of the configuration at a path; `None` if it is not valid. `source` is what is there now.
+        #[must_use]
+        pub fn new(path: PathBuf, source: &Source, executor: Box<dyn Executor>) -> Option<Self> {
+            let options = Options::default();
+            let loaded = config::load(source, options).ok()?;
+            Some(Self(broker::Broker {
+                path,
+                name: source.name.clone(),
+                options,
+                parse: config::load,
+                policy: Policy::new(loaded.config),
+                bound: BTreeSet::new(),
+                packets: Packets::new(executor, 1),
+                keeps_rules: false,
+            }))
+        }
+
+        /// Answers on a socket until its other end is closed, or a message ends the broker. Returns the exit status.
+        pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
+            self.0.answer_all(socket)
+        }
+    }
+}
+
 /// A listener that the configuration names. The broker binds nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use convey::{
 use serde::Deserialize;
 
 use crate::{
-    engine::{Engine, Outcome, Pure},
+    engine::{Engine, Outcome},
     expect::{self, Arrived},
     words::{self, Wrong},
     world::{Change, World, Worlds},
@@ -90,10 +91,14 @@ struct Live {
     servers: Vec<Arc<ServerLive>>,
 }
 
-/// Plays a case.
-pub fn run(case: &Case, worlds: &Worlds) -> Result<(), Wrong> {
+/// Plays a case on an engine that is made for so many flows.
+pub fn run(
+    case: &Case,
+    worlds: &Worlds,
+    engine: impl FnOnce(NonZeroU32) -> Box<dyn Engine>,
+) -> Result<(), Wrong> {
     let world = World::new(worlds, &case.world)?;
-    let engine = Box::new(Pure::new(world.config.passthrough.max_flows));
+    let engine = engine(world.config.passthrough.max_flows);
     let mut player = Player {
         worlds,
         world,

@@ -45,6 +45,7 @@ use std::{fs, io, path::Path, sync::Arc};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use case::File;
+use engine::{Engine, Pure};
 use world::Worlds;
 
 fn main() -> io::Result<()> {
@@ -67,7 +68,8 @@ fn main() -> io::Result<()> {
         for case in file.case {
             let worlds = Arc::clone(&worlds);
             let name = case.what.clone();
-            let run = move || case::run(&case, &worlds).map_err(Failed::from);
+            let engine = |max_flows| Box::new(Pure::new(max_flows)) as Box<dyn Engine>;
+            let run = move || case::run(&case, &worlds, engine).map_err(Failed::from);
             trials.push(Trial::test(name, run).with_kind(kind.clone()));
         }
     }

@@ -102,6 +102,19 @@ fn fragments_without_a_first_one_are_dropped_after_a_second() {
 }
 
 #[test]
+fn an_early_fragment_that_is_too_late_is_counted_even_if_another_takes_its_place_first() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Udp, 2);
+    let (client, vip) = (site.client(1, 40_000), site.vip());
+    let parts = fragments(client, vip, 5, 3_000, 1_400);
+    assert_eq!(site.send(&parts[1], CLIENTS).verdict, Verdict::Kept);
+    // nobody looks for what is over
+    site.pass(Duration::from_secs(1));
+    assert_eq!(site.send(&parts[2], CLIENTS).verdict, Verdict::Kept);
+    assert_eq!(site.count(PacketReason::FragmentTimeout), 1);
+    assert_eq!(site.flows.usage().fragments_waiting, 1);
+}
+
+#[test]
 fn overlapping_fragments_are_dropped() {
     let mut site = Site::new(Mode::Passthrough, Protocol::Udp, 2);
     let (client, vip) = (site.client(1, 40_000), site.vip());

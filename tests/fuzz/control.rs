@@ -1,0 +1,302 @@
+//! Any bytes on a connection to the control endpoint or to `/stats`, however they come and whatever the client reads.
+//!
+//! ```text
+//! byte 0   bit 0: /stats, else the control endpoint      bit 1: the client says when it has sent everything
+//!          bit 2: it reads only when the server has ended      bits 3, 4: the control loop answers, is stuck, is gone
+//! rest     what the client sends; 0xff is a pause of a second
+//! ```
+//! Seeds use the letters from `@` on as byte 0. Time is tokio's own, which jumps to the next timer when nothing else is
+//! to be done: the connection ends within its bounds, and what was sent on it are whole HTTP answers and nothing else.
+
+#![no_main]
+
+use std::{sync::Arc, sync::LazyLock, time::Duration};
+
+use arc_swap::ArcSwap;
+use convey::{
+    admin::{Command, fuzzing, views},
+    base::{BackendName, ServerName},
+    config::{self, Options, Source},
+    snapshot::{self, Inputs, LiveSet, Snapshot},
+};
+use libfuzzer_sys::fuzz_target;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    runtime,
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+/// What a socket takes before somebody reads, in bytes.
+const BUFFER: usize = 4 << 10;
+/// A pause of the client.
+const PAUSE: u8 = 0xff;
+
+/// A snapshot to count and to look for names in.
+static SNAPSHOT: LazyLock<Arc<ArcSwap<Snapshot>>> = LazyLock::new(|| {
+    let source = Source {
+        name: "convey.toml".to_owned(),
+        bytes: include_bytes!("../../configs/mixed.toml").to_vec(),
+    };
+    let config = config::load(&source, Options::default())
+        .expect("the shipped file loads")
+        .config;
+    let now = std::time::Instant::now();
+    let snapshot = snapshot::build(&config, &Inputs::default(), &mut LiveSet::new(1), None, 1, now);
+    Arc::new(ArcSwap::from_pointee(snapshot))
+});
+
+#[derive(Clone, Copy)]
+struct Client {
+    wants_stats: bool,
+    says_end: bool,
+    reads_late: bool,
+    control_loop: ControlLoop,
+}
+
+#[derive(Clone, Copy)]
+enum ControlLoop {
+    Answers,
+    Stuck,
+    Gone,
+}
+
+impl Client {
+    fn of(byte: u8) -> Self {
+        Self {
+            wants_stats: byte & 1 != 0,
+            says_end: byte & 2 != 0,
+            reads_late: byte & 4 != 0,
+            control_loop: match byte >> 3 & 3 {
+                1 => ControlLoop::Stuck,
+                2 => ControlLoop::Gone,
+                _ => ControlLoop::Answers,
+            },
+        }
+    }
+}
+
+fuzz_target!(init: LazyLock::force(&SNAPSHOT), |input: &[u8]| {
+    let Some((first, sent)) = input.split_first() else { return };
+    let client = Client::of(*first);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let (received, lived) = runtime.block_on(converse(client, sent));
+    assert!(lived <= fuzzing::longest() + Duration::from_secs(1), "lived {lived:?}");
+    check_answers(client, sent, &received);
+});
+
+/// What the client received, and how long the connection lived.
+async fn converse(client: Client, sent: &[u8]) -> (Vec<u8>, Duration) {
+    let (ours, theirs) = duplex(BUFFER);
+    let begun = Instant::now();
+    let server = tokio::spawn(serve(client, theirs));
+    let (mut reading, mut writing) = split(ours);
+    let ended = async {
+        server.await.expect("the connection's task");
+        begun.elapsed()
+    };
+    let write = async {
+        for (index, part) in sent.split(|byte| *byte == PAUSE).enumerate() {
+            if index > 0 {
+                sleep(Duration::from_secs(1)).await;
+            }
+            if writing.write_all(part).await.is_err() {
+                return;
+            }
+        }
+        if client.says_end {
+            // the server may have closed already
+            let _ = writing.shutdown().await;
+        }
+    };
+    let mut received = Vec::new();
+    let lived = if client.reads_late {
+        let lived = tokio::join!(ended, write).0;
+        reading.read_to_end(&mut received).await.expect("what was sent");
+        lived
+    } else {
+        let read = reading.read_to_end(&mut received);
+        let (lived, (), read) = tokio::join!(ended, write, read);
+        read.expect("what was sent");
+        lived
+    };
+    (received, lived)
+}
+
+async fn serve(client: Client, stream: DuplexStream) {
+    if client.wants_stats {
+        fuzzing::serve_stats(stream, Arc::clone(&SNAPSHOT)).await;
+        return;
+    }
+    let (commands, queue) = mpsc::channel(1);
+    match client.control_loop {
+        ControlLoop::Answers => {
+            let answering = tokio::spawn(answer(queue));
+            fuzzing::serve_control(stream, commands).await;
+            answering.await.expect("the control loop");
+        }
+        ControlLoop::Stuck => {
+            fuzzing::serve_control(stream, commands).await;
+            drop(queue);
+        }
+        ControlLoop::Gone => {
+            drop(queue);
+            fuzzing::serve_control(stream, commands).await;
+        }
+    }
+}
+
+/// The control loop: holds every command to what the endpoint promises of it. A client that has gone takes no reply.
+async fn answer(mut queue: mpsc::Receiver<Command>) {
+    while let Some(command) = queue.recv().await {
+        match command {
+            Command::Status { reply } => {
+                let _ = reply.send(status());
+            }
+            Command::Reload { reply } => {
+                let _ = reply.send(Err(views::ReloadFailed {
+                    message: "convey.toml:3:1: unknown key".to_owned(),
+                    config_error: true,
+                }));
+            }
+            Command::Server {
+                backend,
+                server,
+                reply,
+                ..
+            } => {
+                BackendName::new(&backend).expect("a name");
+                ServerName::new(&server).expect("a name");
+                let snapshot = SNAPSHOT.load();
+                let found = convey::admin::lookup::find_server(&snapshot, &backend, &server);
+                let _ = reply.send(found.map(|_| one_server()));
+            }
+            Command::Connections { filter, reply } => {
+                assert!(filter.limit.is_some_and(|limit| limit <= 100_000), "{filter:?}");
+                let _ = reply.send(views::Connections::default());
+            }
+            Command::Explain { tuple, reply } => {
+                assert_eq!(tuple.client.0.is_ipv4(), tuple.vip.0.is_ipv4());
+                let snapshot = SNAPSHOT.load();
+                let explanation = convey::admin::packets::explanation(&snapshot, &tuple, None, &[].into());
+                let _ = reply.send(explanation);
+            }
+            Command::BackendScript { reply, .. } => {
+                let _ = reply.send(Ok("#!/bin/sh\n".to_owned()));
+            }
+        }
+    }
+}
+
+fn one_server() -> views::Server {
+    let text = r#"{"addr": "10.0.0.1:80", "state": "up", "state_seconds": 1.5, "state_reason": null, "weight": 1,
+        "configured_weight": 1, "effective_percent": 100, "priority": 1, "max_connections": null,
+        "overridden": null, "traffic": {"connections_total": 0, "connections_current": 0, "bytes_in": 0,
+        "bytes_out": 0, "connect_failures": 0, "retries": 0, "ended": {}}}"#;
+    serde_json::from_str(text).expect("a server")
+}
+
+fn status() -> views::Status {
+    let text = r#"{"version": "1", "pid": 1, "uptime_seconds": 1.0, "phase": "running", "config_file": "convey.toml",
+        "config_generation": 1, "snapshot_generation": 1, "last_reload_error": null, "needs_restart": [],
+        "workers": 1, "log_events_dropped": 0, "admin_connections_refused": 0, "frontends": {}, "backends": {},
+        "packet": null}"#;
+    let mut status: views::Status = serde_json::from_str(text).expect("a status");
+    let backend = views::Backend {
+        balance: "round_robin".to_owned(),
+        queued: 0,
+        traffic: views::Traffic::default(),
+        servers: [("a".to_owned(), one_server())].into(),
+    };
+    status.backends.insert("web".to_owned(), backend);
+    status
+}
+
+/// What was received is nothing but whole HTTP answers, no more than there can have been requests.
+fn check_answers(client: Client, sent: &[u8], received: &[u8]) {
+    let mut rest = received;
+    let mut answers = 0;
+    while !rest.is_empty() {
+        rest = check_answer(client, sent, rest);
+        answers += 1;
+    }
+    // a request has at least two lines, and one that is none may be answered too
+    let lines = sent.iter().filter(|byte| **byte == b'\n').count();
+    assert!(answers <= lines / 2 + 1, "{answers} answers to {lines} lines");
+}
+
+/// Checks the first answer, and gives what follows it.
+fn check_answer<'a>(client: Client, sent: &[u8], received: &'a [u8]) -> &'a [u8] {
+    let end = find(received, b"\r\n\r\n").unwrap_or_else(|| panic!("not an answer: {}", shown(received)));
+    let (head, rest) = (&received[..end], &received[end + 4..]);
+    let head = std::str::from_utf8(head).expect("a header in ASCII");
+    let mut lines = head.split("\r\n");
+    let first = lines.next().unwrap_or_default();
+    let status = first
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.get(2..5))
+        .and_then(|digits| digits.parse::<u16>().ok())
+        .unwrap_or_else(|| panic!("not an answer: {head}"));
+    assert!(
+        matches!(
+            status,
+            100 | 200 | 400 | 404 | 405 | 408 | 413 | 414 | 415 | 422 | 431 | 503 | 504
+        ),
+        "{head}"
+    );
+    let field = |name: &str| {
+        head.split("\r\n").skip(1).find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    };
+    if status == 100 {
+        return rest;
+    }
+    assert_eq!(
+        field("transfer-encoding"),
+        None,
+        "every answer says how long it is: {head}"
+    );
+    let len: usize = field("content-length").map_or(0, |len| len.parse().expect("a length"));
+    // an answer to HEAD says the length of what is left out
+    let is_head = find(sent, b"HEAD").is_some() && (rest.is_empty() || rest.starts_with(b"HTTP/1."));
+    if is_head {
+        return rest;
+    }
+    if client.reads_late && rest.len() < len {
+        // its time was over before it had read everything
+        return &[];
+    }
+    let (body, rest) = rest
+        .split_at_checked(len)
+        .unwrap_or_else(|| panic!("cut off: {}", shown(received)));
+    if field("content-type") == Some("application/json") {
+        check_json(status, body);
+    } else {
+        assert!(body.is_empty() || status == 200, "{}", shown(received));
+    }
+    rest
+}
+
+/// A body is JSON, and of an error one that repeats the status.
+fn check_json(status: u16, body: &[u8]) {
+    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_else(|_| panic!("{}", shown(body)));
+    match status {
+        200 => {}
+        422 => assert!(value.get("config_error").is_some(), "{value}"),
+        _ => assert_eq!(value.get("status"), Some(&status.into()), "{value}"),
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
