@@ -59,7 +59,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &new.backends,
         "backend",
         &mut found.changes,
-        backend,
+        |label, old, new, out| backend(label, old, new, out),
     );
     found
 }

@@ -20,7 +20,11 @@ use crate::{
         Frame, HEADROOM, LinkHeader, Parsed, parse,
         testing::{Packet, wrong_checksums},
     },
-    snapshot::{self, AdminState, Health, Inputs, LiveSet, Snapshot, live::Totals},
+    snapshot::{
+        self, AdminState, Health, Inputs, LiveSet, Snapshot,
+        live::Totals,
+        testing::{backend_mut, frontend_mut},
+    },
 };
 
 pub const SYN: u8 = 0x02;
@@ -101,10 +105,10 @@ impl Site {
         let given: Vec<_> = names.iter().map(|name| (name.as_str(), 1, 1)).collect();
         let mut config = snapshot::testing::config(&given);
         config.frontends.remove("b");
-        let frontend = config.frontends.get_mut("a").unwrap();
+        let frontend = frontend_mut(&mut config, "a");
         frontend.listen = vec![ListenAddr(vip(v6))];
         (frontend.mode, frontend.protocol) = (mode, protocol);
-        let backend = config.backends.get_mut("web").unwrap();
+        let backend = backend_mut(&mut config);
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
             server.addr = ServerAddr(server_addr(v6, host));
         }
@@ -172,8 +176,13 @@ impl Site {
         self.apply();
     }
 
+    /// The settings of the frontend, to be changed.
+    pub fn frontend_mut(&mut self) -> &mut config::Frontend {
+        frontend_mut(&mut self.config, "a")
+    }
+
     pub fn backend(&mut self) -> &mut config::Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     pub fn pass(&mut self, time: Duration) {

@@ -12,7 +12,10 @@ use super::*;
 use crate::{
     base::{BackendName, ServerName, ServerState},
     config::{Backend, HealthCheck, InitialState, PassiveCheck},
-    snapshot::{Override, testing::config},
+    snapshot::{
+        Override,
+        testing::{backend_mut, config},
+    },
 };
 
 /// A checker, its configuration, and what it reports.
@@ -33,7 +36,7 @@ impl Site {
         let servers: Vec<_> = names.iter().take(addrs.len()).map(|name| (*name, 1, 1)).collect();
         let mut config = config(&servers);
         let (tx, updates) = mpsc::channel(64);
-        for backend in config.backends.values_mut() {
+        for backend in config.backends.values_mut().map(Arc::make_mut) {
             backend.health_check.clone_from(check);
             for (server, addr) in backend.servers.values_mut().zip(addrs) {
                 server.addr = ServerAddr(*addr);
@@ -54,7 +57,7 @@ impl Site {
     }
 
     fn backend(&mut self) -> &mut Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     fn admin(&mut self, server: &str, admin: Option<AdminState>) {
@@ -346,7 +349,7 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
     let servers: Vec<_> = names.iter().map(|name| (name.as_str(), 1, 1)).collect();
     let mut config = config(&servers);
     let dead = Port::new();
-    for backend in config.backends.values_mut() {
+    for backend in config.backends.values_mut().map(Arc::make_mut) {
         backend.health_check = check(InitialState::Check);
         for server in backend.servers.values_mut() {
             server.addr = ServerAddr(dead.addr);

@@ -126,7 +126,7 @@ fn config(
         .config;
     let frontend = config.frontends.values_mut().next().expect("the frontend");
     let backend = config.backends.values_mut().next().expect("the backend");
-    change(frontend, backend);
+    change(Arc::make_mut(frontend), Arc::make_mut(backend));
     config
 }
 

@@ -53,7 +53,7 @@ pub fn build(
         // a resolved configuration names no missing backend
         if let Some(backend) = snapshot.backends.get(&frontend.backend) {
             let view = FrontendView {
-                config: frontend.clone(),
+                config: Arc::clone(frontend),
                 backend: Arc::clone(backend),
                 live: live.frontend(frontend),
             };
@@ -94,7 +94,7 @@ pub fn next_ramp_step(config: &Config, inputs: &Inputs, now: Instant) -> Option<
 }
 
 struct Builder<'a> {
-    backend: &'a config::Backend,
+    backend: &'a Arc<config::Backend>,
     inputs: &'a Inputs,
     previous: Option<&'a BackendView>,
     /// Whether a frontend in a packet mode uses it.
@@ -127,7 +127,7 @@ impl Builder<'_> {
         let (pool, pool_generation) = self.pool(&candidates, generation);
         let maglev = self.by_packets.then(|| self.maglev(&pool, &candidates));
         BackendView {
-            config: self.backend.clone(),
+            config: Arc::clone(self.backend),
             servers,
             pool,
             pool_generation,

@@ -52,7 +52,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct FrontendView {
     /// Its settings.
-    pub config: config::Frontend,
+    pub config: Arc<config::Frontend>,
     /// The backend it sends to.
     pub backend: Arc<BackendView>,
     /// Its counters and slots.
@@ -63,7 +63,7 @@ pub struct FrontendView {
 #[derive(Debug)]
 pub struct BackendView {
     /// Its settings.
-    pub config: config::Backend,
+    pub config: Arc<config::Backend>,
     /// Its servers, sorted by name; the pool's indexes point into it.
     pub servers: Vec<ServerView>,
     /// The choice among the servers that are up in the lowest priority group that has one (others weigh 0).

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
-use super::testing::config;
+use super::testing::{backend_mut, config, frontend_mut};
 use super::*;
 use crate::{
     balance::{Pick, PickState},
@@ -38,7 +38,7 @@ impl Site {
     }
 
     fn backend(&mut self) -> &mut config::Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     fn server(&mut self, name: &str) -> &mut Server {
@@ -392,7 +392,7 @@ async fn connections_that_wait_for_a_server_are_woken_by_a_new_snapshot() {
 /// A site whose frontend `a` forwards packets.
 fn packet_site(servers: &[(&str, u16, u16)]) -> Site {
     let mut site = Site::new(servers);
-    site.config.frontends.get_mut("a").unwrap().mode = Mode::Dsr;
+    frontend_mut(&mut site.config, "a").mode = Mode::Dsr;
     site
 }
 
@@ -467,7 +467,7 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
     // frontends `a` and `b` have one address; whichever of them is the packet one, the other is proxied
     for (packets, proxied) in [("a", "b"), ("b", "a")] {
         let mut site = Site::new(&[("s", 1, 1)]);
-        let frontend = site.config.frontends.get_mut(packets).unwrap();
+        let frontend = frontend_mut(&mut site.config, packets);
         (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
         let addr = frontend.listen[0];
         let snapshot = build(&site.config, &site.inputs, &mut site.live, None, 1, site.start);

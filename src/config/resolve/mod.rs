@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -66,14 +67,16 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
             "backends",
             BackendName::new,
             findings,
-            |name, at, findings| backend::backend(name, at, &defaults.backend, findings),
+            |name, at, findings| backend::backend(name, at, &defaults.backend, findings).map(Arc::new),
         ),
         frontends: named(
             file.frontends.as_ref(),
             "frontends",
             FrontendName::new,
             findings,
-            |name, at, findings| frontend(name, at, &inherited, file.backends.as_ref(), findings),
+            |name, at, findings| {
+                frontend(name, at, &inherited, file.backends.as_ref(), findings).map(Arc::new)
+            },
         ),
     };
     conflicts::check(file, &config, findings);

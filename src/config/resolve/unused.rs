@@ -3,7 +3,7 @@
 //! Only what stands in a section of its own is warned about (what comes from `[defaults]` may be meant for others), and
 //! only if it says something else than the default, so that a printed configuration is not full of warnings.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::defaults;
 use crate::{
@@ -45,6 +45,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
 /// Puts what has no effect back to its default, so that the configuration says what is in force.
 pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
+        let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
         frontend.fin_timeout = Some(defaults::FIN_TIMEOUT);
         frontend.tcp_user_timeout = Some(defaults::TCP_USER_TIMEOUT);
@@ -58,6 +59,7 @@ pub fn clear(config: &mut Config) {
         let Some(backend) = config.backends.get_mut(&name) else {
             continue;
         };
+        let backend = Arc::make_mut(backend);
         backend.balance = Algorithm::Maglev;
         backend.connect_timeout = defaults::CONNECT_TIMEOUT;
         backend.retries = defaults::RETRIES;
