@@ -84,6 +84,7 @@ pub mod firewall;
 pub mod flow;
 pub mod health;
 pub mod packet;
+pub mod pools;
 pub mod privilege;
 pub mod proxy;
 pub mod snapshot;

@@ -20,8 +20,9 @@ use crate::{
         Frame, HEADROOM, LinkHeader, Parsed, parse,
         testing::{Packet, wrong_checksums},
     },
+    pools::{AdminState, Override, Pools},
     snapshot::{
-        self, AdminState, Health, Inputs, LiveSet, Snapshot,
+        self, Builder, Health, Snapshot,
         live::Totals,
         testing::{backend_mut, frontend_mut},
     },
@@ -49,9 +50,9 @@ pub fn server_mac(host: u8) -> Mac {
 
 pub struct Site {
     pub config: Config,
-    pub inputs: Inputs,
-    live: LiveSet,
-    pub snapshot: Option<Snapshot>,
+    pools: Pools,
+    builder: Builder,
+    pub snapshot: Option<Arc<Snapshot>>,
     pub hops: Hops,
     pub flows: Arc<Flows>,
     pub services: Arc<Services>,
@@ -120,8 +121,8 @@ impl Site {
         }));
         let mut site = Self {
             config,
-            inputs: Inputs::default(),
-            live: LiveSet::new(4),
+            pools: Pools::default(),
+            builder: Builder::new(4, Arc::default()),
             snapshot: None,
             hops: hops(v6, servers),
             path: Path::new(WorkerId(0), 0, Arc::clone(&flows), 7),
@@ -140,16 +141,10 @@ impl Site {
 
     /// Puts configuration, health, overrides and hops in force.
     pub fn apply(&mut self) {
-        let generation = self.snapshot.as_ref().map_or(0, |last| last.generation) + 1;
-        let snapshot = snapshot::build(
-            &self.config,
-            &self.inputs,
-            &mut self.live,
-            self.snapshot.as_ref(),
-            generation,
-            self.start,
-        );
-        self.services = Arc::new(Services::build(&snapshot));
+        let changed = self.pools.apply(&self.config);
+        self.builder.config_changed(&self.config, changed);
+        let snapshot = self.builder.build(&self.config, &self.pools, self.start).snapshot;
+        self.services = Arc::new(Services::build(&snapshot, &self.services));
         self.path.set_services(Arc::clone(&self.services));
         self.path.set_hops(Arc::new(self.hops.clone()));
         self.snapshot = Some(snapshot);
@@ -165,14 +160,17 @@ impl Site {
             state,
             since: self.start,
             ramp_from: None,
+            is_ejected: false,
             reason: None,
         };
-        self.inputs.health.insert(key(server), health);
+        self.builder.set_health(&key(server), Some(health));
         self.apply();
     }
 
     pub fn admin(&mut self, server: u8, admin: Option<AdminState>) {
-        self.inputs.overrides.entry(key(server)).or_default().admin = admin;
+        let overridden = Override { admin, weight: None };
+        assert!(self.pools.set_override(&key(server), overridden));
+        self.builder.pool_changed(&key(server).backend);
         self.apply();
     }
 

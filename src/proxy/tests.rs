@@ -19,7 +19,8 @@ use crate::{
         TerminationReason as Reason,
     },
     config::{Backend, Config, Frontend, Options, PassiveCheck, Source, load},
-    snapshot::{Inputs, LiveSet, Snapshot, build},
+    pools::Pools,
+    snapshot::{Builder, Snapshot},
 };
 
 #[derive(Default)]
@@ -46,9 +47,11 @@ impl Rig {
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = config(addr, servers, change);
-        let mut live = LiveSet::new(1);
-        let first = build(&config, &Inputs::default(), &mut live, None, 1, Instant::now());
-        let snapshot = Arc::new(ArcSwap::from_pointee(first));
+        let pools = Pools::of(&config);
+        let mut builder = Builder::new(1, Arc::default());
+        builder.config_changed(&config, config.backends.keys().cloned());
+        let first = builder.build(&config, &pools, Instant::now()).snapshot;
+        let snapshot = Arc::new(ArcSwap::new(first));
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
         let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
@@ -433,8 +436,10 @@ fn an_order_closes_the_connections_of_one_server_only() {
         backend: BackendName::new("pool").unwrap(),
         server: ServerName::new("s0").unwrap(),
     };
-    rig.workers
-        .close(&Select::Server(key, ServerAddr(a)), Reason::ServerDown);
+    rig.workers.close(
+        &Select::Servers(Arc::new([(key, ServerAddr(a))].into())),
+        Reason::ServerDown,
+    );
     let record = rig.record();
     assert_eq!(
         (record.reason, record.server.unwrap().0.as_str()),

@@ -7,7 +7,7 @@ use crate::{
     config::{DsrMethod, Mode},
     flow::{Verdict, testing::*},
     packet::testing::Packet,
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 fn site(servers: u8) -> Site {

@@ -7,7 +7,7 @@ use crate::{
     config::Mode,
     flow::{Resolution, Verdict, testing::*},
     packet::{parse, testing::Packet},
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 fn site(servers: u8) -> Site {

@@ -9,7 +9,7 @@ use crate::{
     config::Mode,
     flow::{Verdict, testing::*},
     packet::{Frame, HEADROOM, Offload},
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 #[derive(Debug, Clone)]
