@@ -96,7 +96,7 @@ impl Control {
 }
 
 fn waiting(packets: &Packets) -> Waiting {
-    let vips = packets.vips().iter();
+    let vips = packets.vips().states().iter();
     vips.filter_map(|(key, state)| match state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {

@@ -325,7 +325,7 @@ impl Control {
                 let _ = write!(line, "; {down} backends are down");
             }
         }
-        let waiting = self.packets.waiting();
+        let waiting = self.packets.vips().waiting();
         if !waiting.is_empty() {
             line.push_str("; waiting for the address of ");
             line.push_str(waiting);

@@ -416,72 +416,6 @@ fn packet_site(servers: &[(&str, u16, u16)]) -> Site {
     site
 }
 
-/// The servers that the Maglev table names for a thousand flows.
-fn chosen(view: &BackendView) -> BTreeSet<String> {
-    let table = view.maglev.as_ref().unwrap();
-    let choose = |flow_hash: u64| {
-        let pick = Pick {
-            client_hash: 0,
-            flow_hash: flow_hash.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            random: 0,
-            load: &|_| 0,
-            usable: &|_| true,
-        };
-        let index = table.pick(&mut PickState::default(), &pick)?;
-        Some(view.servers[index].name.to_string())
-    };
-    (1..=1_000).filter_map(choose).collect()
-}
-
-#[test]
-fn only_a_backend_of_packet_modes_has_a_maglev_table_and_it_keeps_its_own_balance_for_proxies() {
-    let mut site = Site::new(&[("s1", 1, 1)]);
-    assert!(site.view().maglev.is_none());
-    let mut site = packet_site(&[("s1", 1, 1)]);
-    site.backend().balance = Algorithm::RoundRobin;
-    let view = site.view();
-    let maglev = view.maglev.as_ref().unwrap();
-    assert!(maglev.is_of(Algorithm::Maglev, view.balancer.candidates()));
-    assert!(view.balancer.is_of(Algorithm::RoundRobin, maglev.candidates()));
-    site.backend().balance = Algorithm::Maglev;
-    let view = site.view();
-    assert!(
-        Arc::ptr_eq(view.maglev.as_ref().unwrap(), &view.balancer),
-        "one table"
-    );
-}
-
-#[test]
-fn the_maglev_table_names_only_servers_that_get_new_connections() {
-    let mut site = packet_site(&[
-        ("a", 1, 1),
-        ("b", 1, 3),
-        ("c", 1, 1),
-        ("d", 1, 0),
-        ("spare", 2, 1),
-    ]);
-    let names = |all: &[&str]| all.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-    assert_eq!(chosen(&site.view()), names(&["a", "b", "c"]));
-    site.health("a", ServerState::Down);
-    site.admin("b", Some(AdminState::Draining));
-    assert_eq!(chosen(&site.view()), names(&["c"]));
-    site.admin("c", Some(AdminState::Maintenance));
-    assert_eq!(chosen(&site.view()), names(&["spare"]));
-    site.health("spare", ServerState::Down);
-    assert_eq!(chosen(&site.view()), names(&[]));
-}
-
-#[test]
-fn the_maglev_table_is_made_anew_only_when_states_or_weights_change() {
-    let mut site = packet_site(&[("a", 1, 1), ("b", 1, 1)]);
-    site.backend().balance = Algorithm::RoundRobin;
-    let first = site.view().maglev.clone().unwrap();
-    site.seconds = 5.0;
-    assert!(Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
-    site.server("a").weight = 2;
-    assert!(!Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
-}
-
 #[test]
 fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
     // frontends `a` and `b` have one address; whichever of them is the packet one, the other is proxied
@@ -493,66 +427,6 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
         let snapshot = site.build().snapshot;
         assert_eq!(snapshot.frontend_at(addr).unwrap().config.name.as_str(), proxied);
     }
-}
-
-#[test]
-fn a_backend_counts_the_servers_that_can_be_chosen() {
-    let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1), ("s3", 1, 0), ("spare", 2, 1)]);
-    let counts = |site: &mut Site| {
-        let built = site.build();
-        let counts = built.snapshot.backends["web"].counts;
-        assert_eq!(built.snapshot.counts, counts, "the only backend");
-        (counts.servers, counts.up, counts.eligible)
-    };
-    assert_eq!(counts(&mut site), (4, 4, 2), "no weight, and a standby");
-    site.admin("s1", Some(AdminState::Draining));
-    site.health("s2", ServerState::Down);
-    assert_eq!(counts(&mut site), (4, 2, 1), "the standby");
-    site.health("spare", ServerState::Down);
-    assert_eq!(counts(&mut site), (4, 1, 0));
-    site.config.frontends.clear();
-    site.config.backends.clear();
-    assert_eq!(site.build().snapshot.counts, ServerCounts::default());
-}
-
-#[test]
-fn the_last_usable_server_is_not_ejected() {
-    let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1), ("spare", 2, 1)]);
-    site.eject("s1");
-    assert_eq!(site.in_use(), ["s2"], "another one of its group serves");
-    site.eject("s2");
-    assert_eq!(site.in_use(), ["spare"], "a standby serves");
-    site.health("spare", ServerState::Down);
-    assert_eq!(
-        site.in_use(),
-        ["s1", "s2"],
-        "nothing else is left, and no check of theirs fails"
-    );
-    assert_eq!(site.view().servers[0].state, ServerState::Down);
-    site.health("s2", ServerState::Down);
-    assert_eq!(site.in_use(), ["s1"], "a failing check counts");
-    site.admin("s1", Some(AdminState::Draining));
-    assert_eq!(site.in_use(), [""; 0], "and so does the operator");
-    site.health("spare", ServerState::Up);
-    site.admin("s1", None);
-    assert_eq!(site.in_use(), ["spare"]);
-}
-
-#[test]
-fn what_would_be_eligible_can_be_asked_before() {
-    let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
-    site.health("s2", ServerState::Down);
-    site.build();
-    let pool = site.pools.get("web").unwrap();
-    let drained = pool.with_override(
-        "s1",
-        Override {
-            admin: Some(AdminState::Draining),
-            weight: None,
-        },
-    );
-    assert_eq!(site.builder.eligible(pool, site.now()), 1);
-    assert_eq!(site.builder.eligible(&drained, site.now()), 0);
 }
 
 #[test]
@@ -568,4 +442,6 @@ fn a_lender_lends_choosers_and_no_counters() {
     assert!(!Arc::ptr_eq(&view.servers[0].live, &before.servers[0].live));
 }
 
+mod eligible;
+mod maglev;
 mod random;

@@ -169,22 +169,26 @@ impl<'a> World<'a> {
     }
 
     fn state(&mut self, key: &ServerKey, state: &str) -> Result<(), Wrong> {
-        let admin = match state {
-            "draining" => Some(AdminState::Draining),
-            "maintenance" => Some(AdminState::Maintenance),
-            _ => None,
-        };
-        match state {
-            "draining" | "maintenance" | "ready" => {
-                self.overridden(key, |overridden| overridden.admin = admin)
+        let mut admin = |admin| self.overridden(key, |overridden| overridden.admin = admin);
+        let state = match state {
+            "draining" => {
+                admin(Some(AdminState::Draining));
+                return Ok(());
             }
-            "up" | "down" => {
-                let is_up = state == "up";
-                let health = self.health(if is_up { ServerState::Up } else { ServerState::Down });
-                self.builder.set_health(key, Some(health));
+            "maintenance" => {
+                admin(Some(AdminState::Maintenance));
+                return Ok(());
             }
+            "ready" => {
+                admin(None);
+                return Ok(());
+            }
+            "up" => ServerState::Up,
+            "down" => ServerState::Down,
             other => return Err(format!("{other}: no state of a server")),
-        }
+        };
+        let health = self.health(state);
+        self.builder.set_health(key, Some(health));
         Ok(())
     }
 

@@ -10,14 +10,10 @@
 mod demand;
 mod executor;
 mod rules;
+mod vips;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::pending,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    collections::BTreeMap, future::pending, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -40,6 +36,7 @@ use crate::{
 pub use demand::VipState;
 pub use executor::KernelExecutor;
 use rules::Rules;
+pub use vips::Vips;
 
 /// How often is looked whether flows of what has been removed have ended, and sockets that could not be had are tried
 /// again.
@@ -85,10 +82,7 @@ pub struct Packets {
     served: BTreeMap<String, u32>,
     /// Interfaces whose sockets could not be had, and why: said once.
     refused: BTreeMap<String, String>,
-    /// States of the VIPs as last said.
-    vips: BTreeMap<demand::VipKey, VipState>,
-    /// Names of the frontends whose VIPs wait, in words.
-    waiting: String,
+    vips: Vips,
 }
 
 /// The parts that exist once a configuration needs them.
@@ -152,8 +146,7 @@ impl Packets {
             services: Vec::new(),
             served: BTreeMap::new(),
             refused: BTreeMap::new(),
-            vips: BTreeMap::new(),
-            waiting: String::new(),
+            vips: Vips::default(),
         }
     }
 
@@ -187,16 +180,10 @@ impl Packets {
         (self.running.as_ref()).map_or_else(Arc::default, |running| running.pictures.borrow().clone())
     }
 
-    /// States of the VIPs of the configuration in force.
+    /// The VIPs of the configuration in effect.
     #[must_use]
-    pub const fn vips(&self) -> &BTreeMap<demand::VipKey, VipState> {
+    pub const fn vips(&self) -> &Vips {
         &self.vips
-    }
-
-    /// Names of the frontends whose VIPs wait, in words; empty if there are none.
-    #[must_use]
-    pub fn waiting(&self) -> &str {
-        &self.waiting
     }
 
     /// Interfaces that are served.
@@ -374,7 +361,8 @@ impl Packets {
                 }
             }
         }
-        self.say_vips(demand::vip_states(config, &picture, &self.served));
+        self.vips
+            .update(demand::vip_states(config, &picture, &self.served));
     }
 
     /// What has to be done now and then: to give up what no flow uses any more, and to try again what failed.
@@ -473,32 +461,6 @@ impl Packets {
             release(interface, broker);
         }
         sockets
-    }
-
-    /// Logs VIPs whose state has changed.
-    fn say_vips(&mut self, states: BTreeMap<demand::VipKey, VipState>) {
-        for (key, state) in &states {
-            if self.vips.get(key) == Some(state) {
-                continue;
-            }
-            let (frontend, vip) = (&key.frontend, key.vip);
-            match state {
-                VipState::Live => tracing::info!(
-                    event = "vip_live", frontend = %frontend,
-                    "frontend {frontend}: {vip} is live"
-                ),
-                VipState::Waiting { why, .. } => tracing::warn!(
-                    event = "vip_waiting", frontend = %frontend,
-                    "frontend {frontend}: {vip} waits: {why}"
-                ),
-            }
-        }
-        let waits = |(key, state): (&demand::VipKey, &VipState)| {
-            matches!(state, VipState::Waiting { .. }).then(|| key.frontend.as_str().to_owned())
-        };
-        let waiting: BTreeSet<String> = states.iter().filter_map(waits).collect();
-        self.waiting = Vec::from_iter(waiting).join(", ");
-        self.vips = states;
     }
 }
 

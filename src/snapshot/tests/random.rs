@@ -9,6 +9,9 @@ use super::*;
 const BACKENDS: usize = 4;
 const SERVERS: usize = 3;
 
+/// Between two snapshots of a slow start of 2 s.
+const STEP: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Clone)]
 enum Event {
     Health(usize, usize, u8),
@@ -37,30 +40,206 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn text(removed: &[bool], gone: &[[bool; SERVERS]], dsr: &[bool]) -> String {
-    let mut text = String::new();
-    for (f, dsr) in dsr.iter().enumerate() {
-        let backend = f.saturating_sub(1);
-        if removed[backend] {
-            continue;
-        }
-        let mode = if *dsr { "dsr" } else { "proxy" };
-        text += &format!(
-            "[frontends.f{f}]\nlisten_addr = \"192.0.2.{}:80\"\nmode = \"{mode}\"\nbackend = \"b{backend}\"\n",
-            f + 1
-        );
-    }
-    for b in (0..BACKENDS).filter(|b| !removed[*b]) {
-        text += &format!("[backends.b{b}]\nslow_start = \"2s\"\nhealth_check.initial = \"down\"\n");
-        for s in (0..SERVERS).filter(|s| !gone[b][*s]) {
-            let priority = 1 + s / 2;
+/// A site as a schedule has made it, and the snapshot that was last made of it.
+struct World {
+    file: File,
+    config: Config,
+    pools: Pools,
+    health: HashMap<ServerKey, Health>,
+    builder: Builder,
+    start: Instant,
+    now: Instant,
+    /// Backends that something has happened to since the last snapshot.
+    touched: BTreeSet<String>,
+    last: Arc<Snapshot>,
+    last_built: Instant,
+}
+
+/// What the configuration file says.
+#[derive(Clone)]
+struct File {
+    removed: [bool; BACKENDS],
+    gone: [[bool; SERVERS]; BACKENDS],
+    weights: [[u16; SERVERS]; BACKENDS],
+    random: [bool; BACKENDS],
+    dsr: [bool; BACKENDS + 1],
+}
+
+impl File {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (f, dsr) in self.dsr.iter().enumerate() {
+            let backend = f.saturating_sub(1);
+            if self.removed[backend] {
+                continue;
+            }
+            let mode = if *dsr { "dsr" } else { "proxy" };
+            let host = f + 1;
             text += &format!(
-                "servers.s{s} = {{ addr = \"10.0.{b}.{}:80\", priority = {priority} }}\n",
-                s + 1
+                "[frontends.f{f}]\nlisten_addr = \"192.0.2.{host}:80\"\nmode = \"{mode}\"\nbackend = \"b{backend}\"\n"
             );
         }
+        for b in (0..BACKENDS).filter(|b| !self.removed[*b]) {
+            let balance = if self.random[b] { "random" } else { "round_robin" };
+            text += &format!(
+                "[backends.b{b}]\nbalance = \"{balance}\"\nslow_start = \"2s\"\nhealth_check.initial = \"down\"\n"
+            );
+            for s in (0..SERVERS).filter(|s| !self.gone[b][*s]) {
+                let (host, priority, weight) = (s + 1, 1 + s / 2, self.weights[b][s]);
+                text += &format!(
+                    "servers.s{s} = {{ addr = \"10.0.{b}.{host}:80\", priority = {priority}, weight = {weight} }}\n"
+                );
+            }
+        }
+        text
     }
-    text
+
+    fn has(&self, backend: usize, server: usize) -> bool {
+        !self.removed[backend] && !self.gone[backend][server]
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let file = File {
+            removed: [false; BACKENDS],
+            gone: [[false; SERVERS]; BACKENDS],
+            weights: [[1; SERVERS]; BACKENDS],
+            random: [false; BACKENDS],
+            dsr: [false; BACKENDS + 1],
+        };
+        let config = load(&file.text());
+        let mut pools = Pools::default();
+        let mut builder = Builder::new(1, Arc::default());
+        builder.config_changed(&config, pools.apply(&config));
+        let start = Instant::now();
+        let last = builder.build(&config, &pools, start).snapshot;
+        Self {
+            file,
+            config,
+            pools,
+            health: HashMap::new(),
+            builder,
+            start,
+            now: start,
+            touched: BTreeSet::new(),
+            last,
+            last_built: start,
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Health(b, s, state) if self.file.has(b, s) => self.checked(b, s, state),
+            Event::Override(b, s, admin) => self.overridden(b, s, admin),
+            Event::Weight(b, s, weight) => self.reload(b, |file| file.weights[b][s] = weight),
+            Event::Algorithm(b, random) => self.reload(b, |file| file.random[b] = random),
+            Event::Mode(f, dsr) => self.reload(f.saturating_sub(1), |file| file.dsr[f] = dsr),
+            Event::Remove(b, removed) => self.reload(b, |file| file.removed[b] = removed),
+            Event::RemoveServer(b, s, gone) => self.reload(b, |file| file.gone[b][s] = gone),
+            Event::Time(ms) => self.now += Duration::from_millis(ms),
+            Event::Health(..) | Event::Nothing => {}
+        }
+    }
+
+    fn checked(&mut self, b: usize, s: usize, state: u8) {
+        let is_up = state == 0;
+        let known = Health {
+            state: if is_up { ServerState::Up } else { ServerState::Down },
+            since: self.now,
+            ramp_from: is_up.then_some(self.now),
+            is_ejected: state == 1,
+            reason: (!is_up).then(|| format!("reason {state}").into()),
+        };
+        self.health.insert(key_of(b, s), known.clone());
+        self.builder.set_health(&key_of(b, s), Some(known));
+        self.touched.insert(format!("b{b}"));
+    }
+
+    fn overridden(&mut self, b: usize, s: usize, admin: u8) {
+        let states = [None, Some(AdminState::Draining), Some(AdminState::Maintenance)];
+        let overridden = Override {
+            admin: states.get(usize::from(admin)).copied().flatten(),
+            weight: (admin > 2).then_some(u16::from(admin) - 3),
+        };
+        if self.pools.set_override(&key_of(b, s), overridden) {
+            self.builder.pool_changed(&key_of(b, s).backend);
+            self.touched.insert(format!("b{b}"));
+        }
+    }
+
+    fn reload(&mut self, b: usize, change: impl FnOnce(&mut File)) {
+        change(&mut self.file);
+        self.touched.insert(format!("b{b}"));
+        let mut config = load(&self.file.text());
+        config.keep(&self.config);
+        self.config = config;
+        let changed = self.pools.apply(&self.config);
+        // as the checks do
+        let file = &self.file;
+        let all = (0..SERVERS).filter(|s| !file.has(b, *s));
+        for key in all.map(|s| key_of(b, s)) {
+            self.health.remove(&key);
+            self.builder.set_health(&key, None);
+        }
+        self.builder.config_changed(&self.config, changed);
+    }
+
+    /// A snapshot from scratch.
+    fn anew(&self) -> Arc<Snapshot> {
+        let mut builder = Builder::new(1, Arc::default());
+        builder.config_changed(&self.config, self.config.backends.keys().cloned());
+        for (key, health) in &self.health {
+            builder.set_health(key, Some(health.clone()));
+        }
+        builder.build(&self.config, &self.pools, self.now).snapshot
+    }
+
+    /// Whether a slow start of one of a backend's servers runs, or has run until the last step.
+    fn ramps(&self, backend: &BackendName) -> bool {
+        let of_it = self.health.iter().filter(|(key, _)| key.backend == *backend);
+        let mut starts = of_it.filter_map(|(_, health)| health.ramp_from);
+        starts.any(|from| self.last_built.saturating_duration_since(from) <= Duration::from_secs(2))
+    }
+
+    /// Makes the next snapshot, and looks at it and at what it shares with the last one.
+    fn build(&mut self) -> Result<(), TestCaseError> {
+        // one step of a slow start of 2 s: each that runs is due
+        self.now += STEP;
+        let built = self.builder.build(&self.config, &self.pools, self.now);
+        prop_assert_eq!(
+            shape(&built.snapshot),
+            shape(&self.anew()),
+            "after {:?}",
+            self.now - self.start
+        );
+        for (name, backend) in &built.snapshot.backends {
+            let before = self.last.backends.get(name);
+            let same = before.is_some_and(|before| Arc::ptr_eq(before, backend));
+            prop_assert!(
+                same || self.ramps(name) || self.touched.contains(name.as_str()),
+                "{} was made anew",
+                name
+            );
+        }
+        for (name, frontend) in &built.snapshot.frontends {
+            if let Some(before) = self.last.frontends.get(name) {
+                let untouched = Arc::ptr_eq(&before.backend, &frontend.backend)
+                    && Arc::ptr_eq(&before.config, &frontend.config);
+                prop_assert_eq!(Arc::ptr_eq(before, frontend), untouched);
+            }
+        }
+        let named = built.backends.iter().flat_map(|b| [&b.before, &b.after]);
+        let named: BTreeSet<_> = named.flatten().map(|view| view.config.name.clone()).collect();
+        for (name, view) in &self.last.backends {
+            let now = built.snapshot.backends.get(name);
+            let differs = now.is_none_or(|now| !Arc::ptr_eq(now, view));
+            prop_assert_eq!(differs, named.contains(name), "what is said to be replaced is");
+        }
+        (self.last, self.last_built) = (built.snapshot, self.now);
+        self.touched.clear();
+        Ok(())
+    }
 }
 
 fn load(text: &str) -> Config {
@@ -127,158 +306,19 @@ fn shape(snapshot: &Snapshot) -> Vec<String> {
     lines
 }
 
-/// A snapshot from scratch.
-fn anew(config: &Config, pools: &Pools, health: &HashMap<ServerKey, Health>, now: Instant) -> Built {
-    let mut builder = Builder::new(1, Arc::default());
-    builder.config_changed(config, config.backends.keys().cloned());
-    for (key, health) in health {
-        builder.set_health(key, Some(health.clone()));
-    }
-    builder.build(config, pools, now)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn each_snapshot_is_as_if_made_from_scratch_and_shares_what_did_not_change(
-        events in prop::collection::vec(prop::collection::vec(event(), 0..4), 1..40),
+        schedule in prop::collection::vec(prop::collection::vec(event(), 0..4), 1..40),
     ) {
-        let (mut removed, mut gone) = (vec![false; BACKENDS], [[false; SERVERS]; BACKENDS]);
-        let mut dsr = vec![false; BACKENDS + 1];
-        let mut config = load(&text(&removed, &gone, &dsr));
-        let mut pools = Pools::default();
-        let mut builder = Builder::new(1, Arc::default());
-        builder.config_changed(&config, pools.apply(&config));
-        let mut health: HashMap<ServerKey, Health> = HashMap::new();
-        let (start, mut ms) = (Instant::now(), 0);
-        let mut last = builder.build(&config, &pools, start).snapshot;
-        let mut algorithms = [false; BACKENDS];
-
-        for batch in events {
-            let mut touched: BTreeSet<String> = BTreeSet::new();
-            let mut reload = false;
-            let now = start + Duration::from_millis(ms);
-            for event in batch {
-                match event {
-                    Event::Health(b, s, state) if !removed[b] && !gone[b][s] => {
-                        let is_up = state == 0;
-                        let known = Health {
-                            state: if is_up { ServerState::Up } else { ServerState::Down },
-                            since: now,
-                            ramp_from: is_up.then_some(now),
-                            is_ejected: state == 1,
-                            reason: (!is_up).then(|| format!("reason {state}").into()),
-                        };
-                        health.insert(key_of(b, s), known.clone());
-                        builder.set_health(&key_of(b, s), Some(known));
-                        touched.insert(format!("b{b}"));
-                    }
-                    Event::Override(b, s, admin) => {
-                        let overridden = Override {
-                            admin: [None, Some(AdminState::Draining), Some(AdminState::Maintenance)]
-                                .get(usize::from(admin)).copied().flatten(),
-                            weight: (admin > 2).then_some(u16::from(admin) - 3),
-                        };
-                        if pools.set_override(&key_of(b, s), overridden) {
-                            builder.pool_changed(&key_of(b, s).backend);
-                            touched.insert(format!("b{b}"));
-                        }
-                    }
-                    Event::Weight(b, s, weight) => {
-                        let changed = config.backends.get_mut(&key_of(b, s).backend).map(Arc::make_mut);
-                        if let Some(server) = changed.and_then(|b| b.servers.get_mut(&key_of(0, s).server)) {
-                            server.weight = weight;
-                        }
-                        touched.insert(format!("b{b}"));
-                        reload = true;
-                    }
-                    Event::Algorithm(b, random) => {
-                        algorithms[b] = random;
-                        touched.insert(format!("b{b}"));
-                        reload = true;
-                    }
-                    Event::Mode(f, packet) => {
-                        dsr[f] = packet;
-                        touched.insert(format!("b{}", f.saturating_sub(1)));
-                        reload = true;
-                    }
-                    Event::Remove(b, remove) => {
-                        removed[b] = remove;
-                        touched.insert(format!("b{b}"));
-                        reload = true;
-                    }
-                    Event::RemoveServer(b, s, remove) => {
-                        gone[b][s] = remove;
-                        touched.insert(format!("b{b}"));
-                        reload = true;
-                    }
-                    Event::Time(more) => ms += more,
-                    Event::Health(..) | Event::Nothing => {}
-                }
+        let mut world = World::new();
+        for events in schedule {
+            for event in &events {
+                world.happen(event);
             }
-            if reload {
-                let mut next = load(&text(&removed, &gone, &dsr));
-                for (b, random) in algorithms.iter().enumerate().filter(|(_, random)| **random) {
-                    let backend = next.backends.get_mut(&key_of(b, 0).backend).map(Arc::make_mut);
-                    if let Some(backend) = backend {
-                        backend.balance = if *random { Algorithm::Random } else { backend.balance };
-                    }
-                }
-                for (name, backend) in &config.backends {
-                    // weights are set above
-                    if let Some(next) = next.backends.get_mut(name).map(Arc::make_mut) {
-                        for (name, server) in &mut next.servers {
-                            if let Some(before) = backend.servers.get(name) {
-                                server.weight = before.weight;
-                            }
-                        }
-                    }
-                }
-                next.keep(&config);
-                config = next;
-                let changed = pools.apply(&config);
-                for b in 0..BACKENDS {
-                    for s in 0..SERVERS {
-                        if removed[b] || gone[b][s] {
-                            health.remove(&key_of(b, s));
-                            builder.set_health(&key_of(b, s), None);
-                        }
-                    }
-                }
-                builder.config_changed(&config, changed);
-            }
-
-            let now = start + Duration::from_millis(ms);
-            let ramping = builder.next_ramp_step().is_some_and(|at| at <= now);
-            let built = builder.build(&config, &pools, now);
-            let scratch = anew(&config, &pools, &health, now).snapshot;
-            prop_assert_eq!(shape(&built.snapshot), shape(&scratch));
-
-            for (name, backend) in &built.snapshot.backends {
-                let same = last.backends.get(name).is_some_and(|before| Arc::ptr_eq(before, backend));
-                let is_gone = (0..SERVERS).any(|s| gone[usize::from(name.as_str().as_bytes()[1] - b'0')][s]);
-                prop_assert!(
-                    same || touched.contains(name.as_str()) || ramping || is_gone,
-                    "{} was made anew", name
-                );
-            }
-            for (name, frontend) in &built.snapshot.frontends {
-                if let Some(before) = last.frontends.get(name) {
-                    let same = Arc::ptr_eq(before, frontend);
-                    let untouched = Arc::ptr_eq(&before.backend, &frontend.backend)
-                        && Arc::ptr_eq(&before.config, &frontend.config);
-                    prop_assert_eq!(same, untouched);
-                }
-            }
-            let named = built.backends.iter().flat_map(|b| [&b.before, &b.after]).flatten();
-            let named: BTreeSet<_> = named.map(|view| view.config.name.clone()).collect();
-            for (name, view) in &last.backends {
-                let now = built.snapshot.backends.get(name);
-                let differs = now.is_none_or(|now| !Arc::ptr_eq(now, view));
-                prop_assert_eq!(differs, named.contains(name), "what is said to be replaced is");
-            }
-            last = built.snapshot;
+            world.build()?;
         }
     }
 }

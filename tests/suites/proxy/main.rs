@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod reload;
 mod restart;
+mod scale;
 mod site;
 mod traffic;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("counters", counters::TESTS),
+        ("scale", scale::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }
