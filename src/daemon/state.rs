@@ -23,7 +23,7 @@ use crate::{
     config::{Config, OnDown},
     health::{Checker, HealthUpdate, Known},
     pools::{Override, Pool, Pools},
-    snapshot::{BackendView, Builder, Built, Health, ServerCounts, Snapshot},
+    snapshot::{BackendView, Builder, Built, Health, ServerCounts, ServerView, Snapshot},
 };
 
 /// See the [module](self).
@@ -187,15 +187,22 @@ impl State {
             changed,
         } = update;
         if changed {
-            let before = (health.state == ServerState::Down)
-                .then(|| self.before(&key, &health))
-                .flatten();
-            self.changes.push(Change {
+            let change = Change {
+                before: self.before(&key, &health),
                 key: key.clone(),
                 addr,
                 health: health.clone(),
-                before,
-            });
+            };
+            // the first results of many servers are no change of what their backends had
+            let is_first = self
+                .builder
+                .health(&key)
+                .is_none_or(|h| h.state == ServerState::Checking);
+            if is_first {
+                change.log(None);
+            } else {
+                self.changes.push(change);
+            }
         }
         self.builder.set_health(&key, Some(health));
         self.coalescer.want(now);
@@ -231,8 +238,10 @@ impl State {
             let Some(backend) = built.snapshot.backends.get(&change.key.backend) else {
                 continue;
             };
-            change.log(backend.counts);
-            if change.health.state == ServerState::Down && backend.config.on_down == OnDown::Close {
+            let is_used = (backend.server(change.key.server.as_str())).is_some_and(ServerView::is_eligible);
+            change.log(Some((backend.counts, is_used)));
+            let is_out = change.health.state == ServerState::Down && !is_used;
+            if is_out && backend.config.on_down == OnDown::Close {
                 to_close.insert((change.key, change.addr));
             }
         }
@@ -254,11 +263,12 @@ impl State {
         in_service.filter_map(|server| Some(self.builder.health(&pool.key(server))?.state))
     }
 
-    /// What a server had that is down with this health, if it was up before.
+    /// What a server had that goes down, if it was up before.
     fn before(&self, key: &ServerKey, now: &Health) -> Option<Before> {
         let before = self.builder.health(key)?;
+        let went_down = before.state == ServerState::Up && now.state == ServerState::Down;
         let server = self.snapshot().server(key);
-        (before.state == ServerState::Up).then(|| Before {
+        went_down.then(|| Before {
             up: now.since.saturating_duration_since(before.since),
             connections: server.map_or(0, |server| server.live.counters.totals().current),
         })
@@ -296,44 +306,40 @@ impl State {
 }
 
 impl Change {
-    fn log(&self, left: ServerCounts) {
-        let Self {
-            key,
-            addr,
-            health,
-            before,
-        } = self;
+    /// Says it; of a server that went down with what its backend has left, and whether it is used all the same.
+    fn log(&self, left: Option<(ServerCounts, bool)>) {
+        let (key, addr, state) = (&self.key, self.addr, self.health.state);
         let (backend, server) = (&key.backend, &key.server);
-        if health.state != ServerState::Down {
+        if state != ServerState::Down {
             tracing::info!(
                 event = "server_up",
                 backend = %backend,
                 server = %server,
-                "server {key} ({addr}) is {}",
-                health.state
+                "server {key} ({addr}) is {state}"
             );
             return;
         }
-        let reason = health.reason.as_deref().unwrap_or("no reason known");
-        let ServerCounts {
-            servers, eligible, ..
-        } = left;
-        let had = before.as_ref().map_or_else(String::new, |before| {
-            let connections = before.connections;
-            format!(
-                "; it was up for {} and has {connections} connection(s)",
-                two_units(before.up)
-            )
-        });
+        let before = self.before.as_ref();
         tracing::warn!(
             event = "server_down",
             backend = %backend,
             server = %server,
-            eligible,
-            servers,
-            up_seconds = before.as_ref().map(|before| before.up.as_secs()),
-            connections = before.as_ref().map(|before| before.connections),
-            "server {key} ({addr}) is down: {reason}; {eligible} of {servers} left{had}"
+            eligible = left.map(|(left, _)| left.eligible),
+            servers = left.map(|(left, _)| left.servers),
+            up_seconds = before.map(|before| before.up.as_secs()),
+            connections = before.map(|before| before.connections),
+            "server {key} ({addr}) is down: {}{}{}",
+            self.health.reason.as_deref().unwrap_or("no reason known"),
+            match left {
+                None => String::new(),
+                Some((_, true)) => "; used all the same: no other server is eligible".to_owned(),
+                Some((left, false)) => format!("; {} of {} left", left.eligible, left.servers),
+            },
+            before.map_or_else(String::new, |before| format!(
+                "; it was up for {} and has {} connection(s)",
+                two_units(before.up),
+                before.connections
+            )),
         );
     }
 }
