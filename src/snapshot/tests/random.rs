@@ -160,7 +160,7 @@ impl World {
         let states = [None, Some(AdminState::Draining), Some(AdminState::Maintenance)];
         let overridden = Override {
             admin: states.get(usize::from(admin)).copied().flatten(),
-            weight: (admin > 2).then_some(u16::from(admin) - 3),
+            weight: (admin > 2).then(|| u16::from(admin) - 3),
         };
         if self.pools.set_override(&key_of(b, s), overridden) {
             self.builder.pool_changed(&key_of(b, s).backend);
