@@ -32,13 +32,14 @@ fn config(servers: usize, interval: &str) -> String {
     text
 }
 
-/// Waits until the status line has this, without asking the daemon.
+/// Waits until so many servers of them all are eligible, as the status line has it: the daemon is not asked.
 #[track_caller]
-fn wait_said(convey: &Convey, words: &str) {
-    wait_until(words, Duration::from_secs(60), || {
+fn wait_eligible(convey: &Convey, eligible: usize, servers: usize) {
+    let words = format!(", {eligible} of {servers} ");
+    wait_until(&words, Duration::from_secs(60), || {
         let said = convey.notify().assignments();
         let last = said.iter().rev().find(|line| line.starts_with("STATUS="));
-        last.is_some_and(|line| line.contains(words))
+        last.is_some_and(|line| line.contains(&words))
     });
 }
 
@@ -48,10 +49,10 @@ fn cost_of_an_outage(servers: usize) -> f64 {
     let lb = lab.host("lb");
     let mut fleet = Fleet::start(&lb);
     let convey = lab.convey(&lb, &config(servers, "1s"));
-    wait_said(&convey, &format!("{servers} of {servers}"));
+    wait_eligible(&convey, servers, servers);
     let before = control_cpu(convey.pid());
     fleet.down();
-    wait_said(&convey, &format!("0 of {servers}"));
+    wait_eligible(&convey, 0, servers);
     (control_cpu(convey.pid()) - before).as_secs_f64()
 }
 
@@ -72,7 +73,7 @@ fn the_loop_answers_while_thousands_of_servers_go_down() {
     let lb = lab.host("lb");
     let mut fleet = Fleet::start(&lb);
     let convey = lab.convey(&lb, &config(servers, "5s"));
-    wait_said(&convey, &format!("{servers} of {servers}"));
+    wait_eligible(&convey, servers, servers);
     fleet.down();
     // an answer from the midst of the outage: some are down, some are not yet
     wait_until("a status from the midst of it", Duration::from_secs(30), || {
@@ -80,14 +81,14 @@ fn the_loop_answers_while_thousands_of_servers_go_down() {
         assert!(web.eligible > 0, "no answer came before the last server was down");
         web.eligible < servers
     });
-    wait_said(&convey, &format!("0 of {servers}"));
+    wait_eligible(&convey, 0, servers);
     let says = |words: &str| convey.stderr().matches(words).count();
     let logged = |words: &str| {
         wait_until(words, Duration::from_secs(30), || says(words) > 0);
     };
     logged("backend web is down: none of its 3000 servers is eligible");
     fleet.up();
-    wait_said(&convey, &format!("{servers} of {servers}"));
+    wait_eligible(&convey, servers, servers);
     logged("backend web is up: ");
     assert_eq!((says("backend web is down"), says("backend web is up")), (1, 1));
 }
