@@ -19,16 +19,6 @@ pub struct PacketService {
 }
 
 impl Config {
-    /// Whether frontends use a backend, all of them in packet modes.
-    #[must_use]
-    pub fn only_in_packet_modes(&self, backend: &str) -> bool {
-        let mut modes = (self.frontends.values())
-            .filter(|frontend| frontend.backend.as_str() == backend)
-            .map(|frontend| frontend.mode.is_packet())
-            .peekable();
-        modes.peek().is_some() && modes.all(|packet| packet)
-    }
-
     /// The services of all frontends in packet modes, sorted, with the servers that the file names.
     #[must_use]
     pub fn packet_services(&self) -> Vec<PacketService> {

@@ -404,7 +404,7 @@ fn settle(mut config: Config) -> Config {
         frontend.access_log = true;
     }
     let alone: Vec<_> = (config.backends.keys())
-        .filter(|name| config.only_in_packet_modes(name.as_str()))
+        .filter(|name| only_in_packet_modes(&config, name.as_str()))
         .cloned()
         .collect();
     for name in alone {
@@ -590,4 +590,12 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 })
             },
         )
+}
+
+/// Whether frontends use a backend, all of them in packet modes.
+fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
+    let mut users = (config.frontends.values())
+        .filter(|frontend| frontend.backend.as_str() == backend)
+        .peekable();
+    users.peek().is_some() && users.all(|frontend| frontend.mode.is_packet())
 }
