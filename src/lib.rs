@@ -23,7 +23,8 @@
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
 //! flow           flow tables, NAT ports, TCP life, the path from packet to verdict
-//! snapshot       the picture that data planes read: configuration + health + overrides
+//! snapshot       what data planes read: pools + health; a build costs what changed
+//! pools          which servers there are: configuration + overrides
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
 //! config         bytes → spanned tree → raw tables → Config, with every diagnostic; print, diff, schema
@@ -47,15 +48,18 @@
 //! # How data flows
 //!
 //! ```text
-//! file ─► broker ─► config ─┐                         ┌─► workers ─► connections
-//! checks ─► health ─────────┼─► snapshot ─► ArcSwap ──┤
-//! operator ─► overrides ────┘                         └─► packet threads ─► flows ◄── next hops ◄── netlink
-//!    ▲                                                        │
+//! file ─► broker ─► config ─┐                                   ┌─► workers ─► connections
+//! operator ─► overrides ────┴─► pools ─┬─► snapshot ─► ArcSwap ──┤
+//!    ▲          checks ─► health ──────┘                         └─► packet threads ─► flows ◄── next hops ◄── netlink
+//!    │                                                        │
 //!    │                                                        ├─► counters (a shard a thread, summed by readers)
 //!    └──── status, explain, /stats ◄──────────────────────────┴─► access log (bounded queue, drops counted)
 //! ```
 //!
-//! It flows one way: whatever changes (a file, a check's result, an order) re-enters only where the snapshot is built.
+//! It flows one way: overrides re-enter only at the pools, health only at the snapshot. Whatever asks which servers there are
+//! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the file's. Events are
+//! coalesced for up to 10 ms before one build, which remakes the backends that changed and the frontends that use them, and
+//! shares everything else with the snapshot before.
 //! A reload parses and resolves everything, compares, binds and puts rules in force for what is new, and only then swaps;
 //! a failure before the swap leaves everything as it was. Established connections and flows belong to no snapshot and
 //! outlive any.
@@ -84,6 +88,7 @@ pub mod firewall;
 pub mod flow;
 pub mod health;
 pub mod packet;
+pub mod pools;
 pub mod privilege;
 pub mod proxy;
 pub mod snapshot;

@@ -27,7 +27,7 @@ pub fn find_server<'a>(
             snapshot.backends.keys().map(BackendName::as_str),
         ));
     };
-    match view.servers.iter().find(|s| s.name.as_str() == server) {
+    match view.server(server) {
         Some(found) => Ok((view, found)),
         None => Err(no_server(
             backend,
@@ -41,6 +41,12 @@ pub fn find_server<'a>(
 pub(super) fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let hint = hint(name, known, "backends", "there are no backends");
     Problem::new(StatusCode::NOT_FOUND, format!("no backend `{name}`{hint}"))
+}
+
+/// The answer to a frontend that does not exist.
+pub fn no_frontend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let hint = hint(name, known, "frontends", "there are no frontends");
+    Problem::new(StatusCode::NOT_FOUND, format!("no frontend `{name}`{hint}"))
 }
 
 /// The answer to a server that does not exist.

@@ -44,8 +44,8 @@ pub enum Command {
         backend: String,
         /// Server's name.
         server: String,
-        /// The order.
-        action: views::ServerAction,
+        /// What to do.
+        request: views::ServerRequest,
         /// The server afterwards, or what is wrong with the order.
         reply: oneshot::Sender<Result<views::Server, views::Problem>>,
     },

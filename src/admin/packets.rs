@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::views;
 use crate::{
-    base::{FrontendName, ListenAddr, PacketReason, PortRange, Protocol, ServerState},
+    base::{FrontendName, ListenAddr, PacketReason, PortRange, Protocol},
     flow::{self, Because, FiveTuple, FlowInfo, Hop, Hops, Resolution, Usage},
-    snapshot::{BackendView, FrontendView, Snapshot},
+    snapshot::{FrontendView, Snapshot},
 };
 
 /// What only the daemon knows of the packet modes.
@@ -35,7 +35,16 @@ pub struct PacketInfo {
 }
 
 /// Why VIPs wait.
-pub type Waiting = BTreeMap<(FrontendName, ListenAddr), String>;
+pub type Waiting = BTreeMap<(FrontendName, ListenAddr), Wait>;
+
+/// Why a VIP waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// In words.
+    pub why: String,
+    /// Whether no interface of this host has it: another load balancer may.
+    pub is_elsewhere: bool,
+}
 
 /// The packet modes, for `GET /v1/status`.
 #[must_use]
@@ -89,12 +98,26 @@ pub fn frontend_state(view: &FrontendView, waiting: &Waiting) -> (Option<String>
     if !view.config.mode.is_packet() {
         return (None, BTreeMap::new());
     }
-    let why = |vip: &ListenAddr| waiting.get(&(view.config.name.clone(), *vip)).cloned();
-    let waiting: BTreeMap<String, String> = (view.config.listen.iter())
-        .filter_map(|vip| Some((vip.to_string(), why(vip)?)))
+    let waiting: BTreeMap<String, String> = waits(view, waiting)
+        .map(|(vip, wait)| (vip.to_string(), wait.why.clone()))
         .collect();
     let state = if waiting.is_empty() { "live" } else { "waiting" };
     (Some(state.to_owned()), waiting)
+}
+
+/// Whether clients are served that reach a frontend: its backend has an eligible server, and each of its addresses is live,
+/// or on no interface of this host. (So is every address of a standby, which would not take over if that were a fault.)
+#[must_use]
+pub fn serves(view: &FrontendView, waiting: &Waiting) -> bool {
+    view.backend.counts.eligible > 0 && waits(view, waiting).all(|(_, wait)| wait.is_elsewhere)
+}
+
+fn waits<'a>(
+    view: &'a FrontendView,
+    waiting: &'a Waiting,
+) -> impl Iterator<Item = (&'a ListenAddr, &'a Wait)> {
+    let listen = view.config.listen.iter();
+    listen.filter_map(|vip| Some((vip, waiting.get(&(view.config.name.clone(), *vip))?)))
 }
 
 /// A passthrough flow among the connections.
@@ -193,7 +216,7 @@ fn packet_explanation(
     view.flow = found.flow.as_ref().map(flow_view);
     let waits = found.frontend.and_then(|name| waiting.get(&(name, tuple.vip)));
     view.hindrance = match (waits, found.hindrance) {
-        (Some(why), _) => Some(why.clone()),
+        (Some(wait), _) => Some(wait.why.clone()),
         (None, hindrance) => hindrance.map(|reason| reason.label().to_owned()),
     };
 }
@@ -205,14 +228,7 @@ fn name_frontend(view: &mut views::Explanation, snapshot: &Snapshot, frontend: &
     view.candidates = snapshot
         .backends
         .get(&frontend.config.backend)
-        .map_or(0, |backend| candidates(backend));
-}
-
-fn candidates(backend: &BackendView) -> usize {
-    let chosen = |server: &&crate::snapshot::ServerView| {
-        server.state == ServerState::Up && server.effective_weight > 0
-    };
-    backend.servers.iter().filter(chosen).count()
+        .map_or(0, |backend| backend.counts.eligible);
 }
 
 /// The frontend whose listener takes connections to an address: that of the address itself before a wildcard's.
@@ -249,10 +265,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::{ClientAddr, Mac, ServerAddr, ServerKey, ServerName, WorkerId},
+        base::{BackendName, ClientAddr, Mac, ServerAddr, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Options, Source},
         packet::LinkHeader,
-        snapshot::{self, Inputs, LiveSet},
+        pools::{AdminState, Override, Pools},
+        snapshot::Builder,
     };
 
     const SITE: &str = r#"
@@ -272,7 +289,11 @@ mod tests {
         servers.b = { addr = "10.0.0.2:80", weight = 0 }
     "#;
 
-    fn site() -> Snapshot {
+    fn site() -> Arc<Snapshot> {
+        site_where(&[])
+    }
+
+    fn site_where(admin: &[(&str, AdminState)]) -> Arc<Snapshot> {
         let source = Source {
             name: "site.toml".into(),
             bytes: SITE.into(),
@@ -280,8 +301,28 @@ mod tests {
         let config = config::load(&source, Options::default())
             .expect("a good one")
             .config;
-        let inputs = Inputs::default();
-        snapshot::build(&config, &inputs, &mut LiveSet::new(2), None, 1, Instant::now())
+        let mut pools = Pools::of(&config);
+        for (server, admin) in admin {
+            let key = ServerKey {
+                backend: BackendName::new("web").expect("a name"),
+                server: ServerName::new(server).expect("a name"),
+            };
+            let overridden = Override {
+                admin: Some(*admin),
+                weight: None,
+            };
+            assert!(pools.set_override(&key, overridden));
+        }
+        let mut builder = Builder::new(2, Arc::default());
+        builder.config_changed(&config, config.backends.keys().cloned());
+        builder.build(&config, &pools, Instant::now()).snapshot
+    }
+
+    fn wait(why: &str, is_elsewhere: bool) -> Wait {
+        Wait {
+            why: why.to_owned(),
+            is_elsewhere,
+        }
     }
 
     fn tuple(protocol: Protocol, vip: &str) -> FiveTuple {
@@ -361,7 +402,7 @@ mod tests {
 
         let waiting = [(
             (flow.frontend.clone(), flow.tuple.vip),
-            "no interface has it".to_owned(),
+            wait("no interface has it", true),
         )];
         let view = explain(&waiting.into());
         assert_eq!(view.hindrance.as_deref(), Some("no interface has it"));
@@ -388,11 +429,28 @@ mod tests {
         assert_eq!(state("shop", &Waiting::new()).0.as_deref(), Some("live"));
         let name = FrontendName::new("shop").expect("a name");
         let second = ListenAddr("192.0.2.2:80".parse().expect("an address"));
-        let (state, why) = state("shop", &[((name, second), "no interface".to_owned())].into());
+        let (state, why) = state("shop", &[((name, second), wait("no interface", true))].into());
         assert_eq!(state.as_deref(), Some("waiting"));
         assert_eq!(
             why,
             [("192.0.2.2:80".to_owned(), "no interface".to_owned())].into()
+        );
+    }
+
+    #[test]
+    fn a_frontend_serves_with_an_eligible_server_and_addresses_that_are_live_or_elsewhere() {
+        let snapshot = site();
+        let name = FrontendName::new("shop").expect("a name");
+        let shop = &snapshot.frontends[&name];
+        let second = ListenAddr("192.0.2.2:80".parse().expect("an address"));
+        let serves = |wait| serves(shop, &[((name.clone(), second), wait)].into());
+        assert!(super::serves(shop, &Waiting::new()));
+        assert!(serves(wait("no interface has it", true)), "a standby");
+        assert!(!serves(wait("its interface is down", false)));
+        let drained = site_where(&[("a", AdminState::Draining)]);
+        assert!(
+            !super::serves(&drained.frontends[&name], &Waiting::new()),
+            "b has weight 0"
         );
     }
 

@@ -1,19 +1,16 @@
 //! The views of a snapshot: pure, so that the daemon only calls [`status`] and [`server`].
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     packets::{self, PacketInfo, Waiting},
     views::{self, Traffic},
 };
 use crate::{
-    balance::WEIGHT_UNIT,
-    base::{ServerKey, TerminationReason},
+    base::{BackendState, TerminationReason},
+    pools::{AdminState, Override},
     snapshot::{
-        AdminState, BackendView, FrontendView, Override, ServerView, Snapshot,
+        BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
     },
 };
@@ -45,12 +42,9 @@ pub struct DaemonInfo {
     pub packet: Option<PacketInfo>,
 }
 
-/// The operator's overrides, as in [`crate::snapshot::Inputs::overrides`].
-pub type Overrides = HashMap<ServerKey, Override>;
-
 /// Everything, for `GET /v1/status`.
 #[must_use]
-pub fn status(snapshot: &Snapshot, info: DaemonInfo, overrides: &Overrides, now: Instant) -> views::Status {
+pub fn status(snapshot: &Snapshot, info: DaemonInfo, now: Instant) -> views::Status {
     let nothing = Waiting::new();
     let waiting = info.packet.as_ref().map_or(&nothing, |packet| &packet.waiting);
     views::Status {
@@ -74,29 +68,15 @@ pub fn status(snapshot: &Snapshot, info: DaemonInfo, overrides: &Overrides, now:
         backends: snapshot
             .backends
             .iter()
-            .map(|(name, view)| (name.to_string(), backend(view, overrides, now)))
+            .map(|(name, view)| (name.to_string(), backend(view, now)))
             .collect(),
         packet: (info.packet.as_ref()).map(|packet| packets::packet(packet, snapshot.nat_ports)),
     }
 }
 
-/// One server of a backend.
+/// One server.
 #[must_use]
-pub fn server(
-    backend: &BackendView,
-    server: &ServerView,
-    overrides: &Overrides,
-    now: Instant,
-) -> views::Server {
-    let key = ServerKey {
-        backend: backend.config.name.clone(),
-        server: server.name.clone(),
-    };
-    let configured_weight = backend
-        .config
-        .servers
-        .get(&server.name)
-        .map_or(server.weight, |configured| configured.weight);
+pub fn server(server: &ServerView, now: Instant) -> views::Server {
     views::Server {
         addr: server.addr.to_string(),
         state: server.state,
@@ -104,23 +84,26 @@ pub fn server(
             .state_since
             .map(|since| now.saturating_duration_since(since).as_secs_f64()),
         state_reason: server.state_reason.as_deref().map(str::to_owned),
+        eligible: server.is_eligible(),
         weight: server.weight,
-        configured_weight,
-        effective_percent: effective_percent(server),
+        configured_weight: server.configured_weight,
+        effective_percent: server.effective_percent(),
         priority: server.priority,
         max_connections: server.max_connections,
-        overridden: overrides.get(&key).and_then(override_text),
+        overridden: override_text(server.overridden),
         traffic: traffic(&server.live.counters),
     }
 }
 
 fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
     let totals = view.live.counters.totals();
+    let serves = packets::serves(view, waiting);
     let (state, waiting) = packets::frontend_state(view, waiting);
     views::Frontend {
         listen: view.config.listen.iter().map(ToString::to_string).collect(),
         mode: view.config.mode.label().to_owned(),
         protocol: view.config.protocol.label().to_owned(),
+        serves,
         state,
         waiting,
         backend: view.config.backend.to_string(),
@@ -130,35 +113,27 @@ fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
     }
 }
 
-fn backend(view: &BackendView, overrides: &Overrides, now: Instant) -> views::Backend {
+fn backend(view: &BackendView, now: Instant) -> views::Backend {
     views::Backend {
         balance: view.config.balance.label().to_owned(),
+        state: BackendState::of(view.counts.eligible),
+        eligible: view.counts.eligible,
         queued: view.live.queue.used(),
         traffic: traffic(&view.live.counters),
         servers: view
             .servers
             .iter()
-            .map(|each| (each.name.to_string(), server(view, each, overrides, now)))
+            .map(|each| (each.name.to_string(), server(each, now)))
             .collect(),
     }
 }
 
-/// How much of its weight a server gets, in percent: 0 only if it gets nothing at all.
-fn effective_percent(server: &ServerView) -> u32 {
-    let full = u64::from(server.weight) * u64::from(WEIGHT_UNIT);
-    let effective = u64::from(server.effective_weight);
-    if full == 0 || effective == 0 {
-        return 0;
-    }
-    u32::try_from((effective * 100 / full).clamp(1, 100)).unwrap_or(100)
-}
-
-fn override_text(order: &Override) -> Option<String> {
-    let admin = order.admin.map(|state| match state {
+fn override_text(overridden: Override) -> Option<String> {
+    let admin = overridden.admin.map(|state| match state {
         AdminState::Draining => "draining".to_owned(),
         AdminState::Maintenance => "maintenance".to_owned(),
     });
-    let weight = order.weight.map(|weight| format!("weight {weight}"));
+    let weight = overridden.weight.map(|weight| format!("weight {weight}"));
     match (admin, weight) {
         (Some(admin), Some(weight)) => Some(format!("{admin}, {weight}")),
         (one, other) => one.or(other),
@@ -194,9 +169,10 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        base::{BackendName, ServerName, ServerState, WorkerId},
+        base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Options, Source},
-        snapshot::{self, Health, Inputs, LiveSet},
+        pools::Pools,
+        snapshot::{Builder, Health},
     };
 
     const SITE: &str = r#"
@@ -230,12 +206,13 @@ pub(super) mod tests {
             state,
             since,
             ramp_from: None,
+            is_ejected: false,
             reason: reason.map(Arc::from),
         }
     }
 
     /// Server a up for 20 s, b down for 10 s, the spare up; the operator gave a the weight 3.
-    pub(in crate::admin) fn site(now: Instant) -> (Snapshot, Inputs) {
+    pub(in crate::admin) fn site(now: Instant) -> Arc<Snapshot> {
         let source = Source {
             name: "site.toml".into(),
             bytes: SITE.into(),
@@ -243,24 +220,23 @@ pub(super) mod tests {
         let config = config::load(&source, Options::default())
             .expect("a good configuration")
             .config;
-        let mut inputs = Inputs::default();
+        let mut pools = Pools::default();
+        let mut builder = Builder::new(2, Arc::default());
+        builder.config_changed(&config, pools.apply(&config));
         let ago = |seconds| now - Duration::from_secs(seconds);
-        inputs
-            .health
-            .insert(key("a"), health(ServerState::Up, ago(20), None));
-        inputs
-            .health
-            .insert(key("b"), health(ServerState::Down, ago(10), Some("refused")));
-        inputs
-            .health
-            .insert(key("spare"), health(ServerState::Up, ago(20), None));
+        for (server, health) in [
+            ("a", health(ServerState::Up, ago(20), None)),
+            ("b", health(ServerState::Down, ago(10), Some("refused"))),
+            ("spare", health(ServerState::Up, ago(20), None)),
+        ] {
+            builder.set_health(&key(server), Some(health));
+        }
         let weight = Override {
             admin: None,
             weight: Some(3),
         };
-        inputs.overrides.insert(key("a"), weight);
-        let snapshot = snapshot::build(&config, &inputs, &mut LiveSet::new(2), None, 7, now);
-        (snapshot, inputs)
+        pools.set_override(&key("a"), weight);
+        builder.build(&config, &pools, now).snapshot
     }
 
     fn info() -> DaemonInfo {
@@ -280,13 +256,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_status_shows_states_their_reasons_and_who_ordered_what() {
+    fn the_status_shows_states_their_reasons_and_overrides() {
         let now = Instant::now();
-        let (snapshot, inputs) = site(now);
-        let status = status(&snapshot, info(), &inputs.overrides, now);
+        let snapshot = site(now);
+        let status = status(&snapshot, info(), now);
         assert_eq!(
             (status.pid, status.uptime_seconds, status.snapshot_generation),
-            (42, 1.5, 7)
+            (42, 1.5, 1)
         );
         let http = &status.frontends["http"];
         assert_eq!(http.listen, ["127.0.0.1:80", "[::1]:80"]);
@@ -294,6 +270,7 @@ pub(super) mod tests {
         assert_eq!(http.max_connections, Some(100));
         let web = &status.backends["web"];
         assert_eq!(web.balance, "least_connections");
+        assert_eq!((web.state, web.eligible), (BackendState::Up, 1));
 
         let a = &web.servers["a"];
         assert_eq!((a.state, a.state_seconds), (ServerState::Up, Some(20.0)));
@@ -318,14 +295,14 @@ pub(super) mod tests {
     #[test]
     fn counters_of_all_threads_are_summed_and_only_reasons_that_occurred_are_listed() {
         let now = Instant::now();
-        let (snapshot, inputs) = site(now);
+        let snapshot = site(now);
         let counters = &snapshot.backends["web"].servers[0].live.counters;
         counters.shard(WorkerId(0)).opened.add(5);
         counters.shard(WorkerId(1)).opened.add(2);
         counters.shard(WorkerId(1)).closed.add(1);
         counters.shard(WorkerId(1)).bytes_out.add(1 << 40);
         counters.shard(WorkerId(0)).ended[TerminationReason::ServerAbort as usize].add(1);
-        let status = status(&snapshot, info(), &inputs.overrides, now);
+        let status = status(&snapshot, info(), now);
         let traffic = &status.backends["web"].servers["a"].traffic;
         assert_eq!((traffic.connections_total, traffic.connections_current), (7, 6));
         assert_eq!(traffic.bytes_out, 1 << 40);
@@ -333,8 +310,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn orders_are_told_in_words() {
-        let text = |admin, weight| override_text(&Override { admin, weight });
+    fn overrides_are_told_in_words() {
+        let text = |admin, weight| override_text(Override { admin, weight });
         assert_eq!(text(None, None), None);
         assert_eq!(
             text(Some(AdminState::Maintenance), None).as_deref(),

@@ -7,7 +7,7 @@
 //! | `GET /v1/backends` | [`views::Backend`] by name |
 //! | `GET /v1/backends/{backend}` | [`views::Backend`] |
 //! | `GET /v1/backends/{backend}/servers/{server}` | [`views::Server`] |
-//! | `POST /v1/backends/{backend}/servers/{server}` | takes a [`views::ServerAction`]; [`views::Server`] as it is then |
+//! | `POST /v1/backends/{backend}/servers/{server}` | takes a [`views::ServerRequest`]; [`views::Server`] as it is then; 409 if no eligible server would be left |
 //! | `GET /v1/connections?frontend=…&backend=…&server=…&limit=…` | [`views::Connections`] |
 //! | `GET /v1/explain?protocol=…&client=…&vip=…` | [`views::Explanation`] |
 //! | `GET /v1/backend-script?frontend=…&server=…` | a shell script, as text |
@@ -215,12 +215,12 @@ async fn order(
     // what is no name exists nowhere, and could break the log's lines
     BackendName::new(&backend).map_err(bad_name)?;
     ServerName::new(&server).map_err(bad_name)?;
-    let action: views::ServerAction = http::json_body(request, control.body).await?;
-    log_order(peer, &format!("{action} {backend}/{server}"));
+    let request: views::ServerRequest = http::json_body(request, control.body).await?;
+    log_order(peer, &format!("{} {backend}/{server}", request.action));
     let command = |reply| Command::Server {
         backend,
         server,
-        action,
+        request,
         reply,
     };
     control.ask(command, REPLY).await?.map(Json)

@@ -129,8 +129,8 @@ mod tests {
     use super::*;
     use crate::{admin::render::tests::site, base::WorkerId};
 
-    fn snapshot_with_traffic() -> Snapshot {
-        let (snapshot, _) = site(Instant::now());
+    fn snapshot_with_traffic() -> Arc<Snapshot> {
+        let snapshot = site(Instant::now());
         let frontend = snapshot.frontends["http"].live.counters.shard(WorkerId(0));
         let backend = snapshot.backends["web"].live.counters.shard(WorkerId(1));
         for shard in [frontend, backend] {
@@ -185,7 +185,7 @@ mod tests {
             .enable_all()
             .build()
             .expect("a runtime");
-        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot_with_traffic()));
+        let snapshot = Arc::new(ArcSwap::new(snapshot_with_traffic()));
         let client = runtime.block_on(async {
             let endpoint = serve_stats(listener, snapshot).expect("serve");
             let client = tokio::task::spawn_blocking(move || (get(address, "/stats"), get(address, "/")));

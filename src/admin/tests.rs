@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     http::Limits,
-    views::{self, Problem, ServerAction},
+    views::{self, Problem, ServerAction, ServerRequest},
 };
 use crate::PATIENCE;
 use daemon::{Daemon, Loop, one_server, state};
@@ -122,10 +122,12 @@ fn every_action_has_its_json_form() {
         ServerAction::Maintenance,
         ServerAction::Weight { weight: 0 },
     ] {
-        let body = serde_json::to_string(&action).expect("JSON");
-        let (code, _) = ask(&daemon.path, "POST", "/v1/backends/b/servers/s", Some(&body));
-        assert_eq!(code, 200);
-        assert_eq!(daemon.heard(), format!(r#"{action} of "s" in "b""#));
+        for (force, heard) in [(false, ""), (true, ", forced")] {
+            let body = serde_json::to_string(&ServerRequest { action, force }).expect("JSON");
+            let (code, _) = ask(&daemon.path, "POST", "/v1/backends/b/servers/s", Some(&body));
+            assert_eq!(code, 200);
+            assert_eq!(daemon.heard(), format!(r#"{action}{heard} of "s" in "b""#));
+        }
     }
 }
 

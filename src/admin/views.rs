@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Protocol, ServerState};
+use crate::base::{BackendState, Protocol, ServerState};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,9 @@ pub struct Frontend {
     pub mode: String,
     /// Protocol label.
     pub protocol: String,
+    /// Whether clients that reach it are served: an eligible server, and addresses that are live or on no interface of this
+    /// host.
+    pub serves: bool,
     /// In packet modes `live`, or `waiting` while packets to one of its addresses do not reach us; else `None`.
     pub state: Option<String>,
     /// The addresses that wait, and why.
@@ -141,6 +144,10 @@ pub struct Frontend {
 pub struct Backend {
     /// Balancing algorithm's label.
     pub balance: String,
+    /// Whether it has an eligible server.
+    pub state: BackendState,
+    /// Servers that can be chosen now.
+    pub eligible: usize,
     /// Connections waiting for a server now.
     pub queued: u32,
     /// Its traffic.
@@ -160,6 +167,8 @@ pub struct Server {
     pub state_seconds: Option<f64>,
     /// Why, such as the last check's error.
     pub state_reason: Option<String>,
+    /// Whether it can be chosen now.
+    pub eligible: bool,
     /// Weight in force.
     pub weight: u16,
     /// Weight in the configuration.
@@ -208,6 +217,17 @@ pub struct Problem {
 }
 
 /// `POST /v1/backends/{backend}/servers/{server}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRequest {
+    /// What to do.
+    #[serde(flatten)]
+    pub action: ServerAction,
+    /// Do it even if the backend then has no eligible server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// What an operator can do with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum ServerAction {

@@ -12,7 +12,8 @@ use std::{
 use crate::{
     balance::hash::name_hash,
     base::ServerAddr,
-    config::{Backend, Config, Frontend, Mode, Server},
+    config::{Backend, Config, Frontend, Mode},
+    pools::{Pools, Server},
 };
 
 /// Why there is no script for this.
@@ -58,37 +59,37 @@ fn listing(servers: &[String]) -> String {
 ///
 /// # Errors
 /// There is no such frontend or server, or it needs no script.
-pub fn script(config: &Config, frontend: &str, server: &str) -> Result<String, ScriptError> {
+pub fn script(config: &Config, pools: &Pools, frontend: &str, server: &str) -> Result<String, ScriptError> {
     let front =
         (config.frontends.get(frontend)).ok_or_else(|| ScriptError::NoFrontend(frontend.to_owned()))?;
     if front.mode != Mode::Dsr {
         return Err(ScriptError::NotDsr(frontend.to_owned(), front.mode));
     }
-    let backend = config.backends.get(&front.backend);
-    let found = backend.and_then(|backend| Some((backend, backend.servers.get(server)?)));
-    let Some((backend, server)) = found else {
-        let servers = backend.into_iter().flat_map(|backend| backend.servers.keys());
+    let pool = pools.get(front.backend.as_str());
+    let found = pool.and_then(|pool| Some((pool, pool.server(server)?)));
+    let Some((pool, server)) = found else {
+        let servers = pool.into_iter().flat_map(|pool| pool.servers());
         return Err(ScriptError::NoServer {
             frontend: frontend.to_owned(),
             server: server.to_owned(),
-            servers: servers.map(ToString::to_string).collect(),
+            servers: servers.map(|server| server.name.to_string()).collect(),
         });
     };
-    Ok(render(front, backend, server, local_address(server.addr)))
+    Ok(render(front, pool.backend(), server, local_address(server.addr)))
 }
 
 /// Writes the scripts of every DSR frontend and server into a directory, and removes those of others.
 ///
 /// # Errors
 /// Every file that could not be written or removed.
-pub fn write_all(config: &Config, directory: &Path) -> Result<usize, Vec<WriteError>> {
+pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usize, Vec<WriteError>> {
     let mut errors = Vec::new();
     let mut written = Vec::new();
     let dsr = config.frontends.values().filter(|f| f.mode == Mode::Dsr);
     for frontend in dsr {
-        let servers = config.backends.get(&frontend.backend).map(|b| b.servers.keys());
-        for server in servers.into_iter().flatten() {
-            let Ok(text) = script(config, frontend.name.as_str(), server.as_str()) else {
+        let servers = pools.get(frontend.backend.as_str()).map(|pool| pool.servers());
+        for Server { name: server, .. } in servers.into_iter().flatten() {
+            let Ok(text) = script(config, pools, frontend.name.as_str(), server.as_str()) else {
                 continue;
             };
             let path = directory.join(format!(
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_script_of_a_server_names_every_vip_and_spares_the_load_balancer() {
-        let text = script(&site(), "web", "a").unwrap();
+        let text = script(&site(), &Pools::of(&site()), "web", "a").unwrap();
         assert!(text.starts_with("#!/bin/sh\n"));
         for part in [
             "apply web-a --method tc",
@@ -261,7 +262,11 @@ mod tests {
     #[test]
     fn what_needs_no_script_or_does_not_exist_is_said() {
         let config = site();
-        let message = |frontend, server| script(&config, frontend, server).unwrap_err().to_string();
+        let message = |frontend, server| {
+            script(&config, &Pools::of(&config), frontend, server)
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(message("mail", "a"), "there is no frontend \"mail\"");
         assert!(message("plain", "a").contains("is in mode proxy"));
         assert!(
@@ -290,7 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("web-gone.sh"), "old").unwrap();
         fs::write(dir.path().join("README"), "mine").unwrap();
-        assert_eq!(write_all(&site(), dir.path()).unwrap(), 2);
+        assert_eq!(write_all(&site(), &Pools::of(&site()), dir.path()).unwrap(), 2);
         let mut names: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

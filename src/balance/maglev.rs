@@ -110,7 +110,7 @@ impl Maglev {
     pub(super) fn new(candidates: &[Candidate]) -> Self {
         let servers: Vec<_> = candidates
             .iter()
-            .map(|c| (Permutation::of_name(&c.name, TABLE_SLOTS), c.weight))
+            .map(|c| (Permutation::of_name(c.name.as_str(), TABLE_SLOTS), c.weight))
             .collect();
         Self {
             table: build_table(&servers, TABLE_SLOTS).into(),

@@ -1,6 +1,6 @@
 //! Choosing a server: pure functions over weights, loads and hashes, one algorithm a file.
 //!
-//! A [`Pool`] is built once for each change of a backend's weights and shared by all threads; what changes with each
+//! A [`Balancer`] is built once for each change of a backend's weights and shared by all threads; what changes with each
 //! choice lives in a [`PickState`] of the calling thread. Randomness is an argument.
 
 mod first;
@@ -14,7 +14,7 @@ mod source_hash;
 
 pub use hash::{client_hash, flow_hash};
 
-use crate::config::Algorithm;
+use crate::{base::ServerName, config::Algorithm};
 use least_connections::LeastConnections;
 use maglev::Maglev;
 use power_of_two::PowerOfTwo;
@@ -22,11 +22,11 @@ use random::Random;
 use round_robin::RoundRobin;
 use source_hash::SourceHash;
 
-/// What a [`Pool`] knows of one server. Servers are sorted by name.
+/// What a [`Balancer`] knows of one server. Servers are sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Identity for hashing: the server's name, so that two load balancers choose alike.
-    pub name: String,
+    pub name: ServerName,
     /// Effective weight, in units in which the configured weight 1 is [`WEIGHT_UNIT`]; 0 is never chosen.
     pub weight: u32,
 }
@@ -36,7 +36,7 @@ pub const WEIGHT_UNIT: u32 = 256;
 
 /// The candidates of a backend prepared for one algorithm. Immutable.
 #[derive(Debug)]
-pub struct Pool {
+pub struct Balancer {
     algorithm: Algorithm,
     candidates: Vec<Candidate>,
     chooser: Chooser,
@@ -55,7 +55,7 @@ enum Chooser {
 
 /// What one thread remembers between choices (smooth round robin's current weights).
 ///
-/// It belongs to one pool: when the backend's `pool_generation` changes, make a new one.
+/// It belongs to one balancer: when the backend's `balancer_generation` changes, make a new one.
 #[derive(Debug, Default)]
 pub struct PickState {
     seed: u64,
@@ -74,7 +74,7 @@ impl PickState {
     }
 }
 
-/// What one choice depends on besides the pool.
+/// What one choice depends on besides the balancer.
 pub struct Pick<'a> {
     /// Hash key of the client: its IP address (source hash); see [`client_hash`].
     pub client_hash: u64,
@@ -88,7 +88,7 @@ pub struct Pick<'a> {
     pub usable: &'a dyn Fn(usize) -> bool,
 }
 
-impl Pool {
+impl Balancer {
     /// Prepares candidates, sorted by name, for an algorithm. Those of weight 0 are never chosen.
     #[must_use]
     pub fn new(algorithm: Algorithm, candidates: &[Candidate]) -> Self {
@@ -109,7 +109,7 @@ impl Pool {
         }
     }
 
-    /// Whether a new pool of these would be the same as this one.
+    /// Whether a new balancer of these would be the same as this one.
     #[must_use]
     pub fn is_of(&self, algorithm: Algorithm, candidates: &[Candidate]) -> bool {
         self.algorithm == algorithm && self.candidates == candidates
@@ -121,7 +121,7 @@ impl Pool {
         &self.candidates
     }
 
-    /// The slot of the Maglev table that a flow's hash names; `None` if the pool is of another algorithm.
+    /// The slot of the Maglev table that a flow's hash names; `None` if the balancer is of another algorithm.
     #[must_use]
     pub fn slot(&self, flow_hash: u64) -> Option<usize> {
         match &self.chooser {

@@ -26,7 +26,7 @@ impl SourceHash {
         Self {
             servers: candidates
                 .iter()
-                .map(|c| (c.weight, name_hash(&c.name, SEED)))
+                .map(|c| (c.weight, name_hash(c.name.as_str(), SEED)))
                 .collect(),
         }
     }

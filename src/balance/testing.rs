@@ -1,9 +1,9 @@
-//! What the tests of the algorithms share: a pool with servers that can be made unusable, and a fair judge of counts.
+//! What the tests of the algorithms share: a balancer with servers that can be made unusable, and a fair judge of counts.
 
 use std::cell::Cell;
 
-use super::{Candidate, Pick, PickState, Pool, hash::SplitMix64};
-use crate::config::Algorithm;
+use super::{Balancer, Candidate, Pick, PickState, hash::SplitMix64};
+use crate::{base::ServerName, config::Algorithm};
 
 /// Names `s000`, `s001`, … in their order.
 pub(super) fn names(count: usize) -> Vec<String> {
@@ -15,17 +15,17 @@ pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
     let names = names(weights.len());
     (names.into_iter().zip(weights))
         .map(|(name, weight)| Candidate {
-            name,
+            name: ServerName::new(&name).unwrap(),
             weight: *weight,
         })
         .collect()
 }
 
-/// A pool, one thread's state and the circumstances of its choices.
+/// A balancer, one thread's state and the circumstances of its choices.
 pub(super) struct Chooser {
     algorithm: Algorithm,
     candidates: Vec<Candidate>,
-    pool: Pool,
+    balancer: Balancer,
     state: PickState,
     random: SplitMix64,
     /// Connections of each server.
@@ -45,7 +45,7 @@ impl Chooser {
     fn of(algorithm: Algorithm, candidates: Vec<Candidate>, seed: u64) -> Self {
         Self {
             algorithm,
-            pool: Pool::new(algorithm, &candidates),
+            balancer: Balancer::new(algorithm, &candidates),
             state: PickState::seeded(seed),
             random: SplitMix64::new(seed),
             loads: vec![0; candidates.len()],
@@ -93,7 +93,7 @@ impl Chooser {
                 self.usable[index]
             },
         };
-        let choice = self.pool.pick(&mut self.state, &pick);
+        let choice = self.balancer.pick(&mut self.state, &pick);
         (choice, asked.get())
     }
 

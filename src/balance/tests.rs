@@ -58,7 +58,7 @@ fn a_state_that_was_made_for_another_pool_does_no_harm() {
     for algorithm in ALL {
         let mut state = PickState::seeded(5);
         for servers in [4, 2, 9] {
-            let pool = Pool::new(algorithm, &testing::candidates(&vec![1; servers]));
+            let balancer = Balancer::new(algorithm, &testing::candidates(&vec![1; servers]));
             let pick = Pick {
                 client_hash: 1,
                 flow_hash: 2,
@@ -67,7 +67,7 @@ fn a_state_that_was_made_for_another_pool_does_no_harm() {
                 usable: &|_| true,
             };
             assert!(
-                pool.pick(&mut state, &pick).is_some_and(|i| i < servers),
+                balancer.pick(&mut state, &pick).is_some_and(|i| i < servers),
                 "{algorithm:?}"
             );
         }

@@ -9,12 +9,13 @@ pub mod exit;
 pub mod name;
 pub mod packet;
 pub mod reason;
+pub mod time;
 
 pub use access::{AccessRecord, AccessSink};
 pub use addr::{ClientAddr, ListenAddr, ServerAddr};
 pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, PortRange, Protocol};
-pub use reason::{ServerState, TerminationReason};
+pub use reason::{BackendState, ServerState, TerminationReason};
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -161,6 +161,24 @@ impl fmt::Display for ServerState {
     }
 }
 
+/// Whether a backend gets new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// It has an eligible server.
+    Up,
+    /// It has none: new connections are refused.
+    Down,
+}
+
+impl BackendState {
+    /// The state of a backend with so many eligible servers.
+    #[must_use]
+    pub const fn of(eligible: usize) -> Self {
+        if eligible > 0 { Self::Up } else { Self::Down }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

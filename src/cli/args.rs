@@ -191,9 +191,16 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Print no status, but exit with 0 if convey serves, and with 69 if it is starting, stopping or not there
+    /// Print no status, but exit with 0 if convey serves, else with 69
+    ///
+    /// It serves if it runs and each frontend has an eligible server and a listener, or VIPs that are live. A VIP that no
+    /// interface of this host has is no fault: on a standby, keepalived could not take over otherwise.
     #[arg(long, short, conflicts_with_all = ["watch", "json"])]
     pub quiet: bool,
+
+    /// With --quiet: ask about this frontend only
+    #[arg(long, value_name = "NAME", requires = "quiet")]
+    pub frontend: Option<String>,
 }
 
 /// Arguments of `convey reload`.
@@ -221,12 +228,23 @@ pub enum ServerCommand {
     Weight(WeightArgs),
 }
 
+/// What `convey server` does about the last eligible server of a backend.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ForceArgs {
+    /// Do it even if no eligible server of the backend is left, so that new connections are refused
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// Arguments of `convey server drain|maintenance|ready`.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
     /// The server; as two arguments if a name contains a slash
     #[arg(value_name = "BACKEND/SERVER", num_args = 1..=2, required = true)]
     pub server: Vec<String>,
+
+    #[command(flatten)]
+    pub force: ForceArgs,
 
     #[command(flatten)]
     pub target: Target,
@@ -238,6 +256,9 @@ pub struct WeightArgs {
     /// The server (as two arguments if a name contains a slash) and its weight, from 0 to 65535
     #[arg(value_names = ["BACKEND/SERVER", "WEIGHT"], num_args = 2..=3, required = true)]
     pub server_and_weight: Vec<String>,
+
+    #[command(flatten)]
+    pub force: ForceArgs,
 
     #[command(flatten)]
     pub target: Target,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
 use crate::{
     admin::views::{Backend, Frontend, Server, Status, Traffic},
-    base::ServerState,
+    base::{BackendState, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -274,7 +274,7 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         table.row(vec![
             Cell::new(name, Style::Bold),
             Cell::new(&backend.balance, Style::Dim),
-            servers_up(backend),
+            eligible(backend),
             Cell::plain(""),
             Cell::plain(""),
             conns,
@@ -294,18 +294,15 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
     table
 }
 
-fn servers_up(backend: &Backend) -> Cell {
-    let up = backend
-        .servers
-        .values()
-        .filter(|s| s.state == ServerState::Up)
-        .count();
-    let style = match up {
-        0 => Style::Bad,
-        _ if up < backend.servers.len() => Style::Notice,
-        _ => Style::Good,
+fn eligible(backend: &Backend) -> Cell {
+    let all_up = backend.servers.values().all(|s| s.state == ServerState::Up);
+    let style = match backend.state {
+        BackendState::Down => Style::Bad,
+        BackendState::Up if all_up => Style::Good,
+        BackendState::Up => Style::Notice,
     };
-    Cell::new(format!("{up} of {} up", backend.servers.len()), style)
+    let text = format!("{} of {} eligible", backend.eligible, backend.servers.len());
+    Cell::new(text, style)
 }
 
 fn backend_note(backend: &Backend) -> Cell {
@@ -314,8 +311,8 @@ fn backend_note(backend: &Backend) -> Cell {
         Cell::new(format!("{waiting} waiting for a server"), Style::Notice)
     } else if backend.servers.is_empty() {
         Cell::new("no servers", Style::Bad)
-    } else if !backend.servers.values().any(|s| s.state == ServerState::Up) {
-        Cell::new("no server is up: connections are closed", Style::Bad)
+    } else if backend.state == BackendState::Down {
+        Cell::new("no eligible server: new connections are refused", Style::Bad)
     } else {
         Cell::plain("")
     }
@@ -364,8 +361,11 @@ fn server_note(server: &Server) -> String {
     if server.state != ServerState::Up {
         notes.extend(server.state_reason.clone());
     }
+    if server.state == ServerState::Down && server.eligible {
+        notes.push("used all the same: no other server is eligible".to_owned());
+    }
     notes.join("; ")
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,7 @@ use super::{
     text::harmless,
 };
 use crate::{
-    admin::views::{Server, ServerAction},
+    admin::views::{Server, ServerAction, ServerRequest},
     base::exit,
 };
 
@@ -20,27 +20,27 @@ struct Named {
     server: String,
 }
 
-/// Gives the order and prints the server's state afterwards.
+/// Sends the request and prints the server's state afterwards.
 pub fn run(command: &ServerCommand, client: &Client) -> Outcome {
-    let (named, action) = parse(command)?;
+    let (named, request) = parse(command)?;
     let target = format!(
         "/v1/backends/{}/servers/{}",
         percent_encode(&named.backend),
         percent_encode(&named.server)
     );
-    let body = serde_json::to_vec(&action)
-        .map_err(|error| Failure::new(exit::SOFTWARE, format!("cannot write the order: {error}")))?;
+    let body = serde_json::to_vec(&request)
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("cannot write the request: {error}")))?;
     let server: Server = client.post(&target, Some(body), Patience::Short)?.parse()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report(&named, &server))?;
     Ok(exit::OK)
 }
 
-fn parse(command: &ServerCommand) -> Result<(Named, ServerAction), Failure> {
-    let (server, action) = match command {
-        ServerCommand::Drain(args) => (args.server.as_slice(), ServerAction::Drain),
-        ServerCommand::Maintenance(args) => (args.server.as_slice(), ServerAction::Maintenance),
-        ServerCommand::Ready(args) => (args.server.as_slice(), ServerAction::Ready),
+fn parse(command: &ServerCommand) -> Result<(Named, ServerRequest), Failure> {
+    let (server, force, action) = match command {
+        ServerCommand::Drain(args) => (args.server.as_slice(), args.force, ServerAction::Drain),
+        ServerCommand::Maintenance(args) => (args.server.as_slice(), args.force, ServerAction::Maintenance),
+        ServerCommand::Ready(args) => (args.server.as_slice(), args.force, ServerAction::Ready),
         ServerCommand::Weight(args) => {
             let Some((weight, server)) = args.server_and_weight.split_last() else {
                 return Err(usage("give BACKEND/SERVER and a weight"));
@@ -50,10 +50,14 @@ fn parse(command: &ServerCommand) -> Result<(Named, ServerAction), Failure> {
                     "`{weight}` is no weight: give a whole number from 0 to 65535"
                 ))
             })?;
-            (server, ServerAction::Weight { weight })
+            (server, args.force, ServerAction::Weight { weight })
         }
     };
-    Ok((named(server)?, action))
+    let request = ServerRequest {
+        action,
+        force: force.force,
+    };
+    Ok((named(server)?, request))
 }
 
 fn named(words: &[String]) -> Result<Named, Failure> {
@@ -118,7 +122,7 @@ mod tests {
     };
     use clap::Parser;
 
-    fn order(line: &str) -> Result<(Named, ServerAction), Failure> {
+    fn order(line: &str) -> Result<(Named, ServerRequest), Failure> {
         match Cli::try_parse_from(line.split(' '))
             .expect("good grammar")
             .command
@@ -128,12 +132,13 @@ mod tests {
         }
     }
 
-    fn web_a(action: ServerAction) -> Result<(Named, ServerAction), Failure> {
+    fn web_a(action: ServerAction) -> Result<(Named, ServerRequest), Failure> {
         let named = Named {
             backend: "web".into(),
             server: "a".into(),
         };
-        Ok((named, action))
+        let force = false;
+        Ok((named, ServerRequest { action, force }))
     }
 
     #[test]
@@ -156,6 +161,18 @@ mod tests {
             order("convey server weight web a 65535"),
             web_a(ServerAction::Weight { weight: 65535 })
         );
+    }
+
+    #[test]
+    fn the_last_eligible_server_goes_only_by_force() {
+        for line in [
+            "convey server drain --force web/a",
+            "convey server maintenance web a --force",
+            "convey server weight --force web/a 0",
+        ] {
+            let (_, request) = order(line).expect("good usage");
+            assert!(request.force, "{line}");
+        }
     }
 
     #[test]
@@ -194,6 +211,7 @@ mod tests {
             state: ServerState::Draining,
             state_seconds: None,
             state_reason: None,
+            eligible: false,
             weight: 2,
             configured_weight: 2,
             effective_percent: 0,

@@ -18,7 +18,10 @@ use super::{
     picture::{self, Earlier},
     text::colour_wanted,
 };
-use crate::{admin::views::Status, base::exit};
+use crate::{
+    admin::{lookup, views::Status},
+    base::exit,
+};
 
 const TARGET: &str = "/v1/status";
 
@@ -30,17 +33,37 @@ pub fn run(args: &StatusArgs, client: &Client) -> Outcome {
                 .runtime()
                 .block_on(watch(client, Duration::from_secs_f64(seconds), args.json))
         }
-        None if args.quiet => serves(client),
+        None if args.quiet => serves(client, args.frontend.as_deref()),
         None => once(client, args.json),
     }
 }
 
-/// For what watches over a host, such as keepalived: one that drains takes no new connections any more.
-fn serves(client: &Client) -> Outcome {
+/// For what watches over a host, such as keepalived: one that drains takes no new connections any more, nor does one
+/// without an eligible server.
+fn serves(client: &Client, frontend: Option<&str>) -> Outcome {
     let status: Status = client.get(TARGET)?.parse()?;
-    Ok(match status.phase.as_str() {
-        "running" => exit::OK,
-        _ => exit::UNAVAILABLE,
+    verdict(&status, frontend)
+}
+
+/// Whether every frontend is served, or the one that is named.
+fn verdict(status: &Status, frontend: Option<&str>) -> Outcome {
+    let serves = match frontend {
+        None => status.frontends.values().all(|frontend| frontend.serves),
+        Some(name) => match status.frontends.get(name) {
+            Some(frontend) => frontend.serves,
+            None => {
+                let known = status.frontends.keys().map(String::as_str);
+                return Err(Failure::new(
+                    exit::USAGE,
+                    lookup::no_frontend(name, known).message,
+                ));
+            }
+        },
+    };
+    Ok(if serves && status.phase == "running" {
+        exit::OK
+    } else {
+        exit::UNAVAILABLE
     })
 }
 
@@ -157,6 +180,26 @@ fn frame(picture: &str, height: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::picture::tests::example;
+
+    #[test]
+    fn quiet_is_0_only_if_what_is_asked_about_serves() {
+        let mut status = example();
+        let asked = |status: &Status, frontend| match verdict(status, frontend) {
+            Ok(exit) | Err(Failure::Told { exit, .. }) => exit,
+            Err(Failure::ReaderGone) => exit::IO,
+        };
+        assert!(!status.frontends["mail"].serves, "its backend has no servers");
+        assert_eq!(asked(&status, Some("web")), exit::OK);
+        assert_eq!(asked(&status, Some("mail")), exit::UNAVAILABLE);
+        assert_eq!(asked(&status, None), exit::UNAVAILABLE);
+        assert_eq!(asked(&status, Some("wbe")), exit::USAGE);
+        status.frontends.remove("mail");
+        assert_eq!(asked(&status, None), exit::OK);
+        status.phase = "stopping".into();
+        assert_eq!(asked(&status, None), exit::UNAVAILABLE);
+        assert_eq!(asked(&status, Some("web")), exit::UNAVAILABLE);
+    }
 
     #[test]
     fn a_picture_taller_than_the_terminal_is_cut_so_that_its_head_stays() {

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt::Write as _, io::IsTerminal, time::Duration};
 
+use crate::base::time::two_units;
+
 /// Whether stdout is to be coloured: on a terminal that can, unless NO_COLOR (no-color.org) is set.
 pub fn colour_wanted(terminal: &impl IsTerminal) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -169,14 +171,7 @@ pub fn bytes(count: u64) -> String {
 
 /// A time in its two largest units: `14s`, `3m 12s`, `2h 3m`, `5d 4h`.
 pub fn time(seconds: f64) -> String {
-    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
-    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{whole}s"),
-        (0, 0, _) => format!("{minutes}m {}s", whole % 60),
-        (0, ..) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
+    two_units(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 #[cfg(test)]

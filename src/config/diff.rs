@@ -1,6 +1,6 @@
 //! What differs between two configurations, in words.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use super::{
     Diff,
@@ -59,9 +59,26 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &new.backends,
         "backend",
         &mut found.changes,
-        backend,
+        |label, old, new, out| backend(label, old, new, out),
     );
     found
+}
+
+impl Config {
+    /// Takes over the frontends and backends of the running configuration that are equal, so that what has not changed is
+    /// the same [`Arc`].
+    pub fn keep(&mut self, running: &Self) {
+        keep(&mut self.frontends, &running.frontends);
+        keep(&mut self.backends, &running.backends);
+    }
+}
+
+fn keep<N: Ord, T: PartialEq>(new: &mut BTreeMap<N, Arc<T>>, running: &BTreeMap<N, Arc<T>>) {
+    for (name, new) in new {
+        if let Some(same) = running.get(name).filter(|running| *running == new) {
+            *new = Arc::clone(same);
+        }
+    }
 }
 
 /// A section that is always there; some of its settings need a restart.

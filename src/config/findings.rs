@@ -34,7 +34,32 @@ struct Item {
     first: Option<Range<usize>>,
     path: String,
     message: String,
-    help: Option<String>,
+    help: Option<Help>,
+}
+
+/// What would be right.
+enum Help {
+    Text(String),
+    /// Too dear to be found for what is not shown.
+    Later(Box<dyn FnOnce() -> String>),
+}
+
+impl std::fmt::Debug for Help {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => text.fmt(f),
+            Self::Later(_) => f.write_str("later"),
+        }
+    }
+}
+
+impl Help {
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Later(find) => cut(find()),
+        }
+    }
 }
 
 impl Findings {
@@ -68,6 +93,20 @@ impl Findings {
     /// An error about a piece of text.
     pub fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(self.item(Severity::Error, Some(span), message.into(), help.into()));
+    }
+
+    /// An error about a piece of text, whose help is found when it is shown, if it is.
+    pub fn error_with(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl FnOnce() -> String + 'static,
+    ) {
+        let item = self.item(Severity::Error, Some(span), message.into(), None);
+        self.push(Item {
+            help: Some(Help::Later(Box::new(help))),
+            ..item
+        });
     }
 
     /// A warning about a piece of text.
@@ -141,7 +180,7 @@ impl Findings {
         help: Option<String>,
     ) -> Item {
         let path = self.path();
-        let (message, help) = (cut(message), help.map(cut));
+        let (message, help) = (cut(message), help.map(|help| Help::Text(cut(help))));
         Item {
             severity,
             syntax: false,
@@ -169,7 +208,7 @@ impl Findings {
         let readable = self.readable.unwrap_or(usize::MAX);
         let misread =
             |item: &Item| !item.syntax && item.span.as_ref().is_some_and(|span| span.start >= readable);
-        let mut found: Vec<(bool, Diagnostic)> = self
+        let mut found: Vec<Placed> = self
             .items
             .into_iter()
             .filter(|item| !misread(item))
@@ -177,17 +216,17 @@ impl Findings {
             .collect();
         let broken: HashSet<usize> = found
             .iter()
-            .filter(|(syntax, _)| *syntax)
-            .map(|(_, d)| d.line)
+            .filter(|found| found.syntax)
+            .map(|found| found.diagnostic.line)
             .collect();
-        found.retain(|(syntax, d)| *syntax || !broken.contains(&d.line));
+        found.retain(|found| found.syntax || !broken.contains(&found.diagnostic.line));
         // Errors first, so that the cut takes warnings; then back into the order of the file.
-        found.sort_by_key(|(_, d)| (d.severity == Severity::Warning, d.line, d.column));
+        found.sort_by_key(|Placed { diagnostic: d, .. }| (d.severity == Severity::Warning, d.line, d.column));
         if found.len() > MAX_FINDINGS {
             dropped += found.len() - MAX_FINDINGS;
             found.truncate(MAX_FINDINGS);
         }
-        let mut found: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        let mut found: Vec<Diagnostic> = found.into_iter().map(Placed::with_help).collect();
         found.sort_by_key(|d| (d.line, d.column, d.severity == Severity::Warning));
         // What [defaults] got wrong is found again under each backend.
         found.dedup_by(|b, a| (b.line, b.column, &b.message) == (a.line, a.column, &a.message));
@@ -221,7 +260,23 @@ fn cut(mut text: String) -> String {
     text
 }
 
-fn place(item: Item, file: &str, places: &Places<'_>) -> (bool, Diagnostic) {
+/// A finding with its place, and without its help as yet.
+struct Placed {
+    syntax: bool,
+    diagnostic: Diagnostic,
+    help: Option<Help>,
+}
+
+impl Placed {
+    fn with_help(self) -> Diagnostic {
+        Diagnostic {
+            help: self.help.map(Help::text),
+            ..self.diagnostic
+        }
+    }
+}
+
+fn place(item: Item, file: &str, places: &Places<'_>) -> Placed {
     let span = item.span.map(|span| places.clamp(span));
     let (line, column) = span
         .as_ref()
@@ -240,7 +295,11 @@ fn place(item: Item, file: &str, places: &Places<'_>) -> (bool, Diagnostic) {
         span: span.unwrap_or(0..0),
         path: item.path,
         message: item.message + other.as_deref().unwrap_or_default(),
-        help: item.help,
+        help: None,
     };
-    (item.syntax, diagnostic)
+    Placed {
+        syntax: item.syntax,
+        diagnostic,
+        help: item.help,
+    }
 }

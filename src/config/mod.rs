@@ -18,6 +18,7 @@ mod resolve;
 mod services;
 mod settings;
 mod text;
+mod users;
 mod words;
 
 use std::borrow::Cow;

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,9 +23,9 @@ pub struct Config {
     /// `[passthrough]`: what both packet modes share.
     pub passthrough: Passthrough,
     /// `[frontends.NAME]`, sorted by name.
-    pub frontends: BTreeMap<FrontendName, Frontend>,
+    pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.
-    pub backends: BTreeMap<BackendName, Backend>,
+    pub backends: BTreeMap<BackendName, Arc<Backend>>,
 }
 
 /// `[global]`.

@@ -2,7 +2,7 @@
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
 use super::model::{Config, Mode};
-use crate::base::{ListenAddr, PortRange, Protocol, ServerAddr};
+use crate::base::{BackendName, ListenAddr, PortRange, Protocol, ServerAddr};
 
 /// One VIP address and port of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -19,30 +19,32 @@ pub struct PacketService {
 }
 
 impl Config {
-    /// Whether frontends use a backend, all of them in packet modes.
-    #[must_use]
-    pub fn only_in_packet_modes(&self, backend: &str) -> bool {
-        let mut modes = (self.frontends.values())
-            .filter(|frontend| frontend.backend.as_str() == backend)
-            .map(|frontend| frontend.mode.is_packet())
-            .peekable();
-        modes.peek().is_some() && modes.all(|packet| packet)
-    }
-
-    /// The services of all frontends in packet modes, sorted.
+    /// The services of all frontends in packet modes, sorted, with the servers that the file names.
     #[must_use]
     pub fn packet_services(&self) -> Vec<PacketService> {
+        self.packet_services_with(|backend| {
+            let servers = self.backends.get(backend).map(|backend| backend.servers.values());
+            servers.into_iter().flatten().map(|server| server.addr)
+        })
+    }
+
+    /// As [`packet_services`](Self::packet_services), with other servers than the file's: those that `servers` names for
+    /// a backend.
+    #[must_use]
+    pub fn packet_services_with<'a, S>(&'a self, servers: impl Fn(&'a BackendName) -> S) -> Vec<PacketService>
+    where
+        S: Iterator<Item = ServerAddr>,
+    {
         let mut services: Vec<_> = (self.frontends.values())
             .filter(|frontend| frontend.mode.is_packet())
             .flat_map(|frontend| {
-                let servers = self.backends.get(&frontend.backend).map(|b| &b.servers);
+                let mut all: Vec<_> = servers(&frontend.backend).collect();
+                all.sort_unstable();
+                all.dedup();
                 frontend.listen.iter().map(move |vip| {
-                    let mut servers: Vec<_> = (servers.into_iter().flatten())
-                        .map(|(_, server)| server.addr)
+                    let servers = (all.iter().copied())
                         .filter(|addr| addr.0.is_ipv4() == vip.0.is_ipv4())
                         .collect();
-                    servers.sort_unstable();
-                    servers.dedup();
                     PacketService {
                         vip: *vip,
                         protocol: frontend.protocol,

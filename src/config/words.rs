@@ -63,15 +63,27 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let folded = word.to_lowercase().replace('-', "_");
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (candidate.to_lowercase(), candidate))
+        .filter(|(other, _)| letters_apart(&folded, other) <= allowed)
+        .map(|(other, candidate)| (strsim::damerau_levenshtein(&folded, &other), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// Letters that one word has and the other has not, of the side that has more such: no edit makes them up more than one at
+/// a time, so the distance is not below. Cheap, where the distance costs the product of both lengths. 0 beyond ASCII.
+fn letters_apart(one: &str, other: &str) -> usize {
+    if !one.is_ascii() || !other.is_ascii() {
+        return 0;
+    }
+    let mut surplus = [0_i32; 128];
+    one.bytes().for_each(|byte| surplus[usize::from(byte)] += 1);
+    other.bytes().for_each(|byte| surplus[usize::from(byte)] -= 1);
+    let (of_one, of_other) = surplus.iter().fold((0, 0), |(of_one, of_other), surplus| {
+        (of_one + (*surplus).max(0), of_other + (-*surplus).max(0))
+    });
+    usize::try_from(of_one.max(of_other)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -86,5 +98,21 @@ mod tests {
         assert_eq!(nearest("backends", keys), Some("backend"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("", keys), None);
+    }
+
+    #[test]
+    fn letters_apart_are_never_more_than_edits() {
+        for (one, other) in [
+            ("", ""),
+            ("web", ""),
+            ("ab", "ba"),
+            ("lisen_addr", "listen_addr"),
+            ("b12", "x34"),
+            ("ß", "s"),
+        ] {
+            let distance = strsim::damerau_levenshtein(one, other);
+            assert!(letters_apart(one, other) <= distance, "{one} {other}");
+        }
+        assert_eq!(letters_apart("b12", "x34"), 3);
     }
 }

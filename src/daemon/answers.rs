@@ -9,7 +9,7 @@ use super::{
 use crate::{
     admin::{
         Endpoint,
-        packets::{self, PacketInfo, Waiting},
+        packets::{self, PacketInfo, Wait, Waiting},
         render,
         views::{self, Problem},
     },
@@ -50,12 +50,7 @@ impl Control {
                 + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
             packet: self.packets.engine().map(|engine| self.packet_info(engine)),
         };
-        render::status(
-            &self.snapshot.load(),
-            info,
-            &self.inputs.overrides,
-            Instant::now(),
-        )
+        render::status(self.state.snapshot(), info, Instant::now())
     }
 
     fn packet_info(&self, engine: &Engine) -> PacketInfo {
@@ -86,23 +81,31 @@ impl Control {
     /// Where packets of a 5-tuple would go.
     pub(super) fn explain(&self, tuple: &FiveTuple) -> views::Explanation {
         let found = self.packets.engine().map(|engine| engine.explain(tuple));
-        packets::explanation(&self.snapshot.load(), tuple, found, &waiting(&self.packets))
+        packets::explanation(self.state.snapshot(), tuple, found, &waiting(&self.packets))
     }
 
     /// What to run on a server of a frontend in mode dsr.
     pub(super) fn backend_script(&self, frontend: &str, server: &str) -> Result<String, Problem> {
-        backend_setup::script(&self.config, frontend, server).map_err(|error| Problem {
-            status: 404,
-            message: error.to_string(),
+        backend_setup::script(self.state.config(), self.state.pools(), frontend, server).map_err(|error| {
+            Problem {
+                status: 404,
+                message: error.to_string(),
+            }
         })
     }
 }
 
 fn waiting(packets: &Packets) -> Waiting {
-    let vips = packets.vips().iter();
+    let vips = packets.vips().states().iter();
     vips.filter_map(|(key, state)| match state {
         VipState::Live => None,
-        VipState::Waiting(why) => Some(((key.frontend.clone(), key.vip), why.clone())),
+        VipState::Waiting { why, is_elsewhere } => {
+            let wait = Wait {
+                why: why.clone(),
+                is_elsewhere: *is_elsewhere,
+            };
+            Some(((key.frontend.clone(), key.vip), wait))
+        }
     })
     .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     future::pending,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
@@ -9,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -25,20 +25,21 @@ use super::{
     packets::{self, Packets},
     reload::Trigger,
     scripts::Scripts,
+    state::{Published, State},
     stop::Stopping,
     watch::{self, FileWatch},
 };
 use crate::{
     admin::{self, BindError, Command, Commands, Endpoint, SocketFile, views::ReloadFailed},
     base::{
-        ListenAddr, ServerState,
+        ListenAddr, TerminationReason,
         exit::{self, Exit},
     },
     config::{self, Config, Source},
-    health::{Checker, HealthUpdate},
+    health::HealthUpdate,
     privilege::Broker,
-    proxy::{ProxyEvent, Workers},
-    snapshot::{self, Inputs, LiveSet, Snapshot},
+    proxy::{ProxyEvent, Select, Workers},
+    snapshot::ServerCounts,
     sys::readiness,
 };
 
@@ -52,7 +53,8 @@ const WORKERS_ALIVE: Duration = Duration::from_secs(10);
 pub struct Control {
     pub(super) config_path: PathBuf,
     pub(super) options: config::Options,
-    pub(super) config: Config,
+    /// Configuration, pools, health and the snapshot in effect.
+    pub(super) state: State,
     /// The configuration that the process was started with.
     pub(super) booted: Config,
     pub(super) config_generation: u64,
@@ -63,10 +65,6 @@ pub struct Control {
     pub(super) predecessors: Predecessors,
     pub(super) packets: Packets,
     pub(super) scripts: Scripts,
-    pub(super) checker: Checker,
-    pub(super) inputs: Inputs,
-    pub(super) live: LiveSet,
-    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,
@@ -79,8 +77,6 @@ pub struct Control {
     pub(super) last_reload_error: Option<String>,
     /// Settings that wait for a restart.
     pub(super) needs_restart: Vec<String>,
-    /// When a running slow start needs another snapshot.
-    pub(super) next_ramp_step: Option<Instant>,
     pub(super) stopping: Option<Stopping>,
     pub(super) ready: bool,
     pub(super) started: Instant,
@@ -167,7 +163,7 @@ impl Control {
         let prepared = self
             .listeners
             .prepare(
-                &self.config,
+                self.state.config(),
                 &self.broker,
                 self.workers.count(),
                 &mut predecessors,
@@ -181,15 +177,20 @@ impl Control {
         // rules come before packets
         let packets = self
             .packets
-            .prepare(&self.config, &self.broker, &self.snapshot)
+            .prepare(
+                self.state.config(),
+                self.state.pools(),
+                &self.broker,
+                self.state.published(),
+            )
             .await
             .map_err(|e| bind_failed(&e))?;
-        self.checker.apply(&self.config, &mut self.inputs);
+        self.state.start_checks();
         self.first_round(&mut inboxes.health).await;
         self.publish();
         self.listen(prepared.added);
-        self.packets.commit(packets, &self.config, &self.broker);
-        self.scripts.write(&self.config);
+        self.packets.commit(packets, self.state.config(), &self.broker);
+        self.scripts.write(self.state.config(), self.state.pools());
         self.swap_stats(stats);
         self.ready = true;
         self.notify.ready(&self.status_line());
@@ -197,7 +198,7 @@ impl Control {
             event = "ready",
             "ready: {}{}",
             self.status_line(),
-            if self.config.frontends.is_empty() {
+            if self.state.config().frontends.is_empty() {
                 "; add a [frontends.NAME] to the configuration and reload"
             } else {
                 ""
@@ -251,10 +252,10 @@ impl Control {
                 }
                 signal = signals.end.recv() => if self.terminate(signal) { break },
                 _ = signals.hang_up.recv() => { let _ = self.reload(Trigger::Signal, &mut inboxes).await; }
-                Some(update) = inboxes.health.recv() => self.health_changed(update),
-                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.checker.passive_failure(&key),
+                Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
+                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 news = self.packets.news() => self.network_changed(&news),
-                _ = upkeep.tick() => self.packets.keep_up(&self.config, &self.broker),
+                _ = upkeep.tick() => self.packets.keep_up(self.state.config(), &self.broker),
                 Some(command) = inboxes.commands.recv() => self.obey(command, &mut inboxes).await,
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
@@ -265,7 +266,7 @@ impl Control {
                     }
                     let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                 }
-                () = at(self.next_ramp_step) => self.publish(),
+                () = at(self.state.due()) => self.publish(),
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained().await { break },
                 _ = watchdog.tick() => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
@@ -288,24 +289,18 @@ impl Control {
         Ok(exit::OK)
     }
 
-    /// Builds a snapshot of what is known now and hands it to the workers.
+    /// Puts a snapshot of what is known now in effect, and does what follows from it.
     pub fn publish(&mut self) {
-        let now = Instant::now();
-        let previous = self.snapshot.load_full();
-        let next = snapshot::build(
-            &self.config,
-            &self.inputs,
-            &mut self.live,
-            Some(&previous),
-            previous.generation + 1,
-            now,
-        );
-        self.snapshot.store(Arc::new(next));
-        self.packets.snapshot_changed();
-        self.next_ramp_step =
-            snapshot::next_ramp_step(&self.config, &self.inputs, now).map(|delay| now + delay);
+        let Published { built, to_close } = self.state.publish(Instant::now());
+        if built.concerns_packets {
+            self.packets.snapshot_changed();
+        }
         // whoever waits for room looks again: a limit may be higher, a server may be back
-        previous.wake_queues();
+        built.wake_queues();
+        if !to_close.is_empty() {
+            let servers = Select::Servers(Arc::new(to_close));
+            self.workers.close(&servers, TerminationReason::ServerDown);
+        }
         if self.ready {
             self.notify.status(&self.status_line());
         }
@@ -316,21 +311,24 @@ impl Control {
         if let Some(stopping) = &self.stopping {
             return stopping.status_line(self.workers.open_connections());
         }
-        let snapshot = self.snapshot.load();
-        let (mut up, mut servers) = (0, 0);
-        for server in snapshot.backends.values().flat_map(|b| &b.servers) {
-            servers += 1;
-            up += usize::from(server.state == ServerState::Up);
-        }
-        let mut line = match self.config.frontends.len() {
+        let ServerCounts {
+            servers, eligible, ..
+        } = self.state.snapshot().counts;
+        let mut line = match self.state.config().frontends.len() {
             0 => "idle, no frontends configured".to_owned(),
-            frontends => format!("{frontends} frontend(s), {up} of {servers} server(s) up"),
+            frontends => format!("{frontends} frontend(s), {eligible} of {servers} server(s) eligible"),
         };
-        let waiting = packets::waiting(self.packets.vips());
+        match self.state.backends_down() {
+            0 => {}
+            1 => line.push_str("; 1 backend is down"),
+            down => {
+                let _ = write!(line, "; {down} backends are down");
+            }
+        }
+        let waiting = self.packets.vips().waiting();
         if !waiting.is_empty() {
-            let names: Vec<_> = waiting.into_iter().collect();
             line.push_str("; waiting for the address of ");
-            line.push_str(&names.join(", "));
+            line.push_str(waiting);
         }
         if let Some(error) = &self.last_reload_error {
             line.push_str("; last reload failed: ");
@@ -340,7 +338,7 @@ impl Control {
     }
 
     fn network_changed(&mut self, news: &packets::News) {
-        self.packets.heed(news, &self.config, &self.broker);
+        self.packets.heed(news, self.state.config(), &self.broker);
         if self.ready {
             self.notify.status(&self.status_line());
         }
@@ -358,16 +356,16 @@ impl Control {
             Command::Server {
                 backend,
                 server,
-                action,
+                request,
                 reply,
             } => {
-                let _ = reply.send(self.override_server(&backend, &server, action));
+                let _ = reply.send(self.override_server(&backend, &server, request));
             }
             Command::Connections { filter, reply } => {
                 // asked in a task of its own: a stuck worker must not hold up the loop
                 let workers = Arc::clone(&self.workers);
                 let engine = self.packets.engine().map(Arc::clone);
-                let snapshot = self.snapshot.load_full();
+                let snapshot = Arc::clone(self.state.snapshot());
                 tokio::spawn(async move {
                     let _ = reply.send(list_connections(&workers, engine, snapshot, filter).await);
                 });

@@ -9,6 +9,7 @@
 //! the workers, the logging thread, and the file watcher's.
 
 mod answers;
+mod coalesce;
 mod control;
 mod health;
 mod listeners;
@@ -19,6 +20,7 @@ mod packets;
 mod reload;
 mod scripts;
 mod start;
+mod state;
 mod stop;
 mod watch;
 

@@ -1,4 +1,4 @@
-//! The operator's orders about servers.
+//! The operator's overrides.
 
 use std::time::Instant;
 
@@ -6,75 +6,69 @@ use super::control::Control;
 use crate::{
     admin::{
         lookup, render,
-        views::{self, Problem, ServerAction},
+        views::{self, Problem, ServerAction, ServerRequest},
     },
     base::ServerKey,
-    snapshot::AdminState,
+    pools::{AdminState, Override},
 };
 
 impl Control {
     /// Carries out `convey server …`.
     ///
     /// # Errors
-    /// There is no such backend or server.
+    /// There is no such backend or server; or it is the last eligible one, and force is not asked for.
     pub(super) fn override_server(
         &mut self,
         backend: &str,
         server: &str,
-        action: ServerAction,
+        request: ServerRequest,
     ) -> Result<views::Server, Problem> {
-        let snapshot = self.snapshot.load_full();
-        let (backend_view, server_view) = lookup::find_server(&snapshot, backend, server)?;
+        let now = Instant::now();
+        let ServerRequest { action, force } = request;
+        let (backend_view, server_view) = lookup::find_server(self.state.snapshot(), backend, server)?;
         let key = ServerKey {
             backend: backend_view.config.name.clone(),
             server: server_view.name.clone(),
         };
-        let wish = self.inputs.overrides.entry(key.clone()).or_default();
-        match action {
-            ServerAction::Drain => wish.admin = Some(AdminState::Draining),
-            ServerAction::Maintenance => wish.admin = Some(AdminState::Maintenance),
-            ServerAction::Weight { weight } => wish.weight = Some(weight),
-            ServerAction::Ready => {
-                self.inputs.overrides.remove(&key);
-            }
+        let overridden = with(self.state.overridden(&key).unwrap_or_default(), action);
+        let is_last = self.state.would_be_the_last(&key, overridden, now);
+        if is_last && !force {
+            return Err(Problem {
+                status: 409,
+                message: format!(
+                    "server {key} is the last eligible server of backend {}: without it, new connections are refused. \
+                     Repeat with --force (API: \"force\": true) to do it all the same",
+                    key.backend
+                ),
+            });
         }
         tracing::info!(
             event = "server_override",
             backend = %key.backend,
             server = %key.server,
-            "operator: server {key}: {}",
-            describe(action)
+            "operator: server {key}: {action}"
         );
-        // maintenance stops its checks, and the end of it starts them
-        self.checker.apply(&self.config, &mut self.inputs);
+        self.state.set_override(&key, overridden);
+        // not in the next window: the answer shows it
         self.publish();
-        let snapshot = self.snapshot.load();
-        let (backend, server) = lookup::find_server(&snapshot, backend, server)?;
-        Ok(render::server(
-            backend,
-            server,
-            &self.inputs.overrides,
-            Instant::now(),
-        ))
-    }
-
-    /// Forgets the overrides of servers that are no longer configured.
-    pub(super) fn prune_overrides(&mut self) {
-        let config = &self.config;
-        self.inputs.overrides.retain(|key, _| {
-            config
-                .backends
-                .get(&key.backend)
-                .is_some_and(|b| b.servers.contains_key(&key.server))
-        });
+        let (_, server) = lookup::find_server(self.state.snapshot(), backend, server)?;
+        Ok(render::server(server, Instant::now()))
     }
 }
 
-fn describe(action: ServerAction) -> String {
+/// An override after an action.
+fn with(before: Override, action: ServerAction) -> Override {
+    let admin = |state| Override {
+        admin: Some(state),
+        ..before
+    };
     match action {
-        ServerAction::Drain => "drain".to_owned(),
-        ServerAction::Maintenance => "maintenance".to_owned(),
-        ServerAction::Ready => "ready".to_owned(),
-        ServerAction::Weight { weight } => format!("weight {weight}"),
+        ServerAction::Drain => admin(AdminState::Draining),
+        ServerAction::Maintenance => admin(AdminState::Maintenance),
+        ServerAction::Ready => Override::default(),
+        ServerAction::Weight { weight } => Override {
+            weight: Some(weight),
+            ..before
+        },
     }
 }

@@ -97,13 +97,14 @@ impl Control {
         source: &Source,
         inboxes: &mut Inboxes,
     ) -> Result<Reloaded, ReloadFailed> {
-        let Loaded { config, warnings } =
+        let Loaded { mut config, warnings } =
             config::load(source, self.options).map_err(|findings| broken(findings, source))?;
         let warnings = match warnings.as_slice() {
             [] => String::new(),
             some => config::render(some, source, false).trim_end().to_owned(),
         };
-        let diff = config::diff(&self.config, &config);
+        config.keep(self.state.config());
+        let diff = config::diff(self.state.config(), &config);
         if diff.changes.is_empty() {
             self.packets.check_rules(&self.broker);
             if self.last_reload_error.take().is_some() {
@@ -125,9 +126,11 @@ impl Control {
             )
             .map_err(|e| failure(&e))?;
         let stats = self.prepare_stats(Some(&config)).map_err(|e| failure(&e))?;
+        let mut pools = self.state.pools().clone();
+        pools.apply(&config);
         let packets = self
             .packets
-            .prepare(&config, &self.broker, &self.snapshot)
+            .prepare(&config, &pools, &self.broker, self.state.published())
             .await
             .map_err(|e| ReloadFailed {
                 message: e.to_string(),
@@ -135,13 +138,11 @@ impl Control {
             })?;
 
         // nothing below can fail
-        self.config = config;
+        self.log.set_level(config.global.log_level);
+        self.log.set_format(config.global.log_format);
+        self.state.apply(config);
         self.config_generation += 1;
         self.last_reload_error = None;
-        self.prune_overrides();
-        self.log.set_level(self.config.global.log_level);
-        self.log.set_format(self.config.global.log_format);
-        self.checker.apply(&self.config, &mut self.inputs);
         // the workers go on with the old snapshot until the new one has a server to use
         self.servers_to_use(&mut inboxes.health).await;
         self.publish();
@@ -154,11 +155,11 @@ impl Control {
         }
         self.keep(&prepared.added);
         self.listen(prepared.added);
-        self.packets.commit(packets, &self.config, &self.broker);
-        self.scripts.write(&self.config);
+        self.packets.commit(packets, self.state.config(), &self.broker);
+        self.scripts.write(self.state.config(), self.state.pools());
         self.swap_stats(stats);
         // against what the process was started with: a second reload does not make a restart unnecessary
-        self.needs_restart = config::diff(&self.booted, &self.config).needs_restart;
+        self.needs_restart = config::diff(&self.booted, self.state.config()).needs_restart;
         Ok(self.reloaded(diff, warnings))
     }
 
@@ -198,7 +199,11 @@ impl Control {
     /// Binds the `/stats` listener that a configuration (at the start: our own) asks for, if it is another one than
     /// we have.
     pub(super) fn prepare_stats(&self, config: Option<&Config>) -> Result<StatsChange, BrokerError> {
-        let wanted = config.unwrap_or(&self.config).stats.as_ref().map(|s| s.listen);
+        let wanted = config
+            .unwrap_or(self.state.config())
+            .stats
+            .as_ref()
+            .map(|s| s.listen);
         if wanted == self.stats.as_ref().map(|(addr, _)| *addr) {
             return Ok(StatsChange::Keep);
         }
@@ -206,12 +211,10 @@ impl Control {
             return Ok(StatsChange::To(None));
         };
         let socket = self.broker.bind(&ListenerRef::Stats)?;
-        let endpoint =
-            admin::serve_stats(TcpListener::from(socket), Arc::clone(&self.snapshot)).map_err(|source| {
-                BrokerError::Failed {
-                    step: format!("serve /stats on {addr}"),
-                    source,
-                }
+        let endpoint = admin::serve_stats(TcpListener::from(socket), Arc::clone(self.state.published()))
+            .map_err(|source| BrokerError::Failed {
+                step: format!("serve /stats on {addr}"),
+                source,
             })?;
         Ok(StatsChange::To(Some((addr, endpoint))))
     }

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     backend_setup,
     config::{Config, Mode},
+    pools::Pools,
     privilege::Target,
 };
 
@@ -42,7 +43,7 @@ impl Scripts {
     }
 
     /// Writes the scripts of a configuration; what fails is a warning, for traffic does not depend on it.
-    pub fn write(&self, config: &Config) {
+    pub fn write(&self, config: &Config, pools: &Pools) {
         let Some(directory) = &self.0 else {
             if config.frontends.values().any(|f| f.mode == Mode::Dsr) {
                 tracing::info!(
@@ -52,7 +53,7 @@ impl Scripts {
             }
             return;
         };
-        match backend_setup::write_all(config, directory) {
+        match backend_setup::write_all(config, pools, directory) {
             Ok(0) => {}
             Ok(count) => tracing::info!(
                 event = "scripts_written",

@@ -10,7 +10,6 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
     notify::Notifier,
     packets::{KernelExecutor, Packets},
     scripts::Scripts,
+    state::State,
     watch,
 };
 use crate::{
@@ -28,10 +28,8 @@ use crate::{
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
-    health::Checker,
     privilege::{self, Broker, Proof, Sandbox, Target},
     proxy::Workers,
-    snapshot::{self, Inputs, LiveSet},
     sys,
 };
 
@@ -249,17 +247,17 @@ fn assemble(
         .passthrough
         .workers
         .map_or_else(cpus, |n| usize::try_from(n.get()).unwrap_or(usize::MAX));
-    let mut live = LiveSet::new(workers + packet_workers);
-    let inputs = Inputs::default();
-    let first = snapshot::build(&config, &inputs, &mut live, None, 1, started);
-    let shared = Arc::new(ArcSwap::from_pointee(first));
     let (events_tx, events) = mpsc::channel(INBOX);
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
-    let pool = Workers::start(workers, Arc::clone(&shared), logging.access_log(), events_tx)
+    let watch_config = config.global.watch_config;
+    let booted = config.clone();
+    let state = State::new(config, workers + packet_workers, health_tx, started);
+    let snapshots = Arc::clone(state.published());
+    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
-    let watcher = if config.global.watch_config {
+    let watcher = if watch_config {
         watch::watch(&run.config_path, file_changes_tx.clone())
     } else {
         None
@@ -267,8 +265,8 @@ fn assemble(
     let control = Control {
         config_path: run.config_path,
         options: run.options,
-        booted: config.clone(),
-        config,
+        booted,
+        state,
         config_generation: 1,
         broker,
         workers: Arc::new(pool),
@@ -276,10 +274,6 @@ fn assemble(
         predecessors,
         packets: Packets::new(packet_workers, workers, record),
         scripts,
-        checker: Checker::new(health_tx),
-        inputs,
-        live,
-        snapshot: shared,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
         commands: commands_tx,
@@ -289,7 +283,6 @@ fn assemble(
         last_source: Ok(source.clone()),
         last_reload_error: None,
         needs_restart: Vec::new(),
-        next_ramp_step: None,
         stopping: None,
         ready: false,
         started,

@@ -73,7 +73,7 @@ impl Control {
             tracing::warn!(event = "stopping", "{signal} again: ending at once");
             return true;
         }
-        let time = self.config.global.shutdown_timeout;
+        let time = self.state.config().global.shutdown_timeout;
         let open = self.workers.open_connections();
         if self.notify.store() > 0 {
             tracing::info!(

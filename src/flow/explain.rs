@@ -161,7 +161,7 @@ impl Path {
             Protocol::Udp => PacketReason::UnreachableNoServer,
         });
         Explanation {
-            frontend: service.map(|service| service.frontend.clone()),
+            frontend: service.map(|service| service.frontend().clone()),
             server: chosen.map(|target| (target.server.clone(), target.addr)),
             because,
             slot,

@@ -9,7 +9,7 @@ use std::{
 
 use super::{key::Key, key::Seeded, life::Life};
 use crate::{
-    balance::{Pick, PickState, Pool, flow_hash},
+    balance::{Balancer, Pick, PickState, flow_hash},
     base::{FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
     config::{DsrMethod, Mode},
     snapshot::{
@@ -45,9 +45,9 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Service {
     pub way: Way,
-    pub frontend: FrontendName,
-    maglev: Option<Arc<Pool>>,
-    /// By the pool's index; `None`: of another family than the VIP.
+    /// What it was made of.
+    view: Arc<FrontendView>,
+    /// By the index of the server in its backend; `None`: of another family than the VIP.
     targets: Vec<Option<Arc<Target>>>,
 }
 
@@ -78,9 +78,9 @@ impl Vip {
 }
 
 impl Services {
-    /// The services of a snapshot.
+    /// The services of a snapshot; those whose frontends are the same as before are shared with `previous`.
     #[must_use]
-    pub fn build(snapshot: &Snapshot) -> Self {
+    pub fn build(snapshot: &Snapshot, previous: &Self) -> Self {
         let mut services = Self {
             generation: snapshot.generation,
             nat_ports: snapshot.nat_ports,
@@ -93,11 +93,14 @@ impl Services {
                 Mode::Dsr => Way::Dsr,
             };
             for vip in &frontend.config.listen {
-                let service = Service::new(frontend, *vip, way);
+                let key = Vip::new(frontend.config.protocol, vip.0);
+                let same = (previous.by_vip.get(&key)).filter(|service| Arc::ptr_eq(&service.view, frontend));
+                let service = same.map_or_else(
+                    || Arc::new(Service::new(Arc::clone(frontend), *vip, way)),
+                    Arc::clone,
+                );
                 services.addresses.insert(vip.0.ip());
-                services
-                    .by_vip
-                    .insert(Vip::new(frontend.config.protocol, vip.0), Arc::new(service));
+                services.by_vip.insert(key, service);
             }
         }
         services
@@ -127,25 +130,35 @@ impl Services {
     /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or
     /// not as they were.
     pub(super) fn renew(&self, protocol: Protocol, vip: SocketAddr, target: &Target) -> Option<&Arc<Target>> {
-        (self.at(protocol, vip)?.targets.iter().flatten())
-            .find(|now| now.server == target.server && now.destination == target.destination)
+        let service = self.at(protocol, vip)?;
+        let backend = &service.view.backend;
+        if backend.config.name != target.server.backend {
+            return None;
+        }
+        let index = backend.index(target.server.server.as_str())?;
+        let now = service.targets.get(index)?.as_ref()?;
+        (now.destination == target.destination).then_some(now)
     }
 }
 
 impl Service {
-    fn new(frontend: &FrontendView, vip: ListenAddr, way: Way) -> Self {
-        let targets = (frontend.backend.servers.iter())
+    fn new(view: Arc<FrontendView>, vip: ListenAddr, way: Way) -> Self {
+        let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(Target::new(frontend, server, vip, way)))
+                    .then(|| Arc::new(Target::new(&view, server, vip, way)))
             })
             .collect();
-        Self {
-            way,
-            frontend: frontend.config.name.clone(),
-            maglev: frontend.backend.maglev.clone(),
-            targets,
-        }
+        Self { way, view, targets }
+    }
+
+    /// The frontend's name.
+    pub fn frontend(&self) -> &FrontendName {
+        &self.view.config.name
+    }
+
+    fn maglev(&self) -> Option<&Balancer> {
+        self.view.backend.maglev.as_deref()
     }
 
     /// The server for a new flow; `None` if none is up.
@@ -157,13 +170,13 @@ impl Service {
             load: &|_| 0,
             usable: &|index| matches!(self.targets.get(index), Some(Some(_))),
         };
-        let index = self.maglev.as_ref()?.pick(&mut PickState::default(), &pick)?;
+        let index = self.maglev()?.pick(&mut PickState::default(), &pick)?;
         self.targets.get(index)?.as_ref()
     }
 
     /// The slot of the Maglev table that a flow falls on.
     pub fn slot(&self, client: SocketAddr, vip: SocketAddr) -> Option<usize> {
-        self.maglev.as_ref()?.slot(flow_hash(client, vip))
+        self.maglev()?.slot(flow_hash(client, vip))
     }
 }
 

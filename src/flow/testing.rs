@@ -20,7 +20,12 @@ use crate::{
         Frame, HEADROOM, LinkHeader, Parsed, parse,
         testing::{Packet, wrong_checksums},
     },
-    snapshot::{self, AdminState, Health, Inputs, LiveSet, Snapshot, live::Totals},
+    pools::{AdminState, Override, Pools},
+    snapshot::{
+        self, Builder, Health, Snapshot,
+        live::Totals,
+        testing::{backend_mut, frontend_mut},
+    },
 };
 
 pub const SYN: u8 = 0x02;
@@ -45,9 +50,9 @@ pub fn server_mac(host: u8) -> Mac {
 
 pub struct Site {
     pub config: Config,
-    pub inputs: Inputs,
-    live: LiveSet,
-    pub snapshot: Option<Snapshot>,
+    pools: Pools,
+    builder: Builder,
+    pub snapshot: Option<Arc<Snapshot>>,
     pub hops: Hops,
     pub flows: Arc<Flows>,
     pub services: Arc<Services>,
@@ -101,10 +106,10 @@ impl Site {
         let given: Vec<_> = names.iter().map(|name| (name.as_str(), 1, 1)).collect();
         let mut config = snapshot::testing::config(&given);
         config.frontends.remove("b");
-        let frontend = config.frontends.get_mut("a").unwrap();
+        let frontend = frontend_mut(&mut config, "a");
         frontend.listen = vec![ListenAddr(vip(v6))];
         (frontend.mode, frontend.protocol) = (mode, protocol);
-        let backend = config.backends.get_mut("web").unwrap();
+        let backend = backend_mut(&mut config);
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
             server.addr = ServerAddr(server_addr(v6, host));
         }
@@ -116,8 +121,8 @@ impl Site {
         }));
         let mut site = Self {
             config,
-            inputs: Inputs::default(),
-            live: LiveSet::new(4),
+            pools: Pools::default(),
+            builder: Builder::new(4, Arc::default()),
             snapshot: None,
             hops: hops(v6, servers),
             path: Path::new(WorkerId(0), 0, Arc::clone(&flows), 7),
@@ -136,16 +141,10 @@ impl Site {
 
     /// Puts configuration, health, overrides and hops in force.
     pub fn apply(&mut self) {
-        let generation = self.snapshot.as_ref().map_or(0, |last| last.generation) + 1;
-        let snapshot = snapshot::build(
-            &self.config,
-            &self.inputs,
-            &mut self.live,
-            self.snapshot.as_ref(),
-            generation,
-            self.start,
-        );
-        self.services = Arc::new(Services::build(&snapshot));
+        let changed = self.pools.apply(&self.config);
+        self.builder.config_changed(&self.config, changed);
+        let snapshot = self.builder.build(&self.config, &self.pools, self.start).snapshot;
+        self.services = Arc::new(Services::build(&snapshot, &self.services));
         self.path.set_services(Arc::clone(&self.services));
         self.path.set_hops(Arc::new(self.hops.clone()));
         self.snapshot = Some(snapshot);
@@ -161,19 +160,27 @@ impl Site {
             state,
             since: self.start,
             ramp_from: None,
+            is_ejected: false,
             reason: None,
         };
-        self.inputs.health.insert(key(server), health);
+        self.builder.set_health(&key(server), Some(health));
         self.apply();
     }
 
     pub fn admin(&mut self, server: u8, admin: Option<AdminState>) {
-        self.inputs.overrides.entry(key(server)).or_default().admin = admin;
+        let overridden = Override { admin, weight: None };
+        assert!(self.pools.set_override(&key(server), overridden));
+        self.builder.pool_changed(&key(server).backend);
         self.apply();
     }
 
+    /// The settings of the frontend, to be changed.
+    pub fn frontend_mut(&mut self) -> &mut config::Frontend {
+        frontend_mut(&mut self.config, "a")
+    }
+
     pub fn backend(&mut self) -> &mut config::Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     pub fn pass(&mut self, time: Duration) {

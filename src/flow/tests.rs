@@ -13,7 +13,7 @@ use crate::{
     base::{ServerState, WorkerId},
     config::Mode,
     packet::{Frame, HEADROOM, testing::Packet},
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 #[test]

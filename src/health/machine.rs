@@ -71,6 +71,7 @@ impl Machine {
                 state,
                 since: now,
                 ramp_from: (is_up && comes_back).then_some(now),
+                is_ejected: false,
                 reason: None,
             },
             streak: 0,
@@ -92,6 +93,7 @@ impl Machine {
         self.settings = settings;
         if self.settings.passive.is_none() {
             self.ejected_until = None;
+            self.health.is_ejected = false;
         }
         if self.settings.check.is_none() {
             self.streak = 0;
@@ -117,6 +119,8 @@ impl Machine {
                 let is_enough = state == ServerState::Checking || self.streak >= rise;
                 if is_enough && !is_ejected {
                     self.come_up(now);
+                } else {
+                    self.health.is_ejected = is_ejected;
                 }
             }
             (CheckResult::Failed(reason), ServerState::Up) => {
@@ -130,6 +134,7 @@ impl Machine {
             (CheckResult::Failed(reason), _) => {
                 self.streak = 0;
                 self.comes_back = true;
+                self.health.is_ejected = false;
                 self.health.reason = Some(reason);
             }
         }
@@ -159,7 +164,10 @@ impl Machine {
             passive.max_failures
         );
         self.ejected_until = Some(now + time);
+        // a check that has begun to fail is not overruled
+        let is_ejected = self.streak == 0;
         self.go_down(reason.into(), now);
+        self.health.is_ejected = is_ejected;
     }
 
     /// Ends an ejection whose time is over, if no check has to pass first. To be called at [`wake_at`](Self::wake_at).
@@ -211,6 +219,7 @@ impl Machine {
             state: ServerState::Up,
             since: now,
             ramp_from: self.comes_back.then_some(now),
+            is_ejected: false,
             reason: None,
         };
         self.streak = 0;
@@ -223,6 +232,7 @@ impl Machine {
             state: ServerState::Down,
             since: now,
             ramp_from: None,
+            is_ejected: false,
             reason: Some(reason),
         };
         self.streak = 0;

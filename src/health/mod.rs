@@ -12,7 +12,7 @@ mod task;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::Arc,
@@ -23,9 +23,9 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{
     balance::hash::{SplitMix64, below},
-    base::{ServerAddr, ServerKey},
-    config::Config,
-    snapshot::{AdminState, Health, Inputs},
+    base::{BackendName, ServerAddr, ServerKey, ServerName},
+    pools::{AdminState, Pool, Pools, Server},
+    snapshot::Health,
 };
 use machine::{Machine, Settings};
 
@@ -53,10 +53,17 @@ pub struct HealthUpdate {
 #[derive(Debug)]
 pub struct Checker {
     updates: mpsc::Sender<HealthUpdate>,
-    tasks: HashMap<ServerKey, Task>,
-    in_maintenance: HashSet<ServerKey>,
+    watched: HashMap<BackendName, HashMap<ServerName, Watched>>,
     connects: Arc<Semaphore>,
     random: SplitMix64,
+}
+
+/// How a server is watched.
+#[derive(Debug)]
+enum Watched {
+    By(Task),
+    /// In maintenance, not at all.
+    Not,
 }
 
 /// The checker's end of a server's task, which ends when this is dropped.
@@ -76,70 +83,100 @@ struct Orders {
     source: Option<IpAddr>,
 }
 
+/// What is known of servers anew: the initial health of those that are watched from now on, nothing of those that are no
+/// longer.
+pub type Known = Vec<(ServerKey, Option<Health>)>;
+
 impl Checker {
     /// No checks yet; results will go to `updates`.
     #[must_use]
     pub fn new(updates: mpsc::Sender<HealthUpdate>) -> Self {
         Self {
             updates,
-            tasks: HashMap::new(),
-            in_maintenance: HashSet::new(),
+            watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
         }
     }
 
-    /// Starts, changes and stops tasks so that exactly the servers of `config` are watched, those in maintenance
-    /// (`inputs.overrides`) excepted. Servers whose address did not change keep their state, even if their check
-    /// changed. Removes what is stale from `inputs.health` and adds initial states.
+    /// Starts, changes and stops tasks so that exactly the servers of the pools of these backends are watched, those in
+    /// maintenance excepted. Servers whose address did not change keep their state, even if their check changed.
     ///
-    /// To be called within the runtime, after each change of the configuration or of an override.
-    pub fn apply(&mut self, config: &Config, inputs: &mut Inputs) {
-        let mut wanted = HashMap::new();
-        let mut in_maintenance = HashSet::new();
-        for backend in config.backends.values() {
-            let orders = Orders {
-                settings: Settings {
-                    check: backend.health_check.clone(),
-                    passive: backend.passive_check.clone(),
-                },
-                source: backend.source_addr,
-            };
-            for server in backend.servers.values() {
-                let key = ServerKey {
-                    backend: backend.name.clone(),
-                    server: server.name.clone(),
-                };
-                let admin = inputs.overrides.get(&key).and_then(|o| o.admin);
-                if admin == Some(AdminState::Maintenance) {
-                    in_maintenance.insert(key);
-                } else {
-                    wanted.insert(key, (server.addr, orders.clone()));
+    /// To be called within the runtime, with the backends that [`Pools::apply`] has named.
+    pub fn apply<'a>(&mut self, pools: &Pools, changed: impl IntoIterator<Item = &'a BackendName>) -> Known {
+        let mut known = Known::new();
+        let mut todo = Vec::new();
+        for name in changed {
+            let pool = pools.get(name.as_str());
+            let is_there = |server: &ServerName| pool.is_some_and(|p| p.server(server.as_str()).is_some());
+            if let Some(watched) = self.watched.get_mut(name) {
+                watched.retain(|server, _| {
+                    let stays = is_there(server);
+                    if !stays {
+                        known.push((key_of(name, server), None));
+                    }
+                    stays
+                });
+            }
+            match pool {
+                Some(pool) => todo.extend(pool.servers().iter().map(|server| (pool, server))),
+                None => {
+                    self.watched.remove(name);
                 }
             }
         }
-        self.tasks
-            .retain(|key, task| wanted.get(key).is_some_and(|(addr, _)| *addr == task.addr));
-        inputs.health.retain(|key, _| self.tasks.contains_key(key));
-
-        let spread = FIRST_SPREAD.min(Duration::from_millis(wanted.len() as u64));
-        for (key, (addr, orders)) in wanted {
-            if let Some(task) = self.tasks.get(&key) {
-                task.orders.send_if_modified(|old| {
-                    let is_new = *old != orders;
-                    *old = orders;
-                    is_new
-                });
-                continue;
-            }
-            let comes_back = self.in_maintenance.contains(&key);
-            let machine = Machine::new(orders.settings.clone(), comes_back, Instant::now());
-            inputs.health.insert(key.clone(), machine.health().clone());
-            let task = self.start(key.clone(), addr, orders, machine, spread);
-            self.tasks.insert(key, task);
+        let spread = FIRST_SPREAD.min(Duration::from_millis(todo.len() as u64));
+        for (pool, server) in todo {
+            known.extend(self.watch(pool, server, spread));
         }
-        self.in_maintenance = in_maintenance;
+        known
+    }
+
+    /// As [`apply`](Self::apply), for one server whose override has changed.
+    pub fn apply_override(&mut self, pool: &Pool, server: &Server) -> Known {
+        self.watch(pool, server, Duration::ZERO).into_iter().collect()
+    }
+
+    /// Watches a server as its pool says; what is known of it anew, if anything.
+    fn watch(
+        &mut self,
+        pool: &Pool,
+        server: &Server,
+        spread: Duration,
+    ) -> Option<(ServerKey, Option<Health>)> {
+        let backend = pool.backend();
+        let watched = self.watched.entry(backend.name.clone()).or_default();
+        let before = watched.get(&server.name);
+        if server.overridden.admin == Some(AdminState::Maintenance) {
+            watched.insert(server.name.clone(), Watched::Not);
+            return Some((pool.key(server), None));
+        }
+        let orders = Orders {
+            settings: Settings {
+                check: backend.health_check.clone(),
+                passive: backend.passive_check.clone(),
+            },
+            source: backend.source_addr,
+        };
+        if let Some(Watched::By(task)) = before
+            && task.addr == server.addr
+        {
+            task.orders.send_if_modified(|old| {
+                let is_new = *old != orders;
+                *old = orders;
+                is_new
+            });
+            return None;
+        }
+        let comes_back = matches!(before, Some(Watched::Not));
+        let machine = Machine::new(orders.settings.clone(), comes_back, Instant::now());
+        let health = machine.health().clone();
+        let key = pool.key(server);
+        let task = self.start(key.clone(), server.addr, orders, machine, spread);
+        let watched = self.watched.entry(backend.name.clone()).or_default();
+        watched.insert(server.name.clone(), Watched::By(task));
+        Some((key, Some(health)))
     }
 
     fn start(
@@ -176,18 +213,20 @@ impl Checker {
     }
 
     /// Whether an update is about a server as it is watched now. Others are stale (the server was removed, moved to
-    /// another address or taken into maintenance since) and must not reach [`Inputs::health`].
+    /// another address or taken into maintenance since) and must not reach the snapshot.
     #[must_use]
     pub fn is_current(&self, update: &HealthUpdate) -> bool {
-        self.tasks
-            .get(&update.key)
+        self.task(&update.key)
             .is_some_and(|task| task.addr == update.addr)
     }
 
     /// Resolves when every check that is running now has had its first result and its update, if any, is in the channel.
     /// The caller sets the limit of time, and goes on receiving updates meanwhile: a full channel holds up the checks.
     pub fn first_round(&self) -> impl Future<Output = ()> + Send + use<> {
-        let tasks: Vec<_> = self.tasks.values().map(|task| task.had_result.clone()).collect();
+        let watched = self.watched.values().flat_map(HashMap::values);
+        let tasks: Vec<_> = (watched.filter_map(Watched::task))
+            .map(|task| task.had_result.clone())
+            .collect();
         async move {
             for mut had_result in tasks {
                 // an error means that the server was removed
@@ -200,9 +239,29 @@ impl Checker {
     /// backend has a passive check and the server is up. The change arrives as an update, like a check's.
     ///
     /// Nobody needs to reset `failures_in_a_row` then: the snapshot does it when the server comes up again.
-    pub fn passive_failure(&mut self, key: &ServerKey) {
-        if let Some(task) = self.tasks.get(key) {
+    pub fn passive_failure(&self, key: &ServerKey) {
+        if let Some(task) = self.task(key) {
             task.connects_failed.notify_one();
         }
+    }
+
+    fn task(&self, key: &ServerKey) -> Option<&Task> {
+        self.watched.get(&key.backend)?.get(&key.server)?.task()
+    }
+}
+
+impl Watched {
+    const fn task(&self) -> Option<&Task> {
+        match self {
+            Self::By(task) => Some(task),
+            Self::Not => None,
+        }
+    }
+}
+
+fn key_of(backend: &BackendName, server: &ServerName) -> ServerKey {
+    ServerKey {
+        backend: backend.clone(),
+        server: server.clone(),
     }
 }

@@ -12,14 +12,16 @@ use super::*;
 use crate::{
     PATIENCE,
     base::{BackendName, ServerName, ServerState},
-    config::{Backend, HealthCheck, InitialState, PassiveCheck},
-    snapshot::{Override, testing::config},
+    config::{Backend, Config, HealthCheck, InitialState, PassiveCheck},
+    pools::Override,
+    snapshot::testing::{backend_mut, config},
 };
 
 /// A checker, its configuration, and what it reports.
 struct Site {
     config: Config,
-    inputs: Inputs,
+    pools: Pools,
+    health: HashMap<ServerKey, Health>,
     checker: Checker,
     updates: mpsc::Receiver<HealthUpdate>,
     /// Servers that updates were about.
@@ -33,7 +35,7 @@ impl Site {
         let servers: Vec<_> = names.iter().take(addrs.len()).map(|name| (*name, 1, 1)).collect();
         let mut config = config(&servers);
         let (tx, updates) = mpsc::channel(64);
-        for backend in config.backends.values_mut() {
+        for backend in config.backends.values_mut().map(Arc::make_mut) {
             backend.health_check.clone_from(check);
             for (server, addr) in backend.servers.values_mut().zip(addrs) {
                 server.addr = ServerAddr(*addr);
@@ -41,7 +43,8 @@ impl Site {
         }
         let mut site = Self {
             config,
-            inputs: Inputs::default(),
+            pools: Pools::default(),
+            health: HashMap::new(),
             checker: Checker::new(tx),
             updates,
             heard: Vec::new(),
@@ -51,21 +54,27 @@ impl Site {
     }
 
     fn apply(&mut self) {
-        self.checker.apply(&self.config, &mut self.inputs);
+        let changed = self.pools.apply(&self.config);
+        let known = self.checker.apply(&self.pools, &changed);
+        take(&mut self.health, known);
     }
 
     fn backend(&mut self) -> &mut Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     fn admin(&mut self, server: &str, admin: Option<AdminState>) {
-        let over = Override { admin, weight: None };
-        self.inputs.overrides.insert(key(server), over);
         self.apply();
+        let overridden = Override { admin, weight: None };
+        assert!(self.pools.set_override(&key(server), overridden));
+        let pool = self.pools.get("web").unwrap();
+        let server = pool.server(server).unwrap();
+        let known = self.checker.apply_override(pool, server);
+        take(&mut self.health, known);
     }
 
     fn state(&self, server: &str) -> Option<ServerState> {
-        self.inputs.health.get(&key(server)).map(|health| health.state)
+        self.health.get(&key(server)).map(|health| health.state)
     }
 
     /// Takes updates as the daemon does until a server is in a state; the update that said so.
@@ -74,16 +83,14 @@ impl Site {
             loop {
                 let update = self.updates.recv().await.unwrap();
                 self.heard.push(update.key.clone());
-                self.inputs
-                    .health
-                    .insert(update.key.clone(), update.health.clone());
+                self.health.insert(update.key.clone(), update.health.clone());
                 if update.key == key(server) && update.health.state == state && update.changed {
                     return update;
                 }
             }
         })
         .await
-        .unwrap_or_else(|_| panic!("{server} is not {state}: {:?}", self.inputs.health))
+        .unwrap_or_else(|_| panic!("{server} is not {state}: {:?}", self.health))
     }
 
     /// A server that was not there before is checked and goes down, comes up and goes down again; whom updates were
@@ -103,6 +110,15 @@ impl Site {
         self.until(name, ServerState::Down).await;
         self.heard.dedup();
         std::mem::take(&mut self.heard)
+    }
+}
+
+fn take(health: &mut HashMap<ServerKey, Health>, known: Known) {
+    for (key, known) in known {
+        match known {
+            Some(known) => health.insert(key, known),
+            None => health.remove(&key),
+        };
     }
 }
 
@@ -240,11 +256,11 @@ async fn a_reload_keeps_states_even_if_the_check_changes() {
     let mut site = Site::new(&[port.addr, dead.addr], &check(InitialState::Check));
     site.until("s2", ServerState::Down).await;
     site.backend().health_check.as_mut().unwrap().interval = Duration::from_millis(30);
-    let before = site.inputs.health.clone();
+    let before = site.health.clone();
     for _ in 0..50 {
         site.apply();
     }
-    assert_eq!(site.inputs.health, before);
+    assert_eq!(site.health, before);
 }
 
 #[tokio::test]
@@ -313,7 +329,7 @@ async fn a_removed_servers_health_is_forgotten_and_its_checks_end() {
     site.until("s2", ServerState::Down).await;
     site.backend().servers.clear();
     site.apply();
-    assert!(site.inputs.health.is_empty());
+    assert!(site.health.is_empty());
     tokio::task::yield_now().await;
     while site.updates.try_recv().is_ok() {}
     assert_eq!(site.heard_beside("s3").await, [key("s3")]);
@@ -371,7 +387,7 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
     let servers: Vec<_> = names.iter().map(|name| (name.as_str(), 1, 1)).collect();
     let mut config = config(&servers);
     let dead = Port::new();
-    for backend in config.backends.values_mut() {
+    for backend in config.backends.values_mut().map(Arc::make_mut) {
         backend.health_check = check(InitialState::Check);
         for server in backend.servers.values_mut() {
             server.addr = ServerAddr(dead.addr);
@@ -379,11 +395,12 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
     }
     let (tx, mut updates) = mpsc::channel(8);
     let mut checker = Checker::new(tx);
-    let mut inputs = Inputs::default();
-    checker.apply(&config, &mut inputs);
+    let pools = Pools::of(&config);
+    let mut health = HashMap::new();
+    take(&mut health, checker.apply(&pools, config.backends.keys()));
     let receive = async {
         while let Some(update) = updates.recv().await {
-            inputs.health.insert(update.key, update.health);
+            health.insert(update.key, update.health);
         }
     };
     tokio::select! {
@@ -392,8 +409,8 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
         () = tokio::time::sleep(PATIENCE) => panic!("no end of the first round"),
     }
     while let Ok(update) = updates.try_recv() {
-        inputs.health.insert(update.key, update.health);
+        health.insert(update.key, update.health);
     }
-    let is_down = |name: &str| inputs.health[&key(name)].state == ServerState::Down;
+    let is_down = |name: &str| health[&key(name)].state == ServerState::Down;
     assert!(names.iter().all(|name| is_down(name)));
 }

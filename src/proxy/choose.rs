@@ -23,7 +23,7 @@ use crate::{
 const MAX_ROUNDS: usize = 4_096;
 
 thread_local! {
-    /// This thread's place in each backend's round, with the pool generation that it belongs to.
+    /// This thread's place in each backend's round, with the balancer generation that it belongs to.
     static ROUNDS: RefCell<HashMap<BackendName, (u64, PickState)>> = RefCell::default();
     /// This thread's random numbers for balancing; nothing secret hangs on them.
     static RANDOM: RefCell<SplitMix64> = RefCell::new(SplitMix64::new(RandomState::new().hash_one(0_u8)));
@@ -157,7 +157,7 @@ fn try_choose(backend: &Arc<BackendView>, flow: Flow, tried: &[String]) -> Resul
             load: &load,
             usable: &usable,
         };
-        let Some(index) = with_round(backend, |state| backend.pool.pick(state, &pick)) else {
+        let Some(index) = with_round(backend, |state| backend.balancer.pick(state, &pick)) else {
             break;
         };
         if servers[index].live.slots.try_take(servers[index].max_connections) {
@@ -188,13 +188,13 @@ fn with_round<R>(backend: &BackendView, choose: impl FnOnce(&mut PickState) -> R
             }
             rounds.insert(
                 backend.config.name.clone(),
-                (backend.pool_generation, PickState::seeded(random())),
+                (backend.balancer_generation, PickState::seeded(random())),
             );
         }
         match rounds.get_mut(backend.config.name.as_str()) {
             Some((generation, state)) => {
-                if *generation != backend.pool_generation {
-                    *generation = backend.pool_generation;
+                if *generation != backend.balancer_generation {
+                    *generation = backend.balancer_generation;
                     *state = PickState::seeded(random());
                 }
                 choose(state)

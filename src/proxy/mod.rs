@@ -19,6 +19,7 @@ mod tests;
 mod worker;
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
@@ -50,8 +51,8 @@ pub enum ProxyEvent {
 pub enum Select {
     /// All of them.
     All,
-    /// Those to one server address of a backend.
-    Server(ServerKey, ServerAddr),
+    /// Those to these servers at these addresses.
+    Servers(Arc<HashSet<(ServerKey, ServerAddr)>>),
 }
 
 /// One open connection as a worker sees it.

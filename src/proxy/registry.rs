@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{OpenConnection, Select};
 use crate::{
-    base::{ClientAddr, TerminationReason, WorkerId},
+    base::{ClientAddr, ServerKey, TerminationReason, WorkerId},
     snapshot::{BackendView, FrontendView},
     sys::tcp,
 };
@@ -144,12 +144,14 @@ pub fn close(select: &Select, reason: TerminationReason) {
         for entry in registry.entries.iter_mut().flatten() {
             let selected = match select {
                 Select::All => true,
-                Select::Server(key, addr) => entry.server.as_ref().is_some_and(|(backend, server)| {
-                    backend.config.name == key.backend
-                        && backend
-                            .servers
-                            .get(*server)
-                            .is_some_and(|s| s.name == key.server && s.addr == *addr)
+                Select::Servers(servers) => entry.server.as_ref().is_some_and(|(backend, server)| {
+                    backend.servers.get(*server).is_some_and(|server| {
+                        let key = ServerKey {
+                            backend: backend.config.name.clone(),
+                            server: server.name.clone(),
+                        };
+                        servers.contains(&(key, server.addr))
+                    })
                 }),
             };
             if selected && entry.ended_by.is_none() {

@@ -3,14 +3,20 @@
 //! Counters are sharded by worker thread; each shard has one writer, so an update is a plain load and store, and
 //! a reader sums the shards. Slots are process-wide atomics.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
 
-use crate::base::{TerminationReason, WorkerId};
+use crate::{
+    base::{BackendName, FrontendName, ServerAddr, ServerName, TerminationReason, WorkerId},
+    pools::Server,
+};
 
 /// A monotonic counter with a single writing thread.
 #[derive(Debug, Default)]
@@ -188,7 +194,7 @@ pub struct ServerLive {
     /// Its connections, being established ones included, against `max_connections`; least connections reads it.
     pub slots: Slots,
     /// Connects that failed in a row (passive check). Workers count up and report when it reaches `max_failures`; a
-    /// successful connect sets it to 0, and so does [`build`](super::build) when the server comes up again.
+    /// successful connect sets it to 0, and so does a [build](super::Builder::build) when the server comes up again.
     pub failures_in_a_row: AtomicU32,
 }
 
@@ -225,6 +231,70 @@ impl ServerLive {
             failures_in_a_row: AtomicU32::new(0),
         })
     }
+}
+
+/// The lasting parts by name. Snapshots and connections own them: what is removed goes on counting while a connection holds
+/// it, and is found again when it comes back meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct LiveSet {
+    workers: usize,
+    frontends: HashMap<FrontendName, Weak<FrontendLive>>,
+    backends: HashMap<BackendName, Weak<BackendLive>>,
+    /// Keyed by address too: a server that moves to another address is another server.
+    servers: HashMap<BackendName, HashMap<(ServerName, ServerAddr), Weak<ServerLive>>>,
+}
+
+impl LiveSet {
+    /// An empty set for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
+    }
+
+    /// A frontend's.
+    pub fn frontend(&mut self, name: &FrontendName) -> Arc<FrontendLive> {
+        let weak = self.frontends.entry(name.clone()).or_default();
+        shared(weak, || FrontendLive::new(self.workers))
+    }
+
+    /// A backend's.
+    pub fn backend(&mut self, name: &BackendName) -> Arc<BackendLive> {
+        let weak = self.backends.entry(name.clone()).or_default();
+        shared(weak, || BackendLive::new(self.workers))
+    }
+
+    /// A server's.
+    pub fn server(&mut self, backend: &BackendName, server: &Server) -> Arc<ServerLive> {
+        let servers = match self.servers.get_mut(backend) {
+            Some(servers) => servers,
+            None => self.servers.entry(backend.clone()).or_default(),
+        };
+        let weak = servers.entry((server.name.clone(), server.addr)).or_default();
+        shared(weak, || ServerLive::new(self.workers))
+    }
+
+    /// Forgets what nobody holds any more.
+    pub fn forget_unused(&mut self) {
+        fn is_held<T>(weak: &Weak<T>) -> bool {
+            weak.strong_count() > 0
+        }
+        self.frontends.retain(|_, weak| is_held(weak));
+        self.backends.retain(|_, weak| is_held(weak));
+        self.servers.retain(|_, servers| {
+            servers.retain(|_, weak| is_held(weak));
+            !servers.is_empty()
+        });
+    }
+}
+
+fn shared<T>(weak: &mut Weak<T>, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+    weak.upgrade().unwrap_or_else(|| {
+        let new = make();
+        *weak = Arc::downgrade(&new);
+        new
+    })
 }
 
 #[cfg(test)]

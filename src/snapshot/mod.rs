@@ -1,9 +1,16 @@
 //! The immutable picture of frontends, backends and server states that every data plane reads.
 //!
-//! Built from the configuration, health and the operator's overrides; nothing else writes it. Readers hold one
-//! `Arc<Snapshot>`; what must outlive it (counters, slots) is shared by [`live`] handles.
+//! ```text
+//! pools ──┐                     ┌─ Snapshot n ◄─ readers
+//! health ─┼─► Builder ── build ─┤      │ what did not change is shared
+//! time ───┘   (what changed)    └─ Snapshot n+1 ◄─ readers from now on
+//! ```
+//! Nothing else writes it. Readers hold one `Arc<Snapshot>`; what must outlive it (counters, slots) is shared by [`live`]
+//! handles. A build costs what changed: a server's health remakes the view of its backend and those of the frontends that
+//! use it, and copies a pointer to every other.
 
-mod build;
+mod backend;
+mod builder;
 pub mod live;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,13 +24,14 @@ use std::{
 };
 
 use crate::{
-    balance::{Pool, WEIGHT_UNIT},
+    balance::{Balancer, WEIGHT_UNIT},
     base::{
         BackendName, FrontendName, ListenAddr, PortRange, ServerAddr, ServerKey, ServerName, ServerState,
     },
     config::{self, InitialState},
+    pools::Override,
 };
-pub use build::{build, next_ramp_step};
+pub use builder::{Builder, Built, Replaced};
 use live::{BackendLive, FrontendLive, ServerLive};
 
 /// One generation of everything a data plane needs.
@@ -35,6 +43,8 @@ pub struct Snapshot {
     pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+    /// The servers of all backends.
+    pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
     pub nat_ports: PortRange,
 }
@@ -48,11 +58,30 @@ impl Snapshot {
     }
 }
 
+/// Numbers of servers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerCounts {
+    /// All of them.
+    pub servers: usize,
+    /// Those whose state is up.
+    pub up: usize,
+    /// Those that can be chosen now.
+    pub eligible: usize,
+}
+
+impl ServerCounts {
+    fn add(&mut self, server: &ServerView) {
+        self.servers += 1;
+        self.up += usize::from(server.state == ServerState::Up);
+        self.eligible += usize::from(server.is_eligible());
+    }
+}
+
 /// A frontend in a snapshot.
 #[derive(Debug)]
 pub struct FrontendView {
     /// Its settings.
-    pub config: config::Frontend,
+    pub config: Arc<config::Frontend>,
     /// The backend it sends to.
     pub backend: Arc<BackendView>,
     /// Its counters and slots.
@@ -63,15 +92,18 @@ pub struct FrontendView {
 #[derive(Debug)]
 pub struct BackendView {
     /// Its settings.
-    pub config: config::Backend,
-    /// Its servers, sorted by name; the pool's indexes point into it.
+    pub config: Arc<config::Backend>,
+    /// Its servers, sorted by name; the balancer's indexes point into it.
     pub servers: Vec<ServerView>,
-    /// The choice among the servers that are up in the lowest priority group that has one (others weigh 0).
-    pub pool: Arc<Pool>,
-    /// The generation that `pool` was built in: a thread's `PickState` for another generation starts afresh.
-    pub pool_generation: u64,
+    /// How many of them there are.
+    pub counts: ServerCounts,
+    /// The choice among the eligible servers (others weigh 0): those that are up in the lowest priority group that has
+    /// one; if there are none at all, those that are down by an ejection alone.
+    pub balancer: Arc<Balancer>,
+    /// The generation that `balancer` was built in: a thread's `PickState` for another generation starts afresh.
+    pub balancer_generation: u64,
     /// The Maglev table that packet modes choose by; `None` if no frontend in a packet mode uses the backend.
-    pub maglev: Option<Arc<Pool>>,
+    pub maglev: Option<Arc<Balancer>>,
     /// Its counters and queue.
     pub live: Arc<BackendLive>,
 }
@@ -87,9 +119,11 @@ pub struct ServerView {
     pub max_connections: Option<u32>,
     /// Its priority group.
     pub priority: u16,
-    /// The weight that the configuration or the operator gives it.
+    /// Its weight: the configured one, or the operator's.
     pub weight: u16,
-    /// The weight in the pool, in [`crate::balance::WEIGHT_UNIT`]s: with slow start, 0 if it gets no connections.
+    /// The weight in the configuration.
+    pub configured_weight: u16,
+    /// The weight for the balancer, in [`crate::balance::WEIGHT_UNIT`]s: with slow start, 0 if it is not eligible.
     pub effective_weight: u32,
     /// Its state.
     pub state: ServerState,
@@ -97,8 +131,8 @@ pub struct ServerView {
     pub state_since: Option<Instant>,
     /// Why it is in that state, for display: such as the last check's error.
     pub state_reason: Option<Arc<str>>,
-    /// Whether an operator's override is in force.
-    pub overridden: bool,
+    /// What an operator has set.
+    pub overridden: Override,
     /// Its counters and slots.
     pub live: Arc<ServerLive>,
 }
@@ -116,34 +150,29 @@ impl Snapshot {
     pub fn server(&self, key: &ServerKey) -> Option<&ServerView> {
         self.backends.get(&key.backend)?.server(key.server.as_str())
     }
-
-    /// Wakes every connection that waits for a server, and every listener that waits for a slot of its frontend, so
-    /// that they look at the snapshot in force.
-    ///
-    /// To be called on the snapshot that has just been *replaced*: it has what they wait for, and what is gone too.
-    pub fn wake_queues(&self) {
-        for frontend in self.frontends.values() {
-            frontend.live.slots.freed().notify_waiters();
-        }
-        for backend in self.backends.values() {
-            backend.live.server_freed.notify_waiters();
-        }
-    }
 }
 
 impl BackendView {
     /// A server, if there is one of that name.
     #[must_use]
     pub fn server(&self, name: &str) -> Option<&ServerView> {
-        let index = self
-            .servers
-            .binary_search_by(|s| s.name.as_str().cmp(name))
-            .ok()?;
-        self.servers.get(index)
+        self.servers.get(self.index(name)?)
+    }
+
+    /// The index of a server, if there is one of that name.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.servers.binary_search_by(|s| s.name.as_str().cmp(name)).ok()
     }
 }
 
 impl ServerView {
+    /// Whether it can be chosen now.
+    #[must_use]
+    pub const fn is_eligible(&self) -> bool {
+        self.effective_weight > 0
+    }
+
     /// Percent of its weight that it gets: less than 100 in a slow start, 0 if it gets no connections.
     #[must_use]
     pub fn effective_percent(&self) -> u32 {
@@ -164,6 +193,8 @@ pub struct Health {
     pub since: Instant,
     /// When a slow start began: the last change from down to up at run time, not the first check's.
     pub ramp_from: Option<Instant>,
+    /// Whether it is down by a passive ejection alone: no active check has failed since the last that passed.
+    pub is_ejected: bool,
     /// Text of the last failure.
     pub reason: Option<Arc<str>>,
 }
@@ -175,53 +206,5 @@ pub fn initial_state(check: Option<&config::HealthCheck>) -> ServerState {
         None | Some(InitialState::Up) => ServerState::Up,
         Some(InitialState::Down) => ServerState::Down,
         Some(InitialState::Check) => ServerState::Checking,
-    }
-}
-
-/// What the operator said of a server at run time (`convey server …`); survives reloads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Override {
-    /// Draining or maintenance; `None` when ready.
-    pub admin: Option<AdminState>,
-    /// A weight instead of the configured one.
-    pub weight: Option<u16>,
-}
-
-/// An administrative state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminState {
-    /// No new connections.
-    Draining,
-    /// No new connections and no checks.
-    Maintenance,
-}
-
-/// Everything besides the configuration that a snapshot is made of.
-#[derive(Debug, Default)]
-pub struct Inputs {
-    /// Health by server; a server without an entry has its health check's initial state (up without one).
-    pub health: HashMap<ServerKey, Health>,
-    /// Overrides by server.
-    pub overrides: HashMap<ServerKey, Override>,
-}
-
-/// The lasting parts of everything configured, by name; entries of removed things go once nobody uses them.
-#[derive(Debug, Default)]
-pub struct LiveSet {
-    workers: usize,
-    frontends: HashMap<FrontendName, Arc<FrontendLive>>,
-    backends: HashMap<BackendName, Arc<BackendLive>>,
-    /// Keyed by address too: a server that moves to another address is another server.
-    servers: HashMap<(ServerKey, ServerAddr), Arc<ServerLive>>,
-}
-
-impl LiveSet {
-    /// An empty set for so many workers.
-    #[must_use]
-    pub fn new(workers: usize) -> Self {
-        Self {
-            workers,
-            ..Self::default()
-        }
     }
 }

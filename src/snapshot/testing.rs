@@ -1,6 +1,6 @@
 //! A configuration for the tests of what is built from one.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
@@ -9,6 +9,16 @@ use crate::{
         Mode, OnDown, Passthrough, Server,
     },
 };
+
+/// A frontend of a configuration, to be changed.
+pub(crate) fn frontend_mut<'a>(config: &'a mut Config, name: &str) -> &'a mut Frontend {
+    Arc::make_mut(config.frontends.get_mut(name).unwrap())
+}
+
+/// The backend `web` of a configuration, to be changed.
+pub(crate) fn backend_mut(config: &mut Config) -> &mut Backend {
+    Arc::make_mut(config.backends.get_mut("web").unwrap())
+}
 
 /// Frontends `a` and `b` on a backend `web` without checks: each server's name, priority and weight.
 pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
@@ -58,7 +68,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             tcp_user_timeout: None,
             access_log: true,
         };
-        (frontend, config)
+        (frontend, Arc::new(config))
     });
     Config {
         global: Global {
@@ -82,6 +92,6 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             stats_update_frequency: None,
         },
         frontends: frontends.into(),
-        backends: [(name, backend)].into(),
+        backends: [(name, Arc::new(backend))].into(),
     }
 }

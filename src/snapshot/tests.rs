@@ -2,20 +2,22 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
-use super::testing::config;
-use super::*;
+use super::{
+    testing::{backend_mut, config, frontend_mut},
+    *,
+};
 use crate::{
     balance::{Pick, PickState},
     base::Protocol,
     config::{Algorithm, Config, Mode, Server},
+    pools::{AdminState, Pools},
 };
 
 /// A site with one backend, its circumstances, and the snapshots made of them.
 struct Site {
     config: Config,
-    inputs: Inputs,
-    live: LiveSet,
-    last: Option<Snapshot>,
+    pools: Pools,
+    builder: Builder,
     start: Instant,
     seconds: f64,
 }
@@ -25,9 +27,8 @@ impl Site {
     fn new(servers: &[(&str, u16, u16)]) -> Self {
         Self {
             config: config(servers),
-            inputs: Inputs::default(),
-            live: LiveSet::new(2),
-            last: None,
+            pools: Pools::default(),
+            builder: Builder::new(2, Arc::default()),
             start: Instant::now(),
             seconds: 0.0,
         }
@@ -38,7 +39,7 @@ impl Site {
     }
 
     fn backend(&mut self) -> &mut config::Backend {
-        self.config.backends.get_mut("web").unwrap()
+        backend_mut(&mut self.config)
     }
 
     fn server(&mut self, name: &str) -> &mut Server {
@@ -51,37 +52,52 @@ impl Site {
             state,
             since,
             ramp_from: (state == ServerState::Up).then_some(since),
+            is_ejected: false,
             reason: (state == ServerState::Down).then(|| "connection refused".into()),
         };
-        self.inputs.health.insert(key(name), health);
+        self.builder.set_health(&key(name), Some(health));
+    }
+
+    /// Down by failing connects of real traffic alone.
+    fn eject(&mut self, name: &str) {
+        self.health(name, ServerState::Down);
+        let health = self.builder.health(&key(name)).unwrap().clone();
+        let ejected = Health {
+            is_ejected: true,
+            ..health
+        };
+        self.builder.set_health(&key(name), Some(ejected));
+    }
+
+    fn set(&mut self, name: &str, overridden: Override) {
+        self.take_config();
+        assert!(self.pools.set_override(&key(name), overridden));
+        self.builder.pool_changed(&key(name).backend);
     }
 
     fn admin(&mut self, name: &str, admin: Option<AdminState>) {
-        self.inputs.overrides.entry(key(name)).or_default().admin = admin;
+        self.set(name, Override { admin, weight: None });
     }
 
-    fn build(&mut self) -> &Snapshot {
-        let generation = self.last.as_ref().map_or(0, |last| last.generation) + 1;
-        let now = self.now();
-        let snapshot = build(
-            &self.config,
-            &self.inputs,
-            &mut self.live,
-            self.last.as_ref(),
-            generation,
-            now,
-        );
-        self.last.insert(snapshot)
+    /// As a reload does.
+    fn take_config(&mut self) {
+        let changed = self.pools.apply(&self.config);
+        self.builder.config_changed(&self.config, changed);
+    }
+
+    fn build(&mut self) -> Built {
+        self.take_config();
+        self.builder.build(&self.config, &self.pools, self.now())
     }
 
     fn view(&mut self) -> Arc<BackendView> {
-        Arc::clone(&self.build().backends["web"])
+        Arc::clone(&self.build().snapshot.backends["web"])
     }
 
     /// The names of the servers that get connections.
     fn in_use(&mut self) -> Vec<String> {
         let view = self.view();
-        let used = view.servers.iter().filter(|s| s.effective_weight > 0);
+        let used = view.servers.iter().filter(|s| s.is_eligible());
         used.map(|s| s.name.to_string()).collect()
     }
 }
@@ -96,7 +112,7 @@ fn key(server: &str) -> ServerKey {
 #[test]
 fn a_backend_of_two_frontends_is_one() {
     let mut site = Site::new(&[("s1", 1, 1)]);
-    let snapshot = site.build();
+    let snapshot = site.build().snapshot;
     let backend = &snapshot.backends["web"];
     assert!(Arc::ptr_eq(&snapshot.frontends["a"].backend, backend));
     assert!(Arc::ptr_eq(&snapshot.frontends["b"].backend, backend));
@@ -105,7 +121,7 @@ fn a_backend_of_two_frontends_is_one() {
 #[test]
 fn without_any_check_a_server_is_up_with_its_whole_weight() {
     let mut site = Site::new(&[("s1", 1, 3), ("s2", 1, 0)]);
-    let snapshot = site.build();
+    let snapshot = site.build().snapshot;
     let s1 = snapshot.server(&key("s1")).unwrap();
     assert_eq!(
         (s1.state, s1.effective_weight),
@@ -191,27 +207,34 @@ fn an_operators_state_goes_before_health_and_ready_takes_it_back() {
     site.admin("s1", Some(AdminState::Draining));
     let view = site.view();
     assert_eq!(
-        (view.servers[0].state, view.servers[0].overridden),
-        (ServerState::Draining, true)
+        (view.servers[0].state, view.servers[0].overridden.is_none()),
+        (ServerState::Draining, false)
     );
     site.admin("s1", None);
     let view = site.view();
     assert_eq!(
-        (view.servers[0].state, view.servers[0].overridden),
-        (ServerState::Up, false)
+        (view.servers[0].state, view.servers[0].overridden.is_none()),
+        (ServerState::Up, true)
     );
 }
 
 #[test]
 fn an_override_survives_a_change_of_the_configuration() {
     let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
-    site.inputs.overrides.entry(key("s1")).or_default().weight = Some(9);
+    let heavy = Override {
+        admin: None,
+        weight: Some(9),
+    };
+    site.set("s1", heavy);
     assert_eq!(site.view().servers[0].weight, 9);
     site.server("s1").weight = 4;
     site.backend().balance = Algorithm::Random;
     let view = site.view();
-    assert_eq!((view.servers[0].weight, view.servers[0].overridden), (9, true));
-    assert_eq!((view.servers[1].weight, view.servers[1].overridden), (1, false));
+    assert_eq!((view.servers[0].weight, view.servers[0].overridden), (9, heavy));
+    assert_eq!(
+        (view.servers[0].configured_weight, view.servers[1].weight),
+        (4, 1)
+    );
 }
 
 #[test]
@@ -255,56 +278,56 @@ fn a_slow_start_gives_the_weight_linearly_from_the_moment_of_coming_up() {
 fn a_slow_start_tells_when_to_build_anew_until_it_is_over() {
     let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
     site.backend().slow_start = Duration::from_secs(10);
-    assert_eq!(next_ramp_step(&site.config, &site.inputs, site.now()), None);
+    let step = |site: &mut Site| {
+        site.build();
+        let next = site.builder.next_ramp_step();
+        next.map(|at| at.duration_since(site.now()).as_millis())
+    };
+    assert_eq!(step(&mut site), None);
     site.health("s1", ServerState::Up);
-    let step = |site: &Site| next_ramp_step(&site.config, &site.inputs, site.now());
-    assert_eq!(step(&site), Some(Duration::from_millis(200)));
+    assert_eq!(step(&mut site), Some(200));
     site.seconds = 9.95;
-    assert_eq!(
-        step(&site).map(|s| s.as_millis()),
-        Some(50),
-        "the last step is at the end"
-    );
+    assert_eq!(step(&mut site), Some(50), "the last step is at the end");
     site.seconds = 10.0;
-    assert_eq!(step(&site), None);
+    assert_eq!(step(&mut site), None);
     site.health("s1", ServerState::Up);
     site.admin("s1", Some(AdminState::Maintenance));
-    assert_eq!(step(&site), None, "a server that gets nothing needs no steps");
+    assert_eq!(step(&mut site), None, "a server that gets nothing needs no steps");
 }
 
 #[test]
-fn a_pool_is_kept_while_algorithm_servers_and_weights_stay() {
+fn a_balancer_is_kept_while_algorithm_servers_and_weights_stay() {
     let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
     let first = site.view();
     site.server("s1").max_connections = None;
     site.backend().retries = 7;
     let second = site.view();
-    assert!(Arc::ptr_eq(&first.pool, &second.pool));
+    assert!(Arc::ptr_eq(&first.balancer, &second.balancer));
     assert_eq!(
-        (second.pool_generation, second.servers[0].max_connections),
+        (second.balancer_generation, second.servers[0].max_connections),
         (1, None)
     );
 
     site.server("s1").weight = 2;
     let third = site.view();
-    assert!(!Arc::ptr_eq(&first.pool, &third.pool));
-    assert_eq!(third.pool_generation, 3);
+    assert!(!Arc::ptr_eq(&first.balancer, &third.balancer));
+    assert_eq!(third.balancer_generation, 3);
     site.backend().balance = Algorithm::Maglev;
-    assert_eq!(site.view().pool_generation, 4);
+    assert_eq!(site.view().balancer_generation, 4);
     site.health("s2", ServerState::Down);
-    assert_eq!(site.view().pool_generation, 5);
-    assert_eq!(site.view().pool_generation, 5);
+    assert_eq!(site.view().balancer_generation, 5);
+    assert_eq!(site.view().balancer_generation, 5);
 }
 
 #[test]
-fn the_pools_indexes_point_at_the_servers_in_the_order_of_their_names() {
+fn the_balancers_indexes_point_at_the_servers_in_the_order_of_their_names() {
     let mut site = Site::new(&[("s2", 1, 2), ("s10", 1, 10), ("s1", 1, 1)]);
     let view = site.view();
-    for (server, candidate) in view.servers.iter().zip(view.pool.candidates()) {
-        assert_eq!(server.name.as_str(), candidate.name);
+    for (server, candidate) in view.servers.iter().zip(view.balancer.candidates()) {
+        assert_eq!(server.name, candidate.name);
         assert_eq!(server.effective_weight, candidate.weight);
     }
-    assert_eq!(view.pool.candidates().len(), 3);
+    assert_eq!(view.balancer.candidates().len(), 3);
     assert!(view.servers.is_sorted_by_key(|s| s.name.as_str()));
     assert_eq!(view.server("s10").map(|s| s.weight), Some(10));
 }
@@ -322,33 +345,31 @@ fn counters_and_slots_outlive_a_change_but_not_another_address() {
 }
 
 #[test]
-fn what_is_removed_is_forgotten_once_nobody_uses_it() {
+fn what_is_removed_goes_on_counting_while_a_connection_holds_it() {
     let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
     let connection = Arc::clone(&site.view().servers[1].live);
     let s2 = ServerName::new("s2").unwrap();
     let removed = site.backend().servers.remove(&s2).unwrap();
-    site.config.frontends.remove("b");
     site.build();
     site.build();
-    assert_eq!(site.live.servers.len(), 2, "a connection still holds s2");
-    assert_eq!(site.live.frontends.len(), 1);
+    assert_eq!(Arc::strong_count(&connection), 1, "only the connection holds it");
 
-    site.backend().servers.insert(s2.clone(), removed);
+    site.backend().servers.insert(s2.clone(), removed.clone());
     assert!(
         Arc::ptr_eq(&site.view().servers[1].live, &connection),
         "back, it goes on counting"
     );
 
+    connection.counters.shard(crate::base::WorkerId(0)).opened.add(1);
     site.backend().servers.remove(&s2);
     drop(connection);
     site.build();
-    site.build();
-    assert_eq!(site.live.servers.len(), 1);
-    site.config.frontends.clear();
-    site.config.backends.clear();
-    site.build();
-    site.build();
-    assert_eq!((site.live.backends.len(), site.live.servers.len()), (0, 0));
+    site.backend().servers.insert(s2, removed);
+    assert_eq!(
+        site.view().servers[1].live.counters.totals().opened,
+        0,
+        "what nobody held begins anew"
+    );
 }
 
 #[test]
@@ -380,10 +401,9 @@ async fn connections_that_wait_for_a_server_are_woken_by_a_new_snapshot() {
         view.live.server_freed.notified(),
         view.live.server_freed.notified(),
     ];
-    let replaced = site.last.take().unwrap();
+    site.config.frontends.clear();
     site.config.backends.clear();
-    site.build();
-    replaced.wake_queues();
+    site.build().wake_queues();
     for wait in waits {
         wait.await;
     }
@@ -392,74 +412,8 @@ async fn connections_that_wait_for_a_server_are_woken_by_a_new_snapshot() {
 /// A site whose frontend `a` forwards packets.
 fn packet_site(servers: &[(&str, u16, u16)]) -> Site {
     let mut site = Site::new(servers);
-    site.config.frontends.get_mut("a").unwrap().mode = Mode::Dsr;
+    frontend_mut(&mut site.config, "a").mode = Mode::Dsr;
     site
-}
-
-/// The servers that the Maglev table names for a thousand flows.
-fn chosen(view: &BackendView) -> BTreeSet<String> {
-    let table = view.maglev.as_ref().unwrap();
-    let choose = |flow_hash: u64| {
-        let pick = Pick {
-            client_hash: 0,
-            flow_hash: flow_hash.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            random: 0,
-            load: &|_| 0,
-            usable: &|_| true,
-        };
-        let index = table.pick(&mut PickState::default(), &pick)?;
-        Some(view.servers[index].name.to_string())
-    };
-    (1..=1_000).filter_map(choose).collect()
-}
-
-#[test]
-fn only_a_backend_of_packet_modes_has_a_maglev_table_and_it_keeps_its_own_balance_for_proxies() {
-    let mut site = Site::new(&[("s1", 1, 1)]);
-    assert!(site.view().maglev.is_none());
-    let mut site = packet_site(&[("s1", 1, 1)]);
-    site.backend().balance = Algorithm::RoundRobin;
-    let view = site.view();
-    let maglev = view.maglev.as_ref().unwrap();
-    assert!(maglev.is_of(Algorithm::Maglev, view.pool.candidates()));
-    assert!(view.pool.is_of(Algorithm::RoundRobin, maglev.candidates()));
-    site.backend().balance = Algorithm::Maglev;
-    let view = site.view();
-    assert!(
-        Arc::ptr_eq(view.maglev.as_ref().unwrap(), &view.pool),
-        "one table"
-    );
-}
-
-#[test]
-fn the_maglev_table_names_only_servers_that_get_new_connections() {
-    let mut site = packet_site(&[
-        ("a", 1, 1),
-        ("b", 1, 3),
-        ("c", 1, 1),
-        ("d", 1, 0),
-        ("spare", 2, 1),
-    ]);
-    let names = |all: &[&str]| all.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-    assert_eq!(chosen(&site.view()), names(&["a", "b", "c"]));
-    site.health("a", ServerState::Down);
-    site.admin("b", Some(AdminState::Draining));
-    assert_eq!(chosen(&site.view()), names(&["c"]));
-    site.admin("c", Some(AdminState::Maintenance));
-    assert_eq!(chosen(&site.view()), names(&["spare"]));
-    site.health("spare", ServerState::Down);
-    assert_eq!(chosen(&site.view()), names(&[]));
-}
-
-#[test]
-fn the_maglev_table_is_made_anew_only_when_states_or_weights_change() {
-    let mut site = packet_site(&[("a", 1, 1), ("b", 1, 1)]);
-    site.backend().balance = Algorithm::RoundRobin;
-    let first = site.view().maglev.clone().unwrap();
-    site.seconds = 5.0;
-    assert!(Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
-    site.server("a").weight = 2;
-    assert!(!Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
 }
 
 #[test]
@@ -467,10 +421,27 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
     // frontends `a` and `b` have one address; whichever of them is the packet one, the other is proxied
     for (packets, proxied) in [("a", "b"), ("b", "a")] {
         let mut site = Site::new(&[("s", 1, 1)]);
-        let frontend = site.config.frontends.get_mut(packets).unwrap();
+        let frontend = frontend_mut(&mut site.config, packets);
         (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
         let addr = frontend.listen[0];
-        let snapshot = build(&site.config, &site.inputs, &mut site.live, None, 1, site.start);
+        let snapshot = site.build().snapshot;
         assert_eq!(snapshot.frontend_at(addr).unwrap().config.name.as_str(), proxied);
     }
 }
+
+#[test]
+fn a_lender_lends_choosers_and_no_counters() {
+    let mut lender = packet_site(&[("s1", 1, 1)]);
+    let lent = lender.build().snapshot;
+    let mut site = packet_site(&[("s1", 1, 1)]);
+    site.builder = Builder::new(2, Arc::clone(&lent));
+    let (view, before) = (site.view(), &lent.backends["web"]);
+    let table = |view: &BackendView| Arc::clone(view.maglev.as_ref().unwrap());
+    assert!(Arc::ptr_eq(&table(&view), &table(before)));
+    assert!(!Arc::ptr_eq(&view.live, &before.live));
+    assert!(!Arc::ptr_eq(&view.servers[0].live, &before.servers[0].live));
+}
+
+mod eligible;
+mod maglev;
+mod random;

@@ -8,6 +8,7 @@
 //! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
 //! cargo bench -- --hurry yes                   on a busy machine: proves the bench, its figures mean nothing
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
+//! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
 //! ```
 //!
 //! The load balancer has CPU 1 to itself, clients and servers share CPU 0. Two cores are not enough to saturate the
@@ -17,6 +18,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod fleet;
 mod meter;
 mod packets;
 mod rig;
@@ -24,6 +26,7 @@ mod rows;
 mod subjects;
 mod table;
 
+use fleet::Moment;
 use rig::Rig;
 use rows::{Cell, Row};
 use subjects::Subject;
@@ -33,6 +36,7 @@ struct Options {
     subject: Subject,
     peers: Vec<Subject>,
     rows: Vec<Row>,
+    moments: Vec<Moment>,
     cells: usize,
     seconds: u32,
     hurry: bool,
@@ -46,7 +50,12 @@ fn main() {
             std::process::exit(64);
         }
     };
-    if let Some(reason) = lab::why_not().or_else(rig::why_not) {
+    let peers = if options.rows.is_empty() {
+        None
+    } else {
+        rig::why_not()
+    };
+    if let Some(reason) = lab::why_not().or(peers) {
         eprintln!("SKIPPED: the bench cannot run here: {reason}");
         std::process::exit(69);
     }
@@ -62,7 +71,10 @@ fn main() {
             }
         }
     }
-    print!("{}", table::markdown(&comparisons));
+    if !comparisons.is_empty() {
+        print!("{}", table::markdown(&comparisons));
+    }
+    print!("{}", fleet::measure(&options.moments, options.cells));
 }
 
 /// Peer, ours, peer, ours, …, peer.
@@ -101,6 +113,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         subject: Subject::Convey,
         peers: Subject::PEERS.to_vec(),
         rows: Row::ALL.to_vec(),
+        moments: Moment::ALL.to_vec(),
         cells: 3,
         seconds: 3,
         hurry: false,
@@ -119,7 +132,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         match argument.as_str() {
             "--subject" => options.subject = Subject::parse(&value)?,
             "--peers" => options.peers = value.split(',').map(Subject::parse).collect::<Result<_, _>>()?,
-            "--rows" => options.rows = value.split(',').map(Row::parse).collect::<Result<_, _>>()?,
+            "--rows" => (options.rows, options.moments) = rows(&value)?,
             "--cells" => options.cells = number()? as usize,
             "--seconds" => options.seconds = number()?,
             "--hurry" => options.hurry = value == "yes",
@@ -131,4 +144,16 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         }
     }
     Ok(options)
+}
+
+/// Rows that have peers, and moments of the fleet.
+fn rows(labels: &str) -> Result<(Vec<Row>, Vec<Moment>), String> {
+    let (mut rows, mut moments) = (Vec::new(), Vec::new());
+    for label in labels.split(',') {
+        match Moment::ALL.into_iter().find(|moment| moment.label() == label) {
+            Some(moment) => moments.push(moment),
+            None => rows.push(Row::parse(label)?),
+        }
+    }
+    Ok((rows, moments))
 }

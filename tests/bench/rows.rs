@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    fleet::Moment,
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
     packets,
@@ -121,7 +122,8 @@ impl Row {
 
     /// By its label.
     pub fn parse(label: &str) -> Result<Self, String> {
-        let labels = Self::ALL.map(Self::label).join(", ");
+        let labels =
+            Self::ALL.map(Self::label).join(", ") + ", " + &Moment::ALL.map(Moment::label).join(", ");
         Self::ALL
             .into_iter()
             .find(|row| row.label() == label)

@@ -350,6 +350,42 @@ fn an_order_about_a_server_reaches_it_whatever_its_name() {
 }
 
 #[test]
+fn force_goes_with_the_request() {
+    let daemon = FakeDaemon::start();
+    run(&["server", "drain", "web/a", "--force", "--socket", daemon.socket()]);
+    assert_eq!(
+        daemon.last_request(),
+        "POST /v1/backends/web/servers/a {\"action\":\"drain\",\"force\":true}"
+    );
+}
+
+#[test]
+fn quiet_says_nothing_and_a_frontend_that_does_not_exist_is_an_error() {
+    let daemon = FakeDaemon::start();
+    let quiet = run(&["status", "--quiet", "--socket", daemon.socket()]);
+    assert_eq!(
+        (quiet.status, quiet.out.as_str(), quiet.err.as_str()),
+        (Some(0), "", "")
+    );
+    let unknown = run(&[
+        "status",
+        "--quiet",
+        "--frontend",
+        "web",
+        "--socket",
+        daemon.socket(),
+    ]);
+    assert_eq!(
+        (unknown.status, unknown.out.as_str()),
+        (Some(64), ""),
+        "{unknown:?}"
+    );
+    assert_eq!(unknown.err, "convey: no frontend `web`: there are no frontends\n");
+    let loud = run(&["status", "--frontend", "web", "--socket", daemon.socket()]);
+    assert_eq!(loud.status, Some(64), "{loud:?}");
+}
+
+#[test]
 fn a_daemon_that_hangs_is_given_up() {
     let daemon = FakeDaemon::start();
     daemon.hang();

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    sync::Arc,
     time::Duration,
 };
 
@@ -255,11 +256,11 @@ fn configs() -> impl Strategy<Value = Config> {
                         passthrough,
                         frontends: frontends
                             .into_iter()
-                            .map(|frontend| (frontend.name.clone(), frontend))
+                            .map(|frontend| (frontend.name.clone(), Arc::new(frontend)))
                             .collect(),
                         backends: backends
                             .into_iter()
-                            .map(|backend| (backend.name.clone(), backend))
+                            .map(|backend| (backend.name.clone(), Arc::new(backend)))
                             .collect(),
                     })
                 },
@@ -372,7 +373,7 @@ fn passthrough() -> impl Strategy<Value = Passthrough> {
 /// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
 /// servers and addresses, and they never wait for ever.
 fn settle(mut config: Config) -> Config {
-    for (index, frontend) in config.frontends.values_mut().enumerate() {
+    for (index, frontend) in config.frontends.values_mut().map(Arc::make_mut).enumerate() {
         if !frontend.mode.is_packet() {
             frontend.protocol = Protocol::Tcp;
             continue;
@@ -380,6 +381,7 @@ fn settle(mut config: Config) -> Config {
         let Some(backend) = config.backends.get_mut(frontend.backend.as_str()) else {
             continue;
         };
+        let backend = Arc::make_mut(backend);
         let fourth = u16::try_from(index).unwrap_or(u16::MAX);
         for (host, addr) in (1..).zip(&mut frontend.listen) {
             addr.0 = match backend.dsr_method {
@@ -402,11 +404,11 @@ fn settle(mut config: Config) -> Config {
         frontend.access_log = true;
     }
     let alone: Vec<_> = (config.backends.keys())
-        .filter(|name| config.only_in_packet_modes(name.as_str()))
+        .filter(|name| only_in_packet_modes(&config, name.as_str()))
         .cloned()
         .collect();
     for name in alone {
-        if let Some(backend) = config.backends.get_mut(&name) {
+        if let Some(backend) = config.backends.get_mut(&name).map(Arc::make_mut) {
             backend.balance = Algorithm::Maglev;
             backend.connect_timeout = Duration::from_secs(5);
             backend.retries = 2;
@@ -588,4 +590,12 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 })
             },
         )
+}
+
+/// Whether frontends use a backend, all of them in packet modes.
+fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
+    let mut users = (config.frontends.values())
+        .filter(|frontend| frontend.backend.as_str() == backend)
+        .peekable();
+    users.peek().is_some() && users.all(|frontend| frontend.mode.is_packet())
 }

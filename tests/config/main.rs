@@ -7,6 +7,7 @@
 //! `CONVEY_BLESS=1` rewrites the expected texts; look at what changed before you commit it.
 
 mod generated;
+mod growth;
 mod keys;
 mod meaning;
 mod packets;
@@ -37,6 +38,7 @@ fn main() -> io::Result<()> {
     trials.extend(packets::trials());
     trials.extend(schema::trials());
     trials.extend(generated::trials());
+    trials.extend(growth::trials());
     libtest_mimic::run(&args, trials).exit()
 }
 

@@ -1,6 +1,6 @@
 //! What a configuration means once it is read: defaults, inheritance, the dialect of 0.3.5, differences.
 
-use std::{fs, num::NonZeroU32, time::Duration};
+use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 
 use convey::{
     base::{BackendName, ServerName},
@@ -66,6 +66,7 @@ pub fn backend_of(toml: &str) -> Result<Backend, Failed> {
         .backends
         .into_values()
         .next()
+        .map(Arc::unwrap_or_clone)
         .ok_or_else(|| "no backend".into())
 }
 
@@ -398,7 +399,7 @@ fn commented_settings() -> Outcome {
         source_addr: Some("10.0.0.2".parse()?),
         ..plain
     };
-    same(web, &expected)?;
+    same(&**web, &expected)?;
     let shipped = load(&source(&top().join("configs/convey.toml"))?)?;
     same(all.config.global.user.as_deref(), Some("convey"))?;
     let global = config::Global {

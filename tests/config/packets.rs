@@ -53,7 +53,7 @@ fn frontend_of(toml: &str) -> Result<config::Frontend, Failed> {
     config
         .frontends
         .get("f")
-        .cloned()
+        .map(|frontend| (**frontend).clone())
         .ok_or_else(|| "no frontend".into())
 }
 

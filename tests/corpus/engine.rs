@@ -62,7 +62,8 @@ impl Pure {
 
 impl Engine for Pure {
     fn apply(&mut self, snapshot: &Snapshot, hops: &Hops) {
-        self.path.set_services(Arc::new(Services::build(snapshot)));
+        self.path
+            .set_services(Arc::new(Services::build(snapshot, &Services::default())));
         self.path.set_hops(Arc::new(hops.clone()));
     }
 

@@ -12,7 +12,8 @@ use convey::{
     config::{self, Config, Options, Source},
     flow::{Hop, Hops, Interface, Resolution},
     packet::LinkHeader,
-    snapshot::{self, AdminState, Health, Inputs, LiveSet, Snapshot},
+    pools::{AdminState, Override, Pools},
+    snapshot::{Builder, Health, Snapshot},
 };
 use serde::Deserialize;
 
@@ -76,8 +77,8 @@ pub struct Change {
 pub struct World<'a> {
     all: &'a Worlds,
     pub config: Config,
-    inputs: Inputs,
-    live: LiveSet,
+    pools: Pools,
+    builder: Builder,
     pub hops: Hops,
     pub snapshot: Option<Arc<Snapshot>>,
     start: Instant,
@@ -88,10 +89,10 @@ impl<'a> World<'a> {
         let mut world = Self {
             all,
             config: load(all, name)?,
-            inputs: Inputs::default(),
-            live: LiveSet::new(1),
+            pools: Pools::default(),
+            builder: Builder::new(1, all.first().get(name).cloned().unwrap_or_default()),
             hops: all.hops()?,
-            snapshot: all.first().get(name).cloned(),
+            snapshot: None,
             start: Instant::now(),
         };
         let snapshot = world.snapshot();
@@ -101,21 +102,21 @@ impl<'a> World<'a> {
 
     /// The snapshot of now. Servers of which nothing was said are up.
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.take_config();
         for (key, _) in self.servers() {
-            let health = self.health(ServerState::Up);
-            self.inputs.health.entry(key).or_insert(health);
+            if self.builder.health(&key).is_none() {
+                let health = self.health(ServerState::Up);
+                self.builder.set_health(&key, Some(health));
+            }
         }
-        let generation = self.snapshot.as_ref().map_or(0, |last| last.generation) + 1;
-        let snapshot = Arc::new(snapshot::build(
-            &self.config,
-            &self.inputs,
-            &mut self.live,
-            self.snapshot.as_deref(),
-            generation,
-            self.start,
-        ));
+        let snapshot = self.builder.build(&self.config, &self.pools, self.start).snapshot;
         self.snapshot = Some(Arc::clone(&snapshot));
         snapshot
+    }
+
+    fn take_config(&mut self) {
+        let changed = self.pools.apply(&self.config);
+        self.builder.config_changed(&self.config, changed);
     }
 
     pub fn change(&mut self, change: &Change) -> Result<(), Wrong> {
@@ -125,10 +126,10 @@ impl<'a> World<'a> {
         if let Some(server) = &change.server {
             let key = self.server(server)?;
             if let Some(weight) = change.weight {
-                self.inputs.overrides.entry(key.clone()).or_default().weight = Some(weight);
+                self.overridden(&key, |overridden| overridden.weight = Some(weight));
             }
             if let Some(state) = &change.state {
-                self.state(key, state)?;
+                self.state(&key, state)?;
             }
         }
         if let Some(ip) = change.hop {
@@ -167,28 +168,38 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn state(&mut self, key: ServerKey, state: &str) -> Result<(), Wrong> {
-        let over = self.inputs.overrides.entry(key.clone()).or_default();
-        let health = match state {
+    fn state(&mut self, key: &ServerKey, state: &str) -> Result<(), Wrong> {
+        let mut admin = |admin| self.overridden(key, |overridden| overridden.admin = admin);
+        let state = match state {
             "draining" => {
-                over.admin = Some(AdminState::Draining);
+                admin(Some(AdminState::Draining));
                 return Ok(());
             }
             "maintenance" => {
-                over.admin = Some(AdminState::Maintenance);
+                admin(Some(AdminState::Maintenance));
                 return Ok(());
             }
             "ready" => {
-                over.admin = None;
+                admin(None);
                 return Ok(());
             }
             "up" => ServerState::Up,
             "down" => ServerState::Down,
             other => return Err(format!("{other}: no state of a server")),
         };
-        let health = self.health(health);
-        self.inputs.health.insert(key, health);
+        let health = self.health(state);
+        self.builder.set_health(key, Some(health));
         Ok(())
+    }
+
+    fn overridden(&mut self, key: &ServerKey, change: impl FnOnce(&mut Override)) {
+        self.take_config();
+        let pool = self.pools.get(key.backend.as_str());
+        let server = pool.and_then(|pool| pool.server(key.server.as_str()));
+        let mut overridden = server.map(|server| server.overridden).unwrap_or_default();
+        change(&mut overridden);
+        self.pools.set_override(key, overridden);
+        self.builder.pool_changed(&key.backend);
     }
 
     fn health(&self, state: ServerState) -> Health {
@@ -196,6 +207,7 @@ impl<'a> World<'a> {
             state,
             since: self.start,
             ramp_from: None,
+            is_ejected: false,
             reason: None,
         }
     }

@@ -14,6 +14,7 @@ pub mod checksums;
 pub mod convey;
 pub mod crowd;
 pub mod dsr;
+pub mod fleet;
 pub mod forge;
 pub mod host;
 pub mod kernel;

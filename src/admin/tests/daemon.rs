@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     admin::{Command, bind_socket, http::Limits, packets, routes::serve_within, views},
-    base::ServerState,
+    base::{BackendState, ServerState},
 };
 
 /// How the control loop that is played behaves.
@@ -140,10 +140,11 @@ async fn answer(mut queue: mpsc::Receiver<Command>, tell: std_mpsc::Sender<Strin
             Command::Server {
                 backend,
                 server,
-                action,
+                request,
                 reply,
             } => {
-                let _ = tell.send(format!("{action} of {server:?} in {backend:?}"));
+                let force = if request.force { ", forced" } else { "" };
+                let _ = tell.send(format!("{}{force} of {server:?} in {backend:?}", request.action));
                 let _ = reply.send(Ok(one_server()));
             }
             Command::Connections { filter, reply } => {
@@ -173,6 +174,7 @@ pub fn one_server() -> views::Server {
         state: ServerState::Up,
         state_seconds: None,
         state_reason: None,
+        eligible: true,
         weight: 1,
         configured_weight: 1,
         effective_percent: 100,
@@ -186,6 +188,8 @@ pub fn one_server() -> views::Server {
 pub fn state() -> views::Status {
     let backend = views::Backend {
         balance: "round_robin".into(),
+        state: BackendState::Up,
+        eligible: 1,
         queued: 0,
         traffic: views::Traffic::default(),
         servers: [("größe 1/2".to_owned(), one_server())].into(),

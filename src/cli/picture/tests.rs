@@ -19,6 +19,7 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         state,
         state_seconds: Some(seconds),
         state_reason: None,
+        eligible: state == ServerState::Up,
         weight: 1,
         configured_weight: 1,
         effective_percent: if state == ServerState::Up { 100 } else { 0 },
@@ -29,7 +30,8 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
     }
 }
 
-fn example() -> Status {
+/// A status with every kind of server; one frontend has no servers.
+pub(in crate::cli) fn example() -> Status {
     use ServerState::{Down, Draining, Up};
     let web = [
         (
@@ -71,6 +73,7 @@ fn example() -> Status {
         (
             "e",
             Server {
+                eligible: false,
                 effective_percent: 0,
                 priority: 2,
                 ..server("10.0.0.5:80", Up, 10.0, traffic(0, 0, 0, 0))
@@ -79,6 +82,8 @@ fn example() -> Status {
     ];
     let pool = |servers: Vec<(&str, Server)>, queued, traffic| Backend {
         balance: "round_robin".into(),
+        state: BackendState::of(servers.len()),
+        eligible: servers.iter().filter(|(_, server)| server.eligible).count(),
         queued,
         traffic,
         servers: servers
@@ -90,6 +95,7 @@ fn example() -> Status {
         listen: listen.iter().map(ToString::to_string).collect(),
         mode: "proxy".into(),
         protocol: "tcp".into(),
+        serves: backend == "web",
         state: None,
         waiting: [].into(),
         backend: backend.into(),
@@ -154,15 +160,43 @@ mail      0.0.0.0:25  proxy  empty       10   10      10     0 B     0 B  full
 web       0.0.0.0:80  proxy  web         17    -  122219  181 MB  8.3 GB
           [::]:80
 
-BACKEND/SERVER  ADDRESS           STATE       SINCE  WEIGHT  CONNS  MAX   TOTAL      IN     OUT  FAILED  NOTE
-empty           round_robin       0 of 0 up                      0            0     0 B     0 B       0  no servers
-web             round_robin       3 of 5 up                     18       122219  181 MB  8.3 GB       0  2 connections waiting for a server
-  a             10.0.0.1:80       up          2h 3m       1     12    -   61203   91 MB  4.2 GB       0
-  b             10.0.0.2:80       down          14s       1      0    -   60998   90 MB  4.1 GB       3  connect: Connection refused (os error 111)
-  c             [2001:db8::3]:80  draining   3m 12s       3      5  500      18   12 kB   990 B       0  by operator: draining, weight 3 (configured 1)
-  d             10.0.0.4:80       up            10s       1      1    -       1    10 B    20 B       0  slow start, 35 %
-  e             10.0.0.5:80       up            10s       1      0    -       0     0 B     0 B       0  standby, priority 2
+BACKEND/SERVER  ADDRESS           STATE             SINCE  WEIGHT  CONNS  MAX   TOTAL      IN     OUT  FAILED  NOTE
+empty           round_robin       0 of 0 eligible                      0            0     0 B     0 B       0  no servers
+web             round_robin       2 of 5 eligible                     18       122219  181 MB  8.3 GB       0  2 connections waiting for a server
+  a             10.0.0.1:80       up                2h 3m       1     12    -   61203   91 MB  4.2 GB       0
+  b             10.0.0.2:80       down                14s       1      0    -   60998   90 MB  4.1 GB       3  connect: Connection refused (os error 111)
+  c             [2001:db8::3]:80  draining         3m 12s       3      5  500      18   12 kB   990 B       0  by operator: draining, weight 3 (configured 1)
+  d             10.0.0.4:80       up                  10s       1      1    -       1    10 B    20 B       0  slow start, 35 %
+  e             10.0.0.5:80       up                  10s       1      0    -       0     0 B     0 B       0  standby, priority 2
 ");
+}
+
+#[test]
+fn a_backend_without_an_eligible_server_says_what_clients_get() {
+    let mut status = example();
+    if let Some(web) = status.backends.get_mut("web") {
+        web.servers.retain(|name, _| name == "c");
+        (web.state, web.eligible, web.queued) = (BackendState::Down, 0, 0);
+    }
+    let drawn = draw(&status, None, false);
+    assert!(drawn.contains("0 of 1 eligible"), "{drawn}");
+    assert!(
+        drawn.contains("no eligible server: new connections are refused"),
+        "{drawn}"
+    );
+}
+
+#[test]
+fn a_server_that_is_used_although_it_is_down_says_why() {
+    let last = Server {
+        state_reason: Some("3 connects in a row failed, out for 10s".into()),
+        eligible: true,
+        ..server("10.0.0.2:80", ServerState::Down, 1.0, Traffic::default())
+    };
+    assert_eq!(
+        server_note(&last),
+        "3 connects in a row failed, out for 10s; used all the same: no other server is eligible"
+    );
 }
 
 #[test]
@@ -182,6 +216,7 @@ fn with_an_earlier_picture_rates_stand_in_place_of_sums() {
             server("10.0.0.9:80", ServerState::Checking, 0.0, Traffic::default()),
         );
         web.queued = 0;
+        web.eligible = 1;
     }
     let earlier = Earlier {
         status: &then,
@@ -197,10 +232,10 @@ FRONTEND  LISTENS ON  MODE   BACKEND  CONNS  MAX  CONN/S  IN/S   OUT/S  NOTE
 web       0.0.0.0:80  proxy  web         17    -      50   0 B  2.5 MB
           [::]:80
 
-BACKEND/SERVER  ADDRESS      STATE      SINCE  WEIGHT  CONNS  MAX  CONN/S  IN/S  OUT/S  FAILED  NOTE
-web             round_robin  1 of 2 up                    18          0.0   0 B    0 B       0
-  a             10.0.0.1:80  up         2h 3m       1     12    -     0.0   0 B    0 B       0
-  new           10.0.0.9:80  checking      0s       1      0    -       -     -      -       0
+BACKEND/SERVER  ADDRESS      STATE            SINCE  WEIGHT  CONNS  MAX  CONN/S  IN/S  OUT/S  FAILED  NOTE
+web             round_robin  1 of 2 eligible                    18          0.0   0 B    0 B       0
+  a             10.0.0.1:80  up               2h 3m       1     12    -     0.0   0 B    0 B       0
+  new           10.0.0.9:80  checking            0s       1      0    -       -     -      -       0
 ",
     );
 }

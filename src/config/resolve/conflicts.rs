@@ -2,8 +2,8 @@
 //! 0.3.5 now means something else.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
 };
 
@@ -11,13 +11,14 @@ use crate::{
     base::{ListenAddr, Protocol, ServerAddr},
     config::{
         findings::Findings,
-        model::{Backend, Config},
+        model::{Backend, Config, Frontend},
         raw::{self, Section},
+        users::Users,
     },
 };
 
 /// Checks the configuration as a whole.
-pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     listen_addresses(file, config, findings);
     // What is missing may stand in what could not be read, so these wait for a file without errors.
     if findings.is_clean() {
@@ -27,11 +28,13 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
     findings.within("backends", |findings| {
         for (name, at) in &backends.value.0 {
             if let Some(backend) = config.backends.get(name.as_str()) {
-                findings.within(name, |findings| servers(at, backend, config, findings));
+                findings.within(name, |findings| {
+                    servers(at, backend, users.of_backend(name), findings);
+                });
             }
         }
     });
-    random_to_round_robin(file, config, findings);
+    random_to_round_robin(file, config, users, findings);
 }
 
 /// What is listened on, by whom, where that stands, and its key path.
@@ -40,7 +43,7 @@ type ListenPlace<'a> = ((ListenAddr, Protocol), String, Range<usize>, [&'a str; 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
 /// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
-    let mut taken: BTreeMap<(ListenAddr, Protocol), (String, Range<usize>)> = BTreeMap::new();
+    let mut taken: HashMap<(ListenAddr, Protocol), (String, Range<usize>)> = HashMap::new();
     let mut places: Vec<ListenPlace<'_>> = Vec::new();
     if let Some((at, port)) = file
         .stats
@@ -120,7 +123,7 @@ fn unused_backends(file: &raw::File, findings: &mut Findings) {
 }
 
 /// Servers that can never be used, or not as meant.
-fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findings: &mut Findings) {
+fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], findings: &mut Findings) {
     let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
     if raw_servers.is_none_or(BTreeMap::is_empty) {
         if findings.is_clean() {
@@ -148,15 +151,12 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findi
             "give at least one a weight of 1 or more".to_owned(),
         );
     }
-    let by_packets = (config.frontends.values())
-        .any(|frontend| frontend.backend == backend.name && frontend.mode.is_packet());
-    let own_addresses: Vec<ListenAddr> = config
-        .frontends
-        .values()
-        .filter(|frontend| frontend.backend == backend.name && !frontend.mode.is_packet())
-        .flat_map(|frontend| frontend.listen.iter().copied())
+    let by_packets = users.iter().any(|frontend| frontend.mode.is_packet());
+    let own_addresses: HashSet<SocketAddr> = (users.iter())
+        .filter(|frontend| !frontend.mode.is_packet())
+        .flat_map(|frontend| frontend.listen.iter().map(|listen| listen.0))
         .collect();
-    let mut seen: BTreeMap<ServerAddr, (&str, Range<usize>)> = BTreeMap::new();
+    let mut seen: HashMap<ServerAddr, (&str, Range<usize>)> = HashMap::new();
     let mut raw_servers: Vec<_> = raw_servers.into_iter().flatten().collect();
     raw_servers.sort_by_key(|(_, at)| at.key.start);
     for (name, at) in raw_servers {
@@ -171,7 +171,7 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findi
                             "it gets the share of both; raise the weight of one instead".to_owned(),
                         );
                     }
-                    if own_addresses.iter().any(|listen| reaches(addr.value, *listen)) {
+                    if reaches(addr.value, &own_addresses) {
                         findings.warn(
                             addr.span.clone(),
                             format!("server `{name}` is the address of its own frontend: connections would go round in circles"),
@@ -191,20 +191,19 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findi
     }
 }
 
-/// Whether a connection to a server's address surely ends at this listener.
-fn reaches(server: ServerAddr, listen: ListenAddr) -> bool {
-    let (server, listen) = (server.0, listen.0);
-    let local = server.ip().is_loopback() || server.ip().is_unspecified();
-    server == listen
-        || (server.port() == listen.port()
-            && server.is_ipv4() == listen.is_ipv4()
-            && listen.ip().is_unspecified()
-            && local)
+/// Whether a connection to a server's address surely ends at one of these listeners.
+fn reaches(ServerAddr(server): ServerAddr, listeners: &HashSet<SocketAddr>) -> bool {
+    let wildcard: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let is_local = server.ip().is_loopback() || server.ip().is_unspecified();
+    listeners.contains(&server) || (is_local && listeners.contains(&(wildcard, server.port()).into()))
 }
 
 /// 0.3.5 chose servers at random by weight. Said once, where a file in its dialect leaves the choice to the default
 /// and there is a choice.
-fn random_to_round_robin(file: &raw::File, config: &Config, findings: &mut Findings) {
+fn random_to_round_robin(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     let defaults = file
         .defaults
         .as_ref()
@@ -227,7 +226,7 @@ fn random_to_round_robin(file: &raw::File, config: &Config, findings: &mut Findi
             options.balance.is_none()
                 && at.value.options.health_check_interval.is_some()
                 && usable
-                && !config.only_in_packet_modes(name)
+                && !users.are_only_packets(name)
         });
     let Some((name, at)) = concerned.min_by_key(|(_, at)| at.key.start) else {
         return;

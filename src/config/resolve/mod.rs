@@ -6,9 +6,12 @@ mod packet;
 mod unused;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
+    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use super::{
     findings::Findings,
     model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, Passthrough, Stats},
     raw::{self, At, Section, Time},
+    users::Users,
     words::nearest,
 };
 use crate::base::{BackendName, FrontendName, ListenAddr, NameError, PortRange, Protocol};
@@ -56,6 +60,10 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
             .and_then(|at| at.value.idle_timeout.as_ref()),
         default_mode: options.default_mode.unwrap_or(Mode::Proxy),
     };
+    let backends: Rc<BTreeSet<String>> = (file.backends.iter())
+        .flat_map(|at| at.value.0.keys().cloned())
+        .collect::<BTreeSet<_>>()
+        .into();
     let mut config = Config {
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
@@ -66,19 +74,20 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
             "backends",
             BackendName::new,
             findings,
-            |name, at, findings| backend::backend(name, at, &defaults.backend, findings),
+            |name, at, findings| backend::backend(name, at, &defaults.backend, findings).map(Arc::new),
         ),
         frontends: named(
             file.frontends.as_ref(),
             "frontends",
             FrontendName::new,
             findings,
-            |name, at, findings| frontend(name, at, &inherited, file.backends.as_ref(), findings),
+            |name, at, findings| frontend(name, at, &inherited, &backends, findings).map(Arc::new),
         ),
     };
-    conflicts::check(file, &config, findings);
-    packet::check(file, &config, findings);
-    unused::check(file, &config, findings);
+    let users = Users::of(&config);
+    conflicts::check(file, &config, &users, findings);
+    packet::check(file, &config, &users, findings);
+    unused::check(file, &config, &users, findings);
     unused::clear(&mut config);
     config
 }
@@ -100,9 +109,9 @@ fn named<S, N: Ord + Clone, T>(
     new_name: impl Fn(&str) -> Result<N, NameError>,
     findings: &mut Findings,
     mut resolve: impl FnMut(N, &At<S>, &mut Findings) -> Option<T>,
-) -> std::collections::BTreeMap<N, T> {
+) -> BTreeMap<N, T> {
     let Some(sections) = sections else {
-        return std::collections::BTreeMap::new();
+        return BTreeMap::new();
     };
     findings.within(key, |findings| {
         let sections = sections.value.0.iter();
@@ -225,7 +234,7 @@ fn frontend(
     name: FrontendName,
     at: &At<raw::Frontend>,
     inherited: &Inherited<'_>,
-    backends: Option<&At<raw::Named<raw::Backend>>>,
+    backends: &Rc<BTreeSet<String>>,
     findings: &mut Findings,
 ) -> Option<Frontend> {
     let raw = &at.value;
@@ -310,33 +319,32 @@ fn packet_idle(
 
 fn backend_name(
     at: &At<raw::BackendRef>,
-    backends: Option<&At<raw::Named<raw::Backend>>>,
+    known: &Rc<BTreeSet<String>>,
     findings: &mut Findings,
 ) -> Option<BackendName> {
-    let wanted = at.value.0.as_str();
-    let known = || {
-        backends
-            .iter()
-            .flat_map(|at| at.value.0.keys().map(String::as_str))
-    };
-    if known().any(|name| name == wanted) {
+    let wanted = &at.value.0;
+    if known.contains(wanted) {
         return BackendName::new(wanted).ok();
     }
     if findings.absence_counts() {
-        let help = match nearest(wanted, known()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None if known().next().is_none() => {
-                format!(
-                    "there is no backend at all: add a section [backends.{}]",
-                    super::print::key(wanted)
-                )
-            }
-            None => format!(
-                "backends here: {}",
-                known().take(20).collect::<Vec<_>>().join(", ")
-            ),
-        };
-        findings.error(at.span.clone(), format!("there is no backend \"{wanted}\""), help);
+        let message = format!("there is no backend \"{wanted}\"");
+        let (wanted, known) = (wanted.clone(), Rc::clone(known));
+        findings.error_with(at.span.clone(), message, move || near_backends(&wanted, &known));
     }
     None
+}
+
+/// Looks at every name, so only for a finding that is shown.
+fn near_backends(wanted: &str, known: &BTreeSet<String>) -> String {
+    match nearest(wanted, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if known.is_empty() => format!(
+            "there is no backend at all: add a section [backends.{}]",
+            super::print::key(wanted)
+        ),
+        None => {
+            let some: Vec<_> = known.iter().take(20).map(String::as_str).collect();
+            format!("backends here: {}", some.join(", "))
+        }
+    }
 }

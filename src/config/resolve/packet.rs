@@ -13,11 +13,12 @@ use crate::{
         findings::Findings,
         model::{Backend, Config, DsrMethod, Frontend, Mode},
         raw,
+        users::Users,
     },
 };
 
 /// Checks every frontend in a packet mode, and the servers behind them.
-pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     let raw_frontends = file.frontends.as_ref().map(|at| &at.value.0);
     let mut uses: BTreeMap<&str, Uses<'_>> = BTreeMap::new();
     let mut vips = Vips::default();
@@ -56,6 +57,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         let Some(backend) = config.backends.get(name.as_str()) else {
             continue;
         };
+        let only_packets = users.are_only_packets(name);
         let uses = uses.get(name.as_str());
         if let Some(uses) = uses {
             method(uses, backend, findings);
@@ -65,6 +67,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
             if let Some(addr) = &at.value.addr {
                 let place = Place {
                     backend: name,
+                    only_packets,
                     server,
                     addr: addr.value.0,
                     span: addr.span.clone(),
@@ -260,6 +263,8 @@ impl Vip<'_> {
 /// A server's address, and where it stands.
 struct Place<'a> {
     backend: &'a str,
+    /// Whether all frontends that use the backend are in packet modes.
+    only_packets: bool,
     server: &'a str,
     addr: SocketAddr,
     span: Range<usize>,
@@ -326,11 +331,11 @@ impl Place<'_> {
                 findings,
             );
         }
-        self.check_family(uses, config, findings);
+        self.check_family(uses, findings);
         self.check_port(uses, backend, findings);
     }
 
-    fn check_family(&self, uses: &Uses<'_>, config: &Config, findings: &mut Findings) {
+    fn check_family(&self, uses: &Uses<'_>, findings: &mut Findings) {
         let v4 = self.addr.is_ipv4();
         // where no address can be used at all, that has been said
         let unreached = if v4 {
@@ -338,7 +343,7 @@ impl Place<'_> {
         } else {
             uses.v6.is_none() && uses.v4.is_some()
         };
-        if !unreached || !config.only_in_packet_modes(self.backend) {
+        if !unreached || !self.only_packets {
             return;
         }
         self.within(findings, |findings| {

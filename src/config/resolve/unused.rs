@@ -3,7 +3,7 @@
 //! Only what stands in a section of its own is warned about (what comes from `[defaults]` may be meant for others), and
 //! only if it says something else than the default, so that a printed configuration is not full of warnings.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::defaults;
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         findings::Findings,
         model::{Algorithm, Backend, Config, Frontend, Mode, OnDown},
         raw,
+        users::Users,
     },
 };
 
@@ -19,7 +20,7 @@ use crate::{
 type Set = Option<(&'static str, Range<usize>)>;
 
 /// Warns about keys without effect.
-pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     findings.within("frontends", |findings| {
         for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
             if let Some(frontend) = config.frontends.get(name.as_str()) {
@@ -31,10 +32,10 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
             if let Some(backend) = config.backends.get(name.as_str()) {
                 findings.within(name, |findings| {
-                    if config.only_in_packet_modes(name) {
+                    if users.are_only_packets(name) {
                         in_backend(&at.value, findings);
                     }
-                    checked_by_tcp(at, backend, config, findings);
+                    checked_by_tcp(at, backend, users.of_backend(name), findings);
                 });
             }
         }
@@ -45,19 +46,22 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
 /// Puts what has no effect back to its default, so that the configuration says what is in force.
 pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
+        let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
         frontend.fin_timeout = Some(defaults::FIN_TIMEOUT);
         frontend.tcp_user_timeout = Some(defaults::TCP_USER_TIMEOUT);
         frontend.access_log = true;
     }
+    let users = Users::of(config);
     let by_packets_only: Vec<BackendName> = (config.backends.keys())
-        .filter(|name| config.only_in_packet_modes(name.as_str()))
+        .filter(|name| users.are_only_packets(name.as_str()))
         .cloned()
         .collect();
     for name in by_packets_only {
         let Some(backend) = config.backends.get_mut(&name) else {
             continue;
         };
+        let backend = Arc::make_mut(backend);
         backend.balance = Algorithm::Maglev;
         backend.connect_timeout = defaults::CONNECT_TIMEOUT;
         backend.retries = defaults::RETRIES;
@@ -192,11 +196,15 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
 }
 
 /// Checks connect by TCP, which a server of a UDP service may not answer.
-fn checked_by_tcp(at: &raw::At<raw::Backend>, backend: &Backend, config: &Config, findings: &mut Findings) {
+fn checked_by_tcp(
+    at: &raw::At<raw::Backend>,
+    backend: &Backend,
+    users: &[&Frontend],
+    findings: &mut Findings,
+) {
     let own = &at.value.options;
     let decided = own.health_check.is_some() || own.health_check_interval.is_some();
-    let udp = (config.frontends.values())
-        .find(|frontend| frontend.backend == backend.name && frontend.protocol == Protocol::Udp);
+    let udp = users.iter().find(|frontend| frontend.protocol == Protocol::Udp);
     if let Some(frontend) = udp.filter(|_| backend.health_check.is_some() && !decided) {
         findings.warn(
             at.key.clone(),

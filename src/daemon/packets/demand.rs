@@ -27,8 +27,13 @@ pub struct VipKey {
 pub enum VipState {
     /// They do.
     Live,
-    /// They do not, and why.
-    Waiting(String),
+    /// They do not.
+    Waiting {
+        /// Why, in words.
+        why: String,
+        /// Whether no interface of this host has it: another load balancer may.
+        is_elsewhere: bool,
+    },
 }
 
 /// What live flows use.
@@ -167,7 +172,11 @@ pub fn vip_states(
                 vip,
             };
             let why = why_waiting(frontend.interface.as_deref(), vip.0.ip(), picture, served);
-            (key, why.map_or(VipState::Live, VipState::Waiting))
+            let state = why.map_or(VipState::Live, |why| VipState::Waiting {
+                why,
+                is_elsewhere: !picture.vips.contains_key(&vip.0.ip()),
+            });
+            (key, state)
         })
         .collect()
 }
@@ -317,16 +326,19 @@ mod tests {
             vips: BTreeMap::new(),
             ..picture()
         };
-        let waits = |state: VipState, text: &str| match state {
-            VipState::Waiting(why) => assert!(why.contains(text), "{why}"),
+        let waits = |state: VipState, text: &str, elsewhere: bool| match state {
+            VipState::Waiting { why, is_elsewhere } => {
+                assert!(why.contains(text), "{why}");
+                assert_eq!(is_elsewhere, elsewhere, "{why}");
+            }
             VipState::Live => panic!("live"),
         };
-        waits(state(&absent, &[("front", 2)]), "no interface has 10.0.0.1");
-        waits(state(&picture(), &[]), "front cannot be served");
+        waits(state(&absent, &[("front", 2)]), "no interface has 10.0.0.1", true);
+        waits(state(&picture(), &[]), "front cannot be served", false);
         let on_loopback = Picture {
             vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["lo".to_owned()]))].into(),
             ..picture()
         };
-        waits(state(&on_loopback, &[("front", 2)]), "interface = ");
+        waits(state(&on_loopback, &[("front", 2)]), "interface = ", false);
     }
 }

@@ -10,14 +10,10 @@
 mod demand;
 mod executor;
 mod rules;
+mod vips;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::pending,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    collections::BTreeMap, future::pending, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -33,12 +29,14 @@ use crate::{
         raw::{self, Engine},
     },
     firewall,
+    pools::Pools,
     privilege::{Broker, BrokerError, sandbox},
     snapshot::Snapshot,
 };
 pub use demand::VipState;
 pub use executor::KernelExecutor;
 use rules::Rules;
+pub use vips::Vips;
 
 /// How often is looked whether flows of what has been removed have ended, and sockets that could not be had are tried
 /// again.
@@ -78,12 +76,13 @@ pub struct Packets {
     first_shard: usize,
     running: Option<Running>,
     rules: Rules,
+    /// What the configuration in effect and its pools need.
+    services: Vec<PacketService>,
     /// Interfaces that are served, with their indexes.
     served: BTreeMap<String, u32>,
     /// Interfaces whose sockets could not be had, and why: said once.
     refused: BTreeMap<String, String>,
-    /// States of the VIPs as last said.
-    vips: BTreeMap<demand::VipKey, VipState>,
+    vips: Vips,
 }
 
 /// The parts that exist once a configuration needs them.
@@ -122,8 +121,8 @@ impl Running {
 /// What a reload has prepared: to be committed or abandoned.
 #[derive(Debug, Default)]
 pub struct Prepared {
+    services: Vec<PacketService>,
     sockets: Sockets,
-    before: Vec<PacketService>,
 }
 
 /// What the control loop hears of the packet modes.
@@ -144,9 +143,10 @@ impl Packets {
             first_shard,
             running: None,
             rules: Rules::new(record),
+            services: Vec::new(),
             served: BTreeMap::new(),
             refused: BTreeMap::new(),
-            vips: BTreeMap::new(),
+            vips: Vips::default(),
         }
     }
 
@@ -180,9 +180,9 @@ impl Packets {
         (self.running.as_ref()).map_or_else(Arc::default, |running| running.pictures.borrow().clone())
     }
 
-    /// States of the VIPs of the configuration in force.
+    /// The VIPs of the configuration in effect.
     #[must_use]
-    pub const fn vips(&self) -> &BTreeMap<demand::VipKey, VipState> {
+    pub const fn vips(&self) -> &Vips {
         &self.vips
     }
 
@@ -192,7 +192,7 @@ impl Packets {
         &self.served
     }
 
-    /// Prepares for a configuration: starts what it needs, puts rules and filters in force for it *and* for what runs
+    /// Prepares for a configuration with its pools: starts what it needs, puts rules and filters in force for it *and* for what runs
     /// now, and opens sockets on interfaces that it adds.
     ///
     /// # Errors
@@ -200,10 +200,11 @@ impl Packets {
     pub async fn prepare(
         &mut self,
         config: &Config,
+        pools: &Pools,
         broker: &Broker,
         snapshot: &Arc<ArcSwap<Snapshot>>,
     ) -> Result<Prepared, PacketsError> {
-        let services = config.packet_services();
+        let services = pools.packet_services(config);
         let before = self.rules.in_force().to_vec();
         if services.is_empty() && before.is_empty() {
             self.rules.check(broker);
@@ -219,21 +220,21 @@ impl Packets {
             self.rules.serve(all, broker)?;
         }
         match self.open_missing(config, broker) {
-            Ok(sockets) => Ok(Prepared { sockets, before }),
+            Ok(sockets) => Ok(Prepared { services, sockets }),
             Err((sockets, error)) => {
-                self.abandon(Prepared { sockets, before }, broker);
+                self.abandon(&sockets, before, broker);
                 Err(error.into())
             }
         }
     }
 
     /// Goes back to what was in force before a preparation whose reload has failed.
-    fn abandon(&mut self, prepared: Prepared, broker: &Broker) {
-        for (name, _, _) in &prepared.sockets {
+    fn abandon(&mut self, sockets: &Sockets, before: Vec<PacketService>, broker: &Broker) {
+        for (name, _, _) in sockets {
             release(name, broker);
         }
-        if self.rules.in_force() != prepared.before
-            && let Err(error) = self.rules.serve(prepared.before, broker)
+        if self.rules.in_force() != before
+            && let Err(error) = self.rules.serve(before, broker)
         {
             tracing::error!(
                 event = "firewall_failed",
@@ -244,6 +245,7 @@ impl Packets {
 
     /// Puts what was prepared in force. The snapshot of the new configuration has been published, to the engine too.
     pub fn commit(&mut self, prepared: Prepared, config: &Config, broker: &Broker) {
+        self.services = prepared.services;
         let Some(running) = &self.running else { return };
         for (name, ifindex, sockets) in prepared.sockets {
             running.engine.add_interface(ifindex, sockets);
@@ -256,14 +258,14 @@ impl Packets {
     /// Takes out of force what neither the configuration nor a live flow needs any more.
     fn shrink(&mut self, config: &Config, broker: &Broker) {
         let Some(running) = &self.running else { return };
-        let services = config.packet_services();
-        let in_use = if demand::leftovers(&services, self.rules.in_force()).is_empty() {
+        let services = &self.services;
+        let in_use = if demand::leftovers(services, self.rules.in_force()).is_empty() {
             std::collections::HashSet::new()
         } else {
             running.engine.in_use()
         };
-        let kept = demand::kept(config, &services, self.rules.in_force(), &in_use);
-        let needed = demand::union(&services, &kept);
+        let kept = demand::kept(config, services, self.rules.in_force(), &in_use);
+        let needed = demand::union(services, &kept);
         if needed != self.rules.in_force()
             && let Err(error) = self.rules.serve(needed, broker)
         {
@@ -359,12 +361,13 @@ impl Packets {
                 }
             }
         }
-        self.say_vips(demand::vip_states(config, &picture, &self.served));
+        self.vips
+            .update(demand::vip_states(config, &picture, &self.served));
     }
 
     /// What has to be done now and then: to give up what no flow uses any more, and to try again what failed.
     pub fn keep_up(&mut self, config: &Config, broker: &Broker) {
-        if self.rules.in_force() != config.packet_services() {
+        if self.rules.in_force() != self.services {
             self.shrink(config, broker);
         }
         if !self.refused.is_empty() {
@@ -459,27 +462,6 @@ impl Packets {
         }
         sockets
     }
-
-    /// Logs VIPs whose state has changed.
-    fn say_vips(&mut self, states: BTreeMap<demand::VipKey, VipState>) {
-        for (key, state) in &states {
-            if self.vips.get(key) == Some(state) {
-                continue;
-            }
-            let (frontend, vip) = (&key.frontend, key.vip);
-            match state {
-                VipState::Live => tracing::info!(
-                    event = "vip_live", frontend = %frontend,
-                    "frontend {frontend}: {vip} is live"
-                ),
-                VipState::Waiting(why) => tracing::warn!(
-                    event = "vip_waiting", frontend = %frontend,
-                    "frontend {frontend}: {vip} waits: {why}"
-                ),
-            }
-        }
-        self.vips = states;
-    }
 }
 
 /// Has the broker close its duplicates of an interface's sockets: as long as it holds them they are members of the
@@ -488,13 +470,4 @@ fn release(interface: &str, broker: &Broker) {
     if let Err(error) = broker.release_packet_sockets(interface) {
         tracing::error!(event = "interface_kept", interface = %interface, "release interface {interface}: {error}");
     }
-}
-
-/// Names of the VIPs that wait, for the status line.
-#[must_use]
-pub fn waiting(vips: &BTreeMap<demand::VipKey, VipState>) -> BTreeSet<String> {
-    (vips.iter())
-        .filter(|(_, state)| matches!(state, VipState::Waiting(_)))
-        .map(|(key, _)| key.frontend.to_string())
-        .collect()
 }

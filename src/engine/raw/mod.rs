@@ -100,7 +100,7 @@ impl Engine {
             workers: settings.workers,
             hash_seed: random.hash_one("flows"),
         }));
-        let services = Services::build(&snapshot.load());
+        let services = Services::build(&snapshot.load(), &Services::default());
         let shared = Arc::new(Shared::new(flows, services, events));
         let mut engine = Self {
             shared,
@@ -148,7 +148,8 @@ impl Engine {
 
     /// Puts the snapshot that is now in its place in force. To be called after each replacement.
     pub fn snapshot_changed(&self) {
-        self.shared.set_services(Services::build(&self.snapshot.load()));
+        let services = Services::build(&self.snapshot.load(), &self.shared.services.load());
+        self.shared.set_services(services);
         self.wake();
     }
 

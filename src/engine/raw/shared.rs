@@ -15,6 +15,15 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use super::{Event, lock};
 use crate::flow::{Flows, Hops, Moment, Services};
 
+/// Numbers of what is in effect, never 0. A worker takes what has another number than its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Versions<T> {
+    /// Of the services.
+    pub services: T,
+    /// Of the next hops.
+    pub hops: T,
+}
+
 /// Shared by the workers.
 pub struct Shared {
     /// The tables.
@@ -23,8 +32,8 @@ pub struct Shared {
     pub services: ArcSwap<Services>,
     /// The next hops now.
     pub hops: ArcSwap<Hops>,
-    /// Rises whenever one of these two is replaced.
-    version: AtomicU64,
+    /// Rise whenever one of these two is replaced.
+    versions: Versions<AtomicU64>,
     /// Interfaces served now: the first worker that misses one tells of it.
     interfaces: Mutex<BTreeSet<u32>>,
     events: Sender<Event>,
@@ -38,7 +47,10 @@ impl Shared {
             flows,
             services: ArcSwap::from_pointee(services),
             hops: ArcSwap::default(),
-            version: AtomicU64::new(1),
+            versions: Versions {
+                services: AtomicU64::new(1),
+                hops: AtomicU64::new(1),
+            },
             interfaces: Mutex::default(),
             events,
             start: Instant::now(),
@@ -50,22 +62,25 @@ impl Shared {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The number of what is in force; never 0.
-    pub fn version(&self) -> u64 {
-        // Acquire: who sees the number sees what was stored before it rose
-        self.version.load(Ordering::Acquire)
+    /// The numbers of what is in effect.
+    pub fn versions(&self) -> Versions<u64> {
+        // Acquire: who sees a number sees what was stored before it rose
+        Versions {
+            services: self.versions.services.load(Ordering::Acquire),
+            hops: self.versions.hops.load(Ordering::Acquire),
+        }
     }
 
     /// Puts services in force.
     pub fn set_services(&self, services: Services) {
         self.services.store(Arc::new(services));
-        self.version.fetch_add(1, Ordering::Release);
+        self.versions.services.fetch_add(1, Ordering::Release);
     }
 
     /// Puts next hops in force.
     pub fn set_hops(&self, hops: Arc<Hops>) {
         self.hops.store(hops);
-        self.version.fetch_add(1, Ordering::Release);
+        self.versions.hops.fetch_add(1, Ordering::Release);
     }
 
     /// An interface is served from now on.

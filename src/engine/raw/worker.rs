@@ -21,7 +21,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Event, shared::Shared};
+use super::{
+    Event,
+    shared::{Shared, Versions},
+};
 use crate::{
     base::PacketReason,
     flow::{Answer, Moment, Path, ReasonCounters, Verdict},
@@ -175,8 +178,8 @@ struct Worker {
     plans: Vec<Plan>,
     /// Frames that the next batch may have, adapted to their size.
     batch: usize,
-    /// [`Shared::version`] that the path has.
-    version: u64,
+    /// [`Shared::versions`] that the path has.
+    versions: Versions<u64>,
     next_tick: Moment,
     ticks: u32,
     /// Interfaces whose loss could not be told yet; no more than there were.
@@ -197,7 +200,7 @@ impl Worker {
             sender: Sender::new(BATCH),
             plans: Vec::with_capacity(BATCH),
             batch: BATCH,
-            version: 0,
+            versions: Versions::default(),
             next_tick: Moment::default(),
             ticks: 0,
             untold: Vec::new(),
@@ -240,10 +243,12 @@ impl Worker {
 
     /// Takes newer services and next hops, if there are any.
     fn catch_up(&mut self) {
-        let version = self.shared.version();
-        if version != self.version {
-            self.version = version;
+        let now = self.shared.versions();
+        let had = std::mem::replace(&mut self.versions, now);
+        if now.services != had.services {
             self.path.set_services(self.shared.services.load_full());
+        }
+        if now.hops != had.hops {
             self.path.set_hops(self.shared.hops.load_full());
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     config::{DsrMethod, Mode},
     flow::{Verdict, testing::*},
     packet::testing::Packet,
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 fn site(servers: u8) -> Site {
@@ -176,7 +176,7 @@ fn flows_outlive_their_frontend_and_its_mode() {
     let client = site.client(1, 40_000);
     let server = site.tcp(client, SYN).destination();
     site.tcp(client, ACK);
-    site.config.frontends.get_mut("a").unwrap().mode = Mode::Passthrough;
+    site.frontend_mut().mode = Mode::Passthrough;
     site.apply();
     assert_eq!(site.tcp(client, ACK).ends(), (client, server));
     site.config.frontends.remove("a");

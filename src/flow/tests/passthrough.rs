@@ -7,7 +7,7 @@ use crate::{
     config::Mode,
     flow::{Resolution, Verdict, testing::*},
     packet::{parse, testing::Packet},
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 fn site(servers: u8) -> Site {
@@ -388,7 +388,7 @@ fn established_flows_survive_another_nat_range_and_another_mode() {
     site.nat_ports(50_000, 54_095);
     assert_eq!(site.tcp(client, ACK).ends(), (nat, server));
     assert_eq!(site.reply(server, nat, ACK).destination(), client);
-    site.config.frontends.get_mut("a").unwrap().mode = Mode::Dsr;
+    site.frontend_mut().mode = Mode::Dsr;
     site.apply();
     assert_eq!(site.tcp(client, ACK).ends(), (nat, server));
 }
@@ -422,7 +422,7 @@ fn an_address_that_clients_send_to_is_no_nat_port() {
     for hop in site.hops.servers.values_mut() {
         hop.local = vip(false).ip();
     }
-    let frontend = site.config.frontends.get_mut("a").unwrap();
+    let frontend = site.frontend_mut();
     let mut second = frontend.listen[0];
     second.0.set_port(61_000);
     frontend.listen.push(second);

@@ -1,6 +1,6 @@
 //! Whatever comes in whatever order: the tables stay whole.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::{
     config::Mode,
     flow::{Verdict, testing::*},
     packet::{Frame, HEADROOM, Offload},
-    snapshot::AdminState,
+    pools::AdminState,
 };
 
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ proptest! {
                 }
                 Event::Mode(passthrough) => {
                     if let Some(frontend) = site.config.frontends.get_mut("a") {
-                        frontend.mode = mode(passthrough);
+                        Arc::make_mut(frontend).mode = mode(passthrough);
                     }
                     site.apply();
                 }

@@ -289,6 +289,29 @@ fn an_ejected_server_that_is_checked_needs_its_time_and_rise_successes() {
 }
 
 #[test]
+fn a_server_is_down_by_its_ejection_alone_while_no_check_fails() {
+    let mut server = Server::checked(InitialState::Up, 2, 3);
+    let ejected = |server: &Server| server.machine.health().is_ejected;
+    server.connects_fail();
+    assert!(ejected(&server));
+    for (passes, alone) in [(true, true), (false, false), (false, false), (true, true)] {
+        server.check(passes);
+        assert_eq!(ejected(&server), alone, "after a check that passed: {passes}");
+    }
+    server.seconds += 10;
+    server.checks("++");
+    assert_eq!((server.state(), ejected(&server)), (ServerState::Up, false));
+
+    server.check(false);
+    server.connects_fail();
+    assert!(!ejected(&server), "its check had begun to fail");
+    let mut server = Server::checked(InitialState::Up, 1, 1);
+    server.check(false);
+    server.connects_fail();
+    assert!(!ejected(&server), "it was down before");
+}
+
+#[test]
 fn the_check_that_may_end_an_ejection_is_not_late() {
     let mut server = Server::checked(InitialState::Up, 1, 3);
     server.connects_fail();

@@ -18,7 +18,8 @@ use crate::{
     PATIENCE,
     base::{AccessRecord, AccessSink, ListenAddr},
     config::{Backend, Config, Frontend, Options, Source, load},
-    snapshot::{BackendView, Inputs, LiveSet, Snapshot, build},
+    pools::Pools,
+    snapshot::{BackendView, Builder, Snapshot},
 };
 
 #[derive(Default)]
@@ -45,9 +46,11 @@ impl Rig {
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = config(addr, servers, change);
-        let mut live = LiveSet::new(1);
-        let first = build(&config, &Inputs::default(), &mut live, None, 1, Instant::now());
-        let snapshot = Arc::new(ArcSwap::from_pointee(first));
+        let pools = Pools::of(&config);
+        let mut builder = Builder::new(1, Arc::default());
+        builder.config_changed(&config, config.backends.keys().cloned());
+        let first = builder.build(&config, &pools, Instant::now()).snapshot;
+        let snapshot = Arc::new(ArcSwap::new(first));
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
         let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
@@ -146,7 +149,7 @@ pub fn config(
         .config;
     let frontend = config.frontends.values_mut().next().expect("the frontend");
     let backend = config.backends.values_mut().next().expect("the backend");
-    change(frontend, backend);
+    change(Arc::make_mut(frontend), Arc::make_mut(backend));
     config
 }
 

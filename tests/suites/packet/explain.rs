@@ -84,7 +84,7 @@ fn an_explanation_knows_flows_draining_and_no_server() {
         }
         for name in ["a", "b"] {
             convey.order(&format!(
-                "server maintenance {}/{name}",
+                "server maintenance {}/{name} --force",
                 backend_name("witness", way.1)
             ));
         }

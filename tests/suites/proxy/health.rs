@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, time::Instant};
 
-use convey::base::ServerState;
+use convey::base::{BackendState, ServerState};
 
 use crate::{
     Test,
@@ -28,6 +28,10 @@ pub const TESTS: &[Test] = tests![
     established_connections_of_a_down_server_are_kept_by_default,
     established_connections_of_a_down_server_are_closed_on_request,
     without_any_server_up_connections_are_ended,
+    a_backend_says_when_its_last_server_goes_and_when_one_is_back,
+    the_last_eligible_server_is_taken_out_only_by_force,
+    quiet_is_0_only_while_every_frontend_is_served,
+    the_last_server_of_a_backend_is_not_ejected,
 ];
 
 fn state(convey: &Convey, server: &str) -> ServerState {
@@ -366,4 +370,108 @@ fn without_any_server_up_connections_are_ended() {
     convey.wait_status("it is counted", |status| {
         status.frontends["web"].traffic.ended.get("no_server") == Some(&1)
     });
+}
+
+/// Waits for a line of the log with all of these.
+#[track_caller]
+fn wait_logged(convey: &Convey, words: &[&str]) {
+    wait_until(&format!("a line with {words:?}"), PATIENCE, || {
+        let log = convey.stderr();
+        log.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    });
+}
+
+fn a_backend_says_when_its_last_server_goes_and_when_one_is_back() {
+    let mut site = Site::new("backend", 2);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    site.webs[0].kill();
+    wait_logged(
+        &convey,
+        &["server web/a", "is down", "1 of 2 left", "it was up for"],
+    );
+    assert!(!convey.stderr().contains("backend web is down"), "b still serves");
+    site.webs[1].kill();
+    wait_logged(&convey, &["server web/b", "is down", "0 of 2 left"]);
+    wait_logged(
+        &convey,
+        &["ERROR", "backend web is down: none of its 2 servers is eligible"],
+    );
+    let web = &convey.status().backends["web"];
+    assert_eq!((web.state, web.eligible), (BackendState::Down, 0));
+    site.webs[1].revive();
+    wait_logged(&convey, &["backend web is up: 1 of 2 server(s) eligible"]);
+    let web = &convey.status().backends["web"];
+    assert_eq!((web.state, web.eligible), (BackendState::Up, 1));
+}
+
+fn the_last_eligible_server_is_taken_out_only_by_force() {
+    let site = Site::new("force", 2);
+    let convey = site.convey(&site.config("", FAST_CHECK));
+    convey.order("server drain web/a");
+    for refused in ["drain web/b", "maintenance web/b", "weight web/b 0"] {
+        let output = convey.cli(&format!("server {refused}"));
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        assert!(
+            output
+                .stderr
+                .contains("server web/b is the last eligible server of backend web"),
+            "{output:?}"
+        );
+        assert!(output.stderr.contains("--force"), "{output:?}");
+    }
+    assert_eq!(state(&convey, "b"), ServerState::Up, "nothing was changed");
+    assert!(convey.order("status").contains("1 of 2 eligible"));
+    convey.order("server drain web/b --force");
+    let status = convey.order("status");
+    assert!(status.contains("0 of 2 eligible"), "{status}");
+    assert!(
+        status.contains("no eligible server: new connections are refused"),
+        "{status}"
+    );
+    // it cannot get worse
+    convey.order("server maintenance web/a");
+    convey.order("server ready web/b");
+    assert_eq!(site.ask(4), [("b".to_owned(), 4)].into());
+}
+
+fn quiet_is_0_only_while_every_frontend_is_served() {
+    let mut site = Site::new("quiet", 2);
+    let servers = |index: usize| [("s", site.webs[index].addr(), "")];
+    let config = frontend("one", site.lb.addr(80), "one", "")
+        + &backend("one", FAST_CHECK, &servers(0))
+        + &frontend("two", site.lb.addr(81), "two", "")
+        + &backend("two", FAST_CHECK, &servers(1));
+    let convey = site.convey(&config);
+    let quiet = |more: &str| convey.cli(&format!("status --quiet {more}")).status.code();
+    assert_eq!((quiet(""), quiet("--frontend one")), (Some(0), Some(0)));
+    site.webs[0].kill();
+    convey.wait_status("one is down", |status| {
+        status.backends["one"].state == BackendState::Down
+    });
+    assert_eq!(quiet(""), Some(69));
+    assert_eq!(
+        (quiet("--frontend one"), quiet("--frontend two")),
+        (Some(69), Some(0))
+    );
+    assert_eq!(quiet("--frontend three"), Some(64), "there is none of that name");
+    convey.order("server drain two/s --force");
+    assert_eq!(quiet("--frontend two"), Some(69), "nothing new is accepted there");
+}
+
+fn the_last_server_of_a_backend_is_not_ejected() {
+    let mut site = Site::new("last", 1);
+    let passive = r#"passive_check = { max_failures = 2, ejection_time = "1h", max_ejection_time = "1h" }"#;
+    let convey = site.convey(&site.config("", &format!("retries = 0\n{NO_CHECK}\n{passive}")));
+    site.webs[0].kill();
+    assert_eq!(site.ask(8), [("failed".to_owned(), 8)].into());
+    wait_state(&convey, "a", ServerState::Down);
+    let a = convey.server("web", "a");
+    assert!(a.eligible, "{a:?}");
+    site.webs[0].revive();
+    assert_eq!(
+        site.ask(4),
+        [("a".to_owned(), 4)].into(),
+        "an hour before its time is over"
+    );
 }

@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod reload;
 mod restart;
+mod scale;
 mod site;
 mod traffic;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
+        ("measured", scale::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }

@@ -1,0 +1,220 @@
+//! The view of one backend: states, weights, and the choosers that are made of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    BackendView, Health, ServerCounts, ServerView, initial_state,
+    live::{BackendLive, LiveSet, ServerLive},
+};
+use crate::{
+    balance::{Balancer, Candidate, WEIGHT_UNIT},
+    base::{ServerName, ServerState},
+    config::Algorithm,
+    pools::{AdminState, Pool, Server},
+};
+
+/// What is known of the health of one backend's servers.
+pub(super) type HealthOf = HashMap<ServerName, Health>;
+
+/// What the view of a backend is made of.
+pub(super) struct Parts<'a> {
+    pub pool: &'a Pool,
+    pub health: Option<&'a HealthOf>,
+    /// Lends what would be the same; its servers' lasting parts are not used.
+    pub previous: Option<&'a BackendView>,
+    /// Whether a frontend in a packet mode uses it.
+    pub by_packets: bool,
+    pub now: Instant,
+}
+
+/// A server's state and weight.
+struct Standing {
+    state: ServerState,
+    /// As if its priority group were the one in use.
+    weight: u32,
+    /// What is left of a slow start.
+    ramp_left: Option<Duration>,
+}
+
+impl Parts<'_> {
+    /// The view, and how long until a running slow start needs another one.
+    ///
+    /// A server that has come up since the previous one starts with no failures in a row: what it did before counts no
+    /// more.
+    pub fn view(&self, live: &mut LiveSet, generation: u64) -> (BackendView, Option<Duration>) {
+        let backend = self.pool.backend();
+        let (standings, group) = self.standings();
+        let mut counts = ServerCounts::default();
+        let mut ramp_left: Option<Duration> = None;
+        let mut servers = Vec::with_capacity(standings.len());
+        let mut before = self.previous.into_iter().flat_map(|p| &p.servers).peekable();
+        for (server, standing) in self.pool.servers().iter().zip(&standings) {
+            // both are sorted by name
+            while before.next_if(|before| before.name < server.name).is_some() {}
+            let before = before.next_if(|before| before.name == server.name);
+            let live = live.server(&backend.name, server);
+            let before = before.filter(|before| Arc::ptr_eq(&before.live, &live));
+            let view = self.server(server, standing, group, before, live);
+            counts.add(&view);
+            ramp_left = [ramp_left, standing.ramp_left].into_iter().flatten().min();
+            servers.push(view);
+        }
+        let candidates: Vec<Candidate> = (servers.iter())
+            .map(|server| Candidate {
+                name: server.name.clone(),
+                weight: server.effective_weight,
+            })
+            .collect();
+        let (balancer, balancer_generation) = self.balancer(&candidates, generation);
+        let maglev = self.by_packets.then(|| self.maglev(&balancer, &candidates));
+        let live: Arc<BackendLive> = live.backend(&backend.name);
+        // fine enough to be smooth, and rebuilding a Maglev table (1.8 ms in its paper) stays cheap
+        let step = (backend.slow_start / 50).clamp(Duration::from_millis(100), Duration::from_secs(1));
+        let view = BackendView {
+            config: Arc::clone(backend),
+            servers,
+            counts,
+            balancer,
+            balancer_generation,
+            maglev,
+            live,
+        };
+        (view, ramp_left.map(|left| left.min(step)))
+    }
+
+    /// How many servers could be chosen.
+    pub fn eligible(&self) -> usize {
+        let (standings, group) = self.standings();
+        let servers = self.pool.servers().iter().zip(&standings);
+        servers
+            .filter(|(server, standing)| standing.weight > 0 && Some(server.priority) == group)
+            .count()
+    }
+
+    /// Every server's standing, and the priority group that is in use: the lowest with a server that has a weight.
+    fn standings(&self) -> (Vec<Standing>, Option<u16>) {
+        let servers = self.pool.servers();
+        let mut standings: Vec<_> = servers.iter().map(|server| self.standing(server)).collect();
+        if standings.iter().all(|standing| standing.weight == 0) {
+            // connects to a server that is the last one are worth a try: it is not ejected (as in nginx)
+            for (server, standing) in servers.iter().zip(&mut standings) {
+                if standing.state == ServerState::Down && self.health(server).is_some_and(|h| h.is_ejected) {
+                    standing.weight = u32::from(server.weight()) * WEIGHT_UNIT;
+                }
+            }
+        }
+        let weighty = servers.iter().zip(&standings).filter(|(_, s)| s.weight > 0);
+        let group = weighty.map(|(server, _)| server.priority).min();
+        (standings, group)
+    }
+
+    fn standing(&self, server: &Server) -> Standing {
+        let health = self.health(server);
+        let state = match server.overridden.admin {
+            Some(AdminState::Maintenance) => ServerState::Maintenance,
+            Some(AdminState::Draining) => ServerState::Draining,
+            None => health.map_or_else(
+                || initial_state(self.pool.backend().health_check.as_ref()),
+                |health| health.state,
+            ),
+        };
+        if state != ServerState::Up {
+            return Standing {
+                state,
+                weight: 0,
+                ramp_left: None,
+            };
+        }
+        let full = u32::from(server.weight()) * WEIGHT_UNIT;
+        let whole = self.pool.backend().slow_start;
+        let left = health.and_then(|h| h.ramp_from).map_or(Duration::ZERO, |from| {
+            whole.saturating_sub(self.now.saturating_duration_since(from))
+        });
+        Standing {
+            state,
+            weight: ramped(full, whole, left),
+            ramp_left: (!left.is_zero()).then_some(left),
+        }
+    }
+
+    fn health(&self, server: &Server) -> Option<&Health> {
+        self.health?.get(&server.name)
+    }
+
+    fn server(
+        &self,
+        server: &Server,
+        standing: &Standing,
+        group: Option<u16>,
+        before: Option<&ServerView>,
+        live: Arc<ServerLive>,
+    ) -> ServerView {
+        let state = standing.state;
+        let health = self.health(server);
+        let state_since = if server.overridden.admin.is_none() {
+            health.map(|h| h.since)
+        } else {
+            let same = before.filter(|before| before.state == state);
+            same.map_or(Some(self.now), |same| same.state_since)
+        };
+        if state == ServerState::Up && before.is_some_and(|before| before.state != state) {
+            live.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+        ServerView {
+            name: server.name.clone(),
+            addr: server.addr,
+            max_connections: server.max_connections,
+            priority: server.priority,
+            weight: server.weight(),
+            configured_weight: server.configured_weight,
+            effective_weight: if Some(server.priority) == group {
+                standing.weight
+            } else {
+                0
+            },
+            state,
+            state_since,
+            state_reason: health.and_then(|h| h.reason.clone()),
+            overridden: server.overridden,
+            live,
+        }
+    }
+
+    /// The previous balancer if a new one would be the same, else a new one of this generation.
+    fn balancer(&self, candidates: &[Candidate], generation: u64) -> (Arc<Balancer>, u64) {
+        let algorithm = self.pool.backend().balance;
+        match self.previous {
+            Some(previous) if previous.balancer.is_of(algorithm, candidates) => {
+                (Arc::clone(&previous.balancer), previous.balancer_generation)
+            }
+            _ => (Arc::new(Balancer::new(algorithm, candidates)), generation),
+        }
+    }
+
+    /// The balancer if it is a Maglev table, else the previous table if a new one would be the same, else a new one.
+    fn maglev(&self, balancer: &Arc<Balancer>, candidates: &[Candidate]) -> Arc<Balancer> {
+        if self.pool.backend().balance == Algorithm::Maglev {
+            return Arc::clone(balancer);
+        }
+        (self.previous.and_then(|previous| previous.maglev.as_ref()))
+            .filter(|maglev| maglev.is_of(Algorithm::Maglev, candidates))
+            .map_or_else(
+                || Arc::new(Balancer::new(Algorithm::Maglev, candidates)),
+                Arc::clone,
+            )
+    }
+}
+
+/// A weight in units, reduced while a slow start runs: linear in time, but at least one unit of any weight.
+fn ramped(full: u32, whole: Duration, left: Duration) -> u32 {
+    if left.is_zero() {
+        return full;
+    }
+    let run = whole.saturating_sub(left).as_nanos();
+    let part = u128::from(full) * run / whole.as_nanos().max(1);
+    u32::try_from(part).map_or(full, |part| part.max(u32::from(full > 0)))
+}

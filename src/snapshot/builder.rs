@@ -1,0 +1,329 @@
+//! From one snapshot to the next.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    BackendView, FrontendView, Health, ServerCounts, Snapshot,
+    backend::{HealthOf, Parts},
+    live::LiveSet,
+};
+use crate::{
+    base::{BackendName, FrontendName, ServerKey},
+    config::Config,
+    pools::{Pool, Pools},
+};
+
+/// Builds snapshots, each from the one before: what did not change is shared with it.
+///
+/// Whoever changes a pool, a server's health or the configuration says so here, and [`build`](Self::build) makes the views
+/// of what was named. Time is an argument: of a backend with a running slow start a view is due at
+/// [`next_ramp_step`](Self::next_ramp_step) too.
+#[derive(Debug)]
+pub struct Builder {
+    last: Arc<Snapshot>,
+    live: LiveSet,
+    health: HashMap<BackendName, HealthOf>,
+    users: HashMap<BackendName, Users>,
+    /// Backends whose views are to be made anew.
+    dirty: BTreeSet<BackendName>,
+    /// Whether any frontend may have changed.
+    is_config_new: bool,
+    /// Backends with a running slow start, and when they need another view.
+    ramps: HashMap<BackendName, Instant>,
+}
+
+/// The frontends that send to a backend.
+#[derive(Debug, Default)]
+struct Users {
+    frontends: Vec<FrontendName>,
+    /// Whether one of them is in a packet mode.
+    by_packets: bool,
+}
+
+/// A new snapshot, and where it differs from the one before.
+#[derive(Debug)]
+pub struct Built {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// Backends that were made anew, added or removed.
+    pub backends: Vec<Replaced<BackendView>>,
+    /// Frontends that were made anew, added or removed.
+    pub frontends: Vec<Replaced<FrontendView>>,
+    /// Whether what the packet modes serve may have changed.
+    pub concerns_packets: bool,
+}
+
+/// A view that took another's place.
+#[derive(Debug)]
+pub struct Replaced<T> {
+    /// Before; `None` if it was added.
+    pub before: Option<Arc<T>>,
+    /// After; `None` if it was removed.
+    pub after: Option<Arc<T>>,
+}
+
+impl Builder {
+    /// A builder whose counters have so many shards. The first snapshot is made from scratch, but takes choosers that would
+    /// be the same from `lender`, another builder's snapshot.
+    #[must_use]
+    pub fn new(workers: usize, lender: Arc<Snapshot>) -> Self {
+        Self {
+            dirty: lender.backends.keys().cloned().collect(),
+            last: lender,
+            live: LiveSet::new(workers),
+            health: HashMap::new(),
+            users: HashMap::new(),
+            is_config_new: true,
+            ramps: HashMap::new(),
+        }
+    }
+
+    /// The last snapshot.
+    #[must_use]
+    pub const fn last(&self) -> &Arc<Snapshot> {
+        &self.last
+    }
+
+    /// There is another configuration; `changed` are the backends that [`Pools::apply`] has named.
+    pub fn config_changed(&mut self, config: &Config, changed: impl IntoIterator<Item = BackendName>) {
+        self.is_config_new = true;
+        self.dirty.extend(changed);
+        let mut users: HashMap<BackendName, Users> = HashMap::new();
+        for (name, frontend) in &config.frontends {
+            let users = users.entry(frontend.backend.clone()).or_default();
+            users.frontends.push(name.clone());
+            users.by_packets |= frontend.mode.is_packet();
+        }
+        let by_packets = |users: &HashMap<BackendName, Users>, name| {
+            users.get(name).is_some_and(|users: &Users| users.by_packets)
+        };
+        for name in users.keys().chain(self.users.keys()) {
+            if by_packets(&users, name) != by_packets(&self.users, name) {
+                self.dirty.insert(name.clone());
+            }
+        }
+        self.users = users;
+    }
+
+    /// A backend's pool has changed.
+    pub fn pool_changed(&mut self, backend: &BackendName) {
+        self.dirty.insert(backend.clone());
+    }
+
+    /// Takes what is known of a server's health; `None` is nothing.
+    pub fn set_health(&mut self, key: &ServerKey, health: Option<Health>) {
+        match health {
+            Some(health) => {
+                let of_backend = self.health.entry(key.backend.clone()).or_default();
+                of_backend.insert(key.server.clone(), health);
+            }
+            None => {
+                if let Some(of_backend) = self.health.get_mut(&key.backend) {
+                    of_backend.remove(&key.server);
+                }
+            }
+        }
+        if !self.dirty.contains(&key.backend) {
+            self.dirty.insert(key.backend.clone());
+        }
+    }
+
+    /// What is known of a server's health.
+    #[must_use]
+    pub fn health(&self, key: &ServerKey) -> Option<&Health> {
+        self.health.get(&key.backend)?.get(&key.server)
+    }
+
+    /// How many servers of a backend could be chosen if this were its pool.
+    #[must_use]
+    pub fn eligible(&self, pool: &Pool, now: Instant) -> usize {
+        let parts = Parts {
+            pool,
+            health: self.health.get(&pool.backend().name),
+            previous: None,
+            by_packets: false,
+            now,
+        };
+        parts.eligible()
+    }
+
+    /// When a running slow start needs another snapshot; `None` when none runs.
+    #[must_use]
+    pub fn next_ramp_step(&self) -> Option<Instant> {
+        self.ramps.values().min().copied()
+    }
+
+    /// The next snapshot: of this configuration and these pools, which are those that were told of.
+    pub fn build(&mut self, config: &Config, pools: &Pools, now: Instant) -> Built {
+        let due = self.ramps.iter().filter(|(_, at)| **at <= now);
+        self.dirty.extend(due.map(|(name, _)| name.clone()));
+        let mut next = Snapshot {
+            generation: self.last.generation + 1,
+            frontends: self.last.frontends.clone(),
+            backends: self.last.backends.clone(),
+            counts: self.last.counts,
+            nat_ports: config.passthrough.nat_ports,
+        };
+        let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
+            .map(|name| self.replace_backend(&mut next, name, pools, now))
+            .collect();
+        let frontends = if std::mem::take(&mut self.is_config_new) {
+            self.replace_frontends(&mut next, config)
+        } else {
+            self.follow_backends(&mut next, &backends)
+        };
+        let concerns_packets = next.nat_ports != self.last.nat_ports || concern_packets(&frontends);
+        self.last = Arc::new(next);
+        Built {
+            snapshot: Arc::clone(&self.last),
+            backends,
+            frontends,
+            concerns_packets,
+        }
+    }
+
+    fn replace_backend(
+        &mut self,
+        next: &mut Snapshot,
+        name: BackendName,
+        pools: &Pools,
+        now: Instant,
+    ) -> Replaced<BackendView> {
+        let before = next.backends.remove(&name);
+        if let Some(before) = &before {
+            next.counts = next.counts.without(before.counts);
+        }
+        let Some(pool) = pools.get(name.as_str()) else {
+            self.health.remove(&name);
+            self.ramps.remove(&name);
+            return Replaced { before, after: None };
+        };
+        let parts = Parts {
+            pool,
+            health: self.health.get(&name),
+            previous: before.as_deref(),
+            by_packets: self.users.get(&name).is_some_and(|users| users.by_packets),
+            now,
+        };
+        let (view, ramp) = parts.view(&mut self.live, next.generation);
+        match ramp {
+            Some(wait) => self.ramps.insert(name.clone(), now + wait),
+            None => self.ramps.remove(&name),
+        };
+        next.counts = next.counts.with(view.counts);
+        let after = Arc::new(view);
+        next.backends.insert(name, Arc::clone(&after));
+        Replaced {
+            before,
+            after: Some(after),
+        }
+    }
+
+    /// After a change of the configuration: looks at every frontend.
+    fn replace_frontends(&mut self, next: &mut Snapshot, config: &Config) -> Vec<Replaced<FrontendView>> {
+        let mut before = std::mem::take(&mut next.frontends);
+        let mut replaced = Vec::new();
+        for (name, frontend) in &config.frontends {
+            // a resolved configuration names no missing backend
+            let Some(backend) = next.backends.get(&frontend.backend) else {
+                continue;
+            };
+            let before = before.remove(name);
+            let same = (before.as_ref()).filter(|before| {
+                Arc::ptr_eq(&before.config, frontend) && Arc::ptr_eq(&before.backend, backend)
+            });
+            let view = match same {
+                Some(same) => Arc::clone(same),
+                None => {
+                    let view = Arc::new(FrontendView {
+                        config: Arc::clone(frontend),
+                        backend: Arc::clone(backend),
+                        live: self.live.frontend(name),
+                    });
+                    replaced.push(Replaced {
+                        before,
+                        after: Some(Arc::clone(&view)),
+                    });
+                    view
+                }
+            };
+            next.frontends.insert(name.clone(), view);
+        }
+        replaced.extend(before.into_values().map(|removed| Replaced {
+            before: Some(removed),
+            after: None,
+        }));
+        self.live.forget_unused();
+        replaced
+    }
+
+    /// Without such a change: the frontends of backends that were replaced.
+    fn follow_backends(
+        &self,
+        next: &mut Snapshot,
+        backends: &[Replaced<BackendView>],
+    ) -> Vec<Replaced<FrontendView>> {
+        let mut replaced = Vec::new();
+        for backend in backends.iter().filter_map(|backend| backend.after.as_ref()) {
+            let users = self.users.get(&backend.config.name);
+            for name in users.iter().flat_map(|users| &users.frontends) {
+                let Some(view) = next.frontends.get_mut(name) else {
+                    continue;
+                };
+                let after = Arc::new(FrontendView {
+                    config: Arc::clone(&view.config),
+                    backend: Arc::clone(backend),
+                    live: Arc::clone(&view.live),
+                });
+                replaced.push(Replaced {
+                    before: Some(std::mem::replace(view, Arc::clone(&after))),
+                    after: Some(after),
+                });
+            }
+        }
+        replaced
+    }
+}
+
+fn concern_packets(frontends: &[Replaced<FrontendView>]) -> bool {
+    let sides = frontends.iter().flat_map(|f| [&f.before, &f.after]);
+    (sides.flatten()).any(|frontend| frontend.config.mode.is_packet())
+}
+
+impl Built {
+    /// Wakes every connection that waits for a server, and every listener that waits for a slot of its frontend, where
+    /// something changed, so that they look at the snapshot in effect. To be called once it is.
+    pub fn wake_queues(&self) {
+        for frontend in self.frontends.iter().filter_map(|f| f.before.as_ref()) {
+            frontend.live.slots.freed().notify_waiters();
+            // it may send to another backend now
+            frontend.backend.live.server_freed.notify_waiters();
+        }
+        for backend in self.backends.iter().filter_map(|b| b.before.as_ref()) {
+            backend.live.server_freed.notify_waiters();
+        }
+    }
+}
+
+impl ServerCounts {
+    fn with(self, other: Self) -> Self {
+        Self {
+            servers: self.servers + other.servers,
+            up: self.up + other.up,
+            eligible: self.eligible + other.eligible,
+        }
+    }
+
+    /// The counts without those of a part that they include.
+    fn without(self, part: Self) -> Self {
+        Self {
+            servers: self.servers - part.servers,
+            up: self.up - part.up,
+            eligible: self.eligible - part.eligible,
+        }
+    }
+}
