@@ -72,7 +72,7 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
         assert_eq!(report, all_right, "first answers\n{}", holder.said());
     }
     if let Some(convey) = balancer.convey() {
-        let flows = told::flows(&convey);
+        let flows = told::flows(convey);
         assert!(flows >= 50_000, "only {flows} flows at a time");
     }
     let connected = start.elapsed();
@@ -111,8 +111,8 @@ fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
         talkers.expect_unbroken();
     }
     if let Some(convey) = balancer.convey() {
-        let refused = told::packets(&convey, PacketReason::SynShareFull)
-            + told::packets(&convey, PacketReason::TableFull)
+        let refused = told::packets(convey, PacketReason::SynShareFull)
+            + told::packets(convey, PacketReason::TableFull)
             + told::packets(convey, PacketReason::PortsExhausted);
         assert!(refused > 0, "new flows were refused and counted");
         assert!(told::flows(convey) >= 40, "{} flows", told::flows(convey));
