@@ -70,7 +70,7 @@ keepalived_outlives_a_restart() {
         check "and the addresses were here all the time" [ ! -s /tmp/moves ]
     else
         check "it is another keepalived" [ "$(property MainPID keepalived)" != "$before" ]
-        check "and the addresses are here again" within 30 has_vips lb0
+        check "and the addresses are here again" within 60 has_vips lb0
     fi
 }
 
@@ -80,7 +80,7 @@ keepalived_leaves_in_a_crash() {
     ip -o monitor address >/tmp/moves &
     monitor=$!
     kill -9 "$(property MainPID)"
-    check "a crash of convey takes the addresses away" within 30 grep -q Deleted /tmp/moves
+    check "a crash of convey takes the addresses away" within 60 grep -q Deleted /tmp/moves
     kill "$monitor"
     check "they come back" within 60 has_vips lb0
     check "with convey: all modes answer" within 60 all_modes_answer_anew
@@ -94,7 +94,7 @@ keepalived_goes_with_convey() {
     check "keepalived.service.conf gives two commands" [ "$(commands_of_the_drop_in | wc -l)" -eq 2 ]
     check "which run" bash -ec "$(commands_of_the_drop_in)"
     check "systemctl restart convey starts keepalived too" systemctl restart convey
-    check "keepalived brings the addresses here" within 30 has_vips lb0
+    check "keepalived brings the addresses here" within 60 has_vips lb0
     check "keepalived: all modes answer" within 60 all_modes_answer_anew
     keepalived_outlives_a_restart
     keepalived_leaves_in_a_crash
@@ -103,11 +103,11 @@ keepalived_goes_with_convey() {
     check "none is left here" no_vip
     { configuration && echo 'nonsense = 1'; } | put_configuration
     check "with a wrong configuration convey does not start" not systemctl start convey
-    check "which keepalived sees" within 30 journal_has 'VRRP_Script\(convey\) failed' "$(of_this_keepalived)"
+    check "which keepalived sees" within 60 journal_has 'VRRP_Script\(convey\) failed' "$(of_this_keepalived)"
     check "and takes no address" no_vip
     configuration | put_configuration
     check "with the right one convey starts" systemctl start convey
-    check "and the addresses are here again" within 30 has_vips lb0
+    check "and the addresses are here again" within 60 has_vips lb0
     check "as late as that" keepalived_waited_for_convey
     systemctl stop convey
     rm -r /etc/systemd/system/keepalived.service.d /etc/systemd/system/convey.service.wants
@@ -128,9 +128,9 @@ addresses_go_with_convey() {
     local before
     before=$(property MainPID)
     kill -9 "$before"
-    check "BIRD: a crash takes the addresses away" within 10 no_vip
+    check "BIRD: a crash takes the addresses away" within 60 no_vip
     check "BIRD: systemd starts it again" within 60 started_again "$before"
-    check "and the addresses are there again" within 10 has_vips lo
+    check "and the addresses are there again" within 60 has_vips lo
     check "BIRD: systemctl stop convey" systemctl stop convey
     check "leaves no address on lo" no_vip
     rm -r /etc/systemd/system/convey.service.d

@@ -127,7 +127,7 @@ tc_mark() {
 watch_tc() {
     ip netns exec one tc monitor >/tmp/tc.seen &
     tc_monitor=$!
-    within 30 tc_mark
+    within 60 tc_mark
 }
 
 tc_marks() { grep -c 'dev lo' /tmp/tc.seen; }
@@ -139,7 +139,7 @@ tc_seen() {
     local before
     before=$(tc_marks)
     tc_mark
-    within 30 has_more_marks_than "$before" && { grep -v 'dev lo' /tmp/tc.seen || true; }
+    within 60 has_more_marks_than "$before" && { grep -v 'dev lo' /tmp/tc.seen || true; }
 }
 
 tc_did_nothing() {

@@ -113,7 +113,7 @@ profile_holds() {
     echo 'nonsense = 1' >/tmp/acceptance.toml
     has 'nonsense' "$(convey check /tmp/acceptance.toml 2>&1)" &&
         has 'ermission denied' "$(aa-exec -p convey -- convey check /tmp/acceptance.toml 2>&1)" &&
-        within 10 has 'acceptance.toml' "$(denials)"
+        within 60 has 'acceptance.toml' "$(denials)"
 }
 
 # What AppArmor has kept from the profile's processes since boot.

@@ -27,7 +27,7 @@ def address(text):
     return host.strip("[]"), int(port)
 
 
-def connect(to, timeout=5.0):
+def connect(to, timeout=20.0):
     return socket.create_connection(address(to), timeout)
 
 
@@ -112,7 +112,7 @@ def datagrams(to, count):
     counts = collections.Counter()
     for _ in range(int(count)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(3)
+            client.settimeout(20)
             try:
                 client.connect(address(to))
                 client.send(b"hello\n")

@@ -191,7 +191,12 @@ fn servers_that_refuse_connections_are_ejected_and_let_back() {
     let convey = site.convey(&site.config("", &format!("{NO_CHECK}\n{passive}")));
     site.webs[0].kill();
     assert_eq!(site.ask(12).get("failed"), None);
-    wait_state(&convey, "a", ServerState::Down);
+    // it may have been let back meanwhile
+    wait_until("a has been ejected", PATIENCE, || {
+        let log = convey.stderr();
+        log.lines()
+            .any(|line| line.contains("event=\"server_down\"") && line.contains("server=a"))
+    });
     site.webs[0].revive();
     wait_state(&convey, "a", ServerState::Up);
     wait_until("a answers again", PATIENCE, || site.ask(4).contains_key("a"));
