@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{ProxyEvent, Select, Workers};
 use crate::{
     base::{
-        AccessRecord, AccessSink, BackendName, ListenAddr, ServerAddr, ServerKey, ServerName,
+        AccessRecord, AccessSink, BackendName, Endpoint, ServerAddr, ServerKey, ServerName,
         TerminationReason as Reason,
     },
     config::{Backend, Config, Frontend, Options, PassiveCheck, Source, load},
@@ -55,7 +55,7 @@ impl Rig {
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
         let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
-        workers.listen(ListenAddr(addr), vec![listener.into()]);
+        workers.listen(Endpoint::tcp(addr), vec![listener.into()]);
         Self {
             addr,
             workers,
@@ -453,7 +453,7 @@ fn a_retired_listener_serves_what_its_queue_held() {
     let rig = Rig::new(&[server(echo)], |_, _| {});
     let mut clients: Vec<_> = (0..20).map(|_| rig.client()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(rig.workers.retire(ListenAddr(rig.addr)));
+    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr)));
     for client in &mut clients {
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
