@@ -82,14 +82,14 @@ pub struct Peer {
     pub pid: Option<i32>,
 }
 
-/// A running endpoint. Dropping it closes the listener and every connection.
+/// A listener at work. Dropping it closes it and every connection.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct HttpListener {
     accept: AbortHandle,
     refused: Arc<AtomicU64>,
 }
 
-impl Endpoint {
+impl HttpListener {
     /// Connections that were turned away because too many were open.
     #[must_use]
     pub fn refused(&self) -> u64 {
@@ -97,7 +97,7 @@ impl Endpoint {
     }
 }
 
-impl Drop for Endpoint {
+impl Drop for HttpListener {
     fn drop(&mut self) {
         // the task owns the listener and the connections' tasks
         self.accept.abort();
@@ -158,7 +158,7 @@ impl Listener for TcpListener {
 }
 
 /// Serves `router` on a listener, from a task of the current runtime.
-pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) -> Endpoint {
+pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) -> HttpListener {
     let refused = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&refused);
     let task = tokio::spawn(async move {
@@ -187,7 +187,7 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
             connections.spawn(serve_connection(stream, peer, router.clone(), limits));
         }
     });
-    Endpoint {
+    HttpListener {
         accept: task.abort_handle(),
         refused,
     }

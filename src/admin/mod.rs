@@ -16,7 +16,7 @@ mod socket;
 mod stats;
 pub mod views;
 
-pub use http::Endpoint;
+pub use http::HttpListener;
 pub use routes::serve;
 pub use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use stats::{LegacyStats, serve_stats};

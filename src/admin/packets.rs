@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::views;
 use crate::{
-    base::{FrontendName, ListenAddr, PacketReason, PortRange, Protocol},
+    base::{Endpoint, ListenAddr, PacketReason, PortRange, Protocol},
     flow::{self, Because, FiveTuple, FlowInfo, Hop, Hops, Resolution, Usage},
     snapshot::{FrontendView, Snapshot},
 };
@@ -35,7 +35,7 @@ pub struct PacketInfo {
 }
 
 /// Why VIPs wait.
-pub type Waiting = BTreeMap<(FrontendName, ListenAddr), Wait>;
+pub type Waiting = BTreeMap<Endpoint, Wait>;
 
 /// Why a VIP waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,12 +112,9 @@ pub fn serves(view: &FrontendView, waiting: &Waiting) -> bool {
     view.backend.counts.eligible > 0 && waits(view, waiting).all(|(_, wait)| wait.is_elsewhere)
 }
 
-fn waits<'a>(
-    view: &'a FrontendView,
-    waiting: &'a Waiting,
-) -> impl Iterator<Item = (&'a ListenAddr, &'a Wait)> {
-    let listen = view.config.listen.iter();
-    listen.filter_map(|vip| Some((vip, waiting.get(&(view.config.name.clone(), *vip))?)))
+fn waits<'a>(view: &'a FrontendView, waiting: &'a Waiting) -> impl Iterator<Item = (ListenAddr, &'a Wait)> {
+    let endpoints = view.config.endpoints();
+    endpoints.filter_map(|endpoint| Some((endpoint.addr, waiting.get(&endpoint)?)))
 }
 
 /// A passthrough flow among the connections.
@@ -214,7 +211,7 @@ fn packet_explanation(
     found.because.label().clone_into(&mut view.because);
     view.slot = found.slot;
     view.flow = found.flow.as_ref().map(flow_view);
-    let waits = found.frontend.and_then(|name| waiting.get(&(name, tuple.vip)));
+    let waits = (found.frontend).and_then(|_| waiting.get(&tuple.endpoint()));
     view.hindrance = match (waits, found.hindrance) {
         (Some(wait), _) => Some(wait.why.clone()),
         (None, hindrance) => hindrance.map(|reason| reason.label().to_owned()),
@@ -265,7 +262,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::{BackendName, ClientAddr, Mac, ServerAddr, ServerKey, ServerName, ServerState, WorkerId},
+        base::{
+            BackendName, ClientAddr, FrontendName, Mac, ServerAddr, ServerKey, ServerName, ServerState,
+            WorkerId,
+        },
         config::{self, Options, Source},
         packet::LinkHeader,
         pools::{AdminState, Override, Pools},
@@ -400,10 +400,7 @@ mod tests {
         assert_eq!(shown.nat.as_deref(), Some("10.0.0.9:61000"));
         assert_eq!((shown.idle_seconds, shown.expires_in_seconds), (2.0, 58.0));
 
-        let waiting = [(
-            (flow.frontend.clone(), flow.tuple.vip),
-            wait("no interface has it", true),
-        )];
+        let waiting = [(flow.tuple.endpoint(), wait("no interface has it", true))];
         let view = explain(&waiting.into());
         assert_eq!(view.hindrance.as_deref(), Some("no interface has it"));
     }
@@ -427,9 +424,8 @@ mod tests {
         };
         assert_eq!(state("one", &Waiting::new()), (None, [].into()));
         assert_eq!(state("shop", &Waiting::new()).0.as_deref(), Some("live"));
-        let name = FrontendName::new("shop").expect("a name");
-        let second = ListenAddr("192.0.2.2:80".parse().expect("an address"));
-        let (state, why) = state("shop", &[((name, second), wait("no interface", true))].into());
+        let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+        let (state, why) = state("shop", &[(second, wait("no interface", true))].into());
         assert_eq!(state.as_deref(), Some("waiting"));
         assert_eq!(
             why,
@@ -442,8 +438,8 @@ mod tests {
         let snapshot = site();
         let name = FrontendName::new("shop").expect("a name");
         let shop = &snapshot.frontends[&name];
-        let second = ListenAddr("192.0.2.2:80".parse().expect("an address"));
-        let serves = |wait| serves(shop, &[((name.clone(), second), wait)].into());
+        let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+        let serves = |wait| serves(shop, &[(second, wait)].into());
         assert!(super::serves(shop, &Waiting::new()));
         assert!(serves(wait("no interface has it", true)), "a standby");
         assert!(!serves(wait("its interface is down", false)));

@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{
     Command, Commands,
-    http::{self, Endpoint, Limits, Peer},
+    http::{self, HttpListener, Limits, Peer},
     lookup,
     views::{self, Problem},
 };
@@ -57,7 +57,7 @@ const MAX_CONNECTIONS: usize = 100_000;
 ///
 /// # Errors
 /// The runtime cannot take the listener.
-pub fn serve(listener: StdUnixListener, commands: Commands) -> io::Result<Endpoint> {
+pub fn serve(listener: StdUnixListener, commands: Commands) -> io::Result<HttpListener> {
     serve_within(listener, commands, Limits::default())
 }
 
@@ -65,7 +65,7 @@ pub(super) fn serve_within(
     listener: StdUnixListener,
     commands: Commands,
     limits: Limits,
-) -> io::Result<Endpoint> {
+) -> io::Result<HttpListener> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     Ok(http::serve(listener, router(commands, limits), limits))

@@ -10,7 +10,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use super::http::{self, Endpoint, Limits};
+use super::http::{self, HttpListener, Limits};
 use crate::{
     base::ServerState,
     snapshot::{Snapshot, live::Totals},
@@ -95,11 +95,11 @@ impl LegacyStats {
     }
 }
 
-/// Serves `/stats` on a listener (the broker's), from tasks of the current runtime, until the endpoint is dropped.
+/// Serves `/stats` on a listener (the broker's), from tasks of the current runtime, until the result is dropped.
 ///
 /// # Errors
 /// The runtime cannot take the listener.
-pub fn serve_stats(listener: StdTcpListener, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Endpoint> {
+pub fn serve_stats(listener: StdTcpListener, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<HttpListener> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     Ok(http::serve(listener, router(snapshot), Limits::default()))

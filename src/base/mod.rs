@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod addr;
+pub mod endpoint;
 pub mod exit;
 pub mod name;
 pub mod packet;
@@ -13,6 +14,7 @@ pub mod time;
 
 pub use access::{AccessRecord, AccessSink};
 pub use addr::{ClientAddr, ListenAddr, ServerAddr};
+pub use endpoint::Endpoint;
 pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, PortRange, Protocol};
 pub use reason::{BackendState, ServerState, TerminationReason};

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName};
+use crate::base::{
+    BackendName, Endpoint, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName,
+};
 
 /// A whole configuration that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +173,17 @@ pub struct Frontend {
     pub tcp_user_timeout: Option<Duration>,
     /// `access_log`: one event for each connection. Default true.
     pub access_log: bool,
+}
+
+impl Frontend {
+    /// What it listens on.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + use<'_> {
+        let protocol = self.protocol;
+        self.listen.iter().map(move |addr| Endpoint {
+            addr: *addr,
+            protocol,
+        })
+    }
 }
 
 /// `[backends.NAME]`.

@@ -2,16 +2,14 @@
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
 use super::model::{Config, Mode};
-use crate::base::{BackendName, ListenAddr, PortRange, Protocol, ServerAddr};
+use crate::base::{BackendName, Endpoint, PortRange, ServerAddr};
 
 /// One VIP address and port of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketService {
     /// Where clients send to.
-    pub vip: ListenAddr,
-    /// The transport protocol.
-    pub protocol: Protocol,
+    pub vip: Endpoint,
     /// The ports that its flows leave from, in passthrough; `None` in DSR.
     pub nat_ports: Option<PortRange>,
     /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
@@ -41,13 +39,12 @@ impl Config {
                 let mut all: Vec<_> = servers(&frontend.backend).collect();
                 all.sort_unstable();
                 all.dedup();
-                frontend.listen.iter().map(move |vip| {
+                frontend.endpoints().map(move |vip| {
                     let servers = (all.iter().copied())
-                        .filter(|addr| addr.0.is_ipv4() == vip.0.is_ipv4())
+                        .filter(|addr| addr.0.is_ipv4() == vip.is_ipv4())
                         .collect();
                     PacketService {
-                        vip: *vip,
-                        protocol: frontend.protocol,
+                        vip,
                         nat_ports: (frontend.mode == Mode::Passthrough).then_some(self.passthrough.nat_ports),
                         servers,
                     }

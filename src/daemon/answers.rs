@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admin::{
-        Endpoint,
+        HttpListener,
         packets::{self, PacketInfo, Wait, Waiting},
         render,
         views::{self, Problem},
@@ -31,7 +31,7 @@ const LISTED: usize = 1_000;
 impl Control {
     /// The whole state.
     pub(super) fn status(&self) -> views::Status {
-        let refused = |endpoint: &Endpoint| endpoint.refused();
+        let refused = |listener: &HttpListener| listener.refused();
         let info = render::DaemonInfo {
             pid: std::process::id(),
             uptime: self.started.elapsed(),
@@ -97,14 +97,14 @@ impl Control {
 
 fn waiting(packets: &Packets) -> Waiting {
     let vips = packets.vips().states().iter();
-    vips.filter_map(|(key, state)| match state {
+    vips.filter_map(|(endpoint, vip)| match &vip.state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {
             let wait = Wait {
                 why: why.clone(),
                 is_elsewhere: *is_elsewhere,
             };
-            Some(((key.frontend.clone(), key.vip), wait))
+            Some((*endpoint, wait))
         }
     })
     .collect()

@@ -30,9 +30,9 @@ use super::{
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, Endpoint, SocketFile, views::ReloadFailed},
+    admin::{self, BindError, Command, Commands, HttpListener, SocketFile, views::ReloadFailed},
     base::{
-        ListenAddr, TerminationReason,
+        Endpoint, TerminationReason,
         exit::{self, Exit},
     },
     config::{self, Config, Source},
@@ -68,8 +68,8 @@ pub struct Control {
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,
-    pub(super) admin: Option<(SocketFile, Endpoint)>,
-    pub(super) stats: Option<(ListenAddr, Endpoint)>,
+    pub(super) admin: Option<(SocketFile, HttpListener)>,
+    pub(super) stats: Option<(Endpoint, HttpListener)>,
     pub(super) watcher: Option<FileWatch>,
     /// What the configuration file held when it was last read, or why it could not be.
     pub(super) last_source: Result<Source, ReloadFailed>,
@@ -143,7 +143,7 @@ impl Control {
         let served = match socket {
             Ok(None) => return,
             Ok(Some((listener, file))) => admin::serve(listener, self.commands.clone())
-                .map(|endpoint| (file, endpoint))
+                .map(|served| (file, served))
                 .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -208,20 +208,20 @@ impl Control {
     }
 
     /// Has systemd keep new listeners over a restart.
-    pub(super) fn keep(&self, added: &BTreeMap<ListenAddr, Vec<OwnedFd>>) {
+    pub(super) fn keep(&self, added: &BTreeMap<Endpoint, Vec<OwnedFd>>) {
         let named = added
             .iter()
-            .map(|(addr, sockets)| (kept_as(*addr), sockets.as_slice()));
+            .map(|(endpoint, sockets)| (kept_as(*endpoint), sockets.as_slice()));
         if let Err(error) = self.notify.keep(named) {
             not_kept(&error);
         }
     }
 
     /// Accepts on new listeners.
-    pub(super) fn listen(&mut self, added: BTreeMap<ListenAddr, Vec<OwnedFd>>) {
-        for (addr, sockets) in added {
-            self.listeners.insert(addr, sockets.len());
-            self.workers.listen(addr, sockets);
+    pub(super) fn listen(&mut self, added: BTreeMap<Endpoint, Vec<OwnedFd>>) {
+        for (endpoint, sockets) in added {
+            self.listeners.insert(endpoint, sockets.len());
+            self.workers.listen(endpoint, sockets);
         }
         let (room, sockets) = (self.notify.store(), self.listeners.sockets());
         if room > 0 && sockets > room {

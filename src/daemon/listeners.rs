@@ -1,13 +1,13 @@
-//! The addresses that are listened on, what a reload has to add and remove, and what systemd keeps over a restart.
+//! What is listened on, what a reload has to add and remove, and what systemd keeps over a restart.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
 
 use crate::{
-    base::ListenAddr,
+    base::{Endpoint, Protocol},
     config::Config,
     privilege::{Broker, BrokerError, ListenerRef},
     sys::{
@@ -16,74 +16,83 @@ use crate::{
     },
 };
 
-/// Addresses of frontends that workers accept on, with the number of their sockets.
+/// Endpoints of frontends that workers accept on, with the number of their sockets.
 #[derive(Debug, Default)]
-pub struct Listeners(BTreeMap<ListenAddr, usize>);
+pub struct Listeners(BTreeMap<Endpoint, usize>);
 
 /// Sockets made for a configuration that is not in force yet; dropping it closes them.
 #[derive(Debug)]
 pub struct Prepared {
-    /// New addresses with at least one socket for each worker.
-    pub added: BTreeMap<ListenAddr, Vec<OwnedFd>>,
-    /// Addresses that the configuration no longer has.
-    pub removed: Vec<ListenAddr>,
+    /// New endpoints with at least one socket for each worker.
+    pub added: BTreeMap<Endpoint, Vec<OwnedFd>>,
+    /// Endpoints that the configuration no longer has.
+    pub removed: Vec<Endpoint>,
 }
 
 /// Listening sockets of the process before this one, which the service manager kept (DESIGN §4, Restart): clients that
 /// came in between wait in their queues.
 #[derive(Debug, Default)]
 pub struct Predecessors {
-    sockets: BTreeMap<ListenAddr, Vec<OwnedFd>>,
-    /// Names of descriptors that are none of our listeners.
-    strangers: Vec<String>,
+    sockets: BTreeMap<Endpoint, Vec<OwnedFd>>,
+    /// Names under which nothing need be kept: those of what is no listener of ours, and those that another version of
+    /// Convey gave to one.
+    outdated: BTreeSet<String>,
 }
 
 impl Predecessors {
-    /// Takes over what was kept. Must be called before anything opens a descriptor.
+    /// Takes over what was kept, under whatever name: what a socket listens on it says itself. Must be called before
+    /// anything opens a descriptor.
     ///
     /// # Errors
     /// What the service manager says about them is not so.
     pub fn take() -> std::io::Result<Self> {
+        Ok(Self::of(inherited::take()?))
+    }
+
+    fn of(inherited: Vec<Inherited>) -> Self {
         let mut all = Self::default();
-        for Inherited { name, fd } in inherited::take()? {
-            match listener::address_of(fd.as_fd()) {
-                Some(addr) => all.sockets.entry(ListenAddr(addr)).or_default().push(fd),
-                None => all.strangers.push(name),
+        for Inherited { name, fd } in inherited {
+            let endpoint = listener::address_of(fd.as_fd()).map(Endpoint::tcp);
+            if endpoint.map(kept_as).as_ref() != Some(&name) {
+                all.outdated.insert(name);
+            }
+            if let Some(endpoint) = endpoint {
+                all.sockets.entry(endpoint).or_default().push(fd);
             }
         }
-        Ok(all)
+        all
     }
 
     /// Ports that their sockets listen on.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
-        self.sockets.keys().map(|addr| addr.0.port())
+        self.sockets.keys().map(|endpoint| endpoint.port())
     }
 
-    /// Addresses that they listen on.
-    pub fn addresses(&self) -> impl Iterator<Item = ListenAddr> {
+    /// What they listen on.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         self.sockets.keys().copied()
     }
 
     /// Ends the listeners that nobody has taken; the names of all descriptors that need not be kept any longer.
     pub fn end(self) -> Vec<String> {
-        let mut names = self.strangers;
-        for (addr, sockets) in self.sockets {
+        let mut names = self.outdated;
+        for (endpoint, sockets) in self.sockets {
             for socket in sockets {
                 listener::end(socket.as_fd());
             }
-            names.push(kept_as(addr));
+            names.insert(kept_as(endpoint));
         }
-        names
+        names.into_iter().collect()
     }
 
-    fn take_address(&mut self, addr: ListenAddr, user_timeout: Option<Duration>) -> Vec<OwnedFd> {
-        let mut sockets = self.sockets.remove(&addr).unwrap_or_default();
+    fn take_endpoint(&mut self, endpoint: Endpoint, user_timeout: Option<Duration>) -> Vec<OwnedFd> {
+        let mut sockets = self.sockets.remove(&endpoint).unwrap_or_default();
         sockets.retain(|socket| {
             let taken = listener::take_over(socket.as_fd(), user_timeout);
             if let Err(error) = &taken {
                 tracing::warn!(
                     event = "listener_not_taken_over",
-                    "a kept socket of {addr}: {error}"
+                    "a kept socket of {endpoint}: {error}"
                 );
                 listener::end(socket.as_fd());
             }
@@ -94,11 +103,11 @@ impl Predecessors {
 }
 
 impl Listeners {
-    /// Makes the listeners that `config` has and we have not, of a predecessor's sockets as far as they go. Addresses that
+    /// Makes the listeners that `config` has and we have not, of a predecessor's sockets as far as they go. Endpoints that
     /// stay are not touched, whatever frontend has them.
     ///
     /// # Errors
-    /// The first address that could not be bound; nothing new is left bound.
+    /// The first endpoint that could not be bound; nothing new is left bound.
     pub fn prepare(
         &self,
         config: &Config,
@@ -107,34 +116,34 @@ impl Listeners {
         predecessors: &mut Predecessors,
     ) -> Result<Prepared, BrokerError> {
         let proxied = config.frontends.values().filter(|f| !f.mode.is_packet());
-        let wanted: BTreeMap<ListenAddr, _> = proxied
-            .flat_map(|f| f.listen.iter().map(move |addr| (*addr, f)))
+        let wanted: BTreeMap<Endpoint, _> = proxied
+            .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (endpoint, frontend)))
             .collect();
         let mut added = BTreeMap::new();
-        for (addr, frontend) in &wanted {
-            if self.0.contains_key(addr) {
+        for (endpoint, frontend) in &wanted {
+            if self.0.contains_key(endpoint) {
                 continue;
             }
-            let reference = ListenerRef::frontend(&frontend.name, *addr);
-            let mut sockets = predecessors.take_address(*addr, frontend.tcp_user_timeout);
+            let reference = ListenerRef::frontend(&frontend.name, *endpoint);
+            let mut sockets = predecessors.take_endpoint(*endpoint, frontend.tcp_user_timeout);
             while sockets.len() < workers {
                 sockets.push(broker.bind(&reference)?);
             }
-            added.insert(*addr, sockets);
+            added.insert(*endpoint, sockets);
         }
-        let gone = self.0.keys().filter(|addr| !wanted.contains_key(addr));
+        let gone = self.0.keys().filter(|endpoint| !wanted.contains_key(endpoint));
         let removed = gone.copied().collect();
         Ok(Prepared { added, removed })
     }
 
-    /// Notes an address that is listened on now, by so many sockets.
-    pub fn insert(&mut self, addr: ListenAddr, sockets: usize) {
-        self.0.insert(addr, sockets);
+    /// Notes an endpoint that is listened on now, by so many sockets.
+    pub fn insert(&mut self, endpoint: Endpoint, sockets: usize) {
+        self.0.insert(endpoint, sockets);
     }
 
-    /// Notes an address that is no longer listened on.
-    pub fn remove(&mut self, addr: ListenAddr) {
-        self.0.remove(&addr);
+    /// Notes an endpoint that is no longer listened on.
+    pub fn remove(&mut self, endpoint: Endpoint) {
+        self.0.remove(&endpoint);
     }
 
     /// Number of sockets.
@@ -142,15 +151,23 @@ impl Listeners {
         self.0.values().sum()
     }
 
-    /// Takes all addresses out.
-    pub fn take_all(&mut self) -> Vec<ListenAddr> {
+    /// Takes all of them out.
+    pub fn take_all(&mut self) -> Vec<Endpoint> {
         std::mem::take(&mut self.0).into_keys().collect()
     }
 }
 
-/// The name under which the service manager keeps the sockets of an address: it separates names by colons.
-pub fn kept_as(addr: ListenAddr) -> String {
-    format!("listener {addr}").replace(':', "_")
+/// The name under which the service manager keeps the sockets of an endpoint (`FDNAME=`; a colon separates such names).
+///
+/// A contract with other versions, which forget what they do not want by this name: no released form of it may change.
+/// They take over by what a socket listens on, whatever its name.
+pub fn kept_as(endpoint: Endpoint) -> String {
+    let addr = endpoint.addr;
+    let name = match endpoint.protocol {
+        Protocol::Tcp => format!("listener {addr}"),
+        Protocol::Udp => format!("listener udp {addr}"),
+    };
+    name.replace(':', "_")
 }
 
 #[cfg(test)]
@@ -158,26 +175,74 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_kept_sockets_have_no_colon() {
-        let name = |addr: &str| kept_as(ListenAddr(addr.parse().unwrap()));
-        assert_eq!(name("192.0.2.1:80"), "listener 192.0.2.1_80");
-        assert_eq!(name("[2001:db8::1]:443"), "listener [2001_db8__1]_443");
+    fn names_of_kept_sockets_are_those_of_every_version_and_have_no_colon() {
+        let addr = |text: &str| text.parse().unwrap();
+        for (endpoint, name) in [
+            (Endpoint::tcp(addr("192.0.2.1:80")), "listener 192.0.2.1_80"),
+            (
+                Endpoint::tcp(addr("[2001:db8::1]:443")),
+                "listener [2001_db8__1]_443",
+            ),
+            (Endpoint::udp(addr("192.0.2.1:53")), "listener udp 192.0.2.1_53"),
+        ] {
+            assert_eq!(kept_as(endpoint), name);
+        }
+    }
+
+    /// A listening socket, with the service manager's copy of it.
+    fn listening() -> (Endpoint, OwnedFd, OwnedFd) {
+        let what = listener::Listen {
+            addr: "127.0.0.1:0".parse().unwrap(),
+            user_timeout: None,
+        };
+        let socket = listener::listen(&what).unwrap();
+        let addr = listener::address_of(socket.as_fd()).unwrap();
+        let manager = socket.try_clone().unwrap();
+        (Endpoint::tcp(addr), socket, manager)
+    }
+
+    fn kept(name: impl Into<String>, fd: impl Into<OwnedFd>) -> Inherited {
+        Inherited {
+            name: name.into(),
+            fd: fd.into(),
+        }
+    }
+
+    #[test]
+    fn a_listener_is_taken_over_whatever_another_version_called_it() {
+        for name in ["listener tcp 127.0.0.1_80", "stored", "80"] {
+            let (endpoint, socket, manager) = listening();
+            let mut predecessors = Predecessors::of(vec![kept(name, socket)]);
+            assert_eq!(predecessors.take_endpoint(endpoint, None).len(), 1);
+            // to be kept under today's name instead
+            assert_eq!(predecessors.end(), [name]);
+            assert_eq!(listener::address_of(manager.as_fd()), Some(endpoint.addr.0));
+        }
+    }
+
+    #[test]
+    fn a_listener_that_this_version_called_so_stays_under_its_name() {
+        let (endpoint, socket, _manager) = listening();
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        assert_eq!(predecessors.take_endpoint(endpoint, None).len(), 1);
+        assert!(predecessors.end().is_empty());
+    }
+
+    #[test]
+    fn what_only_a_later_version_serves_is_kept_no_longer() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let name = kept_as(Endpoint::udp(socket.local_addr().unwrap()));
+        let predecessors = Predecessors::of(vec![kept(&name, socket)]);
+        assert_eq!(predecessors.endpoints().count(), 0);
+        assert_eq!(predecessors.end(), [name]);
     }
 
     #[test]
     fn listeners_that_nobody_takes_are_ended() {
-        let socket = listener::listen(&listener::Listen {
-            addr: "127.0.0.1:0".parse().unwrap(),
-            user_timeout: None,
-        })
-        .unwrap();
-        let addr = ListenAddr(listener::address_of(socket.as_fd()).unwrap());
-        let manager = socket.try_clone().unwrap();
-        let predecessors = Predecessors {
-            sockets: [(addr, vec![socket])].into(),
-            strangers: vec!["map".into()],
-        };
-        assert_eq!(predecessors.end(), ["map".to_owned(), kept_as(addr)]);
+        let (endpoint, socket, manager) = listening();
+        let (pipe, _end) = std::io::pipe().unwrap();
+        let predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket), kept("map", pipe)]);
+        assert_eq!(predecessors.end(), [kept_as(endpoint), "map".to_owned()]);
         assert_eq!(listener::address_of(manager.as_fd()), None);
     }
 }

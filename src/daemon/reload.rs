@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     admin::{
-        self, Endpoint,
+        self, HttpListener,
         views::{ReloadFailed, Reloaded},
     },
-    base::ListenAddr,
+    base::Endpoint,
     config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
     privilege::{BrokerError, ListenerRef},
 };
@@ -42,7 +42,7 @@ pub(super) enum StatsChange {
     /// It stays as it is.
     Keep,
     /// It is served on another address, or no longer.
-    To(Option<(ListenAddr, Endpoint)>),
+    To(Option<(Endpoint, HttpListener)>),
 }
 
 impl Control {
@@ -149,9 +149,9 @@ impl Control {
         // first, for their places are needed
         self.notify
             .forget(prepared.removed.iter().copied().map(kept_as).collect());
-        for addr in prepared.removed {
-            self.listeners.remove(addr);
-            tokio::spawn(self.workers.retire(addr));
+        for endpoint in prepared.removed {
+            self.listeners.remove(endpoint);
+            tokio::spawn(self.workers.retire(endpoint));
         }
         self.keep(&prepared.added);
         self.listen(prepared.added);
@@ -203,20 +203,20 @@ impl Control {
             .unwrap_or(self.state.config())
             .stats
             .as_ref()
-            .map(|s| s.listen);
-        if wanted == self.stats.as_ref().map(|(addr, _)| *addr) {
+            .map(|stats| Endpoint::tcp(stats.listen.0));
+        if wanted == self.stats.as_ref().map(|(endpoint, _)| *endpoint) {
             return Ok(StatsChange::Keep);
         }
-        let Some(addr) = wanted else {
+        let Some(endpoint) = wanted else {
             return Ok(StatsChange::To(None));
         };
         let socket = self.broker.bind(&ListenerRef::Stats)?;
-        let endpoint = admin::serve_stats(TcpListener::from(socket), Arc::clone(self.state.published()))
+        let listener = admin::serve_stats(TcpListener::from(socket), Arc::clone(self.state.published()))
             .map_err(|source| BrokerError::Failed {
-                step: format!("serve /stats on {addr}"),
+                step: format!("serve /stats on {}", endpoint.addr),
                 source,
             })?;
-        Ok(StatsChange::To(Some((addr, endpoint))))
+        Ok(StatsChange::To(Some((endpoint, listener))))
     }
 
     /// Puts a prepared `/stats` endpoint in force.

@@ -216,7 +216,10 @@ fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
         );
         Predecessors::default()
     });
-    let addresses: Vec<_> = predecessors.addresses().map(|addr| addr.to_string()).collect();
+    let addresses: Vec<_> = predecessors
+        .endpoints()
+        .map(|endpoint| endpoint.addr.to_string())
+        .collect();
     if !addresses.is_empty() {
         tracing::info!(
             event = "listeners_found",

@@ -28,11 +28,11 @@ pub fn plan(services: &[PacketService]) -> Vec<Rule> {
 }
 
 fn service_rules(service: &PacketService) -> impl Iterator<Item = Rule> {
-    let protocol = service.protocol;
+    let protocol = service.vip.protocol;
     let answers = (service.nat_ports.into_iter()).flat_map(move |nat| {
         (service.servers.iter()).map(move |server| from_server(server.0, protocol, nat))
     });
-    std::iter::once(to_vip(service.vip.0, protocol)).chain(answers)
+    std::iter::once(to_vip(service.vip.addr.0, protocol)).chain(answers)
 }
 
 fn to_vip(vip: SocketAddr, protocol: Protocol) -> Rule {
@@ -102,7 +102,7 @@ impl fmt::Display for Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ListenAddr, ServerAddr};
+    use crate::base::{Endpoint, ListenAddr, ServerAddr};
 
     const NAT: PortRange = PortRange {
         first: 61_000,
@@ -116,8 +116,10 @@ mod tests {
         servers: &[&str],
     ) -> PacketService {
         PacketService {
-            vip: ListenAddr(vip.parse().unwrap()),
-            protocol,
+            vip: Endpoint {
+                addr: ListenAddr(vip.parse().unwrap()),
+                protocol,
+            },
             nat_ports,
             servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
         }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     base::{PacketReason, Protocol},
-    packet::{Endpoints, IcmpError, LinkHeader},
+    packet::{AddressPair, IcmpError, LinkHeader},
 };
 
 /// The ends of a flow, as an error about it needs them.
@@ -90,7 +90,7 @@ impl Path {
             to: Rewrite::Error {
                 source: vip.ip(),
                 destination: client.ip(),
-                quoted: Endpoints {
+                quoted: AddressPair {
                     source: client,
                     destination: vip,
                 },
@@ -159,7 +159,7 @@ impl Path {
             to: Rewrite::Error {
                 source,
                 destination: server.ip(),
-                quoted: Endpoints {
+                quoted: AddressPair {
                     source: server,
                     destination: peer,
                 },

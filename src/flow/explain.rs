@@ -6,7 +6,7 @@ use super::{
     Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Path, Services, Usage, dsr::Entry,
     key::Key, services::Target, table::Flow, ways::way,
 };
-use crate::base::{ClientAddr, ListenAddr, PacketReason, Protocol, ServerAddr, ServerState};
+use crate::base::{ClientAddr, Endpoint, ListenAddr, PacketReason, Protocol, ServerAddr, ServerState};
 
 fn tuple(key: &Key) -> FiveTuple {
     FiveTuple {
@@ -84,17 +84,16 @@ impl Flows {
         (matching, listed)
     }
 
-    /// Addresses that live flows still use (VIP, protocol, server), each once: what a reload has removed from the
+    /// VIPs and servers that live flows still use, each pair once: what a reload has removed from the
     /// configuration must be kept in firewall and filters for them.
     #[must_use]
-    pub fn in_use(&self, now: Moment) -> HashSet<(ListenAddr, Protocol, ServerAddr)> {
+    pub fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)> {
         let mut used = HashSet::new();
         self.nat.for_each(now, |key, flow| {
-            used.insert((ListenAddr(key.to()), key.protocol(), ServerAddr(flow.server())));
+            used.insert((tuple(key).endpoint(), ServerAddr(flow.server())));
         });
         self.dsr.for_each(now, |entry| {
-            let key = &entry.key;
-            used.insert((ListenAddr(key.to()), key.protocol(), entry.target.addr));
+            used.insert((tuple(&entry.key).endpoint(), entry.target.addr));
         });
         used
     }

@@ -51,7 +51,7 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 
 use crate::{
     balance::hash::SplitMix64,
-    base::{ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey},
+    base::{ClientAddr, Endpoint, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey},
 };
 use dsr::DsrCache;
 use fragments::FragmentTable;
@@ -130,6 +130,17 @@ pub struct FiveTuple {
     pub client: ClientAddr,
     /// Where to.
     pub vip: ListenAddr,
+}
+
+impl FiveTuple {
+    /// What it is sent to.
+    #[must_use]
+    pub const fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            addr: self.vip,
+            protocol: self.protocol,
+        }
+    }
 }
 
 /// Where packets of a 5-tuple would go now, and why.

@@ -14,7 +14,7 @@ use crate::{
     balance::hash::SplitMix64,
     base::{PacketReason, WorkerId},
     packet::{
-        Content, Endpoints, Fragment, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, Unfit,
+        AddressPair, Content, Fragment, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, Unfit,
         answer::{self, Trouble},
         decrement_ttl, parse, put_tags, set_link, translate, translate_error,
     },
@@ -69,12 +69,12 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rewrite {
     /// Addresses and ports.
-    Packet(Endpoints),
+    Packet(AddressPair),
     /// Those of an ICMP error, and of the packet inside.
     Error {
         source: IpAddr,
         destination: IpAddr,
-        quoted: Endpoints,
+        quoted: AddressPair,
     },
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     balance::hash::SplitMix64,
     base::{PacketReason, Protocol},
-    packet::{Content, Endpoints, LinkHeader, Tags},
+    packet::{AddressPair, Content, LinkHeader, Tags},
 };
 
 /// A packet with ports.
@@ -252,7 +252,7 @@ impl Path {
                 flow.target.count_out(self.worker, arrival.parsed.ip_len());
                 Step::Keep(Some(Ok(Plan {
                     reason: PacketReason::ToClient,
-                    to: Rewrite::Packet(Endpoints {
+                    to: Rewrite::Packet(AddressPair {
                         source: key.to(),
                         destination: key.from(),
                     }),
@@ -345,7 +345,7 @@ fn onward(
 ) -> Plan {
     Plan {
         reason: PacketReason::ToServer,
-        to: Rewrite::Packet(Endpoints {
+        to: Rewrite::Packet(AddressPair {
             source,
             destination: server,
         }),

@@ -14,7 +14,7 @@ use pnet::packet::{
 };
 
 use super::{
-    Content, Endpoints, LinkHeader, Offload, Parsed, Tags, Tcp,
+    AddressPair, Content, LinkHeader, Offload, Parsed, Tags, Tcp,
     checksum::{self, Sum},
     parse::{ETHERNET_HEADER, TCP_HEADER, ether_type, number},
 };
@@ -62,7 +62,7 @@ pub fn reset(frame: &[u8], parsed: &Parsed) -> Option<Vec<u8>> {
         let acknowledgement = view.get_sequence().wrapping_add(u32::try_from(len).ok()?);
         (0, acknowledgement, TcpFlags::RST | TcpFlags::ACK)
     };
-    let ends = Endpoints {
+    let ends = AddressPair {
         source: SocketAddr::new(parsed.destination, tcp.destination),
         destination: SocketAddr::new(parsed.source, tcp.source),
     };
@@ -160,7 +160,7 @@ struct Segment {
 }
 
 impl Segment {
-    fn frame(&self, ends: &Endpoints, link: &LinkHeader, tags: &Tags) -> Option<Vec<u8>> {
+    fn frame(&self, ends: &AddressPair, link: &LinkHeader, tags: &Tags) -> Option<Vec<u8>> {
         let mut segment = vec![0; TCP_HEADER];
         let mut view = MutableTcpPacket::new(&mut segment)?;
         view.set_source(ends.source.port());

@@ -23,4 +23,4 @@ pub use link::{Tags, put_tags, set_link, strip_tags};
 pub use parse::{
     Content, ErrorKind, Fragment, IcmpError, Malformed, Parsed, Quoted, Tcp, TcpFlags, Udp, parse,
 };
-pub use rewrite::{Endpoints, Unfit, decrement_ttl, translate, translate_error};
+pub use rewrite::{AddressPair, Unfit, decrement_ttl, translate, translate_error};

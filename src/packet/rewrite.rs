@@ -13,7 +13,7 @@ use crate::base::PacketReason;
 
 /// Both ends of a packet as they are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Endpoints {
+pub struct AddressPair {
     /// From.
     pub source: SocketAddr,
     /// To, of the same family.
@@ -41,7 +41,7 @@ impl Unfit {
 ///
 /// # Errors
 /// If it does not fit; nothing is changed then.
-pub fn translate(frame: &mut Frame<'_>, parsed: &Parsed, to: &Endpoints) -> Result<(), Unfit> {
+pub fn translate(frame: &mut Frame<'_>, parsed: &Parsed, to: &AddressPair) -> Result<(), Unfit> {
     let old = [parsed.source, parsed.destination];
     let new = [to.source.ip(), to.destination.ip()];
     let ports = match parsed.content {
@@ -78,7 +78,7 @@ pub fn translate_error(
     parsed: &Parsed,
     source: IpAddr,
     destination: IpAddr,
-    quoted: &Endpoints,
+    quoted: &AddressPair,
 ) -> Result<(), Unfit> {
     let Content::Error(error) = parsed.content else {
         return Err(Unfit);

@@ -214,7 +214,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{PortRange, Protocol, ServerAddr};
+    use crate::base::{Endpoint, PortRange, ServerAddr};
 
     #[test]
     fn requests_survive_the_way() {
@@ -222,7 +222,7 @@ mod tests {
             Verb::Bind(ListenerRef::Stats),
             Verb::Bind(ListenerRef::Frontend {
                 name: "größe".into(),
-                addr: crate::base::ListenAddr(([127, 0, 0, 1], 80).into()),
+                endpoint: Endpoint::tcp(([127, 0, 0, 1], 80).into()),
             }),
             Verb::ReadConfig,
             Verb::PacketSocket("eth0".into()),
@@ -259,8 +259,7 @@ mod tests {
     #[test]
     fn services_have_one_form_and_a_limit() {
         let service = PacketService {
-            vip: crate::base::ListenAddr(([10, 0, 0, 1], 80).into()),
-            protocol: Protocol::Udp,
+            vip: Endpoint::udp(([10, 0, 0, 1], 80).into()),
             nat_ports: Some(PortRange::default()),
             servers: vec![ServerAddr(([10, 0, 0, 2], 80).into())],
         };

@@ -64,7 +64,7 @@ use std::{
 };
 
 use crate::{
-    base::{FrontendName, ListenAddr},
+    base::{Endpoint, FrontendName},
     config::{Diagnostic, Loaded, Options, PacketService, Source},
 };
 
@@ -189,12 +189,12 @@ pub mod fuzzing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ListenerRef {
-    /// One of a frontend's listen addresses.
+    /// One of a frontend's endpoints.
     Frontend {
         /// The frontend.
         name: String,
-        /// Which of its addresses.
-        addr: ListenAddr,
+        /// Which of its endpoints.
+        endpoint: Endpoint,
     },
     /// The `[stats]` listener.
     Stats,
@@ -203,10 +203,10 @@ pub enum ListenerRef {
 impl ListenerRef {
     /// Names a frontend's listener.
     #[must_use]
-    pub fn frontend(name: &FrontendName, addr: ListenAddr) -> Self {
+    pub fn frontend(name: &FrontendName, endpoint: Endpoint) -> Self {
         Self::Frontend {
             name: name.as_str().to_owned(),
-            addr,
+            endpoint,
         }
     }
 }

@@ -2,14 +2,14 @@
 //! in force until now. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use super::ListenerRef;
 use crate::{
-    base::{ListenAddr, PortRange, Protocol, ServerAddr},
+    base::{Endpoint, FrontendName, PortRange, ServerAddr},
     config::{Config, PacketService},
 };
 
@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
+    /// Who listens where.
+    listeners: HashMap<Endpoint, FrontendName>,
     /// What [`Config::packet_services`] says.
     configured: Vec<PacketService>,
     /// What is served now: flows outlive the configuration that they came by.
@@ -55,6 +57,7 @@ impl Policy {
     pub fn new(config: Config) -> Self {
         Self {
             configured: config.packet_services(),
+            listeners: listeners(&config),
             config,
             in_force: Vec::new(),
             before: Vec::new(),
@@ -65,6 +68,7 @@ impl Policy {
     /// Goes on with another configuration. What is in force stays so.
     pub fn adopt(&mut self, config: Config) {
         self.configured = config.packet_services();
+        self.listeners = listeners(&config);
         self.config = config;
     }
 
@@ -112,7 +116,7 @@ impl Policy {
             ));
         }
         let services = || self.configured.iter().chain(&self.in_force);
-        if services().any(|service| wanted.addresses.contains(&service.vip.0.ip())) {
+        if services().any(|service| wanted.addresses.contains(&service.vip.ip())) {
             return Ok(());
         }
         // a server of many ports or frontends is asked for once
@@ -155,8 +159,8 @@ impl Policy {
                     (None, None) => "in DSR".to_owned(),
                 };
                 Err(format!(
-                    "the configuration has no packet-mode frontend on {} ({}) {how}",
-                    service.vip, service.protocol
+                    "the configuration has no packet-mode frontend on {} {how}",
+                    service.vip
                 ))
             }
         }
@@ -186,24 +190,24 @@ impl Policy {
                     user_timeout: None,
                 })
             }
-            ListenerRef::Frontend { name, addr } => {
+            ListenerRef::Frontend { name, endpoint } => {
                 let frontend = self
                     .config
                     .frontends
                     .get(name.as_str())
                     .ok_or_else(|| format!("the configuration has no frontend `{name}`"))?;
-                if !frontend.listen.contains(addr) {
+                if self.listeners.get(endpoint) != Some(&frontend.name) {
                     return Err(format!(
-                        "frontend `{name}` does not listen on {addr} in the configuration"
+                        "frontend `{name}` does not listen on {endpoint} in the configuration"
                     ));
                 }
                 if frontend.mode.is_packet() {
                     return Err(format!(
-                        "frontend `{name}` is in a packet mode, in which nothing listens on {addr}"
+                        "frontend `{name}` is in a packet mode, in which nothing listens on {endpoint}"
                     ));
                 }
                 Ok(Permitted {
-                    addr: addr.0,
+                    addr: endpoint.addr.0,
                     user_timeout: frontend.tcp_user_timeout,
                 })
             }
@@ -234,16 +238,30 @@ fn find_alien<'a>(
 }
 
 /// A service without its servers.
-type Front = (ListenAddr, Protocol, Option<PortRange>);
+type Front = (Endpoint, Option<PortRange>);
 
 fn front(service: &PacketService) -> Front {
-    (service.vip, service.protocol, service.nat_ports)
+    (service.vip, service.nat_ports)
+}
+
+fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
+    let frontends = config.frontends.values();
+    frontends
+        .flat_map(|frontend| {
+            frontend
+                .endpoints()
+                .map(|endpoint| (endpoint, frontend.name.clone()))
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Options, Source};
+    use crate::{
+        base::Protocol,
+        config::{self, Options, Source},
+    };
 
     fn policy() -> Policy {
         policy_of(
@@ -349,9 +367,9 @@ mod tests {
         policy.may_serve(&[]).unwrap();
         type Change = fn(&mut PacketService);
         let changes: [(Change, &str); 6] = [
-            (|s| s.vip.0.set_port(22), "10.0.0.1:22 (tcp)"),
-            (|s| s.vip = ListenAddr(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
-            (|s| s.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
+            (|s| s.vip.addr.0.set_port(22), "10.0.0.1:22 (tcp)"),
+            (|s| s.vip = Endpoint::tcp(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
+            (|s| s.vip.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
             (
                 |s| {
                     s.nat_ports = Some(PortRange {
@@ -403,7 +421,7 @@ mod tests {
     fn nothing_listens_for_a_frontend_in_a_packet_mode() {
         let listener = ListenerRef::Frontend {
             name: "web".into(),
-            addr: ListenAddr(([10, 0, 0, 1], 80).into()),
+            endpoint: Endpoint::tcp(([10, 0, 0, 1], 80).into()),
         };
         let refused = policy_of(PACKETS).may_bind(&listener);
         assert!(
@@ -423,7 +441,7 @@ mod tests {
     fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
         let listener = ListenerRef::Frontend {
             name: name.into(),
-            addr: ListenAddr(addr.parse().unwrap()),
+            endpoint: Endpoint::tcp(addr.parse().unwrap()),
         };
         policy().may_bind(&listener)
     }

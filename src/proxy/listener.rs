@@ -14,7 +14,7 @@ use super::{
     connection::{Accepted, FrontendSlot, serve},
 };
 use crate::{
-    base::{ClientAddr, ListenAddr, WorkerId},
+    base::{ClientAddr, Endpoint, WorkerId},
     snapshot::FrontendView,
     sys::{listener, readiness, tcp},
 };
@@ -41,7 +41,7 @@ pub struct Listener {
 
 /// What is known of a listener besides its socket.
 struct Queue {
-    addr: ListenAddr,
+    endpoint: Endpoint,
     shared: Arc<Shared>,
     worker: WorkerId,
     frontend: Arc<FrontendView>,
@@ -65,18 +65,23 @@ impl Listener {
     /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
-    /// No frontend of the snapshot has the address, or the reactor refused the socket.
-    pub fn new(addr: ListenAddr, socket: OwnedFd, shared: Arc<Shared>, worker: WorkerId) -> io::Result<Self> {
+    /// No frontend of the snapshot has the endpoint, or the reactor refused the socket.
+    pub fn new(
+        endpoint: Endpoint,
+        socket: OwnedFd,
+        shared: Arc<Shared>,
+        worker: WorkerId,
+    ) -> io::Result<Self> {
         let snapshot = shared.snapshot.load_full();
         let frontend = snapshot
-            .frontend_at(addr)
+            .frontend_at(endpoint)
             .cloned()
-            .ok_or_else(|| io::Error::other("no frontend of the snapshot has this address"))?;
+            .ok_or_else(|| io::Error::other("no frontend of the snapshot listens there"))?;
         let generation = snapshot.generation;
         Ok(Self {
             socket: readiness::readable(socket)?,
             queue: Queue {
-                addr,
+                endpoint,
                 shared,
                 worker,
                 frontend,
@@ -148,7 +153,7 @@ impl Queue {
             let accepted = Accepted {
                 socket,
                 client: ClientAddr(client),
-                listen: self.addr,
+                listen: self.endpoint.addr,
                 frontend: Arc::clone(&self.frontend),
                 slot,
             };
@@ -157,14 +162,14 @@ impl Queue {
         Ok(Batch::Full)
     }
 
-    /// Takes up a new snapshot. An address that no frontend has any more keeps its last picture until it is retired.
+    /// Takes up a new snapshot. An endpoint that no frontend has any more keeps its last picture until it is retired.
     fn refresh(&mut self, socket: &AsyncFd<OwnedFd>) {
         let snapshot = self.shared.snapshot.load();
         if snapshot.generation == self.generation {
             return;
         }
         self.generation = snapshot.generation;
-        let Some(current) = snapshot.frontend_at(self.addr) else {
+        let Some(current) = snapshot.frontend_at(self.endpoint) else {
             return;
         };
         let user_timeout = current.config.tcp_user_timeout;
@@ -193,7 +198,7 @@ impl Queue {
             event = "accept_error",
             frontend = %self.frontend.config.name,
             "accepting on {}: {error}{}",
-            self.addr,
+            self.endpoint.addr,
             match error.raw_os_error() {
                 Some(libc::EMFILE) => "; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)",
                 Some(libc::ENFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",

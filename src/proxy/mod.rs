@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     base::{
-        AccessSink, BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerKey, ServerName,
+        AccessSink, BackendName, ClientAddr, Endpoint, FrontendName, ServerAddr, ServerKey, ServerName,
         TerminationReason, WorkerId,
     },
     snapshot::{Snapshot, live::Counters},
@@ -129,21 +129,21 @@ impl Workers {
         self.orders.len()
     }
 
-    /// Starts accepting: at least one socket for each worker, all bound to the address. The frontend must be in the
+    /// Starts accepting: at least one socket for each worker, all bound to its address. The frontend must be in the
     /// snapshot by now. Whose connections they are is looked up in the snapshot, so that a reload may give a
     /// listener to another frontend without closing it.
-    pub fn listen(&self, addr: ListenAddr, sockets: Vec<OwnedFd>) {
+    pub fn listen(&self, endpoint: Endpoint, sockets: Vec<OwnedFd>) {
         debug_assert!(sockets.len() >= self.orders.len(), "a socket for each worker");
         for (worker, socket) in self.orders.iter().cycle().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
-            let _ = worker.send(Order::Listen(addr, socket));
+            let _ = worker.send(Order::Listen(endpoint, socket));
         }
     }
 
     /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. It is ordered when this
-    /// returns: a listener of the same address that is given later stays. Resolves when done on every worker.
-    pub fn retire(&self, addr: ListenAddr) -> impl Future<Output = ()> + Send + use<> {
-        let done = self.ask_all(move |done| Order::Retire(addr, done));
+    /// returns: a listener of the same endpoint that is given later stays. Resolves when done on every worker.
+    pub fn retire(&self, endpoint: Endpoint) -> impl Future<Output = ()> + Send + use<> {
+        let done = self.ask_all(move |done| Order::Retire(endpoint, done));
         async move { drop(done.await) }
     }
 

@@ -14,7 +14,7 @@ use std::{
 use super::{ProxyEvent, Select};
 use crate::{
     PATIENCE,
-    base::{BackendName, ListenAddr, ServerAddr, ServerKey, ServerName, TerminationReason as Reason},
+    base::{BackendName, Endpoint, ServerAddr, ServerKey, ServerName, TerminationReason as Reason},
     config::PassiveCheck,
 };
 use rig::{
@@ -329,7 +329,7 @@ fn a_retired_listener_serves_what_its_queue_held() {
     let rig = Rig::new(&[server(echo)], |_, _| {});
     let mut clients: Vec<_> = (0..20).map(|_| rig.client()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(rig.workers.retire(ListenAddr(rig.addr)));
+    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr)));
     for client in &mut clients {
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{OpenConnection, Select, Shared, listener::Listener, registry};
-use crate::base::{ListenAddr, TerminationReason, WorkerId};
+use crate::base::{Endpoint, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
@@ -23,9 +23,9 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 /// What a worker is told.
 pub enum Order {
     /// Accept from this socket.
-    Listen(ListenAddr, OwnedFd),
-    /// Accept what the address's listeners hold, and end them.
-    Retire(ListenAddr, oneshot::Sender<()>),
+    Listen(Endpoint, OwnedFd),
+    /// Accept what the endpoint's listeners hold, and end them.
+    Retire(Endpoint, oneshot::Sender<()>),
     /// Leave all listeners, and what they hold, to whoever else has their sockets.
     Leave(oneshot::Sender<()>),
     /// Count the connections that were accepted before.
@@ -65,20 +65,29 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
 }
 
 async fn obey(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    // more than one of an address when sockets were taken over from a process with more workers
-    let mut listeners: HashMap<ListenAddr, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
+    // more than one of an endpoint when sockets were taken over from a process with more workers
+    let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::Listen(addr, socket) => match Listener::new(addr, socket, Arc::clone(&shared), worker) {
-                Ok(listener) => {
-                    let (retire, retired) = oneshot::channel();
-                    listeners.entry(addr).or_default().push(retire);
-                    tokio::spawn(listener.run(retired));
+            Order::Listen(endpoint, socket) => {
+                match Listener::new(endpoint, socket, Arc::clone(&shared), worker) {
+                    Ok(listener) => {
+                        let (retire, retired) = oneshot::channel();
+                        listeners.entry(endpoint).or_default().push(retire);
+                        tokio::spawn(listener.run(retired));
+                    }
+                    Err(error) => {
+                        tracing::error!(event = "listen_error", "cannot listen on {endpoint}: {error}");
+                    }
                 }
-                Err(error) => tracing::error!(event = "listen_error", "cannot listen on {addr}: {error}"),
-            },
-            Order::Retire(addr, done) => {
-                let retired: Vec<_> = listeners.remove(&addr).into_iter().flatten().map(ask).collect();
+            }
+            Order::Retire(endpoint, done) => {
+                let retired: Vec<_> = listeners
+                    .remove(&endpoint)
+                    .into_iter()
+                    .flatten()
+                    .map(ask)
+                    .collect();
                 tokio::spawn(async move {
                     for listener in retired {
                         let _ = listener.await;

@@ -12,7 +12,7 @@ use super::{
     live::LiveSet,
 };
 use crate::{
-    base::{BackendName, FrontendName, ServerKey},
+    base::{BackendName, Endpoint, FrontendName, ServerKey},
     config::Config,
     pools::{Pool, Pools},
 };
@@ -165,6 +165,7 @@ impl Builder {
             generation: self.last.generation + 1,
             frontends: self.last.frontends.clone(),
             backends: self.last.backends.clone(),
+            listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
             nat_ports: config.passthrough.nat_ports,
         };
@@ -257,6 +258,7 @@ impl Builder {
             before: Some(removed),
             after: None,
         }));
+        next.listeners = Arc::new(listeners(config));
         self.live.forget_unused();
         replaced
     }
@@ -287,6 +289,18 @@ impl Builder {
         }
         replaced
     }
+}
+
+/// Proxy frontends by what they listen on.
+fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
+    let proxied = config.frontends.values().filter(|f| !f.mode.is_packet());
+    proxied
+        .flat_map(|frontend| {
+            frontend
+                .endpoints()
+                .map(|endpoint| (endpoint, frontend.name.clone()))
+        })
+        .collect()
 }
 
 fn concern_packets(frontends: &[Replaced<FrontendView>]) -> bool {

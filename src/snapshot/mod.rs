@@ -25,9 +25,7 @@ use std::{
 
 use crate::{
     balance::{Balancer, WEIGHT_UNIT},
-    base::{
-        BackendName, FrontendName, ListenAddr, PortRange, ServerAddr, ServerKey, ServerName, ServerState,
-    },
+    base::{BackendName, Endpoint, FrontendName, PortRange, ServerAddr, ServerKey, ServerName, ServerState},
     config::{self, InitialState},
     pools::Override,
 };
@@ -43,6 +41,8 @@ pub struct Snapshot {
     pub frontends: HashMap<FrontendName, Arc<FrontendView>>,
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
+    /// Proxy frontends by what they listen on.
+    listeners: Arc<HashMap<Endpoint, FrontendName>>,
     /// The servers of all backends.
     pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
@@ -50,11 +50,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The proxy frontend that listens on an address. One in a packet mode may have the same address with UDP.
+    /// The proxy frontend that listens there.
     #[must_use]
-    pub fn frontend_at(&self, addr: ListenAddr) -> Option<&Arc<FrontendView>> {
-        let mut proxied = self.frontends.values().filter(|f| !f.config.mode.is_packet());
-        proxied.find(|f| f.config.listen.contains(&addr))
+    pub fn frontend_at(&self, endpoint: Endpoint) -> Option<&Arc<FrontendView>> {
+        self.frontends.get(self.listeners.get(&endpoint)?)
     }
 }
 

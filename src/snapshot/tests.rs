@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     balance::{Pick, PickState},
-    base::Protocol,
+    base::{Endpoint, Protocol},
     config::{Algorithm, Config, Mode, Server},
     pools::{AdminState, Pools},
 };
@@ -423,9 +423,11 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
         let mut site = Site::new(&[("s", 1, 1)]);
         let frontend = frontend_mut(&mut site.config, packets);
         (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
-        let addr = frontend.listen[0];
+        let addr = frontend.listen[0].0;
         let snapshot = site.build().snapshot;
-        assert_eq!(snapshot.frontend_at(addr).unwrap().config.name.as_str(), proxied);
+        let found = snapshot.frontend_at(Endpoint::tcp(addr)).unwrap();
+        assert_eq!(found.config.name.as_str(), proxied);
+        assert!(snapshot.frontend_at(Endpoint::udp(addr)).is_none());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convey::{
-    base::{ListenAddr, PortRange, Protocol},
+    base::{Endpoint, PortRange, Protocol},
     config::{self, Algorithm, Config, DsrMethod, EngineChoice, Mode, Options},
 };
 use libtest_mimic::{Failed, Trial};
@@ -184,7 +184,11 @@ fn files_of_0_3_5() -> Outcome {
 fn two_protocols() -> Outcome {
     let more = "[frontends.g]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"b\"\nmode = \"dsr\"\nprotocol = \"udp\"\n";
     let config = config_of(&site("mode = \"passthrough\"", more))?;
-    let protocols: Vec<_> = config.packet_services().into_iter().map(|s| s.protocol).collect();
+    let protocols: Vec<_> = config
+        .packet_services()
+        .into_iter()
+        .map(|s| s.vip.protocol)
+        .collect();
     same(protocols, vec![Protocol::Tcp, Protocol::Udp])
 }
 
@@ -239,8 +243,8 @@ fn services() -> Outcome {
         .iter()
         .map(|s| {
             (
-                s.vip.to_string(),
-                s.protocol.label(),
+                s.vip.addr.to_string(),
+                s.vip.protocol.label(),
                 s.nat_ports.map(|p| p.to_string()),
             )
         })
@@ -260,7 +264,7 @@ fn services() -> Outcome {
     }
     let idle: Config = config_of("[global]\n")?;
     same(idle.packet_services().is_empty(), true)?;
-    same(services[0].vip, ListenAddr("192.0.2.1:80".parse()?))
+    same(services[0].vip, Endpoint::tcp("192.0.2.1:80".parse()?))
 }
 
 fn restart() -> Outcome {

@@ -307,6 +307,7 @@ fn many_services_get_a_filter_that_the_kernel_takes() {
             let mut other = another_service();
             other
                 .vip
+                .addr
                 .0
                 .set_ip(std::net::Ipv4Addr::from_bits(0xcb00_0000 + n * 7).into());
             other

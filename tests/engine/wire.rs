@@ -6,7 +6,7 @@ use std::{
 };
 
 use convey::{
-    base::{ListenAddr, PacketReason, PortRange, Protocol},
+    base::{Endpoint, ListenAddr, PacketReason, PortRange, Protocol},
     config::PacketService,
     engine::raw::socket,
     packet::Offload,
@@ -130,8 +130,10 @@ pub fn parse_mac(text: &str) -> Vec<u8> {
 /// A DSR service of UDP or TCP on the receiver's address.
 pub fn service(protocol: Protocol, port: u16) -> PacketService {
     PacketService {
-        vip: ListenAddr(SocketAddr::from(([192, 0, 2, 1], port))),
-        protocol,
+        vip: Endpoint {
+            addr: ListenAddr(SocketAddr::from(([192, 0, 2, 1], port))),
+            protocol,
+        },
         nat_ports: None,
         servers: Vec::new(),
     }
@@ -141,7 +143,7 @@ pub fn service(protocol: Protocol, port: u16) -> PacketService {
 pub fn another_service() -> PacketService {
     PacketService {
         nat_ports: Some(PortRange::default()),
-        vip: ListenAddr(SocketAddr::from(([198, 51, 100, 1], 443))),
+        vip: Endpoint::tcp(SocketAddr::from(([198, 51, 100, 1], 443))),
         ..service(Protocol::Tcp, 1)
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, net::UdpSocket, os::unix::fs::chown, path::Path, process::Command}
 
 use caps::{CapSet, Capability};
 use convey::{
-    base::{ListenAddr, PortRange, Protocol, ServerAddr},
+    base::{Endpoint, ListenAddr, PortRange, Protocol, ServerAddr},
     config::PacketService,
     firewall::{Firewall, Variant, record_path},
     sys::{ids, process},
@@ -155,8 +155,10 @@ pub fn service(
     servers: &[&str],
 ) -> PacketService {
     PacketService {
-        vip: ListenAddr(vip.parse().unwrap()),
-        protocol,
+        vip: Endpoint {
+            addr: ListenAddr(vip.parse().unwrap()),
+            protocol,
+        },
         nat_ports,
         servers: servers
             .iter()

@@ -77,6 +77,14 @@ impl Notify {
         store.push((name.to_owned(), fd));
     }
 
+    /// Gives all that it keeps another name, as another version of Convey may have.
+    pub fn rename_kept(&self, name: &str) {
+        let mut store = self.shared.store.lock().expect("the store");
+        for (kept, _) in store.iter_mut() {
+            name.clone_into(kept);
+        }
+    }
+
     /// Copies of the descriptors that it keeps, which a program inherits, with their names.
     pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
         let store = self.shared.store.lock().expect("the store");

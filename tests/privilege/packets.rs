@@ -10,7 +10,7 @@ use std::{
 };
 
 use convey::{
-    base::{ListenAddr, ServerAddr},
+    base::{Endpoint, ServerAddr},
     config::{Options, PacketService},
     privilege::{Broker, BrokerError, Executor, Sandbox, Served, Target, drop_privileges},
     sys::fdpass,
@@ -37,7 +37,10 @@ impl Fake {
     }
 
     fn note(&self, line: &str, services: &[PacketService]) {
-        let vips: Vec<_> = services.iter().map(|service| service.vip.to_string()).collect();
+        let vips: Vec<_> = services
+            .iter()
+            .map(|service| service.vip.addr.to_string())
+            .collect();
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -327,7 +330,7 @@ pub fn aliens() {
     };
     for (services, named) in [
         (
-            change(|s| s.vip = ListenAddr(([10, 9, 0, 1], 22).into())),
+            change(|s| s.vip = Endpoint::tcp(([10, 9, 0, 1], 22).into())),
             "10.9.0.1:22 (tcp)",
         ),
         (
@@ -336,7 +339,7 @@ pub fn aliens() {
         ),
         (change(|s| s.nat_ports = None), "in DSR"),
         (
-            change(|s| s.protocol = convey::base::Protocol::Udp),
+            change(|s| s.vip.protocol = convey::base::Protocol::Udp),
             "10.9.0.1:80 (udp)",
         ),
     ] {

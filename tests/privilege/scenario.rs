@@ -14,7 +14,7 @@ use std::{
 
 use caps::Capability;
 use convey::{
-    base::ListenAddr,
+    base::Endpoint,
     privilege::{
         Broker, BrokerError, DropError, ForkError, ListenerRef, NoPacketModes, Proof, Sandbox, Target, prove,
         resolve_target,
@@ -82,7 +82,7 @@ pub fn dir() -> PathBuf {
 fn web(addr: &str) -> ListenerRef {
     ListenerRef::Frontend {
         name: "web".into(),
-        addr: ListenAddr(addr.parse().unwrap()),
+        endpoint: Endpoint::tcp(addr.parse().unwrap()),
     }
 }
 
@@ -189,7 +189,7 @@ fn ordinary_user() {
     broker.bind(&web(high)).unwrap();
     let denied = broker.bind(&ListenerRef::Frontend {
         name: "low".into(),
-        addr: ListenAddr(low.parse().unwrap()),
+        endpoint: Endpoint::tcp(low.parse().unwrap()),
     });
     let text = denied.unwrap_err().to_string();
     assert!(

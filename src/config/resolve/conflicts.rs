@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    base::{ListenAddr, Protocol, ServerAddr},
+    base::{Endpoint, Protocol, ServerAddr},
     config::{
         findings::Findings,
         model::{Backend, Config, Frontend},
@@ -38,12 +38,12 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
 }
 
 /// What is listened on, by whom, where that stands, and its key path.
-type ListenPlace<'a> = ((ListenAddr, Protocol), String, Range<usize>, [&'a str; 3]);
+type ListenPlace<'a> = (Endpoint, String, Range<usize>, [&'a str; 3]);
 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
 /// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
-    let mut taken: HashMap<(ListenAddr, Protocol), (String, Range<usize>)> = HashMap::new();
+    let mut taken: HashMap<Endpoint, (String, Range<usize>)> = HashMap::new();
     let mut places: Vec<ListenPlace<'_>> = Vec::new();
     if let Some((at, port)) = file
         .stats
@@ -56,7 +56,7 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             .as_ref()
             .map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
         places.push((
-            (ListenAddr((ip, port.value.number).into()), Protocol::Tcp),
+            Endpoint::tcp((ip, port.value.number).into()),
             "[stats]".to_owned(),
             port.span.clone(),
             ["stats", "port", ""],
@@ -68,7 +68,10 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
         let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
         for (addr, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
             places.push((
-                (*addr, protocol),
+                Endpoint {
+                    addr: *addr,
+                    protocol,
+                },
                 format!("frontend `{name}`"),
                 span.clone(),
                 ["frontends", name, "listen_addr"],
@@ -76,12 +79,12 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
         }
     }
     places.sort_by_key(|(_, _, span, _)| span.start);
-    for (addr, owner, span, path) in places {
-        let Some((other, first)) = taken.get(&addr) else {
-            taken.insert(addr, (owner, span));
+    for (endpoint, owner, span, path) in places {
+        let Some((other, first)) = taken.get(&endpoint) else {
+            taken.insert(endpoint, (owner, span));
             continue;
         };
-        let addr = addr.0;
+        let addr = endpoint.addr;
         let message = if *other == owner {
             format!("{owner} has the address {addr} twice")
         } else {

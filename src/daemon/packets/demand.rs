@@ -2,24 +2,24 @@
 //! network's picture. No I/O here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
 use crate::{
-    base::{FrontendName, ListenAddr, Protocol, ServerAddr},
+    base::{Endpoint, FrontendName, ServerAddr},
     config::{Config, PacketService},
     engine::network::{Link, Picture, Wanted},
     flow::Resolution,
 };
 
-/// One VIP of a frontend.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VipKey {
+/// What is known of a frontend's endpoint in a packet mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
     /// The frontend.
     pub frontend: FrontendName,
-    /// The address.
-    pub vip: ListenAddr,
+    /// Whether it is served.
+    pub state: VipState,
 }
 
 /// Whether packets to a VIP reach us.
@@ -37,20 +37,19 @@ pub enum VipState {
 }
 
 /// What live flows use.
-pub type InUse = HashSet<(ListenAddr, Protocol, ServerAddr)>;
+pub type InUse = HashSet<(Endpoint, ServerAddr)>;
 
 /// Both lists as one: a service that is in both has the servers of both.
 pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
     let mut all: BTreeMap<_, BTreeSet<ServerAddr>> = BTreeMap::new();
     for service in a.iter().chain(b) {
-        all.entry((service.vip, service.protocol, service.nat_ports))
+        all.entry((service.vip, service.nat_ports))
             .or_default()
             .extend(&service.servers);
     }
     all.into_iter()
-        .map(|((vip, protocol, nat_ports), servers)| PacketService {
+        .map(|((vip, nat_ports), servers)| PacketService {
             vip,
-            protocol,
             nat_ports,
             servers: servers.into_iter().collect(),
         })
@@ -59,16 +58,17 @@ pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
 
 /// What is in force and not in the configuration's services any more.
 pub fn leftovers(services: &[PacketService], in_force: &[PacketService]) -> Vec<PacketService> {
+    let services: HashMap<_, _> = (services.iter())
+        .map(|service| ((service.vip, service.nat_ports), &service.servers))
+        .collect();
     (in_force.iter())
         .filter_map(|old| {
-            let same = services
-                .iter()
-                .find(|new| (new.vip, new.protocol, new.nat_ports) == (old.vip, old.protocol, old.nat_ports));
-            let Some(same) = same else {
+            let Some(still) = services.get(&(old.vip, old.nat_ports)) else {
                 return Some(old.clone());
             };
+            // both are sorted
             let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| !same.servers.contains(server))
+                .filter(|server| still.binary_search(server).is_err())
                 .collect();
             (!servers.is_empty()).then(|| PacketService {
                 servers,
@@ -86,16 +86,16 @@ pub fn kept(
     in_force: &[PacketService],
     in_use: &InUse,
 ) -> Vec<PacketService> {
-    let proxied: HashSet<(ListenAddr, Protocol)> = (config.frontends.values())
+    let proxied: HashSet<Endpoint> = (config.frontends.values())
         .filter(|frontend| !frontend.mode.is_packet())
-        .flat_map(|frontend| frontend.listen.iter().map(|addr| (*addr, frontend.protocol)))
+        .flat_map(|frontend| frontend.endpoints())
         .collect();
     leftovers(services, in_force)
         .into_iter()
-        .filter(|old| !proxied.contains(&(old.vip, old.protocol)))
+        .filter(|old| !proxied.contains(&old.vip))
         .filter_map(|old| {
             let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| in_use.contains(&(old.vip, old.protocol, *server)))
+                .filter(|server| in_use.contains(&(old.vip, *server)))
                 .collect();
             (!servers.is_empty()).then_some(PacketService { servers, ..old })
         })
@@ -108,7 +108,7 @@ pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
         servers: (services.iter())
             .flat_map(|service| service.servers.iter().map(|server| server.0.ip()))
             .collect(),
-        vips: services.iter().map(|service| service.vip.0.ip()).collect(),
+        vips: services.iter().map(|service| service.vip.ip()).collect(),
         nat_address4: config.passthrough.nat_address4,
         nat_address6: config.passthrough.nat_address6,
     }
@@ -127,13 +127,13 @@ pub fn is_resolved(wanted: &Wanted, picture: &Picture) -> bool {
 pub fn interfaces(config: &Config, services: &[PacketService], picture: &Picture) -> BTreeMap<String, u32> {
     let named = config.frontends.values().filter(|f| f.mode.is_packet());
     let mut names: BTreeSet<&str> = named.clone().filter_map(|f| f.interface.as_deref()).collect();
-    let at_named: HashSet<ListenAddr> = named
+    let at_named: HashSet<Endpoint> = named
         .filter(|f| f.interface.is_some())
-        .flat_map(|f| f.listen.iter().copied())
+        .flat_map(|f| f.endpoints())
         .collect();
     for service in services {
         if !at_named.contains(&service.vip) {
-            names.extend(arrivals(picture, service.vip.0.ip()));
+            names.extend(arrivals(picture, service.vip.ip()));
         }
         if service.nat_ports.is_some() {
             let ways = (service.servers.iter()).filter_map(|s| picture.server_interfaces.get(&s.0.ip()));
@@ -162,21 +162,19 @@ pub fn vip_states(
     config: &Config,
     picture: &Picture,
     served: &BTreeMap<String, u32>,
-) -> BTreeMap<VipKey, VipState> {
+) -> BTreeMap<Endpoint, Vip> {
     let packet_frontends = config.frontends.values().filter(|f| f.mode.is_packet());
     packet_frontends
-        .flat_map(|frontend| frontend.listen.iter().map(move |vip| (frontend, *vip)))
-        .map(|(frontend, vip)| {
-            let key = VipKey {
-                frontend: frontend.name.clone(),
-                vip,
-            };
-            let why = why_waiting(frontend.interface.as_deref(), vip.0.ip(), picture, served);
+        .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (frontend, endpoint)))
+        .map(|(frontend, endpoint)| {
+            let ip = endpoint.ip();
+            let why = why_waiting(frontend.interface.as_deref(), ip, picture, served);
             let state = why.map_or(VipState::Live, |why| VipState::Waiting {
                 why,
-                is_elsewhere: !picture.vips.contains_key(&vip.0.ip()),
+                is_elsewhere: !picture.vips.contains_key(&ip),
             });
-            (key, state)
+            let frontend = frontend.name.clone();
+            (endpoint, Vip { frontend, state })
         })
         .collect()
 }
@@ -223,8 +221,7 @@ mod tests {
 
     fn service(vip: &str, nat: bool, servers: &[&str]) -> PacketService {
         PacketService {
-            vip: ListenAddr(vip.parse().unwrap()),
-            protocol: Protocol::Tcp,
+            vip: Endpoint::tcp(vip.parse().unwrap()),
             nat_ports: nat.then(crate::base::PortRange::default),
             servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
         }
@@ -285,7 +282,7 @@ mod tests {
             &["10.1.0.2:80", "10.1.0.3:80", "10.1.0.9:80"],
         );
         let gone = ServerAddr("10.1.0.9:80".parse().unwrap());
-        let in_use = InUse::from([(old.vip, Protocol::Tcp, gone)]);
+        let in_use = InUse::from([(old.vip, gone)]);
         let before = [old];
         assert_eq!(
             kept(&config, &new, &before, &in_use),
@@ -307,7 +304,7 @@ mod tests {
             "#,
         );
         let old = service("10.0.0.1:80", false, &["10.1.0.2:80"]);
-        let in_use = InUse::from([(old.vip, Protocol::Tcp, old.servers[0])]);
+        let in_use = InUse::from([(old.vip, old.servers[0])]);
         assert_eq!(kept(&config, &[], &[old], &in_use), []);
     }
 
@@ -320,6 +317,7 @@ mod tests {
                 .into_values()
                 .next()
                 .unwrap()
+                .state
         };
         assert_eq!(state(&picture(), &[("front", 2)]), VipState::Live);
         let absent = Picture {

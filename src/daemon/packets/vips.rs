@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::demand::{VipKey, VipState};
+use super::demand::{Vip, VipState};
+use crate::base::Endpoint;
 
 /// The VIPs of the configuration in effect.
 #[derive(Debug, Default)]
 pub struct Vips {
-    states: BTreeMap<VipKey, VipState>,
+    states: BTreeMap<Endpoint, Vip>,
     waiting: String,
 }
 
 impl Vips {
     /// Their states.
     #[must_use]
-    pub const fn states(&self) -> &BTreeMap<VipKey, VipState> {
+    pub const fn states(&self) -> &BTreeMap<Endpoint, Vip> {
         &self.states
     }
 
@@ -25,27 +26,27 @@ impl Vips {
     }
 
     /// Takes their states, and logs those that have changed.
-    pub fn update(&mut self, states: BTreeMap<VipKey, VipState>) {
-        for (key, state) in &states {
-            if self.states.get(key) == Some(state) {
+    pub fn update(&mut self, states: BTreeMap<Endpoint, Vip>) {
+        for (endpoint, vip) in &states {
+            if self.states.get(endpoint) == Some(vip) {
                 continue;
             }
-            let (frontend, vip) = (&key.frontend, key.vip);
-            match state {
+            let (frontend, addr) = (&vip.frontend, endpoint.addr);
+            match &vip.state {
                 VipState::Live => tracing::info!(
                     event = "vip_live", frontend = %frontend,
-                    "frontend {frontend}: {vip} is live"
+                    "frontend {frontend}: {addr} is live"
                 ),
                 VipState::Waiting { why, .. } => tracing::warn!(
                     event = "vip_waiting", frontend = %frontend,
-                    "frontend {frontend}: {vip} waits: {why}"
+                    "frontend {frontend}: {addr} waits: {why}"
                 ),
             }
         }
-        let waits = |(key, state): (&VipKey, &VipState)| {
-            matches!(state, VipState::Waiting { .. }).then(|| key.frontend.as_str().to_owned())
-        };
-        let waiting: BTreeSet<String> = states.iter().filter_map(waits).collect();
+        let waiting: BTreeSet<&str> = (states.values())
+            .filter(|vip| matches!(vip.state, VipState::Waiting { .. }))
+            .map(|vip| vip.frontend.as_str())
+            .collect();
         self.waiting = Vec::from_iter(waiting).join(", ");
         self.states = states;
     }

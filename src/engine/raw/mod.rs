@@ -16,6 +16,7 @@ pub mod socket;
 mod worker;
 
 use std::{
+    collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
     io,
@@ -29,7 +30,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    base::{PacketReason, WorkerId},
+    base::{Endpoint, PacketReason, ServerAddr, WorkerId},
     flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Limits, Path, Services, Usage},
     snapshot::Snapshot,
 };
@@ -193,13 +194,7 @@ impl Engine {
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
-    pub fn in_use(
-        &self,
-    ) -> std::collections::HashSet<(
-        crate::base::ListenAddr,
-        crate::base::Protocol,
-        crate::base::ServerAddr,
-    )> {
+    pub fn in_use(&self) -> HashSet<(Endpoint, ServerAddr)> {
         self.shared.flows.in_use(self.shared.now())
     }
 

@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::Index};
 use crate::{
     base::Mac,
     packet::{
-        Content, Endpoints, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, UnfinishedChecksum,
+        AddressPair, Content, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, UnfinishedChecksum,
         answer::{self, Trouble},
         decrement_ttl, parse, put_tags, set_link, strip_tags,
         testing::{Body, Cut, Packet, SumKind, wrong_checksums},
@@ -38,9 +38,9 @@ fn socket(is_ipv4: bool) -> BoxedStrategy<SocketAddr> {
         .boxed()
 }
 
-fn ends(is_ipv4: bool) -> BoxedStrategy<Endpoints> {
+fn ends(is_ipv4: bool) -> BoxedStrategy<AddressPair> {
     (socket(is_ipv4), socket(is_ipv4))
-        .prop_map(|(source, destination)| Endpoints { source, destination })
+        .prop_map(|(source, destination)| AddressPair { source, destination })
         .boxed()
 }
 
@@ -102,12 +102,12 @@ fn packet(is_ipv4: bool) -> impl Strategy<Value = Packet> {
     )
 }
 
-fn either_family() -> impl Strategy<Value = (Packet, Endpoints)> {
+fn either_family() -> impl Strategy<Value = (Packet, AddressPair)> {
     any::<bool>().prop_flat_map(|is_ipv4| (packet(is_ipv4), ends(is_ipv4)))
 }
 
 /// An ICMP error about a packet, and where it and the packet are to go.
-fn error() -> impl Strategy<Value = (Packet, Endpoints, Endpoints)> {
+fn error() -> impl Strategy<Value = (Packet, AddressPair, AddressPair)> {
     any::<bool>().prop_flat_map(|is_ipv4| {
         let parts = (
             packet(is_ipv4),
@@ -147,9 +147,9 @@ fn buffer(bytes: &[u8]) -> (Vec<u8>, usize) {
     ([&[0; HEADROOM], bytes].concat(), bytes.len())
 }
 
-fn own_ends(parsed: &Parsed) -> Endpoints {
+fn own_ends(parsed: &Parsed) -> AddressPair {
     let (_, source, destination) = parsed.tuple().expect("TCP or UDP");
-    Endpoints { source, destination }
+    AddressPair { source, destination }
 }
 
 const LINK: LinkHeader = LinkHeader {
@@ -159,7 +159,7 @@ const LINK: LinkHeader = LinkHeader {
 };
 
 /// Does everything that can be done with a frame. Returns the answers to it.
-fn exercise(frame: &mut Frame<'_>, parsed: &Parsed, to: &Endpoints) -> Vec<Vec<u8>> {
+fn exercise(frame: &mut Frame<'_>, parsed: &Parsed, to: &AddressPair) -> Vec<Vec<u8>> {
     let offload = frame.offload;
     let bytes = frame.bytes().to_vec();
     let answers = [
@@ -384,7 +384,7 @@ proptest! {
         prop_assert_eq!(changed.quoted.sockets(), (inner.source, inner.destination));
 
         let (source, destination) = error.quoted.sockets();
-        let back = Endpoints { source, destination };
+        let back = AddressPair { source, destination };
         translate_error(&mut frame, &there, parsed.source, parsed.destination, &back).expect("it fits");
         prop_assert_eq!(frame.bytes(), before);
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::super::{ProxyEvent, Workers};
 use crate::{
     PATIENCE,
-    base::{AccessRecord, AccessSink, ListenAddr},
+    base::{AccessRecord, AccessSink, Endpoint},
     config::{Backend, Config, Frontend, Options, Source, load},
     pools::Pools,
     snapshot::{BackendView, Builder, Snapshot},
@@ -54,7 +54,7 @@ impl Rig {
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
         let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
-        workers.listen(ListenAddr(addr), vec![listener.into()]);
+        workers.listen(Endpoint::tcp(addr), vec![listener.into()]);
         Self {
             addr,
             workers,

@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = tests![
     no_client_is_cut_by_a_process_that_has_no_time_to_end,
     listeners_are_kept_before_the_servers_have_been_checked,
     another_number_of_workers_takes_all_listeners_over,
+    listeners_are_taken_over_from_another_version_whatever_it_called_them,
     a_frontend_that_is_gone_after_a_restart_listens_no_more,
     a_removed_frontend_is_kept_no_longer,
     what_is_no_listener_of_ours_is_kept_no_longer,
@@ -291,6 +292,21 @@ fn another_number_of_workers_takes_all_listeners_over() {
         stage.restart(&format!("workers = {workers}"), &storms);
         assert_eq!(stage.convey.notify().kept().len(), sockets);
     }
+    storms.into_iter().for_each(Storm::ends_without_failure);
+}
+
+fn listeners_are_taken_over_from_another_version_whatever_it_called_them() {
+    let mut stage = Stage::new("version", "workers = 2");
+    let ours = stage.convey.notify().kept();
+    let storms = [0, 1].map(|_| Storm::start(&stage.client, stage.addr()));
+    stage
+        .convey
+        .notify()
+        .rename_kept("listener tcp of another version");
+    stage.restart("workers = 2", &storms);
+    wait_until("they have today's names", PATIENCE, || {
+        stage.convey.notify().kept() == ours
+    });
     storms.into_iter().for_each(Storm::ends_without_failure);
 }
 

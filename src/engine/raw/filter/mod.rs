@@ -51,8 +51,8 @@ pub fn program(services: &[PacketService], precision: Precision) -> Option<Vec<I
         asm: Assembler::default(),
         precision,
     };
-    let wanted4 = Wanted::of(services.iter().filter(|service| service.vip.0.is_ipv4()));
-    let wanted6 = Wanted::of(services.iter().filter(|service| service.vip.0.is_ipv6()));
+    let wanted4 = Wanted::of(services.iter().filter(|service| service.vip.is_ipv4()));
+    let wanted6 = Wanted::of(services.iter().filter(|service| !service.vip.is_ipv4()));
     let (ip4, ip6) = (writer.asm.label(), writer.asm.label());
     writer.link_header(ip4, ip6);
     writer.asm.mark(ip4);
@@ -63,26 +63,26 @@ pub fn program(services: &[PacketService], precision: Precision) -> Option<Vec<I
 }
 
 /// By address: a protocol's number and a port, as [`key`] puts them together.
-type Endpoints = BTreeMap<IpAddr, BTreeSet<u32>>;
+type Ports = BTreeMap<IpAddr, BTreeSet<u32>>;
 
 /// What one address family's services want.
 #[derive(Debug, Default)]
 struct Wanted {
     /// VIPs and their ports.
-    vips: Endpoints,
+    vips: Ports,
     /// Servers whose answers come through us and their ports, for each range of NAT ports that they answer to.
-    servers: BTreeMap<PortRange, Endpoints>,
+    servers: BTreeMap<PortRange, Ports>,
 }
 
 impl Wanted {
     fn of<'a>(services: impl Iterator<Item = &'a PacketService>) -> Self {
         let mut wanted = Self::default();
         for service in services {
-            let add = |endpoints: &mut Endpoints, addr: SocketAddr| {
-                let keys = endpoints.entry(addr.ip()).or_default();
-                keys.insert(key(service.protocol, addr.port()));
+            let add = |ports: &mut Ports, addr: SocketAddr| {
+                let keys = ports.entry(addr.ip()).or_default();
+                keys.insert(key(service.vip.protocol, addr.port()));
             };
-            add(&mut wanted.vips, service.vip.0);
+            add(&mut wanted.vips, service.vip.addr.0);
             if let Some(nat_ports) = service.nat_ports {
                 let servers = wanted.servers.entry(nat_ports).or_default();
                 for server in &service.servers {
@@ -389,7 +389,7 @@ impl Writer {
     /// Decides by the addresses and the keys that are kept.
     fn judge(&mut self, wanted: &Wanted) {
         self.asm.op(code::LOAD_X, scratch::NETWORK);
-        self.endpoints(Side::Destination, &wanted.vips);
+        self.ports(Side::Destination, &wanted.vips);
         for (nat_ports, servers) in &wanted.servers {
             let [within, next] = [(); 2].map(|()| self.asm.label());
             self.asm.op(code::LOAD, scratch::DESTINATION);
@@ -399,30 +399,30 @@ impl Writer {
                 .jump_unless(code::AT_LEAST, u32::from(nat_ports.first), next);
             self.asm.jump_if(code::GREATER, u32::from(nat_ports.last), next);
             self.asm.mark(within);
-            self.endpoints(Side::Source, servers);
+            self.ports(Side::Source, servers);
             self.asm.mark(next);
         }
         self.asm.refuse();
     }
 
     /// Admits what comes from or goes to one of these, X at the IP header; goes on behind for all else.
-    fn endpoints(&mut self, side: Side, endpoints: &Endpoints) {
-        if endpoints.is_empty() {
+    fn ports(&mut self, side: Side, ports: &Ports) {
+        if ports.is_empty() {
             return;
         }
         match self.precision {
-            Precision::Exact => self.exact(side, endpoints),
-            Precision::Ports => self.admit_keys(side, &endpoints.values().flatten().copied().collect()),
+            Precision::Exact => self.exact(side, ports),
+            Precision::Ports => self.admit_keys(side, &ports.values().flatten().copied().collect()),
             Precision::Protocols => self.asm.admit(),
         }
     }
 
-    fn exact(&mut self, side: Side, endpoints: &Endpoints) {
+    fn exact(&mut self, side: Side, ports: &Ports) {
         let miss = self.asm.label();
         // addresses with the same ports share the code that compares these
         let mut blocks: BTreeMap<&BTreeSet<u32>, Label> = BTreeMap::new();
         let mut by_last_word: BTreeMap<u32, Vec<(Words, Label)>> = BTreeMap::new();
-        for (addr, keys) in endpoints {
+        for (addr, keys) in ports {
             let block = *blocks.entry(keys).or_insert_with(|| self.asm.label());
             let ((at, last), words) = words(side, addr);
             if by_last_word.is_empty() {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
-use crate::base::{ListenAddr, ServerAddr};
+use crate::base::{Endpoint, ListenAddr, ServerAddr};
 
 /// How the kernel classifies a frame (linux/if_packet.h).
 const FOR_US: u32 = 0;
@@ -164,8 +164,10 @@ impl Packet {
 
 fn service(protocol: Protocol, vip: &str, nat_ports: Option<PortRange>, servers: &[&str]) -> PacketService {
     PacketService {
-        vip: ListenAddr(vip.parse().unwrap()),
-        protocol,
+        vip: Endpoint {
+            addr: ListenAddr(vip.parse().unwrap()),
+            protocol,
+        },
         nat_ports,
         servers: servers
             .iter()
