@@ -255,7 +255,7 @@ impl Control {
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 news = self.packets.news() => self.network_changed(&news),
-                _ = upkeep.tick() => self.packets.keep_up(self.state.config(), &self.broker),
+                _ = upkeep.tick() => self.keep_up(),
                 Some(command) = inboxes.commands.recv() => self.obey(command, &mut inboxes).await,
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
@@ -335,6 +335,14 @@ impl Control {
             line.push_str(&in_one_line(error));
         }
         line
+    }
+
+    fn keep_up(&mut self) {
+        self.packets.keep_up(self.state.config(), &self.broker);
+        // the last one may have found no room
+        if self.ready {
+            self.notify.status(&self.status_line());
+        }
     }
 
     fn network_changed(&mut self, news: &packets::News) {

@@ -107,9 +107,9 @@ impl Notifier {
 
     /// The status line of `systemctl status`.
     pub fn status(&self, status: &str) {
-        if *self.status.borrow() != status {
+        // one for which there was no room is sent the next time
+        if *self.status.borrow() != status && self.put(Message::Status(status.to_owned())) {
             status.clone_into(&mut self.status.borrow_mut());
-            self.put(Message::Status(status.to_owned()));
         }
     }
 

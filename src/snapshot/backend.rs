@@ -1,7 +1,7 @@
 //! The view of one backend: states, weights, and the choosers that are made of them.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -18,21 +18,25 @@ use crate::{
 };
 
 /// What is known of the health of one backend's servers.
-pub(super) type HealthOf = HashMap<ServerName, Health>;
+pub(super) type HealthOf = BTreeMap<ServerName, Health>;
 
 /// What the view of a backend is made of.
 pub(super) struct Parts<'a> {
     pub pool: &'a Pool,
     pub health: Option<&'a HealthOf>,
-    /// Lends what would be the same; its servers' lasting parts are not used.
+    /// Lends what would be the same.
     pub previous: Option<&'a BackendView>,
+    /// Whether that is another builder's, whose counters are not these.
+    pub is_lent: bool,
     /// Whether a frontend in a packet mode uses it.
     pub by_packets: bool,
     pub now: Instant,
 }
 
 /// A server's state and weight.
-struct Standing {
+struct Standing<'a> {
+    server: &'a Server,
+    health: Option<&'a Health>,
     state: ServerState,
     /// As if its priority group were the one in use.
     weight: u32,
@@ -40,7 +44,7 @@ struct Standing {
     ramp_left: Option<Duration>,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
     /// The view, and how long until a running slow start needs another one.
     ///
     /// A server that has come up since the previous one starts with no failures in a row: what it did before counts no
@@ -52,13 +56,18 @@ impl Parts<'_> {
         let mut ramp_left: Option<Duration> = None;
         let mut servers = Vec::with_capacity(standings.len());
         let mut before = self.previous.into_iter().flat_map(|p| &p.servers).peekable();
-        for (server, standing) in self.pool.servers().iter().zip(&standings) {
+        for standing in &standings {
+            let server = standing.server;
             // both are sorted by name
             while before.next_if(|before| before.name < server.name).is_some() {}
             let before = before.next_if(|before| before.name == server.name);
-            let live = live.server(&backend.name, server);
-            let before = before.filter(|before| Arc::ptr_eq(&before.live, &live));
-            let view = self.server(server, standing, group, before, live);
+            // at another address it is another server
+            let before = before.filter(|before| before.addr == server.addr && !self.is_lent);
+            let live = match before {
+                Some(before) => Arc::clone(&before.live),
+                None => live.server(&backend.name, server),
+            };
+            let view = self.server(standing, group, before, live);
             counts.add(&view);
             ramp_left = [ramp_left, standing.ramp_left].into_iter().flatten().min();
             servers.push(view);
@@ -89,31 +98,36 @@ impl Parts<'_> {
     /// How many servers could be chosen.
     pub fn eligible(&self) -> usize {
         let (standings, group) = self.standings();
-        let servers = self.pool.servers().iter().zip(&standings);
-        servers
-            .filter(|(server, standing)| standing.weight > 0 && Some(server.priority) == group)
-            .count()
+        let is_eligible =
+            |standing: &&Standing| standing.weight > 0 && Some(standing.server.priority) == group;
+        standings.iter().filter(is_eligible).count()
     }
 
     /// Every server's standing, and the priority group that is in use: the lowest with a server that has a weight.
-    fn standings(&self) -> (Vec<Standing>, Option<u16>) {
+    fn standings(&self) -> (Vec<Standing<'a>>, Option<u16>) {
         let servers = self.pool.servers();
-        let mut standings: Vec<_> = servers.iter().map(|server| self.standing(server)).collect();
+        let mut standings = Vec::with_capacity(servers.len());
+        let mut known = self.health.into_iter().flatten().peekable();
+        for server in servers {
+            // both are sorted by name
+            while known.next_if(|(name, _)| **name < server.name).is_some() {}
+            let health = known.next_if(|(name, _)| **name == server.name);
+            standings.push(self.standing(server, health.map(|(_, health)| health)));
+        }
         if standings.iter().all(|standing| standing.weight == 0) {
             // connects to a server that is the last one are worth a try: it is not ejected (as in nginx)
-            for (server, standing) in servers.iter().zip(&mut standings) {
-                if standing.state == ServerState::Down && self.health(server).is_some_and(|h| h.is_ejected) {
-                    standing.weight = u32::from(server.weight()) * WEIGHT_UNIT;
+            for standing in &mut standings {
+                if standing.state == ServerState::Down && standing.health.is_some_and(|h| h.is_ejected) {
+                    standing.weight = u32::from(standing.server.weight()) * WEIGHT_UNIT;
                 }
             }
         }
-        let weighty = servers.iter().zip(&standings).filter(|(_, s)| s.weight > 0);
-        let group = weighty.map(|(server, _)| server.priority).min();
+        let weighty = standings.iter().filter(|standing| standing.weight > 0);
+        let group = weighty.map(|standing| standing.server.priority).min();
         (standings, group)
     }
 
-    fn standing(&self, server: &Server) -> Standing {
-        let health = self.health(server);
+    fn standing(&self, server: &'a Server, health: Option<&'a Health>) -> Standing<'a> {
         let state = match server.overridden.admin {
             Some(AdminState::Maintenance) => ServerState::Maintenance,
             Some(AdminState::Draining) => ServerState::Draining,
@@ -122,39 +136,38 @@ impl Parts<'_> {
                 |health| health.state,
             ),
         };
-        if state != ServerState::Up {
-            return Standing {
-                state,
-                weight: 0,
-                ramp_left: None,
-            };
-        }
-        let full = u32::from(server.weight()) * WEIGHT_UNIT;
-        let whole = self.pool.backend().slow_start;
-        let left = health.and_then(|h| h.ramp_from).map_or(Duration::ZERO, |from| {
-            whole.saturating_sub(self.now.saturating_duration_since(from))
-        });
-        Standing {
+        let mut standing = Standing {
+            server,
+            health,
             state,
-            weight: ramped(full, whole, left),
-            ramp_left: (!left.is_zero()).then_some(left),
+            weight: 0,
+            ramp_left: None,
+        };
+        if state == ServerState::Up {
+            let full = u32::from(server.weight()) * WEIGHT_UNIT;
+            let whole = self.pool.backend().slow_start;
+            let left = health.and_then(|h| h.ramp_from).map_or(Duration::ZERO, |from| {
+                whole.saturating_sub(self.now.saturating_duration_since(from))
+            });
+            standing.weight = ramped(full, whole, left);
+            standing.ramp_left = (!left.is_zero()).then_some(left);
         }
-    }
-
-    fn health(&self, server: &Server) -> Option<&Health> {
-        self.health?.get(&server.name)
+        standing
     }
 
     fn server(
         &self,
-        server: &Server,
-        standing: &Standing,
+        standing: &Standing<'_>,
         group: Option<u16>,
         before: Option<&ServerView>,
         live: Arc<ServerLive>,
     ) -> ServerView {
-        let state = standing.state;
-        let health = self.health(server);
+        let Standing {
+            server,
+            health,
+            state,
+            ..
+        } = *standing;
         let state_since = if server.overridden.admin.is_none() {
             health.map(|h| h.since)
         } else {

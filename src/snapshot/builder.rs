@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Builder {
     last: Arc<Snapshot>,
+    /// Whether that is another builder's.
+    is_lent: bool,
     live: LiveSet,
     health: HashMap<BackendName, HealthOf>,
     users: HashMap<BackendName, Users>,
@@ -74,6 +76,7 @@ impl Builder {
         Self {
             dirty: lender.backends.keys().cloned().collect(),
             last: lender,
+            is_lent: true,
             live: LiveSet::new(workers),
             health: HashMap::new(),
             users: HashMap::new(),
@@ -145,6 +148,7 @@ impl Builder {
             pool,
             health: self.health.get(&pool.backend().name),
             previous: None,
+            is_lent: false,
             by_packets: false,
             now,
         };
@@ -178,7 +182,7 @@ impl Builder {
             self.follow_backends(&mut next, &backends)
         };
         let concerns_packets = next.nat_ports != self.last.nat_ports || concern_packets(&frontends);
-        self.last = Arc::new(next);
+        (self.last, self.is_lent) = (Arc::new(next), false);
         Built {
             snapshot: Arc::clone(&self.last),
             backends,
@@ -207,6 +211,7 @@ impl Builder {
             pool,
             health: self.health.get(&name),
             previous: before.as_deref(),
+            is_lent: self.is_lent,
             by_packets: self.users.get(&name).is_some_and(|users| users.by_packets),
             now,
         };

@@ -57,14 +57,17 @@ fn cost_of_an_outage(servers: usize) -> f64 {
 }
 
 fn servers_that_go_down_together_cost_in_proportion_to_their_number() {
-    // the best of three: other work on this machine only adds
-    let cost = |servers| {
-        let costs = (0..3).map(|_| cost_of_an_outage(servers));
-        costs.fold(f64::INFINITY, f64::min)
-    };
-    let (half, whole) = (cost(1_500), cost(3_000));
-    eprintln!("1,500 servers go down: {half:.3} s of the control thread, 3,000: {whole:.3} s");
-    assert!(whole <= 2.6 * half, "{half:.3} s and {whole:.3} s");
+    let (mut half, mut whole) = (f64::INFINITY, f64::INFINITY);
+    // the least of some: other work on this machine only adds
+    for _ in 0..5 {
+        half = half.min(cost_of_an_outage(2_000));
+        whole = whole.min(cost_of_an_outage(4_000));
+        eprintln!("2,000 servers go down: {half:.3} s of the control thread, 4,000: {whole:.3} s");
+        if whole <= 2.6 * half {
+            return;
+        }
+    }
+    panic!("4,000 servers cost {:.1} times what 2,000 do", whole / half);
 }
 
 fn the_loop_answers_while_thousands_of_servers_go_down() {
