@@ -594,8 +594,6 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
 
 /// Whether frontends use a backend, all of them in packet modes.
 fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
-    let mut users = (config.frontends.values())
-        .filter(|frontend| frontend.backend.as_str() == backend)
-        .peekable();
-    users.peek().is_some() && users.all(|frontend| frontend.mode.is_packet())
+    let mut users = (config.frontends.values()).filter(|frontend| frontend.backend.as_str() == backend);
+    users.clone().all(|frontend| frontend.mode.is_packet()) && users.next().is_some()
 }

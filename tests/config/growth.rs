@@ -1,9 +1,10 @@
 //! Twice the file costs twice the time: whoever may write a large configuration, good or bad, must not hold up the daemon.
 
-use std::{fmt::Write as _, fs};
+use std::fmt::Write as _;
 
 use convey::config::{self, Config, Options};
 use libtest_mimic::{Failed, Trial};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::text;
 
@@ -56,7 +57,7 @@ fn growth(kind: &str, name: &str, parts: usize, file: File, work: Work) -> Trial
 /// end; the rest of the margin is noise. What is quadratic costs four times.
 fn costs_in_proportion(file: File, parts: usize, work: Work) -> Result<(), Failed> {
     let (half, whole) = (file(parts), file(2 * parts));
-    let mut best = (u64::MAX, u64::MAX);
+    let mut best = (i64::MAX, i64::MAX);
     // other work on this machine only adds: the best of some, but of no more than are needed
     for turn in 0..12 {
         best.0 = best.0.min(cost(&half, work)?);
@@ -73,17 +74,17 @@ fn costs_in_proportion(file: File, parts: usize, work: Work) -> Result<(), Faile
     .into())
 }
 
-/// CPU time of this thread in nanoseconds.
-fn cost(file: &str, work: Work) -> Result<u64, Failed> {
+/// CPU time of this thread that it takes, in nanoseconds.
+fn cost(file: &str, work: Work) -> Result<i64, Failed> {
     let before = cpu()?;
     work(file);
     Ok(cpu()? - before)
 }
 
-fn cpu() -> Result<u64, Failed> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let time = text.split_whitespace().next().unwrap_or_default();
-    Ok(time.parse()?)
+/// To the nanosecond, where /proc only knows what the scheduler's last tick did.
+fn cpu() -> Result<i64, Failed> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
 /// As `convey check` and the daemon do it: what is found is shown.

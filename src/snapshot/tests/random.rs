@@ -245,7 +245,8 @@ impl World {
 fn load(text: &str) -> Config {
     let source = config::Source {
         name: "random.toml".to_owned(),
-        bytes: text.into(),
+        // without a backend the rest may be empty, which is no configuration
+        bytes: format!("[global]\n{text}").into(),
     };
     let loaded = config::load(&source, config::Options::default());
     loaded
@@ -307,7 +308,7 @@ fn shape(snapshot: &Snapshot) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn each_snapshot_is_as_if_made_from_scratch_and_shares_what_did_not_change(
