@@ -86,5 +86,5 @@ fn status_says_what_to_do_next_and_doing_it_leads_to_traffic() {
     let witness = keep_trying(&client, &lb.addr(80).to_string(), Duration::from_secs(10));
     assert_eq!(witness.server, "web1");
     let status = machine.run("convey status");
-    assert!(status.contains("1 of 1 up"), "{status}");
+    assert!(status.contains("1 of 1 eligible"), "{status}");
 }
