@@ -152,8 +152,8 @@ impl Executor for NoPacketModes {
 pub mod fuzzing {
     use std::{collections::BTreeSet, os::fd::BorrowedFd, path::PathBuf};
 
-    use super::{Executor, Policy, broker, packets::Packets};
-    use crate::config::{self, Options, Source};
+    use super::{Executor, Parser, Policy, broker, packets::Packets};
+    use crate::config::{Config, Options};
 
     pub use super::message::{FormError, Outcome, Reply, Request, Verb, decode, encode};
 
@@ -161,21 +161,19 @@ pub mod fuzzing {
     pub struct Broker(broker::Broker);
 
     impl Broker {
-        /// A broker of the configuration at a path; `None` if it is not valid. `source` is what is there now.
+        /// A broker of the configuration at a path, which it reads again with `parse`.
         #[must_use]
-        pub fn new(path: PathBuf, source: &Source, executor: Box<dyn Executor>) -> Option<Self> {
-            let options = Options::default();
-            let loaded = config::load(source, options).ok()?;
-            Some(Self(broker::Broker {
+        pub fn new(path: PathBuf, config: Config, parse: Parser, executor: Box<dyn Executor>) -> Self {
+            Self(broker::Broker {
                 path,
-                name: source.name.clone(),
-                options,
-                parse: config::load,
-                policy: Policy::new(loaded.config),
+                name: "convey.toml".to_owned(),
+                options: Options::default(),
+                parse,
+                policy: Policy::new(config),
                 bound: BTreeSet::new(),
                 packets: Packets::new(executor, 1),
                 keeps_rules: false,
-            }))
+            })
         }
 
         /// Answers on a socket until its other end is closed, or a message ends the broker. Returns the exit status.

@@ -20,11 +20,12 @@ use std::{
         unix::{fs::FileExt, net::UnixStream},
     },
     rc::Rc,
+    sync::LazyLock,
 };
 
 use convey::{
     base::{ListenAddr, PortRange, Protocol, ServerAddr},
-    config::{self, Config, Frontend, Mode, Options, PacketService, Source},
+    config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
         Executor, ListenerRef, Served,
         fuzzing::{Broker, Outcome, Reply, Request, Verb, decode, encode},
@@ -271,31 +272,37 @@ thread_local! {
     static FILE: ConfigFile = ConfigFile::new().expect("a temporary file");
 }
 
-fn source(text: &str) -> Source {
-    Source {
-        name: "convey.toml".to_owned(),
-        bytes: text.into(),
-    }
+/// The configurations as they are parsed, once: how, is another target's concern.
+static PARSED: LazyLock<[Result<Loaded, Vec<Diagnostic>>; 3]> = LazyLock::new(|| {
+    CONFIGURATIONS.map(|text| {
+        let source = Source {
+            name: "convey.toml".to_owned(),
+            bytes: text.into(),
+        };
+        config::load(&source, Options::default())
+    })
+});
+
+/// The broker's parser.
+fn parse(source: &Source, _: Options) -> Result<Loaded, Vec<Diagnostic>> {
+    let number = CONFIGURATIONS
+        .iter()
+        .position(|text| text.as_bytes() == source.bytes);
+    PARSED[number.expect("the broker reads what the file has")].clone()
 }
 
-fn load(text: &str) -> Option<Config> {
-    let loaded = config::load(&source(text), Options::default());
-    loaded.ok().map(|loaded| loaded.config)
+fn load(number: usize) -> Option<Config> {
+    PARSED[number].as_ref().ok().map(|loaded| loaded.config.clone())
 }
 
-fn load_valid(text: &str) -> Config {
-    config::load(&source(text), Options::default())
-        .unwrap_or_else(|found| panic!("{}", config::render(&found, &source(text), false)))
-        .config
-}
-
-fuzz_target!(|input: &[u8]| FILE.with(|file| play(file, input)));
+fuzz_target!(init: LazyLock::force(&PARSED), |input: &[u8]| FILE.with(|file| play(file, input)));
 
 fn play(file: &ConfigFile, input: &[u8]) {
-    let mut written = CONFIGURATIONS[0];
-    file.write(written);
+    let mut written = 0;
+    file.write(CONFIGURATIONS[written]);
+    let config = load(written).expect("the first configuration is valid");
     let permitted = Rc::new(RefCell::new(Permitted {
-        config: load_valid(written),
+        config: config.clone(),
         in_force: Vec::new(),
         before: Vec::new(),
         named: BTreeSet::new(),
@@ -303,14 +310,13 @@ fn play(file: &ConfigFile, input: &[u8]) {
         firewall_fails: false,
     }));
     let path = format!("/proc/self/fd/{}", file.0.as_raw_fd()).into();
-    let mut broker = Broker::new(path, &source(written), Box::new(Kernel(Rc::clone(&permitted))))
-        .expect("the first configuration is valid");
+    let mut broker = Broker::new(path, config, parse, Box::new(Kernel(Rc::clone(&permitted))));
     for line in input.split(|byte| *byte == b'\n').take(64) {
         match line {
             [] => {}
             [b'=', number @ b'0'..=b'2'] => {
-                written = CONFIGURATIONS[usize::from(number - b'0')];
-                file.write(written);
+                written = usize::from(number - b'0');
+                file.write(CONFIGURATIONS[written]);
             }
             b"!" => permitted.borrow_mut().firewall_fails ^= true,
             line => {
@@ -323,7 +329,7 @@ fn play(file: &ConfigFile, input: &[u8]) {
 }
 
 /// Sends a message and checks what comes of it. Gives whether the broker goes on.
-fn send(broker: &mut Broker, permitted: &RefCell<Permitted>, written: &str, line: &[u8]) -> bool {
+fn send(broker: &mut Broker, permitted: &RefCell<Permitted>, written: usize, line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b'\t');
     let message = parts.next().unwrap_or_default();
     let files: Vec<&[u8]> = parts.take(4).collect();
@@ -395,7 +401,7 @@ fn request(message: &[u8], files: &[&[u8]]) -> Option<(Request, Vec<PacketServic
 
 fn check(
     permitted: &mut Permitted,
-    written: &str,
+    written: usize,
     verb: &Verb,
     services: Vec<PacketService>,
     outcome: &Outcome,
@@ -415,7 +421,7 @@ fn check(
             assert_eq!(*outcome, Outcome::Config);
             for copy in fds {
                 let bytes = memfd::read_sealed(copy, config::MAX_CONFIG_BYTES).expect("a sealed memfd");
-                assert_eq!(bytes, written.as_bytes());
+                assert_eq!(bytes, CONFIGURATIONS[written].as_bytes());
             }
             if let Some(config) = load(written) {
                 permitted.config = config;
