@@ -27,6 +27,7 @@ trap 'exit 143' TERM HUP
 timed() {
     local file=$1 begin=$SECONDS status
     shift
+    part_began=$file.began
     set +e
     (
         set -e
@@ -34,6 +35,7 @@ timed() {
     )
     status=$?
     set -e
+    [ ! -s "$part_began" ] || begin=$(cat "$part_began")
     printf '%d %d %d\n' "$status" "$begin" $((SECONDS - begin)) >"$file"
 }
 
@@ -60,12 +62,18 @@ begin() {
     set +m
 }
 
-# awaits NAME : for a part behind that needs what another makes; fails if that failed.
-awaits() {
+# after NAME... -- COMMAND... : for a part that needs what others behind make: once they have come to a good end.
+after() {
     local file
-    file=$(file_of "$1")
-    while [ ! -s "$file.end" ] && kill -0 "${process[$1]}" 2>/dev/null; do sleep 0.5; done
-    [ "$(cut -d' ' -f1 "$file.end" 2>/dev/null)" = 0 ]
+    while [ "$1" != -- ]; do
+        file=$(file_of "$1")
+        while [ ! -s "$file.end" ] && kill -0 "${process[$1]}" 2>/dev/null; do sleep 0.5; done
+        [ "$(cut -d' ' -f1 "$file.end" 2>/dev/null)" = 0 ] || fail "not run, for this failed: $1"
+        shift
+    done
+    shift
+    printf '%d\n' "$SECONDS" >"$part_began"
+    "$@"
 }
 
 # join NAME... : waits for it, and shows what it said.

@@ -126,6 +126,7 @@ tc_mark() {
 
 watch_tc() {
     ip netns exec one tc monitor >/tmp/tc.seen &
+    # shellcheck disable=SC2034 # for the acceptance
     tc_monitor=$!
     within 60 tc_mark
 }
@@ -144,12 +145,14 @@ tc_seen() {
 
 tc_did_nothing() {
     local seen
-    seen=$(tc_seen) && [ -z "$seen" ] || { say "$seen"; return 1; }
+    seen=$(tc_seen) || return
+    [ -z "$seen" ] || { say "$seen"; return 1; }
 }
 
 tc_added_before_it_deleted() {
     local seen
-    seen=$(tc_seen) && grep -q '^deleted' <<<"$seen" && [[ $seen != deleted* ]] || { say "$seen"; return 1; }
+    seen=$(tc_seen) || return
+    [[ $seen = *$'\n'deleted* && $seen != deleted* ]] || { say "$seen"; return 1; }
 }
 
 # ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────────
