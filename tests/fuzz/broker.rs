@@ -24,7 +24,7 @@ use std::{
 };
 
 use convey::{
-    base::{ListenAddr, PortRange, Protocol, ServerAddr},
+    base::{Endpoint, PortRange, ServerAddr},
     config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
         Executor, ListenerRef, Served,
@@ -96,23 +96,18 @@ struct Permitted {
 }
 
 /// One thing that may be granted: a VIP in a mode, or a server of it.
-type Grant = (ListenAddr, Protocol, Option<PortRange>, Option<ServerAddr>);
+type Grant = (Endpoint, Option<PortRange>, Option<ServerAddr>);
 
 fn grants(services: &[PacketService]) -> BTreeSet<Grant> {
     let mut all = BTreeSet::new();
     for PacketService {
         vip,
-        protocol,
         nat_ports,
         servers,
     } in services
     {
-        all.insert((*vip, *protocol, *nat_ports, None));
-        all.extend(
-            servers
-                .iter()
-                .map(|server| (*vip, *protocol, *nat_ports, Some(*server))),
-        );
+        all.insert((*vip, *nat_ports, None));
+        all.extend(servers.iter().map(|server| (*vip, *nat_ports, Some(*server))));
     }
     all
 }
@@ -120,7 +115,9 @@ fn grants(services: &[PacketService]) -> BTreeSet<Grant> {
 impl Permitted {
     fn packet_frontends(&self) -> impl Iterator<Item = &Frontend> {
         let frontends = self.config.frontends.values();
-        frontends.filter(|frontend| frontend.mode != Mode::Proxy)
+        frontends
+            .map(AsRef::as_ref)
+            .filter(|frontend: &&Frontend| frontend.mode != Mode::Proxy)
     }
 
     fn configured(&self) -> BTreeSet<Grant> {
@@ -130,11 +127,15 @@ impl Permitted {
                 Mode::Passthrough => Some(self.config.passthrough.nat_ports),
                 Mode::Proxy | Mode::Dsr => None,
             };
-            for vip in &frontend.listen {
-                all.insert((*vip, frontend.protocol, nat_ports, None));
+            for addr in &frontend.listen {
+                let vip = Endpoint {
+                    addr: *addr,
+                    protocol: frontend.protocol,
+                };
+                all.insert((vip, nat_ports, None));
                 for server in self.config.backends[&frontend.backend].servers.values() {
-                    if server.addr.0.is_ipv4() == vip.0.is_ipv4() {
-                        all.insert((*vip, frontend.protocol, nat_ports, Some(server.addr)));
+                    if server.addr.0.is_ipv4() == addr.0.is_ipv4() {
+                        all.insert((vip, nat_ports, Some(server.addr)));
                     }
                 }
             }
@@ -149,14 +150,20 @@ impl Permitted {
         grants(services).is_subset(&all)
     }
 
-    fn allows_listener(&self, listener: &ListenerRef) -> Option<ListenAddr> {
+    fn allows_listener(&self, listener: &ListenerRef) -> Option<Endpoint> {
         match listener {
-            ListenerRef::Stats => self.config.stats.as_ref().map(|stats| stats.listen),
-            ListenerRef::Frontend { name, addr } => {
+            ListenerRef::Stats => self
+                .config
+                .stats
+                .as_ref()
+                .map(|stats| Endpoint::tcp(stats.listen.0)),
+            ListenerRef::Frontend { name, endpoint } => {
                 let mut frontends = self.config.frontends.values();
                 let frontend = frontends.find(|frontend| frontend.name.as_str() == name)?;
-                let is_one = frontend.mode == Mode::Proxy && frontend.listen.contains(addr);
-                is_one.then_some(*addr)
+                let is_one = frontend.mode == Mode::Proxy
+                    && endpoint.protocol == frontend.protocol
+                    && frontend.listen.contains(&endpoint.addr);
+                is_one.then_some(*endpoint)
             }
         }
     }
@@ -181,9 +188,9 @@ impl Permitted {
         let has_vip = |ip: IpAddr| interface.addresses.contains(&ip);
         let routes = Routes::new().expect("the host's routes");
         !interface.is_loopback
-            && wanted.iter().any(|(vip, _, nat_ports, server)| {
+            && wanted.iter().any(|(vip, nat_ports, server)| {
                 let reaches = |server: ServerAddr| routes.egress(server.0) == Some(interface.index);
-                has_vip(vip.0.ip()) || nat_ports.is_some() && server.is_some_and(reaches)
+                has_vip(vip.ip()) || nat_ports.is_some() && server.is_some_and(reaches)
             })
     }
 
@@ -410,11 +417,11 @@ fn check(
     let is_refused = matches!(outcome, Outcome::Refused { .. });
     match verb {
         Verb::Bind(listener) => {
-            let addr = permitted.allows_listener(listener);
-            assert_eq!(is_refused, addr.is_none(), "{listener:?}: {outcome:?}");
+            let endpoint = permitted.allows_listener(listener);
+            assert_eq!(is_refused, endpoint.is_none(), "{listener:?}: {outcome:?}");
             for listening in fds {
                 let bound = TcpListener::from(listening).local_addr().expect("a listener");
-                assert_eq!(Some(ListenAddr(bound)), addr);
+                assert_eq!(Some(Endpoint::tcp(bound)), endpoint);
             }
         }
         Verb::ReadConfig => {

@@ -15,9 +15,10 @@ use std::{sync::Arc, sync::LazyLock, time::Duration};
 use arc_swap::ArcSwap;
 use convey::{
     admin::{Command, fuzzing, views},
-    base::{BackendName, ServerName},
+    base::{BackendName, BackendState, ServerName},
     config::{self, Options, Source},
-    snapshot::{self, Inputs, LiveSet, Snapshot},
+    pools::Pools,
+    snapshot::{Builder, Snapshot},
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::{
@@ -42,8 +43,10 @@ static SNAPSHOT: LazyLock<Arc<ArcSwap<Snapshot>>> = LazyLock::new(|| {
         .expect("the shipped file loads")
         .config;
     let now = std::time::Instant::now();
-    let snapshot = snapshot::build(&config, &Inputs::default(), &mut LiveSet::new(1), None, 1, now);
-    Arc::new(ArcSwap::from_pointee(snapshot))
+    let mut pools = Pools::default();
+    let mut builder = Builder::new(1, Arc::default());
+    builder.config_changed(&config, pools.apply(&config));
+    Arc::new(ArcSwap::new(builder.build(&config, &pools, now).snapshot))
 });
 
 #[derive(Clone, Copy)]
@@ -208,6 +211,8 @@ fn status() -> views::Status {
     let mut status: views::Status = serde_json::from_str(text).expect("a status");
     let backend = views::Backend {
         balance: "round_robin".to_owned(),
+        state: BackendState::Up,
+        eligible: 1,
         queued: 0,
         traffic: views::Traffic::default(),
         servers: [("a".to_owned(), one_server())].into(),
