@@ -137,7 +137,7 @@ impl<'a> Site<'a> {
             }
         }
         self.nat_ports.push(self.world.config.passthrough.nat_ports);
-        self.services = Arc::new(Services::build(&snapshot));
+        self.services = Arc::new(Services::build(&snapshot, &self.services));
         self.path.set_services(Arc::clone(&self.services));
         self.path.set_hops(Arc::new(self.world.hops.clone()));
     }
