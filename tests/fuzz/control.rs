@@ -196,7 +196,7 @@ async fn answer(mut queue: mpsc::Receiver<Command>) {
 }
 
 fn one_server() -> views::Server {
-    let text = r#"{"addr": "10.0.0.1:80", "state": "up", "state_seconds": 1.5, "state_reason": null, "weight": 1,
+    let text = r#"{"addr": "10.0.0.1:80", "state": "up", "state_seconds": 1.5, "state_reason": null, "eligible": true, "weight": 1,
         "configured_weight": 1, "effective_percent": 100, "priority": 1, "max_connections": null,
         "overridden": null, "traffic": {"connections_total": 0, "connections_current": 0, "bytes_in": 0,
         "bytes_out": 0, "connect_failures": 0, "retries": 0, "ended": {}}}"#;
