@@ -221,12 +221,14 @@ impl Findings {
             .collect();
         found.retain(|found| found.syntax || !broken.contains(&found.diagnostic.line));
         // Errors first, so that the cut takes warnings; then back into the order of the file.
-        found.sort_by_key(|Placed { diagnostic: d, .. }| (d.severity == Severity::Warning, d.line, d.column));
+        found.sort_by_key(|Placed { diagnostic: d, .. }| {
+            (d.severity == Severity::Warning, d.line, d.span.start)
+        });
         if found.len() > MAX_FINDINGS {
             dropped += found.len() - MAX_FINDINGS;
             found.truncate(MAX_FINDINGS);
         }
-        let mut found: Vec<Diagnostic> = found.into_iter().map(Placed::with_help).collect();
+        let mut found: Vec<Diagnostic> = found.into_iter().map(|found| found.shown(&places)).collect();
         found.sort_by_key(|d| (d.line, d.column, d.severity == Severity::Warning));
         // What [defaults] got wrong is found again under each backend.
         found.dedup_by(|b, a| (b.line, b.column, &b.message) == (a.line, a.column, &a.message));
@@ -260,7 +262,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// A finding with its place, and without its help as yet.
+/// A finding with its line, and without its column and its help, which only what is shown needs.
 struct Placed {
     syntax: bool,
     diagnostic: Diagnostic,
@@ -268,8 +270,14 @@ struct Placed {
 }
 
 impl Placed {
-    fn with_help(self) -> Diagnostic {
+    fn shown(self, places: &Places<'_>) -> Diagnostic {
+        let has_place = self.diagnostic.line > 0;
         Diagnostic {
+            column: if has_place {
+                places.line_and_column(self.diagnostic.span.start).1
+            } else {
+                0
+            },
             help: self.help.map(Help::text),
             ..self.diagnostic
         }
@@ -278,20 +286,15 @@ impl Placed {
 
 fn place(item: Item, file: &str, places: &Places<'_>) -> Placed {
     let span = item.span.map(|span| places.clamp(span));
-    let (line, column) = span
-        .as_ref()
-        .map_or((0, 0), |span| places.line_and_column(span.start));
-    let other = item.first.map(|first| {
-        format!(
-            " (the other stands in line {})",
-            places.line_and_column(first.start).0
-        )
-    });
+    let line = span.as_ref().map_or(0, |span| places.line_of(span.start));
+    let other = item
+        .first
+        .map(|first| format!(" (the other stands in line {})", places.line_of(first.start)));
     let diagnostic = Diagnostic {
         severity: item.severity,
         file: file.to_owned(),
         line,
-        column,
+        column: 0,
         span: span.unwrap_or(0..0),
         path: item.path,
         message: item.message + other.as_deref().unwrap_or_default(),

@@ -21,10 +21,16 @@ impl<'a> Places<'a> {
         Self { bytes, starts }
     }
 
-    /// Line from 1 and column in characters from 1; an offset beyond the end counts as the end.
-    pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
+    /// Line from 1; an offset beyond the end counts as the end.
+    pub fn line_of(&self, offset: usize) -> usize {
         let offset = offset.min(self.bytes.len());
-        let line = self.starts.partition_point(|start| *start <= offset);
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// Line from 1 and column in characters from 1; an offset beyond the end counts as the end. Costs the line's length.
+    pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let line = self.line_of(offset);
+        let offset = offset.min(self.bytes.len());
         let start = self.start_of(line);
         let before = self.bytes.get(start..offset).unwrap_or_default();
         (line, String::from_utf8_lossy(before).chars().count() + 1)

@@ -15,12 +15,12 @@ type File = fn(usize) -> String;
 type Work = fn(&str);
 
 /// Frontends, or servers, of the smaller of both files. Files with syntax errors are small enough to be looked at whole
-/// (256 KiB), which the larger must be, too.
+/// (256 KiB), which the larger must be, too; of what is found 10,000 are kept.
 const PARTS: usize = 4_000;
 const BROKEN_PARTS: usize = 1_500;
 
 pub fn trials() -> Vec<Trial> {
-    let files: [(&str, usize, File); 9] = [
+    let files: [(&str, usize, File); 11] = [
         ("a_backend_for_each_frontend", PARTS, backend_each),
         ("one_backend_for_all_frontends", PARTS, one_backend),
         ("packet_modes", PARTS, packet_modes),
@@ -28,6 +28,8 @@ pub fn trials() -> Vec<Trial> {
         ("one_address_for_all", PARTS, one_address),
         ("unknown_keys", PARTS, unknown_keys),
         ("wrong_values", PARTS, wrong_values),
+        ("one_line", BROKEN_PARTS, one_line),
+        ("wrong_ports", PARTS, wrong_ports),
         ("no_toml", BROKEN_PARTS, no_toml),
         ("a_key_again_and_again", BROKEN_PARTS, repeated_key),
     ];
@@ -187,6 +189,30 @@ fn wrong_values(parts: usize) -> String {
             "backend = 7\nmode = \"proxi\"\nidle_timeout = \"soon\"",
         );
     });
+    backend_with_servers(&mut out, parts);
+    out
+}
+
+fn one_line(parts: usize) -> String {
+    let mut out = String::from("frontends = { ");
+    for number in 0..parts {
+        let _ = write!(
+            out,
+            "f{number} = {{ listen_addr = \"nowhere\", mode = \"proxi\" }}, "
+        );
+    }
+    out + "}\n"
+}
+
+fn wrong_ports(parts: usize) -> String {
+    let mut out = String::new();
+    for port in 1..=parts {
+        let listen = format!("[\"192.0.2.1:{port}\", \"[2001:db8::1]:{port}\"]");
+        let _ = writeln!(
+            out,
+            "[frontends.f{port}]\nlisten_addr = {listen}\nmode = \"dsr\"\nbackend = \"b\""
+        );
+    }
     backend_with_servers(&mut out, parts);
     out
 }

@@ -366,9 +366,8 @@ impl Place<'_> {
             return;
         }
         let v4 = self.addr.is_ipv4();
-        let mut listens = uses.dsr_ports.iter();
-        let Some(((_, listen), vip)) = listens.find(|((family, listen), _)| *family == v4 && *listen != port)
-        else {
+        let mut listens = uses.dsr_ports.range((v4, 0)..=(v4, u16::MAX));
+        let Some(((_, listen), vip)) = listens.find(|((_, listen), _)| *listen != port) else {
             return;
         };
         let same = SocketAddr::new(self.addr.ip(), *listen);
