@@ -2,14 +2,14 @@
 # How packaging/test runs its parts beside each other, counts what they say, and tells how long each took. Sourced.
 #
 # A part is a command. It is either run in front, with its output as it comes, or begun behind (`begin`) and joined later
-# (`join`), where its output stands as one piece. Its output counts as tests if it has result lines in cargo's form, else it
-# is one check that its exit status decides; 77 is a skip.
+# (`join`), where its output stands as one piece. It is one check that its exit status decides; 77 is a skip. What `has_tests`
+# names is counted by result lines in cargo's form instead, and has failed without one.
 
 : "${bold?}" "${plain?}" "${red?}"
 
 passed=0 failed=0 skipped=0 failures=() table=()
 work=$(mktemp -d)
-declare -A process=()
+declare -A process=() with_tests=()
 
 # Whatever was begun ends with us: every part is a process group of its own.
 end_parts() {
@@ -40,6 +40,8 @@ timed() {
 }
 
 file_of() { printf '%s/%s' "$work" "${1//[^a-zA-Z0-9]/-}"; }
+
+has_tests() { with_tests[$1]=yes; }
 
 # part NAME COMMAND... : in front.
 part() {
@@ -97,11 +99,11 @@ count() {
     read -r status begin took <"$file.end" || { status=1 begin=0 took=0; }
     table+=("$(printf '%5d %6d  %s' "$begin" "$took" "$name")")
     lines=$(sed -n 's/^test result: [^.]*\. \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored;.*/\1 \2 \3/p' "$file.log")
-    if [ -z "$lines" ]; then
-        case $status in
+    if [ -z "${with_tests[$name]:-}" ] || [ -z "$lines" ]; then
+        case $status${with_tests[$name]:+ without a result} in
             0) passed=$((passed + 1)) ;;
-            77) skip "$name" ;;
-            *) failed=$((failed + 1)) failures+=("$name") ;;
+            77*) skip "$name" ;;
+            *) failed=$((failed + 1)) failures+=("$name: exit status $status${with_tests[$name]:+, no result}") ;;
         esac
         return
     fi

@@ -348,6 +348,16 @@ fn large(backends: usize, servers: usize) -> (Config, Pools, Builder, Vec<Server
     (config, pools, builder, keys.collect())
 }
 
+fn down_since(since: Instant) -> Health {
+    Health {
+        state: ServerState::Down,
+        since,
+        ramp_from: None,
+        is_ejected: false,
+        reason: None,
+    }
+}
+
 #[test]
 fn a_servers_health_remakes_its_backend_and_the_frontends_of_that_and_nothing_else() {
     let (config, pools, mut builder, keys) = large(50, 4);
@@ -355,14 +365,7 @@ fn a_servers_health_remakes_its_backend_and_the_frontends_of_that_and_nothing_el
     builder.build(&config, &pools, now);
     let mut views = 0;
     for key in &keys {
-        let down = Health {
-            state: ServerState::Down,
-            since: now,
-            ramp_from: None,
-            is_ejected: false,
-            reason: None,
-        };
-        builder.set_health(key, Some(down));
+        builder.set_health(key, Some(down_since(now)));
         let built = builder.build(&config, &pools, now);
         views += built.backends.len() + built.frontends.len();
     }
@@ -386,14 +389,7 @@ fn servers_that_go_down_together_remake_their_backend_once() {
     let now = Instant::now();
     builder.build(&config, &pools, now);
     for key in &keys {
-        let down = Health {
-            state: ServerState::Down,
-            since: now,
-            ramp_from: None,
-            is_ejected: false,
-            reason: None,
-        };
-        builder.set_health(key, Some(down));
+        builder.set_health(key, Some(down_since(now)));
     }
     let built = builder.build(&config, &pools, now);
     assert_eq!((built.backends.len(), built.frontends.len()), (1, 1));
