@@ -260,11 +260,11 @@ impl Control {
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
                     file_change = watch::Debounce::default();
-                    // the directories may be others now; without a new watch the old one is better than none
-                    if let Some(watcher) = watch::watch(&self.config_path, inboxes.file_changes_tx.clone()) {
-                        self.watcher = Some(watcher);
+                    self.watch_file(&inboxes.file_changes_tx);
+                    // it may have been turned off since
+                    if self.watcher.is_some() {
+                        let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                     }
-                    let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
                 }
                 () = at(self.state.due()) => self.publish(),
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained().await { break },
@@ -287,6 +287,16 @@ impl Control {
         }
         self.end().await;
         Ok(exit::OK)
+    }
+
+    /// Watches the file anew, for its directories may be others now, or no longer if the configuration in effect says so.
+    pub(super) fn watch_file(&mut self, changes: &mpsc::Sender<()>) {
+        if !self.state.config().global.watch_config {
+            self.watcher = None;
+        } else if let Some(watcher) = watch::watch(&self.config_path, changes.clone()) {
+            // without a new one the old one is better than none
+            self.watcher = Some(watcher);
+        }
     }
 
     /// Puts a snapshot of what is known now in effect, and does what follows from it.

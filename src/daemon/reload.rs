@@ -158,6 +158,7 @@ impl Control {
         self.packets.commit(packets, self.state.config(), &self.broker);
         self.scripts.write(self.state.config(), self.state.pools());
         self.swap_stats(stats);
+        self.watch_file(&inboxes.file_changes_tx);
         // against what the process was started with: a second reload does not make a restart unnecessary
         self.needs_restart = config::diff(&self.booted, self.state.config()).needs_restart;
         Ok(self.reloaded(diff, warnings))

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = tests![
     a_file_replaced_by_rename_is_noticed,
     a_file_rewritten_in_place_is_noticed,
     a_swapped_symlink_is_noticed,
+    a_reload_stops_and_starts_watching_the_file,
     sighup_reloads,
     a_bad_file_changes_nothing_and_says_where,
     a_reload_adds_a_server,
@@ -126,6 +127,26 @@ fn a_swapped_symlink_is_noticed() {
     fs::rename(dir.join("next"), dir.join("current")).expect("the swap");
     wait_until("version 2 is in force", PATIENCE, || answers(&site) == "b");
     drop(convey);
+}
+
+fn a_reload_stops_and_starts_watching_the_file() {
+    let site = Site::new("watch", 2);
+    let convey = site.convey(&watching(&site, 0));
+    let is_watching = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", convey.pid())).expect("the daemon's descriptors");
+        let mut targets = open
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.any(|target| target.as_os_str() == "anon_inode:inotify")
+    };
+    assert!(is_watching());
+    let off = watching(&site, 1).replace("watch_config = true", "watch_config = false");
+    convey.write_config(&off);
+    wait_until("the new file is in force", PATIENCE, || answers(&site) == "b");
+    wait_until("nothing is watched", PATIENCE, || !is_watching());
+    convey.reload(&watching(&site, 0));
+    convey.write_config(&watching(&site, 1));
+    wait_until("the next file is noticed", PATIENCE, || answers(&site) == "b");
 }
 
 fn sighup_reloads() {
