@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     control::Control,
-    packets::{Packets, VipState},
+    plane::packets::{Packets, VipState},
 };
 use crate::{
     admin::{
@@ -42,29 +42,30 @@ impl Control {
             },
             config_file: self.config_path.display().to_string(),
             config_generation: self.config_generation,
-            last_reload_error: self.last_reload_error.clone(),
+            last_reload_error: self.reload.last_error().map(|failed| failed.message.clone()),
             needs_restart: self.needs_restart.clone(),
             workers: self.workers.count(),
             log_events_dropped: self.log.dropped(),
             admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
                 + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
-            packet: self.packets.engine().map(|engine| self.packet_info(engine)),
+            packet: (self.packets.engine().load_full()).map(|engine| self.packet_info(&engine)),
         };
         render::status(self.state.snapshot(), info, Instant::now())
     }
 
     fn packet_info(&self, engine: &Engine) -> PacketInfo {
         let report = engine.report();
-        let picture = self.packets.picture();
+        let view = self.packets.view();
+        let picture = &view.picture;
         PacketInfo {
             engine: EngineChoice::Raw.label(),
             // the engine of the start: another choice needs a restart
-            engine_reason: match self.booted.passthrough.engine {
+            engine_reason: match self.startup_config.passthrough.engine {
                 EngineChoice::Auto => "auto: the only one of this version".to_owned(),
                 EngineChoice::Raw | EngineChoice::Xdp => "configured".to_owned(),
             },
             workers: self.packets.workers(),
-            interfaces: self.packets.served().keys().cloned().collect(),
+            interfaces: view.served.keys().cloned().collect(),
             usage: report.usage,
             packets: report.packets,
             hops: Arc::clone(&picture.hops),
@@ -80,7 +81,8 @@ impl Control {
 
     /// Where packets of a 5-tuple would go.
     pub(super) fn explain(&self, tuple: &FiveTuple) -> views::Explanation {
-        let found = self.packets.engine().map(|engine| engine.explain(tuple));
+        let engine = self.packets.engine().load_full();
+        let found = engine.map(|engine| engine.explain(tuple));
         packets::explanation(self.state.snapshot(), tuple, found, &waiting(&self.packets))
     }
 
@@ -96,7 +98,8 @@ impl Control {
 }
 
 fn waiting(packets: &Packets) -> Waiting {
-    let vips = packets.vips().states().iter();
+    let view = packets.view();
+    let vips = view.vips.iter();
     vips.filter_map(|(endpoint, vip)| match &vip.state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {

@@ -1,53 +1,40 @@
-//! The control loop: one task that owns all state that changes slowly, and is told of everything by channels.
+//! What the control loop owns: all state that changes slowly, and what is done with it.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    future::pending,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::{Interval, MissedTickBehavior, interval, sleep_until},
-};
+use tokio::sync::mpsc;
 
 use super::{
     Fatal,
     answers::list_connections,
-    listeners::{Listeners, Predecessors, kept_as},
     logging::Logging,
     notify::{Notifier, not_kept},
-    packets::{self, Packets},
-    reload::Trigger,
+    plane::{
+        listeners::{Listeners, Predecessors, kept_as},
+        packets::Packets,
+    },
+    reload::{Reload, bind_stats, machine::Trigger},
+    run::Inboxes,
     scripts::Scripts,
     state::{Published, State},
     stop::Stopping,
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, HttpListener, SocketFile, views::ReloadFailed},
-    base::{
-        Endpoint, TerminationReason,
-        exit::{self, Exit},
-    },
-    config::{self, Config, Source},
-    health::HealthUpdate,
-    privilege::Broker,
-    proxy::{ProxyEvent, Select, Workers},
+    admin::{self, BindError, Command, Commands, HttpListener, SocketFile},
+    base::{Endpoint, TerminationReason, exit},
+    config::{self, Config},
+    privilege::Client,
+    proxy::{Select, Workers},
     snapshot::ServerCounts,
-    sys::readiness,
 };
-
-/// How often the end of the last connections is looked for while stopping.
-const DRAIN_POLL: Duration = Duration::from_millis(50);
-
-/// How often the workers are asked for a sign of life, unless systemd's watchdog wants it more often.
-const WORKERS_ALIVE: Duration = Duration::from_secs(10);
 
 /// All state of the control thread.
 pub struct Control {
@@ -56,9 +43,9 @@ pub struct Control {
     /// Configuration, pools, health and the snapshot in effect.
     pub(super) state: State,
     /// The configuration that the process was started with.
-    pub(super) booted: Config,
+    pub(super) startup_config: Config,
     pub(super) config_generation: u64,
-    pub(super) broker: Broker,
+    pub(super) broker: Client,
     pub(super) workers: Arc<Workers>,
     pub(super) listeners: Listeners,
     /// Until the start has taken what it needs of them.
@@ -68,73 +55,18 @@ pub struct Control {
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,
-    pub(super) admin: Option<(SocketFile, HttpListener)>,
+    /// The file is given up when the end begins.
+    pub(super) admin: Option<(Option<SocketFile>, HttpListener)>,
     pub(super) stats: Option<(Endpoint, HttpListener)>,
     pub(super) watcher: Option<FileWatch>,
-    /// What the configuration file held when it was last read, or why it could not be.
-    pub(super) last_source: Result<Source, ReloadFailed>,
-    /// The last reload that failed, until one succeeds.
-    pub(super) last_reload_error: Option<String>,
+    /// Given to each new watcher.
+    pub(super) file_changes: mpsc::Sender<()>,
+    pub(super) reload: Reload,
     /// Settings that wait for a restart.
     pub(super) needs_restart: Vec<String>,
     pub(super) stopping: Option<Stopping>,
     pub(super) ready: bool,
     pub(super) started: Instant,
-}
-
-/// Where the control loop hears of things.
-pub struct Inboxes {
-    /// From the workers.
-    pub events: mpsc::Receiver<ProxyEvent>,
-    /// From the checks.
-    pub health: mpsc::Receiver<HealthUpdate>,
-    /// From the control socket.
-    pub commands: mpsc::Receiver<Command>,
-    /// From the file watcher, and its sender for the next watcher.
-    pub file_changes: mpsc::Receiver<()>,
-    /// Given to each new watcher.
-    pub file_changes_tx: mpsc::Sender<()>,
-}
-
-/// The signals that are acted on. Made before anything that takes time, for their default is to kill.
-pub struct Signals {
-    /// Those that end the daemon.
-    pub end: EndSignals,
-    hang_up: Signal,
-}
-
-/// SIGTERM and SIGINT.
-pub struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Takes the signals over; must be called within the runtime.
-    ///
-    /// # Errors
-    /// A handler cannot be installed.
-    pub fn new() -> Result<Self, Fatal> {
-        let handle =
-            |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
-        Ok(Self {
-            end: EndSignals {
-                terminate: handle(SignalKind::terminate())?,
-                interrupt: handle(SignalKind::interrupt())?,
-            },
-            hang_up: handle(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl EndSignals {
-    /// Waits for one, and names it.
-    pub async fn recv(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 impl Control {
@@ -143,7 +75,7 @@ impl Control {
         let served = match socket {
             Ok(None) => return,
             Ok(Some((listener, file))) => admin::serve(listener, self.commands.clone())
-                .map(|served| (file, served))
+                .map(|served| (Some(file), served))
                 .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -160,38 +92,34 @@ impl Control {
     pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
         let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
         let mut predecessors = std::mem::take(&mut self.predecessors);
-        let prepared = self
-            .listeners
-            .prepare(
-                self.state.config(),
-                &self.broker,
-                self.workers.count(),
-                &mut predecessors,
-            )
+        let missing = self.listeners.missing(self.state.config());
+        let prepared = missing
+            .bind(&self.broker, self.workers.count(), &mut predecessors)
+            .await
             .map_err(|e| bind_failed(&e))?;
         // before they are kept anew: one name may have had sockets of both kinds
         self.notify.forget(predecessors.end());
         // clients come to them from now on, and what follows takes time and may fail
         self.keep(&prepared.added);
-        let stats = self.prepare_stats(None).map_err(|e| bind_failed(&e))?;
+        let stats = bind_stats(self.missing_stats(self.state.config()), &self.broker)
+            .await
+            .map_err(|e| bind_failed(&e))?;
+        let config = Arc::new(self.state.config().clone());
         // rules come before packets
-        let packets = self
+        let armed = self
             .packets
-            .prepare(
-                self.state.config(),
-                self.state.pools(),
-                &self.broker,
-                self.state.published(),
-            )
+            .arm(Arc::clone(&config), Arc::new(self.state.pools().clone()))
             .await
             .map_err(|e| bind_failed(&e))?;
         self.state.start_checks();
         self.first_round(&mut inboxes.health).await;
         self.publish();
         self.listen(prepared.added);
-        self.packets.commit(packets, self.state.config(), &self.broker);
+        self.packets.commit(armed, config);
         self.scripts.write(self.state.config(), self.state.pools());
-        self.swap_stats(stats);
+        if let Some(stats) = stats {
+            self.stats = self.serve_stats(stats).map_err(|e| bind_failed(&e))?;
+        }
         self.ready = true;
         self.notify.ready(&self.status_line());
         tracing::info!(
@@ -233,67 +161,11 @@ impl Control {
         }
     }
 
-    /// Runs until told to end; the result is the exit status.
-    pub async fn run(mut self, mut inboxes: Inboxes, mut signals: Signals) -> Result<Exit, Fatal> {
-        let death = self
-            .broker
-            .death_fd()
-            .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("watch the broker: {e}")))?;
-        let mut broker_dies = std::pin::pin!(hung_up(death));
-        let (alive_tx, mut alive) = mpsc::channel(1);
-        let mut watchdog = ticker(self.notify.watchdog_interval().unwrap_or(WORKERS_ALIVE));
-        let mut drain_poll = ticker(DRAIN_POLL);
-        let mut upkeep = ticker(packets::UPKEEP);
-        let mut file_change = watch::Debounce::default();
-        loop {
-            tokio::select! {
-                () = &mut broker_dies => {
-                    return Err(Fatal::new(exit::SOFTWARE, "the privileged broker has died; ending"));
-                }
-                signal = signals.end.recv() => if self.terminate(signal) { break },
-                _ = signals.hang_up.recv() => { let _ = self.reload(Trigger::Signal, &mut inboxes).await; }
-                Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
-                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
-                news = self.packets.news() => self.network_changed(&news),
-                _ = upkeep.tick() => self.keep_up(),
-                Some(command) = inboxes.commands.recv() => self.obey(command, &mut inboxes).await,
-                Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
-                () = at(file_change.due()) => {
-                    file_change = watch::Debounce::default();
-                    self.watch_file(&inboxes.file_changes_tx);
-                    // it may have been turned off since
-                    if self.watcher.is_some() {
-                        let _ = self.reload(Trigger::FileChange, &mut inboxes).await;
-                    }
-                }
-                () = at(self.state.due()) => self.publish(),
-                _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained().await { break },
-                _ = watchdog.tick() => {
-                    let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
-                    let packets_alive = self.packets.alive();
-                    tokio::spawn(async move {
-                        let all = workers.ping().await && packets_alive.await;
-                        let _ = alive.try_send(all);
-                    });
-                }
-                // said by this loop and only after every worker's has answered: the loops that must be alive
-                Some(all_alive) = alive.recv() => {
-                    if !all_alive {
-                        return Err(Fatal::new(exit::SOFTWARE, "a worker thread has died; ending"));
-                    }
-                    self.notify.watchdog();
-                }
-            }
-        }
-        self.end().await;
-        Ok(exit::OK)
-    }
-
     /// Watches the file anew, for its directories may be others now, or no longer if the configuration in effect says so.
-    pub(super) fn watch_file(&mut self, changes: &mpsc::Sender<()>) {
+    pub(super) fn watch_file(&mut self) {
         if !self.state.config().global.watch_config {
             self.watcher = None;
-        } else if let Some(watcher) = watch::watch(&self.config_path, changes.clone()) {
+        } else if let Some(watcher) = watch::watch(&self.config_path, self.file_changes.clone()) {
             // without a new one the old one is better than none
             self.watcher = Some(watcher);
         }
@@ -311,9 +183,7 @@ impl Control {
             let servers = Select::Servers(Arc::new(to_close));
             self.workers.close(&servers, TerminationReason::ServerDown);
         }
-        if self.ready {
-            self.notify.status(&self.status_line());
-        }
+        self.tell_status();
     }
 
     /// What `systemctl status` shows.
@@ -335,42 +205,45 @@ impl Control {
                 let _ = write!(line, "; {down} backends are down");
             }
         }
-        let waiting = self.packets.vips().waiting();
-        if !waiting.is_empty() {
+        let view = self.packets.view();
+        if !view.waiting.is_empty() {
             line.push_str("; waiting for the address of ");
-            line.push_str(waiting);
+            line.push_str(&view.waiting);
         }
-        if let Some(error) = &self.last_reload_error {
+        if let Some(failed) = self.reload.last_error() {
             line.push_str("; last reload failed: ");
-            line.push_str(&in_one_line(error));
+            line.push_str(&in_one_line(&failed.message));
         }
         line
     }
 
-    fn keep_up(&mut self) {
-        self.packets.keep_up(self.state.config(), &self.broker);
-        // the last one may have found no room
+    /// The file, or something near it, may have changed.
+    pub(super) fn file_changed(&mut self) {
+        if self.state.config().global.watch_config {
+            self.watch_file();
+            self.ask_reload(Trigger::FileChange, None);
+        }
+    }
+
+    /// The packet modes run otherwise than before.
+    pub(super) fn packets_changed(&mut self) {
+        self.tell_status();
+    }
+
+    /// Tells systemd how it goes, if that is not what it was told last.
+    pub(super) fn tell_status(&self) {
         if self.ready {
             self.notify.status(&self.status_line());
         }
     }
 
-    fn network_changed(&mut self, news: &packets::News) {
-        self.packets.heed(news, self.state.config(), &self.broker);
-        if self.ready {
-            self.notify.status(&self.status_line());
-        }
-    }
-
-    async fn obey(&mut self, command: Command, inboxes: &mut Inboxes) {
+    pub(super) fn obey(&mut self, command: Command) {
         // a reply that nobody waits for any more is no error
         match command {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
-            Command::Reload { reply } => {
-                let _ = reply.send(self.reload(Trigger::Request, inboxes).await);
-            }
+            Command::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
             Command::Server {
                 backend,
                 server,
@@ -382,7 +255,7 @@ impl Control {
             Command::Connections { filter, reply } => {
                 // asked in a task of its own: a stuck worker must not hold up the loop
                 let workers = Arc::clone(&self.workers);
-                let engine = self.packets.engine().map(Arc::clone);
+                let engine = self.packets.engine().load_full();
                 let snapshot = Arc::clone(self.state.snapshot());
                 tokio::spawn(async move {
                     let _ = reply.send(list_connections(&workers, engine, snapshot, filter).await);
@@ -400,36 +273,6 @@ impl Control {
             }
         }
     }
-}
-
-/// Resolves when the other end of a socket is gone.
-async fn hung_up(socket: OwnedFd) {
-    let Ok(socket) = readiness::readable(socket) else {
-        return;
-    };
-    loop {
-        let Ok(mut ready) = socket.readable().await else {
-            return;
-        };
-        if readiness::is_hung_up(socket.get_ref()) {
-            return;
-        }
-        // an answer of the broker to a call that has read it by now
-        ready.clear_ready();
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => sleep_until(when.into()).await,
-        None => pending().await,
-    }
-}
-
-fn ticker(every: Duration) -> Interval {
-    let mut ticker = interval(every);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticker
 }
 
 /// The first finding of what an operator is told, with its place if it has one, as `systemctl status` shows it.

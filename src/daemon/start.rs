@@ -14,11 +14,15 @@ use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
     Fatal, RunOptions,
-    control::{Control, Inboxes, Signals},
-    listeners::{Listeners, Predecessors},
+    control::Control,
     logging::Logging,
     notify::Notifier,
-    packets::{KernelExecutor, Packets},
+    plane::{
+        listeners::{Listeners, Predecessors},
+        packets::{HostKernel, Packets},
+    },
+    reload::Reload,
+    run::{Inboxes, Signals},
     scripts::Scripts,
     state::State,
     watch,
@@ -28,7 +32,7 @@ use crate::{
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
-    privilege::{self, Broker, Proof, Sandbox, Target},
+    privilege::{self, Channel, Client, Proof, Sandbox, Target},
     proxy::Workers,
     sys,
 };
@@ -39,7 +43,7 @@ const INBOX: usize = 1_024;
 /// What exists when the privileges are gone and before any thread has started.
 struct Unprivileged {
     predecessors: io::Result<Predecessors>,
-    broker: Broker,
+    broker: Channel,
     proof: Proof,
     socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
     scripts: Scripts,
@@ -51,7 +55,7 @@ struct Unprivileged {
 /// What the control loop takes over of it.
 struct Kept {
     predecessors: Predecessors,
-    broker: Broker,
+    broker: Channel,
     scripts: Scripts,
     record: PathBuf,
 }
@@ -104,13 +108,13 @@ fn drop_everything(
     let socket = bind_admin(config, target.as_ref());
     let scripts = Scripts::find(target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
-    let executor = KernelExecutor::new(Firewall::new(record.clone()));
-    let broker = Broker::fork(
+    let kernel = HostKernel::new(Firewall::new(record.clone()));
+    let broker = Channel::fork(
         &run.config_path,
         source,
         run.options,
         target.as_ref(),
-        Box::new(executor),
+        Box::new(kernel),
         predecessors.iter().flat_map(Predecessors::ports).collect(),
     )
     .map_err(|e| failed(&e))?;
@@ -254,9 +258,18 @@ fn assemble(
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
     let watch_config = config.global.watch_config;
-    let booted = config.clone();
+    let startup_config = config.clone();
+    let (broker, broker_news) = Client::start(broker)
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
     let state = State::new(config, workers + packet_workers, health_tx, started);
     let snapshots = Arc::clone(state.published());
+    let packets = Packets::start(
+        packet_workers,
+        workers,
+        record,
+        broker.clone(),
+        Arc::clone(&snapshots),
+    );
     let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
@@ -268,14 +281,14 @@ fn assemble(
     let control = Control {
         config_path: run.config_path,
         options: run.options,
-        booted,
+        startup_config,
         state,
         config_generation: 1,
         broker,
         workers: Arc::new(pool),
         listeners: Listeners::default(),
         predecessors,
-        packets: Packets::new(packet_workers, workers, record),
+        packets,
         scripts,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
@@ -283,8 +296,8 @@ fn assemble(
         admin: None,
         stats: None,
         watcher,
-        last_source: Ok(source.clone()),
-        last_reload_error: None,
+        file_changes: file_changes_tx,
+        reload: Reload::new(source.clone()),
         needs_restart: Vec::new(),
         stopping: None,
         ready: false,
@@ -295,7 +308,7 @@ fn assemble(
         health,
         commands,
         file_changes,
-        file_changes_tx,
+        broker: broker_news,
     };
     Ok((control, inboxes))
 }

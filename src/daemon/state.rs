@@ -9,7 +9,7 @@
 //! have to go, follows from that snapshot.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use super::coalesce::Coalescer;
 use crate::{
     base::{BackendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
-    health::{Checker, HealthUpdate, Known},
+    health::{Checker, HealthUpdate, Known, Trial},
     pools::{Override, Pool, Pools},
     snapshot::{BackendView, Builder, Built, Health, ServerCounts, ServerView, Snapshot},
 };
@@ -39,6 +39,15 @@ pub struct State {
     changes: Vec<Change>,
     /// Backends that were last said to be down.
     down: HashSet<BackendName>,
+    tryout: Option<Tryout>,
+}
+
+/// The servers of a configuration that is not in effect yet.
+#[derive(Debug)]
+struct Tryout {
+    trial: Trial,
+    /// Backends that have no server up and may still get one by a first check, with the number of those checks.
+    awaited: HashMap<BackendName, usize>,
 }
 
 /// A server's state has changed.
@@ -85,6 +94,7 @@ impl State {
             coalescer: Coalescer::default(),
             changes: Vec::new(),
             down: HashSet::new(),
+            tryout: None,
         }
     }
 
@@ -125,14 +135,61 @@ impl State {
             .iter()
             .map(|pool| pool.backend().name.clone())
             .collect();
-        let known = self.checker.apply(&self.pools, &all);
+        let known = self.checker.apply(&self.pools, &all, Trial::default());
         self.take(known);
     }
 
-    /// Puts a configuration in effect, from the next snapshot on.
+    /// The servers that a configuration would have now.
+    #[must_use]
+    pub fn pools_with(&self, config: &Config) -> Pools {
+        let mut pools = self.pools.clone();
+        pools.apply(config);
+        pools
+    }
+
+    /// Starts to check the servers that a configuration would add. Nothing else changes. To be called within the runtime.
+    pub fn try_out(&mut self, config: &Config) {
+        let mut pools = self.pools.clone();
+        let changed = pools.apply(config);
+        let trial = self.checker.try_out(&pools, &changed);
+        let pools = changed.iter().filter_map(|name| pools.get(name.as_str()));
+        let awaited = pools.filter_map(|pool| {
+            let states = || states(pool, &trial, &self.builder);
+            let checking = states().filter(|state| *state == ServerState::Checking).count();
+            let is_up = states().any(|state| state == ServerState::Up);
+            (checking > 0 && !is_up).then(|| (pool.backend().name.clone(), checking))
+        });
+        let awaited = awaited.collect();
+        self.tryout = Some(Tryout { trial, awaited });
+    }
+
+    /// Whether each backend that is tried out has a server that is up, or has heard from all.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.tryout
+            .as_ref()
+            .is_none_or(|tryout| tryout.awaited.is_empty())
+    }
+
+    /// Ends what is tried out.
+    pub fn abandon_tryout(&mut self) {
+        self.tryout = None;
+    }
+
+    /// Puts a configuration in effect, from the next snapshot on, with what was found out about its servers.
     pub fn apply(&mut self, config: Config) {
+        let trial = self.tryout.take().map(|tryout| tryout.trial).unwrap_or_default();
+        for (key, addr, health) in trial.findings() {
+            let change = Change {
+                key: key.clone(),
+                addr,
+                health: health.clone(),
+                before: None,
+            };
+            change.log(None);
+        }
         let changed = self.pools.apply(&config);
-        let known = self.checker.apply(&self.pools, &changed);
+        let known = self.checker.apply(&self.pools, &changed, trial);
         self.builder.config_changed(&config, changed);
         self.config = config;
         self.take(known);
@@ -178,13 +235,24 @@ impl State {
     /// Takes what a check found. False when it is about a server that is not checked any more.
     pub fn note_health(&mut self, update: HealthUpdate, now: Instant) -> bool {
         if !self.checker.is_current(&update) {
+            if let Some(tryout) = &mut self.tryout
+                && let Some(before) = tryout.trial.note(&update)
+            {
+                tryout.heard(&update, before);
+            }
             return false;
+        }
+        if let Some(tryout) = &mut self.tryout
+            && let Some(before) = self.builder.health(&update.key)
+        {
+            tryout.heard(&update, before.state);
         }
         let HealthUpdate {
             key,
             addr,
             health,
             changed,
+            ..
         } = update;
         if changed {
             let change = Change {
@@ -207,16 +275,6 @@ impl State {
         self.builder.set_health(&key, Some(health));
         self.coalescer.want(now);
         true
-    }
-
-    /// Whether a backend has no server that is up, and may still get one by a first check.
-    #[must_use]
-    pub fn awaits_a_server(&self) -> bool {
-        self.pools.iter().any(|pool| {
-            let is_in = |wanted| move |state| state == wanted;
-            !self.states(pool).any(is_in(ServerState::Up))
-                && self.states(pool).any(is_in(ServerState::Checking))
-        })
     }
 
     /// When the next snapshot is to be published; `None` while nothing changes.
@@ -255,12 +313,6 @@ impl State {
         for (key, health) in known {
             self.builder.set_health(&key, health);
         }
-    }
-
-    /// The states by health of a backend's servers that no operator has taken out.
-    fn states(&self, pool: &Arc<Pool>) -> impl Iterator<Item = ServerState> {
-        let in_service = pool.servers().iter().filter(|s| s.overridden.admin.is_none());
-        in_service.filter_map(|server| Some(self.builder.health(&pool.key(server))?.state))
     }
 
     /// What a server had that goes down, if it was up before.
@@ -303,6 +355,32 @@ impl State {
             );
         }
     }
+}
+
+impl Tryout {
+    /// A check has found something out.
+    fn heard(&mut self, update: &HealthUpdate, before: ServerState) {
+        let (backend, now) = (&update.key.backend, update.health.state);
+        let Some(checking) = self.awaited.get_mut(backend) else {
+            return;
+        };
+        if before == ServerState::Checking && now != ServerState::Checking {
+            *checking = checking.saturating_sub(1);
+        }
+        if now == ServerState::Up || *checking == 0 {
+            self.awaited.remove(backend);
+        }
+    }
+}
+
+/// The states by health of a pool's servers that no operator has taken out of service, as they are tried out or known.
+fn states(pool: &Pool, trial: &Trial, known: &Builder) -> impl Iterator<Item = ServerState> {
+    let in_service = pool.servers().iter().filter(|s| s.overridden.admin.is_none());
+    in_service.filter_map(move |server| {
+        let key = pool.key(server);
+        let health = trial.health(&key).or_else(|| known.health(&key))?;
+        Some(health.state)
+    })
 }
 
 impl Change {

@@ -3,12 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    time::timeout,
+};
 
 use super::control::Control;
 use crate::{base::TerminationReason, proxy::Select};
 
-/// What workers get to answer.
+/// What workers get to answer; one that is stuck must not hold up the end.
 const WORKER_TIME: Duration = Duration::from_millis(500);
 
 /// What cut connections get to be logged and closed.
@@ -29,29 +32,37 @@ const NEWER_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Stopping {
     began: Instant,
-    door: Door,
+    accepting: Accepting,
     deadline: Instant,
 }
 
 /// Whether new connections are accepted.
 #[derive(Debug)]
-enum Door {
+enum Accepting {
     /// Until then at most, for another process will take the listeners over. Clients are served here as long as older
     /// connections keep this process, instead of waiting for the next one.
-    Open { until: Instant },
-    /// What waits in the queues is still accepted, until the task has ended; there is no next process to do it.
-    Closing(JoinHandle<()>),
+    Open {
+        until: Instant,
+        /// The number of older connections, once the workers have counted.
+        older: oneshot::Receiver<usize>,
+    },
+    /// What waits in the queues is left to the next process, or accepted because there is none; until the workers have
+    /// done so.
+    Ending {
+        done: oneshot::Receiver<()>,
+        is_left: bool,
+    },
     /// No longer, since then.
-    Closed { since: Instant },
+    Over { since: Instant },
 }
 
 impl Stopping {
-    fn new(timeout: Duration, door: impl FnOnce(Instant) -> Door) -> Self {
+    fn new(timeout: Duration, accepting: impl FnOnce(Instant) -> Accepting) -> Self {
         let began = Instant::now();
         let deadline = began + timeout;
         Self {
             began,
-            door: door(deadline - LAST_PART.min(timeout / 5)),
+            accepting: accepting(deadline - LAST_PART.min(timeout / 5)),
             deadline,
         }
     }
@@ -73,6 +84,8 @@ impl Control {
             tracing::warn!(event = "stopping", "{signal} again: ending at once");
             return true;
         }
+        self.stop_reloading();
+        self.give_up_control_socket();
         let time = self.state.config().global.shutdown_timeout;
         let open = self.workers.open_connections();
         if self.notify.store() > 0 {
@@ -80,75 +93,106 @@ impl Control {
                 event = "stopping",
                 "{signal}: {open} open connections have {time:?} to end; systemd keeps the listeners"
             );
-            self.stopping = Some(Stopping::new(time, |until| Door::Open { until }));
+            let older = self.count_older(Instant::now());
+            self.stopping = Some(Stopping::new(time, |until| Accepting::Open { until, older }));
         } else {
             tracing::info!(
                 event = "stopping",
                 "{signal}: no new connections; {open} open ones have {time:?} to end"
             );
             let retired: Vec<_> = (self.listeners.take_all().into_iter())
-                .map(|addr| self.workers.retire(addr))
+                .map(|endpoint| self.workers.retire(endpoint))
                 .collect();
-            let closing = tokio::spawn(async move {
+            let done = in_background(async move {
                 for listener in retired {
                     listener.await;
                 }
             });
-            self.stopping = Some(Stopping::new(time, |_| Door::Closing(closing)));
+            let is_left = false;
+            self.stopping = Some(Stopping::new(time, |_| Accepting::Ending { done, is_left }));
         }
         self.notify.stopping(&self.status_line());
         false
     }
 
     /// Goes on with the drain. True when it is over: nothing open, or no time left.
-    pub(super) async fn is_drained(&mut self) -> bool {
+    pub(super) fn is_drained(&mut self) -> bool {
         self.notify.status(&self.status_line());
         let open = self.workers.open_connections();
+        let now = Instant::now();
         let Some(stopping) = &mut self.stopping else {
             return false;
         };
-        let now = Instant::now();
         if now >= stopping.deadline {
             return true;
         }
-        match &stopping.door {
-            Door::Open { until } => {
-                let (is_time, began) = (now >= *until, stopping.began);
-                // a worker that is stuck must not hold up the end
-                let older = timeout(WORKER_TIME, self.workers.older_connections(began)).await;
-                if is_time || older.unwrap_or(0) == 0 {
-                    self.close_door().await;
+        let began = stopping.began;
+        match &mut stopping.accepting {
+            Accepting::Open { until, older } => {
+                let (is_time, counted) = (now >= *until, older.try_recv());
+                match counted {
+                    _ if is_time => self.leave_listeners(),
+                    Ok(0) => self.leave_listeners(),
+                    Ok(_) | Err(TryRecvError::Closed) => {
+                        let again = self.count_older(began);
+                        self.await_older(again);
+                    }
+                    Err(TryRecvError::Empty) => {}
                 }
                 false
             }
-            Door::Closing(task) => {
-                if task.is_finished() {
-                    stopping.door = Door::Closed { since: now };
+            Accepting::Ending { done, is_left } => {
+                if done.try_recv() != Err(TryRecvError::Empty) {
+                    if *is_left {
+                        stopping.deadline = stopping.deadline.min(now + NEWER_TIME);
+                    }
+                    stopping.accepting = Accepting::Over { since: now };
                 }
                 false
             }
-            Door::Closed { since } => open == 0 && now >= *since + COUNT_TIME,
+            Accepting::Over { since } => open == 0 && now >= *since + COUNT_TIME,
+        }
+    }
+
+    /// Whoever starts next may have the control socket's path; requests that are under way are answered.
+    fn give_up_control_socket(&mut self) {
+        if let Some((file, _)) = &mut self.admin {
+            *file = None;
+        }
+    }
+
+    fn count_older(&self, than: Instant) -> oneshot::Receiver<usize> {
+        let older = self.workers.older_connections(than);
+        in_background(async move { timeout(WORKER_TIME, older).await.unwrap_or(0) })
+    }
+
+    fn await_older(&mut self, counted: oneshot::Receiver<usize>) {
+        if let Some(Stopping {
+            accepting: Accepting::Open { older, .. },
+            ..
+        }) = &mut self.stopping
+        {
+            *older = counted;
         }
     }
 
     /// Leaves the listeners, and who waits there, to the next process.
-    async fn close_door(&mut self) {
-        let _ = timeout(WORKER_TIME, self.workers.leave()).await;
+    fn leave_listeners(&mut self) {
+        let left = self.workers.leave();
+        let done = in_background(async move { drop(timeout(WORKER_TIME, left).await) });
         if let Some(stopping) = &mut self.stopping {
-            let since = Instant::now();
-            stopping.door = Door::Closed { since };
-            stopping.deadline = stopping.deadline.min(since + NEWER_TIME);
+            stopping.accepting = Accepting::Ending { done, is_left: true };
         }
     }
 
     /// Cuts what is left and ends the threads.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(self) {
         if let Some(Stopping {
-            door: Door::Open { .. },
+            accepting: Accepting::Open { .. },
             ..
         }) = self.stopping
         {
-            self.close_door().await;
+            let _ = timeout(WORKER_TIME, self.workers.leave()).await;
         }
         let open = self.workers.open_connections();
         if open > 0 {
@@ -163,4 +207,13 @@ impl Control {
         self.packets.stop();
         tracing::info!(event = "stopped", "stopped");
     }
+}
+
+/// Runs a future beside the control loop; the receiver is told what it comes to.
+fn in_background<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> oneshot::Receiver<T> {
+    let (done, result) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = done.send(work.await);
+    });
+    result
 }

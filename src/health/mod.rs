@@ -10,6 +10,7 @@ pub mod machine;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{
     collections::HashMap,
@@ -24,10 +25,12 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::{
     balance::hash::{SplitMix64, below},
     base::{BackendName, ServerAddr, ServerKey, ServerName},
+    config,
     pools::{AdminState, Pool, Pools, Server},
     snapshot::Health,
 };
 use machine::{Machine, Settings};
+pub use trial::Trial;
 
 /// Connect checks under way at a time; more wait for their turn. Far below any descriptor limit, and with a timeout of
 /// 1 s still 256 dead servers a second.
@@ -41,13 +44,19 @@ const FIRST_SPREAD: Duration = Duration::from_millis(100);
 pub struct HealthUpdate {
     /// The server.
     pub key: ServerKey,
-    /// The address that was checked: an update for an address that is no longer configured is stale.
+    /// The address that was checked.
     pub addr: ServerAddr,
+    /// Which task found it out: one that has been replaced or ended since is stale.
+    pub task: TaskId,
     /// Its new health.
     pub health: Health,
     /// Whether up/down/checking changed (else only the reason's text did).
     pub changed: bool,
 }
+
+/// The task that watches a server; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId(u64);
 
 /// The running checks. Lives on the control thread's runtime; dropping it ends them.
 #[derive(Debug)]
@@ -56,6 +65,7 @@ pub struct Checker {
     watched: HashMap<BackendName, HashMap<ServerName, Watched>>,
     connects: Arc<Semaphore>,
     random: SplitMix64,
+    last_task: u64,
 }
 
 /// How a server is watched.
@@ -69,6 +79,7 @@ enum Watched {
 /// The checker's end of a server's task, which ends when this is dropped.
 #[derive(Debug)]
 struct Task {
+    id: TaskId,
     addr: ServerAddr,
     orders: watch::Sender<Orders>,
     connects_failed: Arc<Notify>,
@@ -97,14 +108,22 @@ impl Checker {
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
+            last_task: 0,
         }
     }
 
     /// Starts, changes and stops tasks so that exactly the servers of the pools of these backends are watched, those in
     /// maintenance excepted. Servers whose address did not change keep their state, even if their check changed.
     ///
+    /// What has been tried out for these pools is taken over: tasks and what they have found.
+    ///
     /// To be called within the runtime, with the backends that [`Pools::apply`] has named.
-    pub fn apply<'a>(&mut self, pools: &Pools, changed: impl IntoIterator<Item = &'a BackendName>) -> Known {
+    pub fn apply<'a>(
+        &mut self,
+        pools: &Pools,
+        changed: impl IntoIterator<Item = &'a BackendName>,
+        mut tried: Trial,
+    ) -> Known {
         let mut known = Known::new();
         let mut todo = Vec::new();
         for name in changed {
@@ -128,14 +147,46 @@ impl Checker {
         }
         let spread = FIRST_SPREAD.min(Duration::from_millis(todo.len() as u64));
         for (pool, server) in todo {
-            known.extend(self.watch(pool, server, spread));
+            let tried = tried.take(&pool.key(server), server.addr);
+            known.extend(self.watch(pool, server, spread, tried));
         }
         known
     }
 
+    /// Starts to check the servers that pools not in effect yet have in these backends and that are not watched, without
+    /// anybody being told; those in maintenance excepted.
+    ///
+    /// To be called within the runtime.
+    pub fn try_out<'a>(
+        &mut self,
+        pools: &Pools,
+        changed: impl IntoIterator<Item = &'a BackendName>,
+    ) -> Trial {
+        let new: Vec<_> = changed
+            .into_iter()
+            .filter_map(|name| pools.get(name.as_str()))
+            .flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)))
+            .filter(|(_, server)| server.overridden.admin != Some(AdminState::Maintenance))
+            .map(|(pool, server)| (pool, server, pool.key(server)))
+            .filter(|(_, server, key)| self.task(key).is_none_or(|task| task.addr != server.addr))
+            .collect();
+        let spread = FIRST_SPREAD.min(Duration::from_millis(new.len() as u64));
+        let mut trial = Trial::default();
+        for (pool, server, key) in new {
+            let orders = Orders::of(pool.backend());
+            let machine = Machine::new(orders.settings.clone(), false, Instant::now());
+            let health = machine.health().clone();
+            let task = self.start(key.clone(), server.addr, orders, machine, spread);
+            trial.add(key, task, health);
+        }
+        trial
+    }
+
     /// As [`apply`](Self::apply), for one server whose override has changed.
     pub fn apply_override(&mut self, pool: &Pool, server: &Server) -> Known {
-        self.watch(pool, server, Duration::ZERO).into_iter().collect()
+        self.watch(pool, server, Duration::ZERO, None)
+            .into_iter()
+            .collect()
     }
 
     /// Watches a server as its pool says; what is known of it anew, if anything.
@@ -144,6 +195,7 @@ impl Checker {
         pool: &Pool,
         server: &Server,
         spread: Duration,
+        tried: Option<(Task, Health)>,
     ) -> Option<(ServerKey, Option<Health>)> {
         let backend = pool.backend();
         let watched = self.watched.entry(backend.name.clone()).or_default();
@@ -152,22 +204,17 @@ impl Checker {
             watched.insert(server.name.clone(), Watched::Not);
             return Some((pool.key(server), None));
         }
-        let orders = Orders {
-            settings: Settings {
-                check: backend.health_check.clone(),
-                passive: backend.passive_check.clone(),
-            },
-            source: backend.source_addr,
-        };
+        let orders = Orders::of(backend);
         if let Some(Watched::By(task)) = before
             && task.addr == server.addr
         {
-            task.orders.send_if_modified(|old| {
-                let is_new = *old != orders;
-                *old = orders;
-                is_new
-            });
+            task.order(orders);
             return None;
+        }
+        if let Some((task, health)) = tried {
+            task.order(orders);
+            watched.insert(server.name.clone(), Watched::By(task));
+            return Some((pool.key(server), Some(health)));
         }
         let comes_back = matches!(before, Some(Watched::Not));
         let machine = Machine::new(orders.settings.clone(), comes_back, Instant::now());
@@ -192,9 +239,12 @@ impl Checker {
         let (orders_tx, orders) = watch::channel(orders);
         let spread = u64::try_from(spread.as_nanos()).unwrap_or(0);
         let first_check = Instant::now() + Duration::from_nanos(below(self.random.next_u64(), spread));
+        self.last_task += 1;
+        let id = TaskId(self.last_task);
         let watcher = task::Watcher {
             key,
             addr,
+            id,
             machine,
             orders,
             connects_failed: Arc::clone(&connects_failed),
@@ -205,6 +255,7 @@ impl Checker {
         };
         tokio::spawn(watcher.run(first_check));
         Task {
+            id,
             addr,
             orders: orders_tx,
             connects_failed,
@@ -216,8 +267,7 @@ impl Checker {
     /// another address or taken into maintenance since) and must not reach the snapshot.
     #[must_use]
     pub fn is_current(&self, update: &HealthUpdate) -> bool {
-        self.task(&update.key)
-            .is_some_and(|task| task.addr == update.addr)
+        self.task(&update.key).is_some_and(|task| task.id == update.task)
     }
 
     /// Resolves when every check that is running now has had its first result and its update, if any, is in the channel.
@@ -247,6 +297,28 @@ impl Checker {
 
     fn task(&self, key: &ServerKey) -> Option<&Task> {
         self.watched.get(&key.backend)?.get(&key.server)?.task()
+    }
+}
+
+impl Task {
+    fn order(&self, orders: Orders) {
+        self.orders.send_if_modified(|old| {
+            let is_new = *old != orders;
+            *old = orders;
+            is_new
+        });
+    }
+}
+
+impl Orders {
+    fn of(backend: &config::Backend) -> Self {
+        Self {
+            settings: Settings {
+                check: backend.health_check.clone(),
+                passive: backend.passive_check.clone(),
+            },
+            source: backend.source_addr,
+        }
     }
 }
 

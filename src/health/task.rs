@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    HealthUpdate, Orders, connect,
+    HealthUpdate, Orders, TaskId, connect,
     machine::{CheckResult, Machine},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
 pub(super) struct Watcher {
     pub key: ServerKey,
     pub addr: ServerAddr,
+    pub id: TaskId,
     pub machine: Machine,
     pub orders: watch::Receiver<Orders>,
     pub connects_failed: Arc<Notify>,
@@ -121,6 +122,7 @@ impl Watcher {
         let update = HealthUpdate {
             key: self.key.clone(),
             addr: self.addr,
+            task: self.id,
             health: health.clone(),
             changed: health.state != before.state,
         };

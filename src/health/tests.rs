@@ -55,7 +55,7 @@ impl Site {
 
     fn apply(&mut self) {
         let changed = self.pools.apply(&self.config);
-        let known = self.checker.apply(&self.pools, &changed);
+        let known = self.checker.apply(&self.pools, &changed, Trial::default());
         take(&mut self.health, known);
     }
 
@@ -397,7 +397,10 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
     let mut checker = Checker::new(tx);
     let pools = Pools::of(&config);
     let mut health = HashMap::new();
-    take(&mut health, checker.apply(&pools, config.backends.keys()));
+    take(
+        &mut health,
+        checker.apply(&pools, config.backends.keys(), Trial::default()),
+    );
     let receive = async {
         while let Some(update) = updates.recv().await {
             health.insert(update.key, update.health);

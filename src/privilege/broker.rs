@@ -4,19 +4,20 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    time::Instant,
 };
 
 use caps::{Capability, errors::CapsError};
 
 use super::{
-    ListenerRef, Parser, Policy, Target,
+    ListenerRef, Parser, Policy, Target, What,
+    files::Files,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::Packets,
 };
 use crate::{
-    config::{MAX_CONFIG_BYTES, Options, PacketService, Source},
-    sys::{capability, config_file, fdpass, ids, listener, memfd, process, signals, task_status},
+    config::{Options, PacketService, Source},
+    sys::{capability, fdpass, ids, listener, memfd, process, readiness, signals, task_status},
 };
 
 /// How the process shows up in `ps`.
@@ -35,9 +36,9 @@ const LENT: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW
 
 /// What the broker knows and holds.
 pub struct Broker {
-    /// The configuration file, absolute.
-    pub path: PathBuf,
-    /// What messages call it.
+    /// What it reads.
+    pub files: Files,
+    /// What messages call the configuration file.
     pub name: String,
     /// What the command line adds to it.
     pub options: Options,
@@ -90,6 +91,10 @@ impl Broker {
     /// Answers until the daemon is gone, or sends what it never would. Returns the exit status (sysexits).
     pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
+            if !readiness::is_readable_until(&socket, self.files.next_look()) {
+                self.look(socket);
+                continue;
+            }
             let (bytes, fds) = match fdpass::receive(socket) {
                 Ok(message) => message,
                 Err(fdpass::RecvError::Closed) => return 0,
@@ -104,7 +109,7 @@ impl Broker {
             }
             let (outcome, fd) = match verb {
                 Verb::Bind(listener) => self.bind(&listener),
-                Verb::ReadConfig => self.read_config(),
+                Verb::Read(what) => self.read(what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
                 Verb::Serve => {
@@ -155,29 +160,35 @@ impl Broker {
         }
     }
 
-    fn read_config(&mut self) -> (Outcome, Option<OwnedFd>) {
-        let bytes = match config_file::read(&self.path, MAX_CONFIG_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) => return (Outcome::unreadable(&error.to_string()), None),
+    fn read(&mut self, what: What) -> (Outcome, Option<OwnedFd>) {
+        let (bytes, outcome, copy) = match self.files.read(what) {
+            Ok(read) => read,
+            Err(outcome) => return (outcome, None),
         };
-        let copy = match memfd::sealed(&bytes) {
-            Ok(copy) => copy,
-            Err(error) => {
-                let step = "copy the configuration into memory";
-                return (Outcome::failed(step, error.raw_os_error().unwrap_or(0)), None);
-            }
+        match what {
+            What::Config => self.adopt(bytes),
+        }
+        (outcome, Some(copy))
+    }
+
+    /// Goes by a configuration from now on if it is valid. Both processes parse the same bytes with the same code: the
+    /// daemon sees by itself whether they are.
+    fn adopt(&mut self, bytes: Vec<u8>) {
+        let source = Source {
+            name: self.name.clone(),
+            bytes,
         };
-        // both processes parse the same bytes with the same code: the daemon sees by itself whether they are valid
-        if let Ok(loaded) = (self.parse)(
-            &Source {
-                name: self.name.clone(),
-                bytes,
-            },
-            self.options,
-        ) {
+        if let Ok(loaded) = (self.parse)(&source, self.options) {
             self.policy.adopt(loaded.config);
         }
-        (Outcome::Config, Some(copy))
+    }
+
+    /// Tells the daemon which files have changed. What it has no room for is said at the next look.
+    fn look(&mut self, socket: BorrowedFd<'_>) {
+        self.files.look(Instant::now(), |what| {
+            let outcome = Outcome::Changed(what);
+            encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
+        });
     }
 }
 

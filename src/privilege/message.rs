@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ListenerRef, Served};
-use crate::{config::PacketService, sys::fdpass::MAX_MESSAGE_BYTES};
+use super::{ListenerRef, Served, What};
+use crate::{
+    config::PacketService,
+    sys::{config_file::FileIdentity, fdpass::MAX_MESSAGE_BYTES},
+};
 
 /// Longest text in a reply, in bytes: far below [`MAX_MESSAGE_BYTES`] even if every byte must be escaped.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -27,8 +30,8 @@ pub struct Request {
 pub enum Verb {
     /// Bind and listen.
     Bind(ListenerRef),
-    /// Read the configuration file, adopt it if valid, pass its bytes.
-    ReadConfig,
+    /// Read a file and pass its bytes; adopt a configuration as the policy if it is valid.
+    Read(What),
     /// Open a packet socket on the interface of this name.
     PacketSocket(String),
     /// Forget the packet sockets of the interface of this name.
@@ -44,12 +47,12 @@ impl Verb {
     pub const fn descriptors(&self) -> usize {
         match self {
             Self::Serve => 1,
-            Self::Bind(_) | Self::ReadConfig | Self::PacketSocket(_) | Self::ReleasePacketSockets(_) => 0,
+            Self::Bind(_) | Self::Read(_) | Self::PacketSocket(_) | Self::ReleasePacketSockets(_) => 0,
         }
     }
 }
 
-/// Broker to daemon. Number 0 is what it says of itself at start.
+/// Broker to daemon. Number 0 is what it says unasked: at its start, and when a file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
@@ -68,7 +71,9 @@ pub enum Outcome {
     /// The listening socket comes with the reply.
     Bound,
     /// A sealed memfd with the bytes of the file comes with the reply.
-    Config,
+    Contents(FileIdentity),
+    /// Number 0, said unasked: the file is another than when it was last read.
+    Changed(What),
     /// The packet socket comes with the reply.
     PacketSocket,
     /// Done; there is nothing to pass.
@@ -92,7 +97,7 @@ pub enum Outcome {
         /// Why, and what to do.
         why: String,
     },
-    /// The configuration file cannot be read.
+    /// The file cannot be read.
     Unreadable {
         /// Why, and what to do.
         why: String,
@@ -104,8 +109,9 @@ impl Outcome {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Bound | Self::Config | Self::PacketSocket => 1,
+            Self::Bound | Self::Contents(_) | Self::PacketSocket => 1,
             Self::Ready
+            | Self::Changed(_)
             | Self::Done
             | Self::Served(_)
             | Self::Refused { .. }
@@ -224,7 +230,7 @@ mod tests {
                 name: "größe".into(),
                 endpoint: Endpoint::tcp(([127, 0, 0, 1], 80).into()),
             }),
-            Verb::ReadConfig,
+            Verb::Read(What::Config),
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),
             Verb::Serve,
@@ -240,16 +246,16 @@ mod tests {
             "",
             "{}",
             "null",
-            r#"{"number":1,"verb":"read_file"}"#,
-            r#"{"number":1,"verb":{"read_config":"/etc/shadow"}}"#,
-            r#"{"number":1,"verb":"read_config","path":"/etc/shadow"}"#,
+            r#"{"number":1,"verb":"read"}"#,
+            r#"{"number":1,"verb":{"read":"/etc/shadow"}}"#,
+            r#"{"number":1,"verb":{"read":"config"},"path":"/etc/shadow"}"#,
             r#"{"number":1,"verb":{"bind":{"frontend":{"name":"web","addr":"0.0.0.0:80","as":"root"}}}}"#,
-            r#"{"number":-1,"verb":"read_config"}"#,
+            r#"{"number":-1,"verb":{"read":"config"}}"#,
             r#"{"number":1,"verb":"packet_socket"}"#,
             r#"{"number":1,"verb":{"packet_socket":2}}"#,
             r#"{"number":1,"verb":{"packet_socket":{"interface":"eth0"}}}"#,
             r#"{"number":1,"verb":{"serve":[]}}"#,
-            r#"{"number":1,"verb":"read_config"} {"number":2,"verb":"read_config"}"#,
+            r#"{"number":1,"verb":{"read":"config"}} {"number":2,"verb":{"read":"config"}}"#,
             "\u{0}\u{1}\u{2}",
         ] {
             assert!(decode::<Request>(bytes.as_bytes()).is_err(), "{bytes} was taken");

@@ -10,14 +10,18 @@
 //! read itself ([`policy`]). The two trust each other unequally: what the daemon sends is checked, and anything
 //! malformed ends the broker; what the broker answers is checked for form, and anything odd is
 //! [`BrokerError::Lost`], after which the daemon must end. Neither outlives the other for long: the broker exits at
-//! end-of-file, the daemon watches [`Broker::death_fd`].
+//! end-of-file, the daemon's [`Client`] says when it is lost.
+//!
+//! The daemon's loops never wait for the broker: a [`Client`] hands requests to a thread of its own, which holds the
+//! [`Channel`]. A broker that does not answer for 20 s fails the request at hand and those that follow it until it does;
+//! its late answer is skipped, and what came with it closed.
 //!
 //! | verb | what it is checked against |
 //! |---|---|
-//! | [`bind`](Broker::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
-//! | [`read_config`](Broker::read_config) | always the same path |
-//! | [`packet_socket`](Broker::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
-//! | [`serve`](Broker::serve) | firewall rules and filters for services of the configuration, or that were in force |
+//! | [`bind`](Channel::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
+//! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
+//! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
+//! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in force |
 //!
 //! Three ways to start, one code:
 //!
@@ -49,8 +53,10 @@
 //! `iptables`.
 
 mod broker;
+mod channel;
 mod client;
 mod drop;
+mod files;
 mod message;
 mod packets;
 mod policy;
@@ -61,6 +67,7 @@ mod target;
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use crate::{
@@ -68,7 +75,8 @@ use crate::{
     config::{Diagnostic, Loaded, Options, PacketService, Source},
 };
 
-pub use client::{Broker, ForkError};
+pub use channel::{Channel, FileRead, ForkError};
+pub use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub use policy::{Permitted, Policy};
 pub use sandbox::Sandbox;
@@ -79,7 +87,7 @@ pub type Parser = fn(&Source, Options) -> Result<Loaded, Vec<Diagnostic>>;
 
 /// What the broker does for the packet modes, handed to it by the daemon's wiring: it defines the verbs and the policy, and
 /// knows neither firewall nor packet sockets. Called in the broker's process only.
-pub trait Executor {
+pub trait KernelOps {
     /// Opens a packet socket on an interface, as `engine::raw::socket::open` does. `group` is the same for all sockets
     /// of one interface, and another for each interface.
     ///
@@ -111,6 +119,14 @@ pub trait Executor {
     fn clear_firewall(&mut self) -> Result<(), String>;
 }
 
+/// A file that the broker reads for the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The configuration file.
+    Config,
+}
+
 /// Rules are in force for the services that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,11 +137,11 @@ pub struct Served {
     pub warning: Option<String>,
 }
 
-/// The executor of a process without packet modes: it can do nothing, and has nothing to clear.
+/// Those of a process without packet modes: it can do nothing, and has nothing to clear.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPacketModes;
 
-impl Executor for NoPacketModes {
+impl KernelOps for NoPacketModes {
     fn open_packet_socket(&mut self, _: u32, _: u16, _: &[PacketService]) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -152,7 +168,7 @@ impl Executor for NoPacketModes {
 pub mod fuzzing {
     use std::{collections::BTreeSet, os::fd::BorrowedFd, path::PathBuf};
 
-    use super::{Executor, Parser, Policy, broker, packets::Packets};
+    use super::{KernelOps, Parser, Policy, broker, files::Files, packets::Packets};
     use crate::config::{Config, Options};
 
     pub use super::message::{FormError, Outcome, Reply, Request, Verb, decode, encode};
@@ -163,15 +179,15 @@ pub mod fuzzing {
     impl Broker {
         /// A broker of the configuration at a path, which it reads again with `parse`.
         #[must_use]
-        pub fn new(path: PathBuf, config: Config, parse: Parser, executor: Box<dyn Executor>) -> Self {
+        pub fn new(path: PathBuf, config: Config, parse: Parser, kernel: Box<dyn KernelOps>) -> Self {
             Self(broker::Broker {
-                path,
+                files: Files::new(path),
                 name: "convey.toml".to_owned(),
                 options: Options::default(),
                 parse,
                 policy: Policy::new(config),
                 bound: BTreeSet::new(),
-                packets: Packets::new(executor, 1),
+                packets: Packets::new(kernel, 1),
                 keeps_rules: false,
             })
         }
@@ -226,9 +242,16 @@ pub enum BrokerError {
     /// Rules or filters could not be put in force; those that were still are.
     #[error("{0}")]
     Unable(String),
-    /// The configuration file cannot be read: missing, forbidden, not a regular file, too large.
+    /// The file cannot be read: missing, forbidden, not a regular file, too large.
     #[error("{0}")]
     Unreadable(String),
+    /// No answer for this long. It may come yet; nobody waits for it any more.
+    #[error(
+        "the privileged broker has not answered for {} s: a file system that hangs, or a program that holds the lock of \
+         iptables, may keep it; try again later",
+        .0.as_secs()
+    )]
+    Silent(Duration),
     /// The broker is gone or talks nonsense: the daemon must end.
     #[error("lost the privileged broker: {0}")]
     Lost(String),

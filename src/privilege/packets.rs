@@ -1,5 +1,5 @@
 //! What the broker holds for the packet modes: a duplicate of each packet socket, so that filters can be replaced in
-//! place, and the executor that knows rules and sockets.
+//! place, and what knows rules and sockets.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use super::{Executor, Policy, Served, message::Outcome, policy::Wanted};
+use super::{KernelOps, Policy, Served, message::Outcome, policy::Wanted};
 use crate::{
     config::PacketService,
     sys::{
@@ -23,7 +23,7 @@ const GROUPS_PER_PROCESS: u32 = 64;
 
 /// The packet modes' part of the broker.
 pub struct Packets {
-    executor: Box<dyn Executor>,
+    kernel: Box<dyn KernelOps>,
     sockets: Vec<Held>,
     /// The fanout group of each interface that has sockets, by index.
     groups: BTreeMap<u32, u16>,
@@ -42,10 +42,10 @@ struct Held {
 impl Packets {
     /// Nothing is open, nothing in force. Groups are numbered from the process id: two Conveys on one interface must
     /// not share one.
-    pub fn new(executor: Box<dyn Executor>, pid: u32) -> Self {
+    pub fn new(kernel: Box<dyn KernelOps>, pid: u32) -> Self {
         let [low, high, ..] = pid.wrapping_mul(GROUPS_PER_PROCESS).to_le_bytes();
         Self {
-            executor,
+            kernel,
             sockets: Vec::new(),
             groups: BTreeMap::new(),
             next_group: u16::from_le_bytes([low, high]),
@@ -92,7 +92,7 @@ impl Packets {
         let step = format!("open a packet socket on {name}");
         let group = self.group(interface.index);
         let opened = self
-            .executor
+            .kernel
             .open_packet_socket(interface.index, group, policy.in_force())
             .and_then(|socket| Ok((socket.try_clone()?, socket)));
         let (duplicate, socket) = opened.map_err(|e| failed(&step, &e))?;
@@ -140,13 +140,13 @@ impl Packets {
     /// Rules first: a packet that a filter admits must not reach the kernel's own stack too.
     fn put_in_force(&mut self, services: &[PacketService], filters_too: bool) -> Result<Served, String> {
         self.is_firewall_touched = true;
-        let served = capability::with_ambient(|| self.executor.apply_firewall(services))
+        let served = capability::with_ambient(|| self.kernel.apply_firewall(services))
             .map_err(|e| format!("lend capabilities to iptables: {e}"))??;
         if !filters_too {
             return Ok(served);
         }
         for held in &self.sockets {
-            self.executor
+            self.kernel
                 .refilter(held.socket.as_fd(), services)
                 .map_err(|e| format!("replace the filter of a packet socket on {}: {e}", held.name))?;
         }
@@ -156,7 +156,7 @@ impl Packets {
     /// Takes out the firewall rules, at the end. Nobody is left who could be told of an error.
     pub fn clear(&mut self) {
         if self.is_firewall_touched {
-            let _ = capability::with_ambient(|| self.executor.clear_firewall());
+            let _ = capability::with_ambient(|| self.kernel.clear_firewall());
         }
     }
 

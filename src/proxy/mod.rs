@@ -148,14 +148,15 @@ impl Workers {
     }
 
     /// Accepts nothing more, and leaves the listeners with what they hold to whoever else has their sockets.
-    pub async fn leave(&self) {
-        self.ask_all(Order::Leave).await;
+    pub fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
+        let left = self.ask_all(Order::Leave);
+        async move { drop(left.await) }
     }
 
     /// How many open connections were accepted before.
-    pub async fn older_connections(&self, than: Instant) -> usize {
-        let counts = self.ask_all(move |reply| Order::CountOlder(than, reply)).await;
-        counts.into_iter().sum()
+    pub fn older_connections(&self, than: Instant) -> impl Future<Output = usize> + Send + use<> {
+        let counts = self.ask_all(move |reply| Order::CountOlder(than, reply));
+        async move { counts.await.into_iter().sum() }
     }
 
     /// Closes connections with a reason. Returns at once; they end within moments.

@@ -1,11 +1,43 @@
 //! Reading the configuration file without trusting what stands at its path.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use serde::{Deserialize, Serialize};
+
+/// What changes when a file is saved, even with the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    /// That of what stands at a path now, links followed; `None` if nothing can be found there.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().as_ref().map(Self::of)
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
 
 /// Why a configuration file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +76,20 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The error number if this process or the system lacks what reading takes, and the file may be as it should be.
+    #[must_use]
+    pub fn system_errno(&self) -> Option<i32> {
+        let (Self::Open { source, .. } | Self::Read { source, .. }) = self else {
+            return None;
+        };
+        let errno = source.raw_os_error()?;
+        [libc::EMFILE, libc::ENFILE, libc::ENOMEM]
+            .contains(&errno)
+            .then_some(errno)
+    }
+}
+
 fn open_help(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; create it, or name another one with --config",
@@ -59,6 +105,14 @@ fn open_help(error: &io::Error) -> &'static str {
 /// # Errors
 /// It cannot be opened or read, is not a regular file, or is too large.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
+    read_identified(path, limit).map(|(content, _)| content)
+}
+
+/// As [`read`], with the identity of what was read.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_identified(path: &Path, limit: usize) -> Result<(Vec<u8>, FileIdentity), ReadError> {
     // O_NONBLOCK: opening a FIFO that nobody writes would wait for ever; O_NOCTTY: a terminal must not become ours
     let file = File::options()
         .read(true)
@@ -72,7 +126,8 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
         path: path.into(),
         source,
     };
-    let kind = file.metadata().map_err(read_error)?.file_type();
+    let metadata = file.metadata().map_err(read_error)?;
+    let kind = metadata.file_type();
     if !kind.is_file() {
         return Err(ReadError::NotRegular {
             path: path.into(),
@@ -91,10 +146,10 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
             limit,
         });
     }
-    Ok(content)
+    Ok((content, FileIdentity::of(&metadata)))
 }
 
-fn kind_name(kind: std::fs::FileType) -> &'static str {
+fn kind_name(kind: fs::FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {
@@ -118,9 +173,22 @@ mod tests {
     fn a_regular_file_is_read_up_to_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("convey.toml");
-        std::fs::write(&path, "1234").unwrap();
+        fs::write(&path, "1234").unwrap();
         assert_eq!(text(read(&path, 4)), "1234");
         assert!(text(read(&path, 3)).contains("larger than 3 bytes"));
+    }
+
+    #[test]
+    fn saving_a_file_again_changes_its_identity_and_reading_it_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("convey.toml");
+        assert_eq!(FileIdentity::at(&path), None);
+        fs::write(&path, "1234").unwrap();
+        let (_, first) = read_identified(&path, 4).unwrap();
+        assert_eq!(FileIdentity::at(&path), Some(first));
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        fs::write(&path, "1234").unwrap();
+        assert_ne!(FileIdentity::at(&path), Some(first));
     }
 
     #[test]

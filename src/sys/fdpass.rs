@@ -74,6 +74,23 @@ pub fn set_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> 
 /// # Errors
 /// It is empty (which would look like end-of-file), too long, or the system call failed.
 pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, message, fds, MsgFlags::empty())
+}
+
+/// As [`send`] without descriptors, and without waiting: [`io::ErrorKind::WouldBlock`] when there is no room.
+///
+/// # Errors
+/// As [`send`].
+pub fn try_send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    send_with(socket, message, &[], MsgFlags::MSG_DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: MsgFlags,
+) -> io::Result<()> {
     if message.is_empty() || message.len() > MAX_MESSAGE_BYTES {
         return Err(Errno::EMSGSIZE.into());
     }
@@ -82,7 +99,13 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     loop {
         let io = [IoSlice::new(message)];
-        match sendmsg::<()>(socket.as_raw_fd(), &io, control, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg::<()>(
+            socket.as_raw_fd(),
+            &io,
+            control,
+            flags | MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
             Err(Errno::EINTR) => {}
             // SOCK_SEQPACKET sends a message whole or not at all
             other => return other.map(|_| ()).map_err(Into::into),
@@ -95,11 +118,23 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
 /// # Errors
 /// End-of-file, a time-out, a message or descriptors that did not fit, or a failed system call.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), RecvError> {
+    receive_with(socket, MsgFlags::empty())
+}
+
+/// As [`receive`], without waiting: [`RecvError::TimedOut`] when there is no message.
+///
+/// # Errors
+/// As [`receive`].
+pub fn try_receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), RecvError> {
+    receive_with(socket, MsgFlags::MSG_DONTWAIT)
+}
+
+fn receive_with(socket: BorrowedFd<'_>, flags: MsgFlags) -> Result<(Vec<u8>, Vec<OwnedFd>), RecvError> {
     let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let (length, fds, flags) = loop {
         control.fill(0);
-        match receive_once(socket, &mut buffer, &mut control) {
+        match receive_once(socket, &mut buffer, &mut control, flags) {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Err(RecvError::TimedOut),
             Err(errno) => return Err(RecvError::Os(errno.into())),
@@ -123,13 +158,14 @@ fn receive_once(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     control: &mut [u8],
+    flags: MsgFlags,
 ) -> nix::Result<(usize, Vec<OwnedFd>, MsgFlags)> {
     let mut io = [IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(
         socket.as_fd().as_raw_fd(),
         &mut io,
         Some(control),
-        MsgFlags::MSG_CMSG_CLOEXEC,
+        flags | MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
     let mut fds = Vec::new();
     // an error here is MSG_CTRUNC, which the caller looks at
@@ -170,6 +206,7 @@ mod tests {
         let (a, b) = pair().unwrap();
         set_timeout(b.as_fd(), Duration::from_millis(10)).unwrap();
         assert!(matches!(receive(b.as_fd()), Err(RecvError::TimedOut)));
+        assert!(matches!(try_receive(b.as_fd()), Err(RecvError::TimedOut)));
         assert!(send(a.as_fd(), b"", &[]).is_err());
         assert!(send(a.as_fd(), &vec![b'x'; MAX_MESSAGE_BYTES + 1], &[]).is_err());
         nix::sys::socket::send(

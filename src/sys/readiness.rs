@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    time::Instant,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +16,20 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd stays open, and the same descriptor, for as long as the AsyncFd owns it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Waits, until that moment at most, for something to read or the other end to be gone. False when the time is over, or a
+/// signal came: look again.
+#[must_use]
+pub fn is_readable_until(fd: &impl AsFd, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    // a millisecond more, or the last one would be spent in turns
+    let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(_) => fds[0].revents().is_some_and(|r| !r.is_empty()),
+        Err(_) => false,
+    }
 }
 
 /// Whether the other end has reset or fully closed (a half-closed TCP peer is still there).

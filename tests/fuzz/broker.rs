@@ -27,7 +27,7 @@ use convey::{
     base::{Endpoint, PortRange, ServerAddr},
     config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
-        Executor, ListenerRef, Served,
+        KernelOps, ListenerRef, Served, What,
         fuzzing::{Broker, Outcome, Reply, Request, Verb, decode, encode},
     },
     sys::{
@@ -209,7 +209,7 @@ impl Permitted {
 /// What would change the kernel: asks whether it may.
 struct Kernel(Rc<RefCell<Permitted>>);
 
-impl Executor for Kernel {
+impl KernelOps for Kernel {
     fn open_packet_socket(
         &mut self,
         ifindex: u32,
@@ -424,8 +424,8 @@ fn check(
                 assert_eq!(Some(Endpoint::tcp(bound)), endpoint);
             }
         }
-        Verb::ReadConfig => {
-            assert_eq!(*outcome, Outcome::Config);
+        Verb::Read(What::Config) => {
+            assert!(matches!(outcome, Outcome::Contents(_)));
             for copy in fds {
                 let bytes = memfd::read_sealed(copy, config::MAX_CONFIG_BYTES).expect("a sealed memfd");
                 assert_eq!(bytes, CONFIGURATIONS[written].as_bytes());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use convey::{
     config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source},
-    privilege::{Broker, Executor, ForkError, Target},
+    privilege::{Channel, ForkError, KernelOps, Target},
 };
 
 /// User and group id of `nobody` and `nogroup` on Debian.
@@ -41,10 +41,10 @@ pub fn fork(
     path: &Path,
     text: &str,
     target: Option<&Target>,
-    executor: Box<dyn Executor>,
-) -> Result<Broker, ForkError> {
+    executor: Box<dyn KernelOps>,
+) -> Result<Channel, ForkError> {
     let none_bound = BTreeSet::new();
-    Broker::fork_with(
+    Channel::fork_with(
         parse,
         path,
         &source(text),

@@ -12,7 +12,7 @@ use std::{
 use convey::{
     base::{Endpoint, ServerAddr},
     config::{Options, PacketService},
-    privilege::{Broker, BrokerError, Executor, Sandbox, Served, Target, drop_privileges},
+    privilege::{BrokerError, Channel, KernelOps, Sandbox, Served, Target, What, drop_privileges},
     sys::fdpass,
 };
 use nix::{
@@ -30,7 +30,7 @@ const TEXT: &str = "web 10.9.0.1:80 passthrough - 10.9.1.2:80\ndns 10.9.3.1:53 d
 pub struct Fake(PathBuf);
 
 impl Fake {
-    pub fn boxed(directory: &Path) -> Box<dyn Executor> {
+    pub fn boxed(directory: &Path) -> Box<dyn KernelOps> {
         // the broker writes it as nobody
         fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
         Box::new(Self(directory.to_owned()))
@@ -58,7 +58,7 @@ impl Fake {
     }
 }
 
-impl Executor for Fake {
+impl KernelOps for Fake {
     fn open_packet_socket(
         &mut self,
         ifindex: u32,
@@ -109,7 +109,7 @@ impl Iptables {
     }
 }
 
-impl Executor for Iptables {
+impl KernelOps for Iptables {
     fn open_packet_socket(&mut self, _: u32, _: u16, _: &[PacketService]) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -172,7 +172,7 @@ impl RootShell {
 
 /// A network namespace with three interfaces, the broker with a fake executor, the dropped daemon.
 struct Stage {
-    broker: Broker,
+    broker: Channel,
     root: RootShell,
     dir: PathBuf,
 }
@@ -214,7 +214,7 @@ fn own_network() -> RootShell {
     root
 }
 
-fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn Executor>) -> Broker {
+fn fork(path: &Path, text: &str, target: Option<&Target>, executor: Box<dyn KernelOps>) -> Channel {
     parse(&source(text), Options::default()).unwrap();
     config::fork(path, text, target, executor).unwrap()
 }
@@ -353,7 +353,7 @@ pub fn aliens() {
     stage
         .root
         .run(&format!("echo 'other 10.9.9.1:80' > {}", path.display()));
-    broker.read_config().unwrap();
+    broker.read(What::Config).unwrap();
     broker.packet_socket("vd").expect("its flows live on");
     broker.serve(&all[..1]).unwrap();
     broker.serve(&all).unwrap();
@@ -399,7 +399,7 @@ pub fn malformed() {
         .collect();
     drop_privileges(Some(&nobody()), &Sandbox::default()).unwrap();
     for (broker, (name, message, fds)) in brokers.iter().zip(&cases) {
-        let channel = broker.death_fd().unwrap();
+        let channel = broker.news_fd().unwrap();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         fdpass::send(channel.as_fd(), message, &fds).unwrap();
         assert!(
@@ -426,7 +426,7 @@ pub fn iptables_of_the_packaged_unit() {
     real_rules(&broker);
 }
 
-fn real_rules(broker: &Broker) {
+fn real_rules(broker: &Channel) {
     broker.serve(&services(TEXT)).unwrap();
     broker.serve(&[]).unwrap();
 }

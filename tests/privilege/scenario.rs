@@ -16,8 +16,8 @@ use caps::Capability;
 use convey::{
     base::Endpoint,
     privilege::{
-        Broker, BrokerError, DropError, ForkError, ListenerRef, NoPacketModes, Proof, Sandbox, Target, prove,
-        resolve_target,
+        BrokerError, Channel, DropError, ForkError, ListenerRef, NoPacketModes, Proof, Sandbox, Target, What,
+        prove, resolve_target,
     },
     sys::{capability, fdpass, ids, process, task_status},
 };
@@ -86,7 +86,7 @@ fn web(addr: &str) -> ListenerRef {
     }
 }
 
-fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Broker, ForkError> {
+fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Channel, ForkError> {
     config::fork(path, text, target, Box::new(NoPacketModes))
 }
 
@@ -95,7 +95,7 @@ fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
 }
 
 /// As the daemon starts by hand as root: broker, then drop.
-fn start_as_root(path: &Path, text: &str) -> Broker {
+fn start_as_root(path: &Path, text: &str) -> Channel {
     let target = nobody();
     let broker = fork(path, text, Some(&target)).unwrap();
     let proof = drop_privileges(Some(&target)).unwrap();
@@ -267,7 +267,7 @@ fn reload() {
         matches!(broker.bind(&web(new)), Err(BrokerError::Refused(_))),
         "bound before it was read"
     );
-    let read = broker.read_config().unwrap();
+    let read = broker.read(What::Config).unwrap().source;
     assert_eq!(
         (read.bytes, read.name),
         (format!("web {new}").into_bytes(), "test.conf".to_owned())
@@ -285,13 +285,15 @@ fn fifo() {
     let addr = "127.0.73.7:81";
     let mut root = RootShell::start();
     let broker = start_as_root(&path, &format!("web {addr}"));
-    assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("cannot open")));
+    assert!(
+        matches!(broker.read(What::Config), Err(BrokerError::Unreadable(why)) if why.contains("cannot open"))
+    );
     let name = path.display();
     root.run(&format!("mkfifo {name}"));
-    assert!(matches!(broker.read_config(), Err(BrokerError::Unreadable(why)) if why.contains("FIFO")));
+    assert!(matches!(broker.read(What::Config), Err(BrokerError::Unreadable(why)) if why.contains("FIFO")));
     root.run(&format!("rm {name}; echo junk > {name}"));
     assert_eq!(
-        broker.read_config().unwrap().bytes,
+        broker.read(What::Config).unwrap().source.bytes,
         b"junk\n",
         "invalid bytes come back too"
     );
@@ -302,7 +304,7 @@ fn fifo() {
 
 fn malformed() {
     let broker = start_as_root(&nowhere(), "web 127.0.73.8:81");
-    let death = broker.death_fd().unwrap();
+    let death = broker.news_fd().unwrap();
     fdpass::send(death.as_fd(), br#"{"number":1,"verb":"give_me_root"}"#, &[]).unwrap();
     assert!(matches!(
         fdpass::receive(death.as_fd()),
@@ -312,7 +314,7 @@ fn malformed() {
         broker.bind(&web("127.0.73.8:81")),
         Err(BrokerError::Lost(_))
     ));
-    assert!(matches!(broker.read_config(), Err(BrokerError::Lost(_))));
+    assert!(matches!(broker.read(What::Config), Err(BrokerError::Lost(_))));
 }
 
 fn no_target() {

@@ -9,24 +9,24 @@ use crate::{
     config::PacketService,
     engine::raw::socket,
     firewall::{Applied, Firewall},
-    privilege::{Executor, Served},
+    privilege::{KernelOps, Served},
 };
 
 /// Packet sockets and firewall of this host.
 #[derive(Debug)]
-pub struct KernelExecutor {
+pub struct HostKernel {
     firewall: Firewall,
 }
 
-impl KernelExecutor {
-    /// An executor with this firewall.
+impl HostKernel {
+    /// With this firewall.
     #[must_use]
     pub const fn new(firewall: Firewall) -> Self {
         Self { firewall }
     }
 }
 
-impl Executor for KernelExecutor {
+impl KernelOps for HostKernel {
     fn open_packet_socket(
         &mut self,
         ifindex: u32,

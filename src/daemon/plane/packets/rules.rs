@@ -2,13 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::demand;
 use crate::{
     config::PacketService,
     firewall,
-    privilege::{Broker, BrokerError, Served},
+    privilege::{BrokerError, Client, Served},
 };
 
 /// How often is looked whether the firewall rules are still there. It runs a few short programs.
@@ -20,6 +22,8 @@ pub struct Rules {
     /// Where the firewall notes what it has done.
     record: PathBuf,
     in_force: Vec<PacketService>,
+    /// False after a request that the broker may carry out late.
+    is_certain: bool,
     /// When the rules were last seen to be right; `None` as long as an earlier process's may be there.
     checked: Option<Instant>,
     /// The last warning or error, which is said once.
@@ -32,6 +36,7 @@ impl Rules {
         Self {
             record,
             in_force: Vec::new(),
+            is_certain: true,
             checked: None,
             said: None,
         }
@@ -42,18 +47,39 @@ impl Rules {
         &self.in_force
     }
 
+    /// Whether exactly these services are in effect.
+    pub fn are_for(&self, services: &[PacketService]) -> bool {
+        self.is_certain && self.in_force == services
+    }
+
     /// Where the firewall notes what it has done.
     pub fn record(&self) -> &Path {
         &self.record
     }
 
-    /// Puts rules and filters in force for exactly these services.
+    /// Applies rules and filters for exactly these services.
     ///
     /// # Errors
-    /// The broker refused or failed; what was in force still is.
-    pub fn serve(&mut self, services: Vec<PacketService>, broker: &Broker) -> Result<Served, BrokerError> {
-        let served = broker.serve(&services)?;
-        self.in_force = services;
+    /// The broker refused or failed; what was in effect still is. If it was silent, it may apply them yet: they count as
+    /// in effect too, until something else is applied.
+    pub async fn serve(
+        &mut self,
+        services: Vec<PacketService>,
+        broker: &Client,
+    ) -> Result<Served, BrokerError> {
+        let shared: Arc<[PacketService]> = services.into();
+        let served = match broker.serve(Arc::clone(&shared)).await {
+            Ok(served) => served,
+            Err(error) => {
+                if matches!(error, BrokerError::Silent(_)) {
+                    self.in_force = demand::union(&self.in_force, &shared);
+                    self.is_certain = false;
+                }
+                return Err(error);
+            }
+        };
+        self.in_force = shared.to_vec();
+        self.is_certain = true;
         self.checked = Some(Instant::now());
         self.say(served.warning.clone(), |warning| {
             tracing::warn!(event = "firewall_warning", "{warning}");
@@ -69,13 +95,13 @@ impl Rules {
     /// Looks whether the rules are still what they should be, and mends them: whoever reloads a host's firewall may have
     /// taken them out (Debian's nftables.service begins with `flush ruleset`), and an earlier process may have left some
     /// that its successor's configuration does not need.
-    pub fn check(&mut self, broker: &Broker) {
+    pub async fn check(&mut self, broker: &Client) {
         let is_first = self.checked.is_none();
         if self.in_force.is_empty() && !(is_first && firewall::has_left_rules(&self.record)) {
             self.checked = Some(Instant::now());
             return;
         }
-        match self.serve(self.in_force.clone(), broker) {
+        match self.serve(self.in_force.clone(), broker).await {
             Ok(served) if !served.has_changed => {}
             Ok(_) if is_first => {
                 tracing::info!(

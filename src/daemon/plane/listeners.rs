@@ -9,7 +9,7 @@ use std::{
 use crate::{
     base::{Endpoint, Protocol},
     config::Config,
-    privilege::{Broker, BrokerError, ListenerRef},
+    privilege::{BrokerError, Client, ListenerRef},
     sys::{
         inherited::{self, Inherited},
         listener,
@@ -20,13 +20,48 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Listeners(BTreeMap<Endpoint, usize>);
 
-/// Sockets made for a configuration that is not in force yet; dropping it closes them.
+/// What a configuration needs of listeners beyond those that there are.
+#[derive(Debug, Default)]
+pub struct Missing {
+    /// New endpoints: what the broker is asked for, and the `tcp_user_timeout` of their frontends.
+    wanted: BTreeMap<Endpoint, (ListenerRef, Option<Duration>)>,
+    /// Endpoints that the configuration no longer has.
+    removed: Vec<Endpoint>,
+}
+
+/// Sockets made for a configuration that is not in effect yet; dropping it closes them.
 #[derive(Debug)]
 pub struct Prepared {
     /// New endpoints with at least one socket for each worker.
     pub added: BTreeMap<Endpoint, Vec<OwnedFd>>,
     /// Endpoints that the configuration no longer has.
     pub removed: Vec<Endpoint>,
+}
+
+impl Missing {
+    /// Makes the listeners, of a predecessor's sockets as far as they go.
+    ///
+    /// # Errors
+    /// The first endpoint that could not be bound; nothing new is left bound.
+    pub async fn bind(
+        self,
+        broker: &Client,
+        workers: usize,
+        predecessors: &mut Predecessors,
+    ) -> Result<Prepared, BrokerError> {
+        let mut added = BTreeMap::new();
+        for (endpoint, (reference, user_timeout)) in self.wanted {
+            let mut sockets = predecessors.take_endpoint(endpoint, user_timeout);
+            while sockets.len() < workers {
+                sockets.push(broker.bind(reference.clone()).await?);
+            }
+            added.insert(endpoint, sockets);
+        }
+        Ok(Prepared {
+            added,
+            removed: self.removed,
+        })
+    }
 }
 
 /// Listening sockets of the process before this one, which the service manager kept (DESIGN §4, Restart): clients that
@@ -103,37 +138,26 @@ impl Predecessors {
 }
 
 impl Listeners {
-    /// Makes the listeners that `config` has and we have not, of a predecessor's sockets as far as they go. Endpoints that
-    /// stay are not touched, whatever frontend has them.
-    ///
-    /// # Errors
-    /// The first endpoint that could not be bound; nothing new is left bound.
-    pub fn prepare(
-        &self,
-        config: &Config,
-        broker: &Broker,
-        workers: usize,
-        predecessors: &mut Predecessors,
-    ) -> Result<Prepared, BrokerError> {
+    /// What `config` needs beyond what we have. Endpoints that stay are not touched, whatever frontend has them.
+    #[must_use]
+    pub fn missing(&self, config: &Config) -> Missing {
         let proxied = config.frontends.values().filter(|f| !f.mode.is_packet());
         let wanted: BTreeMap<Endpoint, _> = proxied
             .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (endpoint, frontend)))
             .collect();
-        let mut added = BTreeMap::new();
-        for (endpoint, frontend) in &wanted {
-            if self.0.contains_key(endpoint) {
-                continue;
-            }
-            let reference = ListenerRef::frontend(&frontend.name, *endpoint);
-            let mut sockets = predecessors.take_endpoint(*endpoint, frontend.tcp_user_timeout);
-            while sockets.len() < workers {
-                sockets.push(broker.bind(&reference)?);
-            }
-            added.insert(*endpoint, sockets);
-        }
         let gone = self.0.keys().filter(|endpoint| !wanted.contains_key(endpoint));
         let removed = gone.copied().collect();
-        Ok(Prepared { added, removed })
+        let new = wanted
+            .into_iter()
+            .filter(|(endpoint, _)| !self.0.contains_key(endpoint));
+        let wanted = new.map(|(endpoint, frontend)| {
+            let reference = ListenerRef::frontend(&frontend.name, endpoint);
+            (endpoint, (reference, frontend.tcp_user_timeout))
+        });
+        Missing {
+            wanted: wanted.collect(),
+            removed,
+        }
     }
 
     /// Notes an endpoint that is listened on now, by so many sockets.

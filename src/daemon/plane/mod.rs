@@ -1,0 +1,4 @@
+//! The planes that carry traffic or answers: what a reload prepares, and then commits or puts back by dropping it.
+
+pub mod listeners;
+pub mod packets;

@@ -1,0 +1,230 @@
+//! The packet modes: the engine, the follower of the network, what the broker has put in force, and the interfaces that are
+//! served. A task of its own waits for the broker and the network; the control loop orders and is told.
+//!
+//! ```text
+//! reload ── arm ──► serve(old ∪ new) ─► next hops ─► sockets ──► Armed ── commit ──► serve(new ∪ what flows still use)
+//!                                                                  └──── drop ─────► as it was
+//! picture of the network ──► next hops ──► engine;   interfaces that have our VIPs and servers ──► sockets ──► engine
+//! ```
+//! Rules come before packets, at the start and at a reload; at the end packets end before rules.
+
+mod demand;
+mod interfaces;
+mod kernel;
+mod rules;
+mod task;
+mod vips;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    base::Endpoint,
+    config::Config,
+    engine::{network::Picture, raw::Engine},
+    pools::Pools,
+    privilege::{BrokerError, Client},
+    snapshot::Snapshot,
+};
+pub use demand::{Vip, VipState};
+pub use kernel::HostKernel;
+
+/// How long the engine's threads have to show that they are alive: a batch takes far less.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// Why the packet modes cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketsError {
+    /// The broker refused or failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The network cannot be followed.
+    #[error("follow the network by netlink: {0}")]
+    Follow(io::Error),
+    /// The engine's threads do not start.
+    #[error("start the packet engine: {0}")]
+    Engine(io::Error),
+    /// The NAT ports do not fit this host.
+    #[error("{0}")]
+    Ports(String),
+    /// The task has ended.
+    #[error("the packet modes have ended")]
+    Ended,
+}
+
+/// The control loop's hand on the packet modes.
+#[derive(Debug)]
+pub struct Packets {
+    workers: usize,
+    orders: mpsc::UnboundedSender<Order>,
+    engine: Arc<ArcSwapOption<Engine>>,
+    view: watch::Receiver<Arc<View>>,
+    task: JoinHandle<()>,
+}
+
+/// What runs now, as its task last said.
+#[derive(Debug, Default)]
+pub struct View {
+    /// The VIPs of the configuration in effect.
+    pub vips: BTreeMap<Endpoint, Vip>,
+    /// Names of the frontends of which a VIP waits, in words; empty if none does.
+    pub waiting: String,
+    /// Interfaces that are served, with their indexes.
+    pub served: BTreeMap<String, u32>,
+    /// The network as last seen.
+    pub picture: Arc<Picture>,
+}
+
+/// Prepared for a configuration: to be [committed](Packets::commit). Dropping it has everything put back.
+#[derive(Debug)]
+pub struct Armed {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        if let Some(orders) = self.orders.take() {
+            // fails when the task has ended, and everything with it
+            let _ = orders.send(Order::Disarm);
+        }
+    }
+}
+
+/// What the task is told.
+#[derive(Debug)]
+enum Order {
+    /// Prepare for a configuration with its pools.
+    Arm(
+        Arc<Config>,
+        Arc<Pools>,
+        oneshot::Sender<Result<Armed, PacketsError>>,
+    ),
+    /// What is prepared takes effect: the snapshot has been published.
+    Commit(Arc<Config>),
+    /// What is prepared is given up.
+    Disarm,
+    /// Look whether the firewall rules are still what they should be.
+    CheckRules,
+}
+
+impl Packets {
+    /// Starts the task; no engine runs yet. `workers` threads, which write the counters' shards from `first_shard` on.
+    /// `record` is where the firewall notes what it has done. To be called within the runtime.
+    #[must_use]
+    pub fn start(
+        workers: usize,
+        first_shard: usize,
+        record: PathBuf,
+        broker: Client,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (view_tx, view) = watch::channel(Arc::default());
+        let engine = Arc::new(ArcSwapOption::empty());
+        let environment = task::Environment {
+            workers,
+            first_shard,
+            broker,
+            snapshot,
+            engine: Arc::clone(&engine),
+            view: view_tx,
+            orders: orders.downgrade(),
+        };
+        Self {
+            workers,
+            orders,
+            engine,
+            view,
+            task: tokio::spawn(task::Plane::new(environment, record).run(inbox)),
+        }
+    }
+
+    /// Threads of the engine.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Where the engine is found, once it runs.
+    #[must_use]
+    pub const fn engine(&self) -> &Arc<ArcSwapOption<Engine>> {
+        &self.engine
+    }
+
+    /// What runs now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Resolves when the view is another.
+    pub async fn changed(&mut self) {
+        if self.view.changed().await.is_err() {
+            // the task has ended with the daemon
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves to whether every thread of the engine answers, and the task lives; an engine that does not run is well.
+    pub fn alive(&self) -> impl Future<Output = bool> + Send + use<> {
+        let engine = self.engine.load_full();
+        let is_over = self.task.is_finished();
+        async move {
+            let Some(engine) = engine else { return !is_over };
+            // it waits on a channel of the standard library, which this loop must not
+            !is_over
+                && tokio::task::spawn_blocking(move || engine.is_alive(ALIVE))
+                    .await
+                    .unwrap_or(false)
+        }
+    }
+
+    /// Prepares for a configuration with its pools: starts what it needs, applies rules and filters for it *and* for what
+    /// runs now, and opens sockets on interfaces that it adds.
+    ///
+    /// # Errors
+    /// The first thing that could not be had; then everything is as before.
+    pub fn arm(
+        &self,
+        config: Arc<Config>,
+        pools: Arc<Pools>,
+    ) -> impl Future<Output = Result<Armed, PacketsError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.orders.send(Order::Arm(config, pools, reply));
+        async move {
+            sent.map_err(|_| PacketsError::Ended)?;
+            answer.await.map_err(|_| PacketsError::Ended)?
+        }
+    }
+
+    /// Has what was prepared take effect. The snapshot of the new configuration has been published, to the engine too.
+    pub fn commit(&self, mut armed: Armed, config: Arc<Config>) {
+        armed.orders = None;
+        let _ = self.orders.send(Order::Commit(config));
+    }
+
+    /// Has the firewall rules looked after.
+    pub fn check_rules(&self) {
+        let _ = self.orders.send(Order::CheckRules);
+    }
+
+    /// Tells the engine that the snapshot has been replaced.
+    pub fn snapshot_changed(&self) {
+        if let Some(engine) = &*self.engine.load() {
+            engine.snapshot_changed();
+        }
+    }
+
+    /// Ends the task and the engine's threads. Rules stay until the broker removes them.
+    pub fn stop(&self) {
+        self.task.abort();
+        if let Some(engine) = self.engine.swap(None) {
+            engine.stop();
+        }
+    }
+}

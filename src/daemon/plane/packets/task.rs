@@ -1,0 +1,399 @@
+//! The task of the packet modes.
+
+use std::{collections::HashSet, future::pending, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
+
+use super::{Armed, Order, PacketsError, View, demand, interfaces::Interfaces, rules::Rules, vips::Vips};
+use crate::{
+    config::{Config, PacketService},
+    engine::{
+        network::{Follower, Picture, Wanted},
+        raw::{self, Engine},
+    },
+    firewall,
+    pools::Pools,
+    privilege::{Client, sandbox},
+    snapshot::Snapshot,
+};
+
+/// How often is looked whether flows of what has been removed have ended, and sockets that could not be had are tried
+/// again.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long a start or a reload waits for the next hops of servers that are new: until they are known, the first packets
+/// to them would be lost.
+const RESOLVE_WAIT: Duration = Duration::from_secs(1);
+
+/// Events of the engine that may wait.
+const EVENTS: usize = 64;
+
+/// What the task is given.
+pub struct Environment {
+    /// Threads of the engine.
+    pub workers: usize,
+    /// Their first shard of the counters.
+    pub first_shard: usize,
+    /// Where the broker is asked.
+    pub broker: Client,
+    /// The snapshot in effect.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where the engine is put.
+    pub engine: Arc<ArcSwapOption<Engine>>,
+    /// Where is said what runs.
+    pub view: watch::Sender<Arc<View>>,
+    /// The way back to the task, for guards.
+    pub orders: mpsc::WeakUnboundedSender<Order>,
+}
+
+/// All state of the packet modes.
+pub struct Plane {
+    environment: Environment,
+    running: Option<Running>,
+    rules: Rules,
+    /// In effect; `None` before the start's.
+    config: Option<Arc<Config>>,
+    /// What the configuration in effect and its pools need.
+    services: Vec<PacketService>,
+    interfaces: Interfaces,
+    vips: Vips,
+    armed: Option<Prepared>,
+}
+
+/// The parts that exist once a configuration needs them.
+struct Running {
+    engine: Arc<Engine>,
+    follower: Follower,
+    /// What it follows.
+    wanted: Wanted,
+    pictures: watch::Receiver<Arc<Picture>>,
+    events: mpsc::Receiver<raw::Event>,
+}
+
+impl Running {
+    /// Waits until the way to every server is known, or known not to exist.
+    async fn resolved(&mut self) {
+        loop {
+            let settled = demand::is_resolved(&self.wanted, &self.pictures.borrow_and_update());
+            if settled || self.pictures.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        if self.wanted != wanted {
+            self.follower.want(wanted.clone());
+            self.wanted = wanted;
+        }
+    }
+}
+
+/// What has been prepared: to be committed or put back.
+#[derive(Default)]
+struct Prepared {
+    services: Vec<PacketService>,
+    sockets: super::interfaces::Sockets,
+    /// Whether the engine was started for it.
+    has_started: bool,
+}
+
+/// What the task hears.
+enum News {
+    Order(Option<Order>),
+    /// The network has changed.
+    Picture,
+    Engine(raw::Event),
+    Upkeep,
+}
+
+impl Plane {
+    /// Nothing runs yet.
+    pub fn new(environment: Environment, record: PathBuf) -> Self {
+        Self {
+            environment,
+            running: None,
+            rules: Rules::new(record),
+            config: None,
+            services: Vec::new(),
+            interfaces: Interfaces::default(),
+            vips: Vips::default(),
+            armed: None,
+        }
+    }
+
+    /// Runs until nobody orders any more.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut upkeep = interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            match self.news(&mut orders, &mut upkeep).await {
+                News::Order(None) => return,
+                News::Order(Some(Order::Arm(config, pools, reply))) => self.arm(config, &pools, reply).await,
+                News::Order(Some(Order::Commit(config))) => self.commit(config).await,
+                News::Order(Some(Order::Disarm)) => self.disarm().await,
+                News::Order(Some(Order::CheckRules)) => self.rules.check(&self.environment.broker).await,
+                News::Picture => self.adopt_picture().await,
+                News::Engine(raw::Event::InterfaceLost(ifindex)) => {
+                    self.interfaces.lost(ifindex, &self.environment.broker).await;
+                    self.adopt_picture().await;
+                }
+                News::Upkeep => self.maintain().await,
+            }
+        }
+    }
+
+    async fn news(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>, upkeep: &mut Interval) -> News {
+        // between arming and its end nothing else is begun: it takes moments, and must find what it prepared
+        let is_armed = self.armed.is_some();
+        let Some(running) = &mut self.running else {
+            return tokio::select! {
+                order = orders.recv() => News::Order(order),
+                _ = upkeep.tick(), if !is_armed => News::Upkeep,
+            };
+        };
+        tokio::select! {
+            order = orders.recv() => News::Order(order),
+            _ = upkeep.tick(), if !is_armed => News::Upkeep,
+            Some(event) = running.events.recv(), if !is_armed => News::Engine(event),
+            () = changed(&mut running.pictures), if !is_armed => News::Picture,
+        }
+    }
+
+    async fn arm(
+        &mut self,
+        config: Arc<Config>,
+        pools: &Pools,
+        reply: oneshot::Sender<Result<Armed, PacketsError>>,
+    ) {
+        let prepared = self.prepare(&config, pools).await;
+        let result = match prepared {
+            Ok(prepared) => {
+                self.armed = Some(prepared);
+                Ok(Armed {
+                    orders: self.environment.orders.upgrade(),
+                })
+            }
+            Err(error) => Err(error),
+        };
+        // whoever asked may have given up: the guard comes back with the error, and its end has everything put back
+        let _ = reply.send(result);
+    }
+
+    async fn prepare(&mut self, config: &Config, pools: &Pools) -> Result<Prepared, PacketsError> {
+        let services = pools.packet_services(config);
+        if services.is_empty() && self.rules.in_force().is_empty() {
+            self.rules.check(&self.environment.broker).await;
+            return Ok(Prepared::default());
+        }
+        if services.iter().any(|service| service.nat_ports.is_some()) {
+            self.check_ports(config)?;
+        }
+        let mut prepared = Prepared {
+            services,
+            ..Prepared::default()
+        };
+        match self.try_prepare(config, &mut prepared).await {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                self.put_back(prepared).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_prepare(&mut self, config: &Config, prepared: &mut Prepared) -> Result<(), PacketsError> {
+        let all = demand::union(&prepared.services, self.rules.in_force());
+        // source addresses of a new configuration count once it is in effect, for flows go on meanwhile
+        let in_effect = self.config.clone().filter(|_| !self.services.is_empty());
+        let wanted = demand::wanted(in_effect.as_deref().unwrap_or(config), &all);
+        prepared.has_started = self.start(config, wanted)?;
+        if let Some(running) = &mut self.running {
+            // a server whose host is down is never resolved: it is not waited for longer than this
+            let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
+        }
+        if !self.rules.are_for(&all) {
+            self.rules.serve(all, &self.environment.broker).await?;
+        }
+        let needed = demand::interfaces(config, self.rules.in_force(), &self.picture());
+        self.interfaces
+            .open_missing(
+                needed,
+                &mut prepared.sockets,
+                self.environment.workers,
+                &self.environment.broker,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Puts back what a preparation has changed.
+    async fn put_back(&mut self, prepared: Prepared) {
+        let names: Vec<Arc<str>> = (prepared.sockets.iter())
+            .map(|(name, _, _)| name.as_str().into())
+            .collect();
+        // ours first: as long as one of both is open the kernel gives the socket packets
+        drop(prepared.sockets);
+        for name in names {
+            self.interfaces.release(name, &self.environment.broker).await;
+        }
+        if prepared.has_started {
+            self.stop_engine();
+        }
+        self.shrink().await;
+    }
+
+    async fn disarm(&mut self) {
+        if let Some(prepared) = self.armed.take() {
+            self.put_back(prepared).await;
+            self.adopt_picture().await;
+        }
+    }
+
+    async fn commit(&mut self, config: Arc<Config>) {
+        let Some(prepared) = self.armed.take() else { return };
+        self.services = prepared.services;
+        self.config = Some(config);
+        if let Some(running) = &self.running {
+            for (name, ifindex, sockets) in prepared.sockets {
+                running.engine.add_interface(ifindex, sockets);
+                self.interfaces.insert(name, ifindex);
+            }
+        }
+        self.shrink().await;
+        self.adopt_picture().await;
+    }
+
+    /// Removes what neither the configuration nor a live flow needs any more, and follows no more than that.
+    async fn shrink(&mut self) {
+        let in_use = match &self.running {
+            Some(running) if !demand::leftovers(&self.services, self.rules.in_force()).is_empty() => {
+                running.engine.in_use()
+            }
+            _ => HashSet::new(),
+        };
+        let config = self.config.clone();
+        let kept = config.as_deref().map_or_else(Vec::new, |config| {
+            demand::kept(config, &self.services, self.rules.in_force(), &in_use)
+        });
+        let needed = demand::union(&self.services, &kept);
+        if !self.rules.are_for(&needed)
+            && let Err(error) = self.rules.serve(needed, &self.environment.broker).await
+        {
+            tracing::error!(
+                event = "firewall_failed",
+                "remove rules that are no longer needed: {error}; trying again in {UPKEEP:?}"
+            );
+        }
+        if let (Some(running), Some(config)) = (&mut self.running, config) {
+            running.want(demand::wanted(&config, self.rules.in_force()));
+        }
+    }
+
+    /// Hands next hops on, serves interfaces that are needed now and no others, and says which VIPs wait.
+    async fn adopt_picture(&mut self) {
+        let (Some(running), Some(config)) = (&self.running, self.config.clone()) else {
+            self.tell();
+            return;
+        };
+        let picture = Arc::clone(&running.pictures.borrow());
+        let engine = Arc::clone(&running.engine);
+        engine.set_hops(Arc::clone(&picture.hops));
+        let needed = demand::interfaces(&config, self.rules.in_force(), &picture);
+        self.interfaces
+            .serve(
+                needed,
+                &engine,
+                self.environment.workers,
+                &self.environment.broker,
+            )
+            .await;
+        self.vips
+            .update(demand::vip_states(&config, &picture, self.interfaces.served()));
+        self.tell();
+    }
+
+    /// What has to be done now and then: to remove what no flow uses any more, and to try again what failed.
+    async fn maintain(&mut self) {
+        if !self.rules.are_for(&self.services) {
+            self.shrink().await;
+        }
+        if self.interfaces.have_failed() {
+            self.interfaces.release_rest(&self.environment.broker).await;
+            self.adopt_picture().await;
+        }
+        if self.rules.are_due() {
+            self.rules.check(&self.environment.broker).await;
+        }
+    }
+
+    /// Says what runs.
+    fn tell(&self) {
+        let view = View {
+            vips: self.vips.states().clone(),
+            waiting: self.vips.waiting().to_owned(),
+            served: self.interfaces.served().clone(),
+            picture: self.picture(),
+        };
+        self.environment.view.send_replace(Arc::new(view));
+    }
+
+    fn picture(&self) -> Arc<Picture> {
+        (self.running.as_ref()).map_or_else(Arc::default, |running| running.pictures.borrow().clone())
+    }
+
+    /// Has the follower follow, and starts it and the engine if they do not run. Whether it did.
+    fn start(&mut self, config: &Config, wanted: Wanted) -> Result<bool, PacketsError> {
+        if let Some(running) = &mut self.running {
+            running.want(wanted);
+            return Ok(false);
+        }
+        let (events_tx, events) = mpsc::channel(EVENTS);
+        let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
+        let settings = raw::Settings {
+            workers: self.environment.workers,
+            first_shard: self.environment.first_shard,
+            max_flows: config.passthrough.max_flows,
+        };
+        let snapshot = Arc::clone(&self.environment.snapshot);
+        let engine = Engine::start(&settings, snapshot, events_tx, sandbox::confine_packet_thread)
+            .map_err(PacketsError::Engine)?;
+        let engine = Arc::new(engine);
+        self.environment.engine.store(Some(Arc::clone(&engine)));
+        self.running = Some(Running {
+            engine,
+            pictures: follower.pictures(),
+            follower,
+            wanted,
+            events,
+        });
+        Ok(true)
+    }
+
+    fn stop_engine(&mut self) {
+        self.environment.engine.store(None);
+        if let Some(running) = self.running.take() {
+            running.engine.stop();
+        }
+    }
+
+    fn check_ports(&self, config: &Config) -> Result<(), PacketsError> {
+        let warning = firewall::check_ephemeral(self.rules.record(), config.passthrough.nat_ports)
+            .map_err(|error| PacketsError::Ports(error.to_string()))?;
+        if let Some(warning) = warning {
+            tracing::warn!(event = "few_ports", "{warning}");
+        }
+        Ok(())
+    }
+}
+
+/// Resolves at the next picture; never once the follower has ended, whose last one stays.
+async fn changed(pictures: &mut watch::Receiver<Arc<Picture>>) {
+    if pictures.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}

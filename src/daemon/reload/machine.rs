@@ -1,0 +1,316 @@
+//! The steps of a reload. Pure: it is told what has happened and says what is to be done.
+//!
+//! ```text
+//!         asked                 differs                changed            sockets          servers known    rules, hops
+//!  idle ────────► read ────────────────► load ─────────────────► bind ─────────────► try out ─────────────► arm ──► commit
+//!   ▲               │ nothing new          │ broken, or as it runs │ failed            │ (all time-outs end)  │ failed
+//!   └───────────────┴──────────────────────┴───────────────────────┴────── put back ◄──┴──────────────────────┘
+//! ```
+//! Whoever asks while a reload is under way has another one, for it may have read the file before it was saved; all who do
+//! share it. What the daemon does with the running state is its own affair meanwhile: nothing is touched before the commit,
+//! and the commit is one step.
+
+use crate::{admin::views::ReloadFailed, config::Source, privilege::FileRead};
+
+/// What asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trigger {
+    /// The file, or something near it, has changed.
+    FileChange,
+    /// SIGHUP.
+    Signal,
+    /// `convey reload`.
+    Request,
+}
+
+impl Trigger {
+    /// As it stands in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Signal => "SIGHUP",
+            Self::FileChange => "file change",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// Somebody who waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Who has asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The strongest reason.
+    pub trigger: Trigger,
+    /// Those who wait for the answer.
+    pub tickets: Vec<Ticket>,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody asks.
+    Asked(Trigger, Option<Ticket>),
+    /// The file has been read, or could not be.
+    Read(Result<FileRead, NotRead>),
+    /// It has been parsed, resolved and compared: whether it changes anything.
+    Loaded(Result<bool, ReloadFailed>),
+    /// New sockets are there.
+    Bound(Result<(), ReloadFailed>),
+    /// Every backend has a server to use, or there is no time left to find one.
+    Settled,
+    /// Rules and packet sockets are there.
+    Armed(Result<(), ReloadFailed>),
+    /// What is under way has failed by a defect of ours.
+    Broken(ReloadFailed),
+    /// The daemon is ending.
+    Stop,
+}
+
+/// Why a file could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRead {
+    /// The file is at fault: missing, forbidden, no file.
+    File(ReloadFailed),
+    /// The system is: nothing is known of the file.
+    System(ReloadFailed),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read the file; [`Event::Read`] follows.
+    Read,
+    /// Say that a reload has begun.
+    Announce,
+    /// Parse, resolve and compare; [`Event::Loaded`] follows.
+    Load(Source),
+    /// Make new sockets; [`Event::Bound`] follows.
+    Bind,
+    /// Check new servers; [`Event::Settled`] follows.
+    TryOut,
+    /// Prepare rules, next hops and packet sockets; [`Event::Armed`] follows.
+    Arm,
+    /// Put everything in effect: at once, and without fail.
+    Commit,
+    /// End what is under way, and put back what was prepared.
+    PutBack,
+    /// It is over: answer, and say so.
+    Finish(Ask, Outcome),
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing new to look at: not a word.
+    Nothing,
+    /// The file says what runs; whether the reload before had failed.
+    Unchanged {
+        /// It had, and what it complained of is gone.
+        had_failed: bool,
+    },
+    /// The new configuration is in effect.
+    Committed,
+    /// It failed, and nothing has changed.
+    Failed(ReloadFailed),
+    /// Nobody asked but the clock or a neighbour of the file, and the file could not be looked at.
+    NotLooked(ReloadFailed),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Machine {
+    phase: Phase,
+    /// Who has asked since the reload under way began.
+    next: Option<Ask>,
+    /// The text of the configuration in effect.
+    in_effect: Source,
+    /// What the last reload failed on, until one succeeds.
+    failed: Option<Failed>,
+    is_stopping: bool,
+}
+
+#[derive(Debug)]
+struct Failed {
+    on: Result<FileRead, String>,
+    why: ReloadFailed,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Waiting { ask: Ask, step: Step },
+}
+
+/// What is waited for.
+#[derive(Debug)]
+enum Step {
+    Read,
+    Load(FileRead),
+    Bind(FileRead),
+    Settle(FileRead),
+    Arm(FileRead),
+}
+
+impl Machine {
+    /// Nothing is under way; `in_effect` runs.
+    #[must_use]
+    pub const fn new(in_effect: Source) -> Self {
+        Self {
+            phase: Phase::Idle,
+            next: None,
+            in_effect,
+            failed: None,
+            is_stopping: false,
+        }
+    }
+
+    /// Why the last reload failed, until one succeeds or the file says again what runs.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&ReloadFailed> {
+        self.failed.as_ref().map(|failed| &failed.why)
+    }
+
+    /// Takes an event. An event that nothing waits for does nothing.
+    #[must_use]
+    pub fn step(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Asked(trigger, ticket) => return self.asked(trigger, ticket),
+            Event::Stop => return self.stop(),
+            _ => {}
+        }
+        let Phase::Waiting { ask, step } = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return Vec::new();
+        };
+        match (step, event) {
+            (Step::Read, Event::Read(read)) => self.read(ask, read),
+            (Step::Load(file), Event::Loaded(loaded)) => self.loaded(ask, file, loaded),
+            (Step::Bind(file), Event::Bound(Ok(()))) => {
+                self.wait(ask, Step::Settle(file), vec![Action::TryOut])
+            }
+            (Step::Settle(file), Event::Settled) => self.wait(ask, Step::Arm(file), vec![Action::Arm]),
+            (Step::Arm(file), Event::Armed(Ok(()))) => {
+                self.in_effect = file.source;
+                self.failed = None;
+                self.finish(ask, Outcome::Committed, vec![Action::Commit])
+            }
+            (Step::Bind(file), Event::Bound(Err(why))) | (Step::Arm(file), Event::Armed(Err(why))) => {
+                self.fail(ask, Ok(file), why, vec![Action::PutBack])
+            }
+            (_, Event::Broken(why)) => self.fail(ask, Err(why.message.clone()), why, vec![Action::PutBack]),
+            (step, _) => self.wait(ask, step, Vec::new()),
+        }
+    }
+
+    fn asked(&mut self, trigger: Trigger, ticket: Option<Ticket>) -> Vec<Action> {
+        let tickets = ticket.into_iter().collect();
+        let ask = Ask { trigger, tickets };
+        if self.is_stopping {
+            return vec![Action::Finish(ask, Outcome::Failed(stopping()))];
+        }
+        match &mut self.phase {
+            Phase::Idle => self.wait(ask, Step::Read, vec![Action::Read]),
+            Phase::Waiting { .. } => {
+                match &mut self.next {
+                    Some(next) => {
+                        next.trigger = next.trigger.max(ask.trigger);
+                        next.tickets.extend(ask.tickets);
+                    }
+                    None => self.next = Some(ask),
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Vec<Action> {
+        self.is_stopping = true;
+        let mut actions = Vec::new();
+        if let Phase::Waiting { ask, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
+            actions.push(Action::PutBack);
+            actions.push(Action::Finish(ask, Outcome::Failed(stopping())));
+        }
+        if let Some(ask) = self.next.take() {
+            actions.push(Action::Finish(ask, Outcome::Failed(stopping())));
+        }
+        actions
+    }
+
+    fn read(&mut self, ask: Ask, read: Result<FileRead, NotRead>) -> Vec<Action> {
+        let is_look = ask.trigger == Trigger::FileChange;
+        match read {
+            Ok(file) if is_look && file.source == self.in_effect => {
+                let outcome = match self.failed.take() {
+                    Some(_) => Outcome::Unchanged { had_failed: true },
+                    None => Outcome::Nothing,
+                };
+                self.finish(ask, outcome, Vec::new())
+            }
+            Ok(file) if is_look && self.failed.as_ref().is_some_and(|f| f.on.as_ref() == Ok(&file)) => {
+                self.finish(ask, Outcome::Nothing, Vec::new())
+            }
+            Ok(file) => {
+                let actions = vec![Action::Announce, Action::Load(file.source.clone())];
+                self.wait(ask, Step::Load(file), actions)
+            }
+            Err(NotRead::System(why)) if is_look => self.finish(ask, Outcome::NotLooked(why), Vec::new()),
+            Err(NotRead::File(why)) if is_look && self.has_failed_with(&why) => {
+                self.finish(ask, Outcome::Nothing, Vec::new())
+            }
+            Err(NotRead::File(why) | NotRead::System(why)) => {
+                self.fail(ask, Err(why.message.clone()), why, Vec::new())
+            }
+        }
+    }
+
+    fn has_failed_with(&self, why: &ReloadFailed) -> bool {
+        let failed = self.failed.as_ref();
+        failed.is_some_and(|failed| failed.on.as_ref() == Err(&why.message))
+    }
+
+    fn loaded(&mut self, ask: Ask, file: FileRead, loaded: Result<bool, ReloadFailed>) -> Vec<Action> {
+        match loaded {
+            Ok(true) => self.wait(ask, Step::Bind(file), vec![Action::Bind]),
+            Ok(false) => {
+                self.in_effect = file.source;
+                let had_failed = self.failed.take().is_some();
+                self.finish(ask, Outcome::Unchanged { had_failed }, Vec::new())
+            }
+            Err(why) => self.fail(ask, Ok(file), why, Vec::new()),
+        }
+    }
+
+    fn wait(&mut self, ask: Ask, step: Step, actions: Vec<Action>) -> Vec<Action> {
+        self.phase = Phase::Waiting { ask, step };
+        actions
+    }
+
+    fn fail(
+        &mut self,
+        ask: Ask,
+        on: Result<FileRead, String>,
+        why: ReloadFailed,
+        actions: Vec<Action>,
+    ) -> Vec<Action> {
+        self.failed = Some(Failed { on, why: why.clone() });
+        self.finish(ask, Outcome::Failed(why), actions)
+    }
+
+    /// Ends the reload, and begins the one that has been asked for meanwhile.
+    fn finish(&mut self, ask: Ask, outcome: Outcome, mut actions: Vec<Action>) -> Vec<Action> {
+        self.phase = Phase::Idle;
+        actions.push(Action::Finish(ask, outcome));
+        if let Some(next) = self.next.take() {
+            actions.extend(self.wait(next, Step::Read, vec![Action::Read]));
+        }
+        actions
+    }
+}
+
+fn stopping() -> ReloadFailed {
+    ReloadFailed {
+        message: "convey is stopping and takes no new configuration".to_owned(),
+        config_error: false,
+    }
+}

@@ -1,0 +1,495 @@
+//! Reload: what the [machine] orders is carried out here. What takes time is a job beside the control loop; what a job has
+//! prepared is held until the commit, and put back by dropping it.
+
+pub mod machine;
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::oneshot, task::JoinSet};
+
+use super::{
+    control::Control,
+    health::longest_check,
+    plane::{
+        listeners::{self, Predecessors, kept_as},
+        packets::Armed,
+    },
+};
+use crate::{
+    admin::{
+        self, HttpListener,
+        views::{ReloadFailed, Reloaded},
+    },
+    base::Endpoint,
+    config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
+    privilege::{BrokerError, Client, FileRead, ListenerRef, What},
+};
+use machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
+
+/// After how long is looked again at a file that could not be looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where a reload's answer goes.
+pub type Answer = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
+
+/// A reload under way, and what is remembered of those before.
+#[derive(Debug)]
+pub struct Reload {
+    machine: Machine,
+    /// At most one job runs; dropping it ends it.
+    jobs: JoinSet<Done>,
+    /// What has been loaded.
+    new: Option<New>,
+    bound: Option<Bound>,
+    armed: Option<Armed>,
+    settle_until: Option<Instant>,
+    waiting: BTreeMap<Ticket, Answer>,
+    last_ticket: u64,
+    is_announced: bool,
+    look_again: Option<Instant>,
+    /// Whether the operator knows that the file cannot be looked at.
+    has_warned: bool,
+}
+
+/// A configuration that is to take effect.
+#[derive(Debug)]
+struct New {
+    config: Arc<Config>,
+    diff: Diff,
+    /// Rendered, empty without any.
+    warnings: String,
+}
+
+/// New sockets; dropping it closes them.
+#[derive(Debug)]
+struct Bound {
+    listeners: listeners::Prepared,
+    stats: StatsChange,
+}
+
+/// What becomes of the `/stats` endpoint.
+#[derive(Debug)]
+pub enum StatsChange {
+    /// It stays as it is.
+    Keep,
+    /// It is served on another address, or no longer.
+    To(Option<(Endpoint, HttpListener)>),
+}
+
+/// What a job has come to.
+#[derive(Debug)]
+enum Done {
+    Read(Result<FileRead, NotRead>),
+    Loaded(Result<New, ReloadFailed>),
+    Bound(Result<(listeners::Prepared, Option<StatsSocket>), ReloadFailed>),
+    Armed(Result<Armed, ReloadFailed>),
+}
+
+/// What `/stats` is to be served on; `None` nowhere.
+type StatsSocket = Option<(Endpoint, TcpListener)>;
+
+impl Reload {
+    /// No reload yet; this configuration was read at the start.
+    #[must_use]
+    pub fn new(in_effect: Source) -> Self {
+        Self {
+            machine: Machine::new(in_effect),
+            jobs: JoinSet::new(),
+            new: None,
+            bound: None,
+            armed: None,
+            settle_until: None,
+            waiting: BTreeMap::new(),
+            last_ticket: 0,
+            is_announced: false,
+            look_again: None,
+            has_warned: false,
+        }
+    }
+
+    /// Why the last reload failed, until one succeeds.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&ReloadFailed> {
+        self.machine.last_error()
+    }
+
+    /// When the next step is taken whatever happens.
+    #[must_use]
+    pub const fn settle_until(&self) -> Option<Instant> {
+        self.settle_until
+    }
+
+    /// When to look at the file again.
+    #[must_use]
+    pub const fn look_again(&self) -> Option<Instant> {
+        self.look_again
+    }
+
+    /// Resolves when the job under way has ended; never without one.
+    pub async fn step_done(&mut self) -> StepDone {
+        match self.jobs.join_next().await {
+            Some(Ok(done)) => StepDone(Some(done)),
+            Some(Err(_)) => StepDone(None),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn ticket(&mut self, answer: Answer) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.waiting.insert(ticket, answer);
+        ticket
+    }
+}
+
+/// A job's end, to be handed to [`Control::reload_step_done`].
+#[derive(Debug)]
+pub struct StepDone(Option<Done>);
+
+impl Control {
+    /// Somebody asks for a reload; the answer comes when it is over.
+    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<Answer>) {
+        let ticket = answer.map(|answer| self.reload.ticket(answer));
+        self.reload_event(Event::Asked(trigger, ticket));
+    }
+
+    /// The reload under way, if there is one, is given up; there will be no other.
+    pub(super) fn stop_reloading(&mut self) {
+        self.reload_event(Event::Stop);
+    }
+
+    /// The servers that are tried out are known well enough, or the time is over.
+    pub(super) fn settled(&mut self) {
+        if self.reload.settle_until.take().is_some() {
+            self.reload_event(Event::Settled);
+        }
+    }
+
+    /// A job has ended.
+    pub(super) fn reload_step_done(&mut self, done: StepDone) {
+        let event = match done.0 {
+            Some(Done::Read(read)) => Event::Read(read),
+            Some(Done::Loaded(loaded)) => Event::Loaded(loaded.map(|new| {
+                let changes = !new.diff.changes.is_empty();
+                self.reload.new = Some(new);
+                changes
+            })),
+            Some(Done::Bound(bound)) => Event::Bound(bound.and_then(|bound| self.take_bound(bound))),
+            Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
+            // it has panicked
+            None => Event::Broken(ReloadFailed {
+                message: "a step of the reload has failed by a defect of convey: see the log".to_owned(),
+                config_error: false,
+            }),
+        };
+        self.reload_event(event);
+    }
+
+    fn take_bound(
+        &mut self,
+        (listeners, stats): (listeners::Prepared, Option<StatsSocket>),
+    ) -> Result<(), ReloadFailed> {
+        let stats = match stats {
+            None => StatsChange::Keep,
+            Some(socket) => StatsChange::To(self.serve_stats(socket).map_err(|e| failure(&e))?),
+        };
+        self.reload.bound = Some(Bound { listeners, stats });
+        Ok(())
+    }
+
+    fn reload_event(&mut self, event: Event) {
+        for action in self.reload.machine.step(event) {
+            self.act(action);
+        }
+        // a trial of servers without checks is over at once
+        if self.reload.settle_until.is_some() && self.state.is_settled() {
+            self.settled();
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let broker = self.broker.clone();
+        match action {
+            Action::Read => {
+                self.reload.look_again = None;
+                self.reload.jobs.spawn(read(broker));
+            }
+            Action::Announce => {
+                self.reload.is_announced = true;
+                self.notify.reloading();
+            }
+            Action::Load(source) => {
+                let (options, before) = (self.options, self.state.config().clone());
+                self.reload
+                    .jobs
+                    .spawn_blocking(move || Done::Loaded(load(&source, options, &before)));
+            }
+            Action::Bind => {
+                let Some(new) = &self.reload.new else { return };
+                let missing = self.listeners.missing(&new.config);
+                let stats = self.missing_stats(&new.config);
+                let workers = self.workers.count();
+                self.reload.jobs.spawn(async move {
+                    Done::Bound(
+                        bind(missing, stats, &broker, workers)
+                            .await
+                            .map_err(|e| failure(&e)),
+                    )
+                });
+            }
+            Action::TryOut => {
+                let Some(new) = &self.reload.new else { return };
+                self.state.try_out(&new.config);
+                self.reload.settle_until = Some(longest_check(&new.config));
+            }
+            Action::Arm => {
+                let Some(new) = &self.reload.new else { return };
+                let pools = Arc::new(self.state.pools_with(&new.config));
+                let armed = self.packets.arm(Arc::clone(&new.config), pools);
+                self.reload.jobs.spawn(async move {
+                    Done::Armed(armed.await.map_err(|error| ReloadFailed {
+                        message: error.to_string(),
+                        config_error: false,
+                    }))
+                });
+            }
+            Action::Commit => self.commit(),
+            Action::PutBack => self.put_back(),
+            Action::Finish(ask, outcome) => self.finish(ask, outcome),
+        }
+    }
+
+    /// Puts what was prepared in effect. Nothing of it can fail.
+    fn commit(&mut self) {
+        let (Some(new), Some(bound), Some(armed)) = (
+            &self.reload.new,
+            self.reload.bound.take(),
+            self.reload.armed.take(),
+        ) else {
+            return;
+        };
+        let config = Arc::clone(&new.config);
+        self.log.set_level(config.global.log_level);
+        self.log.set_format(config.global.log_format);
+        self.state.apply(Config::clone(&config));
+        self.config_generation += 1;
+        self.publish();
+        // first, for their places are needed
+        let removed = bound.listeners.removed;
+        self.notify.forget(removed.iter().copied().map(kept_as).collect());
+        for endpoint in removed {
+            self.listeners.remove(endpoint);
+            tokio::spawn(self.workers.retire(endpoint));
+        }
+        self.keep(&bound.listeners.added);
+        self.listen(bound.listeners.added);
+        self.packets.commit(armed, config);
+        self.scripts.write(self.state.config(), self.state.pools());
+        self.swap_stats(bound.stats);
+        self.watch_file();
+        // against what the process was started with: a second reload does not make a restart unnecessary
+        self.needs_restart = config::diff(&self.startup_config, self.state.config()).needs_restart;
+    }
+
+    fn put_back(&mut self) {
+        self.reload.jobs.abort_all();
+        // what an ended job still had is dropped with it
+        self.reload.jobs = JoinSet::new();
+        self.reload.settle_until = None;
+        self.reload.bound = None;
+        self.reload.armed = None;
+        self.state.abandon_tryout();
+    }
+
+    fn finish(&mut self, ask: Ask, outcome: Outcome) {
+        let trigger = ask.trigger.label();
+        let new = self.reload.new.take();
+        if !matches!(outcome, Outcome::NotLooked(_)) {
+            self.reload.has_warned = false;
+        }
+        let result = match outcome {
+            Outcome::Nothing => Ok((Diff::default(), String::new())),
+            Outcome::Unchanged { had_failed } => {
+                self.packets.check_rules();
+                if had_failed {
+                    tracing::info!(
+                        event = "reload",
+                        "reload ({trigger}): the configuration is valid again, and as it runs"
+                    );
+                }
+                Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
+            }
+            Outcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
+            Outcome::Failed(failed) => {
+                tracing::error!(
+                    event = "reload_failed",
+                    generation = self.config_generation,
+                    "reload ({trigger}) failed, still running generation {}:\n{}",
+                    self.config_generation,
+                    failed.message
+                );
+                Err(failed)
+            }
+            Outcome::NotLooked(why) => {
+                self.reload.look_again = Some(Instant::now() + LOOK_AGAIN);
+                if !std::mem::replace(&mut self.reload.has_warned, true) {
+                    tracing::warn!(
+                        event = "look_failed",
+                        "cannot look whether the configuration file has changed: {}; trying again every {LOOK_AGAIN:?}",
+                        why.message
+                    );
+                }
+                Err(why)
+            }
+        };
+        let result = result.map(|(diff, warnings)| Reloaded {
+            config_generation: self.config_generation,
+            changes: diff.changes,
+            needs_restart: self.needs_restart.clone(),
+            warnings,
+        });
+        if let Ok(reloaded) = &result {
+            log_success(trigger, reloaded);
+        }
+        for ticket in ask.tickets {
+            if let Some(answer) = self.reload.waiting.remove(&ticket) {
+                // whoever asked may have gone
+                let _ = answer.send(result.clone());
+            }
+        }
+        // failed or not, systemd must hear that the reload is over
+        if std::mem::take(&mut self.reload.is_announced) {
+            self.notify.ready(&self.status_line());
+        } else if self.ready {
+            self.notify.status(&self.status_line());
+        }
+    }
+
+    /// What `/stats` is to be served on from now on, if that is another address than now.
+    pub(super) fn missing_stats(&self, config: &Config) -> Option<Option<Endpoint>> {
+        let wanted = config.stats.as_ref().map(|stats| Endpoint::tcp(stats.listen.0));
+        (wanted != self.stats.as_ref().map(|(endpoint, _)| *endpoint)).then_some(wanted)
+    }
+
+    /// Serves `/stats`.
+    pub(super) fn serve_stats(
+        &self,
+        socket: StatsSocket,
+    ) -> Result<Option<(Endpoint, HttpListener)>, BrokerError> {
+        let Some((endpoint, socket)) = socket else {
+            return Ok(None);
+        };
+        let listener = admin::serve_stats(socket, Arc::clone(self.state.published())).map_err(|source| {
+            BrokerError::Failed {
+                step: format!("serve /stats on {}", endpoint.addr),
+                source,
+            }
+        })?;
+        Ok(Some((endpoint, listener)))
+    }
+
+    /// Puts a prepared `/stats` endpoint in force.
+    pub(super) fn swap_stats(&mut self, change: StatsChange) {
+        if let StatsChange::To(stats) = change {
+            self.stats = stats;
+        }
+    }
+}
+
+async fn read(broker: Client) -> Done {
+    Done::Read(broker.read(What::Config).await.map_err(|error| {
+        let failed = failure(&error);
+        match error {
+            BrokerError::Unreadable(_) => NotRead::File(failed),
+            _ => NotRead::System(failed),
+        }
+    }))
+}
+
+fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
+    let Loaded { mut config, warnings } =
+        config::load(source, options).map_err(|findings| broken(findings, source))?;
+    let warnings = match warnings.as_slice() {
+        [] => String::new(),
+        some => config::render(some, source, false).trim_end().to_owned(),
+    };
+    config.keep(before);
+    let diff = config::diff(before, &config);
+    Ok(New {
+        config: Arc::new(config),
+        diff,
+        warnings,
+    })
+}
+
+/// Makes new sockets, those of workers first.
+pub(super) async fn bind(
+    missing: listeners::Missing,
+    stats: Option<Option<Endpoint>>,
+    broker: &Client,
+    workers: usize,
+) -> Result<(listeners::Prepared, Option<StatsSocket>), BrokerError> {
+    let listeners = missing
+        .bind(broker, workers, &mut Predecessors::default())
+        .await?;
+    Ok((listeners, bind_stats(stats, broker).await?))
+}
+
+/// Makes the socket of `/stats`, if it is to be another.
+pub(super) async fn bind_stats(
+    wanted: Option<Option<Endpoint>>,
+    broker: &Client,
+) -> Result<Option<StatsSocket>, BrokerError> {
+    Ok(match wanted {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(endpoint)) => {
+            let socket = broker.bind(ListenerRef::Stats).await?;
+            Some(Some((endpoint, TcpListener::from(socket))))
+        }
+    })
+}
+
+fn log_success(trigger: &str, reloaded: &Reloaded) {
+    if !reloaded.warnings.is_empty() {
+        tracing::warn!(event = "config_warning", "{}", reloaded.warnings);
+    }
+    if reloaded.changes.is_empty() {
+        return;
+    }
+    tracing::info!(
+        event = "reloaded",
+        generation = reloaded.config_generation,
+        "reload ({trigger}): generation {}: {}",
+        reloaded.config_generation,
+        reloaded.changes.join("; ")
+    );
+    if !reloaded.needs_restart.is_empty() {
+        tracing::warn!(
+            event = "needs_restart",
+            "takes effect after a restart: {}",
+            reloaded.needs_restart.join(", ")
+        );
+    }
+}
+
+/// The errors of a broken file; its warnings can wait until it works.
+fn broken(mut findings: Vec<Diagnostic>, source: &Source) -> ReloadFailed {
+    findings.retain(|finding| finding.severity == Severity::Error);
+    ReloadFailed {
+        message: config::render(&findings, source, false).trim_end().to_owned(),
+        config_error: true,
+    }
+}
+
+fn failure(error: &BrokerError) -> ReloadFailed {
+    ReloadFailed {
+        message: error.to_string(),
+        config_error: matches!(error, BrokerError::Unreadable(_)),
+    }
+}

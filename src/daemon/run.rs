@@ -1,0 +1,162 @@
+//! The control loop: it is told of everything by channels, and each of its arms returns at once. What takes time is a job
+//! or a thread beside it.
+
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{Fatal, control::Control, reload::machine::Trigger, watch};
+use crate::{
+    admin::Command,
+    base::exit::{self, Exit},
+    health::HealthUpdate,
+    privilege::{BrokerNews, News},
+    proxy::ProxyEvent,
+};
+
+/// How often the end of the last connections is looked for while stopping.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How often the workers are asked for a sign of life, unless systemd's watchdog wants it more often.
+const WORKERS_ALIVE: Duration = Duration::from_secs(10);
+
+/// How often the status line is sent again that found no room.
+const STATUS_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where the control loop hears of things.
+pub struct Inboxes {
+    /// From the workers.
+    pub events: mpsc::Receiver<ProxyEvent>,
+    /// From the checks.
+    pub health: mpsc::Receiver<HealthUpdate>,
+    /// From the control socket.
+    pub commands: mpsc::Receiver<Command>,
+    /// From the file watcher.
+    pub file_changes: mpsc::Receiver<()>,
+    /// From the broker.
+    pub broker: BrokerNews,
+}
+
+/// The signals that are acted on. Made before anything that takes time, for their default is to kill.
+pub struct Signals {
+    /// Those that end the daemon.
+    pub end: EndSignals,
+    hang_up: Signal,
+}
+
+/// SIGTERM and SIGINT.
+pub struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over; must be called within the runtime.
+    ///
+    /// # Errors
+    /// A handler cannot be installed.
+    pub fn new() -> Result<Self, Fatal> {
+        let handle =
+            |kind| signal(kind).map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("handle signals: {e}")));
+        Ok(Self {
+            end: EndSignals {
+                terminate: handle(SignalKind::terminate())?,
+                interrupt: handle(SignalKind::interrupt())?,
+            },
+            hang_up: handle(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl EndSignals {
+    /// Waits for one, and names it.
+    pub async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Control {
+    /// Runs until told to end; the result is the exit status.
+    pub async fn run(mut self, mut inboxes: Inboxes, mut signals: Signals) -> Result<Exit, Fatal> {
+        let (alive_tx, mut alive) = mpsc::channel(1);
+        let mut watchdog = ticker(self.notify.watchdog_interval().unwrap_or(WORKERS_ALIVE));
+        let mut drain_poll = ticker(DRAIN_POLL);
+        let mut status_again = ticker(STATUS_AGAIN);
+        let mut file_change = watch::Debounce::default();
+        loop {
+            let (look_again, settle_until) = (self.reload.look_again(), self.reload.settle_until());
+            tokio::select! {
+                news = inboxes.broker.next() => match news {
+                    News::Lost(why) => return Err(broker_lost(&why)),
+                    News::Changed(_) => file_change.noticed(Instant::now()),
+                },
+                signal = signals.end.recv() => if self.terminate(signal) { break },
+                _ = signals.hang_up.recv() => self.ask_reload(Trigger::Signal, None),
+                Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
+                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
+                () = self.packets.changed() => self.packets_changed(),
+                Some(command) = inboxes.commands.recv() => self.obey(command),
+                Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
+                () = at(file_change.due()) => {
+                    file_change = watch::Debounce::default();
+                    self.file_changed();
+                }
+                () = at(look_again) => self.file_changed(),
+                done = self.reload.step_done() => self.reload_step_done(done),
+                () = at(settle_until) => self.settled(),
+                () = at(self.state.due()) => self.publish(),
+                _ = status_again.tick() => self.tell_status(),
+                _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },
+                _ = watchdog.tick() => {
+                    let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());
+                    let packets_alive = self.packets.alive();
+                    tokio::spawn(async move {
+                        let all = workers.ping().await && packets_alive.await;
+                        let _ = alive.try_send(all);
+                    });
+                }
+                // said by this loop and only after every worker's has answered: the loops that must be alive
+                Some(all_alive) = alive.recv() => {
+                    if !all_alive {
+                        return Err(Fatal::new(exit::SOFTWARE, "a worker thread has died; ending"));
+                    }
+                    self.notify.watchdog();
+                }
+            }
+        }
+        self.end().await;
+        Ok(exit::OK)
+    }
+}
+
+/// Why the daemon ends when its broker is lost.
+pub fn broker_lost(why: &str) -> Fatal {
+    Fatal::new(
+        exit::SOFTWARE,
+        format_args!("the privileged broker has died ({why}); ending"),
+    )
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when.into()).await,
+        None => pending().await,
+    }
+}
+
+fn ticker(every: Duration) -> Interval {
+    let mut ticker = interval(every);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}

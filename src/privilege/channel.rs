@@ -1,0 +1,432 @@
+//! The daemon's end of the socketpair: one request at a time, each call waits for its answer.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    BrokerError, KernelOps, ListenerRef, Parser, Policy, Served, Target, What, broker,
+    files::Files,
+    message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
+    packets::Packets,
+};
+use crate::{
+    config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
+    sys::{
+        config_file::FileIdentity,
+        fdpass::{self, RecvError},
+        ids, memfd, process,
+    },
+};
+
+/// How long a call waits for the broker. It answers within milliseconds; a file system that hangs or somebody who holds
+/// the lock of iptables may hold it up.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// Root has to say who to become.
+    #[error("started as root without a user to become")]
+    NoTarget,
+    /// The configuration does not parse: no policy.
+    #[error("the configuration is not valid")]
+    Config,
+    /// A system call failed.
+    #[error("{0}: {1}")]
+    Step(&'static str, io::Error),
+    /// No child was made.
+    #[error(transparent)]
+    Fork(#[from] process::ForkError),
+    /// The child could not confine itself.
+    #[error("start the privileged broker: {0}")]
+    Start(#[from] BrokerError),
+}
+
+/// The daemon's end of the socketpair. Calls block until the broker answers, 20 s at most: where that must not be, ask by
+/// a [`Client`](super::Client).
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+    pid: u32,
+    /// What messages call the configuration file.
+    name: String,
+    /// Held during a call, so that replies cannot be confused.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Number of the last request.
+    last: u64,
+    /// Since when the broker has owed an answer that was given up.
+    silent_since: Option<Instant>,
+    /// Files that have changed, as the broker said.
+    changed: BTreeSet<What>,
+}
+
+/// A file as the broker has read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRead {
+    /// Its content.
+    pub source: Source,
+    /// Changes when it is saved again.
+    pub identity: FileIdentity,
+}
+
+impl Channel {
+    /// Forks the broker; returns in the daemon only, when the broker has confined itself. Must be called before any
+    /// thread exists. `target` comes from [`super::resolve_target`]: some user if and only if started as root.
+    /// `kernel` does the broker's work for the packet modes. `bound` are ports that the daemon has listeners of already.
+    ///
+    /// # Errors
+    /// The process already has threads, the configuration is not valid, or a step of the start failed.
+    pub fn fork(
+        path: &Path,
+        source: &Source,
+        options: Options,
+        target: Option<&Target>,
+        kernel: Box<dyn KernelOps>,
+        bound: BTreeSet<u16>,
+    ) -> Result<Self, ForkError> {
+        Self::fork_with(config::load, path, source, options, target, kernel, bound)
+    }
+
+    /// As [`fork`](Self::fork), with another parser than [`config::load`].
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork).
+    pub fn fork_with(
+        parse: Parser,
+        path: &Path,
+        source: &Source,
+        options: Options,
+        target: Option<&Target>,
+        kernel: Box<dyn KernelOps>,
+        bound: BTreeSet<u16>,
+    ) -> Result<Self, ForkError> {
+        if ids::is_root() && target.is_none() {
+            return Err(ForkError::NoTarget);
+        }
+        let loaded = parse(source, options).map_err(|_| ForkError::Config)?;
+        let child = broker::Broker {
+            // links in the path are followed at each reading, so that swapping one is a new configuration
+            files: Files::new(
+                std::path::absolute(path).map_err(|e| ForkError::Step("find the configuration file", e))?,
+            ),
+            name: source.name.clone(),
+            options,
+            parse,
+            policy: Policy::new(loaded.config),
+            bound,
+            packets: Packets::new(kernel, std::process::id()),
+            keeps_rules: is_under_systemd(|name| std::env::var(name).ok(), std::process::id()),
+        };
+        let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
+        let pid = process::fork_child(theirs, |socket| child.run(&socket, target))?;
+        fdpass::set_timeout(ours.as_fd(), TIMEOUT).map_err(|e| ForkError::Step("SO_RCVTIMEO", e))?;
+        let channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
+        match channel.receive(RecvHow::Wait)? {
+            (Reply { number: 0, outcome }, _) => only(&Outcome::Ready, (done(outcome)?, Vec::new()))?,
+            (reply, _) => return Err(BrokerError::Lost(format!("it began with {reply:?}")).into()),
+        };
+        Ok(channel)
+    }
+
+    pub(super) fn over(socket: OwnedFd, pid: u32, name: String) -> Self {
+        Self {
+            socket,
+            pid,
+            name,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The broker's process id.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Binds and listens: a TCP socket with SO_REUSEPORT (and the accepted sockets' inherited options). The first
+    /// socket of a port fails with "address in use" even if the other listener shares its address.
+    ///
+    /// # Errors
+    /// Not in the configuration, the bind failed, or the broker is lost.
+    pub fn bind(&self, listener: &ListenerRef) -> Result<OwnedFd, BrokerError> {
+        self.call_for_fd(Verb::Bind(listener.clone()), &Outcome::Bound)
+    }
+
+    /// Has the broker read a file anew; returns its very bytes (in a sealed memfd). A configuration becomes its policy if
+    /// it is valid.
+    ///
+    /// # Errors
+    /// The file cannot be read (missing, not a regular file, too large), no descriptor or memory is left, or the broker
+    /// is lost.
+    pub fn read(&self, what: What) -> Result<FileRead, BrokerError> {
+        let (outcome, fds) = self.request(Verb::Read(what), &[])?;
+        let (Outcome::Contents(identity), Some(copy)) = (&outcome, fds.into_iter().next()) else {
+            return Err(unexpected(&outcome));
+        };
+        let limit = match what {
+            What::Config => MAX_CONFIG_BYTES,
+        };
+        let bytes = memfd::read_sealed(copy, limit).map_err(|e| BrokerError::Lost(e.to_string()))?;
+        Ok(FileRead {
+            source: Source {
+                name: self.name.clone(),
+                bytes,
+            },
+            identity: *identity,
+        })
+    }
+
+    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
+    /// VIP, or by which a passthrough server is reached. One call for each worker; all sockets of an interface share a
+    /// fanout group.
+    ///
+    /// # Errors
+    /// Refused (nothing needs this interface), the interface is gone (`ENODEV`), or a step failed.
+    pub fn packet_socket(&self, interface: &str) -> Result<OwnedFd, BrokerError> {
+        let verb = Verb::PacketSocket(interface.to_owned());
+        self.call_for_fd(verb, &Outcome::PacketSocket)
+    }
+
+    /// Has the broker close its duplicates of an interface's packet sockets, after the engine has closed them: as long
+    /// as one of both is open, the kernel gives the socket its share of the packets.
+    ///
+    /// # Errors
+    /// The broker is lost.
+    pub fn release_packet_sockets(&self, interface: &str) -> Result<(), BrokerError> {
+        let verb = Verb::ReleasePacketSockets(interface.to_owned());
+        self.call(verb, &[], &Outcome::Done).map(drop)
+    }
+
+    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services;
+    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in force
+    /// until now.
+    ///
+    /// # Errors
+    /// Refused, or a step failed; then what was in force before still is.
+    pub fn serve(&self, services: &[PacketService]) -> Result<Served, BrokerError> {
+        let bytes = encode_services(services).map_err(|e| BrokerError::Refused(e.to_string()))?;
+        let copy = memfd::sealed(&bytes).map_err(|source| BrokerError::Failed {
+            step: "copy the services into memory".into(),
+            source,
+        })?;
+        match self.request(Verb::Serve, &[copy.as_fd()])? {
+            (Outcome::Served(served), _) => Ok(served),
+            (outcome, _) => Err(unexpected(&outcome)),
+        }
+    }
+
+    /// A descriptor that becomes readable when the broker says something unasked, and at end-of-file when it dies.
+    ///
+    /// # Errors
+    /// It cannot be duplicated.
+    pub fn news_fd(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Takes what the broker has said unasked, without waiting: files that have changed since they were last read.
+    ///
+    /// # Errors
+    /// The broker is lost.
+    pub fn news(&self) -> Result<BTreeSet<What>, BrokerError> {
+        let mut state = self.state();
+        self.take_late(&mut state)?;
+        Ok(std::mem::take(&mut state.changed))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call_for_fd(&self, verb: Verb, expected: &Outcome) -> Result<OwnedFd, BrokerError> {
+        let fds = self.call(verb, &[], expected)?;
+        fds.into_iter()
+            .next()
+            .ok_or_else(|| BrokerError::Lost("it sent no descriptor".into()))
+    }
+
+    fn call(
+        &self,
+        verb: Verb,
+        fds: &[BorrowedFd<'_>],
+        expected: &Outcome,
+    ) -> Result<Vec<OwnedFd>, BrokerError> {
+        only(expected, self.request(verb, fds)?)
+    }
+
+    fn request(&self, verb: Verb, fds: &[BorrowedFd<'_>]) -> Result<(Outcome, Vec<OwnedFd>), BrokerError> {
+        let mut state = self.state();
+        if state.silent_since.is_some() {
+            self.take_late(&mut state)?;
+        }
+        if let Some(since) = state.silent_since {
+            return Err(BrokerError::Silent(since.elapsed()));
+        }
+        state.last += 1;
+        let number = state.last;
+        let request = encode(&Request { number, verb }).map_err(|e| BrokerError::Refused(e.to_string()))?;
+        let asked = Instant::now();
+        fdpass::send(self.socket.as_fd(), &request, fds).map_err(|e| BrokerError::Lost(e.to_string()))?;
+        loop {
+            match self.receive(RecvHow::Wait) {
+                Err(BrokerError::Silent(_)) => {
+                    state.silent_since = Some(asked);
+                    return Err(BrokerError::Silent(asked.elapsed()));
+                }
+                Err(error) => return Err(error),
+                Ok((reply, fds)) if reply.number == number => return Ok((done(reply.outcome)?, fds)),
+                Ok((reply, _)) => state.unasked(&reply)?,
+            }
+        }
+    }
+
+    /// Takes what is there without waiting: an answer that was given up, or something unasked.
+    fn take_late(&self, state: &mut State) -> Result<(), BrokerError> {
+        loop {
+            match self.receive(RecvHow::Try) {
+                Err(BrokerError::Silent(_)) => return Ok(()),
+                // only an answer has descriptors, and one at most is late
+                Err(BrokerError::Failed { .. }) => state.silent_since = None,
+                Err(error) => return Err(error),
+                // what comes with it is closed
+                Ok((reply, _)) => state.unasked(&reply)?,
+            }
+        }
+    }
+
+    /// Takes one message; [`BrokerError::Silent`] when none comes.
+    fn receive(&self, how: RecvHow) -> Result<(Reply, Vec<OwnedFd>), BrokerError> {
+        let lost = |why: String| BrokerError::Lost(why);
+        let received = match how {
+            RecvHow::Wait => fdpass::receive(self.socket.as_fd()),
+            RecvHow::Try => fdpass::try_receive(self.socket.as_fd()),
+        };
+        let (bytes, fds) = match received {
+            Ok(message) => message,
+            Err(RecvError::TimedOut) => return Err(BrokerError::Silent(TIMEOUT)),
+            Err(RecvError::NoDescriptorsLeft) => {
+                let source = io::Error::from_raw_os_error(libc::EMFILE);
+                return Err(BrokerError::Failed {
+                    step: "take a descriptor from the broker".into(),
+                    source,
+                });
+            }
+            Err(error) => return Err(lost(error.to_string())),
+        };
+        let reply: Reply = decode(&bytes).map_err(|e| lost(e.to_string()))?;
+        if fds.len() != reply.outcome.descriptors() {
+            return Err(lost(format!(
+                "{} descriptors came with {:?}",
+                fds.len(),
+                reply.outcome
+            )));
+        }
+        Ok((reply, fds))
+    }
+}
+
+/// How a message is waited for.
+#[derive(Debug, Clone, Copy)]
+enum RecvHow {
+    /// Until the time-out.
+    Wait,
+    /// Not at all.
+    Try,
+}
+
+impl State {
+    /// Takes a message that is no answer to the request at hand.
+    fn unasked(&mut self, reply: &Reply) -> Result<(), BrokerError> {
+        match (reply.number, &reply.outcome) {
+            (0, Outcome::Changed(what)) => {
+                self.changed.insert(*what);
+            }
+            // late: whoever asked has given up
+            (number, _) if number > 0 && number <= self.last => {
+                if number == self.last {
+                    self.silent_since = None;
+                }
+            }
+            (number, _) => {
+                return Err(BrokerError::Lost(format!(
+                    "it answered request {number} instead of {}",
+                    self.last
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An outcome that is no failure.
+fn done(outcome: Outcome) -> Result<Outcome, BrokerError> {
+    match outcome {
+        Outcome::Refused { why } => Err(BrokerError::Refused(why)),
+        Outcome::Unable { why } => Err(BrokerError::Unable(why)),
+        Outcome::Unreadable { why } => Err(BrokerError::Unreadable(why)),
+        Outcome::Failed { step, errno: 0 } => Err(BrokerError::Lost(step)),
+        Outcome::Failed { step, errno } => Err(BrokerError::Failed {
+            step,
+            source: io::Error::from_raw_os_error(errno),
+        }),
+        outcome => Ok(outcome),
+    }
+}
+
+/// The descriptors of an outcome, if it is the expected one.
+fn only(expected: &Outcome, (outcome, fds): (Outcome, Vec<OwnedFd>)) -> Result<Vec<OwnedFd>, BrokerError> {
+    if outcome == *expected {
+        Ok(fds)
+    } else {
+        Err(unexpected(&outcome))
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> BrokerError {
+    BrokerError::Lost(format!("it answered {outcome:?}"))
+}
+
+/// Whether systemd started this very process as a service that it watches, not just one of its ancestors.
+fn is_under_systemd(environment: impl Fn(&str) -> Option<String>, pid: u32) -> bool {
+    let main_pid = environment("SYSTEMD_EXEC_PID");
+    environment("INVOCATION_ID").is_some()
+        && environment("NOTIFY_SOCKET").is_some()
+        && main_pid.is_none_or(|main_pid| main_pid == pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_told_from_a_shell_that_it_started() {
+        let under = |set: &'static [(&str, &str)]| {
+            let get = move |name: &str| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            is_under_systemd(get, 7)
+        };
+        assert!(under(&[
+            ("INVOCATION_ID", "x"),
+            ("NOTIFY_SOCKET", "@x"),
+            ("SYSTEMD_EXEC_PID", "7")
+        ]));
+        assert!(under(&[("INVOCATION_ID", "x"), ("NOTIFY_SOCKET", "@x")]));
+        assert!(!under(&[
+            ("INVOCATION_ID", "x"),
+            ("NOTIFY_SOCKET", "@x"),
+            ("SYSTEMD_EXEC_PID", "6")
+        ]));
+        assert!(!under(&[("INVOCATION_ID", "x")]) && !under(&[("NOTIFY_SOCKET", "@x")]) && !under(&[]));
+    }
+}
