@@ -7,6 +7,7 @@
 //! Everything runs on the control thread's runtime. The socket is [`bind_socket`]'s, [`serve`] and [`serve_stats`] start
 //! the endpoints, and [`render`] and [`packets`] make the views.
 
+pub mod holder;
 mod http;
 pub mod lookup;
 pub mod packets;

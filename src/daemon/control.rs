@@ -31,7 +31,7 @@ use crate::{
     admin::{self, BindError, Command, Commands, HttpListener, SocketFile},
     base::{Endpoint, TerminationReason, exit},
     config::{self, Config},
-    privilege::Client,
+    privilege::{Client, LOOK},
     proxy::{Select, Workers},
     snapshot::ServerCounts,
 };
@@ -59,6 +59,8 @@ pub struct Control {
     pub(super) admin: Option<(Option<SocketFile>, HttpListener)>,
     pub(super) stats: Option<(Endpoint, HttpListener)>,
     pub(super) watcher: Option<FileWatch>,
+    /// Whether the last try to watch has failed, which is said once.
+    pub(super) has_watch_failed: bool,
     /// Given to each new watcher.
     pub(super) file_changes: mpsc::Sender<()>,
     pub(super) reload: Reload,
@@ -165,9 +167,21 @@ impl Control {
     pub(super) fn watch_file(&mut self) {
         if !self.state.config().global.watch_config {
             self.watcher = None;
-        } else if let Some(watcher) = watch::watch(&self.config_path, self.file_changes.clone()) {
-            // without a new one the old one is better than none
-            self.watcher = Some(watcher);
+            return;
+        }
+        match watch::watch(&self.config_path, self.file_changes.clone()) {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                self.has_watch_failed = false;
+            }
+            // the old one is better than none
+            Err(error) if !std::mem::replace(&mut self.has_watch_failed, true) => tracing::warn!(
+                event = "watch_failed",
+                "cannot watch {} for changes: {error}; they are noticed within {} s",
+                self.config_path.display(),
+                LOOK.as_secs()
+            ),
+            Err(_) => {}
         }
     }
 
@@ -220,7 +234,6 @@ impl Control {
     /// The file, or something near it, may have changed.
     pub(super) fn file_changed(&mut self) {
         if self.state.config().global.watch_config {
-            self.watch_file();
             self.ask_reload(Trigger::FileChange, None);
         }
     }

@@ -25,10 +25,12 @@ use super::{
     run::{Inboxes, Signals},
     scripts::Scripts,
     state::State,
-    watch,
 };
 use crate::{
-    admin::{self, SocketFile},
+    admin::{
+        self, SocketFile,
+        holder::{ClaimError, claim_socket},
+    },
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
@@ -40,12 +42,15 @@ use crate::{
 /// Commands, health updates and passive failures that may wait for the control loop.
 const INBOX: usize = 1_024;
 
+/// The control socket, if one is wanted and could be made.
+type AdminSocket = Result<Option<(UnixListener, SocketFile)>, admin::BindError>;
+
 /// What exists when the privileges are gone and before any thread has started.
 struct Unprivileged {
     predecessors: io::Result<Predecessors>,
     broker: Channel,
     proof: Proof,
-    socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
+    socket: AdminSocket,
     scripts: Scripts,
     /// Where the firewall notes which ports it has reserved.
     record: PathBuf,
@@ -105,7 +110,7 @@ fn drop_everything(
     let target = privilege::resolve_target(config.global.user.as_deref())
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
-    let socket = bind_admin(config, target.as_ref());
+    let socket = bind_admin(config, target.as_ref())?;
     let scripts = Scripts::find(target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
     let kernel = HostKernel::new(Firewall::new(record.clone()));
@@ -131,21 +136,23 @@ fn drop_everything(
     })
 }
 
-/// The control socket is made by whoever starts Convey: after the drop its directory may be out of reach.
-fn bind_admin(
-    config: &Config,
-    target: Option<&Target>,
-) -> Result<Option<(UnixListener, SocketFile)>, admin::BindError> {
+/// The control socket is made by whoever starts Convey: after the drop its directory may be out of reach. One that somebody
+/// else serves ends the start; without one that cannot be made we can do.
+fn bind_admin(config: &Config, target: Option<&Target>) -> Result<AdminSocket, Fatal> {
     let owner = target.map(|t| admin::Owner {
         uid: t.uid,
         gid: t.gid,
     });
-    config
-        .admin
-        .socket
-        .as_deref()
-        .map(|path| admin::bind_socket(path, owner))
-        .transpose()
+    let Some(path) = config.admin.socket.as_deref() else {
+        return Ok(Ok(None));
+    };
+    match claim_socket(path, owner) {
+        Ok(socket) => Ok(Ok(Some(socket))),
+        Err(ClaimError::Bind(error)) => Ok(Err(error)),
+        Err(error @ ClaimError::Held { .. }) => {
+            Err(Fatal::new(exit::UNAVAILABLE, format_args!("convey: {error}")))
+        }
+    }
 }
 
 fn run_unprivileged(
@@ -257,7 +264,6 @@ fn assemble(
     let (events_tx, events) = mpsc::channel(INBOX);
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
-    let watch_config = config.global.watch_config;
     let startup_config = config.clone();
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
@@ -273,12 +279,7 @@ fn assemble(
     let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
-    let watcher = if watch_config {
-        watch::watch(&run.config_path, file_changes_tx.clone())
-    } else {
-        None
-    };
-    let control = Control {
+    let mut control = Control {
         config_path: run.config_path,
         options: run.options,
         startup_config,
@@ -295,7 +296,8 @@ fn assemble(
         commands: commands_tx,
         admin: None,
         stats: None,
-        watcher,
+        watcher: None,
+        has_watch_failed: false,
         file_changes: file_changes_tx,
         reload: Reload::new(source.clone()),
         needs_restart: Vec::new(),
@@ -303,6 +305,7 @@ fn assemble(
         ready: false,
         started,
     };
+    control.watch_file();
     let inboxes = Inboxes {
         events,
         health,

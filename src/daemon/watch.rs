@@ -1,8 +1,12 @@
 //! Noticing that the configuration file has changed.
 //!
 //! Its directory is watched, not the file, for editors and deployment tools replace files by renaming and by swapping
-//! symbolic links. Where the path is a link, the directory of what it points at is watched too. Whatever happens in
-//! them is a reason to look; a reload that finds nothing changed does nothing.
+//! symbolic links. Where the path is a link, the directory of what it points at is watched too; where a directory is
+//! missing, the nearest one above it that exists. Whatever happens in them is a reason to look, and to watch anew; a
+//! reload that finds nothing changed does nothing.
+//!
+//! What no watch sees (a file system that is mounted over it, a directory that we may not read) the broker notices, which
+//! looks every few seconds.
 
 use std::{
     collections::BTreeSet,
@@ -41,33 +45,23 @@ impl Debounce {
 #[derive(Debug)]
 pub struct FileWatch(#[expect(dead_code, reason = "held for its drop")] RecommendedWatcher);
 
-/// Watches the directories of a file. Changes put one token into `changes`. `None`, and a warning, when they cannot be
-/// watched.
-pub fn watch(path: &Path, changes: mpsc::Sender<()>) -> Option<FileWatch> {
-    match try_watch(path, changes) {
-        Ok(watcher) => Some(FileWatch(watcher)),
-        Err(error) => {
-            tracing::warn!(
-                event = "watch_failed",
-                "cannot watch {} for changes ({error}); reload with `convey reload` or SIGHUP",
-                path.display()
-            );
-            None
-        }
-    }
-}
-
-fn try_watch(path: &Path, changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+/// Watches the directories of a file. Changes put one token into `changes`.
+///
+/// # Errors
+/// None of them can be watched.
+pub fn watch(path: &Path, changes: mpsc::Sender<()>) -> notify::Result<FileWatch> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.map_or(true, |event| is_change(event.kind)) {
             // full: a token is waiting already
             let _ = changes.try_send(());
         }
     })?;
+    let mut result = Err(notify::Error::path_not_found());
     for directory in directories(path) {
-        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+        let watched = watcher.watch(&directory, RecursiveMode::NonRecursive);
+        result = watched.or_else(|error| result.map_err(|_| error));
     }
-    Ok(watcher)
+    result.map(|()| FileWatch(watcher))
 }
 
 /// The directories in which a change can mean another configuration: that of each link on the way, and the file's.
@@ -100,8 +94,16 @@ fn directories(path: &Path) -> BTreeSet<PathBuf> {
         }
         current = directory.join(target);
     }
-    found.retain(|directory| directory.is_dir());
-    found
+    let nearest = |directory: &PathBuf| {
+        let mut above = directory
+            .ancestors()
+            .map(|path| match path.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => path,
+            });
+        above.find(|path| path.is_dir()).map(Path::to_owned)
+    };
+    found.iter().filter_map(nearest).collect()
 }
 
 fn is_change(kind: EventKind) -> bool {
@@ -130,6 +132,17 @@ mod tests {
             .collect();
         assert!(
             canonical.contains(&a.canonicalize().unwrap()) && canonical.contains(&b.canonicalize().unwrap())
+        );
+    }
+
+    #[test]
+    fn where_a_directory_is_missing_the_nearest_above_it_is_watched() {
+        let top = tempfile::tempdir().unwrap();
+        let missing = top.path().join("etc/convey/convey.toml");
+        assert_eq!(directories(&missing), [top.path().to_owned()].into());
+        assert_eq!(
+            directories(Path::new("no/such/convey.toml")),
+            [PathBuf::from(".")].into()
         );
     }
 

@@ -63,6 +63,8 @@ mod policy;
 pub mod sandbox;
 mod seccomp;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -78,6 +80,7 @@ use crate::{
 pub use channel::{Channel, FileRead, ForkError};
 pub use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
+pub use files::LOOK;
 pub use policy::{Permitted, Policy};
 pub use sandbox::Sandbox;
 pub use target::{Target, TargetError, resolve_target};

@@ -28,6 +28,18 @@ impl FileIdentity {
         fs::metadata(path).ok().as_ref().map(Self::of)
     }
 
+    /// One of a file that was saved so many times.
+    #[cfg(test)]
+    pub(crate) const fn of_test(saves: i64) -> Self {
+        Self {
+            device: 1,
+            inode: 1,
+            size: 1,
+            modified: (saves, 0),
+            changed: (saves, 0),
+        }
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),

@@ -2,6 +2,8 @@
 //! prepared is held until the commit, and put back by dropping it.
 
 pub mod machine;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -217,6 +219,8 @@ impl Control {
         match action {
             Action::Read => {
                 self.reload.look_again = None;
+                // before it is read: what changes afterwards is noticed
+                self.watch_file();
                 self.reload.jobs.spawn(read(broker));
             }
             Action::Announce => {

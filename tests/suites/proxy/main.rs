@@ -8,6 +8,7 @@ mod harness;
 mod health;
 mod lifecycle;
 mod limits;
+mod meanwhile;
 mod reload;
 mod restart;
 mod scale;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
         ("reload", reload::TESTS),
+        ("meanwhile", meanwhile::TESTS),
         ("health", health::TESTS),
         ("limits", limits::TESTS),
         ("lifecycle", lifecycle::TESTS),

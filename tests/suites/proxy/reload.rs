@@ -188,7 +188,9 @@ fn a_bad_file_changes_nothing_and_says_where() {
         .last_reload_error
         .expect("the status shows the failed reload");
     assert!(error.contains("lisen_addr"), "{error}");
-    assert!(convey.stderr().contains("lisen_addr"), "the log shows it too");
+    wait_until("the log shows it too", PATIENCE, || {
+        convey.stderr().contains("lisen_addr")
+    });
     assert_eq!(site.ask(3), [("a".to_owned(), 3)].into());
     fs::remove_file(convey.config_path()).expect("remove the file");
     assert!(
