@@ -50,8 +50,15 @@ impl Wrk {
 
     /// Ends it now; it reports as ever.
     #[track_caller]
-    pub fn stop(self) -> WrkReport {
-        self.process.signal(Signal::SIGINT);
+    pub fn stop(mut self) -> WrkReport {
+        // again and again: wrk sleeps through one that comes before it has gone to sleep
+        wait_until("wrk ends", PATIENCE, || {
+            let has_ended = self.process.ended().is_some();
+            if !has_ended {
+                self.process.signal(Signal::SIGINT);
+            }
+            has_ended
+        });
         self.finish()
     }
 
