@@ -18,7 +18,6 @@ use tokio::{
 
 use super::{
     Fatal,
-    answers::list_connections,
     listeners::{Listeners, Predecessors, kept_as},
     logging::Logging,
     notify::{Notifier, not_kept},
@@ -26,11 +25,12 @@ use super::{
     reload::Trigger,
     scripts::Scripts,
     state::{Published, State},
+    status::Board,
     stop::Stopping,
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, HttpListener, SocketFile, views::ReloadFailed},
+    admin::{AdminThread, BindError, Command, HttpListener, SocketFile, views::ReloadFailed},
     base::{
         Endpoint, TerminationReason,
         exit::{self, Exit},
@@ -67,7 +67,10 @@ pub struct Control {
     pub(super) scripts: Scripts,
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
-    pub(super) commands: Commands,
+    /// What the endpoints answer from.
+    pub(super) board: Board,
+    /// Serves the endpoints.
+    pub(super) endpoints: AdminThread,
     pub(super) admin: Option<(SocketFile, HttpListener)>,
     pub(super) stats: Option<(Endpoint, HttpListener)>,
     pub(super) watcher: Option<FileWatch>,
@@ -79,7 +82,6 @@ pub struct Control {
     pub(super) needs_restart: Vec<String>,
     pub(super) stopping: Option<Stopping>,
     pub(super) ready: bool,
-    pub(super) started: Instant,
 }
 
 /// Where the control loop hears of things.
@@ -142,7 +144,7 @@ impl Control {
     pub fn serve_admin(&mut self, socket: Result<Option<(UnixListener, SocketFile)>, BindError>) {
         let served = match socket {
             Ok(None) => return,
-            Ok(Some((listener, file))) => admin::serve(listener, self.commands.clone())
+            Ok(Some((listener, file))) => (self.endpoints.serve_control(listener))
                 .map(|served| (file, served))
                 .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
@@ -193,6 +195,7 @@ impl Control {
         self.scripts.write(self.state.config(), self.state.pools());
         self.swap_stats(stats);
         self.ready = true;
+        self.publish_status();
         self.notify.ready(&self.status_line());
         tracing::info!(
             event = "ready",
@@ -302,6 +305,7 @@ impl Control {
     /// Puts a snapshot of what is known now in effect, and does what follows from it.
     pub fn publish(&mut self) {
         let Published { built, to_close } = self.state.publish(Instant::now());
+        self.publish_status();
         if built.concerns_packets {
             self.packets.snapshot_changed();
         }
@@ -349,6 +353,7 @@ impl Control {
 
     fn keep_up(&mut self) {
         self.packets.keep_up(self.state.config(), &self.broker);
+        self.publish_status();
         // the last one may have found no room
         if self.ready {
             self.notify.status(&self.status_line());
@@ -357,6 +362,7 @@ impl Control {
 
     fn network_changed(&mut self, news: &packets::News) {
         self.packets.heed(news, self.state.config(), &self.broker);
+        self.publish_status();
         if self.ready {
             self.notify.status(&self.status_line());
         }
@@ -365,9 +371,6 @@ impl Control {
     async fn obey(&mut self, command: Command, inboxes: &mut Inboxes) {
         // a reply that nobody waits for any more is no error
         match command {
-            Command::Status { reply } => {
-                let _ = reply.send(self.status());
-            }
             Command::Reload { reply } => {
                 let _ = reply.send(self.reload(Trigger::Request, inboxes).await);
             }
@@ -378,25 +381,6 @@ impl Control {
                 reply,
             } => {
                 let _ = reply.send(self.override_server(&backend, &server, request));
-            }
-            Command::Connections { filter, reply } => {
-                // asked in a task of its own: a stuck worker must not hold up the loop
-                let workers = Arc::clone(&self.workers);
-                let engine = self.packets.engine().map(Arc::clone);
-                let snapshot = Arc::clone(self.state.snapshot());
-                tokio::spawn(async move {
-                    let _ = reply.send(list_connections(&workers, engine, snapshot, filter).await);
-                });
-            }
-            Command::Explain { tuple, reply } => {
-                let _ = reply.send(self.explain(&tuple));
-            }
-            Command::BackendScript {
-                frontend,
-                server,
-                reply,
-            } => {
-                let _ = reply.send(self.backend_script(&frontend, &server));
             }
         }
     }

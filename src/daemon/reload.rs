@@ -1,6 +1,6 @@
 //! Reload: parse and resolve everything, prepare what can fail, swap, retire the old. Before the swap nothing changes.
 
-use std::{net::TcpListener, sync::Arc};
+use std::net::TcpListener;
 
 use super::{
     control::{Control, Inboxes},
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admin::{
-        self, HttpListener,
+        HttpListener,
         views::{ReloadFailed, Reloaded},
     },
     base::Endpoint,
@@ -86,6 +86,7 @@ impl Control {
                 );
             }
         }
+        self.publish_status();
         // failed or not, systemd must hear that the reload is over
         self.notify.ready(&self.status_line());
         result
@@ -212,11 +213,12 @@ impl Control {
             return Ok(StatsChange::To(None));
         };
         let socket = self.broker.bind(&ListenerRef::Stats)?;
-        let listener = admin::serve_stats(TcpListener::from(socket), Arc::clone(self.state.published()))
-            .map_err(|source| BrokerError::Failed {
+        let listener = (self.endpoints.serve_stats(TcpListener::from(socket))).map_err(|source| {
+            BrokerError::Failed {
                 step: format!("serve /stats on {}", endpoint.addr),
                 source,
-            })?;
+            }
+        })?;
         Ok(StatsChange::To(Some((endpoint, listener))))
     }
 

@@ -16,15 +16,17 @@ use super::{
     Fatal, RunOptions,
     control::{Control, Inboxes, Signals},
     listeners::{Listeners, Predecessors},
+    live::Sources,
     logging::Logging,
     notify::Notifier,
     packets::{KernelExecutor, Packets},
     scripts::Scripts,
     state::State,
+    status::Board,
     watch,
 };
 use crate::{
-    admin::{self, SocketFile},
+    admin::{self, AdminThread, SocketFile, views::Phase},
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
@@ -259,6 +261,26 @@ fn assemble(
     let snapshots = Arc::clone(state.published());
     let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    let pool = Arc::new(pool);
+    let first = admin::Status {
+        started,
+        phase: Phase::Starting,
+        config_file: run.config_path.display().to_string().into(),
+        config_generation: 1,
+        last_reload_error: None,
+        needs_restart: Vec::new(),
+        workers,
+        snapshot: Arc::clone(state.snapshot()),
+        packet: None,
+    };
+    let live = Arc::new(Sources::new(Arc::clone(&pool), logging.losses()));
+    let board = Board::new(first, live);
+    let endpoints = AdminThread::start(
+        Arc::clone(board.published()),
+        Arc::clone(board.live()) as _,
+        commands_tx,
+    )
+    .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the admin thread: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
     let watcher = if watch_config {
         watch::watch(&run.config_path, file_changes_tx.clone())
@@ -272,14 +294,15 @@ fn assemble(
         state,
         config_generation: 1,
         broker,
-        workers: Arc::new(pool),
+        workers: pool,
         listeners: Listeners::default(),
         predecessors,
         packets: Packets::new(packet_workers, workers, record),
         scripts,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
-        commands: commands_tx,
+        board,
+        endpoints,
         admin: None,
         stats: None,
         watcher,
@@ -288,7 +311,6 @@ fn assemble(
         needs_restart: Vec::new(),
         stopping: None,
         ready: false,
-        started,
     };
     let inboxes = Inboxes {
         events,

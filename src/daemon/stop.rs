@@ -96,6 +96,7 @@ impl Control {
             });
             self.stopping = Some(Stopping::new(time, |_| Door::Closing(closing)));
         }
+        self.publish_status();
         self.notify.stopping(&self.status_line());
         false
     }
@@ -161,6 +162,7 @@ impl Control {
         }
         self.workers.stop();
         self.packets.stop();
+        self.endpoints.stop();
         tracing::info!(event = "stopped", "stopped");
     }
 }
