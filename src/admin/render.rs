@@ -28,7 +28,7 @@ pub struct Counts {
 
 /// Everything, for `GET /v1/status`.
 #[must_use]
-pub fn status(status: &Status, counts: Counts, now: Instant) -> views::Status {
+pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
     let (snapshot, packet) = (&status.snapshot, status.packet.as_ref());
     let nothing = Waiting::new();
     let waiting = packet.map_or(&nothing, |packet| &packet.waiting);
@@ -231,7 +231,7 @@ pub(super) mod tests {
     #[test]
     fn the_status_shows_states_their_reasons_and_overrides() {
         let now = Instant::now();
-        let status = status(&running(now), Counts::default(), now);
+        let status = status(&running(now), &Counts::default(), now);
         assert_eq!((status.uptime_seconds, status.snapshot_generation), (1.5, 1));
         let http = &status.frontends["http"];
         let listen: Vec<_> = http.listen.iter().map(ToString::to_string).collect();
@@ -268,7 +268,7 @@ pub(super) mod tests {
         counters.shard(WorkerId(1)).closed.add(1);
         counters.shard(WorkerId(1)).bytes_out.add(1 << 40);
         counters.shard(WorkerId(0)).ended[TerminationReason::ServerAbort as usize].add(1);
-        let status = status(&running, Counts::default(), now);
+        let status = status(&running, &Counts::default(), now);
         let traffic = &status.backends["web"].servers["a"].traffic;
         assert_eq!((traffic.connections_total, traffic.connections_current), (7, 6));
         assert_eq!(traffic.bytes_out, 1 << 40);
@@ -278,7 +278,7 @@ pub(super) mod tests {
     #[test]
     fn the_answer_reads_as_it_always_has() {
         let now = Instant::now();
-        let json = serde_json::to_value(status(&running(now), Counts::default(), now)).expect("JSON");
+        let json = serde_json::to_value(status(&running(now), &Counts::default(), now)).expect("JSON");
         assert_eq!(json["phase"], "running");
         assert_eq!(json["frontends"]["http"]["listen"][1], "[::1]:80");
         assert_eq!(json["frontends"]["http"]["protocol"], "tcp");

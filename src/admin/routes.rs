@@ -225,7 +225,7 @@ async fn status(State(control): State<Control>) -> Json<views::Status> {
         connections_refused: control.refused.load(Ordering::Relaxed),
         packets: control.live.packet_counts(),
     };
-    Json(render::status(&status, counts, Instant::now()))
+    Json(render::status(&status, &counts, Instant::now()))
 }
 
 async fn reload(

@@ -88,7 +88,7 @@ fn connections(list: &[&Connection]) -> Table {
     ]);
     for connection in list {
         table.row(vec![
-            Cell::plain(&connection.client),
+            Cell::plain(connection.client),
             Cell::plain(&connection.frontend),
             Cell::plain(&connection.backend),
             known(connection.server.as_ref()),
@@ -115,9 +115,9 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
     ]);
     for (connection, flow) in list {
         table.row(vec![
-            Cell::plain(&connection.client),
+            Cell::plain(connection.client),
             Cell::plain(&connection.protocol),
-            Cell::plain(&flow.vip),
+            Cell::plain(flow.vip),
             Cell::plain(&connection.frontend),
             Cell::plain(&connection.backend),
             known(connection.server.as_ref()),

@@ -331,7 +331,7 @@ fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>
     let [conns, second, third, fourth] = traffic_cells(&server.traffic, then);
     vec![
         Cell::plain(format!("  {name}")),
-        Cell::plain(&server.addr),
+        Cell::plain(server.addr),
         Cell::new(&server.state, style),
         Cell::plain(server.state_seconds.map_or_else(String::new, time)),
         Cell::plain(server.weight.to_string()),
@@ -355,14 +355,14 @@ fn server_note(server: &Server) -> String {
         };
         notes.push(format!("by operator: {order}{configured}"));
     }
-    match (server.state.known(), server.weight, server.effective_percent) {
-        (Some(ServerState::Up), 0, _) => notes.push("weight 0: not chosen".to_owned()),
-        (Some(ServerState::Up), _, 0) => notes.push(format!("standby, priority {}", server.priority)),
-        (Some(ServerState::Up), _, 1..100) => {
-            notes.push(format!("slow start, {} %", server.effective_percent))
-        }
-        _ => {}
-    }
+    let share = (server.weight, server.effective_percent);
+    notes.extend(match share {
+        _ if server.state != ServerState::Up => None,
+        (0, _) => Some("weight 0: not chosen".to_owned()),
+        (_, 0) => Some(format!("standby, priority {}", server.priority)),
+        (_, percent @ 1..100) => Some(format!("slow start, {percent} %")),
+        _ => None,
+    });
     // of a server that is up it is the failure before last
     if server.state != ServerState::Up {
         notes.extend(server.state_reason.as_deref().map(str::to_owned));
