@@ -16,9 +16,9 @@
 //! engine         raw: packet sockets and the threads that serve them           packet threads
 //!                network: links, addresses, routes, neighbours by netlink      control thread
 //! health         active checks                                                 control thread
-//! admin          control endpoint (HTTP/JSON on a unix socket), /stats         control thread
+//! admin          control endpoint (HTTP/JSON on a unix socket), /stats         admin thread
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
-//! backend_setup  scripts for the servers of DSR frontends                      control thread, `convey backend-script`
+//! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
 //! privilege      the broker and its verbs; dropping privileges and proving it  both processes
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
@@ -35,7 +35,9 @@
 //!
 //! | process | thread | does | may |
 //! |---|---|---|---|
-//! | `convey` | control | signals, reload, health checks, control socket, netlink, systemd | nothing: no capability, not root, system calls filtered |
+//! | `convey` | control | signals, reload, health checks, netlink, systemd | nothing: no capability, not root, system calls filtered |
+//! | | `convey-admin` | serves every endpoint: control socket, `/stats` | |
+//! | | `convey-admin-walk` | walks through all flows for a list of connections, while one is asked for | |
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
 //! | | `convey-packet-N`, one a CPU | receives, rewrites and sends packets | nor bind a socket or set its options |
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
@@ -55,6 +57,8 @@
 //!    │                                                        ├─► counters (a shard a thread, summed by readers)
 //!    └──── status, explain, /stats ◄──────────────────────────┴─► access log (bounded queue, drops counted)
 //! ```
+//! The endpoints read [`admin::Status`], which is published beside the snapshot and holds it, and the counters; only what
+//! changes something (a reload, an override) is put before the control loop.
 //!
 //! It flows one way: overrides re-enter only at the pools, health only at the snapshot. Whatever asks which servers there are
 //! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the file's. Events are

@@ -47,6 +47,10 @@ pub struct Limits {
     pub connection: Duration,
     /// Time for the last answer of such a connection.
     pub last_answer: Duration,
+    /// How long an answer may take: the control loop's, and that of the workers about their connections.
+    pub reply: Duration,
+    /// How long a reload may take: it waits for new listeners and for the broker.
+    pub reload: Duration,
 }
 
 impl Default for Limits {
@@ -57,6 +61,8 @@ impl Default for Limits {
             body: Duration::from_secs(5),
             connection: Duration::from_secs(120),
             last_answer: Duration::from_secs(5),
+            reply: Duration::from_secs(4),
+            reload: Duration::from_secs(55),
         }
     }
 }
@@ -86,15 +92,6 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct HttpListener {
     accept: AbortHandle,
-    refused: Arc<AtomicU64>,
-}
-
-impl HttpListener {
-    /// Connections that were turned away because too many were open.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for HttpListener {
@@ -157,10 +154,14 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves `router` on a listener, from a task of the current runtime.
-pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) -> HttpListener {
-    let refused = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&refused);
+/// Serves `router` on a listener, from a task of the current runtime. Connections that are turned away because too many
+/// are open are counted in `refused`.
+pub(super) fn serve<L: Listener>(
+    listener: L,
+    router: Router,
+    limits: Limits,
+    refused: Arc<AtomicU64>,
+) -> HttpListener {
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         let mut failing = false;
@@ -179,7 +180,7 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
             failing = false;
             while connections.try_join_next().is_some() {}
             if connections.len() >= limits.connections {
-                counter.fetch_add(1, Ordering::Relaxed);
+                refused.fetch_add(1, Ordering::Relaxed);
                 L::write_now(&stream, TOO_MANY.as_bytes());
                 continue;
             }
@@ -189,7 +190,6 @@ pub(super) fn serve<L: Listener>(listener: L, router: Router, limits: Limits) ->
     });
     HttpListener {
         accept: task.abort_handle(),
-        refused,
     }
 }
 

@@ -4,9 +4,9 @@ use axum::http::StatusCode;
 
 use super::views::Problem;
 use crate::{
-    base::BackendName,
+    base::{BackendName, FrontendName},
     config::nearest,
-    snapshot::{BackendView, ServerView, Snapshot},
+    snapshot::{BackendView, FrontendView, ServerView, Snapshot},
 };
 
 /// Known names listed in a message; more are counted.
@@ -21,12 +21,7 @@ pub fn find_server<'a>(
     backend: &str,
     server: &str,
 ) -> Result<(&'a BackendView, &'a ServerView), Problem> {
-    let Some(view) = snapshot.backends.get(backend) else {
-        return Err(no_backend(
-            backend,
-            snapshot.backends.keys().map(BackendName::as_str),
-        ));
-    };
+    let view = find_backend(snapshot, backend)?;
     match view.server(server) {
         Some(found) => Ok((view, found)),
         None => Err(no_server(
@@ -37,8 +32,31 @@ pub fn find_server<'a>(
     }
 }
 
+/// The backend that an operator means.
+///
+/// # Errors
+/// 404 with the known names and the most similar one.
+pub fn find_backend<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a BackendView, Problem> {
+    let known = || snapshot.backends.keys().map(BackendName::as_str);
+    let found = snapshot.backends.get(name);
+    (found.map(AsRef::as_ref)).ok_or_else(|| no_backend(name, known()))
+}
+
+/// The frontend that an operator means.
+///
+/// # Errors
+/// 404 with the known names and the most similar one.
+pub fn find_frontend<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a FrontendView, Problem> {
+    let found = snapshot.frontends.get(name);
+    (found.map(AsRef::as_ref)).ok_or_else(|| {
+        let mut known: Vec<_> = snapshot.frontends.keys().map(FrontendName::as_str).collect();
+        known.sort_unstable();
+        no_frontend(name, known.into_iter())
+    })
+}
+
 /// The answer to a backend that does not exist.
-pub(super) fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let hint = hint(name, known, "backends", "there are no backends");
     Problem::new(StatusCode::NOT_FOUND, format!("no backend `{name}`{hint}"))
 }
@@ -50,7 +68,7 @@ pub fn no_frontend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Prob
 }
 
 /// The answer to a server that does not exist.
-pub(super) fn no_server<'a>(backend: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+fn no_server<'a>(backend: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let hint = hint(name, known, "its servers", "it has no servers");
     Problem::new(
         StatusCode::NOT_FOUND,

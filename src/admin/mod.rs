@@ -1,11 +1,14 @@
-//! The control endpoint: HTTP/JSON on a unix socket, and 0.3.5's `/stats` on TCP.
+//! The endpoints: HTTP/JSON on a unix socket, and 0.3.5's `/stats` on TCP, served by a thread of their own.
 //!
 //! ```text
-//! client ─ unix socket ─ http (bounds) ─ routes ─ Command ─► control loop ─ reply ─► JSON
-//! client ─ TCP ───────── http (bounds) ─ stats ── reads the snapshot's counters ───► JSON
+//!                                ┌─► routes ─ reads ─► Status, Live ──────────────► JSON
+//! client ─ unix socket ─ http ───┤
+//!                       (bounds) └─► routes ─ Command ─► control loop ─ reply ─► JSON       what changes something
+//! client ─ TCP ───────── http ─────► stats ── reads ─► Status ────────────────────► JSON
 //! ```
-//! Everything runs on the control thread's runtime. The socket is [`bind_socket`]'s, [`serve`] and [`serve_stats`] start
-//! the endpoints, and [`render`] and [`packets`] make the views.
+//! Whoever asks is answered from [`Status`], which the daemon publishes, and from what [`Live`] counts: never by the control
+//! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
+//! `/stats`, and [`render`] and [`packets`] make the views.
 
 pub mod holder;
 mod http;
@@ -15,31 +18,28 @@ pub mod render;
 mod routes;
 mod socket;
 mod stats;
+pub mod status;
+mod thread;
 pub mod views;
+mod words;
 
 pub use http::HttpListener;
-pub use routes::serve;
 pub use socket::{BindError, Owner, SocketFile, bind_socket};
-pub use stats::{LegacyStats, serve_stats};
+pub use stats::LegacyStats;
+pub use status::{Live, Status};
+pub use thread::AdminThread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::flow::FiveTuple;
-
-/// A question or an order from the endpoint to the daemon's control loop.
+/// What shall change, from the endpoint to the daemon's control loop.
 #[derive(Debug)]
 pub enum Command {
-    /// The whole state, for `convey status`.
-    Status {
-        /// Where the answer goes.
-        reply: oneshot::Sender<views::Status>,
-    },
     /// Read the configuration anew and apply it.
     Reload {
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
     },
-    /// An operator's order about a server.
+    /// Override a server.
     Server {
         /// Backend's name.
         backend: String,
@@ -47,31 +47,8 @@ pub enum Command {
         server: String,
         /// What to do.
         request: views::ServerRequest,
-        /// The server afterwards, or what is wrong with the order.
+        /// The server afterwards, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::Server, views::Problem>>,
-    },
-    /// The connections that are open now.
-    Connections {
-        /// Which, and how many at most.
-        filter: views::ConnectionFilter,
-        /// Where the answer goes.
-        reply: oneshot::Sender<views::Connections>,
-    },
-    /// Where packets of a 5-tuple would go.
-    Explain {
-        /// The 5-tuple as the client sends it.
-        tuple: FiveTuple,
-        /// Where the answer goes.
-        reply: oneshot::Sender<views::Explanation>,
-    },
-    /// What to run on a server so that it answers for a frontend in mode dsr.
-    BackendScript {
-        /// Frontend's name.
-        frontend: String,
-        /// Server's name.
-        server: String,
-        /// The script, or what is wrong with the question.
-        reply: oneshot::Sender<Result<String, views::Problem>>,
     },
 }
 
@@ -86,8 +63,7 @@ pub mod fuzzing {
     use arc_swap::ArcSwap;
     use tokio::io::{AsyncRead, AsyncWrite};
 
-    use super::{Commands, http, routes, stats};
-    use crate::snapshot::Snapshot;
+    use super::{Commands, Live, Status, http, routes, stats};
 
     /// How long a connection may live, whatever its client does.
     #[must_use]
@@ -99,18 +75,21 @@ pub mod fuzzing {
     /// Serves a connection of the control endpoint to its end.
     pub async fn serve_control(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
         commands: Commands,
     ) {
         let limits = http::Limits::default();
-        http::serve_connection(stream, None, routes::router(commands, limits), limits).await;
+        let control = routes::Control::new(status, live, commands, limits);
+        http::serve_connection(stream, None, routes::router(control), limits).await;
     }
 
     /// Serves a connection of `/stats` to its end.
     pub async fn serve_stats(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        snapshot: Arc<ArcSwap<Snapshot>>,
+        status: Arc<ArcSwap<Status>>,
     ) {
-        http::serve_connection(stream, None, stats::router(snapshot), http::Limits::default()).await;
+        http::serve_connection(stream, None, stats::router(status), http::Limits::default()).await;
     }
 }
 

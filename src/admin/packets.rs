@@ -1,108 +1,81 @@
-//! The views of the packet modes: pure, from what the daemon knows of its engine.
+//! The views of the packet modes. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use super::views;
+use super::{
+    status::{Network, PacketCounts, PacketStatus, Wait, Waiting},
+    views::{self, Because, FrontendState, HopState, Word},
+};
 use crate::{
-    base::{Endpoint, ListenAddr, PacketReason, PortRange, Protocol},
-    flow::{self, Because, FiveTuple, FlowInfo, Hop, Hops, Resolution, Usage},
+    base::{ListenAddr, PortRange, Protocol},
+    config::Mode,
+    flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     snapshot::{FrontendView, Snapshot},
 };
 
-/// What only the daemon knows of the packet modes.
-#[derive(Debug, Clone, Default)]
-pub struct PacketInfo {
-    /// The engine's label; empty if none runs.
-    pub engine: &'static str,
-    /// Why this engine.
-    pub engine_reason: String,
-    /// Its worker threads.
-    pub workers: usize,
-    /// Names of the interfaces that are served.
-    pub interfaces: Vec<String>,
-    /// How full the tables are.
-    pub usage: Usage,
-    /// Packets by what became of them.
-    pub packets: Vec<(PacketReason, u64)>,
-    /// The ways to the servers.
-    pub hops: Arc<Hops>,
-    /// Names of interfaces by index.
-    pub links: BTreeMap<u32, String>,
-    /// Why there is no way to a server.
-    pub no_way: BTreeMap<IpAddr, String>,
-    /// Why VIPs wait, those that do.
-    pub waiting: Waiting,
-}
-
-/// Why VIPs wait.
-pub type Waiting = BTreeMap<Endpoint, Wait>;
-
-/// Why a VIP waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// In words.
-    pub why: String,
-    /// Whether no interface of this host has it: another load balancer may.
-    pub is_elsewhere: bool,
-}
-
 /// The packet modes, for `GET /v1/status`.
 #[must_use]
-pub fn packet(info: &PacketInfo, nat_ports: PortRange) -> views::Packet {
-    let counted = info.packets.iter().filter(|(_, count)| *count > 0);
-    let hops = info.hops.servers.iter();
+pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange) -> views::Packet {
+    let counted = counts.packets.iter().filter(|(_, count)| *count > 0);
+    let network = &status.network;
+    let hops = network.hops.servers.iter();
     views::Packet {
-        engine: info.engine.to_owned(),
-        engine_reason: info.engine_reason.clone(),
-        workers: info.workers,
+        engine: status.engine.into(),
+        engine_reason: status.engine_reason.to_owned(),
+        workers: status.workers,
         nat_ports: nat_ports.to_string(),
-        interfaces: info.interfaces.clone(),
+        interfaces: status.interfaces.clone(),
         flows: views::PacketFlows {
-            nat: info.usage.nat_flows,
-            half_open: info.usage.half_open,
-            dsr: info.usage.dsr_flows,
-            max: info.usage.max_flows,
-            fragments_waiting: info.usage.fragments_waiting,
+            nat: counts.usage.nat_flows,
+            half_open: counts.usage.half_open,
+            dsr: counts.usage.dsr_flows,
+            max: counts.usage.max_flows,
+            fragments_waiting: counts.usage.fragments_waiting,
         },
         packets: counted
-            .map(|(reason, count)| (reason.label().to_owned(), *count))
+            .map(|(reason, count)| ((*reason).into(), *count))
             .collect(),
-        next_hops: hops
-            .map(|(ip, hop)| (ip.to_string(), next_hop(*ip, hop, info)))
-            .collect(),
+        next_hops: hops.map(|(ip, hop)| (*ip, next_hop(*ip, hop, network))).collect(),
     }
 }
 
-fn next_hop(ip: IpAddr, hop: &Hop, info: &PacketInfo) -> views::NextHop {
+fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
     let (state, link) = match &hop.resolution {
-        Resolution::Known(link) => ("known", Some(link)),
-        Resolution::Unresolved => ("unresolved", None),
-        Resolution::NoRoute => ("no_route", None),
+        Resolution::Known(link) => (HopState::Resolved, Some(link)),
+        Resolution::Unresolved => (HopState::Unresolved, None),
+        Resolution::NoRoute => (HopState::NoRoute, None),
     };
     views::NextHop {
-        state: state.to_owned(),
-        reason: info.no_way.get(&ip).cloned(),
+        state: state.into(),
+        reason: network.no_way.get(&ip).cloned(),
         interface: link.map(|link| {
-            let name = info.links.get(&link.ifindex).cloned();
+            let name = network.links.get(&link.ifindex).cloned();
             name.unwrap_or_else(|| format!("interface {}", link.ifindex))
         }),
         mac: link.map(|link| link.destination.to_string()),
-        local: hop.local.to_string(),
+        local: hop.local,
         mtu: hop.mtu,
     }
 }
 
 /// Whether packets to a frontend's addresses reach us, and why not; nothing of a proxied one.
 #[must_use]
-pub fn frontend_state(view: &FrontendView, waiting: &Waiting) -> (Option<String>, BTreeMap<String, String>) {
+pub fn frontend_state(
+    view: &FrontendView,
+    waiting: &Waiting,
+) -> (Option<FrontendState>, BTreeMap<ListenAddr, String>) {
     if !view.config.mode.is_packet() {
         return (None, BTreeMap::new());
     }
-    let waiting: BTreeMap<String, String> = waits(view, waiting)
-        .map(|(vip, wait)| (vip.to_string(), wait.why.clone()))
+    let waiting: BTreeMap<_, _> = waits(view, waiting)
+        .map(|(vip, wait)| (vip, wait.why.clone()))
         .collect();
-    let state = if waiting.is_empty() { "live" } else { "waiting" };
-    (Some(state.to_owned()), waiting)
+    let state = if waiting.is_empty() {
+        FrontendState::Live
+    } else {
+        FrontendState::Waiting
+    };
+    (Some(state), waiting)
 }
 
 /// Whether clients are served that reach a frontend: its backend has an eligible server, and each of its addresses is live,
@@ -124,14 +97,14 @@ pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
     let mode = snapshot
         .frontends
         .get(&flow.frontend)
-        .map(|view| view.config.mode.label());
+        .map_or(Mode::Passthrough, |view| view.config.mode);
     views::Connection {
-        client: flow.tuple.client.to_string(),
-        protocol: flow.tuple.protocol.label().to_owned(),
-        mode: mode.unwrap_or("passthrough").to_owned(),
-        frontend: flow.frontend.to_string(),
-        backend: flow.server.backend.to_string(),
-        server: Some(flow.server.server.to_string()),
+        client: flow.tuple.client,
+        protocol: flow.tuple.protocol.into(),
+        mode: mode.into(),
+        frontend: flow.frontend.clone(),
+        backend: flow.server.backend.clone(),
+        server: Some(flow.server.server.clone()),
         worker: None,
         age_seconds: None,
         bytes_in: None,
@@ -142,9 +115,9 @@ pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
 
 fn flow_view(flow: &FlowInfo) -> views::Flow {
     views::Flow {
-        vip: flow.tuple.vip.to_string(),
-        nat: flow.nat.map(|nat| nat.to_string()),
-        state: flow.state.to_owned(),
+        vip: flow.tuple.vip,
+        nat: flow.nat,
+        state: flow.state.into(),
         idle_seconds: flow.idle.as_secs_f64(),
         expires_in_seconds: flow.expires_in.as_secs_f64(),
     }
@@ -158,29 +131,28 @@ pub fn explanation(
     found: Option<flow::Explanation>,
     waiting: &Waiting,
 ) -> views::Explanation {
-    let found = found.filter(|found| found.because != Because::NotServed);
     let mut view = views::Explanation {
-        protocol: tuple.protocol.label().to_owned(),
-        client: tuple.client.to_string(),
-        vip: tuple.vip.to_string(),
+        protocol: tuple.protocol.into(),
+        client: tuple.client,
+        vip: tuple.vip,
         frontend: None,
         mode: None,
         backend: None,
-        because: Because::NotServed.label().to_owned(),
+        because: Because::Packets(flow::Because::NotServed).into(),
         server: None,
         server_addr: None,
         server_state: None,
         candidates: 0,
         slot: None,
         flow: None,
-        hindrance: None,
+        blocked_by: None,
     };
-    match found {
+    match found.filter(|found| found.because != flow::Because::NotServed) {
         Some(found) => packet_explanation(&mut view, snapshot, tuple, found, waiting),
         None => {
             if let Some(frontend) = proxied_by(snapshot, tuple) {
                 name_frontend(&mut view, snapshot, frontend);
-                "proxied".clone_into(&mut view.because);
+                view.because = Because::Proxied.into();
             }
         }
     }
@@ -194,34 +166,32 @@ fn packet_explanation(
     found: flow::Explanation,
     waiting: &Waiting,
 ) {
-    if let Some(name) = &found.frontend {
-        match snapshot.frontends.get(name) {
+    let waits = (found.frontend.as_ref()).and_then(|_| waiting.get(&tuple.endpoint()));
+    view.blocked_by = match (waits, found.hindrance) {
+        (Some(wait), _) => Some(Word::Other(wait.why.clone())),
+        (None, reason) => reason.map(Word::Known),
+    };
+    if let Some(name) = found.frontend {
+        match snapshot.frontends.get(&name) {
             Some(frontend) => name_frontend(view, snapshot, frontend),
-            None => view.frontend = Some(name.to_string()),
+            None => view.frontend = Some(name),
         }
     }
-    if let Some((key, addr)) = &found.server {
-        let server = (snapshot.backends.get(&key.backend))
-            .and_then(|backend| backend.servers.iter().find(|server| server.name == key.server));
-        view.backend = Some(key.backend.to_string());
-        view.server = Some(key.server.to_string());
-        view.server_addr = Some(addr.to_string());
-        view.server_state = server.map(|server| server.state);
+    if let Some((key, addr)) = found.server {
+        view.server_state = snapshot.server(&key).map(|server| server.state.into());
+        view.backend = Some(key.backend);
+        view.server = Some(key.server);
+        view.server_addr = Some(addr);
     }
-    found.because.label().clone_into(&mut view.because);
+    view.because = Because::Packets(found.because).into();
     view.slot = found.slot;
     view.flow = found.flow.as_ref().map(flow_view);
-    let waits = (found.frontend).and_then(|_| waiting.get(&tuple.endpoint()));
-    view.hindrance = match (waits, found.hindrance) {
-        (Some(wait), _) => Some(wait.why.clone()),
-        (None, hindrance) => hindrance.map(|reason| reason.label().to_owned()),
-    };
 }
 
 fn name_frontend(view: &mut views::Explanation, snapshot: &Snapshot, frontend: &FrontendView) {
-    view.frontend = Some(frontend.config.name.to_string());
-    view.mode = Some(frontend.config.mode.label().to_owned());
-    view.backend = Some(frontend.config.backend.to_string());
+    view.frontend = Some(frontend.config.name.clone());
+    view.mode = Some(frontend.config.mode.into());
+    view.backend = Some(frontend.config.backend.clone());
     view.candidates = snapshot
         .backends
         .get(&frontend.config.backend)

@@ -1,97 +1,97 @@
-//! The views of a snapshot: pure, so that the daemon only calls [`status`] and [`server`].
+//! The views of a snapshot: pure, but for the counters that they read.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
-    packets::{self, PacketInfo, Waiting},
-    views::{self, Traffic},
+    packets,
+    status::{PacketCounts, Status, Waiting},
+    views::{self, Overridden, Traffic},
 };
 use crate::{
-    base::{BackendState, TerminationReason},
-    pools::{AdminState, Override},
+    base::{BackendName, BackendState, TerminationReason},
     snapshot::{
         BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
     },
 };
 
-/// What only the daemon knows.
-#[derive(Debug, Clone)]
-pub struct DaemonInfo {
-    /// Its process id.
-    pub pid: u32,
-    /// Time since it started.
-    pub uptime: Duration,
-    /// `starting`, `running` or `stopping`.
-    pub phase: &'static str,
-    /// The configuration file.
-    pub config_file: String,
-    /// Number of successful configuration loads.
-    pub config_generation: u64,
-    /// The last failed reload, unless one has succeeded since.
-    pub last_reload_error: Option<String>,
-    /// Configured settings that wait for a restart.
-    pub needs_restart: Vec<String>,
-    /// Worker threads.
-    pub workers: usize,
+/// What only counters tell.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
     /// Log and access events dropped.
     pub log_events_dropped: u64,
-    /// Sum of [`super::Endpoint::refused`].
-    pub admin_connections_refused: u64,
-    /// The packet modes, if the engine runs.
-    pub packet: Option<PacketInfo>,
+    /// Connections to the endpoints turned away.
+    pub connections_refused: u64,
+    /// Of the packet engine.
+    pub packets: PacketCounts,
 }
 
 /// Everything, for `GET /v1/status`.
 #[must_use]
-pub fn status(snapshot: &Snapshot, info: DaemonInfo, now: Instant) -> views::Status {
+pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
+    let (snapshot, packet) = (&status.snapshot, status.packet.as_ref());
     let nothing = Waiting::new();
-    let waiting = info.packet.as_ref().map_or(&nothing, |packet| &packet.waiting);
+    let waiting = packet.map_or(&nothing, |packet| &packet.waiting);
     views::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: info.pid,
-        uptime_seconds: info.uptime.as_secs_f64(),
-        phase: info.phase.to_owned(),
-        config_file: info.config_file,
-        config_generation: info.config_generation,
+        pid: std::process::id(),
+        uptime_seconds: now.saturating_duration_since(status.started).as_secs_f64(),
+        phase: status.phase.into(),
+        config_file: status.config_file.to_string(),
+        config_generation: status.config_generation,
         snapshot_generation: snapshot.generation,
-        last_reload_error: info.last_reload_error,
-        needs_restart: info.needs_restart,
-        workers: info.workers,
-        log_events_dropped: info.log_events_dropped,
-        admin_connections_refused: info.admin_connections_refused,
-        frontends: snapshot
-            .frontends
-            .iter()
-            .map(|(name, view)| (name.to_string(), frontend(view, waiting)))
+        last_reload_error: status.last_reload_error.clone(),
+        needs_restart: status.needs_restart.clone(),
+        workers: status.workers,
+        log_events_dropped: counts.log_events_dropped,
+        admin_connections_refused: counts.connections_refused,
+        frontends: (snapshot.frontends.iter())
+            .map(|(name, view)| (name.clone(), frontend(view, waiting)))
             .collect(),
-        backends: snapshot
-            .backends
-            .iter()
-            .map(|(name, view)| (name.to_string(), backend(view, now)))
-            .collect(),
-        packet: (info.packet.as_ref()).map(|packet| packets::packet(packet, snapshot.nat_ports)),
+        backends: backends(snapshot, now).collect(),
+        packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
     }
+}
+
+/// Every backend by name.
+pub fn backends(snapshot: &Snapshot, now: Instant) -> impl Iterator<Item = (BackendName, views::Backend)> {
+    (snapshot.backends.iter()).map(move |(name, view)| (name.clone(), backend(view, now)))
 }
 
 /// One server.
 #[must_use]
 pub fn server(server: &ServerView, now: Instant) -> views::Server {
+    let overridden = Some(server.overridden).filter(|overridden| !overridden.is_none());
     views::Server {
-        addr: server.addr.to_string(),
-        state: server.state,
+        addr: server.addr,
+        state: server.state.into(),
         state_seconds: server
             .state_since
             .map(|since| now.saturating_duration_since(since).as_secs_f64()),
-        state_reason: server.state_reason.as_deref().map(str::to_owned),
+        state_reason: server.state_reason.clone(),
         eligible: server.is_eligible(),
         weight: server.weight,
         configured_weight: server.configured_weight,
         effective_percent: server.effective_percent(),
         priority: server.priority,
         max_connections: server.max_connections,
-        overridden: override_text(server.overridden),
+        overridden: overridden.map(|overridden| Overridden(overridden).into()),
         traffic: traffic(&server.live.counters),
+    }
+}
+
+/// One backend.
+#[must_use]
+pub fn backend(view: &BackendView, now: Instant) -> views::Backend {
+    views::Backend {
+        balance: view.config.balance.into(),
+        state: BackendState::of(view.counts.eligible).into(),
+        eligible: view.counts.eligible,
+        queued: view.live.queue.used(),
+        traffic: traffic(&view.live.counters),
+        servers: (view.servers.iter())
+            .map(|each| (each.name.clone(), server(each, now)))
+            .collect(),
     }
 }
 
@@ -100,43 +100,16 @@ fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
     let serves = packets::serves(view, waiting);
     let (state, waiting) = packets::frontend_state(view, waiting);
     views::Frontend {
-        listen: view.config.listen.iter().map(ToString::to_string).collect(),
-        mode: view.config.mode.label().to_owned(),
-        protocol: view.config.protocol.label().to_owned(),
+        listen: view.config.listen.clone(),
+        mode: view.config.mode.into(),
+        protocol: view.config.protocol.into(),
         serves,
-        state,
+        state: state.map(Into::into),
         waiting,
-        backend: view.config.backend.to_string(),
+        backend: view.config.backend.clone(),
         max_connections: view.config.max_connections.map(Into::into),
         accept_errors: totals.accept_errors,
         traffic: totals.into(),
-    }
-}
-
-fn backend(view: &BackendView, now: Instant) -> views::Backend {
-    views::Backend {
-        balance: view.config.balance.label().to_owned(),
-        state: BackendState::of(view.counts.eligible),
-        eligible: view.counts.eligible,
-        queued: view.live.queue.used(),
-        traffic: traffic(&view.live.counters),
-        servers: view
-            .servers
-            .iter()
-            .map(|each| (each.name.to_string(), server(each, now)))
-            .collect(),
-    }
-}
-
-fn override_text(overridden: Override) -> Option<String> {
-    let admin = overridden.admin.map(|state| match state {
-        AdminState::Draining => "draining".to_owned(),
-        AdminState::Maintenance => "maintenance".to_owned(),
-    });
-    let weight = overridden.weight.map(|weight| format!("weight {weight}"));
-    match (admin, weight) {
-        (Some(admin), Some(weight)) => Some(format!("{admin}, {weight}")),
-        (one, other) => one.or(other),
     }
 }
 
@@ -157,7 +130,7 @@ impl From<Totals> for Traffic {
                 .iter()
                 .zip(totals.ended)
                 .filter(|(_, count)| *count > 0)
-                .map(|(reason, count)| (reason.label().to_owned(), count))
+                .map(|(reason, count)| ((*reason).into(), count))
                 .collect(),
         }
     }
@@ -165,13 +138,14 @@ impl From<Totals> for Traffic {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
+        admin::views::Phase,
         base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
-        config::{self, Options, Source},
-        pools::Pools,
+        config::{self, Algorithm, Mode, Options, Source},
+        pools::{Override, Pools},
         snapshot::{Builder, Health},
     };
 
@@ -239,18 +213,17 @@ pub(super) mod tests {
         builder.build(&config, &pools, now).snapshot
     }
 
-    fn info() -> DaemonInfo {
-        DaemonInfo {
-            pid: 42,
-            uptime: Duration::from_millis(1500),
-            phase: "running",
+    /// A daemon with [`site`] that has run for 1.5 s.
+    pub(in crate::admin) fn running(now: Instant) -> Status {
+        Status {
+            started: now - Duration::from_millis(1500),
+            phase: Phase::Running,
             config_file: "site.toml".into(),
             config_generation: 2,
             last_reload_error: None,
             needs_restart: vec![],
             workers: 2,
-            log_events_dropped: 3,
-            admin_connections_refused: 4,
+            snapshot: site(now),
             packet: None,
         }
     }
@@ -258,68 +231,64 @@ pub(super) mod tests {
     #[test]
     fn the_status_shows_states_their_reasons_and_overrides() {
         let now = Instant::now();
-        let snapshot = site(now);
-        let status = status(&snapshot, info(), now);
-        assert_eq!(
-            (status.pid, status.uptime_seconds, status.snapshot_generation),
-            (42, 1.5, 1)
-        );
+        let status = status(&running(now), &Counts::default(), now);
+        assert_eq!((status.uptime_seconds, status.snapshot_generation), (1.5, 1));
         let http = &status.frontends["http"];
-        assert_eq!(http.listen, ["127.0.0.1:80", "[::1]:80"]);
-        assert_eq!((http.mode.as_str(), http.backend.as_str()), ("proxy", "web"));
+        let listen: Vec<_> = http.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["127.0.0.1:80", "[::1]:80"]);
+        assert!(http.mode == Mode::Proxy && http.backend.as_str() == "web");
         assert_eq!(http.max_connections, Some(100));
         let web = &status.backends["web"];
-        assert_eq!(web.balance, "least_connections");
-        assert_eq!((web.state, web.eligible), (BackendState::Up, 1));
+        assert!(web.balance == Algorithm::LeastConnections);
+        assert!(web.state == BackendState::Up && web.eligible == 1);
 
         let a = &web.servers["a"];
-        assert_eq!((a.state, a.state_seconds), (ServerState::Up, Some(20.0)));
+        assert!(a.state == ServerState::Up && a.state_seconds == Some(20.0));
         assert_eq!((a.weight, a.configured_weight, a.effective_percent), (3, 2, 100));
-        assert_eq!(a.overridden.as_deref(), Some("weight 3"));
+        let text = a.overridden.as_ref().map(ToString::to_string);
+        assert_eq!(text.as_deref(), Some("weight 3"));
         let b = &web.servers["b"];
-        assert_eq!(
-            (b.state, b.state_reason.as_deref()),
-            (ServerState::Down, Some("refused"))
-        );
+        assert!(b.state == ServerState::Down && b.state_reason.as_deref() == Some("refused"));
         assert_eq!(
             (b.effective_percent, b.max_connections, &b.overridden),
             (0, Some(5), &None)
         );
         let spare = &web.servers["spare"];
-        assert_eq!(
-            (spare.state, spare.effective_percent, spare.priority),
-            (ServerState::Up, 0, 2)
-        );
+        assert!(spare.state == ServerState::Up);
+        assert_eq!((spare.effective_percent, spare.priority), (0, 2));
     }
 
     #[test]
     fn counters_of_all_threads_are_summed_and_only_reasons_that_occurred_are_listed() {
         let now = Instant::now();
-        let snapshot = site(now);
-        let counters = &snapshot.backends["web"].servers[0].live.counters;
+        let running = running(now);
+        let counters = &running.snapshot.backends["web"].servers[0].live.counters;
         counters.shard(WorkerId(0)).opened.add(5);
         counters.shard(WorkerId(1)).opened.add(2);
         counters.shard(WorkerId(1)).closed.add(1);
         counters.shard(WorkerId(1)).bytes_out.add(1 << 40);
         counters.shard(WorkerId(0)).ended[TerminationReason::ServerAbort as usize].add(1);
-        let status = status(&snapshot, info(), now);
+        let status = status(&running, &Counts::default(), now);
         let traffic = &status.backends["web"].servers["a"].traffic;
         assert_eq!((traffic.connections_total, traffic.connections_current), (7, 6));
         assert_eq!(traffic.bytes_out, 1 << 40);
-        assert_eq!(traffic.ended, [("server_abort".to_owned(), 1)].into());
+        assert_eq!(traffic.ended, [(TerminationReason::ServerAbort.into(), 1)].into());
     }
 
     #[test]
-    fn overrides_are_told_in_words() {
-        let text = |admin, weight| override_text(Override { admin, weight });
-        assert_eq!(text(None, None), None);
+    fn the_answer_reads_as_it_always_has() {
+        let now = Instant::now();
+        let json = serde_json::to_value(status(&running(now), &Counts::default(), now)).expect("JSON");
+        assert_eq!(json["phase"], "running");
+        assert_eq!(json["frontends"]["http"]["listen"][1], "[::1]:80");
+        assert_eq!(json["frontends"]["http"]["protocol"], "tcp");
+        assert_eq!(json["backends"]["web"]["balance"], "least_connections");
+        let a = &json["backends"]["web"]["servers"]["a"];
         assert_eq!(
-            text(Some(AdminState::Maintenance), None).as_deref(),
-            Some("maintenance")
+            (&a["addr"], &a["state"], &a["overridden"]),
+            (&"192.0.2.1:80".into(), &"up".into(), &"weight 3".into())
         );
-        assert_eq!(
-            text(Some(AdminState::Draining), Some(0)).as_deref(),
-            Some("draining, weight 0")
-        );
+        let read: views::Status = serde_json::from_value(json.clone()).expect("a status");
+        assert_eq!(serde_json::to_value(read).expect("JSON"), json);
     }
 }

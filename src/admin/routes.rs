@@ -1,4 +1,4 @@
-//! The routes under `/v1`: each turns a request into a [`Command`] and the reply into JSON.
+//! The routes under `/v1`: what asks is answered from [`Status`] and [`Live`], what changes something becomes a [`Command`].
 //!
 //! | method and path | answer |
 //! |---|---|
@@ -12,10 +12,21 @@
 //! | `GET /v1/explain?protocol=…&client=…&vip=…` | [`views::Explanation`] |
 //! | `GET /v1/backend-script?frontend=…&server=…` | a shell script, as text |
 //!
+//! Whoever asks never waits for the control loop. A walk through all flows runs on a thread of its own, one at a time, so
+//! that others are answered meanwhile.
+//!
 //! Anything else is a [`views::Problem`] with its HTTP status. Names in paths are percent-encoded, `/` too.
 
-use std::{io, os::unix::net::UnixListener as StdUnixListener, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use arc_swap::{ArcSwap, Guard};
 use axum::{
     Extension, Json, Router,
     extract::{Path, Query, Request, State, rejection::PathRejection, rejection::QueryRejection},
@@ -25,27 +36,22 @@ use axum::{
     routing::post,
 };
 use tokio::{
-    net::UnixListener,
-    sync::{mpsc::error::TrySendError, oneshot},
+    sync::{Semaphore, mpsc::error::TrySendError, oneshot},
+    task::spawn_blocking,
     time::timeout,
 };
 
 use super::{
     Command, Commands,
-    http::{self, HttpListener, Limits, Peer},
-    lookup,
-    views::{self, Problem},
+    http::{self, Limits, Peer},
+    lookup, packets, render,
+    status::{Listed, Live, Status, Waiting},
+    views::{self, ConnectionFilter, Problem},
 };
 use crate::{
-    base::{BackendName, ClientAddr, ListenAddr, NameError, ServerName},
-    flow::FiveTuple,
+    base::{BackendName, ClientAddr, FrontendName, ListenAddr, NameError, ServerName},
+    flow::{FiveTuple, FlowInfo},
 };
-
-/// How long the control loop may take to answer.
-const REPLY: Duration = Duration::from_secs(4);
-
-/// How long a reload may take: it waits for new listeners and for the broker.
-const RELOAD_REPLY: Duration = Duration::from_secs(55);
 
 /// Connections listed when the request does not say how many.
 const DEFAULT_CONNECTIONS: usize = 1_000;
@@ -53,30 +59,8 @@ const DEFAULT_CONNECTIONS: usize = 1_000;
 /// Connections listed at most.
 const MAX_CONNECTIONS: usize = 100_000;
 
-/// Serves the control endpoint on a socket made by [`super::bind_socket`], from tasks of the current runtime.
-///
-/// # Errors
-/// The runtime cannot take the listener.
-pub fn serve(listener: StdUnixListener, commands: Commands) -> io::Result<HttpListener> {
-    serve_within(listener, commands, Limits::default())
-}
-
-pub(super) fn serve_within(
-    listener: StdUnixListener,
-    commands: Commands,
-    limits: Limits,
-) -> io::Result<HttpListener> {
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
-    Ok(http::serve(listener, router(commands, limits), limits))
-}
-
-/// The routes, with what their handlers share.
-pub(super) fn router(commands: Commands, limits: Limits) -> Router {
-    let control = Control {
-        commands,
-        body: limits.body,
-    };
+/// The routes of the control endpoint.
+pub(super) fn router(control: Control) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
@@ -92,13 +76,56 @@ pub(super) fn router(commands: Commands, limits: Limits) -> Router {
 }
 
 /// What the handlers share.
-#[derive(Debug, Clone)]
-struct Control {
+#[derive(Clone)]
+pub(super) struct Control {
+    status: Arc<ArcSwap<Status>>,
+    live: Arc<dyn Live>,
     commands: Commands,
-    body: Duration,
+    refused: Arc<AtomicU64>,
+    /// Held by the walk through all flows that is under way.
+    walk: Arc<Semaphore>,
+    limits: Limits,
 }
 
 impl Control {
+    pub fn new(
+        status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
+        commands: Commands,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            status,
+            live,
+            commands,
+            refused: Arc::default(),
+            walk: Arc::new(Semaphore::new(1)),
+            limits,
+        }
+    }
+
+    /// The same with other limits.
+    pub fn within(&self, limits: Limits) -> Self {
+        Self {
+            limits,
+            ..self.clone()
+        }
+    }
+
+    /// Where the status is published.
+    pub const fn published(&self) -> &Arc<ArcSwap<Status>> {
+        &self.status
+    }
+
+    /// Connections to the endpoints turned away.
+    pub const fn refused(&self) -> &Arc<AtomicU64> {
+        &self.refused
+    }
+
+    fn now(&self) -> Guard<Arc<Status>> {
+        self.status.load()
+    }
+
     /// Puts a command before the control loop and waits for its reply.
     async fn ask<T>(
         &self,
@@ -115,23 +142,69 @@ impl Control {
                 ),
                 TrySendError::Closed(_) => stopping(),
             })?;
-        timeout(limit, answer)
-            .await
-            .map_err(|_| {
-                Problem::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    format!(
-                        "convey took the request but did not answer within {} s",
-                        limit.as_secs()
-                    ),
-                )
-            })?
+        (timeout(limit, answer).await)
+            .map_err(|_| too_slow(limit))?
             .map_err(|_| stopping())
     }
 
-    async fn status(&self) -> Result<views::Status, Problem> {
-        self.ask(|reply| Command::Status { reply }, REPLY).await
+    /// Passthrough flows that match.
+    async fn flows(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listed<FlowInfo> {
+        if self.now().packet.is_none() {
+            return (0, Vec::new());
+        }
+        let Ok(turn) = Arc::clone(&self.walk).acquire_owned().await else {
+            return (0, Vec::new());
+        };
+        let live = Arc::clone(&self.live);
+        let walk = spawn_blocking(move || {
+            let _turn = turn;
+            let wanted = |flow: &FlowInfo| {
+                filter.matches(&flow.frontend, &flow.server.backend, Some(&flow.server.server))
+            };
+            live.flows(&wanted, limit)
+        });
+        walk.await.unwrap_or_default()
     }
+
+    /// Connections of the proxy, oldest first, then passthrough flows.
+    async fn connections(&self, filter: ConnectionFilter, limit: usize) -> views::Connections {
+        let filter = Arc::new(filter);
+        let (mut total, mut connections) = self.live.connections(Arc::clone(&filter), limit).await;
+        let room = limit.saturating_sub(connections.len());
+        let (count, flows) = self.flows(filter, room).await;
+        total += count;
+        let status = self.now();
+        connections.extend((flows.iter()).map(|flow| packets::connection(flow, &status.snapshot)));
+        views::Connections { total, connections }
+    }
+}
+
+impl ConnectionFilter {
+    /// Whether it lets a connection through.
+    #[must_use]
+    pub fn matches(
+        &self,
+        frontend: &FrontendName,
+        backend: &BackendName,
+        server: Option<&ServerName>,
+    ) -> bool {
+        let is = |wanted: &Option<String>, name: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
+        };
+        is(&self.frontend, Some(frontend.as_str()))
+            && is(&self.backend, Some(backend.as_str()))
+            && is(&self.server, server.map(ServerName::as_str))
+    }
+}
+
+fn too_slow(limit: Duration) -> Problem {
+    Problem::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "convey took the request but did not answer within {} s",
+            limit.as_secs()
+        ),
+    )
 }
 
 fn stopping() -> Problem {
@@ -145,8 +218,14 @@ fn log_order(peer: Option<Extension<Peer>>, what: &str) {
     tracing::info!(event = "admin", uid, pid, what, "order from an operator");
 }
 
-async fn status(State(control): State<Control>) -> Result<Json<views::Status>, Problem> {
-    control.status().await.map(Json)
+async fn status(State(control): State<Control>) -> Json<views::Status> {
+    let status = control.now();
+    let counts = render::Counts {
+        log_events_dropped: control.live.log_events_dropped(),
+        connections_refused: control.refused.load(Ordering::Relaxed),
+        packets: control.live.packet_counts(),
+    };
+    Json(render::status(&status, &counts, Instant::now()))
 }
 
 async fn reload(
@@ -154,7 +233,7 @@ async fn reload(
     peer: Option<Extension<Peer>>,
 ) -> Result<Json<views::Reloaded>, Response> {
     log_order(peer, "reload");
-    match control.ask(|reply| Command::Reload { reply }, RELOAD_REPLY).await {
+    match (control.ask(|reply| Command::Reload { reply }, control.limits.reload)).await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(failed)) => {
             let status = if failed.config_error {
@@ -168,10 +247,8 @@ async fn reload(
     }
 }
 
-async fn backends(
-    State(control): State<Control>,
-) -> Result<Json<std::collections::BTreeMap<String, views::Backend>>, Problem> {
-    Ok(Json(control.status().await?.backends))
+async fn backends(State(control): State<Control>) -> Json<BTreeMap<BackendName, views::Backend>> {
+    Json(render::backends(&control.now().snapshot, Instant::now()).collect())
 }
 
 async fn backend(
@@ -179,11 +256,9 @@ async fn backend(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<views::Backend>, Problem> {
     let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
-    let mut backends = control.status().await?.backends;
-    match backends.remove(&name) {
-        Some(backend) => Ok(Json(backend)),
-        None => Err(lookup::no_backend(&name, backends.keys().map(String::as_str))),
-    }
+    let status = control.now();
+    let view = lookup::find_backend(&status.snapshot, &name)?;
+    Ok(Json(render::backend(view, Instant::now())))
 }
 
 async fn server(
@@ -191,18 +266,9 @@ async fn server(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
-    let mut backends = control.status().await?.backends;
-    let Some(mut pool) = backends.remove(&backend) else {
-        return Err(lookup::no_backend(&backend, backends.keys().map(String::as_str)));
-    };
-    match pool.servers.remove(&server) {
-        Some(server) => Ok(Json(server)),
-        None => Err(lookup::no_server(
-            &backend,
-            &server,
-            pool.servers.keys().map(String::as_str),
-        )),
-    }
+    let status = control.now();
+    let (_, view) = lookup::find_server(&status.snapshot, &backend, &server)?;
+    Ok(Json(render::server(view, Instant::now())))
 }
 
 async fn order(
@@ -215,7 +281,7 @@ async fn order(
     // what is no name exists nowhere, and could break the log's lines
     BackendName::new(&backend).map_err(bad_name)?;
     ServerName::new(&server).map_err(bad_name)?;
-    let request: views::ServerRequest = http::json_body(request, control.body).await?;
+    let request: views::ServerRequest = http::json_body(request, control.limits.body).await?;
     log_order(peer, &format!("{} {backend}/{server}", request.action));
     let command = |reply| Command::Server {
         backend,
@@ -223,25 +289,25 @@ async fn order(
         request,
         reply,
     };
-    control.ask(command, REPLY).await?.map(Json)
+    control.ask(command, control.limits.reply).await?.map(Json)
 }
 
 async fn connections(
     State(control): State<Control>,
-    query: Result<Query<views::ConnectionFilter>, QueryRejection>,
+    query: Result<Query<ConnectionFilter>, QueryRejection>,
 ) -> Result<Json<views::Connections>, Problem> {
-    let Query(mut filter) = query.map_err(|rejection| bad_query(&rejection))?;
-    let limit = *filter.limit.get_or_insert(DEFAULT_CONNECTIONS);
+    let Query(filter) = query.map_err(|rejection| bad_query(&rejection))?;
+    let limit = filter.limit.unwrap_or(DEFAULT_CONNECTIONS);
     if limit > MAX_CONNECTIONS {
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
             format!("limit is at most {MAX_CONNECTIONS}"),
         ));
     }
-    control
-        .ask(|reply| Command::Connections { filter, reply }, REPLY)
-        .await
+    let patience = control.limits.reply;
+    (timeout(patience, control.connections(filter, limit)).await)
         .map(Json)
+        .map_err(|_| too_slow(patience))
 }
 
 async fn explain(
@@ -260,10 +326,16 @@ async fn explain(
             "client and vip must both be IPv4 or both IPv6",
         ));
     }
-    control
-        .ask(|reply| Command::Explain { tuple, reply }, REPLY)
-        .await
-        .map(Json)
+    let status = control.now();
+    let nothing = Waiting::new();
+    let waiting = (status.packet.as_ref()).map_or(&nothing, |packet| &packet.waiting);
+    let found = control.live.explain(&tuple);
+    Ok(Json(packets::explanation(
+        &status.snapshot,
+        &tuple,
+        found,
+        waiting,
+    )))
 }
 
 async fn backend_script(
@@ -271,12 +343,9 @@ async fn backend_script(
     query: Result<Query<views::ScriptQuery>, QueryRejection>,
 ) -> Result<String, Problem> {
     let Query(views::ScriptQuery { frontend, server }) = query.map_err(|rejection| bad_query(&rejection))?;
-    let command = |reply| Command::BackendScript {
-        frontend,
-        server,
-        reply,
-    };
-    control.ask(command, REPLY).await?
+    let status = control.now();
+    let view = lookup::find_frontend(&status.snapshot, &frontend)?;
+    (control.live.backend_script(view, &server)).map_err(|why| Problem::new(StatusCode::NOT_FOUND, why))
 }
 
 fn bad_query(rejection: &QueryRejection) -> Problem {

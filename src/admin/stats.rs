@@ -3,14 +3,13 @@
 //! The directions are 0.3.5's (its proxy and packet modes agree): `tx` is what clients sent and Convey
 //! transmitted to servers, `rx` is what servers answered and Convey returned to clients.
 
-use std::{collections::BTreeMap, io, net::TcpListener as StdTcpListener, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::{Json, Router, extract::State, routing::get};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
-use super::http::{self, HttpListener, Limits};
+use super::{http, status::Status};
 use crate::{
     base::ServerState,
     snapshot::{Snapshot, live::Totals},
@@ -95,36 +94,22 @@ impl LegacyStats {
     }
 }
 
-/// Serves `/stats` on a listener (the broker's), from tasks of the current runtime, until the result is dropped.
-///
-/// # Errors
-/// The runtime cannot take the listener.
-pub fn serve_stats(listener: StdTcpListener, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<HttpListener> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    Ok(http::serve(listener, router(snapshot), Limits::default()))
-}
-
 /// The one route.
-pub(super) fn router(snapshot: Arc<ArcSwap<Snapshot>>) -> Router {
+pub(super) fn router(published: Arc<ArcSwap<Status>>) -> Router {
     Router::new()
         .route("/stats", get(stats))
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed)
-        .with_state(snapshot)
+        .with_state(published)
 }
 
-async fn stats(State(snapshot): State<Arc<ArcSwap<Snapshot>>>) -> Json<LegacyStats> {
-    Json(LegacyStats::of(&snapshot.load()))
+async fn stats(State(published): State<Arc<ArcSwap<Status>>>) -> Json<LegacyStats> {
+    Json(LegacyStats::of(&published.load().snapshot))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read, Write},
-        net::TcpStream,
-        time::Instant,
-    };
+    use std::time::Instant;
 
     use super::*;
     use crate::{admin::render::tests::site, base::WorkerId};
@@ -166,39 +151,5 @@ mod tests {
                 },
             })
         );
-    }
-
-    fn get(address: std::net::SocketAddr, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(crate::PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
-    #[test]
-    fn stats_are_served_on_tcp_until_the_endpoint_is_dropped() {
-        let listener = StdTcpListener::bind("127.0.0.1:0").expect("bind");
-        let address = listener.local_addr().expect("its address");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let snapshot = Arc::new(ArcSwap::new(snapshot_with_traffic()));
-        let client = runtime.block_on(async {
-            let endpoint = serve_stats(listener, snapshot).expect("serve");
-            let client = tokio::task::spawn_blocking(move || (get(address, "/stats"), get(address, "/")));
-            let client = client.await.expect("the client");
-            drop(endpoint);
-            tokio::task::yield_now().await;
-            client
-        });
-        let stats = client.0.expect("an answer");
-        assert!(stats.starts_with("HTTP/1.0 200"), "{stats}");
-        assert!(stats.contains("content-type: application/json"), "{stats}");
-        assert!(stats.contains(r#""total_bytes_rx":2000"#), "{stats}");
-        assert!(client.1.expect("an answer").starts_with("HTTP/1.0 404"));
-        assert!(TcpStream::connect(address).is_err(), "the port is free again");
     }
 }

@@ -3,18 +3,21 @@
 mod daemon;
 
 use std::{
+    cell::Cell,
     io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use super::{
     http::Limits,
-    views::{self, Problem, ServerAction, ServerRequest},
+    views::{self, Phase, Problem, ServerAction, ServerRequest},
 };
-use crate::PATIENCE;
-use daemon::{Daemon, Loop, one_server, state};
+use crate::{PATIENCE, base::ServerState};
+use daemon::{Daemon, Loop, engine};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn connect(path: &Path) -> UnixStream {
@@ -70,16 +73,148 @@ fn problem(answer: &(u16, String)) -> Problem {
     problem
 }
 
-#[test]
-fn status_is_the_control_loops_answer_in_json() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+fn status(daemon: &Daemon) -> views::Status {
     let (code, body) = ask(&daemon.path, "GET", "/v1/status", None);
-    assert_eq!(code, 200);
-    assert_eq!(
-        serde_json::from_str::<views::Status>(&body).expect("a status"),
-        state()
-    );
-    assert_eq!(daemon.heard(), "status");
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).expect("a status")
+}
+
+#[test]
+fn the_status_is_what_was_published_last_and_what_is_counted_now() {
+    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let first = status(&daemon);
+    assert!(first.phase == Phase::Running && first.backends.contains_key("web %41"));
+    assert_eq!((first.pid, first.log_events_dropped), (std::process::id(), 3));
+    daemon.publish(|status| {
+        status.phase = Phase::Stopping;
+        status.last_reload_error = Some("unknown key".into());
+    });
+    let then = status(&daemon);
+    assert!(then.phase == Phase::Stopping);
+    assert_eq!(then.last_reload_error.as_deref(), Some("unknown key"));
+}
+
+#[test]
+fn whoever_asks_is_answered_while_the_control_loop_answers_nothing() {
+    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    // fills its queue of one
+    let mut waiting = connect(&daemon.path);
+    waiting
+        .write_all(b"POST /v1/reload HTTP/1.0\r\n\r\n")
+        .expect("write");
+    for question in [
+        "/v1/status",
+        "/v1/backends",
+        "/v1/backends/web%20%2541",
+        "/v1/backends/web%20%2541/servers/gr%C3%B6%C3%9Fe%201%2F2",
+        "/v1/connections",
+        "/v1/explain?protocol=tcp&client=192.0.2.9:1&vip=192.0.2.1:80",
+        "/v1/backend-script?frontend=f%201&server=gr%C3%B6%C3%9Fe%201%2F2",
+    ] {
+        assert_eq!(ask(&daemon.path, "GET", question, None).0, 200, "{question}");
+    }
+    let (address, _stats) = daemon.serve_stats();
+    assert!(stats(address).expect("an answer").contains("total_connections"));
+}
+
+#[test]
+fn a_change_that_the_control_loop_does_not_answer_is_504_in_bounded_time() {
+    let limits = Limits {
+        reply: Duration::from_millis(10),
+        reload: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Stuck, limits);
+    let answer = ask(&daemon.path, "POST", "/v1/reload", None);
+    assert_eq!(problem(&answer).status, 504);
+    let daemon = Daemon::start(Loop::Stuck, limits);
+    let drain = Some(r#"{"action":"drain"}"#);
+    let answer = ask(&daemon.path, "POST", "/v1/backends/web/servers/a", drain);
+    assert_eq!(problem(&answer).status, 504);
+}
+
+#[test]
+fn stuck_workers_cost_the_list_of_connections_and_nothing_else() {
+    let limits = Limits {
+        reply: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    daemon.live.workers_are_stuck();
+    let answer = ask(&daemon.path, "GET", "/v1/connections", None);
+    assert_eq!(problem(&answer).status, 504);
+    status(&daemon);
+}
+
+#[test]
+fn a_walk_through_all_flows_keeps_nobody_else_waiting() {
+    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    daemon.publish(|status| status.packet = Some(engine()));
+    daemon.live.may_walk(false);
+    let mut walking = connect(&daemon.path);
+    walking
+        .write_all(b"GET /v1/connections HTTP/1.0\r\n\r\n")
+        .expect("write");
+    assert!(daemon.heard().starts_with("ConnectionFilter"));
+    assert_eq!(daemon.heard(), "a walk");
+    assert!(status(&daemon).packet.is_some());
+    daemon.live.may_walk(true);
+    let (code, body) = parse(&read_all(&mut walking));
+    let listed: views::Connections = serde_json::from_str(&body).expect("connections");
+    assert_eq!((code, listed.total), (200, 7));
+}
+
+/// The answer to `GET /stats`; an error if nothing listens.
+fn stats(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /stats HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn stats_are_served_until_their_guard_is_dropped_and_then_elsewhere() {
+    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let (old, guard) = daemon.serve_stats();
+    let answer = stats(old).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    assert!(answer.contains("content-type: application/json"), "{answer}");
+    let (new, _guard) = daemon.serve_stats();
+    drop(guard);
+    wait_until("the old port is free", || TcpStream::connect(old).is_err());
+    assert!(stats(new).expect("an answer").starts_with("HTTP/1.0 200"));
+    status(&daemon);
+}
+
+#[test]
+fn the_control_endpoint_can_end_before_the_others() {
+    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let (address, _guard) = daemon.serve_stats();
+    let mut held = connect(&daemon.path);
+    daemon.end_control();
+    assert_eq!(read_to_end(&mut held), "");
+    assert!(stats(address).is_ok());
+}
+
+#[test]
+fn the_end_of_the_thread_ends_every_endpoint_and_every_connection() {
+    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let (address, _guard) = daemon.serve_stats();
+    let mut held = connect(&daemon.path);
+    daemon.end();
+    assert_eq!(read_to_end(&mut held), "");
+    assert!(TcpStream::connect(address).is_err());
+    assert!(UnixStream::connect(&daemon.path).is_err());
 }
 
 #[test]
@@ -105,10 +240,8 @@ fn names_travel_percent_encoded_with_any_character() {
     assert_eq!(daemon.heard(), r#"weight 3 of "größe 1/2" in "web %41""#);
     let (code, body) = ask(&daemon.path, "GET", target, None);
     assert_eq!(code, 200, "{body}");
-    assert_eq!(
-        serde_json::from_str::<views::Server>(&body).expect("a server"),
-        one_server()
-    );
+    let server: views::Server = serde_json::from_str(&body).expect("a server");
+    assert!(server.state == ServerState::Up && server.eligible);
     let answer = ask(&daemon.path, "GET", "/v1/backends/%FF", None);
     assert_eq!(problem(&answer).status, 400);
 }
@@ -158,10 +291,9 @@ fn connections_are_filtered_and_limited() {
     assert_eq!(code, 200);
     let expected = views::ConnectionFilter {
         backend: Some("web %41".into()),
-        limit: Some(1000),
         ..Default::default()
     };
-    assert_eq!(daemon.heard(), format!("{expected:?}"));
+    assert_eq!(daemon.heard(), format!("{expected:?}, at most 1000"));
     for wrong in ["limit=100001", "limit=-1", "lmit=3"] {
         let answer = ask(&daemon.path, "GET", &format!("/v1/connections?{wrong}"), None);
         assert_eq!(problem(&answer).status, 400, "{wrong}");
@@ -195,13 +327,30 @@ fn the_script_of_a_server_is_plain_text() {
     let (code, body) = ask(
         &daemon.path,
         "GET",
-        "/v1/backend-script?frontend=f%201&server=s",
+        "/v1/backend-script?frontend=f%201&server=gr%C3%B6%C3%9Fe%201%2F2",
         None,
     );
     assert_eq!((code, body.as_str()), (200, "#!/bin/sh\n"));
-    assert_eq!(daemon.heard(), r#"script for "s" of "f 1""#);
+    assert_eq!(daemon.heard(), r#"script for "größe 1/2" of "f 1""#);
     let answer = ask(&daemon.path, "GET", "/v1/backend-script?frontend=f", None);
     assert_eq!(problem(&answer).status, 400);
+    let answer = ask(
+        &daemon.path,
+        "GET",
+        "/v1/backend-script?frontend=f%201&server=x",
+        None,
+    );
+    assert_eq!((answer.0, problem(&answer).message.as_str()), (404, "no x"));
+    let answer = ask(
+        &daemon.path,
+        "GET",
+        "/v1/backend-script?frontend=f%202&server=x",
+        None,
+    );
+    assert!(
+        problem(&answer).message.contains("did you mean `f 1`?"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -240,7 +389,7 @@ fn a_control_loop_that_is_behind_is_503_at_once() {
     let mut waiting: Vec<_> = (0..3).map(|_| connect(&daemon.path)).collect();
     for client in &mut waiting {
         client
-            .write_all(b"GET /v1/status HTTP/1.0\r\n\r\n")
+            .write_all(b"POST /v1/reload HTTP/1.0\r\n\r\n")
             .expect("write");
     }
     while waiting.len() > 1 {
@@ -248,7 +397,7 @@ fn a_control_loop_that_is_behind_is_503_at_once() {
         assert_eq!(problem(&parse(&read_all(&mut client))).status, 503);
     }
     // one sits in the queue of one, while another is answered
-    assert_eq!(ask(&daemon.path, "GET", "/v1/status", None).0, 503);
+    assert_eq!(ask(&daemon.path, "POST", "/v1/reload", None).0, 503);
     waiting[0]
         .set_nonblocking(true)
         .expect("a stream that does not block");
@@ -341,7 +490,7 @@ fn no_connection_lives_longer_than_its_time_however_busy() {
         && stream.read(&mut buffer).is_ok_and(|read| read > 0)
     {
         assert!(started.elapsed() < PATIENCE, "it goes on for ever");
-        std::thread::sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(20));
     }
 }
 
@@ -357,14 +506,18 @@ fn one_connection_too_many_is_told_so_and_counted() {
     let answer = parse(&read_all(&mut third));
     assert_eq!(problem(&answer).status, 503);
     drop(held);
-    let started = Instant::now();
-    let mut refused = 1;
-    while ask(&daemon.path, "GET", "/v1/status", None).0 != 200 {
-        assert!(started.elapsed() < PATIENCE, "places are not given back");
-        refused += 1;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(daemon.refused(), refused);
+    let refused = Cell::new(1);
+    wait_until("the places are given back", || {
+        let is_served = ask(&daemon.path, "GET", "/v1/connections", None).0 == 200;
+        refused.set(refused.get() + u64::from(!is_served));
+        is_served
+    });
+    // it may come before the last has gone
+    wait_until("the status is had", || {
+        let (code, body) = ask(&daemon.path, "GET", "/v1/status", None);
+        refused.set(refused.get() + u64::from(code == 503));
+        code == 200 && body.contains(&format!("\"admin_connections_refused\":{},", refused.get()))
+    });
 }
 
 #[test]

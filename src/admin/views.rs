@@ -1,10 +1,23 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{BackendState, Protocol, ServerState};
+pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
+use crate::{
+    base::{
+        BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr,
+        ServerName, ServerState, TerminationReason,
+    },
+    config::{Algorithm, EngineChoice, Mode},
+    flow::FlowState,
+};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,8 +28,8 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: f64,
-    /// `starting`, `running` or `stopping`.
-    pub phase: String,
+    /// What it is doing.
+    pub phase: Word<Phase>,
     /// The configuration file.
     pub config_file: String,
     /// Number of successful configuration loads (1 = the one at start).
@@ -31,12 +44,12 @@ pub struct Status {
     pub workers: usize,
     /// Log and access events dropped because the queue was full.
     pub log_events_dropped: u64,
-    /// Connections to the control endpoint turned away because too many were open.
+    /// Connections to its endpoints turned away because too many were open.
     pub admin_connections_refused: u64,
     /// Frontends by name.
-    pub frontends: BTreeMap<String, Frontend>,
+    pub frontends: BTreeMap<FrontendName, Frontend>,
     /// Backends by name.
-    pub backends: BTreeMap<String, Backend>,
+    pub backends: BTreeMap<BackendName, Backend>,
     /// The packet modes; `None` while no frontend has needed them.
     pub packet: Option<Packet>,
 }
@@ -44,8 +57,8 @@ pub struct Status {
 /// The packet modes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
-    /// The engine's label.
-    pub engine: String,
+    /// The engine that runs.
+    pub engine: Word<EngineChoice>,
     /// Why this engine.
     pub engine_reason: String,
     /// Its worker threads.
@@ -56,10 +69,10 @@ pub struct Packet {
     pub interfaces: Vec<String>,
     /// The tables.
     pub flows: PacketFlows,
-    /// Packets by what became of them (labels of [`crate::base::PacketReason`]), those that occurred.
-    pub packets: BTreeMap<String, u64>,
-    /// The ways to the servers, by IP address.
-    pub next_hops: BTreeMap<String, NextHop>,
+    /// Packets by verdict, those that occurred.
+    pub packets: BTreeMap<Word<PacketReason>, u64>,
+    /// The next hops of the servers, by IP address.
+    pub next_hops: BTreeMap<IpAddr, NextHop>,
 }
 
 /// How full the tables of flows are.
@@ -77,19 +90,19 @@ pub struct PacketFlows {
     pub fragments_waiting: u64,
 }
 
-/// The way to a server.
+/// Where packets to a server leave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHop {
-    /// `known`, `unresolved` (its link address is being asked for) or `no_route`.
-    pub state: String,
+    /// How far it is known.
+    pub state: Word<HopState>,
     /// Why there is none.
     pub reason: Option<String>,
-    /// The interface that it leaves by, once it is known.
+    /// The interface that packets leave by, once it is resolved.
     pub interface: Option<String>,
-    /// Link address of the next hop, once it is known.
+    /// Its link address, once it is resolved.
     pub mac: Option<String>,
-    /// Our address towards it.
-    pub local: String,
+    /// The source address towards it.
+    pub local: IpAddr,
     /// Largest IP packet that it takes, in bytes.
     pub mtu: u32,
 }
@@ -109,28 +122,36 @@ pub struct Traffic {
     pub connect_failures: u64,
     /// Connect attempts after the first of a connection.
     pub retries: u64,
-    /// Ended connections by reason label, those that occurred.
-    pub ended: BTreeMap<String, u64>,
+    /// Ended connections by reason, those that occurred.
+    pub ended: BTreeMap<Word<TerminationReason>, u64>,
+}
+
+impl Traffic {
+    /// Connections that ended for a reason.
+    #[must_use]
+    pub fn ended(&self, reason: TerminationReason) -> u64 {
+        self.ended.get(&Word::Known(reason)).copied().unwrap_or(0)
+    }
 }
 
 /// One frontend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontend {
     /// Listen addresses.
-    pub listen: Vec<String>,
-    /// Mode label.
-    pub mode: String,
-    /// Protocol label.
-    pub protocol: String,
+    pub listen: Vec<ListenAddr>,
+    /// Its mode.
+    pub mode: Word<Mode>,
+    /// Its protocol.
+    pub protocol: Word<Protocol>,
     /// Whether clients that reach it are served: an eligible server, and addresses that are live or on no interface of this
     /// host.
     pub serves: bool,
-    /// In packet modes `live`, or `waiting` while packets to one of its addresses do not reach us; else `None`.
-    pub state: Option<String>,
+    /// In packet modes; else `None`.
+    pub state: Option<Word<FrontendState>>,
     /// The addresses that wait, and why.
-    pub waiting: BTreeMap<String, String>,
+    pub waiting: BTreeMap<ListenAddr, String>,
     /// Backend's name.
-    pub backend: String,
+    pub backend: BackendName,
     /// `max_connections`.
     pub max_connections: Option<u32>,
     /// Accept calls that failed for want of resources.
@@ -142,34 +163,34 @@ pub struct Frontend {
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
-    /// Balancing algorithm's label.
-    pub balance: String,
+    /// Balancing algorithm.
+    pub balance: Word<Algorithm>,
     /// Whether it has an eligible server.
-    pub state: BackendState,
-    /// Servers that can be chosen now.
+    pub state: Word<BackendState>,
+    /// Eligible servers.
     pub eligible: usize,
     /// Connections waiting for a server now.
     pub queued: u32,
     /// Its traffic.
     pub traffic: Traffic,
     /// Servers by name.
-    pub servers: BTreeMap<String, Server>,
+    pub servers: BTreeMap<ServerName, Server>,
 }
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its address.
-    pub addr: String,
+    pub addr: ServerAddr,
     /// Its state.
-    pub state: ServerState,
+    pub state: Word<ServerState>,
     /// Seconds in that state.
     pub state_seconds: Option<f64>,
     /// Why, such as the last check's error.
-    pub state_reason: Option<String>,
-    /// Whether it can be chosen now.
+    pub state_reason: Option<Arc<str>>,
+    /// Whether it is eligible: can be chosen now.
     pub eligible: bool,
-    /// Weight in force.
+    /// Weight in effect.
     pub weight: u16,
     /// Weight in the configuration.
     pub configured_weight: u16,
@@ -179,8 +200,8 @@ pub struct Server {
     pub priority: u16,
     /// `max_connections`.
     pub max_connections: Option<u32>,
-    /// The operator's override in force, as text such as `maintenance` or `weight 3`.
-    pub overridden: Option<String>,
+    /// The operator's override in effect.
+    pub overridden: Option<Word<Overridden>>,
     /// Its traffic.
     pub traffic: Traffic,
 }
@@ -282,17 +303,17 @@ pub struct Connections {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
     /// Client's address.
-    pub client: String,
-    /// Protocol label.
-    pub protocol: String,
-    /// Mode label.
-    pub mode: String,
+    pub client: ClientAddr,
+    /// Its protocol.
+    pub protocol: Word<Protocol>,
+    /// Its frontend's mode.
+    pub mode: Word<Mode>,
     /// Frontend's name.
-    pub frontend: String,
+    pub frontend: FrontendName,
     /// Backend's name.
-    pub backend: String,
+    pub backend: BackendName,
     /// Server's name; `None` while none is connected.
-    pub server: Option<String>,
+    pub server: Option<ServerName>,
     /// Worker thread that owns a connection.
     pub worker: Option<usize>,
     /// Seconds since a connection was accepted.
@@ -308,12 +329,12 @@ pub struct Connection {
 /// What is known of a flow of the packet modes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flow {
-    /// Where its packets are sent to by the client.
-    pub vip: String,
-    /// Our address and port towards the server, in passthrough.
-    pub nat: Option<String>,
-    /// `syn`, `established`, `closing` …
-    pub state: String,
+    /// Where the client sends its packets.
+    pub vip: ListenAddr,
+    /// Source address and port towards the server, in passthrough.
+    pub nat: Option<SocketAddr>,
+    /// What it has come to.
+    pub state: Word<FlowState>,
     /// Seconds since its last packet.
     pub idle_seconds: f64,
     /// Seconds until it is forgotten if nothing comes.
@@ -335,34 +356,34 @@ pub struct ExplainQuery {
 /// `GET /v1/explain`: where packets of a 5-tuple would go now, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Protocol label.
-    pub protocol: String,
+    /// Its protocol.
+    pub protocol: Word<Protocol>,
     /// The client's address.
-    pub client: String,
+    pub client: ClientAddr,
     /// Where it sends to.
-    pub vip: String,
+    pub vip: ListenAddr,
     /// The frontend that serves it, if any.
-    pub frontend: Option<String>,
+    pub frontend: Option<FrontendName>,
     /// That frontend's mode.
-    pub mode: Option<String>,
+    pub mode: Option<Word<Mode>>,
     /// Its backend.
-    pub backend: Option<String>,
-    /// Why: a label of [`crate::flow::Because`], or `proxied` (the choice is made for each connection).
-    pub because: String,
+    pub backend: Option<BackendName>,
+    /// Why.
+    pub because: Word<Because>,
     /// The server's name; `None` if there is none, and if the choice is made for each connection.
-    pub server: Option<String>,
+    pub server: Option<ServerName>,
     /// The server's address.
-    pub server_addr: Option<String>,
+    pub server_addr: Option<ServerAddr>,
     /// The server's state.
-    pub server_state: Option<ServerState>,
-    /// Servers of the backend that new connections may go to.
+    pub server_state: Option<Word<ServerState>>,
+    /// Eligible servers of the backend.
     pub candidates: usize,
     /// Slot of the Maglev table that the 5-tuple falls on.
     pub slot: Option<usize>,
     /// Its flow, if there is one.
     pub flow: Option<Flow>,
-    /// What else keeps its packets from getting there.
-    pub hindrance: Option<String>,
+    /// What keeps its packets from getting there: a verdict's label, or in words why its VIP waits.
+    pub blocked_by: Option<Word<PacketReason>>,
 }
 
 /// Query of `GET /v1/backend-script`.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     balance::hash::name_hash,
-    base::ServerAddr,
+    base::{ServerAddr, ServerName},
     config::{Backend, Config, Frontend, Mode},
     pools::{Pools, Server},
 };
@@ -37,6 +37,20 @@ pub enum ScriptError {
     NotDsr(String, Mode),
 }
 
+impl ScriptError {
+    fn no_server<'a>(
+        frontend: &Frontend,
+        server: &str,
+        servers: impl Iterator<Item = &'a ServerName>,
+    ) -> Self {
+        Self::NoServer {
+            frontend: frontend.name.to_string(),
+            server: server.to_owned(),
+            servers: servers.map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// A script that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
@@ -54,28 +68,42 @@ fn listing(servers: &[String]) -> String {
     }
 }
 
-/// The script for a server, as text. To find our address towards the server it asks the kernel, without sending
-/// anything.
+/// The script for a server of a configuration, as [`script_among`].
 ///
 /// # Errors
 /// There is no such frontend or server, or it needs no script.
 pub fn script(config: &Config, pools: &Pools, frontend: &str, server: &str) -> Result<String, ScriptError> {
     let front =
         (config.frontends.get(frontend)).ok_or_else(|| ScriptError::NoFrontend(frontend.to_owned()))?;
-    if front.mode != Mode::Dsr {
-        return Err(ScriptError::NotDsr(frontend.to_owned(), front.mode));
+    let pool = (pools.get(front.backend.as_str()))
+        .ok_or_else(|| ScriptError::no_server(front, server, std::iter::empty()))?;
+    let servers = pool.servers().iter().map(|server| (&server.name, server.addr));
+    script_among(front, pool.backend(), servers, server)
+}
+
+/// The script for a server among those of a frontend's backend, as text. To find our address towards the server it asks the
+/// kernel, without sending anything.
+///
+/// # Errors
+/// There is no such server, or it needs no script.
+pub fn script_among<'a>(
+    frontend: &Frontend,
+    backend: &Backend,
+    servers: impl Iterator<Item = (&'a ServerName, ServerAddr)> + Clone,
+    server: &str,
+) -> Result<String, ScriptError> {
+    if frontend.mode != Mode::Dsr {
+        return Err(ScriptError::NotDsr(frontend.name.to_string(), frontend.mode));
     }
-    let pool = pools.get(front.backend.as_str());
-    let found = pool.and_then(|pool| Some((pool, pool.server(server)?)));
-    let Some((pool, server)) = found else {
-        let servers = pool.into_iter().flat_map(|pool| pool.servers());
-        return Err(ScriptError::NoServer {
-            frontend: frontend.to_owned(),
-            server: server.to_owned(),
-            servers: servers.map(|server| server.name.to_string()).collect(),
-        });
+    let found = servers.clone().find(|(name, _)| name.as_str() == server);
+    let Some((name, addr)) = found else {
+        return Err(ScriptError::no_server(
+            frontend,
+            server,
+            servers.map(|(name, _)| name),
+        ));
     };
-    Ok(render(front, pool.backend(), server, local_address(server.addr)))
+    Ok(render(frontend, backend, name, addr))
 }
 
 /// Writes the scripts of every DSR frontend and server into a directory, and removes those of others.
@@ -87,11 +115,14 @@ pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usi
     let mut written = Vec::new();
     let dsr = config.frontends.values().filter(|f| f.mode == Mode::Dsr);
     for frontend in dsr {
-        let servers = pools.get(frontend.backend.as_str()).map(|pool| pool.servers());
-        for Server { name: server, .. } in servers.into_iter().flatten() {
-            let Ok(text) = script(config, pools, frontend.name.as_str(), server.as_str()) else {
-                continue;
-            };
+        let Some(pool) = pools.get(frontend.backend.as_str()) else {
+            continue;
+        };
+        for Server {
+            name: server, addr, ..
+        } in pool.servers()
+        {
+            let text = render(frontend, pool.backend(), server, *addr);
             let path = directory.join(format!(
                 "{}.sh",
                 unit_name(frontend.name.as_str(), server.as_str())
@@ -123,7 +154,7 @@ pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usi
     }
 }
 
-fn render(frontend: &Frontend, backend: &Backend, server: &Server, local: Option<IpAddr>) -> String {
+fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: ServerAddr) -> String {
     let mut text = format!(
         "#!/bin/sh\n\
          # Convey {}: makes server {} ({}) answer for the address of frontend {}.\n\
@@ -135,12 +166,16 @@ fn render(frontend: &Frontend, backend: &Backend, server: &Server, local: Option
              exit 69\n\
          }}\n",
         env!("CARGO_PKG_VERSION"),
-        comment(server.name.as_str()),
-        server.addr,
+        comment(server.as_str()),
+        addr,
         comment(frontend.name.as_str()),
-        unit_name(frontend.name.as_str(), server.name.as_str()),
+        unit_name(frontend.name.as_str(), server.as_str()),
     );
-    let mut lbs: Vec<IpAddr> = backend.source_addr.into_iter().chain(local).collect();
+    let mut lbs: Vec<IpAddr> = backend
+        .source_addr
+        .into_iter()
+        .chain(local_address(addr))
+        .collect();
     lbs.dedup();
     if lbs.is_empty() {
         let _ = writeln!(
@@ -151,19 +186,19 @@ fn render(frontend: &Frontend, backend: &Backend, server: &Server, local: Option
     let _ = write!(
         text,
         "exec convey-backend-setup apply {} --method {}",
-        unit_name(frontend.name.as_str(), server.name.as_str()),
+        unit_name(frontend.name.as_str(), server.as_str()),
         backend.dsr_method
     );
     for vip in &frontend.listen {
-        if vip.0.is_ipv4() == server.addr.0.is_ipv4() {
+        if vip.0.is_ipv4() == addr.0.is_ipv4() {
             let _ = write!(
                 text,
                 " \\\n    --rule {},{},{},{},{}",
                 frontend.protocol,
                 vip.0.ip(),
                 vip.0.port(),
-                server.addr.0.ip(),
-                server.addr.0.port()
+                addr.0.ip(),
+                addr.0.port()
             );
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
+use serde::{Deserialize, Deserializer, de::Error as _};
+
 /// Longest name in bytes: what still fits a table column, a log line and a metrics label.
 pub const MAX_NAME_BYTES: usize = 255;
 
@@ -53,6 +55,12 @@ macro_rules! name_type {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
             }
         }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::by_label;
+
 /// A transport protocol that a frontend serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,11 +34,7 @@ impl Protocol {
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
+by_label!(Protocol, [Protocol::Tcp, Protocol::Udp]);
 
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -119,12 +117,6 @@ macro_rules! packet_reasons {
                     $(Self::$variant => $label),+
                 }
             }
-
-            /// The reason of a label.
-            #[must_use]
-            pub fn from_label(label: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.label() == label)
-            }
         }
     };
 }
@@ -190,11 +182,7 @@ packet_reasons! {
     Truncated = "truncated",
 }
 
-impl fmt::Display for PacketReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
+by_label!(PacketReason, PacketReason::ALL);
 
 #[cfg(test)]
 mod tests {
@@ -207,7 +195,7 @@ mod tests {
         assert_eq!(labels.len(), PacketReason::COUNT);
         for (index, reason) in PacketReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
-            assert_eq!(PacketReason::from_label(reason.label()), Some(*reason));
+            assert_eq!(reason.label().parse(), Ok(*reason));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Closed sets of reasons and states, each with the one label that logs, metrics and the API use.
 
-use std::fmt;
+use super::by_label;
 
 /// How and when a proxied connection ended.
 ///
@@ -111,11 +111,7 @@ impl TerminationReason {
     }
 }
 
-impl fmt::Display for TerminationReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
+by_label!(TerminationReason, TerminationReason::ALL);
 
 /// Whether a server gets new connections, and why not.
 ///
@@ -126,8 +122,7 @@ impl fmt::Display for TerminationReason {
 ///                                     ▼                                      ejection time is over)
 ///                     draining (keeps connections) · maintenance (not checked either)
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServerState {
     /// Gets new connections.
     Up,
@@ -142,6 +137,15 @@ pub enum ServerState {
 }
 
 impl ServerState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Up,
+        Self::Down,
+        Self::Checking,
+        Self::Draining,
+        Self::Maintenance,
+    ];
+
     /// The label in metrics, the API and structured logs.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -155,15 +159,10 @@ impl ServerState {
     }
 }
 
-impl fmt::Display for ServerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
+by_label!(ServerState, ServerState::ALL);
 
 /// Whether a backend gets new connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendState {
     /// It has an eligible server.
     Up,
@@ -177,7 +176,18 @@ impl BackendState {
     pub const fn of(eligible: usize) -> Self {
         if eligible > 0 { Self::Up } else { Self::Down }
     }
+
+    /// The label in metrics, the API and structured logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
 }
+
+by_label!(BackendState, [BackendState::Up, BackendState::Down]);
 
 #[cfg(test)]
 mod tests {

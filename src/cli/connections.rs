@@ -1,6 +1,6 @@
 //! `convey connections`.
 
-use std::io::Write;
+use std::{fmt::Display, io::Write};
 
 use super::{
     args::ConnectionsArgs,
@@ -88,11 +88,11 @@ fn connections(list: &[&Connection]) -> Table {
     ]);
     for connection in list {
         table.row(vec![
-            Cell::plain(&connection.client),
+            Cell::plain(connection.client),
             Cell::plain(&connection.frontend),
             Cell::plain(&connection.backend),
-            known(connection.server.clone()),
-            known(connection.worker.map(|worker| worker.to_string())),
+            known(connection.server.as_ref()),
+            known(connection.worker),
             known(connection.age_seconds.map(time)),
             known(connection.bytes_in.map(bytes)),
             known(connection.bytes_out.map(bytes)),
@@ -115,13 +115,13 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
     ]);
     for (connection, flow) in list {
         table.row(vec![
-            Cell::plain(&connection.client),
+            Cell::plain(connection.client),
             Cell::plain(&connection.protocol),
-            Cell::plain(&flow.vip),
+            Cell::plain(flow.vip),
             Cell::plain(&connection.frontend),
             Cell::plain(&connection.backend),
-            known(connection.server.clone()),
-            known(flow.nat.clone()),
+            known(connection.server.as_ref()),
+            known(flow.nat),
             Cell::plain(&flow.state),
             Cell::plain(time(flow.idle_seconds)),
         ]);
@@ -129,13 +129,22 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
     table
 }
 
-fn known(text: Option<String>) -> Cell {
+fn known<T: Display>(text: Option<T>) -> Cell {
     text.map_or_else(|| Cell::new("-", Style::Dim), Cell::plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, ServerName},
+        config::Mode,
+        flow::FlowState,
+    };
+
+    fn client(addr: &str) -> ClientAddr {
+        ClientAddr(addr.parse().expect("an address"))
+    }
 
     #[test]
     fn filters_travel_percent_encoded() {
@@ -156,12 +165,12 @@ mod tests {
     #[test]
     fn connections_are_listed_and_the_rest_is_counted() {
         let connection = Connection {
-            client: "192.0.2.7:50312".into(),
-            protocol: "tcp".into(),
-            mode: "proxy".into(),
-            frontend: "web".into(),
-            backend: "web".into(),
-            server: Some("a".into()),
+            client: client("192.0.2.7:50312"),
+            protocol: Protocol::Tcp.into(),
+            mode: Mode::Proxy.into(),
+            frontend: FrontendName::new("web").expect("a name"),
+            backend: BackendName::new("web").expect("a name"),
+            server: ServerName::new("a").ok(),
             worker: Some(0),
             age_seconds: Some(75.0),
             bytes_in: Some(1200),
@@ -169,7 +178,7 @@ mod tests {
             flow: None,
         };
         let connecting = Connection {
-            client: "[2001:db8::7]:1".into(),
+            client: client("[2001:db8::7]:1"),
             server: None,
             age_seconds: Some(0.1),
             worker: Some(1),
@@ -194,20 +203,20 @@ the 2 oldest of 5231; more with --limit
     #[test]
     fn passthrough_flows_are_a_table_of_their_own() {
         let flow = Connection {
-            client: "192.0.2.7:50312".into(),
-            protocol: "udp".into(),
-            mode: "passthrough".into(),
-            frontend: "dns".into(),
-            backend: "dns".into(),
-            server: Some("ns1".into()),
+            client: client("192.0.2.7:50312"),
+            protocol: Protocol::Udp.into(),
+            mode: Mode::Passthrough.into(),
+            frontend: FrontendName::new("dns").expect("a name"),
+            backend: BackendName::new("dns").expect("a name"),
+            server: ServerName::new("ns1").ok(),
             worker: None,
             age_seconds: None,
             bytes_in: None,
             bytes_out: None,
             flow: Some(Flow {
-                vip: "10.0.0.53:53".into(),
-                nat: Some("10.1.0.1:61234".into()),
-                state: "established".into(),
+                vip: ListenAddr("10.0.0.53:53".parse().expect("an address")),
+                nat: "10.1.0.1:61234".parse().ok(),
+                state: FlowState::Established.into(),
                 idle_seconds: 3.0,
                 expires_in_seconds: 57.0,
             }),

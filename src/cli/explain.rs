@@ -9,11 +9,12 @@ use super::{
     text::{Style, colour_wanted, harmless, time},
 };
 use crate::{
-    admin::views::{Explanation, Flow},
+    admin::views::{Because, Explanation, Flow, Word},
     base::{
-        Protocol, ServerState,
+        PacketReason, Protocol,
         exit::{self, Exit},
     },
+    flow,
 };
 
 /// Says where packets would go.
@@ -53,9 +54,9 @@ fn target(protocol: Transport, client: SocketAddr, vip: SocketAddr) -> String {
 
 /// Whether packets get to a server.
 fn is_served(found: &Explanation) -> bool {
-    match found.because.as_str() {
-        "proxied" => found.candidates > 0,
-        "flow_server_down" => false,
+    match found.because.known() {
+        Some(Because::Proxied) => found.candidates > 0,
+        Some(Because::Packets(flow::Because::FlowServerDown)) => false,
         _ => found.server.is_some(),
     }
 }
@@ -80,11 +81,8 @@ fn draw(found: &Explanation, colour: bool) -> String {
         );
     };
     if let Some(frontend) = &found.frontend {
-        let mode = found.mode.as_deref().map(|mode| format!(", mode {mode}"));
-        let backend = found
-            .backend
-            .as_deref()
-            .map(|backend| format!(", backend {backend}"));
+        let mode = found.mode.as_ref().map(|mode| format!(", mode {mode}"));
+        let backend = (found.backend.as_ref()).map(|backend| format!(", backend {backend}"));
         line(
             "frontend",
             &format!(
@@ -96,9 +94,8 @@ fn draw(found: &Explanation, colour: bool) -> String {
     }
     match (&found.server, &found.server_addr) {
         (Some(server), Some(addr)) => {
-            let state = found
-                .server_state
-                .map_or("no longer configured", ServerState::label);
+            let state = found.server_state.as_ref();
+            let state = state.map_or("no longer configured".to_owned(), ToString::to_string);
             line("server", &format!("{server} at {addr} ({state})"));
         }
         _ if is_served(found) => {}
@@ -108,8 +105,8 @@ fn draw(found: &Explanation, colour: bool) -> String {
     if let Some(flow) = &found.flow {
         line("flow", &flow_text(flow));
     }
-    if let Some(hindrance) = &found.hindrance {
-        line("but", &hindrance_text(hindrance));
+    if let Some(blocked_by) = &found.blocked_by {
+        line("warning", &warning(blocked_by));
     }
     out
 }
@@ -119,30 +116,34 @@ fn because(found: &Explanation) -> String {
         .slot
         .map(|slot| format!(", slot {slot}"))
         .unwrap_or_default();
-    match found.because.as_str() {
-        "not_served" => {
-            "no frontend has this address, port and protocol: packets are left to the kernel".to_owned()
-        }
-        "proxied" if found.candidates == 0 => {
+    let Some(because) = found.because.known() else {
+        return found.because.to_string();
+    };
+    match because {
+        Because::Proxied if found.candidates == 0 => {
             "connections end here and a server is chosen for each, but none is up".to_owned()
         }
-        "proxied" => format!(
+        Because::Proxied => format!(
             "connections end here and a server is chosen for each, of {} that can be",
             found.candidates
         ),
-        "flow" => "it has a flow, which stays with its server".to_owned(),
-        "flow_draining" => {
-            "it has a flow, which stays with its server until it ends; new ones go elsewhere".to_owned()
-        }
-        "flow_server_down" => {
-            "it has a flow, but the server is down: the next packet is answered with a reset".to_owned()
-        }
-        "maglev" => format!(
-            "it has no flow; a new one goes where the hash of its addresses falls{slot}, of {} servers that can be",
-            found.candidates
-        ),
-        "no_server" => "no server of the backend is up: packets are refused".to_owned(),
-        other => other.to_owned(),
+        Because::Packets(because) => match because {
+            flow::Because::NotServed => {
+                "no frontend has this address, port and protocol: packets are left to the kernel".to_owned()
+            }
+            flow::Because::Flow => "it has a flow, which stays with its server".to_owned(),
+            flow::Because::FlowDraining => {
+                "it has a flow, which stays with its server until it ends; new ones go elsewhere".to_owned()
+            }
+            flow::Because::FlowServerDown => {
+                "it has a flow, but the server is down: the next packet is answered with a reset".to_owned()
+            }
+            flow::Because::Maglev => format!(
+                "it has no flow; a new one goes where the hash of its addresses falls{slot}, of {} servers that can be",
+                found.candidates
+            ),
+            flow::Because::NoServer => "no server of the backend is up: packets are refused".to_owned(),
+        },
     }
 }
 
@@ -157,40 +158,49 @@ fn flow_text(flow: &Flow) -> String {
     )
 }
 
-/// What a label of [`crate::base::PacketReason`] means here; other texts say it themselves.
-fn hindrance_text(hindrance: &str) -> String {
-    match hindrance {
-        "no_route" => "there is no route to the server".to_owned(),
-        "next_hop_unresolved" => {
-            "the server's next hop has not answered yet (ARP, neighbour discovery)".to_owned()
+/// What a verdict means here; other texts say it themselves.
+fn warning(blocked_by: &Word<PacketReason>) -> String {
+    let text = match blocked_by.known() {
+        Some(PacketReason::NoRoute) => "there is no route to the server",
+        Some(PacketReason::Unresolved) => {
+            "the server's next hop has not answered yet (ARP, neighbour discovery)"
         }
-        "flow_table_full" => "the table of flows is full: see max_flows".to_owned(),
-        "syn_share_full" => "too many half-open flows: new ones are refused".to_owned(),
-        "nat_ports_exhausted" => "every NAT port to the server is taken: see nat_ports".to_owned(),
-        other => other.to_owned(),
-    }
+        Some(PacketReason::TableFull) => "the table of flows is full: see max_flows",
+        Some(PacketReason::SynShareFull) => "too many half-open flows: new ones are refused",
+        Some(PacketReason::PortsExhausted) => "every NAT port to the server is taken: see nat_ports",
+        _ => return blocked_by.to_string(),
+    };
+    text.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        base::{BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, ServerState},
+        config::Mode,
+    };
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
 
     fn by_maglev() -> Explanation {
         Explanation {
-            protocol: "tcp".into(),
-            client: "192.0.2.1:40000".into(),
-            vip: "10.0.0.1:80".into(),
-            frontend: Some("web".into()),
-            mode: Some("passthrough".into()),
-            backend: Some("app".into()),
-            because: "maglev".into(),
-            server: Some("a".into()),
-            server_addr: Some("10.1.0.2:8080".into()),
-            server_state: Some(ServerState::Up),
+            protocol: Protocol::Tcp.into(),
+            client: ClientAddr(addr("192.0.2.1:40000")),
+            vip: ListenAddr(addr("10.0.0.1:80")),
+            frontend: FrontendName::new("web").ok(),
+            mode: Some(Mode::Passthrough.into()),
+            backend: BackendName::new("app").ok(),
+            because: Because::Packets(flow::Because::Maglev).into(),
+            server: ServerName::new("a").ok(),
+            server_addr: Some(ServerAddr(addr("10.1.0.2:8080"))),
+            server_state: Some(ServerState::Up.into()),
             candidates: 2,
             slot: Some(4711),
             flow: None,
-            hindrance: None,
+            blocked_by: None,
         }
     }
 
@@ -219,18 +229,18 @@ because   it has no flow; a new one goes where the hash of its addresses falls, 
     }
 
     #[test]
-    fn a_flow_is_shown_with_its_port_its_age_and_what_hinders_it() {
+    fn a_flow_is_shown_with_its_port_its_age_and_what_blocks_it() {
         let found = Explanation {
-            because: "flow_draining".into(),
-            server_state: Some(ServerState::Draining),
+            because: Because::Packets(flow::Because::FlowDraining).into(),
+            server_state: Some(ServerState::Draining.into()),
             flow: Some(Flow {
-                vip: "10.0.0.1:80".into(),
-                nat: Some("10.1.0.1:61234".into()),
-                state: "established".into(),
+                vip: ListenAddr(addr("10.0.0.1:80")),
+                nat: Some(addr("10.1.0.1:61234")),
+                state: flow::FlowState::Established.into(),
                 idle_seconds: 3.2,
                 expires_in_seconds: 896.8,
             }),
-            hindrance: Some("next_hop_unresolved".into()),
+            blocked_by: Some(PacketReason::Unresolved.into()),
             ..by_maglev()
         };
         assert_eq!(
@@ -241,7 +251,7 @@ frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (draining)
 because   it has a flow, which stays with its server until it ends; new ones go elsewhere
 flow      established, leaves from 10.1.0.1:61234, idle 3s, forgotten in 14m 56s
-but       the server's next hop has not answered yet (ARP, neighbour discovery)
+warning   the server's next hop has not answered yet (ARP, neighbour discovery)
 "
         );
         assert_eq!(status(&found), exit::OK);
@@ -253,7 +263,7 @@ but       the server's next hop has not answered yet (ARP, neighbour discovery)
             frontend: None,
             mode: None,
             backend: None,
-            because: "not_served".into(),
+            because: Because::Packets(flow::Because::NotServed).into(),
             ..nobody()
         };
         assert_eq!(
@@ -271,9 +281,9 @@ because   no frontend has this address, port and protocol: packets are left to t
     fn without_a_server_that_is_up_the_exit_status_is_69() {
         let status_of = |because: &str, candidates, server: Option<&str>| {
             status(&Explanation {
-                because: because.into(),
+                because: because.parse().expect("any text is a word"),
                 candidates,
-                server: server.map(Into::into),
+                server: server.and_then(|name| ServerName::new(name).ok()),
                 ..nobody()
             })
         };
@@ -285,10 +295,25 @@ because   no frontend has this address, port and protocol: packets are left to t
     }
 
     #[test]
+    fn what_only_a_newer_convey_knows_is_shown_as_it_says_it() {
+        let found = Explanation {
+            because: Word::Other("by_the_moon".into()),
+            blocked_by: Some(Word::Other("10.0.0.1 is on no interface".into())),
+            ..by_maglev()
+        };
+        let drawn = draw(&found, false);
+        assert!(drawn.contains("because   by_the_moon\n"), "{drawn}");
+        assert!(
+            drawn.ends_with("warning   10.0.0.1 is on no interface\n"),
+            "{drawn}"
+        );
+        assert_eq!(status(&found), exit::OK);
+    }
+
+    #[test]
     fn addresses_travel_percent_encoded() {
-        let v6 = |text: &str| text.parse().expect("an address");
         assert_eq!(
-            target(Transport::Udp, v6("[2001:db8::1]:1"), v6("[2001:db8::2]:53")),
+            target(Transport::Udp, addr("[2001:db8::1]:1"), addr("[2001:db8::2]:53")),
             "/v1/explain?protocol=udp&client=%5B2001%3Adb8%3A%3A1%5D%3A1&vip=%5B2001%3Adb8%3A%3A2%5D%3A53"
         );
     }

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
 use crate::{
-    admin::views::{Backend, Frontend, Server, Status, Traffic},
-    base::{BackendState, ServerState},
+    admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
+    base::{BackendState, ListenAddr, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -53,9 +53,10 @@ pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> Stri
 
 fn headline(status: &Status, colour: bool) -> String {
     let name = Style::Bold.paint(&format!("convey {}", harmless(&status.version)), colour);
-    let phase = match status.phase.as_str() {
-        "running" => Style::Good,
-        _ => Style::Notice,
+    let phase = if status.phase == Phase::Running {
+        Style::Good
+    } else {
+        Style::Notice
     };
     // a failing write to a String does not exist, here and below
     let mut out = String::new();
@@ -63,7 +64,7 @@ fn headline(status: &Status, colour: bool) -> String {
         out,
         "{name}  pid {}, {}, up {}, {}",
         status.pid,
-        phase.paint(&harmless(&status.phase), colour),
+        phase.paint(&harmless(&status.phase.to_string()), colour),
         time(status.uptime_seconds),
         counted(status.workers as u64, "worker"),
     );
@@ -202,10 +203,10 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         let then = earlier.map(|e| (e.status.frontends.get(name).map(|f| &f.traffic), e.seconds));
         let [conns, second, third, fourth] = traffic_cells(&frontend.traffic, then);
         let mut addresses = frontend.listen.iter();
-        let first = addresses.next().map_or("-", String::as_str);
+        let first = addresses.next();
         table.row(vec![
             Cell::new(name, Style::Bold),
-            listens_on(frontend, first),
+            first.map_or_else(|| Cell::plain("-"), |first| listens_on(frontend, first)),
             Cell::plain(&frontend.mode),
             Cell::plain(&frontend.backend),
             conns,
@@ -213,7 +214,7 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
             second,
             third,
             fourth,
-            waits(frontend, first).unwrap_or_else(|| frontend_note(frontend)),
+            (first.and_then(|first| waits(frontend, first))).unwrap_or_else(|| frontend_note(frontend)),
         ]);
         for address in addresses {
             let mut row = vec![Cell::plain(""), listens_on(frontend, address)];
@@ -227,15 +228,16 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
     table
 }
 
-fn listens_on(frontend: &Frontend, address: &str) -> Cell {
-    match frontend.protocol.as_str() {
-        "tcp" => Cell::plain(address),
-        protocol => Cell::plain(format!("{address} {protocol}")),
+fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
+    if frontend.protocol == Protocol::Tcp {
+        Cell::plain(address)
+    } else {
+        Cell::plain(format!("{address} {}", frontend.protocol))
     }
 }
 
 /// Why packets to an address do not reach us, if they do not.
-fn waits(frontend: &Frontend, address: &str) -> Option<Cell> {
+fn waits(frontend: &Frontend, address: &ListenAddr) -> Option<Cell> {
     let why = frontend.waiting.get(address)?;
     Some(Cell::new(format!("waiting: {why}"), Style::Notice))
 }
@@ -288,7 +290,7 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         for (name, server) in &backend.servers {
             let then =
                 before.map(|(b, seconds)| (b.and_then(|b| b.servers.get(name)).map(|s| &s.traffic), seconds));
-            table.row(server_row(name, server, then));
+            table.row(server_row(name.as_str(), server, then));
         }
     }
     table
@@ -296,10 +298,10 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
 
 fn eligible(backend: &Backend) -> Cell {
     let all_up = backend.servers.values().all(|s| s.state == ServerState::Up);
-    let style = match backend.state {
-        BackendState::Down => Style::Bad,
-        BackendState::Up if all_up => Style::Good,
-        BackendState::Up => Style::Notice,
+    let style = match backend.state.known() {
+        Some(BackendState::Down) => Style::Bad,
+        Some(BackendState::Up) if all_up => Style::Good,
+        Some(BackendState::Up) | None => Style::Notice,
     };
     let text = format!("{} of {} eligible", backend.eligible, backend.servers.len());
     Cell::new(text, style)
@@ -319,16 +321,18 @@ fn backend_note(backend: &Backend) -> Cell {
 }
 
 fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>) -> Vec<Cell> {
-    let style = match server.state {
-        ServerState::Up => Style::Good,
-        ServerState::Down => Style::Bad,
-        ServerState::Checking | ServerState::Draining | ServerState::Maintenance => Style::Notice,
+    let style = match server.state.known() {
+        Some(ServerState::Up) => Style::Good,
+        Some(ServerState::Down) => Style::Bad,
+        Some(ServerState::Checking | ServerState::Draining | ServerState::Maintenance) | None => {
+            Style::Notice
+        }
     };
     let [conns, second, third, fourth] = traffic_cells(&server.traffic, then);
     vec![
         Cell::plain(format!("  {name}")),
-        Cell::plain(&server.addr),
-        Cell::new(server.state.label(), style),
+        Cell::plain(server.addr),
+        Cell::new(&server.state, style),
         Cell::plain(server.state_seconds.map_or_else(String::new, time)),
         Cell::plain(server.weight.to_string()),
         conns,
@@ -351,15 +355,17 @@ fn server_note(server: &Server) -> String {
         };
         notes.push(format!("by operator: {order}{configured}"));
     }
-    match (server.state, server.weight, server.effective_percent) {
-        (ServerState::Up, 0, _) => notes.push("weight 0: not chosen".to_owned()),
-        (ServerState::Up, _, 0) => notes.push(format!("standby, priority {}", server.priority)),
-        (ServerState::Up, _, 1..100) => notes.push(format!("slow start, {} %", server.effective_percent)),
-        _ => {}
-    }
+    let share = (server.weight, server.effective_percent);
+    notes.extend(match share {
+        _ if server.state != ServerState::Up => None,
+        (0, _) => Some("weight 0: not chosen".to_owned()),
+        (_, 0) => Some(format!("standby, priority {}", server.priority)),
+        (_, percent @ 1..100) => Some(format!("slow start, {percent} %")),
+        _ => None,
+    });
     // of a server that is up it is the failure before last
     if server.state != ServerState::Up {
-        notes.extend(server.state_reason.clone());
+        notes.extend(server.state_reason.as_deref().map(str::to_owned));
     }
     if server.state == ServerState::Down && server.eligible {
         notes.push("used all the same: no other server is eligible".to_owned());

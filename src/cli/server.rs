@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::views::Traffic,
-        base::ServerState,
+        base::{ServerAddr, ServerState},
         cli::args::{Cli, Command},
     };
     use clap::Parser;
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn the_answer_says_the_state_and_who_waits() {
         let server = Server {
-            addr: "10.0.0.1:80".into(),
-            state: ServerState::Draining,
+            addr: ServerAddr("10.0.0.1:80".parse().expect("an address")),
+            state: ServerState::Draining.into(),
             state_seconds: None,
             state_reason: None,
             eligible: false,
@@ -217,7 +217,7 @@ mod tests {
             effective_percent: 0,
             priority: 1,
             max_connections: None,
-            overridden: Some("draining".into()),
+            overridden: "draining".parse().ok(),
             traffic: Traffic {
                 connections_current: 7,
                 ..Traffic::default()

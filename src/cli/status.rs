@@ -19,8 +19,11 @@ use super::{
     text::colour_wanted,
 };
 use crate::{
-    admin::{lookup, views::Status},
-    base::exit,
+    admin::{
+        lookup,
+        views::{Phase, Status},
+    },
+    base::{FrontendName, exit},
 };
 
 const TARGET: &str = "/v1/status";
@@ -52,7 +55,7 @@ fn verdict(status: &Status, frontend: Option<&str>) -> Outcome {
         Some(name) => match status.frontends.get(name) {
             Some(frontend) => frontend.serves,
             None => {
-                let known = status.frontends.keys().map(String::as_str);
+                let known = status.frontends.keys().map(FrontendName::as_str);
                 return Err(Failure::new(
                     exit::USAGE,
                     lookup::no_frontend(name, known).message,
@@ -60,7 +63,7 @@ fn verdict(status: &Status, frontend: Option<&str>) -> Outcome {
             }
         },
     };
-    Ok(if serves && status.phase == "running" {
+    Ok(if serves && status.phase == Phase::Running {
         exit::OK
     } else {
         exit::UNAVAILABLE
@@ -196,7 +199,7 @@ mod tests {
         assert_eq!(asked(&status, Some("wbe")), exit::USAGE);
         status.frontends.remove("mail");
         assert_eq!(asked(&status, None), exit::OK);
-        status.phase = "stopping".into();
+        status.phase = Phase::Stopping.into();
         assert_eq!(asked(&status, None), exit::UNAVAILABLE);
         assert_eq!(asked(&status, Some("web")), exit::UNAVAILABLE);
     }

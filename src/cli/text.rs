@@ -1,6 +1,11 @@
 //! Text for people: tables, byte counts, times, colour.
 
-use std::{borrow::Cow, fmt::Write as _, io::IsTerminal, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+    io::IsTerminal,
+    time::Duration,
+};
 
 use crate::base::time::two_units;
 
@@ -59,15 +64,15 @@ pub struct Cell {
 
 impl Cell {
     /// A cell. Characters that would act on a terminal are replaced.
-    pub fn new(text: impl AsRef<str>, style: Style) -> Self {
+    pub fn new(text: impl Display, style: Style) -> Self {
         Self {
-            text: harmless(text.as_ref()).replace(['\n', '\t'], " "),
+            text: harmless(&text.to_string()).replace(['\n', '\t'], " "),
             style,
         }
     }
 
     /// A plain cell.
-    pub fn plain(text: impl AsRef<str>) -> Self {
+    pub fn plain(text: impl Display) -> Self {
         Self::new(text, Style::Plain)
     }
 }

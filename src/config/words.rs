@@ -1,7 +1,7 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
-use crate::base::Protocol;
+use crate::base::{Protocol, by_label};
 
 /// A closed set of values that the file names by words.
 pub trait Words: Copy + Eq + 'static {
@@ -26,11 +26,7 @@ macro_rules! words {
             }
         }
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.label())
-            }
-        }
+        by_label!($name, [$(Self::$variant),+]);
     };
 }
 

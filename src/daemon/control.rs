@@ -13,22 +13,23 @@ use tokio::sync::mpsc;
 
 use super::{
     Fatal,
-    answers::list_connections,
     logging::Logging,
     notify::{Notifier, not_kept},
     plane::{
         listeners::{Listeners, Predecessors, kept_as},
         packets::Packets,
+        stats::{Stats, bind_stats, serve_stats},
     },
-    reload::{Reload, bind_stats, machine::Trigger},
+    reload::{Reload, machine::Trigger},
     run::Inboxes,
     scripts::Scripts,
     state::{Published, State},
+    status::Board,
     stop::Stopping,
     watch::{self, FileWatch},
 };
 use crate::{
-    admin::{self, BindError, Command, Commands, HttpListener, SocketFile},
+    admin::{AdminThread, BindError, Command, HttpListener, SocketFile},
     base::{Endpoint, TerminationReason, exit},
     config::{self, Config},
     privilege::{Client, LOOK},
@@ -54,10 +55,13 @@ pub struct Control {
     pub(super) scripts: Scripts,
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
-    pub(super) commands: Commands,
+    /// What the endpoints answer from.
+    pub(super) board: Board,
+    /// Serves the endpoints.
+    pub(super) endpoints: AdminThread,
     /// The file is given up when the end begins.
     pub(super) admin: Option<(Option<SocketFile>, HttpListener)>,
-    pub(super) stats: Option<(Endpoint, HttpListener)>,
+    pub(super) stats: Stats,
     pub(super) watcher: Option<FileWatch>,
     /// Whether the last try to watch has failed, which is said once.
     pub(super) has_watch_failed: bool,
@@ -68,7 +72,6 @@ pub struct Control {
     pub(super) needs_restart: Vec<String>,
     pub(super) stopping: Option<Stopping>,
     pub(super) ready: bool,
-    pub(super) started: Instant,
 }
 
 impl Control {
@@ -76,7 +79,7 @@ impl Control {
     pub fn serve_admin(&mut self, socket: Result<Option<(UnixListener, SocketFile)>, BindError>) {
         let served = match socket {
             Ok(None) => return,
-            Ok(Some((listener, file))) => admin::serve(listener, self.commands.clone())
+            Ok(Some((listener, file))) => (self.endpoints.serve_control(listener))
                 .map(|served| (Some(file), served))
                 .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
@@ -103,7 +106,7 @@ impl Control {
         self.notify.forget(predecessors.end());
         // clients come to them from now on, and what follows takes time and may fail
         self.keep(&prepared.added);
-        let stats = bind_stats(self.missing_stats(self.state.config()), &self.broker)
+        let stats = bind_stats(self.stats.missing(self.state.config()), &self.broker)
             .await
             .map_err(|e| bind_failed(&e))?;
         let config = Arc::new(self.state.config().clone());
@@ -119,10 +122,10 @@ impl Control {
         self.listen(prepared.added);
         self.packets.commit(armed, config);
         self.scripts.write(self.state.config(), self.state.pools());
-        if let Some(stats) = stats {
-            self.stats = self.serve_stats(stats).map_err(|e| bind_failed(&e))?;
-        }
+        let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
+        self.stats.swap(stats);
         self.ready = true;
+        self.publish_status();
         self.notify.ready(&self.status_line());
         tracing::info!(
             event = "ready",
@@ -188,6 +191,7 @@ impl Control {
     /// Puts a snapshot of what is known now in effect, and does what follows from it.
     pub fn publish(&mut self) {
         let Published { built, to_close } = self.state.publish(Instant::now());
+        self.publish_status();
         if built.concerns_packets {
             self.packets.snapshot_changed();
         }
@@ -240,6 +244,7 @@ impl Control {
 
     /// The packet modes run otherwise than before.
     pub(super) fn packets_changed(&mut self) {
+        self.publish_status();
         self.tell_status();
     }
 
@@ -253,9 +258,6 @@ impl Control {
     pub(super) fn obey(&mut self, command: Command) {
         // a reply that nobody waits for any more is no error
         match command {
-            Command::Status { reply } => {
-                let _ = reply.send(self.status());
-            }
             Command::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
             Command::Server {
                 backend,
@@ -264,25 +266,6 @@ impl Control {
                 reply,
             } => {
                 let _ = reply.send(self.override_server(&backend, &server, request));
-            }
-            Command::Connections { filter, reply } => {
-                // asked in a task of its own: a stuck worker must not hold up the loop
-                let workers = Arc::clone(&self.workers);
-                let engine = self.packets.engine().load_full();
-                let snapshot = Arc::clone(self.state.snapshot());
-                tokio::spawn(async move {
-                    let _ = reply.send(list_connections(&workers, engine, snapshot, filter).await);
-                });
-            }
-            Command::Explain { tuple, reply } => {
-                let _ = reply.send(self.explain(&tuple));
-            }
-            Command::BackendScript {
-                frontend,
-                server,
-                reply,
-            } => {
-                let _ = reply.send(self.backend_script(&frontend, &server));
             }
         }
     }

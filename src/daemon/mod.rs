@@ -5,13 +5,13 @@
 //! loop:   signals · file changes · commands · health · passive failures · slow start · watchdog · broker's death
 //! end:    listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
-//! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
-//! the workers, the logging thread, and the file watcher's.
+//! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks), the admin thread
+//! (control socket, `/stats`), the workers, the logging thread, and the file watcher's.
 
-mod answers;
 mod coalesce;
 mod control;
 mod health;
+mod live;
 pub mod logging;
 mod notify;
 mod overrides;
@@ -21,6 +21,7 @@ mod run;
 mod scripts;
 mod start;
 mod state;
+mod status;
 mod stop;
 mod watch;
 

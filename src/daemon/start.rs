@@ -15,21 +15,25 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Fatal, RunOptions,
     control::Control,
+    live::Sources,
     logging::Logging,
     notify::Notifier,
     plane::{
         listeners::{Listeners, Predecessors},
         packets::{HostKernel, Packets},
+        stats::Stats,
     },
     reload::Reload,
     run::{Inboxes, Signals},
     scripts::Scripts,
     state::State,
+    status::Board,
 };
 use crate::{
     admin::{
-        self, SocketFile,
+        self, AdminThread, SocketFile,
         holder::{ClaimError, claim_socket},
+        views::Phase,
     },
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
@@ -278,6 +282,30 @@ fn assemble(
     );
     let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    let pool = Arc::new(pool);
+    let first = admin::Status {
+        started,
+        phase: Phase::Starting,
+        config_file: run.config_path.display().to_string().into(),
+        config_generation: 1,
+        last_reload_error: None,
+        needs_restart: Vec::new(),
+        workers,
+        snapshot: Arc::clone(state.snapshot()),
+        packet: None,
+    };
+    let live = Arc::new(Sources::new(
+        Arc::clone(&pool),
+        logging.losses(),
+        Arc::clone(packets.engine()),
+    ));
+    let board = Board::new(first, live);
+    let endpoints = AdminThread::start(
+        Arc::clone(board.published()),
+        Arc::clone(board.live()) as _,
+        commands_tx,
+    )
+    .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the admin thread: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
     let mut control = Control {
         config_path: run.config_path,
@@ -286,16 +314,17 @@ fn assemble(
         state,
         config_generation: 1,
         broker,
-        workers: Arc::new(pool),
+        workers: pool,
         listeners: Listeners::default(),
         predecessors,
         packets,
         scripts,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
-        commands: commands_tx,
+        board,
+        endpoints,
         admin: None,
-        stats: None,
+        stats: Stats::default(),
         watcher: None,
         has_watch_failed: false,
         file_changes: file_changes_tx,
@@ -303,7 +332,6 @@ fn assemble(
         needs_restart: Vec::new(),
         stopping: None,
         ready: false,
-        started,
     };
     control.watch_file();
     let inboxes = Inboxes {

@@ -111,6 +111,7 @@ impl Control {
             let is_left = false;
             self.stopping = Some(Stopping::new(time, |_| Accepting::Ending { done, is_left }));
         }
+        self.publish_status();
         self.notify.stopping(&self.status_line());
         false
     }
@@ -186,7 +187,7 @@ impl Control {
     }
 
     /// Cuts what is left and ends the threads.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(mut self) {
         if let Some(Stopping {
             accepting: Accepting::Open { .. },
             ..
@@ -205,6 +206,7 @@ impl Control {
         }
         self.workers.stop();
         self.packets.stop();
+        self.endpoints.stop();
         tracing::info!(event = "stopped", "stopped");
     }
 }

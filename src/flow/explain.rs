@@ -28,7 +28,7 @@ impl Flow {
             server: self.target.server.clone(),
             server_addr: ServerAddr(self.server()),
             nat: Some(self.nat()),
-            state: self.life.label(),
+            state: self.life.state(),
             idle: between(self.seen, now),
             expires_in: between(now, self.expires()),
         }
@@ -43,7 +43,7 @@ impl Entry {
             server: self.target.server.clone(),
             server_addr: ServerAddr(self.target.destination),
             nat: None,
-            state: self.life.label(),
+            state: self.life.state(),
             idle: between(self.seen, now),
             expires_in: between(now, self.expires()),
         }

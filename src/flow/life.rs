@@ -22,6 +22,7 @@
 
 use std::time::Duration;
 
+use super::FlowState;
 use crate::packet::TcpFlags;
 
 /// Time that a connection may take to be established (cilium's and DESIGN's).
@@ -154,17 +155,17 @@ impl Life {
         }
     }
 
-    /// The word in listings.
-    pub const fn label(self) -> &'static str {
+    /// As listings show it.
+    pub const fn state(self) -> FlowState {
         match self {
-            Self::Syn => "syn",
-            Self::Answered => "syn_answered",
-            Self::Refused => "refused",
-            Self::Established => "established",
-            Self::HalfClosed(_) => "half_closed",
-            Self::Closing => "closing",
-            Self::Asked => "udp_asked",
-            Self::Talking => "udp",
+            Self::Syn => FlowState::Syn,
+            Self::Answered => FlowState::SynAnswered,
+            Self::Refused => FlowState::Refused,
+            Self::Established => FlowState::Established,
+            Self::HalfClosed(_) => FlowState::HalfClosed,
+            Self::Closing => FlowState::Closing,
+            Self::Asked => FlowState::UdpAsked,
+            Self::Talking => FlowState::Udp,
         }
     }
 }

@@ -47,11 +47,14 @@ pub use hops::{Hop, Hops, Interface, Resolution};
 pub use path::Path;
 pub use services::Services;
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::{
     balance::hash::SplitMix64,
-    base::{ClientAddr, Endpoint, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey},
+    base::{
+        ClientAddr, Endpoint, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey,
+        by_label,
+    },
 };
 use dsr::DsrCache;
 use fragments::FragmentTable;
@@ -190,12 +193,33 @@ pub struct FlowInfo {
     pub server_addr: ServerAddr,
     /// Address and port on our side towards the server; `None` in DSR.
     pub nat: Option<std::net::SocketAddr>,
-    /// `syn`, `established`, `closing` …
-    pub state: &'static str,
+    /// What it has come to.
+    pub state: FlowState,
     /// Time since its last packet.
     pub idle: Duration,
     /// Time until it is forgotten if nothing comes.
     pub expires_in: Duration,
+}
+
+/// What a flow has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FlowState {
+    /// TCP: the client's SYN has been seen.
+    Syn,
+    /// TCP: the server's SYN|ACK too.
+    SynAnswered,
+    /// TCP: reset before it was established.
+    Refused,
+    /// TCP: the handshake is over.
+    Established,
+    /// TCP: one side has sent FIN.
+    HalfClosed,
+    /// TCP: both have, or one RST.
+    Closing,
+    /// UDP that nothing has answered.
+    UdpAsked,
+    /// UDP that something has answered.
+    Udp,
 }
 
 /// How full the shared tables are.
@@ -214,6 +238,16 @@ pub struct Usage {
 }
 
 impl Because {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [
+        Self::NotServed,
+        Self::Flow,
+        Self::FlowDraining,
+        Self::FlowServerDown,
+        Self::Maglev,
+        Self::NoServer,
+    ];
+
     /// The label in the API and on the command line.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -228,11 +262,38 @@ impl Because {
     }
 }
 
-impl fmt::Display for Because {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
+by_label!(Because, Because::ALL);
+
+impl FlowState {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::Syn,
+        Self::SynAnswered,
+        Self::Refused,
+        Self::Established,
+        Self::HalfClosed,
+        Self::Closing,
+        Self::UdpAsked,
+        Self::Udp,
+    ];
+
+    /// The label in the API and on the command line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::SynAnswered => "syn_answered",
+            Self::Refused => "refused",
+            Self::Established => "established",
+            Self::HalfClosed => "half_closed",
+            Self::Closing => "closing",
+            Self::UdpAsked => "udp_asked",
+            Self::Udp => "udp",
+        }
     }
 }
+
+by_label!(FlowState, FlowState::ALL);
 
 impl Flows {
     /// Empty tables. They grow with what they hold.

@@ -92,7 +92,7 @@ fn explain_says_server_and_reason_and_changes_nothing() {
     let flow = after.flow.unwrap();
     assert_eq!(
         (flow.nat, flow.server_addr.0, flow.state),
-        (Some(nat), server, "established")
+        (Some(nat), server, FlowState::Established)
     );
     assert_eq!(flow.expires_in, Duration::from_secs(900));
 

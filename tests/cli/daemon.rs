@@ -133,13 +133,13 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
             200,
             r#"{"protocol":"tcp","client":"192.0.2.1:40000","vip":"10.0.0.1:80","frontend":"web","mode":"dsr","backend":"web",
                 "because":"maglev","server":"a","server_addr":"10.1.0.2:80","server_state":"up","candidates":1,"slot":7,
-                "flow":null,"hindrance":null}"#,
+                "flow":null,"blocked_by":null}"#,
         ),
         "GET /v1/explain?protocol=tcp&client=192.0.2.1%3A40000&vip=10.0.0.1%3A81" => (
             200,
             r#"{"protocol":"tcp","client":"192.0.2.1:40000","vip":"10.0.0.1:81","frontend":null,"mode":null,"backend":null,
                 "because":"not_served","server":null,"server_addr":null,"server_state":null,"candidates":0,"slot":null,
-                "flow":null,"hindrance":null}"#,
+                "flow":null,"blocked_by":null}"#,
         ),
         "POST /v1/reload" if config_is_broken => (
             422,

@@ -167,7 +167,9 @@ impl Player<'_> {
         expected: &BTreeMap<String, u64>,
     ) -> Result<(), Wrong> {
         for label in expected.keys() {
-            PacketReason::from_label(label).ok_or(format!("{label}: no such counter"))?;
+            label
+                .parse::<PacketReason>()
+                .map_err(|_| format!("{label}: no such counter"))?;
         }
         for (label, after) in self.counts() {
             let wanted = expected.get(label).copied().unwrap_or(0);

@@ -10,15 +10,20 @@
 
 #![no_main]
 
-use std::{sync::Arc, sync::LazyLock, time::Duration};
+use std::{future::ready, sync::Arc, sync::LazyLock, time::Duration};
 
 use arc_swap::ArcSwap;
 use convey::{
-    admin::{Command, fuzzing, views},
-    base::{BackendName, BackendState, ServerName},
+    admin::{
+        Command, Live, Status, fuzzing, lookup, render,
+        status::{Listed, Listing, PacketCounts},
+        views::{self, ConnectionFilter, Phase},
+    },
+    base::{BackendName, ServerName},
     config::{self, Options, Source},
+    flow::{self, FiveTuple, FlowInfo},
     pools::Pools,
-    snapshot::{Builder, Snapshot},
+    snapshot::{Builder, FrontendView},
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::{
@@ -33,8 +38,8 @@ const BUFFER: usize = 4 << 10;
 /// A pause of the client.
 const PAUSE: u8 = 0xff;
 
-/// A snapshot to count and to look for names in.
-static SNAPSHOT: LazyLock<Arc<ArcSwap<Snapshot>>> = LazyLock::new(|| {
+/// A status with a snapshot to count and to look for names in.
+static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
     let source = Source {
         name: "convey.toml".to_owned(),
         bytes: include_bytes!("../../configs/mixed.toml").to_vec(),
@@ -46,8 +51,50 @@ static SNAPSHOT: LazyLock<Arc<ArcSwap<Snapshot>>> = LazyLock::new(|| {
     let mut pools = Pools::default();
     let mut builder = Builder::new(1, Arc::default());
     builder.config_changed(&config, pools.apply(&config));
-    Arc::new(ArcSwap::new(builder.build(&config, &pools, now).snapshot))
+    Arc::new(ArcSwap::from_pointee(Status {
+        started: now,
+        phase: Phase::Running,
+        config_file: "convey.toml".into(),
+        config_generation: 1,
+        last_reload_error: None,
+        needs_restart: Vec::new(),
+        workers: 1,
+        snapshot: builder.build(&config, &pools, now).snapshot,
+        packet: None,
+    }))
 });
+
+/// Holds every question to what the endpoint promises of it.
+struct Sources;
+
+impl Live for Sources {
+    fn log_events_dropped(&self) -> u64 {
+        0
+    }
+
+    fn packet_counts(&self) -> PacketCounts {
+        PacketCounts::default()
+    }
+
+    fn explain(&self, tuple: &FiveTuple) -> Option<flow::Explanation> {
+        assert_eq!(tuple.client.0.is_ipv4(), tuple.vip.0.is_ipv4());
+        None
+    }
+
+    fn connections(&self, _filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
+        assert!(limit <= 100_000, "{limit}");
+        Box::pin(ready((0, Vec::new())))
+    }
+
+    fn flows(&self, _wanted: &dyn Fn(&FlowInfo) -> bool, _limit: usize) -> Listed<FlowInfo> {
+        panic!("no engine runs");
+    }
+
+    fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String> {
+        let found = frontend.backend.server(server);
+        (found.map(|_| "#!/bin/sh\n".to_owned())).ok_or_else(|| format!("no {server}"))
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Client {
@@ -79,7 +126,7 @@ impl Client {
     }
 }
 
-fuzz_target!(init: LazyLock::force(&SNAPSHOT), |input: &[u8]| {
+fuzz_target!(init: LazyLock::force(&STATUS), |input: &[u8]| {
     let Some((first, sent)) = input.split_first() else { return };
     let client = Client::of(*first);
     let runtime = runtime::Builder::new_current_thread()
@@ -132,23 +179,24 @@ async fn converse(client: Client, sent: &[u8]) -> (Vec<u8>, Duration) {
 
 async fn serve(client: Client, stream: DuplexStream) {
     if client.wants_stats {
-        fuzzing::serve_stats(stream, Arc::clone(&SNAPSHOT)).await;
+        fuzzing::serve_stats(stream, Arc::clone(&STATUS)).await;
         return;
     }
     let (commands, queue) = mpsc::channel(1);
+    let endpoint = fuzzing::serve_control(stream, Arc::clone(&STATUS), Arc::new(Sources), commands);
     match client.control_loop {
         ControlLoop::Answers => {
             let answering = tokio::spawn(answer(queue));
-            fuzzing::serve_control(stream, commands).await;
+            endpoint.await;
             answering.await.expect("the control loop");
         }
         ControlLoop::Stuck => {
-            fuzzing::serve_control(stream, commands).await;
+            endpoint.await;
             drop(queue);
         }
         ControlLoop::Gone => {
             drop(queue);
-            fuzzing::serve_control(stream, commands).await;
+            endpoint.await;
         }
     }
 }
@@ -157,9 +205,6 @@ async fn serve(client: Client, stream: DuplexStream) {
 async fn answer(mut queue: mpsc::Receiver<Command>) {
     while let Some(command) = queue.recv().await {
         match command {
-            Command::Status { reply } => {
-                let _ = reply.send(status());
-            }
             Command::Reload { reply } => {
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".to_owned(),
@@ -174,51 +219,13 @@ async fn answer(mut queue: mpsc::Receiver<Command>) {
             } => {
                 BackendName::new(&backend).expect("a name");
                 ServerName::new(&server).expect("a name");
-                let snapshot = SNAPSHOT.load();
-                let found = convey::admin::lookup::find_server(&snapshot, &backend, &server);
-                let _ = reply.send(found.map(|_| one_server()));
-            }
-            Command::Connections { filter, reply } => {
-                assert!(filter.limit.is_some_and(|limit| limit <= 100_000), "{filter:?}");
-                let _ = reply.send(views::Connections::default());
-            }
-            Command::Explain { tuple, reply } => {
-                assert_eq!(tuple.client.0.is_ipv4(), tuple.vip.0.is_ipv4());
-                let snapshot = SNAPSHOT.load();
-                let explanation = convey::admin::packets::explanation(&snapshot, &tuple, None, &[].into());
-                let _ = reply.send(explanation);
-            }
-            Command::BackendScript { reply, .. } => {
-                let _ = reply.send(Ok("#!/bin/sh\n".to_owned()));
+                let status = STATUS.load();
+                let found = lookup::find_server(&status.snapshot, &backend, &server);
+                let view = found.map(|(_, server)| render::server(server, std::time::Instant::now()));
+                let _ = reply.send(view);
             }
         }
     }
-}
-
-fn one_server() -> views::Server {
-    let text = r#"{"addr": "10.0.0.1:80", "state": "up", "state_seconds": 1.5, "state_reason": null, "eligible": true, "weight": 1,
-        "configured_weight": 1, "effective_percent": 100, "priority": 1, "max_connections": null,
-        "overridden": null, "traffic": {"connections_total": 0, "connections_current": 0, "bytes_in": 0,
-        "bytes_out": 0, "connect_failures": 0, "retries": 0, "ended": {}}}"#;
-    serde_json::from_str(text).expect("a server")
-}
-
-fn status() -> views::Status {
-    let text = r#"{"version": "1", "pid": 1, "uptime_seconds": 1.0, "phase": "running", "config_file": "convey.toml",
-        "config_generation": 1, "snapshot_generation": 1, "last_reload_error": null, "needs_restart": [],
-        "workers": 1, "log_events_dropped": 0, "admin_connections_refused": 0, "frontends": {}, "backends": {},
-        "packet": null}"#;
-    let mut status: views::Status = serde_json::from_str(text).expect("a status");
-    let backend = views::Backend {
-        balance: "round_robin".to_owned(),
-        state: BackendState::Up,
-        eligible: 1,
-        queued: 0,
-        traffic: views::Traffic::default(),
-        servers: [("a".to_owned(), one_server())].into(),
-    };
-    status.backends.insert("web".to_owned(), backend);
-    status
 }
 
 /// What was received is nothing but whole HTTP answers, no more than there can have been requests.

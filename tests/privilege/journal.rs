@@ -88,7 +88,7 @@ pub fn scenario() {
             .any(|line| line.starts_with("MESSAGE=10.0.0.1:1234 [")),
         "{access:?}"
     );
-    assert_eq!(logging.dropped(), 0);
+    assert_eq!(logging.losses().count(), 0);
     logging.shutdown();
 }
 

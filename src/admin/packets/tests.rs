@@ -1,13 +1,18 @@
 //! The views of the packet modes, from a site and an engine that are made up.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
     base::{
-        BackendName, ClientAddr, FrontendName, Mac, ServerAddr, ServerKey, ServerName, ServerState, WorkerId,
+        BackendName, ClientAddr, Endpoint, FrontendName, Mac, PacketReason, ServerAddr, ServerKey,
+        ServerName, ServerState, WorkerId,
     },
-    config::{self, Options, Source},
+    config::{self, EngineChoice, Options, Source},
+    flow::{FlowState, Hops, Usage},
     packet::LinkHeader,
     pools::{AdminState, Override, Pools},
     snapshot::Builder,
@@ -89,7 +94,7 @@ fn a_flow() -> FlowInfo {
         server,
         server_addr,
         nat: Some("10.0.0.9:61000".parse().expect("an address")),
-        state: "established",
+        state: FlowState::Established,
         idle: Duration::from_secs(2),
         expires_in: Duration::from_secs(58),
     }
@@ -100,10 +105,10 @@ fn what_no_packet_frontend_serves_may_be_proxied_by_the_nearest_listener() {
     let snapshot = site();
     let by = |protocol, vip: &str| {
         let found = explanation(&snapshot, &tuple(protocol, vip), None, &Waiting::new());
-        (found.because.clone(), found.frontend.unwrap_or_default())
+        (found.because, found.frontend)
     };
-    let proxied = |name: &str| ("proxied".to_owned(), name.to_owned());
-    let nobody = ("not_served".to_owned(), String::new());
+    let proxied = |name: &str| (Because::Proxied.into(), FrontendName::new(name).ok());
+    let nobody = (Because::Packets(flow::Because::NotServed).into(), None);
     assert_eq!(by(Protocol::Tcp, "192.0.2.7:80"), proxied("one"));
     assert_eq!(by(Protocol::Tcp, "192.0.2.9:80"), proxied("every"));
     assert_eq!(by(Protocol::Tcp, "192.0.2.9:81"), proxied("every"));
@@ -118,43 +123,36 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
     let found = flow::Explanation {
         frontend: Some(flow.frontend.clone()),
         server: Some(server_a()),
-        because: Because::Flow,
+        because: flow::Because::Flow,
         slot: Some(3),
         flow: Some(flow.clone()),
         hindrance: Some(PacketReason::NoRoute),
     };
     let explain = |waiting: &Waiting| explanation(&site(), &flow.tuple, Some(found.clone()), waiting);
     let view = explain(&Waiting::new());
-    assert_eq!(view.frontend.as_deref(), Some("shop"));
-    assert_eq!(view.mode.as_deref(), Some("passthrough"));
-    assert_eq!(
-        (
-            view.server.as_deref(),
-            view.server_addr.as_deref(),
-            view.server_state
-        ),
-        (Some("a"), Some("10.0.0.1:80"), Some(ServerState::Up))
-    );
+    assert_eq!(view.frontend, Some(flow.frontend.clone()));
+    assert_eq!(view.mode, Some(Mode::Passthrough.into()));
+    let (key, addr) = server_a();
+    assert_eq!((view.server, view.server_addr), (Some(key.server), Some(addr)));
+    assert_eq!(view.server_state, Some(ServerState::Up.into()));
     assert_eq!((view.candidates, view.slot), (1, Some(3)), "b has weight 0");
-    assert_eq!(view.hindrance.as_deref(), Some("no_route"));
+    assert_eq!(view.blocked_by, Some(PacketReason::NoRoute.into()));
     let shown = view.flow.expect("the flow");
-    assert_eq!(shown.nat.as_deref(), Some("10.0.0.9:61000"));
+    assert_eq!(shown.nat, flow.nat);
     assert_eq!((shown.idle_seconds, shown.expires_in_seconds), (2.0, 58.0));
 
     let waiting = [(flow.tuple.endpoint(), wait("no interface has it", true))];
     let view = explain(&waiting.into());
-    assert_eq!(view.hindrance.as_deref(), Some("no interface has it"));
+    assert_eq!(view.blocked_by, Some(Word::Other("no interface has it".into())));
 }
 
 #[test]
 fn a_flow_of_a_frontend_that_is_gone_is_still_listed() {
-    let view = connection(&a_flow(), &Snapshot::default());
-    assert_eq!(
-        (view.mode.as_str(), view.frontend.as_str()),
-        ("passthrough", "shop")
-    );
+    let flow = a_flow();
+    let view = connection(&flow, &Snapshot::default());
+    assert!(view.mode == Mode::Passthrough && view.frontend == flow.frontend);
     assert_eq!((view.worker, view.bytes_in), (None, None));
-    assert_eq!(view.flow.map(|flow| flow.vip).as_deref(), Some("192.0.2.1:80"));
+    assert_eq!(view.flow.map(|flow| flow.vip), Some(flow.tuple.vip));
 }
 
 #[test]
@@ -164,14 +162,11 @@ fn a_frontend_waits_while_one_of_its_addresses_does() {
         frontend_state(snapshot.frontends.get(name).expect("a frontend"), waiting)
     };
     assert_eq!(state("one", &Waiting::new()), (None, [].into()));
-    assert_eq!(state("shop", &Waiting::new()).0.as_deref(), Some("live"));
+    assert_eq!(state("shop", &Waiting::new()).0, Some(FrontendState::Live));
     let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
     let (state, why) = state("shop", &[(second, wait("no interface", true))].into());
-    assert_eq!(state.as_deref(), Some("waiting"));
-    assert_eq!(
-        why,
-        [("192.0.2.2:80".to_owned(), "no interface".to_owned())].into()
-    );
+    assert_eq!(state, Some(FrontendState::Waiting));
+    assert_eq!(why, [(second.addr, "no interface".to_owned())].into());
 }
 
 #[test]
@@ -212,31 +207,38 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
         .into(),
         ..Hops::default()
     };
-    let info = PacketInfo {
-        engine: "raw",
+    let status = PacketStatus {
+        engine: EngineChoice::Raw,
+        engine_reason: "configured",
         workers: 2,
-        packets: vec![(PacketReason::ToServer, 5), (PacketReason::TooBig, 0)],
-        hops: Arc::new(hops),
-        links: [(3, "eth1".to_owned())].into(),
-        no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
-        ..PacketInfo::default()
+        interfaces: vec![],
+        network: Arc::new(Network {
+            hops: Arc::new(hops),
+            links: [(3, "eth1".to_owned())].into(),
+            no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
+        }),
+        waiting: Waiting::new(),
     };
-    let view = packet(&info, PortRange::default());
+    let counts = PacketCounts {
+        usage: Usage::default(),
+        packets: vec![(PacketReason::ToServer, 5), (PacketReason::TooBig, 0)],
+    };
+    let view = packet(&status, &counts, PortRange::default());
     assert_eq!(view.nat_ports, "61000-65535");
-    assert_eq!(view.packets, [("to_server".to_owned(), 5)].into());
-    let known = &view.next_hops["10.0.0.1"];
+    assert_eq!(view.packets, [(PacketReason::ToServer.into(), 5)].into());
+    let found = &view.next_hops[&ip("10.0.0.1")];
+    assert!(found.state == HopState::Resolved);
     assert_eq!(
-        (
-            known.state.as_str(),
-            known.interface.as_deref(),
-            known.mac.as_deref()
-        ),
-        ("known", Some("eth1"), Some("02:00:00:00:00:02"))
+        (found.interface.as_deref(), found.mac.as_deref()),
+        (Some("eth1"), Some("02:00:00:00:00:02"))
     );
-    let lost = &view.next_hops["10.0.0.2"];
+    let lost = &view.next_hops[&ip("10.0.0.2")];
+    assert!(lost.state == HopState::NoRoute && lost.reason.as_deref() == Some("a blackhole"));
+    let json = serde_json::to_value(&view).expect("JSON");
+    assert_eq!(json["next_hops"]["10.0.0.1"]["state"], "resolved");
     assert_eq!(
-        (lost.state.as_str(), lost.reason.as_deref()),
-        ("no_route", Some("a blackhole"))
+        (&json["engine"], &json["packets"]["to_server"]),
+        (&"raw".into(), &5.into())
     );
 }
 

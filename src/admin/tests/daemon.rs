@@ -1,30 +1,49 @@
-//! An endpoint before a control loop that only plays its part.
+//! The admin thread with a status and counters that are made up, before a control loop that only plays its part.
 
 use std::{
+    future::{pending, ready},
     io::{self, Write},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex, mpsc as std_mpsc},
-    thread::JoinHandle,
+    sync::{Arc, Condvar, Mutex, mpsc as std_mpsc},
+    time::Instant,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 use crate::{
-    admin::{Command, bind_socket, http::Limits, packets, routes::serve_within, views},
-    base::{BackendState, ServerState},
+    admin::{
+        AdminThread, Command, HttpListener, Live, SocketFile, Status, bind_socket,
+        http::Limits,
+        render,
+        status::{Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
+        views::{self, ConnectionFilter, Phase},
+    },
+    config::{self, EngineChoice, Options, Source},
+    flow::{self, FiveTuple, FlowInfo},
+    pools::Pools,
+    snapshot::{Builder, FrontendView, Snapshot},
 };
 
+/// Names with all that paths and queries must encode.
+const SITE: &str = r#"
+    [frontends."f 1"]
+    listen_addr = "192.0.2.1:80"
+    backend = "web %41"
+    [backends."web %41"]
+    health_check.enabled = false
+    servers."größe 1/2" = { addr = "10.0.0.1:80" }
+"#;
+
 /// How the control loop that is played behaves.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
     /// Answers everything.
     Answers,
     /// Takes nothing from its queue of one.
     Stuck,
 }
-
-/// What the control loop was asked, in words.
-type Heard = std_mpsc::Receiver<String>;
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -46,13 +65,86 @@ impl Write for Log {
     }
 }
 
-/// An endpoint on a thread of its own.
+/// Says what it was asked; walks through its flows only while it may.
+pub struct Sources {
+    tell: Mutex<std_mpsc::Sender<String>>,
+    stuck_workers: Mutex<bool>,
+    may_walk: Mutex<bool>,
+    walk: Condvar,
+}
+
+impl Sources {
+    fn tell(&self, what: String) {
+        // a test that has ended does not listen any more
+        let _ = self.tell.lock().expect("the sender").send(what);
+    }
+
+    /// Lets walks go on, or keeps them.
+    pub fn may_walk(&self, may: bool) {
+        *self.may_walk.lock().expect("the lock") = may;
+        self.walk.notify_all();
+    }
+
+    /// Workers answer nothing any more.
+    pub fn workers_are_stuck(&self) {
+        *self.stuck_workers.lock().expect("the lock") = true;
+    }
+}
+
+impl Live for Sources {
+    fn log_events_dropped(&self) -> u64 {
+        3
+    }
+
+    fn packet_counts(&self) -> PacketCounts {
+        PacketCounts::default()
+    }
+
+    fn explain(&self, tuple: &FiveTuple) -> Option<flow::Explanation> {
+        self.tell(format!("{} {} {}", tuple.protocol, tuple.client, tuple.vip));
+        None
+    }
+
+    fn connections(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
+        self.tell(format!("{filter:?}, at most {limit}"));
+        if *self.stuck_workers.lock().expect("the lock") {
+            return Box::pin(pending());
+        }
+        Box::pin(ready((0, Vec::new())))
+    }
+
+    fn flows(&self, _wanted: &dyn Fn(&FlowInfo) -> bool, _limit: usize) -> Listed<FlowInfo> {
+        self.tell("a walk".into());
+        let may = self.may_walk.lock().expect("the lock");
+        let waited = self.walk.wait_timeout_while(may, crate::PATIENCE, |may| !*may);
+        assert!(
+            !waited.expect("the lock").1.timed_out(),
+            "nobody lets the walk go on"
+        );
+        (7, Vec::new())
+    }
+
+    fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String> {
+        self.tell(format!("script for {server:?} of {:?}", frontend.config.name));
+        match server {
+            "größe 1/2" => Ok("#!/bin/sh\n".into()),
+            other => Err(format!("no {other}")),
+        }
+    }
+}
+
+/// The endpoints on their thread.
 pub struct Daemon {
     pub path: PathBuf,
-    heard: Heard,
     pub log: Log,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<u64>>,
+    pub live: Arc<Sources>,
+    pub status: Arc<ArcSwap<Status>>,
+    heard: std_mpsc::Receiver<String>,
+    control: Option<HttpListener>,
+    thread: Option<AdminThread>,
+    /// Kept by a loop that is stuck.
+    _queue: Option<mpsc::Receiver<Command>>,
+    _file: SocketFile,
     _directory: tempfile::TempDir,
 }
 
@@ -61,75 +153,86 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("admin.sock");
         let (listener, file) = bind_socket(&path, None).expect("bind");
-        let (stop, stopped) = oneshot::channel();
         let (tell, heard) = std_mpsc::channel();
+        let live = Arc::new(Sources {
+            tell: Mutex::new(tell.clone()),
+            stuck_workers: Mutex::new(false),
+            may_walk: Mutex::new(true),
+            walk: Condvar::new(),
+        });
+        let status = Arc::new(ArcSwap::from_pointee(running()));
+        let (commands, queue) = mpsc::channel(1);
+        let thread = AdminThread::start(Arc::clone(&status), Arc::clone(&live) as _, commands)
+            .expect("the admin thread");
         let log = Log::default();
         let written = log.clone();
-        let thread = std::thread::spawn(move || {
+        thread.spawn(async move {
             let subscriber = tracing_subscriber::fmt()
                 .with_ansi(false)
                 .with_writer(move || written.clone())
                 .finish();
-            let _logging = tracing::subscriber::set_default(subscriber);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            let _file = file;
-            runtime.block_on(async {
-                let (commands, queue) = mpsc::channel(1);
-                let endpoint = serve_within(listener, commands, limits).expect("serve");
-                match behaviour {
-                    Loop::Answers => drop(tokio::spawn(answer(queue, tell))),
-                    Loop::Stuck => std::mem::forget(queue),
-                }
-                let _ = stopped.await;
-                endpoint.refused()
-            })
+            // for as long as the thread lives
+            std::mem::forget(tracing::subscriber::set_default(subscriber));
         });
+        let control = thread.serve_control_within(listener, limits).expect("serve");
+        let queue = match behaviour {
+            Loop::Answers => {
+                std::thread::spawn(move || answer(queue, &tell));
+                None
+            }
+            Loop::Stuck => Some(queue),
+        };
         Self {
             path,
-            heard,
             log,
-            stop: Some(stop),
+            live,
+            status,
+            heard,
+            control: Some(control),
             thread: Some(thread),
+            _queue: queue,
+            _file: file,
             _directory: directory,
         }
     }
 
+    /// What the control loop or the sources were asked next, in words.
     pub fn heard(&self) -> String {
-        self.heard
-            .recv_timeout(crate::PATIENCE)
-            .expect("the control loop was asked")
+        let heard = self.heard.recv_timeout(crate::PATIENCE);
+        heard.expect("somebody was asked")
     }
 
-    /// Ends it; connections that it turned away.
-    pub fn refused(mut self) -> u64 {
-        self.end()
+    /// Publishes another status.
+    pub fn publish(&self, change: impl FnOnce(&mut Status)) {
+        let mut status = Status::clone(&self.status.load());
+        change(&mut status);
+        self.status.store(Arc::new(status));
     }
 
-    fn end(&mut self) -> u64 {
-        drop(self.stop.take());
-        self.thread
-            .take()
-            .map_or(0, |thread| thread.join().expect("the endpoint's thread"))
+    /// Serves `/stats` on a free port until the guard is dropped.
+    pub fn serve_stats(&self) -> (SocketAddr, HttpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("its address");
+        let thread = self.thread.as_ref().expect("the thread");
+        (address, thread.serve_stats(listener).expect("serve"))
+    }
+
+    /// Ends the control endpoint alone.
+    pub fn end_control(&mut self) {
+        self.control = None;
+    }
+
+    /// Ends the thread.
+    pub fn end(&mut self) {
+        self.thread = None;
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-async fn answer(mut queue: mpsc::Receiver<Command>, tell: std_mpsc::Sender<String>) {
-    while let Some(command) = queue.recv().await {
+/// Plays the control loop until nobody can ask it any more.
+fn answer(mut queue: mpsc::Receiver<Command>, tell: &std_mpsc::Sender<String>) {
+    while let Some(command) = queue.blocking_recv() {
         // a test that has ended does not listen any more, nor do the requests that it left
         match command {
-            Command::Status { reply } => {
-                let _ = tell.send("status".into());
-                let _ = reply.send(state());
-            }
             Command::Reload { reply } => {
                 let _ = tell.send("reload".into());
                 let _ = reply.send(Err(views::ReloadFailed {
@@ -145,70 +248,50 @@ async fn answer(mut queue: mpsc::Receiver<Command>, tell: std_mpsc::Sender<Strin
             } => {
                 let force = if request.force { ", forced" } else { "" };
                 let _ = tell.send(format!("{}{force} of {server:?} in {backend:?}", request.action));
-                let _ = reply.send(Ok(one_server()));
-            }
-            Command::Connections { filter, reply } => {
-                let _ = tell.send(format!("{filter:?}"));
-                let _ = reply.send(views::Connections::default());
-            }
-            Command::Explain { tuple, reply } => {
-                let _ = tell.send(format!("{} {} {}", tuple.protocol, tuple.client, tuple.vip));
-                let nothing = crate::snapshot::Snapshot::default();
-                let _ = reply.send(packets::explanation(&nothing, &tuple, None, &[].into()));
-            }
-            Command::BackendScript {
-                frontend,
-                server,
-                reply,
-            } => {
-                let _ = tell.send(format!("script for {server:?} of {frontend:?}"));
-                let _ = reply.send(Ok("#!/bin/sh\n".into()));
+                let snapshot = snapshot();
+                let (_, server) = snapshot.servers().next().expect("a server");
+                let _ = reply.send(Ok(render::server(server, Instant::now())));
             }
         }
     }
 }
 
-pub fn one_server() -> views::Server {
-    views::Server {
-        addr: "10.0.0.1:80".into(),
-        state: ServerState::Up,
-        state_seconds: None,
-        state_reason: None,
-        eligible: true,
-        weight: 1,
-        configured_weight: 1,
-        effective_percent: 100,
-        priority: 1,
-        max_connections: None,
-        overridden: None,
-        traffic: views::Traffic::default(),
-    }
+fn snapshot() -> Arc<Snapshot> {
+    let source = Source {
+        name: "convey.toml".into(),
+        bytes: SITE.into(),
+    };
+    let config = config::load(&source, Options::default())
+        .expect("a good one")
+        .config;
+    let pools = Pools::of(&config);
+    let mut builder = Builder::new(1, Arc::default());
+    builder.config_changed(&config, config.backends.keys().cloned());
+    builder.build(&config, &pools, Instant::now()).snapshot
 }
 
-pub fn state() -> views::Status {
-    let backend = views::Backend {
-        balance: "round_robin".into(),
-        state: BackendState::Up,
-        eligible: 1,
-        queued: 0,
-        traffic: views::Traffic::default(),
-        servers: [("größe 1/2".to_owned(), one_server())].into(),
-    };
-    views::Status {
-        version: "1".into(),
-        pid: 1,
-        uptime_seconds: 1.0,
-        phase: "running".into(),
+fn running() -> Status {
+    Status {
+        started: Instant::now(),
+        phase: Phase::Running,
         config_file: "convey.toml".into(),
         config_generation: 1,
-        snapshot_generation: 1,
         last_reload_error: None,
         needs_restart: vec![],
         workers: 1,
-        log_events_dropped: 0,
-        admin_connections_refused: 0,
-        frontends: [].into(),
-        backends: [("web %41".to_owned(), backend)].into(),
+        snapshot: snapshot(),
         packet: None,
+    }
+}
+
+/// An engine that runs and serves nothing yet.
+pub fn engine() -> PacketStatus {
+    PacketStatus {
+        engine: EngineChoice::Raw,
+        engine_reason: "configured",
+        workers: 1,
+        interfaces: vec![],
+        network: Arc::new(Network::default()),
+        waiting: Waiting::new(),
     }
 }

@@ -1,9 +1,10 @@
 //! The packet modes in `convey status`.
 
+use std::net::IpAddr;
+
 use super::{counted, rate_text};
 use crate::{
-    admin::views::{NextHop, Packet},
-    base::PacketReason,
+    admin::views::{HopState, NextHop, Packet},
     cli::text::{Align, Cell, Style, Table, harmless},
 };
 
@@ -38,7 +39,7 @@ fn headline(packet: &Packet, colour: bool) -> String {
         "{}: engine {} ({}), {}, {serving}\n\
          flows: {} passthrough ({} half-open), {} dsr; {} at most; NAT ports {}{fragments}\n",
         Style::Bold.paint("packets", colour),
-        harmless(&packet.engine),
+        harmless(&packet.engine.to_string()),
         harmless(&packet.engine_reason),
         counted(packet.workers as u64, "worker"),
         flows.nat,
@@ -49,20 +50,17 @@ fn headline(packet: &Packet, colour: bool) -> String {
     )
 }
 
-/// Packets by reason, in the order of the reasons; what this version does not know comes last.
+/// Packets by verdict, in their order; those that this version does not know come last.
 fn counters(packet: &Packet, then: Option<(&Packet, f64)>) -> Table {
     let mut columns = vec![("PACKETS", Align::Left), ("TOTAL", Align::Right)];
     if then.is_some() {
         columns.push(("PER S", Align::Right));
     }
     let mut table = Table::new(&columns);
-    let place = |label: &str| PacketReason::from_label(label).map_or(PacketReason::COUNT, |r| r as usize);
-    let mut counted: Vec<(&String, &u64)> = packet.packets.iter().collect();
-    counted.sort_by_key(|(label, _)| (place(label), *label));
-    for (label, count) in counted {
-        let mut row = vec![Cell::plain(label), Cell::plain(count.to_string())];
+    for (reason, count) in &packet.packets {
+        let mut row = vec![Cell::plain(reason), Cell::plain(count)];
         if let Some((then, seconds)) = then {
-            let before = then.packets.get(label).copied().unwrap_or(0);
+            let before = then.packets.get(reason).copied().unwrap_or(0);
             row.push(Cell::plain(rate_text(
                 count.saturating_sub(before) as f64 / seconds,
             )));
@@ -83,26 +81,30 @@ fn ways(packet: &Packet) -> Table {
         ("NOTE", Align::Left),
     ]);
     for (server, hop) in &packet.next_hops {
-        table.row(way(server, hop));
+        table.row(way(*server, hop));
     }
     table
 }
 
-fn way(server: &str, hop: &NextHop) -> Vec<Cell> {
-    let (state, style, note) = match hop.state.as_str() {
-        "known" => ("known", Style::Good, None),
-        "no_route" => ("no route", Style::Bad, None),
-        "unresolved" => ("unresolved", Style::Notice, Some("asking for its link address")),
-        other => (other, Style::Plain, None),
+fn way(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
+    let (state, note) = match hop.state.known() {
+        Some(HopState::Resolved) => (Cell::new("resolved", Style::Good), None),
+        Some(HopState::NoRoute) => (Cell::new("no route", Style::Bad), None),
+        Some(HopState::Unresolved) => {
+            let note = Some("asking for its link address");
+            (Cell::new("unresolved", Style::Notice), note)
+        }
+        None => (Cell::plain(&hop.state), None),
     };
     let text = |text: Option<&String>| Cell::plain(text.map_or("", String::as_str));
-    let (local, mtu) = match hop.state.as_str() {
-        "no_route" => (Cell::plain(""), Cell::plain("")),
-        _ => (Cell::plain(&hop.local), Cell::plain(hop.mtu.to_string())),
+    let (local, mtu) = if hop.state == HopState::NoRoute {
+        (Cell::plain(""), Cell::plain(""))
+    } else {
+        (Cell::plain(hop.local), Cell::plain(hop.mtu))
     };
     vec![
         Cell::plain(server),
-        Cell::new(state, style),
+        state,
         text(hop.interface.as_ref()),
         text(hop.mac.as_ref()),
         local,

@@ -1,7 +1,23 @@
 //! Pictures as people see them.
 
 use super::*;
-use crate::admin::views::{NextHop, Packet, PacketFlows};
+use crate::{
+    admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, Word},
+    base::{BackendName, FrontendName, PacketReason, ServerAddr, ServerName},
+    config::{Algorithm, EngineChoice, Mode},
+};
+
+fn listen(addr: &str) -> ListenAddr {
+    ListenAddr(addr.parse().expect("an address"))
+}
+
+fn frontend_name(name: &str) -> FrontendName {
+    FrontendName::new(name).expect("a name")
+}
+
+fn server_name(name: &str) -> ServerName {
+    ServerName::new(name).expect("a name")
+}
 
 fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
     Traffic {
@@ -15,8 +31,8 @@ fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
 
 fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Server {
     Server {
-        addr: addr.into(),
-        state,
+        addr: ServerAddr(addr.parse().expect("an address")),
+        state: state.into(),
         state_seconds: Some(seconds),
         state_reason: None,
         eligible: state == ServerState::Up,
@@ -58,7 +74,7 @@ pub(in crate::cli) fn example() -> Status {
             "c",
             Server {
                 weight: 3,
-                overridden: Some("draining, weight 3".into()),
+                overridden: "draining, weight 3".parse().ok(),
                 max_connections: Some(500),
                 ..server("[2001:db8::3]:80", Draining, 192.0, traffic(18, 5, 12_300, 990))
             },
@@ -81,24 +97,24 @@ pub(in crate::cli) fn example() -> Status {
         ),
     ];
     let pool = |servers: Vec<(&str, Server)>, queued, traffic| Backend {
-        balance: "round_robin".into(),
-        state: BackendState::of(servers.len()),
+        balance: Algorithm::RoundRobin.into(),
+        state: BackendState::of(servers.len()).into(),
         eligible: servers.iter().filter(|(_, server)| server.eligible).count(),
         queued,
         traffic,
         servers: servers
             .into_iter()
-            .map(|(name, server)| (name.to_owned(), server))
+            .map(|(name, server)| (server_name(name), server))
             .collect(),
     };
-    let frontend = |listen: &[&str], backend: &str, max, traffic| Frontend {
-        listen: listen.iter().map(ToString::to_string).collect(),
-        mode: "proxy".into(),
-        protocol: "tcp".into(),
+    let frontend = |addrs: &[&str], backend: &str, max, traffic| Frontend {
+        listen: addrs.iter().map(|addr| listen(addr)).collect(),
+        mode: Mode::Proxy.into(),
+        protocol: Protocol::Tcp.into(),
         serves: backend == "web",
         state: None,
         waiting: [].into(),
-        backend: backend.into(),
+        backend: BackendName::new(backend).expect("a name"),
         max_connections: max,
         accept_errors: 0,
         traffic,
@@ -107,7 +123,7 @@ pub(in crate::cli) fn example() -> Status {
         version: "1.0.0-dev".into(),
         pid: 4242,
         uptime_seconds: 11_520.0,
-        phase: "running".into(),
+        phase: Phase::Running.into(),
         config_file: "/etc/convey/convey.toml".into(),
         config_generation: 3,
         snapshot_generation: 17,
@@ -118,11 +134,11 @@ pub(in crate::cli) fn example() -> Status {
         admin_connections_refused: 0,
         frontends: [
             (
-                "mail".to_owned(),
+                frontend_name("mail"),
                 frontend(&["0.0.0.0:25"], "empty", Some(10), traffic(10, 10, 0, 0)),
             ),
             (
-                "web".to_owned(),
+                frontend_name("web"),
                 frontend(
                     &["0.0.0.0:80", "[::]:80"],
                     "web",
@@ -133,9 +149,12 @@ pub(in crate::cli) fn example() -> Status {
         ]
         .into(),
         backends: [
-            ("empty".to_owned(), pool(vec![], 0, Traffic::default())),
             (
-                "web".to_owned(),
+                BackendName::new("empty").expect("a name"),
+                pool(vec![], 0, Traffic::default()),
+            ),
+            (
+                BackendName::new("web").expect("a name"),
                 pool(web.into(), 2, traffic(122_219, 18, 181_012_300, 8_300_000_990)),
             ),
         ]
@@ -175,8 +194,8 @@ web             round_robin       2 of 5 eligible                     18       1
 fn a_backend_without_an_eligible_server_says_what_clients_get() {
     let mut status = example();
     if let Some(web) = status.backends.get_mut("web") {
-        web.servers.retain(|name, _| name == "c");
-        (web.state, web.eligible, web.queued) = (BackendState::Down, 0, 0);
+        web.servers.retain(|name, _| name.as_str() == "c");
+        (web.state, web.eligible, web.queued) = (BackendState::Down.into(), 0, 0);
     }
     let drawn = draw(&status, None, false);
     assert!(drawn.contains("0 of 1 eligible"), "{drawn}");
@@ -210,9 +229,9 @@ fn with_an_earlier_picture_rates_stand_in_place_of_sums() {
         web.traffic.bytes_out += 5_000_000;
     }
     if let Some(web) = now.backends.get_mut("web") {
-        web.servers.retain(|name, _| name == "a");
+        web.servers.retain(|name, _| name.as_str() == "a");
         web.servers.insert(
-            "new".into(),
+            server_name("new"),
             server("10.0.0.9:80", ServerState::Checking, 0.0, Traffic::default()),
         );
         web.queued = 0;
@@ -266,7 +285,7 @@ fn what_went_wrong_is_told_first() {
     let mut status = example();
     status.frontends.clear();
     status.backends.clear();
-    status.phase = "stopping".into();
+    status.phase = Phase::Stopping.into();
     status.last_reload_error = Some("convey.toml:3:1: unknown key `lisen`\n  | lisen\n".into());
     status.needs_restart = vec!["global.workers".into(), "admin.socket".into()];
     status.log_events_dropped = 12;
@@ -311,25 +330,25 @@ fn a_long_error_does_not_hide_the_state() {
 }
 
 fn packet() -> Packet {
-    let hop = |state: &str| NextHop {
+    let hop = |state: HopState| NextHop {
         state: state.into(),
         reason: None,
         interface: None,
         mac: None,
-        local: "10.1.0.1".into(),
+        local: "10.1.0.1".parse().expect("an address"),
         mtu: 1500,
     };
     let known = NextHop {
         interface: Some("eth1".into()),
         mac: Some("02:00:00:00:00:02".into()),
-        ..hop("known")
+        ..hop(HopState::Resolved)
     };
     let lost = NextHop {
         reason: Some("no route leads there".into()),
-        ..hop("no_route")
+        ..hop(HopState::NoRoute)
     };
     Packet {
-        engine: "raw".into(),
+        engine: EngineChoice::Raw.into(),
         engine_reason: "auto: the only one of this version".into(),
         workers: 2,
         nat_ports: "61000-65535".into(),
@@ -341,11 +360,15 @@ fn packet() -> Packet {
             max: 1_048_576,
             fragments_waiting: 0,
         },
-        packets: [("to_server".to_owned(), 123_456), ("reset_no_flow".to_owned(), 7)].into(),
+        packets: [
+            (PacketReason::ToServer.into(), 123_456),
+            (PacketReason::ResetNoFlow.into(), 7),
+        ]
+        .into(),
         next_hops: [
-            ("10.1.0.2".to_owned(), known),
-            ("10.1.0.3".to_owned(), hop("unresolved")),
-            ("10.1.0.4".to_owned(), lost),
+            ("10.1.0.2".parse().expect("an address"), known),
+            ("10.1.0.3".parse().expect("an address"), hop(HopState::Unresolved)),
+            ("10.1.0.4".parse().expect("an address"), lost),
         ]
         .into(),
     }
@@ -357,15 +380,15 @@ fn packet_site() -> Status {
     status.backends.clear();
     status.packet = Some(packet());
     if let Some(web) = status.frontends.get_mut("web") {
-        web.mode = "passthrough".into();
-        web.state = Some("waiting".into());
-        web.listen = vec!["192.0.2.1:80".into(), "192.0.2.2:80".into()];
-        web.waiting = [("192.0.2.2:80".to_owned(), "no interface has 192.0.2.2".to_owned())].into();
+        web.mode = Mode::Passthrough.into();
+        web.state = Some(FrontendState::Waiting.into());
+        web.listen = vec![listen("192.0.2.1:80"), listen("192.0.2.2:80")];
+        web.waiting = [(listen("192.0.2.2:80"), "no interface has 192.0.2.2".to_owned())].into();
     }
     if let Some(mail) = status.frontends.get_mut("mail") {
-        mail.mode = "dsr".into();
-        mail.protocol = "udp".into();
-        mail.state = Some("live".into());
+        mail.mode = Mode::Dsr.into();
+        mail.protocol = Protocol::Udp.into();
+        mail.state = Some(FrontendState::Live.into());
         mail.max_connections = None;
     }
     status
@@ -392,7 +415,7 @@ to_server      123456
 reset_no_flow       7
 
 WAY TO    STATE       BY    MAC                OUR ADDRESS   MTU  NOTE
-10.1.0.2  known       eth1  02:00:00:00:00:02  10.1.0.1     1500
+10.1.0.2  resolved    eth1  02:00:00:00:00:02  10.1.0.1     1500
 10.1.0.3  unresolved                           10.1.0.1     1500  asking for its link address
 10.1.0.4  no route                                                no route leads there
 ",
@@ -403,8 +426,9 @@ WAY TO    STATE       BY    MAC                OUR ADDRESS   MTU  NOTE
 fn packets_have_rates_with_an_earlier_picture() {
     let (then, mut now) = (packet_site(), packet_site());
     if let Some(packet) = &mut now.packet {
-        packet.packets.insert("to_server".into(), 124_456);
-        packet.packets.insert("syn_share_full".into(), 3);
+        packet.packets.insert(PacketReason::ToServer.into(), 124_456);
+        packet.packets.insert(Word::Other("a_new_verdict".into()), 1);
+        packet.packets.insert(PacketReason::SynShareFull.into(), 3);
         packet.interfaces.clear();
         packet.flows.fragments_waiting = 2;
         packet.next_hops.clear();
@@ -425,6 +449,7 @@ PACKETS          TOTAL  PER S
 to_server       124456    500
 reset_no_flow        7    0.0
 syn_share_full       3    1.5
+a_new_verdict        1    0.5
 ",
     );
 }

@@ -66,6 +66,18 @@ pub struct Logging {
     done: Receiver<()>,
 }
 
+/// Tells how much was lost.
+#[derive(Debug)]
+pub struct Losses(Queue);
+
+impl Losses {
+    /// Events and access records lost since start: the queue was full, or they could not be written.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.shared().dropped()
+    }
+}
+
 impl Logging {
     /// Starts the thread and takes over all `tracing` events of the process. Call it after privileges are dropped.
     ///
@@ -118,10 +130,10 @@ impl Logging {
         Arc::new(AccessLog::new(self.queue.clone()))
     }
 
-    /// Events and access records lost since start: the queue was full, or they could not be written.
+    /// Tells how many events and access records were lost. Lives as long as anyone needs it.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.queue.shared().dropped()
+    pub fn losses(&self) -> Losses {
+        Losses(self.queue.clone())
     }
 
     /// Writes what is queued, for at most a second, and ends the thread. Events after this are dropped.

@@ -2,3 +2,4 @@
 
 pub mod listeners;
 pub mod packets;
+pub mod stats;

@@ -6,6 +6,7 @@
 //!   ▲               │ nothing new          │ broken, or as it runs │ failed            │ (all time-outs end)  │ failed
 //!   └───────────────┴──────────────────────┴───────────────────────┴────── put back ◄──┴──────────────────────┘
 //! ```
+//! A file that says what runs already ends with a look at the firewall rules instead, for somebody may have flushed them.
 //! Whoever asks while a reload is under way has another one, for it may have read the file before it was saved; all who do
 //! share it. What the daemon does with the running state is its own affair meanwhile: nothing is touched before the commit,
 //! and the commit is one step.
@@ -56,6 +57,8 @@ pub enum Event {
     Read(Result<FileRead, NotRead>),
     /// It has been parsed, resolved and compared: whether it changes anything.
     Loaded(Result<bool, ReloadFailed>),
+    /// The firewall rules have been looked after.
+    Checked,
     /// New sockets are there.
     Bound(Result<(), ReloadFailed>),
     /// Every backend has a server to use, or there is no time left to find one.
@@ -86,6 +89,8 @@ pub enum Action {
     Announce,
     /// Parse, resolve and compare; [`Event::Loaded`] follows.
     Load(Source),
+    /// Look after the firewall rules; [`Event::Checked`] follows.
+    Check,
     /// Make new sockets; [`Event::Bound`] follows.
     Bind,
     /// Check new servers; [`Event::Settled`] follows.
@@ -148,6 +153,7 @@ enum Phase {
 enum Step {
     Read,
     Load(FileRead),
+    Check { had_failed: bool },
     Bind(FileRead),
     Settle(FileRead),
     Arm(FileRead),
@@ -186,6 +192,9 @@ impl Machine {
         match (step, event) {
             (Step::Read, Event::Read(read)) => self.read(ask, read),
             (Step::Load(file), Event::Loaded(loaded)) => self.loaded(ask, file, loaded),
+            (Step::Check { had_failed }, Event::Checked) => {
+                self.finish(ask, Outcome::Unchanged { had_failed }, Vec::new())
+            }
             (Step::Bind(file), Event::Bound(Ok(()))) => {
                 self.wait(ask, Step::Settle(file), vec![Action::TryOut])
             }
@@ -275,7 +284,7 @@ impl Machine {
             Ok(false) => {
                 self.in_effect = file.source;
                 let had_failed = self.failed.take().is_some();
-                self.finish(ask, Outcome::Unchanged { had_failed }, Vec::new())
+                self.wait(ask, Step::Check { had_failed }, vec![Action::Check])
             }
             Err(why) => self.fail(ask, Ok(file), why, Vec::new()),
         }

@@ -7,7 +7,6 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,16 +19,14 @@ use super::{
     plane::{
         listeners::{self, Predecessors, kept_as},
         packets::Armed,
+        stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
     },
 };
 use crate::{
-    admin::{
-        self, HttpListener,
-        views::{ReloadFailed, Reloaded},
-    },
+    admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
     config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
-    privilege::{BrokerError, Client, FileRead, ListenerRef, What},
+    privilege::{BrokerError, Client, FileRead, What},
 };
 use machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
 
@@ -74,26 +71,15 @@ struct Bound {
     stats: StatsChange,
 }
 
-/// What becomes of the `/stats` endpoint.
-#[derive(Debug)]
-pub enum StatsChange {
-    /// It stays as it is.
-    Keep,
-    /// It is served on another address, or no longer.
-    To(Option<(Endpoint, HttpListener)>),
-}
-
 /// What a job has come to.
 #[derive(Debug)]
 enum Done {
     Read(Result<FileRead, NotRead>),
     Loaded(Result<New, ReloadFailed>),
+    Checked,
     Bound(Result<(listeners::Prepared, Option<StatsSocket>), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
 }
-
-/// What `/stats` is to be served on; `None` nowhere.
-type StatsSocket = Option<(Endpoint, TcpListener)>;
 
 impl Reload {
     /// No reload yet; this configuration was read at the start.
@@ -181,6 +167,7 @@ impl Control {
                 self.reload.new = Some(new);
                 changes
             })),
+            Some(Done::Checked) => Event::Checked,
             Some(Done::Bound(bound)) => Event::Bound(bound.and_then(|bound| self.take_bound(bound))),
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
@@ -196,10 +183,7 @@ impl Control {
         &mut self,
         (listeners, stats): (listeners::Prepared, Option<StatsSocket>),
     ) -> Result<(), ReloadFailed> {
-        let stats = match stats {
-            None => StatsChange::Keep,
-            Some(socket) => StatsChange::To(self.serve_stats(socket).map_err(|e| failure(&e))?),
-        };
+        let stats = serve_stats(stats, &self.endpoints).map_err(|e| failure(&e))?;
         self.reload.bound = Some(Bound { listeners, stats });
         Ok(())
     }
@@ -233,10 +217,17 @@ impl Control {
                     .jobs
                     .spawn_blocking(move || Done::Loaded(load(&source, options, &before)));
             }
+            Action::Check => {
+                let checked = self.packets.check_rules();
+                self.reload.jobs.spawn(async move {
+                    checked.await;
+                    Done::Checked
+                });
+            }
             Action::Bind => {
                 let Some(new) = &self.reload.new else { return };
                 let missing = self.listeners.missing(&new.config);
-                let stats = self.missing_stats(&new.config);
+                let stats = self.stats.missing(&new.config);
                 let workers = self.workers.count();
                 self.reload.jobs.spawn(async move {
                     Done::Bound(
@@ -294,7 +285,7 @@ impl Control {
         self.listen(bound.listeners.added);
         self.packets.commit(armed, config);
         self.scripts.write(self.state.config(), self.state.pools());
-        self.swap_stats(bound.stats);
+        self.stats.swap(bound.stats);
         self.watch_file();
         // against what the process was started with: a second reload does not make a restart unnecessary
         self.needs_restart = config::diff(&self.startup_config, self.state.config()).needs_restart;
@@ -319,7 +310,6 @@ impl Control {
         let result = match outcome {
             Outcome::Nothing => Ok((Diff::default(), String::new())),
             Outcome::Unchanged { had_failed } => {
-                self.packets.check_rules();
                 if had_failed {
                     tracing::info!(
                         event = "reload",
@@ -360,6 +350,7 @@ impl Control {
         if let Ok(reloaded) = &result {
             log_success(trigger, reloaded);
         }
+        self.publish_status();
         for ticket in ask.tickets {
             if let Some(answer) = self.reload.waiting.remove(&ticket) {
                 // whoever asked may have gone
@@ -371,36 +362,6 @@ impl Control {
             self.notify.ready(&self.status_line());
         } else if self.ready {
             self.notify.status(&self.status_line());
-        }
-    }
-
-    /// What `/stats` is to be served on from now on, if that is another address than now.
-    pub(super) fn missing_stats(&self, config: &Config) -> Option<Option<Endpoint>> {
-        let wanted = config.stats.as_ref().map(|stats| Endpoint::tcp(stats.listen.0));
-        (wanted != self.stats.as_ref().map(|(endpoint, _)| *endpoint)).then_some(wanted)
-    }
-
-    /// Serves `/stats`.
-    pub(super) fn serve_stats(
-        &self,
-        socket: StatsSocket,
-    ) -> Result<Option<(Endpoint, HttpListener)>, BrokerError> {
-        let Some((endpoint, socket)) = socket else {
-            return Ok(None);
-        };
-        let listener = admin::serve_stats(socket, Arc::clone(self.state.published())).map_err(|source| {
-            BrokerError::Failed {
-                step: format!("serve /stats on {}", endpoint.addr),
-                source,
-            }
-        })?;
-        Ok(Some((endpoint, listener)))
-    }
-
-    /// Puts a prepared `/stats` endpoint in force.
-    pub(super) fn swap_stats(&mut self, change: StatsChange) {
-        if let StatsChange::To(stats) = change {
-            self.stats = stats;
         }
     }
 }
@@ -442,21 +403,6 @@ pub(super) async fn bind(
         .bind(broker, workers, &mut Predecessors::default())
         .await?;
     Ok((listeners, bind_stats(stats, broker).await?))
-}
-
-/// Makes the socket of `/stats`, if it is to be another.
-pub(super) async fn bind_stats(
-    wanted: Option<Option<Endpoint>>,
-    broker: &Client,
-) -> Result<Option<StatsSocket>, BrokerError> {
-    Ok(match wanted {
-        None => None,
-        Some(None) => Some(None),
-        Some(Some(endpoint)) => {
-            let socket = broker.bind(ListenerRef::Stats).await?;
-            Some(Some((endpoint, TcpListener::from(socket))))
-        }
-    })
 }
 
 fn log_success(trigger: &str, reloaded: &Reloaded) {

@@ -128,7 +128,8 @@ fn all_who_ask_meanwhile_share_the_next_reload() {
     }
     let _ = machine.step(asked(Trigger::FileChange));
     let _ = machine.step(Event::Read(Ok(saved("a", 1))));
-    let actions = machine.step(Event::Loaded(Ok(false)));
+    assert_eq!(machine.step(Event::Loaded(Ok(false))), [Action::Check]);
+    let actions = machine.step(Event::Checked);
     let outcome = Outcome::Unchanged { had_failed: false };
     assert_eq!(actions, [finished(Trigger::Request, outcome), Action::Read]);
     let _ = machine.step(Event::Read(Ok(saved("b", 2))));
@@ -296,6 +297,7 @@ impl World {
                 Some(new) => Ok(Some(new) != generation_of(self.running[0])),
                 None => Err(failed("not TOML")),
             }),
+            Action::Check => Event::Checked,
             Action::Bind if fails => Event::Bound(Err(fail())),
             Action::Bind => {
                 self.bound = self.read;
@@ -313,7 +315,7 @@ impl World {
     fn tell(&mut self, event: Event) {
         for action in self.machine.step(event) {
             match action {
-                Action::Read | Action::Load(_) | Action::Bind | Action::Arm => {
+                Action::Read | Action::Load(_) | Action::Check | Action::Bind | Action::Arm => {
                     assert!(self.job.is_none(), "two jobs at a time");
                     self.job = Some(action);
                 }

@@ -67,7 +67,7 @@ fn without_a_flag_it_is_a_proxy() {
     let site = packets(None);
     let _convey = site.convey();
     assert_shares(&site.shares(LISTEN, 60), SERVERS);
-    assert_eq!(site.lb.status().frontends["tcp_3000"].mode, "proxy");
+    assert_eq!(site.lb.status().frontends["tcp_3000"].mode, Mode::Proxy);
     expect_stats(&site.lb, 3000, "tcp_3000");
 }
 

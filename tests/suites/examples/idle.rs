@@ -1,5 +1,7 @@
 //! The configuration that the package installs.
 
+use convey::admin::views::Phase;
+
 use crate::{
     lab::{Lab, PATIENCE, servers::TcpServer},
     machine::Machine,
@@ -27,7 +29,7 @@ fn it_is_ready_and_idle_and_listens_on_nothing_but_the_control_socket() {
         .collect();
     assert_eq!(paths, ["/run/convey/admin.sock"], "{sockets}");
     let status = machine.status();
-    assert_eq!(status.phase, "running");
+    assert_eq!(status.phase, Phase::Running);
     assert!(status.frontends.is_empty() && status.backends.is_empty() && status.packet.is_none());
     assert!(!machine.run("nft list ruleset").contains("CONVEY"));
     let own = format!("$1 == {} {{ print $2 }}", convey.group());

@@ -1,5 +1,6 @@
 //! `ha/keepalived.conf` and `ha/keepalived.service.conf`: Debian's keepalived on both load balancers.
 
+use convey::admin::views::FrontendState;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -39,7 +40,7 @@ impl Site {
         first.write("/etc/keepalived/keepalived.conf", &conf);
         second.write("/etc/keepalived/keepalived.conf", &backup);
         let convey = [first, second].map(|lb| Some(lb.convey("")));
-        assert_eq!([first, second].map(video_state), ["waiting", "waiting"]);
+        assert_eq!([first, second].map(video_state), [FrontendState::Waiting; 2]);
         let keepalived = [first, second].map(|lb| Some(start(lb)));
         let site = Self {
             keepalived,
@@ -47,7 +48,11 @@ impl Site {
             pair,
         };
         site.wait_for(0);
-        assert_eq!(video_state(&site.pair.second), "waiting", "the standby");
+        assert_eq!(
+            video_state(&site.pair.second),
+            FrontendState::Waiting,
+            "the standby"
+        );
         site
     }
 
@@ -63,7 +68,7 @@ impl Site {
     #[track_caller]
     fn wait_live(&self, holder: usize) {
         let lb = self.pair.both()[holder];
-        wait_until("live", PATIENCE, || video_state(lb) == "live");
+        wait_until("live", PATIENCE, || video_state(lb) == FrontendState::Live);
     }
 
     /// Clients come through both frontends now, which is the work of this load balancer.

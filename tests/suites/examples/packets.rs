@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use convey::config::Options;
+use convey::config::{Mode, Options};
 
 use crate::{
     lab::servers::Witness,
@@ -108,11 +108,11 @@ fn each_address_has_its_mode() {
     assert_direct(&site.meet("192.0.2.90:8000"));
 
     let status = site.lb.status();
-    let seen: Vec<(&str, &str, u64)> = (status.frontends.iter())
+    let seen: Vec<(&str, Option<Mode>, u64)> = (status.frontends.iter())
         .map(|(name, frontend)| {
             (
                 name.as_str(),
-                frontend.mode.as_str(),
+                frontend.mode.known(),
                 frontend.traffic.connections_total,
             )
         })
@@ -121,10 +121,10 @@ fn each_address_has_its_mode() {
     assert_eq!(
         seen,
         [
-            ("admin", "proxy", 1),
-            ("shop", "passthrough", many + 1),
-            ("video", "dsr", many + 1),
-            ("web", "proxy", 20)
+            ("admin", Some(Mode::Proxy), 1),
+            ("shop", Some(Mode::Passthrough), many + 1),
+            ("video", Some(Mode::Dsr), many + 1),
+            ("web", Some(Mode::Proxy), 20)
         ],
         "what is for the VIP is not proxied"
     );

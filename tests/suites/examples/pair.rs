@@ -1,6 +1,9 @@
 //! `ha.toml`: two load balancers, and the address that moves between them.
 
-use convey::config::Options;
+use convey::{
+    admin::views::{FrontendState, Phase, Word},
+    config::Options,
+};
 
 use crate::{
     lab::{Lab, PATIENCE, servers::Witness},
@@ -69,8 +72,9 @@ impl Pair {
 
 /// What a load balancer says of its packet mode frontend.
 #[track_caller]
-pub fn video_state(lb: &Machine) -> String {
-    lb.status().frontends["video"].state.clone().unwrap_or_default()
+pub fn video_state(lb: &Machine) -> FrontendState {
+    let state = (lb.status().frontends["video"].state.as_ref()).and_then(Word::known);
+    state.expect("a state of this version")
 }
 
 /// The connection goes on, whatever has happened to the load balancer; TCP may have to send again first.
@@ -108,12 +112,12 @@ fn a_packet_frontend_waits_for_its_address_and_a_proxied_one_serves_without() {
     let pair = Pair::new(str::to_owned).on_link();
     let lb = &pair.site.lb;
     let _convey = lb.convey("");
-    assert_eq!(video_state(lb), "waiting");
+    assert_eq!(video_state(lb), FrontendState::Waiting);
     assert!(lb.run("convey status").contains("waiting: "));
     assert_eq!(pair.site.shares(&lb.host().addr(443).to_string(), 10).len(), 2);
     lb.host().add_address("eth0", "192.0.2.90/32");
     lb.wait_status("live", |status| {
-        status.frontends["video"].state.as_deref() == Some("live")
+        status.frontends["video"].state == Some(FrontendState::Live.into())
     });
     assert_eq!(pair.site.shares(VIDEO, 50).len(), 2);
 }
@@ -154,7 +158,7 @@ fn one_that_drains_no_longer_counts_as_serving() {
     let mut witness = pair.site.meet(&addr);
     lb.run("convey status --quiet");
     convey.terminate();
-    lb.wait_status("it drains", |status| status.phase == "stopping");
+    lb.wait_status("it drains", |status| status.phase == Phase::Stopping);
     let quiet = lb.try_run("convey status --quiet");
     assert_eq!((quiet.status.code(), quiet.stdout.as_str()), (Some(69), ""));
     assert!(

@@ -75,7 +75,10 @@ stats_update_frequency = 5
         answers.len() == 20 && answers.contains('a') && answers.contains('b'),
         "{answers}"
     );
-    assert_eq!(convey.status().frontends["tcp_80"].mode, way.0.label());
+    assert_eq!(
+        convey.status().frontends["tcp_80"].mode.to_string(),
+        way.0.label()
+    );
     let stats = site.lb.run("curl -sf --max-time 60 http://127.0.0.1:3000/stats");
     assert!(stats.contains("tcp_80"), "{stats}");
     convey.signal(Signal::SIGTERM);

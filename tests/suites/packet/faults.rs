@@ -35,7 +35,7 @@ fn wait_server(convey: &Convey, port: &str, server: &str, state: ServerState) {
         Family::ALL.iter().all(|family| {
             status
                 .backends
-                .get(&backend_name(port, *family))
+                .get(backend_name(port, *family).as_str())
                 .is_none_or(|backend| backend.servers[server].state == state)
         })
     });

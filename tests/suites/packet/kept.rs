@@ -142,7 +142,7 @@ fn a_flow_is_forgotten_after_its_idle_timeout() {
     let convey = site.convey(&plan);
     let flows = || {
         let status = convey.status();
-        let traffic = &status.frontends[&frontend_name("echo", PASSTHROUGH[0])].traffic;
+        let traffic = &status.frontends[frontend_name("echo", PASSTHROUGH[0]).as_str()].traffic;
         (told::flows(&convey), traffic.connections_total)
     };
     let [busy, idle] = [(); 2].map(|()| {

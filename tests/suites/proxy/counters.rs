@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use convey::base::ServerState;
+use convey::base::{ServerName, ServerState, TerminationReason};
 
 use crate::{
     Test,
@@ -46,7 +46,7 @@ fn bytes_are_counted_exactly_in_both_directions() {
         assert_eq!(answer.len(), 7_654_321);
     }
     convey.wait_status("all have ended", |status| {
-        status.frontends["f"].traffic.ended.get("normal") == Some(&3)
+        status.frontends["f"].traffic.ended(TerminationReason::Normal) == 3
     });
     let status = convey.status();
     for traffic in [
@@ -148,14 +148,9 @@ fn open_connections_are_listed() {
     let listed = convey.connections();
     assert_eq!(listed.total, 1);
     let connection = &listed.connections[0];
-    assert_eq!(
-        connection.client,
-        stream.local_addr().expect("our address").to_string()
-    );
-    assert_eq!(
-        (connection.frontend.as_str(), connection.server.as_deref()),
-        ("f", Some("s"))
-    );
+    assert_eq!(connection.client.0, stream.local_addr().expect("our address"));
+    let server = connection.server.as_ref().map(ServerName::as_str);
+    assert_eq!((connection.frontend.as_str(), server), ("f", Some("s")));
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));
     drop(stream);
     wait_until("the list is empty", PATIENCE, || convey.connections().total == 0);
@@ -190,7 +185,7 @@ fn the_access_log_can_be_turned_off() {
     let convey = site.convey(&config);
     assert_eq!(site.ask(3), [("a".to_owned(), 3)].into());
     convey.wait_status("all have ended", |status| {
-        status.frontends["web"].traffic.ended.get("normal") == Some(&3)
+        status.frontends["web"].traffic.ended(TerminationReason::Normal) == 3
     });
     // what is logged after them shows that they were not
     site.client.run(&format!("curl -s http://{}/", site.lb.addr(81)));

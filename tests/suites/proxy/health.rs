@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, time::Instant};
 
-use convey::base::{BackendState, ServerState};
+use convey::base::{BackendState, ServerState, TerminationReason};
 
 use crate::{
     Test,
@@ -35,7 +35,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 fn state(convey: &Convey, server: &str) -> ServerState {
-    convey.server("web", server).state
+    (convey.server("web", server).state.known()).expect("a state of this version")
 }
 
 #[track_caller]
@@ -126,12 +126,8 @@ fn with_retries_a_killed_server_fails_only_what_it_had_taken() {
         report.text
     );
     let traffic = convey.traffic("web");
-    for reason in ["server_connect", "no_server"] {
-        assert_eq!(
-            traffic.ended.get(reason),
-            None,
-            "a refused connect is tried elsewhere"
-        );
+    for reason in [TerminationReason::ServerConnect, TerminationReason::NoServer] {
+        assert_eq!(traffic.ended(reason), 0, "a refused connect is tried elsewhere");
     }
     assert!(traffic.retries > 0 || convey.server("web", "a").traffic.connect_failures == 0);
     eprintln!(
@@ -181,8 +177,11 @@ fn a_connect_that_times_out_is_retried_on_another_server() {
         answers.contains_key("failed"),
         "without retries the time-out shows: {answers:?}"
     );
-    let ended = convey.traffic("web").ended;
-    assert!(ended.contains_key("connect_timeout"), "{ended:?}");
+    let traffic = convey.traffic("web");
+    assert!(
+        traffic.ended(TerminationReason::ConnectTimeout) > 0,
+        "{traffic:?}"
+    );
 }
 
 fn servers_that_refuse_connections_are_ejected_and_let_back() {
@@ -360,7 +359,10 @@ fn established_connections_of_a_down_server_are_closed_on_request() {
     wait_state(&convey, "a", ServerState::Down);
     expect_end(&mut stream);
     convey.wait_status("the connection is counted out", |status| {
-        status.frontends["web"].traffic.ended.get("server_down") == Some(&1)
+        status.frontends["web"]
+            .traffic
+            .ended(TerminationReason::ServerDown)
+            == 1
     });
 }
 
@@ -373,7 +375,7 @@ fn without_any_server_up_connections_are_ended() {
     wait_state(&convey, "a", ServerState::Down);
     expect_turned_away(&site.client, site.lb.addr(80));
     convey.wait_status("it is counted", |status| {
-        status.frontends["web"].traffic.ended.get("no_server") == Some(&1)
+        status.frontends["web"].traffic.ended(TerminationReason::NoServer) == 1
     });
 }
 
@@ -403,11 +405,11 @@ fn a_backend_says_when_its_last_server_goes_and_when_one_is_back() {
         &["ERROR", "backend web is down: none of its 2 servers is eligible"],
     );
     let web = &convey.status().backends["web"];
-    assert_eq!((web.state, web.eligible), (BackendState::Down, 0));
+    assert_eq!((web.state.known(), web.eligible), (Some(BackendState::Down), 0));
     site.webs[1].revive();
     wait_logged(&convey, &["backend web is up: 1 of 2 server(s) eligible"]);
     let web = &convey.status().backends["web"];
-    assert_eq!((web.state, web.eligible), (BackendState::Up, 1));
+    assert_eq!((web.state.known(), web.eligible), (Some(BackendState::Up), 1));
 }
 
 fn the_last_eligible_server_is_taken_out_only_by_force() {

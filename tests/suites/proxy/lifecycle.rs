@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use convey::admin::views::Phase;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -297,7 +298,7 @@ fn a_configuration_without_frontends_is_idle() {
     let lb = lab.host("lb");
     let convey = lab.convey(&lb, "# nothing yet\n");
     let status = convey.status();
-    assert_eq!(status.phase, "running");
+    assert_eq!(status.phase, Phase::Running);
     assert!(status.frontends.is_empty());
     assert!(Path::new(&status.config_file).ends_with("convey.toml"));
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use convey::base::TerminationReason;
+
 use crate::{
     Test,
     lab::{Convey, Host, Lab, PATIENCE, servers::TcpServer, wait_until},
@@ -81,9 +83,10 @@ impl Single {
 
     #[track_caller]
     fn wait_ended(&self, reason: &str) {
+        let reason: TerminationReason = reason.parse().expect("a reason");
         self.convey
             .wait_status(&format!("one connection ended by {reason}"), |status| {
-                status.frontends["f"].traffic.ended.get(reason) == Some(&1)
+                status.frontends["f"].traffic.ended(reason) == 1
             });
     }
 }
@@ -191,8 +194,9 @@ fn an_idle_connection_is_closed_after_idle_timeout() {
     single
         .convey
         .wait_status("it is counted as a time-out", |status| {
-            let ended = &status.frontends["f"].traffic.ended;
-            ended.contains_key("client_timeout") || ended.contains_key("server_timeout")
+            let traffic = &status.frontends["f"].traffic;
+            let reasons = [TerminationReason::ClientTimeout, TerminationReason::ServerTimeout];
+            reasons.iter().any(|reason| traffic.ended(*reason) > 0)
         });
 }
 
@@ -234,6 +238,9 @@ fn a_half_closed_connection_is_closed_after_fin_timeout() {
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(1), "too early: {waited:?}");
     convey.wait_status("the server was waited for", |status| {
-        status.frontends["f"].traffic.ended.get("server_timeout") == Some(&1)
+        status.frontends["f"]
+            .traffic
+            .ended(TerminationReason::ServerTimeout)
+            == 1
     });
 }

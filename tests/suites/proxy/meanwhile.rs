@@ -8,6 +8,7 @@ use std::{
     process::Command,
 };
 
+use convey::base::{BackendName, FrontendName};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
@@ -328,13 +329,16 @@ impl Chance<'_> {
     /// One configuration runs, and it is whole.
     fn check(&self) {
         let status = self.convey.status();
-        let number = |name: &str, kind: &str| name.strip_prefix(kind).map(str::to_owned);
-        let of = |names: &mut dyn Iterator<Item = &String>, kind: &str| -> BTreeSet<String> {
-            names.filter_map(|name| number(name, kind)).collect()
+        let of = |names: Vec<&str>, kind: &str| -> BTreeSet<String> {
+            let numbers = names.iter().filter_map(|name| name.strip_prefix(kind));
+            numbers.map(str::to_owned).collect()
         };
-        let frontends = of(&mut status.frontends.keys(), "extra");
-        let backends = of(&mut status.backends.keys(), "pool");
-        let used = of(&mut std::iter::once(&status.frontends["web"].backend), "pool");
+        let frontends = of(
+            status.frontends.keys().map(FrontendName::as_str).collect(),
+            "extra",
+        );
+        let backends = of(status.backends.keys().map(BackendName::as_str).collect(), "pool");
+        let used = of(vec![status.frontends["web"].backend.as_str()], "pool");
         assert_eq!(frontends.len(), 1, "{frontends:?}");
         assert!(
             frontends == backends && backends == used,

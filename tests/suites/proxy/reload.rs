@@ -333,7 +333,7 @@ fn an_override_survives_a_reload_and_shows_in_the_status() {
     assert_eq!(a.state, convey::base::ServerState::Draining);
     assert!(a.overridden.is_some());
     assert_eq!((b.weight, b.configured_weight), (7, 1));
-    assert!(b.overridden.expect("shown as override").contains('7'));
+    assert!(b.overridden.expect("shown as override").to_string().contains('7'));
     assert_eq!(site.ask(6), [("b".to_owned(), 6)].into());
     convey.order("server ready web/a");
     convey.order("server ready web/b");

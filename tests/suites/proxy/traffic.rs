@@ -7,6 +7,8 @@ use std::{
     thread,
 };
 
+use convey::base::TerminationReason;
+
 use crate::{
     Test,
     lab::{
@@ -166,7 +168,8 @@ fn a_client_that_closes_its_half_still_gets_the_answer() {
     convey.wait_status("one has ended", |status| {
         !status.frontends["count"].traffic.ended.is_empty()
     });
-    assert_eq!(convey.traffic("count").ended, [("normal".to_owned(), 1)].into());
+    let ended = convey.traffic("count").ended;
+    assert_eq!(ended, [(TerminationReason::Normal.into(), 1)].into());
 }
 
 fn a_server_that_closes_its_half_is_still_sent_to() {

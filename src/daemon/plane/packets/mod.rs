@@ -108,8 +108,8 @@ enum Order {
     Commit(Arc<Config>),
     /// What is prepared is given up.
     Disarm,
-    /// Look whether the firewall rules are still what they should be.
-    CheckRules,
+    /// Look whether the firewall rules are still what they should be, and say when that is done.
+    CheckRules(oneshot::Sender<()>),
 }
 
 impl Packets {
@@ -208,9 +208,11 @@ impl Packets {
         let _ = self.orders.send(Order::Commit(config));
     }
 
-    /// Has the firewall rules looked after.
-    pub fn check_rules(&self) {
-        let _ = self.orders.send(Order::CheckRules);
+    /// Has the firewall rules looked after; resolves when that is done.
+    pub fn check_rules(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (done, is_done) = oneshot::channel();
+        let _ = self.orders.send(Order::CheckRules(done));
+        async move { drop(is_done.await) }
     }
 
     /// Tells the engine that the snapshot has been replaced.

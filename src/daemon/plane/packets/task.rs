@@ -136,7 +136,11 @@ impl Plane {
                 News::Order(Some(Order::Arm(config, pools, reply))) => self.arm(config, &pools, reply).await,
                 News::Order(Some(Order::Commit(config))) => self.commit(config).await,
                 News::Order(Some(Order::Disarm)) => self.disarm().await,
-                News::Order(Some(Order::CheckRules)) => self.rules.check(&self.environment.broker).await,
+                News::Order(Some(Order::CheckRules(done))) => {
+                    self.rules.check(&self.environment.broker).await;
+                    // whoever asked may have gone
+                    let _ = done.send(());
+                }
                 News::Picture => self.adopt_picture().await,
                 News::Engine(raw::Event::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;

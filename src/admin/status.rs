@@ -1,0 +1,124 @@
+//! What the endpoints answer from: what changes by events, and what changes by traffic.
+//!
+//! ```text
+//! control loop ── publishes ──► ArcSwap<Status> ─┐
+//!                                                ├─► convey-admin ─► answers
+//! workers, packet threads ── count ──► Live ─────┘
+//! ```
+//! Neither is asked of the control loop: an answer never waits for it.
+
+use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Instant};
+
+use super::views::{self, Phase};
+use crate::{
+    base::{Endpoint, PacketReason},
+    config::EngineChoice,
+    flow::{self, FiveTuple, FlowInfo, Hops, Usage},
+    snapshot::{FrontendView, Snapshot},
+};
+
+/// What changes by events: plain data, published whole whenever something of it changes. The snapshot is in it, so that
+/// an answer is of one moment.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// When the daemon started.
+    pub started: Instant,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The configuration file.
+    pub config_file: Arc<str>,
+    /// Number of successful configuration loads.
+    pub config_generation: u64,
+    /// The last failed reload, unless one has succeeded since.
+    pub last_reload_error: Option<String>,
+    /// Configured settings that wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// Worker threads of the proxy.
+    pub workers: usize,
+    /// The snapshot in effect.
+    pub snapshot: Arc<Snapshot>,
+    /// The packet modes, if the engine runs.
+    pub packet: Option<PacketStatus>,
+}
+
+/// The packet modes.
+#[derive(Debug, Clone)]
+pub struct PacketStatus {
+    /// The engine that runs.
+    pub engine: EngineChoice,
+    /// Why this engine.
+    pub engine_reason: &'static str,
+    /// Its worker threads.
+    pub workers: usize,
+    /// Names of the interfaces that are served.
+    pub interfaces: Vec<String>,
+    /// Next hops and interfaces.
+    pub network: Arc<Network>,
+    /// Why VIPs wait, those that do.
+    pub waiting: Waiting,
+}
+
+/// The network as the packet modes see it.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// The next hops of the servers.
+    pub hops: Arc<Hops>,
+    /// Names of interfaces by index.
+    pub links: BTreeMap<u32, String>,
+    /// Why there is no next hop for a server.
+    pub no_way: BTreeMap<IpAddr, String>,
+}
+
+/// Why VIPs wait.
+pub type Waiting = BTreeMap<Endpoint, Wait>;
+
+/// Why a VIP waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// In words.
+    pub why: String,
+    /// Whether no interface of this host has it: another load balancer may.
+    pub is_elsewhere: bool,
+}
+
+/// What the packet engine has counted, and how full it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PacketCounts {
+    /// How full the tables are.
+    pub usage: Usage,
+    /// Packets by verdict.
+    pub packets: Vec<(PacketReason, u64)>,
+}
+
+/// How many match, and some of them.
+pub type Listed<T> = (usize, Vec<T>);
+
+/// Resolves to the connections of the proxy that were asked for.
+pub type Listing = Pin<Box<dyn Future<Output = Listed<views::Connection>> + Send>>;
+
+/// What changes by traffic, and what only other rooms can do: what the daemon gives to the endpoints.
+///
+/// Everything but [`flows`](Live::flows) returns within moments.
+pub trait Live: Send + Sync {
+    /// Log and access events dropped.
+    fn log_events_dropped(&self) -> u64;
+
+    /// What the packet engine has counted; nothing if none runs.
+    fn packet_counts(&self) -> PacketCounts;
+
+    /// Where the packet engine would send packets of a 5-tuple; `None` if none runs.
+    fn explain(&self, tuple: &FiveTuple) -> Option<flow::Explanation>;
+
+    /// Connections of the proxy that match, the oldest `limit` of them, oldest first. A worker that is stuck keeps it
+    /// pending.
+    fn connections(&self, filter: Arc<views::ConnectionFilter>, limit: usize) -> Listing;
+
+    /// Passthrough flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
+    fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo>;
+
+    /// What to run on a server of a frontend in mode dsr, as text.
+    ///
+    /// # Errors
+    /// In words, why there is no such script.
+    fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String>;
+}

@@ -1,0 +1,148 @@
+//! The thread that serves every endpoint, and the handle that gives it listeners.
+
+use std::{
+    fmt, io,
+    net::TcpListener as StdTcpListener,
+    os::unix::net::UnixListener as StdUnixListener,
+    sync::{
+        Arc,
+        atomic::AtomicU64,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{self, Handle},
+    sync::oneshot,
+};
+
+use super::{
+    Commands,
+    http::{self, HttpListener, Limits},
+    routes::{self, Control},
+    stats,
+    status::{Live, Status},
+};
+
+/// How long the end waits for the thread: an answer that is being made takes less.
+const END: Duration = Duration::from_secs(1);
+
+/// Threads for walks through all flows; see [`routes`].
+const WALKERS: usize = 1;
+
+/// The thread `convey-admin` with its own runtime. Dropping it ends the thread and every endpoint.
+pub struct AdminThread {
+    runtime: Handle,
+    control: Control,
+    /// Ends the thread when it goes.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    done: Receiver<()>,
+}
+
+impl fmt::Debug for AdminThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminThread").finish_non_exhaustive()
+    }
+}
+
+impl AdminThread {
+    /// Starts the thread; it serves nothing yet. Call it after privileges are dropped: it inherits what the calling
+    /// thread is confined to.
+    ///
+    /// # Errors
+    /// The thread or its runtime cannot be made.
+    pub fn start(status: Arc<ArcSwap<Status>>, live: Arc<dyn Live>, commands: Commands) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(WALKERS)
+            .thread_name("convey-admin-walk")
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let (done_sender, done) = sync_channel(1);
+        let thread = Builder::new().name("convey-admin".into()).spawn(move || {
+            let _ = runtime.block_on(stopped);
+            // connections end here; a walk that still runs is left behind
+            runtime.shutdown_background();
+            // the daemon may have stopped waiting
+            let _ = done_sender.try_send(());
+        })?;
+        Ok(Self {
+            runtime: handle,
+            control: Control::new(status, live, commands, Limits::default()),
+            stop: Some(stop),
+            thread: Some(thread),
+            done,
+        })
+    }
+
+    /// Serves the control endpoint on a socket made by [`super::bind_socket`] until the result is dropped. Returns at once.
+    ///
+    /// # Errors
+    /// The runtime cannot take the listener.
+    pub fn serve_control(&self, listener: StdUnixListener) -> io::Result<HttpListener> {
+        self.serve_control_within(listener, Limits::default())
+    }
+
+    pub(super) fn serve_control_within(
+        &self,
+        listener: StdUnixListener,
+        limits: Limits,
+    ) -> io::Result<HttpListener> {
+        let _its_runtime = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let router = routes::router(self.control.within(limits));
+        Ok(http::serve(listener, router, limits, self.refused()))
+    }
+
+    /// Serves `/stats` on a listener (the broker's) until the result is dropped. Returns at once.
+    ///
+    /// # Errors
+    /// The runtime cannot take the listener.
+    pub fn serve_stats(&self, listener: StdTcpListener) -> io::Result<HttpListener> {
+        let _its_runtime = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let router = stats::router(Arc::clone(self.control.published()));
+        Ok(http::serve(listener, router, Limits::default(), self.refused()))
+    }
+
+    /// Ends every endpoint and the thread, and waits for it, at most a second.
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+        let Some(thread) = self.thread.take() else { return };
+        match self.done.recv_timeout(END) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                if thread.join().is_err() {
+                    tracing::error!(event = "admin_panicked", "the admin thread had panicked");
+                }
+            }
+            // the process ends without it
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(event = "admin_stuck", "the admin thread does not end");
+            }
+        }
+    }
+
+    /// Runs something on the thread.
+    #[cfg(test)]
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(task));
+    }
+
+    fn refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(self.control.refused())
+    }
+}
+
+impl Drop for AdminThread {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,101 @@
+//! What the endpoints read besides the status: the counters and connections of those who move traffic.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::logging::Losses;
+use crate::{
+    admin::{
+        Live,
+        status::{Listed, Listing, PacketCounts},
+        views::{self, ConnectionFilter},
+    },
+    backend_setup,
+    base::Protocol,
+    config::Mode,
+    engine::raw::Engine,
+    flow::{self, FiveTuple, FlowInfo},
+    proxy::{OpenConnection, Workers},
+    snapshot::FrontendView,
+};
+
+/// Whom the admin thread asks. It holds none of them alive beyond the control loop's end but their counters.
+pub struct Sources {
+    workers: Arc<Workers>,
+    losses: Losses,
+    engine: Arc<ArcSwapOption<Engine>>,
+}
+
+impl Sources {
+    /// `engine` is where the packet engine is found once it runs.
+    #[must_use]
+    pub const fn new(workers: Arc<Workers>, losses: Losses, engine: Arc<ArcSwapOption<Engine>>) -> Self {
+        Self {
+            workers,
+            losses,
+            engine,
+        }
+    }
+}
+
+impl Live for Sources {
+    fn log_events_dropped(&self) -> u64 {
+        self.losses.count()
+    }
+
+    fn packet_counts(&self) -> PacketCounts {
+        let engine = self.engine.load();
+        engine.as_ref().map_or_else(PacketCounts::default, |engine| {
+            let report = engine.report();
+            PacketCounts {
+                usage: report.usage,
+                packets: report.packets,
+            }
+        })
+    }
+
+    fn explain(&self, tuple: &FiveTuple) -> Option<flow::Explanation> {
+        Some(self.engine.load().as_ref()?.explain(tuple))
+    }
+
+    fn connections(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
+        let workers = Arc::clone(&self.workers);
+        Box::pin(async move {
+            let wanted = move |c: &OpenConnection| filter.matches(&c.frontend, &c.backend, c.server.as_ref());
+            let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
+            (total, connections.into_iter().map(proxied).collect())
+        })
+    }
+
+    fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo> {
+        let Some(engine) = self.engine.load_full() else {
+            return (0, Vec::new());
+        };
+        let (count, flows) = engine.flows(wanted, limit);
+        (usize::try_from(count).unwrap_or(usize::MAX), flows)
+    }
+
+    fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String> {
+        let backend = &frontend.backend;
+        let servers = backend.servers.iter().map(|server| (&server.name, server.addr));
+        backend_setup::script_among(&frontend.config, &backend.config, servers, server)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn proxied(c: OpenConnection) -> views::Connection {
+    views::Connection {
+        client: c.client,
+        protocol: Protocol::Tcp.into(),
+        mode: Mode::Proxy.into(),
+        frontend: c.frontend,
+        backend: c.backend,
+        server: c.server,
+        worker: Some(c.worker.0),
+        age_seconds: Some(c.accepted_at.elapsed().as_secs_f64()),
+        bytes_in: Some(c.bytes_in),
+        bytes_out: Some(c.bytes_out),
+        flow: None,
+    }
+}

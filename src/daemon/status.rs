@@ -1,0 +1,131 @@
+//! What is published for the endpoints, and the one place that fills it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{
+    control::Control,
+    live::Sources,
+    plane::packets::{View, VipState},
+};
+use crate::{
+    admin::{
+        Status,
+        status::{Network, PacketStatus, Wait, Waiting},
+        views::Phase,
+    },
+    config::EngineChoice,
+    engine::network::Picture,
+};
+
+/// Where the status is published.
+pub struct Board {
+    published: Arc<ArcSwap<Status>>,
+    live: Arc<Sources>,
+    /// The picture of the network that was published last, and what was made of it.
+    network: Option<(Arc<Picture>, Arc<Network>)>,
+}
+
+impl Board {
+    /// Publishes a first status.
+    #[must_use]
+    pub fn new(first: Status, live: Arc<Sources>) -> Self {
+        Self {
+            published: Arc::new(ArcSwap::from_pointee(first)),
+            live,
+            network: None,
+        }
+    }
+
+    /// Where readers find the latest.
+    #[must_use]
+    pub const fn published(&self) -> &Arc<ArcSwap<Status>> {
+        &self.published
+    }
+
+    /// What readers take besides.
+    #[must_use]
+    pub const fn live(&self) -> &Arc<Sources> {
+        &self.live
+    }
+
+    /// What is made of a picture of the network, anew only if it is another one.
+    fn network(&mut self, picture: Arc<Picture>) -> Arc<Network> {
+        if let Some((last, network)) = &self.network
+            && Arc::ptr_eq(last, &picture)
+        {
+            return Arc::clone(network);
+        }
+        let network = Arc::new(Network {
+            hops: Arc::clone(&picture.hops),
+            links: (picture.links.iter())
+                .map(|(name, link)| (link.ifindex, name.clone()))
+                .collect(),
+            no_way: (picture.no_way.iter())
+                .map(|(ip, why)| (*ip, why.to_string()))
+                .collect(),
+        });
+        self.network = Some((picture, Arc::clone(&network)));
+        network
+    }
+}
+
+impl Control {
+    /// Publishes the status as it is now. To be called whenever something of it has changed, before anybody is told so.
+    /// Costs no more than what waits or is served; the network's part only if that has changed.
+    pub(super) fn publish_status(&mut self) {
+        let packet = self.packet_status();
+        let before = self.board.published.load();
+        let status = Status {
+            started: before.started,
+            phase: match (self.ready, &self.stopping) {
+                (_, Some(_)) => Phase::Stopping,
+                (true, None) => Phase::Running,
+                (false, None) => Phase::Starting,
+            },
+            config_file: Arc::clone(&before.config_file),
+            config_generation: self.config_generation,
+            last_reload_error: self.reload.last_error().map(|failed| failed.message.clone()),
+            needs_restart: self.needs_restart.clone(),
+            workers: before.workers,
+            snapshot: Arc::clone(self.state.snapshot()),
+            packet,
+        };
+        drop(before);
+        self.board.published.store(Arc::new(status));
+    }
+
+    fn packet_status(&mut self) -> Option<PacketStatus> {
+        let engine = self.packets.engine().load();
+        engine.as_ref()?;
+        let view = self.packets.view();
+        Some(PacketStatus {
+            engine: EngineChoice::Raw,
+            // the engine of the start: another choice needs a restart
+            engine_reason: match self.startup_config.passthrough.engine {
+                EngineChoice::Auto => "auto: the only one of this version",
+                EngineChoice::Raw | EngineChoice::Xdp => "configured",
+            },
+            workers: self.packets.workers(),
+            interfaces: view.served.keys().cloned().collect(),
+            network: self.board.network(Arc::clone(&view.picture)),
+            waiting: waiting(&view),
+        })
+    }
+}
+
+fn waiting(view: &View) -> Waiting {
+    let vips = view.vips.iter();
+    vips.filter_map(|(endpoint, vip)| match &vip.state {
+        VipState::Live => None,
+        VipState::Waiting { why, is_elsewhere } => {
+            let wait = Wait {
+                why: why.clone(),
+                is_elsewhere: *is_elsewhere,
+            };
+            Some((*endpoint, wait))
+        }
+    })
+    .collect()
+}
