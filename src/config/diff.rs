@@ -13,9 +13,9 @@ const NEEDS_RESTART: [(&str, &str); 6] = [
     ("global", "workers"),
     ("global", "user"),
     ("admin", "socket"),
-    ("passthrough", "engine"),
-    ("passthrough", "workers"),
-    ("passthrough", "max_flows"),
+    ("packet", "engine"),
+    ("packet", "workers"),
+    ("packet", "max_flows"),
 ];
 
 /// Compares two configurations.
@@ -41,9 +41,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     );
     top(
         &mut found,
-        "passthrough",
-        &settings::passthrough(&old.passthrough),
-        &settings::passthrough(&new.passthrough),
+        "packet",
+        &settings::packet(&old.packet),
+        &settings::packet(&new.packet),
     );
     each(
         &old.frontends,

@@ -22,8 +22,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[stats]`, if there is such a section.
     pub stats: Option<Stats>,
-    /// `[passthrough]`: what both packet modes share.
-    pub passthrough: Passthrough,
+    /// `[packet]`: what both packet modes share.
+    pub packet: PacketModes,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.
@@ -85,9 +85,9 @@ pub struct Stats {
     pub listen: ListenAddr,
 }
 
-/// `[passthrough]`, the section of both packet modes.
+/// `[packet]`, or `[passthrough]` as 0.3.5 calls it: the section of both packet modes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passthrough {
+pub struct PacketModes {
     /// `engine`, default auto.
     pub engine: EngineChoice,
     /// `workers`, in threads; `None` means one for each CPU the process may use.

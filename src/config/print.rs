@@ -13,7 +13,7 @@ pub fn print(config: &Config) -> String {
         global,
         admin,
         stats,
-        passthrough,
+        packet,
         frontends,
         backends,
     } = config;
@@ -23,7 +23,7 @@ pub fn print(config: &Config) -> String {
     if let Some(stats) = stats {
         section(&mut out, &["stats"], settings::stats(stats));
     }
-    section(&mut out, &["passthrough"], settings::passthrough(passthrough));
+    section(&mut out, &["packet"], settings::packet(packet));
     for (name, frontend) in frontends {
         section(
             &mut out,

@@ -6,7 +6,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     duration,
-    model::{Admin, Backend, Frontend, Global, HealthCheck, PassiveCheck, Passthrough, Server, Stats},
+    model::{Admin, Backend, Frontend, Global, HealthCheck, PacketModes, PassiveCheck, Server, Stats},
     print::string,
 };
 
@@ -85,9 +85,9 @@ pub fn stats(stats: &Stats) -> Settings {
     ]
 }
 
-/// `[passthrough]`.
-pub fn passthrough(passthrough: &Passthrough) -> Settings {
-    let Passthrough {
+/// `[packet]`.
+pub fn packet(packet: &PacketModes) -> Settings {
+    let PacketModes {
         engine,
         workers,
         max_flows,
@@ -96,7 +96,7 @@ pub fn passthrough(passthrough: &Passthrough) -> Settings {
         nat_address6,
         connection_tracker_capacity,
         stats_update_frequency,
-    } = passthrough;
+    } = packet;
     let unset = || Setting::Unset("the default");
     let addresses: Vec<String> = (nat_address4.iter().map(|ip| string(&ip.to_string())))
         .chain(nat_address6.iter().map(|ip| string(&ip.to_string())))

@@ -59,7 +59,7 @@ impl Control {
         PacketInfo {
             engine: EngineChoice::Raw.label(),
             // the engine of the start: another choice needs a restart
-            engine_reason: match self.booted.passthrough.engine {
+            engine_reason: match self.booted.packet.engine {
                 EngineChoice::Auto => "auto: the only one of this version".to_owned(),
                 EngineChoice::Raw | EngineChoice::Xdp => "configured".to_owned(),
             },

@@ -247,7 +247,7 @@ fn assemble(
     } = kept;
     let workers = worker_count(&config);
     let packet_workers = config
-        .passthrough
+        .packet
         .workers
         .map_or_else(cpus, |n| usize::try_from(n.get()).unwrap_or(usize::MAX));
     let (events_tx, events) = mpsc::channel(INBOX);

@@ -171,7 +171,7 @@ impl Builder {
             backends: self.last.backends.clone(),
             listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
-            nat_ports: config.passthrough.nat_ports,
+            nat_ports: config.packet.nat_ports,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
             .map(|name| self.replace_backend(&mut next, name, pools, now))

@@ -6,7 +6,7 @@ use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
-        Mode, OnDown, Passthrough, Server,
+        Mode, OnDown, PacketModes, Server,
     },
 };
 
@@ -81,7 +81,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         },
         admin: Admin { socket: None },
         stats: None,
-        passthrough: Passthrough {
+        packet: PacketModes {
             engine: EngineChoice::Auto,
             workers: None,
             max_flows: NonZeroU32::MAX,

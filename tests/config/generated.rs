@@ -12,7 +12,7 @@ use convey::{
     base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
         self, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, OnDown, Options, PassiveCheck, Passthrough, Server, Source,
+        InitialState, LogFormat, LogLevel, Mode, OnDown, Options, PacketModes, PassiveCheck, Server, Source,
         Stats,
     },
 };
@@ -140,6 +140,7 @@ const PIECES: &[&str] = &[
     "mode = \"passthrough\"\n",
     "mode = \"dsr\"\n",
     "protocol = \"udp\"\n",
+    "[packet]\n",
     "[passthrough]\n",
     "nat_ports",
     "nat_address",
@@ -222,11 +223,11 @@ fn configs() -> impl Strategy<Value = Config> {
         global(),
         admin(),
         option::of(address()),
-        passthrough(),
+        packet(),
         names(),
         names(),
     )
-        .prop_flat_map(|(global, admin, stats, passthrough, frontends, backends)| {
+        .prop_flat_map(|(global, admin, stats, packet, frontends, backends)| {
             let backends: Vec<_> = backends.into_iter().collect();
             // A frontend needs a backend, and addresses that no other has.
             let frontends: Vec<_> = if backends.is_empty() {
@@ -245,15 +246,15 @@ fn configs() -> impl Strategy<Value = Config> {
                 .map(|(index, name)| frontend(name, index, targets.clone()))
                 .collect();
             let backends: Vec<_> = backends.into_iter().map(backend).collect();
-            (Just((global, admin, stats, passthrough)), frontends, backends).prop_map(
-                |((global, admin, stats, passthrough), frontends, backends)| {
+            (Just((global, admin, stats, packet)), frontends, backends).prop_map(
+                |((global, admin, stats, packet), frontends, backends)| {
                     settle(Config {
                         global,
                         admin,
                         stats: stats.map(|addr| Stats {
                             listen: ListenAddr(addr),
                         }),
-                        passthrough,
+                        packet,
                         frontends: frontends
                             .into_iter()
                             .map(|frontend| (frontend.name.clone(), Arc::new(frontend)))
@@ -333,7 +334,7 @@ fn admin() -> impl Strategy<Value = Admin> {
     })
 }
 
-fn passthrough() -> impl Strategy<Value = Passthrough> {
+fn packet() -> impl Strategy<Value = PacketModes> {
     const MOST: u32 = 1 << 24;
     let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
     let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
@@ -356,7 +357,7 @@ fn passthrough() -> impl Strategy<Value = Passthrough> {
         .prop_map(
             |(engine, workers, flows, nat_ports, (v4, v6), capacity, stats_update_frequency)| {
                 let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
-                Passthrough {
+                PacketModes {
                     engine,
                     workers,
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),

@@ -39,7 +39,9 @@ section! {
         /// What holds for every frontend and backend that does not say otherwise.
         defaults: Defaults,
         /// Settings of both packet modes, passthrough and dsr.
-        passthrough: Passthrough,
+        packet: Packet,
+        /// The name of [packet] in Convey 0.3.5: the same section with the same keys. A file has one of the two.
+        passthrough: Packet,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.
@@ -85,7 +87,7 @@ section! {
 
 section! {
     /// Settings of both packet modes, passthrough and dsr.
-    Passthrough {
+    Packet {
         /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best that this version has. Needs a restart.
         engine: EngineChoice,
         /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
@@ -230,6 +232,14 @@ section! {
         priority: Int<0, { u16::MAX as u64 }>,
         /// Most connections at a time; more go to other servers or wait. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
+    }
+}
+
+impl File {
+    /// The section of both packet modes and its name in this file: `[packet]`, or `[passthrough]` as 0.3.5 calls it.
+    pub fn packet_section(&self) -> Option<(&'static str, &At<Packet>)> {
+        let packet = self.packet.as_ref().map(|at| ("packet", at));
+        packet.or_else(|| self.passthrough.as_ref().map(|at| ("passthrough", at)))
     }
 }
 

@@ -50,7 +50,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.servers.NAME]", super::Server::keys),
     ("[backends.NAME.health_check]", super::HealthCheck::keys),
     ("[backends.NAME.passive_check]", super::PassiveCheck::keys),
-    ("[passthrough]", super::Passthrough::keys),
+    ("[packet]", super::Packet::keys),
     ("the top of the file", super::File::keys),
 ];
 

@@ -321,8 +321,8 @@ impl Place<'_> {
             return;
         }
         let nat = [
-            config.passthrough.nat_address4.map(IpAddr::from),
-            config.passthrough.nat_address6.map(IpAddr::from),
+            config.packet.nat_address4.map(IpAddr::from),
+            config.packet.nat_address6.map(IpAddr::from),
         ];
         if nat.contains(&Some(ip)) {
             self.error(

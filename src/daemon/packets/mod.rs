@@ -403,7 +403,7 @@ impl Packets {
                 let settings = raw::Settings {
                     workers: self.workers,
                     first_shard: self.first_shard,
-                    max_flows: config.passthrough.max_flows,
+                    max_flows: config.packet.max_flows,
                 };
                 let engine = Engine::start(
                     &settings,
@@ -445,7 +445,7 @@ impl Packets {
     }
 
     fn check_ports(&self, config: &Config) -> Result<(), PacketsError> {
-        let warning = firewall::check_ephemeral(self.rules.record(), config.passthrough.nat_ports)
+        let warning = firewall::check_ephemeral(self.rules.record(), config.packet.nat_ports)
             .map_err(|error| PacketsError::Ports(error.to_string()))?;
         if let Some(warning) = warning {
             tracing::warn!(event = "few_ports", "{warning}");
