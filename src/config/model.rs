@@ -45,6 +45,18 @@ pub struct Global {
     pub workers: Option<NonZeroU32>,
     /// `shutdown_timeout`: how long SIGTERM waits for connections. Default 30 s.
     pub shutdown_timeout: Duration,
+    /// `hash_seed` of the hash that maps clients to servers; `None`: the published one.
+    pub hash_seed: Option<HashSeed>,
+}
+
+/// `hash_seed`: as secret as the file, so not in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashSeed(pub String);
+
+impl std::fmt::Debug for HashSeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashSeed")
+    }
 }
 
 /// How much is logged.

@@ -67,7 +67,7 @@ fn section(out: &mut String, path: &[&str], settings: Settings) {
     let _infallible = writeln!(out, "[{}]", path.join("."));
     for (name, setting) in settings {
         let _infallible = match setting {
-            Setting::Value(value) => writeln!(out, "{name} = {value}"),
+            Setting::Value(value) | Setting::Secret(value) => writeln!(out, "{name} = {value}"),
             Setting::Unset(meaning) => writeln!(out, "# {name} is not set: {meaning}"),
         };
     }

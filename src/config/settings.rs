@@ -15,6 +15,8 @@ use super::{
 pub enum Setting {
     /// A TOML value.
     Value(String),
+    /// A TOML value that logs must not have.
+    Secret(String),
     /// Not set; what that means.
     Unset(&'static str),
 }
@@ -51,6 +53,7 @@ pub fn global(global: &Global) -> Settings {
         user,
         workers,
         shutdown_timeout,
+        hash_seed,
     } = global;
     let default_user = Setting::Unset("convey, or nobody where there is no such user");
     vec![
@@ -60,6 +63,14 @@ pub fn global(global: &Global) -> Settings {
         ("user", user.as_deref().map_or(default_user, text)),
         ("workers", workers.map_or_else(|| text("auto"), set)),
         ("shutdown_timeout", time(*shutdown_timeout)),
+        (
+            "hash_seed",
+            hash_seed
+                .as_ref()
+                .map_or(Setting::Unset("the published hash"), |seed| {
+                    Setting::Secret(string(&seed.0))
+                }),
+        ),
     ]
 }
 

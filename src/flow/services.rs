@@ -9,7 +9,7 @@ use std::{
 
 use super::{key::Key, key::Seeded, life::Life};
 use crate::{
-    balance::{Balancer, Pick, PickState, flow_hash},
+    balance::{Balancer, Pick, PickState},
     base::{FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
     config::{DsrMethod, Mode},
     snapshot::{
@@ -163,20 +163,22 @@ impl Service {
 
     /// The server for a new flow; `None` if none is up.
     pub fn choose(&self, client: SocketAddr, vip: SocketAddr) -> Option<&Arc<Target>> {
+        let maglev = self.maglev()?;
         let pick = Pick {
             client_hash: 0,
-            flow_hash: flow_hash(client, vip),
+            flow_hash: maglev.flow_hash(client, vip),
             random: 0,
             load: &|_| 0,
             usable: &|index| matches!(self.targets.get(index), Some(Some(_))),
         };
-        let index = self.maglev()?.pick(&mut PickState::default(), &pick)?;
+        let index = maglev.pick(&mut PickState::default(), &pick)?;
         self.targets.get(index)?.as_ref()
     }
 
     /// The slot of the Maglev table that a flow falls on.
     pub fn slot(&self, client: SocketAddr, vip: SocketAddr) -> Option<usize> {
-        self.maglev()?.slot(flow_hash(client, vip))
+        let maglev = self.maglev()?;
+        maglev.slot(maglev.flow_hash(client, vip))
     }
 }
 

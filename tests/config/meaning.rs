@@ -18,7 +18,7 @@ pub type Test = fn() -> Outcome;
 
 /// The tests of this file.
 pub fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 16] = [
+    let all: [(&str, Test); 17] = [
         (
             "a_key_that_is_not_given_has_its_documented_default",
             documented_defaults,
@@ -41,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         ("findings_come_in_the_order_of_the_file", order),
         ("a_diff_names_what_changed_with_both_values", diff),
         ("a_diff_says_what_needs_a_restart", restart),
+        ("a_diff_does_not_show_a_secret", secret),
         ("findings_for_programs_have_place_and_path", json),
         (
             "every_setting_in_the_comments_of_the_default_file_is_real",
@@ -356,6 +357,27 @@ fn restart() -> Outcome {
     )
 }
 
+fn secret() -> Outcome {
+    let seed = |seed: &str| config_of(&format!("[global]\nhash_seed = \"{seed}\"\n"));
+    let (none, one, other) = (config_of("[global]\n")?, seed("hunter2")?, seed("swordfish")?);
+    let effect =
+        "clients get another server with their next connection or flow; those that exist keep theirs";
+    for (old, new, change) in [
+        (&none, &one, "the published hash -> a secret one"),
+        (&one, &other, "changed"),
+        (&other, &none, "a secret one -> the published hash"),
+    ] {
+        let found = config::diff(old, new);
+        same(
+            found.changes,
+            vec![format!("global: hash_seed {change}: {effect}")],
+        )?;
+        same(found.needs_restart, Vec::new())?;
+    }
+    same(format!("{one:?}").contains("hunter2"), false)?;
+    same(config::print(&one).contains("hash_seed = \"hunter2\""), true)
+}
+
 fn json() -> Outcome {
     let source = text("[frontends.\"a b\"]\nlisten_addr = \"x\"\nbackend = \"b\"\n[backends.b]\n");
     let found = config::load(&source, Options::default())
@@ -404,6 +426,7 @@ fn commented_settings() -> Outcome {
     same(all.config.global.user.as_deref(), Some("convey"))?;
     let global = config::Global {
         user: None,
+        hash_seed: None,
         ..all.config.global
     };
     same(

@@ -1,15 +1,12 @@
 //! Types of values: what each accepts, what it says of anything else, and its schema.
 
-use std::{
-    borrow::Cow, collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::Range, path::PathBuf,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::Range, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    BackendRef, SocketPath, UserName,
+    BackendRef,
     section::{Section, read_key},
 };
 use crate::{
@@ -22,9 +19,6 @@ use crate::{
         words::{Words, nearest},
     },
 };
-
-/// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
-const MAX_PATH_BYTES: usize = 107;
 
 pub(super) type Key<'a> = Spanned<Cow<'a, str>>;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
@@ -354,51 +348,6 @@ impl Field for IpAddr {
         )
     }
 }
-
-impl Field for UserName {
-    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let text = string(value, "the name of a user, in quotes", findings)?;
-        let usable = !text.is_empty()
-            && text.len() <= 255
-            && !text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/');
-        if usable {
-            return Some(Self(text.to_owned()));
-        }
-        bad_value(
-            value,
-            format!("\"{text}\" is not the name of a user"),
-            "write a name such as \"convey\", or leave the key out",
-            findings,
-        )
-    }
-}
-inline_schema!([] UserName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 }));
-
-impl Field for SocketPath {
-    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let text = string(value, "a path in quotes", findings)?;
-        if text.is_empty() {
-            return Some(Self(None));
-        }
-        if !text.starts_with('/') || text.ends_with('/') {
-            let help =
-                "write an absolute path, such as \"/run/convey/admin.sock\", or \"\" for no control socket";
-            return bad_value(
-                value,
-                format!("\"{text}\" is not an absolute path of a file"),
-                help,
-                findings,
-            );
-        }
-        if text.len() > MAX_PATH_BYTES || text.contains(char::is_control) {
-            let message = format!("`{}` is not a usable path of a socket", findings.key());
-            let help = format!("it may have {MAX_PATH_BYTES} bytes and no control characters");
-            return bad_value(value, message, help, findings);
-        }
-        Some(Self(Some(PathBuf::from(text))))
-    }
-}
-inline_schema!([] SocketPath, _g => json_schema!({ "type": "string", "pattern": "^(/.*[^/])?$", "maxLength": MAX_PATH_BYTES }));
 
 impl Field for BackendRef {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {

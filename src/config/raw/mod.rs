@@ -5,17 +5,21 @@
 
 mod fields;
 mod packet;
+mod process;
 mod section;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use section::section;
 
 pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
+pub use process::{SocketPath, UserName};
 pub use section::{Section, read_file};
 
-use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use super::model::{
+    Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
+};
 use crate::base::{PortRange, Protocol, ServerAddr};
 
 /// Bounds of durations, in milliseconds.
@@ -64,6 +68,8 @@ section! {
         workers: Workers,
         /// How long a stopping process waits for its connections to end. Default: "30s".
         shutdown_timeout: Time<true, DAY>,
+        /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes one's own: without it they can be computed, and somebody can aim many connections at one server. Load balancers that stand in for each other need the same one. Default: a published hash.
+        hash_seed: HashSeed,
     }
 }
 
@@ -242,14 +248,6 @@ impl File {
         packet.or_else(|| self.passthrough.as_ref().map(|at| ("passthrough", at)))
     }
 }
-
-/// `user`.
-#[derive(Debug, Clone)]
-pub struct UserName(pub String);
-
-/// `socket`; `None` for `""`.
-#[derive(Debug, Clone)]
-pub struct SocketPath(pub Option<PathBuf>);
 
 /// `backend` of a frontend, not yet looked up.
 #[derive(Debug, Clone)]
