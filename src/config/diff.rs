@@ -9,9 +9,10 @@ use super::{
 };
 
 /// Settings that a running process cannot change.
-const NEEDS_RESTART: [(&str, &str); 6] = [
+const NEEDS_RESTART: [(&str, &str); 7] = [
     ("global", "workers"),
     ("global", "user"),
+    ("global", "state_dir"),
     ("admin", "socket"),
     ("packet", "engine"),
     ("packet", "workers"),

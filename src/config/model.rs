@@ -45,6 +45,8 @@ pub struct Global {
     pub workers: Option<NonZeroU32>,
     /// `shutdown_timeout`: how long SIGTERM waits for connections. Default 30 s.
     pub shutdown_timeout: Duration,
+    /// `state_dir`: what is to outlive the process; `None`: where the service manager says, else `/var/lib/convey`.
+    pub state_dir: Option<PathBuf>,
     /// `hash_seed` of the hash that maps clients to servers; `None`: the published one.
     pub hash_seed: Option<HashSeed>,
 }

@@ -53,6 +53,7 @@ pub fn global(global: &Global) -> Settings {
         user,
         workers,
         shutdown_timeout,
+        state_dir,
         hash_seed,
     } = global;
     let default_user = Setting::Unset("convey, or nobody where there is no such user");
@@ -63,6 +64,14 @@ pub fn global(global: &Global) -> Settings {
         ("user", user.as_deref().map_or(default_user, text)),
         ("workers", workers.map_or_else(|| text("auto"), set)),
         ("shutdown_timeout", time(*shutdown_timeout)),
+        (
+            "state_dir",
+            state_dir
+                .as_ref()
+                .map_or(Setting::Unset("$STATE_DIRECTORY, or /var/lib/convey"), |path| {
+                    text(&path.to_string_lossy())
+                }),
+        ),
         (
             "hash_seed",
             hash_seed

@@ -21,6 +21,7 @@ mod reload;
 mod scripts;
 mod start;
 mod state;
+mod state_dir;
 mod stop;
 mod watch;
 

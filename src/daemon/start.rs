@@ -21,6 +21,7 @@ use super::{
     packets::{KernelExecutor, Packets},
     scripts::Scripts,
     state::State,
+    state_dir::StateDir,
     watch,
 };
 use crate::{
@@ -42,6 +43,7 @@ struct Unprivileged {
     broker: Broker,
     proof: Proof,
     socket: Result<Option<(UnixListener, SocketFile)>, admin::BindError>,
+    state_dir: StateDir,
     scripts: Scripts,
     /// Where the firewall notes which ports it has reserved.
     record: PathBuf,
@@ -102,7 +104,8 @@ fn drop_everything(
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
     let socket = bind_admin(config, target.as_ref());
-    let scripts = Scripts::find(target.as_ref());
+    let state_dir = StateDir::prepare(config, target.as_ref());
+    let scripts = Scripts::find(&state_dir, target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
     let executor = KernelExecutor::new(Firewall::new(record.clone()));
     let broker = Broker::fork(
@@ -114,13 +117,14 @@ fn drop_everything(
         predecessors.iter().flat_map(Predecessors::ports).collect(),
     )
     .map_err(|e| failed(&e))?;
-    let sandbox = Sandbox::of(config, scripts.directory());
+    let sandbox = Sandbox::of(config, state_dir.path());
     let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         predecessors,
         broker,
         proof,
         socket,
+        state_dir,
         scripts,
         record,
         descriptors,
@@ -157,6 +161,7 @@ fn run_unprivileged(
         broker,
         proof,
         socket,
+        state_dir,
         scripts,
         record,
         descriptors,
@@ -181,6 +186,7 @@ fn run_unprivileged(
             "cannot raise the limit of open files: {error}"
         ),
     }
+    state_dir.is_writable();
     if !loaded.warnings.is_empty() {
         tracing::warn!(
             event = "config_warning",

@@ -78,6 +78,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             user: None,
             workers: None,
             shutdown_timeout: Duration::from_secs(30),
+            state_dir: None,
             hash_seed: None,
         },
         admin: Admin { socket: None },

@@ -352,6 +352,10 @@ fn restart() -> Outcome {
         vec!["global.user".to_owned()],
     )?;
     same(
+        restart("[global]\n", "[global]\nstate_dir = \"/srv/convey\"\n")?,
+        vec!["global.state_dir".to_owned()],
+    )?;
+    same(
         restart("[global]\n", "[global]\nlog_level = \"warn\"\n")?,
         Vec::new(),
     )
@@ -426,6 +430,7 @@ fn commented_settings() -> Outcome {
     same(all.config.global.user.as_deref(), Some("convey"))?;
     let global = config::Global {
         user: None,
+        state_dir: None,
         hash_seed: None,
         ..all.config.global
     };

@@ -312,6 +312,7 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
         "^(/.*[^/])?$" => {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))
         }
+        "^/.*[^/]$" => Some(|text| text.len() > 1 && text.starts_with('/') && !text.ends_with('/')),
         "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" => Some(|text| {
             ["d", "h", "m", "s", "ms"]
                 .iter()

@@ -14,7 +14,7 @@ use section::section;
 
 pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
-pub use process::{SocketPath, UserName};
+pub use process::{DirectoryPath, SocketPath, UserName};
 pub use section::{Section, read_file};
 
 use super::model::{
@@ -68,6 +68,8 @@ section! {
         workers: Workers,
         /// How long a stopping process waits for its connections to end. Default: "30s".
         shutdown_timeout: Time<true, DAY>,
+        /// Directory for what outlives the process: overrides of servers, scripts for the servers of DSR frontends. Made at the start if it is missing; each running convey needs its own. Default: $STATE_DIRECTORY, as systemd sets it, or "/var/lib/convey". Needs a restart.
+        state_dir: DirectoryPath,
         /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes one's own: without it they can be computed, and somebody can aim many connections at one server. Load balancers that stand in for each other need the same one. Default: a published hash.
         hash_seed: HashSeed,
     }

@@ -13,6 +13,13 @@ const MAX_PATH_BYTES: usize = 107;
 /// Longest `hash_seed` in bytes.
 const MAX_SEED_BYTES: usize = 128;
 
+/// Longest path of a directory in bytes: PATH_MAX (`linux/limits.h`) less room for a file's name in it.
+const MAX_DIRECTORY_BYTES: usize = 4_096 - 256;
+
+/// `state_dir`.
+#[derive(Debug, Clone)]
+pub struct DirectoryPath(pub PathBuf);
+
 /// `user`.
 #[derive(Debug, Clone)]
 pub struct UserName(pub String);
@@ -65,6 +72,23 @@ impl Field for SocketPath {
     }
 }
 inline_schema!([] SocketPath, _g => json_schema!({ "type": "string", "pattern": "^(/.*[^/])?$", "maxLength": MAX_PATH_BYTES }));
+
+impl Field for DirectoryPath {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a path in quotes", findings)?;
+        let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control);
+        if is_path && text.len() <= MAX_DIRECTORY_BYTES {
+            return Some(Self(PathBuf::from(text)));
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not the absolute path of a directory for Convey"),
+            "write a path such as \"/var/lib/convey\", without a slash at its end",
+            findings,
+        )
+    }
+}
+inline_schema!([] DirectoryPath, _g => json_schema!({ "type": "string", "pattern": "^/.*[^/]$", "maxLength": MAX_DIRECTORY_BYTES }));
 
 impl Field for HashSeed {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {

@@ -173,6 +173,7 @@ fn global(raw: Option<&raw::Global>) -> Global {
         user: raw.user.map(|at| at.value.0),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         shutdown_timeout: time(raw.shutdown_timeout.as_ref(), Duration::from_secs(30)),
+        state_dir: raw.state_dir.map(|at| at.value.0),
         hash_seed: raw.hash_seed.map(|at| at.value),
     }
 }

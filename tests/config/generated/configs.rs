@@ -116,17 +116,21 @@ fn global() -> impl Strategy<Value = Global> {
         option::of("[a-z_][a-z0-9_-]{0,20}"),
         option::of(count(1_024)),
         millis(0, DAY),
+        option::of("/[a-z \"\\\\é]{0,20}[a-z]"),
         option::of("\\PC{1,20}"),
     )
         .prop_map(
-            |(log_level, log_format, watch_config, user, workers, shutdown_timeout, hash_seed)| Global {
-                log_level,
-                log_format,
-                watch_config,
-                user,
-                workers,
-                shutdown_timeout,
-                hash_seed: hash_seed.map(HashSeed),
+            |(log_level, log_format, watch_config, user, workers, shutdown_timeout, state_dir, hash_seed)| {
+                Global {
+                    log_level,
+                    log_format,
+                    watch_config,
+                    user,
+                    workers,
+                    shutdown_timeout,
+                    state_dir: state_dir.map(Into::into),
+                    hash_seed: hash_seed.map(HashSeed),
+                }
             },
         )
 }
