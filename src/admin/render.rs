@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{BackendState, TerminationReason},
-    pools::{AdminState, Override},
+    pools::Override,
     snapshot::{
         BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
@@ -129,15 +129,7 @@ fn backend(view: &BackendView, now: Instant) -> views::Backend {
 }
 
 fn override_text(overridden: Override) -> Option<String> {
-    let admin = overridden.admin.map(|state| match state {
-        AdminState::Draining => "draining".to_owned(),
-        AdminState::Maintenance => "maintenance".to_owned(),
-    });
-    let weight = overridden.weight.map(|weight| format!("weight {weight}"));
-    match (admin, weight) {
-        (Some(admin), Some(weight)) => Some(format!("{admin}, {weight}")),
-        (one, other) => one.or(other),
-    }
+    (!overridden.is_none()).then(|| overridden.to_string())
 }
 
 fn traffic(counters: &Counters) -> Traffic {
@@ -171,7 +163,7 @@ pub(super) mod tests {
     use crate::{
         base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Options, Source},
-        pools::Pools,
+        pools::{AdminState, Pools},
         snapshot::{Builder, Health},
     };
 

@@ -24,6 +24,7 @@ use super::{
     notify::{Notifier, not_kept},
     packets::{self, Packets},
     reload::Trigger,
+    saved::SavedOverrides,
     scripts::Scripts,
     state::{Published, State},
     stop::Stopping,
@@ -65,6 +66,8 @@ pub struct Control {
     pub(super) predecessors: Predecessors,
     pub(super) packets: Packets,
     pub(super) scripts: Scripts,
+    /// The overrides that outlive the process.
+    pub(super) saved: SavedOverrides,
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
     pub(super) commands: Commands,

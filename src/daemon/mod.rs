@@ -6,7 +6,7 @@
 //! end:    listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks, control socket),
-//! the workers, the logging thread, and the file watcher's.
+//! the workers, the logging thread, the file watcher's, and the one that saves overrides.
 
 mod answers;
 mod coalesce;
@@ -18,6 +18,7 @@ mod notify;
 mod overrides;
 mod packets;
 mod reload;
+mod saved;
 mod scripts;
 mod start;
 mod state;

@@ -141,6 +141,7 @@ impl Control {
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
         self.state.apply(config);
+        self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.last_reload_error = None;
         // the workers go on with the old snapshot until the new one has a server to use

@@ -19,6 +19,7 @@ use super::{
     logging::Logging,
     notify::Notifier,
     packets::{KernelExecutor, Packets},
+    saved::SavedOverrides,
     scripts::Scripts,
     state::State,
     state_dir::StateDir,
@@ -54,6 +55,7 @@ struct Unprivileged {
 struct Kept {
     predecessors: Predecessors,
     broker: Broker,
+    state_dir: StateDir,
     scripts: Scripts,
     record: PathBuf,
 }
@@ -175,6 +177,7 @@ fn run_unprivileged(
     let kept = Kept {
         predecessors: greet(predecessors),
         broker,
+        state_dir,
         scripts,
         record,
     };
@@ -186,7 +189,6 @@ fn run_unprivileged(
             "cannot raise the limit of open files: {error}"
         ),
     }
-    state_dir.is_writable();
     if !loaded.warnings.is_empty() {
         tracing::warn!(
             event = "config_warning",
@@ -248,6 +250,7 @@ fn assemble(
     let Kept {
         predecessors,
         broker,
+        state_dir,
         scripts,
         record,
     } = kept;
@@ -261,7 +264,15 @@ fn assemble(
     let (commands_tx, commands) = mpsc::channel(INBOX);
     let watch_config = config.global.watch_config;
     let booted = config.clone();
-    let state = State::new(config, workers + packet_workers, health_tx, started);
+    let mut saved = SavedOverrides::open(&state_dir);
+    let state = State::new(
+        config,
+        saved.saved(),
+        workers + packet_workers,
+        health_tx,
+        started,
+    );
+    saved.restored(state.pools());
     let snapshots = Arc::clone(state.published());
     let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
@@ -283,6 +294,7 @@ fn assemble(
         predecessors,
         packets: Packets::new(packet_workers, workers, record),
         scripts,
+        saved,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
         commands: commands_tx,

@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod reload;
 mod restart;
+mod saved;
 mod scale;
 mod site;
 mod traffic;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
+        ("saved", saved::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
