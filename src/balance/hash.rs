@@ -3,7 +3,8 @@
 //! FNV-1a, 64 bits (Fowler, Noll, Vo; IETF draft-eastlake-fnv) collects the bytes; the finaliser of SplitMix64
 //! (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014; constants "Mix13" of D. Stafford)
 //! spreads them, because the high bits of FNV-1a hardly depend on the last bytes. There is no secret key: a client
-//! that may choose its address can choose its server, here as with any published hash.
+//! that may choose its address can choose its server. Where that matters, `hash_seed` makes them those of
+//! [`HashKey`](super::HashKey).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,15 +43,13 @@ fn add_ip(hash: u64, ip: IpAddr) -> u64 {
     }
 }
 
-/// Hash key of a client: its IP address without the port, for [`Pick::client_hash`](super::Pick).
-#[must_use]
-pub fn client_hash(ip: IpAddr) -> u64 {
+/// Hash of a client: its IP address without the port.
+pub(super) fn client_hash(ip: IpAddr) -> u64 {
     mix64(add_ip(FNV_OFFSET, ip))
 }
 
-/// Hash key of a flow: both addresses and ports, for [`Pick::flow_hash`](super::Pick).
-#[must_use]
-pub fn flow_hash(client: SocketAddr, listen: SocketAddr) -> u64 {
+/// Hash of a flow: both addresses and ports.
+pub(super) fn flow_hash(client: SocketAddr, listen: SocketAddr) -> u64 {
     let mut hash = FNV_OFFSET;
     for addr in [client, listen] {
         hash = add_ip(hash, addr.ip());

@@ -4,16 +4,14 @@
 //! A flow's hash names a slot. Weights: in each round a server gains its weight and has a turn whenever it has
 //! gained as much as the heaviest server's weight, so that the shares follow the weights to within a slot or so.
 
-use super::{
-    Candidate, Pick,
-    hash::{mix64, name_hash},
-};
+use super::{Candidate, HashKey, Pick, hash::mix64};
 
 /// Slots of the table: a prime, more than 100 times as many as servers that shall share to within 1 %.
 const TABLE_SLOTS: usize = 65_537;
 
-const OFFSET_SEED: u64 = 0x6d61_676c_6576_2031;
-const SKIP_SEED: u64 = 0x6d61_676c_6576_2032;
+/// What names are hashed for.
+const OFFSET: u64 = 0x6d61_676c_6576_2031;
+const SKIP: u64 = 0x6d61_676c_6576_2032;
 
 /// Where a server's permutation of the slots starts and how far it steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +23,13 @@ struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation that a name gives in a table of `slots` (a prime).
-    fn of_name(name: &str, slots: usize) -> Self {
+    /// The permutation that a name gives, hashed with a key, in a table of `slots` (a prime).
+    fn of_name(name: &str, key: HashKey, slots: usize) -> Self {
         let slots = slots as u64;
         // both fit again: they are remainders by the number of slots
         Self {
-            offset: (name_hash(name, OFFSET_SEED) % slots.max(1)) as usize,
-            skip: (name_hash(name, SKIP_SEED) % slots.saturating_sub(1).max(1)) as usize + 1,
+            offset: (key.name(name, OFFSET) % slots.max(1)) as usize,
+            skip: (key.name(name, SKIP) % slots.saturating_sub(1).max(1)) as usize + 1,
         }
     }
 }
@@ -107,10 +105,10 @@ impl std::fmt::Debug for Maglev {
 }
 
 impl Maglev {
-    pub(super) fn new(candidates: &[Candidate]) -> Self {
+    pub(super) fn new(candidates: &[Candidate], key: HashKey) -> Self {
         let servers: Vec<_> = candidates
             .iter()
-            .map(|c| (Permutation::of_name(c.name.as_str(), TABLE_SLOTS), c.weight))
+            .map(|c| (Permutation::of_name(c.name.as_str(), key, TABLE_SLOTS), c.weight))
             .collect();
         Self {
             table: build_table(&servers, TABLE_SLOTS).into(),
@@ -156,6 +154,7 @@ mod tests {
     use super::super::testing::{Chooser, assert_follows, candidates, names};
     use super::*;
     use crate::config::Algorithm;
+    use crate::config::HashSeed;
     use proptest::prelude::*;
 
     /// Table 1 of the paper: 7 slots, three servers.
@@ -179,7 +178,12 @@ mod tests {
 
     fn table(names: &[String], weight: impl Fn(usize) -> u32) -> Vec<u32> {
         let servers: Vec<_> = (names.iter().enumerate())
-            .map(|(i, name)| (Permutation::of_name(name, TABLE_SLOTS), weight(i)))
+            .map(|(i, name)| {
+                (
+                    Permutation::of_name(name, HashKey::default(), TABLE_SLOTS),
+                    weight(i),
+                )
+            })
             .collect();
         build_table(&servers, TABLE_SLOTS)
     }
@@ -239,7 +243,7 @@ mod tests {
     #[test]
     fn a_table_does_not_change_between_versions_or_machines() {
         let candidates = candidates(&[1, 2, 3]);
-        let maglev = Maglev::new(&candidates);
+        let maglev = Maglev::new(&candidates, HashKey::default());
         let sum = maglev.table.iter().fold(0_u64, |sum, server| {
             sum.wrapping_mul(0x0100_0000_01b3)
                 .wrapping_add(u64::from(*server))
@@ -248,6 +252,32 @@ mod tests {
             sum, 0x9fa5_11cd_09ab_02d0,
             "two versions in one cluster would send a flow to different servers"
         );
+    }
+
+    fn seeded(seed: &str, servers: usize) -> Box<[u32]> {
+        let key = HashKey::of(Some(&HashSeed(seed.to_owned())));
+        Maglev::new(&candidates(&vec![1; servers]), key).table
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn equal_seeds_make_equal_tables_and_with_another_a_slot_keeps_its_server_by_chance_alone(
+            seed in ".{1,64}",
+            other in ".{1,64}",
+            servers in 2_usize..20,
+        ) {
+            prop_assume!(seed != other);
+            let table = seeded(&seed, servers);
+            prop_assert_eq!(&table, &seeded(&seed, servers));
+            let published = Maglev::new(&candidates(&vec![1; servers]), HashKey::default()).table;
+            for another in [seeded(&other, servers), published] {
+                let differ = table.iter().zip(&another).filter(|(one, other)| one != other).count();
+                let due = TABLE_SLOTS as f64 * (1.0 - 1.0 / servers as f64);
+                prop_assert!((differ as f64 - due).abs() <= due * 0.05, "{differ} for {due} of {servers} servers");
+            }
+        }
     }
 
     proptest! {

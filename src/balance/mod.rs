@@ -5,6 +5,7 @@
 
 mod first;
 pub mod hash;
+mod key;
 mod least_connections;
 mod maglev;
 mod power_of_two;
@@ -12,9 +13,10 @@ mod random;
 mod round_robin;
 mod source_hash;
 
-pub use hash::{client_hash, flow_hash};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{base::ServerName, config::Algorithm};
+pub use key::HashKey;
 use least_connections::LeastConnections;
 use maglev::Maglev;
 use power_of_two::PowerOfTwo;
@@ -39,6 +41,7 @@ pub const WEIGHT_UNIT: u32 = 256;
 pub struct Balancer {
     algorithm: Algorithm,
     candidates: Vec<Candidate>,
+    key: HashKey,
     chooser: Chooser,
 }
 
@@ -76,9 +79,9 @@ impl PickState {
 
 /// What one choice depends on besides the balancer.
 pub struct Pick<'a> {
-    /// Hash key of the client: its IP address (source hash); see [`client_hash`].
+    /// Hash key of the client: its IP address (source hash); see [`Balancer::client_hash`].
     pub client_hash: u64,
-    /// Hash key of the flow: addresses and ports (Maglev); see [`flow_hash`].
+    /// Hash key of the flow: addresses and ports (Maglev); see [`Balancer::flow_hash`].
     pub flow_hash: u64,
     /// Uniform random bits.
     pub random: u64,
@@ -89,30 +92,45 @@ pub struct Pick<'a> {
 }
 
 impl Balancer {
-    /// Prepares candidates, sorted by name, for an algorithm. Those of weight 0 are never chosen.
+    /// Prepares candidates, sorted by name, for an algorithm. Those of weight 0 are never chosen. Algorithms that map
+    /// clients to servers do it by the hash of this key.
     #[must_use]
-    pub fn new(algorithm: Algorithm, candidates: &[Candidate]) -> Self {
+    pub fn new(algorithm: Algorithm, candidates: &[Candidate], key: HashKey) -> Self {
         let weights = || candidates.iter().map(|c| c.weight).collect::<Box<[u32]>>();
         let chooser = match algorithm {
             Algorithm::RoundRobin => Chooser::RoundRobin(RoundRobin::new(weights())),
             Algorithm::Random => Chooser::Random(Random::new(weights())),
             Algorithm::LeastConnections => Chooser::LeastConnections(LeastConnections::new(weights())),
             Algorithm::PowerOfTwo => Chooser::PowerOfTwo(PowerOfTwo::new(weights())),
-            Algorithm::SourceHash => Chooser::SourceHash(SourceHash::new(candidates)),
-            Algorithm::Maglev => Chooser::Maglev(Maglev::new(candidates)),
+            Algorithm::SourceHash => Chooser::SourceHash(SourceHash::new(candidates, key)),
+            Algorithm::Maglev => Chooser::Maglev(Maglev::new(candidates, key)),
             Algorithm::First => Chooser::First(first::First::new(weights())),
         };
         Self {
             algorithm,
             candidates: candidates.to_vec(),
+            key,
             chooser,
         }
     }
 
     /// Whether a new balancer of these would be the same as this one.
     #[must_use]
-    pub fn is_of(&self, algorithm: Algorithm, candidates: &[Candidate]) -> bool {
-        self.algorithm == algorithm && self.candidates == candidates
+    pub fn is_of(&self, algorithm: Algorithm, candidates: &[Candidate], key: HashKey) -> bool {
+        let hashes = matches!(algorithm, Algorithm::SourceHash | Algorithm::Maglev);
+        self.algorithm == algorithm && self.candidates == candidates && (self.key == key || !hashes)
+    }
+
+    /// Hash of a client: its IP address without the port, for [`Pick::client_hash`].
+    #[must_use]
+    pub fn client_hash(&self, ip: IpAddr) -> u64 {
+        self.key.client(ip)
+    }
+
+    /// Hash of a flow: both addresses and ports, for [`Pick::flow_hash`].
+    #[must_use]
+    pub fn flow_hash(&self, client: SocketAddr, listen: SocketAddr) -> u64 {
+        self.key.flow(client, listen)
     }
 
     /// The candidates, by index.

@@ -7,13 +7,10 @@
 //! All in integers, so that every machine chooses alike; logarithms of floating-point numbers are not the same in
 //! every libm.
 
-use super::{
-    Candidate, Pick,
-    hash::{mix64, name_hash},
-};
+use super::{Candidate, HashKey, Pick, hash::mix64};
 
 /// Keeps these hashes apart from Maglev's of the same names.
-const SEED: u64 = 0x736f_7572_6365_2031;
+const PURPOSE: u64 = 0x736f_7572_6365_2031;
 
 #[derive(Debug)]
 pub(super) struct SourceHash {
@@ -22,11 +19,11 @@ pub(super) struct SourceHash {
 }
 
 impl SourceHash {
-    pub(super) fn new(candidates: &[Candidate]) -> Self {
+    pub(super) fn new(candidates: &[Candidate], key: HashKey) -> Self {
         Self {
             servers: candidates
                 .iter()
-                .map(|c| (c.weight, name_hash(c.name.as_str(), SEED)))
+                .map(|c| (c.weight, key.name(c.name.as_str(), PURPOSE)))
                 .collect(),
         }
     }

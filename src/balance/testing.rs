@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Balancer, Candidate, Pick, PickState, hash::SplitMix64};
+use super::{Balancer, Candidate, HashKey, Pick, PickState, hash::SplitMix64};
 use crate::{base::ServerName, config::Algorithm};
 
 /// Names `s000`, `s001`, … in their order.
@@ -45,7 +45,7 @@ impl Chooser {
     fn of(algorithm: Algorithm, candidates: Vec<Candidate>, seed: u64) -> Self {
         Self {
             algorithm,
-            balancer: Balancer::new(algorithm, &candidates),
+            balancer: Balancer::new(algorithm, &candidates, HashKey::default()),
             state: PickState::seeded(seed),
             random: SplitMix64::new(seed),
             loads: vec![0; candidates.len()],

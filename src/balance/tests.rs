@@ -2,6 +2,7 @@
 
 use super::testing::Chooser;
 use super::*;
+use crate::config::HashSeed;
 use proptest::prelude::*;
 
 const ALL: [Algorithm; 7] = [
@@ -18,6 +19,52 @@ const ALL: [Algorithm; 7] = [
 fn a_backend_without_servers_gives_none() {
     for algorithm in ALL {
         assert_eq!(Chooser::new(algorithm, &[]).pick(), None, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn with_another_seed_only_what_hashes_is_another_balancer() {
+    let key = HashKey::of(Some(&HashSeed("secret".into())));
+    let candidates = testing::candidates(&[1, 2]);
+    for algorithm in ALL {
+        let published = Balancer::new(algorithm, &candidates, HashKey::default());
+        assert!(published.is_of(algorithm, &candidates, HashKey::default()));
+        let hashes = matches!(algorithm, Algorithm::Maglev | Algorithm::SourceHash);
+        assert_eq!(
+            published.is_of(algorithm, &candidates, key),
+            !hashes,
+            "{algorithm:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_knows_no_seed_cannot_aim_its_connections() {
+    // what it computes with the published hash, and what another seed makes of that
+    let servers = testing::candidates(&[1; 4]);
+    let seeded = HashKey::of(Some(&HashSeed("secret".into())));
+    let listen = "198.51.100.1:80".parse().unwrap();
+    for algorithm in [Algorithm::Maglev, Algorithm::SourceHash] {
+        let choose = |key: HashKey, client: SocketAddr| {
+            let balancer = Balancer::new(algorithm, &servers, key);
+            let pick = Pick {
+                client_hash: balancer.client_hash(client.ip()),
+                flow_hash: balancer.flow_hash(client, listen),
+                random: 0,
+                load: &|_| 0,
+                usable: &|_| true,
+            };
+            balancer.pick(&mut PickState::default(), &pick).unwrap()
+        };
+        let clients = (0..400_u16).map(|n| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1_024 + n)));
+        let aimed: Vec<_> = clients
+            .filter(|client| choose(HashKey::default(), *client) == 0)
+            .collect();
+        let mut counts = [0; 4];
+        aimed
+            .iter()
+            .for_each(|client| counts[choose(seeded, *client)] += 1);
+        testing::assert_follows(&counts, &[1.0; 4]);
     }
 }
 
@@ -58,7 +105,11 @@ fn a_state_that_was_made_for_another_pool_does_no_harm() {
     for algorithm in ALL {
         let mut state = PickState::seeded(5);
         for servers in [4, 2, 9] {
-            let balancer = Balancer::new(algorithm, &testing::candidates(&vec![1; servers]));
+            let balancer = Balancer::new(
+                algorithm,
+                &testing::candidates(&vec![1; servers]),
+                HashKey::default(),
+            );
             let pick = Pick {
                 client_hash: 1,
                 flow_hash: 2,

@@ -99,7 +99,8 @@ pub enum Command {
 
     /// Take a server out, bring it back, or change its weight
     ///
-    /// The order holds until it is taken back with `ready` or convey is restarted; a reload does not undo it.
+    /// The override holds until `ready` clears it or the server is removed from the configuration; neither a reload nor a
+    /// restart undoes it.
     #[command(subcommand)]
     Server(ServerCommand),
 

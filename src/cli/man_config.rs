@@ -14,11 +14,12 @@ const BEGINNING: &str = include_str!("man_config_begin.roff");
 const ENDING: &str = include_str!("man_config_end.roff");
 
 /// Sections in the order in which they are explained; any other comes after.
-const ORDER: [&str; 7] = [
+const ORDER: [&str; 8] = [
     "global",
     "admin",
     "stats",
     "defaults",
+    "packet",
     "passthrough",
     "frontends",
     "backends",
@@ -53,9 +54,9 @@ fn section(page: &mut String, root: &Value, path: &str, property: &Value) {
     };
     let _ = writeln!(page, ".SH \"[{}]\"\n{}", escape(&path), description(property));
     let keys = object["properties"].as_object();
-    if path == "defaults" {
+    if let Some(place) = explained_elsewhere(&path) {
         let names: Vec<_> = keys.into_iter().flatten().map(|(name, _)| bold(name)).collect();
-        let _ = writeln!(page, "These keys are explained below:\n{}.", names.join(", "));
+        let _ = writeln!(page, "These keys are explained {place}:\n{}.", names.join(", "));
         return;
     }
     let (inside, plain): (Vec<_>, Vec<_>) = keys
@@ -68,6 +69,15 @@ fn section(page: &mut String, root: &Value, path: &str, property: &Value) {
     }
     for (name, value) in inside {
         section(page, root, &format!("{path}.{name}"), value);
+    }
+}
+
+/// Where the keys of a section are explained that has none of its own.
+fn explained_elsewhere(section: &str) -> Option<&'static str> {
+    match section {
+        "defaults" => Some("below"),
+        "passthrough" => Some("above"),
+        _ => None,
     }
 }
 

@@ -9,14 +9,21 @@ use super::{
 };
 
 /// Settings that a running process cannot change.
-const NEEDS_RESTART: [(&str, &str); 6] = [
+const NEEDS_RESTART: [(&str, &str); 7] = [
     ("global", "workers"),
     ("global", "user"),
+    ("global", "state_dir"),
     ("admin", "socket"),
-    ("passthrough", "engine"),
-    ("passthrough", "workers"),
-    ("passthrough", "max_flows"),
+    ("packet", "engine"),
+    ("packet", "workers"),
+    ("packet", "max_flows"),
 ];
+
+/// What a change does that its values do not show.
+const EFFECTS: [(&str, &str); 1] = [(
+    "hash_seed",
+    "clients get another server with their next connection or flow; those that exist keep theirs",
+)];
 
 /// Compares two configurations.
 pub fn diff(old: &Config, new: &Config) -> Diff {
@@ -41,9 +48,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     );
     top(
         &mut found,
-        "passthrough",
-        &settings::passthrough(&old.passthrough),
-        &settings::passthrough(&new.passthrough),
+        "packet",
+        &settings::packet(&old.packet),
+        &settings::packet(&new.packet),
     );
     each(
         &old.frontends,
@@ -141,7 +148,13 @@ fn each<N: Ord + Display, T: PartialEq>(
 
 fn changed(out: &mut Vec<String>, label: &str, prefix: &str, old: &Settings, new: &Settings) {
     for (key, old, new) in differing(old, new) {
-        out.push(format!("{label}: {prefix}{key} {} -> {}", words(old), words(new)));
+        let change = match (old, new) {
+            (Setting::Secret(_), Setting::Secret(_)) => "changed".to_owned(),
+            _ => format!("{} -> {}", words(old), words(new)),
+        };
+        let effect = EFFECTS.iter().find(|(of, _)| *of == key);
+        let effect = effect.map_or_else(String::new, |(_, effect)| format!(": {effect}"));
+        out.push(format!("{label}: {prefix}{key} {change}{effect}"));
     }
 }
 
@@ -160,6 +173,7 @@ fn differing<'a>(
 fn words(setting: &Setting) -> &str {
     match setting {
         Setting::Unset(meaning) => meaning,
+        Setting::Secret(_) => "a secret one",
         Setting::Value(value) if value == "\"\"" => value,
         Setting::Value(value) => value
             .strip_prefix('"')

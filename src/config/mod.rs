@@ -12,6 +12,7 @@ mod findings;
 pub mod model;
 mod place;
 mod print;
+mod quote;
 mod raw;
 mod render;
 mod resolve;
@@ -129,6 +130,8 @@ pub fn schema() -> serde_json::Value {
     let generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<raw::File>();
     schema.insert("title".to_owned(), "Convey".into());
+    let both = serde_json::json!({ "required": ["packet", "passthrough"] });
+    schema.insert("not".to_owned(), both);
     schema.to_value()
 }
 
@@ -137,7 +140,7 @@ pub fn schema() -> serde_json::Value {
 pub struct Diff {
     /// One readable line each, such as `backend web: server a: weight 1 -> 3`; empty when nothing changed.
     pub changes: Vec<String>,
-    /// Settings that differ and take effect only after a restart (such as `global.workers` and `passthrough.max_flows`), as
+    /// Settings that differ and take effect only after a restart (such as `global.workers` and `packet.max_flows`), as
     /// key paths.
     pub needs_restart: Vec<String>,
 }

@@ -22,8 +22,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[stats]`, if there is such a section.
     pub stats: Option<Stats>,
-    /// `[passthrough]`: what both packet modes share.
-    pub passthrough: Passthrough,
+    /// `[packet]`: what both packet modes share.
+    pub packet: PacketModes,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.
@@ -45,6 +45,20 @@ pub struct Global {
     pub workers: Option<NonZeroU32>,
     /// `shutdown_timeout`: how long SIGTERM waits for connections. Default 30 s.
     pub shutdown_timeout: Duration,
+    /// `state_dir`: what is to outlive the process; `None`: where the service manager says, else `/var/lib/convey`.
+    pub state_dir: Option<PathBuf>,
+    /// `hash_seed` of the hash that maps clients to servers; `None`: the published one.
+    pub hash_seed: Option<HashSeed>,
+}
+
+/// `hash_seed`: as secret as the file, so not in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashSeed(pub String);
+
+impl std::fmt::Debug for HashSeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashSeed")
+    }
 }
 
 /// How much is logged.
@@ -85,9 +99,9 @@ pub struct Stats {
     pub listen: ListenAddr,
 }
 
-/// `[passthrough]`, the section of both packet modes.
+/// `[packet]`, or `[passthrough]` as 0.3.5 calls it: the section of both packet modes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passthrough {
+pub struct PacketModes {
     /// `engine`, default auto.
     pub engine: EngineChoice,
     /// `workers`, in threads; `None` means one for each CPU the process may use.

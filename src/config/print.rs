@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{
     model::{Backend, Config},
+    quote::key,
     settings::{self, Setting, Settings},
 };
 
@@ -13,7 +14,7 @@ pub fn print(config: &Config) -> String {
         global,
         admin,
         stats,
-        passthrough,
+        packet,
         frontends,
         backends,
     } = config;
@@ -23,7 +24,7 @@ pub fn print(config: &Config) -> String {
     if let Some(stats) = stats {
         section(&mut out, &["stats"], settings::stats(stats));
     }
-    section(&mut out, &["passthrough"], settings::passthrough(passthrough));
+    section(&mut out, &["packet"], settings::packet(packet));
     for (name, frontend) in frontends {
         section(
             &mut out,
@@ -67,34 +68,8 @@ fn section(out: &mut String, path: &[&str], settings: Settings) {
     let _infallible = writeln!(out, "[{}]", path.join("."));
     for (name, setting) in settings {
         let _infallible = match setting {
-            Setting::Value(value) => writeln!(out, "{name} = {value}"),
+            Setting::Value(value) | Setting::Secret(value) => writeln!(out, "{name} = {value}"),
             Setting::Unset(meaning) => writeln!(out, "# {name} is not set: {meaning}"),
         };
     }
-}
-
-/// A key as TOML wants it: bare if it can be, else in quotes.
-pub fn key(name: &str) -> String {
-    let bare = !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if bare { name.to_owned() } else { string(name) }
-}
-
-/// A TOML basic string.
-pub fn string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _infallible = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }

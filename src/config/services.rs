@@ -45,7 +45,7 @@ impl Config {
                         .collect();
                     PacketService {
                         vip,
-                        nat_ports: (frontend.mode == Mode::Passthrough).then_some(self.passthrough.nat_ports),
+                        nat_ports: (frontend.mode == Mode::Passthrough).then_some(self.packet.nat_ports),
                         servers,
                     }
                 })

@@ -6,8 +6,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     duration,
-    model::{Admin, Backend, Frontend, Global, HealthCheck, PassiveCheck, Passthrough, Server, Stats},
-    print::string,
+    model::{Admin, Backend, Frontend, Global, HealthCheck, PacketModes, PassiveCheck, Server, Stats},
+    quote::string,
 };
 
 /// What a key is set to.
@@ -15,6 +15,8 @@ use super::{
 pub enum Setting {
     /// A TOML value.
     Value(String),
+    /// A TOML value that logs must not have.
+    Secret(String),
     /// Not set; what that means.
     Unset(&'static str),
 }
@@ -51,6 +53,8 @@ pub fn global(global: &Global) -> Settings {
         user,
         workers,
         shutdown_timeout,
+        state_dir,
+        hash_seed,
     } = global;
     let default_user = Setting::Unset("convey, or nobody where there is no such user");
     vec![
@@ -60,6 +64,22 @@ pub fn global(global: &Global) -> Settings {
         ("user", user.as_deref().map_or(default_user, text)),
         ("workers", workers.map_or_else(|| text("auto"), set)),
         ("shutdown_timeout", time(*shutdown_timeout)),
+        (
+            "state_dir",
+            state_dir
+                .as_ref()
+                .map_or(Setting::Unset("$STATE_DIRECTORY, or /var/lib/convey"), |path| {
+                    text(&path.to_string_lossy())
+                }),
+        ),
+        (
+            "hash_seed",
+            hash_seed
+                .as_ref()
+                .map_or(Setting::Unset("the published hash"), |seed| {
+                    Setting::Secret(string(&seed.0))
+                }),
+        ),
     ]
 }
 
@@ -85,9 +105,9 @@ pub fn stats(stats: &Stats) -> Settings {
     ]
 }
 
-/// `[passthrough]`.
-pub fn passthrough(passthrough: &Passthrough) -> Settings {
-    let Passthrough {
+/// `[packet]`.
+pub fn packet(packet: &PacketModes) -> Settings {
+    let PacketModes {
         engine,
         workers,
         max_flows,
@@ -96,7 +116,7 @@ pub fn passthrough(passthrough: &Passthrough) -> Settings {
         nat_address6,
         connection_tracker_capacity,
         stats_update_frequency,
-    } = passthrough;
+    } = packet;
     let unset = || Setting::Unset("the default");
     let addresses: Vec<String> = (nat_address4.iter().map(|ip| string(&ip.to_string())))
         .chain(nat_address6.iter().map(|ip| string(&ip.to_string())))

@@ -22,6 +22,7 @@ use super::{
     },
     reload::{Reload, machine::Trigger},
     run::Inboxes,
+    saved::SavedOverrides,
     scripts::Scripts,
     state::{Published, State},
     status::Board,
@@ -53,6 +54,8 @@ pub struct Control {
     pub(super) predecessors: Predecessors,
     pub(super) packets: Packets,
     pub(super) scripts: Scripts,
+    /// The overrides that outlive the process.
+    pub(super) saved: SavedOverrides,
     pub(super) notify: Notifier,
     pub(super) log: Arc<Logging>,
     /// What the endpoints answer from.

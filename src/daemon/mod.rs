@@ -6,7 +6,7 @@
 //! end:    listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks), the admin thread
-//! (control socket, `/stats`), the workers, the logging thread, and the file watcher's.
+//! (control socket, `/stats`), the workers, the broker's client, the logging thread, the file watcher's, and the one that saves overrides.
 
 mod coalesce;
 mod control;
@@ -18,9 +18,11 @@ mod overrides;
 mod plane;
 mod reload;
 mod run;
+mod saved;
 mod scripts;
 mod start;
 mod state;
+mod state_dir;
 mod status;
 mod stop;
 mod watch;

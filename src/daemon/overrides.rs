@@ -49,6 +49,7 @@ impl Control {
             "operator: server {key}: {action}"
         );
         self.state.set_override(&key, overridden);
+        self.saved.follow(self.state.pools());
         // not in the next window: the answer shows it
         self.publish();
         let (_, server) = lookup::find_server(self.state.snapshot(), backend, server)?;

@@ -1,11 +1,8 @@
 //! The directory of ready-made scripts for the servers of DSR frontends.
 
-use std::{
-    env, fs,
-    os::unix::fs::lchown,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
+use super::state_dir::StateDir;
 use crate::{
     backend_setup,
     config::{Config, Mode},
@@ -13,42 +10,32 @@ use crate::{
     privilege::Target,
 };
 
-/// Where the state is kept: what systemd says (StateDirectory=), else the package's directory.
-const STATE: &str = "/var/lib/convey";
-
-/// The directory, if there is one.
+/// The directory.
 #[derive(Debug)]
-pub struct Scripts(Option<PathBuf>);
+pub struct Scripts {
+    /// Where it is, if there is a state directory.
+    directory: Option<PathBuf>,
+    /// Where the state directory is or would be.
+    state: PathBuf,
+}
 
 impl Scripts {
-    /// Makes the directory in the state directory, if that exists. Must run before the privileges are dropped: the
-    /// daemon could neither make it nor own it afterwards.
-    pub fn find(target: Option<&Target>) -> Self {
-        let state = env::var_os("STATE_DIRECTORY")
-            // systemd separates several with colons; ours is the first
-            .and_then(|all| env::split_paths(&all).next())
-            .unwrap_or_else(|| PathBuf::from(STATE));
-        let directory = state.join("backend-setup");
-        let made = state.is_dir() && (directory.is_dir() || fs::create_dir(&directory).is_ok());
-        if made && let Some(target) = target {
-            // writing says it if this has failed
-            let _ = lchown(&directory, Some(target.uid), Some(target.gid));
+    /// Makes the directory in the state directory, if there is one. Must run before the privileges are dropped.
+    pub fn find(state: &StateDir, target: Option<&Target>) -> Self {
+        Self {
+            directory: state.subdirectory("backend-setup", target),
+            state: state.place().to_owned(),
         }
-        Self(made.then_some(directory))
-    }
-
-    /// The directory.
-    pub fn directory(&self) -> Option<&Path> {
-        self.0.as_deref()
     }
 
     /// Writes the scripts of a configuration; what fails is a warning, for traffic does not depend on it.
     pub fn write(&self, config: &Config, pools: &Pools) {
-        let Some(directory) = &self.0 else {
+        let Some(directory) = &self.directory else {
             if config.frontends.values().any(|f| f.mode == Mode::Dsr) {
                 tracing::info!(
                     event = "no_scripts",
-                    "there is no {STATE}: the scripts for DSR servers are not written, but `convey backend-script` prints them"
+                    "there is no {}: the scripts for DSR servers are not written, but `convey backend-script` prints them",
+                    self.state.display()
                 );
             }
             return;

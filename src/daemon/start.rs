@@ -25,8 +25,10 @@ use super::{
     },
     reload::Reload,
     run::{Inboxes, Signals},
+    saved::SavedOverrides,
     scripts::Scripts,
     state::State,
+    state_dir::StateDir,
     status::Board,
 };
 use crate::{
@@ -55,6 +57,7 @@ struct Unprivileged {
     broker: Channel,
     proof: Proof,
     socket: AdminSocket,
+    state_dir: StateDir,
     scripts: Scripts,
     /// Where the firewall notes which ports it has reserved.
     record: PathBuf,
@@ -65,6 +68,7 @@ struct Unprivileged {
 struct Kept {
     predecessors: Predecessors,
     broker: Channel,
+    state_dir: StateDir,
     scripts: Scripts,
     record: PathBuf,
 }
@@ -115,7 +119,8 @@ fn drop_everything(
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {e}")))?;
     let descriptors = sys::rlimit::raise_open_files();
     let socket = bind_admin(config, target.as_ref())?;
-    let scripts = Scripts::find(target.as_ref());
+    let state_dir = StateDir::prepare(config, target.as_ref());
+    let scripts = Scripts::find(&state_dir, target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
     let kernel = HostKernel::new(Firewall::new(record.clone()));
     let broker = Channel::fork(
@@ -127,13 +132,14 @@ fn drop_everything(
         predecessors.iter().flat_map(Predecessors::ports).collect(),
     )
     .map_err(|e| failed(&e))?;
-    let sandbox = Sandbox::of(config, scripts.directory());
+    let sandbox = Sandbox::of(config, state_dir.path());
     let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         predecessors,
         broker,
         proof,
         socket,
+        state_dir,
         scripts,
         record,
         descriptors,
@@ -172,6 +178,7 @@ fn run_unprivileged(
         broker,
         proof,
         socket,
+        state_dir,
         scripts,
         record,
         descriptors,
@@ -185,6 +192,7 @@ fn run_unprivileged(
     let kept = Kept {
         predecessors: greet(predecessors),
         broker,
+        state_dir,
         scripts,
         record,
     };
@@ -257,12 +265,13 @@ fn assemble(
     let Kept {
         predecessors,
         broker,
+        state_dir,
         scripts,
         record,
     } = kept;
     let workers = worker_count(&config);
     let packet_workers = config
-        .passthrough
+        .packet
         .workers
         .map_or_else(cpus, |n| usize::try_from(n.get()).unwrap_or(usize::MAX));
     let (events_tx, events) = mpsc::channel(INBOX);
@@ -271,7 +280,15 @@ fn assemble(
     let startup_config = config.clone();
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
-    let state = State::new(config, workers + packet_workers, health_tx, started);
+    let mut saved = SavedOverrides::open(&state_dir);
+    let state = State::new(
+        config,
+        saved.saved(),
+        workers + packet_workers,
+        health_tx,
+        started,
+    );
+    saved.restored(state.pools());
     let snapshots = Arc::clone(state.published());
     let packets = Packets::start(
         packet_workers,
@@ -319,6 +336,7 @@ fn assemble(
         predecessors,
         packets,
         scripts,
+        saved,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
         board,

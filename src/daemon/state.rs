@@ -22,7 +22,7 @@ use crate::{
     base::{BackendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
     health::{Checker, HealthUpdate, Known, Trial},
-    pools::{Override, Pool, Pools},
+    pools::{Override, Pool, Pools, Saved},
     snapshot::{BackendView, Builder, Built, Health, ServerCounts, ServerView, Snapshot},
 };
 
@@ -77,13 +77,20 @@ pub struct Published {
 }
 
 impl State {
-    /// The state of a configuration before anything is checked, with a first snapshot. Counters have so many shards, health
-    /// updates of the checks go to `updates`.
+    /// The state of a configuration before anything is checked, with a first snapshot; `saved` are overrides from before the
+    /// start. Counters have so many shards, health updates of the checks go to `updates`.
     #[must_use]
-    pub fn new(config: Config, shards: usize, updates: mpsc::Sender<HealthUpdate>, now: Instant) -> Self {
+    pub fn new(
+        config: Config,
+        saved: &Saved,
+        shards: usize,
+        updates: mpsc::Sender<HealthUpdate>,
+        now: Instant,
+    ) -> Self {
         let mut pools = Pools::default();
         let mut builder = Builder::new(shards, Arc::default());
         builder.config_changed(&config, pools.apply(&config));
+        saved.restore(&mut pools);
         let first = builder.build(&config, &pools, now).snapshot;
         Self {
             config,

@@ -103,7 +103,7 @@ impl Control {
         Some(PacketStatus {
             engine: EngineChoice::Raw,
             // the engine of the start: another choice needs a restart
-            engine_reason: match self.startup_config.passthrough.engine {
+            engine_reason: match self.startup_config.packet.engine {
                 EngineChoice::Auto => "auto: the only one of this version",
                 EngineChoice::Raw | EngineChoice::Xdp => "configured",
             },

@@ -151,7 +151,7 @@ impl Site {
     }
 
     pub fn nat_ports(&mut self, first: u16, last: u16) {
-        self.config.passthrough.nat_ports = PortRange { first, last };
+        self.config.packet.nat_ports = PortRange { first, last };
         self.apply();
     }
 

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{testing::*, *};
 use crate::{
     base::{ServerState, WorkerId},
-    config::Mode,
+    config::{HashSeed, Mode},
     packet::{Frame, HEADROOM, testing::Packet},
     pools::AdminState,
 };
@@ -75,6 +75,33 @@ fn what_no_frontend_serves_is_left_to_the_kernel() {
         assert!(sent.answers.is_empty());
     }
     assert_eq!(site.count(PacketReason::NotOurs), 2);
+}
+
+#[test]
+fn another_hash_seed_chooses_for_new_flows_at_once_and_explain_says_how() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 4);
+    let clients: Vec<_> = (0..32).map(|n| site.client(1, 5_000 + n)).collect();
+    let slots = |site: &Site| -> Vec<_> {
+        clients
+            .iter()
+            .map(|c| site.explain(*c, Protocol::Tcp).slot)
+            .collect()
+    };
+    let published = slots(&site);
+    let (_, server) = site.connect(clients[0]);
+    site.config.global.hash_seed = Some(HashSeed("secret".into()));
+    site.apply();
+    let seeded = slots(&site);
+    assert!(published.iter().zip(&seeded).filter(|(a, b)| a == b).count() < 2);
+    let kept = site.explain(clients[0], Protocol::Tcp);
+    assert_eq!((kept.because, kept.server.unwrap().1.0), (Because::Flow, server));
+    for client in &clients[1..] {
+        let foretold = site.explain(*client, Protocol::Tcp).server.unwrap().1.0;
+        assert_eq!(site.connect(*client).1, foretold);
+    }
+    site.config.global.hash_seed = None;
+    site.apply();
+    assert_eq!(slots(&site), published);
 }
 
 #[test]

@@ -9,8 +9,10 @@
 //!
 //! A [`Pool`] is immutable and shared. Each change returns the names of the backends whose pools are others than before;
 //! every other pool stays the same [`Arc`], so that whoever derives something from pools derives it for those alone.
-//! An override outlives every change of its server's configuration, and goes with the server.
+//! An override outlives every change of its server's configuration, and goes with the server. It outlives the process too,
+//! as [`Saved`].
 
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use crate::{
     base::{BackendName, ServerAddr, ServerKey, ServerName},
     config::{self, Config, PacketService},
 };
+pub use saved::{ForeignFile, MAX_FILE_BYTES, MAX_OVERRIDES, Saved, SavedOverride};
 
 /// The servers of every backend.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +65,8 @@ pub struct Override {
 }
 
 /// An administrative state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// No new connections.
     Draining,

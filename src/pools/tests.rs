@@ -1,5 +1,7 @@
 //! What operators rely on when configurations and overrides change.
 
+mod saved;
+
 use std::sync::Arc;
 
 use super::*;

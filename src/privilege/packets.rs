@@ -85,7 +85,7 @@ impl Packets {
         if self.sockets.len() >= MAX_SOCKETS {
             let why = format!(
                 "{MAX_SOCKETS} packet sockets are open already, one for each worker and interface: use fewer workers \
-                 ([passthrough] workers) or interfaces"
+                 ([packet] workers) or interfaces"
             );
             return Err(Outcome::refused(&why));
         }

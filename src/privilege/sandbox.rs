@@ -45,13 +45,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// What a daemon of this configuration needs. `scripts` is where it writes the scripts for servers.
+    /// What a daemon of this configuration needs. `state` is where it writes what outlives it.
     #[must_use]
-    pub fn of(config: &Config, scripts: Option<&Path>) -> Self {
+    pub fn of(config: &Config, state: Option<&Path>) -> Self {
         let admin = config.admin.socket.as_deref().and_then(Path::parent);
         Self {
             removable: admin.map(Path::to_owned).into_iter().collect(),
-            writable: scripts.map(Path::to_owned).into_iter().collect(),
+            writable: state.map(Path::to_owned).into_iter().collect(),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 
 use super::Shared;
 use crate::{
-    balance::{self, Pick, PickState, hash::SplitMix64},
+    balance::{Pick, PickState, hash::SplitMix64},
     base::{BackendName, ClientAddr, FrontendName, ListenAddr, TerminationReason},
     snapshot::{BackendView, ServerView, live::Slots},
 };
@@ -151,8 +151,8 @@ fn try_choose(backend: &Arc<BackendView>, flow: Flow, tried: &[String]) -> Resul
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
         let pick = Pick {
-            client_hash: balance::client_hash(flow.client.0.ip()),
-            flow_hash: balance::flow_hash(flow.client.0, flow.listen.0),
+            client_hash: backend.balancer.client_hash(flow.client.0.ip()),
+            flow_hash: backend.balancer.flow_hash(flow.client.0, flow.listen.0),
             random: random(),
             load: &load,
             usable: &usable,

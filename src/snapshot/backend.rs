@@ -11,7 +11,7 @@ use super::{
     live::{BackendLive, LiveSet, ServerLive},
 };
 use crate::{
-    balance::{Balancer, Candidate, WEIGHT_UNIT},
+    balance::{Balancer, Candidate, HashKey, WEIGHT_UNIT},
     base::{ServerName, ServerState},
     config::Algorithm,
     pools::{AdminState, Pool, Server},
@@ -30,6 +30,8 @@ pub(super) struct Parts<'a> {
     pub is_lent: bool,
     /// Whether a frontend in a packet mode uses it.
     pub by_packets: bool,
+    /// What clients are mapped to servers with.
+    pub key: HashKey,
     pub now: Instant,
 }
 
@@ -201,10 +203,13 @@ impl<'a> Parts<'a> {
     fn balancer(&self, candidates: &[Candidate], generation: u64) -> (Arc<Balancer>, u64) {
         let algorithm = self.pool.backend().balance;
         match self.previous {
-            Some(previous) if previous.balancer.is_of(algorithm, candidates) => {
+            Some(previous) if previous.balancer.is_of(algorithm, candidates, self.key) => {
                 (Arc::clone(&previous.balancer), previous.balancer_generation)
             }
-            _ => (Arc::new(Balancer::new(algorithm, candidates)), generation),
+            _ => (
+                Arc::new(Balancer::new(algorithm, candidates, self.key)),
+                generation,
+            ),
         }
     }
 
@@ -214,9 +219,9 @@ impl<'a> Parts<'a> {
             return Arc::clone(balancer);
         }
         (self.previous.and_then(|previous| previous.maglev.as_ref()))
-            .filter(|maglev| maglev.is_of(Algorithm::Maglev, candidates))
+            .filter(|maglev| maglev.is_of(Algorithm::Maglev, candidates, self.key))
             .map_or_else(
-                || Arc::new(Balancer::new(Algorithm::Maglev, candidates)),
+                || Arc::new(Balancer::new(Algorithm::Maglev, candidates, self.key)),
                 Arc::clone,
             )
     }

@@ -12,6 +12,7 @@ use super::{
     live::LiveSet,
 };
 use crate::{
+    balance::HashKey,
     base::{BackendName, Endpoint, FrontendName, ServerKey},
     config::Config,
     pools::{Pool, Pools},
@@ -32,6 +33,8 @@ pub struct Builder {
     users: HashMap<BackendName, Users>,
     /// Backends whose views are to be made anew.
     dirty: BTreeSet<BackendName>,
+    /// What clients are mapped to servers with.
+    key: HashKey,
     /// Whether any frontend may have changed.
     is_config_new: bool,
     /// Backends with a running slow start, and when they need another view.
@@ -80,6 +83,7 @@ impl Builder {
             live: LiveSet::new(workers),
             health: HashMap::new(),
             users: HashMap::new(),
+            key: HashKey::default(),
             is_config_new: true,
             ramps: HashMap::new(),
         }
@@ -91,10 +95,15 @@ impl Builder {
         &self.last
     }
 
-    /// There is another configuration; `changed` are the backends that [`Pools::apply`] has named.
+    /// There is another configuration; `changed` are the backends that [`Pools::apply`] has named. Another `hash_seed` has
+    /// every table made anew.
     pub fn config_changed(&mut self, config: &Config, changed: impl IntoIterator<Item = BackendName>) {
         self.is_config_new = true;
         self.dirty.extend(changed);
+        let key = HashKey::of(config.global.hash_seed.as_ref());
+        if std::mem::replace(&mut self.key, key) != key {
+            self.dirty.extend(self.last.backends.keys().cloned());
+        }
         let mut users: HashMap<BackendName, Users> = HashMap::new();
         for (name, frontend) in &config.frontends {
             let users = users.entry(frontend.backend.clone()).or_default();
@@ -150,6 +159,7 @@ impl Builder {
             previous: None,
             is_lent: false,
             by_packets: false,
+            key: self.key,
             now,
         };
         parts.eligible()
@@ -171,7 +181,7 @@ impl Builder {
             backends: self.last.backends.clone(),
             listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
-            nat_ports: config.passthrough.nat_ports,
+            nat_ports: config.packet.nat_ports,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
             .map(|name| self.replace_backend(&mut next, name, pools, now))
@@ -213,6 +223,7 @@ impl Builder {
             previous: before.as_deref(),
             is_lent: self.is_lent,
             by_packets: self.users.get(&name).is_some_and(|users| users.by_packets),
+            key: self.key,
             now,
         };
         let (view, ramp) = parts.view(&mut self.live, next.generation);

@@ -6,7 +6,7 @@ use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
-        Mode, OnDown, Passthrough, Server,
+        Mode, OnDown, PacketModes, Server,
     },
 };
 
@@ -78,10 +78,12 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             user: None,
             workers: None,
             shutdown_timeout: Duration::from_secs(30),
+            state_dir: None,
+            hash_seed: None,
         },
         admin: Admin { socket: None },
         stats: None,
-        passthrough: Passthrough {
+        packet: PacketModes {
             engine: EngineChoice::Auto,
             workers: None,
             max_flows: NonZeroU32::MAX,

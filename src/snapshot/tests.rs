@@ -7,9 +7,9 @@ use super::{
     *,
 };
 use crate::{
-    balance::{Pick, PickState},
+    balance::{HashKey, Pick, PickState},
     base::{Endpoint, Protocol},
-    config::{Algorithm, Config, Mode, Server},
+    config::{Algorithm, Config, HashSeed, Mode, Server},
     pools::{AdminState, Pools},
 };
 

@@ -96,7 +96,7 @@ fn kernel(rig: &Rig, method: Method) -> KernelBalancer {
 
 fn config(rig: &Rig, mode: &str) -> String {
     let mut text =
-        format!("[global]\nwatch_config = false\n[passthrough]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n");
+        format!("[global]\nwatch_config = false\n[packet]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n");
     for (port, protocol, count) in SERVICES {
         text += &format!(
             "[frontends.p{port}]\nlisten_addr = \"{VIP}:{port}\"\nmode = \"{mode}\"\nprotocol = \"{protocol}\"\nbackend = \"p{port}\"\n\

@@ -16,12 +16,13 @@ use super::{
 
 /// The tests of this file.
 pub fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 14] = [
+    let all: [(&str, Test); 15] = [
         ("the_packet_modes_have_their_documented_defaults", defaults),
         (
             "a_flow_is_forgotten_after_the_nearest_idle_timeout",
             idle_timeouts,
         ),
+        ("the_section_is_the_same_by_its_name_of_0_3_5", old_name),
         ("the_capacity_of_0_3_5_is_a_floor_of_max_flows", capacity),
         ("a_nat_address_is_one_or_one_of_each_family", nat_addresses),
         ("the_flags_set_the_mode_of_frontends_that_name_none", flags),
@@ -59,18 +60,18 @@ fn frontend_of(toml: &str) -> Result<config::Frontend, Failed> {
 
 fn defaults() -> Outcome {
     let config = config_of(&site("mode = \"passthrough\"", ""))?;
-    let passthrough = &config.passthrough;
-    same(passthrough.engine, EngineChoice::Auto)?;
-    same(passthrough.workers, None)?;
-    same(passthrough.max_flows, number(1 << 20))?;
+    let packet = &config.packet;
+    same(packet.engine, EngineChoice::Auto)?;
+    same(packet.workers, None)?;
+    same(packet.max_flows, number(1 << 20))?;
     same(
-        passthrough.nat_ports,
+        packet.nat_ports,
         PortRange {
             first: 61_000,
             last: 65_535,
         },
     )?;
-    same((passthrough.nat_address4, passthrough.nat_address6), (None, None))?;
+    same((packet.nat_address4, packet.nat_address6), (None, None))?;
     let frontend = config.frontends.get("f").ok_or("no frontend")?;
     same(
         (frontend.mode, frontend.protocol, &frontend.interface),
@@ -86,8 +87,8 @@ fn idle_timeouts() -> Outcome {
     };
     let dsr = "mode = \"dsr\"";
     let own = "mode = \"dsr\"\nidle_timeout = 5";
-    let packet = "[passthrough]\nidle_timeout = 7\n";
-    let both = "[passthrough]\nidle_timeout = 7\n[defaults]\nidle_timeout = 9\n";
+    let packet = "[packet]\nidle_timeout = 7\n";
+    let both = "[packet]\nidle_timeout = 7\n[defaults]\nidle_timeout = 9\n";
     let general = "[defaults]\nidle_timeout = 9\n";
     same(idle(dsr, "")?, Some(900 * SECOND))?;
     same(idle("mode = \"dsr\"\nprotocol = \"udp\"", "")?, Some(60 * SECOND))?;
@@ -97,17 +98,28 @@ fn idle_timeouts() -> Outcome {
     same(idle("mode = \"proxy\"", packet)?, Some(600 * SECOND))?;
     same(idle("mode = \"proxy\"", both)?, Some(9 * SECOND))?;
     // Never is for proxied connections; that of [defaults] gives way to the packet modes' own.
-    let never = "[passthrough]\nidle_timeout = 7\n[defaults]\nidle_timeout = 0\n";
+    let never = "[packet]\nidle_timeout = 7\n[defaults]\nidle_timeout = 0\n";
     same(idle(dsr, never)?, Some(7 * SECOND))?;
     same(idle("mode = \"proxy\"", never)?, None)
 }
 
+fn old_name() -> Outcome {
+    let keys = "engine = \"raw\"\nworkers = 2\nmax_flows = 5000\nnat_ports = \"40000-65535\"\n\
+                nat_address = \"192.0.2.9\"\nidle_timeout = 7\nconnection_tracker_capacity = 1\n\
+                stats_update_frequency = 5\n";
+    let named = |name: &str| config_of(&site("mode = \"dsr\"", &format!("[{name}]\n{keys}")));
+    let (old, new) = (named("passthrough")?, named("packet")?);
+    same(&old, &new)?;
+    same(config::diff(&old, &new), config::Diff::default())?;
+    same(old.packet.workers, Some(number(2)))?;
+    let printed = config::print(&old);
+    same(printed.contains("\n[packet]\n"), true)?;
+    same(printed.contains("[passthrough]"), false)
+}
+
 fn capacity() -> Outcome {
     let flows = |lines: &str| -> Result<u32, Failed> {
-        Ok(config_of(&format!("[passthrough]\n{lines}"))?
-            .passthrough
-            .max_flows
-            .get())
+        Ok(config_of(&format!("[packet]\n{lines}"))?.packet.max_flows.get())
     };
     same(flows("connection_tracker_capacity = 1000")?, 1 << 20)?;
     same(flows("connection_tracker_capacity = 2_000_000")?, 2_000_000)?;
@@ -125,10 +137,10 @@ fn capacity() -> Outcome {
 
 fn nat_addresses() -> Outcome {
     let of = |value: &str| -> Result<_, Failed> {
-        let passthrough = config_of(&format!("[passthrough]\nnat_address = {value}\n"))?.passthrough;
+        let packet = config_of(&format!("[packet]\nnat_address = {value}\n"))?.packet;
         Ok((
-            passthrough.nat_address4.map(|ip| ip.to_string()),
-            passthrough.nat_address6.map(|ip| ip.to_string()),
+            packet.nat_address4.map(|ip| ip.to_string()),
+            packet.nat_address6.map(|ip| ip.to_string()),
         ))
     };
     let v4 = || Some("192.0.2.1".to_owned());
@@ -231,7 +243,7 @@ fn nft() -> Outcome {
 
 fn services() -> Outcome {
     let config = config_of(
-        "[passthrough]\nnat_ports = \"50000-50099\"\n\
+        "[packet]\nnat_ports = \"50000-50099\"\n\
          [frontends.p]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"b\"\n\
          [frontends.t]\nlisten_addr = [\"192.0.2.9:80\", \"192.0.2.1:80\"]\nbackend = \"b\"\nmode = \"passthrough\"\n\
          [frontends.d]\nlisten_addr = \"192.0.2.5:80\"\nbackend = \"b\"\nmode = \"dsr\"\nprotocol = \"udp\"\n\
@@ -269,23 +281,20 @@ fn services() -> Outcome {
 
 fn restart() -> Outcome {
     let diff = |lines: &str| -> Result<_, Failed> {
-        let old = config_of("[passthrough]\n")?;
-        Ok(config::diff(
-            &old,
-            &config_of(&format!("[passthrough]\n{lines}"))?,
-        ))
+        let old = config_of("[packet]\n")?;
+        Ok(config::diff(&old, &config_of(&format!("[packet]\n{lines}"))?))
     };
     let found = diff("engine = \"raw\"\nworkers = 2\nmax_flows = 5000\n")?;
     same(
         found.needs_restart.join(" "),
-        "passthrough.engine passthrough.workers passthrough.max_flows".to_owned(),
+        "packet.engine packet.workers packet.max_flows".to_owned(),
     )?;
     let found = diff("nat_ports = \"40000-65535\"\nnat_address = \"192.0.2.1\"\n")?;
     same(found.needs_restart, Vec::new())?;
     same(
         found.changes.join("\n"),
-        "passthrough: nat_ports 61000-65535 -> 40000-65535\n\
-         passthrough: nat_address the kernel's choice -> [\"192.0.2.1\"]"
+        "packet: nat_ports 61000-65535 -> 40000-65535\n\
+         packet: nat_address the kernel's choice -> [\"192.0.2.1\"]"
             .to_owned(),
     )?;
     let found = config::diff(

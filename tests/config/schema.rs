@@ -69,10 +69,12 @@ fn refuses() -> Result<(), Failed> {
             "[backends.a.health_check]\ninterval = \"3 s\"",
             "/backends/a/health_check/interval",
         ),
-        ("[passthrough]\nnat_ports = \"61000\"", "/passthrough/nat_ports"),
-        ("[passthrough]\nnat_address = [\"x\"]", "/passthrough/nat_address"),
-        ("[passthrough]\nmax_flows = 1", "/passthrough/max_flows"),
+        ("[packet]\nnat_ports = \"61000\"", "/packet/nat_ports"),
+        ("[packet]\nnat_address = [\"x\"]", "/packet/nat_address"),
+        ("[packet]\nmax_flows = 1", "/packet/max_flows"),
+        ("[packet]\nengine = \"ebpf\"", "/packet/engine"),
         ("[passthrough]\nengine = \"ebpf\"", "/passthrough/engine"),
+        ("[passthrough]\n[packet]\n", ""),
         (
             "[frontends.a]\nlisten_addr = \"10.0.0.1:80\"\nbackend = \"b\"\ninterface = \"a-name-of-17-byte\"",
             "/frontends/a/interface",
@@ -236,6 +238,9 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                     fault("fits none of the alternatives".to_owned());
                 }
             }
+            "not" if validate(root, wanted, value, path).is_empty() => {
+                fault("is what it must not be".to_owned());
+            }
             "enum" if !wanted.as_array().is_some_and(|all| all.contains(value)) => {
                 fault(format!("not one of {wanted}"));
             }
@@ -283,8 +288,8 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                 }
             }
             // Notes, and limits that hold.
-            "$schema" | "$defs" | "title" | "description" | "enum" | "const" | "minimum" | "maximum"
-            | "minItems" | "minLength" | "maxLength" => {}
+            "$schema" | "$defs" | "title" | "description" | "not" | "enum" | "const" | "minimum"
+            | "maximum" | "minItems" | "minLength" | "maxLength" => {}
             other => fault(format!("a keyword that this validator does not know: {other}")),
         }
     }
@@ -307,6 +312,7 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
         "^(/.*[^/])?$" => {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))
         }
+        "^/.*[^/]$" => Some(|text| text.len() > 1 && text.starts_with('/') && !text.ends_with('/')),
         "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" => Some(|text| {
             ["d", "h", "m", "s", "ms"]
                 .iter()

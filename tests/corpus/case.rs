@@ -98,7 +98,7 @@ pub fn run(
     engine: impl FnOnce(NonZeroU32) -> Box<dyn Engine>,
 ) -> Result<(), Wrong> {
     let world = World::new(worlds, &case.world)?;
-    let engine = engine(world.config.passthrough.max_flows);
+    let engine = engine(world.config.packet.max_flows);
     let mut player = Player {
         worlds,
         world,
@@ -338,7 +338,7 @@ impl Player<'_> {
         };
         if let Some(at) = parts[source].find('$') {
             let port = actual()?.1.port();
-            if !self.world.config.passthrough.nat_ports.contains(port) {
+            if !self.world.config.packet.nat_ports.contains(port) {
                 return Err(format!("{port} is no NAT port"));
             }
             let name = parts[source].split_off(at);

@@ -40,7 +40,7 @@ use libfuzzer_sys::fuzz_target;
 
 const CONFIGURATIONS: [&str; 3] = [
     r#"
-    [passthrough]
+    [packet]
     nat_ports = "50000-50100"
     [stats]
     port = 7000
@@ -67,7 +67,7 @@ const CONFIGURATIONS: [&str; 3] = [
     servers.b = { addr = "[2001:db8:2::3]:53" }
     "#,
     r#"
-    [passthrough]
+    [packet]
     nat_ports = "40000-40100"
     [frontends.web]
     listen_addr = "192.0.2.1:81"
@@ -124,7 +124,7 @@ impl Permitted {
         let mut all = BTreeSet::new();
         for frontend in self.packet_frontends() {
             let nat_ports = match frontend.mode {
-                Mode::Passthrough => Some(self.config.passthrough.nat_ports),
+                Mode::Passthrough => Some(self.config.packet.nat_ports),
                 Mode::Proxy | Mode::Dsr => None,
             };
             for addr in &frontend.listen {

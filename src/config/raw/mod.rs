@@ -3,19 +3,25 @@
 //! This is the one list of keys. The reader, the suggestions for unknown keys and the JSON Schema are all made from
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
+mod field;
 mod fields;
 mod packet;
+mod process;
 mod section;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use section::section;
 
-pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
+pub use field::At;
+pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
+pub use process::{DirectoryPath, SocketPath, UserName};
 pub use section::{Section, read_file};
 
-use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use super::model::{
+    Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
+};
 use crate::base::{PortRange, Protocol, ServerAddr};
 
 /// Bounds of durations, in milliseconds.
@@ -39,7 +45,9 @@ section! {
         /// What holds for every frontend and backend that does not say otherwise.
         defaults: Defaults,
         /// Settings of both packet modes, passthrough and dsr.
-        passthrough: Passthrough,
+        packet: Packet,
+        /// The name of [packet] in Convey 0.3.5: the same section with the same keys. A file has one of the two.
+        passthrough: Packet,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.
@@ -62,6 +70,10 @@ section! {
         workers: Workers,
         /// How long a stopping process waits for its connections to end. Default: "30s".
         shutdown_timeout: Time<true, DAY>,
+        /// Directory for what outlives the process: overrides of servers, scripts for the servers of DSR frontends. Made at the start if it is missing; each running convey needs its own. Default: $STATE_DIRECTORY, as systemd sets it, or "/var/lib/convey". Needs a restart.
+        state_dir: DirectoryPath,
+        /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes one's own: without it they can be computed, and somebody can aim many connections at one server. Load balancers that stand in for each other need the same one. Default: a published hash.
+        hash_seed: HashSeed,
     }
 }
 
@@ -85,7 +97,7 @@ section! {
 
 section! {
     /// Settings of both packet modes, passthrough and dsr.
-    Passthrough {
+    Packet {
         /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best that this version has. Needs a restart.
         engine: EngineChoice,
         /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
@@ -233,13 +245,13 @@ section! {
     }
 }
 
-/// `user`.
-#[derive(Debug, Clone)]
-pub struct UserName(pub String);
-
-/// `socket`; `None` for `""`.
-#[derive(Debug, Clone)]
-pub struct SocketPath(pub Option<PathBuf>);
+impl File {
+    /// The section of both packet modes and its name in this file: `[packet]`, or `[passthrough]` as 0.3.5 calls it.
+    pub fn packet_section(&self) -> Option<(&'static str, &At<Packet>)> {
+        let packet = self.packet.as_ref().map(|at| ("packet", at));
+        packet.or_else(|| self.passthrough.as_ref().map(|at| ("passthrough", at)))
+    }
+}
 
 /// `backend` of a frontend, not yet looked up.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use std::{
 use super::{
     Options,
     findings::Findings,
-    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, Passthrough, Stats},
+    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
     raw::{self, At, Section, Time},
     users::Users,
     words::nearest,
@@ -52,12 +52,12 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
     findings.within("defaults", |findings| {
         backend::check_dialects(&defaults.backend, findings);
     });
+    two_names(file, findings);
+    let packet_section = file.packet_section();
     let inherited = Inherited {
         defaults: &defaults.frontend,
-        packet_idle: file
-            .passthrough
-            .as_ref()
-            .and_then(|at| at.value.idle_timeout.as_ref()),
+        packet_section: packet_section.map_or("packet", |(name, _)| name),
+        packet_idle: packet_section.and_then(|(_, at)| at.value.idle_timeout.as_ref()),
         default_mode: options.default_mode.unwrap_or(Mode::Proxy),
     };
     let backends: Rc<BTreeSet<String>> = (file.backends.iter())
@@ -68,7 +68,7 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
-        passthrough: passthrough(file.passthrough.as_ref().map(|at| &at.value), findings),
+        packet: packet_modes(packet_section, findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -96,7 +96,9 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
 struct Inherited<'a> {
     /// `[defaults]`.
     defaults: &'a raw::FrontendOptions,
-    /// `idle_timeout` of `[passthrough]`.
+    /// What this file calls the section `[packet]`.
+    packet_section: &'static str,
+    /// `idle_timeout` of that section.
     packet_idle: Option<&'a At<Time<false, { raw::YEAR }>>>,
     /// The mode of frontends that name none.
     default_mode: Mode,
@@ -171,6 +173,8 @@ fn global(raw: Option<&raw::Global>) -> Global {
         user: raw.user.map(|at| at.value.0),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         shutdown_timeout: time(raw.shutdown_timeout.as_ref(), Duration::from_secs(30)),
+        state_dir: raw.state_dir.map(|at| at.value.0),
+        hash_seed: raw.hash_seed.map(|at| at.value),
     }
 }
 
@@ -200,10 +204,30 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     })
 }
 
-fn passthrough(raw: Option<&raw::Passthrough>, findings: &mut Findings) -> Passthrough {
-    let raw = raw.cloned().unwrap_or_default();
+/// Refuses the two names of one section in one file.
+fn two_names(file: &raw::File, findings: &mut Findings) {
+    let (Some(packet), Some(passthrough)) = (&file.packet, &file.passthrough) else {
+        return;
+    };
+    let mut places = [("packet", &packet.key), ("passthrough", &passthrough.key)];
+    places.sort_by_key(|(_, key)| key.start);
+    let [(_, first), (name, second)] = places;
+    findings.clash(
+        &[name],
+        second.clone(),
+        first.clone(),
+        "[passthrough] and [packet] are two names of one section".to_owned(),
+        "keep [packet] with the keys of both; [passthrough] is its name in Convey 0.3.5",
+    );
+}
+
+fn packet_modes(section: Option<(&'static str, &At<raw::Packet>)>, findings: &mut Findings) -> PacketModes {
+    let (name, raw) = section.map_or_else(
+        || ("packet", raw::Packet::default()),
+        |(name, at)| (name, at.value.clone()),
+    );
     if let Some(engine) = raw.engine.as_ref().filter(|at| at.value == EngineChoice::Xdp) {
-        findings.within("passthrough", |findings| {
+        findings.within(name, |findings| {
             findings.within("engine", |findings| {
                 findings.error(
                     engine.span.clone(),
@@ -218,7 +242,7 @@ fn passthrough(raw: Option<&raw::Passthrough>, findings: &mut Findings) -> Passt
     let floor = u32::try_from(capacity.unwrap_or(0).min(raw::MAX_FLOWS)).unwrap_or(u32::MAX);
     let max_flows = int(raw.max_flows.as_ref(), defaults::MAX_FLOWS);
     let nat = raw.nat_address.as_ref().map(|at| at.value);
-    Passthrough {
+    PacketModes {
         engine: value(raw.engine.as_ref(), EngineChoice::Auto, |v| v),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         max_flows: NonZeroU32::new(max_flows.max(floor)).unwrap_or(NonZeroU32::MIN),
@@ -283,7 +307,7 @@ fn frontend(
     })
 }
 
-/// `idle_timeout` in a packet mode: the frontend's own, then `[passthrough]`'s, then `[defaults]`', never zero.
+/// `idle_timeout` in a packet mode: the frontend's own, then `[packet]`'s, then `[defaults]`', never zero.
 fn packet_idle(
     own: &raw::FrontendOptions,
     inherited: &Inherited<'_>,
@@ -307,7 +331,10 @@ fn packet_idle(
                 findings.error(
                     span.clone(),
                     format!("`idle_timeout` cannot be 0 in mode {mode}: a flow whose end is not seen would stay for ever"),
-                    "write a time such as \"1h\"; in [passthrough] it holds for frontends in packet modes alone".to_owned(),
+                    format!(
+                        "write a time such as \"1h\"; in [{}] it holds for frontends in packet modes alone",
+                        inherited.packet_section
+                    ),
                 );
             });
             default
@@ -340,7 +367,7 @@ fn near_backends(wanted: &str, known: &BTreeSet<String>) -> String {
         Some(near) => format!("did you mean \"{near}\"?"),
         None if known.is_empty() => format!(
             "there is no backend at all: add a section [backends.{}]",
-            super::print::key(wanted)
+            super::quote::key(wanted)
         ),
         None => {
             let some: Vec<_> = known.iter().take(20).map(String::as_str).collect();

@@ -220,18 +220,18 @@ fn checked_by_tcp(
 /// 0.3.5 refused flows beyond `connection_tracker_capacity`. Said once, where its packet modes are used and nothing
 /// else is said.
 fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
-    let Some(passthrough) = file.passthrough.as_ref().map(|at| &at.value) else {
+    let Some((section, packet)) = file.packet_section() else {
         return;
     };
-    let Some(capacity) = &passthrough.connection_tracker_capacity else {
+    let Some(capacity) = &packet.value.connection_tracker_capacity else {
         return;
     };
-    let limit = config.passthrough.max_flows.get();
+    let limit = config.packet.max_flows.get();
     let used = config
         .frontends
         .values()
         .any(|frontend| frontend.mode.is_packet());
-    findings.within("passthrough", |findings| match &passthrough.max_flows {
+    findings.within(section, |findings| match &packet.value.max_flows {
         Some(max_flows) if max_flows.value.0 < u64::from(limit) => findings.within("max_flows", |findings| {
             findings.warn(
                 max_flows.span.clone(),

@@ -16,7 +16,7 @@ mod journal;
 mod output;
 mod queue;
 mod thread;
-mod time;
+pub(super) mod time;
 
 use std::{
     io,

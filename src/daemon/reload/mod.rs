@@ -272,6 +272,7 @@ impl Control {
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
         self.state.apply(Config::clone(&config));
+        self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.publish();
         // first, for their places are needed

@@ -27,8 +27,11 @@ fn only_a_backend_of_packet_modes_has_a_maglev_table_and_it_keeps_its_own_balanc
     site.backend().balance = Algorithm::RoundRobin;
     let view = site.view();
     let maglev = view.maglev.as_ref().unwrap();
-    assert!(maglev.is_of(Algorithm::Maglev, view.balancer.candidates()));
-    assert!(view.balancer.is_of(Algorithm::RoundRobin, maglev.candidates()));
+    assert!(maglev.is_of(Algorithm::Maglev, view.balancer.candidates(), HashKey::default()));
+    assert!(
+        view.balancer
+            .is_of(Algorithm::RoundRobin, maglev.candidates(), HashKey::default())
+    );
     site.backend().balance = Algorithm::Maglev;
     let view = site.view();
     assert!(
@@ -66,4 +69,27 @@ fn the_maglev_table_is_made_anew_only_when_states_or_weights_change() {
     assert!(Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
     site.server("a").weight = 2;
     assert!(!Arc::ptr_eq(&site.view().maglev.clone().unwrap(), &first));
+}
+
+#[test]
+fn another_hash_seed_remakes_the_tables_and_nothing_else() {
+    let mut site = packet_site(&[("a", 1, 1), ("b", 1, 1)]);
+    site.backend().balance = Algorithm::RoundRobin;
+    let before = site.view();
+    site.config.global.hash_seed = Some(HashSeed("secret".into()));
+    let built = site.build();
+    assert!(built.concerns_packets, "the packet modes' services choose by it");
+    let after = site.view();
+    assert!(
+        Arc::ptr_eq(&before.balancer, &after.balancer),
+        "the round goes on"
+    );
+    let tables = [&before, &after].map(|view| view.maglev.clone().unwrap());
+    assert!(!Arc::ptr_eq(&tables[0], &tables[1]));
+    let key = HashKey::of(site.config.global.hash_seed.as_ref());
+    assert!(tables[1].is_of(Algorithm::Maglev, tables[0].candidates(), key));
+    assert!(
+        Arc::ptr_eq(&tables[1], site.view().maglev.as_ref().unwrap()),
+        "the same seed"
+    );
 }

@@ -19,6 +19,7 @@ enum Event {
     Weight(usize, usize, u16),
     Algorithm(usize, bool),
     Mode(usize, bool),
+    Seed(bool),
     Remove(usize, bool),
     RemoveServer(usize, usize, bool),
     Time(u64),
@@ -33,6 +34,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (backend.clone(), server.clone(), 0..3_u16).prop_map(|(b, s, weight)| Event::Weight(b, s, weight)),
         1 => (backend.clone(), any::<bool>()).prop_map(|(b, random)| Event::Algorithm(b, random)),
         1 => (0..=BACKENDS, any::<bool>()).prop_map(|(f, dsr)| Event::Mode(f, dsr)),
+        1 => any::<bool>().prop_map(Event::Seed),
         1 => (backend.clone(), any::<bool>()).prop_map(|(b, remove)| Event::Remove(b, remove)),
         1 => (backend, server, any::<bool>()).prop_map(|(b, s, remove)| Event::RemoveServer(b, s, remove)),
         2 => (0..3_000_u64).prop_map(Event::Time),
@@ -63,11 +65,15 @@ struct File {
     weights: [[u16; SERVERS]; BACKENDS],
     random: [bool; BACKENDS],
     dsr: [bool; BACKENDS + 1],
+    seeded: bool,
 }
 
 impl File {
     fn text(&self) -> String {
         let mut text = String::new();
+        if self.seeded {
+            text += "hash_seed = \"secret\"\n";
+        }
         for (f, dsr) in self.dsr.iter().enumerate() {
             let backend = f.saturating_sub(1);
             if self.removed[backend] {
@@ -107,6 +113,7 @@ impl World {
             weights: [[1; SERVERS]; BACKENDS],
             random: [false; BACKENDS],
             dsr: [false; BACKENDS + 1],
+            seeded: false,
         };
         let config = load(&file.text());
         let mut pools = Pools::default();
@@ -135,6 +142,12 @@ impl World {
             Event::Weight(b, s, weight) => self.reload(b, |file| file.weights[b][s] = weight),
             Event::Algorithm(b, random) => self.reload(b, |file| file.random[b] = random),
             Event::Mode(f, dsr) => self.reload(f.saturating_sub(1), |file| file.dsr[f] = dsr),
+            Event::Seed(seeded) => {
+                if seeded != self.file.seeded {
+                    self.touched.extend((0..BACKENDS).map(|b| format!("b{b}")));
+                }
+                self.reload(0, |file| file.seeded = seeded);
+            }
             Event::Remove(b, removed) => self.reload(b, |file| file.removed[b] = removed),
             Event::RemoveServer(b, s, gone) => self.reload(b, |file| file.gone[b][s] = gone),
             Event::Time(ms) => self.now += Duration::from_millis(ms),
@@ -207,9 +220,10 @@ impl World {
         // one step of a slow start of 2 s: each that runs is due
         self.now += STEP;
         let built = self.builder.build(&self.config, &self.pools, self.now);
+        let key = HashKey::of(self.config.global.hash_seed.as_ref());
         prop_assert_eq!(
-            shape(&built.snapshot),
-            shape(&self.anew()),
+            shape(&built.snapshot, key),
+            shape(&self.anew(), key),
             "after {:?}",
             self.now - self.start
         );
@@ -262,11 +276,30 @@ fn key_of(backend: usize, server: usize) -> ServerKey {
     }
 }
 
+/// What a Maglev table chooses for some flows.
+fn chosen(maglev: &Balancer) -> Vec<Option<usize>> {
+    let listen = ([192, 0, 2, 1], 80).into();
+    let choose = |port: u16| {
+        let pick = Pick {
+            client_hash: 0,
+            flow_hash: maglev.flow_hash(([198, 51, 100, 1], port).into(), listen),
+            random: 0,
+            load: &|_| 0,
+            usable: &|_| true,
+        };
+        maglev.pick(&mut PickState::default(), &pick)
+    };
+    (0..16).map(choose).collect()
+}
+
 /// Everything of a snapshot that readers act on or show.
-fn shape(snapshot: &Snapshot) -> Vec<String> {
+fn shape(snapshot: &Snapshot, key: HashKey) -> Vec<String> {
     let mut lines = vec![format!("{:?} {:?}", snapshot.counts, snapshot.nat_ports)];
     for (name, backend) in &snapshot.backends {
-        let maglev = backend.maglev.as_ref().map(|maglev| maglev.candidates().to_vec());
+        let maglev = backend
+            .maglev
+            .as_ref()
+            .map(|maglev| (maglev.candidates().to_vec(), chosen(maglev)));
         lines.push(format!(
             "{name} {:?} {:?} {maglev:?}",
             backend.config, backend.counts
@@ -274,7 +307,7 @@ fn shape(snapshot: &Snapshot) -> Vec<String> {
         assert!(
             backend
                 .balancer
-                .is_of(backend.config.balance, backend.balancer.candidates())
+                .is_of(backend.config.balance, backend.balancer.candidates(), key)
         );
         for (server, candidate) in backend.servers.iter().zip(backend.balancer.candidates()) {
             lines.push(format!(

@@ -91,7 +91,7 @@ impl<'a> Site<'a> {
     pub fn new(worlds: &'a Worlds, number: u8) -> Self {
         let world = World::new(worlds, world_name(worlds, number)).expect("a world of the corpus");
         let flows = Arc::new(Flows::new(Limits {
-            max_flows: world.config.passthrough.max_flows.min(MAX_FLOWS),
+            max_flows: world.config.packet.max_flows.min(MAX_FLOWS),
             workers: 1,
             hash_seed: 42,
         }));
@@ -136,7 +136,7 @@ impl<'a> Site<'a> {
                 self.servers.push(Arc::clone(&server.live));
             }
         }
-        self.nat_ports.push(self.world.config.passthrough.nat_ports);
+        self.nat_ports.push(self.world.config.packet.nat_ports);
         self.services = Arc::new(Services::build(&snapshot, &self.services));
         self.path.set_services(Arc::clone(&self.services));
         self.path.set_hops(Arc::new(self.world.hops.clone()));

@@ -185,8 +185,7 @@ fn a_reload_that_fails_changes_nothing() {
     for wrong in [
         plan.config()
             .replace("dsr_method = \"nft\"", "dsr_method = \"magic\""),
-        plan.config()
-            .replace("[passthrough]", "[passthrough]\nmax_flows = 1"),
+        plan.config().replace("[packet]", "[packet]\nmax_flows = 1"),
     ] {
         convey.write_config(&wrong);
         let output = convey.cli("reload");

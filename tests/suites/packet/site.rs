@@ -128,9 +128,9 @@ pub struct Plan {
     pub ports: Vec<Port>,
     /// Servers by name, with their weights.
     pub servers: Vec<(Host, u32)>,
-    /// `[passthrough] nat_ports`.
+    /// `[packet] nat_ports`.
     pub nat_ports: &'static str,
-    /// Further lines of `[passthrough]`.
+    /// Further lines of `[packet]`.
     pub passthrough: String,
     /// Further lines of each frontend.
     pub frontend: String,
@@ -185,7 +185,7 @@ impl Plan {
     /// As a configuration of Convey.
     pub fn config(&self) -> String {
         let mut text = format!(
-            "[passthrough]\nworkers = 2\nnat_ports = \"{}\"\n{}\n",
+            "[packet]\nworkers = 2\nnat_ports = \"{}\"\n{}\n",
             self.nat_ports, self.passthrough
         );
         for port in &self.ports {

@@ -11,6 +11,7 @@ mod limits;
 mod meanwhile;
 mod reload;
 mod restart;
+mod saved;
 mod scale;
 mod site;
 mod traffic;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
+        ("saved", saved::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),

@@ -109,8 +109,8 @@ pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
             .flat_map(|service| service.servers.iter().map(|server| server.0.ip()))
             .collect(),
         vips: services.iter().map(|service| service.vip.ip()).collect(),
-        nat_address4: config.passthrough.nat_address4,
-        nat_address6: config.passthrough.nat_address6,
+        nat_address4: config.packet.nat_address4,
+        nat_address6: config.packet.nat_address6,
     }
 }
 

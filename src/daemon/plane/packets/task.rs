@@ -361,7 +361,7 @@ impl Plane {
         let settings = raw::Settings {
             workers: self.environment.workers,
             first_shard: self.environment.first_shard,
-            max_flows: config.passthrough.max_flows,
+            max_flows: config.packet.max_flows,
         };
         let snapshot = Arc::clone(&self.environment.snapshot);
         let engine = Engine::start(&settings, snapshot, events_tx, sandbox::confine_packet_thread)
@@ -386,7 +386,7 @@ impl Plane {
     }
 
     fn check_ports(&self, config: &Config) -> Result<(), PacketsError> {
-        let warning = firewall::check_ephemeral(self.rules.record(), config.passthrough.nat_ports)
+        let warning = firewall::check_ephemeral(self.rules.record(), config.packet.nat_ports)
             .map_err(|error| PacketsError::Ports(error.to_string()))?;
         if let Some(warning) = warning {
             tracing::warn!(event = "few_ports", "{warning}");

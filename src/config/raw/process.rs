@@ -1,0 +1,114 @@
+//! Types of values that are about the process: `[global]` and `[admin]`.
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::field::{Field, Key, Node, bad_value, inline_schema, string};
+use crate::config::{findings::Findings, model::HashSeed};
+
+/// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
+const MAX_PATH_BYTES: usize = 107;
+
+/// Longest `hash_seed` in bytes.
+const MAX_SEED_BYTES: usize = 128;
+
+/// Longest path of a directory in bytes: PATH_MAX (`linux/limits.h`) less room for a file's name in it.
+const MAX_DIRECTORY_BYTES: usize = 4_096 - 256;
+
+/// `state_dir`.
+#[derive(Debug, Clone)]
+pub struct DirectoryPath(pub PathBuf);
+
+/// `user`.
+#[derive(Debug, Clone)]
+pub struct UserName(pub String);
+
+/// `socket`; `None` for `""`.
+#[derive(Debug, Clone)]
+pub struct SocketPath(pub Option<PathBuf>);
+
+impl Field for UserName {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "the name of a user, in quotes", findings)?;
+        let usable = !text.is_empty()
+            && text.len() <= 255
+            && !text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/');
+        if usable {
+            return Some(Self(text.to_owned()));
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not the name of a user"),
+            "write a name such as \"convey\", or leave the key out",
+            findings,
+        )
+    }
+}
+inline_schema!([] UserName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 }));
+
+impl Field for SocketPath {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a path in quotes", findings)?;
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        if !text.starts_with('/') || text.ends_with('/') {
+            let help =
+                "write an absolute path, such as \"/run/convey/admin.sock\", or \"\" for no control socket";
+            return bad_value(
+                value,
+                format!("\"{text}\" is not an absolute path of a file"),
+                help,
+                findings,
+            );
+        }
+        if text.len() > MAX_PATH_BYTES || text.contains(char::is_control) {
+            let message = format!("`{}` is not a usable path of a socket", findings.key());
+            let help = format!("it may have {MAX_PATH_BYTES} bytes and no control characters");
+            return bad_value(value, message, help, findings);
+        }
+        Some(Self(Some(PathBuf::from(text))))
+    }
+}
+inline_schema!([] SocketPath, _g => json_schema!({ "type": "string", "pattern": "^(/.*[^/])?$", "maxLength": MAX_PATH_BYTES }));
+
+impl Field for DirectoryPath {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a path in quotes", findings)?;
+        let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control);
+        if is_path && text.len() <= MAX_DIRECTORY_BYTES {
+            return Some(Self(PathBuf::from(text)));
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not the absolute path of a directory for Convey"),
+            "write a path such as \"/var/lib/convey\", without a slash at its end",
+            findings,
+        )
+    }
+}
+inline_schema!([] DirectoryPath, _g => json_schema!({ "type": "string", "pattern": "^/.*[^/]$", "maxLength": MAX_DIRECTORY_BYTES }));
+
+impl Field for HashSeed {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a secret text in quotes", findings)?;
+        // what is wrong with it is said without it
+        match text.len() {
+            0 => bad_value(
+                value,
+                "`hash_seed` is empty".to_owned(),
+                "write random text, such as what `openssl rand -hex 16` prints, or leave the key out for the published hash",
+                findings,
+            ),
+            1..=MAX_SEED_BYTES => Some(Self(text.to_owned())),
+            long => bad_value(
+                value,
+                format!("`hash_seed` has {long} bytes"),
+                format!("{MAX_SEED_BYTES} are the most; 32 random ones are enough"),
+                findings,
+            ),
+        }
+    }
+}
+inline_schema!([] HashSeed, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_SEED_BYTES }));

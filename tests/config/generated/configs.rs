@@ -1,0 +1,407 @@
+//! Any configuration that loads.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use convey::{
+    base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
+    config::{
+        Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
+        InitialState, LogFormat, LogLevel, Mode, OnDown, PacketModes, PassiveCheck, Server, Stats,
+    },
+};
+use proptest::{collection::vec, option, prelude::*};
+
+/// Any configuration, as a file of it would be resolved.
+pub fn configs() -> impl Strategy<Value = Config> {
+    let names = || prop::collection::btree_set(name(), 0..5);
+    (
+        global(),
+        admin(),
+        option::of(address()),
+        packet(),
+        names(),
+        names(),
+    )
+        .prop_flat_map(|(global, admin, stats, packet, frontends, backends)| {
+            let backends: Vec<_> = backends.into_iter().collect();
+            // A frontend needs a backend, and addresses that no other has.
+            let frontends: Vec<_> = if backends.is_empty() {
+                Vec::new()
+            } else {
+                frontends.into_iter().collect()
+            };
+            let targets = if backends.is_empty() {
+                vec![String::new()]
+            } else {
+                backends.clone()
+            };
+            let frontends: Vec<_> = frontends
+                .into_iter()
+                .enumerate()
+                .map(|(index, name)| frontend(name, index, targets.clone()))
+                .collect();
+            let backends: Vec<_> = backends.into_iter().map(backend).collect();
+            (Just((global, admin, stats, packet)), frontends, backends).prop_map(
+                |((global, admin, stats, packet), frontends, backends)| {
+                    settle(Config {
+                        global,
+                        admin,
+                        stats: stats.map(|addr| Stats {
+                            listen: ListenAddr(addr),
+                        }),
+                        packet,
+                        frontends: frontends
+                            .into_iter()
+                            .map(|frontend| (frontend.name.clone(), Arc::new(frontend)))
+                            .collect(),
+                        backends: backends
+                            .into_iter()
+                            .map(|backend| (backend.name.clone(), Arc::new(backend)))
+                            .collect(),
+                    })
+                },
+            )
+        })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z][a-z0-9_-]{0,8}", "[a-zA-Z0-9 .\"'\\\\#=\\[\\]{}é日]{1,12}"]
+}
+
+fn millis(min: u64, max: u64) -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (min..=max).prop_map(Duration::from_millis),
+        (min.div_ceil(1_000)..=max / 1_000).prop_map(Duration::from_secs)
+    ]
+}
+
+fn or_never(max: u64) -> impl Strategy<Value = Option<Duration>> {
+    option::of(millis(1, max))
+}
+
+fn count(max: u32) -> impl Strategy<Value = NonZeroU32> {
+    (1..=max).prop_map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
+}
+
+/// Addresses that every key takes.
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let v4 = (1..=223_u8, any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d]));
+    let v6 = any::<[u16; 7]>().prop_map(|s| IpAddr::from([0x2001, s[0], s[1], s[2], s[3], s[4], s[5], s[6]]));
+    (prop_oneof![v4, v6], 1..=u16::MAX).prop_map(SocketAddr::from)
+}
+
+const DAY: u64 = 86_400_000;
+
+fn global() -> impl Strategy<Value = Global> {
+    use prop::sample::select;
+    let levels = select(vec![
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ]);
+    let formats = select(vec![LogFormat::Text, LogFormat::Json]);
+    (
+        levels,
+        formats,
+        any::<bool>(),
+        option::of("[a-z_][a-z0-9_-]{0,20}"),
+        option::of(count(1_024)),
+        millis(0, DAY),
+        option::of("/[a-z \"\\\\é]{0,20}[a-z]"),
+        option::of("\\PC{1,20}"),
+    )
+        .prop_map(
+            |(log_level, log_format, watch_config, user, workers, shutdown_timeout, state_dir, hash_seed)| {
+                Global {
+                    log_level,
+                    log_format,
+                    watch_config,
+                    user,
+                    workers,
+                    shutdown_timeout,
+                    state_dir: state_dir.map(Into::into),
+                    hash_seed: hash_seed.map(HashSeed),
+                }
+            },
+        )
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    option::of("/[a-z \"\\\\é]{0,20}[a-z]").prop_map(|path| Admin {
+        socket: path.map(Into::into),
+    })
+}
+
+fn packet() -> impl Strategy<Value = PacketModes> {
+    const MOST: u32 = 1 << 24;
+    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
+    let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
+        first: one.min(other),
+        last: one.max(other),
+    });
+    let addresses = (
+        option::of((1..=254_u8).prop_map(|host| [192, 0, 2, host].into())),
+        option::of(any::<u16>().prop_map(|host| [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host].into())),
+    );
+    (
+        engine,
+        option::of(count(1_024)),
+        64..=MOST,
+        ports,
+        addresses,
+        option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
+        option::of(millis(0, 365 * DAY)),
+    )
+        .prop_map(
+            |(engine, workers, flows, nat_ports, (v4, v6), capacity, stats_update_frequency)| {
+                let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
+                PacketModes {
+                    engine,
+                    workers,
+                    max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
+                    nat_ports,
+                    nat_address4: v4,
+                    nat_address6: v6,
+                    connection_tracker_capacity: capacity,
+                    stats_update_frequency,
+                }
+            },
+        )
+}
+
+/// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
+/// servers and addresses, and they never wait for ever.
+fn settle(mut config: Config) -> Config {
+    for (index, frontend) in config.frontends.values_mut().map(Arc::make_mut).enumerate() {
+        if !frontend.mode.is_packet() {
+            frontend.protocol = Protocol::Tcp;
+            continue;
+        }
+        let Some(backend) = config.backends.get_mut(frontend.backend.as_str()) else {
+            continue;
+        };
+        let backend = Arc::make_mut(backend);
+        let fourth = u16::try_from(index).unwrap_or(u16::MAX);
+        for (host, addr) in (1..).zip(&mut frontend.listen) {
+            addr.0 = match backend.dsr_method {
+                DsrMethod::Tc => ([198, 18, fourth as u8, host as u8], 80).into(),
+                DsrMethod::Nft => ([0x2001, 0xdb8, 0xaaaa, 0, 0, 0, fourth, host], 80 + host).into(),
+            };
+        }
+        for (host, server) in (1..).zip(backend.servers.values_mut()) {
+            server.addr.0 = match backend.dsr_method {
+                DsrMethod::Tc => ([172, 16, 0, host as u8], 80).into(),
+                DsrMethod::Nft => ([0x2001, 0xdb8, 0xbbbb, 0, 0, 0, 0, host], 8_000 + host).into(),
+            };
+        }
+        backend.source_addr = None;
+        frontend.idle_timeout.get_or_insert(Duration::from_millis(1));
+        // What has no effect is at its default.
+        frontend.max_connections = None;
+        frontend.fin_timeout = Some(Duration::from_secs(60));
+        frontend.tcp_user_timeout = Some(Duration::from_secs(30));
+        frontend.access_log = true;
+    }
+    let alone: Vec<_> = (config.backends.keys())
+        .filter(|name| only_in_packet_modes(&config, name.as_str()))
+        .cloned()
+        .collect();
+    for name in alone {
+        if let Some(backend) = config.backends.get_mut(&name).map(Arc::make_mut) {
+            backend.balance = Algorithm::Maglev;
+            backend.connect_timeout = Duration::from_secs(5);
+            backend.retries = 2;
+            backend.queue_timeout = Duration::from_secs(5);
+            backend.max_queue = 1_024;
+            backend.on_down = OnDown::Keep;
+            for server in backend.servers.values_mut() {
+                server.max_connections = None;
+            }
+        }
+    }
+    config
+}
+
+fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<Value = Frontend> {
+    // Loopback is not among the addresses of `address`, so [stats] cannot clash with these.
+    let listen = prop::collection::btree_set(1..=u8::MAX, 1..4).prop_map(move |hosts| {
+        let addr = |host| {
+            ListenAddr(SocketAddr::from((
+                [0, 0, u8::try_from(index).unwrap_or(u8::MAX), host],
+                80,
+            )))
+        };
+        hosts.into_iter().map(addr).collect::<Vec<_>>()
+    });
+    let times = (or_never(365 * DAY), or_never(365 * DAY), or_never(DAY));
+    (
+        listen,
+        prop::sample::select(backends),
+        option::of(count(u32::MAX)),
+        times,
+        any::<bool>(),
+        prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
+        (any::<bool>(), option::of("[a-z][a-z0-9@.-]{2,14}")),
+    )
+        .prop_filter_map(
+            "a usable name",
+            move |(
+                listen,
+                backend,
+                max_connections,
+                (idle_timeout, fin_timeout, tcp_user_timeout),
+                access_log,
+                mode,
+                (udp, interface),
+            )| {
+                Some(Frontend {
+                    name: FrontendName::new(&name).ok()?,
+                    listen,
+                    mode,
+                    protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                    interface,
+                    backend: BackendName::new(&backend).ok()?,
+                    max_connections,
+                    idle_timeout,
+                    fin_timeout,
+                    tcp_user_timeout,
+                    access_log,
+                })
+            },
+        )
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
+    (
+        millis(1, DAY),
+        millis(1, DAY / 24),
+        count(1_000),
+        count(1_000),
+        millis(1, DAY),
+        initial,
+    )
+        .prop_map(
+            |(interval, timeout, rise, fall, fast_interval, initial)| HealthCheck {
+                interval,
+                timeout,
+                rise,
+                fall,
+                fast_interval,
+                initial,
+            },
+        )
+}
+
+fn passive_check() -> impl Strategy<Value = PassiveCheck> {
+    (count(1_000), millis(1, DAY), millis(1, DAY)).prop_map(|(max_failures, one, other)| PassiveCheck {
+        max_failures,
+        ejection_time: one.min(other),
+        max_ejection_time: one.max(other),
+    })
+}
+
+fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
+    let server = (
+        name(),
+        address(),
+        any::<u16>(),
+        any::<u16>(),
+        option::of(count(u32::MAX)),
+    );
+    vec(server, 0..5).prop_map(|all| {
+        let named = all
+            .into_iter()
+            .filter_map(|(name, addr, weight, priority, max_connections)| {
+                let name = ServerName::new(&name).ok()?;
+                Some((
+                    name.clone(),
+                    Server {
+                        name,
+                        addr: ServerAddr(addr),
+                        weight,
+                        priority,
+                        max_connections,
+                    },
+                ))
+            });
+        named.collect()
+    })
+}
+
+fn backend(name: String) -> impl Strategy<Value = Backend> {
+    use prop::sample::select;
+    let balance = select(vec![
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+        Algorithm::LeastConnections,
+        Algorithm::PowerOfTwo,
+        Algorithm::SourceHash,
+        Algorithm::Maglev,
+        Algorithm::First,
+    ]);
+    let connecting = (
+        balance,
+        millis(1, DAY / 24),
+        0..=100_u32,
+        millis(1, DAY / 24),
+        0..=1_000_000_u32,
+        any::<bool>(),
+    );
+    let down = (
+        select(vec![OnDown::Keep, OnDown::Close]),
+        millis(0, DAY),
+        select(vec![DsrMethod::Tc, DsrMethod::Nft]),
+    );
+    (
+        connecting,
+        option::of(health_check()),
+        option::of(passive_check()),
+        down,
+        servers(),
+    )
+        .prop_filter_map(
+            "a usable name",
+            move |(
+                (balance, connect_timeout, retries, queue_timeout, max_queue, source),
+                health_check,
+                passive_check,
+                (on_down, slow_start, dsr_method),
+                servers,
+            )| {
+                // A source address is of the family of all servers.
+                let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
+                let source_addr = (source && v4).then(|| IpAddr::from([10, 0, 0, 9]));
+                Some(Backend {
+                    name: BackendName::new(&name).ok()?,
+                    balance,
+                    connect_timeout,
+                    retries,
+                    queue_timeout,
+                    max_queue,
+                    source_addr,
+                    health_check,
+                    passive_check,
+                    on_down,
+                    dsr_method,
+                    slow_start,
+                    servers,
+                })
+            },
+        )
+}
+
+/// Whether frontends use a backend, all of them in packet modes.
+fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
+    let mut users = (config.frontends.values()).filter(|frontend| frontend.backend.as_str() == backend);
+    users.clone().all(|frontend| frontend.mode.is_packet()) && users.next().is_some()
+}
