@@ -1,81 +1,23 @@
-//! What the control loop owns: all state that changes slowly, and what is done with it.
+//! What the control loop does with its state: each of these returns at once.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     os::{fd::OwnedFd, unix::net::UnixListener},
-    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
 
-use tokio::sync::mpsc;
-
 use super::{
-    Fatal,
-    logging::Logging,
-    notify::{Notifier, not_kept},
-    plane::{
-        listeners::{Listeners, Predecessors, kept_as},
-        packets::Packets,
-        stats::{Stats, bind_stats, serve_stats},
-    },
-    reload::{Reload, machine::Trigger},
-    run::Inboxes,
-    saved::SavedOverrides,
-    scripts::Scripts,
-    state::{Published, State},
-    status::Board,
-    stop::Stopping,
-    watch::{self, FileWatch},
+    Control, notify::not_kept, plane::listeners::kept_as, reload::machine::Trigger, state::Published, watch,
 };
 use crate::{
-    admin::{AdminThread, BindError, Command, HttpListener, SocketFile},
-    base::{Endpoint, TerminationReason, exit},
-    config::{self, Config},
-    privilege::{Client, LOOK},
-    proxy::{Select, Workers},
+    admin::{BindError, Command, SocketFile},
+    base::{Endpoint, TerminationReason},
+    privilege::LOOK,
+    proxy::Select,
     snapshot::ServerCounts,
 };
-
-/// All state of the control thread.
-pub struct Control {
-    pub(super) config_path: PathBuf,
-    pub(super) options: config::Options,
-    /// Configuration, pools, health and the snapshot in effect.
-    pub(super) state: State,
-    /// The configuration that the process was started with.
-    pub(super) startup_config: Config,
-    pub(super) config_generation: u64,
-    pub(super) broker: Client,
-    pub(super) workers: Arc<Workers>,
-    pub(super) listeners: Listeners,
-    /// Until the start has taken what it needs of them.
-    pub(super) predecessors: Predecessors,
-    pub(super) packets: Packets,
-    pub(super) scripts: Scripts,
-    /// The overrides that outlive the process.
-    pub(super) saved: SavedOverrides,
-    pub(super) notify: Notifier,
-    pub(super) log: Arc<Logging>,
-    /// What the endpoints answer from.
-    pub(super) board: Board,
-    /// Serves the endpoints.
-    pub(super) endpoints: AdminThread,
-    /// The file is given up when the end begins.
-    pub(super) admin: Option<(Option<SocketFile>, HttpListener)>,
-    pub(super) stats: Stats,
-    pub(super) watcher: Option<FileWatch>,
-    /// Whether the last try to watch has failed, which is said once.
-    pub(super) has_watch_failed: bool,
-    /// Given to each new watcher.
-    pub(super) file_changes: mpsc::Sender<()>,
-    pub(super) reload: Reload,
-    /// Settings that wait for a restart.
-    pub(super) needs_restart: Vec<String>,
-    pub(super) stopping: Option<Stopping>,
-    pub(super) ready: bool,
-}
 
 impl Control {
     /// Serves the control socket, or warns that there is none.
@@ -94,53 +36,6 @@ impl Control {
                 "{error}; running without the control socket, so `convey status` and the like do not work"
             ),
         }
-    }
-
-    /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
-    pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
-        let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
-        let mut predecessors = std::mem::take(&mut self.predecessors);
-        let missing = self.listeners.missing(self.state.config());
-        let prepared = missing
-            .bind(&self.broker, self.workers.count(), &mut predecessors)
-            .await
-            .map_err(|e| bind_failed(&e))?;
-        // before they are kept anew: one name may have had sockets of both kinds
-        self.notify.forget(predecessors.end());
-        // clients come to them from now on, and what follows takes time and may fail
-        self.keep(&prepared.added);
-        let stats = bind_stats(self.stats.missing(self.state.config()), &self.broker)
-            .await
-            .map_err(|e| bind_failed(&e))?;
-        let config = Arc::new(self.state.config().clone());
-        // rules come before packets
-        let armed = self
-            .packets
-            .arm(Arc::clone(&config), Arc::new(self.state.pools().clone()))
-            .await
-            .map_err(|e| bind_failed(&e))?;
-        self.state.start_checks();
-        self.first_round(&mut inboxes.health).await;
-        self.publish();
-        self.listen(prepared.added);
-        self.packets.commit(armed, config);
-        self.scripts.write(self.state.config(), self.state.pools());
-        let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
-        self.stats.swap(stats);
-        self.ready = true;
-        self.publish_status();
-        self.notify.ready(&self.status_line());
-        tracing::info!(
-            event = "ready",
-            "ready: {}{}",
-            self.status_line(),
-            if self.state.config().frontends.is_empty() {
-                "; add a [frontends.NAME] to the configuration and reload"
-            } else {
-                ""
-            }
-        );
-        Ok(())
     }
 
     /// Has systemd keep new listeners over a restart.

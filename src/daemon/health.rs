@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::timeout_at};
 
-use super::control::Control;
+use super::Control;
 use crate::{config::Config, health::HealthUpdate};
 
 /// Longest wait for first results, whatever the checks' own time-outs.

@@ -27,9 +27,31 @@ mod status;
 mod stop;
 mod watch;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use crate::{base::exit::Exit, config};
+use tokio::sync::mpsc;
+
+use crate::{
+    admin::{AdminThread, HttpListener, SocketFile},
+    base::exit::Exit,
+    config::{self, Config},
+    privilege::Client,
+    proxy::Workers,
+};
+use logging::Logging;
+use notify::Notifier;
+use plane::{
+    listeners::{Listeners, Predecessors},
+    packets::Packets,
+    stats::Stats,
+};
+use reload::Reload;
+use saved::SavedOverrides;
+use scripts::Scripts;
+use state::State;
+use status::Board;
+use stop::Stopping;
+use watch::FileWatch;
 
 /// What the command line says about the daemon.
 #[derive(Debug, Clone)]
@@ -56,6 +78,45 @@ impl Fatal {
             message: message.to_string(),
         }
     }
+}
+
+/// All state of the control loop, which one task owns; what is done with it is in the files of this folder.
+struct Control {
+    config_path: PathBuf,
+    options: config::Options,
+    /// Configuration, pools, health and the snapshot in effect.
+    state: State,
+    /// The configuration that the process was started with.
+    startup_config: Config,
+    config_generation: u64,
+    broker: Client,
+    workers: Arc<Workers>,
+    listeners: Listeners,
+    /// Until the start has taken what it needs of them.
+    predecessors: Predecessors,
+    packets: Packets,
+    scripts: Scripts,
+    /// The overrides that outlive the process.
+    saved: SavedOverrides,
+    notify: Notifier,
+    log: Arc<Logging>,
+    /// What the endpoints answer from.
+    board: Board,
+    /// Serves the endpoints.
+    endpoints: AdminThread,
+    /// The file is given up when the end begins.
+    admin: Option<(Option<SocketFile>, HttpListener)>,
+    stats: Stats,
+    watcher: Option<FileWatch>,
+    /// Whether the last try to watch has failed, which is said once.
+    has_watch_failed: bool,
+    /// Given to each new watcher.
+    file_changes: mpsc::Sender<()>,
+    reload: Reload,
+    /// Settings that wait for a restart.
+    needs_restart: Vec<String>,
+    stopping: Option<Stopping>,
+    ready: bool,
 }
 
 /// Runs the daemon to its end.

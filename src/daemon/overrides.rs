@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::control::Control;
+use super::Control;
 use crate::{
     admin::{
         lookup, render,

@@ -13,7 +13,12 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Fatal, control::Control, reload::machine::Trigger, watch};
+use super::{
+    Control, Fatal,
+    plane::stats::{bind_stats, serve_stats},
+    reload::machine::Trigger,
+    watch,
+};
 use crate::{
     admin::Command,
     base::exit::{self, Exit},
@@ -87,6 +92,53 @@ impl EndSignals {
 }
 
 impl Control {
+    /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
+    pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
+        let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
+        let mut predecessors = std::mem::take(&mut self.predecessors);
+        let missing = self.listeners.missing(self.state.config());
+        let prepared = missing
+            .bind(&self.broker, self.workers.count(), &mut predecessors)
+            .await
+            .map_err(|e| bind_failed(&e))?;
+        // before they are kept anew: one name may have had sockets of both kinds
+        self.notify.forget(predecessors.end());
+        // clients come to them from now on, and what follows takes time and may fail
+        self.keep(&prepared.added);
+        let stats = bind_stats(self.stats.missing(self.state.config()), &self.broker)
+            .await
+            .map_err(|e| bind_failed(&e))?;
+        let config = Arc::new(self.state.config().clone());
+        // rules come before packets
+        let armed = self
+            .packets
+            .arm(Arc::clone(&config), Arc::new(self.state.pools().clone()))
+            .await
+            .map_err(|e| bind_failed(&e))?;
+        self.state.start_checks();
+        self.first_round(&mut inboxes.health).await;
+        self.publish();
+        self.listen(prepared.added);
+        self.packets.commit(armed, config);
+        self.scripts.write(self.state.config(), self.state.pools());
+        let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
+        self.stats.swap(stats);
+        self.ready = true;
+        self.publish_status();
+        self.notify.ready(&self.status_line());
+        tracing::info!(
+            event = "ready",
+            "ready: {}{}",
+            self.status_line(),
+            if self.state.config().frontends.is_empty() {
+                "; add a [frontends.NAME] to the configuration and reload"
+            } else {
+                ""
+            }
+        );
+        Ok(())
+    }
+
     /// Runs until told to end; the result is the exit status.
     pub async fn run(mut self, mut inboxes: Inboxes, mut signals: Signals) -> Result<Exit, Fatal> {
         let (alive_tx, mut alive) = mpsc::channel(1);

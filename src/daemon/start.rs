@@ -13,8 +13,7 @@ use std::{
 use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
-    Fatal, RunOptions,
-    control::Control,
+    Control, Fatal, RunOptions,
     live::Sources,
     logging::Logging,
     notify::Notifier,

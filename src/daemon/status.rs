@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{
-    control::Control,
+    Control,
     live::Sources,
     plane::packets::{View, VipState},
 };

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::control::Control;
+use super::Control;
 use crate::{base::TerminationReason, proxy::Select};
 
 /// What workers get to answer; one that is stuck must not hold up the end.

@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    control::Control,
+    Control,
     health::longest_check,
     plane::{
         listeners::{self, Predecessors, kept_as},
