@@ -67,7 +67,7 @@ impl House {
         };
         for (module, text) in &house.files {
             let names = declarations(text)
-                .flat_map(|tree| leaves(tree))
+                .flat_map(leaves)
                 .filter_map(|leaf| Some((leaf.name.clone(), house.absolute(module, &leaf.path)?)))
                 .collect();
             house.names.insert(module.clone(), names);

@@ -14,6 +14,7 @@ mod hostile;
 mod interfaces;
 mod kept;
 mod limits;
+mod meanwhile;
 mod process;
 mod reload;
 mod site;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("kept", kept::TESTS),
         ("reload", reload::TESTS),
+        ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
         ("sizes", sizes::TESTS),
