@@ -27,6 +27,7 @@ use std::borrow::Cow;
 use findings::Findings;
 
 pub use model::*;
+pub use render::in_one_line;
 pub use services::PacketService;
 pub use words::nearest;
 

@@ -47,6 +47,19 @@ pub fn render(findings: &[Diagnostic], source: &Source, colour: bool) -> String 
     blocks.join("\n")
 }
 
+/// A finding in one line, as `FILE:LINE:COLUMN: MESSAGE; HELP`: for a log.
+pub fn in_one_line(finding: &Diagnostic) -> String {
+    let mut out = visible(&finding.file);
+    if finding.line > 0 {
+        let _infallible = write!(out, ":{}:{}", finding.line, finding.column);
+    }
+    let _infallible = write!(out, ": {}", visible(&finding.message));
+    if let Some(help) = &finding.help {
+        let _infallible = write!(out, "; {}", visible(help));
+    }
+    out
+}
+
 fn block(finding: &Diagnostic, places: &Places<'_>, style: &Style) -> String {
     let Style {
         frame, bold, reset, ..

@@ -203,12 +203,12 @@ fn run_unprivileged(
             "cannot raise the limit of open files: {error}"
         ),
     }
-    if !loaded.warnings.is_empty() {
-        tracing::warn!(
-            event = "config_warning",
-            "{}",
-            config::render(&loaded.warnings, source, false).trim_end()
-        );
+    for warning in &loaded.warnings {
+        tracing::warn!(event = "config_warning", "{}", config::in_one_line(warning));
+    }
+    // where somebody looks at it: the place itself
+    if !loaded.warnings.is_empty() && io::stderr().is_terminal() {
+        eprint!("{}", config::render(&loaded.warnings, source, true));
     }
     let runtime = Builder::new_current_thread()
         .enable_all()

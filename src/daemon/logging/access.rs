@@ -45,7 +45,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 );
 
 /// The event's target.
-pub const TARGET: &str = "convey::access";
+const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
 static FIELDS: [&str; 17] = [

@@ -100,10 +100,9 @@ impl Output {
             // the text says it all: there are no fields to replay
             Some(stream) if stream.format == LogFormat::Text => {
                 stream.lines.line(format_args!(
-                    "{}  {} {}: {}",
+                    "{}  {} {}",
                     Utc::from(at),
                     Level::INFO,
-                    access::TARGET,
                     access::Line(record)
                 ));
             }
@@ -128,7 +127,10 @@ impl Output {
 
 impl Stream {
     fn layers(&self) -> Box<dyn Subscriber> {
-        let layer = tracing_subscriber::fmt::layer().with_writer(self.lines.clone());
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(self.lines.clone())
+            // what is told of an event is its name, not the file that told it
+            .with_target(false);
         match self.format {
             LogFormat::Text => {
                 Box::new(Registry::default().with(layer.with_timer(Happened).with_ansi(self.colour)))

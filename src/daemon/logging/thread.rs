@@ -218,14 +218,14 @@ mod tests {
         });
         let (event, access) = text.trim_end().split_once('\n').unwrap();
         let (time, rest) = event.split_once(' ').unwrap();
-        assert_eq!(rest, " INFO convey::test: server up server=\"a\"");
+        assert_eq!(rest, " INFO server up server=\"a\"");
         assert!(
             before.as_str() <= time && time <= after.as_str(),
             "{before} {time} {after}"
         );
         assert_eq!(
             access,
-            "2009-02-06T12:12:56.450Z  INFO convey::access: 10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 \
+            "2009-02-06T12:12:56.450Z  INFO 10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 \
              0/1/5007 77/212 -- 3/2/+1"
         );
     }
@@ -256,10 +256,7 @@ mod tests {
         output.flush();
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
         let (first, second) = text.split_once('\n').unwrap();
-        assert!(
-            first.contains(" WARN convey::log: 1 log events dropped"),
-            "{first}"
-        );
+        assert!(first.contains(" WARN 1 log events dropped"), "{first}");
         let second: serde_json::Value = serde_json::from_str(second).unwrap();
         assert_eq!(second["dropped"], 2);
     }

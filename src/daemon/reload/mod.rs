@@ -60,8 +60,10 @@ pub struct Reload {
 struct New {
     config: Arc<Config>,
     diff: Diff,
-    /// Rendered, empty without any.
+    /// For a terminal; empty without any.
     warnings: String,
+    /// For the log.
+    warning_lines: Vec<String>,
 }
 
 /// New sockets; dropping it closes them.
@@ -305,6 +307,9 @@ impl Control {
     fn finish(&mut self, ask: Ask, outcome: Outcome) {
         let trigger = ask.trigger.label();
         let new = self.reload.new.take();
+        for line in new.iter().flat_map(|new| &new.warning_lines) {
+            tracing::warn!(event = "config_warning", "{line}");
+        }
         if !matches!(outcome, Outcome::NotLooked(_)) {
             self.reload.has_warned = false;
         }
@@ -378,18 +383,22 @@ async fn read(broker: Client) -> Done {
 }
 
 fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
-    let Loaded { mut config, warnings } =
-        config::load(source, options).map_err(|findings| broken(findings, source))?;
-    let warnings = match warnings.as_slice() {
+    let Loaded {
+        mut config,
+        warnings: found,
+    } = config::load(source, options).map_err(|findings| broken(findings, source))?;
+    let warnings = match found.as_slice() {
         [] => String::new(),
         some => config::render(some, source, false).trim_end().to_owned(),
     };
+    let warning_lines = found.iter().map(config::in_one_line).collect();
     config.keep(before);
     let diff = config::diff(before, &config);
     Ok(New {
         config: Arc::new(config),
         diff,
         warnings,
+        warning_lines,
     })
 }
 
@@ -407,9 +416,6 @@ pub(super) async fn bind(
 }
 
 fn log_success(trigger: &str, reloaded: &Reloaded) {
-    if !reloaded.warnings.is_empty() {
-        tracing::warn!(event = "config_warning", "{}", reloaded.warnings);
-    }
     if reloaded.changes.is_empty() {
         return;
     }
