@@ -80,7 +80,7 @@ impl Findings {
     pub fn path(&self) -> String {
         self.path
             .iter()
-            .map(|key| super::print::key(key))
+            .map(|key| super::quote::key(key))
             .collect::<Vec<_>>()
             .join(".")
     }

@@ -12,6 +12,7 @@ mod findings;
 pub mod model;
 mod place;
 mod print;
+mod quote;
 mod raw;
 mod render;
 mod resolve;

@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, time::Duration};
 use super::{
     duration,
     model::{Admin, Backend, Frontend, Global, HealthCheck, PacketModes, PassiveCheck, Server, Stats},
-    print::string,
+    quote::string,
 };
 
 /// What a key is set to.

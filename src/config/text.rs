@@ -318,7 +318,7 @@ fn syntax_error(text: &str, span: Range<usize>, message: &str, findings: &mut Fi
     let (span, message, help) = match value {
         Some(value) => {
             let offset = start + line.find(value).unwrap_or(0);
-            let help = format!("put a text in quotes: {}", super::print::string(value));
+            let help = format!("put a text in quotes: {}", super::quote::string(value));
             (
                 offset..offset + value.len(),
                 format!("`{value}` is not a value"),
@@ -367,7 +367,7 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
         }
         "string values must be quoted" => text(
             "a text without quotes",
-            &format!("put it in quotes: {}", super::print::string(marked.trim())),
+            &format!("put it in quotes: {}", super::quote::string(marked.trim())),
         ),
         "invalid basic string" if marked.contains(char::is_control) => text(
             "a control character in a string",

@@ -12,9 +12,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     key::Key,
-    path::{Arrival, Path, Plan, Refusal, Rewrite},
-    route::{renew, tags_towards},
-    services::{Target, Way},
+    plan::{Arrival, Plan, Refusal, Rewrite},
+    router::{Router, renew, tags_towards},
+    services::{ForwardMode, Target},
     table::{Back, Step},
 };
 use crate::{
@@ -29,9 +29,9 @@ struct Ends {
     back: Back,
 }
 
-impl Path {
+impl Router {
     /// Where an ICMP error goes.
-    pub(super) fn route_error(&mut self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, Refusal> {
+    pub fn route_error(&self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, Refusal> {
         let quoted = &error.quoted;
         let protocol = [Protocol::Tcp, Protocol::Udp]
             .into_iter()
@@ -138,7 +138,7 @@ impl Path {
             });
         cached.filter(|target| !target.is_down()).or_else(|| {
             (self.services.at(protocol, vip))
-                .filter(|service| service.way == Way::Dsr)?
+                .filter(|service| service.mode == ForwardMode::Dsr)?
                 .choose(client, vip)
                 .cloned()
         })

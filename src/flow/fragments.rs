@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Moment, key::Seeded, path::Plan};
+use super::{Moment, key::Seeded, plan::Plan};
 use crate::{base::PacketReason, packet::Fragment};
 
 /// How long an early fragment waits for the first one.

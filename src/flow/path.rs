@@ -1,20 +1,21 @@
 //! The path of packets through one worker: what a frame is, where it goes, and carrying that out.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
     fragments::{Datagram, Decision, Follow, Waiting},
     limit::Bucket,
-    services::Target,
-    split::{may_split, split},
+    plan::{Arrival, Plan, Refusal, Rewrite},
+    router::Router,
+    split::split,
     ways::Ways,
 };
 use crate::{
     balance::hash::SplitMix64,
     base::{PacketReason, WorkerId},
     packet::{
-        AddressPair, Content, Fragment, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, Unfit,
+        Content, Fragment, Frame, HEADROOM, Offload, Parsed, Unfit,
         answer::{self, Trouble},
         decrement_ttl, parse, put_tags, set_link, translate, translate_error,
     },
@@ -30,11 +31,8 @@ const EXPIRE_BUDGET: usize = 8_192;
 /// The path of packets through one worker thread.
 #[derive(Debug)]
 pub struct Path {
-    pub(super) worker: WorkerId,
     index: usize,
-    pub(super) flows: Arc<Flows>,
-    pub(super) services: Arc<Services>,
-    pub(super) ways: Ways,
+    router: Router,
     random: SplitMix64,
     counters: Arc<ReasonCounters>,
     answers: Vec<Answer>,
@@ -43,99 +41,19 @@ pub struct Path {
     next_shard: usize,
 }
 
-/// A packet that has come in, as far as the decision needs it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
-    pub parsed: Parsed,
-    pub offload: Offload,
-    pub ifindex: u32,
-    pub now: Moment,
-}
-
-/// How a packet is to be sent on.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub reason: PacketReason,
-    pub to: Rewrite,
-    pub link: LinkHeader,
-    pub tags: Tags,
-    /// Largest IP packet that the way takes, in bytes.
-    pub mtu: u32,
-    /// Whose bytes the later fragments are; only for a first fragment.
-    pub counted: Option<Arc<Target>>,
-}
-
-/// What changes in it.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Rewrite {
-    /// Addresses and ports.
-    Packet(AddressPair),
-    /// Those of an ICMP error, and of the packet inside.
-    Error {
-        source: IpAddr,
-        destination: IpAddr,
-        quoted: AddressPair,
-    },
-}
-
-/// Why a packet is not sent on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It is dropped, left to the kernel, or answered as the reason says.
-    For(PacketReason),
-    /// It is larger than the way takes.
-    TooBig { mtu: u32 },
-}
-
-impl From<PacketReason> for Refusal {
-    fn from(reason: PacketReason) -> Self {
-        Self::For(reason)
-    }
-}
-
-impl Refusal {
-    pub const fn reason(self) -> PacketReason {
-        match self {
-            Self::For(reason) => reason,
-            Self::TooBig { .. } => PacketReason::TooBig,
-        }
-    }
-}
-
-impl Arrival {
-    /// Whether it is larger than a way takes.
-    fn exceeds(&self, mtu: u32) -> bool {
-        self.parsed.largest_packet(&self.offload) > mtu
-    }
-
-    /// Whether it may be sent on by a way, in fragments if need be.
-    pub fn check(&self, mtu: u32) -> Result<(), Refusal> {
-        if self.parsed.ttl <= 1 {
-            return Err(PacketReason::TimeExceeded.into());
-        }
-        if self.exceeds(mtu) && !may_split(&self.parsed, self.offload.segments.is_some()) {
-            return Err(Refusal::TooBig { mtu });
-        }
-        Ok(())
-    }
-
-    /// The target as [`Plan::counted`] wants it.
-    pub fn counted(&self, target: &Arc<Target>) -> Option<Arc<Target>> {
-        self.parsed.fragment.is_some().then(|| Arc::clone(target))
-    }
-}
-
 impl Path {
     /// The path of a worker. `worker` is also its shard in the snapshot's counters; `index` its number among the
     /// workers that share `flows`, from 0; `random` any number, another one for each worker.
     #[must_use]
     pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows>, random: u64) -> Self {
         Self {
-            worker,
             index,
-            flows,
-            services: Arc::default(),
-            ways: Ways::default(),
+            router: Router {
+                worker,
+                flows,
+                services: Arc::default(),
+                ways: Ways::default(),
+            },
             random: SplitMix64::new(random),
             counters: Arc::default(),
             answers: Vec::new(),
@@ -147,14 +65,14 @@ impl Path {
 
     /// Puts newer services in force.
     pub fn set_services(&mut self, services: Arc<Services>) {
-        self.services = services;
+        self.router.services = services;
     }
 
     /// Puts newer next hops in force.
     // an Arc, because all workers are given the same
     #[expect(clippy::needless_pass_by_value, reason = "the workers share one picture")]
     pub fn set_hops(&mut self, hops: Arc<Hops>) {
-        self.ways = Ways::new(&hops);
+        self.router.ways = Ways::new(&hops);
     }
 
     /// What this worker has counted. The engine counts there too what only it sees.
@@ -204,13 +122,8 @@ impl Path {
     /// Where a packet with ports, or an ICMP error, goes.
     fn decide(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
         match arrival.parsed.content {
-            Content::Error(error) => self.route_error(arrival, &error),
-            _ => {
-                let mut random = self.random.clone();
-                let decision = self.route(arrival, &mut random);
-                self.random = random;
-                decision
-            }
+            Content::Error(error) => self.router.route_error(arrival, &error),
+            _ => self.router.route(arrival, &mut self.random),
         }
     }
 
@@ -293,7 +206,7 @@ impl Path {
         // a first one that is too big is answered; the sender will send smaller ones
         let remembered = decision.clone().map_err(Refusal::reason);
         let datagram = datagram(&arrival.parsed, fragment);
-        let early = (self.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
+        let early = (self.router.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
         let (strangers, displaced) = (early.strangers as u64, early.displaced as u64);
         self.counters.add(PacketReason::BadFragment, strangers);
         self.counters.add(PacketReason::FragmentTableFull, displaced);
@@ -307,13 +220,13 @@ impl Path {
     /// Whether a fragment whose ports are not known may be ours.
     fn may_wait(&self, arrival: &Arrival) -> bool {
         let destination = arrival.parsed.destination;
-        self.services.has_address(destination) || self.ways.is_local(destination)
+        self.router.services.has_address(destination) || self.router.ways.is_local(destination)
     }
 
     fn later_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
         let may_wait = self.may_wait(arrival);
         let datagram = datagram(&arrival.parsed, fragment);
-        let table = &self.flows.fragments;
+        let table = &self.router.flows.fragments;
         let (follow, late) = table.follow(datagram, fragment, arrival.now, may_wait, || {
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(frame.bytes());
@@ -342,9 +255,9 @@ impl Path {
         if let Some(target) = &plan.counted {
             let bytes = arrival.parsed.ip_len();
             if plan.reason == PacketReason::ToClient {
-                target.count_out(self.worker, bytes);
+                target.count_out(self.router.worker, bytes);
             } else {
-                target.count_in(self.worker, bytes);
+                target.count_in(self.router.worker, bytes);
             }
         }
         Ok(plan)
@@ -387,7 +300,7 @@ impl Path {
     /// Forgets what has expired in this worker's part of the tables, a bounded number at a time. To be called about
     /// every 100 ms.
     pub fn expire(&mut self, now: Moment) {
-        let flows = Arc::clone(&self.flows);
+        let (flows, worker) = (Arc::clone(&self.router.flows), self.router.worker);
         let (nat, dsr) = (flows.nat.shards(), flows.dsr.shards());
         let workers = flows.limits.workers.max(1);
         let mut looked_at = 0;
@@ -395,9 +308,9 @@ impl Path {
             let shard = self.next_shard * workers + self.index;
             self.next_shard += 1;
             if shard < nat {
-                looked_at += flows.nat.sweep(shard, &flows.room, now, self.worker);
+                looked_at += flows.nat.sweep(shard, &flows.room, now, worker);
             } else if shard < nat + dsr {
-                looked_at += flows.dsr.sweep(shard - nat, &flows.room, now, self.worker);
+                looked_at += flows.dsr.sweep(shard - nat, &flows.room, now, worker);
             } else {
                 self.next_shard = 0;
             }

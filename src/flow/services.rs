@@ -34,7 +34,7 @@ pub struct Services {
 
 /// How packets of a service travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Way {
+pub(super) enum ForwardMode {
     /// Full NAT, both ways through us.
     Passthrough,
     /// Only the destination changes, and only the client's packets come through us.
@@ -44,7 +44,7 @@ pub(super) enum Way {
 /// One VIP address and port with what is behind it.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub way: Way,
+    pub mode: ForwardMode,
     /// What it was made of.
     view: Arc<FrontendView>,
     /// By the index of the server in its backend; `None`: of another family than the VIP.
@@ -87,16 +87,16 @@ impl Services {
             ..Self::default()
         };
         for frontend in snapshot.frontends.values() {
-            let way = match frontend.config.mode {
+            let mode = match frontend.config.mode {
                 Mode::Proxy => continue,
-                Mode::Passthrough => Way::Passthrough,
-                Mode::Dsr => Way::Dsr,
+                Mode::Passthrough => ForwardMode::Passthrough,
+                Mode::Dsr => ForwardMode::Dsr,
             };
             for vip in &frontend.config.listen {
                 let key = Vip::new(frontend.config.protocol, vip.0);
                 let same = (previous.by_vip.get(&key)).filter(|service| Arc::ptr_eq(&service.view, frontend));
                 let service = same.map_or_else(
-                    || Arc::new(Service::new(Arc::clone(frontend), *vip, way)),
+                    || Arc::new(Service::new(Arc::clone(frontend), *vip, mode)),
                     Arc::clone,
                 );
                 services.addresses.insert(vip.0.ip());
@@ -142,14 +142,14 @@ impl Services {
 }
 
 impl Service {
-    fn new(view: Arc<FrontendView>, vip: ListenAddr, way: Way) -> Self {
+    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode) -> Self {
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(Target::new(&view, server, vip, way)))
+                    .then(|| Arc::new(Target::new(&view, server, vip, mode)))
             })
             .collect();
-        Self { way, view, targets }
+        Self { mode, view, targets }
     }
 
     /// The frontend's name.
@@ -183,9 +183,9 @@ impl Service {
 }
 
 impl Target {
-    fn new(frontend: &FrontendView, server: &ServerView, vip: ListenAddr, way: Way) -> Self {
+    fn new(frontend: &FrontendView, server: &ServerView, vip: ListenAddr, mode: ForwardMode) -> Self {
         let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
-        let port = if way == Way::Passthrough || maps_ports {
+        let port = if mode == ForwardMode::Passthrough || maps_ports {
             server.addr.0.port()
         } else {
             vip.0.port()

@@ -17,9 +17,9 @@ pub(super) struct Ways {
     locals: HashSet<IpAddr, Seeded>,
 }
 
-/// The way to a server that can be gone now.
+/// The next hop of a packet to a server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Way {
+pub(super) struct NextHop {
     pub link: LinkHeader,
     /// Largest IP packet, in bytes.
     pub mtu: u32,
@@ -37,7 +37,7 @@ impl Ways {
     }
 
     /// The way to a server, or why it cannot be gone.
-    pub fn to(&self, server: IpAddr) -> Result<Way, PacketReason> {
+    pub fn to(&self, server: IpAddr) -> Result<NextHop, PacketReason> {
         way(self.servers.get(&server), server)
     }
 
@@ -52,12 +52,12 @@ impl Ways {
 }
 
 /// The way that a hop gives, or why it cannot be gone.
-pub(super) fn way(hop: Option<&Hop>, server: IpAddr) -> Result<Way, PacketReason> {
+pub(super) fn way(hop: Option<&Hop>, server: IpAddr) -> Result<NextHop, PacketReason> {
     let hop = hop
         .filter(|hop| hop.local.is_ipv4() == server.is_ipv4())
         .ok_or(PacketReason::NoRoute)?;
     match hop.resolution {
-        Resolution::Known(link) => Ok(Way {
+        Resolution::Known(link) => Ok(NextHop {
             link,
             mtu: hop.mtu,
             local: hop.local,

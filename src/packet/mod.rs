@@ -14,13 +14,15 @@ pub mod frame;
 mod link;
 mod parse;
 mod rewrite;
+mod tags;
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{Frame, HEADROOM, LinkHeader, Offload, SegmentKind, Segments, UnfinishedChecksum};
-pub use link::{Tags, put_tags, set_link, strip_tags};
+pub use link::{put_tags, set_link, strip_tags};
 pub use parse::{
     Content, ErrorKind, Fragment, IcmpError, Malformed, Parsed, Quoted, Tcp, TcpFlags, Udp, parse,
 };
 pub use rewrite::{AddressPair, Unfit, decrement_ttl, translate, translate_error};
+pub use tags::Tags;

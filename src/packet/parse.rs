@@ -7,14 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use pnet::packet::ethernet::EthernetPacket;
 
-use super::{Offload, Tags};
+use super::{Offload, Tags, tags::TAG};
 use crate::base::{Mac, PacketReason, Protocol};
 use ip::Network;
 
 /// Ethernet header without tags, in bytes.
 pub(super) const ETHERNET_HEADER: usize = 14;
-/// One VLAN tag, in bytes.
-pub(super) const TAG: usize = 4;
 /// UDP header, in bytes (RFC 768).
 pub(super) const UDP_HEADER: usize = 8;
 /// TCP header without options, in bytes (RFC 9293).

@@ -1,9 +1,10 @@
 //! The house keeps its shape: imports point down, `unsafe` stays in `sys`, files stay short, the top level stays clean.
 
+mod circles;
 mod readme;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -37,8 +38,11 @@ const FLOORS: &[&[&str]] = &[
 /// Pure rooms, which must not touch the system at all.
 const PURE: &[&str] = &["flow", "snapshot", "pools", "balance", "packet", "config", "base"];
 
-/// Longest file in lines; a little above the 500 that are meant, so that a fix need not split a file at once.
-const MAX_LINES: usize = 600;
+/// Longest file in lines.
+const MAX_LINES: usize = 500;
+
+/// Files that are still longer, and how long: they may only shrink.
+const TOO_LONG: &[(&str, usize)] = &[("src/engine/raw/filter/tests.rs", 538)];
 
 /// What the top level of the repository may hold, besides dot files.
 const TOP_LEVEL: &[&str] = &[
@@ -250,19 +254,27 @@ fn every_unsafe_block_says_why_it_is_sound() {
 
 #[test]
 fn files_are_short_enough_to_read() {
-    let mut too_long = Vec::new();
+    let mut known: BTreeMap<&str, usize> = TOO_LONG.iter().copied().collect();
+    let mut wrong = Vec::new();
     for dir in ["src", "tests"] {
         for (path, text) in sources(dir) {
-            let lines = text.lines().count();
-            if lines > 500 {
-                eprintln!("warning: {dir}/{} has {lines} lines", path.display());
-            }
-            if lines > MAX_LINES {
-                too_long.push(format!("{dir}/{}: {lines} lines", path.display()));
-            }
+            let (path, lines) = (format!("{dir}/{}", path.display()), text.lines().count());
+            wrong.extend(length_fault(&path, lines, known.remove(path.as_str())));
         }
     }
-    assert!(too_long.is_empty(), "\n{}", too_long.join("\n"));
+    wrong.extend(known.keys().map(|path| format!("{path} is gone: strike it off")));
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What is wrong with a file's length; `known` is its length if it is among those that are too long.
+fn length_fault(path: &str, lines: usize, known: Option<usize>) -> Option<String> {
+    match known {
+        None if lines > MAX_LINES => Some(format!("{path}: {lines} lines, {MAX_LINES} at most")),
+        Some(_) if lines <= MAX_LINES => Some(format!("{path} is short enough: strike it off")),
+        Some(known) if lines > known => Some(format!("{path} has grown from {known} to {lines} lines")),
+        Some(known) if lines < known => Some(format!("{path} has {lines} lines: say so instead of {known}")),
+        _ => None,
+    }
 }
 
 #[test]
@@ -350,6 +362,17 @@ mod of_the_test_itself {
         );
         assert!(impurities(Path::new("health/mod.rs"), "Instant::now()").is_empty());
         assert!(impurities(Path::new("pools/tests/random.rs"), "Instant::now()").is_empty());
+    }
+
+    #[test]
+    fn a_file_may_not_be_too_long_and_one_that_is_may_only_shrink() {
+        assert_eq!(length_fault("f", 500, None), None);
+        assert_eq!(length_fault("f", 538, Some(538)), None);
+        let fault = |lines, known| length_fault("f", lines, known).unwrap_or_default();
+        assert_eq!(fault(501, None), "f: 501 lines, 500 at most");
+        assert_eq!(fault(539, Some(538)), "f has grown from 538 to 539 lines");
+        assert_eq!(fault(537, Some(538)), "f has 537 lines: say so instead of 538");
+        assert_eq!(fault(500, Some(538)), "f is short enough: strike it off");
     }
 
     #[test]

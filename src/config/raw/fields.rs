@@ -1,13 +1,14 @@
 //! Types of values: what each accepts, what it says of anything else, and its schema.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::Range, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, ops::Range, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use toml::{Spanned, de::DeValue};
+use toml::de::DeValue;
 
 use super::{
     BackendRef,
-    section::{Section, read_key},
+    field::{At, Field, Key, Node, bad_value, inline_schema, read_key, string, wrong_type},
+    section::Section,
 };
 use crate::{
     base::{ListenAddr, Protocol, ServerAddr},
@@ -19,26 +20,6 @@ use crate::{
         words::{Words, nearest},
     },
 };
-
-pub(super) type Key<'a> = Spanned<Cow<'a, str>>;
-pub(super) type Node<'a> = Spanned<DeValue<'a>>;
-
-/// A type of values of keys.
-pub trait Field: Sized + Clone + JsonSchema {
-    /// Reads a value, or says what is wrong with it.
-    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self>;
-}
-
-/// A value with its place.
-#[derive(Debug, Clone)]
-pub struct At<T> {
-    /// The value.
-    pub value: T,
-    /// Where the value stands.
-    pub span: Range<usize>,
-    /// Where its key stands.
-    pub key: Range<usize>,
-}
 
 /// An integer from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy)]
@@ -68,38 +49,6 @@ pub struct ListenAddrs(pub Vec<(ListenAddr, Range<usize>)>);
 /// Sections by name.
 #[derive(Debug, Clone)]
 pub struct Named<S>(pub BTreeMap<String, At<S>>);
-
-/// Says that a value has the wrong type.
-pub fn wrong_type<T>(
-    value: &Node<'_>,
-    expected: &str,
-    help: Option<String>,
-    findings: &mut Findings,
-) -> Option<T> {
-    let found = match value.get_ref() {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a section",
-    };
-    let message = format!("`{}` must be {expected}, not {found}", findings.key());
-    findings.error(value.span(), message, help);
-    None
-}
-
-/// Says that a value cannot be used, and what would be right.
-pub(super) fn bad_value<T>(
-    value: &Node<'_>,
-    message: String,
-    help: impl Into<String>,
-    findings: &mut Findings,
-) -> Option<T> {
-    findings.error(value.span(), message, help.into());
-    None
-}
 
 /// An integer as TOML has it, in any radix; `None` if it does not even fit 128 bits.
 fn integer(value: &toml::de::DeInteger<'_>) -> Option<i128> {
@@ -135,25 +84,6 @@ fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Find
         }
         _ => wrong_type(value, &expected, None, findings),
     }
-}
-
-/// Gives a type an inline schema.
-macro_rules! inline_schema {
-    ([$($generics:tt)*] $type:ty, $generator:ident => $schema:expr) => {
-        impl<$($generics)*> JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema($generator: &mut SchemaGenerator) -> Schema {
-                $schema
-            }
-        }
-    };
 }
 
 impl Field for bool {
@@ -282,14 +212,6 @@ impl Field for Workers {
     }
 }
 inline_schema!([] Workers, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
-
-/// Reads a string and hands it on.
-pub(super) fn string<'a>(value: &'a Node<'_>, expected: &str, findings: &mut Findings) -> Option<&'a str> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(text),
-        _ => wrong_type(value, expected, None, findings),
-    }
-}
 
 fn listen(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenAddr, Range<usize>)> {
     let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;
@@ -421,5 +343,3 @@ word_fields!(
     OnDown,
     InitialState
 );
-
-pub(super) use inline_schema;

@@ -3,6 +3,7 @@
 //! This is the one list of keys. The reader, the suggestions for unknown keys and the JSON Schema are all made from
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
+mod field;
 mod fields;
 mod packet;
 mod process;
@@ -12,7 +13,8 @@ use std::net::IpAddr;
 
 use section::section;
 
-pub use fields::{At, Int, ListenAddrs, Named, Port, Time, Workers};
+pub use field::At;
+pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use section::{Section, read_file};

@@ -1,14 +1,11 @@
 //! Types of values that only the packet modes have.
 
-use std::{
-    borrow::Cow,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::fields::{Field, Key, Node, bad_value, inline_schema, string};
+use super::field::{Field, Key, Node, bad_value, inline_schema, string};
 use crate::{
     base::PortRange,
     config::{address, findings::Findings},

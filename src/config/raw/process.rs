@@ -1,10 +1,10 @@
 //! Types of values that are about the process: `[global]` and `[admin]`.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::fields::{Field, Key, Node, bad_value, inline_schema, string};
+use super::field::{Field, Key, Node, bad_value, inline_schema, string};
 use crate::config::{findings::Findings, model::HashSeed};
 
 /// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).

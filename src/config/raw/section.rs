@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::fields::{At, Field, wrong_type};
+use super::field::{Field, wrong_type};
 use crate::config::{findings::Findings, words};
 
 /// A table with known keys.
@@ -100,7 +100,7 @@ fn unknown_key<S: Section>(
     findings.within(name, |findings| {
         findings.error(
             key.span(),
-            format!("unknown key `{}`", crate::config::print::key(name)),
+            format!("unknown key `{}`", crate::config::quote::key(name)),
             help,
         );
     });
@@ -120,26 +120,6 @@ fn property_about<S: Section>(key: &str) -> Option<String> {
 
 fn schema_generator() -> SchemaGenerator {
     schemars::generate::SchemaSettings::draft2020_12().into_generator()
-}
-
-/// Reads the value of one key.
-pub fn read_key<T: Field>(
-    key: &Spanned<std::borrow::Cow<'_, str>>,
-    value: &Spanned<DeValue<'_>>,
-    findings: &mut Findings,
-) -> Option<At<T>> {
-    // The parser puts an empty span on what it made up after a syntax error.
-    if value.span().is_empty() && !findings.absence_counts() {
-        return None;
-    }
-    findings.within(key.get_ref(), |findings| {
-        let read = T::read(key, value, findings)?;
-        Some(At {
-            value: read,
-            span: value.span(),
-            key: key.span(),
-        })
-    })
 }
 
 impl<S: Section + Clone + JsonSchema> Field for S {
@@ -224,7 +204,7 @@ macro_rules! section {
             ) -> bool {
                 match key.get_ref().as_ref() {
                     $( stringify!($key) => {
-                        self.$key = $crate::config::raw::section::read_key(key, value, findings);
+                        self.$key = $crate::config::raw::field::read_key(key, value, findings);
                         true
                     } )*
                     _ => false $(|| self.$part.take(key, value, findings))*,

@@ -116,7 +116,7 @@ fn unused_backends(file: &raw::File, findings: &mut Findings) {
                         format!("no frontend uses backend `{name}`"),
                         format!(
                             "name it in a frontend: backend = {}",
-                            crate::config::print::string(name)
+                            crate::config::quote::string(name)
                         ),
                     );
                 });
@@ -138,7 +138,7 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], f
                 ),
                 format!(
                     "add a section [backends.{}.servers.NAME] with addr = \"IP:port\"",
-                    crate::config::print::key(backend.name.as_str())
+                    crate::config::quote::key(backend.name.as_str())
                 ),
             );
         }

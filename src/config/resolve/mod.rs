@@ -367,7 +367,7 @@ fn near_backends(wanted: &str, known: &BTreeSet<String>) -> String {
         Some(near) => format!("did you mean \"{near}\"?"),
         None if known.is_empty() => format!(
             "there is no backend at all: add a section [backends.{}]",
-            super::print::key(wanted)
+            super::quote::key(wanted)
         ),
         None => {
             let some: Vec<_> = known.iter().take(20).map(String::as_str).collect();

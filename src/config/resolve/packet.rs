@@ -192,7 +192,7 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
         ),
         format!(
             "add dsr_method = \"nft\" to [backends.{}]: \"tc\", the default, rewrites IPv4 only",
-            crate::config::print::key(backend.name.as_str())
+            crate::config::quote::key(backend.name.as_str())
         ),
         findings,
     );
@@ -379,7 +379,7 @@ impl Place<'_> {
             ),
             &format!(
                 "write \"{same}\", or dsr_method = \"nft\" in [backends.{}], which can map ports",
-                crate::config::print::key(self.backend)
+                crate::config::quote::key(self.backend)
             ),
             findings,
         );

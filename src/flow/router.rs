@@ -3,20 +3,30 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
-    Services,
+    Flows, Services,
     dsr::Entry,
     key::Key,
     life::{Life, Side, Sign},
-    path::{Arrival, Path, Plan, Refusal, Rewrite},
+    plan::{Arrival, Plan, Refusal, Rewrite},
     ports,
-    services::{Service, Target, Way},
+    services::{ForwardMode, Service, Target},
     table::{Back, Flow, Step},
+    ways::{NextHop, Ways},
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{PacketReason, Protocol},
+    base::{PacketReason, Protocol, WorkerId},
     packet::{AddressPair, Content, LinkHeader, Tags},
 };
+
+/// What a worker decides by.
+#[derive(Debug)]
+pub(super) struct Router {
+    pub worker: WorkerId,
+    pub flows: Arc<Flows>,
+    pub services: Arc<Services>,
+    pub ways: Ways,
+}
 
 /// A packet with ports.
 #[derive(Debug, Clone, Copy)]
@@ -84,16 +94,16 @@ pub(super) fn renew(
     }
 }
 
-impl Path {
+impl Router {
     /// Where a packet goes.
-    pub(super) fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, Refusal> {
+    pub fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, Refusal> {
         let Some(packet) = Ported::of(arrival) else {
             return Err(PacketReason::NotOurs.into());
         };
         match self.services.at(packet.protocol, packet.destination) {
-            Some(service) => match service.way {
-                Way::Passthrough => self.passthrough(arrival, &packet, service, random),
-                Way::Dsr => self.dsr(arrival, &packet, service),
+            Some(service) => match service.mode {
+                ForwardMode::Passthrough => self.passthrough(arrival, &packet, service, random),
+                ForwardMode::Dsr => self.dsr(arrival, &packet, service),
             },
             None => self.unserved(arrival, &packet),
         }
@@ -181,7 +191,7 @@ impl Path {
     }
 
     /// The way to a server for a packet, or why it cannot go it.
-    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<super::ways::Way, Refusal> {
+    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, Refusal> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;
         Ok(way)
@@ -340,7 +350,7 @@ fn onward(
     arrival: &Arrival,
     source: SocketAddr,
     server: SocketAddr,
-    way: super::ways::Way,
+    way: NextHop,
     counted: Option<Arc<Target>>,
 ) -> Plan {
     Plan {
