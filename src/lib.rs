@@ -41,6 +41,7 @@
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
 //! | | `convey-packet-N`, one a CPU | receives, rewrites and sends packets | nor bind a socket or set its options |
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
+//! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
 //! | `convey-broker` | one | binds listeners and opens packet sockets that the configuration needs, puts firewall rules in force, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!

@@ -7,6 +7,9 @@
 //!             Flows ◄───┘                                                     one Flows for all workers
 //! ```
 //!
+//! A path asks its `router`, which makes a `plan` of each packet (where it goes and what changes in it) or refuses it, and
+//! carries that out.
+//!
 //! The engine's threads call [`Path`] and do what it says. `convey explain` asks the same code ([`Path::explain`]).
 //!
 //! What was decided here, beyond DESIGN §4:

@@ -181,14 +181,38 @@ fn save(convey: &Convey, directory: &Path, config: &str) {
 
 fn a_directory_that_is_made_again_is_watched() {
     let site = Site::new("remade", 1);
-    let config = |limit: u64| site.config(&format!("max_connections = {limit}"), FAST_CHECK) + WATCH;
-    let convey = site.convey(&config(1));
-    let directory = move_into_a_directory(&convey, &config(2), 0o755);
-    for turn in 3..6 {
+    let (directory, socket) = (site.lb.path("etc"), site.lb.path("admin.sock"));
+    let save = |limit: u64| {
+        let config = site.config(&format!("max_connections = {limit}"), FAST_CHECK) + WATCH;
+        let text = format!("{config}\n[admin]\nsocket = \"{}\"\n", socket.display());
+        fs::create_dir_all(&directory).expect("the directory");
+        fs::write(directory.join("convey.toml"), text).expect("the configuration");
+    };
+    save(1);
+    let mut command = Command::new(binary());
+    command.arg("--config").arg(directory.join("convey.toml"));
+    let state = site.lb.path("state");
+    let _convey = site.lb.spawn({
+        command.env("STATE_DIRECTORY", &state);
+        command
+    });
+    let status = || {
+        let command = format!("{} status --json --socket {}", binary(), socket.display());
+        serde_json::from_str::<convey::admin::views::Status>(&site.lb.try_run(&command).stdout).ok()
+    };
+    let wait_for = |generation: u64| {
+        wait_until("the new file is read", PATIENCE, || {
+            status().is_some_and(|status| status.config_generation == generation)
+        });
+    };
+    wait_for(1);
+    for turn in 2..5 {
         fs::remove_dir_all(&directory).expect("remove the directory");
-        convey.wait_status("its loss is noticed", |status| status.last_reload_error.is_some());
-        save(&convey, &directory, &config(turn));
-        convey.wait_status("the new file is read", |status| status.config_generation == turn);
+        wait_until("its loss is noticed", PATIENCE, || {
+            status().is_some_and(|status| status.last_reload_error.is_some())
+        });
+        save(turn);
+        wait_for(turn);
     }
 }
 
