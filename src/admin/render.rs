@@ -34,6 +34,8 @@ pub struct DaemonInfo {
     pub needs_restart: Vec<String>,
     /// Worker threads.
     pub workers: usize,
+    /// All connections of proxy frontends.
+    pub proxied_connections: views::ProxiedConnections,
     /// Log and access events dropped.
     pub log_events_dropped: u64,
     /// Sum of [`super::Endpoint::refused`].
@@ -58,6 +60,7 @@ pub fn status(snapshot: &Snapshot, info: DaemonInfo, now: Instant) -> views::Sta
         last_reload_error: info.last_reload_error,
         needs_restart: info.needs_restart,
         workers: info.workers,
+        proxied_connections: info.proxied_connections,
         log_events_dropped: info.log_events_dropped,
         admin_connections_refused: info.admin_connections_refused,
         frontends: snapshot
@@ -249,6 +252,7 @@ pub(super) mod tests {
             last_reload_error: None,
             needs_restart: vec![],
             workers: 2,
+            proxied_connections: views::ProxiedConnections::default(),
             log_events_dropped: 3,
             admin_connections_refused: 4,
             packet: None,

@@ -13,7 +13,7 @@ pub mod reason;
 pub mod time;
 
 pub use access::{AccessRecord, AccessSink};
-pub use addr::{ClientAddr, ListenAddr, ServerAddr};
+pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
 pub use endpoint::Endpoint;
 pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, PortRange, Protocol};

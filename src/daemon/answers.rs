@@ -14,7 +14,7 @@ use crate::{
         views::{self, Problem},
     },
     backend_setup,
-    base::ServerName,
+    base::{BackendName, ServerName},
     config::EngineChoice,
     engine::raw::Engine,
     flow::{FiveTuple, FlowInfo},
@@ -32,6 +32,7 @@ impl Control {
     /// The whole state.
     pub(super) fn status(&self) -> views::Status {
         let refused = |listener: &HttpListener| listener.refused();
+        let occupancy = self.workers.occupancy();
         let info = render::DaemonInfo {
             pid: std::process::id(),
             uptime: self.started.elapsed(),
@@ -45,6 +46,11 @@ impl Control {
             last_reload_error: self.last_reload_error.clone(),
             needs_restart: self.needs_restart.clone(),
             workers: self.workers.count(),
+            proxied_connections: views::ProxiedConnections {
+                open: occupancy.open,
+                most: occupancy.most,
+                accept_pauses: occupancy.pauses,
+            },
             log_events_dropped: self.log.dropped(),
             admin_connections_refused: self.admin.iter().map(|(_, e)| refused(e)).sum::<u64>()
                 + self.stats.iter().map(|(_, e)| refused(e)).sum::<u64>(),
@@ -123,7 +129,8 @@ pub(super) async fn list_connections(
         let filter = Arc::clone(&filter);
         move |c: &OpenConnection| {
             let server = c.server.as_ref().map(ServerName::as_str);
-            matches(&filter, c.frontend.as_str(), c.backend.as_str(), server)
+            let backend = c.backend.as_ref().map(BackendName::as_str);
+            matches(&filter, c.frontend.as_str(), backend, server)
         }
     };
     let (mut total, connections) = workers.connections(Arc::new(of_proxy), limit).await;
@@ -134,12 +141,8 @@ pub(super) async fn list_connections(
         let flows = tokio::task::spawn_blocking(move || {
             let wanted = |flow: &FlowInfo| {
                 let (backend, server) = (&flow.server.backend, &flow.server.server);
-                matches(
-                    &filter,
-                    flow.frontend.as_str(),
-                    backend.as_str(),
-                    Some(server.as_str()),
-                )
+                let (backend, server) = (Some(backend.as_str()), Some(server.as_str()));
+                matches(&filter, flow.frontend.as_str(), backend, server)
             };
             engine.flows(&wanted, room)
         });
@@ -154,11 +157,16 @@ pub(super) async fn list_connections(
     }
 }
 
-fn matches(filter: &views::ConnectionFilter, frontend: &str, backend: &str, server: Option<&str>) -> bool {
+fn matches(
+    filter: &views::ConnectionFilter,
+    frontend: &str,
+    backend: Option<&str>,
+    server: Option<&str>,
+) -> bool {
     let is = |wanted: &Option<String>, name: Option<&str>| {
         wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
     };
-    is(&filter.frontend, Some(frontend)) && is(&filter.backend, Some(backend)) && is(&filter.server, server)
+    is(&filter.frontend, Some(frontend)) && is(&filter.backend, backend) && is(&filter.server, server)
 }
 
 fn proxied(c: OpenConnection) -> views::Connection {
@@ -167,7 +175,7 @@ fn proxied(c: OpenConnection) -> views::Connection {
         protocol: "tcp".to_owned(),
         mode: "proxy".to_owned(),
         frontend: c.frontend.to_string(),
-        backend: c.backend.to_string(),
+        backend: c.backend.map(|b| b.to_string()).unwrap_or_default(),
         server: c.server.map(|s| s.to_string()),
         worker: Some(c.worker.0),
         age_seconds: Some(c.accepted_at.elapsed().as_secs_f64()),

@@ -28,8 +28,9 @@ use crate::{
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
+    health,
     privilege::{self, Broker, Proof, Sandbox, Target},
-    proxy::Workers,
+    proxy::{Descriptors, Workers},
     sys,
 };
 
@@ -54,6 +55,8 @@ struct Kept {
     broker: Broker,
     scripts: Scripts,
     record: PathBuf,
+    /// The limit of open files.
+    files: u64,
 }
 
 /// Starts and runs the daemon.
@@ -167,20 +170,21 @@ fn run_unprivileged(
         env!("CARGO_PKG_VERSION"),
         run.config_path.display()
     );
+    let files = descriptors.unwrap_or_else(|error| {
+        tracing::warn!(
+            event = "descriptors",
+            "cannot raise the limit of open files: {error}"
+        );
+        u64::MAX
+    });
     let kept = Kept {
         predecessors: greet(predecessors),
         broker,
         scripts,
         record,
+        files,
     };
     tracing::info!(event = "privileges_dropped", "{proof}");
-    match descriptors {
-        Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
-        Err(error) => tracing::warn!(
-            event = "descriptors",
-            "cannot raise the limit of open files: {error}"
-        ),
-    }
     if !loaded.warnings.is_empty() {
         tracing::warn!(
             event = "config_warning",
@@ -244,6 +248,7 @@ fn assemble(
         broker,
         scripts,
         record,
+        files,
     } = kept;
     let workers = worker_count(&config);
     let packet_workers = config
@@ -257,8 +262,19 @@ fn assemble(
     let booted = config.clone();
     let state = State::new(config, workers + packet_workers, health_tx, started);
     let snapshots = Arc::clone(state.published());
-    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
+    let descriptors = Descriptors {
+        limit: files,
+        // none to be had is noticed by all that follows
+        open: sys::rlimit::open_files().unwrap_or(files),
+        checks: health::MAX_CONNECTS,
+    };
+    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx, descriptors)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    tracing::debug!(
+        event = "descriptors",
+        "at most {files} open files, which allow {} connections",
+        pool.occupancy().most
+    );
     let (file_changes_tx, file_changes) = mpsc::channel(1);
     let watcher = if watch_config {
         watch::watch(&run.config_path, file_changes_tx.clone())

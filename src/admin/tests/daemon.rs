@@ -205,6 +205,7 @@ pub fn state() -> views::Status {
         last_reload_error: None,
         needs_restart: vec![],
         workers: 1,
+        proxied_connections: views::ProxiedConnections::default(),
         log_events_dropped: 0,
         admin_connections_refused: 0,
         frontends: [].into(),
