@@ -33,3 +33,17 @@ pub async fn serve(arrival: Arrival) {
     }
     routed.end(reason);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::serve;
+
+    #[test]
+    fn what_a_connection_keeps_in_memory_stays_small() {
+        fn size<A, F: Future>(_: fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        // bytes; 1,304 when this was written
+        assert!(size(serve) <= 1_400, "{}", size(serve));
+    }
+}

@@ -169,7 +169,7 @@ fn who_is_sent_to_a_full_queue_is_turned_away_in_the_name_of_its_backend() {
 fn who_waits_when_frontend_and_backend_are_removed_is_served_all_the_same() {
     let (mut rig, served, mut waiting) = full(server(echo));
     let a = rig.backend();
-    rig.reload(&parsed(""));
+    rig.reload(&parsed("[global]\n"));
     drop(served);
     rig.record();
     finish(&mut waiting);
@@ -233,7 +233,7 @@ fn a_retry_that_is_sent_where_no_server_is_eligible_ends_without_the_name_of_one
     let a = rig.backend();
     let mut client = rig.client();
     wait_until("a connect has failed", || totals(&a).connect_failures > 0);
-    let none = backend("b", PATIENT, "two", two, 9).replace(" }\n", ", weight = 0 }\n");
+    let none = backend("b", PATIENT, "two", two, 9).replace("max_connections = 9", "weight = 0");
     rig.reload(&web(rig.addr, "b", &[one, none]));
     assert!(client.read(&mut [0]).is_err());
     let record = rig.record();

@@ -4,6 +4,7 @@
 mod lab;
 
 mod counters;
+mod descriptors;
 mod harness;
 mod health;
 mod lifecycle;
@@ -13,6 +14,7 @@ mod restart;
 mod scale;
 mod site;
 mod traffic;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,9 @@ fn main() -> ExitCode {
         ("traffic", traffic::TESTS),
         ("reload", reload::TESTS),
         ("health", health::TESTS),
+        ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
+        ("descriptors", descriptors::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("counters", counters::TESTS),
