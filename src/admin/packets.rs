@@ -103,7 +103,7 @@ pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
         protocol: flow.tuple.protocol.into(),
         mode: mode.into(),
         frontend: flow.frontend.clone(),
-        backend: flow.server.backend.clone(),
+        backend: Some(flow.server.backend.clone()),
         server: Some(flow.server.server.clone()),
         worker: None,
         age_seconds: None,

@@ -18,6 +18,8 @@ use crate::{
 /// What only counters tell.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
+    /// All connections of proxy frontends.
+    pub proxied_connections: views::ProxiedConnections,
     /// Log and access events dropped.
     pub log_events_dropped: u64,
     /// Connections to the endpoints turned away.
@@ -43,6 +45,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         last_reload_error: status.last_reload_error.clone(),
         needs_restart: status.needs_restart.clone(),
         workers: status.workers,
+        proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
         frontends: (snapshot.frontends.iter())

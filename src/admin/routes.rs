@@ -159,7 +159,11 @@ impl Control {
         let walk = spawn_blocking(move || {
             let _turn = turn;
             let wanted = |flow: &FlowInfo| {
-                filter.matches(&flow.frontend, &flow.server.backend, Some(&flow.server.server))
+                filter.matches(
+                    &flow.frontend,
+                    Some(&flow.server.backend),
+                    Some(&flow.server.server),
+                )
             };
             live.flows(&wanted, limit)
         });
@@ -185,14 +189,14 @@ impl ConnectionFilter {
     pub fn matches(
         &self,
         frontend: &FrontendName,
-        backend: &BackendName,
+        backend: Option<&BackendName>,
         server: Option<&ServerName>,
     ) -> bool {
         let is = |wanted: &Option<String>, name: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
         };
         is(&self.frontend, Some(frontend.as_str()))
-            && is(&self.backend, Some(backend.as_str()))
+            && is(&self.backend, backend.map(BackendName::as_str))
             && is(&self.server, server.map(ServerName::as_str))
     }
 }
@@ -221,6 +225,7 @@ fn log_order(peer: Option<Extension<Peer>>, what: &str) {
 async fn status(State(control): State<Control>) -> Json<views::Status> {
     let status = control.now();
     let counts = render::Counts {
+        proxied_connections: control.live.proxied_connections(),
         log_events_dropped: control.live.log_events_dropped(),
         connections_refused: control.refused.load(Ordering::Relaxed),
         packets: control.live.packet_counts(),

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 
-use super::views::{self, Phase};
+use super::views::{self, Phase, ProxiedConnections};
 use crate::{
     base::{Endpoint, PacketReason},
     config::EngineChoice,
@@ -102,6 +102,9 @@ pub type Listing = Pin<Box<dyn Future<Output = Listed<views::Connection>> + Send
 pub trait Live: Send + Sync {
     /// Log and access events dropped.
     fn log_events_dropped(&self) -> u64;
+
+    /// All connections of proxy frontends.
+    fn proxied_connections(&self) -> ProxiedConnections;
 
     /// What the packet engine has counted; nothing if none runs.
     fn packet_counts(&self) -> PacketCounts;

@@ -42,6 +42,9 @@ pub struct Status {
     pub needs_restart: Vec<String>,
     /// Worker threads of the proxy.
     pub workers: usize,
+    /// All connections of proxy frontends.
+    #[serde(default)]
+    pub proxied_connections: ProxiedConnections,
     /// Log and access events dropped because the queue was full.
     pub log_events_dropped: u64,
     /// Connections to its endpoints turned away because too many were open.
@@ -52,6 +55,17 @@ pub struct Status {
     pub backends: BTreeMap<BackendName, Backend>,
     /// The packet modes; `None` while no frontend has needed them.
     pub packet: Option<Packet>,
+}
+
+/// Proxied connections against what the limit of open files allows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxiedConnections {
+    /// Open now.
+    pub open: u32,
+    /// Most at a time; the rest waits in the kernel's queues.
+    pub most: u32,
+    /// How often a listener has stopped accepting because there were that many.
+    pub accept_pauses: u64,
 }
 
 /// The packet modes.
@@ -310,8 +324,8 @@ pub struct Connection {
     pub mode: Word<Mode>,
     /// Frontend's name.
     pub frontend: FrontendName,
-    /// Backend's name.
-    pub backend: BackendName,
+    /// Backend's name; `None` until one is chosen.
+    pub backend: Option<BackendName>,
     /// Server's name; `None` while none is connected.
     pub server: Option<ServerName>,
     /// Worker thread that owns a connection.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, TerminationReason};
+use super::{
+    BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
+};
 
 /// One finished connection, as HAProxy's tcplog describes it.
 ///
@@ -11,15 +13,17 @@ use super::{BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, Serve
 pub struct AccessRecord {
     /// When the connection was accepted.
     pub accepted_at: SystemTime,
-    /// The client's address.
+    /// The other end of the accepted connection.
+    pub peer: PeerAddr,
+    /// The client's address; the peer's if the connection ended before the client was known.
     pub client: ClientAddr,
     /// The local address that the client connected to.
     pub listen: ListenAddr,
     /// The frontend that accepted it.
     pub frontend: FrontendName,
-    /// The backend that served it.
-    pub backend: BackendName,
-    /// The server that was connected, or tried last; `None` when none was chosen.
+    /// The backend that it belonged to at the end; `None` if it ended before it was routed.
+    pub backend: Option<BackendName>,
+    /// The backend's server that was connected, or tried last; `None` when none of it was chosen.
     pub server: Option<(ServerName, ServerAddr)>,
     /// Time spent waiting for a free server; `None` if it ended before a server was chosen.
     pub queue_time: Option<Duration>,

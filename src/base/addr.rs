@@ -18,7 +18,11 @@ macro_rules! addr_type {
 }
 
 addr_type!(
-    /// The remote end of a client's connection.
+    /// The remote end of an accepted connection: a client, or a proxy before us that speaks for one.
+    PeerAddr
+);
+addr_type!(
+    /// Whom a connection comes from: its peer, or whom the peer speaks for.
     ClientAddr
 );
 addr_type!(

@@ -14,7 +14,7 @@ pub mod reason;
 pub mod time;
 
 pub use access::{AccessRecord, AccessSink};
-pub use addr::{ClientAddr, ListenAddr, ServerAddr};
+pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
 pub use endpoint::Endpoint;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;

@@ -42,11 +42,13 @@ pub enum TerminationReason {
     Resource,
     /// An error inside Convey.
     Internal,
+    /// Of a backend's connections only: a reload has sent their frontend's to another backend while they waited there.
+    Rerouted,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -63,13 +65,14 @@ impl TerminationReason {
         Self::Killed,
         Self::Resource,
         Self::Internal,
+        Self::Rerouted,
     ];
 
     /// HAProxy's two-letter state, for the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Normal => "--",
+            Self::Normal | Self::Rerouted => "--",
             Self::ClientAbort => "CD",
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
@@ -107,6 +110,7 @@ impl TerminationReason {
             Self::Killed => "killed",
             Self::Resource => "resource",
             Self::Internal => "internal",
+            Self::Rerouted => "rerouted",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     admin::{
         Live,
         status::{Listed, Listing, PacketCounts},
-        views::{self, ConnectionFilter},
+        views::{self, ConnectionFilter, ProxiedConnections},
     },
     backend_setup,
     base::Protocol,
@@ -44,6 +44,15 @@ impl Live for Sources {
         self.losses.count()
     }
 
+    fn proxied_connections(&self) -> ProxiedConnections {
+        let occupancy = self.workers.occupancy();
+        ProxiedConnections {
+            open: occupancy.open,
+            most: occupancy.most,
+            accept_pauses: occupancy.pauses,
+        }
+    }
+
     fn packet_counts(&self) -> PacketCounts {
         let engine = self.engine.load();
         engine.as_ref().map_or_else(PacketCounts::default, |engine| {
@@ -62,7 +71,8 @@ impl Live for Sources {
     fn connections(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
         let workers = Arc::clone(&self.workers);
         Box::pin(async move {
-            let wanted = move |c: &OpenConnection| filter.matches(&c.frontend, &c.backend, c.server.as_ref());
+            let wanted =
+                move |c: &OpenConnection| filter.matches(&c.frontend, c.backend.as_ref(), c.server.as_ref());
             let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
             (total, connections.into_iter().map(proxied).collect())
         })

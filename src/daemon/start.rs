@@ -39,8 +39,9 @@ use crate::{
     base::exit::{self, Exit},
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
+    health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
-    proxy::Workers,
+    proxy::{Descriptors, Workers},
     sys,
 };
 
@@ -70,6 +71,8 @@ struct Kept {
     state_dir: StateDir,
     scripts: Scripts,
     record: PathBuf,
+    /// The limit of open files.
+    files: u64,
 }
 
 /// Starts and runs the daemon.
@@ -188,21 +191,22 @@ fn run_unprivileged(
         env!("CARGO_PKG_VERSION"),
         run.config_path.display()
     );
+    let files = descriptors.unwrap_or_else(|error| {
+        tracing::warn!(
+            event = "descriptors",
+            "cannot raise the limit of open files: {error}"
+        );
+        u64::MAX
+    });
     let kept = Kept {
         predecessors: greet(predecessors),
         broker,
         state_dir,
         scripts,
         record,
+        files,
     };
     tracing::info!(event = "privileges_dropped", "{proof}");
-    match descriptors {
-        Ok(limit) => tracing::debug!(event = "descriptors", "at most {limit} open files"),
-        Err(error) => tracing::warn!(
-            event = "descriptors",
-            "cannot raise the limit of open files: {error}"
-        ),
-    }
     for warning in &loaded.warnings {
         tracing::warn!(event = "config_warning", "{}", config::in_one_line(warning));
     }
@@ -267,6 +271,7 @@ fn assemble(
         state_dir,
         scripts,
         record,
+        files,
     } = kept;
     let workers = worker_count(&config);
     let packet_workers = config
@@ -296,8 +301,19 @@ fn assemble(
         broker.clone(),
         Arc::clone(&snapshots),
     );
-    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx)
+    let descriptors = Descriptors {
+        limit: files,
+        // none to be had is noticed by all that follows
+        open: sys::rlimit::open_files().unwrap_or(files),
+        checks: health::MAX_CONNECTS,
+    };
+    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx, descriptors)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    tracing::debug!(
+        event = "descriptors",
+        "at most {files} open files, which allow {} connections",
+        pool.occupancy().most
+    );
     let pool = Arc::new(pool);
     let first = admin::Status {
         started,

@@ -34,7 +34,7 @@ pub use trial::Trial;
 
 /// Connect checks under way at a time; more wait for their turn. Far below any descriptor limit, and with a timeout of
 /// 1 s still 256 dead servers a second.
-const MAX_CONNECTS: usize = 256;
+pub const MAX_CONNECTS: usize = 256;
 
 /// Time over which the first checks of many servers are spread.
 const FIRST_SPREAD: Duration = Duration::from_millis(100);

@@ -1,25 +1,19 @@
 //! The proxy data plane: one runtime a CPU, listeners, relay.
 //!
 //! ```text
-//! worker ─► listener ─► connection ─► choose ─► connect ─► relay ─► 2 × direction ─► pipes
-//!   └─ registry: what is open on this thread
+//! Workers ─ orders ─► worker ─► tcp: listeners, sessions
+//!     └─ shared: snapshot, limit of connections, where to report
 //! ```
 //! A connection never leaves the thread that accepted it. Threads share the snapshot, and of it only atomics.
 
-mod choose;
-mod connect;
-mod connection;
-mod direction;
-mod listener;
-mod pipes;
-mod registry;
-mod relay;
+mod limit;
+mod shared;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::{
-    collections::HashSet,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
@@ -31,61 +25,24 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    base::{
-        AccessSink, BackendName, ClientAddr, Endpoint, FrontendName, ServerAddr, ServerKey, ServerName,
-        TerminationReason, WorkerId,
-    },
-    snapshot::{Snapshot, live::Counters},
+    base::{AccessSink, Endpoint, TerminationReason, WorkerId},
+    snapshot::Snapshot,
 };
+use limit::ConnectionLimit;
+pub use limit::Descriptors;
+use shared::Shared;
+pub use shared::{OpenConnection, ProxyEvent, Select};
 use worker::{Filter, Order};
 
-/// What workers report to the control loop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProxyEvent {
-    /// `max_failures` connects in a row to this server failed.
-    ServerFailing(ServerKey),
-}
-
-/// Which connections an order is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Select {
-    /// All of them.
-    All,
-    /// Those to these servers at these addresses.
-    Servers(Arc<HashSet<(ServerKey, ServerAddr)>>),
-}
-
-/// One open connection as a worker sees it.
-#[derive(Debug, Clone)]
-pub struct OpenConnection {
-    /// Client's address.
-    pub client: ClientAddr,
-    /// Frontend.
-    pub frontend: FrontendName,
-    /// Backend.
-    pub backend: BackendName,
-    /// Server, once one is connected.
-    pub server: Option<ServerName>,
-    /// Worker thread.
-    pub worker: WorkerId,
-    /// When it was accepted.
-    pub accepted_at: Instant,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-}
-
-/// What all workers share.
-pub(crate) struct Shared {
-    /// The current snapshot.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Where finished connections are reported.
-    pub access: Arc<dyn AccessSink>,
-    /// Where failing servers are reported.
-    pub events: mpsc::Sender<ProxyEvent>,
-    /// All connections, those of removed frontends too.
-    pub process: Counters,
+/// Connections of the process against their limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Connections that are open now.
+    pub open: u32,
+    /// Most at a time, as the limit of open files allows.
+    pub most: u32,
+    /// How often a listener has stopped accepting because of that.
+    pub pauses: u64,
 }
 
 /// The worker threads.
@@ -96,7 +53,8 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts so many threads, each with its runtime. Nothing is accepted before listeners are added.
+    /// Starts so many threads, each with its runtime. Nothing is accepted before listeners are added, and never more
+    /// than `descriptors` allow.
     ///
     /// # Errors
     /// A thread or its runtime cannot be made.
@@ -105,12 +63,13 @@ impl Workers {
         snapshot: Arc<ArcSwap<Snapshot>>,
         access: Arc<dyn AccessSink>,
         events: mpsc::Sender<ProxyEvent>,
+        descriptors: Descriptors,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             snapshot,
             access,
             events,
-            process: Counters::new(count),
+            limit: ConnectionLimit::new(descriptors, count),
         });
         let workers = (0..count)
             .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))
@@ -181,7 +140,18 @@ impl Workers {
     /// Connections open on all workers.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
-        self.shared.process.totals().current
+        u64::from(self.shared.limit.used())
+    }
+
+    /// Connections open on all workers, and how many there may be.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        let servers = self.shared.snapshot.load().counts.servers;
+        Occupancy {
+            open: self.shared.limit.used(),
+            most: self.shared.limit.most(servers),
+            pauses: self.shared.limit.pauses(),
+        }
     }
 
     /// Resolves when every worker's loop has answered; a stuck worker keeps it pending (watchdog).

@@ -1,5 +1,7 @@
 //! The data plane as a whole, on loopback sockets: what clients and servers see, and what is reported.
 
+mod limit;
+mod reload;
 mod rig;
 
 use std::{

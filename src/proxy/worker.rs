@@ -14,7 +14,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{OpenConnection, Select, Shared, listener::Listener, registry};
+use super::{
+    shared::{OpenConnection, Select, Shared},
+    tcp::{Listener, limit_pipes, registry},
+};
 use crate::base::{Endpoint, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
@@ -58,6 +61,7 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
     let thread = thread::Builder::new()
         .name(format!("convey-worker-{}", worker.0))
         .spawn(move || {
+            limit_pipes(shared.limit.pipes_a_worker());
             runtime.block_on(obey(worker, shared, inbox));
             // what is still open is dropped with the runtime, on this thread
         })?;

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
@@ -86,6 +87,12 @@ pub fn take_over(socket: BorrowedFd<'_>, user_timeout: Option<Duration>) -> Resu
 pub fn end(socket: BorrowedFd<'_>) {
     // it fails only for what does not listen
     let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+}
+
+/// Whether a connection waits for accept.
+pub fn has_waiting(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Checks that nobody listens on an address, not even a process of the same user that shares it (SO_REUSEPORT):
@@ -175,6 +182,17 @@ mod tests {
         assert_eq!(address_of(listener.as_fd()), None);
         let refused = TcpStream::connect(addr).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_connection_that_waits_is_seen() {
+        let listener = listen(&loopback()).unwrap();
+        assert!(!has_waiting(listener.as_fd()));
+        let listener = TcpListener::from(listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(has_waiting(listener.as_fd()));
+        let _accepted = listener.accept().unwrap();
+        assert!(!has_waiting(listener.as_fd()));
     }
 
     #[test]

@@ -72,6 +72,10 @@ impl Live for Sources {
         0
     }
 
+    fn proxied_connections(&self) -> views::ProxiedConnections {
+        views::ProxiedConnections::default()
+    }
+
     fn packet_counts(&self) -> PacketCounts {
         PacketCounts::default()
     }

@@ -10,7 +10,7 @@ use std::{
 
 use convey::{
     base::{
-        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName,
+        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName,
         TerminationReason,
     },
     config::{LogFormat, LogLevel},
@@ -120,10 +120,11 @@ fn receive(journald: &UnixDatagram) -> Vec<String> {
 fn record() -> AccessRecord {
     AccessRecord {
         accepted_at: SystemTime::now(),
+        peer: PeerAddr(([10, 0, 0, 1], 1234).into()),
         client: ClientAddr(([10, 0, 0, 1], 1234).into()),
         listen: ListenAddr(([10, 0, 0, 2], 80).into()),
         frontend: FrontendName::new("web").unwrap(),
-        backend: BackendName::new("pool").unwrap(),
+        backend: Some(BackendName::new("pool").unwrap()),
         server: Some((
             ServerName::new("a").unwrap(),
             ServerAddr(([10, 0, 0, 3], 80).into()),

@@ -96,6 +96,10 @@ impl Live for Sources {
         3
     }
 
+    fn proxied_connections(&self) -> views::ProxiedConnections {
+        views::ProxiedConnections::default()
+    }
+
     fn packet_counts(&self) -> PacketCounts {
         PacketCounts::default()
     }

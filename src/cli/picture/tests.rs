@@ -130,6 +130,7 @@ pub(in crate::cli) fn example() -> Status {
         last_reload_error: None,
         needs_restart: vec![],
         workers: 2,
+        proxied_connections: crate::admin::views::ProxiedConnections::default(),
         log_events_dropped: 0,
         admin_connections_refused: 0,
         frontends: [

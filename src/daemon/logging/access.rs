@@ -11,7 +11,7 @@ use tracing::{
 };
 
 use super::{queue::Queue, time::Utc};
-use crate::base::{AccessRecord, AccessSink};
+use crate::base::{AccessRecord, AccessSink, BackendName};
 
 /// Sends access records to the logging thread.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
-static FIELDS: [&str; 17] = [
+static FIELDS: [&str; 18] = [
     "message",
     "event",
     "frontend",
@@ -56,6 +56,7 @@ static FIELDS: [&str; 17] = [
     "server",
     "server_addr",
     "client",
+    "peer",
     "listen",
     "reason",
     "code",
@@ -83,17 +84,20 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let message = display(Line(record));
     let server = record.server.as_ref().map(|(name, _)| name.as_str());
     let server_addr = record.server.as_ref().map(|(_, addr)| display(addr));
+    let backend = record.backend.as_ref().map(BackendName::as_str);
     let (client, listen) = (display(record.client), display(record.listen));
+    let peer = (record.peer.0 != record.client.0).then(|| display(record.peer));
     let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
     // an Option that is None records nothing
     let values: [&dyn Value; FIELDS.len()] = [
         &message,
         &"access",
         &record.frontend.as_str(),
-        &record.backend.as_str(),
+        &backend,
         &server,
         &server_addr,
         &client,
+        &peer,
         &listen,
         &record.reason.label(),
         &record.reason.code(),
@@ -118,7 +122,7 @@ fn millis(duration: Duration) -> u64 {
 /// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
 /// ```
 ///
-/// Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
+/// `-` and `<NOSRV>` stand for a backend and a server that it did not get to. Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
 /// end, this one included; a + before the retries says that one went to another server.
 pub struct Line<'a>(pub &'a AccessRecord);
 
@@ -131,7 +135,7 @@ impl fmt::Display for Line<'_> {
             record.client,
             Utc::from(record.accepted_at).common_log(),
             record.frontend,
-            record.backend
+            record.backend.as_ref().map_or("-", BackendName::as_str)
         )?;
         match &record.server {
             Some((name, _)) => f.write_str(name.as_str())?,
@@ -169,17 +173,18 @@ impl fmt::Display for Millis {
 pub mod tests {
     use super::*;
     use crate::base::{
-        BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, TerminationReason,
+        ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
     };
     use std::time::UNIX_EPOCH;
 
     pub fn record() -> AccessRecord {
         AccessRecord {
             accepted_at: UNIX_EPOCH + Duration::from_millis(1_233_922_371_443),
+            peer: PeerAddr(([10, 0, 1, 2], 33313).into()),
             client: ClientAddr(([10, 0, 1, 2], 33313).into()),
             listen: ListenAddr(([10, 0, 1, 1], 80).into()),
             frontend: FrontendName::new("fnt").unwrap(),
-            backend: BackendName::new("bck").unwrap(),
+            backend: Some(BackendName::new("bck").unwrap()),
             server: Some((
                 ServerName::new("srv1").unwrap(),
                 ServerAddr(([10, 0, 2, 1], 8080).into()),
@@ -224,6 +229,18 @@ pub mod tests {
         assert_eq!(
             Line(&refused()).to_string(),
             "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/<NOSRV> -1/-1/5007 77/212 SC 3/0/0"
+        );
+    }
+    #[test]
+    fn a_connection_that_was_not_routed_has_no_backend() {
+        let record = AccessRecord {
+            backend: None,
+            reason: TerminationReason::Resource,
+            ..refused()
+        };
+        assert_eq!(
+            Line(&record).to_string(),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt -/<NOSRV> -1/-1/5007 77/212 RC 3/0/0"
         );
     }
 }

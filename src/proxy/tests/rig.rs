@@ -13,13 +13,20 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 
-use super::super::{ProxyEvent, Workers};
 use crate::{
     PATIENCE,
     base::{AccessRecord, AccessSink, Endpoint},
     config::{Backend, Config, Frontend, Options, Source, load},
     pools::Pools,
+    proxy::{Descriptors, ProxyEvent, Workers},
     snapshot::{BackendView, Builder, Snapshot},
+};
+
+/// Descriptors without end.
+pub const PLENTY: Descriptors = Descriptors {
+    limit: u64::MAX,
+    open: 0,
+    checks: 0,
 };
 
 #[derive(Default)]
@@ -31,21 +38,28 @@ impl AccessSink for Records {
     }
 }
 
-/// One worker, one frontend, one backend.
+/// One worker, and the frontend `web` with the backend `pool` unless a test has others.
 pub struct Rig {
     pub addr: SocketAddr,
     pub workers: Workers,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub records: Arc<Records>,
     pub events: mpsc::Receiver<ProxyEvent>,
+    pools: Pools,
+    builder: Builder,
 }
 
 impl Rig {
     pub fn new(servers: &[SocketAddr], change: impl FnOnce(&mut Frontend, &mut Backend)) -> Self {
+        Self::with(|addr| config(addr, servers, change), PLENTY)
+    }
+
+    /// With this configuration, whose frontend listens on the address that it is given.
+    pub fn with(config: impl FnOnce(SocketAddr) -> Config, descriptors: Descriptors) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
-        let config = config(addr, servers, change);
+        let config = config(addr);
         let pools = Pools::of(&config);
         let mut builder = Builder::new(1, Arc::default());
         builder.config_changed(&config, config.backends.keys().cloned());
@@ -53,7 +67,8 @@ impl Rig {
         let snapshot = Arc::new(ArcSwap::new(first));
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
-        let workers = Workers::start(1, Arc::clone(&snapshot), Arc::clone(&records) as _, tx).unwrap();
+        let access = Arc::clone(&records) as _;
+        let workers = Workers::start(1, Arc::clone(&snapshot), access, tx, descriptors).unwrap();
         workers.listen(Endpoint::tcp(addr), vec![listener.into()]);
         Self {
             addr,
@@ -61,7 +76,18 @@ impl Rig {
             snapshot,
             records,
             events,
+            pools,
+            builder,
         }
+    }
+
+    /// Puts another configuration in effect, as a reload does.
+    pub fn reload(&mut self, config: &Config) {
+        let changed = self.pools.apply(config);
+        self.builder.config_changed(config, changed);
+        let built = self.builder.build(config, &self.pools, Instant::now());
+        self.snapshot.store(Arc::clone(&built.snapshot));
+        built.wake_queues();
     }
 
     pub fn client(&self) -> TcpStream {
@@ -85,6 +111,21 @@ impl Rig {
             record.is_some()
         });
         record.unwrap()
+    }
+
+    /// Its backend and server, of a record that must have both.
+    pub fn served_by(record: &AccessRecord) -> (&str, &str) {
+        let (server, _) = record.server.as_ref().unwrap();
+        (record.backend.as_ref().unwrap().as_str(), server.as_str())
+    }
+
+    /// The only open connection's backend and server, as a listing shows them.
+    pub fn listed(&self) -> (String, Option<String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_, mut listed) = runtime.block_on(self.workers.connections(Arc::new(|_| true), 1));
+        let connection = listed.remove(0);
+        let server = connection.server.map(|server| server.to_string());
+        (connection.backend.unwrap().to_string(), server)
     }
 
     pub fn backend(&self) -> Arc<BackendView> {
@@ -140,17 +181,20 @@ pub fn config(
     for (i, addr) in servers.iter().enumerate() {
         text += &format!("servers.s{i} = {{ addr = \"{addr}\" }}\n");
     }
-    let source = Source {
-        name: "test.toml".to_owned(),
-        bytes: text.into_bytes(),
-    };
-    let mut config = load(&source, Options::default())
-        .expect("a valid configuration")
-        .config;
+    let mut config = parsed(&text);
     let frontend = config.frontends.values_mut().next().expect("the frontend");
     let backend = config.backends.values_mut().next().expect("the backend");
     change(Arc::make_mut(frontend), Arc::make_mut(backend));
     config
+}
+
+pub fn parsed(text: &str) -> Config {
+    let source = Source {
+        name: "test.toml".to_owned(),
+        bytes: text.as_bytes().to_vec(),
+    };
+    let loaded = load(&source, Options::default());
+    loaded.expect("a valid configuration").config
 }
 
 pub fn limit_servers(backend: &mut Backend, limit: u32) {
@@ -179,6 +223,19 @@ pub fn echo(mut stream: TcpStream) {
     if stream.read_to_end(&mut all).is_ok() {
         let _ = stream.write_all(&all);
     }
+}
+
+/// An address that answers no connect: its queue is full of the connections that are returned with it.
+pub fn silent_address() -> (SocketAddr, (Socket, Vec<TcpStream>)) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    // one more than may wait does (listen(2): a queue of 0 holds one)
+    let waiting = vec![TcpStream::connect(addr).unwrap()];
+    (addr, (socket, waiting))
 }
 
 /// An address on which nobody listens, nor anybody else's test: the port is taken as long as the process lives.

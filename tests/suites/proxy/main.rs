@@ -4,6 +4,7 @@
 mod lab;
 
 mod counters;
+mod descriptors;
 mod harness;
 mod health;
 mod lifecycle;
@@ -15,6 +16,7 @@ mod saved;
 mod scale;
 mod site;
 mod traffic;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -27,7 +29,9 @@ fn main() -> ExitCode {
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("health", health::TESTS),
+        ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
+        ("descriptors", descriptors::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),

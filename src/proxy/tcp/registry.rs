@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::Instant,
@@ -9,20 +10,24 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::{OpenConnection, Select};
+use super::bytes::ByteCounts;
 use crate::{
-    base::{ClientAddr, ServerKey, TerminationReason, WorkerId},
-    snapshot::{BackendView, FrontendView},
+    base::{ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, WorkerId},
+    proxy::shared::{OpenConnection, Select},
+    snapshot::{BackendView, ServerView},
     sys::tcp,
 };
 
 struct Entry {
+    /// The peer's address stands in for the client's until that is known.
     client: ClientAddr,
-    frontend: Arc<FrontendView>,
-    server: Option<(Arc<BackendView>, usize)>,
+    frontend: FrontendName,
+    /// As it was when the connection was last routed or, with a server, when that was chosen.
+    backend: Option<Arc<BackendView>>,
+    /// Index of the connected server in it.
+    server: Option<u32>,
     accepted_at: Instant,
-    bytes_in: u64,
-    bytes_out: u64,
+    bytes: Arc<ByteCounts>,
     client_fd: RawFd,
     server_fd: Option<RawFd>,
     /// Set when the connection was ended from outside.
@@ -49,18 +54,19 @@ impl Registration {
     /// Enters a connection that was just accepted.
     #[must_use]
     pub fn new(
-        client: ClientAddr,
+        peer: PeerAddr,
         socket: &TcpStream,
-        frontend: Arc<FrontendView>,
+        frontend: FrontendName,
         accepted_at: Instant,
+        bytes: Arc<ByteCounts>,
     ) -> Self {
         let entry = Entry {
-            client,
+            client: ClientAddr(peer.0),
             frontend,
+            backend: None,
             server: None,
             accepted_at,
-            bytes_in: 0,
-            bytes_out: 0,
+            bytes,
             client_fd: socket.as_raw_fd(),
             server_fd: None,
             ended_by: None,
@@ -81,10 +87,21 @@ impl Registration {
         REGISTRY.with_borrow_mut(|r| r.entries.get_mut(self.0).and_then(Option::as_mut).map(change))
     }
 
-    /// Notes the server that is connected.
-    pub fn connected(&self, backend: Arc<BackendView>, server: usize, socket: &TcpStream) {
+    /// Notes who the client is.
+    pub fn identified(&self, client: ClientAddr) {
+        self.update(|entry| entry.client = client);
+    }
+
+    /// Notes the backend that the connection is routed to.
+    pub fn routed(&self, backend: &Arc<BackendView>) {
+        self.update(|entry| entry.backend = Some(Arc::clone(backend)));
+    }
+
+    /// Notes the server that is connected, by its index in the backend as it was when it was chosen.
+    pub fn connected(&self, backend: &Arc<BackendView>, server: usize, socket: &TcpStream) {
         self.update(|entry| {
-            entry.server = Some((backend, server));
+            entry.backend = Some(Arc::clone(backend));
+            entry.server = u32::try_from(server).ok();
             entry.server_fd = Some(socket.as_raw_fd());
         });
     }
@@ -92,21 +109,6 @@ impl Registration {
     /// Notes that the server's socket is about to be closed.
     pub fn disconnected(&self) {
         self.update(|entry| entry.server_fd = None);
-    }
-
-    /// Notes delivered bytes.
-    pub fn moved(&self, bytes_in: u64, bytes_out: u64) {
-        self.update(|entry| {
-            entry.bytes_in += bytes_in;
-            entry.bytes_out += bytes_out;
-        });
-    }
-
-    /// Delivered bytes so far, from the client and from the server.
-    #[must_use]
-    pub fn bytes(&self) -> (u64, u64) {
-        self.update(|entry| (entry.bytes_in, entry.bytes_out))
-            .unwrap_or_default()
     }
 
     /// Why it was ended from outside, if it was.
@@ -144,15 +146,7 @@ pub fn close(select: &Select, reason: TerminationReason) {
         for entry in registry.entries.iter_mut().flatten() {
             let selected = match select {
                 Select::All => true,
-                Select::Servers(servers) => entry.server.as_ref().is_some_and(|(backend, server)| {
-                    backend.servers.get(*server).is_some_and(|server| {
-                        let key = ServerKey {
-                            backend: backend.config.name.clone(),
-                            server: server.name.clone(),
-                        };
-                        servers.contains(&(key, server.addr))
-                    })
-                }),
+                Select::Servers(servers) => entry.is_connected_to_one_of(servers),
             };
             if selected && entry.ended_by.is_none() {
                 entry.ended_by = Some(reason);
@@ -187,20 +181,32 @@ pub fn list(
 }
 
 impl Entry {
+    fn connected(&self) -> Option<(&BackendView, &ServerView)> {
+        let backend = self.backend.as_ref()?;
+        let index = usize::try_from(self.server?).ok()?;
+        Some((backend, backend.servers.get(index)?))
+    }
+
+    fn is_connected_to_one_of(&self, servers: &HashSet<(ServerKey, ServerAddr)>) -> bool {
+        self.connected().is_some_and(|(backend, server)| {
+            let key = ServerKey {
+                backend: backend.config.name.clone(),
+                server: server.name.clone(),
+            };
+            servers.contains(&(key, server.addr))
+        })
+    }
+
     fn view(&self, worker: WorkerId) -> OpenConnection {
-        let server = self
-            .server
-            .as_ref()
-            .and_then(|(backend, server)| backend.servers.get(*server));
         OpenConnection {
             client: self.client,
-            frontend: self.frontend.config.name.clone(),
-            server: server.map(|s| s.name.clone()),
-            backend: self.frontend.backend.config.name.clone(),
+            frontend: self.frontend.clone(),
+            backend: (self.backend.as_ref()).map(|backend| backend.config.name.clone()),
+            server: self.connected().map(|(_, server)| server.name.clone()),
             worker,
             accepted_at: self.accepted_at,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
+            bytes_in: self.bytes.from_client.read(),
+            bytes_out: self.bytes.from_server.read(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Limits {
 pub struct Relay<'a> {
     client: &'a TcpStream,
     server: &'a TcpStream,
-    up: Direction,
+    up: &'a mut Direction,
     down: Direction,
     limits: Limits,
     last_moved: Instant,
@@ -34,7 +34,7 @@ pub struct Relay<'a> {
 impl<'a> Relay<'a> {
     /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(client: &'a TcpStream, server: &'a TcpStream, up: Direction, limits: Limits) -> Self {
+    pub fn new(client: &'a TcpStream, server: &'a TcpStream, up: &'a mut Direction, limits: Limits) -> Self {
         Self {
             client,
             server,

@@ -1,15 +1,12 @@
 //! Each worker thread's pool of pipes for splicing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::sys::splice::Pipe;
 
 /// Bytes of a pipe. Larger pipes mean fewer system calls for bulk data; the kernel grants an ordinary user 64 MiB
 /// of pipes in total (fs.pipe-user-pages-soft) before it falls back to small ones.
 const PIPE_BYTES: usize = 512 << 10;
-
-/// Pipes of a thread, in use and waiting; each costs two descriptors. Beyond them data is copied.
-const MAX_PIPES: usize = 256;
 
 /// Unused pipes that a thread keeps.
 const MAX_SPARE: usize = 16;
@@ -22,6 +19,13 @@ struct Pool {
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
+    /// Pipes of this thread, in use and waiting; each costs two descriptors. Beyond them data is copied.
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Sets how many pipes the calling thread may have; none before.
+pub fn limit(most: usize) {
+    MOST.set(most);
 }
 
 /// An empty pipe, if the pool has one or may make one.
@@ -29,7 +33,7 @@ pub fn take() -> Option<Pipe> {
     POOL.with_borrow_mut(|pool| {
         let pipe = match pool.spare.pop() {
             Some(pipe) => pipe,
-            None if pool.lent < MAX_PIPES => Pipe::new(PIPE_BYTES).ok()?,
+            None if pool.lent < MOST.get() => Pipe::new(PIPE_BYTES).ok()?,
             None => return None,
         };
         pool.lent += 1;
@@ -55,8 +59,10 @@ mod tests {
 
     #[test]
     fn a_thread_lends_only_so_many_pipes_and_reuses_what_comes_back() {
-        let lent: Vec<_> = (0..MAX_PIPES).map_while(|_| take()).collect();
-        assert_eq!(lent.len(), MAX_PIPES);
+        assert!(take().is_none(), "none by default");
+        limit(20);
+        let lent: Vec<_> = (0..20).map_while(|_| take()).collect();
+        assert_eq!(lent.len(), 20);
         assert!(take().is_none(), "one more than the limit");
         lent.into_iter().for_each(give_back);
         assert!(take().is_some());

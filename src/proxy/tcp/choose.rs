@@ -1,22 +1,16 @@
-//! Choosing a server for a connection: the backend's algorithm among the servers that have room, and the queue for
-//! those who find none.
+//! Choosing a server for a connection: the backend's algorithm among the servers that have room.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    pin::pin,
     sync::Arc,
-    time::Instant,
 };
 
-use tokio::time::timeout_at;
-
-use super::Shared;
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
-    base::{BackendName, ClientAddr, FrontendName, ListenAddr, TerminationReason},
-    snapshot::{BackendView, ServerView, live::Slots},
+    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerName},
+    snapshot::{BackendView, ServerView},
 };
 
 /// Backends whose rounds a thread remembers; those of removed backends are forgotten with the rest when it is full.
@@ -64,83 +58,48 @@ pub struct Flow {
     pub listen: ListenAddr,
 }
 
-/// Why no server was chosen at once.
+/// Why no server was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Nothing {
-    /// None is up, or all were tried.
-    NoneUp,
-    /// Those that are up have no room.
+pub enum Nothing {
+    /// None is eligible, or all were tried.
+    NoneEligible,
+    /// Those that are eligible have no room.
     AllFull,
 }
 
-/// Chooses a server that is not in `tried`; waits in the backend's queue while all have as many connections as they
-/// may. The backend is looked up anew after each wait, for a reload may have changed it.
+/// Servers whose connects failed. At another address it is another server.
+#[derive(Debug, Default)]
+pub struct Tried(Vec<(ServerName, ServerAddr)>);
+
+impl Tried {
+    /// Adds one.
+    pub fn add(&mut self, server: &ServerView) {
+        self.0.push((server.name.clone(), server.addr));
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether none has been.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, server: &ServerView) -> bool {
+        (self.0.iter()).any(|(name, addr)| *name == server.name && *addr == server.addr)
+    }
+}
+
+/// Chooses a server that was not tried and has room, and takes a connection slot on it.
 ///
 /// # Errors
-/// The reason with which the connection ends.
-pub async fn choose(
-    shared: &Shared,
-    frontend: &FrontendName,
-    backend: &Arc<BackendView>,
-    flow: Flow,
-    tried: &[String],
-) -> Result<Chosen, TerminationReason> {
-    match try_choose(backend, flow, tried) {
-        Ok(chosen) => Ok(chosen),
-        Err(Nothing::NoneUp) => Err(TerminationReason::NoServer),
-        Err(Nothing::AllFull) => wait_for_room(shared, frontend, backend, flow, tried).await,
-    }
-}
-
-async fn wait_for_room(
-    shared: &Shared,
-    frontend: &FrontendName,
-    backend: &Arc<BackendView>,
-    flow: Flow,
-    tried: &[String],
-) -> Result<Chosen, TerminationReason> {
-    if !backend.live.queue.try_take(Some(backend.config.max_queue)) {
-        return Err(TerminationReason::QueueFull);
-    }
-    let _place = QueuePlace(&backend.live.queue);
-    let deadline = tokio::time::Instant::from_std(Instant::now() + backend.config.queue_timeout);
-    loop {
-        let current = current_backend(shared, frontend, backend);
-        let mut freed = pin!(current.live.server_freed.notified());
-        // registered before looking, or a slot freed in between would go unnoticed
-        freed.as_mut().enable();
-        if !Arc::ptr_eq(&current, &current_backend(shared, frontend, backend)) {
-            continue;
-        }
-        match try_choose(&current, flow, tried) {
-            Ok(chosen) => return Ok(chosen),
-            Err(Nothing::NoneUp) => return Err(TerminationReason::NoServer),
-            Err(Nothing::AllFull) => {}
-        }
-        if timeout_at(deadline, freed).await.is_err() {
-            return Err(TerminationReason::QueueTimeout);
-        }
-    }
-}
-
-/// The backend that a frontend sends to now; the one it had when it is gone.
-fn current_backend(shared: &Shared, frontend: &FrontendName, had: &Arc<BackendView>) -> Arc<BackendView> {
-    let snapshot = shared.snapshot.load();
-    let view = snapshot.frontends.get(frontend).map_or(had, |view| &view.backend);
-    Arc::clone(view)
-}
-
-struct QueuePlace<'a>(&'a Slots);
-
-impl Drop for QueuePlace<'_> {
-    fn drop(&mut self) {
-        self.0.release();
-    }
-}
-
-fn try_choose(backend: &Arc<BackendView>, flow: Flow, tried: &[String]) -> Result<Chosen, Nothing> {
+/// Why there is none.
+pub fn choose(backend: &Arc<BackendView>, flow: Flow, tried: &Tried) -> Result<Chosen, Nothing> {
     let servers = &backend.servers;
-    let untried = |i: usize| tried.is_empty() || !tried.iter().any(|t| t == servers[i].name.as_str());
+    let untried = |i: usize| !tried.has(&servers[i]);
     let has_room = |i: usize| {
         servers[i]
             .max_connections
@@ -167,17 +126,17 @@ fn try_choose(backend: &Arc<BackendView>, flow: Flow, tried: &[String]) -> Resul
             });
         }
     }
-    let any_up = (0..servers.len()).any(|i| servers[i].effective_weight > 0 && untried(i));
-    Err(if any_up { Nothing::AllFull } else { Nothing::NoneUp })
+    Err(if another_is_eligible(backend, tried) {
+        Nothing::AllFull
+    } else {
+        Nothing::NoneEligible
+    })
 }
 
-/// Whether a server that is up was not tried yet.
+/// Whether a server that can be chosen was not tried yet.
 #[must_use]
-pub fn another_is_up(backend: &BackendView, tried: &[String]) -> bool {
-    backend
-        .servers
-        .iter()
-        .any(|s| s.effective_weight > 0 && !tried.iter().any(|t| t == s.name.as_str()))
+pub fn another_is_eligible(backend: &BackendView, tried: &Tried) -> bool {
+    backend.servers.iter().any(|s| s.is_eligible() && !tried.has(s))
 }
 
 fn with_round<R>(backend: &BackendView, choose: impl FnOnce(&mut PickState) -> R) -> R {

@@ -49,8 +49,8 @@ impl ConnectError {
     }
 }
 
-/// Connects to the chosen server. `timer` is set to this attempt's deadline or, at the first one, was made with it.
-/// `early` is asked, once the connect is under way, what the client has said.
+/// Connects to the chosen server. `timer` is the connection's; as a rule it stands at this attempt's deadline or a little
+/// before, and is moved only where it must be. `early` is asked, once the connect is under way, what the client has said.
 ///
 /// # Errors
 /// Why there is no connection.
@@ -71,6 +71,10 @@ pub async fn connect(
         // the first data carries the acknowledgement that ends the handshake: one packet less
         Early::Data => tcp::delay_acknowledgement(&stream),
         Early::Gone => return Err(ConnectError::ClientGone),
+    }
+    if timer.deadline().into_std() > deadline {
+        // a reload has shortened the time, or has sent the connection elsewhere
+        timer.as_mut().reset(deadline.into());
     }
     poll_fn(|cx| {
         // after a wait in the queue the timer stands too early; it is moved only then

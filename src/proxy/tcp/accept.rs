@@ -1,0 +1,213 @@
+//! Taking connections off a listener's queue, as many as its frontend and the process may have.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    session::serve,
+    stages::{Arrival, FrontendSlot, Origin, ProcessPlace},
+};
+use crate::{
+    base::{Endpoint, PeerAddr, WorkerId},
+    proxy::shared::Shared,
+    snapshot::FrontendView,
+    sys::tcp,
+};
+
+/// Connections accepted in a row before those already accepted have a turn.
+const ACCEPT_BATCH: usize = 16;
+
+/// Least time between two log events about failing accepts of one listener; `accept_errors` counts them all.
+const LOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of a listener besides its socket.
+pub struct AcceptQueue {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    worker: WorkerId,
+    frontend: Arc<FrontendView>,
+    /// Of the snapshot that `frontend` was looked up in.
+    generation: u64,
+    /// Most connections of the process, as of then.
+    most: u32,
+    /// When the last failure was logged.
+    logged_at: Option<Instant>,
+}
+
+/// What stopped a batch.
+pub enum Batch {
+    /// Its size; the queue may have more.
+    Full,
+    /// The queue is empty.
+    Empty,
+    /// The frontend has as many connections as it may.
+    FrontendFull,
+    /// The process has as many connections as it may.
+    ProcessFull,
+}
+
+impl AcceptQueue {
+    /// The queue of a listener of this endpoint.
+    ///
+    /// # Errors
+    /// No frontend of the snapshot has the endpoint.
+    pub fn new(endpoint: Endpoint, shared: Arc<Shared>, worker: WorkerId) -> io::Result<Self> {
+        let snapshot = shared.snapshot.load_full();
+        let frontend = snapshot
+            .frontend_at(endpoint)
+            .cloned()
+            .ok_or_else(|| io::Error::other("no frontend of the snapshot listens there"))?;
+        shared.limit.listener_added();
+        Ok(Self {
+            endpoint,
+            most: shared.limit.most(snapshot.counts.servers),
+            generation: snapshot.generation,
+            shared,
+            worker,
+            frontend,
+            logged_at: None,
+        })
+    }
+
+    /// Accepts what there is, a batch at most. What a frontend that is gone has left is accepted even above its
+    /// `max_connections`, but nothing ever above what the process may have.
+    ///
+    /// # Errors
+    /// Accepting failed for a reason that is not one connection's.
+    pub fn accept_batch(&mut self, socket: &AsyncFd<OwnedFd>, limited: bool) -> io::Result<Batch> {
+        self.refresh(socket);
+        for _ in 0..ACCEPT_BATCH {
+            let Some(in_process) = ProcessPlace::take(&self.shared, self.most) else {
+                return Ok(Batch::ProcessFull);
+            };
+            let slot = match FrontendSlot::take(&self.frontend) {
+                Some(slot) => slot,
+                None if limited => return Ok(Batch::FrontendFull),
+                None => FrontendSlot::take_beyond_the_limit(&self.frontend),
+            };
+            let (socket, peer) = match tcp::accept(socket.as_fd()) {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Batch::Empty),
+                Err(e) if concerns_one_connection(&e) => continue,
+                Err(e) => return Err(e),
+            };
+            let origin = Origin {
+                peer: PeerAddr(peer),
+                listen: self.endpoint.addr,
+                worker: self.worker,
+                at: Instant::now(),
+                frontend: Arc::clone(&self.frontend),
+                generation: self.generation,
+            };
+            tokio::spawn(serve(Arrival {
+                socket,
+                origin,
+                slot,
+                in_process,
+            }));
+        }
+        Ok(Batch::Full)
+    }
+
+    /// Waits until a connection of the frontend ends.
+    pub async fn frontend_has_room(&self) {
+        self.frontend.live.slots.freed().notified().await;
+    }
+
+    /// Says that the process is full, and waits until a connection of any frontend ends.
+    pub async fn process_has_room(&self) {
+        let freed = self.shared.limit.freed().notified();
+        self.shared.limit.note_pause(self.most);
+        freed.await;
+    }
+
+    /// Counts a failure, and logs it if the last one is some time ago: without descriptors it happens all the time.
+    pub fn note_error(&mut self, error: &io::Error) {
+        self.frontend
+            .live
+            .counters
+            .shard(self.worker)
+            .accept_errors
+            .add(1);
+        let now = Instant::now();
+        if self.logged_at.is_some_and(|at| now - at < LOG_PAUSE) {
+            return;
+        }
+        self.logged_at = Some(now);
+        tracing::warn!(
+            event = "accept_error",
+            frontend = %self.frontend.config.name,
+            "accepting on {}: {error}{}",
+            self.endpoint.addr,
+            match error.raw_os_error() {
+                Some(libc::EMFILE) => "; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)",
+                Some(libc::ENFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",
+                _ => "",
+            }
+        );
+    }
+
+    /// Says that what still waits cannot be served although its frontend is gone.
+    pub fn note_reset(&self) {
+        tracing::warn!(
+            event = "waiting_reset",
+            frontend = %self.frontend.config.name,
+            "connections that wait on {} are reset: nothing listens there any more, and all {} connections that the \
+             limit of open files allows are in use",
+            self.endpoint.addr,
+            self.most,
+        );
+    }
+
+    /// Takes up a new snapshot. An endpoint that no frontend has any more keeps its last picture until it is retired.
+    fn refresh(&mut self, socket: &AsyncFd<OwnedFd>) {
+        let snapshot = self.shared.snapshot.load();
+        self.most = self.shared.limit.most(snapshot.counts.servers);
+        if snapshot.generation == self.generation {
+            return;
+        }
+        self.generation = snapshot.generation;
+        let Some(current) = snapshot.frontend_at(self.endpoint) else {
+            return;
+        };
+        let user_timeout = current.config.tcp_user_timeout;
+        if user_timeout != self.frontend.config.tcp_user_timeout
+            && let Err(error) = tcp::set_user_timeout(socket, user_timeout)
+        {
+            self.note_error(&error);
+        }
+        self.frontend = Arc::clone(current);
+    }
+}
+
+impl Drop for AcceptQueue {
+    fn drop(&mut self) {
+        self.shared.limit.listener_removed();
+    }
+}
+
+/// Errors of the connection that was about to be accepted, not of accepting (accept(2), "Error handling").
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EOPNOTSUPP
+                | libc::EPERM
+        )
+    )
+}

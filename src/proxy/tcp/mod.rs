@@ -1,0 +1,23 @@
+//! Proxied TCP connections.
+//!
+//! ```text
+//! listener ─► accept ─► session ─► stages ─► choose
+//!                          │          ├────► connect
+//!                          │          └────► relay ─► 2 × direction ─► pipes
+//!                          └ registry: what is open on this thread
+//! ```
+
+mod accept;
+mod bytes;
+mod choose;
+mod connect;
+mod direction;
+mod listener;
+mod pipes;
+pub mod registry;
+mod relay;
+mod session;
+mod stages;
+
+pub use listener::Listener;
+pub use pipes::limit as limit_pipes;

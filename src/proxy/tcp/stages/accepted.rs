@@ -1,0 +1,185 @@
+//! A connection that was taken off a listener's queue.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, TerminationReason, WorkerId},
+    proxy::{
+        shared::Shared,
+        tcp::{bytes::ByteCounts, registry::Registration},
+    },
+    snapshot::{FrontendView, live::FrontendLive},
+};
+
+/// Where a connection comes from.
+pub struct Origin {
+    /// Its other end.
+    pub peer: PeerAddr,
+    /// The listener's address.
+    pub listen: ListenAddr,
+    /// The thread.
+    pub worker: WorkerId,
+    /// When it was accepted.
+    pub at: Instant,
+    /// The frontend as it was then.
+    pub frontend: Arc<FrontendView>,
+    /// Of the snapshot that `frontend` was looked up in.
+    pub generation: u64,
+}
+
+/// A connection as the listener hands it over.
+pub struct Arrival {
+    pub socket: OwnedFd,
+    pub origin: Origin,
+    pub slot: FrontendSlot,
+    pub in_process: ProcessPlace,
+}
+
+/// A connection whose peer and frontend are known.
+pub struct Accepted {
+    // before the socket, so that it leaves the registry before the descriptor is closed
+    pub registration: Registration,
+    pub socket: TcpStream,
+    pub origin: Origin,
+    pub bytes: Arc<ByteCounts>,
+    _in_frontend: FrontendPlace,
+    // last: the connection's descriptors are closed by then
+    in_process: ProcessPlace,
+}
+
+impl Origin {
+    /// What the access log says of the connection as far as this stage knows, if it ends now.
+    #[must_use]
+    pub fn record(&self, reason: TerminationReason) -> AccessRecord {
+        let total_time = self.at.elapsed();
+        AccessRecord {
+            accepted_at: SystemTime::now()
+                .checked_sub(total_time)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            peer: self.peer,
+            client: ClientAddr(self.peer.0),
+            listen: self.listen,
+            frontend: self.frontend.config.name.clone(),
+            backend: None,
+            server: None,
+            queue_time: None,
+            connect_time: None,
+            total_time,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason,
+            retries: 0,
+            redispatched: false,
+            frontend_connections: u64::from(self.frontend.live.slots.used()),
+            server_connections: 0,
+        }
+    }
+}
+
+impl Accepted {
+    /// Enters a connection in this thread's registry. `None` when the reactor cannot take it: then it is over, counted and
+    /// reported.
+    #[must_use]
+    pub fn new(arrival: Arrival) -> Option<Self> {
+        let Arrival {
+            socket,
+            origin,
+            slot,
+            in_process,
+        } = arrival;
+        let in_frontend = FrontendPlace::new(slot, origin.worker);
+        let Ok(socket) = TcpStream::from_std(socket.into()) else {
+            let reason = TerminationReason::Resource;
+            let counters = &origin.frontend.live.counters;
+            counters.shard(origin.worker).ended[reason as usize].add(1);
+            if origin.frontend.config.access_log {
+                in_process.0.access.record(origin.record(reason));
+            }
+            return None;
+        };
+        let bytes = Arc::new(ByteCounts::default());
+        let name = origin.frontend.config.name.clone();
+        Some(Self {
+            registration: Registration::new(origin.peer, &socket, name, origin.at, Arc::clone(&bytes)),
+            socket,
+            origin,
+            bytes,
+            _in_frontend: in_frontend,
+            in_process,
+        })
+    }
+
+    /// What the workers share.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.in_process.0
+    }
+}
+
+/// A connection's place among those of the process, given back on drop.
+pub struct ProcessPlace(Arc<Shared>);
+
+impl ProcessPlace {
+    /// Takes a place if fewer than `most` are taken.
+    #[must_use]
+    pub fn take(shared: &Arc<Shared>, most: u32) -> Option<Self> {
+        shared.limit.try_take(most).then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for ProcessPlace {
+    fn drop(&mut self) {
+        self.0.limit.release();
+    }
+}
+
+/// A slot of a frontend's `max_connections`, given back on drop.
+pub struct FrontendSlot(Arc<FrontendLive>);
+
+impl FrontendSlot {
+    /// Takes a slot if there is one.
+    #[must_use]
+    pub fn take(frontend: &FrontendView) -> Option<Self> {
+        let limit = frontend.config.max_connections.map(u32::from);
+        let live = &frontend.live;
+        live.slots.try_take(limit).then(|| Self(Arc::clone(live)))
+    }
+
+    /// Takes a slot whatever the limit.
+    #[must_use]
+    pub fn take_beyond_the_limit(frontend: &FrontendView) -> Self {
+        frontend.live.slots.try_take(None);
+        Self(Arc::clone(&frontend.live))
+    }
+}
+
+impl Drop for FrontendSlot {
+    fn drop(&mut self) {
+        self.0.slots.release();
+    }
+}
+
+/// Counts a connection as open in its frontend until it is dropped, so that the number of open ones cannot drift.
+struct FrontendPlace {
+    slot: FrontendSlot,
+    worker: WorkerId,
+}
+
+impl FrontendPlace {
+    fn new(slot: FrontendSlot, worker: WorkerId) -> Self {
+        slot.0.counters.shard(worker).opened.add(1);
+        Self { slot, worker }
+    }
+}
+
+impl Drop for FrontendPlace {
+    fn drop(&mut self) {
+        self.slot.0.counters.shard(self.worker).closed.add(1);
+    }
+}

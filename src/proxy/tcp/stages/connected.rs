@@ -1,0 +1,220 @@
+//! A connection to a server, and what is relayed over it.
+
+use std::{
+    pin::Pin,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpStream, time::Sleep};
+
+use super::routed::Routed;
+use crate::{
+    base::{ServerKey, TerminationReason},
+    proxy::{
+        shared::ProxyEvent,
+        tcp::{
+            choose::Chosen,
+            connect::{ConnectError, connect},
+            direction::Early,
+            relay::{Limits, Relay},
+        },
+    },
+    snapshot::live::Shard,
+    sys::{readiness::is_hung_up, tcp},
+};
+
+/// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that has a server.
+pub struct Connected<'a> {
+    routed: &'a mut Routed,
+    server: TcpStream,
+    chosen: Chosen,
+}
+
+impl<'a> Connected<'a> {
+    /// Chooses a server and connects to it, and to others while connects fail and retries are left. `timer` is the
+    /// connection's.
+    ///
+    /// # Errors
+    /// The reason with which the connection ends.
+    pub async fn establish(
+        routed: &'a mut Routed,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<Self, TerminationReason> {
+        loop {
+            let chosen = routed.choose().await?;
+            let chosen_at = Instant::now();
+            let is_first = routed.outcome.retries == 0;
+            let user_timeout = routed.frontend.config.tcp_user_timeout;
+            let (up, client) = (&mut routed.up, &routed.identified.accepted.socket);
+            let early = || {
+                if is_first {
+                    up.read_early(client)
+                } else {
+                    still_there(client)
+                }
+            };
+            match connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
+                Ok(server) => {
+                    routed.outcome.connect_time = Some(chosen_at.elapsed());
+                    return Ok(Self {
+                        routed,
+                        server,
+                        chosen,
+                    });
+                }
+                Err(ConnectError::ClientGone) => return Err(TerminationReason::ClientAbortConnect),
+                Err(error) => prepare_retry(routed, &error, chosen, timer.as_mut()).await?,
+            }
+        }
+    }
+
+    /// Relays to the end, whose reason this returns.
+    pub async fn relay(self, timer: Pin<&mut Sleep>) -> TerminationReason {
+        let Self {
+            routed,
+            server,
+            chosen,
+        } = self;
+        let worker = routed.worker();
+        let accepted = &routed.identified.accepted;
+        let live = &chosen.server().live;
+        if live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            live.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+        let in_server = live.counters.shard(worker);
+        let _open = Opened::new(in_server);
+        accepted
+            .registration
+            .connected(&chosen.backend, chosen.index, &server);
+        let limits = Limits {
+            idle: routed.frontend.config.idle_timeout,
+            fin: routed.frontend.config.fin_timeout,
+        };
+        let in_frontend = routed.frontend.live.counters.shard(worker);
+        let in_backend = chosen.backend.live.counters.shard(worker);
+        let reason = Relay::new(&accepted.socket, &server, &mut routed.up, limits)
+            .run(timer, |from_client, from_server| {
+                accepted.bytes.from_client.add(from_client);
+                accepted.bytes.from_server.add(from_server);
+                for shard in [in_frontend, in_backend, in_server] {
+                    shard.bytes_in.add(from_client);
+                    shard.bytes_out.add(from_server);
+                }
+            })
+            .await;
+        in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
+        if reason != TerminationReason::Normal {
+            tcp::reset_on_close(&server);
+        }
+        routed.outcome.server_connections = live.slots.used();
+        // out of the registry's reach before the descriptor is closed
+        accepted.registration.disconnected();
+        reason
+    }
+}
+
+/// Counts a failed connect, and routes the connection anew for the next one.
+///
+/// # Errors
+/// The reason with which the connection ends, when no retry is left.
+async fn prepare_retry(
+    routed: &mut Routed,
+    error: &ConnectError,
+    chosen: Chosen,
+    mut timer: Pin<&mut Sleep>,
+) -> Result<(), TerminationReason> {
+    let server = chosen.server();
+    let shards = [
+        &server.live.counters,
+        &chosen.backend.live.counters,
+        &routed.frontend.live.counters,
+    ]
+    .map(|counters| counters.shard(routed.worker()));
+    for shard in shards {
+        shard.connect_failures.add(1);
+    }
+    tracing::debug!(
+        event = "connect_failed",
+        frontend = %routed.frontend.config.name,
+        backend = %chosen.backend.config.name,
+        server = %server.name,
+        "connect to {} failed: {error}",
+        server.addr
+    );
+    if error.is_servers_fault() {
+        note_server_failure(routed, &chosen);
+    }
+    // a connection that ends here ends in the backend that it has failed in
+    if routed.outcome.retries >= routed.backend_in_effect().config.retries {
+        return Err(error.reason());
+    }
+    routed.outcome.retries += 1;
+    for shard in shards {
+        shard.retries.add(1);
+    }
+    routed.tried.add(server);
+    // the slot is given back before any pause
+    drop(chosen);
+    routed.reroute();
+    let mut next = Instant::now();
+    if !routed.has_another() {
+        routed.tried.clear();
+        next += RETRY_PAUSE.min(routed.backend().config.connect_timeout);
+        timer.as_mut().reset(next.into());
+        timer.as_mut().await;
+        routed.reroute();
+    }
+    timer.reset((next + routed.backend().config.connect_timeout).into());
+    Ok(())
+}
+
+/// The passive check: so many failures in a row, on any thread, are reported once.
+fn note_server_failure(routed: &Routed, chosen: &Chosen) {
+    let Some(check) = &chosen.backend.config.passive_check else {
+        return;
+    };
+    let failures = chosen
+        .server()
+        .live
+        .failures_in_a_row
+        .fetch_add(1, Ordering::Relaxed)
+        .saturating_add(1);
+    if failures == check.max_failures.get() {
+        let key = ServerKey {
+            backend: chosen.backend.config.name.clone(),
+            server: chosen.server().name.clone(),
+        };
+        let shared = routed.identified.accepted.shared();
+        // a full channel means that the control loop has news enough; the next failure series reports again
+        let _ = shared.events.try_send(ProxyEvent::ServerFailing(key));
+    }
+}
+
+/// Before a retry: the client may have gone meanwhile.
+fn still_there(client: &TcpStream) -> Early {
+    if is_hung_up(client) {
+        Early::Gone
+    } else {
+        Early::Nothing
+    }
+}
+
+/// Counts a connection as open in its server until it is dropped.
+struct Opened<'a>(&'a Shard);
+
+impl<'a> Opened<'a> {
+    fn new(shard: &'a Shard) -> Self {
+        shard.opened.add(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.closed.add(1);
+    }
+}
