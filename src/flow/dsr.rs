@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::Target, table::Step};
+use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::FlowTarget, table::Visit};
 use crate::base::WorkerId;
 
 /// Places of a set.
@@ -21,7 +21,7 @@ const SETS_A_SHARD: u32 = 256;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub key: Key,
-    pub target: Arc<Target>,
+    pub target: Arc<FlowTarget>,
     pub life: Life,
     /// When its last packet came.
     pub seen: Moment,
@@ -93,7 +93,7 @@ impl DsrCache {
         key: &Key,
         now: Moment,
         worker: WorkerId,
-        look: impl FnOnce(&mut Entry) -> Step<R>,
+        look: impl FnOnce(&mut Entry) -> Visit<R>,
     ) -> Option<R> {
         let (shard, set) = self.shard(key);
         let mut sets = shard?.lock();
@@ -101,16 +101,16 @@ impl DsrCache {
         let index = set.iter().position(|entry| entry.key == *key)?;
         let entry = set.get_mut(index)?;
         let step = if entry.expires() <= now {
-            Step::End(None)
+            Visit::Remove(None)
         } else {
             match look(entry) {
-                Step::Keep(result) => Step::Keep(Some(result)),
-                Step::End(result) => Step::End(Some(result)),
+                Visit::Keep(result) => Visit::Keep(Some(result)),
+                Visit::Remove(result) => Visit::Remove(Some(result)),
             }
         };
         match step {
-            Step::Keep(result) => result,
-            Step::End(result) => {
+            Visit::Keep(result) => result,
+            Visit::Remove(result) => {
                 forget(room, &set.swap_remove(index), worker);
                 result
             }

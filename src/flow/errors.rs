@@ -14,8 +14,8 @@ use super::{
     key::Key,
     plan::{Arrival, Plan, Refusal, Rewrite},
     router::{Router, renew, tags_towards},
-    services::{ForwardMode, Target},
-    table::{Back, Step},
+    services::{FlowTarget, ForwardMode},
+    table::{ReturnPath, Visit},
 };
 use crate::{
     base::{PacketReason, Protocol},
@@ -26,7 +26,7 @@ use crate::{
 struct Ends {
     nat: SocketAddr,
     server: SocketAddr,
-    back: Back,
+    back: ReturnPath,
 }
 
 impl Router {
@@ -67,7 +67,7 @@ impl Router {
         flows
             .nat
             .visit(&flows.room, key, arrival.now, self.worker, |flow| {
-                Step::Keep(Ends {
+                Visit::Keep(Ends {
                     nat: flow.nat(),
                     server: flow.server(),
                     back: flow.back,
@@ -121,7 +121,7 @@ impl Router {
     }
 
     /// The server of a DSR flow: the cache's, or Maglev's.
-    fn dsr_server(&self, arrival: &Arrival, forward: &Key) -> Option<Arc<Target>> {
+    fn dsr_server(&self, arrival: &Arrival, forward: &Key) -> Option<Arc<FlowTarget>> {
         let flows = &self.flows;
         let (protocol, client, vip) = (forward.protocol(), forward.from(), forward.to());
         let cached = flows
@@ -134,7 +134,7 @@ impl Router {
                     &mut entry.target,
                     &mut entry.generation,
                 );
-                Step::Keep(Arc::clone(&entry.target))
+                Visit::Keep(Arc::clone(&entry.target))
             });
         cached.filter(|target| !target.is_down()).or_else(|| {
             (self.services.at(protocol, vip))

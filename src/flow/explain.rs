@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Path, Services, Usage, dsr::Entry,
-    key::Key, services::Target, table::Flow, ways::way,
+    key::Key, services::FlowTarget, table::NatFlow, ways::way,
 };
 use crate::base::{ClientAddr, Endpoint, ListenAddr, PacketReason, Protocol, ServerAddr, ServerState};
 
@@ -20,7 +20,7 @@ fn between(from: Moment, to: Moment) -> Duration {
     Duration::from_millis(to.0.saturating_sub(from.0))
 }
 
-impl Flow {
+impl NatFlow {
     fn info(&self, key: &Key, now: Moment) -> FlowInfo {
         FlowInfo {
             tuple: tuple(key),
@@ -99,7 +99,7 @@ impl Flows {
     }
 
     /// The flow of a 5-tuple and its server, as the tables have it.
-    fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, std::sync::Arc<Target>)> {
+    fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, std::sync::Arc<FlowTarget>)> {
         self.nat
             .peek(key, now, |flow| (flow.info(key, now), flow.target.clone()))
             .or_else(|| (self.dsr).peek(key, now, |entry| (entry.info(now), entry.target.clone())))
@@ -120,7 +120,7 @@ impl Path {
         let service = services.at(tuple.protocol, vip);
         let slot = service.and_then(|service| service.slot(client, vip));
         let flow = flows.find(&Key::new(tuple.protocol, client, vip), now);
-        let hindrance = |target: &Target| {
+        let hindrance = |target: &FlowTarget| {
             let ip = target.destination.ip();
             way(hops.servers.get(&ip), ip).err()
         };

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Moment, services::Target, split::may_split};
+use super::{Moment, services::FlowTarget, split::may_split};
 use crate::{
     base::PacketReason,
     packet::{AddressPair, LinkHeader, Offload, Parsed, Tags},
@@ -27,7 +27,7 @@ pub(super) struct Plan {
     /// Largest IP packet that the way takes, in bytes.
     pub mtu: u32,
     /// Whose bytes the later fragments are; only for a first fragment.
-    pub counted: Option<Arc<Target>>,
+    pub counted: Option<Arc<FlowTarget>>,
 }
 
 /// What changes in it.
@@ -85,7 +85,7 @@ impl Arrival {
     }
 
     /// The target as [`Plan::counted`] wants it.
-    pub fn counted(&self, target: &Arc<Target>) -> Option<Arc<Target>> {
+    pub fn counted(&self, target: &Arc<FlowTarget>) -> Option<Arc<FlowTarget>> {
         self.parsed.fragment.is_some().then(|| Arc::clone(target))
     }
 }

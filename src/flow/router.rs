@@ -9,8 +9,8 @@ use super::{
     life::{Life, Side, Sign},
     plan::{Arrival, Plan, Refusal, Rewrite},
     ports,
-    services::{ForwardMode, Service, Target},
-    table::{Back, Flow, Step},
+    services::{FlowTarget, ForwardMode, Service},
+    table::{NatFlow, ReturnPath, Visit},
     ways::{NextHop, Ways},
 };
 use crate::{
@@ -40,9 +40,9 @@ struct Ported {
 }
 
 /// What a table says of a packet.
-enum Known {
-    /// Nothing: there is no flow, or the packet begins a new one in its place.
-    Nothing,
+enum Lookup {
+    /// There is no flow, or the packet begins a new one in its place.
+    Miss,
     Decided(Result<Plan, Refusal>),
 }
 
@@ -82,7 +82,7 @@ pub(super) fn renew(
     services: &Services,
     protocol: Protocol,
     vip: SocketAddr,
-    target: &mut Arc<Target>,
+    target: &mut Arc<FlowTarget>,
     generation: &mut u64,
 ) {
     // a worker that has older services still must not undo it
@@ -114,10 +114,10 @@ impl Router {
         if let Some(reply) = self.reply(arrival, packet) {
             return reply;
         }
-        if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
+        if let Lookup::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
-        if let Known::Decided(decision) = self.known_dsr(arrival, packet) {
+        if let Lookup::Decided(decision) = self.known_dsr(arrival, packet) {
             return decision;
         }
         let is_nat = self.services.nat_ports().contains(packet.destination.port())
@@ -136,7 +136,7 @@ impl Router {
         service: &Service,
         random: &mut SplitMix64,
     ) -> Result<Plan, Refusal> {
-        if let Known::Decided(decision) = self.known_passthrough(arrival, packet) {
+        if let Lookup::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
         if packet.begins() {
@@ -144,7 +144,7 @@ impl Router {
         }
         // the frontend may have been DSR's before a reload
         if self.flows.room.dsr() > 0
-            && let Known::Decided(decision) = self.known_dsr(arrival, packet)
+            && let Lookup::Decided(decision) = self.known_dsr(arrival, packet)
         {
             return decision;
         }
@@ -152,7 +152,7 @@ impl Router {
     }
 
     /// A client's packet of a passthrough flow.
-    fn known_passthrough(&self, arrival: &Arrival, packet: &Ported) -> Known {
+    fn known_passthrough(&self, arrival: &Arrival, packet: &Ported) -> Lookup {
         let flows = &self.flows;
         let known = flows
             .nat
@@ -165,29 +165,29 @@ impl Router {
                     &mut flow.generation,
                 );
                 if packet.sign == Sign::Open && flow.life.can_reopen() {
-                    return Step::End(Known::Nothing);
+                    return Visit::Remove(Lookup::Miss);
                 }
                 if flow.target.is_down() {
                     // a connection is lost with its server; what can begin anew goes to another
-                    return Step::End(if packet.begins() {
-                        Known::Nothing
+                    return Visit::Remove(if packet.begins() {
+                        Lookup::Miss
                     } else {
-                        Known::Decided(Err(PacketReason::ResetServerDown.into()))
+                        Lookup::Decided(Err(PacketReason::ResetServerDown.into()))
                     });
                 }
                 let (nat, server) = (flow.nat(), flow.server());
                 let way = match self.sendable(arrival, server) {
                     Ok(way) => way,
-                    Err(refusal) => return Step::Keep(Known::Decided(Err(refusal))),
+                    Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
                 };
                 flow.life = flow.life.seen(Side::Client, packet.sign);
                 flow.seen = flow.seen.max(arrival.now);
                 flow.back = back(arrival);
                 flow.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&flow.target);
-                Step::Keep(Known::Decided(Ok(onward(arrival, nat, server, way, counted))))
+                Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
             });
-        known.unwrap_or(Known::Nothing)
+        known.unwrap_or(Lookup::Miss)
     }
 
     /// The way to a server for a packet, or why it cannot go it.
@@ -219,7 +219,7 @@ impl Router {
             packet.key,
             reverse_keys,
             self.worker,
-            |reverse| Flow {
+            |reverse| NatFlow {
                 target: Arc::clone(target),
                 reverse,
                 life: Life::first(packet.sign),
@@ -231,8 +231,8 @@ impl Router {
         let Some(nat) = nat else {
             // another worker has just opened it
             return match self.known_passthrough(arrival, packet) {
-                Known::Decided(decision) => decision,
-                Known::Nothing => Err(PacketReason::TableFull.into()),
+                Lookup::Decided(decision) => decision,
+                Lookup::Miss => Err(PacketReason::TableFull.into()),
             };
         };
         target.count_in(self.worker, arrival.parsed.ip_len());
@@ -248,19 +248,19 @@ impl Router {
             .visit(&flows.room, &key, arrival.now, self.worker, |flow| {
                 if flow.reverse != packet.key {
                     // ended and opened anew between the two looks
-                    return Step::Keep(None);
+                    return Visit::Keep(None);
                 }
                 let back = flow.back;
                 let Some(interface) = self.ways.interface(back.ifindex) else {
-                    return Step::Keep(Some(Err(PacketReason::NoRoute.into())));
+                    return Visit::Keep(Some(Err(PacketReason::NoRoute.into())));
                 };
                 if let Err(refusal) = arrival.check(interface.mtu) {
-                    return Step::Keep(Some(Err(refusal)));
+                    return Visit::Keep(Some(Err(refusal)));
                 }
                 flow.life = flow.life.seen(Side::Server, packet.sign);
                 flow.seen = flow.seen.max(arrival.now);
                 flow.target.count_out(self.worker, arrival.parsed.ip_len());
-                Step::Keep(Some(Ok(Plan {
+                Visit::Keep(Some(Ok(Plan {
                     reason: PacketReason::ToClient,
                     to: Rewrite::Packet(AddressPair {
                         source: key.to(),
@@ -279,13 +279,13 @@ impl Router {
     }
 
     fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
-        if let Known::Decided(decision) = self.known_dsr(arrival, packet) {
+        if let Lookup::Decided(decision) = self.known_dsr(arrival, packet) {
             return decision;
         }
         // the frontend may have been passthrough's before a reload
         if packet.sign != Sign::Open
             && self.flows.room.nat() > 0
-            && let Known::Decided(decision) = self.known_passthrough(arrival, packet)
+            && let Lookup::Decided(decision) = self.known_passthrough(arrival, packet)
         {
             return decision;
         }
@@ -308,7 +308,7 @@ impl Router {
     }
 
     /// A packet of a DSR flow that the cache has.
-    fn known_dsr(&self, arrival: &Arrival, packet: &Ported) -> Known {
+    fn known_dsr(&self, arrival: &Arrival, packet: &Ported) -> Lookup {
         let flows = &self.flows;
         let known = flows
             .dsr
@@ -322,18 +322,18 @@ impl Router {
                 );
                 let begins_anew = packet.sign == Sign::Open && entry.life.can_reopen();
                 if begins_anew || entry.target.is_down() {
-                    return Step::End(Known::Nothing);
+                    return Visit::Remove(Lookup::Miss);
                 }
                 let server = entry.target.destination;
                 let way = match self.sendable(arrival, server) {
                     Ok(way) => way,
-                    Err(refusal) => return Step::Keep(Known::Decided(Err(refusal))),
+                    Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
                 };
                 entry.life = entry.life.seen_one_sided(packet.sign);
                 entry.seen = entry.seen.max(arrival.now);
                 entry.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&entry.target);
-                Step::Keep(Known::Decided(Ok(onward(
+                Visit::Keep(Lookup::Decided(Ok(onward(
                     arrival,
                     packet.source,
                     server,
@@ -341,7 +341,7 @@ impl Router {
                     counted,
                 ))))
             });
-        known.unwrap_or(Known::Nothing)
+        known.unwrap_or(Lookup::Miss)
     }
 }
 
@@ -351,7 +351,7 @@ fn onward(
     source: SocketAddr,
     server: SocketAddr,
     way: NextHop,
-    counted: Option<Arc<Target>>,
+    counted: Option<Arc<FlowTarget>>,
 ) -> Plan {
     Plan {
         reason: PacketReason::ToServer,
@@ -376,8 +376,8 @@ pub(super) fn tags_towards(arrival: &Arrival, ifindex: u32) -> Tags {
 }
 
 /// The way back to who sent a packet.
-fn back(arrival: &Arrival) -> Back {
-    Back {
+fn back(arrival: &Arrival) -> ReturnPath {
+    ReturnPath {
         ifindex: arrival.ifindex,
         client: arrival.parsed.link_source,
         tags: arrival.parsed.tags,

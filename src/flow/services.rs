@@ -48,12 +48,12 @@ pub(super) struct Service {
     /// What it was made of.
     view: Arc<FrontendView>,
     /// By the index of the server in its backend; `None`: of another family than the VIP.
-    targets: Vec<Option<Arc<Target>>>,
+    targets: Vec<Option<Arc<FlowTarget>>>,
 }
 
 /// A server behind a VIP, as one generation knows it: what a flow points at.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct FlowTarget {
     pub frontend: FrontendName,
     pub server: ServerKey,
     /// Where the server is, for people.
@@ -129,7 +129,12 @@ impl Services {
 
     /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or
     /// not as they were.
-    pub(super) fn renew(&self, protocol: Protocol, vip: SocketAddr, target: &Target) -> Option<&Arc<Target>> {
+    pub(super) fn renew(
+        &self,
+        protocol: Protocol,
+        vip: SocketAddr,
+        target: &FlowTarget,
+    ) -> Option<&Arc<FlowTarget>> {
         let service = self.at(protocol, vip)?;
         let backend = &service.view.backend;
         if backend.config.name != target.server.backend {
@@ -146,7 +151,7 @@ impl Service {
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(Target::new(&view, server, vip, mode)))
+                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode)))
             })
             .collect();
         Self { mode, view, targets }
@@ -162,7 +167,7 @@ impl Service {
     }
 
     /// The server for a new flow; `None` if none is up.
-    pub fn choose(&self, client: SocketAddr, vip: SocketAddr) -> Option<&Arc<Target>> {
+    pub fn choose(&self, client: SocketAddr, vip: SocketAddr) -> Option<&Arc<FlowTarget>> {
         let maglev = self.maglev()?;
         let pick = Pick {
             client_hash: 0,
@@ -182,7 +187,7 @@ impl Service {
     }
 }
 
-impl Target {
+impl FlowTarget {
     fn new(frontend: &FrontendView, server: &ServerView, vip: ListenAddr, mode: ForwardMode) -> Self {
         let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
         let port = if mode == ForwardMode::Passthrough || maps_ports {

@@ -3,7 +3,7 @@
 //! Two entries a flow, each in a shard of its own kind, and never two locks at once:
 //!
 //! ```text
-//! forward  {client, VIP, protocol}             ─► Flow (server, NAT port, life, way back to the client)
+//! forward  {client, VIP, protocol}             ─► NatFlow (server, NAT port, life, way back to the client)
 //! reverse  {server addr:port, NAT addr:port, protocol} ─► the forward key
 //! ```
 //!
@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::Target};
+use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::FlowTarget};
 use crate::{
     base::{Mac, PacketReason, WorkerId},
     packet::Tags,
@@ -30,8 +30,8 @@ const SPARE: usize = 256;
 
 /// One passthrough flow.
 #[derive(Debug)]
-pub(super) struct Flow {
-    pub target: Arc<Target>,
+pub(super) struct NatFlow {
+    pub target: Arc<FlowTarget>,
     /// Where its replies come from and go to: server and NAT address.
     pub reverse: Key,
     pub life: Life,
@@ -39,12 +39,12 @@ pub(super) struct Flow {
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
-    pub back: Back,
+    pub back: ReturnPath,
 }
 
 /// The way back to a client: where its packets have come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Back {
+pub(super) struct ReturnPath {
     pub ifindex: u32,
     /// The client's, or its router's.
     pub client: Mac,
@@ -52,9 +52,9 @@ pub(super) struct Back {
 }
 
 /// What is to become of a flow that has been looked at.
-pub(super) enum Step<R> {
+pub(super) enum Visit<R> {
     Keep(R),
-    End(R),
+    Remove(R),
 }
 
 /// The table.
@@ -72,7 +72,7 @@ struct Line<T>(Mutex<T>);
 
 #[derive(Debug)]
 struct Forward {
-    flows: HashMap<Key, Flow, Seeded>,
+    flows: HashMap<Key, NatFlow, Seeded>,
     half_open: u32,
 }
 
@@ -83,7 +83,7 @@ impl<T> Line<T> {
     }
 }
 
-impl Flow {
+impl NatFlow {
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
@@ -101,7 +101,7 @@ impl Flow {
 }
 
 impl Forward {
-    fn remove(&mut self, key: &Key) -> Option<Flow> {
+    fn remove(&mut self, key: &Key) -> Option<NatFlow> {
         let flow = self.flows.remove(key)?;
         self.half_open -= u32::from(flow.life.is_half_open());
         Some(flow)
@@ -163,12 +163,12 @@ impl NatTable {
         key: &Key,
         now: Moment,
         worker: WorkerId,
-        look: impl FnOnce(&mut Flow) -> Step<R>,
+        look: impl FnOnce(&mut NatFlow) -> Visit<R>,
     ) -> Option<R> {
         let mut shard = self.forward(key)?;
         let flow = shard.flows.get_mut(key)?;
         let step = if flow.expires() <= now {
-            Step::End(None)
+            Visit::Remove(None)
         } else {
             let was_half_open = flow.life.is_half_open();
             let step = look(flow);
@@ -177,16 +177,16 @@ impl NatTable {
                 room.established();
             }
             match step {
-                Step::Keep(result) => Step::Keep(Some(result)),
-                Step::End(result) => Step::End(Some(result)),
+                Visit::Keep(result) => Visit::Keep(Some(result)),
+                Visit::Remove(result) => Visit::Remove(Some(result)),
             }
         };
         match step {
-            Step::Keep(result) => {
+            Visit::Keep(result) => {
                 shard.check();
                 result
             }
-            Step::End(result) => {
+            Visit::Remove(result) => {
                 let ended = shard.remove(key);
                 shard.check();
                 drop(shard);
@@ -199,7 +199,7 @@ impl NatTable {
     }
 
     /// What is left to do for a flow whose forward entry the caller has removed.
-    fn forget(&self, room: &Room, flow: &Flow, worker: WorkerId) {
+    fn forget(&self, room: &Room, flow: &NatFlow, worker: WorkerId) {
         if let Some(mut reverse) = self.reverse(&flow.reverse) {
             reverse.remove(&flow.reverse);
         }
@@ -218,7 +218,7 @@ impl NatTable {
         key: Key,
         reverse_keys: impl Iterator<Item = Key>,
         worker: WorkerId,
-        flow: impl FnOnce(Key) -> Flow,
+        flow: impl FnOnce(Key) -> NatFlow,
     ) -> Result<Option<SocketAddr>, PacketReason> {
         room.take_nat()?;
         let claimed = reverse_keys.into_iter().find(|reverse| self.claim(reverse, key));
@@ -254,7 +254,7 @@ impl NatTable {
     }
 
     /// Inserts a flow if there is none of its key.
-    fn insert(&self, key: Key, flow: Flow) -> bool {
+    fn insert(&self, key: Key, flow: NatFlow) -> bool {
         let Some(mut shard) = self.forward(&key) else {
             return false;
         };
@@ -278,7 +278,7 @@ impl NatTable {
         if let Some(line) = self.forward.get(index) {
             let mut shard = line.lock();
             looked_at = shard.flows.len();
-            let ended: Vec<Flow> = (shard.flows)
+            let ended: Vec<NatFlow> = (shard.flows)
                 .extract_if(|_, flow| flow.expires() <= now)
                 .map(|(_, flow)| flow)
                 .collect();
@@ -298,13 +298,13 @@ impl NatTable {
     }
 
     /// Looks at a live flow without changing anything.
-    pub fn peek<R>(&self, key: &Key, now: Moment, look: impl FnOnce(&Flow) -> R) -> Option<R> {
+    pub fn peek<R>(&self, key: &Key, now: Moment, look: impl FnOnce(&NatFlow) -> R) -> Option<R> {
         let shard = self.forward(key)?;
         shard.flows.get(key).filter(|flow| flow.expires() > now).map(look)
     }
 
     /// Calls for every live flow, shard by shard.
-    pub fn for_each(&self, now: Moment, mut see: impl FnMut(&Key, &Flow)) {
+    pub fn for_each(&self, now: Moment, mut see: impl FnMut(&Key, &NatFlow)) {
         for line in &self.forward {
             let shard = line.lock();
             for (key, flow) in shard.flows.iter().filter(|(_, flow)| flow.expires() > now) {
