@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, net::TcpStream};
 
-use convey::base::{BackendName, ServerName};
+use convey::base::{BackendName, ServerName, TerminationReason};
 
 use crate::{
     Test,
@@ -134,9 +134,13 @@ fn who_waits_for_a_server_goes_where_a_reload_sends_the_frontend() {
     assert_eq!((counts(&a.traffic), counts(&b.traffic)), ((2, 0), (1, 0)));
     assert_eq!(
         a.traffic.ended,
-        [("normal".to_owned(), 1), ("rerouted".to_owned(), 1)].into()
+        [
+            (TerminationReason::Normal.into(), 1),
+            (TerminationReason::Rerouted.into(), 1)
+        ]
+        .into()
     );
-    assert_eq!(b.traffic.ended, [("normal".to_owned(), 1)].into());
+    assert_eq!(b.traffic.ended, [(TerminationReason::Normal.into(), 1)].into());
 }
 
 fn who_waits_leaves_a_backend_that_a_reload_removes() {
