@@ -196,7 +196,7 @@ fn who_waits_when_only_the_frontend_is_removed_follows_its_backend() {
 fn a_retry_goes_where_the_frontend_is_sent() {
     let (closed, two) = (closed_port(), server(echo));
     let one = backend("a", PATIENT, "one", closed, 9);
-    let mut rig = Rig::with(|listen| web(listen, "a", &[one.clone()]), PLENTY);
+    let mut rig = Rig::with(|listen| web(listen, "a", std::slice::from_ref(&one)), PLENTY);
     let a = rig.backend();
     let mut client = rig.client();
     wait_until("a connect has failed", || totals(&a).connect_failures > 0);
@@ -229,7 +229,7 @@ fn a_retry_goes_where_the_frontend_is_sent() {
 fn a_retry_that_is_sent_where_no_server_is_eligible_ends_without_the_name_of_one() {
     let (closed, two) = (closed_port(), server(echo));
     let one = backend("a", PATIENT, "one", closed, 9);
-    let mut rig = Rig::with(|listen| web(listen, "a", &[one.clone()]), PLENTY);
+    let mut rig = Rig::with(|listen| web(listen, "a", std::slice::from_ref(&one)), PLENTY);
     let a = rig.backend();
     let mut client = rig.client();
     wait_until("a connect has failed", || totals(&a).connect_failures > 0);
