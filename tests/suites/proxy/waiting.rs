@@ -169,7 +169,9 @@ fn a_retry_goes_where_a_reload_sends_the_frontend() {
         // nothing listens there
         &[("one", two.lab.host("closed").addr(9), "")],
     );
-    let convey = two.lab.convey(&two.lb, &two.config("a", &[refusing.clone()]));
+    let convey = two
+        .lab
+        .convey(&two.lb, &two.config("a", std::slice::from_ref(&refusing)));
     let mut client = two.connect();
     convey.wait_status("a connect has failed", |status| {
         status.backends["a"].traffic.connect_failures > 0
