@@ -206,7 +206,8 @@ fn one_server() -> views::Server {
 fn status() -> views::Status {
     let text = r#"{"version": "1", "pid": 1, "uptime_seconds": 1.0, "phase": "running", "config_file": "convey.toml",
         "config_generation": 1, "snapshot_generation": 1, "last_reload_error": null, "needs_restart": [],
-        "workers": 1, "log_events_dropped": 0, "admin_connections_refused": 0, "frontends": {}, "backends": {},
+        "workers": 1, "proxied_connections": {"open": 0, "most": 1, "accept_pauses": 0},
+        "log_events_dropped": 0, "admin_connections_refused": 0, "frontends": {}, "backends": {},
         "packet": null}"#;
     let mut status: views::Status = serde_json::from_str(text).expect("a status");
     let backend = views::Backend {
