@@ -325,6 +325,7 @@ impl Control {
                 Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
             }
             Outcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
+            Outcome::Refused(why) => Err(why),
             Outcome::Failed(failed) => {
                 tracing::error!(
                     event = "reload_failed",
