@@ -35,7 +35,7 @@ use crate::{
     base::AccessSink,
     config::{LogFormat, LogLevel},
 };
-pub use access::AccessLog;
+pub(crate) use access::AccessLog;
 use output::Output;
 use queue::{Queue, QueueLayer};
 
