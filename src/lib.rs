@@ -84,8 +84,8 @@
 //! bad file by a hundred. What packets are refused, and why, is counted: [`base::PacketReason`].
 
 pub mod admin;
-pub mod backend_setup;
-pub mod balance;
+pub(crate) mod backend_setup;
+pub(crate) mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
@@ -93,11 +93,11 @@ pub mod daemon;
 pub mod engine;
 pub mod firewall;
 pub mod flow;
-pub mod health;
+pub(crate) mod health;
 pub mod packet;
 pub mod pools;
 pub mod privilege;
-pub mod proxy;
+pub(crate) mod proxy;
 pub mod snapshot;
 pub mod sys;
 

@@ -10,10 +10,10 @@
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
-pub mod holder;
+pub(crate) mod holder;
 mod http;
 pub mod lookup;
-pub mod packets;
+pub(crate) mod packets;
 pub mod render;
 mod routes;
 mod socket;
@@ -23,11 +23,10 @@ mod thread;
 pub mod views;
 mod words;
 
-pub use http::HttpListener;
-pub use socket::{BindError, Owner, SocketFile, bind_socket};
-pub use stats::LegacyStats;
+pub(crate) use http::HttpListener;
+pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
-pub use thread::AdminThread;
+pub(crate) use thread::AdminThread;
 
 use tokio::sync::{mpsc, oneshot};
 

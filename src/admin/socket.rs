@@ -102,14 +102,6 @@ pub struct SocketFile {
     pin: fs::File,
 }
 
-impl SocketFile {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());

@@ -3,17 +3,18 @@
 //! The bottom layer: nothing here does I/O, reads a clock or draws randomness, and nothing here imports
 //! another module of the crate.
 
-pub mod access;
-pub mod addr;
-pub mod endpoint;
-pub mod exit;
-pub mod label;
-pub mod name;
-pub mod packet;
-pub mod reason;
-pub mod time;
+pub(crate) mod access;
+pub(crate) mod addr;
+pub(crate) mod endpoint;
+pub(crate) mod exit;
+pub(crate) mod label;
+pub(crate) mod name;
+pub(crate) mod packet;
+pub(crate) mod reason;
+pub(crate) mod time;
 
-pub use access::{AccessRecord, AccessSink};
+pub use access::AccessRecord;
+pub(crate) use access::AccessSink;
 pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
 pub use endpoint::Endpoint;
 pub use label::UnknownLabel;

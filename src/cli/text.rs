@@ -3,17 +3,19 @@
 use std::{
     borrow::Cow,
     fmt::{Display, Write as _},
-    io::IsTerminal,
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
+use anstyle::AnsiColor;
+use unicode_width::UnicodeWidthStr;
+
 use crate::base::time::two_units;
 
-/// Whether stdout is to be coloured: on a terminal that can, unless NO_COLOR (no-color.org) is set.
-pub fn colour_wanted(terminal: &impl IsTerminal) -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    terminal.is_terminal() && !set("NO_COLOR") && !dumb
+/// Whether a stream is to be coloured: a terminal that can, unless NO_COLOR (no-color.org) or CLICOLOR says no; anything
+/// if CLICOLOR_FORCE says so (bixense.com/clicolors).
+pub fn colour_wanted(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// How a cell is emphasised.
@@ -34,24 +36,25 @@ pub enum Style {
 }
 
 impl Style {
-    /// SGR parameters (ECMA-48).
-    const fn sgr(self) -> Option<&'static str> {
+    const fn ansi(self) -> anstyle::Style {
+        let style = anstyle::Style::new();
         match self {
-            Self::Plain => None,
-            Self::Bold => Some("1"),
-            Self::Dim => Some("2"),
-            Self::Good => Some("32"),
-            Self::Notice => Some("33"),
-            Self::Bad => Some("1;31"),
+            Self::Plain => style,
+            Self::Bold => style.bold(),
+            Self::Dim => style.dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Notice => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
         }
     }
 
     /// Text in this style, if colour is wanted.
     pub fn paint(self, text: &str, colour: bool) -> String {
-        match self.sgr() {
-            Some(sgr) if colour && !text.is_empty() => format!("\x1b[{sgr}m{text}\x1b[0m"),
-            _ => text.to_owned(),
+        if !colour || text.is_empty() {
+            return text.to_owned();
         }
+        let style = self.ansi();
+        format!("{style}{text}{style:#}")
     }
 }
 
@@ -120,18 +123,17 @@ impl Table {
 
     /// The table as lines, without blanks at their ends.
     pub fn render(&self, colour: bool) -> String {
-        let width = |text: &str| text.chars().count();
         let mut widths = vec![0; self.aligns.len()];
         for row in &self.rows {
             for (most, cell) in widths.iter_mut().zip(row) {
-                *most = width(&cell.text).max(*most);
+                *most = cell.text.width().max(*most);
             }
         }
         let mut out = String::new();
         for row in &self.rows {
             let mut blanks = 0;
             for ((cell, align), most) in row.iter().zip(&self.aligns).zip(&widths) {
-                let fill = most - width(&cell.text);
+                let fill = most - cell.text.width();
                 let (before, after) = match align {
                     Align::Left => (0, fill),
                     Align::Right => (fill, 0),
@@ -225,6 +227,14 @@ mod tests {
             table.render(false),
             "NAME      N  NOTE\ngröße     7\na      1000  x\nb\n"
         );
+    }
+
+    #[test]
+    fn wide_characters_count_as_the_columns_that_they_take() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right)]);
+        table.row(vec![Cell::plain("日本"), Cell::plain("1")]);
+        table.row(vec![Cell::plain("e\u{301}"), Cell::plain("2")]);
+        assert_eq!(table.render(false), "NAME  N\n日本  1\ne\u{301}     2\n");
     }
 
     #[test]

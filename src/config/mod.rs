@@ -27,9 +27,9 @@ use std::borrow::Cow;
 use findings::Findings;
 
 pub use model::*;
-pub use render::in_one_line;
+pub(crate) use render::in_one_line;
 pub use services::PacketService;
-pub use words::nearest;
+pub(crate) use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.
 pub const MAX_CONFIG_BYTES: usize = 4 << 20;

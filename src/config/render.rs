@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthChar;
+
 use super::{Diagnostic, Severity, Source, place::Places};
 
 /// Widest excerpt of a line, in columns of the terminal; longer lines are cut around the finding.
@@ -13,36 +16,33 @@ const LEAD: usize = 30;
 /// A tab is shown as so many spaces.
 const TAB: &str = "    ";
 
-struct Style {
-    error: &'static str,
-    warning: &'static str,
-    frame: &'static str,
-    bold: &'static str,
-    reset: &'static str,
+struct Palette {
+    error: Style,
+    warning: Style,
+    frame: Style,
+    bold: Style,
 }
 
-const PLAIN: Style = Style {
-    error: "",
-    warning: "",
-    frame: "",
-    bold: "",
-    reset: "",
+const PLAIN: Palette = Palette {
+    error: Style::new(),
+    warning: Style::new(),
+    frame: Style::new(),
+    bold: Style::new(),
 };
-const COLOURED: Style = Style {
-    error: "\x1b[1;31m",
-    warning: "\x1b[1;33m",
-    frame: "\x1b[1;34m",
-    bold: "\x1b[1m",
-    reset: "\x1b[0m",
+const COLOURED: Palette = Palette {
+    error: AnsiColor::Red.on_default().bold(),
+    warning: AnsiColor::Yellow.on_default().bold(),
+    frame: AnsiColor::Blue.on_default().bold(),
+    bold: Style::new().bold(),
 };
 
 /// Renders findings one after another, an empty line between two.
 pub fn render(findings: &[Diagnostic], source: &Source, colour: bool) -> String {
-    let style = if colour { &COLOURED } else { &PLAIN };
+    let palette = if colour { &COLOURED } else { &PLAIN };
     let places = Places::new(&source.bytes);
     let blocks: Vec<String> = findings
         .iter()
-        .map(|finding| block(finding, &places, style))
+        .map(|finding| block(finding, &places, palette))
         .collect();
     blocks.join("\n")
 }
@@ -60,23 +60,21 @@ pub fn in_one_line(finding: &Diagnostic) -> String {
     out
 }
 
-fn block(finding: &Diagnostic, places: &Places<'_>, style: &Style) -> String {
-    let Style {
-        frame, bold, reset, ..
-    } = style;
+fn block(finding: &Diagnostic, places: &Places<'_>, palette: &Palette) -> String {
+    let Palette { frame, bold, .. } = palette;
     let (label, paint) = match finding.severity {
-        Severity::Error => ("error", style.error),
-        Severity::Warning => ("warning", style.warning),
+        Severity::Error => ("error", palette.error),
+        Severity::Warning => ("warning", palette.warning),
     };
     let mut out = format!(
-        "{paint}{label}{reset}{bold}: {}{reset}\n",
+        "{paint}{label}{paint:#}{bold}: {}{bold:#}\n",
         visible(&finding.message)
     );
     let file = visible(&finding.file);
     if finding.line == 0 {
-        let _infallible = writeln!(out, " {frame}-->{reset} {file}");
+        let _infallible = writeln!(out, " {frame}-->{frame:#} {file}");
         if let Some(help) = &finding.help {
-            let _infallible = writeln!(out, "  {frame}={reset} {bold}help{reset}: {}", visible(help));
+            let _infallible = writeln!(out, "  {frame}={frame:#} {bold}help{bold:#}: {}", visible(help));
         }
         return out;
     }
@@ -85,10 +83,10 @@ fn block(finding: &Diagnostic, places: &Places<'_>, style: &Style) -> String {
     let excerpt = Excerpt::new(finding, places);
     let _infallible = write!(
         out,
-        "{margin}{frame}-->{reset} {file}:{number}:{}\n\
-         {margin} {frame}|{reset}\n\
-         {frame}{number} |{reset} {}\n\
-         {margin} {frame}|{reset} {}{paint}{}{reset}\n",
+        "{margin}{frame}-->{frame:#} {file}:{number}:{}\n\
+         {margin} {frame}|{frame:#}\n\
+         {frame}{number} |{frame:#} {}\n\
+         {margin} {frame}|{frame:#} {}{paint}{}{paint:#}\n",
         finding.column,
         excerpt.text,
         " ".repeat(excerpt.indent),
@@ -97,7 +95,7 @@ fn block(finding: &Diagnostic, places: &Places<'_>, style: &Style) -> String {
     if let Some(help) = &finding.help {
         let _infallible = writeln!(
             out,
-            "{margin} {frame}={reset} {bold}help{reset}: {}",
+            "{margin} {frame}={frame:#} {bold}help{bold:#}: {}",
             visible(help)
         );
     }
@@ -168,28 +166,9 @@ fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// Columns that a terminal uses for a character: an approximation of Unicode's East Asian Width (UAX #11), enough to
-/// put a caret under the right text.
-const fn columns(c: char) -> usize {
-    match c {
-        '\u{0300}'..='\u{036f}'
-        | '\u{1ab0}'..='\u{1aff}'
-        | '\u{20d0}'..='\u{20ff}'
-        | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{303e}'
-        | '\u{3041}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{ffe0}'..='\u{ffe6}'
-        | '\u{1f300}'..='\u{1f64f}'
-        | '\u{1f680}'..='\u{1f6ff}'
-        | '\u{1f900}'..='\u{1f9ff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    }
+/// Columns of a terminal; [`visible`] text has no characters without a width.
+fn columns(c: char) -> usize {
+    c.width().unwrap_or(0)
 }
 
 fn first_columns(text: &str, room: usize) -> &str {

@@ -60,7 +60,7 @@ use watch::FileWatch;
 
 /// What the command line says about the daemon.
 #[derive(Debug, Clone)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// The configuration file.
     pub config_path: PathBuf,
     /// What `-p` and `-d` say.
@@ -126,7 +126,7 @@ struct Control {
 
 /// Runs the daemon to its end.
 #[must_use]
-pub fn run(options: RunOptions) -> ExitCode {
+pub(crate) fn run(options: RunOptions) -> ExitCode {
     match start::start(options) {
         Ok(exit) => exit.into(),
         Err(fatal) => {

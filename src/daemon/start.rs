@@ -15,7 +15,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Control, Fatal, RunOptions,
     live::Sources,
-    logging::Logging,
+    logging::{Logging, is_stderr_coloured},
     notify::Notifier,
     plane::{
         listeners::{Listeners, Predecessors},
@@ -85,7 +85,7 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
     let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
     let loaded = config::load(&source, run.options).map_err(|findings| {
-        let text = config::render(&findings, &source, io::stderr().is_terminal());
+        let text = config::render(&findings, &source, is_stderr_coloured());
         Fatal::new(exit::CONFIG, text.trim_end())
     })?;
     let unprivileged = drop_everything(&run, &source, &loaded.config, predecessors)?;
@@ -216,7 +216,10 @@ fn run_unprivileged(
     }
     // where somebody looks at it: the place itself
     if !loaded.warnings.is_empty() && io::stderr().is_terminal() {
-        eprint!("{}", config::render(&loaded.warnings, source, true));
+        eprint!(
+            "{}",
+            config::render(&loaded.warnings, source, is_stderr_coloured())
+        );
     }
     let runtime = Builder::new_current_thread()
         .enable_all()

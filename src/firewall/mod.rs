@@ -19,7 +19,7 @@ mod plan;
 mod ports;
 mod reserved;
 mod tables;
-pub mod unit;
+pub(crate) mod unit;
 
 use std::{
     collections::BTreeSet,
@@ -36,7 +36,7 @@ use chain::Held;
 use tables::Tables;
 
 pub use plan::plan;
-pub use ports::{Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, NotPorts, PortSet, ephemeral_left};
+pub(crate) use ports::PortSet;
 
 /// The record's name in its directory.
 const RECORD: &str = "firewall.json";
@@ -358,7 +358,7 @@ mod tests {
             nat,
             left: 232,
             local,
-            fewest: FEWEST_EPHEMERAL,
+            fewest: ports::FEWEST_EPHEMERAL,
         };
         assert_eq!(
             error.to_string(),

@@ -18,14 +18,6 @@ const fn address(mac: Mac) -> MacAddr {
     MacAddr(a, b, c, d, e, f)
 }
 
-/// Takes the tags out: the frame's start moves up. `parsed` is of this frame and moves with it.
-///
-/// # Errors
-/// If `parsed` is not of this frame.
-pub fn strip_tags(frame: &mut Frame<'_>, parsed: &mut Parsed) -> Result<(), Unfit> {
-    put_tags(frame, parsed, &Tags::default())
-}
-
 /// Puts other tags (or none) in place of the frame's own; its start moves within its headroom, and `parsed` with it.
 ///
 /// # Errors

@@ -8,9 +8,9 @@
 //! fields are read and written through `pnet`'s views; what pnet does not check (lengths, extension headers, packets
 //! inside ICMP errors) and what it cannot do (incremental checksums) is our own.
 
-pub mod answer;
-pub mod checksum;
-pub mod frame;
+pub(crate) mod answer;
+pub(crate) mod checksum;
+pub(crate) mod frame;
 mod link;
 mod parse;
 mod rewrite;
@@ -20,9 +20,9 @@ pub mod testing;
 mod tests;
 
 pub use frame::{Frame, HEADROOM, LinkHeader, Offload, SegmentKind, Segments, UnfinishedChecksum};
-pub use link::{put_tags, set_link, strip_tags};
+pub(crate) use link::{put_tags, set_link};
 pub use parse::{
     Content, ErrorKind, Fragment, IcmpError, Malformed, Parsed, Quoted, Tcp, TcpFlags, Udp, parse,
 };
-pub use rewrite::{AddressPair, Unfit, decrement_ttl, translate, translate_error};
-pub use tags::Tags;
+pub(crate) use rewrite::{AddressPair, Unfit, decrement_ttl, translate, translate_error};
+pub(crate) use tags::Tags;

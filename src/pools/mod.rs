@@ -22,7 +22,7 @@ use crate::{
     base::{BackendName, ServerAddr, ServerKey, ServerName},
     config::{self, Config, PacketService},
 };
-pub use saved::{ForeignFile, MAX_FILE_BYTES, MAX_OVERRIDES, Saved, SavedOverride};
+pub(crate) use saved::{MAX_FILE_BYTES, MAX_OVERRIDES, Saved, SavedOverride};
 
 /// The servers of every backend.
 #[derive(Debug, Clone, Default)]

@@ -78,10 +78,10 @@ use crate::{
 };
 
 pub use channel::{Channel, FileRead, ForkError};
-pub use client::{BrokerNews, Client, News};
+pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
-pub use files::LOOK;
-pub use policy::{Permitted, Policy};
+pub(crate) use files::LOOK;
+pub(crate) use policy::Policy;
 pub use sandbox::Sandbox;
 pub use target::{Target, TargetError, resolve_target};
 

@@ -5,21 +5,21 @@
 )]
 
 pub mod capability;
-pub mod config_file;
-pub mod environment;
+pub(crate) mod config_file;
+pub(crate) mod environment;
 pub mod fdpass;
 pub mod forbidden;
 pub mod ids;
-pub mod inherited;
+pub(crate) mod inherited;
 pub mod interfaces;
-pub mod listener;
+pub(crate) mod listener;
 pub mod memfd;
-pub mod netlink;
+pub(crate) mod netlink;
 pub mod packet_socket;
 pub mod process;
-pub mod readiness;
-pub mod rlimit;
-pub mod signals;
-pub mod splice;
+pub(crate) mod readiness;
+pub(crate) mod rlimit;
+pub(crate) mod signals;
+pub(crate) mod splice;
 pub mod task_status;
-pub mod tcp;
+pub(crate) mod tcp;

@@ -22,7 +22,10 @@ const BAD: &str = "[frontends.http]\nlisen_addr = '127.0.0.1:8080'\nbackend = 'w
 
 fn convey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_convey"));
-    command.stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+        .stdin(Stdio::null())
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE");
     command
 }
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod attempts;
 mod config;
 mod journal;
 mod packets;

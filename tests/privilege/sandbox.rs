@@ -14,11 +14,13 @@ use convey::{
 };
 use nix::{
     errno::Errno,
+    sys::personality::{self, Persona},
     sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket, socketpair},
 };
 use notify::Watcher;
 
 use crate::PATIENCE;
+use crate::attempts;
 use crate::packets::RootShell;
 use crate::scenario::{dir, nobody};
 
@@ -33,13 +35,13 @@ fn is_denied<T>(result: io::Result<T>) -> bool {
 pub fn every_call() {
     dropped();
     for call in forbidden::NEEDLESS.iter().chain(forbidden::NEEDLESS_HERE) {
-        if let Some(outcome) = call.attempt() {
+        if let Some(outcome) = attempts::attempt(*call) {
             assert!(is_denied(outcome), "{}", call.name());
         }
     }
-    let clone3 = forbidden::CLONE3.attempt().unwrap();
+    let clone3 = attempts::attempt(forbidden::CLONE3).unwrap();
     assert_eq!(clone3.unwrap_err().raw_os_error(), Some(libc::ENOSYS));
-    assert!(is_denied(forbidden::clone_process(0)), "a new process");
+    assert!(is_denied(attempts::clone_process(0)), "a new process");
     for namespace in [
         libc::CLONE_NEWNS,
         libc::CLONE_NEWCGROUP,
@@ -49,12 +51,12 @@ pub fn every_call() {
         libc::CLONE_NEWPID,
         libc::CLONE_NEWNET,
     ] {
-        assert!(is_denied(forbidden::clone_process(namespace)), "{namespace:#x}");
+        assert!(is_denied(attempts::clone_process(namespace)), "{namespace:#x}");
     }
-    assert!(is_denied(forbidden::personality(Some(libc::ADDR_NO_RANDOMIZE))));
-    forbidden::personality(None).unwrap();
+    assert_eq!(personality::set(Persona::ADDR_NO_RANDOMIZE), Err(Errno::EPERM));
+    personality::get().unwrap();
     let (terminal, _peer) = io::pipe().unwrap();
-    assert!(is_denied(forbidden::type_into(terminal.as_fd(), b'x')));
+    assert!(is_denied(attempts::type_into(terminal.as_fd(), b'x')));
     // threads are made as ever
     assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
 }
@@ -109,7 +111,7 @@ pub fn sockets() {
 pub fn options() {
     dropped();
     let socket = TcpListener::bind("127.0.73.10:0").unwrap();
-    let set = |level, option| forbidden::set_option(socket.as_fd(), level, option, 1);
+    let set = |level, option| attempts::set_option(socket.as_fd(), level, option, 1);
     for option in [
         libc::SO_ATTACH_FILTER,
         libc::SO_DETACH_FILTER,
@@ -141,9 +143,9 @@ pub fn packet_thread() {
     let thread = std::thread::spawn(move || {
         sandbox::confine_packet_thread().unwrap();
         for call in forbidden::NEEDLESS_TO_PACKET_THREADS {
-            assert!(is_denied(call.attempt().unwrap()), "{}", call.name());
+            assert!(is_denied(attempts::attempt(*call).unwrap()), "{}", call.name());
         }
-        assert!(is_denied(forbidden::NEEDLESS[0].attempt().unwrap()));
+        assert!(is_denied(attempts::attempt(forbidden::NEEDLESS[0]).unwrap()));
         assert!(is_denied(TcpStream::connect(addr)) && is_denied(listener.accept()));
         said.send(()).unwrap();
         assert!(stopped.recv().is_err());
@@ -173,14 +175,14 @@ pub fn panics() {
 #[cfg(target_arch = "x86_64")]
 pub fn i386() {
     dropped();
-    println!("{}", forbidden::getpid_i386());
+    println!("{}", attempts::getpid_i386());
 }
 
 /// Ends by the hand of the kernel.
 #[cfg(target_arch = "x86_64")]
 pub fn x32() {
     dropped();
-    println!("{}", forbidden::getpid_x32());
+    println!("{}", attempts::getpid_x32());
 }
 
 pub fn files() {

@@ -248,7 +248,7 @@ fn stats_of_0_3_5_count_packet_frontends_as_any_other() {
     let counters = &snapshot.frontends.get("shop").expect("a frontend").live.counters;
     counters.shard(WorkerId(1)).opened.add(2);
     counters.shard(WorkerId(1)).bytes_in.add(70);
-    let stats = crate::admin::LegacyStats::of(&snapshot);
+    let stats = crate::admin::stats::LegacyStats::of(&snapshot);
     let shop = &stats.frontends["shop"];
     assert_eq!((shop.total_connections, shop.bytes_tx), (2, 70));
     assert_eq!(stats.total_connections, 2);

@@ -316,7 +316,7 @@ No frontend is configured yet, so clients cannot connect. What to do next:
 fn colour_marks_states() {
     let drawn = draw(&example(), None, true);
     assert!(drawn.contains("\x1b[32mup\x1b[0m"));
-    assert!(drawn.contains("\x1b[1;31mdown\x1b[0m"));
+    assert!(drawn.contains("\x1b[1m\x1b[31mdown\x1b[0m"));
     assert!(drawn.contains("\x1b[33mdraining\x1b[0m"));
 }
 

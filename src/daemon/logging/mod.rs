@@ -35,8 +35,9 @@ use crate::{
     base::AccessSink,
     config::{LogFormat, LogLevel},
 };
-pub use access::AccessLog;
+pub(crate) use access::AccessLog;
 use output::Output;
+pub(crate) use output::is_stderr_coloured;
 use queue::{Queue, QueueLayer};
 
 /// Events and access records that wait for the thread at most: a tenth of a second of the access log at 80,000

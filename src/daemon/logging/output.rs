@@ -3,11 +3,12 @@
 use std::{
     cell::Cell,
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use tracing::{Event, Level, Metadata, Subscriber, field::Value};
 use tracing_subscriber::{
     Registry,
@@ -28,6 +29,11 @@ const WRITE_PAUSE: Duration = Duration::from_millis(5);
 thread_local! {
     /// When the event that this thread is replaying happened.
     static HAPPENED: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
+}
+
+/// Whether what is written to standard error is coloured: what a terminal and the environment (NO_COLOR, CLICOLOR) say.
+pub fn is_stderr_coloured() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
 /// One way of writing.
@@ -55,8 +61,7 @@ impl Output {
                 stream: None,
             };
         }
-        let colour = io::stderr().is_terminal();
-        Self::to(Box::new(io::stderr()), colour, Arc::clone(shared))
+        Self::to(Box::new(io::stderr()), is_stderr_coloured(), Arc::clone(shared))
     }
 
     /// Lines to a writer.

@@ -5,97 +5,32 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+use jiff::Timestamp;
 
-/// A moment in the Gregorian calendar, to the millisecond.
+/// A moment, to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Utc {
-    year: u64,
-    month: usize,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-    millisecond: u32,
-}
+pub struct Utc(Timestamp);
 
 impl From<SystemTime> for Utc {
-    /// Moments before 1970 become 1970.
+    /// Moments before 1970 become 1970, those after the year 9999 its last.
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, rest) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        // Days from the civil calendar, H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days:
-        // eras of 400 years, and years that begin in March so that the leap day is the last one.
-        let shifted = days + 719_468;
-        let day_of_era = shifted % 146_097;
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let month = if month_from_march < 10 {
-            month_from_march + 3
-        } else {
-            month_from_march - 9
-        };
-        Self {
-            year: shifted / 146_097 * 400 + year_of_era + u64::from(month <= 2),
-            month: usize::try_from(month).unwrap_or(1),
-            day: day_of_year - (153 * month_from_march + 2) / 5 + 1,
-            hour: rest / 3_600,
-            minute: rest / 60 % 60,
-            second: rest % 60,
-            millisecond: since.subsec_millis(),
-        }
+        let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        Self(Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX))
     }
 }
 
 impl Utc {
     /// As in the logs of web servers and HAProxy: `06/Feb/2009:12:12:51.443`.
-    pub const fn common_log(self) -> CommonLog {
-        CommonLog(self)
+    pub fn common_log(self) -> impl fmt::Display {
+        self.0.strftime("%d/%b/%Y:%H:%M:%S%.3f")
     }
 }
 
 impl fmt::Display for Utc {
     /// RFC 3339: `2009-02-06T12:12:51.443Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            year,
-            month,
-            day,
-            hour,
-            minute,
-            second,
-            millisecond,
-        } = self;
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z"
-        )
-    }
-}
-
-/// See [`Utc::common_log`].
-pub struct CommonLog(Utc);
-
-impl fmt::Display for CommonLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Utc {
-            year,
-            month,
-            day,
-            hour,
-            minute,
-            second,
-            millisecond,
-        } = self.0;
-        let month = MONTHS.get(month.wrapping_sub(1)).unwrap_or(&"???");
-        write!(
-            f,
-            "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02}.{millisecond:03}"
-        )
+        write!(f, "{:.3}", self.0)
     }
 }
 
@@ -125,5 +60,25 @@ mod tests {
             at(1_233_922_371_443).common_log().to_string(),
             "06/Feb/2009:12:12:51.443"
         );
+    }
+
+    #[test]
+    fn whole_seconds_keep_their_three_zeros() {
+        assert_eq!(
+            at(1_233_922_371_000).common_log().to_string(),
+            "06/Feb/2009:12:12:51.000"
+        );
+    }
+
+    #[test]
+    fn milliseconds_are_cut_off_not_rounded() {
+        let moment = UNIX_EPOCH + Duration::from_nanos(1_999_999_999);
+        assert_eq!(Utc::from(moment).to_string(), "1970-01-01T00:00:01.999Z");
+    }
+
+    #[test]
+    fn a_clock_before_1970_shows_1970() {
+        let moment = UNIX_EPOCH - Duration::from_millis(1);
+        assert_eq!(Utc::from(moment).to_string(), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -10,7 +10,7 @@
 //! A thread never waits for more packets to come: a lone one is forwarded at once, and batches form by themselves under
 //! load. Whatever one thread must not do alone (flows) is behind the locks of [`crate::flow::Flows`].
 
-pub mod filter;
+pub(crate) mod filter;
 mod shared;
 pub mod socket;
 mod worker;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pools::{ForeignFile, MAX_FILE_BYTES, MAX_OVERRIDES, Saved};
+use crate::pools::{MAX_FILE_BYTES, MAX_OVERRIDES, Saved, saved::ForeignFile};
 
 const SITES: [&str; 3] = [
     SITE,
