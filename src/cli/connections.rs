@@ -109,7 +109,7 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
         ("FRONTEND", Align::Left),
         ("BACKEND", Align::Left),
         ("SERVER", Align::Left),
-        ("LEAVES FROM", Align::Left),
+        ("SOURCE", Align::Left),
         ("STATE", Align::Left),
         ("IDLE", Align::Right),
     ]);

@@ -240,7 +240,7 @@ fn without_a_running_convey_it_is_69_with_advice() {
             .into();
         assert_eq!(ended.status, Some(69), "{arguments:?}: {ended:?}");
         assert!(
-            ended.err.contains("convey is not running, or listens elsewhere"),
+            ended.err.contains("no running convey found at "),
             "{ended:?}"
         );
         assert!(ended.err.contains(text(&socket)), "{ended:?}");

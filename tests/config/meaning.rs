@@ -365,7 +365,7 @@ fn secret() -> Outcome {
     let seed = |seed: &str| config_of(&format!("[global]\nhash_seed = \"{seed}\"\n"));
     let (none, one, other) = (config_of("[global]\n")?, seed("hunter2")?, seed("swordfish")?);
     let effect =
-        "clients get another server with their next connection or flow; those that exist keep theirs";
+        "the next connection or flow of a client may use another server; existing ones keep theirs";
     for (old, new, change) in [
         (&none, &one, "the published hash -> a secret one"),
         (&one, &other, "changed"),

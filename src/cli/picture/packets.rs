@@ -32,12 +32,12 @@ fn headline(packet: &Packet, colour: bool) -> String {
     let flows = &packet.flows;
     let fragments = match flows.fragments_waiting {
         0 => String::new(),
-        1 => "; 1 fragment waits".to_owned(),
-        many => format!("; {many} fragments wait"),
+        1 => "; 1 fragment waiting".to_owned(),
+        many => format!("; {many} fragments waiting"),
     };
     format!(
         "{}: engine {} ({}), {}, {serving}\n\
-         flows: {} passthrough ({} half-open), {} dsr; {} at most; NAT ports {}{fragments}\n",
+         flows: {} passthrough ({} half-open), {} dsr; limit {}; NAT ports {}{fragments}\n",
         Style::Bold.paint("packets", colour),
         harmless(&packet.engine.to_string()),
         harmless(&packet.engine_reason),
@@ -72,11 +72,11 @@ fn counters(packet: &Packet, then: Option<(&Packet, f64)>) -> Table {
 
 fn ways(packet: &Packet) -> Table {
     let mut table = Table::new(&[
-        ("WAY TO", Align::Left),
+        ("NEXT HOP TO", Align::Left),
         ("STATE", Align::Left),
-        ("BY", Align::Left),
+        ("VIA", Align::Left),
         ("MAC", Align::Left),
-        ("OUR ADDRESS", Align::Left),
+        ("SOURCE ADDRESS", Align::Left),
         ("MTU", Align::Right),
         ("NOTE", Align::Left),
     ]);
@@ -91,7 +91,7 @@ fn way(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
         Some(HopState::Resolved) => (Cell::new("resolved", Style::Good), None),
         Some(HopState::NoRoute) => (Cell::new("no route", Style::Bad), None),
         Some(HopState::Unresolved) => {
-            let note = Some("asking for its link address");
+            let note = Some("waiting for its link address");
             (Cell::new("unresolved", Style::Notice), note)
         }
         None => (Cell::plain(&hop.state), None),
