@@ -43,7 +43,7 @@
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners and opens packet sockets that the configuration needs, puts firewall rules in force, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
+//! | `convey-broker` | one | binds listeners and opens packet sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!
 //! The broker is forked before any thread exists, and talks only to the daemon over one socketpair. Neither outlives
 //! the other. What this contains and what it does not is said in [`privilege`].
@@ -65,7 +65,7 @@
 //! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the file's. Events are
 //! coalesced for up to 10 ms before one build, which remakes the backends that changed and the frontends that use them, and
 //! shares everything else with the snapshot before.
-//! A reload parses and resolves everything, compares, binds and puts rules in force for what is new, and only then swaps;
+//! A reload parses and resolves everything, compares, binds and installs the rules that are new, and only then swaps;
 //! a failure before the swap leaves everything as it was. Established connections and flows belong to no snapshot and
 //! outlive any.
 //!
@@ -79,7 +79,7 @@
 //! waiting for a server by `max_queue` and `queue_timeout`, flows by `max_flows` (half-open ones by a share of it, per
 //! server by `nat_ports`), fragments by a table of their own, log events by a queue whose drops are counted, pipes for
 //! splicing by a pool beyond which data is copied, control connections and their bodies by [`admin`], diagnostics of a
-//! bad file by a hundred. What packets are refused, and why, is counted: [`base::PacketReason`].
+//! bad file by a hundred. Packets are counted by verdict: [`base::PacketReason`].
 
 pub mod admin;
 pub mod backend_setup;

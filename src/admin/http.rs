@@ -257,7 +257,11 @@ pub(super) async fn not_found(request: Request) -> Problem {
 pub(super) async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("method {} not allowed on {}", request.method(), request.uri().path()),
+        format!(
+            "method {} not allowed on {}",
+            request.method(),
+            request.uri().path()
+        ),
     )
 }
 
@@ -273,7 +277,7 @@ pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
         .and_then(|value| value.split(';').next())
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
     if !json {
-        // asked for so that no web page can send orders with a plain form
+        // required so that no web page can send requests with a plain form
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send the body with Content-Type: application/json",
@@ -288,12 +292,8 @@ pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
                 format!("cannot read the request body (limit: {MAX_BODY_BYTES} bytes): {error}"),
             )
         })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("invalid request body: {error}"),
-        )
-    })
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
 }
 
 #[cfg(test)]

@@ -66,7 +66,10 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{backend}", get(backend))
-        .route("/v1/backends/{backend}/servers/{server}", get(server).post(set_override))
+        .route(
+            "/v1/backends/{backend}/servers/{server}",
+            get(server).post(set_override),
+        )
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
         .route("/v1/backend-script", get(backend_script))
@@ -283,7 +286,7 @@ async fn set_override(
     request: Request,
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
-    // what is no name exists nowhere, and could break the log's lines
+    // an invalid name exists nowhere, and could break the log's lines
     BackendName::new(&backend).map_err(bad_name)?;
     ServerName::new(&server).map_err(bad_name)?;
     let request: views::ServerRequest = http::json_body(request, control.limits.body).await?;

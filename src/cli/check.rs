@@ -110,7 +110,7 @@ fn verdict(findings: &[Diagnostic]) -> String {
     };
     let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     match (count(Severity::Error), count(Severity::Warning)) {
-        (0, 0) => "good".to_owned(),
+        (0, 0) => "OK".to_owned(),
         (0, warnings) => format!("OK, {}", counted(warnings, "warning")),
         (errors, 0) => counted(errors, "error"),
         (errors, warnings) => format!(
@@ -126,7 +126,7 @@ fn verdict(findings: &[Diagnostic]) -> String {
 struct Report<'a> {
     /// The file.
     file: &'a str,
-    /// Whether it can be used.
+    /// Whether it is valid.
     valid: bool,
     /// Errors and warnings, in the order of the file.
     findings: &'a [Diagnostic],
@@ -163,8 +163,8 @@ mod tests {
     fn the_verdict_counts_errors_and_warnings() {
         use Severity::{Error, Warning};
         for (severities, text) in [
-            (vec![], "good"),
-            (vec![Warning], "good, with 1 warning"),
+            (vec![], "OK"),
+            (vec![Warning], "OK, 1 warning"),
             (vec![Error], "1 error"),
             (vec![Error, Warning, Error, Warning], "2 errors and 2 warnings"),
         ] {

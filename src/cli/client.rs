@@ -26,7 +26,7 @@ const MAX_ANSWER_BYTES: usize = 128 << 20;
 /// How long an answer is waited for, from the connect to the last byte.
 #[derive(Debug, Clone, Copy)]
 pub enum Patience {
-    /// 5 s, for questions and small orders.
+    /// 5 s, for queries and overrides.
     Short,
     /// 60 s, for a reload, which waits for listeners.
     Long,
@@ -264,10 +264,7 @@ mod tests {
                 panic!("no text")
             };
             assert_eq!(exit, exit::UNAVAILABLE);
-            assert!(
-                message.starts_with("no running convey found at "),
-                "{message}"
-            );
+            assert!(message.starts_with("no running convey found at "), "{message}");
             assert!(message.contains(&path.display().to_string()), "{message}");
         }
     }

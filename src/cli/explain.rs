@@ -6,6 +6,7 @@ use super::{
     args::{ExplainArgs, Transport},
     client::{Client, percent_encode},
     outcome::{Failure, Outcome},
+    picture::counted,
     text::{Style, colour_wanted, harmless, time},
 };
 use crate::{
@@ -114,8 +115,7 @@ fn draw(found: &Explanation, colour: bool) -> String {
 fn because(found: &Explanation) -> String {
     let slot = found
         .slot
-        .map(|slot| format!(" slot {slot}"))
-        .unwrap_or_default();
+        .map_or_else(|| " the server".to_owned(), |slot| format!(" slot {slot}"));
     let Some(because) = found.because.known() else {
         return found.because.to_string();
     };
@@ -150,7 +150,7 @@ fn because(found: &Explanation) -> String {
 fn flow_text(flow: &Flow) -> String {
     let nat = flow.nat.as_ref().map(|nat| format!("source {nat}, "));
     format!(
-        "{}, {}idle {}, forgotten in {}",
+        "{}, {}idle {}, expires in {}",
         flow.state,
         nat.unwrap_or_default(),
         time(flow.idle_seconds),
@@ -250,7 +250,7 @@ tcp 192.0.2.1:40000 -> 10.0.0.1:80
 frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (draining)
 because   it has a flow, which stays with its server until it ends; new ones go elsewhere
-flow      established, source 10.1.0.1:61234, idle 3s, forgotten in 14m 56s
+flow      established, source 10.1.0.1:61234, idle 3s, expires in 14m 56s
 warning   the server's next hop has not answered yet (ARP, neighbour discovery)
 "
         );

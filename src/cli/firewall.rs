@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Shows or takes out.
+/// Shows or removes.
 pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> Outcome {
     match command {
         FirewallCommand::Show(args) => show(args, config, mode),

@@ -119,7 +119,8 @@ fn headline(status: &Status, colour: bool) -> String {
     out
 }
 
-fn counted(count: u64, what: &str) -> String {
+/// A number of things: `1 server`, `2 servers`.
+pub(super) fn counted(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }
@@ -344,13 +345,13 @@ fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>
 
 fn server_note(server: &Server) -> String {
     let mut notes = Vec::new();
-    if let Some(order) = &server.overridden {
+    if let Some(overridden) = &server.overridden {
         let configured = if server.weight == server.configured_weight {
             String::new()
         } else {
             format!(" (configured {})", server.configured_weight)
         };
-        notes.push(format!("override: {order}{configured}"));
+        notes.push(format!("override: {overridden}{configured}"));
     }
     let share = (server.weight, server.effective_percent);
     notes.extend(match share {

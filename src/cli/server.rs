@@ -101,12 +101,12 @@ fn report(named: &Named, server: &Server) -> String {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),
     };
-    let order = match &server.overridden {
-        Some(order) => format!(" (override: {order})"),
+    let overridden = match &server.overridden {
+        Some(overridden) => format!(" (override: {overridden})"),
         None => String::new(),
     };
     let line = format!(
-        "{}/{}: {}{order}, weight {}, {connections}",
+        "{}/{}: {}{overridden}, weight {}, {connections}",
         named.backend, named.server, server.state, server.weight
     );
     harmless(&line).into_owned()

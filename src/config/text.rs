@@ -231,7 +231,7 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// A key given twice stops nothing else from being understood, so it does not count as broken syntax.
+/// A key defined twice stops nothing else from being understood, so it does not count as broken syntax.
 fn duplicate(
     text: &str,
     span: Range<usize>,

@@ -364,8 +364,7 @@ fn restart() -> Outcome {
 fn secret() -> Outcome {
     let seed = |seed: &str| config_of(&format!("[global]\nhash_seed = \"{seed}\"\n"));
     let (none, one, other) = (config_of("[global]\n")?, seed("hunter2")?, seed("swordfish")?);
-    let effect =
-        "the next connection or flow of a client may use another server; existing ones keep theirs";
+    let effect = "the next connection or flow of a client may use another server; existing ones keep theirs";
     for (old, new, change) in [
         (&none, &one, "the published hash -> a secret one"),
         (&one, &other, "changed"),

@@ -396,7 +396,7 @@ fn packet_site() -> Status {
 }
 
 #[test]
-fn packet_modes_show_what_waits_what_became_of_packets_and_the_ways_to_the_servers() {
+fn packet_modes_show_what_waits_packets_by_verdict_and_the_next_hops_to_the_servers() {
     assert_drawn(
         &draw(&packet_site(), None, false),
         "
@@ -408,17 +408,17 @@ mail      0.0.0.0:25 udp  dsr          empty       10    -      10     0 B     0
 web       192.0.2.1:80    passthrough  web         17    -  122219  181 MB  8.3 GB
           192.0.2.2:80                                                              waiting: no interface has 192.0.2.2
 
-packets: engine raw (auto: the only one of this version), 2 workers, serving eth0, eth1
-flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535
+packets: engine raw, 2 workers, serving eth0, eth1
+flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535
 
 PACKETS         TOTAL
 to_server      123456
 reset_no_flow       7
 
-WAY TO    STATE       BY    MAC                OUR ADDRESS   MTU  NOTE
-10.1.0.2  resolved    eth1  02:00:00:00:00:02  10.1.0.1     1500
-10.1.0.3  unresolved                           10.1.0.1     1500  asking for its link address
-10.1.0.4  no route                                                no route leads there
+NEXT HOP TO  STATE       VIA   MAC                SOURCE ADDRESS   MTU  NOTE
+10.1.0.2     resolved    eth1  02:00:00:00:00:02  10.1.0.1        1500
+10.1.0.3     unresolved                           10.1.0.1        1500  waiting for its link address
+10.1.0.4     no route                                                   no route leads there
 ",
     );
 }
@@ -443,8 +443,8 @@ fn packets_have_rates_with_an_earlier_picture() {
     assert_drawn(
         packets,
         "
-packets: engine raw (auto: the only one of this version), 2 workers, serving no interface
-flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535; 2 fragments wait
+packets: engine raw, 2 workers, serving no interface
+flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535; 2 fragments waiting
 
 PACKETS          TOTAL  PER S
 to_server       124456    500

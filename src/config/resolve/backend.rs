@@ -58,8 +58,7 @@ pub fn check_dialects(raw: &raw::BackendOptions, findings: &mut Findings) {
             findings.error(
                 interval.key.clone(),
                 "`health_check_interval` and `health_check` exclude each other",
-                "both set the interval: keep `health_check` with `interval`, the newer form"
-                    .to_owned(),
+                "both set the interval: keep `health_check` with `interval`, the newer form".to_owned(),
             );
         });
     }

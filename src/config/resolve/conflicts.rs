@@ -170,20 +170,28 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], f
                     if let Some((other, _)) = seen.get(&addr.value) {
                         findings.warn(
                             addr.span.clone(),
-                            format!("servers `{other}` and `{name}` have the same address {}", addr.value),
+                            format!(
+                                "servers `{other}` and `{name}` have the same address {}",
+                                addr.value
+                            ),
                             "it receives the share of both; raise the weight of one instead".to_owned(),
                         );
                     }
                     if reaches(addr.value, &own_addresses) {
                         findings.warn(
                             addr.span.clone(),
-                            format!("server `{name}` is the address of its own frontend: connections would loop"),
+                            format!(
+                                "server `{name}` is the address of its own frontend: connections would loop"
+                            ),
                             "write the address of the server behind the load balancer".to_owned(),
                         );
                     } else if addr.value.0.ip().is_unspecified() && !by_packets {
                         findings.warn(
                             addr.span.clone(),
-                            format!("{} as a server's address means this host itself", addr.value.0.ip()),
+                            format!(
+                                "{} as a server's address means this host itself",
+                                addr.value.0.ip()
+                            ),
                             "write the address of the server, or 127.0.0.1 or [::1] for this host".to_owned(),
                         );
                     }

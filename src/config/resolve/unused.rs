@@ -43,7 +43,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     capacity(file, config, findings);
 }
 
-/// Puts what has no effect back to its default, so that the configuration says what is in force.
+/// Puts what has no effect back to its default, so that the configuration says what is in effect.
 pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
