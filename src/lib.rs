@@ -73,6 +73,39 @@
 //! receives a batch, [`flow::Path`] finds or makes its flow and rewrites it in place, the thread sends the batch. Frames
 //! keep the kernel's offload marks (super-frames, unfinished checksums) all the way.
 //!
+//! # Words
+//!
+//! One word for one thing, in code, configuration, log, API and texts; `tests/house/old_words.txt` refuses those that these
+//! replaced.
+//!
+//! - frontend: a listening address with its rules.
+//! - backend: a pool of servers.
+//! - server: one address of a backend.
+//! - mode: how a frontend's connections travel: proxy, passthrough or dsr; the last two are the packet modes.
+//! - engine: what moves packets in the packet modes.
+//! - VIP: the address of a frontend in a packet mode.
+//! - flow: one tracked 5-tuple of a packet mode.
+//! - connection: one client's TCP connection to a proxy frontend.
+//! - NAT port: the source port of a passthrough flow towards its server.
+//! - next hop: where packets to a server go from here: interface ("via"), link address, source address.
+//! - verdict: what was done with a packet; each has a counter.
+//! - drop, reset, refuse, reject: to discard silently; to answer with a TCP reset; to accept nothing new; to find invalid.
+//! - up, down, draining, maintenance: the states of a server; draining keeps connections and gets no new ones.
+//! - eligible: able to be chosen now.
+//! - ejected: not eligible for a while, after consecutive failures of client connections.
+//! - override: what an operator set at run time: drain, maintenance or weight.
+//! - admin request: one request at the control socket.
+//! - remove, clear, delete: to take away a thing, an override, a file.
+//! - apply, in effect: of configuration.
+//! - OK: of a configuration file without errors.
+//! - pools: configuration and overrides: which servers there are.
+//! - snapshot: the immutable picture of frontends, backends and server states that every data plane reads.
+//! - generation: the number of a snapshot or of a configuration.
+//! - endpoint: protocol and listening address.
+//! - preamble: what precedes the payload of a connection.
+//! - broker: the privileged process.
+//! - slow path: packets that the raw sockets handle in place of a faster engine.
+//!
 //! # Bounds
 //!
 //! Every queue and table has one: connections by `max_connections` (the excess waits in the kernel's accept queue),
