@@ -253,7 +253,7 @@ fn too_large() -> Outcome {
     let found = config::load(&large, Options::default()).err().ok_or("it loads")?;
     same(
         config::render(&found, &large, false),
-        "error: the file has 100000000 bytes; the most that is read is 4194304\n --> convey.toml\n  \
+        "error: the file is 100000000 bytes; the limit is 4194304\n --> convey.toml\n  \
          = help: is this really a configuration of Convey?\n"
             .to_owned(),
     )
