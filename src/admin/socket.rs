@@ -321,7 +321,7 @@ mod tests {
         let path = PathBuf::from("/tmp").join("x".repeat(120));
         let error = bind_socket(&path, None).expect_err("too long");
         assert!(matches!(error, BindError::Path { .. }), "{error}");
-        assert!(error.to_string().contains("at most 107 bytes"), "{error}");
+        assert!(error.to_string().contains("(limit: 107 bytes)"), "{error}");
     }
 
     #[test]

@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(
             report.text("c.toml"),
             format!(
-                "iptables: chain CONVEY in table raw that nothing jumps to, 1 rule\n  {OLD}  (unwanted)\n  {WEB}  (missing)\n\
+                "iptables: chain CONVEY in table raw, no rule jumps to it, 1 rule\n  {OLD}  (unwanted)\n  {WEB}  (missing)\n\
                  ip6tables: no chain CONVEY in table raw\n\
                  DIFFERS from what c.toml requires; run `convey reload` (a running convey also restores it within 15 s)\n"
             )
