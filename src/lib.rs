@@ -36,6 +36,7 @@
 //! | process | thread | does | may |
 //! |---|---|---|---|
 //! | `convey` | control | signals, reload, health checks, netlink, systemd | nothing: no capability, not root, system calls filtered |
+//! | | `convey-client` | asks the broker, one request after another; hears from it which files have changed | |
 //! | | `convey-admin` | serves every endpoint: control socket, `/stats` | |
 //! | | `convey-admin-walk` | walks through all flows for a list of connections, while one is asked for | |
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
@@ -65,8 +66,9 @@
 //! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the file's. Events are
 //! coalesced for up to 10 ms before one build, which remakes the backends that changed and the frontends that use them, and
 //! shares everything else with the snapshot before.
-//! A reload parses and resolves everything, compares, binds and installs the rules that are new, and only then swaps;
-//! a failure before the swap leaves everything as it was. Established connections and flows belong to no snapshot and
+//! A reload reads, parses and resolves everything, compares, binds, checks new servers,
+//! prepares rules and sockets for what is new, and only then swaps, in one step; a failure or the end before that puts back
+//! what was prepared. Each of these is a job beside the control loop, which goes on with the old state meanwhile. Established connections and flows belong to no snapshot and
 //! outlive any.
 //!
 //! A packet: the kernel's stack sees it too and drops it (chain CONVEY), the socket filter admits it, a packet thread

@@ -1,11 +1,11 @@
 //! The endpoint over a real unix socket.
 
+mod asking;
 mod daemon;
 
 use std::{
     cell::Cell,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
     thread::sleep,
@@ -14,10 +14,10 @@ use std::{
 
 use super::{
     http::Limits,
-    views::{self, Phase, Problem, ServerAction, ServerRequest},
+    views::{self, Problem, ServerAction, ServerRequest},
 };
 use crate::{PATIENCE, base::ServerState};
-use daemon::{Daemon, Loop, engine};
+use daemon::{Daemon, Loop};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn connect(path: &Path) -> UnixStream {
@@ -67,6 +67,14 @@ fn parse(answer: &str) -> (u16, String) {
     )
 }
 
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
 fn problem(answer: &(u16, String)) -> Problem {
     let problem: Problem = serde_json::from_str(&answer.1).expect("a problem in JSON");
     assert_eq!(problem.status, answer.0);
@@ -77,144 +85,6 @@ fn status(daemon: &Daemon) -> views::Status {
     let (code, body) = ask(&daemon.path, "GET", "/v1/status", None);
     assert_eq!(code, 200, "{body}");
     serde_json::from_str(&body).expect("a status")
-}
-
-#[test]
-fn the_status_is_what_was_published_last_and_what_is_counted_now() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
-    let first = status(&daemon);
-    assert!(first.phase == Phase::Running && first.backends.contains_key("web %41"));
-    assert_eq!((first.pid, first.log_events_dropped), (std::process::id(), 3));
-    daemon.publish(|status| {
-        status.phase = Phase::Stopping;
-        status.last_reload_error = Some("unknown key".into());
-    });
-    let then = status(&daemon);
-    assert!(then.phase == Phase::Stopping);
-    assert_eq!(then.last_reload_error.as_deref(), Some("unknown key"));
-}
-
-#[test]
-fn whoever_asks_is_answered_while_the_control_loop_answers_nothing() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
-    // fills its queue of one
-    let mut waiting = connect(&daemon.path);
-    waiting
-        .write_all(b"POST /v1/reload HTTP/1.0\r\n\r\n")
-        .expect("write");
-    for question in [
-        "/v1/status",
-        "/v1/backends",
-        "/v1/backends/web%20%2541",
-        "/v1/backends/web%20%2541/servers/gr%C3%B6%C3%9Fe%201%2F2",
-        "/v1/connections",
-        "/v1/explain?protocol=tcp&client=192.0.2.9:1&vip=192.0.2.1:80",
-        "/v1/backend-script?frontend=f%201&server=gr%C3%B6%C3%9Fe%201%2F2",
-    ] {
-        assert_eq!(ask(&daemon.path, "GET", question, None).0, 200, "{question}");
-    }
-    let (address, _stats) = daemon.serve_stats();
-    assert!(stats(address).expect("an answer").contains("total_connections"));
-}
-
-#[test]
-fn a_change_that_the_control_loop_does_not_answer_is_504_in_bounded_time() {
-    let limits = Limits {
-        reply: Duration::from_millis(10),
-        reload: Duration::from_millis(10),
-        ..Limits::default()
-    };
-    let daemon = Daemon::start(Loop::Stuck, limits);
-    let answer = ask(&daemon.path, "POST", "/v1/reload", None);
-    assert_eq!(problem(&answer).status, 504);
-    let daemon = Daemon::start(Loop::Stuck, limits);
-    let drain = Some(r#"{"action":"drain"}"#);
-    let answer = ask(&daemon.path, "POST", "/v1/backends/web/servers/a", drain);
-    assert_eq!(problem(&answer).status, 504);
-}
-
-#[test]
-fn stuck_workers_cost_the_list_of_connections_and_nothing_else() {
-    let limits = Limits {
-        reply: Duration::from_millis(10),
-        ..Limits::default()
-    };
-    let daemon = Daemon::start(Loop::Answers, limits);
-    daemon.live.workers_are_stuck();
-    let answer = ask(&daemon.path, "GET", "/v1/connections", None);
-    assert_eq!(problem(&answer).status, 504);
-    status(&daemon);
-}
-
-#[test]
-fn a_walk_through_all_flows_keeps_nobody_else_waiting() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
-    daemon.publish(|status| status.packet = Some(engine()));
-    daemon.live.may_walk(false);
-    let mut walking = connect(&daemon.path);
-    walking
-        .write_all(b"GET /v1/connections HTTP/1.0\r\n\r\n")
-        .expect("write");
-    assert!(daemon.heard().starts_with("ConnectionFilter"));
-    assert_eq!(daemon.heard(), "a walk");
-    assert!(status(&daemon).packet.is_some());
-    daemon.live.may_walk(true);
-    let (code, body) = parse(&read_all(&mut walking));
-    let listed: views::Connections = serde_json::from_str(&body).expect("connections");
-    assert_eq!((code, listed.total), (200, 7));
-}
-
-/// The answer to `GET /stats`; an error if nothing listens.
-fn stats(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /stats HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
-
-#[test]
-fn stats_are_served_until_their_guard_is_dropped_and_then_elsewhere() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
-    let (old, guard) = daemon.serve_stats();
-    let answer = stats(old).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
-    assert!(answer.contains("content-type: application/json"), "{answer}");
-    let (new, _guard) = daemon.serve_stats();
-    drop(guard);
-    wait_until("the old port is free", || TcpStream::connect(old).is_err());
-    assert!(stats(new).expect("an answer").starts_with("HTTP/1.0 200"));
-    status(&daemon);
-}
-
-#[test]
-fn the_control_endpoint_can_end_before_the_others() {
-    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
-    let (address, _guard) = daemon.serve_stats();
-    let mut held = connect(&daemon.path);
-    daemon.end_control();
-    assert_eq!(read_to_end(&mut held), "");
-    assert!(stats(address).is_ok());
-}
-
-#[test]
-fn the_end_of_the_thread_ends_every_endpoint_and_every_connection() {
-    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
-    let (address, _guard) = daemon.serve_stats();
-    let mut held = connect(&daemon.path);
-    daemon.end();
-    assert_eq!(read_to_end(&mut held), "");
-    assert!(TcpStream::connect(address).is_err());
-    assert!(UnixStream::connect(&daemon.path).is_err());
 }
 
 #[test]

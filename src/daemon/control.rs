@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Control, notify::not_kept, plane::listeners::kept_as, reload::machine::Trigger, state::Published, watch,
+    Control, notify::not_kept, plane::listeners::kept_as, reload::machine::Trigger, state::Published,
+    watch::FileWatch,
 };
 use crate::{
     admin::{BindError, Command, SocketFile},
@@ -64,13 +65,10 @@ impl Control {
         }
     }
 
-    /// Watches the file anew, for its directories may be others now, or no longer if the configuration in effect says so.
-    pub(super) fn watch_file(&mut self) {
-        if !self.state.config().global.watch_config {
-            self.watcher = None;
-            return;
-        }
-        match watch::watch(&self.config_path, self.file_changes.clone()) {
+    /// What watches the file from now on, if the configuration in effect says so.
+    pub(super) fn take_watch(&mut self, watched: Result<FileWatch, String>) {
+        match watched {
+            _ if !self.state.config().global.watch_config => self.watcher = None,
             Ok(watcher) => {
                 self.watcher = Some(watcher);
                 self.has_watch_failed = false;

@@ -1,12 +1,17 @@
 //! Wiring: start order, reload, signals, shutdown, readiness. The only place where the I/O modules meet.
 //!
 //! ```text
-//! start:  what systemd kept ─ read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ workers, checks ─ bind ─ READY
-//! loop:   signals · file changes · commands · health · passive failures · slow start · watchdog · broker's death
-//! end:    listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
+//! start:  what systemd kept ─ read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ threads ─ bind ─ READY
+//! loop:   signals · broker · file changes · commands · health · passive failures · slow start · steps of a reload · watchdog
+//! end:    reload given up ─ listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
-//! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks), the admin thread
-//! (control socket, `/stats`), the workers, the broker's client, the logging thread, the file watcher's, and the one that saves overrides.
+//! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks), the broker's client,
+//! the admin thread (control socket, `/stats`), the workers, the logging thread, the file watcher's, and the one that saves
+//! overrides.
+//!
+//! The loop ([`run`]) never waits. What takes time is a job: a step of a reload, what the packet modes ask of broker and
+//! network (a task, `plane::packets`), a file that is written. `Control` holds its state; what is done with it lies beside it,
+//! by occasion.
 
 mod coalesce;
 mod control;

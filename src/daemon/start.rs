@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Builder, sync::mpsc};
@@ -29,6 +29,7 @@ use super::{
     state::State,
     state_dir::StateDir,
     status::Board,
+    watch,
 };
 use crate::{
     admin::{
@@ -47,6 +48,9 @@ use crate::{
 
 /// Commands, health updates and passive failures that may wait for the control loop.
 const INBOX: usize = 1_024;
+
+/// What files that are being written get at the end.
+const LAST_JOBS: Duration = Duration::from_secs(1);
 
 /// The control socket, if one is wanted and could be made.
 type AdminSocket = Result<Option<(UnixListener, SocketFile)>, admin::BindError>;
@@ -218,7 +222,7 @@ fn run_unprivileged(
         .enable_all()
         .build()
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("make the control runtime: {e}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let (mut control, mut inboxes) = assemble(run, source, loaded.config, kept, logging, started)?;
         control.serve_admin(socket);
@@ -230,7 +234,10 @@ fn run_unprivileged(
             }
         }
         control.run(inboxes, signals).await
-    })
+    });
+    // a file system that hangs must not hold up the end
+    runtime.shutdown_timeout(LAST_JOBS);
+    outcome
 }
 
 /// Says what an earlier process left; without it there is nothing to take over.
@@ -366,7 +373,10 @@ fn assemble(
         stopping: None,
         ready: false,
     };
-    control.watch_file();
+    if control.state.config().global.watch_config {
+        let watched = watch::watch(&control.config_path, control.file_changes.clone());
+        control.take_watch(watched.map_err(|error| error.to_string()));
+    }
     let inboxes = Inboxes {
         events,
         health,

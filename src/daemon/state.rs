@@ -8,6 +8,9 @@
 //! Whatever changes is published in one snapshot at [`State::due`]; what is said of it in the log, and which connections
 //! have to go, follows from that snapshot.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,

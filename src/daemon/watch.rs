@@ -15,7 +15,7 @@ use std::{
 };
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind, event::AccessMode};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 /// Quiet time after the last change before the file is read: writers take several steps.
 const QUIET: Duration = Duration::from_millis(250);
@@ -44,6 +44,19 @@ impl Debounce {
 /// A running watch; ends when dropped.
 #[derive(Debug)]
 pub struct FileWatch(#[expect(dead_code, reason = "held for its drop")] RecommendedWatcher);
+
+/// Longest wait for the file system of the watched directories: one that hangs must not hold up a reload.
+const WATCH_TIME: Duration = Duration::from_secs(2);
+
+/// As [`watch`], beside the control loop. To be called within the runtime.
+pub async fn watch_beside(path: PathBuf, changes: mpsc::Sender<()>) -> Result<FileWatch, String> {
+    let watching = spawn_blocking(move || watch(&path, changes));
+    match timeout(WATCH_TIME, watching).await {
+        Ok(Ok(watched)) => watched.map_err(|error| error.to_string()),
+        Ok(Err(panicked)) => Err(panicked.to_string()),
+        Err(_) => Err(format!("its file system has not answered for {WATCH_TIME:?}")),
+    }
+}
 
 /// Watches the directories of a file. Changes put one token into `changes`.
 ///
@@ -169,9 +182,6 @@ mod tests {
         let other = top.path().join("new");
         std::fs::write(&other, "b").unwrap();
         std::fs::rename(&other, &file).unwrap();
-        tokio::time::timeout(crate::PATIENCE, rx.recv())
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(crate::PATIENCE, rx.recv()).await.unwrap().unwrap();
     }
 }

@@ -295,6 +295,12 @@ impl Checker {
         }
     }
 
+    /// The task of a server that is watched.
+    #[cfg(test)]
+    pub(crate) fn task_of(&self, key: &ServerKey) -> Option<TaskId> {
+        Some(self.task(key)?.id)
+    }
+
     fn task(&self, key: &ServerKey) -> Option<&Task> {
         self.watched.get(&key.backend)?.get(&key.server)?.task()
     }

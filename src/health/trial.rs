@@ -55,6 +55,12 @@ impl Trial {
         self.0.get(key).map(|tried| &tried.health)
     }
 
+    /// The task of one of its servers.
+    #[cfg(test)]
+    pub(crate) fn task(&self, key: &ServerKey) -> Option<super::TaskId> {
+        self.0.get(key).map(|tried| tried.task.id)
+    }
+
     /// What checks have found.
     pub fn findings(&self) -> impl Iterator<Item = (&ServerKey, ServerAddr, &Health)> {
         let found = (self.0.iter())

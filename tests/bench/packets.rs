@@ -53,7 +53,10 @@ pub fn start(subject: Subject, rig: &Rig, launcher: &[&str]) -> Running {
     rig.lb.run(&format!(
         "echo {OWN_PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
     ));
-    if matches!(subject, Subject::Dsr | Subject::NftStateless) {
+    if matches!(
+        subject,
+        Subject::Dsr | Subject::EarlierDsr | Subject::NftStateless
+    ) {
         prepare_servers(rig);
     }
     match subject {
@@ -65,7 +68,7 @@ pub fn start(subject: Subject, rig: &Rig, launcher: &[&str]) -> Running {
             _rules: kernel(rig, Method::Stateless),
         },
         _ => {
-            let mode = subject.label();
+            let mode = subject.label().trim_start_matches("earlier-");
             let mut convey = Convey::launch_with(&rig.lb, &config(rig, mode), launcher);
             convey.wait_ready();
             Running::Convey(convey)
@@ -95,8 +98,9 @@ fn kernel(rig: &Rig, method: Method) -> KernelBalancer {
 }
 
 fn config(rig: &Rig, mode: &str) -> String {
+    // the section's name that every version knows
     let mut text =
-        format!("[global]\nwatch_config = false\n[packet]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n");
+        format!("[global]\nwatch_config = false\n[passthrough]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n");
     for (port, protocol, count) in SERVICES {
         text += &format!(
             "[frontends.p{port}]\nlisten_addr = \"{VIP}:{port}\"\nmode = \"{mode}\"\nprotocol = \"{protocol}\"\nbackend = \"p{port}\"\n\

@@ -155,8 +155,8 @@ impl Row {
     /// What of ours is measured against a peer: each mode against the kernel's way of the same.
     pub fn ours(self, chosen: Subject, peer: Subject) -> Vec<Subject> {
         match (chosen, peer) {
-            (Subject::Convey, Subject::NftNat) => vec![Subject::Passthrough],
-            (Subject::Convey, Subject::NftStateless) => vec![Subject::Dsr],
+            (Subject::Convey, Subject::NftNat | Subject::EarlierPassthrough) => vec![Subject::Passthrough],
+            (Subject::Convey, Subject::NftStateless | Subject::EarlierDsr) => vec![Subject::Dsr],
             (Subject::Convey, Subject::Direct) => vec![Subject::Passthrough, Subject::Dsr],
             _ => vec![chosen],
         }

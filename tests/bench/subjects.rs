@@ -34,7 +34,21 @@ pub enum Subject {
     NftStateless,
     /// Nobody: straight to the server.
     Direct,
+    /// Another build of ours: the binary that `CONVEY_EARLIER` names.
+    Earlier,
+    /// The same in passthrough mode.
+    EarlierPassthrough,
+    /// The same in DSR mode.
+    EarlierDsr,
 }
+
+/// Becomes the binary that `CONVEY_EARLIER` names in the place of the one that is its first argument.
+const EARLIER: [&str; 4] = [
+    "sh",
+    "-c",
+    "shift; exec taskset -c 1 \"$CONVEY_EARLIER\" \"$@\"",
+    "earlier",
+];
 
 /// A running load balancer: port 80 to the web servers, [`BULK_PORT`] to the first server's. Ends when dropped.
 pub enum Running {
@@ -81,7 +95,13 @@ impl Subject {
     pub const fn is_of_packets(self) -> bool {
         matches!(
             self,
-            Self::Passthrough | Self::Dsr | Self::NftNat | Self::NftStateless | Self::Direct
+            Self::Passthrough
+                | Self::Dsr
+                | Self::NftNat
+                | Self::NftStateless
+                | Self::Direct
+                | Self::EarlierPassthrough
+                | Self::EarlierDsr
         )
     }
 
@@ -97,6 +117,9 @@ impl Subject {
             Self::NftNat => "nft-nat",
             Self::NftStateless => "nft-stateless",
             Self::Direct => "direct",
+            Self::Earlier => "earlier",
+            Self::EarlierPassthrough => "earlier-passthrough",
+            Self::EarlierDsr => "earlier-dsr",
         }
     }
 
@@ -112,6 +135,9 @@ impl Subject {
             Self::NftNat,
             Self::NftStateless,
             Self::Direct,
+            Self::Earlier,
+            Self::EarlierPassthrough,
+            Self::EarlierDsr,
         ];
         let labels = all.map(Self::label).join(", ");
         all.into_iter()
@@ -119,12 +145,21 @@ impl Subject {
             .ok_or_else(|| format!("{label}: not one of {labels}"))
     }
 
+    /// What starts it: the usual launcher, or one for another build.
+    const fn launcher<'a>(self, usual: &'a [&'a str]) -> &'a [&'a str] {
+        match self {
+            Self::Earlier | Self::EarlierPassthrough | Self::EarlierDsr => &EARLIER,
+            _ => usual,
+        }
+    }
+
     /// Starts it on the load balancer's CPU with one thread, with or without an access log, and waits for its port.
     pub fn start(self, rig: &Rig, log: bool) -> Running {
         let taskset = ["taskset", "-c", "1"];
         match self {
-            Self::Convey => {
-                let mut convey = Convey::launch_with(&rig.lb, &convey_config(rig, log), &taskset);
+            Self::Convey | Self::Earlier => {
+                let launcher = self.launcher(&taskset);
+                let mut convey = Convey::launch_with(&rig.lb, &convey_config(rig, log), launcher);
                 convey.wait_ready();
                 Running::Convey(convey)
             }
@@ -138,10 +173,8 @@ impl Subject {
                     &taskset,
                 ))
             }
-            Self::Passthrough | Self::Dsr | Self::NftNat | Self::NftStateless | Self::Direct => {
-                packets::start(self, rig, &taskset)
-            }
-            Self::Nginx => {
+            _ if self.is_of_packets() => packets::start(self, rig, self.launcher(&taskset)),
+            _ => {
                 let config = nginx_config(rig, log);
                 Running::Peer(peer(
                     rig,

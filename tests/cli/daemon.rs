@@ -127,6 +127,7 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
             200,
             r#"{"version":"1.0.0-dev","pid":4242,"uptime_seconds":61.0,"phase":"running","config_file":"c.toml",
                 "config_generation":1,"snapshot_generation":1,"last_reload_error":null,"needs_restart":[],"workers":1,
+                "proxied_connections":{"open":0,"most":1,"accept_pauses":0},
                 "log_events_dropped":0,"admin_connections_refused":0,"frontends":{},"backends":{}}"#,
         ),
         "GET /v1/explain?protocol=tcp&client=192.0.2.1%3A40000&vip=10.0.0.1%3A80" => (

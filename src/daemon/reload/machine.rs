@@ -119,6 +119,8 @@ pub enum Outcome {
     Committed,
     /// It failed, and nothing has changed.
     Failed(ReloadFailed),
+    /// It was not begun, for the daemon is ending.
+    Refused(ReloadFailed),
     /// Nobody asked but the clock or a neighbour of the file, and the file could not be looked at.
     NotLooked(ReloadFailed),
 }
@@ -216,7 +218,7 @@ impl Machine {
         let tickets = ticket.into_iter().collect();
         let ask = Ask { trigger, tickets };
         if self.is_stopping {
-            return vec![Action::Finish(ask, Outcome::Failed(stopping()))];
+            return vec![Action::Finish(ask, Outcome::Refused(stopping()))];
         }
         match &mut self.phase {
             Phase::Idle => self.wait(ask, Step::Read, vec![Action::Read]),

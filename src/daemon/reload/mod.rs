@@ -21,6 +21,7 @@ use super::{
         packets::Armed,
         stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
     },
+    watch::{FileWatch, watch_beside},
 };
 use crate::{
     admin::views::{ReloadFailed, Reloaded},
@@ -76,7 +77,8 @@ struct Bound {
 /// What a job has come to.
 #[derive(Debug)]
 enum Done {
-    Read(Result<FileRead, NotRead>),
+    /// With what watches the file anew, if that is wanted.
+    Read(Option<Result<FileWatch, String>>, Result<FileRead, NotRead>),
     Loaded(Result<New, ReloadFailed>),
     Checked,
     Bound(Result<(listeners::Prepared, Option<StatsSocket>), ReloadFailed>),
@@ -163,7 +165,12 @@ impl Control {
     /// A job has ended.
     pub(super) fn reload_step_done(&mut self, done: StepDone) {
         let event = match done.0 {
-            Some(Done::Read(read)) => Event::Read(read),
+            Some(Done::Read(watched, read)) => {
+                if let Some(watched) = watched {
+                    self.take_watch(watched);
+                }
+                Event::Read(read)
+            }
             Some(Done::Loaded(loaded)) => Event::Loaded(loaded.map(|new| {
                 let changes = !new.diff.changes.is_empty();
                 self.reload.new = Some(new);
@@ -205,9 +212,17 @@ impl Control {
         match action {
             Action::Read => {
                 self.reload.look_again = None;
-                // before it is read: what changes afterwards is noticed
-                self.watch_file();
-                self.reload.jobs.spawn(read(broker));
+                let wants_watch = self.state.config().global.watch_config;
+                let watching =
+                    wants_watch.then(|| watch_beside(self.config_path.clone(), self.file_changes.clone()));
+                self.reload.jobs.spawn(async move {
+                    // before it is read: what changes afterwards is noticed
+                    let watched = match watching {
+                        Some(watching) => Some(watching.await),
+                        None => None,
+                    };
+                    Done::Read(watched, read(broker).await)
+                });
             }
             Action::Announce => {
                 self.reload.is_announced = true;
@@ -289,7 +304,12 @@ impl Control {
         self.packets.commit(armed, config);
         self.scripts.write(self.state.config(), self.state.pools());
         self.stats.swap(bound.stats);
-        self.watch_file();
+        if !self.state.config().global.watch_config {
+            self.watcher = None;
+        } else if self.watcher.is_none() {
+            // full: a look is due already
+            let _ = self.file_changes.try_send(());
+        }
         // against what the process was started with: a second reload does not make a restart unnecessary
         self.needs_restart = config::diff(&self.startup_config, self.state.config()).needs_restart;
     }
@@ -325,6 +345,7 @@ impl Control {
                 Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
             }
             Outcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
+            Outcome::Refused(why) => Err(why),
             Outcome::Failed(failed) => {
                 tracing::error!(
                     event = "reload_failed",
@@ -372,14 +393,14 @@ impl Control {
     }
 }
 
-async fn read(broker: Client) -> Done {
-    Done::Read(broker.read(What::Config).await.map_err(|error| {
+async fn read(broker: Client) -> Result<FileRead, NotRead> {
+    broker.read(What::Config).await.map_err(|error| {
         let failed = failure(&error);
         match error {
             BrokerError::Unreadable(_) => NotRead::File(failed),
             _ => NotRead::System(failed),
         }
-    }))
+    })
 }
 
 fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {

@@ -157,7 +157,10 @@ fn the_end_gives_up_what_is_under_way_and_answers_everybody() {
     assert_eq!(actions[1..].iter().map(answered).sum::<usize>(), 1);
     assert_eq!(machine.step(Event::Bound(Ok(()))), []);
     let late = machine.step(Event::Asked(Trigger::Request, Some(Ticket(8))));
-    assert!(matches!(late.as_slice(), [Action::Finish(_, Outcome::Failed(_))]));
+    assert!(matches!(
+        late.as_slice(),
+        [Action::Finish(_, Outcome::Refused(_))]
+    ));
 }
 
 /// What a schedule does.
