@@ -258,7 +258,10 @@ mod tests {
 
     #[test]
     fn the_fault_names_the_part_that_is_wrong() {
-        assert_eq!(message("10.0.0.1:0"), "port 0 in `10.0.0.1:0` is not a valid port");
+        assert_eq!(
+            message("10.0.0.1:0"),
+            "port 0 in `10.0.0.1:0` is not a valid port"
+        );
         assert_eq!(message("10.0.0.1:70000"), "`70000` is not a port");
         assert_eq!(message("10.0.0.1:+80"), "`+80` is not a port");
         assert_eq!(message("10.0.0.1:"), "the port is missing after `:`");
