@@ -44,7 +44,7 @@
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners and opens packet sockets that the configuration needs, puts firewall rules in force, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
+//! | `convey-broker` | one | binds listeners and opens packet sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!
 //! The broker is forked before any thread exists, and talks only to the daemon over one socketpair. Neither outlives
 //! the other. What this contains and what it does not is said in [`privilege`].
@@ -75,13 +75,46 @@
 //! receives a batch, [`flow::Path`] finds or makes its flow and rewrites it in place, the thread sends the batch. Frames
 //! keep the kernel's offload marks (super-frames, unfinished checksums) all the way.
 //!
+//! # Words
+//!
+//! One word for one thing, in code, configuration, log, API and texts; `tests/house/old_words.txt` refuses those that these
+//! replaced.
+//!
+//! - frontend: a listening address with its rules.
+//! - backend: a pool of servers.
+//! - server: one address of a backend.
+//! - mode: how a frontend's connections travel: proxy, passthrough or dsr; the last two are the packet modes.
+//! - engine: what moves packets in the packet modes.
+//! - VIP: the address of a frontend in a packet mode.
+//! - flow: one tracked 5-tuple of a packet mode.
+//! - connection: one client's TCP connection to a proxy frontend.
+//! - NAT port: the source port of a passthrough flow towards its server.
+//! - next hop: where packets to a server go from here: interface ("via"), link address, source address.
+//! - verdict: what was done with a packet; each has a counter.
+//! - drop, reset, refuse, reject: to discard silently; to answer with a TCP reset; to accept nothing new; to find invalid.
+//! - up, down, draining, maintenance: the states of a server; draining keeps connections and gets no new ones.
+//! - eligible: able to be chosen now.
+//! - ejected: not eligible for a while, after consecutive failures of client connections.
+//! - override: what an operator set at run time: drain, maintenance or weight.
+//! - admin request: one request at the control socket.
+//! - remove, clear, delete: to take away a thing, an override, a file.
+//! - apply, in effect: of configuration.
+//! - OK: of a configuration file without errors.
+//! - pools: configuration and overrides: which servers there are.
+//! - snapshot: the immutable picture of frontends, backends and server states that every data plane reads.
+//! - generation: the number of a snapshot or of a configuration.
+//! - endpoint: protocol and listening address.
+//! - preamble: what precedes the payload of a connection.
+//! - broker: the privileged process.
+//! - slow path: packets that the raw sockets handle in place of a faster engine.
+//!
 //! # Bounds
 //!
 //! Every queue and table has one: connections by `max_connections` (the excess waits in the kernel's accept queue),
 //! waiting for a server by `max_queue` and `queue_timeout`, flows by `max_flows` (half-open ones by a share of it, per
 //! server by `nat_ports`), fragments by a table of their own, log events by a queue whose drops are counted, pipes for
 //! splicing by a pool beyond which data is copied, control connections and their bodies by [`admin`], diagnostics of a
-//! bad file by a hundred. What packets are refused, and why, is counted: [`base::PacketReason`].
+//! bad file by a hundred. Packets are counted by verdict: [`base::PacketReason`].
 
 pub mod admin;
 pub(crate) mod backend_setup;

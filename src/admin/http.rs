@@ -170,7 +170,7 @@ pub(super) fn serve<L: Listener>(
                 Ok(stream) => stream,
                 Err(error) => {
                     if !failing {
-                        tracing::warn!(event = "admin_accept_failed", %error, "cannot accept control connections now");
+                        tracing::warn!(event = "admin_accept_failed", %error, "cannot accept control connections");
                     }
                     failing = true;
                     sleep(ACCEPT_PAUSE).await;
@@ -257,7 +257,11 @@ pub(super) async fn not_found(request: Request) -> Problem {
 pub(super) async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} is not possible at {}", request.method(), request.uri().path()),
+        format!(
+            "method {} not allowed on {}",
+            request.method(),
+            request.uri().path()
+        ),
     )
 }
 
@@ -273,7 +277,7 @@ pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
         .and_then(|value| value.split(';').next())
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
     if !json {
-        // asked for so that no web page can send orders with a plain form
+        // required so that no web page can send requests with a plain form
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send the body with Content-Type: application/json",
@@ -281,19 +285,15 @@ pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
     }
     let body = timeout(limit, axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES))
         .await
-        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"))?
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "timed out reading the request body"))?
         .map_err(|error| {
             Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("cannot read the request's body (at most {MAX_BODY_BYTES} bytes): {error}"),
+                format!("cannot read the request body (limit: {MAX_BODY_BYTES} bytes): {error}"),
             )
         })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("the body is not as expected: {error}"),
-        )
-    })
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
 }
 
 #[cfg(test)]

@@ -66,7 +66,10 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{backend}", get(backend))
-        .route("/v1/backends/{backend}/servers/{server}", get(server).post(order))
+        .route(
+            "/v1/backends/{backend}/servers/{server}",
+            get(server).post(set_override),
+        )
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
         .route("/v1/backend-script", get(backend_script))
@@ -205,7 +208,7 @@ fn too_slow(limit: Duration) -> Problem {
     Problem::new(
         StatusCode::GATEWAY_TIMEOUT,
         format!(
-            "convey took the request but did not answer within {} s",
+            "convey accepted the request but did not answer within {} s",
             limit.as_secs()
         ),
     )
@@ -216,10 +219,10 @@ fn stopping() -> Problem {
 }
 
 /// One line in the log for each changing request, before it takes effect: who asked for what.
-fn log_order(peer: Option<Extension<Peer>>, what: &str) {
+fn log_request(peer: Option<Extension<Peer>>, what: &str) {
     let uid = peer.as_ref().map(|peer| peer.uid);
     let pid = peer.and_then(|peer| peer.pid);
-    tracing::info!(event = "admin", uid, pid, what, "order from an operator");
+    tracing::info!(event = "admin", uid, pid, what, "admin request");
 }
 
 async fn status(State(control): State<Control>) -> Json<views::Status> {
@@ -237,7 +240,7 @@ async fn reload(
     State(control): State<Control>,
     peer: Option<Extension<Peer>>,
 ) -> Result<Json<views::Reloaded>, Response> {
-    log_order(peer, "reload");
+    log_request(peer, "reload");
     match (control.ask(|reply| Command::Reload { reply }, control.limits.reload)).await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(failed)) => {
@@ -276,18 +279,18 @@ async fn server(
     Ok(Json(render::server(view, Instant::now())))
 }
 
-async fn order(
+async fn set_override(
     State(control): State<Control>,
     peer: Option<Extension<Peer>>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
-    // what is no name exists nowhere, and could break the log's lines
+    // an invalid name exists nowhere, and could break the log's lines
     BackendName::new(&backend).map_err(bad_name)?;
     ServerName::new(&server).map_err(bad_name)?;
     let request: views::ServerRequest = http::json_body(request, control.limits.body).await?;
-    log_order(peer, &format!("{} {backend}/{server}", request.action));
+    log_request(peer, &format!("{} {backend}/{server}", request.action));
     let command = |reply| Command::Server {
         backend,
         server,
@@ -306,7 +309,7 @@ async fn connections(
     if limit > MAX_CONNECTIONS {
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            format!("limit is at most {MAX_CONNECTIONS}"),
+            format!("limit must not exceed {MAX_CONNECTIONS}"),
         ));
     }
     let patience = control.limits.reply;

@@ -33,7 +33,7 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The path does not fit a socket address (or is empty, or has a NUL byte).
-    #[error("the control socket's path {} cannot be used: {source} (a socket's path has at most 107 bytes)", path.display())]
+    #[error("the control socket's path {} is not valid: {source} (limit: 107 bytes)", path.display())]
     Path {
         /// The path.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// The directory is missing and cannot be made.
-    #[error("cannot make the control socket's directory {}: {source}", path.display())]
+    #[error("cannot create the control socket's directory {}: {source}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -313,7 +313,7 @@ mod tests {
         let path = PathBuf::from("/tmp").join("x".repeat(120));
         let error = bind_socket(&path, None).expect_err("too long");
         assert!(matches!(error, BindError::Path { .. }), "{error}");
-        assert!(error.to_string().contains("at most 107 bytes"), "{error}");
+        assert!(error.to_string().contains("(limit: 107 bytes)"), "{error}");
     }
 
     #[test]

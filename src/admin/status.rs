@@ -31,7 +31,7 @@ pub struct Status {
     pub config_generation: u64,
     /// The last failed reload, unless one has succeeded since.
     pub last_reload_error: Option<String>,
-    /// Configured settings that wait for a restart.
+    /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
     /// Worker threads of the proxy.
     pub workers: usize,
@@ -50,7 +50,7 @@ pub struct PacketStatus {
     pub engine_reason: &'static str,
     /// Its worker threads.
     pub workers: usize,
-    /// Names of the interfaces that are served.
+    /// Names of the served interfaces.
     pub interfaces: Vec<String>,
     /// Next hops and interfaces.
     pub network: Arc<Network>,

@@ -151,7 +151,7 @@ fn an_unknown_path_is_404_and_a_wrong_method_405_in_json() {
     assert_eq!(problem(&ask(&daemon.path, "GET", "/v2/status", None)).status, 404);
     let answer = ask(&daemon.path, "GET", "/v1/reload", None);
     assert_eq!(problem(&answer).status, 405);
-    assert_eq!(problem(&answer).message, "GET is not possible at /v1/reload");
+    assert_eq!(problem(&answer).message, "method GET not allowed on /v1/reload");
 }
 
 #[test]

@@ -120,12 +120,12 @@ impl AdminThread {
         match self.done.recv_timeout(END) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {
                 if thread.join().is_err() {
-                    tracing::error!(event = "admin_panicked", "the admin thread had panicked");
+                    tracing::error!(event = "admin_panicked", "the admin thread panicked");
                 }
             }
             // the process ends without it
             Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(event = "admin_stuck", "the admin thread does not end");
+                tracing::warn!(event = "admin_stuck", "the admin thread does not stop");
             }
         }
     }

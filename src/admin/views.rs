@@ -38,7 +38,7 @@ pub struct Status {
     pub snapshot_generation: u64,
     /// The last reload that failed since the last one that succeeded, as text.
     pub last_reload_error: Option<String>,
-    /// Configured settings that wait for a restart.
+    /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
     /// Worker threads of the proxy.
     pub workers: usize,
@@ -47,7 +47,7 @@ pub struct Status {
     pub proxied_connections: ProxiedConnections,
     /// Log and access events dropped because the queue was full.
     pub log_events_dropped: u64,
-    /// Connections to its endpoints turned away because too many were open.
+    /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,
     /// Frontends by name.
     pub frontends: BTreeMap<FrontendName, Frontend>,
@@ -62,7 +62,7 @@ pub struct Status {
 pub struct ProxiedConnections {
     /// Open now.
     pub open: u32,
-    /// Most at a time; the rest waits in the kernel's queues.
+    /// Maximum; the rest waits in the kernel's queues.
     pub most: u32,
     /// How often a listener has stopped accepting because there were that many.
     pub accept_pauses: u64,
@@ -77,13 +77,13 @@ pub struct Packet {
     pub engine_reason: String,
     /// Its worker threads.
     pub workers: usize,
-    /// Ports that new passthrough flows leave from, `first-last`.
+    /// Source ports of new passthrough flows, `first-last`.
     pub nat_ports: String,
-    /// Names of the interfaces that are served.
+    /// Names of the served interfaces.
     pub interfaces: Vec<String>,
     /// The tables.
     pub flows: PacketFlows,
-    /// Packets by verdict, those that occurred.
+    /// Packets by verdict; verdicts without any are left out.
     pub packets: BTreeMap<Word<PacketReason>, u64>,
     /// The next hops of the servers, by IP address.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
@@ -100,18 +100,18 @@ pub struct PacketFlows {
     pub dsr: u64,
     /// The limit of both together.
     pub max: u64,
-    /// Fragments that wait for the first of their datagram.
+    /// Fragments waiting for the first of their datagram.
     pub fragments_waiting: u64,
 }
 
-/// Where packets to a server leave.
+/// The next hop to a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHop {
-    /// How far it is known.
+    /// Whether it is resolved.
     pub state: Word<HopState>,
     /// Why there is none.
     pub reason: Option<String>,
-    /// The interface that packets leave by, once it is resolved.
+    /// The outgoing interface, once it is resolved.
     pub interface: Option<String>,
     /// Its link address, once it is resolved.
     pub mac: Option<String>,
@@ -136,7 +136,7 @@ pub struct Traffic {
     pub connect_failures: u64,
     /// Connect attempts after the first of a connection.
     pub retries: u64,
-    /// Ended connections by reason, those that occurred.
+    /// Ended connections by reason; reasons without any are left out.
     pub ended: BTreeMap<Word<TerminationReason>, u64>,
 }
 
@@ -162,13 +162,13 @@ pub struct Frontend {
     pub serves: bool,
     /// In packet modes; else `None`.
     pub state: Option<Word<FrontendState>>,
-    /// The addresses that wait, and why.
+    /// The waiting addresses, and why.
     pub waiting: BTreeMap<ListenAddr, String>,
     /// Backend's name.
     pub backend: BackendName,
     /// `max_connections`.
     pub max_connections: Option<u32>,
-    /// Accept calls that failed for want of resources.
+    /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
     /// Its traffic.
     pub traffic: Traffic,
@@ -208,7 +208,7 @@ pub struct Server {
     pub weight: u16,
     /// Weight in the configuration.
     pub configured_weight: u16,
-    /// Percent of its weight that it gets (slow start), 0 when it gets nothing.
+    /// Percent of its weight in effect (slow start), 0 when it gets no connections.
     pub effective_percent: u32,
     /// Priority group.
     pub priority: u16,
@@ -227,7 +227,7 @@ pub struct Reloaded {
     pub config_generation: u64,
     /// What changed, a line each; empty when nothing did.
     pub changes: Vec<String>,
-    /// Changes that wait for a restart.
+    /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
     /// Rendered warnings, empty without any.
     pub warnings: String,
@@ -262,19 +262,19 @@ pub struct ServerRequest {
     pub force: bool,
 }
 
-/// What an operator can do with a server.
+/// An operator's request about a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum ServerAction {
-    /// Keep connections, give no new ones.
+    /// Keep connections, send no new ones.
     Drain,
-    /// Take back the override; the configured weight applies again too.
+    /// Clear all overrides: health checks and the configured weight apply again.
     Ready,
     /// No new connections, no checks.
     Maintenance,
-    /// Another weight than the configured one.
+    /// Override the configured weight.
     Weight {
-        /// The weight; 0 takes it out of the choice.
+        /// The weight; 0 takes it out of service.
         weight: u16,
     },
 }
@@ -300,7 +300,7 @@ pub struct ConnectionFilter {
     pub backend: Option<String>,
     /// Only to this server.
     pub server: Option<String>,
-    /// At most so many (default 1,000, at most 100,000).
+    /// Limit (default 1,000, at most 100,000).
     pub limit: Option<usize>,
 }
 
@@ -340,18 +340,18 @@ pub struct Connection {
     pub flow: Option<Flow>,
 }
 
-/// What is known of a flow of the packet modes.
+/// A flow of the packet modes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flow {
-    /// Where the client sends its packets.
+    /// Destination of the client's packets.
     pub vip: ListenAddr,
     /// Source address and port towards the server, in passthrough.
     pub nat: Option<SocketAddr>,
-    /// What it has come to.
+    /// Its TCP state.
     pub state: Word<FlowState>,
     /// Seconds since its last packet.
     pub idle_seconds: f64,
-    /// Seconds until it is forgotten if nothing comes.
+    /// Seconds until it expires if no packet comes.
     pub expires_in_seconds: f64,
 }
 
@@ -363,7 +363,7 @@ pub struct ExplainQuery {
     pub protocol: Protocol,
     /// The client's IP:port.
     pub client: SocketAddr,
-    /// Where it sends to, IP:port.
+    /// The destination, IP:port.
     pub vip: SocketAddr,
 }
 
@@ -374,7 +374,7 @@ pub struct Explanation {
     pub protocol: Word<Protocol>,
     /// The client's address.
     pub client: ClientAddr,
-    /// Where it sends to.
+    /// The destination.
     pub vip: ListenAddr,
     /// The frontend that serves it, if any.
     pub frontend: Option<FrontendName>,
@@ -392,11 +392,11 @@ pub struct Explanation {
     pub server_state: Option<Word<ServerState>>,
     /// Eligible servers of the backend.
     pub candidates: usize,
-    /// Slot of the Maglev table that the 5-tuple falls on.
+    /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.
     pub flow: Option<Flow>,
-    /// What keeps its packets from getting there: a verdict's label, or in words why its VIP waits.
+    /// What blocks its packets: a verdict's label, or in words why its VIP is waiting.
     pub blocked_by: Option<Word<PacketReason>>,
 }
 

@@ -203,7 +203,7 @@ impl FromStr for Overridden {
 /// Why a 5-tuple goes where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Because {
-    /// It comes to a frontend in mode proxy, where the choice is made for each connection.
+    /// Its frontend is in mode proxy, where the choice is made for each connection.
     Proxied,
     /// What the packet modes say.
     Packets(flow::Because),

@@ -1,6 +1,6 @@
 //! Closed sets by their labels: one text for each value, written and read everywhere.
 
-/// A text that is no label of the set.
+/// A text that is not a label of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not one of the known words")]
 pub struct UnknownLabel;

@@ -1,4 +1,4 @@
-//! Words of the packet modes: protocols, link addresses, port ranges, and what became of a packet.
+//! Words of the packet modes: protocols, link addresses, port ranges, and verdicts.
 
 use std::fmt;
 
@@ -96,7 +96,7 @@ impl fmt::Display for PortRange {
 /// Declares the closed set, its order and its labels from one list.
 macro_rules! packet_reasons {
     ($($(#[$doc:meta])+ $variant:ident = $label:literal,)+) => {
-        /// What became of a packet that the packet modes saw: each has a counter.
+        /// The verdict on a packet in the packet modes: each has a counter.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum PacketReason {
@@ -170,7 +170,7 @@ packet_reasons! {
     Unresolved = "next_hop_unresolved",
     /// A fragment whose datagram's first fragment has not come, and no room to let it wait.
     FragmentTableFull = "fragment_table_full",
-    /// A fragment that waited for its first one in vain.
+    /// A fragment that waited too long for its first one.
     FragmentTimeout = "fragment_timeout",
     /// A fragment that overlaps, or is too small to decide by.
     BadFragment = "bad_fragment",

@@ -13,8 +13,8 @@ use crate::{
 ///
 /// Without a subcommand, convey runs: it reads its configuration, listens on the addresses of its frontends and
 /// relays connections to the servers of their backends, or forwards their packets, until it is told to stop. It reads
-/// the configuration again when the file changes, on SIGHUP and on `convey reload`; established connections are never
-/// cut by that. SIGTERM lets connections finish for `shutdown_timeout`, a second one ends at once.
+/// the configuration again when the file changes, on SIGHUP and on `convey reload`, without dropping established
+/// connections. SIGTERM lets connections finish for `shutdown_timeout`, a second one stops at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "convey",
@@ -80,24 +80,24 @@ pub enum Command {
     /// Check a configuration file without running it
     ///
     /// Reports every error and warning at once, each with its line and column. Exits with 0 when the configuration
-    /// can be used (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read.
+    /// is valid (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read.
     Check(CheckArgs),
 
     /// Show what the running convey does
     ///
     /// Its frontends and backends, and for each server its state and since when, why it is in it, its weight, and its
-    /// connections and bytes. Of the packet modes, how full the table of flows is, what became of packets, and the ways
-    /// to the servers.
+    /// connections and bytes. For the packet modes: how full the flow table is, packets by verdict, and the
+    /// next hops to the servers.
     Status(StatusArgs),
 
-    /// Have the running convey read its configuration again
+    /// Reload the configuration of the running convey
     ///
-    /// Returns when the new configuration is in force and prints what changed. If it has errors, nothing changes, the
+    /// Returns when the new configuration is in effect and prints what changed. If it has errors, nothing changes, the
     /// errors are printed and the exit status is 78; if the system refuses something (a port that is taken), nothing
     /// changes either and it is 71.
     Reload(ReloadArgs),
 
-    /// Take a server out, bring it back, or change its weight
+    /// Take a server out of service, bring it back, or override its weight
     ///
     /// The override holds until `ready` clears it or the server is removed from the configuration; neither a reload nor a
     /// restart undoes it.
@@ -109,7 +109,7 @@ pub enum Command {
     /// Connections first, the oldest before the others, then flows.
     Connections(ConnectionsArgs),
 
-    /// Say which server the packets of a client would go to now, and why
+    /// Show which server a client would be sent to now, and why
     ///
     /// For example: convey explain tcp 192.0.2.1:40000 10.0.0.1:80. Nothing is sent, and nothing changes. Exits with 0
     /// when there is a server, and 69 when there is none.
@@ -121,9 +121,9 @@ pub enum Command {
     /// | ssh root@web1 sh
     BackendScript(BackendScriptArgs),
 
-    /// Show or take out the firewall rules of the packet modes
+    /// Show or remove the firewall rules of the packet modes
     ///
-    /// The running convey keeps them itself; this is for looking, and for what a convey that was killed left behind.
+    /// The running convey maintains them itself; use this to inspect them, and to remove those that a killed convey left behind.
     #[command(subcommand)]
     Firewall(FirewallCommand),
 
@@ -137,7 +137,7 @@ pub enum Command {
     GenerateMan(GenerateManArgs),
 }
 
-/// How the running convey is reached.
+/// Where the running convey is reached.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
     /// Control socket of the running convey [default: the configuration's, else /run/convey/admin.sock]
@@ -171,9 +171,9 @@ pub struct CheckArgs {
 /// How `convey check` speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people: excerpts of the file, with suggestions
+    /// Excerpts of the file with suggestions, for people
     Human,
-    /// For programs: one JSON object
+    /// One JSON object, for programs
     Json,
 }
 
@@ -183,7 +183,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub target: Target,
 
-    /// Show it again every second (or so many) with rates, until interrupted
+    /// Refresh every second (or every SECONDS) and show rates, until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = parse_interval)]
     pub watch: Option<f64>,
@@ -192,10 +192,10 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Print no status, but exit with 0 if convey serves, else with 69
+    /// Print nothing; exit with 0 if convey serves, else with 69
     ///
-    /// It serves if it runs and each frontend has an eligible server and a listener, or VIPs that are live. A VIP that no
-    /// interface of this host has is no fault: on a standby, keepalived could not take over otherwise.
+    /// It serves if it runs and each frontend has an eligible server and a listener, or live VIPs. A VIP that no
+    /// interface of this host has is not a fault: on a standby, keepalived could not take over otherwise.
     #[arg(long, short, conflicts_with_all = ["watch", "json"])]
     pub quiet: bool,
 
@@ -211,20 +211,20 @@ pub struct ReloadArgs {
     pub target: Target,
 }
 
-/// The orders about a server.
+/// The overrides of a server.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum ServerCommand {
-    /// Keep its connections, but give it no new ones
+    /// Send it no new connections, but keep the open ones
     #[command(override_usage = "convey server drain [OPTIONS] <BACKEND/SERVER>")]
     Drain(ServerArgs),
-    /// Give it no new connections and do not check its health either
+    /// Send it no new connections and stop its health checks
     #[command(override_usage = "convey server maintenance [OPTIONS] <BACKEND/SERVER>")]
     Maintenance(ServerArgs),
-    /// Take back every order about it: its health and its configured weight count again
+    /// Clear all overrides: health checks and the configured weight apply again
     #[command(override_usage = "convey server ready [OPTIONS] <BACKEND/SERVER>")]
     Ready(ServerArgs),
-    /// Give it another weight than the configured one; 0 means no new connections
+    /// Override the configured weight; 0 means no new connections
     #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER> <WEIGHT>")]
     Weight(WeightArgs),
 }
@@ -268,7 +268,7 @@ pub struct WeightArgs {
 /// Arguments of `convey connections`.
 #[derive(Debug, Args)]
 pub struct ConnectionsArgs {
-    /// Only those that this frontend accepted
+    /// Only those of this frontend
     #[arg(long, value_name = "NAME")]
     pub frontend: Option<String>,
 
@@ -280,7 +280,7 @@ pub struct ConnectionsArgs {
     #[arg(long, value_name = "NAME")]
     pub server: Option<String>,
 
-    /// List so many at most
+    /// List at most this many
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
 
@@ -299,11 +299,11 @@ pub struct ExplainArgs {
     #[arg(value_enum)]
     pub protocol: Transport,
 
-    /// Where the packets come from
+    /// Source address and port of the client
     #[arg(value_name = "CLIENT:PORT", value_parser = parse_address)]
     pub client: SocketAddr,
 
-    /// Where they go to: an address and port of a frontend
+    /// Destination address and port, those of a frontend
     #[arg(value_name = "VIP:PORT", value_parser = parse_address)]
     pub vip: SocketAddr,
 
@@ -346,15 +346,15 @@ pub struct BackendScriptArgs {
     pub mode: ModeArgs,
 }
 
-/// What can be done with the firewall rules.
+/// The commands for the firewall rules.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum FirewallCommand {
-    /// Show the rules and reserved ports, and where they differ from what the configuration needs
+    /// Show the rules and reserved ports, and where they differ from what the configuration requires
     Show(FirewallShowArgs),
-    /// Take out the rules, and the reserved ports that convey added
+    /// Remove the rules, and the reserved ports that convey added
     ///
-    /// While convey runs in a packet mode this breaks its connections, until the next reload.
+    /// While convey runs in a packet mode this breaks its connections until the rules are restored.
     Clear(FirewallClearArgs),
 }
 
@@ -372,7 +372,7 @@ pub struct FirewallShowArgs {
 /// Arguments of `convey firewall clear`.
 #[derive(Debug, Args)]
 pub struct FirewallClearArgs {
-    /// Leave everything if systemd is about to start this unit again; for its ExecStopPost
+    /// Do nothing if systemd is about to start this unit again; for its ExecStopPost
     #[arg(long, value_name = "UNIT", num_args = 0..=1, require_equals = true,
           default_missing_value = "convey.service")]
     pub unless_restarting: Option<String>,
@@ -407,7 +407,7 @@ fn parse_interval(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if INTERVALS.contains(&seconds) => Ok(seconds),
         Ok(_) | Err(_) => Err(format!(
-            "give a number of seconds from {} to {}",
+            "pass a number of seconds from {} to {}",
             INTERVALS.start(),
             INTERVALS.end()
         )),

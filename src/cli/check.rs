@@ -88,7 +88,7 @@ fn udp_super_frames(config: &Config, release: &str) -> Option<String> {
     (has_udp && (major, minor) < (6_u32, 2_u32)).then(|| {
         format!(
             "this kernel ({release}) drops UDP packets that the interface has merged (GRO) or that a local sender has not \
-             cut yet (UDP_SEGMENT) before the packet engine can have them: kernel 6.2 can; here \
+             segmented yet (UDP_SEGMENT) before the packet engine gets them: use kernel 6.2 or later, or here \
              `ethtool -K DEVICE rx-udp-gro-forwarding off rx-gro-list off` keeps interfaces from merging"
         )
     })
@@ -110,8 +110,8 @@ fn verdict(findings: &[Diagnostic]) -> String {
     };
     let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     match (count(Severity::Error), count(Severity::Warning)) {
-        (0, 0) => "good".to_owned(),
-        (0, warnings) => format!("good, with {}", counted(warnings, "warning")),
+        (0, 0) => "OK".to_owned(),
+        (0, warnings) => format!("OK, {}", counted(warnings, "warning")),
         (errors, 0) => counted(errors, "error"),
         (errors, warnings) => format!(
             "{} and {}",
@@ -126,7 +126,7 @@ fn verdict(findings: &[Diagnostic]) -> String {
 struct Report<'a> {
     /// The file.
     file: &'a str,
-    /// Whether it can be used.
+    /// Whether it is valid.
     valid: bool,
     /// Errors and warnings, in the order of the file.
     findings: &'a [Diagnostic],
@@ -163,8 +163,8 @@ mod tests {
     fn the_verdict_counts_errors_and_warnings() {
         use Severity::{Error, Warning};
         for (severities, text) in [
-            (vec![], "good"),
-            (vec![Warning], "good, with 1 warning"),
+            (vec![], "OK"),
+            (vec![Warning], "OK, 1 warning"),
             (vec![Error], "1 error"),
             (vec![Error, Warning, Error, Warning], "2 errors and 2 warnings"),
         ] {

@@ -27,7 +27,7 @@ const MAX_ANSWER_BYTES: usize = 128 << 20;
 /// How long an answer is waited for, from the connect to the last byte.
 #[derive(Debug, Clone, Copy)]
 pub enum Patience {
-    /// 5 s, for questions and small orders.
+    /// 5 s, for queries and overrides.
     Short,
     /// 60 s, for a reload, which waits for listeners.
     Long,
@@ -62,7 +62,7 @@ impl Answer {
                 Failure::new(
                     exit::SOFTWARE,
                     format!(
-                        "the running convey answered something that this one does not understand: {error} (is it another \
+                        "cannot parse the answer of the running convey: {error} (is it another \
                          version? restart it)"
                     ),
                 )
@@ -85,7 +85,7 @@ impl Answer {
 #[derive(Debug, thiserror::Error)]
 enum ClientError {
     #[error(
-        "convey is not running, or listens elsewhere: nothing answers at {}\n(start it, or name its control socket with \
+        "no running convey found at {}\n(start it, or name its control socket with \
          --socket or [admin] socket in the configuration)",
         path.display()
     )]
@@ -99,7 +99,7 @@ enum ClientError {
     Connect { path: PathBuf, source: io::Error },
     #[error("convey did not answer within {} s at {}", limit.as_secs(), path.display())]
     TooSlow { path: PathBuf, limit: Duration },
-    #[error("the conversation with convey at {} failed: {reason}", path.display())]
+    #[error("the connection to convey at {} failed: {reason}", path.display())]
     Broken { path: PathBuf, reason: String },
 }
 
@@ -267,10 +267,7 @@ mod tests {
                 panic!("no text")
             };
             assert_eq!(exit, exit::UNAVAILABLE);
-            assert!(
-                message.starts_with("convey is not running, or listens elsewhere"),
-                "{message}"
-            );
+            assert!(message.starts_with("no running convey found at "), "{message}");
             assert!(message.contains(&path.display().to_string()), "{message}");
         }
     }

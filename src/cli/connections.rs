@@ -109,7 +109,7 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
         ("FRONTEND", Align::Left),
         ("BACKEND", Align::Left),
         ("SERVER", Align::Left),
-        ("LEAVES FROM", Align::Left),
+        ("SOURCE", Align::Left),
         ("STATE", Align::Left),
         ("IDLE", Align::Right),
     ]);
@@ -228,7 +228,7 @@ the 2 oldest of 5231; more with --limit
         assert_eq!(
             draw(&connections, false),
             "\
-CLIENT           PROTOCOL  TO            FRONTEND  BACKEND  SERVER  LEAVES FROM     STATE        IDLE
+CLIENT           PROTOCOL  TO            FRONTEND  BACKEND  SERVER  SOURCE          STATE        IDLE
 192.0.2.7:50312  udp       10.0.0.53:53  dns       dns      ns1     10.1.0.1:61234  established    3s
 1 of 2; more with --limit
 "

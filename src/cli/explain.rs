@@ -6,6 +6,7 @@ use super::{
     args::{ExplainArgs, Transport},
     client::{Client, percent_encode},
     outcome::{Failure, Outcome},
+    picture::counted,
     text::{Style, colour_wanted, harmless, time},
 };
 use crate::{
@@ -23,7 +24,7 @@ pub fn run(args: &ExplainArgs, client: &Client) -> Outcome {
         return Err(Failure::new(
             exit::USAGE,
             format!(
-                "{} and {} are of different families: a client reaches an IPv4 address from an IPv4 one, an IPv6 \
+                "{} and {} are of different families: a client uses an IPv4 address to reach an IPv4 one, an IPv6 \
                  address from an IPv6 one",
                 args.client, args.vip
             ),
@@ -114,17 +115,16 @@ fn draw(found: &Explanation, colour: bool) -> String {
 fn because(found: &Explanation) -> String {
     let slot = found
         .slot
-        .map(|slot| format!(", slot {slot}"))
-        .unwrap_or_default();
+        .map_or_else(|| " the server".to_owned(), |slot| format!(" slot {slot}"));
     let Some(because) = found.because.known() else {
         return found.because.to_string();
     };
     match because {
         Because::Proxied if found.candidates == 0 => {
-            "connections end here and a server is chosen for each, but none is up".to_owned()
+            "proxied: each connection gets its own server, but none is eligible".to_owned()
         }
         Because::Proxied => format!(
-            "connections end here and a server is chosen for each, of {} that can be",
+            "proxied: each connection gets its own server; {} eligible",
             found.candidates
         ),
         Because::Packets(because) => match because {
@@ -139,18 +139,18 @@ fn because(found: &Explanation) -> String {
                 "it has a flow, but the server is down: the next packet is answered with a reset".to_owned()
             }
             flow::Because::Maglev => format!(
-                "it has no flow; a new one goes where the hash of its addresses falls{slot}, of {} servers that can be",
-                found.candidates
+                "it has no flow yet; its address hash selects{slot} ({} eligible)",
+                counted(found.candidates as u64, "server")
             ),
-            flow::Because::NoServer => "no server of the backend is up: packets are refused".to_owned(),
+            flow::Because::NoServer => "no server of the backend is eligible: packets are refused".to_owned(),
         },
     }
 }
 
 fn flow_text(flow: &Flow) -> String {
-    let nat = flow.nat.as_ref().map(|nat| format!("leaves from {nat}, "));
+    let nat = flow.nat.as_ref().map(|nat| format!("source {nat}, "));
     format!(
-        "{}, {}idle {}, forgotten in {}",
+        "{}, {}idle {}, expires in {}",
         flow.state,
         nat.unwrap_or_default(),
         time(flow.idle_seconds),
@@ -222,7 +222,7 @@ mod tests {
 tcp 192.0.2.1:40000 -> 10.0.0.1:80
 frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (up)
-because   it has no flow; a new one goes where the hash of its addresses falls, slot 4711, of 2 servers that can be
+because   it has no flow yet; its address hash selects slot 4711 (2 servers eligible)
 "
         );
         assert_eq!(status(&by_maglev()), exit::OK);
@@ -250,7 +250,7 @@ tcp 192.0.2.1:40000 -> 10.0.0.1:80
 frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (draining)
 because   it has a flow, which stays with its server until it ends; new ones go elsewhere
-flow      established, leaves from 10.1.0.1:61234, idle 3s, forgotten in 14m 56s
+flow      established, source 10.1.0.1:61234, idle 3s, expires in 14m 56s
 warning   the server's next hop has not answered yet (ARP, neighbour discovery)
 "
         );

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Shows or takes out.
+/// Shows or removes.
 pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> Outcome {
     match command {
         FirewallCommand::Show(args) => show(args, config, mode),
@@ -52,10 +52,10 @@ fn clear(args: &FirewallClearArgs, config: Option<&Path>) -> Outcome {
     if let Some(unit) = &args.unless_restarting {
         match unit::decide(unit, unit::ask(unit).as_ref(), &Ending::from_environment()) {
             Decision::Keep(why) => {
-                writeln!(io::stdout(), "firewall rules left in place: {why}")?;
+                writeln!(io::stdout(), "keeping the firewall rules: {why}")?;
                 return Ok(exit::OK);
             }
-            Decision::Clear(why) => writeln!(io::stdout(), "taking out the firewall rules: {why}")?,
+            Decision::Clear(why) => writeln!(io::stdout(), "removing the firewall rules: {why}")?,
         }
     }
     // a configuration that cannot be read must not keep the rules in place
@@ -139,7 +139,7 @@ impl Report {
             lines.push(family.heading());
             for rule in &family.rules {
                 let mark = if family.unwanted.contains(rule) {
-                    "  (not wanted)"
+                    "  (unwanted)"
                 } else {
                     ""
                 };
@@ -154,9 +154,9 @@ impl Report {
             ));
         }
         lines.push(if self.as_configured {
-            format!("as {config} needs it")
+            format!("matches what {config} requires")
         } else {
-            format!("NOT as {config} needs it; a running convey puts that right at `convey reload`")
+            format!("DIFFERS from what {config} requires; run `convey reload` (a running convey also restores it within 15 s)")
         });
         lines.join("\n") + "\n"
     }
@@ -201,9 +201,9 @@ impl FamilyReport {
         let count = self.rules.len();
         let rules = if count == 1 { "rule" } else { "rules" };
         let jump = match jumps {
-            0 => " that nothing jumps to".to_owned(),
+            0 => ", no rule jumps to it".to_owned(),
             1 => String::new(),
-            more => format!(" that {more} rules jump to"),
+            more => format!(", {more} rules jump to it"),
         };
         format!("{program}: chain CONVEY in table raw{jump}, {count} {rules}")
     }
@@ -246,7 +246,7 @@ mod tests {
             report.text("c.toml"),
             format!(
                 "iptables: chain CONVEY in table raw, 1 rule\n  {WEB}\nip6tables: no chain CONVEY in table raw\n\
-                 as c.toml needs it\n"
+                 matches what c.toml requires\n"
             )
         );
         assert!(Report::new(&[v4(None, 0), v6()], &[], &PortSet::default()).as_configured);
@@ -258,9 +258,9 @@ mod tests {
         assert_eq!(
             report.text("c.toml"),
             format!(
-                "iptables: chain CONVEY in table raw that nothing jumps to, 1 rule\n  {OLD}  (not wanted)\n  {WEB}  (missing)\n\
+                "iptables: chain CONVEY in table raw, no rule jumps to it, 1 rule\n  {OLD}  (unwanted)\n  {WEB}  (missing)\n\
                  ip6tables: no chain CONVEY in table raw\n\
-                 NOT as c.toml needs it; a running convey puts that right at `convey reload`\n"
+                 DIFFERS from what c.toml requires; run `convey reload` (a running convey also restores it within 15 s)\n"
             )
         );
         for family in [

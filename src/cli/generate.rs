@@ -55,6 +55,8 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut root = Cli::command();
     // gives the subcommands their full names, and each a help option, which its page shall not repeat
     root.build();
+    // NAME has a noun phrase without an article (man-pages(7))
+    let root = root.about("layer-4 load balancer");
     let mut pages = Vec::new();
     collect(&root, MORE, &mut pages)?;
     let reference = man_config::page(&config::schema());

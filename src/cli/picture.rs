@@ -70,16 +70,13 @@ fn headline(status: &Status, colour: bool) -> String {
     );
     let _ = writeln!(
         out,
-        "configuration {}, loaded {}",
+        "configuration {} (generation {})",
         harmless(&status.config_file),
-        match status.config_generation {
-            1 => "once".to_owned(),
-            times => format!("{times} times"),
-        }
+        status.config_generation,
     );
     if let Some(error) = &status.last_reload_error {
         let title = Style::Bad.paint(
-            "The last reload failed; the configuration before it is in force:",
+            "The last reload failed; the configuration before it stays in effect:",
             colour,
         );
         let _ = writeln!(out, "{title}");
@@ -102,7 +99,7 @@ fn headline(status: &Status, colour: bool) -> String {
         let _ = writeln!(
             out,
             "{} {}",
-            Style::Notice.paint("Changed, and waiting for a restart:", colour),
+            Style::Notice.paint("Needs a restart to take effect:", colour),
             harmless(&keys)
         );
     }
@@ -122,7 +119,8 @@ fn headline(status: &Status, colour: bool) -> String {
     out
 }
 
-fn counted(count: u64, what: &str) -> String {
+/// A number of things: `1 server`, `2 servers`.
+pub(super) fn counted(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }
@@ -347,18 +345,18 @@ fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>
 
 fn server_note(server: &Server) -> String {
     let mut notes = Vec::new();
-    if let Some(order) = &server.overridden {
+    if let Some(overridden) = &server.overridden {
         let configured = if server.weight == server.configured_weight {
             String::new()
         } else {
             format!(" (configured {})", server.configured_weight)
         };
-        notes.push(format!("by operator: {order}{configured}"));
+        notes.push(format!("override: {overridden}{configured}"));
     }
     let share = (server.weight, server.effective_percent);
     notes.extend(match share {
         _ if server.state != ServerState::Up => None,
-        (0, _) => Some("weight 0: not chosen".to_owned()),
+        (0, _) => Some("weight 0: gets no new connections".to_owned()),
         (_, 0) => Some(format!("standby, priority {}", server.priority)),
         (_, percent @ 1..100) => Some(format!("slow start, {percent} %")),
         _ => None,
@@ -368,7 +366,7 @@ fn server_note(server: &Server) -> String {
         notes.extend(server.state_reason.as_deref().map(str::to_owned));
     }
     if server.state == ServerState::Down && server.eligible {
-        notes.push("used all the same: no other server is eligible".to_owned());
+        notes.push("used anyway: no other server is eligible".to_owned());
     }
     notes.join("; ")
 }

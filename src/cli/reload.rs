@@ -59,7 +59,7 @@ fn report(reloaded: &Reloaded) -> (String, String) {
     };
     if !reloaded.needs_restart.is_empty() {
         let keys = reloaded.needs_restart.join(", ");
-        out.push_str(&format!("waiting for a restart: {keys}\n"));
+        out.push_str(&format!("needs a restart to take effect: {keys}\n"));
     }
     let warnings = match harmless(reloaded.warnings.trim_end()) {
         none if none.is_empty() => String::new(),
@@ -98,7 +98,7 @@ mod tests {
         let (out, err) = report(&reloaded);
         assert_eq!(
             out,
-            "reloaded:\n  backend web: server a: weight 1 -> 3\n  frontend mail: added\nwaiting for a restart: \
+            "reloaded:\n  backend web: server a: weight 1 -> 3\n  frontend mail: added\nneeds a restart to take effect: \
              global.workers\n"
         );
         assert_eq!(err, "convey.toml:1:1: warning\n");

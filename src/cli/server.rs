@@ -43,11 +43,11 @@ fn parse(command: &ServerCommand) -> Result<(Named, ServerRequest), Failure> {
         ServerCommand::Ready(args) => (args.server.as_slice(), args.force, ServerAction::Ready),
         ServerCommand::Weight(args) => {
             let Some((weight, server)) = args.server_and_weight.split_last() else {
-                return Err(usage("give BACKEND/SERVER and a weight"));
+                return Err(usage("pass BACKEND/SERVER and a weight"));
             };
             let weight = weight.parse().map_err(|_| {
                 usage(format!(
-                    "`{weight}` is no weight: give a whole number from 0 to 65535"
+                    "`{weight}` is not a valid weight: pass a whole number from 0 to 65535"
                 ))
             })?;
             (server, args.force, ServerAction::Weight { weight })
@@ -68,22 +68,22 @@ fn named(words: &[String]) -> Result<Named, Failure> {
                 (Some(backend), Some(server), None) => (backend, server),
                 (_, None, _) => {
                     return Err(usage(format!(
-                        "`{both}` names no server: give BACKEND/SERVER, such as web/a"
+                        "`{both}` does not name a server: pass BACKEND/SERVER, such as web/a"
                     )));
                 }
                 _ => {
                     return Err(usage(format!(
-                        "which of the slashes in `{both}` parts the backend from the server? Give them as two arguments"
+                        "`{both}` has more than one slash: pass BACKEND and SERVER as two arguments"
                     )));
                 }
             }
         }
         [backend, server] => (backend.as_str(), server.as_str()),
-        _ => return Err(usage("give BACKEND/SERVER")),
+        _ => return Err(usage("pass BACKEND/SERVER")),
     };
     if backend.is_empty() || server.is_empty() {
         return Err(usage(
-            "the names of the backend and the server must not be empty: give BACKEND/SERVER",
+            "the names of the backend and the server must not be empty: pass BACKEND/SERVER",
         ));
     }
     Ok(Named {
@@ -101,12 +101,12 @@ fn report(named: &Named, server: &Server) -> String {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),
     };
-    let order = match &server.overridden {
-        Some(order) => format!(" (by operator: {order})"),
+    let overridden = match &server.overridden {
+        Some(overridden) => format!(" (override: {overridden})"),
         None => String::new(),
     };
     let line = format!(
-        "{}/{}: {}{order}, weight {}, {connections}",
+        "{}/{}: {}{overridden}, weight {}, {connections}",
         named.backend, named.server, server.state, server.weight
     );
     harmless(&line).into_owned()
@@ -229,7 +229,7 @@ mod tests {
         };
         assert_eq!(
             report(&named, &server),
-            "web/a: draining (by operator: draining), weight 2, 7 connections"
+            "web/a: draining (override: draining), weight 2, 7 connections"
         );
     }
 }

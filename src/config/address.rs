@@ -43,7 +43,7 @@ fn fault(message: String, help: impl Into<String>) -> Fault {
 pub fn parse_socket(text: &str, purpose: Purpose) -> Result<SocketAddr, Fault> {
     match text.parse::<SocketAddr>() {
         Ok(addr) if addr.port() == 0 => Err(fault(
-            format!("port 0 in `{text}` cannot be used"),
+            format!("port 0 in `{text}` is not a valid port"),
             "write a port from 1 to 65535",
         )),
         Ok(addr) => check_ip(addr.ip(), purpose).map(|()| addr).map_err(|mut found| {
@@ -232,7 +232,7 @@ fn host_name(host: &str, purpose: Purpose) -> Fault {
     match purpose {
         Purpose::Server => fault(
             format!("`{host}` is a host name"),
-            "this version does not look up names (DNS discovery does not exist yet): write the server's IP address, such as \"10.0.0.1:8080\"",
+            "this version does not resolve names (there is no DNS discovery yet): write the server's IP address, such as \"10.0.0.1:8080\"",
         ),
         Purpose::Listen => fault(
             format!("`{host}` is not an IP address"),
@@ -258,7 +258,10 @@ mod tests {
 
     #[test]
     fn the_fault_names_the_part_that_is_wrong() {
-        assert_eq!(message("10.0.0.1:0"), "port 0 in `10.0.0.1:0` cannot be used");
+        assert_eq!(
+            message("10.0.0.1:0"),
+            "port 0 in `10.0.0.1:0` is not a valid port"
+        );
         assert_eq!(message("10.0.0.1:70000"), "`70000` is not a port");
         assert_eq!(message("10.0.0.1:+80"), "`+80` is not a port");
         assert_eq!(message("10.0.0.1:"), "the port is missing after `:`");

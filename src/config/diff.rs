@@ -22,7 +22,7 @@ const NEEDS_RESTART: [(&str, &str); 7] = [
 /// What a change does that its values do not show.
 const EFFECTS: [(&str, &str); 1] = [(
     "hash_seed",
-    "clients get another server with their next connection or flow; those that exist keep theirs",
+    "the next connection or flow of a client may use another server; existing ones keep theirs",
 )];
 
 /// Compares two configurations.

@@ -289,7 +289,7 @@ fn place(item: Item, file: &str, places: &Places<'_>) -> Placed {
     let line = span.as_ref().map_or(0, |span| places.line_of(span.start));
     let other = item
         .first
-        .map(|first| format!(" (the other stands in line {})", places.line_of(first.start)));
+        .map(|first| format!(" (the other is on line {})", places.line_of(first.start)));
     let diagnostic = Diagnostic {
         severity: item.severity,
         file: file.to_owned(),

@@ -215,7 +215,7 @@ pub struct Backend {
     pub queue_timeout: Duration,
     /// `max_queue`: connections that may wait so at a time. Default 1,024.
     pub max_queue: u32,
-    /// `source_addr` that connections to the servers leave from.
+    /// `source_addr`: source address of connections to the servers.
     pub source_addr: Option<IpAddr>,
     /// `[health_check]`; `None` when `enabled = false`.
     pub health_check: Option<HealthCheck>,

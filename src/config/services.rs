@@ -10,7 +10,7 @@ use crate::base::{BackendName, Endpoint, PortRange, ServerAddr};
 pub struct PacketService {
     /// Where clients send to.
     pub vip: Endpoint,
-    /// The ports that its flows leave from, in passthrough; `None` in DSR.
+    /// Source ports of its flows, in passthrough; `None` in DSR.
     pub nat_ports: Option<PortRange>,
     /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
     pub servers: Vec<ServerAddr>,

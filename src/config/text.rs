@@ -11,7 +11,7 @@ pub fn decode<'a>(bytes: &'a [u8], findings: &mut Findings) -> Option<&'a str> {
     if bytes.len() > MAX_CONFIG_BYTES {
         findings.error_in_file(
             format!(
-                "the file has {} bytes; the most that is read is {MAX_CONFIG_BYTES}",
+                "the file is {} bytes; the limit is {MAX_CONFIG_BYTES}",
                 bytes.len()
             ),
             "is this really a configuration of Convey?".to_owned(),
@@ -145,7 +145,7 @@ fn recover<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
         && let Some((opening, closing)) = brackets_at(text, open)
     {
         errors.retain(|(span, _)| span.start < open);
-        let message = format!("not TOML: this `{opening}` is never closed");
+        let message = format!("not valid TOML: this `{opening}` is never closed");
         findings.unreadable_from(
             open..open + opening.len(),
             message,
@@ -231,7 +231,7 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// A key given twice stops nothing else from being understood, so it does not count as broken syntax.
+/// A key defined twice stops nothing else from being understood, so it does not count as broken syntax.
 fn duplicate(
     text: &str,
     span: Range<usize>,
@@ -254,11 +254,11 @@ fn duplicate(
     let help = match first {
         Some(offset) => {
             let line = sections.places.line_and_column(offset).0;
-            format!("it stands in line {line} already: merge the two or remove one")
+            format!("first defined on line {line}: merge the two or remove one")
         }
-        None => "each may be given once: merge the two or remove one".to_owned(),
+        None => "each may be defined once: merge the two or remove one".to_owned(),
     };
-    findings.error(span, format!("{what} is given twice"), help);
+    findings.error(span, format!("{what} is defined twice"), help);
 }
 
 /// The last key of this name before `offset`: keys of one table stand together, so it is the one that was repeated.
@@ -318,7 +318,7 @@ fn syntax_error(text: &str, span: Range<usize>, message: &str, findings: &mut Fi
     let (span, message, help) = match value {
         Some(value) => {
             let offset = start + line.find(value).unwrap_or(0);
-            let help = format!("put a text in quotes: {}", super::quote::string(value));
+            let help = format!("put a string in quotes: {}", super::quote::string(value));
             (
                 offset..offset + value.len(),
                 format!("`{value}` is not a value"),
@@ -330,7 +330,7 @@ fn syntax_error(text: &str, span: Range<usize>, message: &str, findings: &mut Fi
             (span, message, help)
         }
     };
-    findings.syntax_error(span, format!("not TOML: {message}"), help);
+    findings.syntax_error(span, format!("not valid TOML: {message}"), help);
 }
 
 fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
@@ -356,7 +356,7 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
         ),
         "missing opening quote" => text("a quote that closes nothing", "open the string with a quote too"),
         "extra `=`" => text("more than one `=`", "write `key = value`"),
-        "extra comma in array" | "extra comma in inline table" => text("a comma too many", "leave it out"),
+        "extra comma in array" | "extra comma in inline table" => text("an extra comma", "leave it out"),
         "key with no value" | "missing value for key" => text("a key without a value", "write `key = value`"),
         "invalid unquoted key" => text(
             &format!("`{marked}` in a key without quotes"),
@@ -366,7 +366,7 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
             text("missing value", "write a value after `=`")
         }
         "string values must be quoted" => text(
-            "a text without quotes",
+            "a string without quotes",
             &format!("put it in quotes: {}", super::quote::string(marked.trim())),
         ),
         "invalid basic string" if marked.contains(char::is_control) => text(
@@ -392,7 +392,7 @@ fn describe(what: &str, line: &str, marked: &str) -> (String, Option<String>) {
             text("a key without a value", "write { key = value, … }")
         }
         "cannot recurse further; max recursion depth met" => text(
-            "too many brackets in one another",
+            "brackets nested too deeply",
             "no key needs more than two levels of them",
         ),
         _ => (what.to_owned(), None),

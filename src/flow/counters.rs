@@ -2,7 +2,7 @@
 
 use crate::{base::PacketReason, snapshot::live::Counter};
 
-/// Packets of one worker by what became of them; a super-frame counts once. Written by its thread, read by any.
+/// Packets of one worker by verdict; a super-frame counts once. Written by its thread, read by any.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ReasonCounters([Counter; PacketReason::COUNT]);

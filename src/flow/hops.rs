@@ -10,13 +10,13 @@ use crate::{base::Mac, packet::LinkHeader};
 /// The next hops of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hops {
-    /// The way to each server's address.
+    /// The next hop to each server's address.
     pub servers: HashMap<IpAddr, Hop>,
     /// Interfaces that packets come in by, by index.
     pub interfaces: HashMap<u32, Interface>,
 }
 
-/// The way to a server.
+/// The next hop to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hop {
     /// The link header, if it is known.
@@ -27,7 +27,7 @@ pub struct Hop {
     pub local: IpAddr,
 }
 
-/// How far the way to a server is known.
+/// Whether the next hop to a server is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     /// Known.

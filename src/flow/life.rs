@@ -30,7 +30,7 @@ const SYN: Duration = Duration::from_secs(60);
 /// Time that a closed connection is remembered for its last packets.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// What a flow has come to.
+/// The state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Life {
     /// The client's SYN has been seen.

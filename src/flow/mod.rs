@@ -1,4 +1,4 @@
-//! What becomes of a packet: flows, their NAT ports and lives, and the path from frame to verdict. Pure: time,
+//! The verdict on a packet: flows, their NAT ports and lives, and the path from frame to verdict. Pure: time,
 //! randomness and capacities are arguments.
 //!
 //! ```text
@@ -159,7 +159,7 @@ pub struct Explanation {
     pub server: Option<(ServerKey, ServerAddr)>,
     /// Why this server or none.
     pub because: Because,
-    /// Slot of the Maglev table that the 5-tuple falls on.
+    /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// The flow in the table, if there is one.
     pub flow: Option<FlowInfo>,
@@ -197,7 +197,7 @@ pub struct FlowInfo {
     pub server_addr: ServerAddr,
     /// Address and port on our side towards the server; `None` in DSR.
     pub nat: Option<std::net::SocketAddr>,
-    /// What it has come to.
+    /// Its TCP state.
     pub state: FlowState,
     /// Time since its last packet.
     pub idle: Duration,
@@ -205,7 +205,7 @@ pub struct FlowInfo {
     pub expires_in: Duration,
 }
 
-/// What a flow has come to.
+/// The state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlowState {
     /// TCP: the client's SYN has been seen.

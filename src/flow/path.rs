@@ -63,12 +63,12 @@ impl Path {
         }
     }
 
-    /// Puts newer services in force.
+    /// Applies newer services.
     pub fn set_services(&mut self, services: Arc<Services>) {
         self.router.services = services;
     }
 
-    /// Puts newer next hops in force.
+    /// Applies newer next hops.
     // an Arc, because all workers are given the same
     #[expect(clippy::needless_pass_by_value, reason = "the workers share one picture")]
     pub fn set_hops(&mut self, hops: Arc<Hops>) {

@@ -2,15 +2,15 @@
 //!
 //! Passthrough may take everything that DSR does not hold, and DSR's cache half at most: to lose an entry costs it
 //! nothing, while a passthrough flow that is refused is a connection that fails. Half-open passthrough flows may hold
-//! a quarter, so that those whom nobody vouches for cannot keep the others out of the half that is always theirs.
+//! a quarter, so that unverified (half-open) flows can never use the half reserved for verified ones.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::base::PacketReason;
 
-/// Part of `max_flows` that half-open passthrough flows may hold: one in so many.
+/// Divisor of `max_flows`: the share that half-open passthrough flows may hold.
 const HALF_OPEN_PART: u32 = 4;
-/// Part of `max_flows` that DSR's cache may hold: one in so many.
+/// Divisor of `max_flows`: the share that DSR's cache may hold.
 const DSR_PART: u32 = 2;
 
 /// Places for flows.

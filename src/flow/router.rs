@@ -190,7 +190,7 @@ impl Router {
         known.unwrap_or(Lookup::Miss)
     }
 
-    /// The way to a server for a packet, or why it cannot go it.
+    /// The next hop to a server for a packet, or why it cannot be sent there.
     fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, Refusal> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;

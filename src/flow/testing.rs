@@ -139,7 +139,7 @@ impl Site {
         site
     }
 
-    /// Puts configuration, health, overrides and hops in force.
+    /// Applies configuration, health, overrides and hops.
     pub fn apply(&mut self) {
         let changed = self.pools.apply(&self.config);
         self.builder.config_changed(&self.config, changed);

@@ -36,7 +36,7 @@ impl Ways {
         }
     }
 
-    /// The way to a server, or why it cannot be gone.
+    /// The next hop to a server, or why there is none.
     pub fn to(&self, server: IpAddr) -> Result<NextHop, PacketReason> {
         way(self.servers.get(&server), server)
     }

@@ -64,7 +64,7 @@ pub struct ServerCounts {
     pub servers: usize,
     /// Those whose state is up.
     pub up: usize,
-    /// Those that can be chosen now.
+    /// The eligible ones.
     pub eligible: usize,
 }
 

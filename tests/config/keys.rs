@@ -95,7 +95,7 @@ impl Key {
             .err()
             .and_then(|failed| failed.message().map(str::to_owned))
             .unwrap_or_default();
-        if !twice.contains(&format!("error: key `{name}` is given twice")) {
+        if !twice.contains(&format!("error: key `{name}` is defined twice")) {
             return Err(format!("given twice: {twice}").into());
         }
 

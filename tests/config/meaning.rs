@@ -253,7 +253,7 @@ fn too_large() -> Outcome {
     let found = config::load(&large, Options::default()).err().ok_or("it loads")?;
     same(
         config::render(&found, &large, false),
-        "error: the file has 100000000 bytes; the most that is read is 4194304\n --> convey.toml\n  \
+        "error: the file is 100000000 bytes; the limit is 4194304\n --> convey.toml\n  \
          = help: is this really a configuration of Convey?\n"
             .to_owned(),
     )
@@ -364,8 +364,7 @@ fn restart() -> Outcome {
 fn secret() -> Outcome {
     let seed = |seed: &str| config_of(&format!("[global]\nhash_seed = \"{seed}\"\n"));
     let (none, one, other) = (config_of("[global]\n")?, seed("hunter2")?, seed("swordfish")?);
-    let effect =
-        "clients get another server with their next connection or flow; those that exist keep theirs";
+    let effect = "the next connection or flow of a client may use another server; existing ones keep theirs";
     for (old, new, change) in [
         (&none, &one, "the published hash -> a secret one"),
         (&one, &other, "changed"),

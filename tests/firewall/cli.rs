@@ -70,7 +70,7 @@ pub fn says_what_differs(host: &Host) {
         text.contains("  -d 192.0.2.10/32 -p tcp -m tcp --dport 80 -j DROP  (missing)\n"),
         "{text}"
     );
-    assert!(text.contains("NOT as "), "{text}");
+    assert!(text.contains("DIFFERS from what "), "{text}");
     let (_, text) = convey(host, &["show", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["as_configured"], false);

@@ -288,7 +288,10 @@ pub fn is_installed(tool: &str) -> bool {
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        assert!(
+            start.elapsed() < limit,
+            "timed out after {limit:?} waiting for: {what}"
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     cli::text::{Align, Cell, Style, Table, harmless},
 };
 
-/// The engine, the flows, what became of packets, and the ways to the servers. With an earlier picture and the seconds
+/// The engine, the flows, packets by verdict, and the next hops to the servers. With an earlier picture and the seconds
 /// since, packets have rates too.
 pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> String {
     let mut out = headline(packet, colour);
@@ -18,7 +18,7 @@ pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> Stri
     }
     if !packet.next_hops.is_empty() {
         out.push('\n');
-        out.push_str(&ways(packet).render(colour));
+        out.push_str(&next_hops(packet).render(colour));
     }
     out
 }
@@ -32,15 +32,14 @@ fn headline(packet: &Packet, colour: bool) -> String {
     let flows = &packet.flows;
     let fragments = match flows.fragments_waiting {
         0 => String::new(),
-        1 => "; 1 fragment waits".to_owned(),
-        many => format!("; {many} fragments wait"),
+        1 => "; 1 fragment waiting".to_owned(),
+        many => format!("; {many} fragments waiting"),
     };
     format!(
-        "{}: engine {} ({}), {}, {serving}\n\
-         flows: {} passthrough ({} half-open), {} dsr; {} at most; NAT ports {}{fragments}\n",
+        "{}: engine {}, {}, {serving}\n\
+         flows: {} passthrough ({} half-open), {} dsr; limit {}; NAT ports {}{fragments}\n",
         Style::Bold.paint("packets", colour),
         harmless(&packet.engine.to_string()),
-        harmless(&packet.engine_reason),
         counted(packet.workers as u64, "worker"),
         flows.nat,
         flows.half_open,
@@ -70,28 +69,28 @@ fn counters(packet: &Packet, then: Option<(&Packet, f64)>) -> Table {
     table
 }
 
-fn ways(packet: &Packet) -> Table {
+fn next_hops(packet: &Packet) -> Table {
     let mut table = Table::new(&[
-        ("WAY TO", Align::Left),
+        ("NEXT HOP TO", Align::Left),
         ("STATE", Align::Left),
-        ("BY", Align::Left),
+        ("VIA", Align::Left),
         ("MAC", Align::Left),
-        ("OUR ADDRESS", Align::Left),
+        ("SOURCE ADDRESS", Align::Left),
         ("MTU", Align::Right),
         ("NOTE", Align::Left),
     ]);
     for (server, hop) in &packet.next_hops {
-        table.row(way(*server, hop));
+        table.row(next_hop(*server, hop));
     }
     table
 }
 
-fn way(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
+fn next_hop(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
     let (state, note) = match hop.state.known() {
         Some(HopState::Resolved) => (Cell::new("resolved", Style::Good), None),
         Some(HopState::NoRoute) => (Cell::new("no route", Style::Bad), None),
         Some(HopState::Unresolved) => {
-            let note = Some("asking for its link address");
+            let note = Some("waiting for its link address");
             (Cell::new("unresolved", Style::Notice), note)
         }
         None => (Cell::plain(&hop.state), None),

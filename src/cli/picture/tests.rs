@@ -173,7 +173,7 @@ fn assert_drawn(drawn: &str, expected: &str) {
 fn the_whole_picture() {
     assert_drawn(&draw(&example(), None, false), "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
-configuration /etc/convey/convey.toml, loaded 3 times
+configuration /etc/convey/convey.toml (generation 3)
 
 FRONTEND  LISTENS ON  MODE   BACKEND  CONNS  MAX   TOTAL      IN     OUT  NOTE
 mail      0.0.0.0:25  proxy  empty       10   10      10     0 B     0 B  full
@@ -185,7 +185,7 @@ empty           round_robin       0 of 0 eligible                      0        
 web             round_robin       2 of 5 eligible                     18       122219  181 MB  8.3 GB       0  2 connections waiting for a server
   a             10.0.0.1:80       up                2h 3m       1     12    -   61203   91 MB  4.2 GB       0
   b             10.0.0.2:80       down                14s       1      0    -   60998   90 MB  4.1 GB       3  connect: Connection refused (os error 111)
-  c             [2001:db8::3]:80  draining         3m 12s       3      5  500      18   12 kB   990 B       0  by operator: draining, weight 3 (configured 1)
+  c             [2001:db8::3]:80  draining         3m 12s       3      5  500      18   12 kB   990 B       0  override: draining, weight 3 (configured 1)
   d             10.0.0.4:80       up                  10s       1      1    -       1    10 B    20 B       0  slow start, 35 %
   e             10.0.0.5:80       up                  10s       1      0    -       0     0 B     0 B       0  standby, priority 2
 ");
@@ -215,7 +215,7 @@ fn a_server_that_is_used_although_it_is_down_says_why() {
     };
     assert_eq!(
         server_note(&last),
-        "3 connects in a row failed, out for 10s; used all the same: no other server is eligible"
+        "3 connects in a row failed, out for 10s; used anyway: no other server is eligible"
     );
 }
 
@@ -246,7 +246,7 @@ fn with_an_earlier_picture_rates_stand_in_place_of_sums() {
         &draw(&now, Some(earlier), false),
         "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
-configuration /etc/convey/convey.toml, loaded 3 times
+configuration /etc/convey/convey.toml (generation 3)
 
 FRONTEND  LISTENS ON  MODE   BACKEND  CONNS  MAX  CONN/S  IN/S   OUT/S  NOTE
 web       0.0.0.0:80  proxy  web         17    -      50   0 B  2.5 MB
@@ -270,7 +270,7 @@ fn an_idle_convey_says_what_to_do_next() {
         &draw(&status, None, false),
         "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
-configuration /etc/convey/convey.toml, loaded once
+configuration /etc/convey/convey.toml (generation 1)
 
 No frontend is configured yet, so clients cannot connect. What to do next:
   1. Add a [frontends.NAME] and its [backends.NAME] to /etc/convey/convey.toml.
@@ -295,11 +295,11 @@ fn what_went_wrong_is_told_first() {
         &draw(&status, None, false),
         "
 convey 1.0.0-dev  pid 4242, stopping, up 3h 12m, 2 workers
-configuration /etc/convey/convey.toml, loaded 3 times
-The last reload failed; the configuration before it is in force:
+configuration /etc/convey/convey.toml (generation 3)
+The last reload failed; the configuration before it stays in effect:
   convey.toml:3:1: unknown key `lisen`
     | lisen
-Changed, and waiting for a restart: global.workers, admin.socket
+Needs a restart to take effect: global.workers, admin.socket
 12 log events dropped
 1 connection to the control socket or /stats refused
 
@@ -396,29 +396,29 @@ fn packet_site() -> Status {
 }
 
 #[test]
-fn packet_modes_show_what_waits_what_became_of_packets_and_the_ways_to_the_servers() {
+fn packet_modes_show_what_waits_packets_by_verdict_and_the_next_hops_to_the_servers() {
     assert_drawn(
         &draw(&packet_site(), None, false),
         "
 convey 1.0.0-dev  pid 4242, running, up 3h 12m, 2 workers
-configuration /etc/convey/convey.toml, loaded 3 times
+configuration /etc/convey/convey.toml (generation 3)
 
 FRONTEND  LISTENS ON      MODE         BACKEND  CONNS  MAX   TOTAL      IN     OUT  NOTE
 mail      0.0.0.0:25 udp  dsr          empty       10    -      10     0 B     0 B
 web       192.0.2.1:80    passthrough  web         17    -  122219  181 MB  8.3 GB
           192.0.2.2:80                                                              waiting: no interface has 192.0.2.2
 
-packets: engine raw (auto: the only one of this version), 2 workers, serving eth0, eth1
-flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535
+packets: engine raw, 2 workers, serving eth0, eth1
+flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535
 
 PACKETS         TOTAL
 to_server      123456
 reset_no_flow       7
 
-WAY TO    STATE       BY    MAC                OUR ADDRESS   MTU  NOTE
-10.1.0.2  resolved    eth1  02:00:00:00:00:02  10.1.0.1     1500
-10.1.0.3  unresolved                           10.1.0.1     1500  asking for its link address
-10.1.0.4  no route                                                no route leads there
+NEXT HOP TO  STATE       VIA   MAC                SOURCE ADDRESS   MTU  NOTE
+10.1.0.2     resolved    eth1  02:00:00:00:00:02  10.1.0.1        1500
+10.1.0.3     unresolved                           10.1.0.1        1500  waiting for its link address
+10.1.0.4     no route                                                   no route leads there
 ",
     );
 }
@@ -443,8 +443,8 @@ fn packets_have_rates_with_an_earlier_picture() {
     assert_drawn(
         packets,
         "
-packets: engine raw (auto: the only one of this version), 2 workers, serving no interface
-flows: 1200 passthrough (3 half-open), 17 dsr; 1048576 at most; NAT ports 61000-65535; 2 fragments wait
+packets: engine raw, 2 workers, serving no interface
+flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535; 2 fragments waiting
 
 PACKETS          TOTAL  PER S
 to_server       124456    500

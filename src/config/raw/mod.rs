@@ -42,11 +42,11 @@ section! {
         admin: Admin,
         /// Counters as JSON over HTTP, `GET /stats`, in the form of Convey 0.3.5.
         stats: Stats,
-        /// What holds for every frontend and backend that does not say otherwise.
+        /// Defaults for every frontend and backend, unless they set the key themselves.
         defaults: Defaults,
         /// Settings of both packet modes, passthrough and dsr.
         packet: Packet,
-        /// The name of [packet] in Convey 0.3.5: the same section with the same keys. A file has one of the two.
+        /// The name of [packet] in Convey 0.3.5: the same section with the same keys. Use one of the two.
         passthrough: Packet,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
@@ -72,7 +72,7 @@ section! {
         shutdown_timeout: Time<true, DAY>,
         /// Directory for what outlives the process: overrides of servers, scripts for the servers of DSR frontends. Made at the start if it is missing; each running convey needs its own. Default: $STATE_DIRECTORY, as systemd sets it, or "/var/lib/convey". Needs a restart.
         state_dir: DirectoryPath,
-        /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes one's own: without it they can be computed, and somebody can aim many connections at one server. Load balancers that stand in for each other need the same one. Default: a published hash.
+        /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes unpredictable: without it they can be computed, and an attacker can aim many connections at one server. Load balancers that back each other up need the same one. Default: a published hash.
         hash_seed: HashSeed,
     }
 }
@@ -98,19 +98,19 @@ section! {
 section! {
     /// Settings of both packet modes, passthrough and dsr.
     Packet {
-        /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best that this version has. Needs a restart.
+        /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best available in this version. Needs a restart.
         engine: EngineChoice,
         /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
         workers: Workers,
-        /// Flows of both modes together, at most; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
+        /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
         max_flows: Int<64, MAX_FLOWS>,
-        /// Ports that passthrough flows leave from, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
+        /// Source ports of passthrough flows, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
         nat_ports: PortRange,
-        /// Address that passthrough flows leave from, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
+        /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
         nat_address: NatAddresses,
-        /// A flow of a frontend in a packet mode on which nothing moves for so long is forgotten. Goes before that of [defaults], after the frontend's own. Default: "15m" for TCP, "60s" for UDP.
+        /// Remove a flow of a packet mode that has been idle this long. Overrides [defaults]; overridden by the frontend. Default: "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<false, YEAR>,
-        /// As in 0.3.5: room for so many flows at least. max_flows is the limit, and no smaller than this. Needs a restart.
+        /// As in 0.3.5: minimum number of flows. Raises max_flows, which is the limit, to at least this. Needs a restart.
         connection_tracker_capacity: Int<0, { i64::MAX as u64 }>,
         /// As in 0.3.5; changes nothing, for the counters are always current.
         stats_update_frequency: Time<true, YEAR>,
@@ -118,7 +118,7 @@ section! {
 }
 
 section! {
-    /// What holds for every frontend and backend that does not say otherwise.
+    /// Defaults for every frontend and backend, unless they set the key themselves.
     Defaults {
         ..frontend: FrontendOptions,
         ..backend: BackendOptions,
@@ -139,19 +139,19 @@ section! {
 section! {
     /// Settings of a frontend that [defaults] may have too.
     FrontendOptions {
-        /// "proxy": connections end here and a second one goes to the server. "passthrough": packets are forwarded with both addresses rewritten. "dsr": only the destination is rewritten, and servers answer the clients directly. Default: "proxy", or what -p or -d says.
+        /// "proxy": connections end here and a second one goes to the server. "passthrough": packets are forwarded with both addresses rewritten. "dsr": only the destination is rewritten, and servers answer the clients directly. Default: "proxy", or the mode set by -p or -d.
         mode: Mode,
         /// Protocol on the listen addresses: "tcp" (default), or "udp" in packet modes.
         protocol: Protocol,
-        /// Interface that packets for a VIP come in by. Default: the one that has the address, so a VIP on lo needs this key.
+        /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key.
         interface: InterfaceName,
-        /// Most connections at a time; more wait in the kernel's accept queue. Default: no limit.
+        /// Maximum number of open connections; more wait in the kernel's accept queue. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
-        /// A connection on which nothing moves for so long is closed; 0 never. Default: "10m". In packet modes a flow is forgotten, never 0; default "15m" for TCP, "60s" for UDP.
+        /// Close a connection that has been idle this long; 0 disables. Default: "10m". In packet modes remove the flow, and 0 is not allowed; default "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<true, YEAR>,
-        /// As idle_timeout, once one side has closed its half; 0 never. Default: "60s".
+        /// As idle_timeout, once one side has closed its half; 0 disables. Default: "60s".
         fin_timeout: Time<true, YEAR>,
-        /// A connection whose sent data is not acknowledged for so long is closed; 0 leaves it to the kernel. Default: "30s".
+        /// Close a connection whose sent data has been unacknowledged this long; 0 leaves it to the kernel. Default: "30s".
         tcp_user_timeout: Time<true, DAY>,
         /// Log one line for each connection. Default: true.
         access_log: bool,
@@ -172,25 +172,25 @@ section! {
     BackendOptions {
         /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev".
         balance: Algorithm,
-        /// Longest time that one attempt to connect may take. Default: "5s".
+        /// Time limit of one connection attempt. Default: "5s".
         connect_timeout: Time<false, HOUR>,
         /// Further attempts after a failed connect, on another server while there is one. Default: 2.
         retries: Int<0, 100>,
         /// How long a connection waits for a server below its max_connections. Default: "5s".
         queue_timeout: Time<false, HOUR>,
-        /// Most connections that wait so at a time. Default: 1024.
+        /// Maximum number of connections waiting for a server. Default: 1024.
         max_queue: Int<0, 1_000_000>,
-        /// IP address that connections to the servers leave from. Default: the kernel's choice.
+        /// Source address of connections to the servers. Default: the kernel's choice.
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.
         health_check_interval: Time<true, YEAR>,
         /// Active checks: a TCP connect to every server. On by default.
         health_check: HealthCheck,
-        /// Passive checks: a server that clients cannot be connected to is left out for a while. On by default.
+        /// Passive checks: a server with failing client connections is ejected for a while. On by default.
         passive_check: PassiveCheck,
         /// Established connections of a server that goes down: "keep" (default) or "close".
         on_down: OnDown,
-        /// How servers behind mode dsr get their answers the VIP as source: "tc" (default; IPv4, same port), or "nft" (IPv6 too, ports can differ).
+        /// How DSR servers rewrite their replies so that they come from the VIP: "tc" (default; IPv4, same port), or "nft" (IPv6 too, ports can differ).
         dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,
@@ -204,11 +204,11 @@ section! {
         enabled: bool,
         /// Time between two checks of a server. Default: "2s".
         interval: Time<false, DAY>,
-        /// Longest time that one check may take. Default: "1s", or the interval if that is shorter.
+        /// Time limit of one check. Default: "1s", or the interval if that is shorter.
         timeout: Time<false, HOUR>,
-        /// Successes in a row that bring a server up. Default: 2.
+        /// Consecutive successes that bring a server up. Default: 2.
         rise: Int<1, 1000>,
-        /// Failures in a row that take a server down. Default: 3.
+        /// Consecutive failures that take a server down. Default: 3.
         fall: Int<1, 1000>,
         /// Interval while the state is changing. Default: "1s", or the interval if that is shorter.
         fast_interval: Time<false, DAY>,
@@ -222,11 +222,11 @@ section! {
     PassiveCheck {
         /// Whether failed connects count. Default: true.
         enabled: bool,
-        /// Failures in a row that take a server out. Default: 3.
+        /// Consecutive failures that eject a server. Default: 3.
         max_failures: Int<1, 1000>,
-        /// How long it is left out the first time; each further time by as much longer. Default: "10s".
+        /// Duration of the first ejection; each further one is longer by as much. Default: "10s".
         ejection_time: Time<false, DAY>,
-        /// Longest time that it is left out. Default: "5m", or ejection_time if that is longer.
+        /// Longest duration of an ejection. Default: "5m", or ejection_time if that is longer.
         max_ejection_time: Time<false, DAY>,
     }
 }
@@ -236,11 +236,11 @@ section! {
     Server {
         /// Address of the server, IP:port.
         addr (required): ServerAddr,
-        /// Share of the connections, relative to the others'; 0 takes it out. Default: 1.
+        /// Share of the connections, relative to the others'; 0 takes the server out of service. Default: 1.
         weight: Int<0, { u16::MAX as u64 }>,
-        /// Servers of a higher number are used only when none of a lower one is up. Default: 1.
+        /// Lower number = preferred: a group is used only when no server of a lower-numbered group is up. Default: 1.
         priority: Int<0, { u16::MAX as u64 }>,
-        /// Most connections at a time; more go to other servers or wait. Default: no limit.
+        /// Maximum number of open connections; more go to other servers or wait. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     config::{address, findings::Findings},
 };
 
-/// Lowest port that flows may leave from: those below are privileged, and services answer on them.
+/// Lowest source port of flows: those below are privileged, and services answer on them.
 const LOWEST_NAT_PORT: u16 = 1024;
 
 /// Longest name of an interface, in bytes: IFNAMSIZ less the NUL (`linux/if.h`).
@@ -74,7 +74,7 @@ fn ports(text: &str) -> Result<PortRange, (String, String)> {
             Ok(port) => Err((
                 format!("port {port} in \"{text}\" is below {LOWEST_NAT_PORT}"),
                 format!(
-                    "flows leave from ports from {LOWEST_NAT_PORT} to 65535; {}",
+                    "flows use source ports from {LOWEST_NAT_PORT} to 65535; {}",
                     form()
                 ),
             )),
@@ -140,7 +140,7 @@ impl NatAddresses {
         if let Some(kind) = address::not_of_one_host(ip) {
             return bad_value(
                 value,
-                format!("flows cannot leave from {ip}, {kind}"),
+                format!("{ip}, {kind}, cannot be the source address of flows"),
                 "write an address of this host that the servers can answer to, or leave the key out",
                 findings,
             );

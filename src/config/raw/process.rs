@@ -64,8 +64,8 @@ impl Field for SocketPath {
             );
         }
         if text.len() > MAX_PATH_BYTES || text.contains(char::is_control) {
-            let message = format!("`{}` is not a usable path of a socket", findings.key());
-            let help = format!("it may have {MAX_PATH_BYTES} bytes and no control characters");
+            let message = format!("`{}` is not a valid path of a socket", findings.key());
+            let help = format!("the limit is {MAX_PATH_BYTES} bytes, without control characters");
             return bad_value(value, message, help, findings);
         }
         Some(Self(Some(PathBuf::from(text))))
@@ -104,8 +104,8 @@ impl Field for HashSeed {
             1..=MAX_SEED_BYTES => Some(Self(text.to_owned())),
             long => bad_value(
                 value,
-                format!("`hash_seed` has {long} bytes"),
-                format!("{MAX_SEED_BYTES} are the most; 32 random ones are enough"),
+                format!("`hash_seed` is {long} bytes"),
+                format!("the limit is {MAX_SEED_BYTES}; 32 random bytes are enough"),
                 findings,
             ),
         }

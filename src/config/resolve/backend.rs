@@ -57,9 +57,8 @@ pub fn check_dialects(raw: &raw::BackendOptions, findings: &mut Findings) {
         findings.within("health_check_interval", |findings| {
             findings.error(
                 interval.key.clone(),
-                "`health_check_interval` and `health_check` cannot stand together",
-                "they say the same thing twice: keep `health_check` with `interval`, which is the newer form"
-                    .to_owned(),
+                "`health_check_interval` and `health_check` exclude each other",
+                "both set the interval: keep `health_check` with `interval`, the newer form".to_owned(),
             );
         });
     }
@@ -158,7 +157,7 @@ fn passive(
                     "`max_ejection_time` is shorter than `ejection_time` ({})",
                     duration::print(ejection_time)
                 ),
-                "make it as long at least, or shorten `ejection_time`".to_owned(),
+                "make it at least as long, or shorten `ejection_time`".to_owned(),
             );
         });
     }

@@ -95,7 +95,7 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             span,
             first.clone(),
             message,
-            "an address can be listened on once: change or remove one",
+            "two listeners cannot use the same address: change or remove one",
         );
     }
 }
@@ -133,7 +133,7 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], f
             findings.warn(
                 at.key.clone(),
                 format!(
-                    "backend `{}` has no servers, so every connection to it is closed",
+                    "backend `{}` has no servers, so connections to it are refused",
                     backend.name
                 ),
                 format!(
@@ -148,10 +148,10 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], f
         findings.warn(
             at.key.clone(),
             format!(
-                "every server of backend `{}` has weight 0, so none is used",
+                "every server of backend `{}` has weight 0, so none will receive connections",
                 backend.name
             ),
-            "give at least one a weight of 1 or more".to_owned(),
+            "set the weight of at least one to 1 or more".to_owned(),
         );
     }
     let by_packets = users.iter().any(|frontend| frontend.mode.is_packet());
@@ -170,20 +170,28 @@ fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], f
                     if let Some((other, _)) = seen.get(&addr.value) {
                         findings.warn(
                             addr.span.clone(),
-                            format!("servers `{other}` and `{name}` have the same address {}", addr.value),
-                            "it gets the share of both; raise the weight of one instead".to_owned(),
+                            format!(
+                                "servers `{other}` and `{name}` have the same address {}",
+                                addr.value
+                            ),
+                            "it receives the share of both; raise the weight of one instead".to_owned(),
                         );
                     }
                     if reaches(addr.value, &own_addresses) {
                         findings.warn(
                             addr.span.clone(),
-                            format!("server `{name}` is the address of its own frontend: connections would go round in circles"),
+                            format!(
+                                "server `{name}` is the address of its own frontend: connections would loop"
+                            ),
                             "write the address of the server behind the load balancer".to_owned(),
                         );
                     } else if addr.value.0.ip().is_unspecified() && !by_packets {
                         findings.warn(
                             addr.span.clone(),
-                            format!("{} as a server's address means this host itself", addr.value.0.ip()),
+                            format!(
+                                "{} as a server's address means this host itself",
+                                addr.value.0.ip()
+                            ),
                             "write the address of the server, or 127.0.0.1 or [::1] for this host".to_owned(),
                         );
                     }
@@ -242,7 +250,7 @@ fn random_to_round_robin(file: &raw::File, config: &Config, users: &Users<'_>, f
             findings.warn(
                 interval.key.clone(),
                 "servers are chosen by weighted round robin; Convey 0.3.5, whose key this is, chose them at random by weight",
-                "add balance = \"round_robin\" to say that this is meant, or balance = \"random\" to have it as before".to_owned(),
+                "add balance = \"round_robin\" to confirm that, or balance = \"random\" for the old behaviour".to_owned(),
             );
         });
     });

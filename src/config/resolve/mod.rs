@@ -193,7 +193,7 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
             findings.warn(
                 port.span.clone(),
                 format!("statistics are served on 127.0.0.1:{} only; Convey 0.3.5 listened on every address", port.value.number),
-                "add listen_addr = \"0.0.0.0\" to let others read them as before, or listen_addr = \"127.0.0.1\" to keep it so"
+                "add listen_addr = \"0.0.0.0\" for the old behaviour, or listen_addr = \"127.0.0.1\" to confirm this one"
                     .to_owned(),
             );
         });
@@ -231,8 +231,8 @@ fn packet_modes(section: Option<(&'static str, &At<raw::Packet>)>, findings: &mu
             findings.within("engine", |findings| {
                 findings.error(
                     engine.span.clone(),
-                    "engine \"xdp\" is not in this version",
-                    "write \"raw\", or \"auto\", which will take \"xdp\" where it works once there is one"
+                    "engine \"xdp\" is not available in this version",
+                    "write \"raw\", or \"auto\", which will use \"xdp\" once a version supports it"
                         .to_owned(),
                 );
             });
@@ -273,7 +273,7 @@ fn frontend(
         findings.within("protocol", |findings| {
             findings.error(
                 at.span.clone(),
-                "protocol \"udp\" is for the packet modes: mode \"proxy\" of this version has \"tcp\" only",
+                "protocol \"udp\" is for the packet modes: mode \"proxy\" supports only \"tcp\" in this version",
                 "add mode = \"passthrough\" or mode = \"dsr\"".to_owned(),
             );
         });
@@ -330,9 +330,9 @@ fn packet_idle(
             findings.within("idle_timeout", |findings| {
                 findings.error(
                     span.clone(),
-                    format!("`idle_timeout` cannot be 0 in mode {mode}: a flow whose end is not seen would stay for ever"),
+                    format!("`idle_timeout` cannot be 0 in mode {mode}: a flow whose end is not seen would never expire"),
                     format!(
-                        "write a time such as \"1h\"; in [{}] it holds for frontends in packet modes alone",
+                        "write a time such as \"1h\"; in [{}] it applies only to frontends in packet modes",
                         inherited.packet_section
                     ),
                 );

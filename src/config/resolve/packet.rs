@@ -154,7 +154,7 @@ fn listen_addresses(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Fin
             findings.error(
                 span.clone(),
                 format!("mode {mode} cannot serve {addr}, an address with a zone"),
-                "write an address that is not link-local; `interface` says where its packets come in"
+                "write an address that is not link-local; `interface` names where its packets arrive"
                     .to_owned(),
             );
         }
@@ -169,7 +169,7 @@ fn interface(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) 
         findings.within("interface", |findings| {
             findings.error(
                 at.span.clone(),
-                "no packet of a client comes in by lo",
+                "client packets never arrive on lo",
                 "a VIP may be on lo; name the interface that faces the clients, such as \"eth0\"".to_owned(),
             );
         });
@@ -210,7 +210,7 @@ fn one_answer(uses: &Uses<'_>, vip: &Vip<'_>, findings: &mut Findings) {
         findings.warn(
             vip.span.clone(),
             format!(
-                "the same servers answer for {} too: in mode dsr their answers can leave from one address and port only",
+                "the same servers answer for {} too: in mode dsr their answers can have only one source address and port",
                 first.addr
             ),
             "use another backend for it, whose servers have other addresses or ports".to_owned(),

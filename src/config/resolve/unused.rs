@@ -43,7 +43,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     capacity(file, config, findings);
 }
 
-/// Puts what has no effect back to its default, so that the configuration says what is in force.
+/// Puts what has no effect back to its default, so that the configuration says what is in effect.
 pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
@@ -100,7 +100,7 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
         warn(
             [interface],
             "in mode proxy",
-            "remove it: connections are accepted by whichever interface they come",
+            "remove it: connections are accepted on every interface",
             findings,
         );
         return;
@@ -212,7 +212,7 @@ fn checked_by_tcp(
                 "servers of backend `{}` are checked by a TCP connect to the port that frontend `{}` serves by UDP",
                 backend.name, frontend.name
             ),
-            "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else say health_check.enabled = true".to_owned(),
+            "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else set health_check.enabled = true".to_owned(),
         );
     }
 }
@@ -235,8 +235,8 @@ fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
         Some(max_flows) if max_flows.value.0 < u64::from(limit) => findings.within("max_flows", |findings| {
             findings.warn(
                 max_flows.span.clone(),
-                format!("`connection_tracker_capacity` asks for room for more flows, so the limit is {limit}"),
-                "remove connection_tracker_capacity, which is 0.3.5's key, to have the limit that max_flows says"
+                format!("`connection_tracker_capacity` is larger, so the limit is {limit}"),
+                "remove connection_tracker_capacity, which is 0.3.5's key, so that max_flows is the limit"
                     .to_owned(),
             );
         }),
@@ -244,8 +244,8 @@ fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
             findings.within("connection_tracker_capacity", |findings| {
                 findings.warn(
                     capacity.key.clone(),
-                    format!("there is room for {limit} flows; in Convey 0.3.5 this key was the limit"),
-                    format!("write max_flows = {limit} to say that this is meant, or remove this key and write another max_flows"),
+                    format!("the limit is {limit} flows; in Convey 0.3.5 this key was the limit"),
+                    format!("write max_flows = {limit} to confirm that, or remove this key and write another max_flows"),
                 );
             });
         }
