@@ -104,7 +104,7 @@ impl Control {
             engine: EngineChoice::Raw,
             // the engine of the start: another choice needs a restart
             engine_reason: match self.startup_config.packet.engine {
-                EngineChoice::Auto => "auto: the only one of this version",
+                EngineChoice::Auto => "auto",
                 EngineChoice::Raw | EngineChoice::Xdp => "configured",
             },
             workers: self.packets.workers(),

@@ -160,7 +160,7 @@ impl Machine {
             .saturating_mul(self.ejections)
             .min(passive.max_ejection_time);
         let reason = format!(
-            "{} connects in a row failed, out for {time:?}",
+            "{} consecutive connection failures; ejected for {time:?}",
             passive.max_failures
         );
         self.ejected_until = Some(now + time);

@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
     /// Root has to say who to become.
-    #[error("started as root without a user to become")]
+    #[error("started as root, but no user to switch to")]
     NoTarget,
     /// The configuration does not parse: no policy.
     #[error("the configuration is not valid")]
@@ -133,7 +133,7 @@ impl Channel {
         let channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
         match channel.receive(RecvHow::Wait)? {
             (Reply { number: 0, outcome }, _) => only(&Outcome::Ready, (done(outcome)?, Vec::new()))?,
-            (reply, _) => return Err(BrokerError::Lost(format!("it began with {reply:?}")).into()),
+            (reply, _) => return Err(BrokerError::Lost(format!("unexpected first message {reply:?}")).into()),
         };
         Ok(channel)
     }
@@ -251,7 +251,7 @@ impl Channel {
         let fds = self.call(verb, &[], expected)?;
         fds.into_iter()
             .next()
-            .ok_or_else(|| BrokerError::Lost("it sent no descriptor".into()))
+            .ok_or_else(|| BrokerError::Lost("no descriptor received".into()))
     }
 
     fn call(
@@ -358,7 +358,7 @@ impl State {
             }
             (number, _) => {
                 return Err(BrokerError::Lost(format!(
-                    "it answered request {number} instead of {}",
+                    "answer to request {number} instead of {}",
                     self.last
                 )));
             }
@@ -392,7 +392,7 @@ fn only(expected: &Outcome, (outcome, fds): (Outcome, Vec<OwnedFd>)) -> Result<V
 }
 
 fn unexpected(outcome: &Outcome) -> BrokerError {
-    BrokerError::Lost(format!("it answered {outcome:?}"))
+    BrokerError::Lost(format!("unexpected answer {outcome:?}"))
 }
 
 /// Whether systemd started this very process as a service that it watches, not just one of its ancestors.

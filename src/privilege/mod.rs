@@ -250,8 +250,8 @@ pub enum BrokerError {
     Unreadable(String),
     /// No answer for this long. It may come yet; nobody waits for it any more.
     #[error(
-        "the privileged broker has not answered for {} s: a file system that hangs, or a program that holds the lock of \
-         iptables, may keep it; try again later",
+        "the privileged broker has not answered for {} s: a hanging file system or another program holding the iptables lock \
+         may block it; try again later",
         .0.as_secs()
     )]
     Silent(Duration),

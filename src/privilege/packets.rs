@@ -68,10 +68,10 @@ impl Packets {
             return Err(if policy.names_interface(name) {
                 Outcome::failed(&format!("find interface {name}"), libc::ENODEV)
             } else {
-                Outcome::refused(&format!("there is no interface {name:?}"))
+                Outcome::refused(&format!("interface {name:?} does not exist"))
             });
         };
-        let routes = Routes::new().map_err(|e| failed("ask for routes", &e))?;
+        let routes = Routes::new().map_err(|e| failed("query the routes", &e))?;
         let wanted = Wanted {
             name,
             index: interface.index,
@@ -131,7 +131,7 @@ impl Packets {
                 Ok(_) => Outcome::unable(&why),
                 Err(same) if same == why => Outcome::unable(&why),
                 Err(worse) => Outcome::unable(&format!(
-                    "{why}; and what was in force could not be restored: {worse}"
+                    "{why}; the previous rules could not be restored either: {worse}"
                 )),
             },
         }

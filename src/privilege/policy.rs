@@ -112,7 +112,7 @@ impl Policy {
         }
         if wanted.is_loopback {
             return Err(format!(
-                "no packet of a client comes in by {name:?}, a loopback interface that no frontend names"
+                "client packets never arrive on {name:?}, a loopback interface that no frontend names"
             ));
         }
         let services = || self.configured.iter().chain(&self.in_force);
@@ -203,7 +203,7 @@ impl Policy {
                 }
                 if frontend.mode.is_packet() {
                     return Err(format!(
-                        "frontend `{name}` is in a packet mode, in which nothing listens on {endpoint}"
+                        "frontend `{name}` is in a packet mode: nothing listens on {endpoint}"
                     ));
                 }
                 Ok(Permitted {

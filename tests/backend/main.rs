@@ -340,7 +340,7 @@ fn what_is_remembered_comes_back() {
     let (status, text) = site.try_setup("apply dns");
     assert_eq!(status, 78);
     assert!(
-        text.contains("dns.conf:5: `colour=red' is not understood"),
+        text.contains("dns.conf:5: `colour=red' is not a valid line"),
         "{text}"
     );
 }
@@ -358,7 +358,7 @@ fn check_names_reasons() {
     let socket = site
         .server
         .inside(|| std::net::UdpSocket::bind("127.0.0.1:5353").unwrap());
-    expect(69, "is listened on only at 127.0.0.1:5353");
+    expect(69, "listens only on 127.0.0.1:5353");
     drop(socket);
     let _socket = site.server.inside(|| std::net::UdpSocket::bind(server).unwrap());
     expect(0, "No problem found");

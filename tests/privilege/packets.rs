@@ -270,7 +270,7 @@ pub fn interfaces() {
             "refilter 10.9.0.1:80 10.9.3.1:53"
         ]
     );
-    assert!(refused(broker.packet_socket("va")).contains("there is no interface"));
+    assert!(refused(broker.packet_socket("va")).contains("does not exist"));
     let gone = broker.packet_socket("vd").unwrap_err().to_string();
     assert!(gone.starts_with("find interface vd: No such device"), "{gone}");
 }

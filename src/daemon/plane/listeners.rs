@@ -127,7 +127,7 @@ impl Predecessors {
             if let Err(error) = &taken {
                 tracing::warn!(
                     event = "listener_not_taken_over",
-                    "a kept socket of {endpoint}: {error}"
+                    "cannot use the inherited socket of {endpoint}: {error}"
                 );
                 listener::end(socket.as_fd());
             }

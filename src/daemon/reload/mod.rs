@@ -174,7 +174,7 @@ impl Control {
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
             None => Event::Broken(ReloadFailed {
-                message: "a step of the reload has failed by a defect of convey: see the log".to_owned(),
+                message: "internal error during the reload (a bug in convey): see the log".to_owned(),
                 config_error: false,
             }),
         };
@@ -319,7 +319,7 @@ impl Control {
                 if had_failed {
                     tracing::info!(
                         event = "reload",
-                        "reload ({trigger}): the configuration is valid again, and as it runs"
+                        "reload ({trigger}): the configuration is valid again and matches what is running"
                     );
                 }
                 Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
@@ -329,7 +329,7 @@ impl Control {
                 tracing::error!(
                     event = "reload_failed",
                     generation = self.config_generation,
-                    "reload ({trigger}) failed, still running generation {}:\n{}",
+                    "reload ({trigger}) failed; still using generation {}:\n{}",
                     self.config_generation,
                     failed.message
                 );
@@ -340,7 +340,7 @@ impl Control {
                 if !std::mem::replace(&mut self.reload.has_warned, true) {
                     tracing::warn!(
                         event = "look_failed",
-                        "cannot look whether the configuration file has changed: {}; trying again every {LOOK_AGAIN:?}",
+                        "cannot check the configuration file for changes: {}; trying again every {LOOK_AGAIN:?}",
                         why.message
                     );
                 }
@@ -429,7 +429,7 @@ fn log_success(trigger: &str, reloaded: &Reloaded) {
     if !reloaded.needs_restart.is_empty() {
         tracing::warn!(
             event = "needs_restart",
-            "takes effect after a restart: {}",
+            "needs a restart to take effect: {}",
             reloaded.needs_restart.join(", ")
         );
     }

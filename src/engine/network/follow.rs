@@ -117,7 +117,7 @@ impl Follow {
                         let _ = ready.try_io(|socket| self.read(socket.get_ref()));
                     }
                     Err(error) => {
-                        tracing::error!(event = "network", "the network is followed no more: {error}; restart convey");
+                        tracing::error!(event = "network", "network changes are no longer tracked: {error}; restart convey");
                         return;
                     }
                 },
@@ -148,7 +148,7 @@ impl Follow {
                 Err(error) => {
                     tracing::debug!(
                         event = "network",
-                        "news were lost ({error}); asking for everything"
+                        "network events were lost ({error}); reading everything again"
                     );
                     self.counts.overruns.add(1);
                     self.is_lost = true;
@@ -171,7 +171,7 @@ impl Follow {
                 Ok(Message::Route(route)) => self.table.route_changed(&route),
                 Ok(Message::End { .. } | Message::Other) => false,
                 Err(error) => {
-                    tracing::debug!(event = "network", "a message was not understood: {error}");
+                    tracing::debug!(event = "network", "malformed netlink message: {error}");
                     self.counts.unreadable.add(1);
                     self.table.apply(Event::Routing)
                 }
@@ -198,7 +198,7 @@ impl Follow {
                 Err(error) => {
                     tracing::warn!(
                         event = "network",
-                        "the kernel does not answer: {error}; asking again in a second"
+                        "the kernel does not answer: {error}; trying again in 1 s"
                     );
                     self.refresh_after(RETRY_AFTER);
                     // what is known is better than what was
@@ -264,7 +264,7 @@ impl Follow {
                 Err(error) => {
                     tracing::debug!(
                         event = "next_hop",
-                        "cannot send to {server} to have it resolved: {error}"
+                        "cannot probe {server} to resolve its next hop: {error}"
                     );
                     self.counts.kicks_failed.add(1);
                     if error.kind() == io::ErrorKind::PermissionDenied && !self.has_warned {

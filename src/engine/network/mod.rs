@@ -71,12 +71,10 @@ pub struct Picture {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoWay {
     /// No route leads there.
-    #[error("no route leads there; see `ip route get` for it")]
+    #[error("no route to it; see `ip route get`")]
     Unreachable,
     /// It is an address of this host.
-    #[error(
-        "it is an address of this host: packets do not leave for it; use mode \"proxy\" for a local server"
-    )]
+    #[error("it is an address of this host: use mode \"proxy\" for a local server")]
     OwnAddress,
     /// A blackhole route.
     #[error("its route is a blackhole")]
@@ -85,13 +83,13 @@ pub enum NoWay {
     #[error("its route prohibits it")]
     Prohibited,
     /// A broadcast or multicast address.
-    #[error("its address is not one of a single host")]
+    #[error("its address is not a unicast address")]
     NotUnicast,
     /// The interface is down.
-    #[error("interface {0} on the way to it is down or has no carrier")]
+    #[error("its outgoing interface {0} is down or has no carrier")]
     InterfaceDown(String),
     /// The interface does not carry Ethernet frames.
-    #[error("interface {0} on the way to it is not Ethernet, which the packet modes need")]
+    #[error("its outgoing interface {0} is not Ethernet, which the packet modes require")]
     NotEthernet(String),
     /// We have no address towards it.
     #[error("this host has no address of its family on interface {0}; add one, or set nat_address")]

@@ -130,7 +130,7 @@ pub fn start(
     match started.recv() {
         Ok(Ok(())) => Ok((handle, thread)),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("a packet thread ended before it was prepared")),
+        Err(_) => Err(io::Error::other("a packet thread ended during startup")),
     }
 }
 
@@ -149,7 +149,7 @@ fn pin(index: usize) {
         Ok(())
     });
     if let Err(error) = pinned {
-        tracing::debug!("packet thread {index} moves between CPUs: {error}");
+        tracing::debug!("cannot pin packet thread {index} to a CPU: {error}");
     }
 }
 
@@ -217,7 +217,7 @@ impl Worker {
                     // the watchdog misses this thread
                     tracing::error!(
                         event = "packet_thread_error",
-                        "a packet thread cannot wait: {error}"
+                        "a packet thread cannot wait for packets: {error}"
                     );
                     return;
                 }
@@ -281,7 +281,7 @@ impl Worker {
             }
             Err(error) => tracing::error!(
                 event = "packet_socket_error",
-                "cannot serve interface {ifindex}: {error}"
+                "cannot use interface {ifindex}: {error}"
             ),
         }
     }

@@ -255,7 +255,7 @@ fn an_ejection_says_why_and_when_it_will_end() {
     let mut server = Server::passive_only();
     server.connects_fail();
     let reason = server.machine.health().reason.as_deref();
-    assert_eq!(reason, Some("3 connects in a row failed, out for 10s"));
+    assert_eq!(reason, Some("3 consecutive connection failures; ejected for 10s"));
     assert_eq!(server.machine.wake_at(), Some(server.now() + 10 * SECOND));
 }
 

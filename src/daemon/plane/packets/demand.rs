@@ -187,7 +187,7 @@ fn why_waiting(
 ) -> Option<String> {
     let Some(holders) = picture.vips.get(&vip) else {
         return Some(format!(
-            "no interface has {vip} (on a standby this is as it should be; else: ip address add {vip} dev …)"
+            "no interface has {vip} (expected on a standby; otherwise: ip address add {vip} dev …)"
         ));
     };
     let by_name = interface.into_iter();
@@ -199,7 +199,7 @@ fn why_waiting(
         return None;
     }
     Some(match (interface, ways.first()) {
-        (_, Some(way)) => format!("interface {way} cannot be served, see the log"),
+        (_, Some(way)) => format!("interface {way} cannot be used, see the log"),
         (Some(name), None) => format!("interface {name} does not exist or is not up"),
         (None, None)
             if holders
@@ -207,10 +207,10 @@ fn why_waiting(
                 .all(|name| picture.links.get(name).is_some_and(|l| l.is_loopback)) =>
         {
             format!(
-                "only a loopback interface has {vip}: name the interface that its packets come in by (interface = …)"
+                "only a loopback interface has {vip}: name the interface on which its packets arrive (interface = …)"
             )
         }
-        (None, None) => format!("no interface that has {vip} is up"),
+        (None, None) => format!("no interface with {vip} is up"),
     })
 }
 
@@ -332,7 +332,7 @@ mod tests {
             VipState::Live => panic!("live"),
         };
         waits(state(&absent, &[("front", 2)]), "no interface has 10.0.0.1", true);
-        waits(state(&picture(), &[]), "front cannot be served", false);
+        waits(state(&picture(), &[]), "front cannot be used", false);
         let on_loopback = Picture {
             vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["lo".to_owned()]))].into(),
             ..picture()

@@ -53,7 +53,7 @@ pub enum PacketsError {
     #[error("{0}")]
     Ports(String),
     /// The task has ended.
-    #[error("the packet modes have ended")]
+    #[error("the packet modes have stopped")]
     Ended,
 }
 

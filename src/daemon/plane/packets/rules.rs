@@ -106,16 +106,19 @@ impl Rules {
             Ok(_) if is_first => {
                 tracing::info!(
                     event = "rules_cleared",
-                    "took out firewall rules of an earlier run that nothing needs any more"
+                    "removed stale firewall rules of an earlier run"
                 );
             }
             Ok(_) => tracing::warn!(
                 event = "rules_restored",
-                "another program had changed the firewall rules of the chain CONVEY; they are back, but meanwhile the kernel \
-                 may have reset connections of the packet modes"
+                "chain CONVEY was changed by another program and has been restored; connections in packet modes may have \
+                 been reset meanwhile"
             ),
             Err(error) => self.say(Some(error.to_string()), |why| {
-                tracing::error!(event = "firewall_failed", "look after the firewall rules: {why}");
+                tracing::error!(
+                    event = "firewall_failed",
+                    "cannot verify the firewall rules: {why}"
+                );
             }),
         }
     }

@@ -290,7 +290,7 @@ impl Plane {
         {
             tracing::error!(
                 event = "firewall_failed",
-                "remove rules that are no longer needed: {error}; trying again in {UPKEEP:?}"
+                "cannot remove stale firewall rules: {error}; trying again in {UPKEEP:?}"
             );
         }
         if let (Some(running), Some(config)) = (&mut self.running, config) {
