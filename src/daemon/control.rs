@@ -153,7 +153,7 @@ impl Control {
         }
     }
 
-    pub(super) fn obey(&mut self, command: Command) {
+    pub(super) fn handle_command(&mut self, command: Command) {
         // a reply that nobody waits for any more is no error
         match command {
             Command::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),

@@ -75,7 +75,7 @@ impl Notifier {
                     notifier.store = store_size();
                 }
                 Err(error) => {
-                    tracing::warn!(event = "notify_failed", "cannot start the notify thread: {error}")
+                    tracing::warn!(event = "notify_failed", "cannot start the notify thread: {error}");
                 }
             }
         }

@@ -158,7 +158,7 @@ impl Control {
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 () = self.packets.changed() => self.packets_changed(),
-                Some(command) = inboxes.commands.recv() => self.obey(command),
+                Some(command) = inboxes.commands.recv() => self.handle_command(command),
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
                     file_change = watch::Debounce::default();

@@ -199,7 +199,7 @@ fn run_unprivileged(
         u64::MAX
     });
     let kept = Kept {
-        predecessors: greet(predecessors),
+        predecessors: log_inherited(predecessors),
         broker,
         state_dir,
         scripts,
@@ -234,7 +234,7 @@ fn run_unprivileged(
 }
 
 /// Says what an earlier process left; without it there is nothing to take over.
-fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
+fn log_inherited(predecessors: io::Result<Predecessors>) -> Predecessors {
     let predecessors = predecessors.unwrap_or_else(|error| {
         tracing::warn!(
             event = "listener_not_taken_over",

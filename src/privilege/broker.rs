@@ -44,7 +44,7 @@ pub struct Broker {
     pub options: Options,
     /// Makes a configuration of its bytes.
     pub parse: Parser,
-    /// The rules in force.
+    /// The rules in effect.
     pub policy: Policy,
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<u16>,

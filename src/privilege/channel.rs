@@ -186,7 +186,7 @@ impl Channel {
         })
     }
 
-    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
+    /// A packet socket on an interface that the configuration in effect needs: one that a frontend names, that has a
     /// VIP, or by which a passthrough server is reached. One call for each worker; all sockets of an interface share a
     /// fanout group.
     ///
@@ -207,12 +207,12 @@ impl Channel {
         self.call(verb, &[], &Outcome::Done).map(drop)
     }
 
-    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services;
-    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in force
+    /// Puts firewall rules, reserved ports and the filters of all packet sockets in effect for exactly these services;
+    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in effect
     /// until now.
     ///
     /// # Errors
-    /// Refused, or a step failed; then what was in force before still is.
+    /// Refused, or a step failed; then what was in effect before still is.
     pub fn serve(&self, services: &[PacketService]) -> Result<Served, BrokerError> {
         let bytes = encode_services(services).map_err(|e| BrokerError::Refused(e.to_string()))?;
         let copy = memfd::sealed(&bytes).map_err(|source| BrokerError::Failed {

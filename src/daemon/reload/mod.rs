@@ -17,7 +17,7 @@ use super::{
     Control,
     health::longest_check,
     plane::{
-        listeners::{self, Predecessors, kept_as},
+        listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
         stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
     },
@@ -34,7 +34,7 @@ use machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where a reload's answer goes.
-pub type Answer = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
+pub type ReloadReply = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
 
 /// A reload under way, and what is remembered of those before.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Reload {
     bound: Option<Bound>,
     armed: Option<Armed>,
     settle_until: Option<Instant>,
-    waiting: BTreeMap<Ticket, Answer>,
+    waiting: BTreeMap<Ticket, ReloadReply>,
     last_ticket: u64,
     is_announced: bool,
     look_again: Option<Instant>,
@@ -69,7 +69,7 @@ struct New {
 /// New sockets; dropping it closes them.
 #[derive(Debug)]
 struct Bound {
-    listeners: listeners::Prepared,
+    listeners: PreparedListeners,
     stats: StatsChange,
 }
 
@@ -79,7 +79,7 @@ enum Done {
     Read(Result<FileRead, NotRead>),
     Loaded(Result<New, ReloadFailed>),
     Checked,
-    Bound(Result<(listeners::Prepared, Option<StatsSocket>), ReloadFailed>),
+    Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
 }
 
@@ -129,7 +129,7 @@ impl Reload {
         }
     }
 
-    fn ticket(&mut self, answer: Answer) -> Ticket {
+    fn ticket(&mut self, answer: ReloadReply) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.waiting.insert(ticket, answer);
@@ -143,7 +143,7 @@ pub struct StepDone(Option<Done>);
 
 impl Control {
     /// Somebody asks for a reload; the answer comes when it is over.
-    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<Answer>) {
+    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<ReloadReply>) {
         let ticket = answer.map(|answer| self.reload.ticket(answer));
         self.reload_event(Event::Asked(trigger, ticket));
     }
@@ -183,7 +183,7 @@ impl Control {
 
     fn take_bound(
         &mut self,
-        (listeners, stats): (listeners::Prepared, Option<StatsSocket>),
+        (listeners, stats): (PreparedListeners, Option<StatsSocket>),
     ) -> Result<(), ReloadFailed> {
         let stats = serve_stats(stats, &self.endpoints).map_err(|e| failure(&e))?;
         self.reload.bound = Some(Bound { listeners, stats });
@@ -408,7 +408,7 @@ pub(super) async fn bind(
     stats: Option<Option<Endpoint>>,
     broker: &Client,
     workers: usize,
-) -> Result<(listeners::Prepared, Option<StatsSocket>), BrokerError> {
+) -> Result<(PreparedListeners, Option<StatsSocket>), BrokerError> {
     let listeners = missing
         .bind(broker, workers, &mut Predecessors::default())
         .await?;

@@ -228,7 +228,7 @@ impl Worker {
                 match u32::try_from(event.data()) {
                     Ok(ifindex) if event.data() != INBOX => self.serve(ifindex, FAIR_SHARE, now),
                     _ => {
-                        if self.obey(now).is_break() {
+                        if self.handle_orders(now).is_break() {
                             return;
                         }
                     }
@@ -253,7 +253,7 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, now: Moment) -> std::ops::ControlFlow<()> {
+    fn handle_orders(&mut self, now: Moment) -> std::ops::ControlFlow<()> {
         // it only says that there is something to read
         let _ = self.bell.read();
         while let Ok(order) = self.inbox.try_recv() {

@@ -87,7 +87,7 @@ fn a_file_replaced_by_rename_is_noticed() {
     assert_eq!(answers(&site), "a");
     for turn in [1, 0, 1] {
         convey.write_config(&watching(&site, turn));
-        wait_until("the new file is in force", PATIENCE, || {
+        wait_until("the new file is in effect", PATIENCE, || {
             answers(&site) == ["a", "b"][turn]
         });
     }
@@ -99,7 +99,7 @@ fn a_file_rewritten_in_place_is_noticed() {
     let text = fs::read_to_string(convey.config_path()).expect("the configuration");
     let (a, b) = (site.webs[0].addr().to_string(), site.webs[1].addr().to_string());
     fs::write(convey.config_path(), text.replace(&a, &b)).expect("write in place");
-    wait_until("the new content is in force", PATIENCE, || answers(&site) == "b");
+    wait_until("the new content is in effect", PATIENCE, || answers(&site) == "b");
 }
 
 fn a_swapped_symlink_is_noticed() {
@@ -122,10 +122,10 @@ fn a_swapped_symlink_is_noticed() {
             crate::lab::convey::binary()
         ))
     };
-    wait_until("version 1 is in force", PATIENCE, || answers(&site) == "a");
+    wait_until("version 1 is in effect", PATIENCE, || answers(&site) == "a");
     symlink("2", dir.join("next")).expect("the next version");
     fs::rename(dir.join("next"), dir.join("current")).expect("the swap");
-    wait_until("version 2 is in force", PATIENCE, || answers(&site) == "b");
+    wait_until("version 2 is in effect", PATIENCE, || answers(&site) == "b");
     drop(convey);
 }
 
@@ -142,7 +142,7 @@ fn a_reload_stops_and_starts_watching_the_file() {
     assert!(is_watching());
     let off = watching(&site, 1).replace("watch_config = true", "watch_config = false");
     convey.write_config(&off);
-    wait_until("the new file is in force", PATIENCE, || answers(&site) == "b");
+    wait_until("the new file is in effect", PATIENCE, || answers(&site) == "b");
     wait_until("nothing is watched", PATIENCE, || !is_watching());
     convey.reload(&watching(&site, 0));
     convey.write_config(&watching(&site, 1));
