@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptError {
     /// No such frontend.
-    #[error("there is no frontend \"{0}\"")]
+    #[error("no frontend \"{0}\" in the configuration")]
     NoFrontend(String),
     /// No such server.
     #[error("the backend of frontend \"{frontend}\" has no server \"{server}\"{}", listing(.servers))]
@@ -180,7 +180,7 @@ fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: Ser
     if lbs.is_empty() {
         let _ = writeln!(
             text,
-            "# There is no route from the load balancer to this server: add --lb with the address that it checks from."
+            "# The load balancer has no route to this server: add --lb with the source address of its health checks."
         );
     }
     let _ = write!(
@@ -302,7 +302,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert_eq!(message("mail", "a"), "there is no frontend \"mail\"");
+        assert_eq!(message("mail", "a"), "no frontend \"mail\" in the configuration");
         assert!(message("plain", "a").contains("is in mode proxy"));
         assert!(
             message("web", "z").ends_with("it has: a, ä b"),

@@ -34,7 +34,7 @@ impl Control {
             Ok(served) => self.admin = Some(served),
             Err(error) => tracing::warn!(
                 event = "admin_unavailable",
-                "{error}; running without the control socket, so `convey status` and the like do not work"
+                "{error}; control socket disabled: `convey status`, `reload` and `server` will not work"
             ),
         }
     }
@@ -76,7 +76,7 @@ impl Control {
             // the old one is better than none
             Err(error) if !std::mem::replace(&mut self.has_watch_failed, true) => tracing::warn!(
                 event = "watch_failed",
-                "cannot watch {} for changes: {error}; they are noticed within {} s",
+                "cannot watch {} for changes: {error}; they are detected within {} s",
                 self.config_path.display(),
                 LOOK.as_secs()
             ),
@@ -151,7 +151,7 @@ impl Control {
         }
     }
 
-    pub(super) fn obey(&mut self, command: Command) {
+    pub(super) fn handle_command(&mut self, command: Command) {
         // a reply that nobody waits for any more is no error
         match command {
             Command::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),

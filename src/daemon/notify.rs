@@ -74,7 +74,9 @@ impl Notifier {
                     (notifier.queue, notifier.sent) = (Some(queue), Some(sent));
                     notifier.store = store_size();
                 }
-                Err(error) => tracing::warn!(event = "notify_failed", "start the notifying thread: {error}"),
+                Err(error) => {
+                    tracing::warn!(event = "notify_failed", "cannot start the notify thread: {error}");
+                }
             }
         }
         notifier
@@ -100,7 +102,10 @@ impl Notifier {
             Ok(now) => {
                 self.put(Message::Reloading(now));
             }
-            Err(error) => tracing::debug!(event = "notify_failed", "read the monotonic clock: {error}"),
+            Err(error) => tracing::debug!(
+                event = "notify_failed",
+                "cannot read the monotonic clock: {error}"
+            ),
         }
         self.status.borrow_mut().clear();
     }
@@ -166,7 +171,7 @@ impl Notifier {
         if !taken {
             tracing::debug!(
                 event = "notify_failed",
-                "the service manager does not read: a message is dropped"
+                "the service manager is not reading: message dropped"
             );
         }
         taken
@@ -210,7 +215,10 @@ fn send(message: &Message) {
         (Ok(()), _) => {}
         (Err(error), Message::Keep(_)) => not_kept(&error),
         (Err(error), _) => {
-            tracing::debug!(event = "notify_failed", "notify the service manager: {error}");
+            tracing::debug!(
+                event = "notify_failed",
+                "cannot notify the service manager: {error}"
+            );
         }
     }
 }
@@ -219,7 +227,7 @@ fn send(message: &Message) {
 pub(super) fn not_kept(error: &io::Error) {
     tracing::warn!(
         event = "listener_not_kept",
-        "systemd will not keep new listeners over a restart, which will refuse connections: {error}"
+        "systemd will not keep new listeners across a restart: connections will be refused meanwhile: {error}"
     );
 }
 

@@ -37,7 +37,7 @@ impl Control {
                 status: 409,
                 message: format!(
                     "server {key} is the last eligible server of backend {}: without it, new connections are refused. \
-                     Repeat with --force (API: \"force\": true) to do it all the same",
+                     Repeat with --force (API: \"force\": true) to override",
                     key.backend
                 ),
             });

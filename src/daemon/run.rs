@@ -158,7 +158,7 @@ impl Control {
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 () = self.packets.changed() => self.packets_changed(),
-                Some(command) = inboxes.commands.recv() => self.obey(command),
+                Some(command) = inboxes.commands.recv() => self.handle_command(command),
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {
                     file_change = watch::Debounce::default();
@@ -181,7 +181,7 @@ impl Control {
                 // said by this loop and only after every worker's has answered: the loops that must be alive
                 Some(all_alive) = alive.recv() => {
                     if !all_alive {
-                        return Err(Fatal::new(exit::SOFTWARE, "a worker thread has died; ending"));
+                        return Err(Fatal::new(exit::SOFTWARE, "a worker thread has died; exiting"));
                     }
                     self.notify.watchdog();
                 }
@@ -196,7 +196,7 @@ impl Control {
 pub fn broker_lost(why: &str) -> Fatal {
     Fatal::new(
         exit::SOFTWARE,
-        format_args!("the privileged broker has died ({why}); ending"),
+        format_args!("the privileged broker has died ({why}); exiting"),
     )
 }
 

@@ -67,7 +67,7 @@ impl SavedOverrides {
             Err(why) => {
                 tracing::warn!(
                     event = "overrides_unreadable",
-                    "no override is taken from {}: {why}. The file stays until the next override, and then as {ASIDE}",
+                    "cannot restore overrides from {}: {why}. The next override moves the file to {ASIDE}",
                     path.display()
                 );
                 (Saved::default(), true)
@@ -92,7 +92,7 @@ impl SavedOverrides {
         if !self.saved.is_empty() {
             tracing::info!(
                 event = "overrides_restored",
-                "{} override(s) from before the start are in effect: {}",
+                "{} saved override(s) are in effect: {}",
                 self.saved.len(),
                 list(self.saved.iter())
             );
@@ -101,7 +101,7 @@ impl SavedOverrides {
         if gone().next().is_some() {
             tracing::info!(
                 event = "overrides_ignored",
-                "{} override(s) from before the start are of servers that the configuration does not have: {}",
+                "ignored {} saved override(s) of servers that are not in the configuration: {}",
                 gone().count(),
                 list(gone())
             );
@@ -117,7 +117,7 @@ impl SavedOverrides {
         if next.len() > MAX_OVERRIDES && self.saved.len() <= MAX_OVERRIDES {
             tracing::warn!(
                 event = "overrides_not_saved",
-                "there are more than {MAX_OVERRIDES} overrides: the others last until this process ends"
+                "more than {MAX_OVERRIDES} overrides: the rest are lost when this process exits"
             );
         }
         self.saved = next;
@@ -169,7 +169,7 @@ impl Writer {
         if let Err(error) = &started {
             tracing::warn!(
                 event = "overrides_not_saved",
-                "overrides of servers last until this process ends: start the thread that writes them: {error}"
+                "overrides will be lost when this process exits: start the thread that writes them: {error}"
             );
         }
         started.is_ok().then_some(writer)
@@ -185,7 +185,7 @@ impl Writer {
             match write(directory, &saved, is_foreign) {
                 Ok(()) => {
                     if std::mem::take(&mut has_failed) {
-                        tracing::info!(event = "overrides_saved", "overrides of servers are saved again");
+                        tracing::info!(event = "overrides_saved", "overrides are being saved again");
                     }
                     is_foreign = false;
                 }
@@ -194,7 +194,7 @@ impl Writer {
                     has_failed = true;
                     tracing::warn!(
                         event = "overrides_not_saved",
-                        "overrides of servers would not outlive a restart: {error}. The next change tries again"
+                        "overrides not saved, a restart would lose them: {error}. Trying again at the next change"
                     );
                 }
             }
@@ -248,12 +248,12 @@ fn read(path: &Path) -> Result<Saved, Box<dyn std::error::Error>> {
         other => other?,
     };
     if !file.metadata()?.is_file() {
-        return Err("it is not a file".into());
+        return Err("not a regular file".into());
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(format!("it has more than {MAX_FILE_BYTES} bytes").into());
+        return Err(format!("larger than {MAX_FILE_BYTES} bytes").into());
     }
     Ok(Saved::decode(&bytes)?)
 }

@@ -45,7 +45,7 @@ impl Scripts {
             if config.frontends.values().any(|f| f.mode == Mode::Dsr) {
                 tracing::info!(
                     event = "no_scripts",
-                    "there is no {}: the scripts for DSR servers are not written, but `convey backend-script` prints them",
+                    "{} does not exist: scripts for DSR servers are not written; `convey backend-script` prints them",
                     self.state.display()
                 );
             }
@@ -89,7 +89,7 @@ fn write(config: &Config, pools: &Pools, directory: &Path) {
             for error in errors {
                 tracing::warn!(
                     event = "scripts_failed",
-                    "write the scripts for DSR servers: {error}"
+                    "cannot write the scripts for DSR servers: {error}"
                 );
             }
         }

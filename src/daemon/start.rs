@@ -203,7 +203,7 @@ fn run_unprivileged(
         u64::MAX
     });
     let kept = Kept {
-        predecessors: greet(predecessors),
+        predecessors: log_inherited(predecessors),
         broker,
         state_dir,
         scripts,
@@ -232,7 +232,7 @@ fn run_unprivileged(
         tokio::select! {
             live = control.go_live(&mut inboxes) => live?,
             signal = signals.end.recv() => {
-                tracing::info!(event = "stopped", "{signal} during the start: stopped");
+                tracing::info!(event = "stopped", "{signal} during startup: stopped");
                 return Ok(exit::OK);
             }
         }
@@ -244,11 +244,11 @@ fn run_unprivileged(
 }
 
 /// Says what an earlier process left; without it there is nothing to take over.
-fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
+fn log_inherited(predecessors: io::Result<Predecessors>) -> Predecessors {
     let predecessors = predecessors.unwrap_or_else(|error| {
         tracing::warn!(
             event = "listener_not_taken_over",
-            "cannot take the descriptors that the service manager hands over: {error}"
+            "cannot inherit descriptors from the service manager: {error}"
         );
         Predecessors::default()
     });
@@ -259,7 +259,7 @@ fn greet(predecessors: io::Result<Predecessors>) -> Predecessors {
     if !addresses.is_empty() {
         tracing::info!(
             event = "listeners_found",
-            "the process before has left its listeners, which go on where the configuration has them: {}",
+            "inherited listeners from the previous process: {}",
             addresses.join(", ")
         );
     }
@@ -321,7 +321,7 @@ fn assemble(
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     tracing::debug!(
         event = "descriptors",
-        "at most {files} open files, which allow {} connections",
+        "open files limit {files}, enough for {} connections",
         pool.occupancy().most
     );
     let pool = Arc::new(pool);

@@ -417,10 +417,10 @@ impl Change {
             up_seconds = before.map(|before| before.up.as_secs()),
             connections = before.map(|before| before.connections),
             "server {key} ({addr}) is down: {}{}{}",
-            self.health.reason.as_deref().unwrap_or("no reason known"),
+            self.health.reason.as_deref().unwrap_or("unknown reason"),
             match left {
                 None => String::new(),
-                Some((_, true)) => "; used all the same: no other server is eligible".to_owned(),
+                Some((_, true)) => "; still used: no other server is eligible".to_owned(),
                 Some((left, false)) => format!("; {} of {} left", left.eligible, left.servers),
             },
             before.map_or_else(String::new, |before| format!(

@@ -16,15 +16,15 @@ use crate::{
         views::Phase,
     },
     config::EngineChoice,
-    engine::network::Picture,
+    engine::network::NetworkState,
 };
 
 /// Where the status is published.
 pub struct Board {
     published: Arc<ArcSwap<Status>>,
     live: Arc<Sources>,
-    /// The picture of the network that was published last, and what was made of it.
-    network: Option<(Arc<Picture>, Arc<Network>)>,
+    /// The network state that was published last, and what was made of it.
+    network: Option<(Arc<NetworkState>, Arc<Network>)>,
 }
 
 impl Board {
@@ -50,23 +50,23 @@ impl Board {
         &self.live
     }
 
-    /// What is made of a picture of the network, anew only if it is another one.
-    fn network(&mut self, picture: Arc<Picture>) -> Arc<Network> {
+    /// What is made of a network state, anew only if it is another one.
+    fn network(&mut self, network_state: Arc<NetworkState>) -> Arc<Network> {
         if let Some((last, network)) = &self.network
-            && Arc::ptr_eq(last, &picture)
+            && Arc::ptr_eq(last, &network_state)
         {
             return Arc::clone(network);
         }
         let network = Arc::new(Network {
-            hops: Arc::clone(&picture.hops),
-            links: (picture.links.iter())
+            hops: Arc::clone(&network_state.hops),
+            links: (network_state.links.iter())
                 .map(|(name, link)| (link.ifindex, name.clone()))
                 .collect(),
-            no_way: (picture.no_way.iter())
+            no_way: (network_state.no_way.iter())
                 .map(|(ip, why)| (*ip, why.to_string()))
                 .collect(),
         });
-        self.network = Some((picture, Arc::clone(&network)));
+        self.network = Some((network_state, Arc::clone(&network)));
         network
     }
 }
@@ -104,12 +104,12 @@ impl Control {
             engine: EngineChoice::Raw,
             // the engine of the start: another choice needs a restart
             engine_reason: match self.startup_config.packet.engine {
-                EngineChoice::Auto => "auto: the only one of this version",
+                EngineChoice::Auto => "auto",
                 EngineChoice::Raw | EngineChoice::Xdp => "configured",
             },
             workers: self.packets.workers(),
             interfaces: view.served.keys().cloned().collect(),
-            network: self.board.network(Arc::clone(&view.picture)),
+            network: self.board.network(Arc::clone(&view.network_state)),
             waiting: waiting(&view),
         })
     }

@@ -71,7 +71,7 @@ impl Stopping {
     pub fn status_line(&self, open: u64) -> String {
         let left = self.deadline.saturating_duration_since(Instant::now());
         format!(
-            "stopping: {open} connection(s) left, at most {} s",
+            "stopping: draining {open} connection(s), up to {} s",
             left.as_secs()
         )
     }
@@ -81,7 +81,7 @@ impl Control {
     /// A signal to end: the first begins the drain, a second ends it. True when the end is now.
     pub(super) fn terminate(&mut self, signal: &'static str) -> bool {
         if self.stopping.is_some() {
-            tracing::warn!(event = "stopping", "{signal} again: ending at once");
+            tracing::warn!(event = "stopping", "{signal} again: stopping now");
             return true;
         }
         self.stop_reloading();
@@ -91,14 +91,14 @@ impl Control {
         if self.notify.store() > 0 {
             tracing::info!(
                 event = "stopping",
-                "{signal}: {open} open connections have {time:?} to end; systemd keeps the listeners"
+                "{signal}: draining, up to {time:?} for {open} open connection(s); systemd keeps the listeners"
             );
             let older = self.count_older(Instant::now());
             self.stopping = Some(Stopping::new(time, |until| Accepting::Open { until, older }));
         } else {
             tracing::info!(
                 event = "stopping",
-                "{signal}: no new connections; {open} open ones have {time:?} to end"
+                "{signal}: draining, up to {time:?} for {open} open connection(s) (repeat to stop now)"
             );
             let retired: Vec<_> = (self.listeners.take_all().into_iter())
                 .map(|endpoint| self.workers.retire(endpoint))

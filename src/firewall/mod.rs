@@ -328,7 +328,7 @@ fn first(errors: Vec<FirewallError>) -> FirewallError {
         .next()
         .unwrap_or_else(|| FirewallError::Failed {
             command: "iptables".into(),
-            message: "failed without a reason".into(),
+            message: "failed for an unknown reason".into(),
         })
 }
 

@@ -84,7 +84,7 @@ impl fmt::Display for PortSet {
 
 /// A text that is no set of ports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a list of ports such as \"8080,9000-9100\"")]
+#[error("{0:?} is not a valid list of ports such as \"8080,9000-9100\"")]
 pub struct NotPorts(String);
 
 impl FromStr for PortSet {

@@ -139,7 +139,7 @@ pub fn read_record(path: &Path) -> Result<PortSet, FirewallError> {
     let spoilt = |what: &dyn std::fmt::Display| {
         file(path)(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("this is no record of convey's ({what}): remove the file"),
+            format!("not a valid record of convey's ({what}): remove the file"),
         ))
     };
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| spoilt(&error))?;

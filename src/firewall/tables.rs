@@ -194,7 +194,7 @@ impl Tables {
         FirewallError::Failed {
             command: format!("{} -t raw", self.iptables.cmd),
             message: format!(
-                "chain {CHAIN} was not as written {TRIES} times: another program changes table raw at the same time"
+                "chain {CHAIN} differed from what was written {TRIES} times: another program is changing table raw"
             ),
         }
     }

@@ -69,9 +69,9 @@ pub fn decide(unit: &str, answers: Option<&Answers>, ending: &Ending) -> Decisio
     let Some(answers) = answers else {
         return match ending.result.as_deref() {
             Some(result) if result != "success" => {
-                Decision::Keep("systemd cannot be asked, and a failed unit is started again")
+                Decision::Keep("systemd does not answer, and the failed unit will restart")
             }
-            _ => Decision::Clear("systemd cannot be asked whether the unit comes back"),
+            _ => Decision::Clear("systemd does not answer whether the unit will restart"),
         };
     };
     match job(&answers.jobs, unit) {
@@ -105,13 +105,13 @@ fn by_settings(properties: &str, ending: &Ending) -> Decision {
     if result == "start-limit-hit" {
         Decision::Clear("the unit failed too often")
     } else if listed("RestartPreventExitStatus") {
-        Decision::Clear("the unit is not started again after this exit status")
+        Decision::Clear("the unit will not restart after this exit status")
     } else if listed("RestartForceExitStatus") {
-        Decision::Keep("the unit is started again after this exit status")
+        Decision::Keep("the unit will restart after this exit status")
     } else if restarts(property(properties, "Restart"), result) {
-        Decision::Keep("the unit is started again by itself")
+        Decision::Keep("the unit will restart automatically")
     } else {
-        Decision::Clear("the unit is not started again")
+        Decision::Clear("the unit will not restart")
     }
 }
 

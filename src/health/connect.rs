@@ -19,7 +19,7 @@ use super::machine::CheckResult;
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     /// A local resource is missing: the server is not to blame.
-    #[error("check not made: {}", text(.0))]
+    #[error("check not possible: {}", text(.0))]
     Local(io::Error),
     /// Connections to the server would fail in the same way.
     #[error("cannot use source_addr {}: {}", .0, text(.1))]

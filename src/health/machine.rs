@@ -25,7 +25,7 @@ use crate::{
 
 /// How a server's health is found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct CheckSettings {
     /// Active checks.
     pub check: Option<HealthCheck>,
     /// What failing connects of real traffic do.
@@ -46,7 +46,7 @@ pub enum CheckResult {
 /// One server's health.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    settings: Settings,
+    settings: CheckSettings,
     health: Health,
     /// Results in a row that speak against the present state.
     streak: u32,
@@ -62,7 +62,7 @@ impl Machine {
     /// A server about which nothing is known yet. `comes_back` says that it served before (it was in maintenance), so
     /// that its slow start applies.
     #[must_use]
-    pub fn new(settings: Settings, comes_back: bool, now: Instant) -> Self {
+    pub fn new(settings: CheckSettings, comes_back: bool, now: Instant) -> Self {
         let state = initial_state(settings.check.as_ref());
         let is_up = state == ServerState::Up;
         Self {
@@ -89,7 +89,7 @@ impl Machine {
 
     /// Takes other settings. The state stays, but without checks nothing could bring a server up that is down, so it
     /// then counts as up (as soon as its ejection is over, if it has one).
-    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
+    pub fn reconfigure(&mut self, settings: CheckSettings, now: Instant) {
         self.settings = settings;
         if self.settings.passive.is_none() {
             self.ejected_until = None;
@@ -160,7 +160,7 @@ impl Machine {
             .saturating_mul(self.ejections)
             .min(passive.max_ejection_time);
         let reason = format!(
-            "{} connects in a row failed, out for {time:?}",
+            "{} consecutive connection failures; ejected for {time:?}",
             passive.max_failures
         );
         self.ejected_until = Some(now + time);

@@ -29,7 +29,7 @@ use crate::{
     pools::{AdminState, Pool, Pools, Server},
     snapshot::Health,
 };
-use machine::{Machine, Settings};
+use machine::{CheckSettings, Machine};
 pub use trial::Trial;
 
 /// Connect checks under way at a time; more wait for their turn. Far below any descriptor limit, and with a timeout of
@@ -89,7 +89,7 @@ struct Task {
 /// What a task is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Orders {
-    settings: Settings,
+    settings: CheckSettings,
     /// `source_addr` of the checks.
     source: Option<IpAddr>,
 }
@@ -319,7 +319,7 @@ impl Task {
 impl Orders {
     fn of(backend: &config::Backend) -> Self {
         Self {
-            settings: Settings {
+            settings: CheckSettings {
                 check: backend.health_check.clone(),
                 passive: backend.passive_check.clone(),
             },

@@ -355,7 +355,7 @@ async fn without_checks_failing_connects_take_a_server_out_for_the_ejection_time
     let down = site.until("s1", ServerState::Down).await;
     assert_eq!(
         down.health.reason.as_deref(),
-        Some("3 connects in a row failed, out for 80ms")
+        Some("3 consecutive connection failures; ejected for 80ms")
     );
     let up = site.until("s1", ServerState::Up).await;
     assert!(up.health.since - down.health.since >= ejection_time);

@@ -44,7 +44,7 @@ pub struct Broker {
     pub options: Options,
     /// Makes a configuration of its bytes.
     pub parse: Parser,
-    /// The rules in force.
+    /// The rules in effect.
     pub policy: Policy,
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<u16>,
@@ -61,7 +61,7 @@ enum ConfineError {
     Step(&'static str, io::Error),
     #[error("{0}: {1}")]
     Capabilities(&'static str, CapsError),
-    #[error("the broker still holds what it gave up")]
+    #[error("the broker still has capabilities that it dropped")]
     Unproven,
 }
 
@@ -222,9 +222,9 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         ids::clear_groups().map_err(step("setgroups"))?;
         ids::set_gid(target.gid).map_err(step("setresgid"))?;
         ids::set_uid(target.uid).map_err(step("setresuid"))?;
-        process::set_keep_capabilities(false).map_err(step("keep capabilities no longer"))?;
+        process::set_keep_capabilities(false).map_err(step("stop keeping capabilities"))?;
     }
-    let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("give up capabilities"))?;
+    let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("drop capabilities"))?;
     process::set_no_new_privs().map_err(step("no_new_privs"))?;
     process::set_undumpable().map_err(step("forbid core dumps"))?;
 

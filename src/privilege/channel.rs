@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
     /// Root has to say who to become.
-    #[error("started as root without a user to become")]
+    #[error("started as root, but no user to switch to")]
     NoTarget,
     /// The configuration does not parse: no policy.
     #[error("the configuration is not valid")]
@@ -133,7 +133,7 @@ impl Channel {
         let channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
         match channel.receive(RecvHow::Wait)? {
             (Reply { number: 0, outcome }, _) => only(&Outcome::Ready, (done(outcome)?, Vec::new()))?,
-            (reply, _) => return Err(BrokerError::Lost(format!("it began with {reply:?}")).into()),
+            (reply, _) => return Err(BrokerError::Lost(format!("unexpected first message {reply:?}")).into()),
         };
         Ok(channel)
     }
@@ -186,7 +186,7 @@ impl Channel {
         })
     }
 
-    /// A packet socket on an interface that the configuration in force needs: one that a frontend names, that has a
+    /// A packet socket on an interface that the configuration in effect needs: one that a frontend names, that has a
     /// VIP, or by which a passthrough server is reached. One call for each worker; all sockets of an interface share a
     /// fanout group.
     ///
@@ -207,12 +207,12 @@ impl Channel {
         self.call(verb, &[], &Outcome::Done).map(drop)
     }
 
-    /// Puts firewall rules, reserved ports and the filters of all packet sockets in force for exactly these services;
-    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in force
+    /// Puts firewall rules, reserved ports and the filters of all packet sockets in effect for exactly these services;
+    /// with none, takes everything out. Each must be in the configuration as the broker read it, or have been in effect
     /// until now.
     ///
     /// # Errors
-    /// Refused, or a step failed; then what was in force before still is.
+    /// Refused, or a step failed; then what was in effect before still is.
     pub fn serve(&self, services: &[PacketService]) -> Result<Served, BrokerError> {
         let bytes = encode_services(services).map_err(|e| BrokerError::Refused(e.to_string()))?;
         let copy = memfd::sealed(&bytes).map_err(|source| BrokerError::Failed {
@@ -251,7 +251,7 @@ impl Channel {
         let fds = self.call(verb, &[], expected)?;
         fds.into_iter()
             .next()
-            .ok_or_else(|| BrokerError::Lost("it sent no descriptor".into()))
+            .ok_or_else(|| BrokerError::Lost("no descriptor received".into()))
     }
 
     fn call(
@@ -358,7 +358,7 @@ impl State {
             }
             (number, _) => {
                 return Err(BrokerError::Lost(format!(
-                    "it answered request {number} instead of {}",
+                    "answer to request {number} instead of {}",
                     self.last
                 )));
             }
@@ -392,7 +392,7 @@ fn only(expected: &Outcome, (outcome, fds): (Outcome, Vec<OwnedFd>)) -> Result<V
 }
 
 fn unexpected(outcome: &Outcome) -> BrokerError {
-    BrokerError::Lost(format!("it answered {outcome:?}"))
+    BrokerError::Lost(format!("unexpected answer {outcome:?}"))
 }
 
 /// Whether systemd started this very process as a service that it watches, not just one of its ancestors.

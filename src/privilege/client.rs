@@ -138,7 +138,7 @@ impl Client {
         request: impl FnOnce(&Channel) -> Result<T, BrokerError> + Send + 'static,
     ) -> Result<T, BrokerError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || BrokerError::Lost("its client has ended".into());
+        let gone = || BrokerError::Lost("its client thread has ended".into());
         let boxed: Request = Box::new(move |channel| {
             if reply.is_closed() {
                 return None;
@@ -167,7 +167,7 @@ impl BrokerNews {
             select! {
                 biased;
                 lost = &mut self.lost, if !self.lost.is_terminated() => {
-                    return News::Lost(lost.unwrap_or_else(|_| "its client has ended".into()));
+                    return News::Lost(lost.unwrap_or_else(|_| "its client thread has ended".into()));
                 }
                 () = self.changed.some.notified() => {}
             }
@@ -184,7 +184,7 @@ async fn serve(
 ) -> Option<String> {
     let news = match readiness::readable(news_fd) {
         Ok(news) => news,
-        Err(error) => return Some(format!("wait for its news: {error}")),
+        Err(error) => return Some(format!("wait for its events: {error}")),
     };
     loop {
         select! {
@@ -196,7 +196,7 @@ async fn serve(
             ready = news.readable() => match ready {
                 // it may have been an answer that the request before has taken
                 Ok(mut ready) => ready.clear_ready(),
-                Err(error) => return Some(format!("wait for its news: {error}")),
+                Err(error) => return Some(format!("wait for its events: {error}")),
             },
         }
         match channel.news() {

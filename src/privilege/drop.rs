@@ -19,7 +19,7 @@ const SECCOMP_MODE_FILTER: u32 = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum DropError {
     /// Root has to say who to become.
-    #[error("started as root without a user to become")]
+    #[error("started as root, but no user to switch to")]
     NoTarget,
     /// Changes of capabilities reach only the calling thread.
     #[error("privileges can only be dropped before threads start; there are {0}")]
@@ -90,7 +90,7 @@ impl fmt::Display for Proof {
         f.write_str(if *landlock {
             "files confined"
         } else {
-            "files not confined (this kernel has no landlock)"
+            "files not confined (no landlock in this kernel)"
         })
     }
 }
@@ -129,17 +129,17 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
             groups: Vec::new(),
         };
         if after != expected {
-            return Err(DropError::ClimbedBack("an id of the user it was started by"));
+            return Err(DropError::ClimbedBack("switching back to the starting user"));
         }
     }
     let confined = sandbox::confine_files(files)?;
     seccomp::confine_daemon().map_err(DropError::Seccomp)?;
     let proof = prove()?;
     if confined && !proof.landlock {
-        return Err(DropError::ClimbedBack("to list / in spite of landlock"));
+        return Err(DropError::ClimbedBack("listing / despite landlock"));
     }
     if emptied && proof.bounding != 0 {
-        return Err(DropError::ClimbedBack("a part of the bounding set"));
+        return Err(DropError::ClimbedBack("restoring part of the bounding set"));
     }
     Ok(proof)
 }
@@ -190,10 +190,10 @@ fn judge(tasks: &[TaskStatus], landlock: bool) -> Result<Proof, DropError> {
             ));
         }
         if task.uids[0] == 0 {
-            return unproven("the user id of root".into());
+            return unproven("uid 0".into());
         }
         if !task.no_new_privs {
-            return unproven("a way to new privileges (no_new_privs is not set)".into());
+            return unproven("no no_new_privs flag".into());
         }
         if task.seccomp != SECCOMP_MODE_FILTER {
             return unproven("unfiltered system calls".into());
@@ -240,7 +240,7 @@ mod tests {
         assert!(
             proof
                 .to_string()
-                .ends_with("files not confined (this kernel has no landlock)")
+                .ends_with("files not confined (no landlock in this kernel)")
         );
     }
 

@@ -54,7 +54,7 @@ impl Files {
     /// Reads a file: its bytes, and what to answer with a copy of them; or the answer that it cannot be read.
     pub fn read(&mut self, what: What) -> Result<(Vec<u8>, Outcome, OwnedFd), Outcome> {
         let Some(file) = self.files.get_mut(&what) else {
-            return Err(Outcome::refused("the configuration names no such file"));
+            return Err(Outcome::refused("the configuration does not name this file"));
         };
         let limit = match what {
             What::Config => MAX_CONFIG_BYTES,

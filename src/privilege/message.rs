@@ -36,7 +36,7 @@ pub enum Verb {
     PacketSocket(String),
     /// Forget the packet sockets of the interface of this name.
     ReleasePacketSockets(String),
-    /// Put rules and filters in force for the services in the sealed memfd that comes with the request: they may be too
+    /// Put rules and filters in effect for the services in the sealed memfd that comes with the request: they may be too
     /// many for a message.
     Serve,
 }
@@ -78,7 +78,7 @@ pub enum Outcome {
     PacketSocket,
     /// Done; there is nothing to pass.
     Done,
-    /// The services are in force.
+    /// The services are in effect.
     Served(Served),
     /// The policy does not allow it.
     Refused {
@@ -92,7 +92,7 @@ pub enum Outcome {
         /// The error number, 0 if there is none.
         errno: i32,
     },
-    /// It could not be done; what was in force still is.
+    /// It could not be done; what was in effect still is.
     Unable {
         /// Why, and what to do.
         why: String,
@@ -127,7 +127,7 @@ impl Outcome {
         Self::Refused { why: shorten(why) }
     }
 
-    /// Services are in force.
+    /// Services are in effect.
     #[must_use]
     pub fn served(served: Served) -> Self {
         Self::Served(Served {

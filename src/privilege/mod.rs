@@ -21,7 +21,7 @@
 //! | [`bind`](Channel::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
 //! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
-//! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in force |
+//! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect |
 //!
 //! Three ways to start, one code:
 //!
@@ -44,7 +44,7 @@
 //!   socket filters admit, which the daemon cannot change: that is denied to all its threads. On the threads of the packet
 //!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
-//! - has the broker put rules in force for any part of the configuration, or none: it can stop the service;
+//! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
 //! - signals, and where there is no landlock reads the files of, other processes of its user: give it one of its own, as
 //!   the package does;
 //! - reaches the kernel by all system calls that are not denied.
@@ -130,7 +130,7 @@ pub enum What {
     Config,
 }
 
-/// Rules are in force for the services that were asked for.
+/// Rules are in effect for the services that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Served {
@@ -242,7 +242,7 @@ pub enum BrokerError {
         /// Why it failed.
         source: io::Error,
     },
-    /// Rules or filters could not be put in force; those that were still are.
+    /// Rules or filters could not be applied; those that were still are.
     #[error("{0}")]
     Unable(String),
     /// The file cannot be read: missing, forbidden, not a regular file, too large.
@@ -250,8 +250,8 @@ pub enum BrokerError {
     Unreadable(String),
     /// No answer for this long. It may come yet; nobody waits for it any more.
     #[error(
-        "the privileged broker has not answered for {} s: a file system that hangs, or a program that holds the lock of \
-         iptables, may keep it; try again later",
+        "the privileged broker has not answered for {} s: a hanging file system or another program holding the iptables lock \
+         may block it; try again later",
         .0.as_secs()
     )]
     Silent(Duration),

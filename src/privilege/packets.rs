@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use super::{KernelOps, Policy, Served, message::Outcome, policy::Wanted};
+use super::{KernelOps, Policy, Served, message::Outcome, policy::SocketRequest};
 use crate::{
     config::PacketService,
     sys::{
@@ -40,7 +40,7 @@ struct Held {
 }
 
 impl Packets {
-    /// Nothing is open, nothing in force. Groups are numbered from the process id: two Conveys on one interface must
+    /// Nothing is open, nothing in effect. Groups are numbered from the process id: two Conveys on one interface must
     /// not share one.
     pub fn new(kernel: Box<dyn KernelOps>, pid: u32) -> Self {
         let [low, high, ..] = pid.wrapping_mul(GROUPS_PER_PROCESS).to_le_bytes();
@@ -68,11 +68,11 @@ impl Packets {
             return Err(if policy.names_interface(name) {
                 Outcome::failed(&format!("find interface {name}"), libc::ENODEV)
             } else {
-                Outcome::refused(&format!("there is no interface {name:?}"))
+                Outcome::refused(&format!("interface {name:?} does not exist"))
             });
         };
-        let routes = Routes::new().map_err(|e| failed("ask for routes", &e))?;
-        let wanted = Wanted {
+        let routes = Routes::new().map_err(|e| failed("query the routes", &e))?;
+        let wanted = SocketRequest {
             name,
             index: interface.index,
             is_loopback: interface.is_loopback,
@@ -93,7 +93,7 @@ impl Packets {
         let group = self.group(interface.index);
         let opened = self
             .kernel
-            .open_packet_socket(interface.index, group, policy.in_force())
+            .open_packet_socket(interface.index, group, policy.in_effect())
             .and_then(|socket| Ok((socket.try_clone()?, socket)));
         let (duplicate, socket) = opened.map_err(|e| failed(&step, &e))?;
         self.sockets.push(Held {
@@ -113,7 +113,7 @@ impl Packets {
         Outcome::Done
     }
 
-    /// Puts rules and filters in force if the policy allows it; if that fails, those that were.
+    /// Puts rules and filters in effect if the policy allows it; if that fails, those that were.
     pub fn serve(&mut self, policy: &mut Policy, services: Vec<PacketService>) -> Outcome {
         if let Err(why) = policy.may_serve(&services) {
             return Outcome::refused(&why);
@@ -121,17 +121,17 @@ impl Packets {
         if let Ok(all) = interfaces::list() {
             self.prune(&all);
         }
-        let filters_too = services != policy.in_force();
+        let filters_too = services != policy.in_effect();
         match self.put_in_force(&services, filters_too) {
             Ok(served) => {
                 policy.served(services);
                 Outcome::served(served)
             }
-            Err(why) => match self.put_in_force(policy.in_force(), true) {
+            Err(why) => match self.put_in_force(policy.in_effect(), true) {
                 Ok(_) => Outcome::unable(&why),
                 Err(same) if same == why => Outcome::unable(&why),
                 Err(worse) => Outcome::unable(&format!(
-                    "{why}; and what was in force could not be restored: {worse}"
+                    "{why}; the previous rules could not be restored either: {worse}"
                 )),
             },
         }

@@ -1,5 +1,5 @@
 //! What the broker may do: exactly what the configuration that it read itself names, and for the packet modes what was
-//! in force until now. Pure.
+//! in effect until now. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,10 +22,10 @@ pub struct Policy {
     /// What [`Config::packet_services`] says.
     configured: Vec<PacketService>,
     /// What is served now: flows outlive the configuration that they came by.
-    in_force: Vec<PacketService>,
+    in_effect: Vec<PacketService>,
     /// What was served before that: a reload that fails goes back to it.
     before: Vec<PacketService>,
-    /// Interfaces that frontends named when `in_force` was theirs.
+    /// Interfaces that frontends named when `in_effect` was theirs.
     named: BTreeSet<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct Permitted {
 
 /// What the broker found out about an interface that a packet socket is wanted on.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct SocketRequest<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its index.
@@ -59,26 +59,26 @@ impl Policy {
             configured: config.packet_services(),
             listeners: listeners(&config),
             config,
-            in_force: Vec::new(),
+            in_effect: Vec::new(),
             before: Vec::new(),
             named: BTreeSet::new(),
         }
     }
 
-    /// Goes on with another configuration. What is in force stays so.
+    /// Goes on with another configuration. What is in effect stays so.
     pub fn adopt(&mut self, config: Config) {
         self.configured = config.packet_services();
         self.listeners = listeners(&config);
         self.config = config;
     }
 
-    /// The services in force.
+    /// The services in effect.
     #[must_use]
-    pub fn in_force(&self) -> &[PacketService] {
-        &self.in_force
+    pub fn in_effect(&self) -> &[PacketService] {
+        &self.in_effect
     }
 
-    /// Notes that these services, which [`may_serve`](Self::may_serve) allowed, are in force now.
+    /// Notes that these services, which [`may_serve`](Self::may_serve) allowed, are in effect now.
     pub fn served(&mut self, services: Vec<PacketService>) {
         let alien = find_alien(&services, &[&self.configured]).is_some();
         let mut named: BTreeSet<String> = self.configured_interfaces().map(str::to_owned).collect();
@@ -86,8 +86,8 @@ impl Policy {
             named.append(&mut self.named);
         }
         self.named = named;
-        if services != self.in_force {
-            self.before = std::mem::replace(&mut self.in_force, services);
+        if services != self.in_effect {
+            self.before = std::mem::replace(&mut self.in_effect, services);
         }
     }
 
@@ -103,7 +103,7 @@ impl Policy {
     /// Why not, as text for the operator.
     pub fn may_open(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &SocketRequest<'_>,
         egress: impl FnMut(SocketAddr) -> Option<u32>,
     ) -> Result<(), String> {
         let name = wanted.name;
@@ -112,10 +112,10 @@ impl Policy {
         }
         if wanted.is_loopback {
             return Err(format!(
-                "no packet of a client comes in by {name:?}, a loopback interface that no frontend names"
+                "client packets never arrive on {name:?}, a loopback interface that no frontend names"
             ));
         }
-        let services = || self.configured.iter().chain(&self.in_force);
+        let services = || self.configured.iter().chain(&self.in_effect);
         if services().any(|service| wanted.addresses.contains(&service.vip.ip())) {
             return Ok(());
         }
@@ -138,14 +138,14 @@ impl Policy {
         ))
     }
 
-    /// Whether rules and filters may be put in force for these services.
+    /// Whether rules and filters may be applied for these services.
     ///
     /// # Errors
-    /// The first that is neither in the configuration nor was in force, as text for the operator.
+    /// The first that is neither in the configuration nor was in effect, as text for the operator.
     pub fn may_serve(&self, services: &[PacketService]) -> Result<(), String> {
         let known = [
             self.configured.as_slice(),
-            self.in_force.as_slice(),
+            self.in_effect.as_slice(),
             self.before.as_slice(),
         ];
         match find_alien(services, &known) {
@@ -203,7 +203,7 @@ impl Policy {
                 }
                 if frontend.mode.is_packet() {
                     return Err(format!(
-                        "frontend `{name}` is in a packet mode, in which nothing listens on {endpoint}"
+                        "frontend `{name}` is in a packet mode: nothing listens on {endpoint}"
                     ));
                 }
                 Ok(Permitted {
@@ -306,7 +306,7 @@ mod tests {
 
     /// Whether `name`, which has index 7 and one address, may be opened when servers of `network` are behind it.
     fn open(policy: &Policy, name: &str, address: &str, network: &str) -> Result<(), String> {
-        let wanted = Wanted {
+        let wanted = SocketRequest {
             name,
             index: 7,
             is_loopback: name == "lo",
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn loopback_is_opened_if_a_frontend_names_it() {
-        let wanted = Wanted {
+        let wanted = SocketRequest {
             name: "eth9",
             index: 1,
             is_loopback: true,

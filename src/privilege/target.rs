@@ -21,7 +21,7 @@ pub struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// `global.user` names a user that does not exist.
-    #[error("global.user: there is no user `{0}`; create it (`useradd --system {0}`) or name another one")]
+    #[error("global.user: user `{0}` does not exist; create it (`useradd --system {0}`) or name another one")]
     Missing(String),
     /// `global.user` is root.
     #[error(
@@ -29,9 +29,7 @@ pub enum TargetError {
     )]
     Root(String),
     /// Neither `convey` nor `nobody` exists.
-    #[error(
-        "there is neither a user `convey` nor `nobody` to run as; create one (`useradd --system convey`)"
-    )]
+    #[error("neither user `convey` nor `nobody` exists; create one (`useradd --system convey`)")]
     NoDefault,
     /// The user database could not be asked.
     #[error("look up user `{name}`: {source}")]

@@ -169,7 +169,7 @@ impl Workers {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
-                tracing::error!(event = "worker_panicked", "a worker thread had panicked");
+                tracing::error!(event = "worker_panicked", "a worker thread has panicked");
             }
         }
     }

@@ -62,13 +62,13 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
         .name(format!("convey-worker-{}", worker.0))
         .spawn(move || {
             limit_pipes(shared.limit.pipes_a_worker());
-            runtime.block_on(obey(worker, shared, inbox));
+            runtime.block_on(handle_orders(worker, shared, inbox));
             // what is still open is dropped with the runtime, on this thread
         })?;
     Ok(Worker { orders, thread })
 }
 
-async fn obey(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
+async fn handle_orders(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     // more than one of an endpoint when sockets were taken over from a process with more workers
     let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {

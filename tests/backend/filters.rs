@@ -47,7 +47,7 @@ impl Filters {
 
 const APPLY: &str = "apply web --method tc --interface eth0 --rule tcp,10.77.0.200,80,10.77.0.2";
 
-pub fn what_is_in_force_is_not_touched() {
+pub fn what_is_in_effect_is_not_touched() {
     let filters = Filters::new("backend-again");
     for qdisc in ["clsact", "htb"] {
         let apply = format!("{APPLY} --qdisc {qdisc} --lb 10.77.0.99");

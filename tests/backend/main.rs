@@ -64,8 +64,8 @@ fn main() -> ExitCode {
             a_refused_tc_filter_leaves_nothing,
         ),
         (
-            "what_tc_has_in_force_is_not_touched",
-            filters::what_is_in_force_is_not_touched,
+            "what_tc_has_in_effect_is_not_touched",
+            filters::what_is_in_effect_is_not_touched,
         ),
         (
             "a_change_makes_tc_filters_before_it_takes_any_out",
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
             filters::a_refused_change_leaves_the_old,
         ),
         (
-            "systemd_is_told_what_is_in_force_but_not_by_its_own_service",
+            "systemd_is_told_what_is_in_effect_but_not_by_its_own_service",
             systemd_is_told,
         ),
     ];
@@ -340,7 +340,7 @@ fn what_is_remembered_comes_back() {
     let (status, text) = site.try_setup("apply dns");
     assert_eq!(status, 78);
     assert!(
-        text.contains("dns.conf:5: `colour=red' is not understood"),
+        text.contains("dns.conf:5: `colour=red' is not a valid line"),
         "{text}"
     );
 }
@@ -358,7 +358,7 @@ fn check_names_reasons() {
     let socket = site
         .server
         .inside(|| std::net::UdpSocket::bind("127.0.0.1:5353").unwrap());
-    expect(69, "is listened on only at 127.0.0.1:5353");
+    expect(69, "listens only on 127.0.0.1:5353");
     drop(socket);
     let _socket = site.server.inside(|| std::net::UdpSocket::bind(server).unwrap());
     expect(0, "No problem found");
@@ -400,7 +400,7 @@ fn somebodys_qdisc_is_left_alone() {
     ));
     assert_eq!(status, 69, "{text}");
     assert!(
-        text.contains("root qdisc that somebody set up (htb 1:") && text.contains("--qdisc clsact"),
+        text.contains("foreign root qdisc (htb 1:") && text.contains("--qdisc clsact"),
         "{text}"
     );
     assert_eq!(root(), before);

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use convey::{
-    engine::raw::{Engine, Event, Settings, socket},
+    engine::raw::{Engine, EngineSettings, Event, socket},
     snapshot::Snapshot,
 };
 use tokio::sync::mpsc::{Receiver, channel};
@@ -23,7 +23,7 @@ pub const TESTS: &[Test] = crate::tests![
 ];
 
 fn start(workers: usize) -> (Engine, Receiver<Event>) {
-    let settings = Settings {
+    let settings = EngineSettings {
         workers,
         first_shard: 0,
         max_flows: NonZeroU32::new(1_000).expect("not 0"),
@@ -141,7 +141,7 @@ fn threads_are_pinned_answer_and_end() {
 }
 
 fn a_thread_that_cannot_be_confined_ends_the_start() {
-    let settings = Settings {
+    let settings = EngineSettings {
         workers: 2,
         first_shard: 0,
         max_flows: NonZeroU32::new(1_000).expect("not 0"),

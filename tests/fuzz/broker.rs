@@ -86,9 +86,9 @@ const CONFIGURATIONS: [&str; 3] = [
 struct Permitted {
     config: Config,
     /// What the firewall was last made to be, and before.
-    in_force: Vec<PacketService>,
+    in_effect: Vec<PacketService>,
     before: Vec<PacketService>,
-    /// Interfaces that frontends of `in_force` named.
+    /// Interfaces that frontends of `in_effect` named.
     named: BTreeSet<String>,
     /// The interface of the request at hand.
     asked: Option<String>,
@@ -145,7 +145,7 @@ impl Permitted {
 
     fn allows_services(&self, services: &[PacketService]) -> bool {
         let mut all = self.configured();
-        all.extend(grants(&self.in_force));
+        all.extend(grants(&self.in_effect));
         all.extend(grants(&self.before));
         grants(services).is_subset(&all)
     }
@@ -184,7 +184,7 @@ impl Permitted {
             return false;
         };
         let mut wanted = self.configured();
-        wanted.extend(grants(&self.in_force));
+        wanted.extend(grants(&self.in_effect));
         let has_vip = |ip: IpAddr| interface.addresses.contains(&ip);
         let routes = Routes::new().expect("the host's routes");
         !interface.is_loopback
@@ -200,8 +200,8 @@ impl Permitted {
             named.append(&mut self.named);
         }
         self.named = named;
-        if services != self.in_force {
-            self.before = std::mem::replace(&mut self.in_force, services);
+        if services != self.in_effect {
+            self.before = std::mem::replace(&mut self.in_effect, services);
         }
     }
 }
@@ -228,7 +228,7 @@ impl KernelOps for Kernel {
             Some(ifindex),
             "a packet socket on another interface than {name:?}"
         );
-        assert_eq!(services, permitted.in_force, "a filter for what is not in force");
+        assert_eq!(services, permitted.in_effect, "a filter for what is not in effect");
         memfd::sealed(b"a packet socket")
     }
 
@@ -310,7 +310,7 @@ fn play(file: &ConfigFile, input: &[u8]) {
     let config = load(written).expect("the first configuration is valid");
     let permitted = Rc::new(RefCell::new(Permitted {
         config: config.clone(),
-        in_force: Vec::new(),
+        in_effect: Vec::new(),
         before: Vec::new(),
         named: BTreeSet::new(),
         asked: None,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use convey::{
-    engine::network::{Counters, Follower, NoWay, Picture, Wanted},
+    engine::network::{Counters, Follower, NetworkState, NoWay, Wanted},
     flow::{Hop, Resolution},
     packet::LinkHeader,
 };
@@ -19,9 +19,9 @@ use crate::lab::{Host, PATIENCE};
 /// The follower.
 pub struct Eye {
     follower: Option<Follower>,
-    pictures: watch::Receiver<Arc<Picture>>,
+    network_states: watch::Receiver<Arc<NetworkState>>,
     /// Every one after the first.
-    seen: Arc<Mutex<Vec<Arc<Picture>>>>,
+    seen: Arc<Mutex<Vec<Arc<NetworkState>>>>,
     runtime: tokio::runtime::Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -48,15 +48,15 @@ impl Eye {
         });
         let (follower, runtime) = started.recv_timeout(PATIENCE).expect("the follower starts");
         let seen = Arc::<Mutex<Vec<_>>>::default();
-        let (mut news, album) = (follower.pictures(), Arc::clone(&seen));
+        let (mut news, album) = (follower.network_states(), Arc::clone(&seen));
         drop(runtime.spawn(async move {
             while news.changed().await.is_ok() {
-                let picture = Arc::clone(&news.borrow_and_update());
-                album.lock().expect("the album").push(picture);
+                let network_state = Arc::clone(&news.borrow_and_update());
+                album.lock().expect("the album").push(network_state);
             }
         }));
         Self {
-            pictures: follower.pictures(),
+            network_states: follower.network_states(),
             seen,
             follower: Some(follower),
             runtime,
@@ -70,13 +70,13 @@ impl Eye {
         Self::open(host, servers_wanted(servers))
     }
 
-    /// The latest picture.
-    pub fn picture(&self) -> Arc<Picture> {
-        Arc::clone(&self.pictures.borrow())
+    /// The latest network state.
+    pub fn network_state(&self) -> Arc<NetworkState> {
+        Arc::clone(&self.network_states.borrow())
     }
 
-    /// The new pictures since the last time that this was asked.
-    pub fn new_pictures(&self) -> Vec<Arc<Picture>> {
+    /// The new network states since the last time that this was asked.
+    pub fn new_network_states(&self) -> Vec<Arc<NetworkState>> {
         std::mem::take(&mut *self.seen.lock().expect("the album"))
     }
 
@@ -104,18 +104,18 @@ impl Eye {
         drop(done);
     }
 
-    /// Waits until the picture is as described.
+    /// Waits until the network state is as described.
     #[track_caller]
-    pub fn sees(&self, what: &str, is_seen: impl Fn(&Picture) -> bool) -> Arc<Picture> {
+    pub fn sees(&self, what: &str, is_seen: impl Fn(&NetworkState) -> bool) -> Arc<NetworkState> {
         let start = Instant::now();
         loop {
-            let picture = self.picture();
-            if is_seen(&picture) {
-                return picture;
+            let network_state = self.network_state();
+            if is_seen(&network_state) {
+                return network_state;
             }
             assert!(
                 start.elapsed() < PATIENCE,
-                "not seen: {what}\n{picture:#?}\n{:?}",
+                "not seen: {what}\n{network_state:#?}\n{:?}",
                 self.counters()
             );
             std::thread::sleep(Duration::from_millis(2));
@@ -125,21 +125,24 @@ impl Eye {
     /// Waits until the next hop to a server is known to be some link address.
     #[track_caller]
     pub fn sees_hop(&self, server: IpAddr, mac: &str) -> (Hop, LinkHeader) {
-        let is_it = |picture: &Picture| {
-            known(picture, server).is_some_and(|(_, link)| link.destination.to_string() == mac)
+        let is_it = |network_state: &NetworkState| {
+            known(network_state, server).is_some_and(|(_, link)| link.destination.to_string() == mac)
         };
-        let picture = self.sees(&format!("{server} by way of {mac}"), is_it);
-        known(&picture, server).expect("just seen")
+        let network_state = self.sees(&format!("{server} by way of {mac}"), is_it);
+        known(&network_state, server).expect("just seen")
     }
 
     /// Waits until there is no way to a server, for some reason.
     #[track_caller]
     pub fn sees_no_way(&self, server: IpAddr, reason: &NoWay) {
-        let picture = self.sees(&format!("no way to {server}: {reason}"), |picture| {
-            picture.no_way.get(&server) == Some(reason)
+        let network_state = self.sees(&format!("no way to {server}: {reason}"), |network_state| {
+            network_state.no_way.get(&server) == Some(reason)
         });
-        assert_eq!(picture.hops.servers[&server].resolution, Resolution::NoRoute);
-        assert!(!picture.server_interfaces.contains_key(&server));
+        assert_eq!(
+            network_state.hops.servers[&server].resolution,
+            Resolution::NoRoute
+        );
+        assert!(!network_state.server_interfaces.contains_key(&server));
     }
 }
 
@@ -175,8 +178,8 @@ pub fn ip(text: &str) -> IpAddr {
 }
 
 /// The way to a server, if it is known.
-pub fn known(picture: &Picture, server: IpAddr) -> Option<(Hop, LinkHeader)> {
-    let hop = picture.hops.servers.get(&server)?;
+pub fn known(network_state: &NetworkState, server: IpAddr) -> Option<(Hop, LinkHeader)> {
+    let hop = network_state.hops.servers.get(&server)?;
     match hop.resolution {
         Resolution::Known(link) => Some((*hop, link)),
         _ => None,

@@ -49,16 +49,20 @@ fn interfaces_are_told_with_their_addresses() {
     let lb = lab.host("lb");
     lb.run("ip addr add 169.254.7.7/16 scope link dev eth0; ip addr add 10.0.0.1/32 dev eth0");
     let eye = Eye::open(&lb, crate::eye::vips_wanted(&[ip("10.0.0.1")]));
-    let picture = eye.picture();
-    let names: Vec<_> = picture
+    let network_state = eye.network_state();
+    let names: Vec<_> = network_state
         .links
         .iter()
         .map(|(name, link)| (name.as_str(), link.is_loopback))
         .collect();
     assert_eq!(names, [("eth0", false), ("lo", true)]);
-    assert_eq!(picture.links["eth0"].ifindex, index(&lb, "eth0"));
-    assert_eq!(picture.hops.interfaces.len(), 1, "only those that carry Ethernet");
-    let interface = picture.hops.interfaces[&index(&lb, "eth0")];
+    assert_eq!(network_state.links["eth0"].ifindex, index(&lb, "eth0"));
+    assert_eq!(
+        network_state.hops.interfaces.len(),
+        1,
+        "only those that carry Ethernet"
+    );
+    let interface = network_state.hops.interfaces[&index(&lb, "eth0")];
     assert_eq!(
         (interface.mac.to_string(), interface.mtu),
         (mac(&lb, "eth0"), 1500)
@@ -81,11 +85,11 @@ fn an_interface_that_is_down_leads_nowhere_until_it_is_up() {
         for server in servers {
             eye.sees_no_way(server, &NoWay::Unreachable);
         }
-        assert!(!eye.picture().links.contains_key("eth1"));
+        assert!(!eye.network_state().links.contains_key("eth1"));
         lb.run("ip link set eth1 up");
         // going down takes IPv6 addresses away
         address(&lb, 1);
-        eye.sees("eth1", |picture| picture.links.contains_key("eth1"));
+        eye.sees("eth1", |network_state| network_state.links.contains_key("eth1"));
     }
 }
 
@@ -120,24 +124,24 @@ fn an_interface_that_comes_back_with_another_index_is_used_again() {
         let (_, link) = eye.sees_hop(server, &mac(&web, "eth1"));
         assert_eq!((link.ifindex, link.source.to_string()), (new, mac(&lb, "eth1")));
     }
-    let picture = eye.picture();
-    assert_eq!(picture.links["eth1"].ifindex, new);
-    assert!(!picture.hops.interfaces.contains_key(&old));
+    let network_state = eye.network_state();
+    assert_eq!(network_state.links["eth1"].ifindex, new);
+    assert!(!network_state.hops.interfaces.contains_key(&old));
 }
 
 fn a_renamed_interface_is_known_by_its_new_name() {
     let lab = Lab::new("rename");
     let (lb, _web) = cable(&lab);
     let eye = Eye::on_servers(&lb, &[ip("10.78.0.2")]);
-    eye.sees("eth1", |picture| picture.links.contains_key("eth1"));
+    eye.sees("eth1", |network_state| network_state.links.contains_key("eth1"));
     lb.run("ip link set eth1 down; ip link set eth1 name lan7; ip link set lan7 up");
-    let picture = eye.sees("lan7", |picture| {
-        picture
+    let network_state = eye.sees("lan7", |network_state| {
+        network_state
             .server_interfaces
             .get(&ip("10.78.0.2"))
             .is_some_and(|name| name == "lan7")
     });
-    assert!(picture.links.contains_key("lan7") && !picture.links.contains_key("eth1"));
+    assert!(network_state.links.contains_key("lan7") && !network_state.links.contains_key("eth1"));
 }
 
 fn our_own_link_address_is_followed() {
@@ -147,9 +151,9 @@ fn our_own_link_address_is_followed() {
     eye.sees_hop(ip("10.78.0.2"), &mac(&web, "eth1"));
     lb.run("ip link set eth1 address 02:00:00:00:78:01");
     let index = index(&lb, "eth1");
-    eye.sees("the new source", |picture| {
-        picture.hops.interfaces[&index].mac.to_string() == "02:00:00:00:78:01"
-            && crate::eye::known(picture, ip("10.78.0.2"))
+    eye.sees("the new source", |network_state| {
+        network_state.hops.interfaces[&index].mac.to_string() == "02:00:00:00:78:01"
+            && crate::eye::known(network_state, ip("10.78.0.2"))
                 .is_some_and(|(_, link)| link.source.to_string() == "02:00:00:00:78:01")
     });
 }
@@ -159,8 +163,12 @@ fn a_port_that_leaves_a_bridge_is_still_an_interface() {
     let (lb, _web) = cable(&lab);
     lb.run("ip link add br7 type bridge; ip link set br7 up; ip link set eth1 master br7");
     let eye = Eye::on_servers(&lb, &[]);
-    eye.sees("the bridge", |picture| picture.links.contains_key("br7"));
+    eye.sees("the bridge", |network_state| {
+        network_state.links.contains_key("br7")
+    });
     lb.run("ip link set eth1 nomaster; ip link set br7 down");
-    let picture = eye.sees("no bridge", |picture| !picture.links.contains_key("br7"));
-    assert!(picture.links.contains_key("eth1"));
+    let network_state = eye.sees("no bridge", |network_state| {
+        !network_state.links.contains_key("br7")
+    });
+    assert!(network_state.links.contains_key("eth1"));
 }

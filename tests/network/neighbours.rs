@@ -40,9 +40,9 @@ fn servers_on_the_link_are_resolved_without_anybody_talking_to_them() {
             (link.ifindex, link.source.to_string()),
             (index(&lb, "eth0"), mac(&lb, "eth0"))
         );
-        assert_eq!(eye.picture().server_interfaces[&server], "eth0");
+        assert_eq!(eye.network_state().server_interfaces[&server], "eth0");
     }
-    assert_eq!(eye.counters().kicks_failed, 0);
+    assert_eq!(eye.counters().probes_failed, 0);
 }
 
 fn a_server_that_becomes_wanted_is_resolved_and_one_that_is_not_is_forgotten() {
@@ -52,7 +52,7 @@ fn a_server_that_becomes_wanted_is_resolved_and_one_that_is_not_is_forgotten() {
     eye.sees_hop(a.ip4().into(), &mac(&a, "eth0"));
     eye.want(servers_wanted(&[b.ip4().into()]));
     eye.sees_hop(b.ip4().into(), &mac(&b, "eth0"));
-    assert!(!eye.picture().hops.servers.contains_key(&a.ip4().into()));
+    assert!(!eye.network_state().hops.servers.contains_key(&a.ip4().into()));
 }
 
 fn a_server_that_is_not_there_is_asked_for_ever_more_seldom() {
@@ -61,18 +61,18 @@ fn a_server_that_is_not_there_is_asked_for_ever_more_seldom() {
     let start = Instant::now();
     let eye = Eye::on_servers(&lb, &[ip("10.77.0.250")]);
     // at 0, 0.2, 0.6 and 1.4 s, or later
-    for (kicks, earliest) in [(1, 0), (2, 200), (3, 600), (4, 1400)] {
-        wait_until(&format!("{kicks} datagrams"), PATIENCE, || {
-            eye.counters().kicks >= kicks
+    for (probes, earliest) in [(1, 0), (2, 200), (3, 600), (4, 1400)] {
+        wait_until(&format!("{probes} datagrams"), PATIENCE, || {
+            eye.counters().probes >= probes
         });
         let waited = start.elapsed();
         assert!(
             waited >= Duration::from_millis(earliest),
-            "{kicks} datagrams after {waited:?}"
+            "{probes} datagrams after {waited:?}"
         );
     }
-    let picture = eye.picture();
-    let hop = picture.hops.servers[&ip("10.77.0.250")];
+    let network_state = eye.network_state();
+    let hop = network_state.hops.servers[&ip("10.77.0.250")];
     assert_eq!(hop.resolution, Resolution::Unresolved);
 }
 
@@ -81,9 +81,9 @@ fn a_server_that_comes_late_is_found() {
     let (lb, web) = (lab.host("lb"), lab.host("web"));
     let late = ip("10.77.0.99");
     let eye = Eye::on_servers(&lb, &[late]);
-    wait_until("it is asked for in vain", PATIENCE, || eye.counters().kicks >= 2);
+    wait_until("it is asked for in vain", PATIENCE, || eye.counters().probes >= 2);
     assert_eq!(
-        eye.picture().hops.servers[&late].resolution,
+        eye.network_state().hops.servers[&late].resolution,
         Resolution::Unresolved
     );
     web.run("ip addr add 10.77.0.99/24 dev eth0");
@@ -95,8 +95,10 @@ fn a_firewall_in_the_way_is_counted_and_its_going_is_enough() {
     let (lb, web) = (lab.host("lb"), lab.host("web"));
     lb.run("iptables -w -A OUTPUT -p udp --dport 9 -j DROP");
     let eye = Eye::on_servers(&lb, &[web.ip4().into()]);
-    wait_until("a refused datagram", PATIENCE, || eye.counters().kicks_failed > 0);
-    let hop = eye.picture().hops.servers[&web.ip4().into()];
+    wait_until("a refused datagram", PATIENCE, || {
+        eye.counters().probes_failed > 0
+    });
+    let hop = eye.network_state().hops.servers[&web.ip4().into()];
     assert_eq!(hop.resolution, Resolution::Unresolved);
     lb.run("iptables -w -F OUTPUT");
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));

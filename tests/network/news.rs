@@ -1,4 +1,4 @@
-//! What makes a picture, and what does not.
+//! What makes a network state, and what does not.
 
 use std::fmt::Write as _;
 
@@ -11,13 +11,13 @@ use crate::{
 
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
-    what_matters_to_nobody_makes_no_picture,
+    what_matters_to_nobody_makes_no_network_state,
     a_change_is_seen_by_its_news_alone,
     lost_news_are_made_good,
     many_servers_are_resolved_within_the_bound,
 ];
 
-fn what_matters_to_nobody_makes_no_picture() {
+fn what_matters_to_nobody_makes_no_network_state() {
     let lab = Lab::new("quiet");
     let (lb, web, other) = (lab.host("lb"), lab.host("web"), lab.host("other"));
     let vip = ip("10.77.1.1");
@@ -25,8 +25,8 @@ fn what_matters_to_nobody_makes_no_picture() {
     wanted.servers.insert(web.ip4().into());
     let eye = Eye::open(&lb, wanted);
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
-    let before = eye.picture();
-    eye.new_pictures();
+    let before = eye.network_state();
+    eye.new_network_states();
     lb.run(&format!(
         "ip addr add 10.77.0.200/24 dev eth0
          ip route add 192.0.2.0/24 via {other}
@@ -38,11 +38,14 @@ fn what_matters_to_nobody_makes_no_picture() {
     ));
     // what matters is told of after it
     lb.run("ip addr add 10.77.1.1/32 dev eth0");
-    eye.sees("the VIP", |picture| picture.vips.contains_key(&vip));
+    eye.sees("the VIP", |network_state| network_state.vips.contains_key(&vip));
     let mut expected = (*before).clone();
     expected.vips.insert(vip, ["eth0".to_owned()].into());
-    for picture in eye.new_pictures().into_iter().chain([eye.picture()]) {
-        assert!(*picture == *before || *picture == expected, "{picture:#?}");
+    for network_state in eye.new_network_states().into_iter().chain([eye.network_state()]) {
+        assert!(
+            *network_state == *before || *network_state == expected,
+            "{network_state:#?}"
+        );
     }
 }
 
@@ -54,9 +57,9 @@ fn a_change_is_seen_by_its_news_alone() {
     // addresses are asked for at no other time
     for _ in 0..5 {
         lb.run("ip addr add 10.77.1.1/32 dev eth0");
-        eye.sees("the VIP", |picture| picture.vips.contains_key(&vip));
+        eye.sees("the VIP", |network_state| network_state.vips.contains_key(&vip));
         lb.run("ip addr del 10.77.1.1/32 dev eth0");
-        eye.sees("no VIP", |picture| !picture.vips.contains_key(&vip));
+        eye.sees("no VIP", |network_state| !network_state.vips.contains_key(&vip));
     }
     assert_eq!(eye.counters().overruns, 0);
 }
@@ -83,9 +86,9 @@ fn lost_news_are_made_good() {
     std::fs::write(&batch, lines).expect("a file");
     // so long that the kernel runs out of room for news
     eye.distracted(|| drop(lb.run(&format!("ip -batch {}", batch.display()))));
-    let picture = eye.sees("the last of many changes", |picture| {
-        picture.vips.contains_key(&vip)
-            && picture
+    let network_state = eye.sees("the last of many changes", |network_state| {
+        network_state.vips.contains_key(&vip)
+            && network_state
                 .hops
                 .servers
                 .get(&web.ip4().into())
@@ -96,7 +99,7 @@ fn lost_news_are_made_good() {
         "the test must overrun the socket: {:?}",
         eye.counters()
     );
-    assert!(picture.vips[&vip].contains("lo"));
+    assert!(network_state.vips[&vip].contains("lo"));
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
 }
 
@@ -113,11 +116,11 @@ fn many_servers_are_resolved_within_the_bound() {
     lb.run("ip route add 10.77.1.0/24 dev eth0");
     let servers: Vec<_> = (0..=249).map(|last| ip(&format!("10.77.1.{last}"))).collect();
     let eye = Eye::on_servers(&lb, &servers);
-    eye.sees("all servers", |picture| {
+    eye.sees("all servers", |network_state| {
         servers
             .iter()
-            .all(|server| crate::eye::known(picture, *server).is_some())
+            .all(|server| crate::eye::known(network_state, *server).is_some())
     });
     let counters = eye.counters();
-    assert!(counters.kicks_put_off > 0, "{counters:?}");
+    assert!(counters.probes_put_off > 0, "{counters:?}");
 }

@@ -103,10 +103,12 @@ fn the_routes_mtu_and_source_count() {
     assert_eq!((hop.mtu, hop.local), (1300, lb.ip6().into()));
     lb.run("ip link set eth0 mtu 1350");
     let mtu_of = |server: &'static str| {
-        move |picture: &convey::engine::network::Picture| picture.hops.servers[&ip(server)].mtu
+        move |network_state: &convey::engine::network::NetworkState| {
+            network_state.hops.servers[&ip(server)].mtu
+        }
     };
-    eye.sees("no MTU above the interface's", |picture| {
-        mtu_of("192.0.2.10")(picture) == 1350 && mtu_of("2001:db8::10")(picture) == 1300
+    eye.sees("no MTU above the interface's", |network_state| {
+        mtu_of("192.0.2.10")(network_state) == 1350 && mtu_of("2001:db8::10")(network_state) == 1300
     });
 }
 
@@ -200,7 +202,7 @@ fn why_there_is_no_way_is_told() {
     for (server, reason) in &expected {
         eye.sees_no_way(*server, reason);
     }
-    assert_eq!(eye.counters().kicks, 0, "nobody is asked for in vain");
+    assert_eq!(eye.counters().probes, 0, "nobody is asked for in vain");
 }
 
 fn a_server_beyond_a_tunnel_without_ethernet_has_no_way() {

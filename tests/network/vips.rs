@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use convey::engine::network::Picture;
+use convey::engine::network::NetworkState;
 
 use crate::{
     Test,
@@ -24,12 +24,12 @@ fn a_vip_comes_moves_and_goes() {
     let lb = lab.host("lb");
     let vips = [ip("10.77.1.1"), ip("fd77:1::1")];
     let eye = Eye::open(&lb, vips_wanted(&vips));
-    assert!(eye.picture().vips.is_empty());
+    assert!(eye.network_state().vips.is_empty());
     let sees_at = |interfaces: &[&str]| {
         let expected: BTreeSet<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
         for vip in vips {
-            eye.sees(&format!("{vip} on {interfaces:?}"), |picture| {
-                picture.vips.get(&vip).cloned().unwrap_or_default() == expected
+            eye.sees(&format!("{vip} on {interfaces:?}"), |network_state| {
+                network_state.vips.get(&vip).cloned().unwrap_or_default() == expected
             });
         }
     };
@@ -62,9 +62,9 @@ fn an_ipv6_vip_counts_when_duplicate_detection_is_done() {
             "echo 2 >/proc/sys/net/ipv6/conf/eth0/dad_transmits; ip addr add fd77::1:1/64 dev eth0; {TENTATIVE}"
         ))
         .contains("fd77::1:1");
-    let seen_early = eye.picture().vips.contains_key(&vip) && is_tentative();
+    let seen_early = eye.network_state().vips.contains_key(&vip) && is_tentative();
     assert!(was_tentative && !seen_early);
-    eye.sees("the VIP", |picture| picture.vips.contains_key(&vip));
+    eye.sees("the VIP", |network_state| network_state.vips.contains_key(&vip));
     assert!(!is_tentative());
 }
 
@@ -80,10 +80,12 @@ fn a_vip_of_another_is_a_duplicate_and_never_counts() {
     });
     // what is told of after it is seen, without it
     lb.run("ip addr add fd77:1::1/128 dev eth0 nodad");
-    let picture = eye.sees("the other VIP", |picture| picture.vips.contains_key(&later));
-    assert_eq!(picture.vips.keys().collect::<Vec<_>>(), [&later]);
-    let never = |picture: &Arc<Picture>| !picture.vips.contains_key(&vip);
-    assert!(eye.new_pictures().iter().all(never));
+    let network_state = eye.sees("the other VIP", |network_state| {
+        network_state.vips.contains_key(&later)
+    });
+    assert_eq!(network_state.vips.keys().collect::<Vec<_>>(), [&later]);
+    let never = |network_state: &Arc<NetworkState>| !network_state.vips.contains_key(&vip);
+    assert!(eye.new_network_states().iter().all(never));
 }
 
 fn a_vip_that_becomes_wanted_later_is_found_where_it_is() {
@@ -91,8 +93,8 @@ fn a_vip_that_becomes_wanted_later_is_found_where_it_is() {
     let lb = lab.host("lb");
     let eye = Eye::open(&lb, vips_wanted(&[]));
     eye.want(vips_wanted(&[lb.ip4().into()]));
-    eye.sees("our own address as a VIP", |picture| {
-        picture
+    eye.sees("our own address as a VIP", |network_state| {
+        network_state
             .vips
             .get(&lb.ip4().into())
             .is_some_and(|names| names.contains("eth0"))

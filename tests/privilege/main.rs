@@ -129,7 +129,7 @@ fn main() -> ExitCode {
         .with_ignored_flag(!root),
         passing("rules_come_before_filters_and_failures_are_undone", "serving").with_ignored_flag(!root),
         passing(
-            "only_services_of_the_configuration_or_in_force_are_served",
+            "only_services_of_the_configuration_or_in_effect_are_served",
             "aliens",
         )
         .with_ignored_flag(!root),

@@ -270,7 +270,7 @@ pub fn interfaces() {
             "refilter 10.9.0.1:80 10.9.3.1:53"
         ]
     );
-    assert!(refused(broker.packet_socket("va")).contains("there is no interface"));
+    assert!(refused(broker.packet_socket("va")).contains("does not exist"));
     let gone = broker.packet_socket("vd").unwrap_err().to_string();
     assert!(gone.starts_with("find interface vd: No such device"), "{gone}");
 }
@@ -292,7 +292,7 @@ pub fn serving() {
     let log = stage.log();
     assert!(
         log[0].starts_with("open ") && log[0].ends_with(vips),
-        "a new socket gets the services in force: {log:?}"
+        "a new socket gets the services in effect: {log:?}"
     );
 
     fs::write(stage.dir.join("fail_apply"), "").unwrap();
@@ -348,7 +348,7 @@ pub fn aliens() {
     }
     assert!(stage.log().is_empty(), "nothing reached the executor");
 
-    // what was in force may go on, and be gone back to, but not come back later
+    // what was in effect may go on, and be gone back to, but not come back later
     broker.serve(&all).unwrap();
     stage
         .root
@@ -431,7 +431,7 @@ fn real_rules(broker: &Channel) {
     broker.serve(&[]).unwrap();
 }
 
-/// Has services in force, says the broker's process id and waits.
+/// Has services in effect, says the broker's process id and waits.
 pub fn idle() {
     let broker = fork(&nowhere(), TEXT, Some(&nobody()), Fake::boxed(&dir()));
     drop_privileges(Some(&nobody()), &Sandbox::default()).unwrap();

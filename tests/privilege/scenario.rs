@@ -275,7 +275,7 @@ fn reload() {
     broker.bind(&web(new)).unwrap();
     assert!(
         matches!(broker.bind(&web(old)), Err(BrokerError::Refused(_))),
-        "the old policy is still in force"
+        "the old policy is still in effect"
     );
 }
 

@@ -73,7 +73,7 @@ fn ended_at(record: &AccessRecord) -> SystemTime {
 
 fn drop_report(dropped: u64) -> Record {
     let message = display(format!(
-        "{dropped} log events dropped: the log is not taken as fast as it is written"
+        "{dropped} log events dropped: the log's reader is too slow"
     ));
     Record {
         at: SystemTime::now(),

@@ -31,7 +31,7 @@ pub struct Missing {
 
 /// Sockets made for a configuration that is not in effect yet; dropping it closes them.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedListeners {
     /// New endpoints with at least one socket for each worker.
     pub added: BTreeMap<Endpoint, Vec<OwnedFd>>,
     /// Endpoints that the configuration no longer has.
@@ -48,7 +48,7 @@ impl Missing {
         broker: &Client,
         workers: usize,
         predecessors: &mut Predecessors,
-    ) -> Result<Prepared, BrokerError> {
+    ) -> Result<PreparedListeners, BrokerError> {
         let mut added = BTreeMap::new();
         for (endpoint, (reference, user_timeout)) in self.wanted {
             let mut sockets = predecessors.take_endpoint(endpoint, user_timeout);
@@ -57,7 +57,7 @@ impl Missing {
             }
             added.insert(endpoint, sockets);
         }
-        Ok(Prepared {
+        Ok(PreparedListeners {
             added,
             removed: self.removed,
         })
@@ -127,7 +127,7 @@ impl Predecessors {
             if let Err(error) = &taken {
                 tracing::warn!(
                     event = "listener_not_taken_over",
-                    "a kept socket of {endpoint}: {error}"
+                    "cannot use the inherited socket of {endpoint}: {error}"
                 );
                 listener::end(socket.as_fd());
             }

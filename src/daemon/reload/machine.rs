@@ -321,7 +321,7 @@ impl Machine {
 
 fn stopping() -> ReloadFailed {
     ReloadFailed {
-        message: "convey is stopping and takes no new configuration".to_owned(),
+        message: "convey is stopping: no reload is possible".to_owned(),
         config_error: false,
     }
 }

@@ -17,7 +17,7 @@ use super::{
     Control,
     health::longest_check,
     plane::{
-        listeners::{self, Predecessors, kept_as},
+        listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
         stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
     },
@@ -35,7 +35,7 @@ use machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where a reload's answer goes.
-pub type Answer = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
+pub type ReloadReply = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
 
 /// A reload under way, and what is remembered of those before.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Reload {
     bound: Option<Bound>,
     armed: Option<Armed>,
     settle_until: Option<Instant>,
-    waiting: BTreeMap<Ticket, Answer>,
+    waiting: BTreeMap<Ticket, ReloadReply>,
     last_ticket: u64,
     is_announced: bool,
     look_again: Option<Instant>,
@@ -70,7 +70,7 @@ struct New {
 /// New sockets; dropping it closes them.
 #[derive(Debug)]
 struct Bound {
-    listeners: listeners::Prepared,
+    listeners: PreparedListeners,
     stats: StatsChange,
 }
 
@@ -81,7 +81,7 @@ enum Done {
     Read(Option<Result<FileWatch, String>>, Result<FileRead, NotRead>),
     Loaded(Result<New, ReloadFailed>),
     Checked,
-    Bound(Result<(listeners::Prepared, Option<StatsSocket>), ReloadFailed>),
+    Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
 }
 
@@ -131,7 +131,7 @@ impl Reload {
         }
     }
 
-    fn ticket(&mut self, answer: Answer) -> Ticket {
+    fn ticket(&mut self, answer: ReloadReply) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.waiting.insert(ticket, answer);
@@ -145,7 +145,7 @@ pub struct StepDone(Option<Done>);
 
 impl Control {
     /// Somebody asks for a reload; the answer comes when it is over.
-    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<Answer>) {
+    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<ReloadReply>) {
         let ticket = answer.map(|answer| self.reload.ticket(answer));
         self.reload_event(Event::Asked(trigger, ticket));
     }
@@ -181,7 +181,7 @@ impl Control {
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
             None => Event::Broken(ReloadFailed {
-                message: "a step of the reload has failed by a defect of convey: see the log".to_owned(),
+                message: "internal error during the reload (a bug in convey): see the log".to_owned(),
                 config_error: false,
             }),
         };
@@ -190,7 +190,7 @@ impl Control {
 
     fn take_bound(
         &mut self,
-        (listeners, stats): (listeners::Prepared, Option<StatsSocket>),
+        (listeners, stats): (PreparedListeners, Option<StatsSocket>),
     ) -> Result<(), ReloadFailed> {
         let stats = serve_stats(stats, &self.endpoints).map_err(|e| failure(&e))?;
         self.reload.bound = Some(Bound { listeners, stats });
@@ -339,7 +339,7 @@ impl Control {
                 if had_failed {
                     tracing::info!(
                         event = "reload",
-                        "reload ({trigger}): the configuration is valid again, and as it runs"
+                        "reload ({trigger}): the configuration is valid again and matches what is running"
                     );
                 }
                 Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
@@ -350,7 +350,7 @@ impl Control {
                 tracing::error!(
                     event = "reload_failed",
                     generation = self.config_generation,
-                    "reload ({trigger}) failed, still running generation {}:\n{}",
+                    "reload ({trigger}) failed; still using generation {}:\n{}",
                     self.config_generation,
                     failed.message
                 );
@@ -361,7 +361,7 @@ impl Control {
                 if !std::mem::replace(&mut self.reload.has_warned, true) {
                     tracing::warn!(
                         event = "look_failed",
-                        "cannot look whether the configuration file has changed: {}; trying again every {LOOK_AGAIN:?}",
+                        "cannot check the configuration file for changes: {}; trying again every {LOOK_AGAIN:?}",
                         why.message
                     );
                 }
@@ -429,7 +429,7 @@ pub(super) async fn bind(
     stats: Option<Option<Endpoint>>,
     broker: &Client,
     workers: usize,
-) -> Result<(listeners::Prepared, Option<StatsSocket>), BrokerError> {
+) -> Result<(PreparedListeners, Option<StatsSocket>), BrokerError> {
     let listeners = missing
         .bind(broker, workers, &mut Predecessors::default())
         .await?;
@@ -450,7 +450,7 @@ fn log_success(trigger: &str, reloaded: &Reloaded) {
     if !reloaded.needs_restart.is_empty() {
         tracing::warn!(
             event = "needs_restart",
-            "takes effect after a restart: {}",
+            "needs a restart to take effect: {}",
             reloaded.needs_restart.join(", ")
         );
     }

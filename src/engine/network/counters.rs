@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The counters, shared with the task, which alone writes them.
 #[derive(Debug, Default)]
 pub struct Counts {
-    pub kicks: Count,
-    pub kicks_put_off: Count,
-    pub kicks_failed: Count,
+    pub probes: Count,
+    pub probes_put_off: Count,
+    pub probes_failed: Count,
     pub overruns: Count,
     pub unreadable: Count,
     pub table_full: Count,
@@ -31,11 +31,11 @@ impl Count {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams sent to have a next hop resolved or confirmed.
-    pub kicks: u64,
+    pub probes: u64,
     /// Times that one was put off because too many were due at once.
-    pub kicks_put_off: u64,
+    pub probes_put_off: u64,
     /// Those that the kernel refused to send.
-    pub kicks_failed: u64,
+    pub probes_failed: u64,
     /// Times that notifications were lost, and everything was asked for again.
     pub overruns: u64,
     /// Messages of the kernel that were not understood.
@@ -48,9 +48,9 @@ impl From<&Counts> for Counters {
     fn from(counts: &Counts) -> Self {
         let get = |count: &Count| count.0.load(Relaxed);
         Self {
-            kicks: get(&counts.kicks),
-            kicks_put_off: get(&counts.kicks_put_off),
-            kicks_failed: get(&counts.kicks_failed),
+            probes: get(&counts.probes),
+            probes_put_off: get(&counts.probes_put_off),
+            probes_failed: get(&counts.probes_failed),
             overruns: get(&counts.overruns),
             unreadable: get(&counts.unreadable),
             table_full: get(&counts.table_full),

@@ -1,4 +1,4 @@
-//! The task that follows the network: listens, asks, publishes, kicks.
+//! The task that follows the network: listens, asks, publishes, probes.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use tokio::{
 use crate::sys::{netlink, readiness};
 
 use super::{
-    Picture, Wanted,
+    NetworkState, Wanted,
     counters::Counts,
     kernel::{DATAGRAM_BYTES, Kernel},
-    kick::Kicker,
-    schedule::Kicks,
+    probe::Prober,
+    schedule::Probes,
     table::{Event, Table},
     wire::{self, Message},
 };
@@ -40,7 +40,7 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// How long a burst of news is collected: `ip` and routing daemons make several changes for one.
 const DEBOUNCE: Duration = Duration::from_millis(5);
 
-/// How long nothing is asked after a picture was made, in times of what making it took: where interfaces come and go
+/// How long nothing is asked after a network state was made, in times of what making it took: where interfaces come and go
 /// all the time, following them takes at most a fifth of the thread.
 const REST: u32 = 4;
 
@@ -57,15 +57,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Follow {
     kernel: Kernel,
-    kicker: Kicker,
+    prober: Prober,
     table: Table,
-    kicks: Kicks,
-    pictures: watch::Sender<Arc<Picture>>,
+    probes: Probes,
+    network_states: watch::Sender<Arc<NetworkState>>,
     counts: Arc<Counts>,
     buffer: Vec<u8>,
     /// Whether interfaces and addresses must be asked for.
     is_lost: bool,
-    /// When to make the next picture.
+    /// When to make the next network state.
     refresh_at: Option<Instant>,
     rest_until: Instant,
     recheck_at: Instant,
@@ -74,24 +74,24 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Opens all sockets and makes the first picture. The news come by the socket that is returned.
+    /// Opens all sockets and makes the first network state. The news come by the socket that is returned.
     ///
     /// # Errors
     /// No socket, or the kernel did not answer.
     pub fn start(
         wanted: Wanted,
         counts: Arc<Counts>,
-    ) -> io::Result<(Self, AsyncFd<OwnedFd>, watch::Receiver<Arc<Picture>>)> {
+    ) -> io::Result<(Self, AsyncFd<OwnedFd>, watch::Receiver<Arc<NetworkState>>)> {
         // listen first and ask then, so that no change falls in between
         let news = readiness::readable(netlink::open(GROUPS, RECEIVE_BUFFER)?)?;
         let now = Instant::now();
-        let (pictures, receiver) = watch::channel(Arc::default());
+        let (network_states, receiver) = watch::channel(Arc::default());
         let mut follow = Self {
             kernel: Kernel::open()?,
-            kicker: Kicker::open()?,
+            prober: Prober::open()?,
             table: Table::default(),
-            kicks: Kicks::new(now),
-            pictures,
+            probes: Probes::new(now),
+            network_states,
             counts,
             buffer: vec![0; DATAGRAM_BYTES],
             is_lost: true,
@@ -109,7 +109,7 @@ impl Follow {
     /// Follows until nobody wants anything any more.
     pub async fn run(mut self, news: AsyncFd<OwnedFd>, mut wanted: watch::Receiver<Wanted>) {
         loop {
-            let (kick_at, refresh_at) = (self.kicks.next(), self.refresh_at);
+            let (probe_at, refresh_at) = (self.probes.next(), self.refresh_at);
             tokio::select! {
                 ready = news.readable() => match ready {
                     Ok(mut ready) => {
@@ -117,7 +117,7 @@ impl Follow {
                         let _ = ready.try_io(|socket| self.read(socket.get_ref()));
                     }
                     Err(error) => {
-                        tracing::error!(event = "network", "the network is followed no more: {error}; restart convey");
+                        tracing::error!(event = "network", "network changes are no longer tracked: {error}; restart convey");
                         return;
                     }
                 },
@@ -129,7 +129,7 @@ impl Follow {
                     self.refresh_after(Duration::ZERO);
                 }
                 () = sleep_until_some(refresh_at) => self.refresh().await,
-                () = sleep_until_some(kick_at) => self.kick(),
+                () = sleep_until_some(probe_at) => self.probe(),
                 () = sleep_until(self.recheck_at) => {
                     self.recheck_at = Instant::now() + RECHECK_EVERY;
                     self.table.routing_changed();
@@ -148,7 +148,7 @@ impl Follow {
                 Err(error) => {
                     tracing::debug!(
                         event = "network",
-                        "news were lost ({error}); asking for everything"
+                        "network events were lost ({error}); reading everything again"
                     );
                     self.counts.overruns.add(1);
                     self.is_lost = true;
@@ -171,7 +171,7 @@ impl Follow {
                 Ok(Message::Route(route)) => self.table.route_changed(&route),
                 Ok(Message::End { .. } | Message::Other) => false,
                 Err(error) => {
-                    tracing::debug!(event = "network", "a message was not understood: {error}");
+                    tracing::debug!(event = "network", "malformed netlink message: {error}");
                     self.counts.unreadable.add(1);
                     self.table.apply(Event::Routing)
                 }
@@ -182,7 +182,7 @@ impl Follow {
         }
     }
 
-    /// The first reason sets the time: a network that never rests has pictures too.
+    /// The first reason sets the time: a network that never rests has network states too.
     fn refresh_after(&mut self, wait: Duration) {
         let at = (Instant::now() + wait).max(self.rest_until);
         self.refresh_at = Some(self.refresh_at.map_or(at, |planned| planned.min(at)));
@@ -198,7 +198,7 @@ impl Follow {
                 Err(error) => {
                     tracing::warn!(
                         event = "network",
-                        "the kernel does not answer: {error}; asking again in a second"
+                        "the kernel does not answer: {error}; trying again in 1 s"
                     );
                     self.refresh_after(RETRY_AFTER);
                     // what is known is better than what was
@@ -240,33 +240,33 @@ impl Follow {
     fn publish(&mut self) {
         self.table.forget_neighbours();
         self.counts.table_full.set(self.table.refused());
-        let mut picture = self.table.picture();
-        self.pictures.send_if_modified(|old| {
-            if **old == picture {
+        let mut network_state = self.table.network_state();
+        self.network_states.send_if_modified(|old| {
+            if **old == network_state {
                 return false;
             }
-            if old.hops == picture.hops {
+            if old.hops == network_state.hops {
                 // so that readers see at a glance that these have not changed
-                picture.hops = Arc::clone(&old.hops);
+                network_state.hops = Arc::clone(&old.hops);
             }
-            *old = Arc::new(picture);
+            *old = Arc::new(network_state);
             true
         });
-        self.kicks.update(Instant::now(), self.table.needs());
+        self.probes.update(Instant::now(), self.table.needs());
     }
 
-    fn kick(&mut self) {
-        let due = self.kicks.due(Instant::now());
-        self.counts.kicks_put_off.add(due.refused);
+    fn probe(&mut self) {
+        let due = self.probes.due(Instant::now());
+        self.counts.probes_put_off.add(due.refused);
         for server in due.servers {
-            match self.kicker.kick(server, self.table.fixed_source(server)) {
-                Ok(()) => self.counts.kicks.add(1),
+            match self.prober.probe(server, self.table.fixed_source(server)) {
+                Ok(()) => self.counts.probes.add(1),
                 Err(error) => {
                     tracing::debug!(
                         event = "next_hop",
-                        "cannot send to {server} to have it resolved: {error}"
+                        "cannot probe {server} to resolve its next hop: {error}"
                     );
-                    self.counts.kicks_failed.add(1);
+                    self.counts.probes_failed.add(1);
                     if error.kind() == io::ErrorKind::PermissionDenied && !self.has_warned {
                         self.has_warned = true;
                         tracing::warn!(

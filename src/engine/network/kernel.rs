@@ -9,7 +9,7 @@ use crate::sys::netlink;
 
 use super::{
     NoWay,
-    table::{Answer, Event, Neighbour, NeighbourKey},
+    table::{Event, Neighbour, NeighbourKey, RouteAnswer},
     wire::{self, Envelope, Message, Question},
 };
 
@@ -58,16 +58,16 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel did not answer, which is no statement about the route.
-    pub fn route(&mut self, destination: IpAddr, source: Option<IpAddr>) -> io::Result<Answer> {
+    pub fn route(&mut self, destination: IpAddr, source: Option<IpAddr>) -> io::Result<RouteAnswer> {
         let mut answer = None;
         let errno = self.ask(Question::Route { destination, source }, |message| {
             if let Message::Route(route) = message {
-                answer = Some(Answer::Route(route));
+                answer = Some(RouteAnswer::Route(route));
             }
         })?;
         match answer {
             Some(answer) => Ok(answer),
-            None => no_way(errno).map(Answer::None),
+            None => no_way(errno).map(RouteAnswer::None),
         }
     }
 
@@ -186,7 +186,7 @@ mod tests {
             .unwrap()
             .route(Ipv4Addr::LOCALHOST.into(), None)
             .unwrap();
-        assert!(matches!(answer, Answer::Route(route) if route.kind == RouteKind::Local));
+        assert!(matches!(answer, RouteAnswer::Route(route) if route.kind == RouteKind::Local));
     }
 
     #[test]

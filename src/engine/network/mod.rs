@@ -1,11 +1,11 @@
 //! Links, addresses, routes and neighbours, followed live by netlink; no privilege needed.
 //!
-//! The follower is told what matters (servers, VIPs) and publishes pictures of it: [`Picture`].
+//! The follower is told what matters (servers, VIPs) and publishes network states of it: [`NetworkState`].
 //!
 //! ```text
-//! notifications ─► wire ─► table ─ picture ─► watchers
+//! notifications ─► wire ─► table ─ network state ─► watchers
 //!                            │  ▲
-//!                    stale ──┘  └── answers        needs ─► schedule ─► kick: a datagram has the kernel resolve
+//!                    stale ──┘  └── answers        needs ─► schedule ─► probe: a datagram has the kernel resolve
 //!                      └─► kernel ──┘
 //! ```
 //!
@@ -13,12 +13,12 @@
 //! could change the answer is notified. So rules, metrics, other tables and next-hop objects count as they do for the
 //! kernel's own packets, and a router's hundred thousand routes cost nothing.
 //!
-//! Answers are taken to come in by the interface by which questions leave ([`Picture::server_interfaces`]).
+//! Answers are taken to come in by the interface by which questions leave ([`NetworkState::server_interfaces`]).
 
 mod counters;
 mod follow;
 mod kernel;
-mod kick;
+mod probe;
 mod schedule;
 mod table;
 mod wire;
@@ -54,7 +54,7 @@ pub struct Wanted {
 
 /// The network at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Picture {
+pub struct NetworkState {
     /// Next hops, for the path.
     pub hops: Arc<Hops>,
     /// Interfaces that are up, by name.
@@ -71,12 +71,10 @@ pub struct Picture {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoWay {
     /// No route leads there.
-    #[error("no route leads there; see `ip route get` for it")]
+    #[error("no route to it; see `ip route get`")]
     Unreachable,
     /// It is an address of this host.
-    #[error(
-        "it is an address of this host: packets do not leave for it; use mode \"proxy\" for a local server"
-    )]
+    #[error("it is an address of this host: use mode \"proxy\" for a local server")]
     OwnAddress,
     /// A blackhole route.
     #[error("its route is a blackhole")]
@@ -85,13 +83,13 @@ pub enum NoWay {
     #[error("its route prohibits it")]
     Prohibited,
     /// A broadcast or multicast address.
-    #[error("its address is not one of a single host")]
+    #[error("its address is not a unicast address")]
     NotUnicast,
     /// The interface is down.
-    #[error("interface {0} on the way to it is down or has no carrier")]
+    #[error("its outgoing interface {0} is down or has no carrier")]
     InterfaceDown(String),
     /// The interface does not carry Ethernet frames.
-    #[error("interface {0} on the way to it is not Ethernet, which the packet modes need")]
+    #[error("its outgoing interface {0} is not Ethernet, which the packet modes require")]
     NotEthernet(String),
     /// We have no address towards it.
     #[error("this host has no address of its family on interface {0}; add one, or set nat_address")]
@@ -111,12 +109,12 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Follower {
     wanted: watch::Sender<Wanted>,
-    pictures: watch::Receiver<Arc<Picture>>,
+    network_states: watch::Receiver<Arc<NetworkState>>,
     counts: Arc<Counts>,
 }
 
 impl Follower {
-    /// Starts to follow; the first picture is there when this returns. Must be called within a runtime.
+    /// Starts to follow; the first network state is there when this returns. Must be called within a runtime.
     ///
     /// All sockets are opened here: afterwards the process may give up opening any.
     ///
@@ -124,26 +122,26 @@ impl Follower {
     /// No netlink socket, or the first dump failed.
     pub fn start(wanted: Wanted) -> io::Result<Self> {
         let counts = Arc::default();
-        let (follow, news, pictures) = Follow::start(wanted.clone(), Arc::clone(&counts))?;
+        let (follow, news, network_states) = Follow::start(wanted.clone(), Arc::clone(&counts))?;
         let (sender, receiver) = watch::channel(wanted);
         // it ends when `sender` does
         drop(tokio::spawn(follow.run(news, receiver)));
         Ok(Self {
             wanted: sender,
-            pictures,
+            network_states,
             counts,
         })
     }
 
-    /// Changes what matters. The next picture takes it into account; there is none if nothing of it is different.
+    /// Changes what matters. The next network state takes it into account; there is none if nothing of it is different.
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
     }
 
-    /// Pictures: the receiver has the latest, and is told of each new one. Changes that matter to nobody make none.
+    /// Network states: the receiver has the latest, and is told of each new one. Changes that matter to nobody make none.
     #[must_use]
-    pub fn pictures(&self) -> watch::Receiver<Arc<Picture>> {
-        self.pictures.clone()
+    pub fn network_states(&self) -> watch::Receiver<Arc<NetworkState>> {
+        self.network_states.clone()
     }
 
     /// What has been counted since the start.

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::table::{Need, NeighbourKey};
 
-/// Kicks a second, and how many may come at once. A thousand stale next hops take 10 s of each [`CONFIRM_EVERY`].
+/// Probes a second, and how many may come at once. A thousand stale next hops take 10 s of each [`CONFIRM_EVERY`].
 const PER_SECOND: f64 = 100.0;
 const BURST: f64 = 100.0;
 
-/// How soon an unresolved next hop is kicked again; doubled each time up to [`SLOWEST`].
+/// How soon an unresolved next hop is probed again; doubled each time up to [`SLOWEST`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const SLOWEST: Duration = Duration::from_secs(5);
 
@@ -19,12 +19,12 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// then, so that a link address that has changed is noticed within about half a minute.
 const CONFIRM_EVERY: Duration = Duration::from_secs(25);
 
-/// How long a kick that found no room waits for the next try.
+/// How long a probe that found no room waits for the next try.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
 /// The schedule.
 #[derive(Debug)]
-pub struct Kicks {
+pub struct Probes {
     pending: BTreeMap<NeighbourKey, Pending>,
     tokens: f64,
     filled_at: Instant,
@@ -38,7 +38,7 @@ struct Pending {
     wait: Duration,
 }
 
-/// Kicks that are due.
+/// Probes that are due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// The servers to send to, one for each next hop.
@@ -47,7 +47,7 @@ pub struct Due {
     pub refused: u64,
 }
 
-impl Kicks {
+impl Probes {
     /// A schedule without entries.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
@@ -76,7 +76,7 @@ impl Kicks {
         }
     }
 
-    /// The kicks that are due.
+    /// The probes that are due.
     pub fn due(&mut self, now: Instant) -> Due {
         let elapsed = now.saturating_duration_since(self.filled_at);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * PER_SECOND).min(BURST);
@@ -101,7 +101,7 @@ impl Kicks {
         due
     }
 
-    /// When the next kick is due.
+    /// When the next probe is due.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.due).min()
@@ -117,13 +117,13 @@ mod tests {
         (NeighbourKey { ifindex: 1, address }, (address, need))
     }
 
-    fn kicks_within(kicks: &mut Kicks, start: Instant, seconds: u64) -> usize {
+    fn probes_within(probes: &mut Probes, start: Instant, seconds: u64) -> usize {
         let mut count = 0;
-        while let Some(at) = kicks
+        while let Some(at) = probes
             .next()
             .filter(|at| *at < start + Duration::from_secs(seconds))
         {
-            count += kicks.due(at).servers.len();
+            count += probes.due(at).servers.len();
         }
         count
     }
@@ -131,52 +131,52 @@ mod tests {
     #[test]
     fn an_unresolved_next_hop_is_kicked_at_once_and_then_ever_more_seldom() {
         let start = Instant::now();
-        let mut kicks = Kicks::new(start);
-        kicks.update(start, BTreeMap::from([need(1, Need::Resolve)]));
+        let mut probes = Probes::new(start);
+        probes.update(start, BTreeMap::from([need(1, Need::Resolve)]));
         // at 0, 0.2, 0.6, 1.4, 3.0, 6.2 and every 5 s from there
-        assert_eq!(kicks_within(&mut kicks, start, 7), 6);
-        assert_eq!(kicks_within(&mut kicks, start, 57), 10);
+        assert_eq!(probes_within(&mut probes, start, 7), 6);
+        assert_eq!(probes_within(&mut probes, start, 57), 10);
     }
 
     #[test]
     fn a_stale_next_hop_is_asked_about_every_25_seconds() {
         let start = Instant::now();
-        let mut kicks = Kicks::new(start);
-        kicks.update(start, BTreeMap::from([need(1, Need::Confirm)]));
-        assert_eq!(kicks_within(&mut kicks, start, 60), 3);
+        let mut probes = Probes::new(start);
+        probes.update(start, BTreeMap::from([need(1, Need::Confirm)]));
+        assert_eq!(probes_within(&mut probes, start, 60), 3);
     }
 
     #[test]
     fn a_next_hop_that_is_lost_again_is_kicked_at_once() {
         let start = Instant::now();
-        let mut kicks = Kicks::new(start);
-        kicks.update(start, BTreeMap::from([need(1, Need::Resolve)]));
-        assert_eq!(kicks_within(&mut kicks, start, 30), 10);
-        kicks.update(start, BTreeMap::new());
-        assert_eq!(kicks.next(), None);
+        let mut probes = Probes::new(start);
+        probes.update(start, BTreeMap::from([need(1, Need::Resolve)]));
+        assert_eq!(probes_within(&mut probes, start, 30), 10);
+        probes.update(start, BTreeMap::new());
+        assert_eq!(probes.next(), None);
         let later = start + Duration::from_secs(31);
-        kicks.update(later, BTreeMap::from([need(1, Need::Resolve)]));
-        assert_eq!(kicks.due(later).servers.len(), 1);
+        probes.update(later, BTreeMap::from([need(1, Need::Resolve)]));
+        assert_eq!(probes.due(later).servers.len(), 1);
     }
 
     #[test]
     fn the_same_need_told_again_changes_no_schedule() {
         let start = Instant::now();
-        let mut kicks = Kicks::new(start);
+        let mut probes = Probes::new(start);
         for _ in 0..3 {
-            kicks.update(start, BTreeMap::from([need(1, Need::Resolve)]));
-            kicks.due(start);
+            probes.update(start, BTreeMap::from([need(1, Need::Resolve)]));
+            probes.due(start);
         }
-        assert_eq!(kicks.next(), Some(start + FIRST_WAIT));
+        assert_eq!(probes.next(), Some(start + FIRST_WAIT));
     }
 
     #[test]
     fn more_than_the_bound_are_put_off_counted_and_then_served() {
         let start = Instant::now();
-        let mut kicks = Kicks::new(start);
-        kicks.update(start, (0..=255).map(|last| need(last, Need::Confirm)).collect());
-        let due = kicks.due(start);
+        let mut probes = Probes::new(start);
+        probes.update(start, (0..=255).map(|last| need(last, Need::Confirm)).collect());
+        let due = probes.due(start);
         assert_eq!((due.servers.len(), due.refused), (100, 156));
-        assert_eq!(kicks_within(&mut kicks, start, 3), 156);
+        assert_eq!(probes_within(&mut probes, start, 3), 156);
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the network, and the picture that follows from it. Pure: no sockets, no clock.
+//! What is known of the network, and the network state that follows from it. Pure: no sockets, no clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,7 +12,7 @@ use crate::{
     packet::LinkHeader,
 };
 
-use super::{Link, NoWay, Picture, Wanted};
+use super::{Link, NetworkState, NoWay, Wanted};
 
 /// Most interfaces that are kept. A host of many thousand containers stays below it.
 const MAX_LINKS: usize = 16_384;
@@ -128,7 +128,7 @@ pub enum RouteKind {
 
 /// What the kernel answered when it was asked for a server's route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum RouteAnswer {
     /// This.
     Route(Route),
     /// None.
@@ -151,7 +151,7 @@ pub struct Table {
     links: BTreeMap<u32, NetworkInterface>,
     addresses: BTreeMap<(u32, IpAddr), Address>,
     /// For each wanted server that has been asked for.
-    answers: HashMap<IpAddr, Answer>,
+    answers: HashMap<IpAddr, RouteAnswer>,
     /// Of the next hops of `answers`, and no others.
     neighbours: HashMap<NeighbourKey, Neighbour>,
     /// Wanted servers whose route must be asked for.
@@ -175,7 +175,7 @@ impl Table {
         self.routing_changed();
     }
 
-    /// Takes news in. Returns whether they may change the picture.
+    /// Takes news in. Returns whether they may change the network state.
     pub fn apply(&mut self, event: Event) -> bool {
         let has_changed = match event {
             Event::Link(index, link) => self.set_link(index, link),
@@ -228,7 +228,7 @@ impl Table {
     }
 
     /// Takes in what the kernel answered for a server. Returns the neighbour to ask for, if there is one.
-    pub fn answered(&mut self, server: IpAddr, answer: Answer) -> Option<NeighbourKey> {
+    pub fn answered(&mut self, server: IpAddr, answer: RouteAnswer) -> Option<NeighbourKey> {
         self.stale.remove(&server);
         if !self.wanted.servers.contains(&server) {
             return None;
@@ -277,13 +277,13 @@ impl Table {
         needs
     }
 
-    /// The picture of what is known.
+    /// The network state of what is known.
     #[must_use]
-    pub fn picture(&self) -> Picture {
-        let mut picture = Picture::default();
+    pub fn network_state(&self) -> NetworkState {
+        let mut network_state = NetworkState::default();
         let mut hops = Hops::default();
         for (index, link) in self.links.iter().filter(|(_, link)| link.is_up) {
-            picture.links.insert(
+            network_state.links.insert(
                 link.name.clone(),
                 Link {
                     ifindex: *index,
@@ -299,24 +299,28 @@ impl Table {
                 && address.is_ready
                 && self.wanted.vips.contains(ip)
             {
-                picture.vips.entry(*ip).or_default().insert(link.name.clone());
+                network_state
+                    .vips
+                    .entry(*ip)
+                    .or_default()
+                    .insert(link.name.clone());
             }
         }
         for (server, answer) in &self.answers {
             let hop = match self.way(*server, answer) {
                 Ok((link, hop)) => {
-                    picture.server_interfaces.insert(*server, link.name.clone());
+                    network_state.server_interfaces.insert(*server, link.name.clone());
                     hop
                 }
                 Err(reason) => {
-                    picture.no_way.insert(*server, reason);
+                    network_state.no_way.insert(*server, reason);
                     self.no_hop(*server)
                 }
             };
             hops.servers.insert(*server, hop);
         }
-        picture.hops = Arc::new(hops);
-        picture
+        network_state.hops = Arc::new(hops);
+        network_state
     }
 
     fn set_link(&mut self, index: u32, link: NetworkInterface) -> bool {
@@ -350,10 +354,10 @@ impl Table {
     }
 
     /// The way to a server and the interface by which, or why there is none.
-    fn way(&self, server: IpAddr, answer: &Answer) -> Result<(&NetworkInterface, Hop), NoWay> {
+    fn way(&self, server: IpAddr, answer: &RouteAnswer) -> Result<(&NetworkInterface, Hop), NoWay> {
         let route = match answer {
-            Answer::Route(route) => route,
-            Answer::None(reason) => return Err(reason.clone()),
+            RouteAnswer::Route(route) => route,
+            RouteAnswer::None(reason) => return Err(reason.clone()),
         };
         match route.kind {
             RouteKind::Unicast => {}
@@ -435,9 +439,9 @@ impl Table {
 }
 
 /// The neighbour that packets to a server are given to.
-fn next_hop(server: IpAddr, answer: &Answer) -> Option<NeighbourKey> {
+fn next_hop(server: IpAddr, answer: &RouteAnswer) -> Option<NeighbourKey> {
     match answer {
-        Answer::Route(route) if route.kind == RouteKind::Unicast => Some(NeighbourKey {
+        RouteAnswer::Route(route) if route.kind == RouteKind::Unicast => Some(NeighbourKey {
             ifindex: route.ifindex?,
             address: route.gateway.unwrap_or(server),
         }),

@@ -40,7 +40,7 @@ use worker::{Handle, Order};
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Threads.
     pub workers: usize,
     /// Shard of the snapshot's counters that the first thread writes; the others follow.
@@ -90,7 +90,7 @@ impl Engine {
     /// # Errors
     /// A thread could not be started or prepared.
     pub fn start(
-        settings: &Settings,
+        settings: &EngineSettings,
         snapshot: Arc<ArcSwap<Snapshot>>,
         events: tokio::sync::mpsc::Sender<Event>,
         prepare: fn() -> io::Result<()>,

@@ -130,7 +130,7 @@ pub fn start(
     match started.recv() {
         Ok(Ok(())) => Ok((handle, thread)),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("a packet thread ended before it was prepared")),
+        Err(_) => Err(io::Error::other("a packet thread ended during startup")),
     }
 }
 
@@ -149,7 +149,7 @@ fn pin(index: usize) {
         Ok(())
     });
     if let Err(error) = pinned {
-        tracing::debug!("packet thread {index} moves between CPUs: {error}");
+        tracing::debug!("cannot pin packet thread {index} to a CPU: {error}");
     }
 }
 
@@ -217,7 +217,7 @@ impl Worker {
                     // the watchdog misses this thread
                     tracing::error!(
                         event = "packet_thread_error",
-                        "a packet thread cannot wait: {error}"
+                        "a packet thread cannot wait for packets: {error}"
                     );
                     return;
                 }
@@ -228,7 +228,7 @@ impl Worker {
                 match u32::try_from(event.data()) {
                     Ok(ifindex) if event.data() != INBOX => self.serve(ifindex, FAIR_SHARE, now),
                     _ => {
-                        if self.obey(now).is_break() {
+                        if self.handle_orders(now).is_break() {
                             return;
                         }
                     }
@@ -253,7 +253,7 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, now: Moment) -> std::ops::ControlFlow<()> {
+    fn handle_orders(&mut self, now: Moment) -> std::ops::ControlFlow<()> {
         // it only says that there is something to read
         let _ = self.bell.read();
         while let Ok(order) = self.inbox.try_recv() {
@@ -281,7 +281,7 @@ impl Worker {
             }
             Err(error) => tracing::error!(
                 event = "packet_socket_error",
-                "cannot serve interface {ifindex}: {error}"
+                "cannot use interface {ifindex}: {error}"
             ),
         }
     }

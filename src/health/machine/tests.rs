@@ -37,7 +37,7 @@ impl Server {
     fn new(check: Option<HealthCheck>, passive: Option<PassiveCheck>) -> Self {
         let start = Instant::now();
         Self {
-            machine: Machine::new(Settings { check, passive }, false, start),
+            machine: Machine::new(CheckSettings { check, passive }, false, start),
             start,
             seconds: 0,
         }
@@ -255,7 +255,7 @@ fn an_ejection_says_why_and_when_it_will_end() {
     let mut server = Server::passive_only();
     server.connects_fail();
     let reason = server.machine.health().reason.as_deref();
-    assert_eq!(reason, Some("3 connects in a row failed, out for 10s"));
+    assert_eq!(reason, Some("3 consecutive connection failures; ejected for 10s"));
     assert_eq!(server.machine.wake_at(), Some(server.now() + 10 * SECOND));
 }
 
@@ -330,7 +330,7 @@ fn without_a_passive_check_failing_connects_do_nothing() {
 fn new_settings_keep_the_state() {
     let mut server = Server::checked(InitialState::Check, 1, 1);
     server.check(true);
-    let settings = Settings {
+    let settings = CheckSettings {
         check: Some(check(InitialState::Down, 5, 5)),
         passive: None,
     };
@@ -345,7 +345,7 @@ fn a_server_whose_checks_are_turned_off_is_up() {
         let mut server = Server::checked(InitialState::Check, 1, 1);
         server.checks(first);
         server.machine.reconfigure(
-            Settings {
+            CheckSettings {
                 check: None,
                 passive: None,
             },
@@ -356,7 +356,7 @@ fn a_server_whose_checks_are_turned_off_is_up() {
     }
     let mut ejected = Server::checked(InitialState::Up, 1, 1);
     ejected.connects_fail();
-    let settings = Settings {
+    let settings = CheckSettings {
         check: None,
         passive: Some(passive()),
     };

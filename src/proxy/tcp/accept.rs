@@ -62,7 +62,7 @@ impl AcceptQueue {
         let frontend = snapshot
             .frontend_at(endpoint)
             .cloned()
-            .ok_or_else(|| io::Error::other("no frontend of the snapshot listens there"))?;
+            .ok_or_else(|| io::Error::other("no frontend has this address"))?;
         shared.limit.listener_added();
         Ok(Self {
             endpoint,
@@ -143,7 +143,7 @@ impl AcceptQueue {
         tracing::warn!(
             event = "accept_error",
             frontend = %self.frontend.config.name,
-            "accepting on {}: {error}{}",
+            "cannot accept on {}: {error}{}",
             self.endpoint.addr,
             match error.raw_os_error() {
                 Some(libc::EMFILE) => "; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)",

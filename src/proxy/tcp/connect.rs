@@ -26,7 +26,7 @@ pub enum ConnectError {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     /// The client has reset its connection.
-    #[error("the client is gone")]
+    #[error("the client has disconnected")]
     ClientGone,
 }
 

@@ -23,7 +23,7 @@ pub const TESTS: &[Test] = tests![
     the_next_priority_group_takes_over,
     a_drained_server_keeps_connections_and_gets_no_new_ones,
     a_server_in_maintenance_is_not_checked,
-    an_operators_weight_is_in_force_at_once,
+    an_operators_weight_is_in_effect_at_once,
     an_order_about_an_unknown_server_is_refused,
     established_connections_of_a_down_server_are_kept_by_default,
     established_connections_of_a_down_server_are_closed_on_request,
@@ -311,7 +311,7 @@ fn a_server_in_maintenance_is_not_checked() {
     wait_state(&convey, "a", ServerState::Up);
 }
 
-fn an_operators_weight_is_in_force_at_once() {
+fn an_operators_weight_is_in_effect_at_once() {
     let site = Site::new("operator", 2);
     let config = "[global]\nworkers = 1\n".to_owned() + &site.config("", FAST_CHECK);
     let convey = site.convey(&config);

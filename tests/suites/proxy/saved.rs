@@ -114,7 +114,7 @@ fn overrides_outlive_a_crash_and_a_restart_until_ready_clears_them() {
     stage.convey.order("server weight web/b 5");
     stage.wait_saved("\"weight\": 5");
     stage.restart(Signal::SIGKILL, "");
-    stage.wait_said("2 override(s) from before the start are in effect: web/a maintenance since 20");
+    stage.wait_said("2 saved override(s) are in effect: web/a maintenance since 20");
     let heavy = (ServerState::Up, 5, true);
     assert_eq!(stage.servers(), [(ServerState::Maintenance, 1, true), heavy]);
     assert_eq!(stage.reached(), BTreeSet::from(["b".to_owned()]));
@@ -173,7 +173,7 @@ fn a_file_of_overrides_that_is_damaged_is_said_and_stops_nothing() {
     stage.restart(Signal::SIGTERM, "");
     let file = stage.file();
     stage.says_once(&format!(
-        "no override is taken from {}: it is not what Convey writes",
+        "cannot restore overrides from {}: it is not what Convey writes",
         file.display()
     ));
     assert_eq!(stage.servers(), [PLAIN, PLAIN]);

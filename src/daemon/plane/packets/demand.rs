@@ -1,5 +1,5 @@
-//! What the packet modes need of the network and the kernel, computed from the configuration, what is in force, and the
-//! network's picture. No I/O here.
+//! What the packet modes need of the network and the kernel, computed from the configuration, what is in effect, and the
+//! network state. No I/O here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -9,7 +9,7 @@ use std::{
 use crate::{
     base::{Endpoint, FrontendName, ServerAddr},
     config::{Config, PacketService},
-    engine::network::{Link, Picture, Wanted},
+    engine::network::{Link, NetworkState, Wanted},
     flow::Resolution,
 };
 
@@ -56,12 +56,12 @@ pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
         .collect()
 }
 
-/// What is in force and not in the configuration's services any more.
-pub fn leftovers(services: &[PacketService], in_force: &[PacketService]) -> Vec<PacketService> {
+/// What is in effect and not in the configuration's services any more.
+pub fn leftovers(services: &[PacketService], in_effect: &[PacketService]) -> Vec<PacketService> {
     let services: HashMap<_, _> = (services.iter())
         .map(|service| ((service.vip, service.nat_ports), &service.servers))
         .collect();
-    (in_force.iter())
+    (in_effect.iter())
         .filter_map(|old| {
             let Some(still) = services.get(&(old.vip, old.nat_ports)) else {
                 return Some(old.clone());
@@ -83,14 +83,14 @@ pub fn leftovers(services: &[PacketService], in_force: &[PacketService]) -> Vec<
 pub fn kept(
     config: &Config,
     services: &[PacketService],
-    in_force: &[PacketService],
+    in_effect: &[PacketService],
     in_use: &InUse,
 ) -> Vec<PacketService> {
     let proxied: HashSet<Endpoint> = (config.frontends.values())
         .filter(|frontend| !frontend.mode.is_packet())
         .flat_map(|frontend| frontend.endpoints())
         .collect();
-    leftovers(services, in_force)
+    leftovers(services, in_effect)
         .into_iter()
         .filter(|old| !proxied.contains(&old.vip))
         .filter_map(|old| {
@@ -115,16 +115,20 @@ pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
 }
 
 /// Whether the way to every server is known, or known not to exist.
-pub fn is_resolved(wanted: &Wanted, picture: &Picture) -> bool {
+pub fn is_resolved(wanted: &Wanted, network_state: &NetworkState) -> bool {
     (wanted.servers.iter()).all(|server| {
-        let hop = picture.hops.servers.get(server);
+        let hop = network_state.hops.servers.get(server);
         hop.is_some_and(|hop| hop.resolution != Resolution::Unresolved)
     })
 }
 
 /// Interfaces whose packets are needed, with their indexes: those that frontends name or that have their VIPs, and
 /// those by which answers of passthrough servers come in.
-pub fn interfaces(config: &Config, services: &[PacketService], picture: &Picture) -> BTreeMap<String, u32> {
+pub fn interfaces(
+    config: &Config,
+    services: &[PacketService],
+    network_state: &NetworkState,
+) -> BTreeMap<String, u32> {
     let named = config.frontends.values().filter(|f| f.mode.is_packet());
     let mut names: BTreeSet<&str> = named.clone().filter_map(|f| f.interface.as_deref()).collect();
     let at_named: HashSet<Endpoint> = named
@@ -133,24 +137,25 @@ pub fn interfaces(config: &Config, services: &[PacketService], picture: &Picture
         .collect();
     for service in services {
         if !at_named.contains(&service.vip) {
-            names.extend(arrivals(picture, service.vip.ip()));
+            names.extend(arrivals(network_state, service.vip.ip()));
         }
         if service.nat_ports.is_some() {
-            let ways = (service.servers.iter()).filter_map(|s| picture.server_interfaces.get(&s.0.ip()));
+            let ways =
+                (service.servers.iter()).filter_map(|s| network_state.server_interfaces.get(&s.0.ip()));
             names.extend(ways.map(String::as_str));
         }
     }
     (names.into_iter())
-        .filter_map(|name| Some((name.to_owned(), picture.links.get(name)?.ifindex)))
+        .filter_map(|name| Some((name.to_owned(), network_state.links.get(name)?.ifindex)))
         .collect()
 }
 
 /// Interfaces that have an address and are up, loopback not among them.
-fn arrivals(picture: &Picture, ip: IpAddr) -> impl Iterator<Item = &str> {
-    let names = picture.vips.get(&ip).into_iter().flatten();
+fn arrivals(network_state: &NetworkState, ip: IpAddr) -> impl Iterator<Item = &str> {
+    let names = network_state.vips.get(&ip).into_iter().flatten();
     names
         .map(String::as_str)
-        .filter(|name| is_usable(picture.links.get(*name)))
+        .filter(|name| is_usable(network_state.links.get(*name)))
 }
 
 fn is_usable(link: Option<&Link>) -> bool {
@@ -160,7 +165,7 @@ fn is_usable(link: Option<&Link>) -> bool {
 /// The state of every VIP of the configuration.
 pub fn vip_states(
     config: &Config,
-    picture: &Picture,
+    network_state: &NetworkState,
     served: &BTreeMap<String, u32>,
 ) -> BTreeMap<Endpoint, Vip> {
     let packet_frontends = config.frontends.values().filter(|f| f.mode.is_packet());
@@ -168,10 +173,10 @@ pub fn vip_states(
         .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (frontend, endpoint)))
         .map(|(frontend, endpoint)| {
             let ip = endpoint.ip();
-            let why = why_waiting(frontend.interface.as_deref(), ip, picture, served);
+            let why = why_waiting(frontend.interface.as_deref(), ip, network_state, served);
             let state = why.map_or(VipState::Live, |why| VipState::Waiting {
                 why,
-                is_elsewhere: !picture.vips.contains_key(&ip),
+                is_elsewhere: !network_state.vips.contains_key(&ip),
             });
             let frontend = frontend.name.clone();
             (endpoint, Vip { frontend, state })
@@ -182,35 +187,37 @@ pub fn vip_states(
 fn why_waiting(
     interface: Option<&str>,
     vip: IpAddr,
-    picture: &Picture,
+    network_state: &NetworkState,
     served: &BTreeMap<String, u32>,
 ) -> Option<String> {
-    let Some(holders) = picture.vips.get(&vip) else {
+    let Some(holders) = network_state.vips.get(&vip) else {
         return Some(format!(
-            "no interface has {vip} (on a standby this is as it should be; else: ip address add {vip} dev …)"
+            "no interface has {vip} (expected on a standby; otherwise: ip address add {vip} dev …)"
         ));
     };
     let by_name = interface.into_iter();
-    let mut ways: Vec<&str> = by_name.filter(|name| picture.links.contains_key(*name)).collect();
+    let mut ways: Vec<&str> = by_name
+        .filter(|name| network_state.links.contains_key(*name))
+        .collect();
     if interface.is_none() {
-        ways.extend(arrivals(picture, vip));
+        ways.extend(arrivals(network_state, vip));
     }
     if ways.iter().any(|name| served.contains_key(*name)) {
         return None;
     }
     Some(match (interface, ways.first()) {
-        (_, Some(way)) => format!("interface {way} cannot be served, see the log"),
+        (_, Some(way)) => format!("interface {way} cannot be used, see the log"),
         (Some(name), None) => format!("interface {name} does not exist or is not up"),
         (None, None)
             if holders
                 .iter()
-                .all(|name| picture.links.get(name).is_some_and(|l| l.is_loopback)) =>
+                .all(|name| network_state.links.get(name).is_some_and(|l| l.is_loopback)) =>
         {
             format!(
-                "only a loopback interface has {vip}: name the interface that its packets come in by (interface = …)"
+                "only a loopback interface has {vip}: name the interface on which its packets arrive (interface = …)"
             )
         }
-        (None, None) => format!("no interface that has {vip} is up"),
+        (None, None) => format!("no interface with {vip} is up"),
     })
 }
 
@@ -249,9 +256,9 @@ mod tests {
         )
     }
 
-    fn picture() -> Picture {
+    fn network_state() -> NetworkState {
         let link = |ifindex, is_loopback| Link { ifindex, is_loopback };
-        Picture {
+        NetworkState {
             links: [
                 ("lo".to_owned(), link(1, true)),
                 ("front".to_owned(), link(2, false)),
@@ -261,14 +268,14 @@ mod tests {
             .into(),
             vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["front".to_owned()]))].into(),
             server_interfaces: [("10.1.0.2".parse().unwrap(), "back".to_owned())].into(),
-            ..Picture::default()
+            ..NetworkState::default()
         }
     }
 
     #[test]
     fn interfaces_of_vips_and_of_passthrough_servers_are_served_and_no_others() {
         let config = site();
-        let served = interfaces(&config, &config.packet_services(), &picture());
+        let served = interfaces(&config, &config.packet_services(), &network_state());
         assert_eq!(served, [("back".to_owned(), 3), ("front".to_owned(), 2)].into());
     }
 
@@ -311,18 +318,18 @@ mod tests {
     #[test]
     fn a_vip_waits_until_an_interface_that_is_served_has_it() {
         let config = site();
-        let state = |picture: &Picture, served: &[(&str, u32)]| {
+        let state = |network_state: &NetworkState, served: &[(&str, u32)]| {
             let served = served.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect();
-            vip_states(&config, picture, &served)
+            vip_states(&config, network_state, &served)
                 .into_values()
                 .next()
                 .unwrap()
                 .state
         };
-        assert_eq!(state(&picture(), &[("front", 2)]), VipState::Live);
-        let absent = Picture {
+        assert_eq!(state(&network_state(), &[("front", 2)]), VipState::Live);
+        let absent = NetworkState {
             vips: BTreeMap::new(),
-            ..picture()
+            ..network_state()
         };
         let waits = |state: VipState, text: &str, elsewhere: bool| match state {
             VipState::Waiting { why, is_elsewhere } => {
@@ -332,10 +339,10 @@ mod tests {
             VipState::Live => panic!("live"),
         };
         waits(state(&absent, &[("front", 2)]), "no interface has 10.0.0.1", true);
-        waits(state(&picture(), &[]), "front cannot be served", false);
-        let on_loopback = Picture {
+        waits(state(&network_state(), &[]), "front cannot be used", false);
+        let on_loopback = NetworkState {
             vips: [("10.0.0.1".parse().unwrap(), BTreeSet::from(["lo".to_owned()]))].into(),
-            ..picture()
+            ..network_state()
         };
         waits(state(&on_loopback, &[("front", 2)]), "interface = ", false);
     }

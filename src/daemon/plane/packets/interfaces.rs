@@ -49,7 +49,7 @@ impl Interfaces {
             return;
         };
         self.served.remove(&name);
-        tracing::warn!(event = "interface_lost", interface = %name, "interface {name} has vanished");
+        tracing::warn!(event = "interface_lost", interface = %name, "interface {name} was removed from the host");
         self.release(name.into(), broker).await;
     }
 
@@ -111,7 +111,7 @@ impl Interfaces {
 
     fn refuse(&mut self, name: String, why: String) {
         if self.refused.get(&name) != Some(&why) {
-            tracing::error!(event = "interface_refused", interface = %name, "cannot serve interface {name}: {why}");
+            tracing::error!(event = "interface_refused", interface = %name, "cannot use interface {name}: {why}");
             self.refused.insert(name, why);
         }
     }
@@ -151,7 +151,7 @@ impl Interfaces {
             }
             Err(error) => {
                 if self.unreleased.insert(Arc::clone(&name)) {
-                    tracing::error!(event = "interface_kept", interface = %name, "release interface {name}: {error}");
+                    tracing::error!(event = "interface_kept", interface = %name, "cannot release interface {name}: {error}");
                 }
             }
         }

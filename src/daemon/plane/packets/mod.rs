@@ -1,10 +1,10 @@
-//! The packet modes: the engine, the follower of the network, what the broker has put in force, and the interfaces that are
+//! The packet modes: the engine, the follower of the network, what the broker has applied, and the interfaces that are
 //! served. A task of its own waits for the broker and the network; the control loop orders and is told.
 //!
 //! ```text
 //! reload ── arm ──► serve(old ∪ new) ─► next hops ─► sockets ──► Armed ── commit ──► serve(new ∪ what flows still use)
 //!                                                                  └──── drop ─────► as it was
-//! picture of the network ──► next hops ──► engine;   interfaces that have our VIPs and servers ──► sockets ──► engine
+//! network state ──► next hops ──► engine;   interfaces that have our VIPs and servers ──► sockets ──► engine
 //! ```
 //! Rules come before packets, at the start and at a reload; at the end packets end before rules.
 
@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     base::Endpoint,
     config::Config,
-    engine::{network::Picture, raw::Engine},
+    engine::{network::NetworkState, raw::Engine},
     pools::Pools,
     privilege::{BrokerError, Client},
     snapshot::Snapshot,
@@ -53,7 +53,7 @@ pub enum PacketsError {
     #[error("{0}")]
     Ports(String),
     /// The task has ended.
-    #[error("the packet modes have ended")]
+    #[error("the packet modes have stopped")]
     Ended,
 }
 
@@ -77,7 +77,7 @@ pub struct View {
     /// Interfaces that are served, with their indexes.
     pub served: BTreeMap<String, u32>,
     /// The network as last seen.
-    pub picture: Arc<Picture>,
+    pub network_state: Arc<NetworkState>,
 }
 
 /// Prepared for a configuration: to be [committed](Packets::commit). Dropping it has everything put back.

@@ -1,4 +1,4 @@
-//! What the broker has put in force, and that it stays so.
+//! What the broker has applied, and that it stays so.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,40 +16,40 @@ use crate::{
 /// How often is looked whether the firewall rules are still there. It runs a few short programs.
 const CHECK: Duration = Duration::from_secs(10);
 
-/// The services whose rules and filters are in force.
+/// The services whose rules and filters are in effect.
 #[derive(Debug)]
 pub struct Rules {
     /// Where the firewall notes what it has done.
     record: PathBuf,
-    in_force: Vec<PacketService>,
+    in_effect: Vec<PacketService>,
     /// False after a request that the broker may carry out late.
     is_certain: bool,
     /// When the rules were last seen to be right; `None` as long as an earlier process's may be there.
     checked: Option<Instant>,
     /// The last warning or error, which is said once.
-    said: Option<String>,
+    last_logged: Option<String>,
 }
 
 impl Rules {
-    /// Nothing is in force yet, as far as this process goes.
+    /// Nothing is in effect yet, as far as this process goes.
     pub const fn new(record: PathBuf) -> Self {
         Self {
             record,
-            in_force: Vec::new(),
+            in_effect: Vec::new(),
             is_certain: true,
             checked: None,
-            said: None,
+            last_logged: None,
         }
     }
 
-    /// What the broker has put in force.
-    pub fn in_force(&self) -> &[PacketService] {
-        &self.in_force
+    /// What the broker has applied.
+    pub fn in_effect(&self) -> &[PacketService] {
+        &self.in_effect
     }
 
     /// Whether exactly these services are in effect.
     pub fn are_for(&self, services: &[PacketService]) -> bool {
-        self.is_certain && self.in_force == services
+        self.is_certain && self.in_effect == services
     }
 
     /// Where the firewall notes what it has done.
@@ -72,16 +72,16 @@ impl Rules {
             Ok(served) => served,
             Err(error) => {
                 if matches!(error, BrokerError::Silent(_)) {
-                    self.in_force = demand::union(&self.in_force, &shared);
+                    self.in_effect = demand::union(&self.in_effect, &shared);
                     self.is_certain = false;
                 }
                 return Err(error);
             }
         };
-        self.in_force = shared.to_vec();
+        self.in_effect = shared.to_vec();
         self.is_certain = true;
         self.checked = Some(Instant::now());
-        self.say(served.warning.clone(), |warning| {
+        self.log_change(served.warning.clone(), |warning| {
             tracing::warn!(event = "firewall_warning", "{warning}");
         });
         Ok(served)
@@ -97,33 +97,39 @@ impl Rules {
     /// that its successor's configuration does not need.
     pub async fn check(&mut self, broker: &Client) {
         let is_first = self.checked.is_none();
-        if self.in_force.is_empty() && !(is_first && firewall::has_left_rules(&self.record)) {
+        if self.in_effect.is_empty() && !(is_first && firewall::has_left_rules(&self.record)) {
             self.checked = Some(Instant::now());
             return;
         }
-        match self.serve(self.in_force.clone(), broker).await {
+        match self.serve(self.in_effect.clone(), broker).await {
             Ok(served) if !served.has_changed => {}
             Ok(_) if is_first => {
                 tracing::info!(
                     event = "rules_cleared",
-                    "took out firewall rules of an earlier run that nothing needs any more"
+                    "removed stale firewall rules of an earlier run"
                 );
             }
             Ok(_) => tracing::warn!(
                 event = "rules_restored",
-                "another program had changed the firewall rules of the chain CONVEY; they are back, but meanwhile the kernel \
-                 may have reset connections of the packet modes"
+                "chain CONVEY was changed by another program and has been restored; connections in packet modes may have \
+                 been reset meanwhile"
             ),
-            Err(error) => self.say(Some(error.to_string()), |why| {
-                tracing::error!(event = "firewall_failed", "look after the firewall rules: {why}");
+            Err(error) => self.log_change(Some(error.to_string()), |why| {
+                tracing::error!(
+                    event = "firewall_failed",
+                    "cannot verify the firewall rules: {why}"
+                );
             }),
         }
     }
 
-    fn say(&mut self, text: Option<String>, say: impl FnOnce(&str)) {
-        if let Some(text) = text.as_deref().filter(|text| self.said.as_deref() != Some(*text)) {
-            say(text);
+    fn log_change(&mut self, text: Option<String>, log: impl FnOnce(&str)) {
+        if let Some(text) = text
+            .as_deref()
+            .filter(|text| self.last_logged.as_deref() != Some(*text))
+        {
+            log(text);
         }
-        self.said = text;
+        self.last_logged = text;
     }
 }

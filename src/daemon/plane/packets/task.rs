@@ -12,7 +12,7 @@ use super::{Armed, Order, PacketsError, View, demand, interfaces::Interfaces, ru
 use crate::{
     config::{Config, PacketService},
     engine::{
-        network::{Follower, Picture, Wanted},
+        network::{Follower, NetworkState, Wanted},
         raw::{self, Engine},
     },
     firewall,
@@ -61,7 +61,7 @@ pub struct Plane {
     services: Vec<PacketService>,
     interfaces: Interfaces,
     vips: Vips,
-    armed: Option<Prepared>,
+    armed: Option<PreparedPackets>,
 }
 
 /// The parts that exist once a configuration needs them.
@@ -70,7 +70,7 @@ struct Running {
     follower: Follower,
     /// What it follows.
     wanted: Wanted,
-    pictures: watch::Receiver<Arc<Picture>>,
+    network_states: watch::Receiver<Arc<NetworkState>>,
     events: mpsc::Receiver<raw::Event>,
 }
 
@@ -78,8 +78,8 @@ impl Running {
     /// Waits until the way to every server is known, or known not to exist.
     async fn resolved(&mut self) {
         loop {
-            let settled = demand::is_resolved(&self.wanted, &self.pictures.borrow_and_update());
-            if settled || self.pictures.changed().await.is_err() {
+            let settled = demand::is_resolved(&self.wanted, &self.network_states.borrow_and_update());
+            if settled || self.network_states.changed().await.is_err() {
                 return;
             }
         }
@@ -95,7 +95,7 @@ impl Running {
 
 /// What has been prepared: to be committed or put back.
 #[derive(Default)]
-struct Prepared {
+struct PreparedPackets {
     services: Vec<PacketService>,
     sockets: super::interfaces::Sockets,
     /// Whether the engine was started for it.
@@ -106,7 +106,7 @@ struct Prepared {
 enum News {
     Order(Option<Order>),
     /// The network has changed.
-    Picture,
+    NetworkState,
     Engine(raw::Event),
     Upkeep,
 }
@@ -141,10 +141,10 @@ impl Plane {
                     // whoever asked may have gone
                     let _ = done.send(());
                 }
-                News::Picture => self.adopt_picture().await,
+                News::NetworkState => self.adopt_network_state().await,
                 News::Engine(raw::Event::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
-                    self.adopt_picture().await;
+                    self.adopt_network_state().await;
                 }
                 News::Upkeep => self.maintain().await,
             }
@@ -164,7 +164,7 @@ impl Plane {
             order = orders.recv() => News::Order(order),
             _ = upkeep.tick(), if !is_armed => News::Upkeep,
             Some(event) = running.events.recv(), if !is_armed => News::Engine(event),
-            () = changed(&mut running.pictures), if !is_armed => News::Picture,
+            () = changed(&mut running.network_states), if !is_armed => News::NetworkState,
         }
     }
 
@@ -188,18 +188,18 @@ impl Plane {
         let _ = reply.send(result);
     }
 
-    async fn prepare(&mut self, config: &Config, pools: &Pools) -> Result<Prepared, PacketsError> {
+    async fn prepare(&mut self, config: &Config, pools: &Pools) -> Result<PreparedPackets, PacketsError> {
         let services = pools.packet_services(config);
-        if services.is_empty() && self.rules.in_force().is_empty() {
+        if services.is_empty() && self.rules.in_effect().is_empty() {
             self.rules.check(&self.environment.broker).await;
-            return Ok(Prepared::default());
+            return Ok(PreparedPackets::default());
         }
         if services.iter().any(|service| service.nat_ports.is_some()) {
             self.check_ports(config)?;
         }
-        let mut prepared = Prepared {
+        let mut prepared = PreparedPackets {
             services,
-            ..Prepared::default()
+            ..PreparedPackets::default()
         };
         match self.try_prepare(config, &mut prepared).await {
             Ok(()) => Ok(prepared),
@@ -210,8 +210,12 @@ impl Plane {
         }
     }
 
-    async fn try_prepare(&mut self, config: &Config, prepared: &mut Prepared) -> Result<(), PacketsError> {
-        let all = demand::union(&prepared.services, self.rules.in_force());
+    async fn try_prepare(
+        &mut self,
+        config: &Config,
+        prepared: &mut PreparedPackets,
+    ) -> Result<(), PacketsError> {
+        let all = demand::union(&prepared.services, self.rules.in_effect());
         // source addresses of a new configuration count once it is in effect, for flows go on meanwhile
         let in_effect = self.config.clone().filter(|_| !self.services.is_empty());
         let wanted = demand::wanted(in_effect.as_deref().unwrap_or(config), &all);
@@ -223,7 +227,7 @@ impl Plane {
         if !self.rules.are_for(&all) {
             self.rules.serve(all, &self.environment.broker).await?;
         }
-        let needed = demand::interfaces(config, self.rules.in_force(), &self.picture());
+        let needed = demand::interfaces(config, self.rules.in_effect(), &self.network_state());
         self.interfaces
             .open_missing(
                 needed,
@@ -236,7 +240,7 @@ impl Plane {
     }
 
     /// Puts back what a preparation has changed.
-    async fn put_back(&mut self, prepared: Prepared) {
+    async fn put_back(&mut self, prepared: PreparedPackets) {
         let names: Vec<Arc<str>> = (prepared.sockets.iter())
             .map(|(name, _, _)| name.as_str().into())
             .collect();
@@ -254,7 +258,7 @@ impl Plane {
     async fn disarm(&mut self) {
         if let Some(prepared) = self.armed.take() {
             self.put_back(prepared).await;
-            self.adopt_picture().await;
+            self.adopt_network_state().await;
         }
     }
 
@@ -269,20 +273,20 @@ impl Plane {
             }
         }
         self.shrink().await;
-        self.adopt_picture().await;
+        self.adopt_network_state().await;
     }
 
     /// Removes what neither the configuration nor a live flow needs any more, and follows no more than that.
     async fn shrink(&mut self) {
         let in_use = match &self.running {
-            Some(running) if !demand::leftovers(&self.services, self.rules.in_force()).is_empty() => {
+            Some(running) if !demand::leftovers(&self.services, self.rules.in_effect()).is_empty() => {
                 running.engine.in_use()
             }
             _ => HashSet::new(),
         };
         let config = self.config.clone();
         let kept = config.as_deref().map_or_else(Vec::new, |config| {
-            demand::kept(config, &self.services, self.rules.in_force(), &in_use)
+            demand::kept(config, &self.services, self.rules.in_effect(), &in_use)
         });
         let needed = demand::union(&self.services, &kept);
         if !self.rules.are_for(&needed)
@@ -290,24 +294,24 @@ impl Plane {
         {
             tracing::error!(
                 event = "firewall_failed",
-                "remove rules that are no longer needed: {error}; trying again in {UPKEEP:?}"
+                "cannot remove stale firewall rules: {error}; trying again in {UPKEEP:?}"
             );
         }
         if let (Some(running), Some(config)) = (&mut self.running, config) {
-            running.want(demand::wanted(&config, self.rules.in_force()));
+            running.want(demand::wanted(&config, self.rules.in_effect()));
         }
     }
 
     /// Hands next hops on, serves interfaces that are needed now and no others, and says which VIPs wait.
-    async fn adopt_picture(&mut self) {
+    async fn adopt_network_state(&mut self) {
         let (Some(running), Some(config)) = (&self.running, self.config.clone()) else {
             self.tell();
             return;
         };
-        let picture = Arc::clone(&running.pictures.borrow());
+        let network_state = Arc::clone(&running.network_states.borrow());
         let engine = Arc::clone(&running.engine);
-        engine.set_hops(Arc::clone(&picture.hops));
-        let needed = demand::interfaces(&config, self.rules.in_force(), &picture);
+        engine.set_hops(Arc::clone(&network_state.hops));
+        let needed = demand::interfaces(&config, self.rules.in_effect(), &network_state);
         self.interfaces
             .serve(
                 needed,
@@ -316,8 +320,11 @@ impl Plane {
                 &self.environment.broker,
             )
             .await;
-        self.vips
-            .update(demand::vip_states(&config, &picture, self.interfaces.served()));
+        self.vips.update(demand::vip_states(
+            &config,
+            &network_state,
+            self.interfaces.served(),
+        ));
         self.tell();
     }
 
@@ -328,7 +335,7 @@ impl Plane {
         }
         if self.interfaces.have_failed() {
             self.interfaces.release_rest(&self.environment.broker).await;
-            self.adopt_picture().await;
+            self.adopt_network_state().await;
         }
         if self.rules.are_due() {
             self.rules.check(&self.environment.broker).await;
@@ -341,13 +348,13 @@ impl Plane {
             vips: self.vips.states().clone(),
             waiting: self.vips.waiting().to_owned(),
             served: self.interfaces.served().clone(),
-            picture: self.picture(),
+            network_state: self.network_state(),
         };
         self.environment.view.send_replace(Arc::new(view));
     }
 
-    fn picture(&self) -> Arc<Picture> {
-        (self.running.as_ref()).map_or_else(Arc::default, |running| running.pictures.borrow().clone())
+    fn network_state(&self) -> Arc<NetworkState> {
+        (self.running.as_ref()).map_or_else(Arc::default, |running| running.network_states.borrow().clone())
     }
 
     /// Has the follower follow, and starts it and the engine if they do not run. Whether it did.
@@ -358,7 +365,7 @@ impl Plane {
         }
         let (events_tx, events) = mpsc::channel(EVENTS);
         let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
-        let settings = raw::Settings {
+        let settings = raw::EngineSettings {
             workers: self.environment.workers,
             first_shard: self.environment.first_shard,
             max_flows: config.packet.max_flows,
@@ -370,7 +377,7 @@ impl Plane {
         self.environment.engine.store(Some(Arc::clone(&engine)));
         self.running = Some(Running {
             engine,
-            pictures: follower.pictures(),
+            network_states: follower.network_states(),
             follower,
             wanted,
             events,
@@ -395,9 +402,9 @@ impl Plane {
     }
 }
 
-/// Resolves at the next picture; never once the follower has ended, whose last one stays.
-async fn changed(pictures: &mut watch::Receiver<Arc<Picture>>) {
-    if pictures.changed().await.is_err() {
+/// Resolves at the next network state; never once the follower has ended, whose last one stays.
+async fn changed(network_states: &mut watch::Receiver<Arc<NetworkState>>) {
+    if network_states.changed().await.is_err() {
         pending::<()>().await;
     }
 }

@@ -39,7 +39,7 @@ impl Vips {
                 ),
                 VipState::Waiting { why, .. } => tracing::warn!(
                     event = "vip_waiting", frontend = %frontend,
-                    "frontend {frontend}: {addr} waits: {why}"
+                    "frontend {frontend}: {addr} is waiting: {why}"
                 ),
             }
         }

@@ -53,19 +53,19 @@ fn table() -> Table {
     let mut table = Table::default();
     table.want(wanted());
     table.apply(Event::Link(5, ethernet("eth0")));
-    table.answered(SERVER, Answer::Route(on_link()));
+    table.answered(SERVER, RouteAnswer::Route(on_link()));
     table.apply(Event::Neighbour(KEY, Neighbour::Known(THEIRS)));
     table
 }
 
 fn resolution(table: &Table) -> Resolution {
-    table.picture().hops.servers[&SERVER].resolution
+    table.network_state().hops.servers[&SERVER].resolution
 }
 
 #[test]
 fn a_resolved_server_has_a_link_header() {
-    let picture = table().picture();
-    let hop = picture.hops.servers[&SERVER];
+    let network_state = table().network_state();
+    let hop = network_state.hops.servers[&SERVER];
     assert_eq!(
         hop,
         Hop {
@@ -78,8 +78,8 @@ fn a_resolved_server_has_a_link_header() {
             local: ip("10.0.0.1"),
         }
     );
-    assert_eq!(picture.server_interfaces[&SERVER], "eth0");
-    assert!(picture.no_way.is_empty());
+    assert_eq!(network_state.server_interfaces[&SERVER], "eth0");
+    assert!(network_state.no_way.is_empty());
 }
 
 #[test]
@@ -112,14 +112,14 @@ fn neighbours_that_are_no_next_hops_are_not_kept() {
         gateway: Some(ip("fe80::1")),
         ..on_link()
     };
-    table.answered(SERVER, Answer::Route(route));
+    table.answered(SERVER, RouteAnswer::Route(route));
     table.forget_neighbours();
     let keys: Vec<_> = table.neighbours.keys().map(|key| key.address).collect();
     assert_eq!(keys, [ip("fe80::1")], "a gateway may be of the other family");
 }
 
 #[test]
-fn servers_behind_one_gateway_need_one_kick() {
+fn servers_behind_one_gateway_need_one_probe() {
     let mut table = table();
     let other = ip("10.0.1.2");
     table.want(Wanted {
@@ -131,7 +131,7 @@ fn servers_behind_one_gateway_need_one_kick() {
             gateway: Some(ip("10.0.0.254")),
             ..on_link()
         };
-        table.answered(server, Answer::Route(route));
+        table.answered(server, RouteAnswer::Route(route));
     }
     assert_eq!(table.needs().len(), 1);
 }
@@ -157,7 +157,7 @@ fn only_routes_that_cover_a_server_make_it_stale() {
             "{destination}/{length}"
         );
         assert_eq!(table.stale(), &BTreeSet::from([SERVER]));
-        table.answered(SERVER, Answer::Route(on_link()));
+        table.answered(SERVER, RouteAnswer::Route(on_link()));
     }
 }
 
@@ -229,9 +229,9 @@ fn why_there_is_no_way_follows_from_route_and_interface() {
     ] {
         let mut table = table();
         table.apply(Event::Link(5, link));
-        table.answered(SERVER, Answer::Route(route));
-        let picture = table.picture();
-        assert_eq!(picture.no_way[&SERVER], reason);
+        table.answered(SERVER, RouteAnswer::Route(route));
+        let network_state = table.network_state();
+        assert_eq!(network_state.no_way[&SERVER], reason);
         assert_eq!(resolution(&table), Resolution::NoRoute);
         assert!(table.needs().is_empty(), "nobody is asked for in vain: {reason}");
     }
@@ -253,13 +253,16 @@ fn a_vip_is_where_it_is_ready_and_moves() {
         scope: 0,
     };
     table.apply(Event::Address(5, vip, tentative));
-    assert!(table.picture().vips.is_empty());
+    assert!(table.network_state().vips.is_empty());
     table.apply(Event::Address(5, vip, ready(0)));
     table.apply(Event::Address(1, vip, ready(254)));
     let both = BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]);
-    assert_eq!(table.picture().vips[&vip], both);
+    assert_eq!(table.network_state().vips[&vip], both);
     table.apply(Event::AddressGone(5, vip));
-    assert_eq!(table.picture().vips[&vip], BTreeSet::from(["lo".to_owned()]));
+    assert_eq!(
+        table.network_state().vips[&vip],
+        BTreeSet::from(["lo".to_owned()])
+    );
 }
 
 #[test]
@@ -268,7 +271,7 @@ fn an_interface_that_is_gone_takes_its_addresses_along() {
     table.apply(Event::Address(5, ip("10.0.0.80"), ready(0)));
     table.apply(Event::LinkGone(5));
     table.apply(Event::Link(5, ethernet("eth0")));
-    assert!(table.picture().vips.is_empty());
+    assert!(table.network_state().vips.is_empty());
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn nat_address_is_asked_with_once_it_is_ours() {
         ..wanted()
     });
     assert_eq!(table.fixed_source(SERVER), None);
-    assert_eq!(table.picture().hops.servers[&SERVER].local, nat);
+    assert_eq!(table.network_state().hops.servers[&SERVER].local, nat);
     table.apply(Event::Address(5, nat, ready(0)));
     assert_eq!(table.fixed_source(SERVER), Some(nat));
     assert_eq!(table.fixed_source(ip("fd00::2")), None);
@@ -290,9 +293,9 @@ fn nat_address_is_asked_with_once_it_is_ours() {
 fn answers_for_servers_that_nobody_wants_any_more_are_dropped() {
     let mut table = table();
     table.want(Wanted::default());
-    assert_eq!(table.answered(SERVER, Answer::Route(on_link())), None);
+    assert_eq!(table.answered(SERVER, RouteAnswer::Route(on_link())), None);
     table.forget_neighbours();
-    assert!(table.picture().hops.servers.is_empty() && table.neighbours.is_empty());
+    assert!(table.network_state().hops.servers.is_empty() && table.neighbours.is_empty());
 }
 
 #[test]

@@ -51,8 +51,8 @@ pub fn program(services: &[PacketService], precision: Precision) -> Option<Vec<I
         asm: Assembler::default(),
         precision,
     };
-    let wanted4 = Wanted::of(services.iter().filter(|service| service.vip.is_ipv4()));
-    let wanted6 = Wanted::of(services.iter().filter(|service| !service.vip.is_ipv4()));
+    let wanted4 = FilterTargets::of(services.iter().filter(|service| service.vip.is_ipv4()));
+    let wanted6 = FilterTargets::of(services.iter().filter(|service| !service.vip.is_ipv4()));
     let (ip4, ip6) = (writer.asm.label(), writer.asm.label());
     writer.link_header(ip4, ip6);
     writer.asm.mark(ip4);
@@ -67,14 +67,14 @@ type Ports = BTreeMap<IpAddr, BTreeSet<u32>>;
 
 /// What one address family's services want.
 #[derive(Debug, Default)]
-struct Wanted {
+struct FilterTargets {
     /// VIPs and their ports.
     vips: Ports,
     /// Servers whose answers come through us and their ports, for each range of NAT ports that they answer to.
     servers: BTreeMap<PortRange, Ports>,
 }
 
-impl Wanted {
+impl FilterTargets {
     fn of<'a>(services: impl Iterator<Item = &'a PacketService>) -> Self {
         let mut wanted = Self::default();
         for service in services {
@@ -223,7 +223,7 @@ impl Writer {
         self.asm.refuse();
     }
 
-    fn ip4(&mut self, wanted: &Wanted) {
+    fn ip4(&mut self, wanted: &FilterTargets) {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
@@ -250,7 +250,7 @@ impl Writer {
         self.sort(&kinds, ICMP, &ERRORS, wanted);
     }
 
-    fn ip6(&mut self, wanted: &Wanted) {
+    fn ip6(&mut self, wanted: &FilterTargets) {
         if wanted.vips.is_empty() {
             return self.asm.refuse();
         }
@@ -290,7 +290,7 @@ impl Writer {
     }
 
     /// What is done with each kind of packet of one family, whose ICMP has a number and types that are errors.
-    fn sort(&mut self, kinds: &Kinds, icmp: u32, errors: &[u32], wanted: &Wanted) {
+    fn sort(&mut self, kinds: &Kinds, icmp: u32, errors: &[u32], wanted: &FilterTargets) {
         let judge = self.asm.label();
         self.asm.mark(kinds.icmp);
         self.errors(errors, wanted, kinds.addresses);
@@ -371,7 +371,7 @@ impl Writer {
 
     /// Decides about an ICMP packet, X at its header. The packet that an error is about is looked at by the path: in
     /// passthrough it may be addressed to any of our addresses.
-    fn errors(&mut self, types: &[u32], wanted: &Wanted, addresses: Label) {
+    fn errors(&mut self, types: &[u32], wanted: &FilterTargets, addresses: Label) {
         let error = self.asm.label();
         self.asm.op(code::LOAD_BYTE_X, 0);
         for kind in types {
@@ -387,7 +387,7 @@ impl Writer {
     }
 
     /// Decides by the addresses and the keys that are kept.
-    fn judge(&mut self, wanted: &Wanted) {
+    fn judge(&mut self, wanted: &FilterTargets) {
         self.asm.op(code::LOAD_X, scratch::NETWORK);
         self.ports(Side::Destination, &wanted.vips);
         for (nat_ports, servers) in &wanted.servers {

@@ -20,12 +20,12 @@ const DISCARD: u16 = 9;
 
 /// The sockets. A family that the kernel has not got has none, and needs none.
 #[derive(Debug)]
-pub struct Kicker {
+pub struct Prober {
     v4: Option<Socket>,
     v6: Option<Socket>,
 }
 
-impl Kicker {
+impl Prober {
     /// Opens the sockets, once and for all: the daemon may later be unable to.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Kicker {
     ///
     /// # Errors
     /// The kernel refused to send: a firewall's OUTPUT chain drops it, or the route is gone.
-    pub fn kick(&self, server: IpAddr, source: Option<IpAddr>) -> io::Result<()> {
+    pub fn probe(&self, server: IpAddr, source: Option<IpAddr>) -> io::Result<()> {
         let socket = match server {
             IpAddr::V4(_) => self.v4.as_ref(),
             IpAddr::V6(_) => self.v6.as_ref(),
@@ -98,26 +98,26 @@ mod tests {
 
     #[test]
     fn a_server_that_refuses_the_datagram_does_not_stop_the_next() {
-        let kicker = Kicker::open().unwrap();
+        let prober = Prober::open().unwrap();
         for _ in 0..3 {
-            assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), None).is_ok());
+            assert!(prober.probe(Ipv4Addr::LOCALHOST.into(), None).is_ok());
         }
     }
 
     #[test]
     fn the_datagram_leaves_from_the_source_that_is_given() {
-        let kicker = Kicker::open().unwrap();
+        let prober = Prober::open().unwrap();
         let source = IpAddr::from([127, 0, 0, 9]);
-        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), Some(source)).is_ok());
+        assert!(prober.probe(Ipv4Addr::LOCALHOST.into(), Some(source)).is_ok());
         // not ours, so that the kernel must have looked at it
         let foreign = IpAddr::from([192, 0, 2, 9]);
-        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), Some(foreign)).is_err());
+        assert!(prober.probe(Ipv4Addr::LOCALHOST.into(), Some(foreign)).is_err());
     }
 
     #[test]
     fn what_others_send_to_the_socket_piles_up_nowhere() {
-        let kicker = Kicker::open().unwrap();
-        let ours = kicker.v4.as_ref().unwrap();
+        let prober = Prober::open().unwrap();
+        let ours = prober.v4.as_ref().unwrap();
         assert!(ours.recv_buffer_size().unwrap() < 8 << 10);
         let mut to = ours.local_addr().unwrap().as_socket().unwrap();
         to.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -125,6 +125,6 @@ mod tests {
         for _ in 0..100 {
             other.send_to(&[0; 1024], to).unwrap();
         }
-        assert!(kicker.kick(Ipv4Addr::LOCALHOST.into(), None).is_ok());
+        assert!(prober.probe(Ipv4Addr::LOCALHOST.into(), None).is_ok());
     }
 }
