@@ -159,7 +159,7 @@ fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: Ser
         "#!/bin/sh\n\
          # Convey {}: makes server {} ({}) answer for the address of frontend {}.\n\
          # Run it as root on that host. It lasts over reboots; run the new one when the configuration has changed.\n\
-         # What it would do: run it with --dry-run. To take it out: convey-backend-setup remove {}\n\
+         # What it would do: run it with --dry-run. To remove it: convey-backend-setup remove {}\n\
          set -eu\n\
          command -v convey-backend-setup >/dev/null || {{\n    \
              echo 'convey-backend-setup is not installed: apt install convey-backend' >&2\n    \

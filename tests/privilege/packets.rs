@@ -237,7 +237,7 @@ pub fn interfaces() {
             "no frontend in a packet mode needs a packet socket on \"vc\"",
         ),
         ("lo", "\"lo\", a loopback interface"),
-        ("eth\n9", "no interface \"eth\\n9\""),
+        ("eth\n9", "interface \"eth\\n9\" does not exist"),
     ] {
         let why = refused(broker.packet_socket(name));
         assert!(why.contains(expected), "{why}");
