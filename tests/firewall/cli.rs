@@ -56,7 +56,10 @@ pub fn shows_and_clears(host: &Host) {
         text.contains("  -d 192.0.2.10/32 -p tcp -m tcp --dport 80 -j DROP\n"),
         "{text}"
     );
-    assert!(text.contains("\nmatches what ") && text.contains("61000-65535"), "{text}");
+    assert!(
+        text.contains("\nmatches what ") && text.contains("61000-65535"),
+        "{text}"
+    );
     let (status, text) = convey(host, &["clear"]);
     assert_eq!((status, text.as_str()), (Some(0), ""));
     assert_eq!((firewall.show().unwrap(), reserved()), (vec![], String::new()));

@@ -228,7 +228,10 @@ impl KernelOps for Kernel {
             Some(ifindex),
             "a packet socket on another interface than {name:?}"
         );
-        assert_eq!(services, permitted.in_effect, "a filter for what is not in effect");
+        assert_eq!(
+            services, permitted.in_effect,
+            "a filter for what is not in effect"
+        );
         memfd::sealed(b"a packet socket")
     }
 
