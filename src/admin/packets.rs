@@ -167,7 +167,7 @@ fn packet_explanation(
     waiting: &Waiting,
 ) {
     let waits = (found.frontend.as_ref()).and_then(|_| waiting.get(&tuple.endpoint()));
-    view.blocked_by = match (waits, found.hindrance) {
+    view.blocked_by = match (waits, found.blocked_by) {
         (Some(wait), _) => Some(Word::Other(wait.why.clone())),
         (None, reason) => reason.map(Word::Known),
     };

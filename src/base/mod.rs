@@ -3,8 +3,8 @@
 //! The bottom layer: nothing here does I/O, reads a clock or draws randomness, and nothing here imports
 //! another module of the crate.
 
-pub(crate) mod access;
 pub(crate) mod addr;
+pub(crate) mod connection_record;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
 pub(crate) mod label;
@@ -13,9 +13,9 @@ pub(crate) mod packet;
 pub(crate) mod reason;
 pub(crate) mod time;
 
-pub use access::AccessRecord;
-pub(crate) use access::AccessSink;
 pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
+pub use connection_record::AccessRecord;
+pub(crate) use connection_record::AccessSink;
 pub use endpoint::Endpoint;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;

@@ -139,7 +139,7 @@ pub enum Command {
 
 /// Where the running convey is reached.
 #[derive(Debug, Clone, Args)]
-pub struct Target {
+pub struct DaemonArgs {
     /// Control socket of the running convey [default: the configuration's, else /run/convey/admin.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -181,7 +181,7 @@ pub enum Format {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 
     /// Refresh every second (or every SECONDS) and show rates, until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
@@ -208,7 +208,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 }
 
 /// The overrides of a server.
@@ -248,7 +248,7 @@ pub struct ServerArgs {
     pub force: ForceArgs,
 
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 }
 
 /// Arguments of `convey server weight`.
@@ -262,7 +262,7 @@ pub struct WeightArgs {
     pub force: ForceArgs,
 
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 }
 
 /// Arguments of `convey connections`.
@@ -289,7 +289,7 @@ pub struct ConnectionsArgs {
     pub json: bool,
 
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 }
 
 /// Arguments of `convey explain`.
@@ -312,7 +312,7 @@ pub struct ExplainArgs {
     pub json: bool,
 
     #[command(flatten)]
-    pub target: Target,
+    pub target: DaemonArgs,
 }
 
 /// A transport protocol.

@@ -154,7 +154,7 @@ mod tests {
             server: Some("ß".into()),
             limit: 10,
             json: false,
-            target: super::super::args::Target { socket: None },
+            target: super::super::args::DaemonArgs { socket: None },
         };
         assert_eq!(
             target(&args),

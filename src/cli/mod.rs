@@ -25,7 +25,7 @@ use crate::{
     base::exit::{self, Exit},
     daemon::{self, RunOptions},
 };
-use args::{Cli, Command, FirewallCommand, ServerCommand, Target};
+use args::{Cli, Command, DaemonArgs, FirewallCommand, ServerCommand};
 use client::Client;
 use outcome::{Failure, Outcome};
 
@@ -88,7 +88,7 @@ fn usage_exit(error: &clap::Error) -> Exit {
 }
 
 fn dispatch(cli: &Cli, command: &Command) -> Outcome {
-    let client = |target: &Target| {
+    let client = |target: &DaemonArgs| {
         target::socket_path(target.socket.as_deref(), cli.config.as_deref()).and_then(Client::new)
     };
     match command {

@@ -9,7 +9,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::FlowTarget, table::Visit};
+use super::{
+    Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, table::Visit, tcp_state::TcpState,
+};
 use crate::base::WorkerId;
 
 /// Places of a set.
@@ -22,7 +24,7 @@ const SETS_A_SHARD: u32 = 256;
 pub(super) struct Entry {
     pub key: Key,
     pub target: Arc<FlowTarget>,
-    pub life: Life,
+    pub life: TcpState,
     /// When its last packet came.
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
@@ -57,13 +59,13 @@ impl Entry {
 }
 
 /// Forgets an entry of a set.
-fn forget(room: &Room, entry: &Entry, worker: WorkerId) {
+fn forget(room: &Quota, entry: &Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
 }
 
 impl DsrCache {
-    /// A cache of `limit` entries, which [`Room`] enforces.
+    /// A cache of `limit` entries, which [`Quota`] enforces.
     pub fn new(limit: u32, seed: u64) -> Self {
         // a set is seldom filled evenly: twice as many places as entries
         let sets = (limit / (WAYS as u32 / 2)).next_power_of_two();
@@ -89,7 +91,7 @@ impl DsrCache {
     /// Looks at a live entry under its lock, and forgets it if `look` says so; `None` if there is none.
     pub fn visit<R>(
         &self,
-        room: &Room,
+        room: &Quota,
         key: &Key,
         now: Moment,
         worker: WorkerId,
@@ -118,7 +120,7 @@ impl DsrCache {
     }
 
     /// Remembers a flow, if there is a place for it.
-    pub fn insert(&self, room: &Room, entry: Entry, now: Moment, worker: WorkerId) {
+    pub fn insert(&self, room: &Quota, entry: Entry, now: Moment, worker: WorkerId) {
         let (Some(shard), set) = self.shard(&entry.key) else {
             return;
         };
@@ -148,7 +150,7 @@ impl DsrCache {
     }
 
     /// Forgets what has expired in one shard. Returns the number of entries looked at.
-    pub fn sweep(&self, index: usize, room: &Room, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
         let Some(shard) = self.shards.get(index) else {
             return 0;
         };
@@ -208,7 +210,7 @@ fn victim(set: &[Entry], new: &Entry, now: Moment) -> Option<usize> {
 #[cfg(any(test, fuzzing))]
 impl DsrCache {
     /// Checks what must be true of the whole cache while nobody changes it.
-    pub fn check_invariants(&self, room: &Room) {
+    pub fn check_invariants(&self, room: &Quota) {
         let mut entries = 0;
         for shard in &self.shards {
             for set in shard.lock().iter() {

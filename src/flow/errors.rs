@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     key::Key,
-    plan::{Arrival, Plan, Refusal, Rewrite},
+    plan::{Arrival, DropReason, Plan, Rewrite},
     router::{Router, renew, tags_towards},
     services::{FlowTarget, ForwardMode},
     table::{ReturnPath, Visit},
@@ -31,7 +31,7 @@ struct Ends {
 
 impl Router {
     /// Where an ICMP error goes.
-    pub fn route_error(&self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, Refusal> {
+    pub fn route_error(&self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, DropReason> {
         let quoted = &error.quoted;
         let protocol = [Protocol::Tcp, Protocol::Udp]
             .into_iter()
@@ -54,7 +54,7 @@ impl Router {
         } else {
             None
         };
-        plan.unwrap_or(Err(Refusal::For(if is_ours {
+        plan.unwrap_or(Err(DropReason::For(if is_ours {
             PacketReason::IcmpUnmatched
         } else {
             PacketReason::NotOurs
@@ -76,7 +76,7 @@ impl Router {
     }
 
     /// About a packet from a NAT port to a server: for the client. `reverse` is from the server to the NAT port.
-    fn about_clients_packet(&self, arrival: &Arrival, reverse: &Key) -> Option<Result<Plan, Refusal>> {
+    fn about_clients_packet(&self, arrival: &Arrival, reverse: &Key) -> Option<Result<Plan, DropReason>> {
         let key = self.flows.nat.holder(reverse)?;
         let ends = self
             .ends(arrival, &key)
@@ -108,7 +108,7 @@ impl Router {
     }
 
     /// About a packet from a VIP to a client: for the server. `forward` is from the client to the VIP.
-    fn about_servers_packet(&self, arrival: &Arrival, forward: &Key) -> Option<Result<Plan, Refusal>> {
+    fn about_servers_packet(&self, arrival: &Arrival, forward: &Key) -> Option<Result<Plan, DropReason>> {
         let (client, vip) = (forward.from(), forward.to());
         if let Some(ends) = self.ends(arrival, forward) {
             let (server, nat) = (ends.server, ends.nat);
@@ -151,7 +151,7 @@ impl Router {
         server: SocketAddr,
         source: std::net::IpAddr,
         peer: SocketAddr,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Plan, DropReason> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;
         Ok(Plan {

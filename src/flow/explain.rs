@@ -120,7 +120,7 @@ impl Path {
         let service = services.at(tuple.protocol, vip);
         let slot = service.and_then(|service| service.slot(client, vip));
         let flow = flows.find(&Key::new(tuple.protocol, client, vip), now);
-        let hindrance = |target: &FlowTarget| {
+        let blocked_by = |target: &FlowTarget| {
             let ip = target.destination.ip();
             way(hops.servers.get(&ip), ip).err()
         };
@@ -145,7 +145,7 @@ impl Path {
                 server: Some((target.server.clone(), target.addr)),
                 because,
                 slot,
-                hindrance: server_down.or_else(|| hindrance(target)),
+                blocked_by: server_down.or_else(|| blocked_by(target)),
                 flow: Some(info.clone()),
             };
         }
@@ -165,7 +165,7 @@ impl Path {
             because,
             slot,
             flow: info,
-            hindrance: chosen.and_then(|target| hindrance(target)).or(no_server),
+            blocked_by: chosen.and_then(|target| blocked_by(target)).or(no_server),
         }
     }
 }

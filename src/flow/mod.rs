@@ -29,16 +29,16 @@ mod explain;
 mod fragments;
 mod hops;
 mod key;
-mod life;
 mod limit;
 mod path;
 mod plan;
 mod ports;
-mod room;
+mod quota;
 mod router;
 mod services;
 mod split;
 mod table;
+mod tcp_state;
 mod ways;
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ use crate::{
 };
 use dsr::DsrCache;
 use fragments::FragmentTable;
-use room::Room;
+use quota::Quota;
 use table::NatTable;
 
 /// A moment, in milliseconds since the engine started.
@@ -95,7 +95,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Flows {
     limits: Limits,
-    room: Room,
+    room: Quota,
     nat: NatTable,
     dsr: DsrCache,
     fragments: FragmentTable,
@@ -164,7 +164,7 @@ pub struct Explanation {
     /// The flow in the table, if there is one.
     pub flow: Option<FlowInfo>,
     /// What else would keep its packets from getting there, such as an unresolved next hop.
-    pub hindrance: Option<PacketReason>,
+    pub blocked_by: Option<PacketReason>,
 }
 
 /// Why a 5-tuple goes where it goes.
@@ -304,7 +304,7 @@ impl Flows {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let mut seeds = SplitMix64::new(limits.hash_seed);
-        let room = Room::new(limits.max_flows.get());
+        let room = Quota::new(limits.max_flows.get());
         Self {
             limits,
             nat: NatTable::new(room.max(), seeds.next_u64()),

@@ -6,7 +6,7 @@ use super::{
     Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
     fragments::{Datagram, Decision, Follow, Waiting},
     limit::Bucket,
-    plan::{Arrival, Plan, Refusal, Rewrite},
+    plan::{Arrival, DropReason, Plan, Rewrite},
     router::Router,
     split::split,
     ways::Ways,
@@ -15,8 +15,8 @@ use crate::{
     balance::hash::SplitMix64,
     base::{PacketReason, WorkerId},
     packet::{
-        Content, Fragment, Frame, HEADROOM, Offload, Parsed, Unfit,
-        answer::{self, Trouble},
+        Content, Fragment, Frame, HEADROOM, Offload, Parsed, RewriteError,
+        answer::{self, IcmpReason},
         decrement_ttl, parse, put_tags, set_link, translate, translate_error,
     },
 };
@@ -120,7 +120,7 @@ impl Path {
     }
 
     /// Where a packet with ports, or an ICMP error, goes.
-    fn decide(&mut self, arrival: &Arrival) -> Result<Plan, Refusal> {
+    fn decide(&mut self, arrival: &Arrival) -> Result<Plan, DropReason> {
         match arrival.parsed.content {
             Content::Error(error) => self.router.route_error(arrival, &error),
             _ => self.router.route(arrival, &mut self.random),
@@ -132,7 +132,7 @@ impl Path {
         &mut self,
         frame: &mut Frame<'_>,
         arrival: &Arrival,
-        decision: Result<Plan, Refusal>,
+        decision: Result<Plan, DropReason>,
     ) -> Verdict {
         match decision {
             Ok(plan) => match rewrite(frame, &arrival.parsed, &plan) {
@@ -158,15 +158,15 @@ impl Path {
     }
 
     /// Answers a packet that is refused, if its reason asks for that. Gives the reason to count.
-    fn answer(&mut self, frame: &Frame<'_>, arrival: &Arrival, refusal: Refusal) -> PacketReason {
+    fn answer(&mut self, frame: &Frame<'_>, arrival: &Arrival, refusal: DropReason) -> PacketReason {
         let reason = refusal.reason();
         let trouble = match reason {
             PacketReason::ResetNoFlow | PacketReason::ResetNoServer | PacketReason::ResetServerDown => None,
-            PacketReason::UnreachableNoServer => Some(Trouble::PortUnreachable),
-            PacketReason::TimeExceeded => Some(Trouble::TimeExceeded),
+            PacketReason::UnreachableNoServer => Some(IcmpReason::PortUnreachable),
+            PacketReason::TimeExceeded => Some(IcmpReason::TimeExceeded),
             PacketReason::TooBig => match refusal {
-                Refusal::TooBig { mtu } => Some(Trouble::TooBig { mtu }),
-                Refusal::For(_) => return reason,
+                DropReason::TooBig { mtu } => Some(IcmpReason::TooBig { mtu }),
+                DropReason::For(_) => return reason,
             },
             _ => return reason,
         };
@@ -199,12 +199,12 @@ impl Path {
 
     fn first_fragment(&mut self, frame: &mut Frame<'_>, arrival: &Arrival, fragment: &Fragment) -> Verdict {
         let decision = self.decide(arrival);
-        let is_none_of_ours = matches!(decision, Err(Refusal::For(PacketReason::NotOurs)));
+        let is_none_of_ours = matches!(decision, Err(DropReason::For(PacketReason::NotOurs)));
         if is_none_of_ours && !self.may_wait(arrival) {
             return Verdict::Done(PacketReason::NotOurs);
         }
         // a first one that is too big is answered; the sender will send smaller ones
-        let remembered = decision.clone().map_err(Refusal::reason);
+        let remembered = decision.clone().map_err(DropReason::reason);
         let datagram = datagram(&arrival.parsed, fragment);
         let early = (self.router.flows.fragments).decide(datagram, fragment, remembered.clone(), arrival.now);
         let (strangers, displaced) = (early.strangers as u64, early.displaced as u64);
@@ -250,7 +250,7 @@ impl Path {
     }
 
     /// The plan of a datagram's first fragment for a later one.
-    fn follow(&self, arrival: &Arrival, plan: Plan) -> Result<Plan, Refusal> {
+    fn follow(&self, arrival: &Arrival, plan: Plan) -> Result<Plan, DropReason> {
         arrival.check(plan.mtu)?;
         if let Some(target) = &plan.counted {
             let bytes = arrival.parsed.ip_len();
@@ -278,7 +278,7 @@ impl Path {
         };
         let decision = match decision {
             Ok(plan) => self.follow(&arrival, plan.clone()),
-            Err(reason) => Err(Refusal::For(*reason)),
+            Err(reason) => Err(DropReason::For(*reason)),
         };
         let verdict = self.carry_out(&mut frame, &arrival, decision);
         match verdict {
@@ -337,7 +337,7 @@ fn datagram(parsed: &Parsed, fragment: &Fragment) -> Datagram {
 }
 
 /// Rewrites a frame as planned.
-fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), Unfit> {
+fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), RewriteError> {
     match &plan.to {
         Rewrite::Packet(to) => translate(frame, parsed, to)?,
         Rewrite::Error {

@@ -45,20 +45,20 @@ pub(super) enum Rewrite {
 
 /// Why a packet is not sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum DropReason {
     /// It is dropped, left to the kernel, or answered as the reason says.
     For(PacketReason),
     /// It is larger than the way takes.
     TooBig { mtu: u32 },
 }
 
-impl From<PacketReason> for Refusal {
+impl From<PacketReason> for DropReason {
     fn from(reason: PacketReason) -> Self {
         Self::For(reason)
     }
 }
 
-impl Refusal {
+impl DropReason {
     pub const fn reason(self) -> PacketReason {
         match self {
             Self::For(reason) => reason,
@@ -74,12 +74,12 @@ impl Arrival {
     }
 
     /// Whether it may be sent on by a way, in fragments if need be.
-    pub fn check(&self, mtu: u32) -> Result<(), Refusal> {
+    pub fn check(&self, mtu: u32) -> Result<(), DropReason> {
         if self.parsed.ttl <= 1 {
             return Err(PacketReason::TimeExceeded.into());
         }
         if self.exceeds(mtu) && !may_split(&self.parsed, self.offload.segments.is_some()) {
-            return Err(Refusal::TooBig { mtu });
+            return Err(DropReason::TooBig { mtu });
         }
         Ok(())
     }

@@ -6,11 +6,11 @@ use super::{
     Flows, Services,
     dsr::Entry,
     key::Key,
-    life::{Life, Side, Sign},
-    plan::{Arrival, Plan, Refusal, Rewrite},
+    plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
     services::{FlowTarget, ForwardMode, Service},
     table::{NatFlow, ReturnPath, Visit},
+    tcp_state::{SegmentKind, Side, TcpState},
     ways::{NextHop, Ways},
 };
 use crate::{
@@ -36,22 +36,22 @@ struct Ported {
     destination: SocketAddr,
     /// From `source` to `destination`.
     key: Key,
-    sign: Sign,
+    sign: SegmentKind,
 }
 
 /// What a table says of a packet.
 enum Lookup {
     /// There is no flow, or the packet begins a new one in its place.
     Miss,
-    Decided(Result<Plan, Refusal>),
+    Decided(Result<Plan, DropReason>),
 }
 
 impl Ported {
     fn of(arrival: &Arrival) -> Option<Self> {
         let (protocol, source, destination) = arrival.parsed.tuple()?;
         let sign = match arrival.parsed.content {
-            Content::Tcp(tcp) => Sign::of(tcp.flags),
-            _ => Sign::Datagram,
+            Content::Tcp(tcp) => SegmentKind::of(tcp.flags),
+            _ => SegmentKind::Datagram,
         };
         Some(Self {
             protocol,
@@ -64,12 +64,12 @@ impl Ported {
 
     /// Whether a flow may begin with it.
     fn begins(&self) -> bool {
-        matches!(self.sign, Sign::Open | Sign::Datagram)
+        matches!(self.sign, SegmentKind::Open | SegmentKind::Datagram)
     }
 
     /// The refusal when no server is up.
-    const fn no_server(&self) -> Refusal {
-        Refusal::For(match self.protocol {
+    const fn no_server(&self) -> DropReason {
+        DropReason::For(match self.protocol {
             Protocol::Tcp => PacketReason::ResetNoServer,
             Protocol::Udp => PacketReason::UnreachableNoServer,
         })
@@ -96,7 +96,7 @@ pub(super) fn renew(
 
 impl Router {
     /// Where a packet goes.
-    pub fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, Refusal> {
+    pub fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, DropReason> {
         let Some(packet) = Ported::of(arrival) else {
             return Err(PacketReason::NotOurs.into());
         };
@@ -110,7 +110,7 @@ impl Router {
     }
 
     /// A reply, a packet of a flow whose frontend is configured no more, or none of ours.
-    fn unserved(&self, arrival: &Arrival, packet: &Ported) -> Result<Plan, Refusal> {
+    fn unserved(&self, arrival: &Arrival, packet: &Ported) -> Result<Plan, DropReason> {
         if let Some(reply) = self.reply(arrival, packet) {
             return reply;
         }
@@ -122,7 +122,7 @@ impl Router {
         }
         let is_nat = self.services.nat_ports().contains(packet.destination.port())
             && self.ways.is_local(packet.destination.ip());
-        Err(Refusal::For(if is_nat {
+        Err(DropReason::For(if is_nat {
             PacketReason::ForeignSource
         } else {
             PacketReason::NotOurs
@@ -135,7 +135,7 @@ impl Router {
         packet: &Ported,
         service: &Service,
         random: &mut SplitMix64,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Plan, DropReason> {
         if let Lookup::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
@@ -164,7 +164,7 @@ impl Router {
                     &mut flow.target,
                     &mut flow.generation,
                 );
-                if packet.sign == Sign::Open && flow.life.can_reopen() {
+                if packet.sign == SegmentKind::Open && flow.life.can_reopen() {
                     return Visit::Remove(Lookup::Miss);
                 }
                 if flow.target.is_down() {
@@ -191,7 +191,7 @@ impl Router {
     }
 
     /// The next hop to a server for a packet, or why it cannot be sent there.
-    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, Refusal> {
+    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, DropReason> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;
         Ok(way)
@@ -204,7 +204,7 @@ impl Router {
         packet: &Ported,
         service: &Service,
         random: u64,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Plan, DropReason> {
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let server = target.destination;
         // before anything is made: a client whose SYN cannot be sent sends another
@@ -222,7 +222,7 @@ impl Router {
             |reverse| NatFlow {
                 target: Arc::clone(target),
                 reverse,
-                life: Life::first(packet.sign),
+                life: TcpState::first(packet.sign),
                 seen: arrival.now,
                 generation: services.generation(),
                 back: back(arrival),
@@ -240,7 +240,7 @@ impl Router {
     }
 
     /// A server's packet to a NAT port; `None` if no flow has it towards this server.
-    fn reply(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, Refusal>> {
+    fn reply(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, DropReason>> {
         let flows = &self.flows;
         let key = flows.nat.holder(&packet.key)?;
         flows
@@ -278,12 +278,12 @@ impl Router {
             })?
     }
 
-    fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, Refusal> {
+    fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, DropReason> {
         if let Lookup::Decided(decision) = self.known_dsr(arrival, packet) {
             return decision;
         }
         // the frontend may have been passthrough's before a reload
-        if packet.sign != Sign::Open
+        if packet.sign != SegmentKind::Open
             && self.flows.room.nat() > 0
             && let Lookup::Decided(decision) = self.known_passthrough(arrival, packet)
         {
@@ -291,12 +291,12 @@ impl Router {
         }
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable(arrival, target.destination)?;
-        if !matches!(packet.sign, Sign::Close | Sign::Reset) {
+        if !matches!(packet.sign, SegmentKind::Close | SegmentKind::Reset) {
             let entry = Entry {
                 key: packet.key,
                 target: Arc::clone(target),
                 // one packet proves nothing, whatever its flags: the next one does
-                life: Life::first(packet.sign),
+                life: TcpState::first(packet.sign),
                 seen: arrival.now,
                 generation: self.services.generation(),
             };
@@ -320,7 +320,7 @@ impl Router {
                     &mut entry.target,
                     &mut entry.generation,
                 );
-                let begins_anew = packet.sign == Sign::Open && entry.life.can_reopen();
+                let begins_anew = packet.sign == SegmentKind::Open && entry.life.can_reopen();
                 if begins_anew || entry.target.is_down() {
                     return Visit::Remove(Lookup::Miss);
                 }

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{key::Key, key::Seeded, life::Life};
+use super::{key::Key, key::Seeded, tcp_state::TcpState};
 use crate::{
     balance::{Balancer, Pick, PickState},
     base::{FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
     config::{DsrMethod, Mode},
     snapshot::{
         FrontendView, ServerView, Snapshot,
-        live::{BackendLive, FrontendLive, ServerLive, Shard},
+        live::{BackendStats, FrontendStats, ServerStats, Shard},
     },
 };
 
@@ -62,9 +62,9 @@ pub(super) struct FlowTarget {
     pub destination: SocketAddr,
     pub state: ServerState,
     idle: Duration,
-    frontend_live: Arc<FrontendLive>,
-    backend_live: Arc<BackendLive>,
-    server_live: Arc<ServerLive>,
+    frontend_live: Arc<FrontendStats>,
+    backend_live: Arc<BackendStats>,
+    server_live: Arc<ServerStats>,
 }
 
 /// An address and port of ours as a key.
@@ -224,7 +224,7 @@ impl FlowTarget {
     }
 
     /// How long a flow in a state is remembered after its last packet.
-    pub fn lifetime(&self, life: Life) -> Duration {
+    pub fn lifetime(&self, life: TcpState) -> Duration {
         life.lifetime(self.idle)
     }
 

@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Moment, key::Key, key::Seeded, life::Life, room::Room, services::FlowTarget};
+use super::{Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, tcp_state::TcpState};
 use crate::{
     base::{Mac, PacketReason, WorkerId},
     packet::Tags,
@@ -34,7 +34,7 @@ pub(super) struct NatFlow {
     pub target: Arc<FlowTarget>,
     /// Where its replies come from and go to: server and NAT address.
     pub reverse: Key,
-    pub life: Life,
+    pub life: TcpState,
     /// When its last packet came.
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
@@ -159,7 +159,7 @@ impl NatTable {
     /// expired is forgotten.
     pub fn visit<R>(
         &self,
-        room: &Room,
+        room: &Quota,
         key: &Key,
         now: Moment,
         worker: WorkerId,
@@ -199,7 +199,7 @@ impl NatTable {
     }
 
     /// What is left to do for a flow whose forward entry the caller has removed.
-    fn forget(&self, room: &Room, flow: &NatFlow, worker: WorkerId) {
+    fn forget(&self, room: &Quota, flow: &NatFlow, worker: WorkerId) {
         if let Some(mut reverse) = self.reverse(&flow.reverse) {
             reverse.remove(&flow.reverse);
         }
@@ -214,7 +214,7 @@ impl NatTable {
     /// Why there can be none.
     pub fn open(
         &self,
-        room: &Room,
+        room: &Quota,
         key: Key,
         reverse_keys: impl Iterator<Item = Key>,
         worker: WorkerId,
@@ -273,7 +273,7 @@ impl NatTable {
     }
 
     /// Forgets what has expired in one shard, and gives back memory. Returns the number of flows looked at.
-    pub fn sweep(&self, index: usize, room: &Room, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
         let mut looked_at = 0;
         if let Some(line) = self.forward.get(index) {
             let mut shard = line.lock();
@@ -324,7 +324,7 @@ fn shrink<V>(map: &mut HashMap<Key, V, Seeded>) {
 #[cfg(any(test, fuzzing))]
 impl NatTable {
     /// Checks what must be true of the whole table while nobody changes it.
-    pub fn check_invariants(&self, room: &Room) {
+    pub fn check_invariants(&self, room: &Quota) {
         let (mut flows, mut half_open, mut claims) = (0, 0, 0);
         for line in &self.forward {
             let forward: Vec<_> = {

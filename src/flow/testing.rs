@@ -60,7 +60,7 @@ pub struct Site {
     pub now: Moment,
     start: Instant,
     v6: bool,
-    frontend: Option<Arc<snapshot::live::FrontendLive>>,
+    frontend: Option<Arc<snapshot::live::FrontendStats>>,
 }
 
 /// What came out of a frame.

@@ -133,12 +133,12 @@ fn explain_says_server_and_reason_and_changes_nothing() {
         Because::FlowServerDown
     );
     let rest = site.explain(client, Protocol::Tcp);
-    assert_eq!(rest.hindrance, Some(PacketReason::ResetServerDown));
+    assert_eq!(rest.blocked_by, Some(PacketReason::ResetServerDown));
     site.health(3 - host, ServerState::Down);
     let other = site.client(2, 5_000);
     let none = site.explain(other, Protocol::Tcp);
     assert_eq!(
-        (none.because, none.hindrance),
+        (none.because, none.blocked_by),
         (Because::NoServer, Some(PacketReason::ResetNoServer))
     );
     assert_eq!(site.explain(other, Protocol::Udp).because, Because::NotServed);
@@ -164,7 +164,7 @@ fn explain_tells_of_a_next_hop_that_is_not_known() {
         hop.resolution = Resolution::Unresolved;
     }
     let explanation = site.explain(site.client(1, 5), Protocol::Tcp);
-    assert_eq!(explanation.hindrance, Some(PacketReason::Unresolved));
+    assert_eq!(explanation.blocked_by, Some(PacketReason::Unresolved));
 }
 
 #[test]

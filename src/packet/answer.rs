@@ -35,7 +35,7 @@ const CONTROL: u8 = 0xc0;
 
 /// What an ICMP error of ours says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum IcmpReason {
     /// Nobody serves the port: ICMP 3/3, ICMPv6 1/4.
     PortUnreachable,
     /// Larger than the way takes: ICMP 3/4, ICMPv6 2.
@@ -85,7 +85,7 @@ pub fn icmp_error(
     parsed: &Parsed,
     offload: &Offload,
     from: IpAddr,
-    trouble: Trouble,
+    trouble: IcmpReason,
 ) -> Option<Vec<u8>> {
     if !matches!(parsed.content, Content::Tcp(_) | Content::Udp(_))
         || !parsed.is_unicast()
@@ -121,7 +121,7 @@ pub fn icmp_error(
     )
 }
 
-impl Trouble {
+impl IcmpReason {
     /// Type, code, and the 32 bits after the checksum.
     fn on_the_wire(self, is_ipv4: bool) -> (u8, u8, u32) {
         match (self, is_ipv4) {

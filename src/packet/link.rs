@@ -2,7 +2,7 @@
 
 use pnet::{packet::ethernet::MutableEthernetPacket, util::MacAddr};
 
-use super::{Frame, LinkHeader, Parsed, Tags, Unfit, parse::ETHERNET_HEADER, tags::ADDRESSES};
+use super::{Frame, LinkHeader, Parsed, RewriteError, Tags, parse::ETHERNET_HEADER, tags::ADDRESSES};
 use crate::base::Mac;
 
 /// Sets the Ethernet addresses.
@@ -22,19 +22,19 @@ const fn address(mac: Mac) -> MacAddr {
 ///
 /// # Errors
 /// If `parsed` is not of this frame, or there is no room in front of it. Nothing is changed then.
-pub fn put_tags(frame: &mut Frame<'_>, parsed: &mut Parsed, tags: &Tags) -> Result<(), Unfit> {
+pub fn put_tags(frame: &mut Frame<'_>, parsed: &mut Parsed, tags: &Tags) -> Result<(), RewriteError> {
     if parsed.tags == *tags {
         return Ok(());
     }
     let old_len = parsed.tags.as_bytes().len();
     let new_len = tags.as_bytes().len();
     if parsed.network != ETHERNET_HEADER + old_len || parsed.end > frame.len() {
-        return Err(Unfit);
+        return Err(RewriteError);
     }
-    let addresses: [u8; ADDRESSES] = *frame.bytes().first_chunk().ok_or(Unfit)?;
+    let addresses: [u8; ADDRESSES] = *frame.bytes().first_chunk().ok_or(RewriteError)?;
     let by = old_len.cast_signed() - new_len.cast_signed();
-    frame.move_start(by).ok_or(Unfit)?;
-    let header = (frame.bytes_mut().get_mut(..ADDRESSES + new_len)).ok_or(Unfit)?;
+    frame.move_start(by).ok_or(RewriteError)?;
+    let header = (frame.bytes_mut().get_mut(..ADDRESSES + new_len)).ok_or(RewriteError)?;
     let (front, between) = header.split_at_mut(ADDRESSES);
     front.copy_from_slice(&addresses);
     between.copy_from_slice(tags.as_bytes());

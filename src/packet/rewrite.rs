@@ -23,9 +23,9 @@ pub struct AddressPair {
 /// What was parsed is not of this frame, or the addresses are of another family, or there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("this cannot be written into this frame")]
-pub struct Unfit;
+pub struct RewriteError;
 
-impl Unfit {
+impl RewriteError {
     /// The counter that it belongs to.
     #[must_use]
     pub const fn reason(self) -> PacketReason {
@@ -41,7 +41,7 @@ impl Unfit {
 ///
 /// # Errors
 /// If it does not fit; nothing is changed then.
-pub fn translate(frame: &mut Frame<'_>, parsed: &Parsed, to: &AddressPair) -> Result<(), Unfit> {
+pub fn translate(frame: &mut Frame<'_>, parsed: &Parsed, to: &AddressPair) -> Result<(), RewriteError> {
     let old = [parsed.source, parsed.destination];
     let new = [to.source.ip(), to.destination.ip()];
     let ports = match parsed.content {
@@ -79,15 +79,15 @@ pub fn translate_error(
     source: IpAddr,
     destination: IpAddr,
     quoted: &AddressPair,
-) -> Result<(), Unfit> {
+) -> Result<(), RewriteError> {
     let Content::Error(error) = parsed.content else {
-        return Err(Unfit);
+        return Err(RewriteError);
     };
     let inner = error.quoted;
     let inner_old = [inner.source, inner.destination];
     let inner_new = [quoted.source.ip(), quoted.destination.ip()];
     if !same_families(inner_old, inner_new) {
-        return Err(Unfit);
+        return Err(RewriteError);
     }
     let is_unfinished = is_unfinished(&frame.offload, parsed.transport);
     let packet = packet(frame, parsed)?;
@@ -99,7 +99,7 @@ pub fn translate_error(
     let inner_addresses = set_addresses(packet, inner.network, inner_old, inner_new)?;
     let mut inside = inner_addresses;
     if let Some(before) = header_before {
-        let after = word(packet, inner.network + 10).ok_or(Unfit)?;
+        let after = word(packet, inner.network + 10).ok_or(RewriteError)?;
         inside = inside.word(before, after);
     }
     if let Some((from, to)) = inner.ports {
@@ -138,11 +138,11 @@ pub fn translate_error(
 ///
 /// # Errors
 /// If `parsed` is not of this frame.
-pub fn decrement_ttl(frame: &mut Frame<'_>, parsed: &Parsed) -> Result<(), Unfit> {
+pub fn decrement_ttl(frame: &mut Frame<'_>, parsed: &Parsed) -> Result<(), RewriteError> {
     let packet = packet(frame, parsed)?;
-    let header = packet.get_mut(parsed.network..).ok_or(Unfit)?;
+    let header = packet.get_mut(parsed.network..).ok_or(RewriteError)?;
     if parsed.source.is_ipv4() {
-        let mut view = MutableIpv4Packet::new(header).ok_or(Unfit)?;
+        let mut view = MutableIpv4Packet::new(header).ok_or(RewriteError)?;
         // TTL and protocol number share a word
         let protocol = view.get_next_level_protocol().0;
         let (old, new) = (view.get_ttl(), view.get_ttl().saturating_sub(1));
@@ -153,15 +153,15 @@ pub fn decrement_ttl(frame: &mut Frame<'_>, parsed: &Parsed) -> Result<(), Unfit
         view.set_ttl(new);
         view.set_checksum(delta.finished(view.get_checksum()));
     } else {
-        let mut view = MutableIpv6Packet::new(header).ok_or(Unfit)?;
+        let mut view = MutableIpv6Packet::new(header).ok_or(RewriteError)?;
         view.set_hop_limit(view.get_hop_limit().saturating_sub(1));
     }
     Ok(())
 }
 
 /// The frame up to the end of its IP packet, if `parsed` can be of it.
-fn packet<'a>(frame: &'a mut Frame<'_>, parsed: &Parsed) -> Result<&'a mut [u8], Unfit> {
-    frame.bytes_mut().get_mut(..parsed.end).ok_or(Unfit)
+fn packet<'a>(frame: &'a mut Frame<'_>, parsed: &Parsed) -> Result<&'a mut [u8], RewriteError> {
+    frame.bytes_mut().get_mut(..parsed.end).ok_or(RewriteError)
 }
 
 /// Whether the checksum of the packet whose transport header starts at `transport` is still to be finished.
@@ -183,22 +183,22 @@ fn set_addresses(
     network: usize,
     old: [IpAddr; 2],
     new: [IpAddr; 2],
-) -> Result<Delta, Unfit> {
-    let header = packet.get_mut(network..).ok_or(Unfit)?;
+) -> Result<Delta, RewriteError> {
+    let header = packet.get_mut(network..).ok_or(RewriteError)?;
     let delta = Delta::default().address(old[0], new[0]).address(old[1], new[1]);
     match (old, new) {
         ([IpAddr::V4(_), IpAddr::V4(_)], [IpAddr::V4(source), IpAddr::V4(destination)]) => {
-            let mut view = MutableIpv4Packet::new(header).ok_or(Unfit)?;
+            let mut view = MutableIpv4Packet::new(header).ok_or(RewriteError)?;
             view.set_source(source);
             view.set_destination(destination);
             view.set_checksum(delta.finished(view.get_checksum()));
         }
         ([IpAddr::V6(_), IpAddr::V6(_)], [IpAddr::V6(source), IpAddr::V6(destination)]) => {
-            let mut view = MutableIpv6Packet::new(header).ok_or(Unfit)?;
+            let mut view = MutableIpv6Packet::new(header).ok_or(RewriteError)?;
             view.set_source(source);
             view.set_destination(destination);
         }
-        _ => return Err(Unfit),
+        _ => return Err(RewriteError),
     }
     Ok(delta)
 }

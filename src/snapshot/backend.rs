@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     BackendView, Health, ServerCounts, ServerView, initial_state,
-    live::{BackendLive, LiveSet, ServerLive},
+    live::{BackendStats, ServerStats, StatsSet},
 };
 use crate::{
     balance::{Balancer, Candidate, HashKey, WEIGHT_UNIT},
@@ -51,7 +51,7 @@ impl<'a> Parts<'a> {
     ///
     /// A server that has come up since the previous one starts with no failures in a row: what it did before counts no
     /// more.
-    pub fn view(&self, live: &mut LiveSet, generation: u64) -> (BackendView, Option<Duration>) {
+    pub fn view(&self, live: &mut StatsSet, generation: u64) -> (BackendView, Option<Duration>) {
         let backend = self.pool.backend();
         let (standings, group) = self.standings();
         let mut counts = ServerCounts::default();
@@ -82,7 +82,7 @@ impl<'a> Parts<'a> {
             .collect();
         let (balancer, balancer_generation) = self.balancer(&candidates, generation);
         let maglev = self.by_packets.then(|| self.maglev(&balancer, &candidates));
-        let live: Arc<BackendLive> = live.backend(&backend.name);
+        let live: Arc<BackendStats> = live.backend(&backend.name);
         // fine enough to be smooth, and rebuilding a Maglev table (1.8 ms in its paper) stays cheap
         let step = (backend.slow_start / 50).clamp(Duration::from_millis(100), Duration::from_secs(1));
         let view = BackendView {
@@ -162,7 +162,7 @@ impl<'a> Parts<'a> {
         standing: &Standing<'_>,
         group: Option<u16>,
         before: Option<&ServerView>,
-        live: Arc<ServerLive>,
+        live: Arc<ServerStats>,
     ) -> ServerView {
         let Standing {
             server,

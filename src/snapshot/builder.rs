@@ -9,7 +9,7 @@ use std::{
 use super::{
     BackendView, FrontendView, Health, ServerCounts, Snapshot,
     backend::{HealthOf, Parts},
-    live::LiveSet,
+    live::StatsSet,
 };
 use crate::{
     balance::HashKey,
@@ -28,7 +28,7 @@ pub struct Builder {
     last: Arc<Snapshot>,
     /// Whether that is another builder's.
     is_lent: bool,
-    live: LiveSet,
+    live: StatsSet,
     health: HashMap<BackendName, HealthOf>,
     users: HashMap<BackendName, Users>,
     /// Backends whose views are to be made anew.
@@ -80,7 +80,7 @@ impl Builder {
             dirty: lender.backends.keys().cloned().collect(),
             last: lender,
             is_lent: true,
-            live: LiveSet::new(workers),
+            live: StatsSet::new(workers),
             health: HashMap::new(),
             users: HashMap::new(),
             key: HashKey::default(),

@@ -168,7 +168,7 @@ impl Slots {
 
 /// A frontend's lasting part.
 #[derive(Debug)]
-pub struct FrontendLive {
+pub struct FrontendStats {
     /// Its counters.
     pub counters: Counters,
     /// Its connections against `max_connections`.
@@ -177,7 +177,7 @@ pub struct FrontendLive {
 
 /// A backend's lasting part.
 #[derive(Debug)]
-pub struct BackendLive {
+pub struct BackendStats {
     /// Its counters.
     pub counters: Counters,
     /// Connections waiting for a server below its limit, against `max_queue`.
@@ -188,7 +188,7 @@ pub struct BackendLive {
 
 /// A server's lasting part.
 #[derive(Debug)]
-pub struct ServerLive {
+pub struct ServerStats {
     /// Its counters.
     pub counters: Counters,
     /// Its connections, being established ones included, against `max_connections`; least connections reads it.
@@ -198,7 +198,7 @@ pub struct ServerLive {
     pub failures_in_a_row: AtomicU32,
 }
 
-impl FrontendLive {
+impl FrontendStats {
     /// A fresh one for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
@@ -209,7 +209,7 @@ impl FrontendLive {
     }
 }
 
-impl BackendLive {
+impl BackendStats {
     /// A fresh one for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
@@ -221,7 +221,7 @@ impl BackendLive {
     }
 }
 
-impl ServerLive {
+impl ServerStats {
     /// A fresh one for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
@@ -236,15 +236,15 @@ impl ServerLive {
 /// The lasting parts by name. Snapshots and connections own them: what is removed goes on counting while a connection holds
 /// it, and is found again when it comes back meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct LiveSet {
+pub(super) struct StatsSet {
     workers: usize,
-    frontends: HashMap<FrontendName, Weak<FrontendLive>>,
-    backends: HashMap<BackendName, Weak<BackendLive>>,
+    frontends: HashMap<FrontendName, Weak<FrontendStats>>,
+    backends: HashMap<BackendName, Weak<BackendStats>>,
     /// Keyed by address too: a server that moves to another address is another server.
-    servers: HashMap<BackendName, HashMap<(ServerName, ServerAddr), Weak<ServerLive>>>,
+    servers: HashMap<BackendName, HashMap<(ServerName, ServerAddr), Weak<ServerStats>>>,
 }
 
-impl LiveSet {
+impl StatsSet {
     /// An empty set for so many workers.
     pub fn new(workers: usize) -> Self {
         Self {
@@ -254,25 +254,25 @@ impl LiveSet {
     }
 
     /// A frontend's.
-    pub fn frontend(&mut self, name: &FrontendName) -> Arc<FrontendLive> {
+    pub fn frontend(&mut self, name: &FrontendName) -> Arc<FrontendStats> {
         let weak = self.frontends.entry(name.clone()).or_default();
-        shared(weak, || FrontendLive::new(self.workers))
+        shared(weak, || FrontendStats::new(self.workers))
     }
 
     /// A backend's.
-    pub fn backend(&mut self, name: &BackendName) -> Arc<BackendLive> {
+    pub fn backend(&mut self, name: &BackendName) -> Arc<BackendStats> {
         let weak = self.backends.entry(name.clone()).or_default();
-        shared(weak, || BackendLive::new(self.workers))
+        shared(weak, || BackendStats::new(self.workers))
     }
 
     /// A server's.
-    pub fn server(&mut self, backend: &BackendName, server: &Server) -> Arc<ServerLive> {
+    pub fn server(&mut self, backend: &BackendName, server: &Server) -> Arc<ServerStats> {
         let servers = match self.servers.get_mut(backend) {
             Some(servers) => servers,
             None => self.servers.entry(backend.clone()).or_default(),
         };
         let weak = servers.entry((server.name.clone(), server.addr)).or_default();
-        shared(weak, || ServerLive::new(self.workers))
+        shared(weak, || ServerStats::new(self.workers))
     }
 
     /// Forgets what nobody holds any more.

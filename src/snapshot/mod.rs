@@ -30,7 +30,7 @@ use crate::{
     pools::Override,
 };
 pub use builder::{Builder, Built, Replaced};
-use live::{BackendLive, FrontendLive, ServerLive};
+use live::{BackendStats, FrontendStats, ServerStats};
 
 /// One generation of everything a data plane needs.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ pub struct FrontendView {
     /// The backend it sends to.
     pub backend: Arc<BackendView>,
     /// Its counters and slots.
-    pub live: Arc<FrontendLive>,
+    pub live: Arc<FrontendStats>,
 }
 
 /// A backend in a snapshot.
@@ -104,7 +104,7 @@ pub struct BackendView {
     /// The Maglev table that packet modes choose by; `None` if no frontend in a packet mode uses the backend.
     pub maglev: Option<Arc<Balancer>>,
     /// Its counters and queue.
-    pub live: Arc<BackendLive>,
+    pub live: Arc<BackendStats>,
 }
 
 /// A server in a snapshot.
@@ -133,7 +133,7 @@ pub struct ServerView {
     /// What an operator has set.
     pub overridden: Override,
     /// Its counters and slots.
-    pub live: Arc<ServerLive>,
+    pub live: Arc<ServerStats>,
 }
 
 impl Snapshot {

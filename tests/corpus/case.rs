@@ -11,7 +11,7 @@ use convey::{
     base::PacketReason,
     flow::Verdict,
     packet::parse,
-    snapshot::{Snapshot, live::FrontendLive, live::ServerLive},
+    snapshot::{Snapshot, live::FrontendStats, live::ServerStats},
 };
 use serde::Deserialize;
 
@@ -87,8 +87,8 @@ struct Player<'a> {
 /// Counters of everything that was ever configured.
 #[derive(Default)]
 struct Live {
-    frontends: Vec<Arc<FrontendLive>>,
-    servers: Vec<Arc<ServerLive>>,
+    frontends: Vec<Arc<FrontendStats>>,
+    servers: Vec<Arc<ServerStats>>,
 }
 
 /// Plays a case on an engine that is made for so many flows.

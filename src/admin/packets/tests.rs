@@ -126,7 +126,7 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
         because: flow::Because::Flow,
         slot: Some(3),
         flow: Some(flow.clone()),
-        hindrance: Some(PacketReason::NoRoute),
+        blocked_by: Some(PacketReason::NoRoute),
     };
     let explain = |waiting: &Waiting| explanation(&site(), &flow.tuple, Some(found.clone()), waiting);
     let view = explain(&Waiting::new());

@@ -18,7 +18,7 @@ pub trait Field: Sized + Clone + JsonSchema {
 
 /// A value with its place.
 #[derive(Debug, Clone)]
-pub struct At<T> {
+pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where the value stands.
@@ -28,14 +28,14 @@ pub struct At<T> {
 }
 
 /// Reads the value of one key.
-pub fn read_key<T: Field>(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<At<T>> {
+pub fn read_key<T: Field>(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Located<T>> {
     // The parser puts an empty span on what it made up after a syntax error.
     if value.span().is_empty() && !findings.absence_counts() {
         return None;
     }
     findings.within(key.get_ref(), |findings| {
         let read = T::read(key, value, findings)?;
-        Some(At {
+        Some(Located {
             value: read,
             span: value.span(),
             key: key.span(),

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{
     BackendRef,
-    field::{At, Field, Key, Node, bad_value, inline_schema, read_key, string, wrong_type},
+    field::{Field, Key, Located, Node, bad_value, inline_schema, read_key, string, wrong_type},
     section::Section,
 };
 use crate::{
@@ -48,7 +48,7 @@ pub struct ListenAddrs(pub Vec<(ListenAddr, Range<usize>)>);
 
 /// Sections by name.
 #[derive(Debug, Clone)]
-pub struct Named<S>(pub BTreeMap<String, At<S>>);
+pub struct Named<S>(pub BTreeMap<String, Located<S>>);
 
 /// An integer as TOML has it, in any radix; `None` if it does not even fit 128 bits.
 fn integer(value: &toml::de::DeInteger<'_>) -> Option<i128> {

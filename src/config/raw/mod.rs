@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use section::section;
 
-pub use field::At;
+pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
@@ -247,7 +247,7 @@ section! {
 
 impl File {
     /// The section of both packet modes and its name in this file: `[packet]`, or `[passthrough]` as 0.3.5 calls it.
-    pub fn packet_section(&self) -> Option<(&'static str, &At<Packet>)> {
+    pub fn packet_section(&self) -> Option<(&'static str, &Located<Packet>)> {
         let packet = self.packet.as_ref().map(|at| ("packet", at));
         packet.or_else(|| self.passthrough.as_ref().map(|at| ("passthrough", at)))
     }

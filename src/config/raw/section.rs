@@ -179,7 +179,7 @@ macro_rules! section {
         $(#[doc = $about])+
         #[derive(Debug, Clone, Default)]
         pub struct $name {
-            $( $(#[doc = $doc])+ pub $key: Option<$crate::config::raw::At<$type>>, )*
+            $( $(#[doc = $doc])+ pub $key: Option<$crate::config::raw::Located<$type>>, )*
             $(
                 /// The keys it shares with `[defaults]`.
                 pub $part: $other,

@@ -9,14 +9,14 @@ use crate::{
         duration,
         findings::Findings,
         model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
-        raw::{self, At, Section},
+        raw::{self, Located, Section},
     },
 };
 
 /// Resolves a backend.
 pub fn backend(
     name: BackendName,
-    at: &At<raw::Backend>,
+    at: &Located<raw::Backend>,
     defaults: &raw::BackendOptions,
     findings: &mut Findings,
 ) -> Option<Backend> {
@@ -126,8 +126,8 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
     }
 }
 
-fn merged<S: Section + Clone>(own: Option<&At<S>>, defaults: Option<&At<S>>) -> S {
-    let of = |at: Option<&At<S>>| at.map(|at| at.value.clone()).unwrap_or_default();
+fn merged<S: Section + Clone>(own: Option<&Located<S>>, defaults: Option<&Located<S>>) -> S {
+    let of = |at: Option<&Located<S>>| at.map(|at| at.value.clone()).unwrap_or_default();
     of(own).or(&of(defaults))
 }
 
@@ -180,7 +180,7 @@ fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
 
 fn check_source(
     name: &BackendName,
-    source: &At<IpAddr>,
+    source: &Located<IpAddr>,
     servers: &BTreeMap<ServerName, Server>,
     findings: &mut Findings,
 ) {

@@ -126,7 +126,7 @@ fn unused_backends(file: &raw::File, findings: &mut Findings) {
 }
 
 /// Servers that can never be used, or not as meant.
-fn servers(at: &raw::At<raw::Backend>, backend: &Backend, users: &[&Frontend], findings: &mut Findings) {
+fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Frontend], findings: &mut Findings) {
     let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
     if raw_servers.is_none_or(BTreeMap::is_empty) {
         if findings.is_clean() {

@@ -19,7 +19,7 @@ use super::{
     Options,
     findings::Findings,
     model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
-    raw::{self, At, Section, Time},
+    raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
 };
@@ -99,18 +99,18 @@ struct Inherited<'a> {
     /// What this file calls the section `[packet]`.
     packet_section: &'static str,
     /// `idle_timeout` of that section.
-    packet_idle: Option<&'a At<Time<false, { raw::YEAR }>>>,
+    packet_idle: Option<&'a Located<Time<false, { raw::YEAR }>>>,
     /// The mode of frontends that name none.
     default_mode: Mode,
 }
 
 /// Resolves every section of a table of named ones.
 fn named<S, N: Ord + Clone, T>(
-    sections: Option<&At<raw::Named<S>>>,
+    sections: Option<&Located<raw::Named<S>>>,
     key: &str,
     new_name: impl Fn(&str) -> Result<N, NameError>,
     findings: &mut Findings,
-    mut resolve: impl FnMut(N, &At<S>, &mut Findings) -> Option<T>,
+    mut resolve: impl FnMut(N, &Located<S>, &mut Findings) -> Option<T>,
 ) -> BTreeMap<N, T> {
     let Some(sections) = sections else {
         return BTreeMap::new();
@@ -136,31 +136,37 @@ fn named<S, N: Ord + Clone, T>(
 }
 
 /// The value of a key, or its default.
-fn value<T: Clone, U>(at: Option<&At<T>>, default: U, convert: impl FnOnce(T) -> U) -> U {
+fn value<T: Clone, U>(at: Option<&Located<T>>, default: U, convert: impl FnOnce(T) -> U) -> U {
     at.map_or(default, |at| convert(at.value.clone()))
 }
 
 /// The duration of a key, or its default.
-fn time<const ZERO: bool, const MAX: u64>(at: Option<&At<Time<ZERO, MAX>>>, default: Duration) -> Duration {
+fn time<const ZERO: bool, const MAX: u64>(
+    at: Option<&Located<Time<ZERO, MAX>>>,
+    default: Duration,
+) -> Duration {
     value(at, default, |time| time.0)
 }
 
 /// The duration of a key where zero means never.
-fn time_or_never<const MAX: u64>(at: Option<&At<Time<true, MAX>>>, default: Duration) -> Option<Duration> {
+fn time_or_never<const MAX: u64>(
+    at: Option<&Located<Time<true, MAX>>>,
+    default: Duration,
+) -> Option<Duration> {
     Some(time(at, default)).filter(|time| !time.is_zero())
 }
 
 /// An integer of a key as the model has it. The reader has checked its bounds, so the default stands for nothing else
 /// than a missing key.
 fn int<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(
-    at: Option<&At<raw::Int<MIN, MAX>>>,
+    at: Option<&Located<raw::Int<MIN, MAX>>>,
     default: T,
 ) -> T {
     at.and_then(|at| T::try_from(at.value.0).ok()).unwrap_or(default)
 }
 
 /// As [`int`], of a key that has no default.
-fn limit<const MIN: u64, const MAX: u64>(at: Option<&At<raw::Int<MIN, MAX>>>) -> Option<NonZeroU32> {
+fn limit<const MIN: u64, const MAX: u64>(at: Option<&Located<raw::Int<MIN, MAX>>>) -> Option<NonZeroU32> {
     NonZeroU32::new(int(at, 0))
 }
 
@@ -221,7 +227,10 @@ fn two_names(file: &raw::File, findings: &mut Findings) {
     );
 }
 
-fn packet_modes(section: Option<(&'static str, &At<raw::Packet>)>, findings: &mut Findings) -> PacketModes {
+fn packet_modes(
+    section: Option<(&'static str, &Located<raw::Packet>)>,
+    findings: &mut Findings,
+) -> PacketModes {
     let (name, raw) = section.map_or_else(
         || ("packet", raw::Packet::default()),
         |(name, at)| (name, at.value.clone()),
@@ -256,7 +265,7 @@ fn packet_modes(section: Option<(&'static str, &At<raw::Packet>)>, findings: &mu
 
 fn frontend(
     name: FrontendName,
-    at: &At<raw::Frontend>,
+    at: &Located<raw::Frontend>,
     inherited: &Inherited<'_>,
     backends: &Rc<BTreeSet<String>>,
     findings: &mut Findings,
@@ -345,7 +354,7 @@ fn packet_idle(
 }
 
 fn backend_name(
-    at: &At<raw::BackendRef>,
+    at: &Located<raw::BackendRef>,
     known: &Rc<BTreeSet<String>>,
     findings: &mut Findings,
 ) -> Option<BackendName> {

@@ -77,7 +77,7 @@ pub fn clear(config: &mut Config) {
 /// The key if it says something else than its default.
 fn unless<T: Clone, U: PartialEq>(
     key: &'static str,
-    at: Option<&raw::At<T>>,
+    at: Option<&raw::Located<T>>,
     value: impl FnOnce(T) -> U,
     default: &U,
 ) -> Set {
@@ -197,7 +197,7 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
 
 /// Checks connect by TCP, which a server of a UDP service may not answer.
 fn checked_by_tcp(
-    at: &raw::At<raw::Backend>,
+    at: &raw::Located<raw::Backend>,
     backend: &Backend,
     users: &[&Frontend],
     findings: &mut Findings,

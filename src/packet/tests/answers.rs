@@ -6,7 +6,7 @@ use crate::{
     base::Mac,
     packet::{
         Content, ErrorKind, Offload, Parsed,
-        answer::{self, Trouble},
+        answer::{self, IcmpReason},
         parse,
         testing::{Cut, Packet, SumKind, wrong_checksums},
     },
@@ -46,7 +46,7 @@ fn reset(packet: &Packet) -> Option<Vec<u8>> {
     answer::reset(&frame, &parsed(&frame))
 }
 
-fn error(packet: &Packet, trouble: Trouble) -> Option<Vec<u8>> {
+fn error(packet: &Packet, trouble: IcmpReason) -> Option<Vec<u8>> {
     let frame = packet.frame();
     answer::icmp_error(
         &frame,
@@ -130,7 +130,7 @@ fn a_reset_is_never_answered_nor_is_what_was_not_sent_by_one_host_to_one() {
     };
     for packet in [group, nobody, broadcast] {
         assert_eq!(reset(&packet), None, "{packet:?}");
-        assert_eq!(error(&packet, Trouble::PortUnreachable), None, "{packet:?}");
+        assert_eq!(error(&packet, IcmpReason::PortUnreachable), None, "{packet:?}");
     }
 }
 
@@ -140,9 +140,9 @@ fn troubles_are_told_in_the_words_of_either_family() {
     let too_big = (ErrorKind::TooBig { mtu: 1_400 }, [(3, 4), (2, 0)]);
     let time_exceeded = (ErrorKind::TimeExceeded, [(11, 0), (3, 0)]);
     let troubles = [
-        (Trouble::PortUnreachable, port_unreachable),
-        (Trouble::TooBig { mtu: 1_400 }, too_big),
-        (Trouble::TimeExceeded, time_exceeded),
+        (IcmpReason::PortUnreachable, port_unreachable),
+        (IcmpReason::TooBig { mtu: 1_400 }, too_big),
+        (IcmpReason::TimeExceeded, time_exceeded),
     ];
     for (trouble, (kind, numbers)) in troubles {
         for (packet, numbers) in [udp(b"question"), udp6(b"question")].iter().zip(numbers) {
@@ -161,9 +161,9 @@ fn troubles_are_told_in_the_words_of_either_family() {
 
 #[test]
 fn a_quote_is_as_long_as_the_rfcs_allow() {
-    let answer = error(&udp(&[7; 1_400]), Trouble::PortUnreachable).expect("an answer");
+    let answer = error(&udp(&[7; 1_400]), IcmpReason::PortUnreachable).expect("an answer");
     assert_eq!(parsed(&answer).ip_len(), 576);
-    let answer = error(&udp6(&[7; 1_400]), Trouble::PortUnreachable).expect("an answer");
+    let answer = error(&udp6(&[7; 1_400]), IcmpReason::PortUnreachable).expect("an answer");
     assert_eq!(parsed(&answer).ip_len(), 1_280);
 }
 
@@ -171,7 +171,7 @@ fn a_quote_is_as_long_as_the_rfcs_allow() {
 fn icmp_errors_and_later_fragments_are_never_answered_by_icmp() {
     let about = udp(b"question");
     let first = Packet::error(about.destination, about.source, (3, 3, 0), &about, 100);
-    assert_eq!(error(&first, Trouble::TimeExceeded), None);
+    assert_eq!(error(&first, IcmpReason::TimeExceeded), None);
     let mut later = udp(&[7; 1_000]);
     later.fragment = Some(Cut {
         id: 1,
@@ -179,7 +179,7 @@ fn icmp_errors_and_later_fragments_are_never_answered_by_icmp() {
         len: 200,
         more: false,
     });
-    assert_eq!(error(&later, Trouble::TimeExceeded), None);
+    assert_eq!(error(&later, IcmpReason::TimeExceeded), None);
     let mut first = udp(&[7; 1_000]);
     first.fragment = Some(Cut {
         id: 1,
@@ -187,7 +187,7 @@ fn icmp_errors_and_later_fragments_are_never_answered_by_icmp() {
         len: 800,
         more: true,
     });
-    assert!(error(&first, Trouble::TimeExceeded).is_some());
+    assert!(error(&first, IcmpReason::TimeExceeded).is_some());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn of_a_super_frame_the_first_packet_is_quoted_as_its_sender_sent_it() {
         let mut joined = Packet::tcp(source, destination, 0x19, &payload);
         joined.sum = SumKind::Unfinished;
         joined.segment_size = std::num::NonZeroU16::new(400);
-        let answer = error(&joined, Trouble::TooBig { mtu: 300 }).expect("an answer");
+        let answer = error(&joined, IcmpReason::TooBig { mtu: 300 }).expect("an answer");
 
         let first = Packet::tcp(source, destination, 0x10, &payload[..400]);
         assert_eq!(
@@ -214,7 +214,7 @@ fn of_a_super_frame_the_first_packet_is_quoted_as_its_sender_sent_it() {
         let mut datagrams = Packet::udp(source, destination, &payload);
         datagrams.sum = SumKind::Unfinished;
         datagrams.segment_size = std::num::NonZeroU16::new(400);
-        let answer = error(&datagrams, Trouble::TooBig { mtu: 300 }).expect("an answer");
+        let answer = error(&datagrams, IcmpReason::TooBig { mtu: 300 }).expect("an answer");
         assert_eq!(
             quote(&answer).1,
             Packet::udp(source, destination, &payload[..400]).ip_packet()
@@ -226,7 +226,7 @@ fn of_a_super_frame_the_first_packet_is_quoted_as_its_sender_sent_it() {
 fn an_unfinished_checksum_is_finished_in_the_quote() {
     let mut packet = udp(b"question");
     packet.sum = SumKind::Unfinished;
-    let answer = error(&packet, Trouble::PortUnreachable).expect("an answer");
+    let answer = error(&packet, IcmpReason::PortUnreachable).expect("an answer");
     assert_eq!(quote(&answer).1, udp(b"question").ip_packet());
 }
 
@@ -240,7 +240,7 @@ fn a_packet_of_another_family_than_our_address_gets_no_answer() {
         &parsed(&frame),
         &Offload::default(),
         from,
-        Trouble::TimeExceeded,
+        IcmpReason::TimeExceeded,
     );
     assert_eq!(answer, None);
 }

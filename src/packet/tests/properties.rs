@@ -8,7 +8,7 @@ use crate::{
     base::Mac,
     packet::{
         AddressPair, Content, Frame, HEADROOM, LinkHeader, Offload, Parsed, Tags, UnfinishedChecksum,
-        answer::{self, Trouble},
+        answer::{self, IcmpReason},
         decrement_ttl, parse, put_tags, set_link,
         testing::{Body, Cut, Packet, SumKind, wrong_checksums},
         translate, translate_error,
@@ -164,15 +164,21 @@ fn exercise(frame: &mut Frame<'_>, parsed: &Parsed, to: &AddressPair) -> Vec<Vec
     let bytes = frame.bytes().to_vec();
     let answers = [
         answer::reset(&bytes, parsed),
-        answer::icmp_error(&bytes, parsed, &offload, to.source.ip(), Trouble::PortUnreachable),
         answer::icmp_error(
             &bytes,
             parsed,
             &offload,
             to.source.ip(),
-            Trouble::TooBig { mtu: 1_280 },
+            IcmpReason::PortUnreachable,
         ),
-        answer::icmp_error(&bytes, parsed, &offload, to.source.ip(), Trouble::TimeExceeded),
+        answer::icmp_error(
+            &bytes,
+            parsed,
+            &offload,
+            to.source.ip(),
+            IcmpReason::TooBig { mtu: 1_280 },
+        ),
+        answer::icmp_error(&bytes, parsed, &offload, to.source.ip(), IcmpReason::TimeExceeded),
     ];
     let _ = (
         parsed.largest_packet(&offload),

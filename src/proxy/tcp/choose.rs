@@ -51,7 +51,7 @@ impl Drop for Chosen {
 
 /// Who wants a server.
 #[derive(Debug, Clone, Copy)]
-pub struct Flow {
+pub struct ConnectionAddrs {
     /// The client.
     pub client: ClientAddr,
     /// The address that it connected to.
@@ -97,7 +97,7 @@ impl Tried {
 ///
 /// # Errors
 /// Why there is none.
-pub fn choose(backend: &Arc<BackendView>, flow: Flow, tried: &Tried) -> Result<Chosen, Nothing> {
+pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) -> Result<Chosen, Nothing> {
     let servers = &backend.servers;
     let untried = |i: usize| !tried.has(&servers[i]);
     let has_room = |i: usize| {

@@ -11,7 +11,7 @@ use convey::{
     base::{ClientAddr, ListenAddr, PacketReason, PortRange, Protocol, WorkerId},
     flow::{Because, FiveTuple, Flows, Limits, Moment, Path, ReasonCounters, Resolution, Services, Verdict},
     packet::{Content, Frame, HEADROOM, Offload, Parsed, parse, testing::wrong_checksums},
-    snapshot::live::{FrontendLive, ServerLive, Totals},
+    snapshot::live::{FrontendStats, ServerStats, Totals},
 };
 
 use crate::{
@@ -58,8 +58,8 @@ pub struct Site<'a> {
     now: Moment,
     changes: usize,
     /// Every frontend and server that ever was.
-    frontends: Vec<Arc<FrontendLive>>,
-    servers: Vec<Arc<ServerLive>>,
+    frontends: Vec<Arc<FrontendStats>>,
+    servers: Vec<Arc<ServerStats>>,
     addresses: BTreeSet<SocketAddr>,
     nat_ports: Vec<PortRange>,
     /// Who was last given an address towards a server: client and VIP.

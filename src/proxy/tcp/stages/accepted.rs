@@ -14,7 +14,7 @@ use crate::{
         shared::Shared,
         tcp::{bytes::ByteCounts, registry::Registration},
     },
-    snapshot::{FrontendView, live::FrontendLive},
+    snapshot::{FrontendView, live::FrontendStats},
 };
 
 /// Where a connection comes from.
@@ -140,7 +140,7 @@ impl Drop for ProcessPlace {
 }
 
 /// A slot of a frontend's `max_connections`, given back on drop.
-pub struct FrontendSlot(Arc<FrontendLive>);
+pub struct FrontendSlot(Arc<FrontendStats>);
 
 impl FrontendSlot {
     /// Takes a slot if there is one.

@@ -16,10 +16,10 @@ use super::identified::Identified;
 use crate::{
     base::{ServerAddr, ServerName, TerminationReason, WorkerId},
     proxy::tcp::{
-        choose::{self, Chosen, Flow, Nothing, Tried},
+        choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
         direction::Direction,
     },
-    snapshot::{BackendView, FrontendView, Snapshot, live::BackendLive},
+    snapshot::{BackendView, FrontendView, Snapshot, live::BackendStats},
 };
 
 /// A connection that belongs to a backend.
@@ -166,7 +166,7 @@ impl Routed {
     }
 
     fn choose_now(&self) -> Result<Chosen, Nothing> {
-        let flow = Flow {
+        let flow = ConnectionAddrs {
             client: self.identified.client,
             listen: self.identified.accepted.origin.listen,
         };
@@ -236,7 +236,7 @@ fn route(
 }
 
 /// A place in a backend's queue, given up on drop.
-struct QueuePlace(Arc<BackendLive>);
+struct QueuePlace(Arc<BackendStats>);
 
 impl QueuePlace {
     /// Takes a place if there is one.

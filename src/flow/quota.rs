@@ -15,7 +15,7 @@ const DSR_PART: u32 = 2;
 
 /// Places for flows.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Quota {
     max: u32,
     all: AtomicU32,
     half_open: AtomicU32,
@@ -29,7 +29,7 @@ fn take(counter: &AtomicU32, limit: u32) -> bool {
         .is_ok()
 }
 
-impl Room {
+impl Quota {
     pub const fn new(max: u32) -> Self {
         Self {
             max,
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn dsr_leaves_half_of_the_room_to_passthrough() {
-        let room = Room::new(8);
+        let room = Quota::new(8);
         assert_eq!((0..8).filter(|_| room.take_dsr()).count(), 4);
         for _ in 0..4 {
             assert_eq!(room.take_nat(), Ok(()));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn half_open_flows_hold_a_quarter_at_most() {
-        let room = Room::new(8);
+        let room = Quota::new(8);
         assert_eq!((room.take_nat(), room.take_nat()), (Ok(()), Ok(())));
         assert_eq!(room.take_nat(), Err(PacketReason::SynShareFull));
         room.established();

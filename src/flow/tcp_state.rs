@@ -32,7 +32,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// The state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Life {
+pub(super) enum TcpState {
     /// The client's SYN has been seen.
     Syn,
     /// The server's SYN|ACK too.
@@ -62,7 +62,7 @@ pub(super) enum Side {
 
 /// What a packet says about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sign {
+pub(super) enum SegmentKind {
     /// RST.
     Reset,
     /// SYN without ACK.
@@ -79,7 +79,7 @@ pub(super) enum Sign {
     Datagram,
 }
 
-impl Sign {
+impl SegmentKind {
     /// The sign of TCP flags.
     pub const fn of(flags: TcpFlags) -> Self {
         if flags.rst() {
@@ -96,42 +96,42 @@ impl Sign {
     }
 }
 
-impl Life {
+impl TcpState {
     /// That of a flow whose first packet, the client's, is this.
-    pub const fn first(sign: Sign) -> Self {
+    pub const fn first(sign: SegmentKind) -> Self {
         match sign {
-            Sign::Datagram => Self::Asked,
+            SegmentKind::Datagram => Self::Asked,
             _ => Self::Syn,
         }
     }
 
     /// After a packet of a side, where both sides are seen (passthrough).
     #[must_use]
-    pub fn seen(self, side: Side, sign: Sign) -> Self {
+    pub fn seen(self, side: Side, sign: SegmentKind) -> Self {
         match (self, sign) {
             (Self::Asked | Self::Talking, _) => match side {
                 Side::Server => Self::Talking,
                 Side::Client => self,
             },
-            (Self::Syn | Self::Answered | Self::Refused, Sign::Reset) => Self::Refused,
-            (_, Sign::Reset) => Self::Closing,
-            (Self::Syn, Sign::Accept) if side == Side::Server => Self::Answered,
-            (Self::Answered, Sign::Go) if side == Side::Client => Self::Established,
-            (Self::Answered, Sign::Close) if side == Side::Client => Self::HalfClosed(side),
-            (Self::Established, Sign::Close) => Self::HalfClosed(side),
-            (Self::HalfClosed(first), Sign::Close) if first != side => Self::Closing,
+            (Self::Syn | Self::Answered | Self::Refused, SegmentKind::Reset) => Self::Refused,
+            (_, SegmentKind::Reset) => Self::Closing,
+            (Self::Syn, SegmentKind::Accept) if side == Side::Server => Self::Answered,
+            (Self::Answered, SegmentKind::Go) if side == Side::Client => Self::Established,
+            (Self::Answered, SegmentKind::Close) if side == Side::Client => Self::HalfClosed(side),
+            (Self::Established, SegmentKind::Close) => Self::HalfClosed(side),
+            (Self::HalfClosed(first), SegmentKind::Close) if first != side => Self::Closing,
             _ => self,
         }
     }
 
     /// After a packet of the client, where only its side is seen (DSR).
     #[must_use]
-    pub fn seen_one_sided(self, sign: Sign) -> Self {
+    pub fn seen_one_sided(self, sign: SegmentKind) -> Self {
         match (self, sign) {
             (Self::Asked | Self::Talking, _) => Self::Talking,
-            (Self::Syn | Self::Refused, Sign::Reset) => Self::Refused,
-            (_, Sign::Reset | Sign::Close) => Self::Closing,
-            (Self::Syn, Sign::Go) => Self::Established,
+            (Self::Syn | Self::Refused, SegmentKind::Reset) => Self::Refused,
+            (_, SegmentKind::Reset | SegmentKind::Close) => Self::Closing,
+            (Self::Syn, SegmentKind::Go) => Self::Established,
             _ => self,
         }
     }
@@ -177,15 +177,18 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(900);
 
-    fn after(steps: &[(Side, Sign)]) -> Life {
-        (steps.iter()).fold(Life::first(Sign::Open), |life, (side, sign)| {
+    fn after(steps: &[(Side, SegmentKind)]) -> TcpState {
+        (steps.iter()).fold(TcpState::first(SegmentKind::Open), |life, (side, sign)| {
             life.seen(*side, *sign)
         })
     }
 
-    const HANDSHAKE: [(Side, Sign); 2] = [(Side::Server, Sign::Accept), (Side::Client, Sign::Go)];
+    const HANDSHAKE: [(Side, SegmentKind); 2] = [
+        (Side::Server, SegmentKind::Accept),
+        (Side::Client, SegmentKind::Go),
+    ];
 
-    fn established_then(more: &[(Side, Sign)]) -> Life {
+    fn established_then(more: &[(Side, SegmentKind)]) -> TcpState {
         after(&[&HANDSHAKE, more].concat())
     }
 
@@ -197,63 +200,75 @@ mod tests {
 
     #[test]
     fn a_client_cannot_lift_its_flow_out_of_the_syn_lifetime_alone() {
-        let forged = [(Side::Client, Sign::Go), (Side::Client, Sign::Close)];
-        assert_eq!(after(&forged), Life::Syn);
-        assert!(after(&[(Side::Server, Sign::Accept)]).is_half_open());
+        let forged = [
+            (Side::Client, SegmentKind::Go),
+            (Side::Client, SegmentKind::Close),
+        ];
+        assert_eq!(after(&forged), TcpState::Syn);
+        assert!(after(&[(Side::Server, SegmentKind::Accept)]).is_half_open());
     }
 
     #[test]
     fn a_fin_of_one_side_leaves_the_other_its_time() {
-        let half = established_then(&[(Side::Client, Sign::Close), (Side::Client, Sign::Close)]);
-        assert_eq!(half, Life::HalfClosed(Side::Client));
+        let half = established_then(&[
+            (Side::Client, SegmentKind::Close),
+            (Side::Client, SegmentKind::Close),
+        ]);
+        assert_eq!(half, TcpState::HalfClosed(Side::Client));
         assert_eq!(half.lifetime(IDLE), IDLE);
     }
 
     #[test]
     fn fins_of_both_sides_or_a_rst_of_one_close() {
         for steps in [
-            &[(Side::Client, Sign::Close), (Side::Server, Sign::Close)][..],
-            &[(Side::Server, Sign::Close), (Side::Client, Sign::Close)],
-            &[(Side::Client, Sign::Reset)],
-            &[(Side::Server, Sign::Reset)],
+            &[
+                (Side::Client, SegmentKind::Close),
+                (Side::Server, SegmentKind::Close),
+            ][..],
+            &[
+                (Side::Server, SegmentKind::Close),
+                (Side::Client, SegmentKind::Close),
+            ],
+            &[(Side::Client, SegmentKind::Reset)],
+            &[(Side::Server, SegmentKind::Reset)],
         ] {
             let life = established_then(steps);
-            assert_eq!((life, life.lifetime(IDLE)), (Life::Closing, CLOSING));
+            assert_eq!((life, life.lifetime(IDLE)), (TcpState::Closing, CLOSING));
             assert!(life.can_reopen());
         }
     }
 
     #[test]
     fn a_refused_connection_is_soon_forgotten_but_still_counts_as_half_open() {
-        let refused = after(&[(Side::Server, Sign::Reset)]);
-        assert_eq!((refused, refused.lifetime(IDLE)), (Life::Refused, CLOSING));
+        let refused = after(&[(Side::Server, SegmentKind::Reset)]);
+        assert_eq!((refused, refused.lifetime(IDLE)), (TcpState::Refused, CLOSING));
         assert!(refused.is_half_open() && refused.can_reopen());
     }
 
     #[test]
     fn in_dsr_the_clients_ack_establishes_and_its_fin_closes() {
-        let open = Life::first(Sign::Open).seen_one_sided(Sign::Go);
-        assert_eq!(open, Life::Established);
-        assert_eq!(open.seen_one_sided(Sign::Close), Life::Closing);
-        assert_eq!(Life::Syn.seen_one_sided(Sign::Open), Life::Syn);
+        let open = TcpState::first(SegmentKind::Open).seen_one_sided(SegmentKind::Go);
+        assert_eq!(open, TcpState::Established);
+        assert_eq!(open.seen_one_sided(SegmentKind::Close), TcpState::Closing);
+        assert_eq!(TcpState::Syn.seen_one_sided(SegmentKind::Open), TcpState::Syn);
     }
 
     #[test]
     fn udp_is_half_open_until_it_is_answered() {
-        let asked = Life::first(Sign::Datagram);
-        assert!(asked.seen(Side::Client, Sign::Datagram).is_half_open());
-        assert!(!asked.seen(Side::Server, Sign::Datagram).is_half_open());
-        assert!(!asked.seen_one_sided(Sign::Datagram).is_half_open());
+        let asked = TcpState::first(SegmentKind::Datagram);
+        assert!(asked.seen(Side::Client, SegmentKind::Datagram).is_half_open());
+        assert!(!asked.seen(Side::Server, SegmentKind::Datagram).is_half_open());
+        assert!(!asked.seen_one_sided(SegmentKind::Datagram).is_half_open());
     }
 
-    fn sign() -> impl Strategy<Value = Sign> {
+    fn sign() -> impl Strategy<Value = SegmentKind> {
         prop::sample::select(vec![
-            Sign::Reset,
-            Sign::Open,
-            Sign::Accept,
-            Sign::Close,
-            Sign::Go,
-            Sign::Odd,
+            SegmentKind::Reset,
+            SegmentKind::Open,
+            SegmentKind::Accept,
+            SegmentKind::Close,
+            SegmentKind::Go,
+            SegmentKind::Odd,
         ])
     }
 
@@ -264,7 +279,7 @@ mod tests {
     proptest! {
         #[test]
         fn without_a_server_nothing_is_ever_established(signs in prop::collection::vec(sign(), 0..20)) {
-            let life = signs.into_iter().fold(Life::Syn, |life, sign| life.seen(Side::Client, sign));
+            let life = signs.into_iter().fold(TcpState::Syn, |life, sign| life.seen(Side::Client, sign));
             prop_assert!(life.is_half_open());
         }
 
