@@ -119,7 +119,7 @@ impl Control {
         self.first_round(&mut inboxes.health).await;
         self.publish();
         self.listen(prepared.added);
-        self.packets.commit(armed, config);
+        self.packets.commit(armed, config).await;
         self.scripts.write(self.state.config(), self.state.pools());
         let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
         self.stats.swap(stats);
@@ -164,7 +164,7 @@ impl Control {
                     file_change = watch::Debounce::default();
                     self.file_changed();
                 }
-                () = at(look_again) => self.file_changed(),
+                () = at(look_again) => self.look_again(),
                 done = self.reload.step_done() => self.reload_step_done(done),
                 () = at(settle_until) => self.settled(),
                 () = at(self.state.due()) => self.publish(),

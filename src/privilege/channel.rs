@@ -138,7 +138,7 @@ impl Channel {
         Ok(channel)
     }
 
-    pub(super) fn over(socket: OwnedFd, pid: u32, name: String) -> Self {
+    pub(crate) fn over(socket: OwnedFd, pid: u32, name: String) -> Self {
         Self {
             socket,
             pid,

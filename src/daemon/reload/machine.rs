@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!         asked                 differs                changed            sockets          servers known    rules, hops
-//!  idle ────────► read ────────────────► load ─────────────────► bind ─────────────► try out ─────────────► arm ──► commit
+//!  idle ────────► read ────────────────► load ─────────────────► bind ─────────────► try out ─────────────► arm ──► commit ──► served
 //!   ▲               │ nothing new          │ broken, or as it runs │ failed            │ (all time-outs end)  │ failed
 //!   └───────────────┴──────────────────────┴───────────────────────┴────── put back ◄──┴──────────────────────┘
 //! ```
@@ -65,6 +65,8 @@ pub enum Event {
     Settled,
     /// Rules and packet sockets are there.
     Armed(Result<(), ReloadFailed>),
+    /// Packets too are served by the new configuration.
+    Served,
     /// What is under way has failed by a defect of ours.
     Broken(ReloadFailed),
     /// The daemon is ending.
@@ -97,7 +99,7 @@ pub enum Action {
     TryOut,
     /// Prepare rules, next hops and packet sockets; [`Event::Armed`] follows.
     Arm,
-    /// Put everything in effect: at once, and without fail.
+    /// Put everything in effect: at once, and without fail. [`Event::Served`] follows.
     Commit,
     /// End what is under way, and put back what was prepared.
     PutBack,
@@ -155,10 +157,14 @@ enum Phase {
 enum Step {
     Read,
     Load(FileRead),
-    Check { had_failed: bool },
+    Check {
+        had_failed: bool,
+    },
     Bind(FileRead),
     Settle(FileRead),
     Arm(FileRead),
+    /// What is committed is committed, whatever comes.
+    Serve,
 }
 
 impl Machine {
@@ -204,7 +210,10 @@ impl Machine {
             (Step::Arm(file), Event::Armed(Ok(()))) => {
                 self.in_effect = file.source;
                 self.failed = None;
-                self.finish(ask, Outcome::Committed, vec![Action::Commit])
+                self.wait(ask, Step::Serve, vec![Action::Commit])
+            }
+            (Step::Serve, Event::Served | Event::Broken(_)) => {
+                self.finish(ask, Outcome::Committed, Vec::new())
             }
             (Step::Bind(file), Event::Bound(Err(why))) | (Step::Arm(file), Event::Armed(Err(why))) => {
                 self.fail(ask, Ok(file), why, vec![Action::PutBack])
@@ -238,9 +247,14 @@ impl Machine {
     fn stop(&mut self) -> Vec<Action> {
         self.is_stopping = true;
         let mut actions = Vec::new();
-        if let Phase::Waiting { ask, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Waiting { ask, step } = std::mem::replace(&mut self.phase, Phase::Idle) {
+            // of what is committed nothing is left to be put back
+            let outcome = match step {
+                Step::Serve => Outcome::Committed,
+                _ => Outcome::Failed(stopping()),
+            };
             actions.push(Action::PutBack);
-            actions.push(Action::Finish(ask, Outcome::Failed(stopping())));
+            actions.push(Action::Finish(ask, outcome));
         }
         if let Some(ask) = self.next.take() {
             actions.push(Action::Finish(ask, Outcome::Failed(stopping())));

@@ -83,6 +83,7 @@ enum Done {
     Checked,
     Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
+    Served,
 }
 
 impl Reload {
@@ -150,6 +151,12 @@ impl Control {
         self.reload_event(Event::Asked(trigger, ticket));
     }
 
+    /// It is time to look at a file again that could not be looked at; once, whatever comes of it.
+    pub(super) fn look_again(&mut self) {
+        self.reload.look_again = None;
+        self.file_changed();
+    }
+
     /// The reload under way, if there is one, is given up; there will be no other.
     pub(super) fn stop_reloading(&mut self) {
         self.reload_event(Event::Stop);
@@ -178,6 +185,7 @@ impl Control {
             })),
             Some(Done::Checked) => Event::Checked,
             Some(Done::Bound(bound)) => Event::Bound(bound.and_then(|bound| self.take_bound(bound))),
+            Some(Done::Served) => Event::Served,
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
             None => Event::Broken(ReloadFailed {
@@ -211,6 +219,7 @@ impl Control {
         let broker = self.broker.clone();
         match action {
             Action::Read => {
+                // this is the look
                 self.reload.look_again = None;
                 let wants_watch = self.state.config().global.watch_config;
                 let watching =
@@ -301,7 +310,11 @@ impl Control {
         }
         self.keep(&bound.listeners.added);
         self.listen(bound.listeners.added);
-        self.packets.commit(armed, config);
+        let served = self.packets.commit(armed, config);
+        self.reload.jobs.spawn(async move {
+            served.await;
+            Done::Served
+        });
         self.scripts.write(self.state.config(), self.state.pools());
         self.stats.swap(bound.stats);
         if !self.state.config().global.watch_config {

@@ -65,8 +65,9 @@ fn a_reload_goes_step_by_step_and_commits_at_the_end() {
     assert_eq!(machine.step(Event::Loaded(Ok(true))), [Action::Bind]);
     assert_eq!(machine.step(Event::Bound(Ok(()))), [Action::TryOut]);
     assert_eq!(machine.step(Event::Settled), [Action::Arm]);
-    let end = [Action::Commit, finished(Trigger::Signal, Outcome::Committed)];
-    assert_eq!(machine.step(Event::Armed(Ok(()))), end);
+    assert_eq!(machine.step(Event::Armed(Ok(()))), [Action::Commit]);
+    let end = [finished(Trigger::Signal, Outcome::Committed)];
+    assert_eq!(machine.step(Event::Served), end);
     assert_eq!(machine.step(Event::Settled), []);
 }
 
@@ -311,6 +312,7 @@ impl World {
                 self.armed = self.read;
                 Event::Armed(Ok(()))
             }
+            Action::Commit => Event::Served,
             other => panic!("no job: {other:?}"),
         })
     }
@@ -331,6 +333,8 @@ impl World {
                     let prepared = [self.bound.take(), self.tried.take(), self.armed.take()];
                     assert_eq!(prepared, [self.read; 3], "a commit of what was not prepared");
                     self.running = prepared.map(Option::unwrap);
+                    assert!(self.job.is_none(), "two jobs at a time");
+                    self.job = Some(Action::Commit);
                 }
                 Action::PutBack => {
                     self.job = None;

@@ -83,6 +83,8 @@ pub struct View {
 /// Prepared for a configuration: to be [committed](Packets::commit). Dropping it has everything put back.
 #[derive(Debug)]
 pub struct Armed {
+    /// Tells it from those before and after it, whose end may come to be known late.
+    number: u64,
     orders: Option<mpsc::UnboundedSender<Order>>,
 }
 
@@ -90,7 +92,7 @@ impl Drop for Armed {
     fn drop(&mut self) {
         if let Some(orders) = self.orders.take() {
             // fails when the task has ended, and everything with it
-            let _ = orders.send(Order::Disarm);
+            let _ = orders.send(Order::Disarm(self.number));
         }
     }
 }
@@ -104,10 +106,10 @@ enum Order {
         Arc<Pools>,
         oneshot::Sender<Result<Armed, PacketsError>>,
     ),
-    /// What is prepared takes effect: the snapshot has been published.
-    Commit(Arc<Config>),
-    /// What is prepared is given up.
-    Disarm,
+    /// What was prepared under this number takes effect: the snapshot has been published. Says when packets are served so.
+    Commit(u64, Arc<Config>, oneshot::Sender<()>),
+    /// What was prepared under this number is given up.
+    Disarm(u64),
     /// Look whether the firewall rules are still what they should be, and say when that is done.
     CheckRules(oneshot::Sender<()>),
 }
@@ -202,10 +204,13 @@ impl Packets {
         }
     }
 
-    /// Has what was prepared take effect. The snapshot of the new configuration has been published, to the engine too.
-    pub fn commit(&self, mut armed: Armed, config: Arc<Config>) {
+    /// Has what was prepared take effect; resolves when packets are served so. The snapshot of the new configuration has
+    /// been published, to the engine too.
+    pub fn commit(&self, mut armed: Armed, config: Arc<Config>) -> impl Future<Output = ()> + Send + use<> {
         armed.orders = None;
-        let _ = self.orders.send(Order::Commit(config));
+        let (done, is_done) = oneshot::channel();
+        let _ = self.orders.send(Order::Commit(armed.number, config, done));
+        async move { drop(is_done.await) }
     }
 
     /// Has the firewall rules looked after; resolves when that is done.

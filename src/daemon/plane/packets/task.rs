@@ -61,7 +61,9 @@ pub struct Plane {
     services: Vec<PacketService>,
     interfaces: Interfaces,
     vips: Vips,
-    armed: Option<PreparedPackets>,
+    armed: Option<(u64, PreparedPackets)>,
+    /// The number of the last that was armed.
+    last_armed: u64,
 }
 
 /// The parts that exist once a configuration needs them.
@@ -123,6 +125,7 @@ impl Plane {
             interfaces: Interfaces::default(),
             vips: Vips::default(),
             armed: None,
+            last_armed: 0,
         }
     }
 
@@ -134,8 +137,12 @@ impl Plane {
             match self.news(&mut orders, &mut upkeep).await {
                 News::Order(None) => return,
                 News::Order(Some(Order::Arm(config, pools, reply))) => self.arm(config, &pools, reply).await,
-                News::Order(Some(Order::Commit(config))) => self.commit(config).await,
-                News::Order(Some(Order::Disarm)) => self.disarm().await,
+                News::Order(Some(Order::Commit(number, config, done))) => {
+                    self.commit(number, config).await;
+                    // whoever asked may have gone
+                    let _ = done.send(());
+                }
+                News::Order(Some(Order::Disarm(number))) => self.disarm(number).await,
                 News::Order(Some(Order::CheckRules(done))) => {
                     self.rules.check(&self.environment.broker).await;
                     // whoever asked may have gone
@@ -174,16 +181,18 @@ impl Plane {
         pools: &Pools,
         reply: oneshot::Sender<Result<Armed, PacketsError>>,
     ) {
-        let prepared = self.prepare(&config, pools).await;
-        let result = match prepared {
-            Ok(prepared) => {
-                self.armed = Some(prepared);
-                Ok(Armed {
-                    orders: self.environment.orders.upgrade(),
-                })
+        // given up by whoever armed it, which is on its way
+        if let Some((number, _)) = self.armed {
+            self.disarm(number).await;
+        }
+        let result = self.prepare(&config, pools).await.map(|prepared| {
+            self.last_armed += 1;
+            self.armed = Some((self.last_armed, prepared));
+            Armed {
+                number: self.last_armed,
+                orders: self.environment.orders.upgrade(),
             }
-            Err(error) => Err(error),
-        };
+        });
         // whoever asked may have given up: the guard comes back with the error, and its end has everything put back
         let _ = reply.send(result);
     }
@@ -255,15 +264,17 @@ impl Plane {
         self.shrink().await;
     }
 
-    async fn disarm(&mut self) {
-        if let Some(prepared) = self.armed.take() {
+    async fn disarm(&mut self, number: u64) {
+        if let Some((_, prepared)) = self.armed.take_if(|(armed, _)| *armed == number) {
             self.put_back(prepared).await;
             self.adopt_network_state().await;
         }
     }
 
-    async fn commit(&mut self, config: Arc<Config>) {
-        let Some(prepared) = self.armed.take() else { return };
+    async fn commit(&mut self, number: u64, config: Arc<Config>) {
+        let Some((_, prepared)) = self.armed.take_if(|(armed, _)| *armed == number) else {
+            return;
+        };
         self.services = prepared.services;
         self.config = Some(config);
         if let Some(running) = &self.running {
@@ -406,5 +417,62 @@ impl Plane {
 async fn changed(network_states: &mut watch::Receiver<Arc<NetworkState>>) {
     if network_states.changed().await.is_err() {
         pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Options, Source, load},
+        privilege::Channel,
+        snapshot::Builder,
+        sys::fdpass,
+    };
+
+    fn config(text: &str) -> Arc<Config> {
+        let source = Source {
+            name: "c.toml".to_owned(),
+            bytes: text.into(),
+        };
+        Arc::new(load(&source, Options::default()).unwrap().config)
+    }
+
+    #[tokio::test]
+    async fn the_late_end_of_what_was_given_up_does_not_touch_what_is_prepared_after_it() {
+        // without frontends in packet modes the broker is not asked
+        let (ours, _broker) = fdpass::pair().unwrap();
+        let (client, _news) = Client::start(Channel::over(ours, 1, "c.toml".to_owned())).unwrap();
+        let first = config("[global]");
+        let pools = Arc::new(Pools::of(&first));
+        let mut builder = Builder::new(1, Arc::default());
+        let snapshot = builder.build(&first, &pools, std::time::Instant::now()).snapshot;
+        let (orders, mut inbox) = mpsc::unbounded_channel();
+        let environment = Environment {
+            workers: 1,
+            first_shard: 0,
+            broker: client,
+            snapshot: Arc::new(ArcSwap::new(snapshot)),
+            engine: Arc::default(),
+            view: watch::channel(Arc::default()).0,
+            orders: orders.downgrade(),
+        };
+        let top = tempfile::tempdir().unwrap();
+        let mut plane = Plane::new(environment, top.path().join("record"));
+        let mut guards = Vec::new();
+        for _ in 0..2 {
+            let (reply, armed) = oneshot::channel();
+            plane.arm(Arc::clone(&first), &pools, reply).await;
+            guards.push(armed.await.unwrap().unwrap());
+        }
+        let second = guards.pop().unwrap();
+        drop(guards);
+        let Some(Order::Disarm(number)) = inbox.recv().await else {
+            panic!("its end is told");
+        };
+        plane.disarm(number).await;
+        plane.commit(second.number, Arc::clone(&first)).await;
+        assert!(plane.config.is_some(), "the second takes effect");
+        drop(second);
     }
 }
