@@ -79,7 +79,7 @@ pub mod fuzzing {
         commands: Commands,
     ) {
         let limits = http::Limits::default();
-        let control = routes::Control::new(status, live, commands, limits);
+        let control = routes::ControlRoutes::new(status, live, commands, limits);
         http::serve_connection(stream, None, routes::router(control), limits).await;
     }
 

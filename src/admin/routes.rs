@@ -60,7 +60,7 @@ const DEFAULT_CONNECTIONS: usize = 1_000;
 const MAX_CONNECTIONS: usize = 100_000;
 
 /// The routes of the control endpoint.
-pub(super) fn router(control: Control) -> Router {
+pub(super) fn router(control: ControlRoutes) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
@@ -80,7 +80,7 @@ pub(super) fn router(control: Control) -> Router {
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(super) struct Control {
+pub(super) struct ControlRoutes {
     status: Arc<ArcSwap<Status>>,
     live: Arc<dyn Live>,
     commands: Commands,
@@ -90,7 +90,7 @@ pub(super) struct Control {
     limits: Limits,
 }
 
-impl Control {
+impl ControlRoutes {
     pub fn new(
         status: Arc<ArcSwap<Status>>,
         live: Arc<dyn Live>,
@@ -225,7 +225,7 @@ fn log_request(peer: Option<Extension<Peer>>, what: &str) {
     tracing::info!(event = "admin", uid, pid, what, "admin request");
 }
 
-async fn status(State(control): State<Control>) -> Json<views::Status> {
+async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {
     let status = control.now();
     let counts = render::Counts {
         proxied_connections: control.live.proxied_connections(),
@@ -237,7 +237,7 @@ async fn status(State(control): State<Control>) -> Json<views::Status> {
 }
 
 async fn reload(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     peer: Option<Extension<Peer>>,
 ) -> Result<Json<views::Reloaded>, Response> {
     log_request(peer, "reload");
@@ -255,12 +255,12 @@ async fn reload(
     }
 }
 
-async fn backends(State(control): State<Control>) -> Json<BTreeMap<BackendName, views::Backend>> {
+async fn backends(State(control): State<ControlRoutes>) -> Json<BTreeMap<BackendName, views::Backend>> {
     Json(render::backends(&control.now().snapshot, Instant::now()).collect())
 }
 
 async fn backend(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<views::Backend>, Problem> {
     let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
@@ -270,7 +270,7 @@ async fn backend(
 }
 
 async fn server(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
@@ -280,7 +280,7 @@ async fn server(
 }
 
 async fn set_override(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     peer: Option<Extension<Peer>>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
@@ -301,7 +301,7 @@ async fn set_override(
 }
 
 async fn connections(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     query: Result<Query<ConnectionFilter>, QueryRejection>,
 ) -> Result<Json<views::Connections>, Problem> {
     let Query(filter) = query.map_err(|rejection| bad_query(&rejection))?;
@@ -319,7 +319,7 @@ async fn connections(
 }
 
 async fn explain(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     query: Result<Query<views::ExplainQuery>, QueryRejection>,
 ) -> Result<Json<views::Explanation>, Problem> {
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
@@ -347,7 +347,7 @@ async fn explain(
 }
 
 async fn backend_script(
-    State(control): State<Control>,
+    State(control): State<ControlRoutes>,
     query: Result<Query<views::ScriptQuery>, QueryRejection>,
 ) -> Result<String, Problem> {
     let Query(views::ScriptQuery { frontend, server }) = query.map_err(|rejection| bad_query(&rejection))?;

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Commands,
     http::{self, HttpListener, Limits},
-    routes::{self, Control},
+    routes::{self, ControlRoutes},
     stats,
     status::{Live, Status},
 };
@@ -37,7 +37,7 @@ const WALKERS: usize = 1;
 /// The thread `convey-admin` with its own runtime. Dropping it ends the thread and every endpoint.
 pub struct AdminThread {
     runtime: Handle,
-    control: Control,
+    control: ControlRoutes,
     /// Ends the thread when it goes.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -74,7 +74,7 @@ impl AdminThread {
         })?;
         Ok(Self {
             runtime: handle,
-            control: Control::new(status, live, commands, Limits::default()),
+            control: ControlRoutes::new(status, live, commands, Limits::default()),
             stop: Some(stop),
             thread: Some(thread),
             done,

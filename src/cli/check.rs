@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     target::{config_path, unreadable},
     text::colour_wanted,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Checks a configuration, or prints the schema of all of them.
-pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandResult {
     let mut out = std::io::stdout().lock();
     if args.schema {
         serde_json::to_writer_pretty(&mut out, &config::schema()).map_err(std::io::Error::from)?;

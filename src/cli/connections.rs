@@ -5,7 +5,7 @@ use std::{fmt::Display, io::Write};
 use super::{
     args::ConnectionsArgs,
     client::{Client, percent_encode},
-    outcome::Outcome,
+    outcome::CommandResult,
     text::{Align, Cell, Style, Table, bytes, colour_wanted, time},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Lists open connections.
-pub fn run(args: &ConnectionsArgs, client: &Client) -> Outcome {
+pub fn run(args: &ConnectionsArgs, client: &Client) -> CommandResult {
     let connections: Connections = client.get(&target(args))?.parse()?;
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Write, net::SocketAddr};
 use super::{
     args::{ExplainArgs, Transport},
     client::{Client, percent_encode},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     picture::counted,
     text::{Style, colour_wanted, harmless, time},
 };
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Says where packets would go.
-pub fn run(args: &ExplainArgs, client: &Client) -> Outcome {
+pub fn run(args: &ExplainArgs, client: &Client) -> CommandResult {
     if args.client.is_ipv4() != args.vip.is_ipv4() {
         return Err(Failure::new(
             exit::USAGE,

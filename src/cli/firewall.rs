@@ -10,26 +10,26 @@ use serde::Serialize;
 
 use super::{
     args::{FirewallClearArgs, FirewallCommand, FirewallShowArgs, ModeArgs},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     target::{self, config_path, socket_path},
 };
 use crate::{
     base::exit,
     firewall::{
         Family, Firewall, FirewallError, PortSet, Rule, plan, record_path,
-        unit::{self, Decision, Ending},
+        unit::{self, ClearDecision, Ending},
     },
 };
 
 /// Shows or removes.
-pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> CommandResult {
     match command {
         FirewallCommand::Show(args) => show(args, config, mode),
         FirewallCommand::Clear(args) => clear(args, config),
     }
 }
 
-fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> Outcome {
+fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> CommandResult {
     let path = config_path(config).display().to_string();
     let config = target::load(config, args.mode.or(mode))?.config;
     let wanted = plan(&config.packet_services());
@@ -48,14 +48,14 @@ fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> Outco
     Ok(exit::OK)
 }
 
-fn clear(args: &FirewallClearArgs, config: Option<&Path>) -> Outcome {
+fn clear(args: &FirewallClearArgs, config: Option<&Path>) -> CommandResult {
     if let Some(unit) = &args.unless_restarting {
         match unit::decide(unit, unit::ask(unit).as_ref(), &Ending::from_environment()) {
-            Decision::Keep(why) => {
+            ClearDecision::Keep(why) => {
                 writeln!(io::stdout(), "keeping the firewall rules: {why}")?;
                 return Ok(exit::OK);
             }
-            Decision::Clear(why) => writeln!(io::stdout(), "removing the firewall rules: {why}")?,
+            ClearDecision::Clear(why) => writeln!(io::stdout(), "removing the firewall rules: {why}")?,
         }
     }
     // a configuration that cannot be read must not keep the rules in place

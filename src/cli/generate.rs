@@ -8,7 +8,7 @@ use clap_mangen::Man;
 use super::{
     args::{Cli, CompletionsArgs},
     man_config,
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
 };
 use crate::{base::exit, config};
 
@@ -22,7 +22,7 @@ const MORE: &str = include_str!("man.roff");
 const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n.BR convey (8)\n";
 
 /// Prints a completion script.
-pub fn completions(args: &CompletionsArgs) -> Outcome {
+pub fn completions(args: &CompletionsArgs) -> CommandResult {
     let whole = Cli::command();
     // hidden commands would be offered
     let mut shown = Command::new("convey")
@@ -41,7 +41,7 @@ pub fn completions(args: &CompletionsArgs) -> Outcome {
 }
 
 /// Writes convey(8), one page for each subcommand, and convey.toml(5).
-pub fn man_pages(directory: &Path) -> Outcome {
+pub fn man_pages(directory: &Path) -> CommandResult {
     for (name, page) in pages()? {
         let path = directory.join(name);
         fs::write(&path, page)

@@ -27,7 +27,7 @@ use crate::{
 };
 use args::{Cli, Command, DaemonArgs, FirewallCommand, ServerCommand};
 use client::Client;
-use outcome::{Failure, Outcome};
+use outcome::{CommandResult, Failure};
 
 /// Does what the process's command line says; the exit status is one of sysexits.h.
 #[must_use]
@@ -87,7 +87,7 @@ fn usage_exit(error: &clap::Error) -> Exit {
     }
 }
 
-fn dispatch(cli: &Cli, command: &Command) -> Outcome {
+fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
     let client = |target: &DaemonArgs| {
         target::socket_path(target.socket.as_deref(), cli.config.as_deref()).and_then(Client::new)
     };

@@ -40,4 +40,4 @@ impl From<io::Error> for Failure {
 }
 
 /// How a command ends.
-pub type Outcome = Result<Exit, Failure>;
+pub type CommandResult = Result<Exit, Failure>;

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 
 use super::{
     client::{Answer, Client, Patience},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     text::harmless,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Has the daemon read its configuration, and prints what came of it.
-pub fn run(client: &Client) -> Outcome {
+pub fn run(client: &Client) -> CommandResult {
     let answer = client.post("/v1/reload", None, Patience::Long)?;
     let reloaded = interpret(&answer)?;
     let (out, err) = report(&reloaded);

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{
     args::ServerCommand,
     client::{Client, Patience, percent_encode},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     text::harmless,
 };
 use crate::{
@@ -21,7 +21,7 @@ struct Named {
 }
 
 /// Sends the request and prints the server's state afterwards.
-pub fn run(command: &ServerCommand, client: &Client) -> Outcome {
+pub fn run(command: &ServerCommand, client: &Client) -> CommandResult {
     let (named, request) = parse(command)?;
     let target = format!(
         "/v1/backends/{}/servers/{}",

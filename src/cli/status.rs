@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     args::StatusArgs,
     client::{Client, Patience},
-    outcome::{Failure, Outcome},
+    outcome::{CommandResult, Failure},
     picture::{self, Earlier},
     text::colour_wanted,
 };
@@ -29,7 +29,7 @@ use crate::{
 const TARGET: &str = "/v1/status";
 
 /// Shows the state once, or again and again.
-pub fn run(args: &StatusArgs, client: &Client) -> Outcome {
+pub fn run(args: &StatusArgs, client: &Client) -> CommandResult {
     match args.watch {
         Some(seconds) => {
             client
@@ -43,13 +43,13 @@ pub fn run(args: &StatusArgs, client: &Client) -> Outcome {
 
 /// For what watches over a host, such as keepalived: one that drains takes no new connections any more, nor does one
 /// without an eligible server.
-fn serves(client: &Client, frontend: Option<&str>) -> Outcome {
+fn serves(client: &Client, frontend: Option<&str>) -> CommandResult {
     let status: Status = client.get(TARGET)?.parse()?;
     verdict(&status, frontend)
 }
 
 /// Whether every frontend is served, or the one that is named.
-fn verdict(status: &Status, frontend: Option<&str>) -> Outcome {
+fn verdict(status: &Status, frontend: Option<&str>) -> CommandResult {
     let serves = match frontend {
         None => status.frontends.values().all(|frontend| frontend.serves),
         Some(name) => match status.frontends.get(name) {
@@ -70,7 +70,7 @@ fn verdict(status: &Status, frontend: Option<&str>) -> Outcome {
     })
 }
 
-fn once(client: &Client, json: bool) -> Outcome {
+fn once(client: &Client, json: bool) -> CommandResult {
     let status: Status = client.get(TARGET)?.parse()?;
     let mut out = std::io::stdout().lock();
     if json {
@@ -84,7 +84,7 @@ fn once(client: &Client, json: bool) -> Outcome {
 }
 
 /// Draws until a signal ends it. A daemon that goes away is waited for: it may be restarting.
-async fn watch(client: &Client, period: Duration, json: bool) -> Outcome {
+async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
     let signal_failure =
         |error: std::io::Error| Failure::new(exit::OS_ERROR, format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;

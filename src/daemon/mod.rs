@@ -47,7 +47,7 @@ use logging::Logging;
 use notify::Notifier;
 use plane::{
     listeners::{Listeners, Predecessors},
-    packets::Packets,
+    packets::PacketPlane,
     stats::Stats,
 };
 use reload::Reload;
@@ -99,7 +99,7 @@ struct Control {
     listeners: Listeners,
     /// Until the start has taken what it needs of them.
     predecessors: Predecessors,
-    packets: Packets,
+    packets: PacketPlane,
     scripts: Scripts,
     /// The overrides that outlive the process.
     saved: SavedOverrides,

@@ -19,7 +19,7 @@ use super::{
     notify::Notifier,
     plane::{
         listeners::{Listeners, Predecessors},
-        packets::{HostKernel, Packets},
+        packets::{HostKernel, PacketPlane},
         stats::Stats,
     },
     reload::Reload,
@@ -304,7 +304,7 @@ fn assemble(
     );
     saved.restored(state.pools());
     let snapshots = Arc::clone(state.published());
-    let packets = Packets::start(
+    let packets = PacketPlane::start(
         packet_workers,
         workers,
         record,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// What to do with the rules, and why (for the journal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum ClearDecision {
     /// Leave them: the unit comes back.
     Keep(&'static str),
     /// Take them out.
@@ -65,19 +65,19 @@ pub fn ask(unit: &str) -> Option<Answers> {
 /// the unit ended by itself, and its `Restart=` settings decide as in systemd.service(5). So they do for a start that is
 /// running: it is the one that just failed, be it ordered, automatic, or the second half of a restart.
 #[must_use]
-pub fn decide(unit: &str, answers: Option<&Answers>, ending: &Ending) -> Decision {
+pub fn decide(unit: &str, answers: Option<&Answers>, ending: &Ending) -> ClearDecision {
     let Some(answers) = answers else {
         return match ending.result.as_deref() {
             Some(result) if result != "success" => {
-                Decision::Keep("systemd does not answer, and the failed unit will restart")
+                ClearDecision::Keep("systemd does not answer, and the failed unit will restart")
             }
-            _ => Decision::Clear("systemd does not answer whether the unit will restart"),
+            _ => ClearDecision::Clear("systemd does not answer whether the unit will restart"),
         };
     };
     match job(&answers.jobs, unit) {
-        Some(("stop", _)) => Decision::Clear("the unit is being stopped"),
+        Some(("stop", _)) => ClearDecision::Clear("the unit is being stopped"),
         Some(("restart" | "try-restart", _) | ("start" | "reload-or-start", "waiting")) => {
-            Decision::Keep("the unit is being restarted")
+            ClearDecision::Keep("the unit is being restarted")
         }
         Some(_) | None => by_settings(&answers.properties, ending),
     }
@@ -92,7 +92,7 @@ fn job<'a>(jobs: &'a str, unit: &str) -> Option<(&'a str, &'a str)> {
     })
 }
 
-fn by_settings(properties: &str, ending: &Ending) -> Decision {
+fn by_settings(properties: &str, ending: &Ending) -> ClearDecision {
     let listed = |name: &str| {
         ending.status.as_deref().is_some_and(|status| {
             let signal = format!("SIG{status}");
@@ -103,15 +103,15 @@ fn by_settings(properties: &str, ending: &Ending) -> Decision {
     };
     let result = ending.result.as_deref().unwrap_or("success");
     if result == "start-limit-hit" {
-        Decision::Clear("the unit failed too often")
+        ClearDecision::Clear("the unit failed too often")
     } else if listed("RestartPreventExitStatus") {
-        Decision::Clear("the unit will not restart after this exit status")
+        ClearDecision::Clear("the unit will not restart after this exit status")
     } else if listed("RestartForceExitStatus") {
-        Decision::Keep("the unit will restart after this exit status")
+        ClearDecision::Keep("the unit will restart after this exit status")
     } else if restarts(property(properties, "Restart"), result) {
-        Decision::Keep("the unit will restart automatically")
+        ClearDecision::Keep("the unit will restart automatically")
     } else {
-        Decision::Clear("the unit will not restart")
+        ClearDecision::Clear("the unit will not restart")
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn keeps(answers: Option<&Answers>, ending: &Ending) -> bool {
-        matches!(decide(UNIT, answers, ending), Decision::Keep(_))
+        matches!(decide(UNIT, answers, ending), ClearDecision::Keep(_))
     }
 
     #[test]

@@ -95,7 +95,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Record {
+struct DatagramRecord {
     state: State,
     until: Moment,
     passed: Passed,
@@ -103,7 +103,7 @@ struct Record {
 
 #[derive(Debug, Default)]
 struct Shard {
-    datagrams: HashMap<Datagram, Record, Seeded>,
+    datagrams: HashMap<Datagram, DatagramRecord, Seeded>,
     bytes: usize,
 }
 
@@ -168,7 +168,7 @@ impl Passed {
     }
 }
 
-impl Record {
+impl DatagramRecord {
     fn waiting(&self) -> &[Waiting] {
         match &self.state {
             State::Waiting(frames) => frames,
@@ -258,7 +258,7 @@ impl FragmentTable {
                     displaced = lost.len();
                 }
             }
-            let record = Record {
+            let record = DatagramRecord {
                 state: State::Decided(decision),
                 until: now.after(FOLLOW),
                 passed,
@@ -285,7 +285,7 @@ impl FragmentTable {
         let Some(mut shard) = self.shard(&datagram) else {
             return (Follow::Refused(PacketReason::FragmentTableFull), 0);
         };
-        let is_over = |record: &Record| record.until <= now;
+        let is_over = |record: &DatagramRecord| record.until <= now;
         let late = if shard.datagrams.get(&datagram).is_some_and(is_over) {
             shard.remove(&datagram)
         } else {
@@ -342,7 +342,7 @@ impl FragmentTable {
                 let waiting = copy();
                 shard.bytes += waiting.buffer.len();
                 self.waiting.fetch_add(1, Relaxed);
-                let record = Record {
+                let record = DatagramRecord {
                     state: State::Waiting(vec![waiting]),
                     until: now.after(WAIT),
                     passed: Passed::default(),
@@ -380,7 +380,7 @@ impl FragmentTable {
         let mut waiting = 0;
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let frames = || shard.datagrams.values().flat_map(Record::waiting);
+            let frames = || shard.datagrams.values().flat_map(DatagramRecord::waiting);
             assert!(shard.datagrams.len() <= DATAGRAMS);
             assert_eq!(
                 shard.bytes,

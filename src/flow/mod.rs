@@ -82,7 +82,7 @@ impl Moment {
 
 /// Bounds of the shared tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TableLimits {
     /// Flows of both modes together, at most (`max_flows`).
     pub max_flows: NonZeroU32,
     /// Worker threads that use the tables.
@@ -94,7 +94,7 @@ pub struct Limits {
 /// The tables that all workers share: NAT flows, the cache of DSR flows, fragments that wait.
 #[derive(Debug)]
 pub struct Flows {
-    limits: Limits,
+    limits: TableLimits,
     room: Quota,
     nat: NatTable,
     dsr: DsrCache,
@@ -302,7 +302,7 @@ by_label!(FlowState, FlowState::ALL);
 impl Flows {
     /// Empty tables. They grow with what they hold.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: TableLimits) -> Self {
         let mut seeds = SplitMix64::new(limits.hash_seed);
         let room = Quota::new(limits.max_flows.get());
         Self {

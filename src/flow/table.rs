@@ -61,14 +61,14 @@ pub(super) enum Visit<R> {
 #[derive(Debug)]
 pub(super) struct NatTable {
     seeded: Seeded,
-    forward: Box<[Line<Forward>]>,
-    reverse: Box<[Line<HashMap<Key, Key, Seeded>>]>,
+    forward: Box<[ShardLock<Forward>]>,
+    reverse: Box<[ShardLock<HashMap<Key, Key, Seeded>>]>,
 }
 
 /// A shard, aligned to two cache lines so that no two locks share one.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Line<T>(Mutex<T>);
+struct ShardLock<T>(Mutex<T>);
 
 #[derive(Debug)]
 struct Forward {
@@ -76,7 +76,7 @@ struct Forward {
     half_open: u32,
 }
 
-impl<T> Line<T> {
+impl<T> ShardLock<T> {
     fn lock(&self) -> MutexGuard<'_, T> {
         // a thread that panicked holds no half-made change: entries are inserted and removed whole
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,14 +128,14 @@ impl NatTable {
             seeded,
             forward: (0..shards)
                 .map(|_| {
-                    Line(Mutex::new(Forward {
+                    ShardLock(Mutex::new(Forward {
                         flows: HashMap::with_hasher(seeded),
                         half_open: 0,
                     }))
                 })
                 .collect(),
             reverse: (0..shards)
-                .map(|_| Line(Mutex::new(HashMap::with_hasher(seeded))))
+                .map(|_| ShardLock(Mutex::new(HashMap::with_hasher(seeded))))
                 .collect(),
         }
     }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    Explanation, FiveTuple, Flows, Hop, Hops, Interface, Limits, Moment, Path, Resolution, Services, Verdict,
+    Explanation, FiveTuple, Flows, Hop, Hops, Interface, Moment, Path, Resolution, Services, TableLimits,
+    Verdict,
 };
 use crate::{
     base::{
@@ -114,7 +115,7 @@ impl Site {
             server.addr = ServerAddr(server_addr(v6, host));
         }
         let max_flows = NonZeroU32::new(max_flows).unwrap();
-        let flows = Arc::new(Flows::new(Limits {
+        let flows = Arc::new(Flows::new(TableLimits {
             max_flows,
             workers: 1,
             hash_seed: 42,

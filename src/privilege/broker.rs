@@ -13,7 +13,7 @@ use super::{
     ListenerRef, Parser, Policy, Target, What,
     files::Files,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
-    packets::Packets,
+    packets::PacketSockets,
 };
 use crate::{
     config::{Options, PacketService, Source},
@@ -49,7 +49,7 @@ pub struct Broker {
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<u16>,
     /// What it holds for the packet modes.
-    pub packets: Packets,
+    pub packets: PacketSockets,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
 }

@@ -13,7 +13,7 @@ use super::{
     BrokerError, KernelOps, ListenerRef, Parser, Policy, Served, Target, What, broker,
     files::Files,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
-    packets::Packets,
+    packets::PacketSockets,
 };
 use crate::{
     config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
@@ -124,7 +124,7 @@ impl Channel {
             parse,
             policy: Policy::new(loaded.config),
             bound,
-            packets: Packets::new(kernel, std::process::id()),
+            packets: PacketSockets::new(kernel, std::process::id()),
             keeps_rules: is_under_systemd(|name| std::env::var(name).ok(), std::process::id()),
         };
         let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;

@@ -22,7 +22,7 @@ const MAX_SOCKETS: usize = 1_024;
 const GROUPS_PER_PROCESS: u32 = 64;
 
 /// The packet modes' part of the broker.
-pub struct Packets {
+pub struct PacketSockets {
     kernel: Box<dyn KernelOps>,
     sockets: Vec<Held>,
     /// The fanout group of each interface that has sockets, by index.
@@ -39,7 +39,7 @@ struct Held {
     socket: OwnedFd,
 }
 
-impl Packets {
+impl PacketSockets {
     /// Nothing is open, nothing in effect. Groups are numbered from the process id: two Conveys on one interface must
     /// not share one.
     pub fn new(kernel: Box<dyn KernelOps>, pid: u32) -> Self {

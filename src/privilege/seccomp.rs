@@ -48,7 +48,7 @@ const NAMESPACES: &[c_int] = &[
     libc::CLONE_NEWNET,
 ];
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Puts the daemon's filters before the calling thread, and so all that it starts. Needs `no_new_privs`.
 ///
@@ -81,15 +81,15 @@ fn apply(program: &BpfProgram) -> io::Result<()> {
     })
 }
 
-fn compile(rules: Rules, errno: c_int) -> Result<BpfProgram, BackendError> {
+fn compile(rules: SyscallRules, errno: c_int) -> Result<BpfProgram, BackendError> {
     let denied = SeccompAction::Errno(errno.unsigned_abs());
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()
 }
 
-fn daemon_rules() -> Result<Rules, BackendError> {
+fn daemon_rules() -> Result<SyscallRules, BackendError> {
     let calls = [forbidden::NEEDLESS, forbidden::NEEDLESS_HERE];
-    let mut rules: Rules = calls.into_iter().flat_map(whole).collect();
+    let mut rules: SyscallRules = calls.into_iter().flat_map(whole).collect();
     rules.insert(libc::SYS_socket, sockets()?);
     rules.insert(libc::SYS_socketpair, sockets()?);
     rules.insert(libc::SYS_setsockopt, options()?);

@@ -30,7 +30,7 @@ use crate::{
 };
 use limit::ConnectionLimit;
 pub use limit::Descriptors;
-use shared::Shared;
+use shared::WorkerContext;
 pub use shared::{OpenConnection, ProxyEvent, Select};
 use worker::{Filter, Order};
 
@@ -47,7 +47,7 @@ pub struct Occupancy {
 
 /// The worker threads.
 pub struct Workers {
-    shared: Arc<Shared>,
+    shared: Arc<WorkerContext>,
     orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -65,7 +65,7 @@ impl Workers {
         events: mpsc::Sender<ProxyEvent>,
         descriptors: Descriptors,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WorkerContext {
             snapshot,
             access,
             events,

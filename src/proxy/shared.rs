@@ -49,7 +49,7 @@ pub struct OpenConnection {
 }
 
 /// What all workers share.
-pub(crate) struct Shared {
+pub(crate) struct WorkerContext {
     /// The current snapshot.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where finished connections are reported.

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    shared::{OpenConnection, Select, Shared},
+    shared::{OpenConnection, Select, WorkerContext},
     tcp::{Listener, limit_pipes, registry},
 };
 use crate::base::{Endpoint, TerminationReason, WorkerId};
@@ -55,7 +55,7 @@ pub struct Worker {
 ///
 /// # Errors
 /// The runtime or the thread cannot be made.
-pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
+pub fn start(worker: WorkerId, shared: Arc<WorkerContext>) -> io::Result<Worker> {
     let (orders, inbox) = mpsc::unbounded_channel();
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let thread = thread::Builder::new()
@@ -68,7 +68,11 @@ pub fn start(worker: WorkerId, shared: Arc<Shared>) -> io::Result<Worker> {
     Ok(Worker { orders, thread })
 }
 
-async fn handle_orders(worker: WorkerId, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
+async fn handle_orders(
+    worker: WorkerId,
+    shared: Arc<WorkerContext>,
+    mut inbox: mpsc::UnboundedReceiver<Order>,
+) {
     // more than one of an endpoint when sockets were taken over from a process with more workers
     let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {

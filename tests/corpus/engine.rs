@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use convey::{
     base::{PacketReason, WorkerId},
-    flow::{Flows, Hops, Limits, Moment, Path, ReasonCounters, Services, Verdict},
+    flow::{Flows, Hops, Moment, Path, ReasonCounters, Services, TableLimits, Verdict},
     packet::{Frame, HEADROOM, Offload},
     snapshot::Snapshot,
 };
@@ -45,7 +45,7 @@ pub struct Pure {
 
 impl Pure {
     pub fn new(max_flows: std::num::NonZeroU32) -> Self {
-        let flows = Arc::new(Flows::new(Limits {
+        let flows = Arc::new(Flows::new(TableLimits {
             max_flows,
             workers: 1,
             hash_seed: 42,

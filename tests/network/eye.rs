@@ -8,7 +8,7 @@ use std::{
 };
 
 use convey::{
-    engine::network::{Counters, Follower, NetworkState, NoWay, Wanted},
+    engine::network::{Follower, NetworkCounters, NetworkState, NoWay, Wanted},
     flow::{Hop, Resolution},
     packet::LinkHeader,
 };
@@ -86,7 +86,7 @@ impl Eye {
     }
 
     /// What was counted.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> NetworkCounters {
         self.follower.as_ref().expect("open").counters()
     }
 

@@ -16,7 +16,7 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use super::{access, journal, queue::Record, queue::Shared, time::Utc};
+use super::{access, journal, queue::LogQueueState, queue::LogRecord, time::Utc};
 use crate::{base::AccessRecord, config::LogFormat};
 
 /// Lines are written together once so many bytes have come, or when the queue is empty.
@@ -54,7 +54,7 @@ struct Stream {
 
 impl Output {
     /// journald if standard error is connected to it, else standard error.
-    pub fn choose(shared: &Arc<Shared>) -> Self {
+    pub fn choose(shared: &Arc<LogQueueState>) -> Self {
         if let Some(journal) = journal::layer() {
             return Self {
                 layers: Box::new(Registry::default().with(journal)),
@@ -65,7 +65,7 @@ impl Output {
     }
 
     /// Lines to a writer.
-    pub fn to(writer: Box<dyn Write + Send>, colour: bool, shared: Arc<Shared>) -> Self {
+    pub fn to(writer: Box<dyn Write + Send>, colour: bool, shared: Arc<LogQueueState>) -> Self {
         let format = shared.format();
         let lines = Lines::default();
         lines.lock().writer = Some((writer, shared));
@@ -89,7 +89,7 @@ impl Output {
     }
 
     /// Writes an event.
-    pub fn event(&self, record: &Record) {
+    pub fn event(&self, record: &LogRecord) {
         let mut values: Vec<Option<&dyn Value>> = vec![None; record.metadata.fields().len()];
         for (index, value) in &record.values {
             if let Some(slot) = values.get_mut(*index) {
@@ -168,7 +168,7 @@ struct Lines(Arc<Mutex<Buffer>>);
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
-    writer: Option<(Box<dyn Write + Send>, Arc<Shared>)>,
+    writer: Option<(Box<dyn Write + Send>, Arc<LogQueueState>)>,
 }
 
 impl Lines {

@@ -27,16 +27,16 @@ use crate::{base::AccessRecord, config::LogFormat};
 )]
 pub enum Item {
     /// An event. Boxed: access records are what the queue is sized for.
-    Event(Box<Record>),
+    Event(Box<LogRecord>),
     /// A finished connection.
     Access(AccessRecord),
-    /// Nothing: makes a thread that waits look at [`Shared::stopped`].
+    /// Nothing: makes a thread that waits look at [`LogQueueState::stopped`].
     Wake,
 }
 
 /// An event with values of its own.
 #[derive(Debug)]
-pub struct Record {
+pub struct LogRecord {
     /// When it happened.
     pub at: SystemTime,
     /// Level, target and field names.
@@ -84,14 +84,14 @@ impl Owned {
 
 /// What both sides of the queue share.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub struct LogQueueState {
     dropped: AtomicU64,
     access: AtomicBool,
     json: AtomicBool,
     stopped: AtomicBool,
 }
 
-impl Shared {
+impl LogQueueState {
     /// Events and records lost so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -121,7 +121,7 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct Queue {
     sender: SyncSender<Item>,
-    shared: Arc<Shared>,
+    shared: Arc<LogQueueState>,
 }
 
 impl Queue {
@@ -134,12 +134,12 @@ impl Queue {
     }
 
     /// What both sides share.
-    pub const fn shared(&self) -> &Arc<Shared> {
+    pub const fn shared(&self) -> &Arc<LogQueueState> {
         &self.shared
     }
 
     /// Puts an event in, or counts it as dropped. Never waits.
-    pub fn event(&self, record: Record) {
+    pub fn event(&self, record: LogRecord) {
         self.put(Item::Event(Box::new(record)));
     }
 
@@ -194,7 +194,7 @@ impl<S: Subscriber> Layer<S> for QueueLayer {
         let at = SystemTime::now();
         let mut values = Values(Vec::with_capacity(event.metadata().fields().len()));
         event.record(&mut values);
-        self.queue.event(Record {
+        self.queue.event(LogRecord {
             at,
             metadata: event.metadata(),
             values: values.0,

@@ -16,7 +16,7 @@ use tracing::{
 
 use super::{
     output::Output,
-    queue::{Item, Owned, Record, Shared},
+    queue::{Item, LogQueueState, LogRecord, Owned},
 };
 use crate::base::AccessRecord;
 
@@ -25,7 +25,7 @@ use crate::base::AccessRecord;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Writes what comes in until told to stop. When idle it waits for the first item and writes that one at once.
-pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &Shared) {
+pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) {
     let mut reported = 0;
     loop {
         output.set_format(shared.format());
@@ -71,11 +71,11 @@ fn ended_at(record: &AccessRecord) -> SystemTime {
         .unwrap_or(record.accepted_at)
 }
 
-fn drop_report(dropped: u64) -> Record {
+fn drop_report(dropped: u64) -> LogRecord {
     let message = display(format!(
         "{dropped} log events dropped: the log's reader is too slow"
     ));
-    Record {
+    LogRecord {
         at: SystemTime::now(),
         metadata: &METADATA,
         values: vec![

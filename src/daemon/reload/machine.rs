@@ -104,12 +104,12 @@ pub enum Action {
     /// End what is under way, and put back what was prepared.
     PutBack,
     /// It is over: answer, and say so.
-    Finish(Ask, Outcome),
+    Finish(Ask, ReloadOutcome),
 }
 
 /// How a reload ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// Nothing new to look at: not a word.
     Nothing,
     /// The file says what runs; whether the reload before had failed.
@@ -201,7 +201,7 @@ impl Machine {
             (Step::Read, Event::Read(read)) => self.read(ask, read),
             (Step::Load(file), Event::Loaded(loaded)) => self.loaded(ask, file, loaded),
             (Step::Check { had_failed }, Event::Checked) => {
-                self.finish(ask, Outcome::Unchanged { had_failed }, Vec::new())
+                self.finish(ask, ReloadOutcome::Unchanged { had_failed }, Vec::new())
             }
             (Step::Bind(file), Event::Bound(Ok(()))) => {
                 self.wait(ask, Step::Settle(file), vec![Action::TryOut])
@@ -213,7 +213,7 @@ impl Machine {
                 self.wait(ask, Step::Serve, vec![Action::Commit])
             }
             (Step::Serve, Event::Served | Event::Broken(_)) => {
-                self.finish(ask, Outcome::Committed, Vec::new())
+                self.finish(ask, ReloadOutcome::Committed, Vec::new())
             }
             (Step::Bind(file), Event::Bound(Err(why))) | (Step::Arm(file), Event::Armed(Err(why))) => {
                 self.fail(ask, Ok(file), why, vec![Action::PutBack])
@@ -227,7 +227,7 @@ impl Machine {
         let tickets = ticket.into_iter().collect();
         let ask = Ask { trigger, tickets };
         if self.is_stopping {
-            return vec![Action::Finish(ask, Outcome::Refused(stopping()))];
+            return vec![Action::Finish(ask, ReloadOutcome::Refused(stopping()))];
         }
         match &mut self.phase {
             Phase::Idle => self.wait(ask, Step::Read, vec![Action::Read]),
@@ -250,14 +250,14 @@ impl Machine {
         if let Phase::Waiting { ask, step } = std::mem::replace(&mut self.phase, Phase::Idle) {
             // of what is committed nothing is left to be put back
             let outcome = match step {
-                Step::Serve => Outcome::Committed,
-                _ => Outcome::Failed(stopping()),
+                Step::Serve => ReloadOutcome::Committed,
+                _ => ReloadOutcome::Failed(stopping()),
             };
             actions.push(Action::PutBack);
             actions.push(Action::Finish(ask, outcome));
         }
         if let Some(ask) = self.next.take() {
-            actions.push(Action::Finish(ask, Outcome::Failed(stopping())));
+            actions.push(Action::Finish(ask, ReloadOutcome::Failed(stopping())));
         }
         actions
     }
@@ -267,21 +267,23 @@ impl Machine {
         match read {
             Ok(file) if is_look && file.source == self.in_effect => {
                 let outcome = match self.failed.take() {
-                    Some(_) => Outcome::Unchanged { had_failed: true },
-                    None => Outcome::Nothing,
+                    Some(_) => ReloadOutcome::Unchanged { had_failed: true },
+                    None => ReloadOutcome::Nothing,
                 };
                 self.finish(ask, outcome, Vec::new())
             }
             Ok(file) if is_look && self.failed.as_ref().is_some_and(|f| f.on.as_ref() == Ok(&file)) => {
-                self.finish(ask, Outcome::Nothing, Vec::new())
+                self.finish(ask, ReloadOutcome::Nothing, Vec::new())
             }
             Ok(file) => {
                 let actions = vec![Action::Announce, Action::Load(file.source.clone())];
                 self.wait(ask, Step::Load(file), actions)
             }
-            Err(NotRead::System(why)) if is_look => self.finish(ask, Outcome::NotLooked(why), Vec::new()),
+            Err(NotRead::System(why)) if is_look => {
+                self.finish(ask, ReloadOutcome::NotLooked(why), Vec::new())
+            }
             Err(NotRead::File(why)) if is_look && self.has_failed_with(&why) => {
-                self.finish(ask, Outcome::Nothing, Vec::new())
+                self.finish(ask, ReloadOutcome::Nothing, Vec::new())
             }
             Err(NotRead::File(why) | NotRead::System(why)) => {
                 self.fail(ask, Err(why.message.clone()), why, Vec::new())
@@ -319,11 +321,11 @@ impl Machine {
         actions: Vec<Action>,
     ) -> Vec<Action> {
         self.failed = Some(Failed { on, why: why.clone() });
-        self.finish(ask, Outcome::Failed(why), actions)
+        self.finish(ask, ReloadOutcome::Failed(why), actions)
     }
 
     /// Ends the reload, and begins the one that has been asked for meanwhile.
-    fn finish(&mut self, ask: Ask, outcome: Outcome, mut actions: Vec<Action>) -> Vec<Action> {
+    fn finish(&mut self, ask: Ask, outcome: ReloadOutcome, mut actions: Vec<Action>) -> Vec<Action> {
         self.phase = Phase::Idle;
         actions.push(Action::Finish(ask, outcome));
         if let Some(next) = self.next.take() {

@@ -29,7 +29,7 @@ use crate::{
     config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
     privilege::{BrokerError, Client, FileRead, What},
 };
-use machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
+use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -337,18 +337,18 @@ impl Control {
         self.state.abandon_tryout();
     }
 
-    fn finish(&mut self, ask: Ask, outcome: Outcome) {
+    fn finish(&mut self, ask: Ask, outcome: ReloadOutcome) {
         let trigger = ask.trigger.label();
         let new = self.reload.new.take();
         for line in new.iter().flat_map(|new| &new.warning_lines) {
             tracing::warn!(event = "config_warning", "{line}");
         }
-        if !matches!(outcome, Outcome::NotLooked(_)) {
+        if !matches!(outcome, ReloadOutcome::NotLooked(_)) {
             self.reload.has_warned = false;
         }
         let result = match outcome {
-            Outcome::Nothing => Ok((Diff::default(), String::new())),
-            Outcome::Unchanged { had_failed } => {
+            ReloadOutcome::Nothing => Ok((Diff::default(), String::new())),
+            ReloadOutcome::Unchanged { had_failed } => {
                 if had_failed {
                     tracing::info!(
                         event = "reload",
@@ -357,9 +357,9 @@ impl Control {
                 }
                 Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
             }
-            Outcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
-            Outcome::Refused(why) => Err(why),
-            Outcome::Failed(failed) => {
+            ReloadOutcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
+            ReloadOutcome::Refused(why) => Err(why),
+            ReloadOutcome::Failed(failed) => {
                 tracing::error!(
                     event = "reload_failed",
                     generation = self.config_generation,
@@ -369,7 +369,7 @@ impl Control {
                 );
                 Err(failed)
             }
-            Outcome::NotLooked(why) => {
+            ReloadOutcome::NotLooked(why) => {
                 self.reload.look_again = Some(Instant::now() + LOOK_AGAIN);
                 if !std::mem::replace(&mut self.reload.has_warned, true) {
                     tracing::warn!(

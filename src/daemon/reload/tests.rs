@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::machine::{Action, Ask, Event, Machine, NotRead, Outcome, Ticket, Trigger};
+use super::machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
 use crate::{
     admin::views::ReloadFailed, config::Source, privilege::FileRead, sys::config_file::FileIdentity,
 };
@@ -34,7 +34,7 @@ fn asked(trigger: Trigger) -> Event {
     Event::Asked(trigger, None)
 }
 
-fn finished(trigger: Trigger, outcome: Outcome) -> Action {
+fn finished(trigger: Trigger, outcome: ReloadOutcome) -> Action {
     let tickets = Vec::new();
     Action::Finish(Ask { trigger, tickets }, outcome)
 }
@@ -66,7 +66,7 @@ fn a_reload_goes_step_by_step_and_commits_at_the_end() {
     assert_eq!(machine.step(Event::Bound(Ok(()))), [Action::TryOut]);
     assert_eq!(machine.step(Event::Settled), [Action::Arm]);
     assert_eq!(machine.step(Event::Armed(Ok(()))), [Action::Commit]);
-    let end = [finished(Trigger::Signal, Outcome::Committed)];
+    let end = [finished(Trigger::Signal, ReloadOutcome::Committed)];
     assert_eq!(machine.step(Event::Served), end);
     assert_eq!(machine.step(Event::Settled), []);
 }
@@ -74,12 +74,15 @@ fn a_reload_goes_step_by_step_and_commits_at_the_end() {
 #[test]
 fn a_reload_that_failed_for_an_outside_reason_is_tried_again_when_the_file_is_saved_again() {
     let (mut machine, actions) = after(taken("port 80 is taken"));
-    let end = finished(Trigger::FileChange, Outcome::Failed(failed("port 80 is taken")));
+    let end = finished(
+        Trigger::FileChange,
+        ReloadOutcome::Failed(failed("port 80 is taken")),
+    );
     assert_eq!(actions, [Action::PutBack, end]);
     // something else in the directory has changed, such as our own log
     let _ = machine.step(asked(Trigger::FileChange));
     let same = machine.step(Event::Read(Ok(saved("b", 1))));
-    assert_eq!(same, [finished(Trigger::FileChange, Outcome::Nothing)]);
+    assert_eq!(same, [finished(Trigger::FileChange, ReloadOutcome::Nothing)]);
     assert!(machine.last_error().is_some());
     let _ = machine.step(asked(Trigger::FileChange));
     let again = machine.step(Event::Read(Ok(saved("b", 2))));
@@ -91,7 +94,7 @@ fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
     let (mut machine, _) = after(taken("port 80 is taken"));
     let _ = machine.step(asked(Trigger::FileChange));
     let back = machine.step(Event::Read(Ok(saved("a", 2))));
-    let outcome = Outcome::Unchanged { had_failed: true };
+    let outcome = ReloadOutcome::Unchanged { had_failed: true };
     assert_eq!(back, [finished(Trigger::FileChange, outcome)]);
     assert_eq!(machine.last_error(), None);
 }
@@ -100,11 +103,11 @@ fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
 fn a_look_that_fails_for_want_of_descriptors_is_no_failed_reload_but_a_request_is_told() {
     let read = || Event::Read(Err(NotRead::System(failed("too many open files"))));
     let (machine, actions) = after([asked(Trigger::FileChange), read()]);
-    let end = Outcome::NotLooked(failed("too many open files"));
+    let end = ReloadOutcome::NotLooked(failed("too many open files"));
     assert_eq!(actions, [finished(Trigger::FileChange, end)]);
     assert_eq!(machine.last_error(), None);
     let (machine, actions) = after([asked(Trigger::Request), read()]);
-    let end = Outcome::Failed(failed("too many open files"));
+    let end = ReloadOutcome::Failed(failed("too many open files"));
     assert_eq!(actions, [finished(Trigger::Request, end)]);
     assert!(machine.last_error().is_some());
 }
@@ -113,11 +116,11 @@ fn a_look_that_fails_for_want_of_descriptors_is_no_failed_reload_but_a_request_i
 fn a_file_that_is_missing_is_said_once() {
     let read = || Event::Read(Err(NotRead::File(failed("no such file"))));
     let (mut machine, actions) = after([asked(Trigger::FileChange), read()]);
-    let end = Outcome::Failed(failed("no such file"));
+    let end = ReloadOutcome::Failed(failed("no such file"));
     assert_eq!(actions, [finished(Trigger::FileChange, end)]);
     let _ = machine.step(asked(Trigger::FileChange));
     let again = machine.step(read());
-    assert_eq!(again, [finished(Trigger::FileChange, Outcome::Nothing)]);
+    assert_eq!(again, [finished(Trigger::FileChange, ReloadOutcome::Nothing)]);
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn all_who_ask_meanwhile_share_the_next_reload() {
     let _ = machine.step(Event::Read(Ok(saved("a", 1))));
     assert_eq!(machine.step(Event::Loaded(Ok(false))), [Action::Check]);
     let actions = machine.step(Event::Checked);
-    let outcome = Outcome::Unchanged { had_failed: false };
+    let outcome = ReloadOutcome::Unchanged { had_failed: false };
     assert_eq!(actions, [finished(Trigger::Request, outcome), Action::Read]);
     let _ = machine.step(Event::Read(Ok(saved("b", 2))));
     let actions = machine.step(Event::Loaded(Err(failed("not TOML"))));
@@ -141,7 +144,7 @@ fn all_who_ask_meanwhile_share_the_next_reload() {
     };
     assert_eq!(
         actions,
-        [Action::Finish(ask, Outcome::Failed(failed("not TOML")))]
+        [Action::Finish(ask, ReloadOutcome::Failed(failed("not TOML")))]
     );
 }
 
@@ -152,7 +155,7 @@ fn the_end_gives_up_what_is_under_way_and_answers_everybody() {
     let actions = machine.step(Event::Stop);
     assert_eq!(actions[0], Action::PutBack);
     let answered = |action: &Action| match action {
-        Action::Finish(ask, Outcome::Failed(_)) => ask.tickets.len(),
+        Action::Finish(ask, ReloadOutcome::Failed(_)) => ask.tickets.len(),
         other => panic!("{other:?}"),
     };
     assert_eq!(actions[1..].iter().map(answered).sum::<usize>(), 1);
@@ -160,7 +163,7 @@ fn the_end_gives_up_what_is_under_way_and_answers_everybody() {
     let late = machine.step(Event::Asked(Trigger::Request, Some(Ticket(8))));
     assert!(matches!(
         late.as_slice(),
-        [Action::Finish(_, Outcome::Refused(_))]
+        [Action::Finish(_, ReloadOutcome::Refused(_))]
     ));
 }
 

@@ -29,7 +29,7 @@ impl Count {
 
 /// What the follower has counted since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct NetworkCounters {
     /// Datagrams sent to have a next hop resolved or confirmed.
     pub probes: u64,
     /// Times that one was put off because too many were due at once.
@@ -44,7 +44,7 @@ pub struct Counters {
     pub table_full: u64,
 }
 
-impl From<&Counts> for Counters {
+impl From<&Counts> for NetworkCounters {
     fn from(counts: &Counts) -> Self {
         let get = |count: &Count| count.0.load(Relaxed);
         Self {

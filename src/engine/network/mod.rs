@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 use crate::flow::Hops;
 
-pub use counters::Counters;
+pub use counters::NetworkCounters;
 
 use counters::Counts;
 use follow::Follow;
@@ -146,7 +146,7 @@ impl Follower {
 
     /// What has been counted since the start.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        Counters::from(&*self.counts)
+    pub fn counters(&self) -> NetworkCounters {
+        NetworkCounters::from(&*self.counts)
     }
 }

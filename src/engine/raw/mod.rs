@@ -31,11 +31,11 @@ use arc_swap::ArcSwap;
 
 use crate::{
     base::{Endpoint, PacketReason, ServerAddr, WorkerId},
-    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Limits, Path, Services, Usage},
+    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Path, Services, TableLimits, Usage},
     snapshot::Snapshot,
 };
 
-use shared::Shared;
+use shared::EngineState;
 use worker::{Handle, Order};
 
 /// How an engine is made.
@@ -51,7 +51,7 @@ pub struct EngineSettings {
 
 /// The running engine. Dropping it ends its threads.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineState>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     workers: Vec<Handle>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -59,7 +59,7 @@ pub struct Engine {
 
 /// What the engine has counted, and how full it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct EngineReport {
     /// Packets by what became of them, by discriminant of [`PacketReason`]; a super-frame counts once.
     pub packets: Vec<(PacketReason, u64)>,
     /// The tables.
@@ -96,13 +96,13 @@ impl Engine {
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let random = RandomState::new();
-        let flows = Arc::new(Flows::new(Limits {
+        let flows = Arc::new(Flows::new(TableLimits {
             max_flows: settings.max_flows,
             workers: settings.workers,
             hash_seed: random.hash_one("flows"),
         }));
         let services = Services::build(&snapshot.load(), &Services::default());
-        let shared = Arc::new(Shared::new(flows, services, events));
+        let shared = Arc::new(EngineState::new(flows, services, events));
         let mut engine = Self {
             shared,
             snapshot,
@@ -156,14 +156,14 @@ impl Engine {
 
     /// Counters and table sizes.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> EngineReport {
         let sum = |reason| {
             self.workers
                 .iter()
                 .map(|worker| worker.counters.read(reason))
                 .sum()
         };
-        Report {
+        EngineReport {
             packets: PacketReason::ALL
                 .iter()
                 .map(|reason| (*reason, sum(*reason)))
@@ -176,7 +176,7 @@ impl Engine {
     /// Where a 5-tuple would go.
     #[must_use]
     pub fn explain(&self, tuple: &FiveTuple) -> Explanation {
-        let Shared {
+        let EngineState {
             flows,
             services,
             hops,

@@ -25,7 +25,7 @@ pub struct Versions<T> {
 }
 
 /// Shared by the workers.
-pub struct Shared {
+pub struct EngineState {
     /// The tables.
     pub flows: Arc<Flows>,
     /// What is served now.
@@ -40,7 +40,7 @@ pub struct Shared {
     start: Instant,
 }
 
-impl Shared {
+impl EngineState {
     /// At the start: no interfaces, no hops.
     pub fn new(flows: Arc<Flows>, services: Services, events: Sender<Event>) -> Self {
         Self {

@@ -23,7 +23,7 @@ use nix::{
 
 use super::{
     Event,
-    shared::{Shared, Versions},
+    shared::{EngineState, Versions},
 };
 use crate::{
     base::PacketReason,
@@ -100,7 +100,7 @@ impl Handle {
 pub fn start(
     index: usize,
     path: Path,
-    shared: Arc<Shared>,
+    shared: Arc<EngineState>,
     prepare: fn() -> io::Result<()>,
 ) -> io::Result<(Handle, JoinHandle<()>)> {
     let bell = Arc::new(EventFd::from_flags(
@@ -154,7 +154,7 @@ fn pin(index: usize) {
 }
 
 /// A frame of the batch that is to be sent.
-struct Plan {
+struct Departure {
     /// Which of the batch.
     index: usize,
     /// Where it now lies in its buffer.
@@ -166,7 +166,7 @@ struct Plan {
 
 struct Worker {
     path: Path,
-    shared: Arc<Shared>,
+    shared: Arc<EngineState>,
     counters: Arc<ReasonCounters>,
     inbox: Inbox<Order>,
     bell: Arc<EventFd>,
@@ -175,10 +175,10 @@ struct Worker {
     sockets: HashMap<u32, OwnedFd>,
     receiver: Receiver,
     sender: Sender,
-    plans: Vec<Plan>,
+    plans: Vec<Departure>,
     /// Frames that the next batch may have, adapted to their size.
     batch: usize,
-    /// [`Shared::versions`] that the path has.
+    /// [`EngineState::versions`] that the path has.
     versions: Versions<u64>,
     next_tick: Moment,
     ticks: u32,
@@ -187,7 +187,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(path: Path, shared: Arc<Shared>, inbox: Inbox<Order>, bell: Arc<EventFd>, epoll: Epoll) -> Self {
+    fn new(
+        path: Path,
+        shared: Arc<EngineState>,
+        inbox: Inbox<Order>,
+        bell: Arc<EventFd>,
+        epoll: Epoll,
+    ) -> Self {
         Self {
             counters: path.counters(),
             path,
@@ -339,7 +345,7 @@ impl Worker {
                 }
             };
             match self.path.process(&mut frame, ifindex, now) {
-                Verdict::Send { ifindex, .. } => self.plans.push(Plan {
+                Verdict::Send { ifindex, .. } => self.plans.push(Departure {
                     index,
                     start: frame.start(),
                     len: frame.len(),

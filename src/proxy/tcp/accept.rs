@@ -11,11 +11,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     session::serve,
-    stages::{Arrival, FrontendSlot, Origin, ProcessPlace},
+    stages::{AcceptedSocket, FrontendSlot, Origin, ProcessPlace},
 };
 use crate::{
     base::{Endpoint, PeerAddr, WorkerId},
-    proxy::shared::Shared,
+    proxy::shared::WorkerContext,
     snapshot::FrontendView,
     sys::tcp,
 };
@@ -29,7 +29,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(5);
 /// What is known of a listener besides its socket.
 pub struct AcceptQueue {
     endpoint: Endpoint,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerContext>,
     worker: WorkerId,
     frontend: Arc<FrontendView>,
     /// Of the snapshot that `frontend` was looked up in.
@@ -57,7 +57,7 @@ impl AcceptQueue {
     ///
     /// # Errors
     /// No frontend of the snapshot has the endpoint.
-    pub fn new(endpoint: Endpoint, shared: Arc<Shared>, worker: WorkerId) -> io::Result<Self> {
+    pub fn new(endpoint: Endpoint, shared: Arc<WorkerContext>, worker: WorkerId) -> io::Result<Self> {
         let snapshot = shared.snapshot.load_full();
         let frontend = snapshot
             .frontend_at(endpoint)
@@ -105,7 +105,7 @@ impl AcceptQueue {
                 frontend: Arc::clone(&self.frontend),
                 generation: self.generation,
             };
-            tokio::spawn(serve(Arrival {
+            tokio::spawn(serve(AcceptedSocket {
                 socket,
                 origin,
                 slot,

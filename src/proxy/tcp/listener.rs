@@ -12,7 +12,7 @@ use tokio::{io::unix::AsyncFd, sync::oneshot, time::sleep};
 use super::accept::{AcceptQueue, Batch};
 use crate::{
     base::{Endpoint, WorkerId},
-    proxy::shared::Shared,
+    proxy::shared::WorkerContext,
     sys::{listener, readiness},
 };
 
@@ -38,7 +38,7 @@ impl Listener {
     pub fn new(
         endpoint: Endpoint,
         socket: OwnedFd,
-        shared: Arc<Shared>,
+        shared: Arc<WorkerContext>,
         worker: WorkerId,
     ) -> io::Result<Self> {
         let queue = AcceptQueue::new(endpoint, shared, worker)?;

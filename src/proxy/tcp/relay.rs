@@ -14,7 +14,7 @@ use crate::base::TerminationReason;
 
 /// How long nothing may move.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RelayTimeouts {
     /// While both halves are open.
     pub idle: Option<Duration>,
     /// Once one side has closed its half.
@@ -27,14 +27,19 @@ pub struct Relay<'a> {
     server: &'a TcpStream,
     up: &'a mut Direction,
     down: Direction,
-    limits: Limits,
+    limits: RelayTimeouts,
     last_moved: Instant,
 }
 
 impl<'a> Relay<'a> {
     /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(client: &'a TcpStream, server: &'a TcpStream, up: &'a mut Direction, limits: Limits) -> Self {
+    pub fn new(
+        client: &'a TcpStream,
+        server: &'a TcpStream,
+        up: &'a mut Direction,
+        limits: RelayTimeouts,
+    ) -> Self {
         Self {
             client,
             server,

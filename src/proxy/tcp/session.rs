@@ -10,11 +10,11 @@ use std::{pin::pin, time::Instant};
 
 use tokio::time::sleep_until;
 
-use super::stages::{Accepted, Arrival, Connected, Identified, Routed};
+use super::stages::{Accepted, AcceptedSocket, Connected, Identified, Routed};
 use crate::{base::TerminationReason, sys::tcp};
 
 /// Serves one connection to its end.
-pub async fn serve(arrival: Arrival) {
+pub async fn serve(arrival: AcceptedSocket) {
     let Some(accepted) = Accepted::new(arrival) else {
         return;
     };

@@ -9,7 +9,7 @@ use std::{
 
 use convey::{
     base::{ClientAddr, ListenAddr, PacketReason, PortRange, Protocol, WorkerId},
-    flow::{Because, FiveTuple, Flows, Limits, Moment, Path, ReasonCounters, Resolution, Services, Verdict},
+    flow::{Because, FiveTuple, Flows, TableLimits, Moment, Path, ReasonCounters, Resolution, Services, Verdict},
     packet::{Content, Frame, HEADROOM, Offload, Parsed, parse, testing::wrong_checksums},
     snapshot::live::{FrontendStats, ServerStats, Totals},
 };
@@ -90,7 +90,7 @@ struct Sent<'f> {
 impl<'a> Site<'a> {
     pub fn new(worlds: &'a Worlds, number: u8) -> Self {
         let world = World::new(worlds, world_name(worlds, number)).expect("a world of the corpus");
-        let flows = Arc::new(Flows::new(Limits {
+        let flows = Arc::new(Flows::new(TableLimits {
             max_flows: world.config.packet.max_flows.min(MAX_FLOWS),
             workers: 1,
             hash_seed: 42,

@@ -59,7 +59,7 @@ pub enum PacketsError {
 
 /// The control loop's hand on the packet modes.
 #[derive(Debug)]
-pub struct Packets {
+pub struct PacketPlane {
     workers: usize,
     orders: mpsc::UnboundedSender<Order>,
     engine: Arc<ArcSwapOption<Engine>>,
@@ -80,7 +80,7 @@ pub struct View {
     pub network_state: Arc<NetworkState>,
 }
 
-/// Prepared for a configuration: to be [committed](Packets::commit). Dropping it has everything put back.
+/// Prepared for a configuration: to be [committed](PacketPlane::commit). Dropping it has everything put back.
 #[derive(Debug)]
 pub struct Armed {
     /// Tells it from those before and after it, whose end may come to be known late.
@@ -114,7 +114,7 @@ enum Order {
     CheckRules(oneshot::Sender<()>),
 }
 
-impl Packets {
+impl PacketPlane {
     /// Starts the task; no engine runs yet. `workers` threads, which write the counters' shards from `first_shard` on.
     /// `record` is where the firewall notes what it has done. To be called within the runtime.
     #[must_use]

@@ -18,7 +18,7 @@ const CHECK: Duration = Duration::from_secs(10);
 
 /// The services whose rules and filters are in effect.
 #[derive(Debug)]
-pub struct Rules {
+pub struct InstalledRules {
     /// Where the firewall notes what it has done.
     record: PathBuf,
     in_effect: Vec<PacketService>,
@@ -30,7 +30,7 @@ pub struct Rules {
     last_logged: Option<String>,
 }
 
-impl Rules {
+impl InstalledRules {
     /// Nothing is in effect yet, as far as this process goes.
     pub const fn new(record: PathBuf) -> Self {
         Self {

@@ -8,7 +8,9 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Armed, Order, PacketsError, View, demand, interfaces::Interfaces, rules::Rules, vips::Vips};
+use super::{
+    Armed, Order, PacketsError, View, demand, interfaces::Interfaces, rules::InstalledRules, vips::Vips,
+};
 use crate::{
     config::{Config, PacketService},
     engine::{
@@ -54,7 +56,7 @@ pub struct Environment {
 pub struct Plane {
     environment: Environment,
     running: Option<Running>,
-    rules: Rules,
+    rules: InstalledRules,
     /// In effect; `None` before the start's.
     config: Option<Arc<Config>>,
     /// What the configuration in effect and its pools need.
@@ -119,7 +121,7 @@ impl Plane {
         Self {
             environment,
             running: None,
-            rules: Rules::new(record),
+            rules: InstalledRules::new(record),
             config: None,
             services: Vec::new(),
             interfaces: Interfaces::default(),

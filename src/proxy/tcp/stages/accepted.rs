@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::{
     base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, TerminationReason, WorkerId},
     proxy::{
-        shared::Shared,
+        shared::WorkerContext,
         tcp::{bytes::ByteCounts, registry::Registration},
     },
     snapshot::{FrontendView, live::FrontendStats},
@@ -34,7 +34,7 @@ pub struct Origin {
 }
 
 /// A connection as the listener hands it over.
-pub struct Arrival {
+pub struct AcceptedSocket {
     pub socket: OwnedFd,
     pub origin: Origin,
     pub slot: FrontendSlot,
@@ -86,8 +86,8 @@ impl Accepted {
     /// Enters a connection in this thread's registry. `None` when the reactor cannot take it: then it is over, counted and
     /// reported.
     #[must_use]
-    pub fn new(arrival: Arrival) -> Option<Self> {
-        let Arrival {
+    pub fn new(arrival: AcceptedSocket) -> Option<Self> {
+        let AcceptedSocket {
             socket,
             origin,
             slot,
@@ -117,18 +117,18 @@ impl Accepted {
 
     /// What the workers share.
     #[must_use]
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &WorkerContext {
         &self.in_process.0
     }
 }
 
 /// A connection's place among those of the process, given back on drop.
-pub struct ProcessPlace(Arc<Shared>);
+pub struct ProcessPlace(Arc<WorkerContext>);
 
 impl ProcessPlace {
     /// Takes a place if fewer than `most` are taken.
     #[must_use]
-    pub fn take(shared: &Arc<Shared>, most: u32) -> Option<Self> {
+    pub fn take(shared: &Arc<WorkerContext>, most: u32) -> Option<Self> {
         shared.limit.try_take(most).then(|| Self(Arc::clone(shared)))
     }
 }

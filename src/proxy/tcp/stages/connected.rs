@@ -17,7 +17,7 @@ use crate::{
             choose::Chosen,
             connect::{ConnectError, connect},
             direction::Early,
-            relay::{Limits, Relay},
+            relay::{Relay, RelayTimeouts},
         },
     },
     snapshot::live::Shard,
@@ -90,7 +90,7 @@ impl<'a> Connected<'a> {
         accepted
             .registration
             .connected(&chosen.backend, chosen.index, &server);
-        let limits = Limits {
+        let limits = RelayTimeouts {
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
         };

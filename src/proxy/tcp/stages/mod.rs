@@ -1,7 +1,7 @@
 //! The stages of a connection, each a type that has what is known from then on.
 //!
 //! ```text
-//! Arrival ─► Accepted    a peer, a frontend, a place in the registry
+//! AcceptedSocket ─► Accepted    a peer, a frontend, a place in the registry
 //!        ─► Identified   the client: the peer, or whom the peer speaks for        (PROXY protocol in: here)
 //!        ─► Routed       a backend, the one in effect when a server is chosen     (ClientHello and routes: here)
 //!        ─► Connected    a server
@@ -14,7 +14,7 @@ mod connected;
 mod identified;
 mod routed;
 
-pub use accepted::{Accepted, Arrival, FrontendSlot, Origin, ProcessPlace};
+pub use accepted::{Accepted, AcceptedSocket, FrontendSlot, Origin, ProcessPlace};
 pub use connected::Connected;
 pub use identified::Identified;
 pub use routed::Routed;

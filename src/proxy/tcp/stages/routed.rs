@@ -30,13 +30,13 @@ pub struct Routed {
     /// The way from client to server, which may hold what the client has said already.
     pub up: Direction,
     pub tried: Tried,
-    pub outcome: Outcome,
+    pub outcome: RouteRecord,
     backend: Arc<BackendView>,
 }
 
 /// What is learned on the way, for the access log.
 #[derive(Default)]
-pub struct Outcome {
+pub struct RouteRecord {
     /// The last server of the backend that was chosen.
     pub server: Option<(ServerName, ServerAddr)>,
     /// Connections of that server when the relay ended.
@@ -67,7 +67,7 @@ impl Routed {
             frontend,
             up: Direction::default(),
             tried: Tried::default(),
-            outcome: Outcome::default(),
+            outcome: RouteRecord::default(),
             backend,
         }
     }
