@@ -37,7 +37,6 @@ use super::{
     tcp_state::TcpState,
 };
 use crate::base::WorkerId;
-pub use opening::Beginning;
 
 /// Flows that a shard is meant for: small enough that growing it holds its lock for well under a millisecond.
 const FLOWS_A_SHARD: u32 = 4_096;
@@ -67,6 +66,16 @@ pub(super) struct NatFlow {
 pub(super) struct ErrorAllowance {
     second: u64,
     passed: u8,
+}
+
+/// What a new flow is to be, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    pub key: Key,
+    pub segment: Segment,
+    pub now: Moment,
+    pub worker: WorkerId,
+    pub random: u64,
 }
 
 /// What is to become of a flow that has been looked at.
@@ -120,8 +129,10 @@ impl NatFlow {
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
     pub fn is_next(&self, segment: &Segment) -> bool {
-        matches!(self.life, TcpState::Established | TcpState::HalfClosed(_))
-            && self.numbers.is_next(Side::Client, segment)
+        matches!(
+            self.life,
+            TcpState::Answered | TcpState::Established | TcpState::HalfClosed(_)
+        ) && self.numbers.is_next(Side::Client, segment)
     }
 
     /// Whether one more ICMP error about it is passed on.

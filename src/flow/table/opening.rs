@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    NatFlow, NatTable,
+    Beginning, NatFlow, NatTable,
     yielding::{Yield, rank},
 };
 use crate::{
     balance::hash::below,
-    base::{PacketReason, WorkerId},
-    flow::{Moment, key::Key, quota::Quota, returns::ReturnHops, segment::Segment},
+    base::PacketReason,
+    flow::{key::Key, quota::Quota, returns::ReturnHops},
 };
 
 /// NAT ports that are tried although a flow has been found that gives its own up gladly: one of them may be free.
@@ -20,16 +20,6 @@ const ENOUGH: usize = 12;
 /// Where the table is full: shards that are searched for one with a flow that gives way, and flows looked at in each.
 const SHARDS_TRIED: usize = 64;
 const FLOWS_TRIED: usize = 64;
-
-/// What a new flow is to be, and when.
-#[derive(Debug, Clone, Copy)]
-pub struct Beginning {
-    pub key: Key,
-    pub segment: Segment,
-    pub now: Moment,
-    pub worker: WorkerId,
-    pub random: u64,
-}
 
 impl NatTable {
     /// Makes a flow with one of the NAT addresses that nobody holds towards its server, or whose holder gives way, and
