@@ -42,7 +42,7 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
 fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
     let (state, link) = match &hop.resolution {
         Resolution::Known(link) => (HopState::Resolved, Some(link)),
-        Resolution::Unresolved => (HopState::Unresolved, None),
+        Resolution::Unresolved { .. } => (HopState::Unresolved, None),
         Resolution::NoRoute => (HopState::NoRoute, None),
     };
     views::NextHop {
