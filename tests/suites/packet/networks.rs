@@ -93,11 +93,14 @@ impl Behind {
                 let router = site.lab.host(&format!("router{number}"));
                 let uplink = format!("up{number}");
                 site.lab.cable((&router, "eth1"), (&far, &uplink));
+                router.add_address("eth1", &format!("10.79.{number}.1/24"));
+                far.add_address(&uplink, &format!("10.79.{number}.2/24"));
                 router.forward();
-                let link_local = format!("fe80::{:x}", far.index());
                 router.run(&format!(
-                    "ip route add {} via inet6 {link_local} dev eth1; ip -6 route add {} via {link_local} dev eth1",
-                    FAR[0], FAR[1]
+                    "ip route add {} via 10.79.{number}.2; ip -6 route add {} via fe80::{:x} dev eth1",
+                    FAR[0],
+                    FAR[1],
+                    far.index()
                 ));
                 router
             })
@@ -111,11 +114,11 @@ impl Behind {
     pub fn lead_by(&self, number: usize) {
         let router = &self.routers[number];
         self.far.run(&format!(
-            "ip route replace default via inet6 fe80::{index:x} dev up{number} src {}
-             ip -6 route replace default via fe80::{index:x} dev up{number} src {}",
+            "ip route replace default via 10.79.{number}.1 src {}
+             ip -6 route replace default via fe80::{:x} dev up{number} src {}",
             FAR[0],
-            FAR[1],
-            index = router.index()
+            router.index(),
+            FAR[1]
         ));
         self.site.lb.run(&format!(
             "ip route replace {} via {}; ip -6 route replace {} via {}",
