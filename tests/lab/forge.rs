@@ -32,6 +32,8 @@ pub struct Quote {
     pub to: SocketAddr,
     /// Of a TCP segment; `None`: it is a UDP datagram.
     pub sequence: Option<u32>,
+    /// How much of the transport header and what follows is quoted, in bytes, at most.
+    pub len: usize,
 }
 
 /// Addresses of nobody, all over 11.0.0.0/8 and 2001:db8::/32, the same for the same seed (xorshift64, Marsaglia 2003).
@@ -112,6 +114,8 @@ impl Forger {
             None => (UDP, udp_segment(packet.from, packet.to, b"quoted")),
         };
         let mut quoted = ip_packet(to, packet.to.ip(), inner, &segment);
+        let whole = quoted.len();
+        quoted.truncate((whole - segment.len() + packet.len).min(whole));
         if to.is_ipv4() {
             let header = finish(sum(0, &quoted[..20]));
             quoted[10..12].copy_from_slice(&header.to_be_bytes());

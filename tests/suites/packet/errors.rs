@@ -126,6 +126,7 @@ fn an_icmp_error_tells_a_server_of_no_tiny_mtu() {
             from: to,
             to: client.own(),
             sequence: None,
+            len: 8,
         };
         forger.too_big(liar.addr_of(way.1, 0).ip(), &answer, 68);
         wait_until(&format!("{way:?}: the server is told"), PATIENCE, || {
@@ -159,13 +160,17 @@ fn an_icmp_error_about_a_segment_that_nobody_sent_is_refused() {
         for guess in guesses(11, EACH) {
             // the server's segment to the client, and the client's to the server
             for (from_addr, to_addr) in [(vip, own), (witness.seen, server.addr_of(way.1, 9))] {
-                let segment = Quote {
-                    from: from_addr,
-                    to: to_addr,
-                    sequence: Some(guess),
-                };
-                forger.too_big(from, &segment, 1_300);
-                sent += 1;
+                // ports alone, what RFC 792 wants at least, and the whole header
+                for len in [4, 8, 20] {
+                    let segment = Quote {
+                        from: from_addr,
+                        to: to_addr,
+                        sequence: Some(guess),
+                        len,
+                    };
+                    forger.too_big(from, &segment, 1_300);
+                    sent += 1;
+                }
             }
         }
         wait_until(
