@@ -171,7 +171,7 @@ impl KernelOps for NoPacketModes {
 pub mod fuzzing {
     use std::{collections::BTreeSet, os::fd::BorrowedFd, path::PathBuf};
 
-    use super::{KernelOps, Parser, Policy, broker, files::Files, packets::Packets};
+    use super::{KernelOps, Parser, Policy, broker, files::Files, packets::PacketSockets};
     use crate::config::{Config, Options};
 
     pub use super::message::{FormError, Outcome, Reply, Request, Verb, decode, encode};
@@ -190,7 +190,7 @@ pub mod fuzzing {
                 parse,
                 policy: Policy::new(config),
                 bound: BTreeSet::new(),
-                packets: Packets::new(kernel, 1),
+                packets: PacketSockets::new(kernel, 1),
                 keeps_rules: false,
             })
         }
