@@ -1,7 +1,7 @@
 //! Clients behind routers that change while a client only listens: the bytes go on.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -40,14 +40,7 @@ fn a_gateway_that_gets_a_new_link_address_loses_no_byte() {
              ip link set eth0 address {NEW}"
         ));
         for family in Family::ALL {
-            let address = router.addr_of(family, 0).ip();
-            wait_until("the load balancer's kernel has heard", PATIENCE, || {
-                behind
-                    .site
-                    .lb
-                    .run(&format!("ip neigh show to {address}"))
-                    .contains(NEW)
-            });
+            wait_for_neighbour(&behind, router.addr_of(family, 0).ip(), NEW);
         }
     });
 }
@@ -60,6 +53,15 @@ fn another_uplink_takes_the_flows_over() {
     });
 }
 
+/// Waits until the load balancer's kernel says this of a neighbour.
+#[track_caller]
+fn wait_for_neighbour(behind: &Behind, address: IpAddr, what: &str) {
+    wait_until(&format!("{address} is known by {what}"), PATIENCE, || {
+        let command = format!("ip neigh show to {address}");
+        behind.site.lb.run(&command).contains(what)
+    });
+}
+
 /// Clients that have said nothing since get what servers send after the change.
 #[track_caller]
 fn bytes_go_on(behind: &Behind, change: impl FnOnce()) {
@@ -68,7 +70,7 @@ fn bytes_go_on(behind: &Behind, change: impl FnOnce()) {
     let (gate, bytes) = (Arc::<Gate>::default(), random_bytes(5, 300_000));
     let _servers =
         Family::ALL.map(|family| TcpServer::gated(server, server.addr_of(family, 9), &gate, &bytes));
-    let _balancer = site.balance(&Plan::new(&[NEWS, TICKER], &site.servers).by(&PASSTHROUGH));
+    let balancer = site.balance(&Plan::new(&[NEWS, TICKER], &site.servers).by(&PASSTHROUGH));
     let mut readers: Vec<(Way, Witness)> = PASSTHROUGH
         .into_iter()
         .flat_map(|way| (0..FLOWS_EACH).map(move |_| way))
@@ -79,6 +81,13 @@ fn bytes_go_on(behind: &Behind, change: impl FnOnce()) {
         })
         .collect();
     let subscribers = PASSTHROUGH.map(|way| Subscriber::new(&behind.far, server, way));
+    // a way back that the load balancer has looked up: what changes before that is not a change to it
+    for family in Family::ALL {
+        wait_for_neighbour(behind, behind.routers[0].addr_of(family, 0).ip(), "lladdr");
+    }
+    if let Some(convey) = balancer.convey() {
+        convey.status();
+    }
     change();
     gate.open();
     for (way, reader) in &mut readers {
