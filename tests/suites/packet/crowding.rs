@@ -119,7 +119,9 @@ fn forged_syns_keep_no_honest_client_out() {
 }
 
 fn a_flood_of_forged_syns_keeps_no_honest_client_out() {
-    const BURST: u32 = 5_000;
+    // as fast as the lab sends, with pauses: what is lost before it is received says nothing about ports
+    const BURST: u32 = 1_000;
+    const PAUSE: Duration = Duration::from_millis(100);
     let site = Site::new("fastest", 1);
     let _witnesses = witnesses(&site);
     let _convey = site.convey(&Plan::new(&[WITNESS], &site.servers).by(&PASSTHROUGH));
@@ -128,11 +130,12 @@ fn a_flood_of_forged_syns_keeps_no_honest_client_out() {
     let forger = Forger::new(&site.lab.host("attacker"));
     let strike = || {
         forger.flood(to[0], BURST);
+        thread::sleep(PAUSE);
         u64::from(BURST)
     };
     under_attack(strike, |attack| {
-        // more than four times all ports
-        attack.wait(20_000);
+        // more than twice all ports
+        attack.wait(10_000);
         for turn in 0..5 {
             for to in to {
                 // a flood may slow them down, and cost one a try
