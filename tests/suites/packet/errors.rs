@@ -65,11 +65,11 @@ fn a_packet_whose_source_is_the_balancer_itself_is_refused() {
             }
         }
         wait_until(&format!("{way:?}: they are refused, or served"), PATIENCE, || {
-            told::labelled(&convey, "own_source") >= sent || reached() > 0
+            told::packets(&convey, PacketReason::OwnSource) >= sent || reached() > 0
         });
         assert_eq!(reached(), 0, "{way:?}: such a packet reached a server");
     }
-    assert_eq!(told::labelled(&convey, "own_source"), sent, "each once");
+    assert_eq!(told::packets(&convey, PacketReason::OwnSource), sent, "each once");
     for way in WAYS {
         let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
         assert_eq!(client.ask(b"honest").expect("an answer"), b"honest", "{way:?}");

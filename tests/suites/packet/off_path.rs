@@ -36,6 +36,7 @@ pub const TESTS: &[Test] = tests![
     Convey: a_reset_of_either_side_ends_a_flow_and_frees_its_port,
     Any: resets_from_the_servers_addresses_on_the_clients_network_end_nothing,
     Convey: a_servers_packet_on_the_clients_network_is_refused,
+    Convey: answers_by_another_interface_count_only_if_the_file_says_so,
     Any: a_strangers_segments_divert_no_answers,
     Any: a_strangers_datagrams_divert_no_answers,
 ];
@@ -207,9 +208,10 @@ fn resets_from_the_servers_addresses_on_the_clients_network_end_nothing() {
         // two of all of them for each flow, whose port and server they have
         let sent = 2 * told::flows(convey);
         wait_until("they are refused, or delivered", PATIENCE, || {
-            told::labelled(convey, "wrong_interface") >= sent || states(convey, &idle) != ["established"; 2]
+            told::packets(convey, PacketReason::WrongInterface) >= sent
+                || states(convey, &idle) != ["established"; 2]
         });
-        assert_eq!(told::labelled(convey, "wrong_interface"), sent);
+        assert_eq!(told::packets(convey, PacketReason::WrongInterface), sent);
         assert_eq!(states(convey, &idle), ["established"; 2]);
     }
     talkers.expect_unbroken();
@@ -252,10 +254,42 @@ fn a_servers_packet_on_the_clients_network_is_refused() {
         let heard = client.ask(b"second").expect("an answer");
         assert_eq!(heard, b"second", "{way:?}: the client heard a forged datagram");
         wait_until(&format!("{way:?}: they are counted"), PATIENCE, || {
-            told::labelled(&convey, "wrong_interface") == sent
+            told::packets(&convey, PacketReason::WrongInterface) == sent
         });
         let heard = client.ask(b"third").expect("an answer");
         assert_eq!(heard, b"third", "{way:?}: the client heard a forged datagram");
+    }
+}
+
+fn answers_by_another_interface_count_only_if_the_file_says_so() {
+    let site = Site::new("asymmetric", 1);
+    let server = &site.servers[0];
+    // to the server by a cable of its own; its answers come by the switch
+    site.lab.cable((&site.lb, "eth1"), (server, "eth1"));
+    server.add_address("eth1", &format!("{}/128", server.ip6()));
+    site.lb.run(&format!(
+        "ip route add {}/32 dev eth1; ip -6 route add {}/128 dev eth1",
+        server.ip4(),
+        server.ip6()
+    ));
+    let echoes = Family::ALL.map(|family| UdpServer::echo(server, server.addr_of(family, 7), ""));
+    let strict = Plan::new(&[ECHO], &site.servers).by(&PASSTHROUGH);
+    let mut lenient = strict.clone();
+    lenient.passthrough = "any_interface = true".to_owned();
+    let convey = site.convey(&strict);
+    for (way, echo) in PASSTHROUGH.into_iter().zip(&echoes) {
+        let before = told::packets(&convey, PacketReason::WrongInterface);
+        let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
+        client.socket().send(b"strict").expect("send");
+        wait_until(&format!("{way:?}: the answer is refused"), PATIENCE, || {
+            told::packets(&convey, PacketReason::WrongInterface) > before
+        });
+        assert_eq!(echo.seen().bytes, 6, "{way:?}: the server has answered");
+    }
+    convey.reload(&lenient.config());
+    for way in PASSTHROUGH {
+        let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
+        assert_eq!(client.ask(b"lenient").expect("an answer"), b"lenient", "{way:?}");
     }
 }
 

@@ -16,17 +16,11 @@ use crate::lab::{Convey, Host, PATIENCE, wait_until};
 /// How often packets came to this end, over all workers.
 #[track_caller]
 pub fn packets(convey: &Convey, reason: PacketReason) -> u64 {
-    labelled(convey, reason.label())
-}
-
-/// As [`packets`], by the reason's label.
-#[track_caller]
-pub fn labelled(convey: &Convey, reason: &str) -> u64 {
     let status = convey.status_json();
     let packets = &status["packet"]["packets"];
     assert!(packets.is_object(), "no counters of packets in {status}");
     // what has not occurred need not be listed
-    packets[reason].as_u64().unwrap_or(0)
+    packets[reason.label()].as_u64().unwrap_or(0)
 }
 
 /// Flows in the tables now, of both modes.
