@@ -31,6 +31,7 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
             dsr: counts.usage.dsr_flows,
             max: counts.usage.max_flows,
             fragments_waiting: counts.usage.fragments_waiting,
+            gave_way: counts.usage.gave_way,
         },
         packets: counted
             .map(|(reason, count)| ((*reason).into(), *count))

@@ -23,6 +23,14 @@ pub fn packets(convey: &Convey, reason: PacketReason) -> u64 {
     packets[reason.label()].as_u64().unwrap_or(0)
 }
 
+/// Flows that have given way to new ones.
+#[track_caller]
+pub fn gave_way(convey: &Convey) -> u64 {
+    let status = convey.status_json();
+    let count = status["packet"]["flows"]["gave_way"].as_u64();
+    count.unwrap_or_else(|| panic!("no such number in {status}"))
+}
+
 /// Flows in the tables now, of both modes.
 #[track_caller]
 pub fn flows(convey: &Convey) -> u64 {
