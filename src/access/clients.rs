@@ -42,6 +42,18 @@ pub struct PerClient {
     pub new_per_second: Option<NonZeroU32>,
 }
 
+impl Default for PerClient {
+    /// Each IPv4 address and each /64 is a client; no limits.
+    fn default() -> Self {
+        Self {
+            prefix4: 32,
+            prefix6: 64,
+            connections: None,
+            new_per_second: None,
+        }
+    }
+}
+
 impl PerClient {
     /// The client network of an address. An IPv4 address in IPv6 form is the IPv4 address.
     #[must_use]

@@ -14,8 +14,15 @@ mod network;
 mod networks;
 mod rules;
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::base::NetworkListName;
+
 pub use clients::PerClient;
 pub use gate::{AccessRules, FrontendAccess, Limits, Permit};
 pub use network::{Network, NetworkError};
-pub use networks::{ListError, Networks};
+pub use networks::{ListError, MAX_LIST_BYTES, Networks};
 pub use rules::{Action, Clients, Rule, RuleError};
+
+/// Lists of networks as they were read, by name.
+pub type NetworkLists = BTreeMap<NetworkListName, Arc<Networks>>;

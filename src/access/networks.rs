@@ -7,6 +7,9 @@ use super::network::{Network, NetworkError};
 /// Most networks of one list. A million IPv4 ones take 8 MB.
 pub const MAX_NETWORKS: usize = 1 << 21;
 
+/// Largest file of a list in bytes: so many IPv4 networks, each in its longest form, a line each.
+pub const MAX_LIST_BYTES: usize = MAX_NETWORKS * 20;
+
 /// From how many ranges on IPv4 has an index of the first 16 bits (256 KB): below, a search takes few steps anyway.
 const INDEX_FROM: usize = 64;
 

@@ -3,6 +3,7 @@
 //! This is the one list of keys. The reader, the suggestions for unknown keys and the JSON Schema are all made from
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
+mod access;
 mod field;
 mod fields;
 mod packet;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 
 use section::section;
 
+pub use access::{Access, Files, Limits, PerClient};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
@@ -48,6 +50,8 @@ section! {
         packet: Packet,
         /// The name of [packet] in Convey 0.3.5: the same section with the same keys. Use one of the two.
         passthrough: Packet,
+        /// Files of networks for access rules, NAME = "/path": a network or address a line, # begins a comment. A change of a file is a reload.
+        network_lists: Files,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.
@@ -157,6 +161,10 @@ section! {
         tcp_user_timeout: Time<true, DAY>,
         /// Log one line for each connection. Default: true.
         access_log: bool,
+        /// Which clients may connect; others are reset. Mode "proxy" only. Default: all.
+        access: Access,
+        /// How many connections are accepted; more are reset. Mode "proxy" only. Default: no limits.
+        limits: Limits,
     }
 }
 

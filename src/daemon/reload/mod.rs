@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{
     Control,
     health::longest_check,
+    lists,
     plane::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
@@ -24,6 +25,7 @@ use super::{
     watch::{FileWatch, watch_beside},
 };
 use crate::{
+    access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
     config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
@@ -60,6 +62,7 @@ pub struct Reload {
 #[derive(Debug)]
 struct New {
     config: Arc<Config>,
+    lists: NetworkLists,
     diff: Diff,
     /// For a terminal; empty without any.
     warnings: String,
@@ -188,10 +191,7 @@ impl Control {
             Some(Done::Served) => Event::Served,
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
-            None => Event::Broken(ReloadFailed {
-                message: "internal error during the reload (a bug in convey): see the log".to_owned(),
-                config_error: false,
-            }),
+            None => Event::Broken(panicked()),
         };
         self.reload_event(event);
     }
@@ -239,9 +239,16 @@ impl Control {
             }
             Action::Load(source) => {
                 let (options, before) = (self.options, self.state.config().clone());
-                self.reload
-                    .jobs
-                    .spawn_blocking(move || Done::Loaded(load(&source, options, &before)));
+                let lists = self.state.lists().clone();
+                self.reload.jobs.spawn(async move {
+                    let parsed =
+                        tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
+                    Done::Loaded(match parsed {
+                        Ok(Ok(new)) => with_lists(new, &broker, &lists).await,
+                        Ok(Err(why)) => Err(why),
+                        Err(_) => Err(panicked()),
+                    })
+                });
             }
             Action::Check => {
                 let checked = self.packets.check_rules();
@@ -297,7 +304,7 @@ impl Control {
         let config = Arc::clone(&new.config);
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
-        self.state.apply(Config::clone(&config));
+        self.state.apply(Config::clone(&config), new.lists.clone());
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.publish();
@@ -430,10 +437,25 @@ fn load(source: &Source, options: config::Options, before: &Config) -> Result<Ne
     let diff = config::diff(before, &config);
     Ok(New {
         config: Arc::new(config),
+        lists: NetworkLists::new(),
         diff,
         warnings,
         warning_lines,
     })
+}
+
+/// With the network lists that the new configuration names.
+async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
+    new.lists = lists::read_all(broker, &new.config, before).await?;
+    new.diff.changes.extend(lists::changes(before, &new.lists));
+    Ok(new)
+}
+
+fn panicked() -> ReloadFailed {
+    ReloadFailed {
+        message: "internal error during the reload (a bug in convey): see the log".to_owned(),
+        config_error: false,
+    }
 }
 
 /// Makes new sockets, those of workers first.
