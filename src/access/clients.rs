@@ -105,7 +105,10 @@ struct Entry {
 
 impl Entry {
     fn admit(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
-        if limits.connections.is_some_and(|max| self.connections >= max.get()) {
+        if limits
+            .connections
+            .is_some_and(|max| self.connections >= max.get())
+        {
             return Err(AccessReason::ClientConnections);
         }
         if limits

@@ -189,7 +189,10 @@ mod tests {
         let _other = admit(&gate, "192.0.2.2", 0).unwrap();
         let refused = admit(&gate, "192.0.2.3", 0).unwrap_err();
         assert_eq!(refused, AccessReason::FrontendRate);
-        assert!(admit(&gate, "192.0.2.3", 500).is_ok(), "what was refused does not count");
+        assert!(
+            admit(&gate, "192.0.2.3", 500).is_ok(),
+            "what was refused does not count"
+        );
     }
 
     #[test]
@@ -204,7 +207,10 @@ mod tests {
     #[test]
     fn a_reload_goes_on_with_what_clients_have() {
         let before = gate(&[], limits(0, 2, 0), None).unwrap();
-        let held = [admit(&before, CLIENT, 0).unwrap(), admit(&before, CLIENT, 0).unwrap()];
+        let held = [
+            admit(&before, CLIENT, 0).unwrap(),
+            admit(&before, CLIENT, 0).unwrap(),
+        ];
         let after = gate(&["deny 10.0.0.0/8"], limits(0, 2, 0), Some(&before)).unwrap();
         assert!(admit(&after, CLIENT, 0).is_err());
         let raised = gate(&[], limits(0, 3, 0), Some(&after)).unwrap();

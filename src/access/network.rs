@@ -138,7 +138,14 @@ mod tests {
 
     #[test]
     fn a_network_is_printed_as_it_is_read() {
-        for text in ["10.0.0.0/8", "0.0.0.0/0", "192.0.2.1", "2001:db8::/32", "::/0", "2001:db8::1"] {
+        for text in [
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "192.0.2.1",
+            "2001:db8::/32",
+            "::/0",
+            "2001:db8::1",
+        ] {
             assert_eq!(network(text).to_string(), text);
         }
         assert_eq!(network("192.0.2.1/32").to_string(), "192.0.2.1");
@@ -163,7 +170,15 @@ mod tests {
         assert_eq!(why("10.0.0.0/33"), "the prefix must be from 0 to 32");
         assert_eq!(why("2001:db8::/129"), "the prefix must be from 0 to 128");
         assert!(why("::ffff:10.0.0.1").contains("write it as IPv4"));
-        for text in ["", "10.0.0", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8", "all", "010.0.0.1"] {
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "all",
+            "010.0.0.1",
+        ] {
             assert_eq!(text.parse::<Network>(), Err(NetworkError::Form), "{text:?}");
         }
     }

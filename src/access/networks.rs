@@ -163,7 +163,10 @@ fn index(ranges: &[(u32, u32)]) -> Box<[u32]> {
     let mut place = 0;
     for high in 0..=(1_u64 << 16) {
         let start = high << 16;
-        while ranges.get(place).is_some_and(|(first, _)| u64::from(*first) < start) {
+        while ranges
+            .get(place)
+            .is_some_and(|(first, _)| u64::from(*first) < start)
+        {
             place += 1;
         }
         below.push(u32::try_from(place).unwrap_or(u32::MAX));

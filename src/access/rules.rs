@@ -183,7 +183,13 @@ mod tests {
         assert_eq!("reject 10.0.0.0/8".parse::<Rule>(), Err(RuleError::Action));
         assert_eq!("deny".parse::<Rule>(), Err(RuleError::Form));
         assert_eq!("deny 10.0.0.0/8 10.0.0.0/8".parse::<Rule>(), Err(RuleError::Form));
-        assert!(matches!("deny 10.0.0".parse::<Rule>(), Err(RuleError::Network(..))));
-        assert_eq!("deny file:".parse::<Rule>(), Err(RuleError::Name(NameError::Empty)));
+        assert!(matches!(
+            "deny 10.0.0".parse::<Rule>(),
+            Err(RuleError::Network(..))
+        ));
+        assert_eq!(
+            "deny file:".parse::<Rule>(),
+            Err(RuleError::Name(NameError::Empty))
+        );
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
-        AccessReason, BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr,
-        ServerName, ServerState, TerminationReason,
+        AccessReason, BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason,
+        Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
     flow::FlowState,

@@ -123,7 +123,13 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
     let limits = |frontend: &Frontend| settings::limits(&frontend.limits);
     changed(out, label, "limits.", &limits(old), &limits(new));
     let per_client = |frontend: &Frontend| settings::per_client(&frontend.limits);
-    changed(out, label, "limits.per_client.", &per_client(old), &per_client(new));
+    changed(
+        out,
+        label,
+        "limits.per_client.",
+        &per_client(old),
+        &per_client(new),
+    );
 }
 
 fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {

@@ -11,7 +11,10 @@ use std::{
 
 use crate::{
     access::{AccessRules, Clients, Limits},
-    base::{BackendName, Endpoint, FrontendName, ListenAddr, NetworkListName, PortRange,Protocol, ServerAddr, ServerName},
+    base::{
+        BackendName, Endpoint, FrontendName, ListenAddr, NetworkListName, PortRange, Protocol, ServerAddr,
+        ServerName,
+    },
 };
 
 /// A whole configuration that passed every check.

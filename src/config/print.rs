@@ -28,7 +28,11 @@ pub fn print(config: &Config) -> String {
     }
     section(&mut out, &["packet"], settings::packet(packet));
     if !network_lists.is_empty() {
-        section(&mut out, &["network_lists"], settings::network_lists(network_lists));
+        section(
+            &mut out,
+            &["network_lists"],
+            settings::network_lists(network_lists),
+        );
     }
     for frontend in frontends.values() {
         print_frontend(&mut out, frontend);
@@ -48,7 +52,11 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
         section(out, &["frontends", name, "access"], access);
     }
     if frontend.limits != Limits::default() {
-        section(out, &["frontends", name, "limits"], settings::limits(&frontend.limits));
+        section(
+            out,
+            &["frontends", name, "limits"],
+            settings::limits(&frontend.limits),
+        );
     }
     if frontend.limits.per_client.is_some() {
         let per_client = settings::per_client(&frontend.limits);

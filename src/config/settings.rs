@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use super::{
     duration,
-    model::{Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck, Server, Stats},
+    model::{
+        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck, Server, Stats,
+    },
     quote::{self, string},
 };
 use crate::{

@@ -35,7 +35,9 @@ pub async fn read_all(
         });
         lists.collect()
     });
-    parsed.await.unwrap_or_else(|_| Err(failed("internal error while network lists were read".to_owned())))
+    parsed
+        .await
+        .unwrap_or_else(|_| Err(failed("internal error while network lists were read".to_owned())))
 }
 
 /// Reads every list of a configuration at the start, when nothing else is to be done.

@@ -23,7 +23,7 @@ use crate::{
     admin::Command,
     base::exit::{self, Exit},
     health::HealthUpdate,
-    privilege::{BrokerNews, News},
+    privilege::{BrokerNews, News, What},
     proxy::ProxyEvent,
 };
 

@@ -347,7 +347,7 @@ impl State {
     fn unasked(&mut self, reply: &Reply) -> Result<(), BrokerError> {
         match (reply.number, &reply.outcome) {
             (0, Outcome::Changed(what)) => {
-                self.changed.insert(*what);
+                self.changed.insert(what.clone());
             }
             // late: whoever asked has given up
             (number, _) if number > 0 && number <= self.last => {

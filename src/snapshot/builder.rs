@@ -12,8 +12,8 @@ use super::{
     live::StatsSet,
 };
 use crate::{
-    balance::HashKey,
     access::{FrontendAccess, NetworkLists},
+    balance::HashKey,
     base::{BackendName, Endpoint, FrontendName, NetworkListName, ServerKey},
     config::{self, Config},
     pools::{Pool, Pools},
@@ -311,7 +311,11 @@ impl Builder {
     }
 
     /// Who may open a connection to a frontend; what clients have of it is taken over.
-    fn access(&self, frontend: &config::Frontend, before: Option<&FrontendView>) -> Option<Arc<FrontendAccess>> {
+    fn access(
+        &self,
+        frontend: &config::Frontend,
+        before: Option<&FrontendView>,
+    ) -> Option<Arc<FrontendAccess>> {
         FrontendAccess::new(
             frontend.access.as_ref(),
             frontend.limits,

@@ -1,8 +1,9 @@
 //! A configuration for the tests of what is built from one.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
+    access::Limits,
     base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
@@ -67,6 +68,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             fin_timeout: None,
             tcp_user_timeout: None,
             access_log: true,
+            access: None,
+            limits: Limits::default(),
         };
         (frontend, Arc::new(config))
     });
@@ -94,6 +97,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             connection_tracker_capacity: None,
             stats_update_frequency: None,
         },
+        network_lists: BTreeMap::new(),
         frontends: frontends.into(),
         backends: [(name, Arc::new(backend))].into(),
     }

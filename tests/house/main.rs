@@ -38,7 +38,9 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Pure rooms, which must not touch the system at all.
-const PURE: &[&str] = &["flow", "snapshot", "pools", "balance", "packet", "config", "access", "base"];
+const PURE: &[&str] = &[
+    "flow", "snapshot", "pools", "balance", "packet", "config", "access", "base",
+];
 
 /// Longest file in lines.
 const MAX_LINES: usize = 500;

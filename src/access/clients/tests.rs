@@ -74,10 +74,19 @@ fn whoever_cycles_through_addresses_shares_one_entry_beyond_the_table() {
     let (table, limits) = (Clients::new(1_000), limits(2, 0));
     let known = table.admit(&limits, nth(1_000_000), 0).unwrap();
     // one connection held from each of very many addresses
-    let held = (0..100_000).filter_map(|n| table.admit(&limits, nth(n), 0).ok()).count();
-    assert_eq!(held, 999 + 2, "one each in the table, and the share of one beyond");
+    let held = (0..100_000)
+        .filter_map(|n| table.admit(&limits, nth(n), 0).ok())
+        .count();
+    assert_eq!(
+        held,
+        999 + 2,
+        "one each in the table, and the share of one beyond"
+    );
     assert_eq!(table.entries(), 1_000);
-    assert!(table.admit(&limits, nth(1_000_000), 0).is_ok(), "whoever has an entry keeps its own");
+    assert!(
+        table.admit(&limits, nth(1_000_000), 0).is_ok(),
+        "whoever has an entry keeps its own"
+    );
     table.release(known);
 }
 
@@ -103,7 +112,9 @@ fn a_rate_is_not_forgotten_while_others_come() {
 #[test]
 fn room_comes_back_when_entries_say_nothing_any_more() {
     let (table, limits) = (Clients::new(1_000), limits(2, 10));
-    let held: Vec<_> = (0..1_000).map(|n| table.admit(&limits, nth(n), 0).unwrap()).collect();
+    let held: Vec<_> = (0..1_000)
+        .map(|n| table.admit(&limits, nth(n), 0).unwrap())
+        .collect();
     held.into_iter().for_each(|counted| table.release(counted));
     // a tenth of a second later every bucket is full again; each new client looks at some entries
     let own = (0..2_000).filter(|n| {

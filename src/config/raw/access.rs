@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     access::{Action, Rule, RuleError},
-    config::{
-        findings::Findings,
-        raw::{Int, Section as _},
-        words::nearest,
-    },
+    config::{findings::Findings, raw::Int, words::nearest},
 };
 
 /// Longest path of a file in bytes: PATH_MAX (`linux/limits.h`) with the NUL.
@@ -102,7 +98,9 @@ impl Field for RuleList {
                 findings,
             );
         }
-        Some(Self(list.iter().filter_map(|item| rule(item, findings)).collect()))
+        Some(Self(
+            list.iter().filter_map(|item| rule(item, findings)).collect(),
+        ))
     }
 }
 inline_schema!([] RuleList, _g => json_schema!({
@@ -120,7 +118,12 @@ fn rule(value: &Node<'_>, findings: &mut Findings) -> Option<(Rule, Range<usize>
                 }
                 _ => "write \"allow NETWORK\", \"deny NETWORK\", or \"allow file:NAME\"".to_owned(),
             };
-            bad_value(value, format!("\"{text}\" is not a rule: {error}"), help, findings)
+            bad_value(
+                value,
+                format!("\"{text}\" is not a rule: {error}"),
+                help,
+                findings,
+            )
         }
     }
 }
@@ -128,7 +131,10 @@ fn rule(value: &Node<'_>, findings: &mut Findings) -> Option<(Rule, Range<usize>
 impl Field for Files {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            let help = format!("write a section [{}] with NAME = \"/path/of/a/file\"", findings.path());
+            let help = format!(
+                "write a section [{}] with NAME = \"/path/of/a/file\"",
+                findings.path()
+            );
             return wrong_type(value, "a table of files by name", Some(help), findings);
         };
         let files = table

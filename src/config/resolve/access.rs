@@ -78,7 +78,9 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         .flat_map(|at| at.value.0.keys().map(String::as_str))
         .collect();
     if let Some(defaults) = &file.defaults {
-        findings.within("defaults", |findings| options(&defaults.value.frontend, &known, findings));
+        findings.within("defaults", |findings| {
+            options(&defaults.value.frontend, &known, findings)
+        });
     }
     findings.within("frontends", |findings| {
         for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
@@ -152,8 +154,16 @@ fn in_packet_mode(mode: &str, at: &Located<raw::Frontend>, file: &raw::File, fin
     let own = &at.value.options;
     let defaults = file.defaults.as_ref().map(|at| &at.value.frontend);
     let keys = [
-        ("access", own.access.as_ref().map(|at| &at.key), defaults.and_then(|d| d.access.as_ref()).is_some()),
-        ("limits", own.limits.as_ref().map(|at| &at.key), defaults.and_then(|d| d.limits.as_ref()).is_some()),
+        (
+            "access",
+            own.access.as_ref().map(|at| &at.key),
+            defaults.and_then(|d| d.access.as_ref()).is_some(),
+        ),
+        (
+            "limits",
+            own.limits.as_ref().map(|at| &at.key),
+            defaults.and_then(|d| d.limits.as_ref()).is_some(),
+        ),
     ];
     for (key, own, is_inherited) in keys {
         let help = match own {

@@ -241,8 +241,7 @@ impl Control {
                 let (options, before) = (self.options, self.state.config().clone());
                 let lists = self.state.lists().clone();
                 self.reload.jobs.spawn(async move {
-                    let parsed =
-                        tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
+                    let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
                     Done::Loaded(match parsed {
                         Ok(Ok(new)) => with_lists(new, &broker, &lists).await,
                         Ok(Err(why)) => Err(why),

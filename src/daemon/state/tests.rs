@@ -84,7 +84,14 @@ impl World {
     fn new() -> Self {
         // nobody takes updates: what checks find out is made here
         let (updates, _) = mpsc::channel(1);
-        let mut state = State::new(config(0), &Saved::default(), NetworkLists::default(), 1, updates, Instant::now());
+        let mut state = State::new(
+            config(0),
+            &Saved::default(),
+            NetworkLists::default(),
+            1,
+            updates,
+            Instant::now(),
+        );
         state.start_checks();
         Self {
             state,
