@@ -13,7 +13,8 @@ use super::{
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
     base::{Protocol, exit},
-    config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Severity, Source},
+    config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
+    firewall,
     sys::config_file,
 };
 
@@ -31,7 +32,19 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         name: path.display().to_string(),
         bytes,
     };
-    let checked = config::load(&source, args.mode.or(mode).options()).and_then(with_lists);
+    let options = args.mode.or(mode).options();
+    let checked = match args.ephemeral {
+        Some(ephemeral) => {
+            let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
+            let options = Options {
+                default_nat_ports,
+                ..options
+            };
+            config::load(&source, options)
+        }
+        None => firewall::load_for_host(&source, options).map(|(loaded, _)| loaded),
+    };
+    let checked = checked.and_then(with_lists);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -233,7 +246,7 @@ mod tests {
                 name: "c.toml".to_owned(),
                 bytes: text.into_bytes(),
             };
-            config::load(&source, config::Options::default())
+            config::load(&source, Options::default())
                 .expect("a valid configuration")
                 .config
         };

@@ -24,6 +24,7 @@ mod words;
 
 use std::borrow::Cow;
 
+use crate::base::PortRanges;
 use findings::Findings;
 
 pub use model::*;
@@ -48,6 +49,8 @@ pub struct Source {
 pub struct Options {
     /// Mode of frontends that name none (`-p`, `-d`); proxy without.
     pub default_mode: Option<Mode>,
+    /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
+    pub default_nat_ports: Option<PortRanges>,
 }
 
 /// A configuration that can be run.

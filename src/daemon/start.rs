@@ -39,7 +39,7 @@ use crate::{
         views::Phase,
     },
     base::exit::{self, Exit},
-    config::{self, Config, Loaded, Source},
+    config::{self, Config, Loaded, Options, Source},
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
@@ -82,14 +82,13 @@ struct Kept {
 }
 
 /// Starts and runs the daemon.
-pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
+pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let started = Instant::now();
     let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
-    let loaded = config::load(&source, run.options).map_err(|findings| {
-        let text = config::render(&findings, &source, is_stderr_coloured());
-        Fatal::new(exit::CONFIG, text.trim_end())
-    })?;
+    // the broker and every reload resolve by the same ephemeral ports: they are read once
+    let loaded;
+    (loaded, run.options) = load(&source, run.options)?;
     let unprivileged = drop_everything(&run, &source, &loaded.config, predecessors)?;
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
@@ -104,6 +103,13 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
         logging.shutdown();
     }
     Ok(exit)
+}
+
+fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
+    firewall::load_for_host(source, options).map_err(|findings| {
+        let text = config::render(&findings, source, is_stderr_coloured());
+        Fatal::new(exit::CONFIG, text.trim_end())
+    })
 }
 
 fn read(path: &Path) -> Result<Source, Fatal> {

@@ -5,13 +5,10 @@ use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::{
-    field::{Field, Key, Located, Node, bad_value, inline_schema, read_key, string, wrong_type},
-    section::section,
-};
+use super::field::{Field, Key, Located, Node, bad_value, inline_schema, read_key, string, wrong_type};
 use crate::{
     access::{Action, Rule, RuleError},
-    config::{findings::Findings, raw::Int, words::nearest},
+    config::{findings::Findings, words::nearest},
 };
 
 /// Longest path of a file in bytes: PATH_MAX (`linux/limits.h`) with the NUL.
@@ -19,40 +16,6 @@ const MAX_PATH_BYTES: usize = 4_095;
 
 /// Most rules of a frontend: more networks belong in a list.
 const MAX_RULES: usize = 1_000;
-
-section! {
-    /// Which clients may connect: the first rule that names a client decides.
-    Access {
-        /// Clients that no rule names: "allow" (default) or "deny".
-        default: Action,
-        /// "allow NETWORK", "deny NETWORK", or "allow file:NAME" for those of [network_lists]. An address is a network too.
-        rules: RuleList,
-    }
-}
-
-section! {
-    /// How many connections a frontend accepts; more are reset.
-    Limits {
-        /// New connections a second of all clients; as many at once after a quiet second. Default: no limit.
-        new_per_second: Int<1, 1_000_000>,
-        /// What each client network may have.
-        per_client: PerClient,
-    }
-}
-
-section! {
-    /// What each client network may have.
-    PerClient {
-        /// Bits of an IPv4 address that make a client network. Default: 32, each address.
-        prefix4: Int<8, 32>,
-        /// Bits of an IPv6 address that make a client network. Default: 64.
-        prefix6: Int<16, 128>,
-        /// Open connections. Default: no limit.
-        connections: Int<1, { u32::MAX as u64 }>,
-        /// New connections a second; as many at once after a quiet second. Default: no limit.
-        new_per_second: Int<1, 1_000_000>,
-    }
-}
 
 /// `rules`, each with its place.
 #[derive(Debug, Clone)]
@@ -104,7 +67,7 @@ impl Field for RuleList {
     }
 }
 inline_schema!([] RuleList, _g => json_schema!({
-    "type": "array", "items": { "type": "string", "pattern": "^(allow|deny) +[^ ]+$" }, "maxItems": MAX_RULES
+    "type": "array", "items": { "type": "string" }
 }));
 
 fn rule(value: &Node<'_>, findings: &mut Findings) -> Option<(Rule, Range<usize>)> {

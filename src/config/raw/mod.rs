@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use section::section;
 
-pub use access::{Access, Files, Limits, PerClient};
+pub use access::{Files, RuleList};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
@@ -24,7 +24,10 @@ pub use section::{Section, read_file};
 use super::model::{
     Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
 };
-use crate::base::{PortRange, Protocol, ServerAddr};
+use crate::{
+    access::Action,
+    base::{PortRanges, Protocol, ServerAddr},
+};
 
 /// Bounds of durations, in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -108,8 +111,8 @@ section! {
         workers: Workers,
         /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
         max_flows: Int<64, MAX_FLOWS>,
-        /// Source ports of passthrough flows, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
-        nat_ports: PortRange,
+        /// Source ports of passthrough flows, "FIRST-LAST,FIRST-LAST…"; new flows use changed ones at once. Default: every port from 10000 that is neither ephemeral on this host nor reserved, usually "10000-32767,61000-65535".
+        nat_ports: PortRanges,
         /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
         any_interface: bool,
         /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
@@ -165,6 +168,40 @@ section! {
         access: Access,
         /// How many connections are accepted; more are reset. Mode "proxy" only. Default: no limits.
         limits: Limits,
+    }
+}
+
+section! {
+    /// Which clients may connect: the first rule that names a client decides.
+    Access {
+        /// Clients that no rule names: "allow" (default) or "deny".
+        default: Action,
+        /// "allow NETWORK", "deny NETWORK", or "allow file:NAME" for those of [network_lists]. An address is a network too.
+        rules: RuleList,
+    }
+}
+
+section! {
+    /// How many connections a frontend accepts; more are reset.
+    Limits {
+        /// New connections a second of all clients; as many at once after a quiet second. Default: no limit.
+        new_per_second: Int<1, 1_000_000>,
+        /// What each client network may have.
+        per_client: PerClient,
+    }
+}
+
+section! {
+    /// What each client network may have.
+    PerClient {
+        /// Bits of an IPv4 address that make a client network. Default: 32, each address.
+        prefix4: Int<8, 32>,
+        /// Bits of an IPv6 address that make a client network. Default: 64.
+        prefix6: Int<16, 128>,
+        /// Open connections. Default: no limit.
+        connections: Int<1, { u32::MAX as u64 }>,
+        /// New connections a second; as many at once after a quiet second. Default: no limit.
+        new_per_second: Int<1, 1_000_000>,
     }
 }
 

@@ -101,7 +101,7 @@ fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Fi
     if let Some(at) = &own.access {
         findings.within("access", |findings| {
             let rules = at.value.rules.as_ref();
-            if rules.is_none_or(|rules| rules.value.0.is_empty()) && rules.is_none_or(|r| r.span.len() <= 4) {
+            if rules.is_none_or(|rules| rules.value.0.is_empty()) && findings.is_clean() {
                 empty(at, rules.is_some(), findings);
             }
             for (rule, span) in rules.iter().flat_map(|at| &at.value.0) {
@@ -123,7 +123,7 @@ fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Fi
     }
     if let Some(at) = &own.limits
         && limits(Some(at)) == Limits::default()
-        && findings.absence_counts()
+        && findings.is_clean()
     {
         findings.within("limits", |findings| {
             findings.warn(
@@ -187,7 +187,7 @@ fn unused(file: &raw::File, config: &Config, findings: &mut Findings) {
         .collect();
     findings.within("network_lists", |findings| {
         for (name, at) in file.network_lists.iter().flat_map(|at| &at.value.0) {
-            if !used.contains(name.as_str()) && findings.absence_counts() {
+            if !used.contains(name.as_str()) && findings.is_clean() {
                 findings.within(name, |findings| {
                     findings.warn(
                         at.key.clone(),

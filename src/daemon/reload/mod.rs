@@ -4,6 +4,7 @@
 pub mod machine;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +29,11 @@ use crate::{
     access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
+    config::{self, Config, Diff, Loaded, Source},
     privilege::{BrokerError, Client, FileRead, What},
 };
 use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
+use texts::{broken, failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -450,13 +452,6 @@ async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Res
     Ok(new)
 }
 
-fn panicked() -> ReloadFailed {
-    ReloadFailed {
-        message: "internal error during the reload (a bug in convey): see the log".to_owned(),
-        config_error: false,
-    }
-}
-
 /// Makes new sockets, those of workers first.
 pub(super) async fn bind(
     missing: listeners::Missing,
@@ -468,40 +463,4 @@ pub(super) async fn bind(
         .bind(broker, workers, &mut Predecessors::default())
         .await?;
     Ok((listeners, bind_stats(stats, broker).await?))
-}
-
-fn log_success(trigger: &str, reloaded: &Reloaded) {
-    if reloaded.changes.is_empty() {
-        return;
-    }
-    tracing::info!(
-        event = "reloaded",
-        generation = reloaded.config_generation,
-        "reload ({trigger}): generation {}: {}",
-        reloaded.config_generation,
-        reloaded.changes.join("; ")
-    );
-    if !reloaded.needs_restart.is_empty() {
-        tracing::warn!(
-            event = "needs_restart",
-            "needs a restart to take effect: {}",
-            reloaded.needs_restart.join(", ")
-        );
-    }
-}
-
-/// The errors of a broken file; its warnings can wait until it works.
-fn broken(mut findings: Vec<Diagnostic>, source: &Source) -> ReloadFailed {
-    findings.retain(|finding| finding.severity == Severity::Error);
-    ReloadFailed {
-        message: config::render(&findings, source, false).trim_end().to_owned(),
-        config_error: true,
-    }
-}
-
-fn failure(error: &BrokerError) -> ReloadFailed {
-    ReloadFailed {
-        message: error.to_string(),
-        config_error: matches!(error, BrokerError::Unreadable(_)),
-    }
 }
