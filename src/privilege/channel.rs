@@ -170,11 +170,11 @@ impl Channel {
     /// The file cannot be read (missing, not a regular file, too large), no descriptor or memory is left, or the broker
     /// is lost.
     pub fn read(&self, what: What) -> Result<FileRead, BrokerError> {
-        let (outcome, fds) = self.request(Verb::Read(what.clone()), &[])?;
+        let limit = what.limit();
+        let (outcome, fds) = self.request(Verb::Read(what), &[])?;
         let (Outcome::Contents(identity), Some(copy)) = (&outcome, fds.into_iter().next()) else {
             return Err(unexpected(&outcome));
         };
-        let limit = what.limit();
         let bytes = memfd::read_sealed(copy, limit).map_err(|e| BrokerError::Lost(e.to_string()))?;
         Ok(FileRead {
             source: Source {

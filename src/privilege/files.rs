@@ -152,7 +152,7 @@ mod tests {
             told.push(what.clone());
             true
         });
-        assert_eq!(told, [office.clone()]);
+        assert_eq!(told, std::slice::from_ref(&office));
         files.adopt(&config("[global]"));
         assert!(files.read(&office).is_err());
     }

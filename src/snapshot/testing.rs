@@ -24,7 +24,7 @@ pub(crate) fn backend_mut(config: &mut Config) -> &mut Backend {
 /// Frontends `a` and `b` on a backend `web` without checks: each server's name, priority and weight.
 pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
     let name = BackendName::new("web").unwrap();
-    let servers: std::collections::BTreeMap<_, _> = servers
+    let servers: BTreeMap<_, _> = servers
         .iter()
         .zip(1..)
         .map(|(&(name, priority, weight), host)| {

@@ -27,7 +27,7 @@ fn nth(n: u32) -> IpAddr {
 fn a_client_at_its_limit_does_not_hinder_another() {
     let (table, limits) = (Clients::new(CAPACITY), limits(2, 0));
     let first = table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
-    table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
+    let _ = table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
     let refused = table.admit(&limits, ip("192.0.2.1"), 0);
     assert_eq!(refused, Err(AccessReason::ClientConnections));
     assert!(table.admit(&limits, ip("192.0.2.2"), 0).is_ok());
@@ -39,11 +39,11 @@ fn a_client_at_its_limit_does_not_hinder_another() {
 fn a_client_network_is_one_client() {
     let table = Clients::new(CAPACITY);
     let mut limits = limits(1, 0);
-    table.admit(&limits, ip("2001:db8::1"), 0).unwrap();
+    let _ = table.admit(&limits, ip("2001:db8::1"), 0).unwrap();
     assert!(table.admit(&limits, ip("2001:db8::ffff:2"), 0).is_err());
     assert!(table.admit(&limits, ip("2001:db8:0:1::1"), 0).is_ok());
     limits.prefix4 = 24;
-    table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
+    let _ = table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
     assert!(table.admit(&limits, ip("192.0.2.200"), 0).is_err());
     assert!(table.admit(&limits, ip("192.0.3.1"), 0).is_ok());
 }

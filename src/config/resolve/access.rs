@@ -79,7 +79,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         .collect();
     if let Some(defaults) = &file.defaults {
         findings.within("defaults", |findings| {
-            options(&defaults.value.frontend, &known, findings)
+            options(&defaults.value.frontend, &known, findings);
         });
     }
     findings.within("frontends", |findings| {
