@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
-        BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr,
-        ServerName, ServerState, TerminationReason,
+        AccessReason, BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason,
+        Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
     flow::FlowState,
@@ -173,6 +173,8 @@ pub struct Frontend {
     pub max_connections: Option<u32>,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
+    /// Connections refused by access rules or limits, by reason; reasons without any are left out.
+    pub refused: BTreeMap<Word<AccessReason>, u64>,
     /// Its traffic.
     pub traffic: Traffic,
 }

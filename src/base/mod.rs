@@ -20,10 +20,10 @@ pub(crate) use connection_record::AccessSink;
 pub use endpoint::Endpoint;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
-pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
+pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, Protocol};
 pub use ports::{NotPortRanges, PortRange, PortRanges};
-pub use reason::{BackendState, ServerState, TerminationReason};
+pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

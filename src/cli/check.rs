@@ -11,6 +11,7 @@ use super::{
     text::colour_wanted,
 };
 use crate::{
+    access::{MAX_LIST_BYTES, Networks},
     base::{Protocol, exit},
     config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
     firewall,
@@ -43,6 +44,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         }
         None => firewall::load_for_host(&source, options).map(|(loaded, _)| loaded),
     };
+    let checked = checked.and_then(with_lists);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -56,6 +58,32 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         Ok(_) => exit::OK,
         Err(_) => exit::CONFIG,
     })
+}
+
+/// With what is wrong with the network lists, which are read as the daemon would.
+fn with_lists(loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
+    let lists = loaded.config.network_lists.iter();
+    let mut broken: Vec<_> = lists
+        .filter_map(|(name, list)| {
+            let read = config_file::read(&list.path, MAX_LIST_BYTES).map_err(|error| error.to_string());
+            let parsed = read.and_then(|bytes| Networks::parse(&bytes).map_err(|error| error.to_string()));
+            Some(Diagnostic {
+                severity: Severity::Error,
+                file: list.path.display().to_string(),
+                line: 0,
+                column: 0,
+                span: 0..0,
+                path: format!("network_lists.{name}"),
+                message: format!("network list {name}: {}", parsed.err()?),
+                help: Some("write a network or address a line; # begins a comment".to_owned()),
+            })
+        })
+        .collect();
+    if broken.is_empty() {
+        return Ok(loaded);
+    }
+    broken.extend(loaded.warnings);
+    Err(broken)
 }
 
 /// Findings go to stderr with their excerpts; stdout has the verdict, or the configuration in full.

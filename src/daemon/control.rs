@@ -138,6 +138,13 @@ impl Control {
         }
     }
 
+    /// A network list has changed.
+    pub(super) fn list_changed(&mut self) {
+        if self.state.config().global.watch_config {
+            self.ask_reload(Trigger::ListChange, None);
+        }
+    }
+
     /// The packet modes run otherwise than before.
     pub(super) fn packets_changed(&mut self) {
         self.publish_status();

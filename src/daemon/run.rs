@@ -23,7 +23,7 @@ use crate::{
     admin::Command,
     base::exit::{self, Exit},
     health::HealthUpdate,
-    privilege::{BrokerNews, News},
+    privilege::{BrokerNews, News, What},
     proxy::ProxyEvent,
 };
 
@@ -151,7 +151,14 @@ impl Control {
             tokio::select! {
                 news = inboxes.broker.next() => match news {
                     News::Lost(why) => return Err(broker_lost(&why)),
-                    News::Changed(_) => file_change.noticed(Instant::now()),
+                    News::Changed(files) => {
+                        if files.contains(&What::Config) {
+                            file_change.noticed(Instant::now());
+                        }
+                        if files.iter().any(|what| matches!(what, What::NetworkList(_))) {
+                            self.list_changed();
+                        }
+                    }
                 },
                 signal = signals.end.recv() => if self.terminate(signal) { break },
                 _ = signals.hang_up.recv() => self.ask_reload(Trigger::Signal, None),

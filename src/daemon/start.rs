@@ -13,7 +13,7 @@ use std::{
 use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
-    Control, Fatal, RunOptions,
+    Control, Fatal, RunOptions, lists,
     live::Sources,
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
@@ -32,6 +32,7 @@ use super::{
     watch,
 };
 use crate::{
+    access::NetworkLists,
     admin::{
         self, AdminThread, SocketFile,
         holder::{ClaimError, claim_socket},
@@ -70,6 +71,7 @@ struct Unprivileged {
 
 /// What the control loop takes over of it.
 struct Kept {
+    lists: NetworkLists,
     predecessors: Predecessors,
     broker: Channel,
     state_dir: StateDir,
@@ -208,7 +210,10 @@ fn run_unprivileged(
         );
         u64::MAX
     });
+    let lists = lists::read_at_start(&broker, &loaded.config)
+        .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
     let kept = Kept {
+        lists,
         predecessors: log_inherited(predecessors),
         broker,
         state_dir,
@@ -282,6 +287,7 @@ fn assemble(
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let Kept {
+        lists,
         predecessors,
         broker,
         state_dir,
@@ -304,6 +310,7 @@ fn assemble(
     let state = State::new(
         config,
         saved.saved(),
+        lists,
         workers + packet_workers,
         health_tx,
         started,

@@ -109,7 +109,7 @@ impl Broker {
             }
             let (outcome, fd) = match verb {
                 Verb::Bind(listener) => self.bind(&listener),
-                Verb::Read(what) => self.read(what),
+                Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
                 Verb::Serve => {
@@ -160,13 +160,14 @@ impl Broker {
         }
     }
 
-    fn read(&mut self, what: What) -> (Outcome, Option<OwnedFd>) {
+    fn read(&mut self, what: &What) -> (Outcome, Option<OwnedFd>) {
         let (bytes, outcome, copy) = match self.files.read(what) {
             Ok(read) => read,
             Err(outcome) => return (outcome, None),
         };
         match what {
             What::Config => self.adopt(bytes),
+            What::NetworkList(_) => {}
         }
         (outcome, Some(copy))
     }
@@ -179,6 +180,7 @@ impl Broker {
             bytes,
         };
         if let Ok(loaded) = (self.parse)(&source, self.options) {
+            self.files.adopt(&loaded.config);
             self.policy.adopt(loaded.config);
         }
     }
@@ -186,7 +188,7 @@ impl Broker {
     /// Tells the daemon which files have changed. What it has no room for is said at the next look.
     fn look(&mut self, socket: BorrowedFd<'_>) {
         self.files.look(Instant::now(), |what| {
-            let outcome = Outcome::Changed(what);
+            let outcome = Outcome::Changed(what.clone());
             encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
         });
     }

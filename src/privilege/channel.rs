@@ -16,7 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
-    config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
+    config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
         fdpass::{self, RecvError},
@@ -118,6 +118,7 @@ impl Channel {
             // links in the path are followed at each reading, so that swapping one is a new configuration
             files: Files::new(
                 std::path::absolute(path).map_err(|e| ForkError::Step("find the configuration file", e))?,
+                &loaded.config,
             ),
             name: source.name.clone(),
             options,
@@ -169,12 +170,10 @@ impl Channel {
     /// The file cannot be read (missing, not a regular file, too large), no descriptor or memory is left, or the broker
     /// is lost.
     pub fn read(&self, what: What) -> Result<FileRead, BrokerError> {
+        let limit = what.limit();
         let (outcome, fds) = self.request(Verb::Read(what), &[])?;
         let (Outcome::Contents(identity), Some(copy)) = (&outcome, fds.into_iter().next()) else {
             return Err(unexpected(&outcome));
-        };
-        let limit = match what {
-            What::Config => MAX_CONFIG_BYTES,
         };
         let bytes = memfd::read_sealed(copy, limit).map_err(|e| BrokerError::Lost(e.to_string()))?;
         Ok(FileRead {
@@ -348,7 +347,7 @@ impl State {
     fn unasked(&mut self, reply: &Reply) -> Result<(), BrokerError> {
         match (reply.number, &reply.outcome) {
             (0, Outcome::Changed(what)) => {
-                self.changed.insert(*what);
+                self.changed.insert(what.clone());
             }
             // late: whoever asked has given up
             (number, _) if number > 0 && number <= self.last => {

@@ -73,8 +73,9 @@ use std::{
 };
 
 use crate::{
-    base::{Endpoint, FrontendName},
-    config::{Diagnostic, Loaded, Options, PacketService, Source},
+    access::MAX_LIST_BYTES,
+    base::{Endpoint, FrontendName, NetworkListName},
+    config::{Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
 };
 
 pub use channel::{Channel, FileRead, ForkError};
@@ -123,11 +124,23 @@ pub trait KernelOps {
 }
 
 /// A file that the broker reads for the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// The configuration file.
     Config,
+    /// A file of `[network_lists]`.
+    NetworkList(NetworkListName),
+}
+
+impl What {
+    /// Most bytes that it may have.
+    const fn limit(&self) -> usize {
+        match self {
+            Self::Config => MAX_CONFIG_BYTES,
+            Self::NetworkList(_) => MAX_LIST_BYTES,
+        }
+    }
 }
 
 /// Rules are in effect for the services that were asked for.
@@ -184,7 +197,7 @@ pub mod fuzzing {
         #[must_use]
         pub fn new(path: PathBuf, config: Config, parse: Parser, kernel: Box<dyn KernelOps>) -> Self {
             Self(broker::Broker {
-                files: Files::new(path),
+                files: Files::new(path, &config),
                 name: "convey.toml".to_owned(),
                 options: Options::default(),
                 parse,

@@ -1,5 +1,6 @@
 //! Raw sections to the resolved configuration: defaults, references and everything that one value alone cannot show.
 
+mod access;
 mod backend;
 mod conflicts;
 mod packet;
@@ -69,6 +70,7 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
+        network_lists: access::lists(file, findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -87,6 +89,7 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
     let users = Users::of(&config);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
+    access::check(file, &config, findings);
     unused::check(file, &config, &users, findings);
     unused::clear(&mut config);
     config
@@ -319,6 +322,8 @@ fn frontend(
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
         access_log: value(own.access_log.as_ref(), true, |v| v),
+        access: access::rules(own.access.as_ref()),
+        limits: access::limits(own.limits.as_ref()),
     })
 }
 
