@@ -37,7 +37,10 @@ use crate::{
         holder::{ClaimError, claim_socket},
         views::Phase,
     },
-    base::exit::{self, Exit},
+    base::{
+        Holder,
+        exit::{self, Exit},
+    },
     config::{self, Config, Loaded, Source},
     firewall::{self, Firewall},
     health,
@@ -128,7 +131,13 @@ fn drop_everything(
     let state_dir = StateDir::prepare(config, target.as_ref());
     let scripts = Scripts::find(&state_dir, target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
-    let kernel = HostKernel::new(Firewall::new(record.clone()));
+    let us = Holder {
+        pid: i32::try_from(std::process::id()).ok(),
+        config_file: std::path::absolute(&run.config_path)
+            .ok()
+            .map(|path| path.display().to_string()),
+    };
+    let kernel = HostKernel::new(Firewall::new(record.clone()), us);
     let broker = Channel::fork(
         &run.config_path,
         source,

@@ -14,7 +14,9 @@
 //! program at work: every change is looked at afterwards and tried again.
 
 mod chain;
+mod lock;
 mod marker;
+mod monitor;
 mod plan;
 mod ports;
 mod reserved;
@@ -35,6 +37,8 @@ use crate::{
 use chain::Held;
 use tables::Tables;
 
+pub use lock::{Lock, LockError};
+pub use monitor::Monitor;
 pub use plan::plan;
 pub(crate) use ports::PortSet;
 
@@ -272,6 +276,16 @@ impl Firewall {
             Ok(Family { v6, rules, jumps })
         };
         [false, true].into_iter().map(family).collect()
+    }
+
+    /// Whether changes of the rules are changes of nftables, of which [`Monitor`] tells: both families' programs are those of
+    /// the nft variant, as far as they are there.
+    #[must_use]
+    pub fn is_nft(&self) -> bool {
+        [false, true].into_iter().all(|v6| {
+            let is_nft = Tables::find(self.variant, v6).and_then(|tables| tables.is_nft());
+            is_nft.unwrap_or(v6)
+        })
     }
 
     /// The ports in `ip_local_reserved_ports` that are there by our doing, according to the record.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use caps::{Capability, errors::CapsError};
@@ -22,6 +22,9 @@ use crate::{
 
 /// How the process shows up in `ps`.
 const NAME: &str = "convey-broker";
+
+/// How often the daemon is told at most that firewall rules may have been changed: it runs programs to look.
+const TELL: Duration = Duration::from_secs(1);
 
 /// What bind, packet sockets and firewall rules need. Kept whatever the configuration says at the start: a reload may add
 /// the first port below 1024 or the first frontend in a packet mode.
@@ -50,6 +53,8 @@ pub struct Broker {
     pub bound: BTreeSet<u16>,
     /// What it holds for the packet modes.
     pub packets: PacketSockets,
+    /// What the daemon is to be told of the firewall.
+    pub rules: RulesNews,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
 }
@@ -91,8 +96,7 @@ impl Broker {
     /// Answers until the daemon is gone, or sends what it never would. Returns the exit status (sysexits).
     pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
-            if !readiness::is_readable_until(&socket, self.files.next_look()) {
-                self.look(socket);
+            if !self.has_request(socket) {
                 continue;
             }
             let (bytes, fds) = match fdpass::receive(socket) {
@@ -123,6 +127,29 @@ impl Broker {
                 return 71;
             }
         }
+    }
+
+    /// Waits for what comes next, and deals with all of it but a request. Whether there is one.
+    fn has_request(&mut self, socket: BorrowedFd<'_>) -> bool {
+        let until = (self.rules.due()).map_or(self.files.next_look(), |due| due.min(self.files.next_look()));
+        let mut all = self.packets.events();
+        all.push(socket);
+        let readable = readiness::readable_until(&all, until);
+        let (has_request, has_event) = match readable.split_last() {
+            Some((request, events)) => (*request, events.contains(&true)),
+            None => (false, false),
+        };
+        if has_event && self.packets.attend() {
+            self.rules.changed();
+        }
+        let now = Instant::now();
+        if self.rules.due().is_some_and(|due| due <= now) {
+            self.rules.told(now, tell(socket, Outcome::RulesChanged));
+        }
+        if self.files.next_look() <= now {
+            self.look(socket);
+        }
+        has_request
     }
 
     fn bind(&mut self, listener: &ListenerRef) -> (Outcome, Option<OwnedFd>) {
@@ -185,11 +212,39 @@ impl Broker {
 
     /// Tells the daemon which files have changed. What it has no room for is said at the next look.
     fn look(&mut self, socket: BorrowedFd<'_>) {
-        self.files.look(Instant::now(), |what| {
-            let outcome = Outcome::Changed(what);
-            encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
-        });
+        self.files
+            .look(Instant::now(), |what| tell(socket, Outcome::Changed(what)));
     }
+}
+
+/// That firewall rules may have been changed: told of at once, and then once a second at most.
+#[derive(Debug, Default)]
+pub struct RulesNews {
+    is_untold: bool,
+    next: Option<Instant>,
+}
+
+impl RulesNews {
+    /// There is something to tell.
+    const fn changed(&mut self) {
+        self.is_untold = true;
+    }
+
+    /// When to tell it.
+    fn due(&self) -> Option<Instant> {
+        self.is_untold.then(|| self.next.unwrap_or_else(Instant::now))
+    }
+
+    /// It was tried, and whether there was room for it.
+    fn told(&mut self, now: Instant, is_told: bool) {
+        self.is_untold = !is_told;
+        self.next = Some(now + TELL);
+    }
+}
+
+/// Says something unasked. Whether there was room for it.
+fn tell(socket: BorrowedFd<'_>, outcome: Outcome) -> bool {
+    encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
 }
 
 /// The services in a sealed memfd; `None` if they have another form.

@@ -10,6 +10,7 @@ mod classic;
 mod explain;
 mod faults;
 mod harness;
+mod holder;
 mod hostile;
 mod interfaces;
 mod kept;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),
+        ("holder", holder::TESTS),
         ("explain", explain::TESTS),
         ("classic", classic::TESTS),
     ];

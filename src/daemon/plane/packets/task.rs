@@ -1,11 +1,17 @@
 //! The task of the packet modes.
 
-use std::{collections::HashSet, future::pending, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::pending,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::{
@@ -112,6 +118,8 @@ enum News {
     /// The network has changed.
     NetworkState,
     Engine(raw::Event),
+    /// It is time to look at the rules.
+    RulesDue,
     Upkeep,
 }
 
@@ -146,10 +154,12 @@ impl Plane {
                 }
                 News::Order(Some(Order::Disarm(number))) => self.disarm(number).await,
                 News::Order(Some(Order::CheckRules(done))) => {
-                    self.rules.check(&self.environment.broker).await;
+                    self.check_rules().await;
                     // whoever asked may have gone
                     let _ = done.send(());
                 }
+                News::Order(Some(Order::GiveUp)) => self.give_up().await,
+                News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
                 News::Engine(raw::Event::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
@@ -169,11 +179,13 @@ impl Plane {
                 _ = upkeep.tick(), if !is_armed => News::Upkeep,
             };
         };
+        let rules_due = self.rules.due();
         tokio::select! {
             order = orders.recv() => News::Order(order),
             _ = upkeep.tick(), if !is_armed => News::Upkeep,
             Some(event) = running.events.recv(), if !is_armed => News::Engine(event),
             () = changed(&mut running.network_states), if !is_armed => News::NetworkState,
+            () = sleep_until(rules_due.unwrap_or_else(Instant::now).into()), if rules_due.is_some() && !is_armed => News::RulesDue,
         }
     }
 
@@ -350,9 +362,34 @@ impl Plane {
             self.interfaces.release_rest(&self.environment.broker).await;
             self.adopt_network_state().await;
         }
-        if self.rules.are_due() {
-            self.rules.check(&self.environment.broker).await;
+        if self.rules.is_first_due() {
+            self.check_rules().await;
         }
+    }
+
+    async fn check_rules(&mut self) {
+        let before = self.rules.status().clone();
+        self.rules.check(&self.environment.broker).await;
+        if *self.rules.status() != before {
+            self.tell();
+        }
+    }
+
+    /// Serves nothing any more: the engine ends, then the rules, and with them the broker's hold on the packet modes.
+    async fn give_up(&mut self) {
+        self.stop_engine();
+        let served: Vec<String> = self.interfaces.served().keys().cloned().collect();
+        for name in served {
+            self.interfaces
+                .release(name.into(), &self.environment.broker)
+                .await;
+        }
+        self.interfaces = Interfaces::default();
+        self.vips.update(BTreeMap::new());
+        self.services.clear();
+        self.config = None;
+        self.shrink().await;
+        self.tell();
     }
 
     /// Says what runs.
@@ -362,6 +399,7 @@ impl Plane {
             waiting: self.vips.waiting().to_owned(),
             served: self.interfaces.served().clone(),
             network_state: self.network_state(),
+            rules: self.rules.status().clone(),
         };
         self.environment.view.send_replace(Arc::new(view));
     }
@@ -448,7 +486,7 @@ mod tests {
         let first = config("[global]");
         let pools = Arc::new(Pools::of(&first));
         let mut builder = Builder::new(1, Arc::default());
-        let snapshot = builder.build(&first, &pools, std::time::Instant::now()).snapshot;
+        let snapshot = builder.build(&first, &pools, Instant::now()).snapshot;
         let (orders, mut inbox) = mpsc::unbounded_channel();
         let environment = Environment {
             workers: 1,
