@@ -174,6 +174,10 @@ packet_reasons! {
     FragmentTimeout = "fragment_timeout",
     /// A fragment that overlaps, or is too small to decide by.
     BadFragment = "bad_fragment",
+    /// Its source is a VIP or another address of this host: only a forger or a loop sends that.
+    OwnSource = "own_source",
+    /// From a server's address, but by an interface to which no route to the server leads.
+    WrongInterface = "wrong_interface",
     /// The kernel did not take it for sending.
     SendFailed = "send_failed",
     /// The kernel dropped it because we did not keep up.

@@ -111,6 +111,8 @@ pub struct PacketModes {
     pub max_flows: NonZeroU32,
     /// `nat_ports`: source ports of passthrough flows on the load balancer's side. Default 61000-65535.
     pub nat_ports: PortRange,
+    /// `any_interface`: accept servers' packets by whichever interface they come in.
+    pub any_interface: bool,
     /// `nat_address` of IPv4 flows; `None`: the kernel's preferred source towards the server.
     pub nat_address4: Option<Ipv4Addr>,
     /// `nat_address` of IPv6 flows; `None`: the kernel's preferred source towards the server.

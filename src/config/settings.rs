@@ -112,6 +112,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
         workers,
         max_flows,
         nat_ports,
+        any_interface,
         nat_address4,
         nat_address6,
         connection_tracker_capacity,
@@ -126,6 +127,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
         ("workers", workers.map_or_else(|| text("auto"), set)),
         ("max_flows", set(*max_flows)),
         ("nat_ports", text(&nat_ports.to_string())),
+        ("any_interface", set(any_interface)),
         (
             "nat_address",
             match addresses.as_slice() {

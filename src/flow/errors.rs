@@ -13,14 +13,21 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{
     key::Key,
     plan::{Arrival, DropReason, Plan, Rewrite},
+    returns::ReturnPath,
     router::{Router, renew, tags_towards},
+    segment::Side,
     services::{FlowTarget, ForwardMode},
-    table::{ReturnPath, Visit},
+    table::Visit,
 };
 use crate::{
     base::{PacketReason, Protocol},
-    packet::{AddressPair, IcmpError, LinkHeader},
+    packet::{AddressPair, IcmpError},
 };
+
+/// Smallest MTU that a server is told, in bytes: what it learns counts for all clients behind our address. The IPv6 one is
+/// IPv6's own minimum (RFC 8200 section 5); no IPv4 network of today is below the other.
+const LEAST_MTU4: u32 = 1_200;
+const LEAST_MTU6: u32 = 1_280;
 
 /// The ends of a flow, as an error about it needs them.
 struct Ends {
@@ -47,9 +54,9 @@ impl Router {
         // who sent the packet inside is who is told
         let tells_sender = arrival.parsed.destination == quoted.source;
         let plan = if tells_sender {
-            match self.about_clients_packet(arrival, &of_server) {
+            match self.about_clients_packet(arrival, error, &of_server) {
                 Some(plan) => Some(plan),
-                None => self.about_servers_packet(arrival, &of_server),
+                None => self.about_servers_packet(arrival, error, &of_server),
             }
         } else {
             None
@@ -61,28 +68,38 @@ impl Router {
         })))
     }
 
-    /// The ends of a live passthrough flow. An error does not prolong its life: anybody can send one.
-    fn ends(&self, arrival: &Arrival, key: &Key) -> Option<Ends> {
+    /// The ends of a live passthrough flow, if the error may be about a packet of this side of it. An error does not prolong
+    /// its life: anybody can send one.
+    fn ends(&self, arrival: &Arrival, error: &IcmpError, key: &Key, side: Side) -> Option<Ends> {
+        let sequence = error.quoted.sequence;
         let flows = &self.flows;
         flows
             .nat
             .visit(&flows.room, key, arrival.now, self.worker, |flow| {
-                Visit::Keep(Ends {
+                let fits = sequence.is_none_or(|sequence| flow.numbers.is_under_way(side, sequence));
+                Visit::Keep((fits && flow.allows_error(arrival.now)).then(|| Ends {
                     nat: flow.nat(),
                     server: flow.server(),
                     back: flow.back,
-                })
+                }))
             })
+            .flatten()
     }
 
     /// About a packet from a NAT port to a server: for the client. `reverse` is from the server to the NAT port.
-    fn about_clients_packet(&self, arrival: &Arrival, reverse: &Key) -> Option<Result<Plan, DropReason>> {
+    fn about_clients_packet(
+        &self,
+        arrival: &Arrival,
+        error: &IcmpError,
+        reverse: &Key,
+    ) -> Option<Result<Plan, DropReason>> {
         let key = self.flows.nat.holder(reverse)?;
         let ends = self
-            .ends(arrival, &key)
+            .ends(arrival, error, &key, Side::Client)
             .filter(|ends| (ends.server, ends.nat) == (reverse.from(), reverse.to()))?;
-        let Some(interface) = self.ways.interface(ends.back.ifindex) else {
-            return Some(Err(PacketReason::NoRoute.into()));
+        let back = match self.ways.back(&ends.back) {
+            Ok(back) => back,
+            Err(refusal) => return Some(Err(refusal)),
         };
         let (client, vip) = (key.from(), key.to());
         let plan = Plan {
@@ -90,27 +107,29 @@ impl Router {
             to: Rewrite::Error {
                 source: vip.ip(),
                 destination: client.ip(),
+                least_mtu: None,
                 quoted: AddressPair {
                     source: client,
                     destination: vip,
                 },
             },
-            link: LinkHeader {
-                ifindex: ends.back.ifindex,
-                source: interface.mac,
-                destination: ends.back.client,
-            },
-            tags: ends.back.tags,
-            mtu: interface.mtu,
+            link: back.link,
+            tags: back.tags,
+            mtu: back.mtu,
             counted: None,
         };
-        Some(arrival.check(interface.mtu).map(|()| plan))
+        Some(arrival.check(back.mtu).map(|()| plan))
     }
 
     /// About a packet from a VIP to a client: for the server. `forward` is from the client to the VIP.
-    fn about_servers_packet(&self, arrival: &Arrival, forward: &Key) -> Option<Result<Plan, DropReason>> {
+    fn about_servers_packet(
+        &self,
+        arrival: &Arrival,
+        error: &IcmpError,
+        forward: &Key,
+    ) -> Option<Result<Plan, DropReason>> {
         let (client, vip) = (forward.from(), forward.to());
-        if let Some(ends) = self.ends(arrival, forward) {
+        if let Some(ends) = self.ends(arrival, error, forward, Side::Server) {
             let (server, nat) = (ends.server, ends.nat);
             return Some(self.error_to_server(arrival, server, nat.ip(), nat));
         }
@@ -159,6 +178,7 @@ impl Router {
             to: Rewrite::Error {
                 source,
                 destination: server.ip(),
+                least_mtu: Some(if server.is_ipv4() { LEAST_MTU4 } else { LEAST_MTU6 }),
                 quoted: AddressPair {
                     source: server,
                     destination: peer,

@@ -60,6 +60,7 @@ impl Flows {
             dsr_flows: u64::from(self.room.dsr()),
             max_flows: u64::from(self.room.max()),
             fragments_waiting: u64::from(self.fragments.waiting()),
+            gave_way: self.nat.gave_way(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where packets leave: what the engine's netlink follower knows, as a picture that the path reads.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -12,8 +12,27 @@ use crate::{base::Mac, packet::LinkHeader};
 pub struct Hops {
     /// The next hop to each server's address.
     pub servers: HashMap<IpAddr, Hop>,
+    /// The next hop to one client behind each return hop.
+    pub clients: HashMap<IpAddr, Hop>,
+    /// Return hops whose replies take another way than the one that their flows came by.
+    pub returns: HashMap<HopNumber, ReturnLink>,
     /// Interfaces that packets come in by, by index.
     pub interfaces: HashMap<u32, Interface>,
+    /// Addresses of this host.
+    pub own: HashSet<IpAddr>,
+}
+
+/// The number of a return hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HopNumber(pub(super) u32);
+
+/// A way back to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReturnLink {
+    /// Interface and link addresses.
+    pub link: LinkHeader,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
 }
 
 /// The next hop to a server.

@@ -17,7 +17,10 @@
 //! - `max_flows` is shared as `room` says: DSR's cache takes half at most, half-open passthrough flows a quarter.
 //! - When a server goes down, a passthrough TCP connection is reset at the client's next packet (a SYN chooses anew);
 //!   UDP and DSR flows are sent to another server.
-//! - UDP that nothing has answered counts as half-open, so that forged datagrams cannot fill the table either.
+//! - UDP that nothing has answered counts as half-open, so that forged datagrams cannot fill the table either; until the
+//!   client has sent again after an answer, its NAT port gives way to others.
+//! - A connection that the server has closed first is remembered for a minute, its TIME_WAIT: a new connection from the
+//!   same NAT port must have a later clock, or wait a second.
 //! - An IPv4 packet larger than the MTU of its way out is fragmented if it may be; a super-frame, IPv6, or one with DF
 //!   is answered with the MTU.
 //! - An ICMP error never prolongs a flow, and reaches a client with the VIP as its source.
@@ -30,11 +33,14 @@ mod fragments;
 mod hops;
 mod key;
 mod limit;
+mod numbers;
 mod path;
 mod plan;
 mod ports;
 mod quota;
+mod returns;
 mod router;
+mod segment;
 mod services;
 mod split;
 mod table;
@@ -47,11 +53,11 @@ mod testing;
 mod tests;
 
 pub use counters::ReasonCounters;
-pub use hops::{Hop, Hops, Interface, Resolution};
+pub use hops::{Hop, HopNumber, Hops, Interface, Resolution, ReturnLink};
 pub use path::Path;
 pub use services::Services;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, time::Duration};
 
 use crate::{
     balance::hash::SplitMix64,
@@ -239,6 +245,8 @@ pub struct Usage {
     pub max_flows: u64,
     /// Fragments that wait.
     pub fragments_waiting: u64,
+    /// Flows that have given their place or NAT port to new ones, since the start.
+    pub gave_way: u64,
 }
 
 impl Because {
@@ -311,6 +319,27 @@ impl Flows {
             dsr: DsrCache::new(room.dsr_limit(), seeds.next_u64()),
             fragments: FragmentTable::new(seeds.next_u64()),
             room,
+        }
+    }
+
+    /// Rises whenever there are other return hops than before.
+    #[must_use]
+    pub fn returns_version(&self) -> u64 {
+        self.nat.returns().version()
+    }
+
+    /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
+    #[must_use]
+    pub fn return_clients(&self) -> BTreeSet<IpAddr> {
+        self.nat.returns().clients()
+    }
+
+    /// Hops with those of returns that take another way than before. To be asked with each new network state.
+    #[must_use]
+    pub fn follow_routes(&self, hops: &Hops) -> Hops {
+        Hops {
+            returns: self.nat.returns().follow(&hops.clients),
+            ..hops.clone()
         }
     }
 }

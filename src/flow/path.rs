@@ -17,7 +17,7 @@ use crate::{
     packet::{
         Content, Fragment, Frame, HEADROOM, Offload, Parsed, RewriteError,
         answer::{self, IcmpReason},
-        decrement_ttl, parse, put_tags, set_link, translate, translate_error,
+        decrement_ttl, parse, put_tags, raise_mtu, set_link, translate, translate_error,
     },
 };
 
@@ -343,8 +343,14 @@ fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), Re
         Rewrite::Error {
             source,
             destination,
+            least_mtu,
             quoted,
-        } => translate_error(frame, parsed, *source, *destination, quoted)?,
+        } => {
+            translate_error(frame, parsed, *source, *destination, quoted)?;
+            if let Some(least) = least_mtu {
+                raise_mtu(frame, parsed, *least)?;
+            }
+        }
     }
     decrement_ttl(frame, parsed)?;
     if plan.tags != parsed.tags {

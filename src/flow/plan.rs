@@ -39,6 +39,8 @@ pub(super) enum Rewrite {
     Error {
         source: IpAddr,
         destination: IpAddr,
+        /// A smaller MTU that it tells is raised to this.
+        least_mtu: Option<u32>,
         quoted: AddressPair,
     },
 }

@@ -6,17 +6,20 @@ use super::{
     Flows, Services,
     dsr::Entry,
     key::Key,
+    numbers::Numbers,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
+    returns::Origin,
+    segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, ForwardMode, Service},
-    table::{NatFlow, ReturnPath, Visit},
-    tcp_state::{SegmentKind, Side, TcpState},
+    table::{Beginning, ErrorAllowance, NatFlow, Visit},
+    tcp_state::TcpState,
     ways::{NextHop, Ways},
 };
 use crate::{
     balance::hash::SplitMix64,
     base::{PacketReason, Protocol, WorkerId},
-    packet::{AddressPair, Content, LinkHeader, Tags},
+    packet::{AddressPair, Content, Tags},
 };
 
 /// What a worker decides by.
@@ -36,7 +39,7 @@ struct Ported {
     destination: SocketAddr,
     /// From `source` to `destination`.
     key: Key,
-    sign: SegmentKind,
+    segment: Segment,
 }
 
 /// What a table says of a packet.
@@ -49,22 +52,27 @@ enum Lookup {
 impl Ported {
     fn of(arrival: &Arrival) -> Option<Self> {
         let (protocol, source, destination) = arrival.parsed.tuple()?;
-        let sign = match arrival.parsed.content {
-            Content::Tcp(tcp) => SegmentKind::of(tcp.flags),
-            _ => SegmentKind::Datagram,
+        let parsed = &arrival.parsed;
+        let segment = match parsed.content {
+            Content::Tcp(tcp) => {
+                let payload = parsed.end.checked_sub(parsed.transport + tcp.header_len);
+                // the length of a datagram that comes in fragments is not known
+                Segment::tcp(&tcp, payload.filter(|_| parsed.fragment.is_none()))
+            }
+            _ => Segment::DATAGRAM,
         };
         Some(Self {
             protocol,
             source,
             destination,
             key: Key::new(protocol, source, destination),
-            sign,
+            segment,
         })
     }
 
     /// Whether a flow may begin with it.
     fn begins(&self) -> bool {
-        matches!(self.sign, SegmentKind::Open | SegmentKind::Datagram)
+        matches!(self.segment.kind, SegmentKind::Open | SegmentKind::Datagram)
     }
 
     /// The refusal when no server is up.
@@ -140,6 +148,7 @@ impl Router {
             return decision;
         }
         if packet.begins() {
+            self.refuse_own(packet)?;
             return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
@@ -148,7 +157,17 @@ impl Router {
         {
             return decision;
         }
+        self.refuse_own(packet)?;
         Err(PacketReason::ResetNoFlow.into())
+    }
+
+    /// Refuses a packet from an address of ours: what sends it is a forger, or a loop.
+    fn refuse_own(&self, packet: &Ported) -> Result<(), DropReason> {
+        let source = packet.source.ip();
+        if self.services.has_address(source) || self.ways.is_own(source) {
+            return Err(PacketReason::OwnSource.into());
+        }
+        Ok(())
     }
 
     /// A client's packet of a passthrough flow.
@@ -164,7 +183,7 @@ impl Router {
                     &mut flow.target,
                     &mut flow.generation,
                 );
-                if packet.sign == SegmentKind::Open && flow.life.can_reopen() {
+                if packet.segment.kind == SegmentKind::Open && flow.life.can_reopen() {
                     return Visit::Remove(Lookup::Miss);
                 }
                 if flow.target.is_down() {
@@ -180,9 +199,13 @@ impl Router {
                     Ok(way) => way,
                     Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
                 };
-                flow.life = flow.life.seen(Side::Client, packet.sign);
-                flow.seen = flow.seen.max(arrival.now);
-                flow.back = back(arrival);
+                let origin = origin(arrival);
+                if flow.back.origin != origin && flow.is_next(&packet.segment) {
+                    let returns = flows.nat.returns();
+                    returns.leave(&flow.back);
+                    flow.back = returns.enter(origin, packet.source.ip());
+                }
+                flow.observe(Side::Client, &packet.segment, arrival.now);
                 flow.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&flow.target);
                 Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
@@ -214,20 +237,26 @@ impl Router {
             // an address that clients send to is no NAT port
             .filter(|nat| services.at(packet.protocol, *nat).is_none())
             .map(|nat| Key::new(packet.protocol, server, nat));
-        let nat = self.flows.nat.open(
-            &self.flows.room,
-            packet.key,
-            reverse_keys,
-            self.worker,
-            |reverse| NatFlow {
+        let beginning = Beginning {
+            key: packet.key,
+            segment: packet.segment,
+            now: arrival.now,
+            worker: self.worker,
+            random,
+        };
+        let flows = &self.flows;
+        let nat = (flows.nat).open(&flows.room, &beginning, reverse_keys, |reverse, returns| {
+            NatFlow {
                 target: Arc::clone(target),
                 reverse,
-                life: TcpState::first(packet.sign),
+                life: TcpState::first(packet.segment.kind),
+                numbers: Numbers::new(&packet.segment),
                 seen: arrival.now,
                 generation: services.generation(),
-                back: back(arrival),
-            },
-        )?;
+                back: returns.enter(origin(arrival), packet.source.ip()),
+                errors: ErrorAllowance::default(),
+            }
+        })?;
         let Some(nat) = nat else {
             // another worker has just opened it
             return match self.known_passthrough(arrival, packet) {
@@ -250,15 +279,18 @@ impl Router {
                     // ended and opened anew between the two looks
                     return Visit::Keep(None);
                 }
-                let back = flow.back;
-                let Some(interface) = self.ways.interface(back.ifindex) else {
-                    return Visit::Keep(Some(Err(PacketReason::NoRoute.into())));
+                if !(self.services.any_interface() || self.ways.leads_to(packet.source.ip(), arrival.ifindex))
+                {
+                    return Visit::Keep(Some(Err(PacketReason::WrongInterface.into())));
+                }
+                let back = match self.ways.back(&flow.back) {
+                    Ok(back) => back,
+                    Err(refusal) => return Visit::Keep(Some(Err(refusal))),
                 };
-                if let Err(refusal) = arrival.check(interface.mtu) {
+                if let Err(refusal) = arrival.check(back.mtu) {
                     return Visit::Keep(Some(Err(refusal)));
                 }
-                flow.life = flow.life.seen(Side::Server, packet.sign);
-                flow.seen = flow.seen.max(arrival.now);
+                flow.observe(Side::Server, &packet.segment, arrival.now);
                 flow.target.count_out(self.worker, arrival.parsed.ip_len());
                 Visit::Keep(Some(Ok(Plan {
                     reason: PacketReason::ToClient,
@@ -266,13 +298,9 @@ impl Router {
                         source: key.to(),
                         destination: key.from(),
                     }),
-                    link: LinkHeader {
-                        ifindex: back.ifindex,
-                        source: interface.mac,
-                        destination: back.client,
-                    },
+                    link: back.link,
                     tags: back.tags,
-                    mtu: interface.mtu,
+                    mtu: back.mtu,
                     counted: arrival.counted(&flow.target),
                 })))
             })?
@@ -283,20 +311,21 @@ impl Router {
             return decision;
         }
         // the frontend may have been passthrough's before a reload
-        if packet.sign != SegmentKind::Open
+        if packet.segment.kind != SegmentKind::Open
             && self.flows.room.nat() > 0
             && let Lookup::Decided(decision) = self.known_passthrough(arrival, packet)
         {
             return decision;
         }
+        self.refuse_own(packet)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable(arrival, target.destination)?;
-        if !matches!(packet.sign, SegmentKind::Close | SegmentKind::Reset) {
+        if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
             let entry = Entry {
                 key: packet.key,
                 target: Arc::clone(target),
                 // one packet proves nothing, whatever its flags: the next one does
-                life: TcpState::first(packet.sign),
+                life: TcpState::first(packet.segment.kind),
                 seen: arrival.now,
                 generation: self.services.generation(),
             };
@@ -320,7 +349,7 @@ impl Router {
                     &mut entry.target,
                     &mut entry.generation,
                 );
-                let begins_anew = packet.sign == SegmentKind::Open && entry.life.can_reopen();
+                let begins_anew = packet.segment.kind == SegmentKind::Open && entry.life.can_reopen();
                 if begins_anew || entry.target.is_down() {
                     return Visit::Remove(Lookup::Miss);
                 }
@@ -329,7 +358,7 @@ impl Router {
                     Ok(way) => way,
                     Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
                 };
-                entry.life = entry.life.seen_one_sided(packet.sign);
+                entry.life = entry.life.seen_one_sided(packet.segment.kind);
                 entry.seen = entry.seen.max(arrival.now);
                 entry.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&entry.target);
@@ -375,11 +404,12 @@ pub(super) fn tags_towards(arrival: &Arrival, ifindex: u32) -> Tags {
     }
 }
 
-/// The way back to who sent a packet.
-fn back(arrival: &Arrival) -> ReturnPath {
-    ReturnPath {
+/// Where a packet has come from.
+fn origin(arrival: &Arrival) -> Origin {
+    Origin {
         ifindex: arrival.ifindex,
-        client: arrival.parsed.link_source,
+        mac: arrival.parsed.link_source,
         tags: arrival.parsed.tags,
+        is_v6: arrival.parsed.source.is_ipv6(),
     }
 }

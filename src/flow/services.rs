@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ pub struct Services {
     by_vip: HashMap<Vip, Arc<Service>, Seeded>,
     addresses: HashSet<IpAddr, Seeded>,
     nat_ports: PortRange,
+    any_interface: bool,
 }
 
 /// How packets of a service travel.
@@ -62,6 +63,8 @@ pub(super) struct FlowTarget {
     pub destination: SocketAddr,
     pub state: ServerState,
     idle: Duration,
+    /// Half of the NAT ports that there are towards it.
+    half_of_ports: u32,
     frontend_live: Arc<FrontendStats>,
     backend_live: Arc<BackendStats>,
     server_live: Arc<ServerStats>,
@@ -84,6 +87,7 @@ impl Services {
         let mut services = Self {
             generation: snapshot.generation,
             nat_ports: snapshot.nat_ports,
+            any_interface: snapshot.any_interface,
             ..Self::default()
         };
         for frontend in snapshot.frontends.values() {
@@ -94,9 +98,14 @@ impl Services {
             };
             for vip in &frontend.config.listen {
                 let key = Vip::new(frontend.config.protocol, vip.0);
-                let same = (previous.by_vip.get(&key)).filter(|service| Arc::ptr_eq(&service.view, frontend));
+                let same = (previous.by_vip.get(&key)).filter(|service| {
+                    Arc::ptr_eq(&service.view, frontend) && previous.nat_ports == snapshot.nat_ports
+                });
                 let service = same.map_or_else(
-                    || Arc::new(Service::new(Arc::clone(frontend), *vip, mode)),
+                    || {
+                        let half_of_ports = snapshot.nat_ports.len() / 2;
+                        Arc::new(Service::new(Arc::clone(frontend), *vip, mode, half_of_ports))
+                    },
                     Arc::clone,
                 );
                 services.addresses.insert(vip.0.ip());
@@ -127,6 +136,11 @@ impl Services {
         self.nat_ports
     }
 
+    /// `any_interface`: servers' packets count by whichever interface they come in.
+    pub(super) const fn any_interface(&self) -> bool {
+        self.any_interface
+    }
+
     /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or
     /// not as they were.
     pub(super) fn renew(
@@ -147,11 +161,11 @@ impl Services {
 }
 
 impl Service {
-    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode) -> Self {
+    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode, half_of_ports: u32) -> Self {
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode)))
+                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports)))
             })
             .collect();
         Self { mode, view, targets }
@@ -188,7 +202,13 @@ impl Service {
 }
 
 impl FlowTarget {
-    fn new(frontend: &FrontendView, server: &ServerView, vip: ListenAddr, mode: ForwardMode) -> Self {
+    fn new(
+        frontend: &FrontendView,
+        server: &ServerView,
+        vip: ListenAddr,
+        mode: ForwardMode,
+        half_of_ports: u32,
+    ) -> Self {
         let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
         let port = if mode == ForwardMode::Passthrough || maps_ports {
             server.addr.0.port()
@@ -212,6 +232,7 @@ impl FlowTarget {
             destination: SocketAddr::new(server.addr.0.ip(), port),
             state: server.state,
             idle,
+            half_of_ports,
             frontend_live: Arc::clone(&frontend.live),
             backend_live: Arc::clone(&frontend.backend.live),
             server_live: Arc::clone(&server.live),
@@ -225,7 +246,23 @@ impl FlowTarget {
 
     /// How long a flow in a state is remembered after its last packet.
     pub fn lifetime(&self, life: TcpState) -> Duration {
-        life.lifetime(self.idle)
+        life.lifetime(self.idle, self.is_scarce())
+    }
+
+    /// Whether half of the NAT ports towards it are claimed.
+    fn is_scarce(&self) -> bool {
+        self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
+    }
+
+    /// A flow has claimed a NAT port.
+    pub fn claim_port(&self) {
+        self.server_live.nat_ports.fetch_add(1, Relaxed);
+    }
+
+    /// A flow has given its NAT port back.
+    pub fn release_port(&self) {
+        // the server may have been configured anew meanwhile, and count from 0
+        let _ = (self.server_live.nat_ports).fetch_update(Relaxed, Relaxed, |claimed| claimed.checked_sub(1));
     }
 
     fn shards(&self, worker: WorkerId) -> [&Shard; 3] {

@@ -3,28 +3,45 @@
 //! Two entries a flow, each in a shard of its own kind, and never two locks at once:
 //!
 //! ```text
-//! forward  {client, VIP, protocol}             ─► NatFlow (server, NAT port, life, way back to the client)
+//! forward  {client, VIP, protocol}             ─► NatFlow (server, NAT port, life, numbers, way back to the client)
 //! reverse  {server addr:port, NAT addr:port, protocol} ─► the forward key
 //! ```
 //!
 //! Inserting the reverse entry where there is none *is* the claim of the NAT port. A flow is made reverse entry first
 //! and unmade forward entry first, so that a forward entry always has its reverse one; who removes the forward entry,
 //! and nobody else, removes the reverse one, so that no port is freed that a live flow holds.
+//!
+//! What gives way to a new flow, among the NAT ports that it tries: see `yielding`. Never an established flow.
+
+mod opening;
+mod yielding;
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use super::{Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, tcp_state::TcpState};
-use crate::{
-    base::{Mac, PacketReason, WorkerId},
-    packet::Tags,
+use super::{
+    Moment,
+    key::Key,
+    key::Seeded,
+    numbers::Numbers,
+    quota::Quota,
+    returns::{ReturnHops, ReturnPath},
+    segment::{Segment, Side},
+    services::FlowTarget,
+    tcp_state::TcpState,
 };
+use crate::base::WorkerId;
 
 /// Flows that a shard is meant for: small enough that growing it holds its lock for well under a millisecond.
 const FLOWS_A_SHARD: u32 = 4_096;
+/// ICMP errors about one flow that are passed on in a second.
+const ERRORS_A_SECOND: u8 = 8;
 /// Slots that an emptied shard may keep.
 const SPARE: usize = 256;
 
@@ -35,20 +52,30 @@ pub(super) struct NatFlow {
     /// Where its replies come from and go to: server and NAT address.
     pub reverse: Key,
     pub life: TcpState,
-    /// When its last packet came.
+    pub numbers: Numbers,
+    /// When the last packet came that makes it last longer.
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
     pub back: ReturnPath,
+    pub errors: ErrorAllowance,
 }
 
-/// The way back to a client: where its packets have come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReturnPath {
-    pub ifindex: u32,
-    /// The client's, or its router's.
-    pub client: Mac,
-    pub tags: Tags,
+/// The ICMP errors about a flow that are still passed on: anybody may send some that fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ErrorAllowance {
+    second: u64,
+    passed: u8,
+}
+
+/// What a new flow is to be, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    pub key: Key,
+    pub segment: Segment,
+    pub now: Moment,
+    pub worker: WorkerId,
+    pub random: u64,
 }
 
 /// What is to become of a flow that has been looked at.
@@ -63,6 +90,8 @@ pub(super) struct NatTable {
     seeded: Seeded,
     forward: Box<[ShardLock<Forward>]>,
     reverse: Box<[ShardLock<HashMap<Key, Key, Seeded>>]>,
+    returns: ReturnHops,
+    gave_way: AtomicU64,
 }
 
 /// A shard, aligned to two cache lines so that no two locks share one.
@@ -87,6 +116,33 @@ impl NatFlow {
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
+    }
+
+    /// Takes a packet of a side in.
+    pub fn observe(&mut self, side: Side, segment: &Segment, now: Moment) {
+        let before = self.life;
+        self.life = before.seen(side, segment, &mut self.numbers);
+        if self.life != before || before.is_prolonged_by(side) {
+            self.seen = self.seen.max(now);
+        }
+    }
+
+    /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
+    pub fn is_next(&self, segment: &Segment) -> bool {
+        matches!(
+            self.life,
+            TcpState::Answered | TcpState::Established | TcpState::HalfClosed(_)
+        ) && self.numbers.is_next(Side::Client, segment)
+    }
+
+    /// Whether one more ICMP error about it is passed on.
+    pub fn allows_error(&mut self, now: Moment) -> bool {
+        let second = now.0 / 1_000;
+        if self.errors.second != second {
+            self.errors = ErrorAllowance { second, passed: 0 };
+        }
+        self.errors.passed = self.errors.passed.saturating_add(1);
+        self.errors.passed <= ERRORS_A_SECOND
     }
 
     /// The server's end.
@@ -137,7 +193,19 @@ impl NatTable {
             reverse: (0..shards)
                 .map(|_| ShardLock(Mutex::new(HashMap::with_hasher(seeded))))
                 .collect(),
+            returns: ReturnHops::default(),
+            gave_way: AtomicU64::new(0),
         }
+    }
+
+    /// The ways back to clients.
+    pub const fn returns(&self) -> &ReturnHops {
+        &self.returns
+    }
+
+    /// Flows that have given way to new ones, so far.
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.load(Relaxed)
     }
 
     /// Shards that [`sweep`](Self::sweep) knows, from 0.
@@ -203,41 +271,10 @@ impl NatTable {
         if let Some(mut reverse) = self.reverse(&flow.reverse) {
             reverse.remove(&flow.reverse);
         }
+        self.returns.leave(&flow.back);
         room.give_nat(flow.life.is_half_open());
+        flow.target.release_port();
         flow.target.count_closed(worker);
-    }
-
-    /// Makes a flow with the first of the NAT addresses that nobody holds towards its server, and gives that.
-    /// `flow` makes it of its reverse key. `None`: another worker has just made one of this key.
-    ///
-    /// # Errors
-    /// Why there can be none.
-    pub fn open(
-        &self,
-        room: &Quota,
-        key: Key,
-        reverse_keys: impl Iterator<Item = Key>,
-        worker: WorkerId,
-        flow: impl FnOnce(Key) -> NatFlow,
-    ) -> Result<Option<SocketAddr>, PacketReason> {
-        room.take_nat()?;
-        let claimed = reverse_keys.into_iter().find(|reverse| self.claim(reverse, key));
-        let Some(reverse) = claimed else {
-            room.give_nat(true);
-            return Err(PacketReason::PortsExhausted);
-        };
-        let flow = flow(reverse);
-        debug_assert!(flow.life.is_half_open() && flow.reverse == reverse);
-        let target = Arc::clone(&flow.target);
-        if self.insert(key, flow) {
-            target.count_opened(worker);
-            return Ok(Some(reverse.to()));
-        }
-        if let Some(mut shard) = self.reverse(&reverse) {
-            shard.remove(&reverse);
-        }
-        room.give_nat(true);
-        Ok(None)
     }
 
     /// Claims a NAT address and port towards a server for a flow, if nobody holds it.
@@ -346,6 +383,16 @@ impl NatTable {
         }
         assert_eq!(flows, claims, "a NAT port that no flow holds");
         assert_eq!(flows, room.nat() as usize);
+        let followed: usize = (self.forward.iter())
+            .map(|line| {
+                line.lock()
+                    .flows
+                    .values()
+                    .filter(|f| f.back.number.is_some())
+                    .count()
+            })
+            .sum();
+        assert_eq!(followed, self.returns.flows(), "flows of return hops");
         assert_eq!(half_open, room.half_open());
         assert!(room.nat() + room.dsr() <= room.max());
         assert!(room.half_open() <= room.half_open_limit());

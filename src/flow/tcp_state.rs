@@ -1,12 +1,12 @@
 //! How long a flow is remembered, by what has been seen of it. Pure: a state, an observation, the next state.
 //!
 //! ```text
-//! passthrough (both sides are seen)
+//! passthrough (both sides are seen; each step needs a segment whose numbers fit)
 //!
-//!            SYN|ACK of the server        ACK of the client
-//!    Syn ──────────────────────► Answered ─────────────────► Established ─ FIN ─► HalfClosed ─ FIN of the other ─┐
-//!     │                             │                             │                   │                          ▼
-//!     └────── RST ──► Refused ◄─────┘                             └──────── RST ──────┴──────────────────────► Closing
+//!            SYN|ACK of the server        ACK of the client                FIN, acknowledged      the other's too
+//!    Syn ──────────────────────► Answered ─────────────────► Established ─────────► HalfClosed ─────────────► Closing
+//!     │                             │                             │                     │                        ▲
+//!     └────── RST ──► Refused ◄─────┘                             └──────── RST ────────┴────────────────────────┘
 //!
 //! DSR (the client's side only: nothing may wait for the server's)
 //!
@@ -14,21 +14,30 @@
 //!
 //! UDP (in DSR a client's second packet counts as an answer, as more cannot be seen)
 //!
-//!    Asked ── answer ──► Talking
+//!    Asked ── answer ──► Replied ── the client again ──► Talking
 //! ```
 //!
-//! Half-open are Syn, Answered, Refused and Asked: what anybody can bring about with forged addresses. They may hold
-//! only a share of the table. A SYN on Closing or Refused begins a new connection.
+//! What a segment must carry to change anything is in [`super::numbers`]. Half-open are Syn, Answered, Refused and Asked:
+//! what anybody can bring about with forged addresses. They may hold only a share of the table, and give their NAT ports
+//! up when others need them; so does Replied, which a forged question to a server that answers brings about.
 
 use std::time::Duration;
 
-use super::FlowState;
-use crate::packet::TcpFlags;
+use super::{
+    FlowState,
+    numbers::Numbers,
+    segment::{Segment, SegmentKind, Side},
+};
 
 /// Time that a connection may take to be established (cilium's and DESIGN's).
 const SYN: Duration = Duration::from_secs(60);
+/// The same while half of a server's NAT ports are claimed.
+const SYN_UNDER_PRESSURE: Duration = Duration::from_secs(4);
 /// Time that a closed connection is remembered for its last packets.
 const CLOSING: Duration = Duration::from_secs(10);
+/// Time that it is remembered if the server has closed first, whose TIME_WAIT refuses some new connections from the same
+/// NAT port (`TCP_TIMEWAIT_LEN` of Linux).
+const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// The state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,96 +50,127 @@ pub(super) enum TcpState {
     Refused,
     /// The handshake is over.
     Established,
-    /// One side has sent FIN.
+    /// One side has sent FIN, and the other has acknowledged it.
     HalfClosed(Side),
-    /// Both have, or one RST.
-    Closing,
+    /// Both have, or one has sent RST.
+    Closing(Ending),
     /// UDP that nothing has answered.
     Asked,
     /// UDP that something has answered.
+    Replied,
+    /// UDP whose client has sent again after an answer.
     Talking,
 }
 
-/// A side of a flow.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Side {
-    /// Client.
-    Client,
-    /// Server.
-    Server,
-}
-
-/// What a packet says about its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SegmentKind {
-    /// RST.
+pub(super) enum Ending {
+    /// By a RST: neither side remembers it.
     Reset,
-    /// SYN without ACK.
-    Open,
-    /// SYN with ACK.
-    Accept,
-    /// FIN.
-    Close,
-    /// None of these, with ACK.
-    Go,
-    /// None of these, without ACK: no TCP sends it.
-    Odd,
-    /// A datagram.
-    Datagram,
-}
-
-impl SegmentKind {
-    /// The sign of TCP flags.
-    pub const fn of(flags: TcpFlags) -> Self {
-        if flags.rst() {
-            Self::Reset
-        } else if flags.syn() {
-            if flags.ack() { Self::Accept } else { Self::Open }
-        } else if flags.fin() {
-            Self::Close
-        } else if flags.ack() {
-            Self::Go
-        } else {
-            Self::Odd
-        }
-    }
+    /// By a FIN of this side and then one of the other: this side remembers it in TIME_WAIT.
+    First(Side),
 }
 
 impl TcpState {
     /// That of a flow whose first packet, the client's, is this.
-    pub const fn first(sign: SegmentKind) -> Self {
-        match sign {
+    pub const fn first(kind: SegmentKind) -> Self {
+        match kind {
             SegmentKind::Datagram => Self::Asked,
             _ => Self::Syn,
         }
     }
 
-    /// After a packet of a side, where both sides are seen (passthrough).
+    /// After a packet of a side, where both sides are seen (passthrough). What does not fit the numbers changes nothing.
     #[must_use]
-    pub fn seen(self, side: Side, sign: SegmentKind) -> Self {
-        match (self, sign) {
-            (Self::Asked | Self::Talking, _) => match side {
-                Side::Server => Self::Talking,
-                Side::Client => self,
-            },
-            (Self::Syn | Self::Answered | Self::Refused, SegmentKind::Reset) => Self::Refused,
-            (_, SegmentKind::Reset) => Self::Closing,
-            (Self::Syn, SegmentKind::Accept) if side == Side::Server => Self::Answered,
-            (Self::Answered, SegmentKind::Go) if side == Side::Client => Self::Established,
-            (Self::Answered, SegmentKind::Close) if side == Side::Client => Self::HalfClosed(side),
-            (Self::Established, SegmentKind::Close) => Self::HalfClosed(side),
-            (Self::HalfClosed(first), SegmentKind::Close) if first != side => Self::Closing,
+    pub fn seen(self, side: Side, segment: &Segment, numbers: &mut Numbers) -> Self {
+        match self {
+            Self::Asked | Self::Replied | Self::Talking => self.datagram(side),
+            Self::Refused | Self::Closing(_) => {
+                numbers.linger(side, segment);
+                self
+            }
+            Self::Syn => self.handshake(side, segment, numbers),
+            Self::Answered | Self::Established | Self::HalfClosed(_) => self.open(side, segment, numbers),
+        }
+    }
+
+    const fn datagram(self, side: Side) -> Self {
+        match (self, side) {
+            (Self::Asked, Side::Server) => Self::Replied,
+            (Self::Replied, Side::Client) => Self::Talking,
             _ => self,
+        }
+    }
+
+    fn handshake(self, side: Side, segment: &Segment, numbers: &mut Numbers) -> Self {
+        match (side, segment.kind) {
+            (Side::Client, SegmentKind::Open) => {
+                numbers.another_syn(segment);
+                self
+            }
+            (Side::Server, SegmentKind::Accept) if numbers.accept(segment) => Self::Answered,
+            (Side::Server, SegmentKind::Reset) if numbers.answers_syn(segment) => Self::Refused,
+            (Side::Client, SegmentKind::Reset) if numbers.ends_client(segment) => Self::Refused,
+            _ => self,
+        }
+    }
+
+    fn open(self, side: Side, segment: &Segment, numbers: &mut Numbers) -> Self {
+        let is_half_open = matches!(self, Self::Answered);
+        match segment.kind {
+            SegmentKind::Reset => {
+                let counts = numbers.resets(side, segment)
+                    || is_half_open && side == Side::Server && numbers.answers_syn(segment);
+                match (counts, is_half_open) {
+                    (false, _) => self,
+                    (true, true) => Self::Refused,
+                    (true, false) => Self::Closing(Ending::Reset),
+                }
+            }
+            // repeated; or, while the handshake is open, of a server that has begun anew
+            SegmentKind::Accept => {
+                if is_half_open && side == Side::Server {
+                    numbers.accept(segment);
+                }
+                self
+            }
+            SegmentKind::Open | SegmentKind::Odd | SegmentKind::Datagram => self,
+            SegmentKind::Go | SegmentKind::Close => {
+                if !numbers.take(side, segment) {
+                    return self;
+                }
+                if is_half_open {
+                    return if side == Side::Client {
+                        Self::Established
+                    } else {
+                        self
+                    };
+                }
+                self.after_acknowledgement(numbers)
+            }
+        }
+    }
+
+    /// Which FINs have been acknowledged by now.
+    fn after_acknowledgement(self, numbers: &Numbers) -> Self {
+        let client = numbers.is_fin_acknowledged(Side::Client);
+        let server = numbers.is_fin_acknowledged(Side::Server);
+        match (client, server) {
+            (true, true) => Self::Closing(Ending::First(numbers.first_fin())),
+            (true, false) => Self::HalfClosed(Side::Client),
+            (false, true) => Self::HalfClosed(Side::Server),
+            (false, false) => self,
         }
     }
 
     /// After a packet of the client, where only its side is seen (DSR).
     #[must_use]
-    pub fn seen_one_sided(self, sign: SegmentKind) -> Self {
-        match (self, sign) {
-            (Self::Asked | Self::Talking, _) => Self::Talking,
+    pub const fn seen_one_sided(self, kind: SegmentKind) -> Self {
+        match (self, kind) {
+            (Self::Asked | Self::Replied | Self::Talking, _) => Self::Talking,
             (Self::Syn | Self::Refused, SegmentKind::Reset) => Self::Refused,
-            (_, SegmentKind::Reset | SegmentKind::Close) => Self::Closing,
+            (_, SegmentKind::Reset) => Self::Closing(Ending::Reset),
+            (_, SegmentKind::Close) => Self::Closing(Ending::First(Side::Client)),
             (Self::Syn, SegmentKind::Go) => Self::Established,
             _ => self,
         }
@@ -141,17 +181,34 @@ impl TcpState {
         matches!(self, Self::Syn | Self::Answered | Self::Refused | Self::Asked)
     }
 
-    /// Whether a SYN begins a new connection.
-    pub const fn can_reopen(self) -> bool {
-        matches!(self, Self::Refused | Self::Closing)
+    /// Whether a forged packet, and the answer to it, can bring it about.
+    pub const fn is_unproven(self) -> bool {
+        self.is_half_open() || matches!(self, Self::Replied)
     }
 
-    /// How long it is remembered after its last packet. `idle` is the frontend's `idle_timeout`.
-    pub fn lifetime(self, idle: Duration) -> Duration {
+    /// Whether a SYN begins a new connection.
+    pub const fn can_reopen(self) -> bool {
+        matches!(self, Self::Refused | Self::Closing(_))
+    }
+
+    /// Whether a packet of a side makes it last longer. What anybody can repeat does not.
+    pub const fn is_prolonged_by(self, side: Side) -> bool {
         match self {
+            Self::Syn | Self::Answered | Self::Refused | Self::Closing(_) => false,
+            Self::Asked | Self::Replied => matches!(side, Side::Client),
+            Self::Established | Self::HalfClosed(_) | Self::Talking => true,
+        }
+    }
+
+    /// How long it is remembered after its last packet. `idle` is the frontend's `idle_timeout`; `is_scarce`: half of the
+    /// server's NAT ports are claimed.
+    pub fn lifetime(self, idle: Duration, is_scarce: bool) -> Duration {
+        match self {
+            _ if is_scarce && self.is_unproven() => SYN_UNDER_PRESSURE.min(idle),
             Self::Syn | Self::Answered => SYN,
-            Self::Refused | Self::Closing => CLOSING,
-            Self::Established | Self::HalfClosed(_) | Self::Asked | Self::Talking => idle,
+            Self::Closing(Ending::First(Side::Server)) => TIME_WAIT,
+            Self::Refused | Self::Closing(_) => CLOSING,
+            Self::Established | Self::HalfClosed(_) | Self::Asked | Self::Replied | Self::Talking => idle,
         }
     }
 
@@ -163,130 +220,12 @@ impl TcpState {
             Self::Refused => FlowState::Refused,
             Self::Established => FlowState::Established,
             Self::HalfClosed(_) => FlowState::HalfClosed,
-            Self::Closing => FlowState::Closing,
+            Self::Closing(_) => FlowState::Closing,
             Self::Asked => FlowState::UdpAsked,
-            Self::Talking => FlowState::Udp,
+            Self::Replied | Self::Talking => FlowState::Udp,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const IDLE: Duration = Duration::from_secs(900);
-
-    fn after(steps: &[(Side, SegmentKind)]) -> TcpState {
-        (steps.iter()).fold(TcpState::first(SegmentKind::Open), |life, (side, sign)| {
-            life.seen(*side, *sign)
-        })
-    }
-
-    const HANDSHAKE: [(Side, SegmentKind); 2] = [
-        (Side::Server, SegmentKind::Accept),
-        (Side::Client, SegmentKind::Go),
-    ];
-
-    fn established_then(more: &[(Side, SegmentKind)]) -> TcpState {
-        after(&[&HANDSHAKE, more].concat())
-    }
-
-    #[test]
-    fn a_handshake_lifts_a_flow_out_of_the_syn_lifetime() {
-        assert_eq!(after(&[]).lifetime(IDLE), SYN);
-        assert_eq!(after(&HANDSHAKE).lifetime(IDLE), IDLE);
-    }
-
-    #[test]
-    fn a_client_cannot_lift_its_flow_out_of_the_syn_lifetime_alone() {
-        let forged = [
-            (Side::Client, SegmentKind::Go),
-            (Side::Client, SegmentKind::Close),
-        ];
-        assert_eq!(after(&forged), TcpState::Syn);
-        assert!(after(&[(Side::Server, SegmentKind::Accept)]).is_half_open());
-    }
-
-    #[test]
-    fn a_fin_of_one_side_leaves_the_other_its_time() {
-        let half = established_then(&[
-            (Side::Client, SegmentKind::Close),
-            (Side::Client, SegmentKind::Close),
-        ]);
-        assert_eq!(half, TcpState::HalfClosed(Side::Client));
-        assert_eq!(half.lifetime(IDLE), IDLE);
-    }
-
-    #[test]
-    fn fins_of_both_sides_or_a_rst_of_one_close() {
-        for steps in [
-            &[
-                (Side::Client, SegmentKind::Close),
-                (Side::Server, SegmentKind::Close),
-            ][..],
-            &[
-                (Side::Server, SegmentKind::Close),
-                (Side::Client, SegmentKind::Close),
-            ],
-            &[(Side::Client, SegmentKind::Reset)],
-            &[(Side::Server, SegmentKind::Reset)],
-        ] {
-            let life = established_then(steps);
-            assert_eq!((life, life.lifetime(IDLE)), (TcpState::Closing, CLOSING));
-            assert!(life.can_reopen());
-        }
-    }
-
-    #[test]
-    fn a_refused_connection_is_soon_forgotten_but_still_counts_as_half_open() {
-        let refused = after(&[(Side::Server, SegmentKind::Reset)]);
-        assert_eq!((refused, refused.lifetime(IDLE)), (TcpState::Refused, CLOSING));
-        assert!(refused.is_half_open() && refused.can_reopen());
-    }
-
-    #[test]
-    fn in_dsr_the_clients_ack_establishes_and_its_fin_closes() {
-        let open = TcpState::first(SegmentKind::Open).seen_one_sided(SegmentKind::Go);
-        assert_eq!(open, TcpState::Established);
-        assert_eq!(open.seen_one_sided(SegmentKind::Close), TcpState::Closing);
-        assert_eq!(TcpState::Syn.seen_one_sided(SegmentKind::Open), TcpState::Syn);
-    }
-
-    #[test]
-    fn udp_is_half_open_until_it_is_answered() {
-        let asked = TcpState::first(SegmentKind::Datagram);
-        assert!(asked.seen(Side::Client, SegmentKind::Datagram).is_half_open());
-        assert!(!asked.seen(Side::Server, SegmentKind::Datagram).is_half_open());
-        assert!(!asked.seen_one_sided(SegmentKind::Datagram).is_half_open());
-    }
-
-    fn sign() -> impl Strategy<Value = SegmentKind> {
-        prop::sample::select(vec![
-            SegmentKind::Reset,
-            SegmentKind::Open,
-            SegmentKind::Accept,
-            SegmentKind::Close,
-            SegmentKind::Go,
-            SegmentKind::Odd,
-        ])
-    }
-
-    fn side() -> impl Strategy<Value = Side> {
-        prop::sample::select(vec![Side::Client, Side::Server])
-    }
-
-    proptest! {
-        #[test]
-        fn without_a_server_nothing_is_ever_established(signs in prop::collection::vec(sign(), 0..20)) {
-            let life = signs.into_iter().fold(TcpState::Syn, |life, sign| life.seen(Side::Client, sign));
-            prop_assert!(life.is_half_open());
-        }
-
-        #[test]
-        fn what_was_established_is_never_half_open_again(steps in prop::collection::vec((side(), sign()), 0..20)) {
-            let life = established_then(&steps);
-            prop_assert!(!life.is_half_open());
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! A load balancer on paper: configuration, snapshot, next hops and one path, to send packets through.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
@@ -34,6 +35,7 @@ pub const SYN_ACK: u8 = 0x12;
 pub const ACK: u8 = 0x10;
 pub const FIN_ACK: u8 = 0x11;
 pub const RST: u8 = 0x04;
+pub const RST_ACK: u8 = 0x14;
 
 /// Interface towards the clients.
 pub const CLIENTS: u32 = 1;
@@ -61,7 +63,18 @@ pub struct Site {
     pub now: Moment,
     start: Instant,
     v6: bool,
+    /// Connections by client, as both hosts number them.
+    talks: HashMap<SocketAddr, Numbering>,
+    /// Clients by NAT address and server.
+    clients: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
     frontend: Option<Arc<snapshot::live::FrontendStats>>,
+}
+
+/// The next sequence number of each side.
+#[derive(Debug, Clone, Copy)]
+struct Numbering {
+    client: u32,
+    server: u32,
 }
 
 /// What came out of a frame.
@@ -132,6 +145,8 @@ impl Site {
             now: Moment(1_000),
             start: Instant::now(),
             v6,
+            talks: HashMap::new(),
+            clients: HashMap::new(),
             frontend: None,
         };
         site.apply();
@@ -147,7 +162,7 @@ impl Site {
         let snapshot = self.builder.build(&self.config, &self.pools, self.start).snapshot;
         self.services = Arc::new(Services::build(&snapshot, &self.services));
         self.path.set_services(Arc::clone(&self.services));
-        self.path.set_hops(Arc::new(self.hops.clone()));
+        self.path.set_hops(Arc::new(self.flows.follow_routes(&self.hops)));
         self.snapshot = Some(snapshot);
     }
 
@@ -233,8 +248,26 @@ impl Site {
 
     /// A client's TCP packet.
     pub fn tcp(&mut self, client: SocketAddr, flags: u8) -> Sent {
-        let vip = self.vip();
-        self.send(&Packet::tcp(client, vip, flags, b""), CLIENTS)
+        let packet = self.segment(client, flags);
+        let sent = self.send(&packet, CLIENTS);
+        if matches!(sent.verdict, Verdict::Send { .. }) {
+            self.clients.insert(sent.ends(), client);
+        }
+        sent
+    }
+
+    /// The packet that a client sends next.
+    pub fn segment(&mut self, client: SocketAddr, flags: u8) -> Packet {
+        let talk = self.talks.entry(client).or_insert(Numbering {
+            client: ISN,
+            server: SERVER_ISN + 1,
+        });
+        if flags & SYN != 0 {
+            talk.client = ISN;
+        }
+        let packet = Packet::tcp(client, vip(self.v6), flags, b"").numbered(talk.client, talk.server);
+        talk.client = talk.client.wrapping_add(counted(flags));
+        packet
     }
 
     /// A client's datagram.
@@ -245,7 +278,23 @@ impl Site {
 
     /// A server's TCP packet to a NAT address.
     pub fn reply(&mut self, server: SocketAddr, nat: SocketAddr, flags: u8) -> Sent {
-        self.send(&Packet::tcp(server, nat, flags, b""), SERVERS)
+        let packet = self.reply_segment(server, nat, flags);
+        self.send(&packet, SERVERS)
+    }
+
+    /// The packet that a server sends next.
+    pub fn reply_segment(&mut self, server: SocketAddr, nat: SocketAddr, flags: u8) -> Packet {
+        let packet = Packet::tcp(server, nat, flags, b"");
+        let client = self.clients.get(&(nat, server));
+        let Some(talk) = client.and_then(|client| self.talks.get_mut(client)) else {
+            return packet;
+        };
+        if flags & SYN != 0 {
+            talk.server = SERVER_ISN;
+        }
+        let packet = packet.numbered(talk.server, talk.client);
+        talk.server = talk.server.wrapping_add(counted(flags));
+        packet
     }
 
     /// A passthrough connection up to the end of its handshake: its NAT address and server.
@@ -299,6 +348,15 @@ impl Site {
             "open flows of the frontend"
         );
     }
+}
+
+/// First sequence numbers of clients and servers.
+const ISN: u32 = 1_000;
+const SERVER_ISN: u32 = 5_000;
+
+/// What flags add to the sequence number.
+fn counted(flags: u8) -> u32 {
+    u32::from(flags & SYN != 0) + u32::from(flags & 0x01 != 0)
 }
 
 pub fn key(server: u8) -> ServerKey {
@@ -360,5 +418,6 @@ fn hops(v6: bool, servers: u8) -> Hops {
             })
             .collect(),
         interfaces: [CLIENTS, SERVERS].map(|index| (index, interface(index))).into(),
+        ..Hops::default()
     }
 }

@@ -3,6 +3,7 @@
 mod dsr;
 mod errors;
 mod fragments;
+mod hostile;
 mod passthrough;
 mod random;
 

@@ -5,8 +5,14 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Hop, Hops, Interface, Resolution, key::Seeded};
-use crate::{base::PacketReason, packet::LinkHeader};
+use super::{
+    Hop, HopNumber, Hops, Interface, Resolution, ReturnLink, key::Seeded, plan::DropReason,
+    returns::ReturnPath,
+};
+use crate::{
+    base::PacketReason,
+    packet::{LinkHeader, Tags},
+};
 
 /// Next hops by address, interfaces by index.
 #[derive(Debug, Default)]
@@ -15,6 +21,17 @@ pub(super) struct Ways {
     interfaces: HashMap<u32, Interface, Seeded>,
     /// Our addresses towards servers.
     locals: HashSet<IpAddr, Seeded>,
+    returns: HashMap<HopNumber, ReturnLink, Seeded>,
+    own: HashSet<IpAddr, Seeded>,
+}
+
+/// The way of a reply.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WayBack {
+    pub link: LinkHeader,
+    pub tags: Tags,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
 }
 
 /// The next hop of a packet to a server.
@@ -33,6 +50,12 @@ impl Ways {
             servers: hops.servers.iter().map(|(ip, hop)| (*ip, *hop)).collect(),
             interfaces: hops.interfaces.iter().map(|(i, of)| (*i, *of)).collect(),
             locals: hops.servers.values().map(|hop| hop.local).collect(),
+            returns: hops
+                .returns
+                .iter()
+                .map(|(number, link)| (*number, *link))
+                .collect(),
+            own: hops.own.iter().copied().collect(),
         }
     }
 
@@ -41,8 +64,35 @@ impl Ways {
         way(self.servers.get(&server), server)
     }
 
-    pub fn interface(&self, ifindex: u32) -> Option<&Interface> {
-        self.interfaces.get(&ifindex)
+    /// The way back to a client: by which its packets have come, or the one that its route has taken since.
+    pub fn back(&self, path: &ReturnPath) -> Result<WayBack, DropReason> {
+        let moved = path.number.and_then(|number| self.returns.get(&number));
+        if let Some(ReturnLink { link, mtu }) = moved.copied() {
+            // tags of one interface mean another network on another
+            let same = link.ifindex == path.origin.ifindex;
+            let tags = if same { path.origin.tags } else { Tags::default() };
+            return Ok(WayBack { link, tags, mtu });
+        }
+        let interface = (self.interfaces.get(&path.origin.ifindex)).ok_or(PacketReason::NoRoute)?;
+        Ok(WayBack {
+            link: LinkHeader {
+                ifindex: path.origin.ifindex,
+                source: interface.mac,
+                destination: path.origin.mac,
+            },
+            tags: path.origin.tags,
+            mtu: interface.mtu,
+        })
+    }
+
+    /// Whether packets of a server come in by an interface: the one by which packets to it leave.
+    pub fn leads_to(&self, server: IpAddr, ifindex: u32) -> bool {
+        self.to(server).is_ok_and(|hop| hop.link.ifindex == ifindex)
+    }
+
+    /// Whether it is an address of this host.
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.own.contains(&ip)
     }
 
     /// Whether it is an address of ours towards servers.

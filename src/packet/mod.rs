@@ -24,5 +24,5 @@ pub(crate) use link::{put_tags, set_link};
 pub use parse::{
     Content, ErrorKind, Fragment, IcmpError, Malformed, Parsed, Quoted, Tcp, TcpFlags, Udp, parse,
 };
-pub(crate) use rewrite::{AddressPair, RewriteError, decrement_ttl, translate, translate_error};
+pub(crate) use rewrite::{AddressPair, RewriteError, decrement_ttl, raise_mtu, translate, translate_error};
 pub(crate) use tags::Tags;

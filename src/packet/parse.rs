@@ -95,6 +95,12 @@ pub struct Tcp {
     pub destination: u16,
     /// Its flags.
     pub flags: TcpFlags,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number; it means something only with ACK.
+    pub acknowledgement: u32,
+    /// The sender's clock, of the timestamps option (TSval of RFC 7323), if it is there.
+    pub timestamp: Option<u32>,
     /// Length of the header with options, in bytes: 20 to 60.
     pub header_len: usize,
 }
@@ -166,6 +172,8 @@ pub struct Quoted {
     pub protocol: u8,
     /// Source and destination port of TCP or UDP; `None` for other protocols and later fragments.
     pub ports: Option<(u16, u16)>,
+    /// Sequence number of TCP: it stands right behind the ports, so every router quotes it.
+    pub sequence: Option<u32>,
     /// `Some` if it is a part of a datagram.
     pub fragment: Option<Fragment>,
     /// Where its IP header starts.

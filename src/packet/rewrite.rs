@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use pnet::packet::{ipv4::MutableIpv4Packet, ipv6::MutableIpv6Packet};
 
 use super::{
-    Content, Frame, Offload, Parsed,
+    Content, ErrorKind, Frame, IcmpError, Offload, Parsed,
     checksum::Delta,
     parse::{number, word},
 };
@@ -130,6 +130,39 @@ pub fn translate_error(
             pseudo.and(inside).finished(checksum)
         }
     });
+    Ok(())
+}
+
+/// Raises the MTU that an ICMP error tells to `least` bytes, if it tells a smaller one; the checksum follows.
+///
+/// # Errors
+/// If `parsed` is not of this frame.
+pub fn raise_mtu(frame: &mut Frame<'_>, parsed: &Parsed, least: u32) -> Result<(), RewriteError> {
+    let Content::Error(IcmpError {
+        kind: ErrorKind::TooBig { mtu },
+        ..
+    }) = parsed.content
+    else {
+        return Ok(());
+    };
+    if mtu >= least {
+        return Ok(());
+    }
+    let is_unfinished = is_unfinished(&frame.offload, parsed.transport);
+    let packet = packet(frame, parsed)?;
+    // four bytes, of which IPv4 uses the last two (RFC 1191 section 4)
+    let [a, b, c, d] = least.to_be_bytes();
+    let words = [(4, u16::from_be_bytes([a, b])), (6, u16::from_be_bytes([c, d]))];
+    let mut delta = Delta::default();
+    for (offset, new) in words.into_iter().skip(usize::from(parsed.source.is_ipv4())) {
+        let at = parsed.transport + offset;
+        let old = word(packet, at).ok_or(RewriteError)?;
+        update(packet, at, |_| new);
+        delta = delta.word(old, new);
+    }
+    if !is_unfinished {
+        update(packet, parsed.transport + 2, |checksum| delta.finished(checksum));
+    }
     Ok(())
 }
 

@@ -170,6 +170,22 @@ impl Packet {
         Self::new(source.ip(), destination.ip(), body)
     }
 
+    /// The same TCP packet with these numbers.
+    #[must_use]
+    pub fn numbered(mut self, sequence: u32, acknowledgement: u32) -> Self {
+        if let Body::Tcp {
+            sequence: number,
+            acknowledgement: acknowledged,
+            flags,
+            ..
+        } = &mut self.body
+        {
+            *number = sequence;
+            *acknowledged = if *flags & 0x10 == 0 { 0 } else { acknowledgement };
+        }
+        self
+    }
+
     /// An ordinary UDP packet.
     #[must_use]
     pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Self {

@@ -182,6 +182,7 @@ impl Builder {
             listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
             nat_ports: config.packet.nat_ports,
+            any_interface: config.packet.any_interface,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
             .map(|name| self.replace_backend(&mut next, name, pools, now))
@@ -191,7 +192,9 @@ impl Builder {
         } else {
             self.follow_backends(&mut next, &backends)
         };
-        let concerns_packets = next.nat_ports != self.last.nat_ports || concern_packets(&frontends);
+        let concerns_packets = next.nat_ports != self.last.nat_ports
+            || next.any_interface != self.last.any_interface
+            || concern_packets(&frontends);
         (self.last, self.is_lent) = (Arc::new(next), false);
         Built {
             snapshot: Arc::clone(&self.last),

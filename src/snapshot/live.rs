@@ -196,6 +196,8 @@ pub struct ServerStats {
     /// Connects that failed in a row (passive check). Workers count up and report when it reaches `max_failures`; a
     /// successful connect sets it to 0, and so does a [build](super::Builder::build) when the server comes up again.
     pub failures_in_a_row: AtomicU32,
+    /// NAT ports that passthrough flows to it have claimed.
+    pub nat_ports: AtomicU32,
 }
 
 impl FrontendStats {
@@ -229,6 +231,7 @@ impl ServerStats {
             counters: Counters::new(workers),
             slots: Slots::default(),
             failures_in_a_row: AtomicU32::new(0),
+            nat_ports: AtomicU32::new(0),
         })
     }
 }

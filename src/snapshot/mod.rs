@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
     pub nat_ports: PortRange,
+    /// `any_interface`: servers' packets count by whichever interface they come in.
+    pub any_interface: bool,
 }
 
 impl Snapshot {

@@ -88,6 +88,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             workers: None,
             max_flows: NonZeroU32::MAX,
             nat_ports: PortRange::default(),
+            any_interface: false,
             nat_address4: None,
             nat_address6: None,
             connection_tracker_capacity: None,

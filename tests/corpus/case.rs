@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::{
     engine::{Engine, Outcome},
     expect::{self, Arrived},
+    numbering::Numbering,
     words::{self, Wrong},
     world::{Change, World, Worlds},
 };
@@ -77,6 +78,7 @@ struct Player<'a> {
     world: World<'a>,
     engine: Box<dyn Engine>,
     names: HashMap<String, String>,
+    numbering: Numbering,
     /// What came in at each step.
     arrived: Vec<Option<Arrived>>,
     live: Live,
@@ -104,6 +106,7 @@ pub fn run(
         world,
         engine,
         names: HashMap::new(),
+        numbering: Numbering::default(),
         arrived: Vec::new(),
         live: Live::default(),
         bytes: (0, 0),
@@ -185,6 +188,7 @@ impl Player<'_> {
         let (mut bytes, offload, arrived) = match (&step.packet, &step.hex) {
             (Some(text), None) => {
                 let text = self.known(&counted(text, n))?;
+                let text = self.numbering.fill(&text, from == "servers");
                 let arrived = Arrived::read(self.worlds, from, &text)?;
                 let packet = arrived.described.whole();
                 (packet.frame(), packet.offload(), Some(arrived))
@@ -210,6 +214,12 @@ impl Player<'_> {
             return same("verdict", verdict, label).map(|()| label);
         }
         self.check_sent(step, verdict, n, arrived.as_ref(), &outcome)?;
+        if label == PacketReason::ToServer.label()
+            && let (Ok(came), Ok(sent)) = (parse(&bytes), parse(&outcome.frame))
+            && let (Some((_, client, _)), Some((_, nat, _))) = (came.tuple(), sent.tuple())
+        {
+            self.numbering.left(client.to_string(), nat.to_string());
+        }
         self.check_answers(step, verdict, arrived.as_ref(), &outcome)?;
         if let Some(last) = self.arrived.last_mut() {
             *last = arrived;

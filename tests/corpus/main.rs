@@ -37,6 +37,7 @@
 mod case;
 mod engine;
 mod expect;
+mod numbering;
 mod words;
 mod world;
 

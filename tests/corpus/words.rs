@@ -6,8 +6,8 @@
 //! icmp 192.0.2.9 > 10.0.0.254 type=3 code=4 rest=1400 cut=28 { tcp 10.0.0.254:61005 > 10.0.0.11:8080 flags=A }
 //! ```
 //!
-//! What is not said is ordinary: TTL 64, don't fragment, no tags, right checksums, sequence number 1000,
-//! acknowledgement number 5000 (with A), window 64240, no payload; link addresses as the interface has them.
+//! What is not said is ordinary: TTL 64, don't fragment, no tags, right checksums, TCP numbers as an honest
+//! host counts them (see `numbering.rs`), window 64240, no payload; link addresses as the interface has them.
 //!
 //! | word | means |
 //! |---|---|

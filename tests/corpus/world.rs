@@ -285,6 +285,7 @@ impl Worlds {
         Ok(Hops {
             servers: servers.collect::<Result<HashMap<_, _>, Wrong>>()?,
             interfaces: interfaces.collect::<Result<HashMap<_, _>, Wrong>>()?,
+            ..Hops::default()
         })
     }
 }

@@ -106,6 +106,8 @@ section! {
         max_flows: Int<64, MAX_FLOWS>,
         /// Source ports of passthrough flows, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
         nat_ports: PortRange,
+        /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
+        any_interface: bool,
         /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
         nat_address: NatAddresses,
         /// Remove a flow of a packet mode that has been idle this long. Overrides [defaults]; overridden by the frontend. Default: "15m" for TCP, "60s" for UDP.

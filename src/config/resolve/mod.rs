@@ -256,6 +256,7 @@ fn packet_modes(
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         max_flows: NonZeroU32::new(max_flows.max(floor)).unwrap_or(NonZeroU32::MIN),
         nat_ports: value(raw.nat_ports.as_ref(), PortRange::default(), |v| v),
+        any_interface: value(raw.any_interface.as_ref(), false, |v| v),
         nat_address4: nat.and_then(|nat| nat.v4),
         nat_address6: nat.and_then(|nat| nat.v6),
         connection_tracker_capacity: capacity,

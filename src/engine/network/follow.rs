@@ -1,6 +1,6 @@
 //! The task that follows the network: listens, asks, publishes, probes.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{
     io::unix::AsyncFd,
@@ -107,7 +107,12 @@ impl Follow {
     }
 
     /// Follows until nobody wants anything any more.
-    pub async fn run(mut self, news: AsyncFd<OwnedFd>, mut wanted: watch::Receiver<Wanted>) {
+    pub async fn run(
+        mut self,
+        news: AsyncFd<OwnedFd>,
+        mut wanted: watch::Receiver<Wanted>,
+        mut clients: watch::Receiver<BTreeSet<IpAddr>>,
+    ) {
         loop {
             let (probe_at, refresh_at) = (self.probes.next(), self.refresh_at);
             tokio::select! {
@@ -127,6 +132,11 @@ impl Follow {
                     }
                     self.table.want(wanted.borrow_and_update().clone());
                     self.refresh_after(Duration::ZERO);
+                }
+                // its end comes with that of `wanted`
+                Ok(()) = clients.changed() => {
+                    self.table.want_clients(clients.borrow_and_update().clone());
+                    self.refresh_after(DEBOUNCE);
                 }
                 () = sleep_until_some(refresh_at) => self.refresh().await,
                 () = sleep_until_some(probe_at) => self.probe(),

@@ -109,6 +109,7 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Follower {
     wanted: watch::Sender<Wanted>,
+    clients: watch::Sender<BTreeSet<IpAddr>>,
     network_states: watch::Receiver<Arc<NetworkState>>,
     counts: Arc<Counts>,
 }
@@ -124,10 +125,12 @@ impl Follower {
         let counts = Arc::default();
         let (follow, news, network_states) = Follow::start(wanted.clone(), Arc::clone(&counts))?;
         let (sender, receiver) = watch::channel(wanted);
+        let (clients, clients_receiver) = watch::channel(BTreeSet::new());
         // it ends when `sender` does
-        drop(tokio::spawn(follow.run(news, receiver)));
+        drop(tokio::spawn(follow.run(news, receiver, clients_receiver)));
         Ok(Self {
             wanted: sender,
+            clients,
             network_states,
             counts,
         })
@@ -136,6 +139,15 @@ impl Follower {
     /// Changes what matters. The next network state takes it into account; there is none if nothing of it is different.
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
+    }
+
+    /// Changes the clients whose next hops are followed: [`Hops::clients`].
+    pub fn want_clients(&self, clients: BTreeSet<IpAddr>) {
+        self.clients.send_if_modified(|old| {
+            let is_new = *old != clients;
+            *old = clients;
+            is_new
+        });
     }
 
     /// Network states: the receiver has the latest, and is told of each new one. Changes that matter to nobody make none.

@@ -148,6 +148,10 @@ pub enum Need {
 #[derive(Debug, Default)]
 pub struct Table {
     wanted: Wanted,
+    /// Clients of whose routes the packet path wants to know.
+    clients: BTreeSet<IpAddr>,
+    /// Those and the servers.
+    followed: BTreeSet<IpAddr>,
     links: BTreeMap<u32, NetworkInterface>,
     addresses: BTreeMap<(u32, IpAddr), Address>,
     /// For each wanted server that has been asked for.
@@ -163,9 +167,23 @@ pub struct Table {
 impl Table {
     /// Changes what matters. Every route is asked for again: with `nat_address` the question may be another.
     pub fn want(&mut self, wanted: Wanted) {
-        self.answers.retain(|server, _| wanted.servers.contains(server));
         self.wanted = wanted;
+        self.follow();
         self.routing_changed();
+    }
+
+    /// Changes the clients whose routes are followed.
+    pub fn want_clients(&mut self, clients: BTreeSet<IpAddr>) {
+        self.clients = clients;
+        self.follow();
+        let unknown = self.followed.iter().filter(|ip| !self.answers.contains_key(*ip));
+        self.stale.extend(unknown);
+    }
+
+    fn follow(&mut self) {
+        self.followed = self.wanted.servers.union(&self.clients).copied().collect();
+        self.answers.retain(|ip, _| self.followed.contains(ip));
+        self.stale.retain(|ip| self.followed.contains(ip));
     }
 
     /// Forgets interfaces and addresses, to be told of all that there are.
@@ -197,12 +215,8 @@ impl Table {
     /// Some route has come, gone or changed. Returns whether it may be one to a wanted server.
     pub fn route_changed(&mut self, route: &Route) -> bool {
         let before = self.stale.len();
-        if before < self.wanted.servers.len() {
-            let covered = self
-                .wanted
-                .servers
-                .iter()
-                .filter(|server| covers(route, **server));
+        if before < self.followed.len() {
+            let covered = self.followed.iter().filter(|server| covers(route, **server));
             self.stale.extend(covered);
         }
         self.stale.len() > before
@@ -210,7 +224,7 @@ impl Table {
 
     /// Any route may lead elsewhere.
     pub fn routing_changed(&mut self) {
-        self.stale.clone_from(&self.wanted.servers);
+        self.stale.clone_from(&self.followed);
     }
 
     /// The servers whose routes must be asked for.
@@ -230,7 +244,7 @@ impl Table {
     /// Takes in what the kernel answered for a server. Returns the neighbour to ask for, if there is one.
     pub fn answered(&mut self, server: IpAddr, answer: RouteAnswer) -> Option<NeighbourKey> {
         self.stale.remove(&server);
-        if !self.wanted.servers.contains(&server) {
+        if !self.followed.contains(&server) {
             return None;
         }
         let key = next_hop(server, &answer);
@@ -306,7 +320,19 @@ impl Table {
                     .insert(link.name.clone());
             }
         }
-        for (server, answer) in &self.answers {
+        hops.own = self.addresses.keys().map(|(_, ip)| *ip).collect();
+        for client in &self.clients {
+            if let Some(answer) = self.answers.get(client)
+                && let Ok((_, hop)) = self.way(*client, answer)
+            {
+                hops.clients.insert(*client, hop);
+            }
+        }
+        let servers = self
+            .answers
+            .iter()
+            .filter(|(ip, _)| self.wanted.servers.contains(*ip));
+        for (server, answer) in servers {
             let hop = match self.way(*server, answer) {
                 Ok((link, hop)) => {
                     network_state.server_interfaces.insert(*server, link.name.clone());

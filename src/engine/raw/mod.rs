@@ -16,10 +16,11 @@ pub mod socket;
 mod worker;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     hash::{BuildHasher, RandomState},
     io,
+    net::IpAddr,
     num::NonZeroU32,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -73,6 +74,8 @@ pub struct EngineReport {
 pub enum Event {
     /// The interface of this index has vanished: its sockets are closed.
     InterfaceLost(u32),
+    /// There are other return hops than before: [`Engine::return_clients`].
+    ReturnHops,
 }
 
 impl fmt::Debug for Engine {
@@ -142,8 +145,9 @@ impl Engine {
     }
 
     /// Puts newer next hops in force.
-    pub fn set_hops(&self, hops: Arc<Hops>) {
-        self.shared.set_hops(hops);
+    pub fn set_hops(&self, hops: &Hops) {
+        let hops = self.shared.flows.follow_routes(hops);
+        self.shared.set_hops(Arc::new(hops));
         self.wake();
     }
 
@@ -189,6 +193,12 @@ impl Engine {
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
         self.shared.flows.list(wanted, limit, self.shared.now())
+    }
+
+    /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
+    #[must_use]
+    pub fn return_clients(&self) -> BTreeSet<IpAddr> {
+        self.shared.flows.return_clients()
     }
 
     /// What flows still need although the configuration may not have it any more; see

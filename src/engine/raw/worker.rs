@@ -184,6 +184,8 @@ struct Worker {
     ticks: u32,
     /// Interfaces whose loss could not be told yet; no more than there were.
     untold: Vec<u32>,
+    /// The return hops that have been told of.
+    told_returns: u64,
 }
 
 impl Worker {
@@ -210,6 +212,7 @@ impl Worker {
             next_tick: Moment::default(),
             ticks: 0,
             untold: Vec::new(),
+            told_returns: 0,
         }
     }
 
@@ -402,11 +405,21 @@ impl Worker {
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(DROPS_EVERY) {
+            self.tell_of_returns();
             for socket in self.sockets.values() {
                 self.count_drops(socket);
             }
         }
         self.look_after_interfaces();
+    }
+
+    /// Has new return hops looked up. Each worker tells, for none knows whether another one lives; the second time costs
+    /// nothing.
+    fn tell_of_returns(&mut self) {
+        let version = self.shared.flows.returns_version();
+        if version != self.told_returns && self.shared.tell(Event::ReturnHops) {
+            self.told_returns = version;
+        }
     }
 
     fn count_drops(&self, socket: &OwnedFd) {

@@ -48,8 +48,29 @@ fn tcp(bytes: &[u8], is_fragment: bool, short: Malformed) -> Result<Content, Mal
         source: view.get_source(),
         destination: view.get_destination(),
         flags: TcpFlags(view.get_flags()),
+        sequence: view.get_sequence(),
+        acknowledgement: view.get_acknowledgement(),
+        timestamp: timestamp(bytes.get(TCP_HEADER..header_len).unwrap_or_default()),
         header_len,
     }))
+}
+
+/// TSval of the timestamps option (RFC 7323 section 3.2) among a header's options.
+fn timestamp(options: &[u8]) -> Option<u32> {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const TIMESTAMPS: u8 = 8;
+    let mut rest = options;
+    loop {
+        rest = match *rest {
+            [NOTHING, ref more @ ..] => more,
+            [TIMESTAMPS, 10, a, b, c, d, ..] => return Some(u32::from_be_bytes([a, b, c, d])),
+            [END, ..] => return None,
+            // kind and length, both counted in the length
+            [_, len, ..] if len >= 2 => rest.get(usize::from(len)..)?,
+            _ => return None,
+        };
+    }
 }
 
 fn udp(bytes: &[u8], is_fragment: bool, short: Malformed) -> Result<Content, Malformed> {
@@ -123,6 +144,10 @@ fn quoted(packet: &[u8], network: &Network, icmp: usize) -> Result<Quoted, Malfo
         destination: network.destination,
         protocol: network.protocol,
         ports,
+        sequence: ports
+            .filter(|_| network.protocol == number::TCP)
+            .and_then(|_| packet.get(network.transport + 4..)?.first_chunk())
+            .map(|bytes| u32::from_be_bytes(*bytes)),
         fragment: network.fragment,
         network: icmp + ICMP_HEADER,
         transport: network.transport,

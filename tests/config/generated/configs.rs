@@ -156,19 +156,28 @@ fn packet() -> impl Strategy<Value = PacketModes> {
         engine,
         option::of(count(1_024)),
         64..=MOST,
-        ports,
+        (ports, any::<bool>()),
         addresses,
         option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
         option::of(millis(0, 365 * DAY)),
     )
         .prop_map(
-            |(engine, workers, flows, nat_ports, (v4, v6), capacity, stats_update_frequency)| {
+            |(
+                engine,
+                workers,
+                flows,
+                (nat_ports, any_interface),
+                (v4, v6),
+                capacity,
+                stats_update_frequency,
+            )| {
                 let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
                 PacketModes {
                     engine,
                     workers,
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
                     nat_ports,
+                    any_interface,
                     nat_address4: v4,
                     nat_address6: v6,
                     connection_tracker_capacity: capacity,

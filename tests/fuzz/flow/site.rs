@@ -9,7 +9,9 @@ use std::{
 
 use convey::{
     base::{ClientAddr, ListenAddr, PacketReason, PortRange, Protocol, WorkerId},
-    flow::{Because, FiveTuple, Flows, TableLimits, Moment, Path, ReasonCounters, Resolution, Services, Verdict},
+    flow::{
+        Because, FiveTuple, Flows, Moment, Path, ReasonCounters, Resolution, Services, TableLimits, Verdict,
+    },
     packet::{Content, Frame, HEADROOM, Offload, Parsed, parse, testing::wrong_checksums},
     snapshot::live::{FrontendStats, ServerStats, Totals},
 };

@@ -249,7 +249,9 @@ fn own_small_mtu(ways: &[Way]) {
     server.add_address("eth1", &format!("{}/128", server.ip6()));
     let web = Nginx::start(server, "ok");
     let _checksums = Checksums::of(site.hosts());
-    let _balancer = site.balance(&Plan::new(&[WEB], &site.servers).by(ways));
+    let mut plan = Plan::new(&[WEB], &site.servers).by(ways);
+    "any_interface = true".clone_into(&mut plan.passthrough);
+    let _balancer = site.balance(&plan);
     wait_until("the way is known", PATIENCE, || {
         site.lb
             .run(&format!("ip route get {}", server.ip4()))

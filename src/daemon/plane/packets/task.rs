@@ -165,6 +165,11 @@ impl Plane {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
                     self.adopt_network_state().await;
                 }
+                News::Engine(raw::Event::ReturnHops) => {
+                    if let Some(running) = &self.running {
+                        running.follower.want_clients(running.engine.return_clients());
+                    }
+                }
                 News::Upkeep => self.maintain().await,
             }
         }
@@ -335,7 +340,7 @@ impl Plane {
         };
         let network_state = Arc::clone(&running.network_states.borrow());
         let engine = Arc::clone(&running.engine);
-        engine.set_hops(Arc::clone(&network_state.hops));
+        engine.set_hops(&network_state.hops);
         let needed = demand::interfaces(&config, self.rules.in_effect(), &network_state);
         self.interfaces
             .serve(

@@ -1,0 +1,175 @@
+//! Ways back to clients. A flow remembers the number of its return hop; what the number stands for changes with the
+//! network, without a walk over flows.
+//!
+//! ```text
+//! client's packet (interface, MAC, tags) ─► number ─► flow
+//! follower: route and neighbour of one client behind each hop ─► compared with what they were ─► another link for the number
+//! ```
+//!
+//! Replies go to where the flow came from, by whichever router that was, as long as the route to the client stays as it was
+//! when the hop was first looked up; when it changes (another gateway, another link address, another interface), they
+//! follow it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{Hop, HopNumber, Resolution, ReturnLink};
+use crate::{
+    base::Mac,
+    packet::{LinkHeader, Tags},
+};
+
+/// Return hops that are followed, at most: each costs a route to look up and a neighbour to keep. Flows of further ones
+/// keep the way that they came by.
+const MOST: usize = 1_024;
+
+/// The way back to a client: where its packets have come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReturnPath {
+    pub origin: Origin,
+    /// Of its hop, if that is followed.
+    pub number: Option<HopNumber>,
+}
+
+/// Where a client's packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub ifindex: u32,
+    /// The client's, or its router's.
+    pub mac: Mac,
+    pub tags: Tags,
+    /// Routes differ by family.
+    pub is_v6: bool,
+}
+
+/// The return hops of all flows.
+#[derive(Debug, Default)]
+pub(super) struct ReturnHops {
+    /// A leaf: taken under the lock of a flow's shard, and nothing under it.
+    hops: Mutex<Numbered>,
+    /// Rises whenever there are other hops to look up.
+    version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Numbered {
+    numbers: HashMap<Origin, HopNumber>,
+    hops: HashMap<HopNumber, ReturnHop>,
+    next: u32,
+}
+
+/// One hop.
+#[derive(Debug)]
+struct ReturnHop {
+    /// One of the clients behind it, whose route stands for all.
+    client: IpAddr,
+    flows: u32,
+    /// The route's link when it was last looked up.
+    routed: Option<LinkHeader>,
+    /// Where replies go since the route has changed.
+    moved: Option<ReturnLink>,
+}
+
+impl ReturnHops {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        // nothing is left half changed by a panic
+        self.hops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way back for a new flow from a client, or for one that has moved there.
+    pub fn enter(&self, origin: Origin, client: IpAddr) -> ReturnPath {
+        let mut numbered = self.lock();
+        let Numbered { numbers, hops, next } = &mut *numbered;
+        let known = numbers.get(&origin).copied();
+        if let Some(number) = known
+            && let Some(hop) = hops.get_mut(&number)
+        {
+            hop.flows = hop.flows.saturating_add(1);
+            return ReturnPath {
+                origin,
+                number: known,
+            };
+        }
+        if hops.len() >= MOST {
+            return ReturnPath { origin, number: None };
+        }
+        // a number is not given twice while flows may have it: they are counted
+        let number = HopNumber(*next);
+        *next = next.wrapping_add(1);
+        numbers.insert(origin, number);
+        hops.insert(
+            number,
+            ReturnHop {
+                client,
+                flows: 1,
+                routed: None,
+                moved: None,
+            },
+        );
+        drop(numbered);
+        self.version.fetch_add(1, Ordering::Release);
+        ReturnPath {
+            origin,
+            number: Some(number),
+        }
+    }
+
+    /// A flow has left a way back.
+    pub fn leave(&self, path: &ReturnPath) {
+        let Some(number) = path.number else { return };
+        let mut numbered = self.lock();
+        let Some(hop) = numbered.hops.get_mut(&number) else {
+            return;
+        };
+        hop.flows = hop.flows.saturating_sub(1);
+        if hop.flows == 0 {
+            numbered.hops.remove(&number);
+            if numbered.numbers.get(&path.origin) == Some(&number) {
+                numbered.numbers.remove(&path.origin);
+            }
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Rises whenever there are other hops to look up.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// One client behind each hop: whose routes are to be followed.
+    pub fn clients(&self) -> BTreeSet<IpAddr> {
+        self.lock().hops.values().map(|hop| hop.client).collect()
+    }
+
+    /// Compares the routes to clients with what they were. Gives the links of the hops that have moved.
+    pub fn follow(&self, clients: &HashMap<IpAddr, Hop>) -> HashMap<HopNumber, ReturnLink> {
+        let mut numbered = self.lock();
+        for hop in numbered.hops.values_mut() {
+            let Some(route) = clients.get(&hop.client) else {
+                continue;
+            };
+            let Resolution::Known(link) = route.resolution else {
+                continue;
+            };
+            let before = hop.routed.replace(link);
+            if before.is_some_and(|before| before != link) {
+                hop.moved = Some(ReturnLink { link, mtu: route.mtu });
+            }
+        }
+        (numbered.hops.iter())
+            .filter_map(|(number, hop)| Some((*number, hop.moved?)))
+            .collect()
+    }
+
+    /// Hops that flows use.
+    #[cfg(any(test, fuzzing))]
+    pub fn flows(&self) -> usize {
+        self.lock().hops.values().map(|hop| hop.flows as usize).sum()
+    }
+}

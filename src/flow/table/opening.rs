@@ -1,0 +1,142 @@
+//! Making a flow: a place in the table and a NAT port, free ones or those of a flow that gives way.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use super::{
+    Beginning, NatFlow, NatTable,
+    yielding::{Yield, rank},
+};
+use crate::{
+    balance::hash::below,
+    base::PacketReason,
+    flow::{key::Key, quota::Quota, returns::ReturnHops},
+};
+
+/// NAT ports that are tried although a flow has been found that gives its own up gladly: one of them may be free.
+const ENOUGH: usize = 12;
+/// Where the table is full: shards that are searched for one with a flow that gives way, and flows looked at in each.
+const SHARDS_TRIED: usize = 64;
+const FLOWS_TRIED: usize = 64;
+
+impl NatTable {
+    /// Makes a flow with one of the NAT addresses that nobody holds towards its server, or whose holder gives way, and
+    /// gives that. `flow` makes it of its reverse key. `None`: another worker has just made one of this key.
+    ///
+    /// # Errors
+    /// Why there can be none.
+    pub fn open(
+        &self,
+        room: &Quota,
+        new: &Beginning,
+        reverse_keys: impl Iterator<Item = Key>,
+        flow: impl FnOnce(Key, &ReturnHops) -> NatFlow,
+    ) -> Result<Option<SocketAddr>, PacketReason> {
+        let full = room.take_nat().err();
+        let Some(reverse) = self.claim_one(room, new, reverse_keys, full) else {
+            if full.is_none() {
+                room.give_nat(true);
+            }
+            return Err(full.unwrap_or(PacketReason::PortsExhausted));
+        };
+        let flow = flow(reverse, &self.returns);
+        debug_assert!(flow.life.is_half_open() && flow.reverse == reverse);
+        let (target, back) = (Arc::clone(&flow.target), flow.back);
+        if self.insert(new.key, flow) {
+            target.claim_port();
+            target.count_opened(new.worker);
+            return Ok(Some(reverse.to()));
+        }
+        self.returns.leave(&back);
+        if let Some(mut shard) = self.reverse(&reverse) {
+            shard.remove(&reverse);
+        }
+        room.give_nat(true);
+        Ok(None)
+    }
+
+    /// Claims one of the NAT addresses. `full`: why there is no place for a flow unless another gives its own up; with
+    /// `Some`, it has been given up, and the place is taken.
+    fn claim_one(
+        &self,
+        room: &Quota,
+        new: &Beginning,
+        reverse_keys: impl Iterator<Item = Key>,
+        full: Option<PacketReason>,
+    ) -> Option<Key> {
+        let mut has_place = full.is_none();
+        let (mut free, mut best) = (None, None::<(Yield, Key, Key)>);
+        for (tried, reverse) in reverse_keys.enumerate() {
+            match self.holder(&reverse) {
+                None if has_place => {
+                    if self.claim(&reverse, new.key) {
+                        return Some(reverse);
+                    }
+                }
+                None => {
+                    free.get_or_insert(reverse);
+                }
+                Some(holder) => {
+                    let found = self.forward(&holder).and_then(|shard| {
+                        let flow = shard.flows.get(&holder).filter(|flow| flow.reverse == reverse)?;
+                        rank(flow, new).filter(|rank| full.is_none_or(|why| rank.helps(why)))
+                    });
+                    if let Some(rank) = found
+                        && best.is_none_or(|(best, ..)| rank < best)
+                    {
+                        best = Some((rank, holder, reverse));
+                    }
+                }
+            }
+            if tried >= ENOUGH && best.is_some_and(|(best, ..)| best.is_good()) {
+                break;
+            }
+        }
+        if best.is_none() && !has_place {
+            best = self.somebody(new, full);
+        }
+        let (_, holder, reverse) = best?;
+        if !self.take_away(room, &holder, &reverse, new) {
+            return None;
+        }
+        if !has_place {
+            has_place = room.take_nat().is_ok();
+        }
+        let wanted = free.unwrap_or(reverse);
+        (has_place && self.claim(&wanted, new.key)).then_some(wanted)
+    }
+
+    /// A flow of any server that gives its place up: where the table is full, not the ports.
+    fn somebody(&self, new: &Beginning, full: Option<PacketReason>) -> Option<(Yield, Key, Key)> {
+        let shards = self.forward.len();
+        let start = usize::try_from(below(new.random, shards as u64)).unwrap_or_default();
+        let some = self.forward.iter().cycle().skip(start);
+        some.take(shards.min(SHARDS_TRIED)).find_map(|line| {
+            let shard = line.lock();
+            (shard.flows.iter().take(FLOWS_TRIED))
+                .filter_map(|(key, flow)| {
+                    let rank = rank(flow, new).filter(|rank| full.is_none_or(|why| rank.helps(why)))?;
+                    Some((rank, *key, flow.reverse))
+                })
+                .min_by_key(|(rank, ..)| *rank)
+        })
+    }
+
+    /// Ends a flow that gives way, unless it has become another since it was looked at.
+    fn take_away(&self, room: &Quota, holder: &Key, reverse: &Key, new: &Beginning) -> bool {
+        let Some(mut shard) = self.forward(holder) else {
+            return false;
+        };
+        let still = (shard.flows.get(holder))
+            .is_some_and(|flow| flow.reverse == *reverse && rank(flow, new).is_some());
+        let ended = still.then(|| shard.remove(holder)).flatten();
+        shard.check();
+        drop(shard);
+        let Some(flow) = ended else { return false };
+        self.forget(room, &flow, new.worker);
+        self.gave_way.fetch_add(1, Relaxed);
+        true
+    }
+}

@@ -1,0 +1,227 @@
+//! Those who mean no good, and how flows give way.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    base::{Mac, PacketReason, Protocol},
+    config::Mode,
+    flow::{Hop, Resolution, Verdict, testing::*},
+    packet::{
+        LinkHeader,
+        testing::{Body, Packet},
+    },
+};
+
+fn site(servers: u8) -> Site {
+    Site::new(Mode::Passthrough, Protocol::Tcp, servers)
+}
+
+#[test]
+fn a_flood_of_syns_leaves_established_flows_alone_and_room_for_honest_ones() {
+    let mut site = Site::with(Mode::Passthrough, Protocol::Tcp, 2, false, 64);
+    let honest = site.client(1, 1_000);
+    let ends = site.connect(honest);
+    for port in 1..2_000 {
+        let attacker = site.client(2, port);
+        site.tcp(attacker, SYN);
+        site.tcp(attacker, ACK);
+        site.tcp(attacker, RST);
+        if port % 100 == 0 {
+            // in the middle of it
+            let next = site.client(1, port);
+            let (nat, server) = site.connect(next);
+            site.close(next, nat, server);
+        }
+        site.check();
+    }
+    assert!(site.flows.usage().half_open <= 16, "a quarter");
+    let sent = site.tcp(honest, ACK);
+    assert_eq!(sent.ends(), (ends.0, ends.1));
+}
+
+#[test]
+fn a_flood_of_syns_takes_ports_from_each_other_and_from_nobody_else() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut site = Site::new(Mode::Passthrough, protocol, 1);
+        site.nat_ports(61_000, 61_063);
+        let honest = site.client(1, 1_000);
+        let talk = |site: &mut Site, client| match protocol {
+            Protocol::Tcp => site.connect(client),
+            Protocol::Udp => {
+                let (nat, server) = site.udp(client).ends();
+                site.send(&Packet::udp(server, nat, b"answer"), SERVERS);
+                assert_eq!(site.udp(client).ends(), (nat, server));
+                (nat, server)
+            }
+        };
+        let ends = talk(&mut site, honest);
+        for port in 1..1_000 {
+            let attacker = site.client(2, port);
+            match protocol {
+                Protocol::Tcp => {
+                    let (nat, server) = site.tcp(attacker, SYN).ends();
+                    // the server answers, again and again
+                    site.reply(server, nat, SYN_ACK);
+                    site.reply(server, nat, SYN_ACK);
+                }
+                Protocol::Udp => {
+                    let (nat, server) = site.udp(attacker).ends();
+                    site.send(&Packet::udp(server, nat, b"answer"), SERVERS);
+                }
+            }
+        }
+        assert_eq!(site.flows.usage().nat_flows, 64, "every port is claimed");
+        let next = site.client(1, 1_001);
+        talk(&mut site, next);
+        let still = match protocol {
+            Protocol::Tcp => site.tcp(honest, ACK),
+            Protocol::Udp => site.udp(honest),
+        };
+        assert_eq!(still.ends(), ends);
+        site.check();
+    }
+}
+
+#[test]
+fn a_closed_flows_port_is_taken_before_a_half_open_one_and_after_a_free_one() {
+    let mut site = site(1);
+    site.nat_ports(61_000, 61_001);
+    let (closed, open) = (site.client(1, 1), site.client(1, 2));
+    let (nat, server) = site.connect(closed);
+    site.tcp(open, SYN);
+    site.close(closed, nat, server);
+    site.pass(Duration::from_millis(999));
+    let hasty = site.client(1, 3);
+    assert_ne!(
+        site.tcp(hasty, SYN).ends().0,
+        nat,
+        "its last packets may be under way"
+    );
+    site.pass(Duration::from_millis(1));
+    let next = site.client(1, 4);
+    assert_eq!(site.tcp(next, SYN).ends().0, nat);
+    site.check();
+}
+
+#[test]
+fn of_ports_in_a_servers_time_wait_one_is_taken_whose_clock_is_before_the_clients() {
+    let mut site = site(1);
+    site.nat_ports(61_000, 61_031);
+    let clock = |tsval: u32| {
+        let mut option = vec![1, 1, 8, 10];
+        option.extend(tsval.to_be_bytes());
+        option.extend([0; 4]);
+        option
+    };
+    let with_clock = |mut packet: Packet, tsval| {
+        if let Body::Tcp { options, .. } = &mut packet.body {
+            *options = clock(tsval);
+        }
+        packet
+    };
+    let mut clocks = std::collections::HashMap::new();
+    for port in 1..=32 {
+        let client = site.client(1, port);
+        let (nat, server) = site.connect(client);
+        let tsval = u32::from(port) * 1_000;
+        site.reply(server, nat, FIN_ACK);
+        let fin = with_clock(site.segment(client, FIN_ACK), tsval);
+        site.send(&fin, CLIENTS);
+        site.reply(server, nat, ACK);
+        clocks.insert(nat, tsval);
+    }
+    site.pass(Duration::from_secs(2));
+    for port in 100..110 {
+        let client = site.client(2, port);
+        let syn = with_clock(site.segment(client, SYN), 16_500);
+        let (nat, _) = site.send(&syn, CLIENTS).ends();
+        assert!(clocks[&nat] < 16_500, "TIME_WAIT would refuse it for a second");
+    }
+    site.check();
+}
+
+#[test]
+fn a_forger_ends_moves_and_diverts_nothing() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    let (nat, server) = site.connect(client);
+    let from = |packet: Packet, sequence: u32| Packet {
+        link_source: Mac([2, 9, 9, 9, 9, 9]),
+        ..packet.numbered(sequence, sequence.wrapping_mul(7))
+    };
+    for sequence in (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761)) {
+        for flags in [RST, SYN, FIN_ACK, ACK] {
+            let vip = site.vip();
+            site.send(&from(Packet::tcp(client, vip, flags, b"x"), sequence), CLIENTS);
+            // on the servers' network
+            site.send(&from(Packet::tcp(server, nat, flags, b"x"), sequence), SERVERS);
+        }
+    }
+    assert_eq!(site.tcp(client, ACK).ends(), (nat, server));
+    let reply = site.reply(server, nat, ACK);
+    assert_eq!(reply.destination(), client);
+    assert_eq!(reply.parsed().link_destination, CLIENT_MAC);
+    assert_eq!(site.frontend().opened, 1);
+}
+
+#[test]
+fn a_servers_packet_counts_only_by_the_interface_that_leads_to_it() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    let (nat, server) = site.connect(client);
+    let packet = site.reply_segment(server, nat, RST_ACK);
+    assert_eq!(
+        site.send(&packet, CLIENTS).verdict,
+        Verdict::Done(PacketReason::WrongInterface)
+    );
+    assert_eq!(site.tcp(client, ACK).ends(), (nat, server));
+    site.config.packet.any_interface = true;
+    site.apply();
+    assert_eq!(site.send(&packet, CLIENTS).destination(), client);
+}
+
+#[test]
+fn replies_take_the_new_way_when_the_route_to_the_client_changes() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    let (nat, server) = site.connect(client);
+    let gateway = |mac| Hop {
+        resolution: Resolution::Known(LinkHeader {
+            ifindex: CLIENTS,
+            source: own_mac(CLIENTS),
+            destination: mac,
+        }),
+        mtu: 1_400,
+        local: site.nat_ip(),
+    };
+    let (old, new) = (gateway(CLIENT_MAC), gateway(Mac([2, 7, 7, 7, 7, 7])));
+    assert_eq!(site.flows.return_clients(), [client.ip()].into());
+    for (hop, mac) in [
+        (old, CLIENT_MAC),
+        (new, Mac([2, 7, 7, 7, 7, 7])),
+        (old, CLIENT_MAC),
+    ] {
+        site.hops.clients.insert(client.ip(), hop);
+        site.apply();
+        let reply = site.reply(server, nat, ACK);
+        assert_eq!(reply.parsed().link_destination, mac);
+    }
+    site.close(client, nat, server);
+    site.expire_after(Duration::from_secs(10));
+    assert!(site.flows.return_clients().is_empty());
+}
+
+#[test]
+fn a_packet_from_an_address_of_ours_is_refused() {
+    for mode in [Mode::Passthrough, Mode::Dsr] {
+        let mut site = Site::new(mode, Protocol::Udp, 1);
+        let own = "192.0.2.254".parse().unwrap();
+        site.hops.own.insert(own);
+        site.apply();
+        for ip in [site.vip().ip(), own] {
+            let sent = site.udp(SocketAddr::new(ip, 7));
+            assert_eq!(sent.verdict, Verdict::Done(PacketReason::OwnSource));
+            assert!(sent.answers.is_empty());
+        }
+    }
+}
