@@ -41,7 +41,7 @@ use crate::{
         Holder,
         exit::{self, Exit},
     },
-    config::{self, Config, Loaded, Source},
+    config::{self, Config, Here, Loaded, Severity, Source},
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
@@ -87,7 +87,11 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
     let started = Instant::now();
     let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
-    let loaded = config::load(&source, run.options).map_err(|findings| {
+    let here = Here {
+        addresses: sys::interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
+    let loaded = config::load_here(&source, run.options, &here).map_err(|findings| {
         let text = config::render(&findings, &source, is_stderr_coloured());
         Fatal::new(exit::CONFIG, text.trim_end())
     })?;

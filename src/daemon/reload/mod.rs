@@ -26,8 +26,9 @@ use super::{
 use crate::{
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
+    config::{self, Config, Diagnostic, Diff, Here, Loaded, Severity, Source},
     privilege::{BrokerError, Client, FileRead, What},
+    sys::interfaces,
 };
 use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
 
@@ -417,10 +418,14 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
 }
 
 fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
     let Loaded {
         mut config,
         warnings: found,
-    } = config::load(source, options).map_err(|findings| broken(findings, source))?;
+    } = config::load_here(source, options, &here).map_err(|findings| broken(findings, source))?;
     let warnings = match found.as_slice() {
         [] => String::new(),
         some => config::render(some, source, false).trim_end().to_owned(),
