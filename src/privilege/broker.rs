@@ -139,10 +139,10 @@ impl Broker {
             Some((request, events)) => (*request, events.contains(&true)),
             None => (false, false),
         };
-        if has_event && self.packets.attend() {
-            self.rules.changed();
-        }
         let now = Instant::now();
+        if has_event && self.packets.attend() {
+            self.rules.changed(now);
+        }
         if self.rules.due().is_some_and(|due| due <= now) {
             self.rules.told(now, tell(socket, Outcome::RulesChanged));
         }
@@ -220,25 +220,27 @@ impl Broker {
 /// That firewall rules may have been changed: told of at once, and then once a second at most.
 #[derive(Debug, Default)]
 pub struct RulesNews {
-    is_untold: bool,
-    next: Option<Instant>,
+    /// When to tell it, as long as there is something to tell.
+    due: Option<Instant>,
+    told: Option<Instant>,
 }
 
 impl RulesNews {
     /// There is something to tell.
-    const fn changed(&mut self) {
-        self.is_untold = true;
+    fn changed(&mut self, now: Instant) {
+        let earliest = self.told.map_or(now, |told| now.max(told + TELL));
+        self.due.get_or_insert(earliest);
     }
 
     /// When to tell it.
-    fn due(&self) -> Option<Instant> {
-        self.is_untold.then(|| self.next.unwrap_or_else(Instant::now))
+    const fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// It was tried, and whether there was room for it.
     fn told(&mut self, now: Instant, is_told: bool) {
-        self.is_untold = !is_told;
-        self.next = Some(now + TELL);
+        self.told = Some(now);
+        self.due = (!is_told).then_some(now + TELL);
     }
 }
 
@@ -296,5 +298,30 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         Ok(())
     } else {
         Err(ConfineError::Unproven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_at_once_and_those_that_follow_together_a_second_later() {
+        let mut news = RulesNews::default();
+        let start = Instant::now();
+        assert_eq!(news.due(), None);
+        news.changed(start);
+        assert_eq!(news.due(), Some(start));
+        news.told(start, true);
+        assert_eq!(news.due(), None);
+        for later in [100, 200] {
+            news.changed(start + Duration::from_millis(later));
+            assert_eq!(news.due(), Some(start + TELL));
+        }
+        news.told(start + TELL, false);
+        assert_eq!(news.due(), Some(start + TELL * 2), "there was no room for it");
+        news.told(start + TELL * 2, true);
+        news.changed(start + TELL * 9);
+        assert_eq!(news.due(), Some(start + TELL * 9));
     }
 }

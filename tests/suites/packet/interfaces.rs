@@ -67,7 +67,7 @@ fn a_vip_that_went_away_serves_no_new_client_and_its_flows_go_on() {
         .map(|way| Witness::meet(&site.client, SocketAddr::new(vip(*way), 9)).expect("a meeting"))
         .collect();
     // as clients on this segment go on sending by what they know, though nobody answers for the address any more
-    let mac = site.lb.run("cat /sys/class/net/eth0/address");
+    let mac = site.lb.run("ip -br link show eth0 | awk '{ print $3 }'");
     for way in WAYS {
         site.client.run(&format!(
             "ip neigh replace {} lladdr {} dev eth0 nud permanent",
