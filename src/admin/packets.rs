@@ -7,7 +7,7 @@ use super::{
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{ListenAddr, PortRange, Protocol},
+    base::{ListenAddr, PortRanges, Protocol},
     config::Mode,
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     snapshot::{FrontendView, Snapshot},
@@ -15,7 +15,7 @@ use crate::{
 
 /// The packet modes, for `GET /v1/status`.
 #[must_use]
-pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange) -> views::Packet {
+pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRanges) -> views::Packet {
     let counted = counts.packets.iter().filter(|(_, count)| *count > 0);
     let network = &status.network;
     let hops = network.hops.servers.iter();

@@ -11,6 +11,7 @@ pub(crate) mod holder;
 pub(crate) mod label;
 pub(crate) mod name;
 pub(crate) mod packet;
+mod ports;
 pub(crate) mod reason;
 pub(crate) mod time;
 
@@ -22,7 +23,8 @@ pub use holder::Holder;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
-pub use packet::{Mac, PacketReason, PortRange, Protocol};
+pub use packet::{Mac, PacketReason, Protocol};
+pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{BackendState, ServerState, TerminationReason};
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.

@@ -1,4 +1,4 @@
-//! Words of the packet modes: protocols, link addresses, port ranges, and verdicts.
+//! Words of the packet modes: protocols, link addresses, and verdicts.
 
 use std::fmt;
 
@@ -44,52 +44,6 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-/// A range of ports, both ends included; never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortRange {
-    /// Lowest port.
-    pub first: u16,
-    /// Highest port, not below `first`.
-    pub last: u16,
-}
-
-impl Default for PortRange {
-    /// The NAT ports unless the file says otherwise: above Linux's default `ip_local_port_range`.
-    fn default() -> Self {
-        Self {
-            first: 61_000,
-            last: 65_535,
-        }
-    }
-}
-
-impl PortRange {
-    /// Number of ports in it, from 1 to 65,536.
-    #[must_use]
-    pub const fn len(self) -> u32 {
-        (self.last as u32).saturating_sub(self.first as u32) + 1
-    }
-
-    /// Never: a range has one port at least.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        false
-    }
-
-    /// Whether a port is in it.
-    #[must_use]
-    pub const fn contains(self, port: u16) -> bool {
-        self.first <= port && port <= self.last
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
     }
 }
 
@@ -203,16 +157,5 @@ mod tests {
             assert_eq!(*reason as usize, index);
             assert_eq!(reason.label().parse(), Ok(*reason));
         }
-    }
-
-    #[test]
-    fn a_range_of_ports_has_both_its_ends() {
-        let range = PortRange {
-            first: 61_000,
-            last: 65_535,
-        };
-        assert_eq!(range.len(), 4_536);
-        assert!(range.contains(61_000) && range.contains(65_535) && !range.contains(60_999));
-        assert_eq!(range.to_string(), "61000-65535");
     }
 }

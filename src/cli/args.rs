@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::{
-    base::Protocol,
+    base::{PortRange, PortRanges, Protocol},
     config::{Mode, Options},
 };
 
@@ -70,7 +70,10 @@ impl ModeArgs {
             (_, true) => Some(Mode::Dsr),
             (false, false) => None,
         };
-        Options { default_mode }
+        Options {
+            default_mode,
+            default_nat_ports: None,
+        }
     }
 }
 
@@ -163,9 +166,24 @@ pub struct CheckArgs {
     #[arg(long, conflicts_with = "format")]
     pub print: bool,
 
+    /// The other host's net.ipv4.ip_local_port_range, FIRST-LAST, from which the default of nat_ports follows
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    pub ephemeral: Option<PortRange>,
+
     /// Print the JSON Schema of configuration files, for editors
     #[arg(long, conflicts_with_all = ["file", "format", "print"])]
     pub schema: bool,
+}
+
+/// One range of ports.
+fn port_range(text: &str) -> Result<PortRange, String> {
+    let ranges: Vec<PortRange> = (text.parse::<PortRanges>())
+        .map(|ranges| ranges.iter().collect())
+        .unwrap_or_default();
+    match ranges.as_slice() {
+        [range] => Ok(*range),
+        _ => Err("write the first and the last port, such as 32768-60999".to_owned()),
+    }
 }
 
 /// How `convey check` speaks.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     base::{Protocol, exit},
-    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Severity, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
+    firewall,
     sys::{config_file, interfaces},
 };
 
@@ -30,12 +31,23 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         name: path.display().to_string(),
         bytes,
     };
+    let options = args.mode.or(mode).options();
     // the file may be another host's; the start and a reload refuse what this warns about
     let here = Here {
         addresses: interfaces::own_addresses(),
         severity: Severity::Warning,
     };
-    let checked = config::load_here(&source, args.mode.or(mode).options(), &here);
+    let checked = match args.ephemeral {
+        Some(ephemeral) => {
+            let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
+            let options = Options {
+                default_nat_ports,
+                ..options
+            };
+            config::load(&source, options)
+        }
+        None => firewall::load_for_host(&source, options, Some(&here)).map(|(loaded, _)| loaded),
+    };
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -211,7 +223,7 @@ mod tests {
                 name: "c.toml".to_owned(),
                 bytes: text.into_bytes(),
             };
-            config::load(&source, config::Options::default())
+            config::load(&source, Options::default())
                 .expect("a valid configuration")
                 .config
         };

@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::{args::ModeArgs, outcome::Failure};
 use crate::{
     base::exit,
-    config::{self, Loaded, MAX_CONFIG_BYTES, Source},
+    config::{Loaded, MAX_CONFIG_BYTES, Source},
+    firewall,
     sys::config_file::{self, ReadError},
 };
 
@@ -74,7 +75,8 @@ pub fn load(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
         name: path.display().to_string(),
         bytes,
     };
-    config::load(&source, mode.options()).map_err(|_| {
+    let loaded = firewall::load_for_host(&source, mode.options(), None);
+    loaded.map(|(loaded, _)| loaded).map_err(|_| {
         let message = format!("{0} has errors: see `convey check {0}`", source.name);
         Failure::new(exit::CONFIG, message)
     })

@@ -24,6 +24,7 @@ mod words;
 
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
+use crate::base::PortRanges;
 use findings::Findings;
 
 pub use model::*;
@@ -48,6 +49,8 @@ pub struct Source {
 pub struct Options {
     /// Mode of frontends that name none (`-p`, `-d`); proxy without.
     pub default_mode: Option<Mode>,
+    /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
+    pub default_nat_ports: Option<PortRanges>,
 }
 
 /// The host that a configuration is read on.
@@ -106,18 +109,14 @@ pub enum Severity {
 /// # Errors
 /// Every error and warning found, in the order of the file; of very many the first hundred, and how many more.
 pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
-    load_on(source, options, None)
+    load_here(source, options, None)
 }
 
 /// As [`load`], on a host: servers of the packet modes that are this host itself are found too.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_here(source: &Source, options: Options, here: &Here) -> Result<Loaded, Vec<Diagnostic>> {
-    load_on(source, options, Some(here))
-}
-
-fn load_on(source: &Source, options: Options, here: Option<&Here>) -> Result<Loaded, Vec<Diagnostic>> {
+pub fn load_here(source: &Source, options: Options, here: Option<&Here>) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let config = text::decode(&source.bytes, &mut findings).map(|text| {
         let mut mended = Cow::Borrowed("");

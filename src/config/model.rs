@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::base::{
-    BackendName, Endpoint, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName,
+    BackendName, Endpoint, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName,
 };
 
 /// A whole configuration that passed every check.
@@ -109,8 +109,8 @@ pub struct PacketModes {
     /// `max_flows`: flows of both modes together, at most. Default 1,048,576, or 0.3.5's
     /// `connection_tracker_capacity` if that is more.
     pub max_flows: NonZeroU32,
-    /// `nat_ports`: source ports of passthrough flows on the load balancer's side. Default 61000-65535.
-    pub nat_ports: PortRange,
+    /// `nat_ports`: source ports of passthrough flows on the load balancer's side. Default: see [`Options::default_nat_ports`](super::Options::default_nat_ports).
+    pub nat_ports: PortRanges,
     /// `any_interface`: accept servers' packets by whichever interface they come in.
     pub any_interface: bool,
     /// `nat_address` of IPv4 flows; `None`: the kernel's preferred source towards the server.

@@ -2,7 +2,7 @@
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
 use super::model::{Config, Mode};
-use crate::base::{BackendName, Endpoint, PortRange, ServerAddr};
+use crate::base::{BackendName, Endpoint, PortRanges, ServerAddr};
 
 /// One VIP address and port of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -11,7 +11,7 @@ pub struct PacketService {
     /// Where clients send to.
     pub vip: Endpoint,
     /// Source ports of its flows, in passthrough; `None` in DSR.
-    pub nat_ports: Option<PortRange>,
+    pub nat_ports: Option<PortRanges>,
     /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
     pub servers: Vec<ServerAddr>,
 }

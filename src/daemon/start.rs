@@ -41,7 +41,7 @@ use crate::{
         Holder,
         exit::{self, Exit},
     },
-    config::{self, Config, Here, Loaded, Severity, Source},
+    config::{self, Config, Here, Loaded, Options, Severity, Source},
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
@@ -83,18 +83,13 @@ struct Kept {
 }
 
 /// Starts and runs the daemon.
-pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
+pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let started = Instant::now();
     let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
-    let here = Here {
-        addresses: sys::interfaces::own_addresses(),
-        severity: Severity::Error,
-    };
-    let loaded = config::load_here(&source, run.options, &here).map_err(|findings| {
-        let text = config::render(&findings, &source, is_stderr_coloured());
-        Fatal::new(exit::CONFIG, text.trim_end())
-    })?;
+    // the broker and every reload resolve by the same ephemeral ports: they are read once
+    let loaded;
+    (loaded, run.options) = load(&source, run.options)?;
     let unprivileged = drop_everything(&run, &source, &loaded.config, predecessors)?;
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
@@ -109,6 +104,17 @@ pub fn start(run: RunOptions) -> Result<Exit, Fatal> {
         logging.shutdown();
     }
     Ok(exit)
+}
+
+fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
+    let here = Here {
+        addresses: sys::interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
+    firewall::load_for_host(source, options, Some(&here)).map_err(|findings| {
+        let text = config::render(&findings, source, is_stderr_coloured());
+        Fatal::new(exit::CONFIG, text.trim_end())
+    })
 }
 
 fn read(path: &Path) -> Result<Source, Fatal> {

@@ -30,8 +30,8 @@ use std::{
 };
 
 use crate::{
-    base::PortRange,
-    config::PacketService,
+    base::{PortRange, PortRanges},
+    config::{self, Diagnostic, Here, Loaded, Options, PacketService, Source},
     sys::{environment, ids},
 };
 use chain::Held;
@@ -106,7 +106,7 @@ pub enum FirewallError {
     )]
     TooFewPorts {
         /// `nat_ports`.
-        nat: PortRange,
+        nat: PortRanges,
         /// Ephemeral ports left.
         left: u32,
         /// `ip_local_port_range`.
@@ -152,12 +152,45 @@ pub fn has_left_rules(record: &Path) -> bool {
     marker::is_set(record)
 }
 
+/// The NAT ports of this host's passthrough flows where its configuration names none. `record` is [`record_path`].
+///
+/// # Errors
+/// /proc/sys cannot be read.
+fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
+    reserved::default_nat_ports(record)
+}
+
+/// Loads a configuration for this host, whose ephemeral ports decide the default of `nat_ports`. Gives the options besides,
+/// by which whoever loads it again comes to the same. With `here`, its addresses count too.
+///
+/// # Errors
+/// The findings, if there are errors.
+pub fn load_for_host(
+    source: &Source,
+    mut options: Options,
+    here: Option<&Here>,
+) -> Result<(Loaded, Options), Vec<Diagnostic>> {
+    let loaded = config::load_here(source, options, here)?;
+    let record = record_path(loaded.config.admin.socket.as_deref());
+    options.default_nat_ports = default_nat_ports(&record).ok();
+    match options.default_nat_ports {
+        None | Some(PortRanges::STOCK) => Ok((loaded, options)),
+        Some(_) => Ok((config::load_here(source, options, here)?, options)),
+    }
+}
+
+/// The same for a host with another range of ephemeral ports, and none reserved.
+#[must_use]
+pub fn default_nat_ports_beside(ephemeral: PortRange) -> PortRanges {
+    ports::default_nat_ports(ephemeral, &PortSet::default())
+}
+
 /// Judges whether these NAT ports leave the host enough ephemeral ports for its own connections. Returns a warning when
 /// they are few. `record` is [`record_path`]; without it what we reserved ourselves counts as reserved by others.
 ///
 /// # Errors
 /// [`FirewallError::TooFewPorts`], or /proc/sys cannot be read.
-pub fn check_ephemeral(record: &Path, nat: PortRange) -> Result<Option<String>, FirewallError> {
+pub fn check_ephemeral(record: &Path, nat: PortRanges) -> Result<Option<String>, FirewallError> {
     reserved::check_ephemeral(record, nat)
 }
 
@@ -210,7 +243,12 @@ impl Firewall {
     pub fn apply(&mut self, services: &[PacketService]) -> Result<Applied, FirewallError> {
         self.name_lock_file();
         let rules = plan(services);
-        let wanted = PortSet::of(services.iter().filter_map(|service| service.nat_ports));
+        let wanted = PortSet::of(
+            services
+                .iter()
+                .filter_map(|service| service.nat_ports)
+                .flat_map(|ranges| ranges.iter()),
+        );
         let warning = reserved::settle(&self.record, &wanted, true)?;
         if !rules.is_empty() {
             marker::set(&self.record);
@@ -369,7 +407,7 @@ mod tests {
             last: 60_999,
         };
         let error = FirewallError::TooFewPorts {
-            nat,
+            nat: nat.into(),
             left: 232,
             local,
             fewest: ports::FEWEST_EPHEMERAL,

@@ -29,7 +29,8 @@ pub fn plan(services: &[PacketService]) -> Vec<Rule> {
 
 fn service_rules(service: &PacketService) -> impl Iterator<Item = Rule> {
     let protocol = service.vip.protocol;
-    let answers = (service.nat_ports.into_iter()).flat_map(move |nat| {
+    let ranges = service.nat_ports.into_iter().flat_map(|ranges| ranges.iter());
+    let answers = ranges.flat_map(move |nat| {
         (service.servers.iter()).map(move |server| from_server(server.0, protocol, nat))
     });
     std::iter::once(to_vip(service.vip.addr.0, protocol)).chain(answers)
@@ -120,7 +121,7 @@ mod tests {
                 addr: ListenAddr(vip.parse().unwrap()),
                 protocol,
             },
-            nat_ports,
+            nat_ports: nat_ports.map(Into::into),
             servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
         }
     }

@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use crate::base::PortRange;
+use crate::base::{PortRange, PortRanges};
 
 /// With fewer ephemeral ports than this a host must not be left: 0.3.5 left 1,000, and its 1,001st health check or
 /// proxied connection to one server failed.
 pub const FEWEST_EPHEMERAL: u32 = 4_096;
 /// With fewer than this the operator is warned.
 pub const FEW_EPHEMERAL: u32 = 8_192;
+
+/// Lowest NAT port that is taken without being named: below it are services of their own.
+const LOWEST_BY_DEFAULT: u16 = 10_000;
+/// With fewer NAT ports than this a server is soon without one.
+const FEWEST_NAT_PORTS: u32 = 4_096;
 
 /// A set of ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,6 +110,25 @@ impl FromStr for PortSet {
     }
 }
 
+/// The NAT ports of a host unless its file says otherwise: every port from 10000 that is neither ephemeral (`local`) nor
+/// reserved by others, of many pieces the largest. Where too few remain, the stock list, which is then to be reserved.
+#[must_use]
+pub fn default_nat_ports(local: PortRange, reserved: &PortSet) -> PortRanges {
+    let candidates = PortSet::of([PortRange {
+        first: LOWEST_BY_DEFAULT,
+        last: u16::MAX,
+    }]);
+    let free = candidates.without(&PortSet::of([local])).without(reserved);
+    let mut pieces: Vec<PortRange> = (free.ranges().into_iter())
+        .map(|(first, last)| PortRange { first, last })
+        .collect();
+    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
+    pieces.truncate(PortRanges::MOST);
+    PortRanges::new(pieces)
+        .filter(|ranges| ranges.len() >= FEWEST_NAT_PORTS)
+        .unwrap_or(PortRanges::STOCK)
+}
+
 /// How many ephemeral ports the NAT ports leave to the host's own connections (the proxy's and health checks' too).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ephemeral {
@@ -119,9 +143,9 @@ pub enum Ephemeral {
 /// Judges NAT ports. `local` is `ip_local_port_range`; `reserved` are the ports that others reserved (without what we
 /// added ourselves).
 #[must_use]
-pub fn ephemeral_left(local: PortRange, reserved: &PortSet, nat: PortRange) -> Ephemeral {
+pub fn ephemeral_left(local: PortRange, reserved: &PortSet, nat: PortRanges) -> Ephemeral {
     let others_leave = PortSet::of([local]).without(reserved);
-    let left = others_leave.without(&PortSet::of([nat])).len();
+    let left = others_leave.without(&PortSet::of(nat.iter())).len();
     if left == others_leave.len() || left >= FEW_EPHEMERAL {
         Ephemeral::Enough(left)
     } else if left >= FEWEST_EPHEMERAL {
@@ -163,10 +187,43 @@ mod tests {
     }
 
     #[test]
+    fn the_default_is_every_port_from_10000_that_is_neither_ephemeral_nor_reserved() {
+        let default = |local, reserved| default_nat_ports(local, &set(reserved)).to_string();
+        assert_eq!(default(range(32_768, 60_999), ""), "10000-32767,61000-65535");
+        assert_eq!(
+            default(range(20_000, 29_999), "61000,65535"),
+            "10000-19999,30000-60999,61001-65534"
+        );
+    }
+
+    #[test]
+    fn where_too_few_ports_remain_the_default_is_the_stock_list() {
+        for (local, reserved) in [
+            (range(1_024, 65_535), ""),
+            (range(10_000, 65_000), ""),
+            (range(32_768, 60_999), "10000-62000"),
+        ] {
+            assert_eq!(
+                default_nat_ports(local, &set(reserved)),
+                PortRanges::STOCK,
+                "{local} {reserved}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_more_pieces_than_there_may_be_ranges_the_largest_are_taken() {
+        let holes = "11000,12000,13000,14000,15000,16000,17000,18000,19000,20000";
+        let ports = default_nat_ports(range(32_768, 60_999), &set(holes));
+        assert_eq!(ports.iter().count(), PortRanges::MOST);
+        assert!(ports.contains(25_000) && ports.contains(65_535));
+    }
+
+    #[test]
     fn the_default_range_takes_no_ephemeral_port() {
         let local = range(32_768, 60_999);
         assert_eq!(
-            ephemeral_left(local, &set(""), range(61_000, 65_535)),
+            ephemeral_left(local, &set(""), range(61_000, 65_535).into()),
             Ephemeral::Enough(28_232)
         );
     }
@@ -182,19 +239,23 @@ mod tests {
             (4_095, Ephemeral::TooFew(4_095)),
             (0, Ephemeral::TooFew(0)),
         ] {
-            assert_eq!(ephemeral_left(local, &set(""), nat(left)), judged);
+            assert_eq!(ephemeral_left(local, &set(""), nat(left).into()), judged);
         }
     }
 
     #[test]
     fn ports_that_the_administrator_reserved_count_as_gone() {
-        let judged = ephemeral_left(range(32_768, 60_999), &set("40000-49999"), range(50_000, 65_535));
+        let judged = ephemeral_left(
+            range(32_768, 60_999),
+            &set("40000-49999"),
+            range(50_000, 65_535).into(),
+        );
         assert_eq!(judged, Ephemeral::Few(7_232));
     }
 
     #[test]
     fn a_host_that_has_few_anyway_is_not_our_doing() {
-        let judged = ephemeral_left(range(50_000, 50_999), &set(""), range(61_000, 65_535));
+        let judged = ephemeral_left(range(50_000, 50_999), &set(""), range(61_000, 65_535).into());
         assert_eq!(judged, Ephemeral::Enough(1_000));
     }
 }

@@ -14,7 +14,7 @@ use super::{
     FirewallError,
     ports::{self, Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, PortSet},
 };
-use crate::base::PortRange;
+use crate::base::{PortRange, PortRanges};
 
 /// Ports that no socket gets unless it asks for them.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -54,15 +54,31 @@ pub fn settle(record: &Path, wanted: &PortSet, only_adding: bool) -> Result<Opti
     }
 }
 
+/// The NAT ports of this host where its configuration names none.
+///
+/// # Errors
+/// /proc/sys cannot be read.
+pub fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
+    Ok(ports::default_nat_ports(
+        local_port_range()?,
+        &others_reserved(record)?,
+    ))
+}
+
+/// The ports that others have reserved. Who may not read the record (`convey check` by an ordinary user) takes all
+/// reservations for others'.
+fn others_reserved(record: &Path) -> Result<PortSet, FirewallError> {
+    let ours = read_record(record).unwrap_or_default();
+    Ok(reserved_ports()?.without(&ours))
+}
+
 /// Judges whether NAT ports leave the host enough ephemeral ports; `record` tells our own reservations from others'.
 ///
 /// # Errors
 /// [`FirewallError::TooFewPorts`], or /proc/sys cannot be read.
-pub fn check_ephemeral(record: &Path, nat: PortRange) -> Result<Option<String>, FirewallError> {
+pub fn check_ephemeral(record: &Path, nat: PortRanges) -> Result<Option<String>, FirewallError> {
     let local = local_port_range()?;
-    // who may not read the record (`convey check` by an ordinary user) takes all reservations for others'
-    let ours = read_record(record).unwrap_or_default();
-    let others = reserved_ports()?.without(&ours);
+    let others = others_reserved(record)?;
     match ports::ephemeral_left(local, &others, nat) {
         Ephemeral::Enough(_) => Ok(None),
         Ephemeral::Few(left) => Ok(Some(format!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     balance::hash::{SplitMix64, below},
-    base::PortRange,
+    base::PortRanges,
 };
 
 /// Random ports that are tried: where nine tenths are taken, all of them are so for one flow in a thousand. (Cilium's
@@ -15,10 +15,10 @@ const RANDOM_TRIES: usize = 64;
 const TRIES_IN_A_ROW: u64 = 32;
 
 /// The client's own port if it is in the range, then random ones, then some in a row.
-pub(super) fn candidates(range: PortRange, client_port: u16, random: u64) -> impl Iterator<Item = u16> {
-    let own = range.contains(client_port).then_some(client_port);
-    let len = u64::from(range.len());
-    let port = move |offset: u64| u16::try_from(u64::from(range.first) + offset % len).ok();
+pub(super) fn candidates(ranges: PortRanges, client_port: u16, random: u64) -> impl Iterator<Item = u16> {
+    let own = ranges.contains(client_port).then_some(client_port);
+    let len = u64::from(ranges.len());
+    let port = move |place: u64| ranges.at(place);
     let mut draws = SplitMix64::new(random);
     let start = below(random, len);
     own.into_iter()
@@ -29,20 +29,21 @@ pub(super) fn candidates(range: PortRange, client_port: u16, random: u64) -> imp
 /// As [`candidates`], with our address towards the server.
 pub(super) fn addresses(
     local: std::net::IpAddr,
-    range: PortRange,
+    ranges: PortRanges,
     client_port: u16,
     random: u64,
 ) -> impl Iterator<Item = SocketAddr> {
-    candidates(range, client_port, random).map(move |port| SocketAddr::new(local, port))
+    candidates(ranges, client_port, random).map(move |port| SocketAddr::new(local, port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::PortRange;
     use proptest::prelude::*;
 
-    fn range(first: u16, last: u16) -> PortRange {
-        PortRange { first, last }
+    fn range(first: u16, last: u16) -> PortRanges {
+        PortRange { first, last }.into()
     }
 
     #[test]

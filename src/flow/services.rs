@@ -10,7 +10,7 @@ use std::{
 use super::{key::Key, key::Seeded, tcp_state::TcpState};
 use crate::{
     balance::{Balancer, Pick, PickState},
-    base::{FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
+    base::{FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
     config::{DsrMethod, Mode},
     snapshot::{
         FrontendView, ServerView, Snapshot,
@@ -29,7 +29,7 @@ pub struct Services {
     generation: u64,
     by_vip: HashMap<Vip, Arc<Service>, Seeded>,
     addresses: HashSet<IpAddr, Seeded>,
-    nat_ports: PortRange,
+    nat_ports: PortRanges,
     any_interface: bool,
 }
 
@@ -132,7 +132,7 @@ impl Services {
     }
 
     /// `nat_ports`.
-    pub(super) const fn nat_ports(&self) -> PortRange {
+    pub(super) const fn nat_ports(&self) -> PortRanges {
         self.nat_ports
     }
 

@@ -167,7 +167,7 @@ impl Site {
     }
 
     pub fn nat_ports(&mut self, first: u16, last: u16) {
-        self.config.packet.nat_ports = PortRange { first, last };
+        self.config.packet.nat_ports = PortRange { first, last }.into();
         self.apply();
     }
 

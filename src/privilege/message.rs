@@ -237,7 +237,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Endpoint, PortRange, ServerAddr};
+    use crate::base::{Endpoint, PortRanges, ServerAddr};
 
     #[test]
     fn requests_survive_the_way() {
@@ -283,7 +283,7 @@ mod tests {
     fn services_have_one_form_and_a_limit() {
         let service = PacketService {
             vip: Endpoint::udp(([10, 0, 0, 1], 80).into()),
-            nat_ports: Some(PortRange::default()),
+            nat_ports: Some(PortRanges::STOCK),
             servers: vec![ServerAddr(([10, 0, 0, 2], 80).into())],
         };
         let services = vec![service.clone(), service.clone()];

@@ -9,7 +9,7 @@ use std::{
 
 use super::ListenerRef;
 use crate::{
-    base::{Endpoint, FrontendName, PortRange, ServerAddr},
+    base::{Endpoint, FrontendName, PortRanges, ServerAddr},
     config::{Config, PacketService},
 };
 
@@ -154,7 +154,7 @@ impl Policy {
                 let how = match (server, service.nat_ports) {
                     (Some(server), _) => format!("to server {}", server.0),
                     (None, Some(ports)) => {
-                        format!("in passthrough from ports {}-{}", ports.first, ports.last)
+                        format!("in passthrough from ports {ports}")
                     }
                     (None, None) => "in DSR".to_owned(),
                 };
@@ -238,7 +238,7 @@ fn find_alien<'a>(
 }
 
 /// A service without its servers.
-type Front = (Endpoint, Option<PortRange>);
+type Front = (Endpoint, Option<PortRanges>);
 
 fn front(service: &PacketService) -> Front {
     (service.vip, service.nat_ports)
@@ -372,10 +372,7 @@ mod tests {
             (|s| s.vip.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
             (
                 |s| {
-                    s.nat_ports = Some(PortRange {
-                        first: 1,
-                        last: 65_535,
-                    });
+                    s.nat_ports = "1-65535".parse().ok();
                 },
                 "passthrough from ports 1-65535",
             ),

@@ -25,7 +25,7 @@ use std::{
 
 use crate::{
     balance::{Balancer, WEIGHT_UNIT},
-    base::{BackendName, Endpoint, FrontendName, PortRange, ServerAddr, ServerKey, ServerName, ServerState},
+    base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
     config::{self, InitialState},
     pools::Override,
 };
@@ -46,7 +46,7 @@ pub struct Snapshot {
     /// The servers of all backends.
     pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
-    pub nat_ports: PortRange,
+    pub nat_ports: PortRanges,
     /// `any_interface`: servers' packets count by whichever interface they come in.
     pub any_interface: bool,
 }

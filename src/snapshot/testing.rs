@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
+    base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
         Mode, OnDown, PacketModes, Server,
@@ -87,7 +87,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             engine: EngineChoice::Auto,
             workers: None,
             max_flows: NonZeroU32::MAX,
-            nat_ports: PortRange::default(),
+            nat_ports: PortRanges::STOCK,
             any_interface: false,
             nat_address4: None,
             nat_address6: None,

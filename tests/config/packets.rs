@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convey::{
-    base::{Endpoint, PortRange, Protocol},
+    base::{Endpoint, PortRanges, Protocol},
     config::{self, Algorithm, Config, DsrMethod, EngineChoice, Mode, Options},
 };
 use libtest_mimic::{Failed, Trial};
@@ -64,13 +64,7 @@ fn defaults() -> Outcome {
     same(packet.engine, EngineChoice::Auto)?;
     same(packet.workers, None)?;
     same(packet.max_flows, number(1 << 20))?;
-    same(
-        packet.nat_ports,
-        PortRange {
-            first: 61_000,
-            last: 65_535,
-        },
-    )?;
+    same(packet.nat_ports, PortRanges::STOCK)?;
     same((packet.nat_address4, packet.nat_address6), (None, None))?;
     let frontend = config.frontends.get("f").ok_or("no frontend")?;
     same(
@@ -154,6 +148,7 @@ fn with_mode(toml: &str, mode: Mode) -> Result<config::Loaded, Failed> {
     let source = text(toml);
     let options = Options {
         default_mode: Some(mode),
+        ..Options::default()
     };
     config::load(&source, options).map_err(|found| config::render(&found, &source, false).into())
 }
@@ -293,7 +288,7 @@ fn restart() -> Outcome {
     same(found.needs_restart, Vec::new())?;
     same(
         found.changes.join("\n"),
-        "packet: nat_ports 61000-65535 -> 40000-65535\n\
+        "packet: nat_ports 10000-32767,61000-65535 -> 40000-65535\n\
          packet: nat_address the kernel's choice -> [\"192.0.2.1\"]"
             .to_owned(),
     )?;

@@ -142,7 +142,13 @@ pub fn service(protocol: Protocol, port: u16) -> PacketService {
 /// A passthrough service that no test sends to.
 pub fn another_service() -> PacketService {
     PacketService {
-        nat_ports: Some(PortRange::default()),
+        nat_ports: Some(
+            PortRange {
+                first: 61_000,
+                last: 65_535,
+            }
+            .into(),
+        ),
         vip: Endpoint::tcp(SocketAddr::from(([198, 51, 100, 1], 443))),
         ..service(Protocol::Tcp, 1)
     }

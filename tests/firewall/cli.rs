@@ -49,7 +49,7 @@ pub fn shows_and_clears(host: &Host) {
     let (status, text) = convey(host, &["show"]);
     assert_eq!(status, Some(0), "{text}");
     assert!(
-        text.contains("iptables: chain CONVEY in table raw, 2 rules\n"),
+        text.contains("iptables: chain CONVEY in table raw, 3 rules\n"),
         "{text}"
     );
     assert!(
@@ -78,5 +78,5 @@ pub fn says_what_differs(host: &Host) {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["as_configured"], false);
     assert_eq!(report["families"][0]["program"], "iptables");
-    assert_eq!(report["families"][0]["missing"].as_array().unwrap().len(), 2);
+    assert_eq!(report["families"][0]["missing"].as_array().unwrap().len(), 3);
 }

@@ -159,7 +159,7 @@ pub fn service(
             addr: ListenAddr(vip.parse().unwrap()),
             protocol,
         },
-        nat_ports,
+        nat_ports: nat_ports.map(Into::into),
         servers: servers
             .iter()
             .map(|server| ServerAddr(server.parse().unwrap()))

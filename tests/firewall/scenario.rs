@@ -406,7 +406,7 @@ fn long_reserved() -> String {
 
 fn too_few_ports(host: &Host) {
     let record = record_path(Some(&host.socket()));
-    let judge = |first| check_ephemeral(&record, nat(first, 65_535).unwrap());
+    let judge = |first| check_ephemeral(&record, nat(first, 65_535).unwrap().into());
     assert_eq!(judge(61_000).unwrap(), None);
     let warning = judge(40_000).unwrap().unwrap();
     assert!(warning.contains("leave only 7232"), "{warning}");

@@ -228,8 +228,8 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
         usage: Usage::default(),
         packets: vec![(PacketReason::ToServer, 5), (PacketReason::TooBig, 0)],
     };
-    let view = packet(&status, &counts, PortRange::default());
-    assert_eq!(view.nat_ports, "61000-65535");
+    let view = packet(&status, &counts, PortRanges::STOCK);
+    assert_eq!(view.nat_ports, "10000-32767,61000-65535");
     assert_eq!(view.packets, [(PacketReason::ToServer.into(), 5)].into());
     assert_eq!(
         (view.rules.restored, view.rules.restored_seconds_ago.is_some()),

@@ -22,7 +22,7 @@ pub use section::{Section, read_file};
 use super::model::{
     Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
 };
-use crate::base::{PortRange, Protocol, ServerAddr};
+use crate::base::{PortRanges, Protocol, ServerAddr};
 
 /// Bounds of durations, in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -104,8 +104,8 @@ section! {
         workers: Workers,
         /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
         max_flows: Int<64, MAX_FLOWS>,
-        /// Source ports of passthrough flows, "FIRST-LAST"; new flows use a changed range at once. Default: "61000-65535".
-        nat_ports: PortRange,
+        /// Source ports of passthrough flows, "FIRST-LAST,FIRST-LAST…"; new flows use changed ones at once. Default: every port from 10000 that is neither ephemeral on this host nor reserved, usually "10000-32767,61000-65535".
+        nat_ports: PortRanges,
         /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
         any_interface: bool,
         /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.

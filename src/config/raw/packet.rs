@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::field::{Field, Key, Node, bad_value, inline_schema, string};
 use crate::{
-    base::PortRange,
+    base::{PortRange, PortRanges},
     config::{address, findings::Findings},
 };
 
@@ -30,20 +30,31 @@ pub struct NatAddresses {
 #[derive(Debug, Clone)]
 pub struct InterfaceName(pub String);
 
-impl Field for PortRange {
+impl Field for PortRanges {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(
             value,
-            "a range of ports in quotes, such as \"61000-65535\"",
+            "ranges of ports in quotes, such as \"10000-32767,61000-65535\"",
             findings,
         )?;
-        match ports(text) {
-            Ok(range) => Some(range),
+        match port_ranges(text) {
+            Ok(ranges) => Some(ranges),
             Err((message, help)) => bad_value(value, message, help, findings),
         }
     }
 }
-inline_schema!([] PortRange, _g => json_schema!({ "type": "string", "pattern": "^[0-9]{1,5}-[0-9]{1,5}$" }));
+inline_schema!([] PortRanges, _g => json_schema!({ "type": "string", "pattern": "^[0-9]+-[0-9,-]+$" }));
+
+/// Reads ranges with commas between them, or says what is wrong.
+fn port_ranges(text: &str) -> Result<PortRanges, (String, String)> {
+    let ranges = text.split(',').map(ports).collect::<Result<Vec<_>, _>>()?;
+    PortRanges::new(ranges).ok_or_else(|| {
+        (
+            format!("\"{text}\" are more than {} ranges", PortRanges::MOST),
+            "each is a firewall rule for every server: write fewer, larger ones".to_owned(),
+        )
+    })
+}
 
 /// Reads `FIRST-LAST`, or says what is wrong with it and what would be right.
 fn ports(text: &str) -> Result<PortRange, (String, String)> {

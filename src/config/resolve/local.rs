@@ -65,7 +65,7 @@ mod tests {
             addresses: ["10.0.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap()].into(),
             severity,
         };
-        load_here(&source, Options::default(), &here)
+        load_here(&source, Options::default(), Some(&here))
             .map(|loaded| render(&loaded.warnings, &source, false))
             .map_err(|findings| render(&findings, &source, false))
     }

@@ -24,7 +24,7 @@ use super::{
     users::Users,
     words::nearest,
 };
-use crate::base::{BackendName, FrontendName, ListenAddr, NameError, PortRange, Protocol};
+use crate::base::{BackendName, FrontendName, ListenAddr, NameError, Protocol};
 
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
@@ -69,7 +69,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
-        packet: packet_modes(packet_section, findings),
+        packet: packet_modes(packet_section, options, findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -233,6 +233,7 @@ fn two_names(file: &raw::File, findings: &mut Findings) {
 
 fn packet_modes(
     section: Option<(&'static str, &Located<raw::Packet>)>,
+    options: Options,
     findings: &mut Findings,
 ) -> PacketModes {
     let (name, raw) = section.map_or_else(
@@ -259,7 +260,11 @@ fn packet_modes(
         engine: value(raw.engine.as_ref(), EngineChoice::Auto, |v| v),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         max_flows: NonZeroU32::new(max_flows.max(floor)).unwrap_or(NonZeroU32::MIN),
-        nat_ports: value(raw.nat_ports.as_ref(), PortRange::default(), |v| v),
+        nat_ports: value(
+            raw.nat_ports.as_ref(),
+            options.default_nat_ports.unwrap_or_default(),
+            |v| v,
+        ),
         any_interface: value(raw.any_interface.as_ref(), false, |v| v),
         nat_address4: nat.and_then(|nat| nat.v4),
         nat_address6: nat.and_then(|nat| nat.v6),

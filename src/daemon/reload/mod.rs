@@ -425,7 +425,7 @@ fn load(source: &Source, options: config::Options, before: &Config) -> Result<Ne
     let Loaded {
         mut config,
         warnings: found,
-    } = config::load_here(source, options, &here).map_err(|findings| broken(findings, source))?;
+    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
     let warnings = match found.as_slice() {
         [] => String::new(),
         some => config::render(some, source, false).trim_end().to_owned(),

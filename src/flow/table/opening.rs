@@ -15,8 +15,9 @@ use crate::{
     flow::{key::Key, quota::Quota, returns::ReturnHops},
 };
 
-/// NAT ports that are tried although a flow has been found that gives its own up gladly: one of them may be free.
-const ENOUGH: usize = 12;
+/// NAT ports that are tried although a flow has been found that gives its own up: one of them may be free. The oldest of
+/// eight is seldom one of the youngest, however fast a flood renews them.
+const ENOUGH: usize = 8;
 /// Where the table is full: shards that are searched for one with a flow that gives way, and flows looked at in each.
 const SHARDS_TRIED: usize = 64;
 const FLOWS_TRIED: usize = 64;
@@ -90,7 +91,7 @@ impl NatTable {
                     }
                 }
             }
-            if tried >= ENOUGH && best.is_some_and(|(best, ..)| best.is_good()) {
+            if tried + 1 >= ENOUGH && best.is_some_and(|(best, ..)| best.is_good()) {
                 break;
             }
         }

@@ -40,7 +40,7 @@ enum Class {
 impl Yield {
     /// Whether looking on for a better one is not worth the time.
     pub fn is_good(self) -> bool {
-        self.class <= Class::TimeWait
+        self.class != Class::TimeWaitRefuses
     }
 
     /// Whether its end makes room where there is none.

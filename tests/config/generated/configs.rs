@@ -176,7 +176,7 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                     engine,
                     workers,
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
-                    nat_ports,
+                    nat_ports: nat_ports.into(),
                     any_interface,
                     nat_address4: v4,
                     nat_address6: v6,

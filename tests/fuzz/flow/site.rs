@@ -8,7 +8,7 @@ use std::{
 };
 
 use convey::{
-    base::{ClientAddr, ListenAddr, PacketReason, PortRange, Protocol, WorkerId},
+    base::{ClientAddr, ListenAddr, PacketReason, PortRanges, Protocol, WorkerId},
     flow::{
         Because, FiveTuple, Flows, Moment, Path, ReasonCounters, Resolution, Services, TableLimits, Verdict,
     },
@@ -63,7 +63,7 @@ pub struct Site<'a> {
     frontends: Vec<Arc<FrontendStats>>,
     servers: Vec<Arc<ServerStats>>,
     addresses: BTreeSet<SocketAddr>,
-    nat_ports: Vec<PortRange>,
+    nat_ports: Vec<PortRanges>,
     /// Who was last given an address towards a server: client and VIP.
     holders: HashMap<Nat, (SocketAddr, SocketAddr)>,
     arrived: VecDeque<(Vec<u8>, u32)>,

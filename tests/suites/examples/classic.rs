@@ -91,7 +91,10 @@ fn packets(default_mode: Option<Mode>) -> Site {
     Site::new(
         "convey-0.3.5-packets.toml",
         &["192.168.1.197/24"],
-        Options { default_mode },
+        Options {
+            default_mode,
+            ..Options::default()
+        },
     )
 }
 

@@ -229,7 +229,7 @@ mod tests {
     fn service(vip: &str, nat: bool, servers: &[&str]) -> PacketService {
         PacketService {
             vip: Endpoint::tcp(vip.parse().unwrap()),
-            nat_ports: nat.then(crate::base::PortRange::default),
+            nat_ports: nat.then_some(crate::base::PortRanges::STOCK),
             servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
         }
     }

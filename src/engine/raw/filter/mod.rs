@@ -21,7 +21,7 @@ use std::{
 use assembler::{Assembler, Label, code};
 
 use crate::{
-    base::{PortRange, Protocol},
+    base::{PortRange, PortRanges, Protocol},
     config::PacketService,
     sys::packet_socket::Instruction,
 };
@@ -83,8 +83,8 @@ impl FilterTargets {
                 keys.insert(key(service.vip.protocol, addr.port()));
             };
             add(&mut wanted.vips, service.vip.addr.0);
-            if let Some(nat_ports) = service.nat_ports {
-                let servers = wanted.servers.entry(nat_ports).or_default();
+            for range in service.nat_ports.iter().flat_map(PortRanges::iter) {
+                let servers = wanted.servers.entry(range).or_default();
                 for server in &service.servers {
                     add(servers, server.0);
                 }

@@ -162,7 +162,7 @@ impl Packet {
     }
 }
 
-fn service(protocol: Protocol, vip: &str, nat_ports: Option<PortRange>, servers: &[&str]) -> PacketService {
+fn service(protocol: Protocol, vip: &str, nat_ports: Option<PortRanges>, servers: &[&str]) -> PacketService {
     PacketService {
         vip: Endpoint {
             addr: ListenAddr(vip.parse().unwrap()),
@@ -177,7 +177,7 @@ fn service(protocol: Protocol, vip: &str, nat_ports: Option<PortRange>, servers:
 }
 
 fn passthrough() -> Vec<PacketService> {
-    let nat = Some(PortRange::default());
+    let nat = "61000-65535".parse().ok();
     vec![
         service(
             Protocol::Tcp,
@@ -442,7 +442,7 @@ fn without_services_and_for_cut_frames_nothing_is_admitted() {
 
 /// Many services, in both families.
 fn many(count: u16) -> Vec<PacketService> {
-    let nat = Some(PortRange::default());
+    let nat = "61000-65535".parse().ok();
     (0..count)
         .flat_map(|n| {
             let (high, low) = (n >> 8, n & 0xff);
