@@ -218,7 +218,7 @@ fn rules_that_another_program_takes_out_come_back() {
     let convey = site.lab.convey(&site.lb, &config);
     let right = rules(&site.lb);
     // each is told of before the rules are looked at, and it is not the look that is due every few seconds
-    let told = "event=rules_noticed";
+    let told = "rules_noticed";
     let is_heard = |since: usize| convey.stderr()[since..].contains(told);
     wait_until("its own change is told", PATIENCE, || is_heard(0));
     // as Debian's nftables.service does when it is reloaded

@@ -21,7 +21,7 @@ const CHECK: Duration = Duration::from_secs(3);
 const CHECK_WATCHED: Duration = Duration::from_secs(10);
 
 /// How often is logged at most that rules were restored.
-const LOG_RESTORED: Duration = Duration::from_mins(1);
+const LOG_RESTORED: Duration = Duration::from_secs(60);
 
 /// The services whose rules and filters are in effect.
 #[derive(Debug)]
