@@ -15,7 +15,11 @@ const RANDOM_TRIES: usize = 64;
 const TRIES_IN_A_ROW: u64 = 32;
 
 /// The client's own port if it is in the range, then random ones, then some in a row.
-pub(super) fn candidates(ranges: PortRanges, client_port: u16, random: u64) -> impl Iterator<Item = u16> {
+pub(super) fn candidates(
+    ranges: PortRanges,
+    client_port: u16,
+    random: u64,
+) -> impl Iterator<Item = u16> + Clone {
     let own = ranges.contains(client_port).then_some(client_port);
     let len = u64::from(ranges.len());
     let port = move |place: u64| ranges.at(place);
@@ -32,7 +36,7 @@ pub(super) fn addresses(
     ranges: PortRanges,
     client_port: u16,
     random: u64,
-) -> impl Iterator<Item = SocketAddr> {
+) -> impl Iterator<Item = SocketAddr> + Clone {
     candidates(ranges, client_port, random).map(move |port| SocketAddr::new(local, port))
 }
 

@@ -38,9 +38,9 @@ enum Class {
 }
 
 impl Yield {
-    /// Whether looking on for a better one is not worth the time.
-    pub fn is_good(self) -> bool {
-        self.class != Class::TimeWaitRefuses
+    /// Whether it is over, and a new connection can be had by its port at once.
+    pub fn is_over(self) -> bool {
+        self.class <= Class::TimeWait
     }
 
     /// Whether its end makes room where there is none.
