@@ -85,8 +85,24 @@ pub struct Packet {
     pub flows: PacketFlows,
     /// Packets by verdict; verdicts without any are left out.
     pub packets: BTreeMap<Word<PacketReason>, u64>,
+    /// The firewall rules.
+    #[serde(default)]
+    pub rules: PacketRules,
     /// The next hops of the servers, by IP address.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
+}
+
+/// The firewall rules of the packet modes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRules {
+    /// Why they are not known to be right; absent as long as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often another program had changed them and they were restored.
+    pub restored: u64,
+    /// Seconds since that was last so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_seconds_ago: Option<u64>,
 }
 
 /// How full the tables of flows are.

@@ -13,9 +13,9 @@ use super::{
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
     base::{Protocol, exit},
-    config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
     firewall,
-    sys::config_file,
+    sys::{config_file, interfaces},
 };
 
 /// Checks a configuration, or prints the schema of all of them.
@@ -33,6 +33,11 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         bytes,
     };
     let options = args.mode.or(mode).options();
+    // the file may be another host's; the start and a reload refuse what this warns about
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Warning,
+    };
     let checked = match args.ephemeral {
         Some(ephemeral) => {
             let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
@@ -42,7 +47,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             };
             config::load(&source, options)
         }
-        None => firewall::load_for_host(&source, options).map(|(loaded, _)| loaded),
+        None => firewall::load_for_host(&source, options, Some(&here)).map(|(loaded, _)| loaded),
     };
     let checked = checked.and_then(with_lists);
     match args.format {

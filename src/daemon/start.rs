@@ -38,8 +38,11 @@ use crate::{
         holder::{ClaimError, claim_socket},
         views::Phase,
     },
-    base::exit::{self, Exit},
-    config::{self, Config, Loaded, Options, Source},
+    base::{
+        Holder,
+        exit::{self, Exit},
+    },
+    config::{self, Config, Here, Loaded, Options, Severity, Source},
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
@@ -106,7 +109,11 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
 }
 
 fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
-    firewall::load_for_host(source, options).map_err(|findings| {
+    let here = Here {
+        addresses: sys::interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
+    firewall::load_for_host(source, options, Some(&here)).map_err(|findings| {
         let text = config::render(&findings, source, is_stderr_coloured());
         Fatal::new(exit::CONFIG, text.trim_end())
     })
@@ -136,7 +143,13 @@ fn drop_everything(
     let state_dir = StateDir::prepare(config, target.as_ref());
     let scripts = Scripts::find(&state_dir, target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
-    let kernel = HostKernel::new(Firewall::new(record.clone()));
+    let us = Holder {
+        pid: i32::try_from(std::process::id()).ok(),
+        config_file: std::path::absolute(&run.config_path)
+            .ok()
+            .map(|path| path.display().to_string()),
+    };
+    let kernel = HostKernel::new(Firewall::new(record.clone()), us);
     let broker = Channel::fork(
         &run.config_path,
         source,

@@ -218,6 +218,11 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
         }),
         waiting: Waiting::new(),
+        rules: RulesStatus {
+            error: None,
+            restored: 2,
+            last_restored: Some(Instant::now()),
+        },
     };
     let counts = PacketCounts {
         usage: Usage::default(),
@@ -226,6 +231,10 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     let view = packet(&status, &counts, PortRanges::STOCK);
     assert_eq!(view.nat_ports, "10000-32767,61000-65535");
     assert_eq!(view.packets, [(PacketReason::ToServer.into(), 5)].into());
+    assert_eq!(
+        (view.rules.restored, view.rules.restored_seconds_ago.is_some()),
+        (2, true)
+    );
     let found = &view.next_hops[&ip("10.0.0.1")];
     assert!(found.state == HopState::Resolved);
     assert_eq!(

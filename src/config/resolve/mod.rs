@@ -3,6 +3,7 @@
 mod access;
 mod backend;
 mod conflicts;
+mod local;
 mod packet;
 mod unused;
 
@@ -17,7 +18,7 @@ use std::{
 };
 
 use super::{
-    Options,
+    Here, Options,
     findings::Findings,
     model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
     raw::{self, Located, Section, Time},
@@ -44,7 +45,7 @@ mod defaults {
 
 /// Makes the configuration. What cannot be used is reported and left out, so that everything else is checked too;
 /// the result counts only if there are no errors.
-pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> Config {
+pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings: &mut Findings) -> Config {
     let defaults = file
         .defaults
         .as_ref()
@@ -90,6 +91,9 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
     access::check(file, &config, findings);
+    if let Some(here) = here {
+        local::check(file, &config, here, findings);
+    }
     unused::check(file, &config, &users, findings);
     unused::clear(&mut config);
     config

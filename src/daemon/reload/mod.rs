@@ -29,8 +29,9 @@ use crate::{
     access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diff, Loaded, Source},
+    config::{self, Config, Diff, Here, Loaded, Severity, Source},
     privilege::{BrokerError, Client, FileRead, What},
+    sys::interfaces,
 };
 use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
 use texts::{broken, failure, log_success, panicked};
@@ -425,10 +426,14 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
 }
 
 fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
     let Loaded {
         mut config,
         warnings: found,
-    } = config::load(source, options).map_err(|findings| broken(findings, source))?;
+    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
     let warnings = match found.as_slice() {
         [] => String::new(),
         some => config::render(some, source, false).trim_end().to_owned(),
