@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::base::NetworkListName;
 
+pub(crate) use bucket::Bucket;
 pub use clients::PerClient;
 pub use gate::{AccessRules, FrontendAccess, Limits, Permit};
 pub use network::{Network, NetworkError};

@@ -32,7 +32,6 @@ mod explain;
 mod fragments;
 mod hops;
 mod key;
-mod limit;
 mod numbers;
 mod path;
 mod plan;

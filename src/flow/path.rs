@@ -1,17 +1,17 @@
 //! The path of packets through one worker: what a frame is, where it goes, and carrying that out.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
     fragments::{Datagram, Decision, Follow, Waiting},
-    limit::Bucket,
     plan::{Arrival, DropReason, Plan, Rewrite},
     router::Router,
     split::split,
     ways::Ways,
 };
 use crate::{
+    access::Bucket,
     balance::hash::SplitMix64,
     base::{PacketReason, WorkerId},
     packet::{
@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// TCP resets a second, and at once: they end connections quickly that could only time out.
-const RESETS: u64 = 10_000;
+const RESETS: NonZeroU32 = NonZeroU32::MIN.saturating_add(10_000 - 1);
 /// ICMP answers a second, and at once (Linux: icmp_msgs_per_sec = 1,000).
-const ICMP_ANSWERS: u64 = 1_000;
+const ICMP_ANSWERS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_000 - 1);
 /// Flows that one call of [`Path::expire`] looks at, about.
 const EXPIRE_BUDGET: usize = 8_192;
 
@@ -57,8 +57,8 @@ impl Path {
             random: SplitMix64::new(random),
             counters: Arc::default(),
             answers: Vec::new(),
-            resets: Bucket::new(RESETS),
-            icmp_answers: Bucket::new(ICMP_ANSWERS),
+            resets: Bucket::default(),
+            icmp_answers: Bucket::default(),
             next_shard: 0,
         }
     }
@@ -182,12 +182,12 @@ impl Path {
             ),
         };
         let Some(answer) = answer else { return reason };
-        let bucket = if trouble.is_none() {
-            &mut self.resets
+        let (bucket, rate) = if trouble.is_none() {
+            (&mut self.resets, RESETS)
         } else {
-            &mut self.icmp_answers
+            (&mut self.icmp_answers, ICMP_ANSWERS)
         };
-        if !bucket.take(arrival.now) {
+        if !bucket.take(rate, arrival.now.0) {
             return PacketReason::AnswerLimited;
         }
         self.answers.push(Answer {

@@ -204,14 +204,14 @@ impl Router {
                     Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
                 };
                 let origin = origin(arrival);
-                if flow.back.origin != origin && flow.is_next(&packet.segment) {
+                let has_moved = flow.back.origin != origin && flow.is_next(&packet.segment);
+                let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
+                if has_moved || is_proven {
+                    // not before: forged clients would use up the hops, or stand for them
+                    let origin = if has_moved { origin } else { flow.back.origin };
                     let returns = flows.nat.returns();
                     returns.leave(&flow.back);
                     flow.back = returns.enter(origin, packet.source.ip());
-                }
-                if flow.observe(Side::Client, &packet.segment, arrival.now) {
-                    // not before: forged clients would use up the hops, or stand for them
-                    flow.back = flows.nat.returns().enter(flow.back.origin, packet.source.ip());
                 }
                 flow.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&flow.target);
