@@ -35,7 +35,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct DsrCache {
     seeded: Seeded,
-    shards: Box<[Shard]>,
+    shards: Box<[CacheShard]>,
     /// Sets of each shard, a power of two.
     sets: usize,
 }
@@ -43,9 +43,9 @@ pub(super) struct DsrCache {
 /// The sets of a shard; none until the first flow.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(Mutex<Vec<Vec<Entry>>>);
+struct CacheShard(Mutex<Vec<Vec<Entry>>>);
 
-impl Shard {
+impl CacheShard {
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<Entry>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,7 +72,7 @@ impl DsrCache {
         let shards = (sets / SETS_A_SHARD).clamp(16, 4_096);
         Self {
             seeded: Seeded::new(seed),
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: (0..shards).map(|_| CacheShard::default()).collect(),
             sets: (sets / shards).max(1) as usize,
         }
     }
@@ -82,7 +82,7 @@ impl DsrCache {
         self.shards.len()
     }
 
-    fn shard(&self, key: &Key) -> (Option<&Shard>, usize) {
+    fn shard(&self, key: &Key) -> (Option<&CacheShard>, usize) {
         let hash = self.seeded.hash_one(key);
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
         (self.shards.get(shard), hash as usize & (self.sets - 1))

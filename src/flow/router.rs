@@ -9,7 +9,7 @@ use super::{
     numbers::Numbers,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
-    returns::{Origin, ReturnPath},
+    returns::{ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, ForwardMode, Service},
     table::{Beginning, ErrorAllowance, NatFlow, Visit},
@@ -410,8 +410,8 @@ pub(super) fn tags_towards(arrival: &Arrival, ifindex: u32) -> Tags {
 }
 
 /// Where a packet has come from.
-fn origin(arrival: &Arrival) -> Origin {
-    Origin {
+fn origin(arrival: &Arrival) -> ReturnOrigin {
+    ReturnOrigin {
         ifindex: arrival.ifindex,
         mac: arrival.parsed.link_source,
         tags: arrival.parsed.tags,

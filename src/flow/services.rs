@@ -14,7 +14,7 @@ use crate::{
     config::{DsrMethod, Mode},
     snapshot::{
         FrontendView, ServerView, Snapshot,
-        live::{BackendStats, FrontendStats, ServerStats, Shard},
+        live::{BackendStats, FrontendStats, ServerStats, StatsShard},
     },
 };
 
@@ -265,7 +265,7 @@ impl FlowTarget {
         let _ = (self.server_live.nat_ports).fetch_update(Relaxed, Relaxed, |claimed| claimed.checked_sub(1));
     }
 
-    fn shards(&self, worker: WorkerId) -> [&Shard; 3] {
+    fn shards(&self, worker: WorkerId) -> [&StatsShard; 3] {
         [
             self.frontend_live.counters.shard(worker),
             self.backend_live.counters.shard(worker),

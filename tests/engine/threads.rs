@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use convey::{
-    engine::raw::{Engine, EngineSettings, Event, socket},
+    engine::raw::{Engine, EngineEvent, EngineSettings, socket},
     snapshot::Snapshot,
 };
 use tokio::sync::mpsc::{Receiver, channel};
@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = crate::tests![
     a_thread_that_cannot_be_confined_ends_the_start,
 ];
 
-fn start(workers: usize) -> (Engine, Receiver<Event>) {
+fn start(workers: usize) -> (Engine, Receiver<EngineEvent>) {
     let settings = EngineSettings {
         workers,
         first_shard: 0,
@@ -35,7 +35,7 @@ fn start(workers: usize) -> (Engine, Receiver<Event>) {
 }
 
 /// An engine of two workers that serves the receiver's end of the cable.
-fn serve(wire: &Wire) -> (Engine, Receiver<Event>) {
+fn serve(wire: &Wire) -> (Engine, Receiver<EngineEvent>) {
     let (engine, told) = start(2);
     engine.add_interface(wire.into, open_two(wire, wire.into));
     assert!(engine.is_alive(PATIENCE));
@@ -54,12 +54,12 @@ fn open_two(wire: &Wire, ifindex: u32) -> Vec<OwnedFd> {
 
 /// Deletes an interface that two workers serve, and waits until it is told of and both have looked after it.
 #[track_caller]
-fn delete(wire: &Wire, engine: &Engine, told: &mut Receiver<Event>, interface: &str, left: usize) {
+fn delete(wire: &Wire, engine: &Engine, told: &mut Receiver<EngineEvent>, interface: &str, left: usize) {
     let index = ifindex(&wire.receiver, interface);
     wire.receiver.run(&format!("ip link del {interface}"));
     wait_until("somebody notices", PATIENCE, || match told.try_recv() {
         Ok(event) => {
-            assert_eq!(event, Event::InterfaceLost(index));
+            assert_eq!(event, EngineEvent::InterfaceLost(index));
             true
         }
         Err(_) => false,

@@ -15,7 +15,7 @@ use std::{future::ready, sync::Arc, sync::LazyLock, time::Duration};
 use arc_swap::ArcSwap;
 use convey::{
     admin::{
-        Command, Live, Status, fuzzing, lookup, render,
+        AdminCommand, Live, Status, fuzzing, lookup, render,
         status::{Listed, Listing, PacketCounts},
         views::{self, ConnectionFilter, Phase},
     },
@@ -206,16 +206,16 @@ async fn serve(client: Client, stream: DuplexStream) {
 }
 
 /// The control loop: holds every command to what the endpoint promises of it. A client that has gone takes no reply.
-async fn answer(mut queue: mpsc::Receiver<Command>) {
+async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
     while let Some(command) = queue.recv().await {
         match command {
-            Command::Reload { reply } => {
+            AdminCommand::Reload { reply } => {
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".to_owned(),
                     config_error: true,
                 }));
             }
-            Command::Server {
+            AdminCommand::Server {
                 backend,
                 server,
                 reply,

@@ -22,7 +22,7 @@ const MAX_ADDRESSES: usize = 65_536;
 
 /// News from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum NetworkEvent {
     /// An interface is there, or has changed.
     Link(u32, NetworkInterface),
     /// An interface is gone.
@@ -194,17 +194,17 @@ impl Table {
     }
 
     /// Takes news in. Returns whether they may change the network state.
-    pub fn apply(&mut self, event: Event) -> bool {
+    pub fn apply(&mut self, event: NetworkEvent) -> bool {
         let has_changed = match event {
-            Event::Link(index, link) => self.set_link(index, link),
-            Event::LinkGone(index) => {
+            NetworkEvent::Link(index, link) => self.set_link(index, link),
+            NetworkEvent::LinkGone(index) => {
                 self.addresses.retain(|(ifindex, _), _| *ifindex != index);
                 self.links.remove(&index).is_some()
             }
-            Event::Address(index, ip, address) => self.set_address(index, ip, address),
-            Event::AddressGone(index, ip) => self.addresses.remove(&(index, ip)).is_some(),
-            Event::Routing => true,
-            Event::Neighbour(key, state) => return self.set_neighbour(key, state),
+            NetworkEvent::Address(index, ip, address) => self.set_address(index, ip, address),
+            NetworkEvent::AddressGone(index, ip) => self.addresses.remove(&(index, ip)).is_some(),
+            NetworkEvent::Routing => true,
+            NetworkEvent::Neighbour(key, state) => return self.set_neighbour(key, state),
         };
         if has_changed {
             self.routing_changed();

@@ -37,7 +37,7 @@ use crate::{
 };
 
 use shared::EngineState;
-use worker::{Handle, Order};
+use worker::{Handle, WorkerOrder};
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub struct EngineReport {
 
 /// What a thread tells the control loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum EngineEvent {
     /// The interface of this index has vanished: its sockets are closed.
     InterfaceLost(u32),
     /// There are other return hops than before: [`Engine::return_clients`].
@@ -95,7 +95,7 @@ impl Engine {
     pub fn start(
         settings: &EngineSettings,
         snapshot: Arc<ArcSwap<Snapshot>>,
-        events: tokio::sync::mpsc::Sender<Event>,
+        events: tokio::sync::mpsc::Sender<EngineEvent>,
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let random = RandomState::new();
@@ -132,7 +132,7 @@ impl Engine {
     pub fn add_interface(&self, ifindex: u32, sockets: Vec<OwnedFd>) {
         self.shared.add_interface(ifindex);
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            worker.order(Order::Serve(ifindex, socket));
+            worker.order(WorkerOrder::Serve(ifindex, socket));
         }
     }
 
@@ -140,7 +140,7 @@ impl Engine {
     pub fn remove_interface(&self, ifindex: u32) {
         self.shared.forget_interface(ifindex);
         for worker in &self.workers {
-            worker.order(Order::Retire(ifindex));
+            worker.order(WorkerOrder::Retire(ifindex));
         }
     }
 
@@ -214,7 +214,7 @@ impl Engine {
         let deadline = Instant::now() + limit;
         let (answer, answers) = mpsc::sync_channel(self.workers.len());
         for worker in &self.workers {
-            worker.order(Order::Ping(answer.clone()));
+            worker.order(WorkerOrder::Ping(answer.clone()));
         }
         drop(answer);
         (self.workers.iter()).all(|_| {
@@ -226,7 +226,7 @@ impl Engine {
     /// Ends the threads and closes the sockets.
     pub fn stop(&self) {
         for worker in &self.workers {
-            worker.order(Order::Stop);
+            worker.order(WorkerOrder::Stop);
         }
         for thread in lock(&self.threads).drain(..) {
             // an error is a panic, which the thread has reported; there is nothing left to end

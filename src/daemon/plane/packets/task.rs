@@ -81,7 +81,7 @@ struct Running {
     /// What it follows.
     wanted: Wanted,
     network_states: watch::Receiver<Arc<NetworkState>>,
-    events: mpsc::Receiver<raw::Event>,
+    events: mpsc::Receiver<raw::EngineEvent>,
 }
 
 impl Running {
@@ -117,7 +117,7 @@ enum News {
     Order(Option<Order>),
     /// The network has changed.
     NetworkState,
-    Engine(raw::Event),
+    Engine(raw::EngineEvent),
     /// It is time to look at the rules.
     RulesDue,
     Upkeep,
@@ -161,11 +161,11 @@ impl Plane {
                 News::Order(Some(Order::GiveUp)) => self.give_up().await,
                 News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
-                News::Engine(raw::Event::InterfaceLost(ifindex)) => {
+                News::Engine(raw::EngineEvent::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
                     self.adopt_network_state().await;
                 }
-                News::Engine(raw::Event::ReturnHops) => {
+                News::Engine(raw::EngineEvent::ReturnHops) => {
                     if let Some(running) = &self.running {
                         running.follower.want_clients(running.engine.return_clients());
                     }
