@@ -314,3 +314,19 @@ fn where_the_share_of_half_open_flows_is_full_no_flow_takes_another_servers_port
     }
     site.check();
 }
+
+#[test]
+fn a_datagram_that_was_answered_gives_its_port_before_one_whose_answer_would_reach_the_next() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Udp, 1);
+    site.nat_ports(61_000, 61_001);
+    let (waiting, answered) = (site.client(1, 1), site.client(1, 2));
+    let (nat, server) = site.udp(waiting).ends();
+    site.pass(Duration::from_secs(1));
+    let (other, _) = site.udp(answered).ends();
+    site.send(&Packet::udp(server, other, b"answer"), SERVERS);
+    let next = site.client(1, 3);
+    assert_eq!(site.udp(next).ends().0, other);
+    let late = site.send(&Packet::udp(server, nat, b"late"), SERVERS);
+    assert_eq!(late.destination(), waiting);
+    site.check();
+}
