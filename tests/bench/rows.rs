@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    churn::Churn,
     fleet::Moment,
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
@@ -122,8 +123,12 @@ impl Row {
 
     /// By its label.
     pub fn parse(label: &str) -> Result<Self, String> {
-        let labels =
-            Self::ALL.map(Self::label).join(", ") + ", " + &Moment::ALL.map(Moment::label).join(", ");
+        let labels = [
+            Self::ALL.map(Self::label).join(", "),
+            Moment::ALL.map(Moment::label).join(", "),
+            Churn::ALL.map(Churn::label).join(", "),
+        ]
+        .join(", ");
         Self::ALL
             .into_iter()
             .find(|row| row.label() == label)
