@@ -10,6 +10,8 @@
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
 //! CONVEY_EARLIER=PATH cargo bench -- --peers earlier,earlier-passthrough,earlier-dsr --cells 15      no worse than that?
 //! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
+//! cargo bench -- --rows flood-none,flood-slow,flood-fast --seconds 20         honest clients beside forged ones
+//! cargo bench -- --rows failover                                              a router that changes under many flows
 //! cargo bench -- --rows churn-server-first,churn-client-first --seconds 60    NAT ports that come round
 //! ```
 //!
@@ -21,7 +23,9 @@
 mod lab;
 
 mod churn;
+mod failover;
 mod fleet;
+mod flood;
 mod meter;
 mod packets;
 mod rig;
@@ -31,6 +35,7 @@ mod table;
 
 use churn::Churn;
 use fleet::Moment;
+use flood::Flood;
 use rig::Rig;
 use rows::{Cell, Row};
 use subjects::Subject;
@@ -42,6 +47,8 @@ struct Options {
     rows: Vec<Row>,
     moments: Vec<Moment>,
     churns: Vec<Churn>,
+    floods: Vec<Flood>,
+    failover: bool,
     cells: usize,
     seconds: u32,
     hurry: bool,
@@ -80,6 +87,10 @@ fn main() {
         print!("{}", table::markdown(&comparisons));
     }
     print!("{}", churn::measure(&options.churns, options.seconds));
+    print!("{}", flood::measure(&options.floods, options.seconds));
+    if options.failover {
+        print!("{}", failover::measure(options.cells));
+    }
     print!("{}", fleet::measure(&options.moments, options.cells));
 }
 
@@ -121,6 +132,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         rows: Row::ALL.to_vec(),
         moments: Moment::ALL.to_vec(),
         churns: Churn::ALL.to_vec(),
+        floods: Flood::ALL.to_vec(),
+        failover: true,
         cells: 3,
         seconds: 3,
         hurry: false,
@@ -153,14 +166,19 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
     Ok(options)
 }
 
-/// Takes rows that have peers, moments of the fleet, and connections that are over at once.
+/// Takes rows that have peers, moments of the fleet, and connections that are over at once, and floods.
 fn choose(labels: &str, options: &mut Options) -> Result<(), String> {
-    (options.rows, options.moments, options.churns) = Default::default();
+    (options.rows, options.moments, options.churns, options.floods) = Default::default();
+    options.failover = false;
     for label in labels.split(',') {
         if let Some(moment) = Moment::ALL.into_iter().find(|moment| moment.label() == label) {
             options.moments.push(moment);
         } else if let Some(churn) = Churn::ALL.into_iter().find(|churn| churn.label() == label) {
             options.churns.push(churn);
+        } else if let Some(flood) = Flood::ALL.into_iter().find(|flood| flood.label() == label) {
+            options.floods.push(flood);
+        } else if label == failover::LABEL {
+            options.failover = true;
         } else {
             options.rows.push(Row::parse(label)?);
         }

@@ -9,7 +9,9 @@ use std::{
 
 use crate::{
     churn::Churn,
+    failover,
     fleet::Moment,
+    flood::Flood,
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
     packets,
@@ -127,6 +129,8 @@ impl Row {
             Self::ALL.map(Self::label).join(", "),
             Moment::ALL.map(Moment::label).join(", "),
             Churn::ALL.map(Churn::label).join(", "),
+            Flood::ALL.map(Flood::label).join(", "),
+            failover::LABEL.to_owned(),
         ]
         .join(", ");
         Self::ALL
