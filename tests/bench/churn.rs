@@ -102,7 +102,7 @@ fn prepare(rig: &Rig) {
     rig.lb.add_address("eth0", "10.77.0.100/32");
     for number in 1..CLIENTS {
         rig.client
-            .add_address("eth0", &format!("{}/16", another(rig.client.ip4(), number)));
+            .add_address("eth0", &format!("{}/24", another(rig.client.ip4(), number)));
     }
     // ports come round within TIME_WAIT
     rig.client.run("echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse");
@@ -110,8 +110,8 @@ fn prepare(rig: &Rig) {
 
 /// Further addresses of the client: nobody else's in the lab's network.
 fn another(first: Ipv4Addr, number: u8) -> Ipv4Addr {
-    let [a, b, _, d] = first.octets();
-    Ipv4Addr::new(a, b, 200 + number, d)
+    let [a, b, c, _] = first.octets();
+    Ipv4Addr::new(a, b, c, 200 + number)
 }
 
 fn ours(rig: &Rig) -> Running {

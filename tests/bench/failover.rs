@@ -119,14 +119,14 @@ fn change(many: Many) -> Found {
         .iter_mut()
         .filter_map(|stream| answers(stream).ok())
         .count();
-    let packets = convey.status_json()["packets"].clone();
+    let packets = convey.status_json()["packets"]["flows"].clone();
     let count = |name: &str| packets[name].as_u64().unwrap_or_default();
     Found {
         before,
         gap,
         at_rest: at_rest.as_secs_f64(),
         cpu: cpu.as_secs_f64(),
-        entries: count("nat_flows") + count("dsr_flows"),
+        entries: count("nat") + count("dsr"),
         alive,
     }
 }
@@ -174,7 +174,7 @@ fn fill(rig: &Rig, convey: &Convey, entries: u32) {
     let to = SocketAddr::new(VIP.parse().expect("an address"), ASK_PORT);
     let mut crowd = nobodies(Family::V4, 3);
     wait_until("the table fills", PATIENCE * 2, || {
-        let there = convey.status_json()["packets"]["dsr_flows"]
+        let there = convey.status_json()["packets"]["flows"]["dsr"]
             .as_u64()
             .unwrap_or_default();
         for _ in there..u64::from(entries).min(there + 50_000) {
