@@ -1,6 +1,7 @@
 //! The data plane as a whole, on loopback sockets: what clients and servers see, and what is reported.
 
 mod limit;
+mod odd_peers;
 mod reload;
 mod rig;
 

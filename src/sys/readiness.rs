@@ -2,12 +2,97 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    pin::pin,
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{Interest, unix::AsyncFd};
+
+/// A TCP socket in the running runtime's reactor, which tells of urgent data too (tokio's own TcpStream does not ask for
+/// that, and a read that stops at the urgent mark looks like an empty socket).
+#[derive(Debug)]
+pub struct Stream(AsyncFd<OwnedFd>);
+
+/// What the reactor knows of a socket besides that it can be read; for good, once it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The other end has closed its half, or the connection is broken; data may still be before that.
+    pub is_closed: bool,
+    /// Urgent data has come, now or earlier.
+    pub has_urgent: bool,
+}
+
+impl Stream {
+    /// Registers a socket, which must not block.
+    ///
+    /// # Errors
+    /// The reactor refused it: no memory is left.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        // SAFETY: an OwnedFd stays open, and the same descriptor, for as long as the AsyncFd owns it.
+        let registered = unsafe { AsyncFd::register_with_interest(socket, interest) };
+        registered.map(Self).map_err(Into::into)
+    }
+
+    /// Waits until it may be read, and gives what else is known.
+    pub fn poll_known(&self, cx: &mut Context<'_>) -> Poll<io::Result<Known>> {
+        ready!(self.0.poll_read_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(self.known(cx)))
+    }
+
+    /// What is known of it now.
+    pub fn known(&self, cx: &mut Context<'_>) -> Known {
+        // of something that is ready already this waits for nothing
+        match pin!(self.0.ready(Interest::READABLE | Interest::PRIORITY)).poll(cx) {
+            Poll::Ready(Ok(guard)) => Known {
+                is_closed: guard.ready().is_read_closed(),
+                has_urgent: guard.ready().is_priority(),
+            },
+            _ => Known::default(),
+        }
+    }
+
+    /// Waits until it may be written.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_write_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until it may be read.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Runs a non-blocking call if the reactor says that it may succeed; `WouldBlock` takes that back.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what the call says.
+    pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        self.0.try_io(interest, |_| call())
+    }
+
+    /// Waits until the connection is broken: reset, or timed out by the kernel.
+    pub async fn broken(&self) {
+        // an error of the reactor is its end
+        let _ = self.0.ready(Interest::ERROR).await;
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 /// Registers a descriptor with the running runtime's reactor, to wait until it is readable.
 ///

@@ -11,6 +11,9 @@ use std::{
 use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+/// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
+const SIOCATMARK: libc::Ioctl = 0x8905;
+
 /// Takes one connection off a listener's queue: non-blocking and close-on-exec in one call.
 ///
 /// Socket options such as TCP_NODELAY and TCP_USER_TIMEOUT are inherited from the listener.
@@ -130,6 +133,40 @@ pub fn transmit(socket: &impl AsFd, bytes: &[u8], more: bool) -> io::Result<usiz
         libc::MSG_NOSIGNAL
     };
     SockRef::from(socket).send_with_flags(bytes, flags)
+}
+
+/// Writes one byte as TCP urgent data.
+///
+/// # Errors
+/// `WouldBlock` when it does not fit, else the connection's error.
+pub fn transmit_urgent(socket: &impl AsFd, byte: u8) -> io::Result<usize> {
+    SockRef::from(socket).send_with_flags(&[byte], libc::MSG_NOSIGNAL | libc::MSG_OOB)
+}
+
+/// The urgent byte, if reading has come to its place in the stream.
+pub fn take_urgent(socket: &impl AsRawFd) -> Option<u8> {
+    let mut is_at_mark: libc::c_int = 0;
+    // SAFETY: the request writes one int, to `is_at_mark`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCATMARK, &raw mut is_at_mark) };
+    let mut byte = [0];
+    let is_taken = result == 0
+        && is_at_mark == 1
+        && matches!(recv(socket.as_raw_fd(), &mut byte, MsgFlags::MSG_OOB), Ok(1));
+    is_taken.then_some(byte[0])
+}
+
+/// Bytes that have been written and that the peer has not acknowledged.
+///
+/// # Errors
+/// What ioctl(2) says.
+pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, to `bytes`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or_default())
 }
 
 /// Has the kernel report a socket readable only when half of its receive buffer is full (or at the end of the stream).

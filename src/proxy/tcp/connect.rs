@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::Sleep};
+use tokio::time::Sleep;
 
 use super::{choose::Chosen, direction::Early};
-use crate::{base::TerminationReason, sys::tcp};
+use crate::{
+    base::TerminationReason,
+    sys::{readiness::Stream, tcp},
+};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +63,12 @@ pub async fn connect(
     mut timer: Pin<&mut Sleep>,
     started: Instant,
     early: impl FnOnce() -> Early,
-) -> Result<TcpStream, ConnectError> {
+) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
     let socket =
         tcp::start_connect(chosen.server().addr.0, backend.source_addr, user_timeout).map_err(of_start)?;
-    let stream = TcpStream::from_std(socket.into()).map_err(ConnectError::Local)?;
+    let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
         // the first data carries the acknowledgement that ends the handshake: one packet less

@@ -2,19 +2,18 @@
 //!
 //! Small data is copied through the thread's scratch buffer, and only what the destination would not take yet is
 //! kept. Once a direction proves bulk it is spliced through a pipe of the thread's pool. An idle direction holds
-//! neither buffer nor pipe. End of stream is passed on (half-close).
+//! neither buffer nor pipe. End of stream is passed on (half-close), and so is TCP urgent data, as such.
 
 use std::{
     cell::RefCell,
     io,
-    pin::pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::{io::Interest, net::TcpStream};
+use tokio::io::Interest;
 
 use super::pipes;
-use crate::sys::{splice::Pipe, tcp};
+use crate::sys::{readiness::Stream, splice::Pipe, tcp};
 
 /// Size of a worker thread's scratch buffer: the most that one read copies.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -67,14 +66,23 @@ pub struct Direction {
     splicing: bool,
     /// The source is muted while the destination is full.
     muted: bool,
+    /// An urgent byte to pass on after what is held.
+    urgent: Option<u8>,
+    /// The source has sent urgent data once: from then on a read that leaves room has not emptied it, because reads stop at
+    /// the urgent mark, where splicing stands still.
+    has_marks: bool,
+    /// There may be more to read although the reactor says nothing of it.
+    unread: bool,
     end_of_stream: bool,
+    /// The source's error was met behind data that is still to be delivered: the kernel tells it once.
+    is_broken: bool,
     done: bool,
     moved: u64,
 }
 
 impl Direction {
     /// Takes what the source has sent already, before there is a destination. To be called once.
-    pub fn read_early(&mut self, source: &TcpStream) -> Early {
+    pub fn read_early(&mut self, source: &Stream) -> Early {
         SCRATCH.with_borrow_mut(|scratch| match receive_now(source, scratch) {
             // an end of stream is met again when the relay reads
             Ok(0) => Early::Nothing,
@@ -96,7 +104,9 @@ impl Direction {
     /// Whether bytes wait for the destination.
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
-        self.sent < self.held.len() || self.pipe.as_ref().is_some_and(|p| p.filled() > 0)
+        self.sent < self.held.len()
+            || self.urgent.is_some()
+            || self.pipe.as_ref().is_some_and(|p| p.filled() > 0)
     }
 
     /// Bytes delivered since the last call.
@@ -109,8 +119,8 @@ impl Direction {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &TcpStream,
-        destination: &TcpStream,
+        source: &Stream,
+        destination: &Stream,
         last: bool,
     ) -> Poll<Result<(), Fault>> {
         if self.done {
@@ -125,6 +135,9 @@ impl Direction {
                 return Poll::Pending;
             };
             flushed.map_err(|_| Fault::Destination)?;
+            if self.is_broken {
+                return Poll::Ready(Err(Fault::Source));
+            }
             if self.end_of_stream {
                 if !last {
                     tcp::finish_writing(destination);
@@ -140,6 +153,9 @@ impl Direction {
             };
             match read {
                 Poll::Ready(result) => result?,
+                Poll::Pending if self.splicing && source.known(cx).has_urgent => {
+                    (self.splicing, self.has_marks, self.unread) = (false, true, true);
+                }
                 Poll::Pending => {
                     // nothing is held here: the source is what is waited for
                     if self.muted {
@@ -156,11 +172,19 @@ impl Direction {
     }
 
     /// Writes what is held, first of all.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, destination: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, destination: &Stream) -> Poll<io::Result<()>> {
         while self.is_backed_up() {
             let n = match &mut self.pipe {
                 Some(pipe) if pipe.filled() > 0 => {
                     ready!(poll_io(cx, destination, Interest::WRITABLE, |s| pipe.drain_to(s)))?
+                }
+                _ if self.sent == self.held.len() => {
+                    let Some(byte) = self.urgent else { break };
+                    ready!(poll_io(cx, destination, Interest::WRITABLE, |s| {
+                        tcp::transmit_urgent(s, byte)
+                    }))?;
+                    self.urgent = None;
+                    1
                 }
                 _ => {
                     let rest = &self.held[self.sent..];
@@ -185,21 +209,50 @@ impl Direction {
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
-        source: &TcpStream,
-        destination: &TcpStream,
+        source: &Stream,
+        destination: &Stream,
     ) -> Poll<Result<(), Fault>> {
+        let is_forced = std::mem::take(&mut self.unread);
+        let is_closed = if is_forced {
+            false
+        } else {
+            let known = ready!(source.poll_known(cx)).map_err(|_| Fault::Source)?;
+            self.has_marks |= known.has_urgent;
+            known.is_closed
+        };
+        if self.has_marks
+            && let Some(byte) = tcp::take_urgent(source)
+        {
+            (self.urgent, self.unread) = (Some(byte), true);
+            return Poll::Ready(Ok(()));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut n = ready!(poll_receive(cx, source, scratch)).map_err(|_| Fault::Source)?;
+            let received = if is_forced {
+                tcp::receive(source, scratch)
+            } else {
+                receive_if_ready(source, scratch).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+            };
+            let mut n = match received {
+                Ok(n) => n,
+                // the next round waits
+                Err(e) if is_transient(&e) => return Poll::Ready(Ok(())),
+                Err(_) => return Poll::Ready(Err(Fault::Source)),
+            };
             if n == 0 {
                 self.end_of_stream = true;
                 return Poll::Ready(Ok(()));
             }
+            self.unread = self.has_marks && n < scratch.len();
             // An end that is known already travels in the packet of the last data: MSG_MORE waits for the FIN.
-            while n < scratch.len() && !self.end_of_stream && is_read_closed(cx, source) {
+            while is_closed && !self.has_marks && n < scratch.len() && !self.end_of_stream {
                 match tcp::receive(source, &mut scratch[n..]) {
                     Ok(0) => self.end_of_stream = true,
                     Ok(more) => n += more,
-                    Err(_) => break,
+                    Err(e) if is_transient(&e) => break,
+                    Err(_) => {
+                        self.is_broken = true;
+                        break;
+                    }
                 }
             }
             // Tried at once, without asking the reactor: it nearly always fits. If not, the rest is held and the
@@ -214,7 +267,11 @@ impl Direction {
                 self.held = scratch[sent..n].to_vec();
                 self.sent = 0;
             }
-            self.streak = if n >= BULK_READ { self.streak + 1 } else { 0 };
+            self.streak = if n >= BULK_READ && !self.has_marks {
+                self.streak + 1
+            } else {
+                0
+            };
             if self.streak >= BULK_READS_TO_SPLICE {
                 self.streak = 0;
                 self.splicing = true;
@@ -227,8 +284,8 @@ impl Direction {
     fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
-        source: &TcpStream,
-        destination: &TcpStream,
+        source: &Stream,
+        destination: &Stream,
     ) -> Poll<Result<(), Fault>> {
         if self.pipe.is_none() {
             self.pipe = pipes::take();
@@ -277,18 +334,12 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the reactor knows that the source's end of stream has arrived; data may still be before it.
-fn is_read_closed(cx: &mut Context<'_>, stream: &TcpStream) -> bool {
-    let ready = pin!(stream.ready(Interest::READABLE)).poll(cx);
-    matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
-}
-
 /// Runs a non-blocking call as often as the reactor says that it may succeed.
 fn poll_io(
     cx: &mut Context<'_>,
-    stream: &TcpStream,
+    stream: &Stream,
     interest: Interest,
-    mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    mut call: impl FnMut(&Stream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
         if interest.is_readable() {
@@ -303,27 +354,15 @@ fn poll_io(
     }
 }
 
-/// Receives once the reactor says that something is there.
-fn poll_receive(cx: &mut Context<'_>, stream: &TcpStream, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(stream.poll_read_ready(cx))?;
-        match receive_if_ready(stream, buffer) {
-            Some(Err(e)) if is_transient(&e) => {}
-            Some(result) => return Poll::Ready(result),
-            None => {}
-        }
-    }
-}
-
 /// Receives whatever the reactor knows; it may not have looked yet.
-fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+fn receive_now(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
     receive_if_ready(stream, buffer).unwrap_or_else(|| tcp::receive(stream, buffer))
 }
 
 /// Receives unless the reactor says that nothing is there. A read that leaves room in the buffer has emptied the
 /// socket, so readiness is given up with it (the closure's `WouldBlock`) and the read that would find nothing is saved;
 /// the reactor is edge-triggered and reports what arrives later.
-fn receive_if_ready(stream: &TcpStream, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+fn receive_if_ready(stream: &Stream, buffer: &mut [u8]) -> Option<io::Result<usize>> {
     let mut received = None;
     let _ = stream.try_io(Interest::READABLE, || {
         let result = tcp::receive(stream, buffer);

@@ -8,14 +8,12 @@ use std::{
     time::Instant,
 };
 
-use tokio::net::TcpStream;
-
 use super::bytes::ByteCounts;
 use crate::{
     base::{ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, WorkerId},
     proxy::shared::{OpenConnection, Select},
     snapshot::{BackendView, ServerView},
-    sys::tcp,
+    sys::{readiness::Stream, tcp},
 };
 
 struct Entry {
@@ -55,7 +53,7 @@ impl Registration {
     #[must_use]
     pub fn new(
         peer: PeerAddr,
-        socket: &TcpStream,
+        socket: &Stream,
         frontend: FrontendName,
         accepted_at: Instant,
         bytes: Arc<ByteCounts>,
@@ -98,7 +96,7 @@ impl Registration {
     }
 
     /// Notes the server that is connected, by its index in the backend as it was when it was chosen.
-    pub fn connected(&self, backend: &Arc<BackendView>, server: usize, socket: &TcpStream) {
+    pub fn connected(&self, backend: &Arc<BackendView>, server: usize, socket: &Stream) {
         self.update(|entry| {
             entry.backend = Some(Arc::clone(backend));
             entry.server = u32::try_from(server).ok();

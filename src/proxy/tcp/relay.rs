@@ -7,10 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::Sleep};
+use tokio::time::Sleep;
 
 use super::direction::{Direction, Fault};
-use crate::base::TerminationReason;
+use crate::{
+    base::TerminationReason,
+    sys::{
+        readiness::{Stream, is_hung_up},
+        tcp,
+    },
+};
+
+/// How long the side that is left may take nothing of what the other had sent before it went away.
+const REST: Duration = Duration::from_secs(30);
+
+/// How often is looked whether it has taken all: the kernel tells of no such moment.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How long nothing may move.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +33,26 @@ pub struct RelayTimeouts {
     pub fin: Option<Duration>,
 }
 
+/// A side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// How a relay ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Nothing is left to do.
+    Over(TerminationReason),
+    /// This side is gone; the other one may still be owed what it had sent.
+    Broken(Side),
+}
+
 /// The two directions of a connection and when something last moved.
 pub struct Relay<'a> {
-    client: &'a TcpStream,
-    server: &'a TcpStream,
+    client: &'a Stream,
+    server: &'a Stream,
     up: &'a mut Direction,
     down: Direction,
     limits: RelayTimeouts,
@@ -34,12 +62,7 @@ pub struct Relay<'a> {
 impl<'a> Relay<'a> {
     /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(
-        client: &'a TcpStream,
-        server: &'a TcpStream,
-        up: &'a mut Direction,
-        limits: RelayTimeouts,
-    ) -> Self {
+    pub fn new(client: &'a Stream, server: &'a Stream, up: &'a mut Direction, limits: RelayTimeouts) -> Self {
         Self {
             client,
             server,
@@ -50,50 +73,107 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Runs to the end. `timer` is the connection's only one: it is armed for the moment when the time-out could
+    /// Runs to the end; where one side breaks the connection, until the other has what was sent before. `timer` is the
+    /// connection's only one: it is armed for the moment when the time-out could
     /// first be over, and asked again then, not moved with every byte. `moved` is told of delivered bytes (from the
-    /// client, from the server).
+    /// client, from the server); `is_cut` says whether an operator or a check has ended the connection.
     pub async fn run(
         mut self,
         mut timer: Pin<&mut Sleep>,
         mut moved: impl FnMut(u64, u64),
+        is_cut: impl Fn() -> bool,
     ) -> TerminationReason {
         let mut armed_for = None;
-        poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             let outcome = self.poll_directions(cx);
             let (bytes_in, bytes_out) = (self.up.take_moved(), self.down.take_moved());
             if bytes_in + bytes_out > 0 {
                 self.last_moved = Instant::now();
                 moved(bytes_in, bytes_out);
             }
-            if let Poll::Ready(reason) = outcome {
-                return Poll::Ready(reason);
+            if outcome.is_ready() {
+                return outcome;
             }
-            self.poll_time(cx, &mut timer, &mut armed_for)
+            self.poll_time(cx, &mut timer, &mut armed_for).map(End::Over)
         })
-        .await
+        .await;
+        let gone = match end {
+            End::Over(reason) => return reason,
+            End::Broken(gone) => gone,
+        };
+        if !is_cut() {
+            // boxed, because it is rare and a connection is to be small
+            Box::pin(self.deliver_rest(gone, timer, moved)).await;
+        }
+        match gone {
+            Side::Client => TerminationReason::ClientAbort,
+            Side::Server => TerminationReason::ServerAbort,
+        }
     }
 
-    fn poll_directions(&mut self, cx: &mut Context<'_>) -> Poll<TerminationReason> {
+    /// Gives the side that is left what the other one had sent, and waits until it has taken that: a reset that came before
+    /// would take it away again.
+    async fn deliver_rest(
+        &mut self,
+        gone: Side,
+        mut timer: Pin<&mut Sleep>,
+        mut moved: impl FnMut(u64, u64),
+    ) {
+        let (mut left, mut since) = (usize::MAX, Instant::now());
+        let mut is_handed_over = false;
+        loop {
+            let (direction, source, destination) = match gone {
+                Side::Client => (&mut *self.up, self.client, self.server),
+                Side::Server => (&mut self.down, self.server, self.client),
+            };
+            if !is_handed_over {
+                let polled = poll_fn(|cx| Poll::Ready(direction.poll(cx, source, destination, true))).await;
+                let bytes = direction.take_moved();
+                match gone {
+                    Side::Client => moved(bytes, 0),
+                    Side::Server => moved(0, bytes),
+                }
+                if matches!(polled, Poll::Ready(Err(Fault::Destination))) {
+                    return;
+                }
+                is_handed_over = polled.is_ready() || !direction.is_backed_up();
+                if bytes > 0 {
+                    since = Instant::now();
+                }
+            }
+            let unacknowledged = tcp::unacknowledged(destination).unwrap_or(0);
+            if is_hung_up(destination) || (is_handed_over && unacknowledged == 0) {
+                return;
+            }
+            if unacknowledged < left {
+                since = Instant::now();
+            }
+            left = unacknowledged;
+            if since.elapsed() >= REST {
+                return;
+            }
+            timer.as_mut().reset((Instant::now() + LOOK).into());
+            timer.as_mut().await;
+        }
+    }
+
+    fn poll_directions(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let up = self.up.poll(cx, self.client, self.server, self.down.is_done());
         if let Poll::Ready(Err(fault)) = up {
-            // what the server sent before it went away is still the client's
-            let _ = self.down.poll(cx, self.server, self.client, true);
-            return Poll::Ready(match fault {
-                Fault::Source => TerminationReason::ClientAbort,
-                Fault::Destination => TerminationReason::ServerAbort,
-            });
+            return Poll::Ready(End::Broken(match fault {
+                Fault::Source => Side::Client,
+                Fault::Destination => Side::Server,
+            }));
         }
         let down = self.down.poll(cx, self.server, self.client, self.up.is_done());
         if let Poll::Ready(Err(fault)) = down {
-            let _ = self.up.poll(cx, self.client, self.server, true);
-            return Poll::Ready(match fault {
-                Fault::Source => TerminationReason::ServerAbort,
-                Fault::Destination => TerminationReason::ClientAbort,
-            });
+            return Poll::Ready(End::Broken(match fault {
+                Fault::Source => Side::Server,
+                Fault::Destination => Side::Client,
+            }));
         }
         if up.is_ready() && down.is_ready() {
-            Poll::Ready(TerminationReason::Normal)
+            Poll::Ready(End::Over(TerminationReason::Normal))
         } else {
             Poll::Pending
         }

@@ -6,8 +6,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::net::TcpStream;
-
 use crate::{
     access::Permit,
     base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, TerminationReason, WorkerId},
@@ -16,6 +14,7 @@ use crate::{
         tcp::{bytes::ByteCounts, registry::Registration},
     },
     snapshot::{FrontendView, live::FrontendStats},
+    sys::readiness::Stream,
 };
 
 /// Where a connection comes from.
@@ -47,7 +46,7 @@ pub struct AcceptedSocket {
 pub struct Accepted {
     // before the socket, so that it leaves the registry before the descriptor is closed
     pub registration: Registration,
-    pub socket: TcpStream,
+    pub socket: Stream,
     pub origin: Origin,
     pub bytes: Arc<ByteCounts>,
     _in_frontend: FrontendPlace,
@@ -98,7 +97,7 @@ impl Accepted {
             permit,
         } = arrival;
         let in_frontend = FrontendPlace::new(slot, origin.worker);
-        let Ok(socket) = TcpStream::from_std(socket.into()) else {
+        let Ok(socket) = Stream::new(socket) else {
             let reason = TerminationReason::Resource;
             let counters = &origin.frontend.live.counters;
             counters.shard(origin.worker).ended[reason as usize].add(1);

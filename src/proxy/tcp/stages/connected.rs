@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::Sleep};
+use tokio::time::Sleep;
 
 use super::routed::Routed;
 use crate::{
@@ -21,7 +21,10 @@ use crate::{
         },
     },
     snapshot::live::StatsShard,
-    sys::{readiness::is_hung_up, tcp},
+    sys::{
+        readiness::{Stream, is_hung_up},
+        tcp,
+    },
 };
 
 /// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
@@ -30,7 +33,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that has a server.
 pub struct Connected<'a> {
     routed: &'a mut Routed,
-    server: TcpStream,
+    server: Stream,
     chosen: Chosen,
 }
 
@@ -96,15 +99,17 @@ impl<'a> Connected<'a> {
         };
         let in_frontend = routed.frontend.live.counters.shard(worker);
         let in_backend = chosen.backend.live.counters.shard(worker);
+        let count = |from_client, from_server| {
+            accepted.bytes.from_client.add(from_client);
+            accepted.bytes.from_server.add(from_server);
+            for shard in [in_frontend, in_backend, in_server] {
+                shard.bytes_in.add(from_client);
+                shard.bytes_out.add(from_server);
+            }
+        };
+        let is_cut = || accepted.registration.ended_by().is_some();
         let reason = Relay::new(&accepted.socket, &server, &mut routed.up, limits)
-            .run(timer, |from_client, from_server| {
-                accepted.bytes.from_client.add(from_client);
-                accepted.bytes.from_server.add(from_server);
-                for shard in [in_frontend, in_backend, in_server] {
-                    shard.bytes_in.add(from_client);
-                    shard.bytes_out.add(from_server);
-                }
-            })
+            .run(timer, count, is_cut)
             .await;
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
         if reason != TerminationReason::Normal {
@@ -195,7 +200,7 @@ fn note_server_failure(routed: &Routed, chosen: &Chosen) {
 }
 
 /// Before a retry: the client may have gone meanwhile.
-fn still_there(client: &TcpStream) -> Early {
+fn still_there(client: &Stream) -> Early {
     if is_hung_up(client) {
         Early::Gone
     } else {

@@ -116,7 +116,8 @@ impl Routed {
         let chosen = match self.choose_now() {
             Ok(chosen) => chosen,
             Err(Nothing::NoneEligible) => return Err(self.none_eligible()),
-            Err(Nothing::AllFull) => self.wait_for_room(queued_at).await?,
+            // boxed, because it is rare and a connection is to be small
+            Err(Nothing::AllFull) => Box::pin(self.wait_for_room(queued_at)).await?,
         };
         *self.outcome.queue_time.get_or_insert_default() += queued_at.elapsed();
         let server = chosen.server();
@@ -207,8 +208,16 @@ impl Routed {
                 place = Some(QueuePlace::take(&self.backend).ok_or(TerminationReason::QueueFull)?);
             }
             let deadline = since + self.backend.config.queue_timeout;
-            if timeout_at(deadline.into(), freed).await.is_err() {
-                return Err(TerminationReason::QueueTimeout);
+            let client = &self.identified.accepted.socket;
+            tokio::select! {
+                // a wake-up that has come for a client that goes is passed on when `freed` is dropped
+                biased;
+                () = client.broken() => return Err(TerminationReason::ClientAbortQueue),
+                woken = timeout_at(deadline.into(), freed) => {
+                    if woken.is_err() {
+                        return Err(TerminationReason::QueueTimeout);
+                    }
+                }
             }
         }
     }
