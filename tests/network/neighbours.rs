@@ -35,7 +35,7 @@ fn servers_on_the_link_are_resolved_without_anybody_talking_to_them() {
         (web.ip6().into(), lb.ip6().into()),
     ] {
         let (hop, link) = eye.sees_hop(server, &mac(&web, "eth0"));
-        assert_eq!((hop.mtu, hop.local), (1500, local));
+        assert_eq!((hop.mtu, &*hop.locals), (1500, [local].as_slice()));
         assert_eq!(
             (link.ifindex, link.source.to_string()),
             (index(&lb, "eth0"), mac(&lb, "eth0"))
