@@ -68,7 +68,7 @@ fn defaults() -> Outcome {
     same(packet.workers, None)?;
     same(packet.max_flows, number(1 << 20))?;
     same(packet.nat_ports, PortRanges::STOCK)?;
-    same(packet.nat_addresses, Vec::new())?;
+    same(packet.nat_addresses.len(), 0)?;
     let frontend = config.frontends.get("f").ok_or("no frontend")?;
     same(
         (frontend.mode, frontend.protocol, &frontend.interface),

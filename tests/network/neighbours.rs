@@ -72,7 +72,7 @@ fn a_server_that_is_not_there_is_asked_for_ever_more_seldom() {
         );
     }
     let network_state = eye.network_state();
-    let hop = network_state.hops.servers[&ip("10.77.0.250")];
+    let hop = &network_state.hops.servers[&ip("10.77.0.250")];
     assert_eq!(hop.resolution, Resolution::Unresolved);
 }
 
@@ -98,7 +98,8 @@ fn a_firewall_in_the_way_is_counted_and_its_going_is_enough() {
     wait_until("a refused datagram", PATIENCE, || {
         eye.counters().probes_failed > 0
     });
-    let hop = eye.network_state().hops.servers[&web.ip4().into()];
+    let network_state = eye.network_state();
+    let hop = &network_state.hops.servers[&web.ip4().into()];
     assert_eq!(hop.resolution, Resolution::Unresolved);
     lb.run("iptables -w -F OUTPUT");
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));

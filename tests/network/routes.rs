@@ -50,7 +50,7 @@ fn an_ipv4_server_may_be_behind_an_ipv6_gateway() {
     ));
     let eye = Eye::on_servers(&lb, &[ip("192.0.2.10")]);
     let (hop, _) = eye.sees_hop(ip("192.0.2.10"), &mac(&router, "eth0"));
-    assert_eq!(*hop.locals, [lb.ip4().into()]);
+    assert_eq!(*hop.locals, [IpAddr::from(lb.ip4())]);
 }
 
 fn a_changed_route_moves_the_next_hop() {
@@ -128,13 +128,13 @@ fn nat_addresses_are_our_addresses_towards_servers_of_their_family() {
     let (hop, _) = eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
     assert_eq!(*hop.locals, [ip("10.77.0.98"), ip("10.77.0.97")]);
     let (hop, _) = eye.sees_hop(web.ip6().into(), &mac(&web, "eth0"));
-    assert_eq!(*hop.locals, [lb.ip6().into()]);
+    assert_eq!(*hop.locals, [IpAddr::from(lb.ip6())]);
 }
 
 /// IPv6 takes the address that was added last: with keepalived that is the VIP.
 fn no_vip_is_our_address_towards_servers_where_there_is_another() {
     let (_lab, lb, web) = lb_and_router("no-vip");
-    let vip = ip("fd00:77::80");
+    let vip = ip("fd77::80");
     let wanted = |vips: &[IpAddr]| Wanted {
         natted: [web.ip6().into()].into(),
         vips: vips.iter().copied().collect(),

@@ -252,7 +252,7 @@ fn a_vip_is_where_it_is_ready_and_moves() {
     ));
     let tentative = Address {
         is_ready: false,
-        scope: 0,
+        ..ready(0)
     };
     table.apply(Event::Address(5, vip, tentative));
     assert!(table.network_state().vips.is_empty());
