@@ -31,6 +31,7 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
             dsr: counts.usage.dsr_flows,
             max: counts.usage.max_flows,
             fragments_waiting: counts.usage.fragments_waiting,
+            gave_way: counts.usage.gave_way,
         },
         packets: counted
             .map(|(reason, count)| ((*reason).into(), *count))
@@ -42,7 +43,7 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
 fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
     let (state, link) = match &hop.resolution {
         Resolution::Known(link) => (HopState::Resolved, Some(link)),
-        Resolution::Unresolved => (HopState::Unresolved, None),
+        Resolution::Unresolved { .. } => (HopState::Unresolved, None),
         Resolution::NoRoute => (HopState::NoRoute, None),
     };
     views::NextHop {

@@ -102,6 +102,9 @@ pub struct PacketFlows {
     pub max: u64,
     /// Fragments waiting for the first of their datagram.
     pub fragments_waiting: u64,
+    /// Closed and half-open flows that have given their place or NAT port to new ones, since the start.
+    #[serde(default)]
+    pub gave_way: u64,
 }
 
 /// The next hop to a server.

@@ -76,7 +76,9 @@ impl Router {
         flows
             .nat
             .visit(&flows.room, key, arrival.now, self.worker, |flow| {
-                let fits = sequence.is_none_or(|sequence| flow.numbers.is_under_way(side, sequence));
+                // every router quotes the sequence number (RFC 792), and only who saw the segment knows it
+                let fits = key.protocol() == Protocol::Udp
+                    || sequence.is_some_and(|sequence| flow.numbers.is_under_way(side, sequence));
                 Visit::Keep((fits && flow.allows_error(arrival.now)).then(|| Ends {
                     nat: flow.nat(),
                     server: flow.server(),

@@ -53,8 +53,11 @@ pub struct Hop {
 pub enum Resolution {
     /// Known.
     Known(LinkHeader),
-    /// There is a route; the next hop's link address is being asked for.
-    Unresolved,
+    /// There is a route by this interface; the next hop's link address is being asked for.
+    Unresolved {
+        /// Its index.
+        ifindex: u32,
+    },
     /// There is no route.
     NoRoute,
 }

@@ -96,9 +96,12 @@ impl Numbers {
         else {
             return false;
         };
+        if Some(number) == self.other_syn {
+            // both stay answerable: one of the two may be forged, and its answer too
+            self.other_syn = Some(self.client.end);
+        }
         self.client.end = number;
         self.client.acknowledged = segment.sequence;
-        self.other_syn = None;
         self.server = Half {
             end,
             acknowledged: number,
@@ -107,9 +110,9 @@ impl Numbers {
         true
     }
 
-    /// Whether the client's RST comes right behind its SYN.
+    /// Whether the client's RST comes right behind the SYN that began the flow. A later SYN may be a forged one.
     pub fn ends_client(&self, segment: &Segment) -> bool {
-        segment.sequence == self.client.end || Some(segment.sequence) == self.other_syn
+        segment.sequence == self.client.end
     }
 
     /// Whether a RST counts: its number is what the other side has last acknowledged, or the end of what its own side

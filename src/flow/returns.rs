@@ -76,6 +76,13 @@ struct ReturnHop {
     moved: Option<ReturnLink>,
 }
 
+impl ReturnPath {
+    /// To where a flow has come from, whatever becomes of that.
+    pub const fn unfollowed(origin: Origin) -> Self {
+        Self { origin, number: None }
+    }
+}
+
 impl ReturnHops {
     fn lock(&self) -> MutexGuard<'_, Numbered> {
         // nothing is left half changed by a panic

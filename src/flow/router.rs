@@ -9,7 +9,7 @@ use super::{
     numbers::Numbers,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
-    returns::Origin,
+    returns::{Origin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, ForwardMode, Service},
     table::{Beginning, ErrorAllowance, NatFlow, Visit},
@@ -205,7 +205,10 @@ impl Router {
                     returns.leave(&flow.back);
                     flow.back = returns.enter(origin, packet.source.ip());
                 }
-                flow.observe(Side::Client, &packet.segment, arrival.now);
+                if flow.observe(Side::Client, &packet.segment, arrival.now) {
+                    // not before: forged clients would use up the hops, or stand for them
+                    flow.back = flows.nat.returns().enter(flow.back.origin, packet.source.ip());
+                }
                 flow.target.count_in(self.worker, arrival.parsed.ip_len());
                 let counted = arrival.counted(&flow.target);
                 Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
@@ -245,17 +248,15 @@ impl Router {
             random,
         };
         let flows = &self.flows;
-        let nat = (flows.nat).open(&flows.room, &beginning, reverse_keys, |reverse, returns| {
-            NatFlow {
-                target: Arc::clone(target),
-                reverse,
-                life: TcpState::first(packet.segment.kind),
-                numbers: Numbers::new(&packet.segment),
-                seen: arrival.now,
-                generation: services.generation(),
-                back: returns.enter(origin(arrival), packet.source.ip()),
-                errors: ErrorAllowance::default(),
-            }
+        let nat = (flows.nat).open(&flows.room, &beginning, &reverse_keys, |reverse| NatFlow {
+            target: Arc::clone(target),
+            reverse,
+            life: TcpState::first(packet.segment.kind),
+            numbers: Numbers::new(&packet.segment),
+            seen: arrival.now,
+            generation: services.generation(),
+            back: ReturnPath::unfollowed(origin(arrival)),
+            errors: ErrorAllowance::default(),
         })?;
         let Some(nat) = nat else {
             // another worker has just opened it

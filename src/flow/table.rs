@@ -118,13 +118,18 @@ impl NatFlow {
         self.seen.after(self.target.lifetime(self.life))
     }
 
-    /// Takes a packet of a side in.
-    pub fn observe(&mut self, side: Side, segment: &Segment, now: Moment) {
+    /// Takes a packet of a side in. Whether that has proven that the client is on the path to us.
+    pub fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> bool {
         let before = self.life;
         self.life = before.seen(side, segment, &mut self.numbers);
+        if self.life.can_reopen() && !before.can_reopen() {
+            // its port is another's as soon as one is wanted
+            self.target.release_port();
+        }
         if self.life != before || before.is_prolonged_by(side) {
             self.seen = self.seen.max(now);
         }
+        before.is_unproven() && !self.life.is_unproven()
     }
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
@@ -273,7 +278,9 @@ impl NatTable {
         }
         self.returns.leave(&flow.back);
         room.give_nat(flow.life.is_half_open());
-        flow.target.release_port();
+        if !flow.life.can_reopen() {
+            flow.target.release_port();
+        }
         flow.target.count_closed(worker);
     }
 

@@ -162,7 +162,7 @@ fn explain_says_that_a_dsr_flow_leaves_a_server_that_is_down() {
 fn explain_tells_of_a_next_hop_that_is_not_known() {
     let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 1);
     for hop in site.hops.servers.values_mut() {
-        hop.resolution = Resolution::Unresolved;
+        hop.resolution = Resolution::Unresolved { ifindex: SERVERS };
     }
     let explanation = site.explain(site.client(1, 5), Protocol::Tcp);
     assert_eq!(explanation.blocked_by, Some(PacketReason::Unresolved));

@@ -89,7 +89,11 @@ impl Ways {
 
     /// Whether packets of a server come in by an interface: the one by which packets to it leave.
     pub fn leads_to(&self, server: IpAddr, ifindex: u32) -> bool {
-        self.to(server).is_ok_and(|hop| hop.link.ifindex == ifindex)
+        match self.servers.get(&server).map(|hop| hop.resolution) {
+            Some(Resolution::Known(link)) => link.ifindex == ifindex,
+            Some(Resolution::Unresolved { ifindex: leads }) => leads == ifindex,
+            Some(Resolution::NoRoute) | None => false,
+        }
     }
 
     /// Whether it is an address of this host.
@@ -114,7 +118,7 @@ pub(super) fn way(hop: Option<&Hop>, server: IpAddr) -> Result<NextHop<'_>, Pack
             mtu: hop.mtu,
             locals: &hop.locals,
         }),
-        Resolution::Unresolved => Err(PacketReason::Unresolved),
+        Resolution::Unresolved { .. } => Err(PacketReason::Unresolved),
         Resolution::NoRoute => Err(PacketReason::NoRoute),
     }
 }

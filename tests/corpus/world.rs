@@ -143,7 +143,7 @@ impl<'a> World<'a> {
             hop.resolution = match change.is.as_deref() {
                 None => hop.resolution,
                 Some("known") => known.resolution,
-                Some("unresolved") => Resolution::Unresolved,
+                Some("unresolved") => Resolution::Unresolved { ifindex: 2 },
                 Some("no_route") => Resolution::NoRoute,
                 Some(other) => return Err(format!("{other}: no state of a hop")),
             };

@@ -9,10 +9,12 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Host, PATIENCE};
+use super::{Family, Host, PATIENCE, random_bytes};
 
 /// TCP flags.
 pub const SYN: u8 = 0x02;
+/// No more data.
+pub const FIN: u8 = 0x01;
 /// Reset.
 pub const RST: u8 = 0x04;
 /// Acknowledgement.
@@ -20,6 +22,42 @@ pub const ACK: u8 = 0x10;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+
+/// A packet that an ICMP error quotes.
+#[derive(Debug, Clone, Copy)]
+pub struct Quote {
+    /// Who is to have sent it, and is told.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+    /// Of a TCP segment; `None`: it is a UDP datagram.
+    pub sequence: Option<u32>,
+    /// How much of the transport header and what follows is quoted, in bytes, at most.
+    pub len: usize,
+}
+
+/// Addresses of nobody, all over 11.0.0.0/8 and 2001:db8::/32, the same for the same seed (xorshift64, Marsaglia 2003).
+pub fn nobodies(family: Family, seed: u64) -> impl Iterator<Item = SocketAddr> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let [a, b, c, d, e, ..] = state.to_be_bytes();
+        let ip = match family {
+            Family::V4 => IpAddr::from([11, a, b, c]),
+            Family::V6 => IpAddr::from([0x2001, 0xdb8, a.into(), b.into(), 0, 0, 0, c.into()]),
+        };
+        SocketAddr::new(ip, u16::from_be_bytes([d | 4, e]))
+    })
+}
+
+/// Numbers that somebody who sees nothing could guess, the same for the same seed.
+pub fn guesses(seed: u64, count: usize) -> Vec<u32> {
+    let bytes = random_bytes(seed, 4 * count);
+    let numbers = bytes.as_chunks::<4>().0;
+    numbers.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
+}
 
 /// A sender of made-up packets on a host.
 pub struct Forger {
@@ -43,21 +81,53 @@ impl Forger {
     /// Sends a UDP datagram.
     #[track_caller]
     pub fn udp(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
-        let len = u16::try_from(8 + payload.len()).expect("a short payload");
-        let mut segment = Vec::with_capacity(usize::from(len));
-        segment.extend(from.port().to_be_bytes());
-        segment.extend(to.port().to_be_bytes());
-        segment.extend(len.to_be_bytes());
-        segment.extend([0, 0]);
-        segment.extend(payload);
-        put_checksum(&mut segment, 6, from.ip(), to.ip(), UDP);
+        let segment = udp_segment(from, to, payload);
         self.send(from.ip(), to.ip(), UDP, &segment);
     }
 
     /// Sends a TCP segment without data.
     #[track_caller]
     pub fn tcp(&self, from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) {
-        self.send(from.ip(), to.ip(), TCP, &tcp_segment(from, to, flags, seq, ack));
+        self.tcp_with(from, to, flags, seq, ack, &[]);
+    }
+
+    /// Sends a TCP segment with data.
+    #[track_caller]
+    pub fn tcp_with(&self, from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32, data: &[u8]) {
+        let segment = tcp_segment(from, to, flags, seq, ack, data);
+        self.send(from.ip(), to.ip(), TCP, &segment);
+    }
+
+    /// Tells the sender of a packet that a way takes `mtu` bytes only: fragmentation needed (RFC 1191), packet too big
+    /// (RFC 4443).
+    #[track_caller]
+    pub fn too_big(&self, from: IpAddr, packet: &Quote, mtu: u16) {
+        let to = packet.from.ip();
+        let (protocol, kind, code) = if to.is_ipv4() { (1, 3, 4) } else { (58, 2, 0) };
+        let mut message = vec![kind, code, 0, 0, 0, 0];
+        message.extend(mtu.to_be_bytes());
+        let (inner, segment) = match packet.sequence {
+            Some(sequence) => {
+                let segment = tcp_segment(packet.from, packet.to, ACK, sequence, 1, &[]);
+                (TCP, segment)
+            }
+            None => (UDP, udp_segment(packet.from, packet.to, b"quoted")),
+        };
+        let mut quoted = ip_packet(to, packet.to.ip(), inner, &segment);
+        let whole = quoted.len();
+        quoted.truncate((whole - segment.len() + packet.len).min(whole));
+        if to.is_ipv4() {
+            let header = finish(sum(0, &quoted[..20]));
+            quoted[10..12].copy_from_slice(&header.to_be_bytes());
+        }
+        message.extend(quoted);
+        if to.is_ipv4() {
+            let checksum = finish(sum(0, &message));
+            message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        } else {
+            put_checksum(&mut message, 2, from, to, protocol);
+        }
+        self.send(from, to, protocol, &message);
     }
 
     /// Sends anything behind an IP header that is in order.
@@ -87,7 +157,7 @@ impl Forger {
             first.ip(),
             to.ip(),
             TCP,
-            &tcp_segment(first, to, SYN, 0x1234_5678, 0),
+            &tcp_segment(first, to, SYN, 0x1234_5678, 0, &[]),
         );
         // sum of what stays, with the source address, the port and the checksum as zero
         packet[12..16].fill(0);
@@ -167,14 +237,27 @@ pub fn ping(host: &Host, to: IpAddr) -> bool {
     }
 }
 
-fn tcp_segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
-    let mut segment = Vec::with_capacity(20);
+fn udp_segment(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(8 + payload.len()).expect("a short payload");
+    let mut segment = Vec::with_capacity(usize::from(len));
+    segment.extend(from.port().to_be_bytes());
+    segment.extend(to.port().to_be_bytes());
+    segment.extend(len.to_be_bytes());
+    segment.extend([0, 0]);
+    segment.extend(payload);
+    put_checksum(&mut segment, 6, from.ip(), to.ip(), UDP);
+    segment
+}
+
+fn tcp_segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::with_capacity(20 + data.len());
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     // five words of header, a window of 64,240, checksum and urgent pointer
     segment.extend([0x50, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+    segment.extend(data);
     put_checksum(&mut segment, 16, from.ip(), to.ip(), TCP);
     segment
 }

@@ -5,15 +5,39 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Host, PATIENCE};
+
+/// What servers wait at until it opens, once and for all.
+#[derive(Default)]
+pub struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Lets everybody through.
+    pub fn open(&self) {
+        *self.is_open.lock().expect("the gate") = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        let shut = self.is_open.lock().expect("the gate");
+        let waited = self
+            .opened
+            .wait_timeout_while(shut, PATIENCE, |is_open| !*is_open);
+        drop(waited.expect("the gate"));
+    }
+}
 
 /// A listening server; stops listening when dropped.
 pub struct TcpServer {
@@ -95,6 +119,17 @@ impl TcpServer {
             let mut reader = stream.try_clone()?;
             io::copy(&mut reader, &mut &stream)?;
             stream.shutdown(Shutdown::Write)
+        })
+    }
+
+    /// As [`witness`](Self::witness), but hears nothing: sends `bytes` when the gate opens, and closes first.
+    #[track_caller]
+    pub fn gated(host: &Host, addr: SocketAddr, gate: &Arc<Gate>, bytes: &[u8]) -> Self {
+        let (name, gate, bytes) = (host.name().to_owned(), Arc::clone(gate), bytes.to_vec());
+        Self::start_at(host, addr, move |mut stream| {
+            writeln!(stream, "{name} {}", stream.peer_addr()?)?;
+            gate.wait();
+            stream.write_all(&bytes)
         })
     }
 
@@ -217,10 +252,33 @@ impl Witness {
         }
     }
 
+    /// Everything that comes until the server closes.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Ends the connection by a RST instead of a FIN.
+    pub fn reset(self) {
+        abort(self.stream);
+    }
+
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
+}
+
+/// Closes a connection by a RST.
+pub fn abort(stream: TcpStream) {
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER");
+    drop(stream);
 }
 
 type Serve<F> = Arc<F>;

@@ -73,7 +73,7 @@ fn a_server_that_is_not_there_is_asked_for_ever_more_seldom() {
     }
     let network_state = eye.network_state();
     let hop = &network_state.hops.servers[&ip("10.77.0.250")];
-    assert_eq!(hop.resolution, Resolution::Unresolved);
+    assert!(matches!(hop.resolution, Resolution::Unresolved { .. }));
 }
 
 fn a_server_that_comes_late_is_found() {
@@ -82,10 +82,10 @@ fn a_server_that_comes_late_is_found() {
     let late = ip("10.77.0.99");
     let eye = Eye::on_servers(&lb, &[late]);
     wait_until("it is asked for in vain", PATIENCE, || eye.counters().probes >= 2);
-    assert_eq!(
+    assert!(matches!(
         eye.network_state().hops.servers[&late].resolution,
-        Resolution::Unresolved
-    );
+        Resolution::Unresolved { .. }
+    ));
     web.run("ip addr add 10.77.0.99/24 dev eth0");
     eye.sees_hop(late, &mac(&web, "eth0"));
 }
@@ -100,7 +100,7 @@ fn a_firewall_in_the_way_is_counted_and_its_going_is_enough() {
     });
     let network_state = eye.network_state();
     let hop = &network_state.hops.servers[&web.ip4().into()];
-    assert_eq!(hop.resolution, Resolution::Unresolved);
+    assert!(matches!(hop.resolution, Resolution::Unresolved { .. }));
     lb.run("iptables -w -F OUTPUT");
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
 }

@@ -361,6 +361,7 @@ fn packet() -> Packet {
             dsr: 17,
             max: 1_048_576,
             fragments_waiting: 0,
+            gave_way: 0,
         },
         packets: [
             (PacketReason::ToServer.into(), 123_456),

@@ -415,7 +415,7 @@ impl Table {
                     destination: *destination,
                 })
             }
-            Some(Neighbour::Unknown) | None => Resolution::Unresolved,
+            Some(Neighbour::Unknown) | None => Resolution::Unresolved { ifindex },
         };
         let hop = Hop {
             resolution,

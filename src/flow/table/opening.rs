@@ -12,7 +12,7 @@ use super::{
 use crate::{
     balance::hash::below,
     base::PacketReason,
-    flow::{key::Key, quota::Quota, returns::ReturnHops},
+    flow::{key::Key, quota::Quota},
 };
 
 /// NAT ports that are tried although a flow has been found whose end nobody would notice: one of them may be free.
@@ -24,6 +24,18 @@ const ENOUGH_HALF_OPEN: usize = 48;
 const SHARDS_TRIED: usize = 64;
 const FLOWS_TRIED: usize = 64;
 
+/// How often another worker may be faster before a new flow is refused.
+const TURNS: usize = 4;
+
+/// What came of a look for a NAT port.
+enum Claim {
+    Port(Key),
+    /// Another worker was faster.
+    Lost,
+    /// None is free, and nobody gives one up.
+    Nothing,
+}
+
 impl NatTable {
     /// Makes a flow with one of the NAT addresses that nobody holds towards its server, or whose holder gives way, and
     /// gives that. `flow` makes it of its reverse key. `None`: another worker has just made one of this key.
@@ -34,25 +46,31 @@ impl NatTable {
         &self,
         room: &Quota,
         new: &Beginning,
-        reverse_keys: impl Iterator<Item = Key>,
-        flow: impl FnOnce(Key, &ReturnHops) -> NatFlow,
+        reverse_keys: &(impl Iterator<Item = Key> + Clone),
+        flow: impl FnOnce(Key) -> NatFlow,
     ) -> Result<Option<SocketAddr>, PacketReason> {
         let full = room.take_nat().err();
-        let Some(reverse) = self.claim_one(room, new, reverse_keys, full) else {
+        let mut claim = Claim::Lost;
+        for _ in 0..TURNS {
+            if !matches!(claim, Claim::Lost) {
+                break;
+            }
+            claim = self.claim_one(room, new, reverse_keys.clone(), full);
+        }
+        let Claim::Port(reverse) = claim else {
             if full.is_none() {
                 room.give_nat(true);
             }
             return Err(full.unwrap_or(PacketReason::PortsExhausted));
         };
-        let flow = flow(reverse, &self.returns);
+        let flow = flow(reverse);
         debug_assert!(flow.life.is_half_open() && flow.reverse == reverse);
-        let (target, back) = (Arc::clone(&flow.target), flow.back);
+        let target = Arc::clone(&flow.target);
         if self.insert(new.key, flow) {
             target.claim_port();
             target.count_opened(new.worker);
             return Ok(Some(reverse.to()));
         }
-        self.returns.leave(&back);
         if let Some(mut shard) = self.reverse(&reverse) {
             shard.remove(&reverse);
         }
@@ -60,22 +78,22 @@ impl NatTable {
         Ok(None)
     }
 
-    /// Claims one of the NAT addresses. `full`: why there is no place for a flow unless another gives its own up; with
-    /// `Some`, it has been given up, and the place is taken.
+    /// Claims one of the NAT addresses. `full`: why there is no place for a flow unless another gives its own up; then a
+    /// port comes with that place.
     fn claim_one(
         &self,
         room: &Quota,
         new: &Beginning,
         reverse_keys: impl Iterator<Item = Key>,
         full: Option<PacketReason>,
-    ) -> Option<Key> {
-        let mut has_place = full.is_none();
+    ) -> Claim {
+        let has_place = full.is_none();
         let (mut free, mut best) = (None, None::<(Yield, Key, Key)>);
         for (tried, reverse) in reverse_keys.enumerate() {
             match self.holder(&reverse) {
                 None if has_place => {
                     if self.claim(&reverse, new.key) {
-                        return Some(reverse);
+                        return Claim::Port(reverse);
                     }
                 }
                 None => {
@@ -101,15 +119,20 @@ impl NatTable {
         if best.is_none() && !has_place {
             best = self.somebody(new, full);
         }
-        let (_, holder, reverse) = best?;
-        if !self.take_away(room, &holder, &reverse, new) {
-            return None;
-        }
-        if !has_place {
-            has_place = room.take_nat().is_ok();
+        let Some((_, holder, reverse)) = best else {
+            return Claim::Nothing;
+        };
+        if !self.take_away(room, &holder, &reverse, new) || (full.is_some() && room.take_nat().is_err()) {
+            return Claim::Lost;
         }
         let wanted = free.unwrap_or(reverse);
-        (has_place && self.claim(&wanted, new.key)).then_some(wanted)
+        if self.claim(&wanted, new.key) {
+            return Claim::Port(wanted);
+        }
+        if full.is_some() {
+            room.give_nat(true);
+        }
+        Claim::Lost
     }
 
     /// A flow of any server that gives its place up: where the table is full, not the ports.

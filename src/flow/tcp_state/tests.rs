@@ -128,6 +128,22 @@ fn a_syn_ack_counts_only_if_it_acknowledges_a_syn_that_was_seen() {
 }
 
 #[test]
+fn a_forged_syn_prepares_neither_its_rst_nor_its_answer() {
+    let mut talk = Talk::syn();
+    let forged = segment(SegmentKind::Open, 40_000, 0, 0);
+    talk.give(Side::Client, forged);
+    assert_eq!(
+        talk.give(Side::Client, segment(SegmentKind::Reset, 40_001, 0, 0)),
+        TcpState::Syn
+    );
+    // even who can forge the answer too leaves the honest one its way
+    talk.give(Side::Server, segment(SegmentKind::Accept, 1, 40_001, 0));
+    talk.give(Side::Server, segment(SegmentKind::Accept, 7_000, 101, 0));
+    talk.server = 7_001;
+    assert_eq!(talk.say(Side::Client, SegmentKind::Go, 0), TcpState::Established);
+}
+
+#[test]
 fn a_fin_counts_once_it_is_acknowledged_and_leaves_the_other_side_its_time() {
     let mut talk = Talk::established();
     assert_eq!(

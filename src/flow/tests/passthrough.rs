@@ -380,7 +380,10 @@ fn a_syn_that_cannot_be_sent_makes_no_flow() {
     let mut site = site(1);
     let client = site.client(1, 40_000);
     for (resolution, reason) in [
-        (Resolution::Unresolved, PacketReason::Unresolved),
+        (
+            Resolution::Unresolved { ifindex: SERVERS },
+            PacketReason::Unresolved,
+        ),
         (Resolution::NoRoute, PacketReason::NoRoute),
     ] {
         for hop in site.hops.servers.values_mut() {

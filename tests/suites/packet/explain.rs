@@ -23,7 +23,7 @@ const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
 
 /// Connects from a port of one's own choice.
 #[track_caller]
-fn connect_from(host: &Host, own: SocketAddr, to: SocketAddr) -> TcpStream {
+pub fn connect_from(host: &Host, own: SocketAddr, to: SocketAddr) -> TcpStream {
     let stream = host.inside(|| {
         let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;

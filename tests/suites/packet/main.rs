@@ -7,16 +7,22 @@
 mod lab;
 
 mod classic;
+mod crowding;
+mod errors;
 mod explain;
 mod faults;
+mod gateways;
 mod harness;
 mod hostile;
 mod interfaces;
 mod kept;
 mod limits;
 mod meanwhile;
+mod networks;
+mod off_path;
 mod process;
 mod reload;
+mod reused;
 mod site;
 mod sizes;
 mod talkers;
@@ -57,12 +63,17 @@ fn main() -> ExitCode {
         // the long ones first: the end is not theirs alone then
         ("limits", limits::TESTS),
         ("kept", kept::TESTS),
+        ("crowding", crowding::TESTS),
+        ("reused", reused::TESTS),
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
         ("sizes", sizes::TESTS),
         ("hostile", hostile::TESTS),
+        ("off_path", off_path::TESTS),
+        ("gateways", gateways::TESTS),
+        ("errors", errors::TESTS),
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),

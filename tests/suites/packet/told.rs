@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::lab::{Convey, Host, PATIENCE, wait_until};
 
-/// How often packets came to this end (a label of [`PacketReason`]), over all workers.
+/// How often packets came to this end, over all workers.
 #[track_caller]
 pub fn packets(convey: &Convey, reason: PacketReason) -> u64 {
     let status = convey.status_json();
@@ -21,6 +21,14 @@ pub fn packets(convey: &Convey, reason: PacketReason) -> u64 {
     assert!(packets.is_object(), "no counters of packets in {status}");
     // what has not occurred need not be listed
     packets[reason.label()].as_u64().unwrap_or(0)
+}
+
+/// Flows that have given way to new ones.
+#[track_caller]
+pub fn gave_way(convey: &Convey) -> u64 {
+    let status = convey.status_json();
+    let count = status["packet"]["flows"]["gave_way"].as_u64();
+    count.unwrap_or_else(|| panic!("no such number in {status}"))
 }
 
 /// Flows in the tables now, of both modes.
@@ -33,6 +41,23 @@ pub fn flows(convey: &Convey) -> u64 {
         (Some(nat), Some(dsr)) => nat + dsr,
         _ => panic!("no number of flows in {status}"),
     }
+}
+
+/// A client's passthrough flow: its state and our address towards the server; `None` if there is none.
+#[track_caller]
+pub fn flow(convey: &Convey, client: SocketAddr) -> Option<(String, SocketAddr)> {
+    let json = convey.order("connections --json");
+    let listed: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in {json}"));
+    let connections = listed["connections"].as_array().expect("a list");
+    let entry = connections
+        .iter()
+        .find(|entry| entry["client"] == client.to_string())?;
+    let text = |key: &str| {
+        entry["flow"][key]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {key} in {entry}"))
+    };
+    Some((text("state").to_owned(), text("nat").parse().expect("an address")))
 }
 
 /// `live` or `waiting`.

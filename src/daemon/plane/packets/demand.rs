@@ -106,7 +106,7 @@ pub fn kept(
 pub fn is_resolved(wanted: &Wanted, network_state: &NetworkState) -> bool {
     (wanted.servers.iter()).all(|server| {
         let hop = network_state.hops.servers.get(server);
-        hop.is_some_and(|hop| hop.resolution != Resolution::Unresolved)
+        hop.is_some_and(|hop| !matches!(hop.resolution, Resolution::Unresolved { .. }))
     })
 }
 

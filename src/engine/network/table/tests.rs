@@ -97,7 +97,7 @@ fn a_stale_link_address_is_used_and_asked_about() {
 fn a_lost_neighbour_is_unresolved_and_asked_for() {
     let mut table = table();
     assert!(table.apply(Event::Neighbour(KEY, Neighbour::Unknown)));
-    assert_eq!(resolution(&table), Resolution::Unresolved);
+    assert!(matches!(resolution(&table), Resolution::Unresolved { .. }));
     assert_eq!(table.needs(), BTreeMap::from([(KEY, (SERVER, Need::Resolve))]));
 }
 
