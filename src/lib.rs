@@ -28,6 +28,7 @@
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
 //! config         bytes → spanned tree → raw tables → Config, with every diagnostic; print, diff, schema
+//! access         networks, rules, limits of clients: who may open a connection
 //! base           names, addresses, reasons, exit statuses
 //! ```
 //!
@@ -116,6 +117,7 @@
 //! splicing by a pool beyond which data is copied, control connections and their bodies by [`admin`], diagnostics of a
 //! bad file by a hundred. Packets are counted by verdict: [`base::PacketReason`].
 
+pub mod access;
 pub mod admin;
 pub(crate) mod backend_setup;
 pub(crate) mod balance;

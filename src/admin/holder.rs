@@ -1,7 +1,6 @@
 //! Who holds the control socket that we would have: one Convey serves, and is never displaced.
 
 use std::{
-    fmt,
     io::{self, Read, Write},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
@@ -14,6 +13,7 @@ use serde::Deserialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BindError, Owner, SocketFile, bind_socket};
+use crate::base::Holder;
 
 /// How long we wait for a holder that is ending: it gives the socket up when it is told to end.
 const GIVE_UP: Duration = Duration::from_secs(5);
@@ -41,30 +41,6 @@ pub enum ClaimError {
     /// It cannot be made.
     #[error(transparent)]
     Bind(#[from] BindError),
-}
-
-/// A process that answers at a control socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process id, if the kernel knows it.
-    pub pid: Option<i32>,
-    /// Its configuration file, if it is a Convey that answers.
-    pub config_file: Option<String>,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.config_file {
-            Some(_) => f.write_str("a running convey")?,
-            None => f.write_str("another process")?,
-        }
-        match (self.pid, &self.config_file) {
-            (Some(pid), Some(file)) => write!(f, " (process {pid}, configuration {file})"),
-            (Some(pid), None) => write!(f, " ({pid})"),
-            (None, Some(file)) => write!(f, " (configuration {file})"),
-            (None, None) => Ok(()),
-        }
-    }
 }
 
 /// Makes the control socket as [`bind_socket`] does; waits for a holder that gives it up, for five seconds at most.
@@ -139,18 +115,6 @@ mod tests {
         let us = i32::try_from(std::process::id()).unwrap();
         assert_eq!((holder.pid, &holder.config_file), (Some(us), &None));
         assert_eq!(holder.to_string(), format!("another process ({us})"));
-    }
-
-    #[test]
-    fn a_convey_is_named_by_its_process_and_file() {
-        let holder = Holder {
-            pid: Some(7),
-            config_file: Some("/etc/convey/convey.toml".to_owned()),
-        };
-        assert_eq!(
-            holder.to_string(),
-            "a running convey (process 7, configuration /etc/convey/convey.toml)"
-        );
     }
 
     #[test]

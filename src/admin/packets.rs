@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    status::{Network, PacketCounts, PacketStatus, Wait, Waiting},
+    status::{Network, PacketCounts, PacketStatus, RulesStatus, Wait, Waiting},
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
@@ -36,7 +36,16 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
         packets: counted
             .map(|(reason, count)| ((*reason).into(), *count))
             .collect(),
+        rules: rules(&status.rules),
         next_hops: hops.map(|(ip, hop)| (*ip, next_hop(*ip, hop, network))).collect(),
+    }
+}
+
+fn rules(status: &RulesStatus) -> views::PacketRules {
+    views::PacketRules {
+        error: status.error.clone(),
+        restored: status.restored,
+        restored_seconds_ago: status.last_restored.map(|last| last.elapsed().as_secs()),
     }
 }
 

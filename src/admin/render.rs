@@ -8,7 +8,7 @@ use super::{
     views::{self, Overridden, Traffic},
 };
 use crate::{
-    base::{BackendName, BackendState, TerminationReason},
+    base::{AccessReason, BackendName, BackendState, TerminationReason},
     snapshot::{
         BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
@@ -112,6 +112,12 @@ fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
         backend: view.config.backend.clone(),
         max_connections: view.config.max_connections.map(Into::into),
         accept_errors: totals.accept_errors,
+        refused: AccessReason::ALL
+            .iter()
+            .zip(totals.refused)
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| ((*reason).into(), count))
+            .collect(),
         traffic: totals.into(),
     }
 }

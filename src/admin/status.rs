@@ -63,6 +63,19 @@ pub struct PacketStatus {
     pub network: Arc<Network>,
     /// Why VIPs wait, those that do.
     pub waiting: Waiting,
+    /// How the firewall rules are.
+    pub rules: RulesStatus,
+}
+
+/// How the firewall rules are, and what other programs did to them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RulesStatus {
+    /// Why they are not known to be right; `None` as long as they are.
+    pub error: Option<String>,
+    /// How often another program had changed them and they were restored.
+    pub restored: u64,
+    /// When that was last.
+    pub last_restored: Option<Instant>,
 }
 
 /// The network as the packet modes see it.

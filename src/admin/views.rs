@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
-        BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr,
-        ServerName, ServerState, TerminationReason,
+        AccessReason, BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason,
+        Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
     flow::FlowState,
@@ -85,8 +85,24 @@ pub struct Packet {
     pub flows: PacketFlows,
     /// Packets by verdict; verdicts without any are left out.
     pub packets: BTreeMap<Word<PacketReason>, u64>,
+    /// The firewall rules.
+    #[serde(default)]
+    pub rules: PacketRules,
     /// The next hops of the servers, by IP address.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
+}
+
+/// The firewall rules of the packet modes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRules {
+    /// Why they are not known to be right; absent as long as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often another program had changed them and they were restored.
+    pub restored: u64,
+    /// Seconds since that was last so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_seconds_ago: Option<u64>,
 }
 
 /// How full the tables of flows are.
@@ -176,6 +192,8 @@ pub struct Frontend {
     pub max_connections: Option<u32>,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
+    /// Connections refused by access rules or limits, by reason; reasons without any are left out.
+    pub refused: BTreeMap<Word<AccessReason>, u64>,
     /// Its traffic.
     pub traffic: Traffic,
 }

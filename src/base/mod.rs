@@ -7,6 +7,7 @@ pub(crate) mod addr;
 pub(crate) mod connection_record;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
+pub(crate) mod holder;
 pub(crate) mod label;
 pub(crate) mod name;
 pub(crate) mod packet;
@@ -18,12 +19,13 @@ pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
 pub use connection_record::AccessRecord;
 pub(crate) use connection_record::AccessSink;
 pub use endpoint::Endpoint;
+pub use holder::Holder;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
-pub use name::{BackendName, FrontendName, NameError, ServerKey, ServerName};
+pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, Protocol};
 pub use ports::{NotPortRanges, PortRange, PortRanges};
-pub use reason::{BackendState, ServerState, TerminationReason};
+pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! Names that operators give to frontends, backends and servers.
+//! Names that operators give to frontends, backends, servers and lists of networks.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
@@ -95,6 +95,11 @@ name_type!(
 name_type!(
     /// A server's name: the key of `[backends.BACKEND.servers.NAME]`.
     ServerName
+);
+
+name_type!(
+    /// The name of a list of networks: a key of `[network_lists]`.
+    NetworkListName
 );
 
 /// A server's identity across reloads: its backend and its name in it.

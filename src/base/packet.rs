@@ -132,6 +132,8 @@ packet_reasons! {
     OwnSource = "own_source",
     /// From a server's address, but by an interface to which no route to the server leads.
     WrongInterface = "wrong_interface",
+    /// To a VIP that no interface of this host has: no new flow. Flows that exist go on.
+    VipAbsent = "vip_absent",
     /// The kernel did not take it for sending.
     SendFailed = "send_failed",
     /// The kernel dropped it because we did not keep up.

@@ -117,6 +117,43 @@ impl TerminationReason {
 
 by_label!(TerminationReason, TerminationReason::ALL);
 
+/// Why a client's new connection was refused: by a frontend's access rules or a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum AccessReason {
+    /// `access` denies it.
+    Denied,
+    /// Its network has as many connections as it may: `per_client.connections`.
+    ClientConnections,
+    /// Its network has opened as many a second as it may: `per_client.new_per_second`.
+    ClientRate,
+    /// All clients together have opened as many a second as they may: `limits.new_per_second`.
+    FrontendRate,
+}
+
+impl AccessReason {
+    /// Every reason, in the order of the discriminants.
+    pub const ALL: [Self; 4] = [
+        Self::Denied,
+        Self::ClientConnections,
+        Self::ClientRate,
+        Self::FrontendRate,
+    ];
+
+    /// The label in metrics, the API and structured logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::ClientConnections => "client_connections",
+            Self::ClientRate => "client_rate",
+            Self::FrontendRate => "frontend_rate",
+        }
+    }
+}
+
+by_label!(AccessReason, AccessReason::ALL);
+
 /// Whether a server gets new connections, and why not.
 ///
 /// ```text
@@ -203,6 +240,11 @@ mod tests {
         let labels: HashSet<_> = TerminationReason::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), TerminationReason::ALL.len());
         for (index, reason) in TerminationReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        let labels: HashSet<_> = AccessReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), AccessReason::ALL.len());
+        for (index, reason) in AccessReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
         }
     }

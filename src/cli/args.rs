@@ -369,6 +369,8 @@ pub struct BackendScriptArgs {
 #[command(disable_help_subcommand = true)]
 pub enum FirewallCommand {
     /// Show the rules and reserved ports, and where they differ from what the configuration requires
+    ///
+    /// Exits with 0 if they do not, else with 69.
     Show(FirewallShowArgs),
     /// Remove the rules, and the reserved ports that convey added
     ///

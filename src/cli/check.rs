@@ -11,11 +11,12 @@ use super::{
     text::colour_wanted,
 };
 use crate::{
+    access::{MAX_LIST_BYTES, Networks},
     base::{PortRange, Protocol, exit},
-    config::{self, Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
     engine::network::{self, Wanted},
     firewall::{self, FirewallError},
-    sys::config_file,
+    sys::{config_file, interfaces},
 };
 
 /// Checks a configuration, or prints the schema of all of them.
@@ -33,6 +34,11 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         bytes,
     };
     let options = args.mode.or(mode).options();
+    // the file may be another host's; the start and a reload refuse what this warns about
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Warning,
+    };
     let checked = match args.ephemeral {
         Some(ephemeral) => {
             let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
@@ -42,8 +48,9 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             };
             config::load(&source, options)
         }
-        None => firewall::load_for_host(&source, options).map(|(loaded, _)| loaded),
+        None => firewall::load_for_host(&source, options, Some(&here)).map(|(loaded, _)| loaded),
     };
+    let checked = checked.and_then(with_lists);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -63,6 +70,32 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         Ok(_) => exit::OK,
         Err(_) => exit::CONFIG,
     })
+}
+
+/// With what is wrong with the network lists, which are read as the daemon would.
+fn with_lists(loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
+    let lists = loaded.config.network_lists.iter();
+    let mut broken: Vec<_> = lists
+        .filter_map(|(name, list)| {
+            let read = config_file::read(&list.path, MAX_LIST_BYTES).map_err(|error| error.to_string());
+            let parsed = read.and_then(|bytes| Networks::parse(&bytes).map_err(|error| error.to_string()));
+            Some(Diagnostic {
+                severity: Severity::Error,
+                file: list.path.display().to_string(),
+                line: 0,
+                column: 0,
+                span: 0..0,
+                path: format!("network_lists.{name}"),
+                message: format!("network list {name}: {}", parsed.err()?),
+                help: Some("write a network or address a line; # begins a comment".to_owned()),
+            })
+        })
+        .collect();
+    if broken.is_empty() {
+        return Ok(loaded);
+    }
+    broken.extend(loaded.warnings);
+    Err(broken)
 }
 
 /// Findings go to stderr with their excerpts; stdout has the verdict, or the configuration in full.
@@ -126,17 +159,22 @@ fn few_ephemeral(config: &Config, ephemeral: Option<PortRange>) -> Option<String
 
 /// That flows get a VIP as their source, by servers.
 fn moving_sources(moving: &BTreeMap<IpAddr, IpAddr>) -> Vec<String> {
-    let mut by_vip: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+    let mut by_vip: BTreeMap<IpAddr, Vec<IpAddr>> = BTreeMap::new();
     for (server, vip) in moving {
-        by_vip.entry(*vip).or_default().push(server.to_string());
+        by_vip.entry(*vip).or_default().push(*server);
     }
     (by_vip.into_iter())
         .map(|(vip, servers)| {
+            let named: Vec<String> = servers.iter().take(3).map(ToString::to_string).collect();
+            let more = match servers.len().saturating_sub(named.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             format!(
-                "passthrough flows to {} have the source address {vip}, a frontend's: a fail-over moves it. If another \
-                 load balancer may take over, add an address that stays to that interface, or name one: nat_address = \
-                 \"…\" in [packet]",
-                servers.join(", ")
+                "passthrough flows to {}{more} have the source address {vip}, a frontend's: a fail-over moves it. If \
+                 another load balancer may take over, give the interface an address that stays, or name one: \
+                 nat_address = \"…\" in [packet]",
+                named.join(", ")
             )
         })
         .collect()

@@ -45,7 +45,11 @@ fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> Comma
         out.write_all(report.text(&path).as_bytes())?;
     }
     out.flush()?;
-    Ok(exit::OK)
+    Ok(if report.as_configured {
+        exit::OK
+    } else {
+        exit::UNAVAILABLE
+    })
 }
 
 fn clear(args: &FirewallClearArgs, config: Option<&Path>) -> CommandResult {
@@ -156,7 +160,7 @@ impl Report {
         lines.push(if self.as_configured {
             format!("matches what {config} requires")
         } else {
-            format!("DIFFERS from what {config} requires; run `convey reload` (a running convey also restores it within 15 s)")
+            format!("DIFFERS from what {config} requires; run `convey reload` (a running convey also restores it by itself within seconds)")
         });
         lines.join("\n") + "\n"
     }
@@ -260,7 +264,7 @@ mod tests {
             format!(
                 "iptables: chain CONVEY in table raw, no rule jumps to it, 1 rule\n  {OLD}  (unwanted)\n  {WEB}  (missing)\n\
                  ip6tables: no chain CONVEY in table raw\n\
-                 DIFFERS from what c.toml requires; run `convey reload` (a running convey also restores it within 15 s)\n"
+                 DIFFERS from what c.toml requires; run `convey reload` (a running convey also restores it by itself within seconds)\n"
             )
         );
         for family in [

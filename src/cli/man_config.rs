@@ -14,13 +14,14 @@ const BEGINNING: &str = include_str!("man_config_begin.roff");
 const ENDING: &str = include_str!("man_config_end.roff");
 
 /// Sections in the order in which they are explained; any other comes after.
-const ORDER: [&str; 8] = [
+const ORDER: [&str; 9] = [
     "global",
     "admin",
     "stats",
     "defaults",
     "packet",
     "passthrough",
+    "network_lists",
     "frontends",
     "backends",
 ];

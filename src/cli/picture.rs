@@ -244,10 +244,15 @@ fn frontend_note(frontend: &Frontend) -> Cell {
     let full = frontend
         .max_connections
         .is_some_and(|max| frontend.traffic.connections_current >= u64::from(max));
-    match (full, frontend.accept_errors) {
-        (true, _) => Cell::new("full", Style::Notice),
-        (false, 0) => Cell::plain(""),
-        (false, errors) => Cell::new(counted(errors, "accept error"), Style::Notice),
+    let refused: u64 = frontend.refused.values().sum();
+    let notes = [
+        full.then(|| "full".to_owned()),
+        (!full && frontend.accept_errors > 0).then(|| counted(frontend.accept_errors, "accept error")),
+        (refused > 0).then(|| format!("{refused} refused")),
+    ];
+    match notes.into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        note if note.is_empty() => Cell::plain(""),
+        note => Cell::new(note, Style::Notice),
     }
 }
 

@@ -75,7 +75,7 @@ pub fn load(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
         name: path.display().to_string(),
         bytes,
     };
-    let loaded = firewall::load_for_host(&source, mode.options());
+    let loaded = firewall::load_for_host(&source, mode.options(), None);
     loaded.map(|(loaded, _)| loaded).map_err(|_| {
         let message = format!("{0} has errors: see `convey check {0}`", source.name);
         Failure::new(exit::CONFIG, message)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use super::{
     Diff,
-    model::{Backend, Config, Server},
+    model::{Backend, Config, Frontend, Server},
     settings::{self, Setting, Settings},
 };
 
@@ -53,13 +53,21 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &settings::packet(&new.packet),
     );
     each(
+        &old.network_lists,
+        &new.network_lists,
+        "network list",
+        &mut found.changes,
+        |label, old, new, out| {
+            let (old, new) = (old.path.display(), new.path.display());
+            out.push(format!("{label}: {old} -> {new}"));
+        },
+    );
+    each(
         &old.frontends,
         &new.frontends,
         "frontend",
         &mut found.changes,
-        |label, old, new, out| {
-            changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
-        },
+        |label, old, new, out| frontend(label, old, new, out),
     );
     each(
         &old.backends,
@@ -106,6 +114,22 @@ fn optional(out: &mut Vec<String>, name: &str, old: Option<Settings>, new: Optio
         (None, Some(_)) => out.push(format!("{name}: added")),
         (Some(old), Some(new)) => changed(out, name, "", &old, &new),
     }
+}
+
+fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) {
+    changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
+    let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());
+    changed(out, label, "access.", &access(old), &access(new));
+    let limits = |frontend: &Frontend| settings::limits(&frontend.limits);
+    changed(out, label, "limits.", &limits(old), &limits(new));
+    let per_client = |frontend: &Frontend| settings::per_client(&frontend.limits);
+    changed(
+        out,
+        label,
+        "limits.per_client.",
+        &per_client(old),
+        &per_client(new),
+    );
 }
 
 fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {

@@ -22,7 +22,7 @@ mod text;
 mod users;
 mod words;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 use crate::base::PortRanges;
 use findings::Findings;
@@ -51,6 +51,16 @@ pub struct Options {
     pub default_mode: Option<Mode>,
     /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
     pub default_nat_ports: Option<PortRanges>,
+}
+
+/// The host that a configuration is read on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// How much it matters that they contradict the configuration: an error where it is to run, a warning where it may be
+    /// another host's.
+    pub severity: Severity,
 }
 
 /// A configuration that can be run.
@@ -99,12 +109,20 @@ pub enum Severity {
 /// # Errors
 /// Every error and warning found, in the order of the file; of very many the first hundred, and how many more.
 pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
+    load_here(source, options, None)
+}
+
+/// As [`load`], on a host: servers of the packet modes that are this host itself are found too.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_here(source: &Source, options: Options, here: Option<&Here>) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let config = text::decode(&source.bytes, &mut findings).map(|text| {
         let mut mended = Cow::Borrowed("");
         let tree = text::parse(text, &mut mended, &mut findings);
         let file: raw::File = raw::read_file(&tree, &mut findings);
-        resolve::resolve(&file, options, &mut findings)
+        resolve::resolve(&file, options, here, &mut findings)
     });
     let found = findings.finish(&source.name, &source.bytes);
     match config {

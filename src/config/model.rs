@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::base::{
-    BackendName, Endpoint, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName,
+use crate::{
+    access::{AccessRules, Clients, Limits},
+    base::{
+        BackendName, Endpoint, FrontendName, ListenAddr, NetworkListName, PortRanges, Protocol, ServerAddr,
+        ServerName,
+    },
 };
 
 /// A whole configuration that passed every check.
@@ -17,6 +21,8 @@ pub struct Config {
     pub stats: Option<Stats>,
     /// `[packet]`: what both packet modes share.
     pub packet: PacketModes,
+    /// `[network_lists]`, sorted by name.
+    pub network_lists: BTreeMap<NetworkListName, NetworkList>,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.
@@ -181,9 +187,29 @@ pub struct Frontend {
     pub tcp_user_timeout: Option<Duration>,
     /// `access_log`: one event for each connection. Default true.
     pub access_log: bool,
+    /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
+    pub access: Option<AccessRules>,
+    /// `limits`.
+    pub limits: Limits,
+}
+
+/// A file of networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkList {
+    /// Its path, absolute.
+    pub path: PathBuf,
 }
 
 impl Frontend {
+    /// The lists of networks that its rules name.
+    pub fn lists(&self) -> impl Iterator<Item = &NetworkListName> {
+        let rules = self.access.iter().flat_map(|access| &access.rules);
+        rules.filter_map(|rule| match &rule.clients {
+            Clients::List(name) => Some(name),
+            Clients::Network(_) => None,
+        })
+    }
+
     /// What it listens on.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + use<'_> {
         let protocol = self.protocol;

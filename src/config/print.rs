@@ -1,12 +1,13 @@
 //! The canonical text of a configuration.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use super::{
-    model::{Backend, Config},
+    model::{Backend, Config, Frontend},
     quote::key,
-    settings::{self, Setting, Settings},
+    settings::{self, Setting},
 };
+use crate::access::Limits;
 
 /// Prints every section with every value, names sorted.
 pub fn print(config: &Config) -> String {
@@ -15,6 +16,7 @@ pub fn print(config: &Config) -> String {
         admin,
         stats,
         packet,
+        network_lists,
         frontends,
         backends,
     } = config;
@@ -25,17 +27,41 @@ pub fn print(config: &Config) -> String {
         section(&mut out, &["stats"], settings::stats(stats));
     }
     section(&mut out, &["packet"], settings::packet(packet));
-    for (name, frontend) in frontends {
+    if !network_lists.is_empty() {
         section(
             &mut out,
-            &["frontends", name.as_str()],
-            settings::frontend(frontend),
+            &["network_lists"],
+            settings::network_lists(network_lists),
         );
+    }
+    for frontend in frontends.values() {
+        print_frontend(&mut out, frontend);
     }
     for backend in backends.values() {
         print_backend(&mut out, backend);
     }
     out
+}
+
+fn print_frontend(out: &mut String, frontend: &Frontend) {
+    let name = frontend.name.as_str();
+    section(out, &["frontends", name], settings::frontend(frontend));
+    // sections that say nothing are left out, as in the file
+    if frontend.access.is_some() {
+        let access = settings::access(frontend.access.as_ref());
+        section(out, &["frontends", name, "access"], access);
+    }
+    if frontend.limits != Limits::default() {
+        section(
+            out,
+            &["frontends", name, "limits"],
+            settings::limits(&frontend.limits),
+        );
+    }
+    if frontend.limits.per_client.is_some() {
+        let per_client = settings::per_client(&frontend.limits);
+        section(out, &["frontends", name, "limits", "per_client"], per_client);
+    }
 }
 
 fn print_backend(out: &mut String, backend: &Backend) {
@@ -60,7 +86,7 @@ fn print_backend(out: &mut String, backend: &Backend) {
     }
 }
 
-fn section(out: &mut String, path: &[&str], settings: Settings) {
+fn section<K: Display>(out: &mut String, path: &[&str], settings: Vec<(K, Setting)>) {
     if !out.is_empty() {
         out.push('\n');
     }

@@ -2,12 +2,18 @@
 //!
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use super::{
     duration,
-    model::{Admin, Backend, Frontend, Global, HealthCheck, PacketModes, PassiveCheck, Server, Stats},
-    quote::string,
+    model::{
+        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck, Server, Stats,
+    },
+    quote::{self, string},
+};
+use crate::{
+    access::{AccessRules, Action, Limits, PerClient},
+    base::NetworkListName,
 };
 
 /// What a key is set to.
@@ -157,6 +163,8 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         fin_timeout,
         tcp_user_timeout,
         access_log,
+        access: _,
+        limits: _,
     } = frontend;
     let addrs: Vec<String> = listen.iter().map(|addr| string(&addr.to_string())).collect();
     let listen = match addrs.as_slice() {
@@ -179,6 +187,50 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         ("fin_timeout", time_or_never(*fin_timeout)),
         ("tcp_user_timeout", time_or_never(*tcp_user_timeout)),
         ("access_log", set(*access_log)),
+    ]
+}
+
+/// `[network_lists]`.
+pub fn network_lists(lists: &BTreeMap<NetworkListName, NetworkList>) -> Vec<(String, Setting)> {
+    let path = |list: &NetworkList| text(&list.path.to_string_lossy());
+    lists
+        .iter()
+        .map(|(name, list)| (quote::key(name.as_str()), path(list)))
+        .collect()
+}
+
+/// `[frontends.NAME.access]`.
+pub fn access(access: Option<&AccessRules>) -> Settings {
+    let (default, rules) = access.map_or((Action::Allow, [].as_slice()), |a| (a.default, &a.rules));
+    let rules: Vec<String> = rules.iter().map(|rule| string(&rule.to_string())).collect();
+    vec![
+        ("default", text(default.label())),
+        ("rules", Setting::Value(format!("[{}]", rules.join(", ")))),
+    ]
+}
+
+/// `[frontends.NAME.limits]`, without `per_client`.
+pub fn limits(limits: &Limits) -> Settings {
+    let Limits {
+        new_per_second,
+        per_client: _,
+    } = limits;
+    vec![("new_per_second", limit(*new_per_second))]
+}
+
+/// `[frontends.NAME.limits.per_client]`.
+pub fn per_client(limits: &Limits) -> Settings {
+    let PerClient {
+        prefix4,
+        prefix6,
+        connections,
+        new_per_second,
+    } = limits.per_client.unwrap_or_default();
+    vec![
+        ("prefix4", set(prefix4)),
+        ("prefix6", set(prefix6)),
+        ("connections", limit(connections)),
+        ("new_per_second", limit(new_per_second)),
     ]
 }
 

@@ -9,13 +9,17 @@ use std::{
 };
 
 use super::{
-    Control, notify::not_kept, plane::listeners::kept_as, reload::machine::Trigger, state::Published,
-    watch::FileWatch,
+    Control,
+    notify::not_kept,
+    plane::listeners::kept_as,
+    reload::machine::Trigger,
+    state::Published,
+    watch::{Debounce, FileWatch},
 };
 use crate::{
     admin::{BindError, Command, SocketFile},
     base::{Endpoint, TerminationReason},
-    privilege::LOOK,
+    privilege::{Changed, LOOK, What},
     proxy::Select,
     snapshot::ServerCounts,
 };
@@ -135,6 +139,25 @@ impl Control {
     pub(super) fn file_changed(&mut self) {
         if self.state.config().global.watch_config {
             self.ask_reload(Trigger::FileChange, None);
+        }
+    }
+
+    /// The broker has noticed something.
+    pub(super) fn broker_noticed(&mut self, changed: &Changed, file_change: &mut Debounce) {
+        if changed.files.contains(&What::Config) {
+            file_change.noticed(Instant::now());
+        }
+        let is_list = |what: &What| matches!(what, What::NetworkList(_));
+        if changed.files.iter().any(is_list) && self.state.config().global.watch_config {
+            self.ask_reload(Trigger::ListChange, None);
+        }
+        if changed.rules {
+            tracing::debug!(
+                event = "rules_noticed",
+                "the firewall was changed: checking the rules"
+            );
+            // nobody waits for the end of it
+            drop(self.packets.check_rules());
         }
     }
 

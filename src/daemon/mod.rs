@@ -16,6 +16,7 @@
 mod coalesce;
 mod control;
 mod health;
+mod lists;
 mod live;
 pub mod logging;
 mod notify;

@@ -114,7 +114,7 @@ impl Control {
             .packets
             .arm(Arc::clone(&config), Arc::new(self.state.pools().clone()))
             .await
-            .map_err(|e| bind_failed(&e))?;
+            .map_err(|e| Fatal::new(e.exit(), e))?;
         self.state.start_checks();
         self.first_round(&mut inboxes.health).await;
         self.publish();
@@ -151,7 +151,7 @@ impl Control {
             tokio::select! {
                 news = inboxes.broker.next() => match news {
                     News::Lost(why) => return Err(broker_lost(&why)),
-                    News::Changed(_) => file_change.noticed(Instant::now()),
+                    News::Changed(changed) => self.broker_noticed(&changed, &mut file_change),
                 },
                 signal = signals.end.recv() => if self.terminate(signal) { break },
                 _ = signals.hang_up.recv() => self.ask_reload(Trigger::Signal, None),

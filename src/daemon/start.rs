@@ -13,7 +13,7 @@ use std::{
 use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
-    Control, Fatal, RunOptions,
+    Control, Fatal, RunOptions, lists,
     live::Sources,
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
@@ -32,13 +32,17 @@ use super::{
     watch,
 };
 use crate::{
+    access::NetworkLists,
     admin::{
         self, AdminThread, SocketFile,
         holder::{ClaimError, claim_socket},
         views::Phase,
     },
-    base::exit::{self, Exit},
-    config::{self, Config, Loaded, Options, Source},
+    base::{
+        Holder,
+        exit::{self, Exit},
+    },
+    config::{self, Config, Here, Loaded, Options, Severity, Source},
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Client, Proof, Sandbox, Target},
@@ -70,6 +74,7 @@ struct Unprivileged {
 
 /// What the control loop takes over of it.
 struct Kept {
+    lists: NetworkLists,
     predecessors: Predecessors,
     broker: Channel,
     state_dir: StateDir,
@@ -104,7 +109,11 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
 }
 
 fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
-    firewall::load_for_host(source, options).map_err(|findings| {
+    let here = Here {
+        addresses: sys::interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
+    firewall::load_for_host(source, options, Some(&here)).map_err(|findings| {
         let text = config::render(&findings, source, is_stderr_coloured());
         Fatal::new(exit::CONFIG, text.trim_end())
     })
@@ -134,7 +143,13 @@ fn drop_everything(
     let state_dir = StateDir::prepare(config, target.as_ref());
     let scripts = Scripts::find(&state_dir, target.as_ref());
     let record = firewall::record_path(config.admin.socket.as_deref());
-    let kernel = HostKernel::new(Firewall::new(record.clone()));
+    let us = Holder {
+        pid: i32::try_from(std::process::id()).ok(),
+        config_file: std::path::absolute(&run.config_path)
+            .ok()
+            .map(|path| path.display().to_string()),
+    };
+    let kernel = HostKernel::new(Firewall::new(record.clone()), us);
     let broker = Channel::fork(
         &run.config_path,
         source,
@@ -208,7 +223,10 @@ fn run_unprivileged(
         );
         u64::MAX
     });
+    let lists = lists::read_at_start(&broker, &loaded.config)
+        .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
     let kept = Kept {
+        lists,
         predecessors: log_inherited(predecessors),
         broker,
         state_dir,
@@ -282,6 +300,7 @@ fn assemble(
     started: Instant,
 ) -> Result<(Control, Inboxes), Fatal> {
     let Kept {
+        lists,
         predecessors,
         broker,
         state_dir,
@@ -304,6 +323,7 @@ fn assemble(
     let state = State::new(
         config,
         saved.saved(),
+        lists,
         workers + packet_workers,
         health_tx,
         started,

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::coalesce::Coalescer;
 use crate::{
+    access::NetworkLists,
     base::{BackendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
     health::{Checker, HealthUpdate, Known, Trial},
@@ -86,6 +87,7 @@ impl State {
     pub fn new(
         config: Config,
         saved: &Saved,
+        lists: NetworkLists,
         shards: usize,
         updates: mpsc::Sender<HealthUpdate>,
         now: Instant,
@@ -93,6 +95,7 @@ impl State {
         let mut pools = Pools::default();
         let mut builder = Builder::new(shards, Arc::default());
         builder.config_changed(&config, pools.apply(&config));
+        builder.lists_changed(lists);
         saved.restore(&mut pools);
         let first = builder.build(&config, &pools, now).snapshot;
         Self {
@@ -186,8 +189,15 @@ impl State {
         self.tryout = None;
     }
 
-    /// Puts a configuration in effect, from the next snapshot on, with what was found out about its servers.
-    pub fn apply(&mut self, config: Config) {
+    /// The network lists in effect.
+    #[must_use]
+    pub const fn lists(&self) -> &NetworkLists {
+        self.builder.lists()
+    }
+
+    /// Puts a configuration in effect, from the next snapshot on, with its network lists and what was found out about its
+    /// servers.
+    pub fn apply(&mut self, config: Config, lists: NetworkLists) {
         let trial = self.tryout.take().map(|tryout| tryout.trial).unwrap_or_default();
         for (key, addr, health) in trial.findings() {
             let change = Change {
@@ -201,6 +211,7 @@ impl State {
         let changed = self.pools.apply(&config);
         let known = self.checker.apply(&self.pools, &changed, trial);
         self.builder.config_changed(&config, changed);
+        self.builder.lists_changed(lists);
         self.config = config;
         self.take(known);
     }

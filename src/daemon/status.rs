@@ -112,6 +112,7 @@ impl Control {
             interfaces: view.served.keys().cloned().collect(),
             network: self.board.network(Arc::clone(&view.network_state)),
             waiting: waiting(&view),
+            rules: view.rules.clone(),
         })
     }
 }

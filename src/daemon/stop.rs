@@ -86,6 +86,10 @@ impl Control {
         }
         self.stop_reloading();
         self.give_up_control_socket();
+        // under systemd the next process starts only after the end of this one: packets are forwarded until then
+        if !self.broker.keeps_rules() {
+            self.packets.give_up();
+        }
         let time = self.state.config().global.shutdown_timeout;
         let open = self.workers.open_connections();
         if self.notify.store() > 0 {

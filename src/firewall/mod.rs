@@ -14,7 +14,9 @@
 //! program at work: every change is looked at afterwards and tried again.
 
 mod chain;
+mod lock;
 mod marker;
+mod monitor;
 mod plan;
 mod ports;
 mod reserved;
@@ -29,12 +31,14 @@ use std::{
 
 use crate::{
     base::{PortRange, PortRanges},
-    config::{self, Diagnostic, Loaded, Options, PacketService, Source},
+    config::{self, Diagnostic, Here, Loaded, Options, PacketService, Source},
     sys::{environment, ids},
 };
 use chain::Held;
 use tables::Tables;
 
+pub use lock::{Lock, LockError};
+pub use monitor::Monitor;
 pub use plan::plan;
 pub(crate) use ports::PortSet;
 
@@ -157,17 +161,21 @@ fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
 }
 
 /// Loads a configuration for this host, whose ephemeral ports decide the default of `nat_ports`. Gives the options besides,
-/// by which whoever loads it again comes to the same.
+/// by which whoever loads it again comes to the same. With `here`, its addresses count too.
 ///
 /// # Errors
 /// The findings, if there are errors.
-pub fn load_for_host(source: &Source, mut options: Options) -> Result<(Loaded, Options), Vec<Diagnostic>> {
-    let loaded = config::load(source, options)?;
+pub fn load_for_host(
+    source: &Source,
+    mut options: Options,
+    here: Option<&Here>,
+) -> Result<(Loaded, Options), Vec<Diagnostic>> {
+    let loaded = config::load_here(source, options, here)?;
     let record = record_path(loaded.config.admin.socket.as_deref());
     options.default_nat_ports = default_nat_ports(&record).ok();
     match options.default_nat_ports {
         None | Some(PortRanges::STOCK) => Ok((loaded, options)),
-        Some(_) => Ok((config::load(source, options)?, options)),
+        Some(_) => Ok((config::load_here(source, options, here)?, options)),
     }
 }
 
@@ -317,6 +325,16 @@ impl Firewall {
             Ok(Family { v6, rules, jumps })
         };
         [false, true].into_iter().map(family).collect()
+    }
+
+    /// Whether changes of the rules are changes of nftables, of which [`Monitor`] tells: both families' programs are those of
+    /// the nft variant, as far as they are there.
+    #[must_use]
+    pub fn is_nft(&self) -> bool {
+        [false, true].into_iter().all(|v6| {
+            let is_nft = Tables::find(self.variant, v6).and_then(|tables| tables.is_nft());
+            is_nft.unwrap_or(v6)
+        })
     }
 
     /// The ports in `ip_local_reserved_ports` that are there by our doing, according to the record.

@@ -158,6 +158,20 @@ impl Tables {
         Err(errors)
     }
 
+    /// Whether the program is that of the nft variant.
+    ///
+    /// # Errors
+    /// The program failed.
+    pub fn is_nft(&self) -> Result<bool, FirewallError> {
+        let failed = |message: String| FirewallError::Failed {
+            command: format!("{} --version", self.iptables.cmd),
+            message,
+        };
+        let output = Command::new(self.iptables.cmd).arg("--version").output();
+        let version = text_of(&output.map_err(|error| failed(error.to_string()))?).map_err(failed)?;
+        Ok(version.contains("nf_tables"))
+    }
+
     fn run(&self, command: &str) -> Result<String, FirewallError> {
         let shown = || format!("{} -t raw {command}", self.iptables.cmd);
         let failed = |message: String| FirewallError::Failed {

@@ -150,6 +150,8 @@ impl Path {
                 flow: Some(info.clone()),
             };
         }
+        let absent =
+            (service.is_some() && hops.absent_vips.contains(&vip.ip())).then_some(PacketReason::VipAbsent);
         let chosen = service.and_then(|service| service.choose(client, vip));
         let because = match (service, chosen) {
             (None, _) => Because::NotServed,
@@ -166,7 +168,7 @@ impl Path {
             because,
             slot,
             flow: info,
-            blocked_by: chosen.and_then(|target| blocked_by(target)).or(no_server),
+            blocked_by: absent.or_else(|| chosen.and_then(|target| blocked_by(target)).or(no_server)),
         }
     }
 }

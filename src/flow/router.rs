@@ -148,7 +148,7 @@ impl Router {
             return decision;
         }
         if packet.begins() {
-            self.refuse_own(packet)?;
+            self.refuse_unopened(packet)?;
             return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
@@ -157,15 +157,19 @@ impl Router {
         {
             return decision;
         }
-        self.refuse_own(packet)?;
+        self.refuse_unopened(packet)?;
         Err(PacketReason::ResetNoFlow.into())
     }
 
-    /// Refuses a packet from an address of ours: what sends it is a forger, or a loop.
-    fn refuse_own(&self, packet: &Ported) -> Result<(), DropReason> {
+    /// Refuses a packet without a flow from an address of ours, which a forger or a loop sends, and one to a VIP that is not
+    /// here: the load balancer that has it knows the flow, and we must not answer for it.
+    fn refuse_unopened(&self, packet: &Ported) -> Result<(), DropReason> {
         let source = packet.source.ip();
         if self.services.has_address(source) || self.ways.is_own(source) {
             return Err(PacketReason::OwnSource.into());
+        }
+        if self.ways.is_absent(packet.destination.ip()) {
+            return Err(PacketReason::VipAbsent.into());
         }
         Ok(())
     }
@@ -318,7 +322,7 @@ impl Router {
         {
             return decision;
         }
-        self.refuse_own(packet)?;
+        self.refuse_unopened(packet)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable(arrival, target.destination)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {

@@ -23,6 +23,7 @@ pub(super) struct Ways {
     locals: HashSet<IpAddr, Seeded>,
     returns: HashMap<HopNumber, ReturnLink, Seeded>,
     own: HashSet<IpAddr, Seeded>,
+    absent_vips: HashSet<IpAddr, Seeded>,
 }
 
 /// The way of a reply.
@@ -58,6 +59,7 @@ impl Ways {
                 .map(|(number, link)| (*number, *link))
                 .collect(),
             own: hops.own.iter().copied().collect(),
+            absent_vips: hops.absent_vips.iter().copied().collect(),
         }
     }
 
@@ -99,6 +101,11 @@ impl Ways {
     /// Whether it is an address of this host.
     pub fn is_own(&self, ip: IpAddr) -> bool {
         self.own.contains(&ip)
+    }
+
+    /// Whether it is a VIP that no interface of this host has.
+    pub fn is_absent(&self, vip: IpAddr) -> bool {
+        self.absent_vips.contains(&vip)
     }
 
     /// Whether it is an address of ours towards servers.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use caps::{Capability, errors::CapsError};
@@ -22,6 +22,9 @@ use crate::{
 
 /// How the process shows up in `ps`.
 const NAME: &str = "convey-broker";
+
+/// How often the daemon is told at most that firewall rules may have been changed: it runs programs to look.
+const TELL: Duration = Duration::from_secs(1);
 
 /// What bind, packet sockets and firewall rules need. Kept whatever the configuration says at the start: a reload may add
 /// the first port below 1024 or the first frontend in a packet mode.
@@ -50,6 +53,8 @@ pub struct Broker {
     pub bound: BTreeSet<u16>,
     /// What it holds for the packet modes.
     pub packets: PacketSockets,
+    /// What the daemon is to be told of the firewall.
+    pub rules: RulesNews,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
 }
@@ -91,8 +96,7 @@ impl Broker {
     /// Answers until the daemon is gone, or sends what it never would. Returns the exit status (sysexits).
     pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
-            if !readiness::is_readable_until(&socket, self.files.next_look()) {
-                self.look(socket);
+            if !self.has_request(socket) {
                 continue;
             }
             let (bytes, fds) = match fdpass::receive(socket) {
@@ -109,7 +113,7 @@ impl Broker {
             }
             let (outcome, fd) = match verb {
                 Verb::Bind(listener) => self.bind(&listener),
-                Verb::Read(what) => self.read(what),
+                Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
                 Verb::Serve => {
@@ -123,6 +127,29 @@ impl Broker {
                 return 71;
             }
         }
+    }
+
+    /// Waits for what comes next, and deals with all of it but a request. Whether there is one.
+    fn has_request(&mut self, socket: BorrowedFd<'_>) -> bool {
+        let until = (self.rules.due()).map_or(self.files.next_look(), |due| due.min(self.files.next_look()));
+        let mut all = self.packets.events();
+        all.push(socket);
+        let readable = readiness::readable_until(&all, until);
+        let (has_request, has_event) = match readable.split_last() {
+            Some((request, events)) => (*request, events.contains(&true)),
+            None => (false, false),
+        };
+        let now = Instant::now();
+        if has_event && self.packets.attend() {
+            self.rules.changed(now);
+        }
+        if self.rules.due().is_some_and(|due| due <= now) {
+            self.rules.told(now, tell(socket, Outcome::RulesChanged));
+        }
+        if self.files.next_look() <= now {
+            self.look(socket);
+        }
+        has_request
     }
 
     fn bind(&mut self, listener: &ListenerRef) -> (Outcome, Option<OwnedFd>) {
@@ -160,13 +187,14 @@ impl Broker {
         }
     }
 
-    fn read(&mut self, what: What) -> (Outcome, Option<OwnedFd>) {
+    fn read(&mut self, what: &What) -> (Outcome, Option<OwnedFd>) {
         let (bytes, outcome, copy) = match self.files.read(what) {
             Ok(read) => read,
             Err(outcome) => return (outcome, None),
         };
         match what {
             What::Config => self.adopt(bytes),
+            What::NetworkList(_) => {}
         }
         (outcome, Some(copy))
     }
@@ -179,6 +207,7 @@ impl Broker {
             bytes,
         };
         if let Ok(loaded) = (self.parse)(&source, self.options) {
+            self.files.adopt(&loaded.config);
             self.policy.adopt(loaded.config);
         }
     }
@@ -186,10 +215,41 @@ impl Broker {
     /// Tells the daemon which files have changed. What it has no room for is said at the next look.
     fn look(&mut self, socket: BorrowedFd<'_>) {
         self.files.look(Instant::now(), |what| {
-            let outcome = Outcome::Changed(what);
-            encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
+            tell(socket, Outcome::Changed(what.clone()))
         });
     }
+}
+
+/// That firewall rules may have been changed: told of at once, and then once a second at most.
+#[derive(Debug, Default)]
+pub struct RulesNews {
+    /// When to tell it, as long as there is something to tell.
+    due: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl RulesNews {
+    /// There is something to tell.
+    fn changed(&mut self, now: Instant) {
+        let earliest = self.told.map_or(now, |told| now.max(told + TELL));
+        self.due.get_or_insert(earliest);
+    }
+
+    /// When to tell it.
+    const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// It was tried, and whether there was room for it.
+    fn told(&mut self, now: Instant, is_told: bool) {
+        self.told = Some(now);
+        self.due = (!is_told).then_some(now + TELL);
+    }
+}
+
+/// Says something unasked. Whether there was room for it.
+fn tell(socket: BorrowedFd<'_>, outcome: Outcome) -> bool {
+    encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
 }
 
 /// The services in a sealed memfd; `None` if they have another form.
@@ -241,5 +301,30 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         Ok(())
     } else {
         Err(ConfineError::Unproven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_at_once_and_those_that_follow_together_a_second_later() {
+        let mut news = RulesNews::default();
+        let start = Instant::now();
+        assert_eq!(news.due(), None);
+        news.changed(start);
+        assert_eq!(news.due(), Some(start));
+        news.told(start, true);
+        assert_eq!(news.due(), None);
+        for later in [100, 200] {
+            news.changed(start + Duration::from_millis(later));
+            assert_eq!(news.due(), Some(start + TELL));
+        }
+        news.told(start + TELL, false);
+        assert_eq!(news.due(), Some(start + TELL * 2), "there was no room for it");
+        news.told(start + TELL * 2, true);
+        news.changed(start + TELL * 9);
+        assert_eq!(news.due(), Some(start + TELL * 9));
     }
 }

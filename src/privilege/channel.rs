@@ -16,7 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
-    config::{self, MAX_CONFIG_BYTES, Options, PacketService, Source},
+    config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
         fdpass::{self, RecvError},
@@ -56,6 +56,8 @@ pub struct Channel {
     pid: u32,
     /// What messages call the configuration file.
     name: String,
+    /// Whether the broker leaves firewall rules at its end, for the next process.
+    keeps_rules: bool,
     /// Held during a call, so that replies cannot be confused.
     state: Mutex<State>,
 }
@@ -66,8 +68,25 @@ struct State {
     last: u64,
     /// Since when the broker has owed an answer that was given up.
     silent_since: Option<Instant>,
-    /// Files that have changed, as the broker said.
-    changed: BTreeSet<What>,
+    /// What the broker has said unasked.
+    changed: Changed,
+}
+
+/// What has changed, as the broker said unasked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Files that are others than when they were last read.
+    pub files: BTreeSet<What>,
+    /// Whether another program may have changed the firewall rules.
+    pub rules: bool,
+}
+
+impl Changed {
+    /// Whether nothing has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.rules
+    }
 }
 
 /// A file as the broker has read it.
@@ -114,10 +133,12 @@ impl Channel {
             return Err(ForkError::NoTarget);
         }
         let loaded = parse(source, options).map_err(|_| ForkError::Config)?;
+        let keeps_rules = is_under_systemd(|name| std::env::var(name).ok(), std::process::id());
         let child = broker::Broker {
             // links in the path are followed at each reading, so that swapping one is a new configuration
             files: Files::new(
                 std::path::absolute(path).map_err(|e| ForkError::Step("find the configuration file", e))?,
+                &loaded.config,
             ),
             name: source.name.clone(),
             options,
@@ -125,12 +146,14 @@ impl Channel {
             policy: Policy::new(loaded.config),
             bound,
             packets: PacketSockets::new(kernel, std::process::id()),
-            keeps_rules: is_under_systemd(|name| std::env::var(name).ok(), std::process::id()),
+            rules: broker::RulesNews::default(),
+            keeps_rules,
         };
         let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
         let pid = process::fork_child(theirs, |socket| child.run(&socket, target))?;
         fdpass::set_timeout(ours.as_fd(), TIMEOUT).map_err(|e| ForkError::Step("SO_RCVTIMEO", e))?;
-        let channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
+        let mut channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
+        channel.keeps_rules = keeps_rules;
         match channel.receive(RecvHow::Wait)? {
             (Reply { number: 0, outcome }, _) => only(&Outcome::Ready, (done(outcome)?, Vec::new()))?,
             (reply, _) => return Err(BrokerError::Lost(format!("unexpected first message {reply:?}")).into()),
@@ -143,6 +166,7 @@ impl Channel {
             socket,
             pid,
             name,
+            keeps_rules: false,
             state: Mutex::default(),
         }
     }
@@ -151,6 +175,12 @@ impl Channel {
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whether the broker leaves firewall rules at its end: under systemd, for the process that comes next.
+    #[must_use]
+    pub const fn keeps_rules(&self) -> bool {
+        self.keeps_rules
     }
 
     /// Binds and listens: a TCP socket with SO_REUSEPORT (and the accepted sockets' inherited options). The first
@@ -169,12 +199,10 @@ impl Channel {
     /// The file cannot be read (missing, not a regular file, too large), no descriptor or memory is left, or the broker
     /// is lost.
     pub fn read(&self, what: What) -> Result<FileRead, BrokerError> {
+        let limit = what.limit();
         let (outcome, fds) = self.request(Verb::Read(what), &[])?;
         let (Outcome::Contents(identity), Some(copy)) = (&outcome, fds.into_iter().next()) else {
             return Err(unexpected(&outcome));
-        };
-        let limit = match what {
-            What::Config => MAX_CONFIG_BYTES,
         };
         let bytes = memfd::read_sealed(copy, limit).map_err(|e| BrokerError::Lost(e.to_string()))?;
         Ok(FileRead {
@@ -233,11 +261,11 @@ impl Channel {
         self.socket.try_clone()
     }
 
-    /// Takes what the broker has said unasked, without waiting: files that have changed since they were last read.
+    /// Takes what the broker has said unasked, without waiting.
     ///
     /// # Errors
     /// The broker is lost.
-    pub fn news(&self) -> Result<BTreeSet<What>, BrokerError> {
+    pub fn news(&self) -> Result<Changed, BrokerError> {
         let mut state = self.state();
         self.take_late(&mut state)?;
         Ok(std::mem::take(&mut state.changed))
@@ -348,8 +376,9 @@ impl State {
     fn unasked(&mut self, reply: &Reply) -> Result<(), BrokerError> {
         match (reply.number, &reply.outcome) {
             (0, Outcome::Changed(what)) => {
-                self.changed.insert(*what);
+                self.changed.files.insert(what.clone());
             }
+            (0, Outcome::RulesChanged) => self.changed.rules = true,
             // late: whoever asked has given up
             (number, _) if number > 0 && number <= self.last => {
                 if number == self.last {
@@ -371,6 +400,7 @@ impl State {
 fn done(outcome: Outcome) -> Result<Outcome, BrokerError> {
     match outcome {
         Outcome::Refused { why } => Err(BrokerError::Refused(why)),
+        Outcome::Held(holder) => Err(BrokerError::Held(holder)),
         Outcome::Unable { why } => Err(BrokerError::Unable(why)),
         Outcome::Unreadable { why } => Err(BrokerError::Unreadable(why)),
         Outcome::Failed { step, errno: 0 } => Err(BrokerError::Lost(step)),

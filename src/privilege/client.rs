@@ -2,7 +2,6 @@
 //! and says what the broker tells unasked.
 
 use std::{
-    collections::BTreeSet,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +14,7 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
 };
 
-use super::{BrokerError, Channel, FileRead, ListenerRef, Served, What};
+use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What};
 use crate::{config::PacketService, sys::readiness};
 
 /// Requests that may wait; who asks then waits for room.
@@ -25,41 +24,42 @@ const QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
+    keeps_rules: bool,
 }
 
 /// What the broker tells unasked.
 #[derive(Debug)]
 pub struct BrokerNews {
-    changed: Arc<Changed>,
+    untold: Arc<Untold>,
     lost: oneshot::Receiver<String>,
 }
 
-/// Files that have changed and that nobody has been told of.
+/// What has changed and nobody has been told of.
 #[derive(Debug, Default)]
-struct Changed {
-    files: Mutex<BTreeSet<What>>,
+struct Untold {
+    changed: Mutex<Changed>,
     some: Notify,
 }
 
-impl Changed {
-    fn add(&self, files: BTreeSet<What>) {
-        self.files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(files);
+impl Untold {
+    fn add(&self, more: Changed) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.files.extend(more.files);
+        changed.rules |= more.rules;
+        drop(changed);
         self.some.notify_one();
     }
 
-    fn take(&self) -> BTreeSet<What> {
-        std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Changed {
+        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// News of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// These files are others than when they were last read.
-    Changed(BTreeSet<What>),
+    /// Files or firewall rules.
+    Changed(Changed),
     /// The broker is gone or talks nonsense, and why: the daemon must end.
     Lost(String),
 }
@@ -75,8 +75,9 @@ impl Client {
     pub fn start(channel: Channel) -> io::Result<(Self, BrokerNews)> {
         let news_fd = channel.news_fd()?;
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let changed = Arc::new(Changed::default());
-        let telling = Arc::clone(&changed);
+        let untold = Arc::new(Untold::default());
+        let telling = Arc::clone(&untold);
+        let keeps_rules = channel.keeps_rules();
         let (lost_tx, lost) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_io().build()?;
         thread::Builder::new()
@@ -87,7 +88,19 @@ impl Client {
                     let _ = lost_tx.send(why);
                 }
             })?;
-        Ok((Self { requests }, BrokerNews { changed, lost }))
+        Ok((
+            Self {
+                requests,
+                keeps_rules,
+            },
+            BrokerNews { untold, lost },
+        ))
+    }
+
+    /// [`Channel::keeps_rules`].
+    #[must_use]
+    pub const fn keeps_rules(&self) -> bool {
+        self.keeps_rules
     }
 
     /// [`Channel::bind`].
@@ -160,16 +173,16 @@ impl BrokerNews {
     /// Waits for news. After [`News::Lost`] there are none.
     pub async fn next(&mut self) -> News {
         loop {
-            let files = self.changed.take();
-            if !files.is_empty() {
-                return News::Changed(files);
+            let changed = self.untold.take();
+            if !changed.is_empty() {
+                return News::Changed(changed);
             }
             select! {
                 biased;
                 lost = &mut self.lost, if !self.lost.is_terminated() => {
                     return News::Lost(lost.unwrap_or_else(|_| "its client thread has ended".into()));
                 }
-                () = self.changed.some.notified() => {}
+                () = self.untold.some.notified() => {}
             }
         }
     }
@@ -180,7 +193,7 @@ async fn serve(
     channel: &Channel,
     news_fd: OwnedFd,
     mut inbox: mpsc::Receiver<Request>,
-    changed: &Changed,
+    untold: &Untold,
 ) -> Option<String> {
     let news = match readiness::readable(news_fd) {
         Ok(news) => news,
@@ -200,8 +213,8 @@ async fn serve(
             },
         }
         match channel.news() {
-            Ok(files) if files.is_empty() => {}
-            Ok(files) => changed.add(files),
+            Ok(changed) if changed.is_empty() => {}
+            Ok(changed) => untold.add(changed),
             Err(error) => return Some(error.to_string()),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{What, message::Outcome};
 use crate::{
-    config::MAX_CONFIG_BYTES,
+    config::Config,
     sys::{
         config_file::{self, FileIdentity},
         memfd,
@@ -35,13 +35,31 @@ struct Watched {
 }
 
 impl Files {
-    /// The configuration file at a path.
+    /// The configuration file at a path, and those that it names.
     #[must_use]
-    pub fn new(config: PathBuf) -> Self {
-        let seen = FileIdentity::at(&config);
-        Self {
-            files: BTreeMap::from([(What::Config, Watched { path: config, seen })]),
+    pub fn new(path: PathBuf, config: &Config) -> Self {
+        let mut files = Self {
+            files: BTreeMap::from([(What::Config, Watched::at(path))]),
             looked: Instant::now(),
+        };
+        files.adopt(config);
+        files
+    }
+
+    /// Goes on with the files that another configuration names.
+    pub fn adopt(&mut self, config: &Config) {
+        let names = |what: &What| match what {
+            What::Config => None,
+            What::NetworkList(name) => Some(config.network_lists.get(name)),
+        };
+        // one at another path is another file
+        self.files.retain(|what, file| {
+            names(what).is_none_or(|list| list.is_some_and(|list| list.path == file.path))
+        });
+        for (name, list) in &config.network_lists {
+            self.files
+                .entry(What::NetworkList(name.clone()))
+                .or_insert_with(|| Watched::at(list.path.clone()));
         }
     }
 
@@ -52,14 +70,11 @@ impl Files {
     }
 
     /// Reads a file: its bytes, and what to answer with a copy of them; or the answer that it cannot be read.
-    pub fn read(&mut self, what: What) -> Result<(Vec<u8>, Outcome, OwnedFd), Outcome> {
-        let Some(file) = self.files.get_mut(&what) else {
+    pub fn read(&mut self, what: &What) -> Result<(Vec<u8>, Outcome, OwnedFd), Outcome> {
+        let Some(file) = self.files.get_mut(what) else {
             return Err(Outcome::refused("the configuration does not name this file"));
         };
-        let limit = match what {
-            What::Config => MAX_CONFIG_BYTES,
-        };
-        let read = config_file::read_identified(&file.path, limit);
+        let read = config_file::read_identified(&file.path, what.limit());
         let (bytes, identity) = match read {
             Ok(read) => read,
             Err(error) => {
@@ -82,31 +97,76 @@ impl Files {
     }
 
     /// Looks at all of them: those that are others than they were last seen to be, each told of by `tell` until it could be.
-    pub fn look(&mut self, now: Instant, mut tell: impl FnMut(What) -> bool) {
+    pub fn look(&mut self, now: Instant, mut tell: impl FnMut(&What) -> bool) {
         self.looked = now;
         for (what, file) in &mut self.files {
             let there = FileIdentity::at(&file.path);
-            if there != file.seen && tell(*what) {
+            if there != file.seen && tell(what) {
                 file.seen = there;
             }
         }
     }
 }
 
+impl Watched {
+    /// What is there now.
+    fn at(path: PathBuf) -> Self {
+        let seen = FileIdentity::at(&path);
+        Self { path, seen }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        base::NetworkListName,
+        config::{self, Options, Source},
+    };
+
+    fn config(text: &str) -> Config {
+        let source = Source {
+            name: "convey.toml".into(),
+            bytes: text.as_bytes().to_vec(),
+        };
+        config::load(&source, Options::default()).unwrap().config
+    }
+
+    #[test]
+    fn only_files_that_the_configuration_names_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        std::fs::write(&one, "10.0.0.0/8").unwrap();
+        std::fs::write(&two, "192.0.2.1").unwrap();
+        let named = |path: &std::path::Path| config(&format!("network_lists.office = {path:?}"));
+        let office = What::NetworkList(NetworkListName::new("office").unwrap());
+        let mut files = Files::new(dir.path().join("convey.toml"), &config("[global]"));
+        assert!(files.read(&office).is_err());
+        files.adopt(&named(&one));
+        assert_eq!(files.read(&office).unwrap().0, b"10.0.0.0/8");
+        files.adopt(&named(&two));
+        assert_eq!(files.read(&office).unwrap().0, b"192.0.2.1");
+        std::fs::write(&two, "192.0.2.1 # changed").unwrap();
+        let mut told = Vec::new();
+        files.look(Instant::now(), |what| {
+            told.push(what.clone());
+            true
+        });
+        assert_eq!(told, std::slice::from_ref(&office));
+        files.adopt(&config("[global]"));
+        assert!(files.read(&office).is_err());
+    }
 
     #[test]
     fn a_file_that_has_changed_is_told_of_once_and_one_that_was_read_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("convey.toml");
         std::fs::write(&path, "a").unwrap();
-        let mut files = Files::new(path.clone());
+        let mut files = Files::new(path.clone(), &config("[global]"));
         let look = |files: &mut Files, has_room: bool| {
             let mut told = Vec::new();
             files.look(Instant::now(), |what| {
-                told.push(what);
+                told.push(what.clone());
                 has_room
             });
             told
@@ -122,13 +182,13 @@ mod tests {
         assert_eq!(look(&mut files, true), [What::Config], "there was no room");
         assert_eq!(look(&mut files, true), []);
         save("b");
-        let (bytes, ..) = files.read(What::Config).unwrap();
+        let (bytes, ..) = files.read(&What::Config).unwrap();
         assert_eq!(bytes, b"b");
         assert_eq!(look(&mut files, true), []);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(look(&mut files, true), [What::Config]);
         assert!(matches!(
-            files.read(What::Config),
+            files.read(&What::Config),
             Err(Outcome::Unreadable { .. })
         ));
         assert_eq!(look(&mut files, true), []);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ListenerRef, Served, What};
 use crate::{
+    base::Holder,
     config::PacketService,
     sys::{config_file::FileIdentity, fdpass::MAX_MESSAGE_BYTES},
 };
@@ -52,7 +53,8 @@ impl Verb {
     }
 }
 
-/// Broker to daemon. Number 0 is what it says unasked: at its start, and when a file has changed.
+/// Broker to daemon. Number 0 is what it says unasked: at its start, and when a file or
+/// the firewall has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
@@ -74,12 +76,16 @@ pub enum Outcome {
     Contents(FileIdentity),
     /// Number 0, said unasked: the file is another than when it was last read.
     Changed(What),
+    /// Number 0, said unasked: another program may have changed the firewall rules.
+    RulesChanged,
     /// The packet socket comes with the reply.
     PacketSocket,
     /// Done; there is nothing to pass.
     Done,
     /// The services are in effect.
     Served(Served),
+    /// Another process holds the packet modes of this network namespace.
+    Held(Holder),
     /// The policy does not allow it.
     Refused {
         /// Why.
@@ -112,8 +118,10 @@ impl Outcome {
             Self::Bound | Self::Contents(_) | Self::PacketSocket => 1,
             Self::Ready
             | Self::Changed(_)
+            | Self::RulesChanged
             | Self::Done
             | Self::Served(_)
+            | Self::Held(_)
             | Self::Refused { .. }
             | Self::Failed { .. }
             | Self::Unable { .. }
@@ -133,6 +141,15 @@ impl Outcome {
         Self::Served(Served {
             warning: served.warning.map(|text| shorten(&text)),
             ..served
+        })
+    }
+
+    /// Somebody else holds the packet modes.
+    #[must_use]
+    pub fn held(holder: Holder) -> Self {
+        Self::Held(Holder {
+            config_file: holder.config_file.map(|file| shorten(&file)),
+            ..holder
         })
     }
 

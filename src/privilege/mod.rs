@@ -73,11 +73,12 @@ use std::{
 };
 
 use crate::{
-    base::{Endpoint, FrontendName},
-    config::{Diagnostic, Loaded, Options, PacketService, Source},
+    access::MAX_LIST_BYTES,
+    base::{Endpoint, FrontendName, Holder, NetworkListName},
+    config::{Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
 };
 
-pub use channel::{Channel, FileRead, ForkError};
+pub use channel::{Changed, Channel, FileRead, ForkError};
 pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub(crate) use files::LOOK;
@@ -109,6 +110,28 @@ pub trait KernelOps {
     /// The system call that failed.
     fn refilter(&mut self, socket: BorrowedFd<'_>, services: &[PacketService]) -> io::Result<()>;
 
+    /// Takes the packet modes of this network namespace, of which one process is the holder, unless this one is already;
+    /// waits this long at most for a holder that gives them up. Where nobody could be in the way, there is nothing to do.
+    ///
+    /// # Errors
+    /// Somebody else holds them, or that cannot be found out.
+    fn claim(&mut self, _patience: Duration) -> Result<(), ClaimError> {
+        Ok(())
+    }
+
+    /// Gives the packet modes up.
+    fn release(&mut self) {}
+
+    /// What to wait for besides the daemon: when one of these is readable, [`attend`](Self::attend) is called.
+    fn events(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Deals with what is readable, without waiting. Whether the firewall rules may have been changed.
+    fn attend(&mut self) -> bool {
+        false
+    }
+
     /// Makes firewall rules and reserved ports be those of these services.
     ///
     /// # Errors
@@ -122,12 +145,33 @@ pub trait KernelOps {
     fn clear_firewall(&mut self) -> Result<(), String>;
 }
 
+/// Why the packet modes cannot be claimed.
+#[derive(Debug)]
+pub enum ClaimError {
+    /// Somebody else holds them.
+    Held(Holder),
+    /// This step failed.
+    Failed(&'static str, io::Error),
+}
+
 /// A file that the broker reads for the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// The configuration file.
     Config,
+    /// A file of `[network_lists]`.
+    NetworkList(NetworkListName),
+}
+
+impl What {
+    /// Most bytes that it may have.
+    const fn limit(&self) -> usize {
+        match self {
+            Self::Config => MAX_CONFIG_BYTES,
+            Self::NetworkList(_) => MAX_LIST_BYTES,
+        }
+    }
 }
 
 /// Rules are in effect for the services that were asked for.
@@ -136,6 +180,8 @@ pub enum What {
 pub struct Served {
     /// Whether rules had to be changed for it.
     pub has_changed: bool,
+    /// Whether the broker tells when another program changes rules.
+    pub is_watched: bool,
     /// What the operator should know.
     pub warning: Option<String>,
 }
@@ -184,13 +230,14 @@ pub mod fuzzing {
         #[must_use]
         pub fn new(path: PathBuf, config: Config, parse: Parser, kernel: Box<dyn KernelOps>) -> Self {
             Self(broker::Broker {
-                files: Files::new(path),
+                files: Files::new(path, &config),
                 name: "convey.toml".to_owned(),
                 options: Options::default(),
                 parse,
                 policy: Policy::new(config),
                 bound: BTreeSet::new(),
                 packets: PacketSockets::new(kernel, 1),
+                rules: broker::RulesNews::default(),
                 keeps_rules: false,
             })
         }
@@ -242,6 +289,9 @@ pub enum BrokerError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Another process holds the packet modes of this network namespace.
+    #[error("{}", held(.0))]
+    Held(Holder),
     /// Rules or filters could not be applied; those that were still are.
     #[error("{0}")]
     Unable(String),
@@ -258,6 +308,24 @@ pub enum BrokerError {
     /// The broker is gone or talks nonsense: the daemon must end.
     #[error("lost the privileged broker: {0}")]
     Lost(String),
+}
+
+/// What an operator can do about a holder of the packet modes.
+fn held(holder: &Holder) -> String {
+    match (&holder.config_file, holder.pid) {
+        (Some(_), _) => format!(
+            "{holder} holds the packet modes of this network namespace, which one convey serves at a time: stop it, or have one \
+             of the two serve no frontend in mode passthrough or dsr"
+        ),
+        (None, pid) => format!(
+            "{holder} holds the name by which one convey serves the packet modes of this network namespace \
+             (@convey-packet-modes), and does not answer as a convey of root or of this user: {}",
+            pid.map_or_else(
+                || "find it with `ss -xlp` and stop it".to_owned(),
+                |pid| format!("see `ps -fp {pid}`, and stop it")
+            )
+        ),
+    }
 }
 
 /// What an operator can do about a listener that could not be made.

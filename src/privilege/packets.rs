@@ -4,10 +4,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
-use super::{KernelOps, Policy, Served, message::Outcome, policy::SocketRequest};
+use super::{ClaimError, KernelOps, Policy, Served, message::Outcome, policy::SocketRequest};
 use crate::{
     config::PacketService,
     sys::{
@@ -18,6 +19,8 @@ use crate::{
 
 /// Packet sockets at a time: 64 interfaces with 16 workers.
 const MAX_SOCKETS: usize = 1_024;
+/// How long we wait for a holder of the packet modes that is ending: it gives them up when it is told to end.
+const GIVE_UP: Duration = Duration::from_secs(5);
 /// Fanout groups that a process numbers before it comes to those of the process with the next id.
 const GROUPS_PER_PROCESS: u32 = 64;
 
@@ -118,6 +121,29 @@ impl PacketSockets {
         if let Err(why) = policy.may_serve(&services) {
             return Outcome::refused(&why);
         }
+        // whoever needs nothing does not wait
+        let patience = if services.is_empty() {
+            Duration::ZERO
+        } else {
+            GIVE_UP
+        };
+        match self.kernel.claim(patience) {
+            Ok(()) => {}
+            // what is there is another one's, and right
+            Err(ClaimError::Held(_)) if services.is_empty() => return Outcome::served(Served::default()),
+            Err(ClaimError::Held(holder)) => return Outcome::held(holder),
+            Err(ClaimError::Failed(step, error)) => {
+                return Outcome::failed(step, error.raw_os_error().unwrap_or(libc::EIO));
+            }
+        }
+        let outcome = self.serve_held(policy, services);
+        if policy.in_effect().is_empty() && !self.is_firewall_touched {
+            self.kernel.release();
+        }
+        outcome
+    }
+
+    fn serve_held(&mut self, policy: &mut Policy, services: Vec<PacketService>) -> Outcome {
         if let Ok(all) = interfaces::list() {
             self.prune(&all);
         }
@@ -142,6 +168,7 @@ impl PacketSockets {
         self.is_firewall_touched = true;
         let served = capability::with_ambient(|| self.kernel.apply_firewall(services))
             .map_err(|e| format!("lend capabilities to iptables: {e}"))??;
+        self.is_firewall_touched = !services.is_empty();
         if !filters_too {
             return Ok(served);
         }
@@ -151,6 +178,16 @@ impl PacketSockets {
                 .map_err(|e| format!("replace the filter of a packet socket on {}: {e}", held.name))?;
         }
         Ok(served)
+    }
+
+    /// What to wait for besides the daemon.
+    pub fn events(&self) -> Vec<BorrowedFd<'_>> {
+        self.kernel.events()
+    }
+
+    /// Deals with what is readable of it. Whether the firewall rules may have been changed.
+    pub fn attend(&mut self) -> bool {
+        self.kernel.attend()
     }
 
     /// Takes out the firewall rules, at the end. Nobody is left who could be told of an error.

@@ -70,6 +70,7 @@ impl Workers {
             access,
             events,
             limit: ConnectionLimit::new(descriptors, count),
+            started: Instant::now(),
         });
         let workers = (0..count)
             .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))

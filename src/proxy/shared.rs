@@ -58,4 +58,6 @@ pub(crate) struct WorkerContext {
     pub events: mpsc::Sender<ProxyEvent>,
     /// All connections, those of removed frontends too, and how many there may be.
     pub limit: ConnectionLimit,
+    /// When the workers were started: the clock of the limits per client.
+    pub started: Instant,
 }

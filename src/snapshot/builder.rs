@@ -12,9 +12,10 @@ use super::{
     live::StatsSet,
 };
 use crate::{
+    access::{FrontendAccess, NetworkLists},
     balance::HashKey,
-    base::{BackendName, Endpoint, FrontendName, ServerKey},
-    config::Config,
+    base::{BackendName, Endpoint, FrontendName, NetworkListName, ServerKey},
+    config::{self, Config},
     pools::{Pool, Pools},
 };
 
@@ -39,6 +40,10 @@ pub struct Builder {
     is_config_new: bool,
     /// Backends with a running slow start, and when they need another view.
     ramps: HashMap<BackendName, Instant>,
+    /// What access rules name.
+    lists: NetworkLists,
+    /// Those of them that changed since the last build.
+    changed_lists: BTreeSet<NetworkListName>,
 }
 
 /// The frontends that send to a backend.
@@ -86,7 +91,26 @@ impl Builder {
             key: HashKey::default(),
             is_config_new: true,
             ramps: HashMap::new(),
+            lists: NetworkLists::new(),
+            changed_lists: BTreeSet::new(),
         }
+    }
+
+    /// The network lists in effect.
+    #[must_use]
+    pub const fn lists(&self) -> &NetworkLists {
+        &self.lists
+    }
+
+    /// There are other network lists; those that did not change are the same [`Arc`].
+    pub fn lists_changed(&mut self, lists: NetworkLists) {
+        self.is_config_new = true;
+        let changed = lists.iter().filter(|(name, list)| {
+            let before = self.lists.get(*name);
+            before.is_none_or(|before| !Arc::ptr_eq(before, list))
+        });
+        self.changed_lists.extend(changed.map(|(name, _)| name.clone()));
+        self.lists = lists;
     }
 
     /// The last snapshot.
@@ -256,7 +280,9 @@ impl Builder {
             };
             let before = before.remove(name);
             let same = (before.as_ref()).filter(|before| {
-                Arc::ptr_eq(&before.config, frontend) && Arc::ptr_eq(&before.backend, backend)
+                Arc::ptr_eq(&before.config, frontend)
+                    && Arc::ptr_eq(&before.backend, backend)
+                    && !frontend.lists().any(|name| self.changed_lists.contains(name))
             });
             let view = match same {
                 Some(same) => Arc::clone(same),
@@ -265,6 +291,7 @@ impl Builder {
                         config: Arc::clone(frontend),
                         backend: Arc::clone(backend),
                         live: self.live.frontend(name),
+                        access: self.access(frontend, before.as_deref()),
                     });
                     replaced.push(Replaced {
                         before,
@@ -279,9 +306,24 @@ impl Builder {
             before: Some(removed),
             after: None,
         }));
+        self.changed_lists.clear();
         next.listeners = Arc::new(listeners(config));
         self.live.forget_unused();
         replaced
+    }
+
+    /// Who may open a connection to a frontend; what clients have of it is taken over.
+    fn access(
+        &self,
+        frontend: &config::Frontend,
+        before: Option<&FrontendView>,
+    ) -> Option<Arc<FrontendAccess>> {
+        FrontendAccess::new(
+            frontend.access.as_ref(),
+            frontend.limits,
+            |name| self.lists.get(name).map(Arc::clone),
+            before.and_then(|before| before.access.as_deref()),
+        )
     }
 
     /// Without such a change: the frontends of backends that were replaced.
@@ -301,6 +343,7 @@ impl Builder {
                     config: Arc::clone(&view.config),
                     backend: Arc::clone(backend),
                     live: Arc::clone(&view.live),
+                    access: view.access.clone(),
                 });
                 replaced.push(Replaced {
                     before: Some(std::mem::replace(view, Arc::clone(&after))),

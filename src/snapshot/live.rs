@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    base::{BackendName, FrontendName, ServerAddr, ServerName, TerminationReason, WorkerId},
+    base::{AccessReason, BackendName, FrontendName, ServerAddr, ServerName, TerminationReason, WorkerId},
     pools::Server,
 };
 
@@ -59,6 +59,8 @@ pub struct Shard {
     pub accept_errors: Counter,
     /// Ended connections by [`TerminationReason`].
     pub ended: [Counter; TerminationReason::ALL.len()],
+    /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); none of them is opened.
+    pub refused: [Counter; AccessReason::ALL.len()],
 }
 
 /// Counters with one shard for each worker.
@@ -84,6 +86,8 @@ pub struct Totals {
     pub accept_errors: u64,
     /// See [`Shard::ended`], by discriminant.
     pub ended: [u64; TerminationReason::ALL.len()],
+    /// See [`Shard::refused`], by discriminant.
+    pub refused: [u64; AccessReason::ALL.len()],
 }
 
 impl Counters {
@@ -115,6 +119,9 @@ impl Counters {
             totals.retries += shard.retries.read();
             totals.accept_errors += shard.accept_errors.read();
             for (sum, counter) in totals.ended.iter_mut().zip(&shard.ended) {
+                *sum += counter.read();
+            }
+            for (sum, counter) in totals.refused.iter_mut().zip(&shard.refused) {
                 *sum += counter.read();
             }
         }

@@ -25,6 +25,7 @@ use std::{
 };
 
 use crate::{
+    access::FrontendAccess,
     balance::{Balancer, WEIGHT_UNIT},
     base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
     config::{self, InitialState},
@@ -98,6 +99,8 @@ pub struct FrontendView {
     pub backend: Arc<BackendView>,
     /// Its counters and slots.
     pub live: Arc<FrontendStats>,
+    /// Who may open a connection; `None`: everybody.
+    pub access: Option<Arc<FrontendAccess>>,
 }
 
 /// A backend in a snapshot.

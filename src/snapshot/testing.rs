@@ -1,8 +1,9 @@
 //! A configuration for the tests of what is built from one.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
+    access::Limits,
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
@@ -23,7 +24,7 @@ pub(crate) fn backend_mut(config: &mut Config) -> &mut Backend {
 /// Frontends `a` and `b` on a backend `web` without checks: each server's name, priority and weight.
 pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
     let name = BackendName::new("web").unwrap();
-    let servers: std::collections::BTreeMap<_, _> = servers
+    let servers: BTreeMap<_, _> = servers
         .iter()
         .zip(1..)
         .map(|(&(name, priority, weight), host)| {
@@ -67,6 +68,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             fin_timeout: None,
             tcp_user_timeout: None,
             access_log: true,
+            access: None,
+            limits: Limits::default(),
         };
         (frontend, Arc::new(config))
     });
@@ -93,6 +96,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             connection_tracker_capacity: None,
             stats_update_frequency: None,
         },
+        network_lists: BTreeMap::new(),
         frontends: frontends.into(),
         backends: [(name, Arc::new(backend))].into(),
     }

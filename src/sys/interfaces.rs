@@ -1,7 +1,7 @@
 //! Network interfaces, their addresses, and by which of them the kernel reaches an address.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
@@ -46,6 +46,13 @@ pub fn list() -> io::Result<BTreeMap<String, Interface>> {
     // an address whose interface has just vanished has no index
     all.retain(|_, interface| interface.index != 0);
     Ok(all)
+}
+
+/// All addresses of this network namespace; none when the kernel cannot be asked.
+#[must_use]
+pub fn own_addresses() -> BTreeSet<IpAddr> {
+    let all = list().unwrap_or_default();
+    (all.into_values().flat_map(|interface| interface.addresses)).collect()
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {

@@ -1,4 +1,4 @@
-//! Sockets of rtnetlink(7). None needs a capability: the kernel tells everybody what the network looks like.
+//! Sockets of netlink(7). Those of rtnetlink need no capability: the kernel tells everybody what the network looks like.
 
 use std::{
     io,
@@ -11,8 +11,14 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 use nix::sys::socket::{NetlinkAddr, recvfrom};
+
+/// The group of linux/netfilter/nfnetlink.h that is told of changes of nftables.
+const NFNLGRP_NFTABLES: u32 = 7;
 
 /// Opens a socket that is told of changes in `groups` (RTNLGRP_…); with none, it only gets answers. It does not block
 /// and is closed on exec.
@@ -22,7 +28,20 @@ use nix::sys::socket::{NetlinkAddr, recvfrom};
 /// # Errors
 /// No descriptor is left, or the kernel does not know a group.
 pub fn open(groups: &[u32], receive_buffer: usize) -> io::Result<OwnedFd> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    open_protocol(NETLINK_ROUTE, groups, receive_buffer)
+}
+
+/// Opens a socket that is told of changes of the nftables rules of this network namespace. Needs CAP_NET_ADMIN. As
+/// [`open`] otherwise.
+///
+/// # Errors
+/// No descriptor is left, it is forbidden, or the kernel has no nftables.
+pub fn open_nftables_monitor(receive_buffer: usize) -> io::Result<OwnedFd> {
+    open_protocol(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], receive_buffer)
+}
+
+fn open_protocol(protocol: isize, groups: &[u32], receive_buffer: usize) -> io::Result<OwnedFd> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     socket.set_rx_buf_sz(i32::try_from(receive_buffer).unwrap_or(i32::MAX))?;
     socket.set_non_blocking(true)?;

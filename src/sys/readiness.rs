@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Instant,
 };
 
@@ -18,18 +18,20 @@ pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
 
-/// Waits, until that moment at most, for something to read or the other end to be gone. False when the time is over, or a
-/// signal came: look again.
+/// Waits, until that moment at most, for something to read or the other end to be gone: of which descriptors. None when the
+/// time is over, or a signal came: look again.
 #[must_use]
-pub fn is_readable_until(fd: &impl AsFd, until: Instant) -> bool {
+pub fn readable_until(fds: &[BorrowedFd<'_>], until: Instant) -> Vec<bool> {
     let left = until.saturating_duration_since(Instant::now());
     // a millisecond more, or the last one would be spent in turns
     let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, timeout) {
-        Ok(_) => fds[0].revents().is_some_and(|r| !r.is_empty()),
-        Err(_) => false,
-    }
+    let mut polled: Vec<_> = (fds.iter())
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    let is_any = poll(&mut polled, timeout).is_ok();
+    (polled.iter())
+        .map(|fd| is_any && fd.revents().is_some_and(|r| !r.is_empty()))
+        .collect()
 }
 
 /// Whether the other end has reset or fully closed (a half-closed TCP peer is still there).

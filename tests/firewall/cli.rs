@@ -68,7 +68,7 @@ pub fn shows_and_clears(host: &Host) {
 
 pub fn says_what_differs(host: &Host) {
     let (status, text) = convey(host, &["show"]);
-    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(status, Some(69), "{text}");
     assert!(
         text.contains("  -d 192.0.2.10/32 -p tcp -m tcp --dport 80 -j DROP  (missing)\n"),
         "{text}"

@@ -8,6 +8,7 @@
 
 mod cli;
 mod host;
+mod monitor;
 mod scenario;
 
 use std::{

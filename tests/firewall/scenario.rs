@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     Setting, cli,
     host::{self, Host, command, nat, reserve, reserved, send_to_vip, service},
+    monitor,
 };
 
 /// In which settings a scenario runs.
@@ -86,6 +87,16 @@ pub const ALL: &[Scenario] = &[
         missing_program,
     ),
     ("without_ip6tables_ipv4_works", once, without_ip6tables),
+    (
+        "the_kernel_tells_of_changes_and_not_of_looks",
+        |setting| setting.variant == Variant::Nft && !setting.nobody,
+        monitor::tells_of_changes_alone,
+    ),
+    (
+        "iptables_legacy_is_known_not_to_be_told_of",
+        |setting| setting.variant == Variant::Legacy,
+        monitor::legacy_is_told_from_nft,
+    ),
 ];
 
 fn anywhere(_: Setting) -> bool {
@@ -107,7 +118,7 @@ pub fn run(setting: Setting, name: &str) {
 }
 
 /// A passthrough frontend and a DSR frontend, in both families.
-fn services() -> Vec<PacketService> {
+pub fn services() -> Vec<PacketService> {
     vec![
         service(
             "192.0.2.10:80",

@@ -437,6 +437,8 @@ fn check(
                 permitted.config = config;
             }
         }
+        // none of the configurations names one
+        Verb::Read(What::NetworkList(_)) => assert!(matches!(outcome, Outcome::Refused { .. })),
         // what may be opened has been asked where it is opened
         Verb::PacketSocket(name) => {
             let is_there = interfaces::list().is_ok_and(|all| all.contains_key(name));

@@ -21,6 +21,7 @@ fuzz_target!(init: LazyLock::force(&SHIPPED), |bytes: &[u8]| {
     let source = source(bytes);
     let options = Options {
         default_mode: [None, Some(Mode::Passthrough), Some(Mode::Dsr)][bytes.len() % 3],
+        ..Options::default()
     };
     match config::load(&source, options) {
         Ok(loaded) => {

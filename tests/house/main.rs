@@ -33,11 +33,14 @@ const FLOORS: &[&[&str]] = &[
     &["pools"],
     &["balance", "packet"],
     &["config"],
+    &["access"],
     &["base"],
 ];
 
 /// Pure rooms, which must not touch the system at all.
-const PURE: &[&str] = &["flow", "snapshot", "pools", "balance", "packet", "config", "base"];
+const PURE: &[&str] = &[
+    "flow", "snapshot", "pools", "balance", "packet", "config", "access", "base",
+];
 
 /// Longest file in lines.
 const MAX_LINES: usize = 500;

@@ -53,7 +53,18 @@ impl Convey {
     /// As [`launch_with`](Self::launch_with), with further options of Convey's.
     #[track_caller]
     pub fn launch_as(host: &Host, config: &str, launcher: &[&str], options: &[&str]) -> Self {
-        let dir = host.path("convey");
+        Self::launch_in(host, "convey", config, launcher, options)
+    }
+
+    /// As [`launch`](Self::launch), beside another one of this host, in a directory of its own.
+    #[track_caller]
+    pub fn launch_beside(host: &Host, directory: &str, config: &str) -> Self {
+        Self::launch_in(host, directory, config, &["env"], &[])
+    }
+
+    #[track_caller]
+    fn launch_in(host: &Host, directory: &str, config: &str, launcher: &[&str], options: &[&str]) -> Self {
+        let dir = host.path(directory);
         fs::create_dir_all(&dir).expect("the daemon's directory");
         super::open_to_all(&dir);
         write_config(&dir, config);

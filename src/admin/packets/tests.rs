@@ -219,6 +219,11 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             moving: [ip("10.0.0.1")].into(),
         }),
         waiting: Waiting::new(),
+        rules: RulesStatus {
+            error: None,
+            restored: 2,
+            last_restored: Some(Instant::now()),
+        },
     };
     let counts = PacketCounts {
         usage: Usage::default(),
@@ -227,6 +232,10 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     let view = packet(&status, &counts, PortRanges::STOCK);
     assert_eq!(view.nat_ports, "10000-32767,61000-65535");
     assert_eq!(view.packets, [(PacketReason::ToServer.into(), 5)].into());
+    assert_eq!(
+        (view.rules.restored, view.rules.restored_seconds_ago.is_some()),
+        (2, true)
+    );
     let found = &view.next_hops[&ip("10.0.0.1")];
     assert!(found.state == HopState::Resolved);
     assert_eq!(

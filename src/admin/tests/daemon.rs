@@ -297,5 +297,6 @@ pub fn engine() -> PacketStatus {
         interfaces: vec![],
         network: Arc::new(Network::default()),
         waiting: Waiting::new(),
+        rules: crate::admin::status::RulesStatus::default(),
     }
 }

@@ -1,17 +1,20 @@
 //! The packet modes in `convey status`.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use super::{counted, rate_text};
 use crate::{
-    admin::views::{HopState, NextHop, Packet},
-    cli::text::{Align, Cell, Style, Table, harmless},
+    admin::views::{HopState, NextHop, Packet, PacketRules},
+    cli::text::{Align, Cell, Style, Table, harmless, time},
 };
 
 /// The engine, the flows, packets by verdict, and the next hops to the servers. With an earlier picture and the seconds
 /// since, packets have rates too.
 pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> String {
     let mut out = headline(packet, colour);
+    for note in rules(&packet.rules) {
+        let _ = writeln!(out, "{}", Style::Notice.paint(&note, colour));
+    }
     if !packet.packets.is_empty() {
         out.push('\n');
         out.push_str(&counters(packet, then).render(colour));
@@ -47,6 +50,22 @@ fn headline(packet: &Packet, colour: bool) -> String {
         flows.max,
         harmless(&packet.nat_ports),
     )
+}
+
+/// What is to be said of the firewall rules; nothing as long as they are right and nobody has touched them.
+fn rules(rules: &PacketRules) -> Vec<String> {
+    let error =
+        (rules.error.as_deref()).map(|error| format!("firewall rules: NOT verified: {}", harmless(error)));
+    let restored = (rules.restored > 0).then(|| {
+        let ago = (rules.restored_seconds_ago)
+            .map(|seconds| format!(", last {} ago", time(seconds as f64)))
+            .unwrap_or_default();
+        format!(
+            "firewall rules: changed by another program and restored {}{ago}",
+            counted(rules.restored, "time")
+        )
+    });
+    error.into_iter().chain(restored).collect()
 }
 
 /// Packets by verdict, in their order; those that this version does not know come last.

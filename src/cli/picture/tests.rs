@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, Word},
+    admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
     base::{BackendName, FrontendName, PacketReason, ServerAddr, ServerName},
     config::{Algorithm, EngineChoice, Mode},
 };
@@ -117,6 +117,7 @@ pub(in crate::cli) fn example() -> Status {
         backend: BackendName::new(backend).expect("a name"),
         max_connections: max,
         accept_errors: 0,
+        refused: std::collections::BTreeMap::new(),
         traffic,
     };
     Status {
@@ -368,6 +369,7 @@ fn packet() -> Packet {
             (PacketReason::ResetNoFlow.into(), 7),
         ]
         .into(),
+        rules: PacketRules::default(),
         next_hops: [
             ("10.1.0.2".parse().expect("an address"), known),
             ("10.1.0.3".parse().expect("an address"), hop(HopState::Unresolved)),

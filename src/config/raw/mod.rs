@@ -3,6 +3,7 @@
 //! This is the one list of keys. The reader, the suggestions for unknown keys and the JSON Schema are all made from
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
+mod access;
 mod field;
 mod fields;
 mod packet;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 
 use section::section;
 
+pub use access::{Files, RuleList};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
 pub use packet::{InterfaceName, NatAddresses};
@@ -22,7 +24,10 @@ pub use section::{Section, read_file};
 use super::model::{
     Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
 };
-use crate::base::{PortRanges, Protocol, ServerAddr};
+use crate::{
+    access::Action,
+    base::{PortRanges, Protocol, ServerAddr},
+};
 
 /// Bounds of durations, in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -48,6 +53,8 @@ section! {
         packet: Packet,
         /// The name of [packet] in Convey 0.3.5: the same section with the same keys. Use one of the two.
         passthrough: Packet,
+        /// Files of networks for access rules, NAME = "/path": a network or address a line, # begins a comment. A change of a file is a reload.
+        network_lists: Files,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.
@@ -157,6 +164,44 @@ section! {
         tcp_user_timeout: Time<true, DAY>,
         /// Log one line for each connection. Default: true.
         access_log: bool,
+        /// Which clients may connect; others are reset. Mode "proxy" only. Default: all.
+        access: Access,
+        /// How many connections are accepted; more are reset. Mode "proxy" only. Default: no limits.
+        limits: Limits,
+    }
+}
+
+section! {
+    /// Which clients may connect: the first rule that names a client decides.
+    Access {
+        /// Clients that no rule names: "allow" (default) or "deny".
+        default: Action,
+        /// "allow NETWORK", "deny NETWORK", or "allow file:NAME" for those of [network_lists]. An address is a network too.
+        rules: RuleList,
+    }
+}
+
+section! {
+    /// How many connections a frontend accepts; more are reset.
+    Limits {
+        /// New connections a second of all clients; as many at once after a quiet second. Default: no limit.
+        new_per_second: Int<1, 1_000_000>,
+        /// What each client network may have.
+        per_client: PerClient,
+    }
+}
+
+section! {
+    /// What each client network may have.
+    PerClient {
+        /// Bits of an IPv4 address that make a client network. Default: 32, each address.
+        prefix4: Int<8, 32>,
+        /// Bits of an IPv6 address that make a client network. Default: 64.
+        prefix6: Int<16, 128>,
+        /// Open connections. Default: no limit.
+        connections: Int<1, { u32::MAX as u64 }>,
+        /// New connections a second; as many at once after a quiet second. Default: no limit.
+        new_per_second: Int<1, 1_000_000>,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Raw sections to the resolved configuration: defaults, references and everything that one value alone cannot show.
 
+mod access;
 mod backend;
 mod conflicts;
+mod local;
 mod packet;
 mod unused;
 
@@ -16,7 +18,7 @@ use std::{
 };
 
 use super::{
-    Options,
+    Here, Options,
     findings::Findings,
     model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
     raw::{self, Located, Section, Time},
@@ -43,7 +45,7 @@ mod defaults {
 
 /// Makes the configuration. What cannot be used is reported and left out, so that everything else is checked too;
 /// the result counts only if there are no errors.
-pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> Config {
+pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings: &mut Findings) -> Config {
     let defaults = file
         .defaults
         .as_ref()
@@ -69,6 +71,7 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
         admin: admin(file.admin.as_ref().map(|at| &at.value)),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
+        network_lists: access::lists(file, findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -87,6 +90,10 @@ pub fn resolve(file: &raw::File, options: Options, findings: &mut Findings) -> C
     let users = Users::of(&config);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
+    access::check(file, &config, findings);
+    if let Some(here) = here {
+        local::check(file, &config, here, findings);
+    }
     unused::check(file, &config, &users, findings);
     unused::clear(&mut config);
     config
@@ -317,6 +324,8 @@ fn frontend(
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
         access_log: value(own.access_log.as_ref(), true, |v| v),
+        access: access::rules(own.access.as_ref()),
+        limits: access::limits(own.limits.as_ref()),
     })
 }
 

@@ -18,6 +18,8 @@ use crate::{admin::views::ReloadFailed, config::Source, privilege::FileRead};
 pub enum Trigger {
     /// The file, or something near it, has changed.
     FileChange,
+    /// A network list has changed.
+    ListChange,
     /// SIGHUP.
     Signal,
     /// `convey reload`.
@@ -30,6 +32,7 @@ impl Trigger {
         match self {
             Self::Signal => "SIGHUP",
             Self::FileChange => "file change",
+            Self::ListChange => "network list change",
             Self::Request => "request",
         }
     }
@@ -265,6 +268,10 @@ impl Machine {
     fn read(&mut self, ask: Ask, read: Result<FileRead, NotRead>) -> Vec<Action> {
         let is_look = ask.trigger == Trigger::FileChange;
         match read {
+            // what runs was refused for something else than its text: a network list
+            Ok(file) if is_look && file.source == self.in_effect && self.has_failed_beside(&file) => {
+                self.finish(ask, ReloadOutcome::Nothing, Vec::new())
+            }
             Ok(file) if is_look && file.source == self.in_effect => {
                 let outcome = match self.failed.take() {
                     Some(_) => ReloadOutcome::Unchanged { had_failed: true },
@@ -289,6 +296,12 @@ impl Machine {
                 self.fail(ask, Err(why.message.clone()), why, Vec::new())
             }
         }
+    }
+
+    /// Whether the last reload failed on the same text.
+    fn has_failed_beside(&self, file: &FileRead) -> bool {
+        let on = self.failed.as_ref().map(|failed| &failed.on);
+        on.is_some_and(|on| on.as_ref().is_ok_and(|on| on.source == file.source))
     }
 
     fn has_failed_with(&self, why: &ReloadFailed) -> bool {

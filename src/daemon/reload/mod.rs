@@ -4,6 +4,7 @@
 pub mod machine;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{
     Control,
     health::longest_check,
+    lists,
     plane::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
@@ -24,12 +26,15 @@ use super::{
     watch::{FileWatch, watch_beside},
 };
 use crate::{
+    access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diagnostic, Diff, Loaded, Severity, Source},
+    config::{self, Config, Diff, Here, Loaded, Severity, Source},
     privilege::{BrokerError, Client, FileRead, What},
+    sys::interfaces,
 };
 use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
+use texts::{broken, failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -60,6 +65,7 @@ pub struct Reload {
 #[derive(Debug)]
 struct New {
     config: Arc<Config>,
+    lists: NetworkLists,
     diff: Diff,
     /// For a terminal; empty without any.
     warnings: String,
@@ -188,10 +194,7 @@ impl Control {
             Some(Done::Served) => Event::Served,
             Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
             // it has panicked
-            None => Event::Broken(ReloadFailed {
-                message: "internal error during the reload (a bug in convey): see the log".to_owned(),
-                config_error: false,
-            }),
+            None => Event::Broken(panicked()),
         };
         self.reload_event(event);
     }
@@ -239,9 +242,15 @@ impl Control {
             }
             Action::Load(source) => {
                 let (options, before) = (self.options, self.state.config().clone());
-                self.reload
-                    .jobs
-                    .spawn_blocking(move || Done::Loaded(load(&source, options, &before)));
+                let lists = self.state.lists().clone();
+                self.reload.jobs.spawn(async move {
+                    let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
+                    Done::Loaded(match parsed {
+                        Ok(Ok(new)) => with_lists(new, &broker, &lists).await,
+                        Ok(Err(why)) => Err(why),
+                        Err(_) => Err(panicked()),
+                    })
+                });
             }
             Action::Check => {
                 let checked = self.packets.check_rules();
@@ -297,7 +306,7 @@ impl Control {
         let config = Arc::clone(&new.config);
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
-        self.state.apply(Config::clone(&config));
+        self.state.apply(Config::clone(&config), new.lists.clone());
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.publish();
@@ -417,10 +426,14 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
 }
 
 fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
     let Loaded {
         mut config,
         warnings: found,
-    } = config::load(source, options).map_err(|findings| broken(findings, source))?;
+    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
     let warnings = match found.as_slice() {
         [] => String::new(),
         some => config::render(some, source, false).trim_end().to_owned(),
@@ -430,10 +443,18 @@ fn load(source: &Source, options: config::Options, before: &Config) -> Result<Ne
     let diff = config::diff(before, &config);
     Ok(New {
         config: Arc::new(config),
+        lists: NetworkLists::new(),
         diff,
         warnings,
         warning_lines,
     })
+}
+
+/// With the network lists that the new configuration names.
+async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
+    new.lists = lists::read_all(broker, &new.config, before).await?;
+    new.diff.changes.extend(lists::changes(before, &new.lists));
+    Ok(new)
 }
 
 /// Makes new sockets, those of workers first.
@@ -447,40 +468,4 @@ pub(super) async fn bind(
         .bind(broker, workers, &mut Predecessors::default())
         .await?;
     Ok((listeners, bind_stats(stats, broker).await?))
-}
-
-fn log_success(trigger: &str, reloaded: &Reloaded) {
-    if reloaded.changes.is_empty() {
-        return;
-    }
-    tracing::info!(
-        event = "reloaded",
-        generation = reloaded.config_generation,
-        "reload ({trigger}): generation {}: {}",
-        reloaded.config_generation,
-        reloaded.changes.join("; ")
-    );
-    if !reloaded.needs_restart.is_empty() {
-        tracing::warn!(
-            event = "needs_restart",
-            "needs a restart to take effect: {}",
-            reloaded.needs_restart.join(", ")
-        );
-    }
-}
-
-/// The errors of a broken file; its warnings can wait until it works.
-fn broken(mut findings: Vec<Diagnostic>, source: &Source) -> ReloadFailed {
-    findings.retain(|finding| finding.severity == Severity::Error);
-    ReloadFailed {
-        message: config::render(&findings, source, false).trim_end().to_owned(),
-        config_error: true,
-    }
-}
-
-fn failure(error: &BrokerError) -> ReloadFailed {
-    ReloadFailed {
-        message: error.to_string(),
-        config_error: matches!(error, BrokerError::Unreadable(_)),
-    }
 }

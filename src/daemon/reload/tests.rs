@@ -100,6 +100,31 @@ fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
 }
 
 #[test]
+fn a_network_list_that_cannot_be_read_stays_a_failure_until_it_can() {
+    let load = |machine: &mut Machine, loaded| {
+        let _ = machine.step(asked(Trigger::ListChange));
+        let read = machine.step(Event::Read(Ok(saved("a", 1))));
+        assert_eq!(
+            read,
+            [Action::Announce, Action::Load(source("a"))],
+            "its text is no news"
+        );
+        machine.step(Event::Loaded(loaded))
+    };
+    let mut machine = Machine::new(source("a"));
+    let end = finished(Trigger::ListChange, ReloadOutcome::Failed(failed("line 2")));
+    assert_eq!(load(&mut machine, Err(failed("line 2"))), [end]);
+    let _ = machine.step(asked(Trigger::FileChange));
+    let look = machine.step(Event::Read(Ok(saved("a", 2))));
+    assert_eq!(look, [finished(Trigger::FileChange, ReloadOutcome::Nothing)]);
+    assert!(
+        machine.last_error().is_some(),
+        "a look at the configuration mends no list"
+    );
+    assert_eq!(load(&mut machine, Ok(true)), [Action::Bind]);
+}
+
+#[test]
 fn a_look_that_fails_for_want_of_descriptors_is_no_failed_reload_but_a_request_is_told() {
     let read = || Event::Read(Err(NotRead::System(failed("too many open files"))));
     let (machine, actions) = after([asked(Trigger::FileChange), read()]);

@@ -84,7 +84,14 @@ impl World {
     fn new() -> Self {
         // nobody takes updates: what checks find out is made here
         let (updates, _) = mpsc::channel(1);
-        let mut state = State::new(config(0), &Saved::default(), 1, updates, Instant::now());
+        let mut state = State::new(
+            config(0),
+            &Saved::default(),
+            NetworkLists::default(),
+            1,
+            updates,
+            Instant::now(),
+        );
         state.start_checks();
         Self {
             state,
@@ -110,7 +117,7 @@ impl World {
                 let Some(number) = self.tried.take() else { return };
                 let mut new = config(number);
                 new.keep(self.state.config());
-                self.state.apply(new);
+                self.state.apply(new, NetworkLists::default());
                 self.state.publish(Instant::now());
                 if number != self.number {
                     self.overrides.clear();

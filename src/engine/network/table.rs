@@ -311,6 +311,8 @@ impl Table {
             }
         }
         hops.own = self.addresses.iter().map(|(_, ip, _)| ip).collect();
+        let absent = (self.wanted.vips.iter()).filter(|vip| !network_state.vips.contains_key(*vip));
+        hops.absent_vips = absent.copied().collect();
         for client in &self.clients {
             if let Some(answer) = self.answers.get(client)
                 && let Ok((_, hop)) = self.way(*client, answer)

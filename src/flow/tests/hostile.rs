@@ -212,6 +212,33 @@ fn replies_take_the_new_way_when_the_route_to_the_client_changes() {
 }
 
 #[test]
+fn a_vip_that_is_not_here_opens_nothing_and_answers_nothing_and_its_flows_go_on() {
+    for mode in [Mode::Passthrough, Mode::Dsr] {
+        let mut site = Site::new(mode, Protocol::Udp, 1);
+        let to_server = |verdict| {
+            matches!(
+                verdict,
+                Verdict::Send {
+                    reason: PacketReason::ToServer,
+                    ..
+                }
+            )
+        };
+        let (known, new) = (client(false, 1, 4_000), client(false, 2, 4_000));
+        assert!(to_server(site.udp(known).verdict));
+        site.hops.absent_vips.insert(site.vip().ip());
+        site.apply();
+        assert!(to_server(site.udp(known).verdict));
+        let sent = site.udp(new);
+        assert_eq!(sent.verdict, Verdict::Done(PacketReason::VipAbsent));
+        assert!(sent.answers.is_empty());
+        site.hops.absent_vips.clear();
+        site.apply();
+        assert!(to_server(site.udp(new).verdict));
+    }
+}
+
+#[test]
 fn a_packet_from_an_address_of_ours_is_refused() {
     for mode in [Mode::Passthrough, Mode::Dsr] {
         let mut site = Site::new(mode, Protocol::Udp, 1);

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +15,8 @@ use super::{
     stages::{AcceptedSocket, FrontendSlot, Origin, ProcessPlace},
 };
 use crate::{
-    base::{Endpoint, PeerAddr, WorkerId},
+    access::Permit,
+    base::{AccessReason, Endpoint, PeerAddr, WorkerId},
     proxy::shared::WorkerContext,
     snapshot::FrontendView,
     sys::tcp,
@@ -25,6 +27,9 @@ const ACCEPT_BATCH: usize = 16;
 
 /// Least time between two log events about failing accepts of one listener; `accept_errors` counts them all.
 const LOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// Least time between two log events about connections that access rules or limits refused.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of a listener besides its socket.
 pub struct AcceptQueue {
@@ -38,6 +43,8 @@ pub struct AcceptQueue {
     most: u32,
     /// When the last failure was logged.
     logged_at: Option<Instant>,
+    /// When the last refusal was logged.
+    refusal_logged_at: Option<Instant>,
 }
 
 /// What stopped a batch.
@@ -72,6 +79,7 @@ impl AcceptQueue {
             worker,
             frontend,
             logged_at: None,
+            refusal_logged_at: None,
         })
     }
 
@@ -97,6 +105,13 @@ impl AcceptQueue {
                 Err(e) if concerns_one_connection(&e) => continue,
                 Err(e) => return Err(e),
             };
+            let permit = match self.admit(peer.ip()) {
+                Ok(permit) => permit,
+                Err(reason) => {
+                    self.refuse(socket, peer.ip(), reason);
+                    continue;
+                }
+            };
             let origin = Origin {
                 peer: PeerAddr(peer),
                 listen: self.endpoint.addr,
@@ -110,9 +125,39 @@ impl AcceptQueue {
                 origin,
                 slot,
                 in_process,
+                permit,
             }));
         }
         Ok(Batch::Full)
+    }
+
+    /// What access rules and limits say of a client; nothing where there are none.
+    fn admit(&self, client: IpAddr) -> Result<Option<Permit>, AccessReason> {
+        let Some(access) = &self.frontend.access else {
+            return Ok(None);
+        };
+        let now = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        access.admit(client, now).map(Some)
+    }
+
+    /// Resets a connection and counts it. The log has one event a minute: whoever floods must not fill it.
+    fn refuse(&mut self, socket: OwnedFd, client: IpAddr, reason: AccessReason) {
+        let counters = self.frontend.live.counters.shard(self.worker);
+        counters.refused[reason as usize].add(1);
+        tcp::reset_on_close(&socket);
+        drop(socket);
+        let now = Instant::now();
+        if self.refusal_logged_at.is_some_and(|at| now - at < REFUSAL_PAUSE) {
+            return;
+        }
+        self.refusal_logged_at = Some(now);
+        tracing::warn!(
+            event = "connections_refused",
+            frontend = %self.frontend.config.name,
+            reason = reason.label(),
+            "frontend {} refuses connections, now one from {client} ({reason}); `convey status` counts them",
+            self.frontend.config.name,
+        );
     }
 
     /// Waits until a connection of the frontend ends.

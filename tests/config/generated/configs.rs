@@ -9,10 +9,14 @@ use std::{
 };
 
 use convey::{
-    base::{BackendName, FrontendName, ListenAddr, PortRange, Protocol, ServerAddr, ServerName},
+    access::{AccessRules, Action, Clients, Limits, Network, PerClient, Rule},
+    base::{
+        BackendName, FrontendName, ListenAddr, NetworkListName, PortRange, Protocol, ServerAddr, ServerName,
+    },
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, OnDown, PacketModes, PassiveCheck, Server, Stats,
+        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck, Server,
+        Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -56,6 +60,7 @@ pub fn configs() -> impl Strategy<Value = Config> {
                             listen: ListenAddr(addr),
                         }),
                         packet,
+                        network_lists: BTreeMap::new(),
                         frontends: frontends
                             .into_iter()
                             .map(|frontend| (frontend.name.clone(), Arc::new(frontend)))
@@ -219,6 +224,16 @@ fn settle(mut config: Config) -> Config {
         frontend.fin_timeout = Some(Duration::from_secs(60));
         frontend.tcp_user_timeout = Some(Duration::from_secs(30));
         frontend.access_log = true;
+        // What there is not in these modes yet.
+        frontend.access = None;
+        frontend.limits = Limits::default();
+    }
+    let named: Vec<_> = (config.frontends.values())
+        .flat_map(|frontend| frontend.lists().cloned())
+        .collect();
+    for name in named {
+        let path = format!("/lists/{name}").into();
+        config.network_lists.insert(name, NetworkList { path });
     }
     let alone: Vec<_> = (config.backends.keys())
         .filter(|name| only_in_packet_modes(&config, name.as_str()))
@@ -259,7 +274,12 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         times,
         any::<bool>(),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
-        (any::<bool>(), option::of("[a-z][a-z0-9@.-]{2,14}")),
+        (
+            any::<bool>(),
+            option::of("[a-z][a-z0-9@.-]{2,14}"),
+            access(),
+            limits(),
+        ),
     )
         .prop_filter_map(
             "a usable name",
@@ -270,7 +290,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (idle_timeout, fin_timeout, tcp_user_timeout),
                 access_log,
                 mode,
-                (udp, interface),
+                (udp, interface, access, limits),
             )| {
                 Some(Frontend {
                     name: FrontendName::new(&name).ok()?,
@@ -284,9 +304,40 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     fin_timeout,
                     tcp_user_timeout,
                     access_log,
+                    access,
+                    limits,
                 })
             },
         )
+}
+
+fn access() -> impl Strategy<Value = Option<AccessRules>> {
+    let action = || prop::sample::select(vec![Action::Allow, Action::Deny]);
+    let network = (address(), any::<u8>()).prop_map(|(addr, prefix)| Network::of(addr.ip(), prefix));
+    let list = "[a-zA-Z][a-z0-9\"é_-]{0,8}"
+        .prop_filter_map("a usable name", |name| NetworkListName::new(&name).ok());
+    let clients = prop_oneof![network.prop_map(Clients::Network), list.prop_map(Clients::List)];
+    let rule = (action(), clients).prop_map(|(action, clients)| Rule { action, clients });
+    option::of((action(), vec(rule, 1..5)).prop_map(|(default, rules)| AccessRules { default, rules }))
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let per_client = (
+        8..=32_u8,
+        16..=128_u8,
+        count(u32::MAX),
+        option::of(count(1_000_000)),
+    );
+    let per_client = per_client.prop_map(|(prefix4, prefix6, connections, new_per_second)| PerClient {
+        prefix4,
+        prefix6,
+        connections: Some(connections),
+        new_per_second,
+    });
+    (option::of(count(1_000_000)), option::of(per_client)).prop_map(|(new_per_second, per_client)| Limits {
+        new_per_second,
+        per_client,
+    })
 }
 
 fn health_check() -> impl Strategy<Value = HealthCheck> {

@@ -15,6 +15,8 @@ mod engine;
 mod expect;
 mod forge;
 mod input;
+#[path = "../../corpus/numbering.rs"]
+mod numbering;
 mod seeds;
 mod site;
 #[path = "../../corpus/words.rs"]

@@ -19,11 +19,14 @@ pub const TESTS: &[crate::Test] = tests![
 ];
 
 fn site() -> Site {
-    Site::new(
+    let site = Site::new(
         "full.toml",
         &["10.0.0.2/24", "10.0.0.3/24", "203.0.113.2/24", "2001:db8::2/64"],
         Options::default(),
-    )
+    );
+    site.lb
+        .write("/etc/convey/blocked.list", "# nobody here\n198.51.100.0/24\n");
+    site
 }
 
 fn web_and_mail_are_proxied_and_the_log_is_json() {

@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 
+use convey::base::PacketReason;
+
 use crate::{
     Test,
     kept::{everywhere, witnesses},
     lab::{
-        Family, PATIENCE,
+        Convey, Family, PATIENCE,
         servers::{TcpServer, Witness},
         udp::{UdpClient, UdpServer},
         wait_until,
     },
-    site::{Plan, Port, Site, Transport, WAYS, eventually, frontend_name, vip, vip_prefix},
+    site::{BLIND, Plan, Port, Site, Transport, WAYS, eventually, frontend_name, vip, vip_prefix},
     talkers::Talkers,
     tests, told,
 };
@@ -19,6 +21,8 @@ use crate::{
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
     Convey: a_vip_on_no_interface_waits_and_goes_live_when_it_appears,
+    Convey: a_vip_that_went_away_serves_no_new_client_and_its_flows_go_on,
+    Convey: a_server_that_is_this_host_is_refused_and_said_when_it_becomes_so,
     Convey: an_interface_that_vanishes_and_returns_is_served_again,
     Any: servers_behind_a_second_interface_are_reached,
     Convey: a_server_that_gets_a_new_link_address_is_found_again,
@@ -53,6 +57,76 @@ fn a_vip_on_no_interface_waits_and_goes_live_when_it_appears() {
             .run("ip neigh flush dev eth0; ip -6 neigh flush dev eth0");
     }
     told::wait_state(&convey, &frontend_name("witness", WAYS[0]), "waiting");
+}
+
+fn a_vip_that_went_away_serves_no_new_client_and_its_flows_go_on() {
+    let site = Site::new("went-away", 1);
+    let _witnesses = witnesses(&site);
+    let convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    let mut flows: Vec<Witness> = (WAYS.iter())
+        .map(|way| Witness::meet(&site.client, SocketAddr::new(vip(*way), 9)).expect("a meeting"))
+        .collect();
+    // as clients on this segment go on sending by what they know, though nobody answers for the address any more
+    let mac = site.lb.run("ip -br link show eth0 | awk '{ print $3 }'");
+    for way in WAYS {
+        site.client.run(&format!(
+            "ip neigh replace {} lladdr {} dev eth0 nud permanent",
+            vip(way),
+            mac.trim()
+        ));
+        site.lb.run(&format!("ip addr del {} dev eth0", vip_prefix(way)));
+    }
+    for way in WAYS {
+        told::wait_state(&convey, &frontend_name("witness", way), "waiting");
+        let to = SocketAddr::new(vip(way), 9);
+        let mut applicant = told::Applicant::new(&site.client, to, Some(&convey), &[PacketReason::VipAbsent]);
+        assert!(applicant.try_connect().is_none(), "{way:?}");
+    }
+    for flow in &mut flows {
+        flow.talk(b"still there").expect("flows go on");
+    }
+    for way in WAYS {
+        site.lb.add_address("eth0", &vip_prefix(way));
+        told::wait_state(&convey, &frontend_name("witness", way), "live");
+        eventually("a meeting", || {
+            Witness::meet(&site.client, SocketAddr::new(vip(way), 9))
+        });
+    }
+}
+
+fn a_server_that_is_this_host_is_refused_and_said_when_it_becomes_so() {
+    let site = Site::new("local", 1);
+    let config = |server: &str| {
+        format!(
+            "[frontends.f]\nlisten_addr = \"{}\"\nmode = \"passthrough\"\nbackend = \"b\"\n\
+             [backends.b]\n{BLIND}\nservers.s = {{ addr = \"{server}:9\" }}\n",
+            SocketAddr::new(vip(WAYS[0]), 9)
+        )
+    };
+    let own = site.lb.ip4().to_string();
+    let mut refused = Convey::launch_beside(&site.lb, "refused", &config(&own));
+    assert_eq!(refused.wait_exit(PATIENCE).code(), Some(78));
+    let said = format!("packets cannot be forwarded to server `s`: {own} is an address of this host");
+    assert!(refused.stderr().contains(&said), "{}", refused.stderr());
+    let checked = refused.tool("check");
+    assert!(
+        checked.status.success() && checked.stderr.contains(&said),
+        "another host's file may be checked here: {checked:?}"
+    );
+
+    let convey = site.lab.convey(&site.lb, &config("10.77.0.199"));
+    convey.write_config(&config(&own));
+    let failed = convey.cli("reload");
+    assert!(
+        !failed.status.success() && failed.stderr.contains(&said),
+        "{failed:?}"
+    );
+    site.lb.add_address("eth0", "10.77.0.199/32");
+    wait_until("status says so", PATIENCE, || {
+        convey
+            .order("status")
+            .contains("it is an address of this host: use mode \"proxy\" for a local server")
+    });
 }
 
 fn an_interface_that_vanishes_and_returns_is_served_again() {

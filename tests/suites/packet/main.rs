@@ -13,6 +13,7 @@ mod explain;
 mod faults;
 mod gateways;
 mod harness;
+mod holder;
 mod hostile;
 mod interfaces;
 mod kept;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),
+        ("holder", holder::TESTS),
         ("explain", explain::TESTS),
         ("classic", classic::TESTS),
     ];

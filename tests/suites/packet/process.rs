@@ -211,19 +211,37 @@ fn what_both_left_goes_with_a_start_that_needs_no_rules() {
 fn rules_that_another_program_takes_out_come_back() {
     let site = Site::new("flushed", 1);
     let _witnesses = witnesses(&site);
-    let convey = start(&site);
+    let config = format!(
+        "[global]\nwatch_config = false\nlog_level = \"debug\"\n{}",
+        Plan::new(&[WITNESS, ECHO], &site.servers).config()
+    );
+    let convey = site.lab.convey(&site.lb, &config);
     let right = rules(&site.lb);
+    // each is told of before the rules are looked at, and it is not the look that is due every few seconds
+    let told = "rules_noticed";
+    let is_heard = |since: usize| convey.stderr()[since..].contains(told);
+    wait_until("its own change is told", PATIENCE, || is_heard(0));
     // as Debian's nftables.service does when it is reloaded
-    site.lb.run("nft flush ruleset");
-    assert_eq!(rules(&site.lb), NO_RULES);
-    let reloaded = convey.cli("reload");
-    assert!(reloaded.status.success(), "{reloaded:?}");
-    assert_eq!(rules(&site.lb), right, "a reload looks after them");
-    site.lb.run("iptables -t raw -F CONVEY");
-    wait_until("they come back by themselves", PATIENCE, || {
-        rules(&site.lb) == right
-    });
+    for (times, command) in (1..).zip(["nft flush ruleset", "iptables -t raw -F CONVEY"]) {
+        let since = convey.stderr().len();
+        site.lb.run(command);
+        wait_until("they come back by themselves", PATIENCE, || {
+            rules(&site.lb) == right
+        });
+        convey.wait_status("status says so", |status| {
+            let packet = status.packet.as_ref().expect("the packet modes");
+            packet.rules.restored == times && packet.rules.error.is_none()
+        });
+        assert!(is_heard(since), "{command}: {}", convey.stderr());
+    }
+    let shown = convey.order("status");
+    assert!(
+        shown.contains("firewall rules: changed by another program and restored 2 times"),
+        "{shown}"
+    );
     assert!(convey.stderr().contains("another program"), "{}", convey.stderr());
+    let shown = convey.tool("firewall show");
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     Witness::meet(&site.client, everywhere()[0]).expect("it works again");
 }
 

@@ -3,6 +3,7 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod counters;
 mod descriptors;
 mod harness;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
+        ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

@@ -24,7 +24,11 @@ use tokio::{
 };
 
 use crate::{
-    base::Endpoint,
+    admin::status::RulesStatus,
+    base::{
+        Endpoint,
+        exit::{self, Exit},
+    },
     config::Config,
     engine::{network::NetworkState, raw::Engine},
     pools::Pools,
@@ -57,6 +61,17 @@ pub enum PacketsError {
     Ended,
 }
 
+impl PacketsError {
+    /// The exit status of a start that fails so.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Broker(BrokerError::Held(_)) => exit::UNAVAILABLE,
+            _ => exit::OS_ERROR,
+        }
+    }
+}
+
 /// The control loop's hand on the packet modes.
 #[derive(Debug)]
 pub struct PacketPlane {
@@ -78,6 +93,8 @@ pub struct View {
     pub served: BTreeMap<String, u32>,
     /// The network as last seen.
     pub network_state: Arc<NetworkState>,
+    /// How the firewall rules are.
+    pub rules: RulesStatus,
 }
 
 /// Prepared for a configuration: to be [committed](PacketPlane::commit). Dropping it has everything put back.
@@ -112,6 +129,8 @@ enum Order {
     Disarm(u64),
     /// Look whether the firewall rules are still what they should be, and say when that is done.
     CheckRules(oneshot::Sender<()>),
+    /// Serve nothing any more, and let another process have the packet modes.
+    GiveUp,
 }
 
 impl PacketPlane {
@@ -218,6 +237,12 @@ impl PacketPlane {
         let (done, is_done) = oneshot::channel();
         let _ = self.orders.send(Order::CheckRules(done));
         async move { drop(is_done.await) }
+    }
+
+    /// Ends the packet modes and lets another process have them: the engine, then the rules, then the place.
+    pub fn give_up(&self) {
+        // fails when the task has ended
+        let _ = self.orders.send(Order::GiveUp);
     }
 
     /// Tells the engine that the snapshot has been replaced.

@@ -8,13 +8,20 @@ use std::{
 
 use super::demand;
 use crate::{
+    admin::status::RulesStatus,
     config::PacketService,
     firewall,
     privilege::{BrokerError, Client, Served},
 };
 
-/// How often is looked whether the firewall rules are still there. It runs a few short programs.
-const CHECK: Duration = Duration::from_secs(10);
+/// How often is looked whether the firewall rules are still there, when nobody tells of changes. It runs a few short programs.
+const CHECK: Duration = Duration::from_secs(3);
+
+/// As [`CHECK`], when the broker tells of changes: at once, and this is for what it may have missed.
+const CHECK_WATCHED: Duration = Duration::from_secs(10);
+
+/// How often is logged at most that rules were restored.
+const LOG_RESTORED: Duration = Duration::from_secs(60);
 
 /// The services whose rules and filters are in effect.
 #[derive(Debug)]
@@ -26,6 +33,11 @@ pub struct InstalledRules {
     is_certain: bool,
     /// When the rules were last seen to be right; `None` as long as an earlier process's may be there.
     checked: Option<Instant>,
+    /// Whether the broker tells of changes.
+    is_watched: bool,
+    status: RulesStatus,
+    /// When it was last logged that rules were restored.
+    logged_restored: Option<Instant>,
     /// The last warning or error, which is said once.
     last_logged: Option<String>,
 }
@@ -38,6 +50,13 @@ impl InstalledRules {
             in_effect: Vec::new(),
             is_certain: true,
             checked: None,
+            is_watched: false,
+            status: RulesStatus {
+                error: None,
+                restored: 0,
+                last_restored: None,
+            },
+            logged_restored: None,
             last_logged: None,
         }
     }
@@ -80,6 +99,8 @@ impl InstalledRules {
         };
         self.in_effect = shared.to_vec();
         self.is_certain = true;
+        self.is_watched = served.is_watched;
+        self.status.error = None;
         self.checked = Some(Instant::now());
         self.log_change(served.warning.clone(), |warning| {
             tracing::warn!(event = "firewall_warning", "{warning}");
@@ -87,9 +108,20 @@ impl InstalledRules {
         Ok(served)
     }
 
-    /// Whether it is time for [`check`](Self::check).
-    pub fn are_due(&self) -> bool {
-        self.checked.is_none_or(|last| last.elapsed() >= CHECK)
+    /// How they are, for people.
+    pub const fn status(&self) -> &RulesStatus {
+        &self.status
+    }
+
+    /// When to [`check`](Self::check) next; `None` as long as nothing is in effect.
+    pub fn due(&self) -> Option<Instant> {
+        let every = if self.is_watched { CHECK_WATCHED } else { CHECK };
+        (self.checked.filter(|_| !self.in_effect.is_empty())).map(|last| last + every)
+    }
+
+    /// Whether nobody has looked yet for what an earlier process may have left.
+    pub const fn is_first_due(&self) -> bool {
+        self.checked.is_none()
     }
 
     /// Looks whether the rules are still what they should be, and mends them: whoever reloads a host's firewall may have
@@ -109,18 +141,34 @@ impl InstalledRules {
                     "removed stale firewall rules of an earlier run"
                 );
             }
-            Ok(_) => tracing::warn!(
-                event = "rules_restored",
-                "chain CONVEY was changed by another program and has been restored; connections in packet modes may have \
-                 been reset meanwhile"
-            ),
-            Err(error) => self.log_change(Some(error.to_string()), |why| {
-                tracing::error!(
-                    event = "firewall_failed",
-                    "cannot verify the firewall rules: {why}"
-                );
-            }),
+            Ok(_) => self.restored(),
+            Err(error) => {
+                self.checked = Some(Instant::now());
+                self.status.error = Some(error.to_string());
+                self.log_change(Some(error.to_string()), |why| {
+                    tracing::error!(
+                        event = "firewall_failed",
+                        "cannot verify the firewall rules: {why}"
+                    );
+                });
+            }
         }
+    }
+
+    /// Notes it, and says so; a program that goes on changing them does not fill the log.
+    fn restored(&mut self) {
+        self.status.restored += 1;
+        self.status.last_restored = Some(Instant::now());
+        if (self.logged_restored).is_some_and(|last| last.elapsed() < LOG_RESTORED) {
+            return;
+        }
+        self.logged_restored = Some(Instant::now());
+        tracing::warn!(
+            event = "rules_restored",
+            restored = self.status.restored,
+            "chain CONVEY was changed by another program and has been restored; connections in packet modes may have been \
+             reset meanwhile"
+        );
     }
 
     fn log_change(&mut self, text: Option<String>, log: impl FnOnce(&str)) {

@@ -1,11 +1,17 @@
 //! The task of the packet modes.
 
-use std::{collections::HashSet, future::pending, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::pending,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::{
@@ -112,6 +118,8 @@ enum News {
     /// The network has changed.
     NetworkState,
     Engine(raw::Event),
+    /// It is time to look at the rules.
+    RulesDue,
     Upkeep,
 }
 
@@ -146,10 +154,12 @@ impl Plane {
                 }
                 News::Order(Some(Order::Disarm(number))) => self.disarm(number).await,
                 News::Order(Some(Order::CheckRules(done))) => {
-                    self.rules.check(&self.environment.broker).await;
+                    self.check_rules().await;
                     // whoever asked may have gone
                     let _ = done.send(());
                 }
+                News::Order(Some(Order::GiveUp)) => self.give_up().await,
+                News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
                 News::Engine(raw::Event::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
@@ -174,11 +184,13 @@ impl Plane {
                 _ = upkeep.tick(), if !is_armed => News::Upkeep,
             };
         };
+        let rules_due = self.rules.due();
         tokio::select! {
             order = orders.recv() => News::Order(order),
             _ = upkeep.tick(), if !is_armed => News::Upkeep,
             Some(event) = running.events.recv(), if !is_armed => News::Engine(event),
             () = changed(&mut running.network_states), if !is_armed => News::NetworkState,
+            () = sleep_until(rules_due.unwrap_or_else(Instant::now).into()), if rules_due.is_some() && !is_armed => News::RulesDue,
         }
     }
 
@@ -355,9 +367,34 @@ impl Plane {
             self.interfaces.release_rest(&self.environment.broker).await;
             self.adopt_network_state().await;
         }
-        if self.rules.are_due() {
-            self.rules.check(&self.environment.broker).await;
+        if self.rules.is_first_due() {
+            self.check_rules().await;
         }
+    }
+
+    async fn check_rules(&mut self) {
+        let before = self.rules.status().clone();
+        self.rules.check(&self.environment.broker).await;
+        if *self.rules.status() != before {
+            self.tell();
+        }
+    }
+
+    /// Serves nothing any more: the engine ends, then the rules, and with them the broker's hold on the packet modes.
+    async fn give_up(&mut self) {
+        self.stop_engine();
+        let served: Vec<String> = self.interfaces.served().keys().cloned().collect();
+        for name in served {
+            self.interfaces
+                .release(name.into(), &self.environment.broker)
+                .await;
+        }
+        self.interfaces = Interfaces::default();
+        self.vips.update(BTreeMap::new());
+        self.services.clear();
+        self.config = None;
+        self.shrink().await;
+        self.tell();
     }
 
     /// Says what runs.
@@ -367,6 +404,7 @@ impl Plane {
             waiting: self.vips.waiting().to_owned(),
             served: self.interfaces.served().clone(),
             network_state: self.network_state(),
+            rules: self.rules.status().clone(),
         };
         self.environment.view.send_replace(Arc::new(view));
     }
@@ -428,58 +466,4 @@ async fn changed(network_states: &mut watch::Receiver<Arc<NetworkState>>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::{Options, Source, load},
-        privilege::Channel,
-        snapshot::Builder,
-        sys::fdpass,
-    };
-
-    fn config(text: &str) -> Arc<Config> {
-        let source = Source {
-            name: "c.toml".to_owned(),
-            bytes: text.into(),
-        };
-        Arc::new(load(&source, Options::default()).unwrap().config)
-    }
-
-    #[tokio::test]
-    async fn the_late_end_of_what_was_given_up_does_not_touch_what_is_prepared_after_it() {
-        // without frontends in packet modes the broker is not asked
-        let (ours, _broker) = fdpass::pair().unwrap();
-        let (client, _news) = Client::start(Channel::over(ours, 1, "c.toml".to_owned())).unwrap();
-        let first = config("[global]");
-        let pools = Arc::new(Pools::of(&first));
-        let mut builder = Builder::new(1, Arc::default());
-        let snapshot = builder.build(&first, &pools, std::time::Instant::now()).snapshot;
-        let (orders, mut inbox) = mpsc::unbounded_channel();
-        let environment = Environment {
-            workers: 1,
-            first_shard: 0,
-            broker: client,
-            snapshot: Arc::new(ArcSwap::new(snapshot)),
-            engine: Arc::default(),
-            view: watch::channel(Arc::default()).0,
-            orders: orders.downgrade(),
-        };
-        let top = tempfile::tempdir().unwrap();
-        let mut plane = Plane::new(environment, top.path().join("record"));
-        let mut guards = Vec::new();
-        for _ in 0..2 {
-            let (reply, armed) = oneshot::channel();
-            plane.arm(Arc::clone(&first), &pools, reply).await;
-            guards.push(armed.await.unwrap().unwrap());
-        }
-        let second = guards.pop().unwrap();
-        drop(guards);
-        let Some(Order::Disarm(number)) = inbox.recv().await else {
-            panic!("its end is told");
-        };
-        plane.disarm(number).await;
-        plane.commit(second.number, Arc::clone(&first)).await;
-        assert!(plane.config.is_some(), "the second takes effect");
-        drop(second);
-    }
-}
+mod tests;

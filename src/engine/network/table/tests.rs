@@ -256,10 +256,12 @@ fn a_vip_is_where_it_is_ready_and_moves() {
     };
     table.apply(Event::Address(5, vip, tentative));
     assert!(table.network_state().vips.is_empty());
+    assert!(table.network_state().hops.absent_vips.contains(&vip));
     table.apply(Event::Address(5, vip, ready(0)));
     table.apply(Event::Address(1, vip, ready(254)));
     let both = BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]);
     assert_eq!(table.network_state().vips[&vip], both);
+    assert!(!table.network_state().hops.absent_vips.contains(&vip));
     table.apply(Event::AddressGone(5, vip));
     assert_eq!(
         table.network_state().vips[&vip],

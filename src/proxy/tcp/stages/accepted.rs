@@ -9,6 +9,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use crate::{
+    access::Permit,
     base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, TerminationReason, WorkerId},
     proxy::{
         shared::WorkerContext,
@@ -39,6 +40,7 @@ pub struct AcceptedSocket {
     pub origin: Origin,
     pub slot: FrontendSlot,
     pub in_process: ProcessPlace,
+    pub permit: Option<Permit>,
 }
 
 /// A connection whose peer and frontend are known.
@@ -49,6 +51,7 @@ pub struct Accepted {
     pub origin: Origin,
     pub bytes: Arc<ByteCounts>,
     _in_frontend: FrontendPlace,
+    _permit: Option<Permit>,
     // last: the connection's descriptors are closed by then
     in_process: ProcessPlace,
 }
@@ -92,6 +95,7 @@ impl Accepted {
             origin,
             slot,
             in_process,
+            permit,
         } = arrival;
         let in_frontend = FrontendPlace::new(slot, origin.worker);
         let Ok(socket) = TcpStream::from_std(socket.into()) else {
@@ -111,6 +115,7 @@ impl Accepted {
             origin,
             bytes,
             _in_frontend: in_frontend,
+            _permit: permit,
             in_process,
         })
     }

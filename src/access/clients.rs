@@ -1,0 +1,256 @@
+//! What each client network has: its open connections, and its new ones of late.
+//!
+//! The table is bounded, and its bound no way around a limit: an entry is removed only when it says what a new one would
+//! (no connection, a full bucket). While it is full of others, clients without an entry share one, the overflow entry, with
+//! what one client network may have. So whoever comes from however many addresses gets at most one such share beyond those
+//! in the table, and its owner with an entry loses nothing. Removing looks at a few entries for each new one, so what a new
+//! client costs does not depend on how many there are.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{bucket::Bucket, network::Network};
+use crate::base::AccessReason;
+
+/// Parts of the table that threads lock one by one.
+const SHARDS: usize = 64;
+
+/// Client networks of one table: some 20 MB.
+pub const CAPACITY: usize = 1 << 18;
+
+/// Entries looked at for each new one while there is room, and without room.
+const LOOKS: usize = 2;
+const LOOKS_WHEN_FULL: usize = 16;
+
+/// What each client network may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PerClient {
+    /// `prefix4`: bits of an IPv4 address that make a client network.
+    pub prefix4: u8,
+    /// `prefix6`: bits of an IPv6 address that make one.
+    pub prefix6: u8,
+    /// `connections` at a time.
+    pub connections: Option<NonZeroU32>,
+    /// `new_per_second`: connections a second.
+    pub new_per_second: Option<NonZeroU32>,
+}
+
+impl Default for PerClient {
+    /// Each IPv4 address and each /64 is a client; no limits.
+    fn default() -> Self {
+        Self {
+            prefix4: 32,
+            prefix6: 64,
+            connections: None,
+            new_per_second: None,
+        }
+    }
+}
+
+impl PerClient {
+    /// The client network of an address. An IPv4 address in IPv6 form is the IPv4 address.
+    #[must_use]
+    pub fn network(&self, client: IpAddr) -> Network {
+        let client = client.to_canonical();
+        let prefix = if client.is_ipv4() {
+            self.prefix4
+        } else {
+            self.prefix6
+        };
+        Network::of(client, prefix)
+    }
+}
+
+/// Where a connection was counted: to be handed back with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a connection that is never given back counts for ever"]
+pub enum Counted {
+    /// In the entry of its client network.
+    Own(Network),
+    /// In the overflow entry.
+    Overflow,
+}
+
+/// Client networks with what they have; shared by all threads.
+#[derive(Debug)]
+pub struct Clients {
+    shards: Box<[Mutex<Shard>]>,
+    overflow: Mutex<Entry>,
+    /// Entries of all shards.
+    used: AtomicUsize,
+    capacity: usize,
+    /// The shard whose entries are looked at next.
+    hand: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Network, Entry>,
+    /// Each entry once, those longest not looked at first.
+    order: VecDeque<Network>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Entry {
+    connections: u32,
+    bucket: Bucket,
+}
+
+impl Entry {
+    fn admit(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
+        if limits
+            .connections
+            .is_some_and(|max| self.connections >= max.get())
+        {
+            return Err(AccessReason::ClientConnections);
+        }
+        if limits
+            .new_per_second
+            .is_some_and(|rate| !self.bucket.take(rate, now))
+        {
+            return Err(AccessReason::ClientRate);
+        }
+        self.connections += 1;
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.connections = self.connections.saturating_sub(1);
+    }
+
+    /// Whether it says no more than an entry that is not there.
+    fn is_as_new(&self, limits: &PerClient, now: u64) -> bool {
+        let is_full = |rate| self.bucket.is_full(rate, now);
+        self.connections == 0 && limits.new_per_second.is_none_or(is_full)
+    }
+}
+
+impl Clients {
+    /// An empty table of so many entries at most.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            overflow: Mutex::default(),
+            used: AtomicUsize::new(0),
+            capacity,
+            hand: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a new connection if its client network may have one. `now` is in milliseconds of a clock that never goes back.
+    ///
+    /// # Errors
+    /// Which limit it is at.
+    pub fn admit(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        let network = limits.network(client);
+        if let Some(entry) = self.shard(&network).entries.get_mut(&network) {
+            return entry.admit(limits, now).map(|()| Counted::Own(network));
+        }
+        let is_full = self.used.load(Ordering::Relaxed) >= self.capacity;
+        self.look(limits, now, if is_full { LOOKS_WHEN_FULL } else { LOOKS });
+        let mut shard = self.shard(&network);
+        // another thread may have been first
+        if let Some(entry) = shard.entries.get_mut(&network) {
+            return entry.admit(limits, now).map(|()| Counted::Own(network));
+        }
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                (used < self.capacity).then_some(used + 1)
+            });
+        if taken.is_err() {
+            drop(shard);
+            let mut overflow = lock(&self.overflow);
+            return overflow.admit(limits, now).map(|()| Counted::Overflow);
+        }
+        let mut entry = Entry::default();
+        let admitted = entry.admit(limits, now);
+        shard.entries.insert(network, entry);
+        shard.order.push_back(network);
+        admitted.map(|()| Counted::Own(network))
+    }
+
+    /// A connection has ended.
+    pub fn release(&self, counted: Counted) {
+        self.with(counted, Entry::release);
+    }
+
+    /// A connection that was counted is not opened after all: it counts as never having come.
+    pub fn take_back(&self, counted: Counted) {
+        self.with(counted, |entry| {
+            entry.release();
+            entry.bucket.give_back();
+        });
+    }
+
+    /// Client networks with an entry.
+    #[cfg(test)]
+    fn entries(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn with(&self, counted: Counted, change: impl FnOnce(&mut Entry)) {
+        match counted {
+            // an entry with a connection is never removed
+            Counted::Own(network) => {
+                if let Some(entry) = self.shard(&network).entries.get_mut(&network) {
+                    change(entry);
+                }
+            }
+            Counted::Overflow => change(&mut lock(&self.overflow)),
+        }
+    }
+
+    /// Looks at so many entries of the next shard, and removes those that say no more than new ones.
+    fn look(&self, limits: &PerClient, now: u64, count: usize) {
+        let index = self.hand.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut guard = lock(&self.shards[index]);
+        let shard = &mut *guard;
+        for _ in 0..count.min(shard.order.len()) {
+            let Some(network) = shard.order.pop_front() else {
+                return;
+            };
+            let goes = (shard.entries.get(&network)).is_none_or(|entry| entry.is_as_new(limits, now));
+            if goes {
+                shard.entries.remove(&network);
+                self.used.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                shard.order.push_back(network);
+            }
+        }
+    }
+
+    fn shard(&self, network: &Network) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[shard_of(network)])
+    }
+}
+
+/// Which shard a client network is in. Who can tell finds a lock that others want too, and no room that others lack.
+fn shard_of(network: &Network) -> usize {
+    let bits = match network.first() {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            u64::try_from((bits >> 64) ^ (bits & u128::from(u64::MAX))).unwrap_or(0)
+        }
+    };
+    // Fibonacci hashing (Knuth, TAOCP 6.4): the upper bits of a product with 2^64 / φ
+    let mixed = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(mixed).unwrap_or(0) % SHARDS
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // what is guarded is whole after every statement
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
