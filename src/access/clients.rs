@@ -81,7 +81,7 @@ pub enum Counted {
 /// Client networks with what they have; shared by all threads.
 #[derive(Debug)]
 pub struct Clients {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<ClientShard>]>,
     overflow: Mutex<Entry>,
     /// Entries of all shards.
     used: AtomicUsize,
@@ -91,7 +91,7 @@ pub struct Clients {
 }
 
 #[derive(Debug, Default)]
-struct Shard {
+struct ClientShard {
     entries: HashMap<Network, Entry>,
     /// Each entry once, those longest not looked at first.
     order: VecDeque<Network>,
@@ -228,7 +228,7 @@ impl Clients {
         }
     }
 
-    fn shard(&self, network: &Network) -> MutexGuard<'_, Shard> {
+    fn shard(&self, network: &Network) -> MutexGuard<'_, ClientShard> {
         lock(&self.shards[shard_of(network)])
     }
 }

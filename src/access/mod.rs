@@ -18,11 +18,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::base::NetworkListName;
 
+pub(crate) use bucket::Bucket;
 pub use clients::PerClient;
 pub use gate::{AccessRules, FrontendAccess, Limits, Permit};
 pub use network::{Network, NetworkError};
 pub use networks::{ListError, MAX_LIST_BYTES, Networks};
-pub use rules::{Action, Clients, Rule, RuleError};
+pub use rules::{Action, Rule, RuleError, RuleSubject};
 
 /// Lists of networks as they were read, by name.
 pub type NetworkLists = BTreeMap<NetworkListName, Arc<Networks>>;

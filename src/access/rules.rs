@@ -23,12 +23,12 @@ pub struct Rule {
     /// What is done.
     pub action: Action,
     /// With whom.
-    pub clients: Clients,
+    pub clients: RuleSubject,
 }
 
 /// Whom a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Clients {
+pub enum RuleSubject {
     /// One network.
     Network(Network),
     /// Those of a list: `file:NAME`.
@@ -83,15 +83,15 @@ impl Rules {
         for run in rules.chunk_by(|a, b| a.action == b.action) {
             let Some(first) = run.first() else { continue };
             let single = run.iter().filter_map(|rule| match &rule.clients {
-                Clients::Network(network) => Some(*network),
-                Clients::List(_) => None,
+                RuleSubject::Network(network) => Some(*network),
+                RuleSubject::List(_) => None,
             });
             let single: Networks = single.collect();
             if single.entries() > 0 {
                 out.push((first.action, Arc::new(single)));
             }
             for rule in run {
-                if let Clients::List(name) = &rule.clients {
+                if let RuleSubject::List(name) = &rule.clients {
                     out.extend(list(name).map(|networks| (rule.action, networks)));
                 }
             }
@@ -121,8 +121,8 @@ impl FromStr for Rule {
             return Err(RuleError::Form);
         };
         let clients = match clients.strip_prefix("file:") {
-            Some(name) => Clients::List(NetworkListName::new(name)?),
-            None => Clients::Network(
+            Some(name) => RuleSubject::List(NetworkListName::new(name)?),
+            None => RuleSubject::Network(
                 clients
                     .parse()
                     .map_err(|error| RuleError::Network(clients.to_owned(), error))?,
@@ -136,8 +136,8 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let action = self.action.label();
         match &self.clients {
-            Clients::Network(network) => write!(f, "{action} {network}"),
-            Clients::List(name) => write!(f, "{action} file:{name}"),
+            RuleSubject::Network(network) => write!(f, "{action} {network}"),
+            RuleSubject::List(name) => write!(f, "{action} file:{name}"),
         }
     }
 }

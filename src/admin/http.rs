@@ -35,7 +35,7 @@ use super::views::Problem;
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Connections at a time; more are answered 503, closed and counted.
     pub connections: usize,
     /// Time for a request's header, from the connection or the end of the last answer: so also how long an idle
@@ -53,7 +53,7 @@ pub struct Limits {
     pub reload: Duration,
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections: 64,
@@ -159,7 +159,7 @@ impl Listener for TcpListener {
 pub(super) fn serve<L: Listener>(
     listener: L,
     router: Router,
-    limits: Limits,
+    limits: HttpLimits,
     refused: Arc<AtomicU64>,
 ) -> HttpListener {
     let task = tokio::spawn(async move {
@@ -201,7 +201,7 @@ pub(super) async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<Peer>,
     router: Router,
-    limits: Limits,
+    limits: HttpLimits,
 ) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {

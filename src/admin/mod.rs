@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// What shall change, from the endpoint to the daemon's control loop.
 #[derive(Debug)]
-pub enum Command {
+pub enum AdminCommand {
     /// Read the configuration anew and apply it.
     Reload {
         /// What changed, or why nothing did.
@@ -52,7 +52,7 @@ pub enum Command {
 }
 
 /// Sends commands to the control loop. Bounded: when the loop is that far behind, the endpoint answers 503.
-pub type Commands = mpsc::Sender<Command>;
+pub type Commands = mpsc::Sender<AdminCommand>;
 
 /// What `tests/fuzz` needs besides: a connection of each endpoint, without listener and clock.
 #[cfg(fuzzing)]
@@ -67,7 +67,7 @@ pub mod fuzzing {
     /// How long a connection may live, whatever its client does.
     #[must_use]
     pub fn longest() -> Duration {
-        let limits = http::Limits::default();
+        let limits = http::HttpLimits::default();
         limits.connection + limits.last_answer
     }
 
@@ -78,7 +78,7 @@ pub mod fuzzing {
         live: Arc<dyn Live>,
         commands: Commands,
     ) {
-        let limits = http::Limits::default();
+        let limits = http::HttpLimits::default();
         let control = routes::ControlRoutes::new(status, live, commands, limits);
         http::serve_connection(stream, None, routes::router(control), limits).await;
     }
@@ -88,7 +88,7 @@ pub mod fuzzing {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
     ) {
-        http::serve_connection(stream, None, stats::router(status), http::Limits::default()).await;
+        http::serve_connection(stream, None, stats::router(status), http::HttpLimits::default()).await;
     }
 }
 

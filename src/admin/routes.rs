@@ -1,4 +1,4 @@
-//! The routes under `/v1`: what asks is answered from [`Status`] and [`Live`], what changes something becomes a [`Command`].
+//! The routes under `/v1`: what asks is answered from [`Status`] and [`Live`], what changes something becomes a [`AdminCommand`].
 //!
 //! | method and path | answer |
 //! |---|---|
@@ -42,8 +42,8 @@ use tokio::{
 };
 
 use super::{
-    Command, Commands,
-    http::{self, Limits, Peer},
+    AdminCommand, Commands,
+    http::{self, HttpLimits, Peer},
     lookup, packets, render,
     status::{Listed, Live, Status, Waiting},
     views::{self, ConnectionFilter, Problem},
@@ -87,7 +87,7 @@ pub(super) struct ControlRoutes {
     refused: Arc<AtomicU64>,
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
-    limits: Limits,
+    limits: HttpLimits,
 }
 
 impl ControlRoutes {
@@ -95,7 +95,7 @@ impl ControlRoutes {
         status: Arc<ArcSwap<Status>>,
         live: Arc<dyn Live>,
         commands: Commands,
-        limits: Limits,
+        limits: HttpLimits,
     ) -> Self {
         Self {
             status,
@@ -108,7 +108,7 @@ impl ControlRoutes {
     }
 
     /// The same with other limits.
-    pub fn within(&self, limits: Limits) -> Self {
+    pub fn within(&self, limits: HttpLimits) -> Self {
         Self {
             limits,
             ..self.clone()
@@ -132,7 +132,7 @@ impl ControlRoutes {
     /// Puts a command before the control loop and waits for its reply.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> AdminCommand,
         limit: Duration,
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
@@ -241,7 +241,7 @@ async fn reload(
     peer: Option<Extension<Peer>>,
 ) -> Result<Json<views::Reloaded>, Response> {
     log_request(peer, "reload");
-    match (control.ask(|reply| Command::Reload { reply }, control.limits.reload)).await {
+    match (control.ask(|reply| AdminCommand::Reload { reply }, control.limits.reload)).await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(failed)) => {
             let status = if failed.config_error {
@@ -291,7 +291,7 @@ async fn set_override(
     ServerName::new(&server).map_err(bad_name)?;
     let request: views::ServerRequest = http::json_body(request, control.limits.body).await?;
     log_request(peer, &format!("{} {backend}/{server}", request.action));
-    let command = |reply| Command::Server {
+    let command = |reply| AdminCommand::Server {
         backend,
         server,
         request,

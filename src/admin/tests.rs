@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    http::Limits,
+    http::HttpLimits,
     views::{self, Problem, ServerAction, ServerRequest},
 };
 use crate::{PATIENCE, base::ServerState};
@@ -89,7 +89,7 @@ fn status(daemon: &Daemon) -> views::Status {
 
 #[test]
 fn a_failed_reload_is_422_with_the_text_for_the_terminal() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let (code, body) = ask(&daemon.path, "POST", "/v1/reload", None);
     let failed: views::ReloadFailed = serde_json::from_str(&body).expect("why it failed");
     assert_eq!((code, failed.config_error), (422, true));
@@ -98,7 +98,7 @@ fn a_failed_reload_is_422_with_the_text_for_the_terminal() {
 
 #[test]
 fn names_travel_percent_encoded_with_any_character() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let target = "/v1/backends/web%20%2541/servers/gr%C3%B6%C3%9Fe%201%2F2";
     let (code, _) = ask(
         &daemon.path,
@@ -118,7 +118,7 @@ fn names_travel_percent_encoded_with_any_character() {
 
 #[test]
 fn every_action_has_its_json_form() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     for action in [
         ServerAction::Drain,
         ServerAction::Ready,
@@ -136,7 +136,7 @@ fn every_action_has_its_json_form() {
 
 #[test]
 fn a_name_that_does_not_exist_is_404_with_the_known_ones() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let answer = ask(&daemon.path, "GET", "/v1/backends/web%2041", None);
     assert_eq!(answer.0, 404);
     assert!(
@@ -147,7 +147,7 @@ fn a_name_that_does_not_exist_is_404_with_the_known_ones() {
 
 #[test]
 fn an_unknown_path_is_404_and_a_wrong_method_405_in_json() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     assert_eq!(problem(&ask(&daemon.path, "GET", "/v2/status", None)).status, 404);
     let answer = ask(&daemon.path, "GET", "/v1/reload", None);
     assert_eq!(problem(&answer).status, 405);
@@ -156,7 +156,7 @@ fn an_unknown_path_is_404_and_a_wrong_method_405_in_json() {
 
 #[test]
 fn connections_are_filtered_and_limited() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let (code, _) = ask(&daemon.path, "GET", "/v1/connections?backend=web%20%2541", None);
     assert_eq!(code, 200);
     let expected = views::ConnectionFilter {
@@ -172,7 +172,7 @@ fn connections_are_filtered_and_limited() {
 
 #[test]
 fn a_five_tuple_is_explained_if_it_is_one() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let target =
         "/v1/explain?protocol=udp&client=%5B2001%3Adb8%3A%3A1%5D%3A9&vip=%5B2001%3Adb8%3A%3A2%5D%3A53";
     let (code, body) = ask(&daemon.path, "GET", target, None);
@@ -193,7 +193,7 @@ fn a_five_tuple_is_explained_if_it_is_one() {
 
 #[test]
 fn the_script_of_a_server_is_plain_text() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let (code, body) = ask(
         &daemon.path,
         "GET",
@@ -225,7 +225,7 @@ fn the_script_of_a_server_is_plain_text() {
 
 #[test]
 fn a_body_that_is_no_order_is_refused_with_the_reason() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let target = "/v1/backends/b/servers/s";
     let refused = |body: &str| problem(&ask(&daemon.path, "POST", target, Some(body)));
     assert!(
@@ -240,7 +240,7 @@ fn a_body_that_is_no_order_is_refused_with_the_reason() {
 
 #[test]
 fn a_header_that_is_too_long_is_refused() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let (code, _) = ask(
         &daemon.path,
         "GET",
@@ -255,7 +255,7 @@ fn a_header_that_is_too_long_is_refused() {
 
 #[test]
 fn a_control_loop_that_is_behind_is_503_at_once() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     let mut waiting: Vec<_> = (0..3).map(|_| connect(&daemon.path)).collect();
     for client in &mut waiting {
         client
@@ -289,10 +289,10 @@ fn first_answered(clients: &[UnixStream]) -> usize {
 #[test]
 fn silent_and_slow_clients_hold_up_nobody() {
     // they may stay longer than the test has patience
-    let limits = Limits {
+    let limits = HttpLimits {
         header: 10 * PATIENCE,
         body: 10 * PATIENCE,
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     let _slow = silent_and_slow(&daemon.path);
@@ -301,10 +301,10 @@ fn silent_and_slow_clients_hold_up_nobody() {
 
 #[test]
 fn silent_and_slow_clients_lose_their_place() {
-    let limits = Limits {
+    let limits = HttpLimits {
         header: Duration::from_secs(1),
         body: Duration::from_secs(1),
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     let [mut silent, mut half, mut bodiless] = silent_and_slow(&daemon.path);
@@ -328,9 +328,9 @@ fn silent_and_slow(path: &Path) -> [UnixStream; 3] {
 
 #[test]
 fn a_connection_is_kept_for_further_requests_but_not_idle() {
-    let limits = Limits {
+    let limits = HttpLimits {
         header: Duration::from_secs(2),
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     let mut stream = connect(&daemon.path);
@@ -346,9 +346,9 @@ fn a_connection_is_kept_for_further_requests_but_not_idle() {
 
 #[test]
 fn no_connection_lives_longer_than_its_time_however_busy() {
-    let limits = Limits {
+    let limits = HttpLimits {
         connection: Duration::from_millis(500),
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     let mut stream = connect(&daemon.path);
@@ -366,9 +366,9 @@ fn no_connection_lives_longer_than_its_time_however_busy() {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_counted() {
-    let limits = Limits {
+    let limits = HttpLimits {
         connections: 2,
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     let held = [connect(&daemon.path), connect(&daemon.path)];
@@ -392,7 +392,7 @@ fn one_connection_too_many_is_told_so_and_counted() {
 
 #[test]
 fn every_order_is_logged_with_who_gave_it_and_no_question_is() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     ask(&daemon.path, "GET", "/v1/status", None);
     assert_eq!(daemon.log.text(), "");
     ask(&daemon.path, "POST", "/v1/reload", None);
@@ -412,7 +412,7 @@ fn every_order_is_logged_with_who_gave_it_and_no_question_is() {
 
 #[test]
 fn a_name_that_would_break_a_log_line_is_refused() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let drain = Some(r#"{"action":"drain"}"#);
     let answer = ask(&daemon.path, "POST", "/v1/backends/a%0Ab/servers/a", drain);
     assert_eq!(
@@ -424,7 +424,7 @@ fn a_name_that_would_break_a_log_line_is_refused() {
 
 #[test]
 fn a_client_that_has_closed_its_half_still_gets_its_answer() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     let mut stream = connect(&daemon.path);
     stream
         .write_all(b"GET /v1/status HTTP/1.0\r\n\r\n")

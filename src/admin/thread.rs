@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     Commands,
-    http::{self, HttpListener, Limits},
+    http::{self, HttpLimits, HttpListener},
     routes::{self, ControlRoutes},
     stats,
     status::{Live, Status},
@@ -74,7 +74,7 @@ impl AdminThread {
         })?;
         Ok(Self {
             runtime: handle,
-            control: ControlRoutes::new(status, live, commands, Limits::default()),
+            control: ControlRoutes::new(status, live, commands, HttpLimits::default()),
             stop: Some(stop),
             thread: Some(thread),
             done,
@@ -86,13 +86,13 @@ impl AdminThread {
     /// # Errors
     /// The runtime cannot take the listener.
     pub fn serve_control(&self, listener: StdUnixListener) -> io::Result<HttpListener> {
-        self.serve_control_within(listener, Limits::default())
+        self.serve_control_within(listener, HttpLimits::default())
     }
 
     pub(super) fn serve_control_within(
         &self,
         listener: StdUnixListener,
-        limits: Limits,
+        limits: HttpLimits,
     ) -> io::Result<HttpListener> {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
@@ -110,7 +110,12 @@ impl AdminThread {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let router = stats::router(Arc::clone(self.control.published()));
-        Ok(http::serve(listener, router, Limits::default(), self.refused()))
+        Ok(http::serve(
+            listener,
+            router,
+            HttpLimits::default(),
+            self.refused(),
+        ))
     }
 
     /// Ends every endpoint and the thread, and waits for it, at most a second.

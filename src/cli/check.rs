@@ -72,29 +72,41 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
     })
 }
 
-/// With what is wrong with the network lists, which are read as the daemon would.
-fn with_lists(loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
-    let lists = loaded.config.network_lists.iter();
-    let mut broken: Vec<_> = lists
-        .filter_map(|(name, list)| {
-            let read = config_file::read(&list.path, MAX_LIST_BYTES).map_err(|error| error.to_string());
-            let parsed = read.and_then(|bytes| Networks::parse(&bytes).map_err(|error| error.to_string()));
-            Some(Diagnostic {
-                severity: Severity::Error,
-                file: list.path.display().to_string(),
-                line: 0,
-                column: 0,
-                span: 0..0,
-                path: format!("network_lists.{name}"),
-                message: format!("network list {name}: {}", parsed.err()?),
-                help: Some("write a network or address a line; # begins a comment".to_owned()),
-            })
-        })
-        .collect();
+/// With what is wrong with the network lists. One that cannot be read here is a warning, as the file may be another host's; the
+/// start and a reload refuse it.
+fn with_lists(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
+    let (mut unread, mut broken) = (Vec::new(), Vec::new());
+    for (name, list) in &loaded.config.network_lists {
+        let finding = |severity, message: String, help: &str| Diagnostic {
+            severity,
+            file: list.path.display().to_string(),
+            line: 0,
+            column: 0,
+            span: 0..0,
+            path: format!("network_lists.{name}"),
+            message: format!("network list {name}: {message}"),
+            help: Some(help.to_owned()),
+        };
+        match config_file::read(&list.path, MAX_LIST_BYTES) {
+            Err(error) => unread.push(finding(
+                Severity::Warning,
+                error.of_file_named_in("[network_lists]"),
+                "convey does not start where it cannot read it",
+            )),
+            Ok(bytes) => broken.extend(Networks::parse(&bytes).err().map(|error| {
+                finding(
+                    Severity::Error,
+                    error.to_string(),
+                    "write a network or address a line; # begins a comment",
+                )
+            })),
+        }
+    }
+    loaded.warnings.extend(unread);
     if broken.is_empty() {
         return Ok(loaded);
     }
-    broken.extend(loaded.warnings);
+    broken.append(&mut loaded.warnings);
     Err(broken)
 }
 

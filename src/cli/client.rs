@@ -44,14 +44,14 @@ impl Patience {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// HTTP status.
     pub status: StatusCode,
     /// JSON.
     pub body: Bytes,
 }
 
-impl Answer {
+impl Response {
     /// The answer as what was asked for.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// The daemon cannot be reached, or does not answer in time.
-    pub fn get(&self, target: &str) -> Result<Answer, Failure> {
+    pub fn get(&self, target: &str) -> Result<Response, Failure> {
         self.runtime
             .block_on(self.ask(Method::GET, target, None, Patience::Short))
     }
@@ -151,7 +151,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn post(&self, target: &str, json: Option<Vec<u8>>, patience: Patience) -> Result<Answer, Failure> {
+    pub fn post(&self, target: &str, json: Option<Vec<u8>>, patience: Patience) -> Result<Response, Failure> {
         self.runtime
             .block_on(self.ask(Method::POST, target, json, patience))
     }
@@ -166,7 +166,7 @@ impl Client {
         target: &str,
         json: Option<Vec<u8>>,
         patience: Patience,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response, Failure> {
         let limit = patience.limit();
         match timeout(limit, exchange(&self.socket, method, target, json)).await {
             Ok(answer) => Ok(answer?),
@@ -184,7 +184,7 @@ async fn exchange(
     method: Method,
     target: &str,
     json: Option<Vec<u8>>,
-) -> Result<Answer, ClientError> {
+) -> Result<Response, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| connect_error(socket, source))?;
@@ -215,7 +215,7 @@ async fn exchange(
         .map_err(|error| broken(error.to_string()))?
         .to_bytes();
     connection.abort();
-    Ok(Answer { status, body })
+    Ok(Response { status, body })
 }
 
 fn connect_error(socket: &Path, source: io::Error) -> ClientError {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_says_no_is_quoted() {
-        let answer = |status: u16, body: &str| Answer {
+        let answer = |status: u16, body: &str| Response {
             status: StatusCode::from_u16(status).expect("a status"),
             body: Bytes::copy_from_slice(body.as_bytes()),
         };

@@ -5,7 +5,7 @@ use std::io::Write;
 use hyper::StatusCode;
 
 use super::{
-    client::{Answer, Client, Patience},
+    client::{Client, Patience, Response},
     outcome::{CommandResult, Failure},
     text::harmless,
 };
@@ -27,7 +27,7 @@ pub fn run(client: &Client) -> CommandResult {
     Ok(exit::OK)
 }
 
-fn interpret(answer: &Answer) -> Result<Reloaded, Failure> {
+fn interpret(answer: &Response) -> Result<Reloaded, Failure> {
     if answer.status != StatusCode::OK
         && let Ok(failed) = serde_json::from_slice::<ReloadFailed>(&answer.body)
     {
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
     use hyper::body::Bytes;
 
-    fn answer(status: StatusCode, body: &impl serde::Serialize) -> Answer {
-        Answer {
+    fn answer(status: StatusCode, body: &impl serde::Serialize) -> Response {
+        Response {
             status,
             body: Bytes::from(serde_json::to_vec(body).expect("JSON")),
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    access::{AccessRules, Clients, Limits},
+    access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, FrontendName, ListenAddr, NetworkListName, PortRanges, Protocol, ServerAddr,
         ServerName,
@@ -205,8 +205,8 @@ impl Frontend {
     pub fn lists(&self) -> impl Iterator<Item = &NetworkListName> {
         let rules = self.access.iter().flat_map(|access| &access.rules);
         rules.filter_map(|rule| match &rule.clients {
-            Clients::List(name) => Some(name),
-            Clients::Network(_) => None,
+            RuleSubject::List(name) => Some(name),
+            RuleSubject::Network(_) => None,
         })
     }
 

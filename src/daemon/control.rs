@@ -17,7 +17,7 @@ use super::{
     watch::{Debounce, FileWatch},
 };
 use crate::{
-    admin::{BindError, Command, SocketFile},
+    admin::{AdminCommand, BindError, SocketFile},
     base::{Endpoint, TerminationReason},
     privilege::{Changed, LOOK, What},
     proxy::Select,
@@ -63,8 +63,8 @@ impl Control {
         if room > 0 && sockets > room {
             tracing::warn!(
                 event = "listener_not_kept",
-                "systemd keeps {room} of {sockets} listening sockets over a restart, which will refuse connections: raise \
-                 FileDescriptorStoreMax= and Environment=FDSTORE= (systemctl edit convey)"
+                "systemd keeps {room} of {sockets} listening sockets over a restart: the others will refuse connections \
+                 meanwhile; raise FileDescriptorStoreMax= and Environment=FDSTORE= (systemctl edit convey)"
             );
         }
     }
@@ -174,11 +174,11 @@ impl Control {
         }
     }
 
-    pub(super) fn handle_command(&mut self, command: Command) {
+    pub(super) fn handle_command(&mut self, command: AdminCommand) {
         // a reply that nobody waits for any more is no error
         match command {
-            Command::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
-            Command::Server {
+            AdminCommand::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
+            AdminCommand::Server {
                 backend,
                 server,
                 request,

@@ -20,7 +20,7 @@ use super::{
     watch,
 };
 use crate::{
-    admin::Command,
+    admin::AdminCommand,
     base::exit::{self, Exit},
     health::HealthUpdate,
     privilege::{BrokerNews, News},
@@ -43,7 +43,7 @@ pub struct Inboxes {
     /// From the checks.
     pub health: mpsc::Receiver<HealthUpdate>,
     /// From the control socket.
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<AdminCommand>,
     /// From the file watcher.
     pub file_changes: mpsc::Receiver<()>,
     /// From the broker.

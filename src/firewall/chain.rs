@@ -13,14 +13,14 @@ const MANY: usize = 64;
 
 /// What one family's table raw holds of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldRules {
     /// The rules in order, without `-A CONVEY`; `None` without the chain.
     pub rules: Option<Vec<String>>,
     /// How many rules of PREROUTING jump to it: one when all is well.
     pub jumps: usize,
 }
 
-impl Held {
+impl HeldRules {
     /// Reads what `iptables -t raw -S` printed.
     pub fn parse(listing: &str) -> Self {
         let mut held = Self::default();
@@ -51,7 +51,7 @@ fn in_our_chain(line: &str) -> Option<&str> {
 
 /// What must be done to a family's table raw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct ChainChange {
     /// The chain is to be made.
     pub chain: bool,
     /// The chain is to be emptied first.
@@ -66,10 +66,10 @@ pub struct Change {
     pub jumps_too_many: usize,
 }
 
-impl Change {
+impl ChainChange {
     /// From what is there to these rules and one jump. With `only_adding` nothing goes: what must be in force before
     /// anything may.
-    pub fn between(held: &Held, wanted: &BTreeSet<&str>, only_adding: bool) -> Self {
+    pub fn between(held: &HeldRules, wanted: &BTreeSet<&str>, only_adding: bool) -> Self {
         let rules = held.rules.as_deref().unwrap_or_default();
         let mut missing = wanted.clone();
         // the first of equal rules stays
@@ -137,8 +137,8 @@ mod tests {
     const B: &str = "-d 192.0.2.2/32 -p tcp -m tcp --dport 80 -j DROP";
     const C: &str = "-d 192.0.2.3/32 -p tcp -m tcp --dport 80 -j DROP";
 
-    fn held(rules: &[&str], jumps: usize) -> Held {
-        Held {
+    fn held(rules: &[&str], jumps: usize) -> HeldRules {
+        HeldRules {
             rules: Some(rules.iter().map(|&rule| rule.to_owned()).collect()),
             jumps,
         }
@@ -151,19 +151,24 @@ mod tests {
              -A PREROUTING -s 10.0.0.9/32 -j CONVEYOR\n-A PREROUTING -j CONVEY\n-A PREROUTING -i eth0 -j CONVEY\n\
              -A CONVEY {A}\n-A CONVEY {B}\n-A CONVEYOR {C}\n-A OUTPUT -j CONVEY\n"
         );
-        assert_eq!(Held::parse(&listing), held(&[A, B], 1));
+        assert_eq!(HeldRules::parse(&listing), held(&[A, B], 1));
     }
 
     #[test]
     fn a_table_without_anything_of_ours_holds_nothing() {
-        assert!(Held::parse("-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-A PREROUTING -j DROP\n").is_nothing());
-        assert!(Held::parse("").is_nothing());
-        assert!(!Held::parse("-N CONVEY\n").is_nothing(), "an empty chain is ours");
+        assert!(
+            HeldRules::parse("-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-A PREROUTING -j DROP\n").is_nothing()
+        );
+        assert!(HeldRules::parse("").is_nothing());
+        assert!(
+            !HeldRules::parse("-N CONVEY\n").is_nothing(),
+            "an empty chain is ours"
+        );
     }
 
     #[test]
     fn the_first_change_makes_chain_rules_and_jump_in_this_order() {
-        let change = Change::between(&Held::default(), &BTreeSet::from([B, A]), false);
+        let change = ChainChange::between(&HeldRules::default(), &BTreeSet::from([B, A]), false);
         assert_eq!(
             change.script(),
             format!("*raw\n-N CONVEY\n-A CONVEY {A}\n-A CONVEY {B}\n-A PREROUTING -j CONVEY\nCOMMIT\n")
@@ -172,12 +177,13 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_not_touched() {
-        assert!(Change::between(&held(&[B, A], 1), &BTreeSet::from([A, B]), false).is_nothing());
+        assert!(ChainChange::between(&held(&[B, A], 1), &BTreeSet::from([A, B]), false).is_nothing());
     }
 
     #[test]
     fn new_rules_come_before_old_ones_go() {
-        let change = |only_adding| Change::between(&held(&[A, B], 1), &BTreeSet::from([B, C]), only_adding);
+        let change =
+            |only_adding| ChainChange::between(&held(&[A, B], 1), &BTreeSet::from([B, C]), only_adding);
         assert_eq!(
             change(false).script(),
             format!("*raw\n-A CONVEY {C}\n-D CONVEY {A}\nCOMMIT\n")
@@ -187,7 +193,7 @@ mod tests {
 
     #[test]
     fn duplicates_of_rules_and_jumps_go_until_one_is_left() {
-        let change = Change::between(&held(&[A, B, A, A], 3), &BTreeSet::from([A, B]), false);
+        let change = ChainChange::between(&held(&[A, B, A, A], 3), &BTreeSet::from([A, B]), false);
         assert_eq!((change.delete, change.jumps_too_many), (vec![A.to_owned(); 2], 2));
         assert!(change.add.is_empty() && !change.jump && !change.chain);
     }
@@ -196,7 +202,7 @@ mod tests {
     fn when_many_rules_go_the_chain_is_written_anew_in_one_step() {
         let old: Vec<String> = (0..100).map(|n| format!("-s 10.0.0.{n}/32 -j DROP")).collect();
         let old: Vec<&str> = old.iter().map(String::as_str).chain([A]).collect();
-        let change = |only_adding| Change::between(&held(&old, 1), &BTreeSet::from([A, B]), only_adding);
+        let change = |only_adding| ChainChange::between(&held(&old, 1), &BTreeSet::from([A, B]), only_adding);
         assert_eq!(
             change(false).script(),
             format!("*raw\n-F CONVEY\n-A CONVEY {A}\n-A CONVEY {B}\nCOMMIT\n")

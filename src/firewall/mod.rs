@@ -34,7 +34,7 @@ use crate::{
     config::{self, Diagnostic, Here, Loaded, Options, PacketService, Source},
     sys::{environment, ids},
 };
-use chain::Held;
+use chain::HeldRules;
 use tables::Tables;
 
 pub use lock::{Lock, LockError};
@@ -317,9 +317,9 @@ impl Firewall {
     pub fn families(&self) -> Result<Vec<Family>, FirewallError> {
         self.name_lock_file();
         let family = |v6| {
-            let Held { rules, jumps } = match Tables::find(self.variant, v6) {
+            let HeldRules { rules, jumps } = match Tables::find(self.variant, v6) {
                 Ok(tables) => tables.read()?,
-                Err(_) if v6 => Held::default(),
+                Err(_) if v6 => HeldRules::default(),
                 Err(error) => return Err(error),
             };
             Ok(Family { v6, rules, jumps })

@@ -104,7 +104,7 @@ pub fn judge(local: PortRange, others: &PortSet, nat: PortRanges) -> Result<Opti
 fn try_settle(record: &Path, wanted: &PortSet, only_adding: bool) -> Result<(), FirewallError> {
     let recorded = read_record(record)?;
     let now = reserved_ports()?;
-    let change = Change::between(&now, &recorded, wanted, only_adding);
+    let change = ReservedChange::between(&now, &recorded, wanted, only_adding);
     // recorded before it is done: whoever is interrupted in between leaves a record that the next run honours
     let either = change.ours.union(&recorded);
     if either != recorded {
@@ -121,12 +121,12 @@ fn try_settle(record: &Path, wanted: &PortSet, only_adding: bool) -> Result<(), 
 
 /// The new list, and which ports of it are there by our doing.
 #[derive(Debug, PartialEq, Eq)]
-struct Change {
+struct ReservedChange {
     list: PortSet,
     ours: PortSet,
 }
 
-impl Change {
+impl ReservedChange {
     fn between(now: &PortSet, recorded: &PortSet, wanted: &PortSet, only_adding: bool) -> Self {
         let added = wanted.without(now);
         let kept = if only_adding {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn change(now: &str, recorded: &str, wanted: &str) -> (String, String) {
-        let change = Change::between(&set(now), &set(recorded), &set(wanted), false);
+        let change = ReservedChange::between(&set(now), &set(recorded), &set(wanted), false);
         (change.list.to_string(), change.ours.to_string())
     }
 
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn while_only_adding_what_was_ours_stays() {
-        let change = Change::between(&set("5-9"), &set("5-6"), &set("9-10"), true);
+        let change = ReservedChange::between(&set("5-9"), &set("5-6"), &set("9-10"), true);
         assert_eq!((change.list, change.ours), (set("5-10"), set("5-6,10")));
     }
 

@@ -13,7 +13,7 @@ use iptables::IPTables;
 
 use super::{
     FirewallError, Variant,
-    chain::{CHAIN, Change, FROM, Held},
+    chain::{CHAIN, ChainChange, FROM, HeldRules},
 };
 use crate::sys::memfd;
 
@@ -103,11 +103,11 @@ impl Tables {
     ///
     /// # Errors
     /// The program failed.
-    pub fn read(&self) -> Result<Held, FirewallError> {
+    pub fn read(&self) -> Result<HeldRules, FirewallError> {
         // the whole table: iptables-nft answers "incompatible" instead of "no chain" for one that is not there
         match self.run("-S") {
-            Ok(listing) => Ok(Held::parse(&listing)),
-            Err(FirewallError::Failed { message, .. }) if says_no_table(&message) => Ok(Held::default()),
+            Ok(listing) => Ok(HeldRules::parse(&listing)),
+            Err(FirewallError::Failed { message, .. }) if says_no_table(&message) => Ok(HeldRules::default()),
             Err(error) => Err(error),
         }
     }
@@ -124,7 +124,7 @@ impl Tables {
         for tried in 0..=TRIES {
             thread::sleep(PAUSE * tried);
             let held = self.read()?;
-            let change = Change::between(&held, wanted, only_adding);
+            let change = ChainChange::between(&held, wanted, only_adding);
             if change.is_nothing() {
                 return Ok(tried > 0);
             }

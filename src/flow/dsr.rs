@@ -10,7 +10,12 @@ use std::{
 };
 
 use super::{
-    Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, table::Visit, tcp_state::TcpState,
+    Moment,
+    key::{Key, Seeded},
+    quota::Quota,
+    services::FlowTarget,
+    store::{Beginning, NewFlow, Visit, Visitor},
+    tcp_state::TcpState,
 };
 use crate::base::WorkerId;
 
@@ -21,7 +26,7 @@ const SETS_A_SHARD: u32 = 256;
 
 /// One DSR flow.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub key: Key,
     pub target: Arc<FlowTarget>,
     pub life: TcpState,
@@ -35,7 +40,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct DsrCache {
     seeded: Seeded,
-    shards: Box<[Shard]>,
+    shards: Box<[CacheShard]>,
     /// Sets of each shard, a power of two.
     sets: usize,
 }
@@ -43,15 +48,26 @@ pub(super) struct DsrCache {
 /// The sets of a shard; none until the first flow.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(Mutex<Vec<Vec<Entry>>>);
+struct CacheShard(Mutex<Vec<Vec<Entry>>>);
 
-impl Shard {
+impl CacheShard {
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<Entry>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
+    /// A flow that begins. One packet proves nothing, whatever its flags: the next one does.
+    pub fn new(beginning: &Beginning, flow: NewFlow) -> Self {
+        Self {
+            key: beginning.key,
+            target: flow.target,
+            life: TcpState::first(beginning.segment.kind),
+            seen: beginning.now,
+            generation: flow.generation,
+        }
+    }
+
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
@@ -72,7 +88,7 @@ impl DsrCache {
         let shards = (sets / SETS_A_SHARD).clamp(16, 4_096);
         Self {
             seeded: Seeded::new(seed),
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: (0..shards).map(|_| CacheShard::default()).collect(),
             sets: (sets / shards).max(1) as usize,
         }
     }
@@ -82,7 +98,7 @@ impl DsrCache {
         self.shards.len()
     }
 
-    fn shard(&self, key: &Key) -> (Option<&Shard>, usize) {
+    fn shard(&self, key: &Key) -> (Option<&CacheShard>, usize) {
         let hash = self.seeded.hash_one(key);
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
         (self.shards.get(shard), hash as usize & (self.sets - 1))
@@ -93,8 +109,7 @@ impl DsrCache {
         &self,
         room: &Quota,
         key: &Key,
-        now: Moment,
-        worker: WorkerId,
+        visitor: Visitor,
         look: impl FnOnce(&mut Entry) -> Visit<R>,
     ) -> Option<R> {
         let (shard, set) = self.shard(key);
@@ -102,7 +117,7 @@ impl DsrCache {
         let set = sets.get_mut(set)?;
         let index = set.iter().position(|entry| entry.key == *key)?;
         let entry = set.get_mut(index)?;
-        let step = if entry.expires() <= now {
+        let step = if entry.expires() <= visitor.now {
             Visit::Remove(None)
         } else {
             match look(entry) {
@@ -113,14 +128,15 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, &set.swap_remove(index), worker);
+                forget(room, &set.swap_remove(index), visitor.worker);
                 result
             }
         }
     }
 
     /// Remembers a flow, if there is a place for it.
-    pub fn insert(&self, room: &Quota, entry: Entry, now: Moment, worker: WorkerId) {
+    pub fn insert(&self, room: &Quota, entry: Entry, visitor: Visitor) {
+        let Visitor { now, worker } = visitor;
         let (Some(shard), set) = self.shard(&entry.key) else {
             return;
         };
@@ -150,7 +166,8 @@ impl DsrCache {
     }
 
     /// Forgets what has expired in one shard. Returns the number of entries looked at.
-    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, visitor: Visitor) -> usize {
+        let Visitor { now, worker } = visitor;
         let Some(shard) = self.shards.get(index) else {
             return 0;
         };

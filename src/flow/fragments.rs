@@ -102,7 +102,7 @@ struct DatagramRecord {
 }
 
 #[derive(Debug, Default)]
-struct Shard {
+struct FragmentShard {
     datagrams: HashMap<Datagram, DatagramRecord, Seeded>,
     bytes: usize,
 }
@@ -111,7 +111,7 @@ struct Shard {
 #[derive(Debug)]
 pub(super) struct FragmentTable {
     seeded: Seeded,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<FragmentShard>; SHARDS],
     waiting: AtomicU32,
 }
 
@@ -177,7 +177,7 @@ impl DatagramRecord {
     }
 }
 
-impl Shard {
+impl FragmentShard {
     /// Removes a record; what waits in it is given to be counted.
     fn remove(&mut self, datagram: &Datagram) -> Vec<Waiting> {
         let frames = match self.datagrams.remove(datagram).map(|record| record.state) {
@@ -205,7 +205,7 @@ impl FragmentTable {
         Self {
             seeded,
             shards: std::array::from_fn(|_| {
-                Mutex::new(Shard {
+                Mutex::new(FragmentShard {
                     datagrams: HashMap::with_hasher(seeded),
                     bytes: 0,
                 })
@@ -214,7 +214,7 @@ impl FragmentTable {
         }
     }
 
-    fn shard(&self, datagram: &Datagram) -> Option<MutexGuard<'_, Shard>> {
+    fn shard(&self, datagram: &Datagram) -> Option<MutexGuard<'_, FragmentShard>> {
         let shard = self.shards.get(self.seeded.part(datagram, SHARDS))?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -301,14 +301,14 @@ impl FragmentTable {
     /// As [`follow`](Self::follow), in the datagram's shard, where nothing of it is over.
     fn follow_in(
         &self,
-        shard: &mut Shard,
+        shard: &mut FragmentShard,
         datagram: Datagram,
         fragment: &Fragment,
         now: Moment,
         may_wait: bool,
         copy: impl FnOnce() -> Waiting,
     ) -> Follow {
-        let Shard { datagrams, bytes } = shard;
+        let FragmentShard { datagrams, bytes } = shard;
         match datagrams.get_mut(&datagram) {
             Some(record) => {
                 if let State::Waiting(frames) = &mut record.state {
@@ -358,7 +358,7 @@ impl FragmentTable {
         let mut lost = 0;
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let Shard { datagrams, bytes } = &mut *shard;
+            let FragmentShard { datagrams, bytes } = &mut *shard;
             for (_, record) in datagrams.extract_if(|_, record| record.until <= now) {
                 *bytes -= record
                     .waiting()

@@ -31,15 +31,15 @@ const MOST: usize = 1_024;
 
 /// The way back to a client: where its packets have come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReturnPath {
-    pub origin: Origin,
+pub struct ReturnPath {
+    pub origin: ReturnOrigin,
     /// Of its hop, if that is followed.
     pub number: Option<HopNumber>,
 }
 
 /// Where a client's packets come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Origin {
+pub struct ReturnOrigin {
     pub ifindex: u32,
     /// The client's, or its router's.
     pub mac: Mac,
@@ -50,7 +50,7 @@ pub(super) struct Origin {
 
 /// The return hops of all flows.
 #[derive(Debug, Default)]
-pub(super) struct ReturnHops {
+pub struct ReturnHops {
     /// A leaf: taken under the lock of a flow's shard, and nothing under it.
     hops: Mutex<Numbered>,
     /// Rises whenever there are other hops to look up.
@@ -59,7 +59,7 @@ pub(super) struct ReturnHops {
 
 #[derive(Debug, Default)]
 struct Numbered {
-    numbers: HashMap<Origin, HopNumber>,
+    numbers: HashMap<ReturnOrigin, HopNumber>,
     hops: HashMap<HopNumber, ReturnHop>,
     next: u32,
 }
@@ -78,7 +78,7 @@ struct ReturnHop {
 
 impl ReturnPath {
     /// To where a flow has come from, whatever becomes of that.
-    pub const fn unfollowed(origin: Origin) -> Self {
+    pub const fn unfollowed(origin: ReturnOrigin) -> Self {
         Self { origin, number: None }
     }
 }
@@ -90,7 +90,7 @@ impl ReturnHops {
     }
 
     /// The way back for a new flow from a client, or for one that has moved there.
-    pub fn enter(&self, origin: Origin, client: IpAddr) -> ReturnPath {
+    pub fn enter(&self, origin: ReturnOrigin, client: IpAddr) -> ReturnPath {
         let mut numbered = self.lock();
         let Numbered { numbers, hops, next } = &mut *numbered;
         let known = numbers.get(&origin).copied();

@@ -14,7 +14,7 @@ use crate::{
     config::{DsrMethod, Mode},
     snapshot::{
         FrontendView, ServerView, Snapshot,
-        live::{BackendStats, FrontendStats, ServerStats, Shard},
+        live::{BackendStats, FrontendStats, ServerStats, StatsShard},
     },
 };
 
@@ -62,7 +62,7 @@ pub(super) struct Service {
 
 /// A server behind a VIP, as one generation knows it: what a flow points at.
 #[derive(Debug)]
-pub(super) struct FlowTarget {
+pub struct FlowTarget {
     pub frontend: FrontendName,
     pub server: ServerKey,
     /// Where the server is, for people.
@@ -150,6 +150,18 @@ impl Services {
     /// `any_interface`: servers' packets count by whichever interface they come in.
     pub(super) const fn any_interface(&self) -> bool {
         self.any_interface
+    }
+
+    /// Compares a flow's server with these services, once for each generation. What is configured no more stays as it
+    /// was: its flows live on.
+    pub(super) fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
+        // a worker that has older services still must not undo it
+        if *generation < self.generation {
+            *generation = self.generation;
+            if let Some(now) = self.renew(key.protocol(), key.to(), target) {
+                *target = Arc::clone(now);
+            }
+        }
     }
 
     /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or
@@ -281,7 +293,7 @@ impl FlowTarget {
         let _ = (self.server_live.nat_ports).fetch_update(Relaxed, Relaxed, |claimed| claimed.checked_sub(1));
     }
 
-    fn shards(&self, worker: WorkerId) -> [&Shard; 3] {
+    fn shards(&self, worker: WorkerId) -> [&StatsShard; 3] {
         [
             self.frontend_live.counters.shard(worker),
             self.backend_live.counters.shard(worker),

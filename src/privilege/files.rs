@@ -83,7 +83,11 @@ impl Files {
                     return Err(Outcome::failed(&step, errno));
                 }
                 file.seen = FileIdentity::at(&file.path);
-                return Err(Outcome::unreadable(&error.to_string()));
+                let text = match what {
+                    What::Config => error.to_string(),
+                    What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
+                };
+                return Err(Outcome::unreadable(&text));
             }
         };
         let copy = memfd::sealed(&bytes).map_err(|error| {

@@ -27,7 +27,7 @@ const GROUPS_PER_PROCESS: u32 = 64;
 /// The packet modes' part of the broker.
 pub struct PacketSockets {
     kernel: Box<dyn KernelOps>,
-    sockets: Vec<Held>,
+    sockets: Vec<HeldSocket>,
     /// The fanout group of each interface that has sockets, by index.
     groups: BTreeMap<u32, u16>,
     next_group: u16,
@@ -36,7 +36,7 @@ pub struct PacketSockets {
 }
 
 /// The broker's duplicate of a packet socket.
-struct Held {
+struct HeldSocket {
     name: String,
     index: u32,
     socket: OwnedFd,
@@ -99,7 +99,7 @@ impl PacketSockets {
             .open_packet_socket(interface.index, group, policy.in_effect())
             .and_then(|socket| Ok((socket.try_clone()?, socket)));
         let (duplicate, socket) = opened.map_err(|e| failed(&step, &e))?;
-        self.sockets.push(Held {
+        self.sockets.push(HeldSocket {
             name: name.to_owned(),
             index: interface.index,
             socket: duplicate,
@@ -130,7 +130,9 @@ impl PacketSockets {
         match self.kernel.claim(patience) {
             Ok(()) => {}
             // what is there is another one's, and right
-            Err(ClaimError::Held(_)) if services.is_empty() => return Outcome::served(Served::default()),
+            Err(ClaimError::Held(_)) if services.is_empty() => {
+                return Outcome::served(Served::default());
+            }
             Err(ClaimError::Held(holder)) => return Outcome::held(holder),
             Err(ClaimError::Failed(step, error)) => {
                 return Outcome::failed(step, error.raw_os_error().unwrap_or(libc::EIO));

@@ -365,8 +365,8 @@ mod tests {
         let policy = policy_of(PACKETS);
         policy.may_serve(&services()).unwrap();
         policy.may_serve(&[]).unwrap();
-        type Change = fn(&mut PacketService);
-        let changes: [(Change, &str); 6] = [
+        type PolicyChange = fn(&mut PacketService);
+        let changes: [(PolicyChange, &str); 6] = [
             (|s| s.vip.addr.0.set_port(22), "10.0.0.1:22 (tcp)"),
             (|s| s.vip = Endpoint::tcp(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
             (|s| s.vip.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),

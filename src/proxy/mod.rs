@@ -32,7 +32,7 @@ use limit::ConnectionLimit;
 pub use limit::Descriptors;
 use shared::WorkerContext;
 pub use shared::{OpenConnection, ProxyEvent, Select};
-use worker::{Filter, Order};
+use worker::{Filter, ProxyOrder};
 
 /// Connections of the process against their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Occupancy {
 /// The worker threads.
 pub struct Workers {
     shared: Arc<WorkerContext>,
-    orders: Vec<mpsc::UnboundedSender<Order>>,
+    orders: Vec<mpsc::UnboundedSender<ProxyOrder>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -96,40 +96,40 @@ impl Workers {
         debug_assert!(sockets.len() >= self.orders.len(), "a socket for each worker");
         for (worker, socket) in self.orders.iter().cycle().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
-            let _ = worker.send(Order::Listen(endpoint, socket));
+            let _ = worker.send(ProxyOrder::Listen(endpoint, socket));
         }
     }
 
     /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. It is ordered when this
     /// returns: a listener of the same endpoint that is given later stays. Resolves when done on every worker.
     pub fn retire(&self, endpoint: Endpoint) -> impl Future<Output = ()> + Send + use<> {
-        let done = self.ask_all(move |done| Order::Retire(endpoint, done));
+        let done = self.ask_all(move |done| ProxyOrder::Retire(endpoint, done));
         async move { drop(done.await) }
     }
 
     /// Accepts nothing more, and leaves the listeners with what they hold to whoever else has their sockets.
     pub fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
-        let left = self.ask_all(Order::Leave);
+        let left = self.ask_all(ProxyOrder::Leave);
         async move { drop(left.await) }
     }
 
     /// How many open connections were accepted before.
     pub fn older_connections(&self, than: Instant) -> impl Future<Output = usize> + Send + use<> {
-        let counts = self.ask_all(move |reply| Order::CountOlder(than, reply));
+        let counts = self.ask_all(move |reply| ProxyOrder::CountOlder(than, reply));
         async move { counts.await.into_iter().sum() }
     }
 
     /// Closes connections with a reason. Returns at once; they end within moments.
     pub fn close(&self, select: &Select, reason: TerminationReason) {
         for worker in &self.orders {
-            let _ = worker.send(Order::Close(select.clone(), reason));
+            let _ = worker.send(ProxyOrder::Close(select.clone(), reason));
         }
     }
 
     /// Lists open connections that `filter` accepts: how many, and the `limit` oldest, oldest first.
     pub async fn connections(&self, filter: Filter, limit: usize) -> (usize, Vec<OpenConnection>) {
         let answers = self
-            .ask_all(|reply| Order::List(Arc::clone(&filter), limit, reply))
+            .ask_all(|reply| ProxyOrder::List(Arc::clone(&filter), limit, reply))
             .await;
         let total = answers.iter().map(|(total, _)| total).sum();
         let mut connections: Vec<_> = answers.into_iter().flat_map(|(_, some)| some).collect();
@@ -159,13 +159,13 @@ impl Workers {
     ///
     /// Returns whether all are alive: false when a thread is gone.
     pub async fn ping(&self) -> bool {
-        self.ask_all(Order::Ping).await.len() == self.orders.len()
+        self.ask_all(ProxyOrder::Ping).await.len() == self.orders.len()
     }
 
     /// Ends all threads, whatever they do, and waits for them.
     pub fn stop(&self) {
         for worker in &self.orders {
-            let _ = worker.send(Order::Stop);
+            let _ = worker.send(ProxyOrder::Stop);
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -176,11 +176,11 @@ impl Workers {
     }
 
     /// Sends an order to every worker, now, and collects the answers of those that live.
-    fn ask_all<T: Send, F: Fn(oneshot::Sender<T>) -> Order>(
+    fn ask_all<T: Send, F: Fn(oneshot::Sender<T>) -> ProxyOrder>(
         &self,
         order: F,
     ) -> impl Future<Output = Vec<T>> + Send + use<T, F> {
-        let ask = |worker: &mpsc::UnboundedSender<Order>| {
+        let ask = |worker: &mpsc::UnboundedSender<ProxyOrder>| {
             let (reply, answer) = oneshot::channel();
             let _ = worker.send(order(reply));
             answer

@@ -24,7 +24,7 @@ use crate::base::{Endpoint, TerminationReason, WorkerId};
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 
 /// What a worker is told.
-pub enum Order {
+pub enum ProxyOrder {
     /// Accept from this socket.
     Listen(Endpoint, OwnedFd),
     /// Accept what the endpoint's listeners hold, and end them.
@@ -46,8 +46,8 @@ pub enum Order {
 /// A running worker.
 pub struct Worker {
     /// Orders go here; the control loop is the only sender, and sends few.
-    pub orders: mpsc::UnboundedSender<Order>,
-    /// Ends after [`Order::Stop`].
+    pub orders: mpsc::UnboundedSender<ProxyOrder>,
+    /// Ends after [`ProxyOrder::Stop`].
     pub thread: JoinHandle<()>,
 }
 
@@ -71,13 +71,13 @@ pub fn start(worker: WorkerId, shared: Arc<WorkerContext>) -> io::Result<Worker>
 async fn handle_orders(
     worker: WorkerId,
     shared: Arc<WorkerContext>,
-    mut inbox: mpsc::UnboundedReceiver<Order>,
+    mut inbox: mpsc::UnboundedReceiver<ProxyOrder>,
 ) {
     // more than one of an endpoint when sockets were taken over from a process with more workers
     let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::Listen(endpoint, socket) => {
+            ProxyOrder::Listen(endpoint, socket) => {
                 match Listener::new(endpoint, socket, Arc::clone(&shared), worker) {
                     Ok(listener) => {
                         let (retire, retired) = oneshot::channel();
@@ -89,7 +89,7 @@ async fn handle_orders(
                     }
                 }
             }
-            Order::Retire(endpoint, done) => {
+            ProxyOrder::Retire(endpoint, done) => {
                 let retired: Vec<_> = listeners
                     .remove(&endpoint)
                     .into_iter()
@@ -103,22 +103,22 @@ async fn handle_orders(
                     let _ = done.send(());
                 });
             }
-            Order::Leave(done) => {
+            ProxyOrder::Leave(done) => {
                 // their tasks see the end of the channel before they can accept anything more
                 listeners.clear();
                 let _ = done.send(());
             }
-            Order::CountOlder(than, reply) => {
+            ProxyOrder::CountOlder(than, reply) => {
                 let _ = reply.send(registry::count_older(than));
             }
-            Order::Close(select, reason) => registry::close(&select, reason),
-            Order::List(filter, limit, reply) => {
+            ProxyOrder::Close(select, reason) => registry::close(&select, reason),
+            ProxyOrder::List(filter, limit, reply) => {
                 let _ = reply.send(registry::list(worker, &*filter, limit));
             }
-            Order::Ping(reply) => {
+            ProxyOrder::Ping(reply) => {
                 let _ = reply.send(());
             }
-            Order::Stop => return,
+            ProxyOrder::Stop => return,
         }
     }
 }

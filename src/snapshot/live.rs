@@ -42,7 +42,7 @@ impl Counter {
 /// Aligned to two cache lines (the unit that x86 prefetches), so that threads do not share one.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Shard {
+pub struct StatsShard {
     /// Connections accepted (frontend), routed (backend), established (server).
     pub opened: Counter,
     /// Those of them that have ended; the difference is the current number, so it cannot drift.
@@ -65,28 +65,28 @@ pub struct Shard {
 
 /// Counters with one shard for each worker.
 #[derive(Debug)]
-pub struct Counters(Box<[Shard]>);
+pub struct Counters(Box<[StatsShard]>);
 
 /// The shards summed at one moment. Sums of running threads: exact once they pause, never negative.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// See [`Shard::opened`].
+    /// See [`StatsShard::opened`].
     pub opened: u64,
     /// Connections that are open now.
     pub current: u64,
-    /// See [`Shard::bytes_in`].
+    /// See [`StatsShard::bytes_in`].
     pub bytes_in: u64,
-    /// See [`Shard::bytes_out`].
+    /// See [`StatsShard::bytes_out`].
     pub bytes_out: u64,
-    /// See [`Shard::connect_failures`].
+    /// See [`StatsShard::connect_failures`].
     pub connect_failures: u64,
-    /// See [`Shard::retries`].
+    /// See [`StatsShard::retries`].
     pub retries: u64,
-    /// See [`Shard::accept_errors`].
+    /// See [`StatsShard::accept_errors`].
     pub accept_errors: u64,
-    /// See [`Shard::ended`], by discriminant.
+    /// See [`StatsShard::ended`], by discriminant.
     pub ended: [u64; TerminationReason::ALL.len()],
-    /// See [`Shard::refused`], by discriminant.
+    /// See [`StatsShard::refused`], by discriminant.
     pub refused: [u64; AccessReason::ALL.len()],
 }
 
@@ -94,13 +94,13 @@ impl Counters {
     /// Zeroed counters for so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| Shard::default()).collect())
+        Self((0..workers).map(|_| StatsShard::default()).collect())
     }
 
     /// The calling worker's own shard.
     #[inline]
     #[must_use]
-    pub fn shard(&self, worker: WorkerId) -> &Shard {
+    pub fn shard(&self, worker: WorkerId) -> &StatsShard {
         &self.0[worker.0]
     }
 

@@ -89,6 +89,26 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The same about a file that the configuration names in a section, instead of the configuration itself.
+    #[must_use]
+    pub fn of_file_named_in(&self, section: &str) -> String {
+        match self {
+            Self::Open { path, source } if source.kind() == io::ErrorKind::NotFound => format!(
+                "cannot open {}: {source}; create it, or name another file in {section}",
+                path.display()
+            ),
+            Self::NotRegular { path, kind } => format!(
+                "cannot read {}: it is {kind}, not a regular file; name a regular file in {section}",
+                path.display()
+            ),
+            Self::TooLarge { path, limit } => format!(
+                "cannot read {}: it is larger than {limit} bytes, the most that is read; name a smaller file in {section}",
+                path.display()
+            ),
+            Self::Open { .. } | Self::Read { .. } => self.to_string(),
+        }
+    }
+
     /// The error number if this process or the system lacks what reading takes, and the file may be as it should be.
     #[must_use]
     pub fn system_errno(&self) -> Option<i32> {
@@ -209,6 +229,22 @@ mod tests {
         let path = dir.path().join("convey.toml");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(text(read(&path, 10)).contains("it is a FIFO, not a regular file"));
+    }
+
+    #[test]
+    fn of_a_file_that_the_configuration_names_it_is_said_where_to_name_another() {
+        for path in ["/", "/dev/zero", "/nonexistent/a.list"] {
+            let error = read(Path::new(path), 10).unwrap_err();
+            let text = error.of_file_named_in("[network_lists]");
+            assert!(
+                text.contains(path) && text.contains("in [network_lists]"),
+                "{text}"
+            );
+            assert!(
+                !text.contains("--config") && !text.contains("configuration"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

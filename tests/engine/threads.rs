@@ -1,13 +1,14 @@
 //! The engine's threads.
 
-use std::{num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
+use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use convey::{
-    engine::raw::{Engine, EngineSettings, Event, socket},
+    engine::{Engine, EngineEvent, EngineSettings, raw::socket},
+    flow::{Flows, TableLimits},
     snapshot::Snapshot,
 };
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::{
     Test,
@@ -22,20 +23,34 @@ pub const TESTS: &[Test] = crate::tests![
     a_thread_that_cannot_be_confined_ends_the_start,
 ];
 
-fn start(workers: usize) -> (Engine, Receiver<Event>) {
+fn start(workers: usize) -> (Engine, Receiver<EngineEvent>) {
+    let (events, told) = channel(8);
+    (
+        start_prepared(workers, events, || Ok(())).expect("the engine"),
+        told,
+    )
+}
+
+fn start_prepared(
+    workers: usize,
+    events: Sender<EngineEvent>,
+    prepare: fn() -> io::Result<()>,
+) -> io::Result<Engine> {
+    let flows = Flows::new(TableLimits {
+        max_flows: NonZeroU32::new(1_000).expect("not 0"),
+        workers,
+        hash_seed: 42,
+    });
     let settings = EngineSettings {
         workers,
         first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).expect("not 0"),
     };
-    let (events, told) = channel(8);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let engine = Engine::start(&settings, snapshot, events, || Ok(())).expect("the engine");
-    (engine, told)
+    Engine::start_raw(&settings, Arc::new(flows), snapshot, events, prepare)
 }
 
 /// An engine of two workers that serves the receiver's end of the cable.
-fn serve(wire: &Wire) -> (Engine, Receiver<Event>) {
+fn serve(wire: &Wire) -> (Engine, Receiver<EngineEvent>) {
     let (engine, told) = start(2);
     engine.add_interface(wire.into, open_two(wire, wire.into));
     assert!(engine.is_alive(PATIENCE));
@@ -54,12 +69,12 @@ fn open_two(wire: &Wire, ifindex: u32) -> Vec<OwnedFd> {
 
 /// Deletes an interface that two workers serve, and waits until it is told of and both have looked after it.
 #[track_caller]
-fn delete(wire: &Wire, engine: &Engine, told: &mut Receiver<Event>, interface: &str, left: usize) {
+fn delete(wire: &Wire, engine: &Engine, told: &mut Receiver<EngineEvent>, interface: &str, left: usize) {
     let index = ifindex(&wire.receiver, interface);
     wire.receiver.run(&format!("ip link del {interface}"));
     wait_until("somebody notices", PATIENCE, || match told.try_recv() {
         Ok(event) => {
-            assert_eq!(event, Event::InterfaceLost(index));
+            assert_eq!(event, EngineEvent::InterfaceLost(index));
             true
         }
         Err(_) => false,
@@ -141,14 +156,8 @@ fn threads_are_pinned_answer_and_end() {
 }
 
 fn a_thread_that_cannot_be_confined_ends_the_start() {
-    let settings = EngineSettings {
-        workers: 2,
-        first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).expect("not 0"),
-    };
     let (events, _told) = channel(8);
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let refuse = || Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
-    let error = Engine::start(&settings, snapshot, events, refuse).expect_err("not confined");
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    let refuse = || Err(io::ErrorKind::PermissionDenied.into());
+    let error = start_prepared(2, events, refuse).expect_err("not confined");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }

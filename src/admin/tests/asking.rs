@@ -15,14 +15,14 @@ use super::{
 use crate::{
     PATIENCE,
     admin::{
-        http::Limits,
+        http::HttpLimits,
         views::{self, Phase},
     },
 };
 
 #[test]
 fn the_status_is_what_was_published_last_and_what_is_counted_now() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     let first = status(&daemon);
     assert!(first.phase == Phase::Running && first.backends.contains_key("web %41"));
     assert_eq!((first.pid, first.log_events_dropped), (std::process::id(), 3));
@@ -37,7 +37,7 @@ fn the_status_is_what_was_published_last_and_what_is_counted_now() {
 
 #[test]
 fn whoever_asks_is_answered_while_the_control_loop_answers_nothing() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     // fills its queue of one
     let mut waiting = connect(&daemon.path);
     waiting
@@ -60,10 +60,10 @@ fn whoever_asks_is_answered_while_the_control_loop_answers_nothing() {
 
 #[test]
 fn a_change_that_the_control_loop_does_not_answer_is_504_in_bounded_time() {
-    let limits = Limits {
+    let limits = HttpLimits {
         reply: Duration::from_millis(10),
         reload: Duration::from_millis(10),
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Stuck, limits);
     let answer = ask(&daemon.path, "POST", "/v1/reload", None);
@@ -76,9 +76,9 @@ fn a_change_that_the_control_loop_does_not_answer_is_504_in_bounded_time() {
 
 #[test]
 fn stuck_workers_cost_the_list_of_connections_and_nothing_else() {
-    let limits = Limits {
+    let limits = HttpLimits {
         reply: Duration::from_millis(10),
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let daemon = Daemon::start(Loop::Answers, limits);
     daemon.live.workers_are_stuck();
@@ -89,7 +89,7 @@ fn stuck_workers_cost_the_list_of_connections_and_nothing_else() {
 
 #[test]
 fn a_walk_through_all_flows_keeps_nobody_else_waiting() {
-    let daemon = Daemon::start(Loop::Answers, Limits::default());
+    let daemon = Daemon::start(Loop::Answers, HttpLimits::default());
     daemon.publish(|status| status.packet = Some(engine()));
     daemon.live.may_walk(false);
     let mut walking = connect(&daemon.path);
@@ -117,7 +117,7 @@ fn stats(address: SocketAddr) -> std::io::Result<String> {
 
 #[test]
 fn stats_are_served_until_their_guard_is_dropped_and_then_elsewhere() {
-    let daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     let (old, guard) = daemon.serve_stats();
     let answer = stats(old).expect("an answer");
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
@@ -131,7 +131,7 @@ fn stats_are_served_until_their_guard_is_dropped_and_then_elsewhere() {
 
 #[test]
 fn the_control_endpoint_can_end_before_the_others() {
-    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let mut daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     let (address, _guard) = daemon.serve_stats();
     let mut held = connect(&daemon.path);
     daemon.end_control();
@@ -141,7 +141,7 @@ fn the_control_endpoint_can_end_before_the_others() {
 
 #[test]
 fn the_end_of_the_thread_ends_every_endpoint_and_every_connection() {
-    let mut daemon = Daemon::start(Loop::Stuck, Limits::default());
+    let mut daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
     let (address, _guard) = daemon.serve_stats();
     let mut held = connect(&daemon.path);
     daemon.end();

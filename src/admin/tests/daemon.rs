@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     admin::{
-        AdminThread, Command, HttpListener, Live, SocketFile, Status, bind_socket,
-        http::Limits,
+        AdminCommand, AdminThread, HttpListener, Live, SocketFile, Status, bind_socket,
+        http::HttpLimits,
         render,
         status::{Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
         views::{self, ConnectionFilter, Phase},
@@ -147,13 +147,13 @@ pub struct Daemon {
     control: Option<HttpListener>,
     thread: Option<AdminThread>,
     /// Kept by a loop that is stuck.
-    _queue: Option<mpsc::Receiver<Command>>,
+    _queue: Option<mpsc::Receiver<AdminCommand>>,
     _file: SocketFile,
     _directory: tempfile::TempDir,
 }
 
 impl Daemon {
-    pub fn start(behaviour: Loop, limits: Limits) -> Self {
+    pub fn start(behaviour: Loop, limits: HttpLimits) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("admin.sock");
         let (listener, file) = bind_socket(&path, None).expect("bind");
@@ -233,18 +233,18 @@ impl Daemon {
 }
 
 /// Plays the control loop until nobody can ask it any more.
-fn answer(mut queue: mpsc::Receiver<Command>, tell: &std_mpsc::Sender<String>) {
+fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<String>) {
     while let Some(command) = queue.blocking_recv() {
         // a test that has ended does not listen any more, nor do the requests that it left
         match command {
-            Command::Reload { reply } => {
+            AdminCommand::Reload { reply } => {
                 let _ = tell.send("reload".into());
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".into(),
                     config_error: true,
                 }));
             }
-            Command::Server {
+            AdminCommand::Server {
                 backend,
                 server,
                 request,

@@ -40,7 +40,7 @@ pub struct Port {
 
 /// `"auto"` or a number of threads.
 #[derive(Debug, Clone, Copy)]
-pub struct Workers(pub Option<NonZeroU32>);
+pub struct WorkerCount(pub Option<NonZeroU32>);
 
 /// One or several addresses to listen on, each with its place.
 #[derive(Debug, Clone)]
@@ -192,7 +192,7 @@ inline_schema!([] Port, _g => json_schema!({
     "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "type": "string", "pattern": "^[0-9]{1,5}$" }]
 }));
 
-impl Field for Workers {
+impl Field for WorkerCount {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(word) if word == "auto" => Some(Self(None)),
@@ -211,7 +211,7 @@ impl Field for Workers {
         }
     }
 }
-inline_schema!([] Workers, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
+inline_schema!([] WorkerCount, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
 
 fn listen(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenAddr, Range<usize>)> {
     let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;

@@ -16,7 +16,7 @@ use section::section;
 
 pub use access::{Files, RuleList};
 pub use field::Located;
-pub use fields::{Int, ListenAddrs, Named, Port, Time, Workers};
+pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use section::{Section, read_file};
@@ -74,7 +74,7 @@ section! {
         /// User to become when started as root. Default: "convey", or "nobody" where there is no such user.
         user: UserName,
         /// Worker threads of the proxy: a number, or "auto" (default) for one on each CPU the process may use.
-        workers: Workers,
+        workers: WorkerCount,
         /// How long a stopping process waits for its connections to end. Default: "30s".
         shutdown_timeout: Time<true, DAY>,
         /// Directory for what outlives the process: overrides of servers, scripts for the servers of DSR frontends. Made at the start if it is missing; each running convey needs its own. Default: $STATE_DIRECTORY, as systemd sets it, or "/var/lib/convey". Needs a restart.
@@ -108,7 +108,7 @@ section! {
         /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best available in this version. Needs a restart.
         engine: EngineChoice,
         /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
-        workers: Workers,
+        workers: WorkerCount,
         /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
         max_flows: Int<64, MAX_FLOWS>,
         /// Source ports of passthrough flows, "FIRST-LAST,FIRST-LAST…"; new flows use changed ones at once. Default: every port from 10000 that is neither ephemeral on this host nor reserved, usually "10000-32767,61000-65535".

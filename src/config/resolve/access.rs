@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{int, limit, value};
 use crate::{
-    access::{AccessRules, Action, Clients, Limits, PerClient},
+    access::{AccessRules, Action, Limits, PerClient, RuleSubject},
     base::NetworkListName,
     config::{
         findings::Findings,
@@ -105,7 +105,7 @@ fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Fi
                 empty(at, rules.is_some(), findings);
             }
             for (rule, span) in rules.iter().flat_map(|at| &at.value.0) {
-                if let Clients::List(name) = &rule.clients
+                if let RuleSubject::List(name) = &rule.clients
                     && !known.contains(name.as_str())
                     && findings.absence_counts()
                 {

@@ -53,7 +53,7 @@ pub struct Ask {
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum ReloadEvent {
     /// Somebody asks.
     Asked(Trigger, Option<Ticket>),
     /// The file has been read, or could not be.
@@ -88,21 +88,21 @@ pub enum NotRead {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Read the file; [`Event::Read`] follows.
+    /// Read the file; [`ReloadEvent::Read`] follows.
     Read,
     /// Say that a reload has begun.
     Announce,
-    /// Parse, resolve and compare; [`Event::Loaded`] follows.
+    /// Parse, resolve and compare; [`ReloadEvent::Loaded`] follows.
     Load(Source),
-    /// Look after the firewall rules; [`Event::Checked`] follows.
+    /// Look after the firewall rules; [`ReloadEvent::Checked`] follows.
     Check,
-    /// Make new sockets; [`Event::Bound`] follows.
+    /// Make new sockets; [`ReloadEvent::Bound`] follows.
     Bind,
-    /// Check new servers; [`Event::Settled`] follows.
+    /// Check new servers; [`ReloadEvent::Settled`] follows.
     TryOut,
-    /// Prepare rules, next hops and packet sockets; [`Event::Armed`] follows.
+    /// Prepare rules, next hops and packet sockets; [`ReloadEvent::Armed`] follows.
     Arm,
-    /// Put everything in effect: at once, and without fail. [`Event::Served`] follows.
+    /// Put everything in effect: at once, and without fail. [`ReloadEvent::Served`] follows.
     Commit,
     /// End what is under way, and put back what was prepared.
     PutBack,
@@ -132,7 +132,7 @@ pub enum ReloadOutcome {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Machine {
+pub struct ReloadMachine {
     phase: Phase,
     /// Who has asked since the reload under way began.
     next: Option<Ask>,
@@ -170,7 +170,7 @@ enum Step {
     Serve,
 }
 
-impl Machine {
+impl ReloadMachine {
     /// Nothing is under way; `in_effect` runs.
     #[must_use]
     pub const fn new(in_effect: Source) -> Self {
@@ -191,37 +191,40 @@ impl Machine {
 
     /// Takes an event. An event that nothing waits for does nothing.
     #[must_use]
-    pub fn step(&mut self, event: Event) -> Vec<Action> {
+    pub fn step(&mut self, event: ReloadEvent) -> Vec<Action> {
         match event {
-            Event::Asked(trigger, ticket) => return self.asked(trigger, ticket),
-            Event::Stop => return self.stop(),
+            ReloadEvent::Asked(trigger, ticket) => return self.asked(trigger, ticket),
+            ReloadEvent::Stop => return self.stop(),
             _ => {}
         }
         let Phase::Waiting { ask, step } = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return Vec::new();
         };
         match (step, event) {
-            (Step::Read, Event::Read(read)) => self.read(ask, read),
-            (Step::Load(file), Event::Loaded(loaded)) => self.loaded(ask, file, loaded),
-            (Step::Check { had_failed }, Event::Checked) => {
+            (Step::Read, ReloadEvent::Read(read)) => self.read(ask, read),
+            (Step::Load(file), ReloadEvent::Loaded(loaded)) => self.loaded(ask, file, loaded),
+            (Step::Check { had_failed }, ReloadEvent::Checked) => {
                 self.finish(ask, ReloadOutcome::Unchanged { had_failed }, Vec::new())
             }
-            (Step::Bind(file), Event::Bound(Ok(()))) => {
+            (Step::Bind(file), ReloadEvent::Bound(Ok(()))) => {
                 self.wait(ask, Step::Settle(file), vec![Action::TryOut])
             }
-            (Step::Settle(file), Event::Settled) => self.wait(ask, Step::Arm(file), vec![Action::Arm]),
-            (Step::Arm(file), Event::Armed(Ok(()))) => {
+            (Step::Settle(file), ReloadEvent::Settled) => self.wait(ask, Step::Arm(file), vec![Action::Arm]),
+            (Step::Arm(file), ReloadEvent::Armed(Ok(()))) => {
                 self.in_effect = file.source;
                 self.failed = None;
                 self.wait(ask, Step::Serve, vec![Action::Commit])
             }
-            (Step::Serve, Event::Served | Event::Broken(_)) => {
+            (Step::Serve, ReloadEvent::Served | ReloadEvent::Broken(_)) => {
                 self.finish(ask, ReloadOutcome::Committed, Vec::new())
             }
-            (Step::Bind(file), Event::Bound(Err(why))) | (Step::Arm(file), Event::Armed(Err(why))) => {
+            (Step::Bind(file), ReloadEvent::Bound(Err(why)))
+            | (Step::Arm(file), ReloadEvent::Armed(Err(why))) => {
                 self.fail(ask, Ok(file), why, vec![Action::PutBack])
             }
-            (_, Event::Broken(why)) => self.fail(ask, Err(why.message.clone()), why, vec![Action::PutBack]),
+            (_, ReloadEvent::Broken(why)) => {
+                self.fail(ask, Err(why.message.clone()), why, vec![Action::PutBack])
+            }
             (step, _) => self.wait(ask, step, Vec::new()),
         }
     }

@@ -33,7 +33,7 @@ use crate::{
     privilege::{BrokerError, Client, FileRead, What},
     sys::interfaces,
 };
-use machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
+use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
 use texts::{broken, failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
@@ -45,7 +45,7 @@ pub type ReloadReply = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
 /// A reload under way, and what is remembered of those before.
 #[derive(Debug)]
 pub struct Reload {
-    machine: Machine,
+    machine: ReloadMachine,
     /// At most one job runs; dropping it ends it.
     jobs: JoinSet<Done>,
     /// What has been loaded.
@@ -97,7 +97,7 @@ impl Reload {
     #[must_use]
     pub fn new(in_effect: Source) -> Self {
         Self {
-            machine: Machine::new(in_effect),
+            machine: ReloadMachine::new(in_effect),
             jobs: JoinSet::new(),
             new: None,
             bound: None,
@@ -154,7 +154,7 @@ impl Control {
     /// Somebody asks for a reload; the answer comes when it is over.
     pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<ReloadReply>) {
         let ticket = answer.map(|answer| self.reload.ticket(answer));
-        self.reload_event(Event::Asked(trigger, ticket));
+        self.reload_event(ReloadEvent::Asked(trigger, ticket));
     }
 
     /// It is time to look at a file again that could not be looked at; once, whatever comes of it.
@@ -165,13 +165,13 @@ impl Control {
 
     /// The reload under way, if there is one, is given up; there will be no other.
     pub(super) fn stop_reloading(&mut self) {
-        self.reload_event(Event::Stop);
+        self.reload_event(ReloadEvent::Stop);
     }
 
     /// The servers that are tried out are known well enough, or the time is over.
     pub(super) fn settled(&mut self) {
         if self.reload.settle_until.take().is_some() {
-            self.reload_event(Event::Settled);
+            self.reload_event(ReloadEvent::Settled);
         }
     }
 
@@ -182,19 +182,21 @@ impl Control {
                 if let Some(watched) = watched {
                     self.take_watch(watched);
                 }
-                Event::Read(read)
+                ReloadEvent::Read(read)
             }
-            Some(Done::Loaded(loaded)) => Event::Loaded(loaded.map(|new| {
+            Some(Done::Loaded(loaded)) => ReloadEvent::Loaded(loaded.map(|new| {
                 let changes = !new.diff.changes.is_empty();
                 self.reload.new = Some(new);
                 changes
             })),
-            Some(Done::Checked) => Event::Checked,
-            Some(Done::Bound(bound)) => Event::Bound(bound.and_then(|bound| self.take_bound(bound))),
-            Some(Done::Served) => Event::Served,
-            Some(Done::Armed(armed)) => Event::Armed(armed.map(|armed| self.reload.armed = Some(armed))),
+            Some(Done::Checked) => ReloadEvent::Checked,
+            Some(Done::Bound(bound)) => ReloadEvent::Bound(bound.and_then(|bound| self.take_bound(bound))),
+            Some(Done::Served) => ReloadEvent::Served,
+            Some(Done::Armed(armed)) => {
+                ReloadEvent::Armed(armed.map(|armed| self.reload.armed = Some(armed)))
+            }
             // it has panicked
-            None => Event::Broken(panicked()),
+            None => ReloadEvent::Broken(panicked()),
         };
         self.reload_event(event);
     }
@@ -208,7 +210,7 @@ impl Control {
         Ok(())
     }
 
-    fn reload_event(&mut self, event: Event) {
+    fn reload_event(&mut self, event: ReloadEvent) {
         for action in self.reload.machine.step(event) {
             self.act(action);
         }

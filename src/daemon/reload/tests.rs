@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::machine::{Action, Ask, Event, Machine, NotRead, ReloadOutcome, Ticket, Trigger};
+use super::machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
 use crate::{
     admin::views::ReloadFailed, config::Source, privilege::FileRead, sys::config_file::FileIdentity,
 };
@@ -30,8 +30,8 @@ fn failed(message: &str) -> ReloadFailed {
     }
 }
 
-fn asked(trigger: Trigger) -> Event {
-    Event::Asked(trigger, None)
+fn asked(trigger: Trigger) -> ReloadEvent {
+    ReloadEvent::Asked(trigger, None)
 }
 
 fn finished(trigger: Trigger, outcome: ReloadOutcome) -> Action {
@@ -40,18 +40,18 @@ fn finished(trigger: Trigger, outcome: ReloadOutcome) -> Action {
 }
 
 /// A machine that runs `a`, and has seen these events.
-fn after(events: impl IntoIterator<Item = Event>) -> (Machine, Vec<Action>) {
-    let mut machine = Machine::new(source("a"));
+fn after(events: impl IntoIterator<Item = ReloadEvent>) -> (ReloadMachine, Vec<Action>) {
+    let mut machine = ReloadMachine::new(source("a"));
     let actions = events.into_iter().map(|event| machine.step(event)).last();
     (machine, actions.unwrap_or_default())
 }
 
-fn taken(port: &str) -> Vec<Event> {
+fn taken(port: &str) -> Vec<ReloadEvent> {
     vec![
         asked(Trigger::FileChange),
-        Event::Read(Ok(saved("b", 1))),
-        Event::Loaded(Ok(true)),
-        Event::Bound(Err(failed(port))),
+        ReloadEvent::Read(Ok(saved("b", 1))),
+        ReloadEvent::Loaded(Ok(true)),
+        ReloadEvent::Bound(Err(failed(port))),
     ]
 }
 
@@ -60,15 +60,15 @@ fn a_reload_goes_step_by_step_and_commits_at_the_end() {
     let (mut machine, actions) = after([asked(Trigger::Signal)]);
     assert_eq!(actions, [Action::Read]);
     let new = saved("b", 1);
-    let actions = machine.step(Event::Read(Ok(new.clone())));
+    let actions = machine.step(ReloadEvent::Read(Ok(new.clone())));
     assert_eq!(actions, [Action::Announce, Action::Load(new.source)]);
-    assert_eq!(machine.step(Event::Loaded(Ok(true))), [Action::Bind]);
-    assert_eq!(machine.step(Event::Bound(Ok(()))), [Action::TryOut]);
-    assert_eq!(machine.step(Event::Settled), [Action::Arm]);
-    assert_eq!(machine.step(Event::Armed(Ok(()))), [Action::Commit]);
+    assert_eq!(machine.step(ReloadEvent::Loaded(Ok(true))), [Action::Bind]);
+    assert_eq!(machine.step(ReloadEvent::Bound(Ok(()))), [Action::TryOut]);
+    assert_eq!(machine.step(ReloadEvent::Settled), [Action::Arm]);
+    assert_eq!(machine.step(ReloadEvent::Armed(Ok(()))), [Action::Commit]);
     let end = [finished(Trigger::Signal, ReloadOutcome::Committed)];
-    assert_eq!(machine.step(Event::Served), end);
-    assert_eq!(machine.step(Event::Settled), []);
+    assert_eq!(machine.step(ReloadEvent::Served), end);
+    assert_eq!(machine.step(ReloadEvent::Settled), []);
 }
 
 #[test]
@@ -81,11 +81,11 @@ fn a_reload_that_failed_for_an_outside_reason_is_tried_again_when_the_file_is_sa
     assert_eq!(actions, [Action::PutBack, end]);
     // something else in the directory has changed, such as our own log
     let _ = machine.step(asked(Trigger::FileChange));
-    let same = machine.step(Event::Read(Ok(saved("b", 1))));
+    let same = machine.step(ReloadEvent::Read(Ok(saved("b", 1))));
     assert_eq!(same, [finished(Trigger::FileChange, ReloadOutcome::Nothing)]);
     assert!(machine.last_error().is_some());
     let _ = machine.step(asked(Trigger::FileChange));
-    let again = machine.step(Event::Read(Ok(saved("b", 2))));
+    let again = machine.step(ReloadEvent::Read(Ok(saved("b", 2))));
     assert_eq!(again, [Action::Announce, Action::Load(source("b"))]);
 }
 
@@ -93,7 +93,7 @@ fn a_reload_that_failed_for_an_outside_reason_is_tried_again_when_the_file_is_sa
 fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
     let (mut machine, _) = after(taken("port 80 is taken"));
     let _ = machine.step(asked(Trigger::FileChange));
-    let back = machine.step(Event::Read(Ok(saved("a", 2))));
+    let back = machine.step(ReloadEvent::Read(Ok(saved("a", 2))));
     let outcome = ReloadOutcome::Unchanged { had_failed: true };
     assert_eq!(back, [finished(Trigger::FileChange, outcome)]);
     assert_eq!(machine.last_error(), None);
@@ -101,21 +101,21 @@ fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
 
 #[test]
 fn a_network_list_that_cannot_be_read_stays_a_failure_until_it_can() {
-    let load = |machine: &mut Machine, loaded| {
+    let load = |machine: &mut ReloadMachine, loaded| {
         let _ = machine.step(asked(Trigger::ListChange));
-        let read = machine.step(Event::Read(Ok(saved("a", 1))));
+        let read = machine.step(ReloadEvent::Read(Ok(saved("a", 1))));
         assert_eq!(
             read,
             [Action::Announce, Action::Load(source("a"))],
             "its text is no news"
         );
-        machine.step(Event::Loaded(loaded))
+        machine.step(ReloadEvent::Loaded(loaded))
     };
-    let mut machine = Machine::new(source("a"));
+    let mut machine = ReloadMachine::new(source("a"));
     let end = finished(Trigger::ListChange, ReloadOutcome::Failed(failed("line 2")));
     assert_eq!(load(&mut machine, Err(failed("line 2"))), [end]);
     let _ = machine.step(asked(Trigger::FileChange));
-    let look = machine.step(Event::Read(Ok(saved("a", 2))));
+    let look = machine.step(ReloadEvent::Read(Ok(saved("a", 2))));
     assert_eq!(look, [finished(Trigger::FileChange, ReloadOutcome::Nothing)]);
     assert!(
         machine.last_error().is_some(),
@@ -126,7 +126,7 @@ fn a_network_list_that_cannot_be_read_stays_a_failure_until_it_can() {
 
 #[test]
 fn a_look_that_fails_for_want_of_descriptors_is_no_failed_reload_but_a_request_is_told() {
-    let read = || Event::Read(Err(NotRead::System(failed("too many open files"))));
+    let read = || ReloadEvent::Read(Err(NotRead::System(failed("too many open files"))));
     let (machine, actions) = after([asked(Trigger::FileChange), read()]);
     let end = ReloadOutcome::NotLooked(failed("too many open files"));
     assert_eq!(actions, [finished(Trigger::FileChange, end)]);
@@ -139,7 +139,7 @@ fn a_look_that_fails_for_want_of_descriptors_is_no_failed_reload_but_a_request_i
 
 #[test]
 fn a_file_that_is_missing_is_said_once() {
-    let read = || Event::Read(Err(NotRead::File(failed("no such file"))));
+    let read = || ReloadEvent::Read(Err(NotRead::File(failed("no such file"))));
     let (mut machine, actions) = after([asked(Trigger::FileChange), read()]);
     let end = ReloadOutcome::Failed(failed("no such file"));
     assert_eq!(actions, [finished(Trigger::FileChange, end)]);
@@ -152,17 +152,17 @@ fn a_file_that_is_missing_is_said_once() {
 fn all_who_ask_meanwhile_share_the_next_reload() {
     let (mut machine, _) = after([asked(Trigger::Request)]);
     for ticket in 1..=3 {
-        let actions = machine.step(Event::Asked(Trigger::Request, Some(Ticket(ticket))));
+        let actions = machine.step(ReloadEvent::Asked(Trigger::Request, Some(Ticket(ticket))));
         assert_eq!(actions, []);
     }
     let _ = machine.step(asked(Trigger::FileChange));
-    let _ = machine.step(Event::Read(Ok(saved("a", 1))));
-    assert_eq!(machine.step(Event::Loaded(Ok(false))), [Action::Check]);
-    let actions = machine.step(Event::Checked);
+    let _ = machine.step(ReloadEvent::Read(Ok(saved("a", 1))));
+    assert_eq!(machine.step(ReloadEvent::Loaded(Ok(false))), [Action::Check]);
+    let actions = machine.step(ReloadEvent::Checked);
     let outcome = ReloadOutcome::Unchanged { had_failed: false };
     assert_eq!(actions, [finished(Trigger::Request, outcome), Action::Read]);
-    let _ = machine.step(Event::Read(Ok(saved("b", 2))));
-    let actions = machine.step(Event::Loaded(Err(failed("not TOML"))));
+    let _ = machine.step(ReloadEvent::Read(Ok(saved("b", 2))));
+    let actions = machine.step(ReloadEvent::Loaded(Err(failed("not TOML"))));
     let ask = Ask {
         trigger: Trigger::Request,
         tickets: vec![Ticket(1), Ticket(2), Ticket(3)],
@@ -176,16 +176,16 @@ fn all_who_ask_meanwhile_share_the_next_reload() {
 #[test]
 fn the_end_gives_up_what_is_under_way_and_answers_everybody() {
     let (mut machine, _) = after(taken("x").into_iter().take(3));
-    let _ = machine.step(Event::Asked(Trigger::Request, Some(Ticket(7))));
-    let actions = machine.step(Event::Stop);
+    let _ = machine.step(ReloadEvent::Asked(Trigger::Request, Some(Ticket(7))));
+    let actions = machine.step(ReloadEvent::Stop);
     assert_eq!(actions[0], Action::PutBack);
     let answered = |action: &Action| match action {
         Action::Finish(ask, ReloadOutcome::Failed(_)) => ask.tickets.len(),
         other => panic!("{other:?}"),
     };
     assert_eq!(actions[1..].iter().map(answered).sum::<usize>(), 1);
-    assert_eq!(machine.step(Event::Bound(Ok(()))), []);
-    let late = machine.step(Event::Asked(Trigger::Request, Some(Ticket(8))));
+    assert_eq!(machine.step(ReloadEvent::Bound(Ok(()))), []);
+    let late = machine.step(ReloadEvent::Asked(Trigger::Request, Some(Ticket(8))));
     assert!(matches!(
         late.as_slice(),
         [Action::Finish(_, ReloadOutcome::Refused(_))]
@@ -242,7 +242,7 @@ fn generation_of(text: u8) -> Option<u8> {
 
 /// A daemon of plain data: what runs, what is prepared, which job is under way.
 struct World {
-    machine: Machine,
+    machine: ReloadMachine,
     file: Option<(u8, i64)>,
     saves: i64,
     job: Option<Action>,
@@ -264,7 +264,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            machine: Machine::new(source("0")),
+            machine: ReloadMachine::new(source("0")),
             file: Some((0, 0)),
             saves: 0,
             job: None,
@@ -293,59 +293,59 @@ impl World {
                     Ticket(self.tickets)
                 });
                 self.open.extend(ticket);
-                self.tell(Event::Asked(*trigger, ticket));
+                self.tell(ReloadEvent::Asked(*trigger, ticket));
             }
             Move::Job { fails } => {
                 if let Some(event) = self.end_job(*fails) {
                     self.tell(event);
                 }
             }
-            Move::Settle => self.tell(Event::Settled),
+            Move::Settle => self.tell(ReloadEvent::Settled),
             Move::Touch => self.touches += 1,
             Move::Break => {
                 if self.job.take().is_some() {
-                    self.tell(Event::Broken(failed("broken")));
+                    self.tell(ReloadEvent::Broken(failed("broken")));
                 }
             }
             Move::Stop => {
                 self.stopped = true;
-                self.tell(Event::Stop);
+                self.tell(ReloadEvent::Stop);
             }
         }
     }
 
-    fn end_job(&mut self, fails: bool) -> Option<Event> {
+    fn end_job(&mut self, fails: bool) -> Option<ReloadEvent> {
         let fail = || failed("failed");
         Some(match self.job.take()? {
-            Action::Read if fails => Event::Read(Err(NotRead::System(fail()))),
-            Action::Read => Event::Read(match self.file {
+            Action::Read if fails => ReloadEvent::Read(Err(NotRead::System(fail()))),
+            Action::Read => ReloadEvent::Read(match self.file {
                 Some((text, save)) => {
                     self.read = Some(text);
                     Ok(saved(&text.to_string(), save))
                 }
                 None => Err(NotRead::File(failed("missing"))),
             }),
-            Action::Load(_) => Event::Loaded(match self.read.and_then(generation_of) {
+            Action::Load(_) => ReloadEvent::Loaded(match self.read.and_then(generation_of) {
                 Some(new) => Ok(Some(new) != generation_of(self.running[0])),
                 None => Err(failed("not TOML")),
             }),
-            Action::Check => Event::Checked,
-            Action::Bind if fails => Event::Bound(Err(fail())),
+            Action::Check => ReloadEvent::Checked,
+            Action::Bind if fails => ReloadEvent::Bound(Err(fail())),
             Action::Bind => {
                 self.bound = self.read;
-                Event::Bound(Ok(()))
+                ReloadEvent::Bound(Ok(()))
             }
-            Action::Arm if fails => Event::Armed(Err(fail())),
+            Action::Arm if fails => ReloadEvent::Armed(Err(fail())),
             Action::Arm => {
                 self.armed = self.read;
-                Event::Armed(Ok(()))
+                ReloadEvent::Armed(Ok(()))
             }
-            Action::Commit => Event::Served,
+            Action::Commit => ReloadEvent::Served,
             other => panic!("no job: {other:?}"),
         })
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: ReloadEvent) {
         for action in self.machine.step(event) {
             match action {
                 Action::Read | Action::Load(_) | Action::Check | Action::Bind | Action::Arm => {

@@ -17,7 +17,7 @@ use super::{
     kernel::{DATAGRAM_BYTES, Kernel},
     probe::Prober,
     schedule::Probes,
-    table::{Event, Table},
+    table::{NetworkEvent, Table},
     wire::{self, Message},
 };
 
@@ -177,13 +177,13 @@ impl Follow {
         let mut may_matter = false;
         for envelope in wire::decode(self.buffer.get(..len).unwrap_or_default()) {
             may_matter |= match envelope.map(|envelope| envelope.message) {
-                Ok(Message::Event(event)) => self.table.apply(event),
+                Ok(Message::NetworkEvent(event)) => self.table.apply(event),
                 Ok(Message::Route(route)) => self.table.route_changed(&route),
                 Ok(Message::End { .. } | Message::Other) => false,
                 Err(error) => {
                     tracing::debug!(event = "network", "malformed netlink message: {error}");
                     self.counts.unreadable.add(1);
-                    self.table.apply(Event::Routing)
+                    self.table.apply(NetworkEvent::Routing)
                 }
             };
         }
@@ -241,7 +241,7 @@ impl Follow {
             let answer = self.kernel.route(server, source)?;
             if let Some(key) = self.table.answered(server, answer) {
                 let state = self.kernel.neighbour(key)?;
-                self.table.apply(Event::Neighbour(key, state));
+                self.table.apply(NetworkEvent::Neighbour(key, state));
             }
         }
         Ok(true)
@@ -281,8 +281,8 @@ impl Follow {
                         self.has_warned = true;
                         tracing::warn!(
                             event = "next_hop",
-                            "a firewall on this host drops UDP to port 9 of servers, by which next hops are resolved: \
-                             allow it in the OUTPUT chain"
+                            "a firewall on this host drops the probes of next hops (UDP to port 9): allow them in the OUTPUT \
+                             chain"
                         );
                     }
                 }

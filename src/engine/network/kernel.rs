@@ -9,7 +9,7 @@ use crate::sys::netlink;
 
 use super::{
     NoWay,
-    table::{Event, Neighbour, NeighbourKey, RouteAnswer},
+    table::{Neighbour, NeighbourKey, NetworkEvent, RouteAnswer},
     wire::{self, Envelope, Message, Question},
 };
 
@@ -48,7 +48,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel did not answer.
-    pub fn links_and_addresses(&mut self) -> io::Result<Vec<Event>> {
+    pub fn links_and_addresses(&mut self) -> io::Result<Vec<NetworkEvent>> {
         let mut events = self.dump(Question::Links)?;
         events.extend(self.dump(Question::Addresses)?);
         Ok(events)
@@ -79,7 +79,7 @@ impl Kernel {
         let mut state = Neighbour::Unknown;
         // an errno says that there is no such entry, or no such interface any more
         self.ask(Question::Neighbour(key), |message| {
-            if let Message::Event(Event::Neighbour(told, known)) = message
+            if let Message::NetworkEvent(NetworkEvent::Neighbour(told, known)) = message
                 && told == key
             {
                 state = known;
@@ -88,14 +88,14 @@ impl Kernel {
         Ok(state)
     }
 
-    fn dump(&mut self, question: Question) -> io::Result<Vec<Event>> {
+    fn dump(&mut self, question: Question) -> io::Result<Vec<NetworkEvent>> {
         let mut events = Vec::new();
         for _ in 0..MAX_DUMPS {
             events.clear();
             let mut is_interrupted = false;
             let errno = self.ask_all(question, |envelope| {
                 is_interrupted |= envelope.is_interrupted;
-                if let Message::Event(event) = envelope.message {
+                if let Message::NetworkEvent(event) = envelope.message {
                     events.push(event);
                 }
             })?;
@@ -169,15 +169,13 @@ mod tests {
     fn the_kernel_knows_the_loopback_interface_and_its_address() {
         let events = Kernel::open().unwrap().links_and_addresses().unwrap();
         let index = events.iter().find_map(|event| match event {
-            Event::Link(index, link) if link.medium == Medium::Loopback => Some(*index),
+            NetworkEvent::Link(index, link) if link.medium == Medium::Loopback => Some(*index),
             _ => None,
         });
         let own = IpAddr::from(Ipv4Addr::LOCALHOST);
-        assert!(
-            events
-                .iter()
-                .any(|event| matches!(event, Event::Address(i, ip, _) if Some(*i) == index && *ip == own))
-        );
+        assert!(events.iter().any(
+            |event| matches!(event, NetworkEvent::Address(i, ip, _) if Some(*i) == index && *ip == own)
+        ));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! next hop to send it. UDP, because one system call does it, on one socket for all, and no connection or answer is
 //! waited for. To port 9, discard (RFC 863), because that is what it is for: a server that listens there says nothing,
 //! and any other answers with an ICMP error that this socket is not told of. Empty, so that nobody can mistake it for
-//! data.
+//! data. With a TTL of 1: the next hop is asked for all the same, and a client or server behind a router hears nothing.
 
 use std::{
     io,
@@ -82,9 +82,11 @@ fn open(domain: Domain) -> io::Result<Option<Socket>> {
     // nothing is ever read: what somebody sends here shall cost no memory
     socket.set_recv_buffer_size(0)?;
     let any = if domain == Domain::IPV4 {
+        socket.set_ttl_v4(1)?;
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     } else {
         socket.set_only_v6(true)?;
+        socket.set_unicast_hops_v6(1)?;
         IpAddr::V6(Ipv6Addr::UNSPECIFIED)
     };
     socket.bind(&SocketAddr::new(any, 0).into())?;

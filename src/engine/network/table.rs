@@ -22,7 +22,7 @@ const MAX_LINKS: usize = 16_384;
 
 /// News from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum NetworkEvent {
     /// An interface is there, or has changed.
     Link(u32, NetworkInterface),
     /// An interface is gone.
@@ -185,17 +185,17 @@ impl Table {
     }
 
     /// Takes news in. Returns whether they may change the network state.
-    pub fn apply(&mut self, event: Event) -> bool {
+    pub fn apply(&mut self, event: NetworkEvent) -> bool {
         let has_changed = match event {
-            Event::Link(index, link) => self.set_link(index, link),
-            Event::LinkGone(index) => {
+            NetworkEvent::Link(index, link) => self.set_link(index, link),
+            NetworkEvent::LinkGone(index) => {
                 self.addresses.forget(index);
                 self.links.remove(&index).is_some()
             }
-            Event::Address(index, ip, address) => self.set_address(index, ip, address),
-            Event::AddressGone(index, ip) => self.addresses.remove(index, ip),
-            Event::Routing => true,
-            Event::Neighbour(key, state) => return self.set_neighbour(key, state),
+            NetworkEvent::Address(index, ip, address) => self.set_address(index, ip, address),
+            NetworkEvent::AddressGone(index, ip) => self.addresses.remove(index, ip),
+            NetworkEvent::Routing => true,
+            NetworkEvent::Neighbour(key, state) => return self.set_neighbour(key, state),
         };
         if has_changed {
             self.routing_changed();

@@ -20,7 +20,7 @@ use crate::{base::Mac, sys::netlink};
 
 use super::{
     addresses::Address,
-    table::{Event, Medium, Neighbour, NeighbourKey, NetworkInterface, Route, RouteKind},
+    table::{Medium, Neighbour, NeighbourKey, NetworkEvent, NetworkInterface, Route, RouteKind},
 };
 
 /// Lengths of the fixed headers (struct ifinfomsg, ifaddrmsg, rtmsg, ndmsg), in bytes.
@@ -51,7 +51,7 @@ pub enum Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// News, or one item of a dump.
-    Event(Event),
+    NetworkEvent(NetworkEvent),
     /// The route to the destination that was asked for. (Where nobody asked: some route has changed.)
     Route(Route),
     /// The end of a dump, or 0 for "it is done".
@@ -143,7 +143,7 @@ fn message(kind: u16, payload: &[u8]) -> Result<Message, DecodeError> {
         libc::RTM_NEWNEIGH => neighbour(payload, true),
         libc::RTM_DELNEIGH => neighbour(payload, false),
         libc::RTM_NEWRULE | libc::RTM_DELRULE | RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
-            Ok(Message::Event(Event::Routing))
+            Ok(Message::NetworkEvent(NetworkEvent::Routing))
         }
         _ => Ok(Message::Other),
     }
@@ -186,7 +186,7 @@ fn link(payload: &[u8]) -> Result<Message, DecodeError> {
             _ => {}
         }
     }
-    Ok(Message::Event(Event::Link(header.index, interface)))
+    Ok(Message::NetworkEvent(NetworkEvent::Link(header.index, interface)))
 }
 
 fn link_gone(payload: &[u8]) -> Result<Message, DecodeError> {
@@ -195,7 +195,7 @@ fn link_gone(payload: &[u8]) -> Result<Message, DecodeError> {
     Ok(if header.interface_family == AddressFamily::Bridge {
         Message::Other
     } else {
-        Message::Event(Event::LinkGone(header.index))
+        Message::NetworkEvent(NetworkEvent::LinkGone(header.index))
     })
 }
 
@@ -218,7 +218,7 @@ fn address(payload: &[u8], is_new: bool) -> Result<Message, DecodeError> {
     let Some(ip) = local.or(address) else {
         return Err("an address without its bytes".into());
     };
-    Ok(Message::Event(if is_new {
+    Ok(Message::NetworkEvent(if is_new {
         // an address whose duplicate detection is still running, or has found a duplicate, receives nothing
         let is_tentative = flags & libc::IFA_F_TENTATIVE != 0 && flags & libc::IFA_F_OPTIMISTIC == 0;
         let passing = match header.family {
@@ -232,9 +232,9 @@ fn address(payload: &[u8], is_new: bool) -> Result<Message, DecodeError> {
             scope: header.scope.into(),
             length: header.prefix_len,
         };
-        Event::Address(header.index, ip, address)
+        NetworkEvent::Address(header.index, ip, address)
     } else {
-        Event::AddressGone(header.index, ip)
+        NetworkEvent::AddressGone(header.index, ip)
     }))
 }
 
@@ -323,7 +323,7 @@ fn neighbour(payload: &[u8], is_new: bool) -> Result<Message, DecodeError> {
     } else {
         Neighbour::Unknown
     };
-    Ok(Message::Event(Event::Neighbour(key, state)))
+    Ok(Message::NetworkEvent(NetworkEvent::Neighbour(key, state)))
 }
 
 const fn knowledge(state: NeighbourState, mac: Option<Mac>) -> Neighbour {

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::{Event, lock};
+use super::{super::EngineEvent, lock};
 use crate::flow::{Flows, Hops, Moment, Services};
 
 /// Numbers of what is in effect, never 0. A worker takes what has another number than its own.
@@ -36,13 +36,13 @@ pub struct EngineState {
     versions: Versions<AtomicU64>,
     /// Interfaces served now: the first worker that misses one tells of it.
     interfaces: Mutex<BTreeSet<u32>>,
-    events: Sender<Event>,
+    events: Sender<EngineEvent>,
     start: Instant,
 }
 
 impl EngineState {
     /// At the start: no interfaces, no hops.
-    pub fn new(flows: Arc<Flows>, services: Services, events: Sender<Event>) -> Self {
+    pub fn new(flows: Arc<Flows>, services: Services, events: Sender<EngineEvent>) -> Self {
         Self {
             flows,
             services: ArcSwap::from_pointee(services),
@@ -99,7 +99,7 @@ impl EngineState {
     }
 
     /// Tells the engine's owner; whether that worked or can never work.
-    pub fn tell(&self, event: Event) -> bool {
+    pub fn tell(&self, event: EngineEvent) -> bool {
         !matches!(self.events.try_send(event), Err(TrySendError::Full(_)))
     }
 }

@@ -22,12 +22,12 @@ use nix::{
 };
 
 use super::{
-    Event,
+    super::EngineEvent,
     shared::{EngineState, Versions},
 };
 use crate::{
     base::PacketReason,
-    flow::{Answer, Moment, Path, ReasonCounters, Verdict},
+    flow::{Answer, Moment, PacketCounters, Path, ReasonCounters, Verdict},
     packet::Offload,
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };
@@ -58,7 +58,7 @@ const DROPS_EVERY: u32 = 10;
 const INBOX: u64 = 0;
 
 /// What a worker is told.
-pub enum Order {
+pub enum WorkerOrder {
     /// Serve an interface by this socket.
     Serve(u32, OwnedFd),
     /// Serve what the interface's socket has queued, then close it.
@@ -74,13 +74,13 @@ pub struct Handle {
     /// What the worker has counted.
     pub counters: Arc<ReasonCounters>,
     /// The control loop is the only sender, and sends few.
-    orders: Outbox<Order>,
+    orders: Outbox<WorkerOrder>,
     bell: Arc<EventFd>,
 }
 
 impl Handle {
     /// Gives an order; a thread that has ended takes none.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: WorkerOrder) {
         if self.orders.send(order).is_ok() {
             self.wake();
         }
@@ -168,7 +168,7 @@ struct Worker {
     path: Path,
     shared: Arc<EngineState>,
     counters: Arc<ReasonCounters>,
-    inbox: Inbox<Order>,
+    inbox: Inbox<WorkerOrder>,
     bell: Arc<EventFd>,
     epoll: Epoll,
     /// The socket of each interface.
@@ -192,7 +192,7 @@ impl Worker {
     fn new(
         path: Path,
         shared: Arc<EngineState>,
-        inbox: Inbox<Order>,
+        inbox: Inbox<WorkerOrder>,
         bell: Arc<EventFd>,
         epoll: Epoll,
     ) -> Self {
@@ -267,15 +267,15 @@ impl Worker {
         let _ = self.bell.read();
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Serve(ifindex, socket) => self.add(ifindex, socket),
-                Order::Retire(ifindex) => {
+                WorkerOrder::Serve(ifindex, socket) => self.add(ifindex, socket),
+                WorkerOrder::Retire(ifindex) => {
                     self.serve(ifindex, LAST_BATCHES, now);
                     self.close(ifindex);
                 }
-                Order::Ping(answer) => {
+                WorkerOrder::Ping(answer) => {
                     let _ = answer.try_send(());
                 }
-                Order::Stop => return std::ops::ControlFlow::Break(()),
+                WorkerOrder::Stop => return std::ops::ControlFlow::Break(()),
             }
         }
         std::ops::ControlFlow::Continue(())
@@ -417,7 +417,7 @@ impl Worker {
     /// nothing.
     fn tell_of_returns(&mut self) {
         let version = self.shared.flows.returns_version();
-        if version != self.told_returns && self.shared.tell(Event::ReturnHops) {
+        if version != self.told_returns && self.shared.tell(EngineEvent::ReturnHops) {
             self.told_returns = version;
         }
     }
@@ -444,7 +444,7 @@ impl Worker {
             }
         }
         self.untold
-            .retain(|ifindex| !self.shared.tell(Event::InterfaceLost(*ifindex)));
+            .retain(|ifindex| !self.shared.tell(EngineEvent::InterfaceLost(*ifindex)));
     }
 }
 

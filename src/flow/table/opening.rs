@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    Beginning, NatFlow, NatTable,
+    NatFlow, NatTable,
     yielding::{Yield, rank},
 };
 use crate::{
     balance::hash::below,
     base::PacketReason,
-    flow::{key::Key, quota::Quota},
+    flow::{key::Key, quota::Quota, store::Beginning},
 };
 
 /// NAT ports that are tried although a flow has been found whose end nobody would notice: one of them may be free.
@@ -66,11 +66,13 @@ impl NatTable {
         let flow = flow(reverse);
         debug_assert!(flow.life.is_half_open() && flow.reverse == reverse);
         let target = Arc::clone(&flow.target);
+        // before the flow can be seen: who ends it releases the port
+        target.claim_port();
         if self.insert(new.key, flow) {
-            target.claim_port();
             target.count_opened(new.worker);
             return Ok(Some(reverse.to()));
         }
+        target.release_port();
         if let Some(mut shard) = self.reverse(&reverse) {
             shard.remove(&reverse);
         }
@@ -116,7 +118,8 @@ impl NatTable {
                 break;
             }
         }
-        if best.is_none() && !has_place {
+        // a place elsewhere is of use only with a free port here: that of another server's flow is none
+        if best.is_none() && free.is_some() {
             best = self.somebody(new, full);
         }
         let Some((_, holder, reverse)) = best else {

@@ -1,11 +1,12 @@
 //! Which flows give their NAT port and their place up to a new one, and in which order. Pure.
 
-use super::{Beginning, NatFlow};
+use super::NatFlow;
 use crate::{
     base::PacketReason,
     flow::{
         Moment,
         segment::Side,
+        store::Beginning,
         tcp_state::{Ending, TcpState},
     },
 };
@@ -31,10 +32,10 @@ enum Class {
     TimeWait,
     /// Closed by the server first, whose TIME_WAIT refuses the new SYN: the client's second one, a second later, is taken.
     TimeWaitRefuses,
-    /// Not established.
-    HalfOpen,
     /// UDP: answered, and the client has not sent again.
-    Unproven,
+    Answered,
+    /// Not established. Of UDP it comes last, because the answer that is still to come would reach the port's next holder.
+    HalfOpen,
 }
 
 impl Yield {
@@ -67,7 +68,7 @@ pub(super) fn rank(flow: &NatFlow, new: &Beginning) -> Option<Yield> {
                 }
             }
             TcpState::Syn | TcpState::Answered | TcpState::Asked => Class::HalfOpen,
-            TcpState::Replied => Class::Unproven,
+            TcpState::Replied => Class::Answered,
             TcpState::Established | TcpState::HalfClosed(_) | TcpState::Talking => return None,
         }
     };

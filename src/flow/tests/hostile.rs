@@ -252,3 +252,81 @@ fn a_packet_from_an_address_of_ours_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_handshake_that_moves_at_its_last_packet_counts_once_at_its_return_hop() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    let (nat, server) = site.tcp(client, SYN).ends();
+    site.reply(server, nat, SYN_ACK);
+    let mut last = site.segment(client, ACK);
+    last.link_source = Mac([2, 9, 9, 9, 9, 9]);
+    site.send(&last, CLIENTS);
+    site.check();
+    let fin = Packet {
+        link_source: last.link_source,
+        ..site.segment(client, FIN_ACK)
+    };
+    site.send(&fin, CLIENTS);
+    site.reply(server, nat, FIN_ACK);
+    let end = Packet {
+        link_source: last.link_source,
+        ..site.segment(client, ACK)
+    };
+    site.send(&end, CLIENTS);
+    site.expire_after(Duration::from_secs(11));
+    assert!(site.flows.return_clients().is_empty(), "no hop is left behind");
+}
+
+#[test]
+fn where_the_share_of_half_open_flows_is_full_no_flow_takes_another_servers_port() {
+    let mut site = Site::with(Mode::Passthrough, Protocol::Tcp, 2, false, 16);
+    site.nat_ports(61_000, 61_003);
+    let full = server_addr(false, 1);
+    let (mut established, mut half_open) = (Vec::new(), Vec::new());
+    for port in 1..400 {
+        let client = site.client(1, port);
+        let goes_to_full = site.explain(client, Protocol::Tcp).server.unwrap().1.0 == full;
+        if goes_to_full && established.len() < 4 {
+            established.push((client, site.connect(client)));
+        } else if !goes_to_full && half_open.len() < 4 {
+            half_open.push((client, site.tcp(client, SYN).ends()));
+        }
+    }
+    assert_eq!(
+        (established.len(), half_open.len()),
+        (4, 4),
+        "its ports, and a quarter of the table"
+    );
+    let late = (400..500)
+        .map(|port| site.client(1, port))
+        .find(|client| site.explain(*client, Protocol::Tcp).server.unwrap().1.0 == full)
+        .unwrap();
+    assert_eq!(
+        site.tcp(late, SYN).verdict,
+        Verdict::Done(PacketReason::SynShareFull)
+    );
+    for (client, (nat, server)) in half_open {
+        assert_eq!(site.reply(server, nat, SYN_ACK).destination(), client);
+    }
+    for (client, ends) in established {
+        assert_eq!(site.tcp(client, ACK).ends(), ends);
+    }
+    site.check();
+}
+
+#[test]
+fn a_datagram_that_was_answered_gives_its_port_before_one_whose_answer_would_reach_the_next() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Udp, 1);
+    site.nat_ports(61_000, 61_001);
+    let (waiting, answered) = (site.client(1, 1), site.client(1, 2));
+    let (nat, server) = site.udp(waiting).ends();
+    site.pass(Duration::from_secs(1));
+    let (other, _) = site.udp(answered).ends();
+    site.send(&Packet::udp(server, other, b"answer"), SERVERS);
+    let next = site.client(1, 3);
+    assert_eq!(site.udp(next).ends().0, other);
+    let late = site.send(&Packet::udp(server, nat, b"late"), SERVERS);
+    assert_eq!(late.destination(), waiting);
+    site.check();
+}

@@ -9,7 +9,7 @@ use std::{
 };
 
 use convey::{
-    access::{AccessRules, Action, Clients, Limits, Network, PerClient, Rule},
+    access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
         BackendName, FrontendName, ListenAddr, NetworkListName, PortRange, Protocol, ServerAddr, ServerName,
     },
@@ -316,7 +316,10 @@ fn access() -> impl Strategy<Value = Option<AccessRules>> {
     let network = (address(), any::<u8>()).prop_map(|(addr, prefix)| Network::of(addr.ip(), prefix));
     let list = "[a-zA-Z][a-z0-9\"é_-]{0,8}"
         .prop_filter_map("a usable name", |name| NetworkListName::new(&name).ok());
-    let clients = prop_oneof![network.prop_map(Clients::Network), list.prop_map(Clients::List)];
+    let clients = prop_oneof![
+        network.prop_map(RuleSubject::Network),
+        list.prop_map(RuleSubject::List)
+    ];
     let rule = (action(), clients).prop_map(|(action, clients)| Rule { action, clients });
     option::of((action(), vec(rule, 1..5)).prop_map(|(default, rules)| AccessRules { default, rules }))
 }

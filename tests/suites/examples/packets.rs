@@ -97,7 +97,7 @@ fn each_address_has_its_mode() {
     assert_shares(&shop, &[("web1", 1), ("web2", 1)]);
     let shopper = site.meet("192.0.2.80:80");
     assert!(
-        shopper.seen.ip() == LB && shopper.seen.port() >= 61_000,
+        shopper.seen.ip() == LB && convey::base::PortRanges::STOCK.contains(shopper.seen.port()),
         "{}",
         shopper.seen
     );

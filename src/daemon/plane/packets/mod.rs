@@ -30,7 +30,7 @@ use crate::{
         exit::{self, Exit},
     },
     config::Config,
-    engine::{network::NetworkState, raw::Engine},
+    engine::{Engine, network::NetworkState},
     pools::Pools,
     privilege::{BrokerError, Client},
     snapshot::Snapshot,
@@ -194,14 +194,21 @@ impl PacketPlane {
     /// Resolves to whether every thread of the engine answers, and the task lives; an engine that does not run is well.
     pub fn alive(&self) -> impl Future<Output = bool> + Send + use<> {
         let engine = self.engine.load_full();
+        let engines = Arc::clone(&self.engine);
         let is_over = self.task.is_finished();
         async move {
             let Some(engine) = engine else { return !is_over };
+            let asked = Arc::clone(&engine);
             // it waits on a channel of the standard library, which this loop must not
-            !is_over
-                && tokio::task::spawn_blocking(move || engine.is_alive(ALIVE))
-                    .await
-                    .unwrap_or(false)
+            let answers = tokio::task::spawn_blocking(move || asked.is_alive(ALIVE)).await;
+            // one that was given up meanwhile has nothing to answer
+            let is_current = || {
+                engines
+                    .load()
+                    .as_ref()
+                    .is_some_and(|now| Arc::ptr_eq(now, &engine))
+            };
+            !is_over && (answers.unwrap_or(false) || !is_current())
         }
     }
 

@@ -54,9 +54,9 @@ fn wanted() -> Wanted {
 fn table() -> Table {
     let mut table = Table::default();
     table.want(wanted());
-    table.apply(Event::Link(5, ethernet("eth0")));
+    table.apply(NetworkEvent::Link(5, ethernet("eth0")));
     table.answered(SERVER, RouteAnswer::Route(on_link()));
-    table.apply(Event::Neighbour(KEY, Neighbour::Known(THEIRS)));
+    table.apply(NetworkEvent::Neighbour(KEY, Neighbour::Known(THEIRS)));
     table
 }
 
@@ -88,7 +88,7 @@ fn a_resolved_server_has_a_link_header() {
 fn a_stale_link_address_is_used_and_asked_about() {
     let mut table = table();
     assert!(table.needs().is_empty());
-    assert!(table.apply(Event::Neighbour(KEY, Neighbour::Stale(THEIRS))));
+    assert!(table.apply(NetworkEvent::Neighbour(KEY, Neighbour::Stale(THEIRS))));
     assert!(matches!(resolution(&table), Resolution::Known(_)));
     assert_eq!(table.needs(), BTreeMap::from([(KEY, (SERVER, Need::Confirm))]));
 }
@@ -96,7 +96,7 @@ fn a_stale_link_address_is_used_and_asked_about() {
 #[test]
 fn a_lost_neighbour_is_unresolved_and_asked_for() {
     let mut table = table();
-    assert!(table.apply(Event::Neighbour(KEY, Neighbour::Unknown)));
+    assert!(table.apply(NetworkEvent::Neighbour(KEY, Neighbour::Unknown)));
     assert!(matches!(resolution(&table), Resolution::Unresolved { .. }));
     assert_eq!(table.needs(), BTreeMap::from([(KEY, (SERVER, Need::Resolve))]));
 }
@@ -108,7 +108,7 @@ fn neighbours_that_are_no_next_hops_are_not_kept() {
         ifindex: 5,
         address: ip("10.0.0.3"),
     };
-    assert!(!table.apply(Event::Neighbour(other, Neighbour::Known(THEIRS))));
+    assert!(!table.apply(NetworkEvent::Neighbour(other, Neighbour::Known(THEIRS))));
     assert_eq!(table.neighbours.len(), 1);
     let route = Route {
         gateway: Some(ip("fe80::1")),
@@ -182,21 +182,21 @@ fn ipv6_networks_cover_as_they_should() {
 #[test]
 fn the_same_news_again_change_nothing() {
     let mut table = table();
-    assert!(!table.apply(Event::Link(5, ethernet("eth0"))));
-    assert!(table.apply(Event::Address(5, ip("10.0.0.1"), ready(0))));
-    assert!(!table.apply(Event::Address(5, ip("10.0.0.1"), ready(0))));
-    assert!(!table.apply(Event::AddressGone(5, ip("10.0.0.9"))));
-    assert!(!table.apply(Event::LinkGone(9)));
-    assert!(!table.apply(Event::Neighbour(KEY, Neighbour::Known(THEIRS))));
+    assert!(!table.apply(NetworkEvent::Link(5, ethernet("eth0"))));
+    assert!(table.apply(NetworkEvent::Address(5, ip("10.0.0.1"), ready(0))));
+    assert!(!table.apply(NetworkEvent::Address(5, ip("10.0.0.1"), ready(0))));
+    assert!(!table.apply(NetworkEvent::AddressGone(5, ip("10.0.0.9"))));
+    assert!(!table.apply(NetworkEvent::LinkGone(9)));
+    assert!(!table.apply(NetworkEvent::Neighbour(KEY, Neighbour::Known(THEIRS))));
 }
 
 #[test]
 fn whatever_changes_an_interface_or_address_has_all_routes_asked_for() {
     for event in [
-        Event::Link(6, ethernet("eth1")),
-        Event::LinkGone(5),
-        Event::Address(5, ip("10.0.0.9"), ready(0)),
-        Event::Routing,
+        NetworkEvent::Link(6, ethernet("eth1")),
+        NetworkEvent::LinkGone(5),
+        NetworkEvent::Address(5, ip("10.0.0.9"), ready(0)),
+        NetworkEvent::Routing,
     ] {
         let mut table = table();
         assert!(table.apply(event.clone()));
@@ -230,7 +230,7 @@ fn why_there_is_no_way_follows_from_route_and_interface() {
         (ethernet("eth0"), no_source, NoWay::NoSource("eth0".to_owned())),
     ] {
         let mut table = table();
-        table.apply(Event::Link(5, link));
+        table.apply(NetworkEvent::Link(5, link));
         table.answered(SERVER, RouteAnswer::Route(route));
         let network_state = table.network_state();
         assert_eq!(network_state.no_way[&SERVER], reason);
@@ -243,7 +243,7 @@ fn why_there_is_no_way_follows_from_route_and_interface() {
 fn a_vip_is_where_it_is_ready_and_moves() {
     let mut table = table();
     let vip = ip("fd00::80");
-    table.apply(Event::Link(
+    table.apply(NetworkEvent::Link(
         1,
         NetworkInterface {
             medium: Medium::Loopback,
@@ -254,15 +254,15 @@ fn a_vip_is_where_it_is_ready_and_moves() {
         is_ready: false,
         ..ready(0)
     };
-    table.apply(Event::Address(5, vip, tentative));
+    table.apply(NetworkEvent::Address(5, vip, tentative));
     assert!(table.network_state().vips.is_empty());
     assert!(table.network_state().hops.absent_vips.contains(&vip));
-    table.apply(Event::Address(5, vip, ready(0)));
-    table.apply(Event::Address(1, vip, ready(254)));
+    table.apply(NetworkEvent::Address(5, vip, ready(0)));
+    table.apply(NetworkEvent::Address(1, vip, ready(254)));
     let both = BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]);
     assert_eq!(table.network_state().vips[&vip], both);
     assert!(!table.network_state().hops.absent_vips.contains(&vip));
-    table.apply(Event::AddressGone(5, vip));
+    table.apply(NetworkEvent::AddressGone(5, vip));
     assert_eq!(
         table.network_state().vips[&vip],
         BTreeSet::from(["lo".to_owned()])
@@ -272,9 +272,9 @@ fn a_vip_is_where_it_is_ready_and_moves() {
 #[test]
 fn an_interface_that_is_gone_takes_its_addresses_along() {
     let mut table = table();
-    table.apply(Event::Address(5, ip("10.0.0.80"), ready(0)));
-    table.apply(Event::LinkGone(5));
-    table.apply(Event::Link(5, ethernet("eth0")));
+    table.apply(NetworkEvent::Address(5, ip("10.0.0.80"), ready(0)));
+    table.apply(NetworkEvent::LinkGone(5));
+    table.apply(NetworkEvent::Link(5, ethernet("eth0")));
     assert!(table.network_state().vips.is_empty());
 }
 
@@ -292,9 +292,9 @@ fn all_nat_addresses_of_a_servers_family_are_used_and_the_first_of_ours_is_asked
     });
     assert_eq!(locals(&table), [first, second]);
     assert_eq!(table.fixed_source(SERVER), None);
-    table.apply(Event::Address(5, second, ready(0)));
+    table.apply(NetworkEvent::Address(5, second, ready(0)));
     assert_eq!(table.fixed_source(SERVER), Some(second));
-    table.apply(Event::Address(5, first, ready(0)));
+    table.apply(NetworkEvent::Address(5, first, ready(0)));
     assert_eq!(table.fixed_source(SERVER), Some(first));
     assert_eq!(table.fixed_source(ip("fd00::2")), None);
     table.answered(SERVER, RouteAnswer::None(NoWay::Unreachable));
@@ -309,14 +309,14 @@ fn all_nat_addresses_of_a_servers_family_are_used_and_the_first_of_ours_is_asked
 fn no_vip_is_the_source_of_flows_where_the_interface_has_another_address() {
     let mut table = table();
     let vip = ip("10.0.0.80");
-    table.apply(Event::Address(5, vip, ready(0)));
+    table.apply(NetworkEvent::Address(5, vip, ready(0)));
     let route = Route {
         source: Some(vip),
         ..on_link()
     };
     table.answered(SERVER, RouteAnswer::Route(route));
     assert_eq!(locals(&table), [vip]);
-    table.apply(Event::Address(5, ip("10.0.0.1"), ready(0)));
+    table.apply(NetworkEvent::Address(5, ip("10.0.0.1"), ready(0)));
     assert_eq!(locals(&table), [ip("10.0.0.1")]);
     table.want(Wanted {
         nat_addresses: vec![vip],
@@ -338,15 +338,19 @@ fn answers_for_servers_that_nobody_wants_any_more_are_dropped() {
 fn what_finds_no_room_is_counted() {
     let mut table = Table::default();
     for index in 0..=u32::try_from(MAX_LINKS).unwrap() {
-        table.apply(Event::Link(index, ethernet("eth")));
+        table.apply(NetworkEvent::Link(index, ethernet("eth")));
     }
     assert_eq!((table.links.len(), table.refused()), (MAX_LINKS, 1));
     // what is there may still change
     let renamed = ethernet("renamed");
-    assert!(table.apply(Event::Link(0, renamed)));
+    assert!(table.apply(NetworkEvent::Link(0, renamed)));
     let mut number = 0_u32;
     while table.refused() == 1 {
-        table.apply(Event::Address(0, IpAddr::from(number.to_be_bytes()), ready(0)));
+        table.apply(NetworkEvent::Address(
+            0,
+            IpAddr::from(number.to_be_bytes()),
+            ready(0),
+        ));
         number += 1;
     }
     assert_eq!((table.addresses.iter().count(), number), (65_536, 65_537));

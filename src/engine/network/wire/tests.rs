@@ -53,7 +53,10 @@ fn an_interface_is_up_only_with_a_carrier() {
             is_up,
         };
         let bytes = datagram(RouteNetlinkMessage::NewLink(message));
-        assert_eq!(only(&bytes), Message::Event(Event::Link(5, expected)));
+        assert_eq!(
+            only(&bytes),
+            Message::NetworkEvent(NetworkEvent::Link(5, expected))
+        );
     }
 }
 
@@ -78,8 +81,8 @@ fn of_a_point_to_point_interface_our_own_end_is_the_address() {
         AddressAttribute::Local(IpAddr::from([10, 0, 0, 1])),
     ];
     let bytes = datagram(RouteNetlinkMessage::DelAddress(message));
-    let expected = Event::AddressGone(5, IpAddr::from([10, 0, 0, 1]));
-    assert_eq!(only(&bytes), Message::Event(expected));
+    let expected = NetworkEvent::AddressGone(5, IpAddr::from([10, 0, 0, 1]));
+    assert_eq!(only(&bytes), Message::NetworkEvent(expected));
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn an_address_is_ready_when_it_is_known_to_be_no_duplicate_and_lasting_until_it_
         };
         assert_eq!(
             only(&bytes),
-            Message::Event(Event::Address(5, ip, address)),
+            Message::NetworkEvent(NetworkEvent::Address(5, ip, address)),
             "{flags:?}"
         );
     }
@@ -156,7 +159,7 @@ fn a_neighbours_state_says_whether_its_link_address_can_be_used() {
             .attributes
             .extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
         match only(&datagram(RouteNetlinkMessage::NewNeighbour(message))) {
-            Message::Event(Event::Neighbour(key, state)) => {
+            Message::NetworkEvent(NetworkEvent::Neighbour(key, state)) => {
                 assert_eq!(key, NeighbourKey { ifindex: 5, address });
                 state
             }
@@ -183,7 +186,10 @@ fn an_attribute_that_we_do_not_read_may_be_as_odd_as_it_likes() {
     bytes.extend([7, 0, 23, 0, 1, 2, 3, 0]);
     let len = u32::try_from(bytes.len()).unwrap();
     bytes[..4].copy_from_slice(&len.to_ne_bytes());
-    assert!(matches!(only(&bytes), Message::Event(Event::Link(5, _))));
+    assert!(matches!(
+        only(&bytes),
+        Message::NetworkEvent(NetworkEvent::Link(5, _))
+    ));
 }
 
 #[test]
@@ -205,7 +211,7 @@ fn rules_and_next_hop_objects_are_news_of_routing() {
     for kind in [libc::RTM_NEWRULE, libc::RTM_DELRULE, 104, 105] {
         let mut bytes = datagram(RouteNetlinkMessage::NewRoute(RouteMessage::default()));
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        assert_eq!(only(&bytes), Message::Event(Event::Routing));
+        assert_eq!(only(&bytes), Message::NetworkEvent(NetworkEvent::Routing));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
             relay::{Relay, RelayTimeouts},
         },
     },
-    snapshot::live::Shard,
+    snapshot::live::StatsShard,
     sys::{readiness::is_hung_up, tcp},
 };
 
@@ -204,10 +204,10 @@ fn still_there(client: &TcpStream) -> Early {
 }
 
 /// Counts a connection as open in its server until it is dropped.
-struct Opened<'a>(&'a Shard);
+struct Opened<'a>(&'a StatsShard);
 
 impl<'a> Opened<'a> {
-    fn new(shard: &'a Shard) -> Self {
+    fn new(shard: &'a StatsShard) -> Self {
         shard.opened.add(1);
         Self(shard)
     }
