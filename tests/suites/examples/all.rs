@@ -1,6 +1,9 @@
 //! `full.toml`: every key, and frontends as people have them.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use convey::{base::ServerState, config::Options};
 
@@ -87,7 +90,7 @@ fn queries_leave_from_the_nat_addresses_and_files_come_directly() {
         asked[0] > asked[1] && asked[1] > 0,
         "ns1 has weight 2, ns2 has 1: {asked:?}"
     );
-    let senders: BTreeSet<IpAddr> = site.udp_senders().iter().map(|from| from.ip()).collect();
+    let senders: BTreeSet<IpAddr> = site.udp_senders().iter().map(SocketAddr::ip).collect();
     assert_eq!(senders, [2, 3].map(|last| [203, 0, 113, last].into()).into());
     assert_shares(
         &site.shares("203.0.113.20:80", MANY),
