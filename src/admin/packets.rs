@@ -63,7 +63,8 @@ fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
             name.unwrap_or_else(|| format!("interface {}", link.ifindex))
         }),
         mac: link.map(|link| link.destination.to_string()),
-        local: hop.local,
+        locals: hop.locals.to_vec(),
+        source_moves: network.moving.contains(&ip),
         mtu: hop.mtu,
     }
 }

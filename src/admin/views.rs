@@ -134,8 +134,11 @@ pub struct NextHop {
     pub interface: Option<String>,
     /// Its link address, once it is resolved.
     pub mac: Option<String>,
-    /// The source address towards it.
-    pub local: IpAddr,
+    /// The source addresses of passthrough flows to it.
+    pub locals: Vec<IpAddr>,
+    /// Whether their source is a VIP for want of another address: a fail-over moves it.
+    #[serde(default)]
+    pub source_moves: bool,
     /// Largest IP packet that it takes, in bytes.
     pub mtu: u32,
 }

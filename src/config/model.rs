@@ -1,13 +1,6 @@
 //! The resolved configuration: every value is meaningful, every reference points at something that exists.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU32,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
@@ -119,10 +112,9 @@ pub struct PacketModes {
     pub nat_ports: PortRanges,
     /// `any_interface`: accept servers' packets by whichever interface they come in.
     pub any_interface: bool,
-    /// `nat_address` of IPv4 flows; `None`: the kernel's preferred source towards the server.
-    pub nat_address4: Option<Ipv4Addr>,
-    /// `nat_address` of IPv6 flows; `None`: the kernel's preferred source towards the server.
-    pub nat_address6: Option<Ipv6Addr>,
+    /// `nat_address`, in the order of the file, each once: flows use all of their family. Without one of a family: an
+    /// address of the interface towards the server.
+    pub nat_addresses: Vec<IpAddr>,
     /// `connection_tracker_capacity` of 0.3.5.
     pub connection_tracker_capacity: Option<u64>,
     /// `stats_update_frequency` of 0.3.5: counters are always current, so it changes nothing.

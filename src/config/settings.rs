@@ -119,15 +119,12 @@ pub fn packet(packet: &PacketModes) -> Settings {
         max_flows,
         nat_ports,
         any_interface,
-        nat_address4,
-        nat_address6,
+        nat_addresses,
         connection_tracker_capacity,
         stats_update_frequency,
     } = packet;
     let unset = || Setting::Unset("the default");
-    let addresses: Vec<String> = (nat_address4.iter().map(|ip| string(&ip.to_string())))
-        .chain(nat_address6.iter().map(|ip| string(&ip.to_string())))
-        .collect();
+    let addresses: Vec<String> = (nat_addresses.iter()).map(|ip| string(&ip.to_string())).collect();
     vec![
         ("engine", text(engine.label())),
         ("workers", workers.map_or_else(|| text("auto"), set)),
@@ -137,7 +134,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
         (
             "nat_address",
             match addresses.as_slice() {
-                [] => Setting::Unset("the kernel's choice"),
+                [] => Setting::Unset("the route's choice"),
                 some => Setting::Value(format!("[{}]", some.join(", "))),
             },
         ),

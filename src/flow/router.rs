@@ -210,7 +210,7 @@ impl<S: FlowStore> Router<S> {
     }
 
     /// The next hop to a server for a packet, or why it cannot be sent there.
-    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, DropReason> {
+    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop<'_>, DropReason> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;
         Ok(way)
@@ -229,7 +229,7 @@ impl<S: FlowStore> Router<S> {
         // before anything is made: a client whose SYN cannot be sent sends another
         let way = self.sendable(arrival, server)?;
         let services = &self.services;
-        let reverse_keys = ports::addresses(way.local, services.nat_ports(), packet.source.port(), random)
+        let reverse_keys = ports::candidates(way.locals, services.nat_ports(), packet.source.port(), random)
             // an address that clients send to is no NAT port
             .filter(|nat| services.at(packet.protocol, *nat).is_none())
             .map(|nat| Key::new(packet.protocol, server, nat));
@@ -346,7 +346,7 @@ fn onward(
     arrival: &Arrival,
     source: SocketAddr,
     server: SocketAddr,
-    way: NextHop,
+    way: NextHop<'_>,
     counted: Option<Arc<FlowTarget>>,
 ) -> Plan {
     Plan {

@@ -30,7 +30,15 @@ pub struct Services {
     by_vip: HashMap<Vip, Arc<Service>, Seeded>,
     addresses: HashSet<IpAddr, Seeded>,
     nat_ports: PortRanges,
+    half_of_ports: HalfOfPorts,
     any_interface: bool,
+}
+
+/// Half of the NAT ports that there are towards each server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct HalfOfPorts {
+    v4: u32,
+    v6: u32,
 }
 
 /// How packets of a service travel.
@@ -84,9 +92,15 @@ impl Services {
     /// The services of a snapshot; those whose frontends are the same as before are shared with `previous`.
     #[must_use]
     pub fn build(snapshot: &Snapshot, previous: &Self) -> Self {
+        let half = |is_ipv4| snapshot.nat_ports_towards(is_ipv4) / 2;
+        let half_of_ports = HalfOfPorts {
+            v4: half(true),
+            v6: half(false),
+        };
         let mut services = Self {
             generation: snapshot.generation,
             nat_ports: snapshot.nat_ports,
+            half_of_ports,
             any_interface: snapshot.any_interface,
             ..Self::default()
         };
@@ -99,13 +113,10 @@ impl Services {
             for vip in &frontend.config.listen {
                 let key = Vip::new(frontend.config.protocol, vip.0);
                 let same = (previous.by_vip.get(&key)).filter(|service| {
-                    Arc::ptr_eq(&service.view, frontend) && previous.nat_ports == snapshot.nat_ports
+                    Arc::ptr_eq(&service.view, frontend) && previous.half_of_ports == half_of_ports
                 });
                 let service = same.map_or_else(
-                    || {
-                        let half_of_ports = snapshot.nat_ports.len() / 2;
-                        Arc::new(Service::new(Arc::clone(frontend), *vip, mode, half_of_ports))
-                    },
+                    || Arc::new(Service::new(Arc::clone(frontend), *vip, mode, half_of_ports)),
                     Arc::clone,
                 );
                 services.addresses.insert(vip.0.ip());
@@ -173,7 +184,12 @@ impl Services {
 }
 
 impl Service {
-    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode, half_of_ports: u32) -> Self {
+    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode, half_of_ports: HalfOfPorts) -> Self {
+        let half_of_ports = if vip.0.is_ipv4() {
+            half_of_ports.v4
+        } else {
+            half_of_ports.v6
+        };
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())

@@ -412,7 +412,7 @@ fn hops(v6: bool, servers: u8) -> Hops {
                 let hop = Hop {
                     resolution: Resolution::Known(link),
                     mtu: 1_500,
-                    local: local(v6),
+                    locals: [local(v6)].into(),
                 };
                 (server_addr(v6, host).ip(), hop)
             })

@@ -206,6 +206,7 @@ impl Builder {
             listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
             nat_ports: config.packet.nat_ports,
+            nat_addresses: config.packet.nat_addresses.as_slice().into(),
             any_interface: config.packet.any_interface,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
@@ -217,6 +218,7 @@ impl Builder {
             self.follow_backends(&mut next, &backends)
         };
         let concerns_packets = next.nat_ports != self.last.nat_ports
+            || next.nat_addresses != self.last.nat_addresses
             || next.any_interface != self.last.any_interface
             || concern_packets(&frontends);
         (self.last, self.is_lent) = (Arc::new(next), false);

@@ -196,7 +196,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     let hop = |resolution| Hop {
         resolution,
         mtu: 1500,
-        local: "10.0.0.9".parse().expect("an address"),
+        locals: ["10.0.0.9".parse().expect("an address")].into(),
     };
     let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
     let hops = Hops {
@@ -216,6 +216,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             hops: Arc::new(hops),
             links: [(3, "eth1".to_owned())].into(),
             no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
+            moving: [ip("10.0.0.1")].into(),
         }),
         waiting: Waiting::new(),
         rules: RulesStatus {
@@ -240,6 +241,10 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     assert_eq!(
         (found.interface.as_deref(), found.mac.as_deref()),
         (Some("eth1"), Some("02:00:00:00:00:02"))
+    );
+    assert_eq!(
+        (found.locals.as_slice(), found.source_moves),
+        ([ip("10.0.0.9")].as_slice(), true)
     );
     let lost = &view.next_hops[&ip("10.0.0.2")];
     assert!(lost.state == HopState::NoRoute && lost.reason.as_deref() == Some("a blackhole"));

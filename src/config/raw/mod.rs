@@ -115,7 +115,7 @@ section! {
         nat_ports: PortRanges,
         /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
         any_interface: bool,
-        /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
+        /// Source address of passthrough flows, or a list: flows use all of their family. Default: an address of the interface towards the server, if possible one that is no frontend's, since a fail-over moves those.
         nat_address: NatAddresses,
         /// Remove a flow of a packet mode that has been idle this long. Overrides [defaults]; overridden by the frontend. Default: "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<false, YEAR>,

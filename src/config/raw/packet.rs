@@ -1,6 +1,6 @@
 //! Types of values that only the packet modes have.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
@@ -14,17 +14,15 @@ use crate::{
 /// Lowest source port of flows: those below are privileged, and services answer on them.
 const LOWEST_NAT_PORT: u16 = 1024;
 
+/// Most NAT addresses of both families together: with the stock list, half a million flows to each server.
+const MAX_NAT_ADDRESSES: usize = 16;
+
 /// Longest name of an interface, in bytes: IFNAMSIZ less the NUL (`linux/if.h`).
 const MAX_INTERFACE_BYTES: usize = 15;
 
-/// `nat_address`: one of each family at most.
-#[derive(Debug, Clone, Copy)]
-pub struct NatAddresses {
-    /// The IPv4 one.
-    pub v4: Option<Ipv4Addr>,
-    /// The IPv6 one.
-    pub v6: Option<Ipv6Addr>,
-}
+/// `nat_address`: in the order of the file, each once.
+#[derive(Debug, Clone)]
+pub struct NatAddresses(pub Vec<IpAddr>);
 
 /// Name of a network interface.
 #[derive(Debug, Clone)]
@@ -110,19 +108,19 @@ fn ports(text: &str) -> Result<PortRange, (String, String)> {
 
 impl Field for NatAddresses {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let mut read = Self { v4: None, v6: None };
+        let mut read = Self(Vec::new());
         let DeValue::Array(list) = value.get_ref() else {
             read.add(value, findings)?;
             return Some(read);
         };
         if list.is_empty() {
             let message = format!("`{}` is an empty list", findings.key());
-            return bad_value(
-                value,
-                message,
-                "leave the key out to let the kernel choose",
-                findings,
-            );
+            return bad_value(value, message, "leave the key out to let convey choose", findings);
+        }
+        if list.len() > MAX_NAT_ADDRESSES {
+            let message = format!("`{}` has {} addresses", findings.key(), list.len());
+            let help = format!("write {MAX_NAT_ADDRESSES} at most; for more flows, widen nat_ports");
+            return bad_value(value, message, help, findings);
         }
         let wrong = (list.iter())
             .filter(|item| read.add(item, findings).is_none())
@@ -133,17 +131,16 @@ impl Field for NatAddresses {
 inline_schema!([] NatAddresses, _g => json_schema!({
     "anyOf": [
         { "type": "string", "format": "ip" },
-        { "type": "array", "items": { "type": "string", "format": "ip" }, "minItems": 1 },
+        {
+            "type": "array", "items": { "type": "string", "format": "ip" },
+            "minItems": 1, "maxItems": MAX_NAT_ADDRESSES, "uniqueItems": true,
+        },
     ]
 }));
 
 impl NatAddresses {
     fn add(&mut self, value: &Node<'_>, findings: &mut Findings) -> Option<()> {
-        let text = string(
-            value,
-            "an IP address in quotes, or a list of an IPv4 and an IPv6 one",
-            findings,
-        )?;
+        let text = string(value, "an IP address in quotes, or a list of several", findings)?;
         let ip = match address::parse_ip(text) {
             Ok(ip) => ip,
             Err(found) => return bad_value(value, found.message, found.help, findings),
@@ -156,19 +153,16 @@ impl NatAddresses {
                 findings,
             );
         }
-        let taken = match ip {
-            IpAddr::V4(ip) => self.v4.replace(ip).map(|_| "IPv4"),
-            IpAddr::V6(ip) => self.v6.replace(ip).map(|_| "IPv6"),
-        };
-        match taken {
-            None => Some(()),
-            Some(family) => bad_value(
+        if self.0.contains(&ip) {
+            return bad_value(
                 value,
-                format!("{ip} is a second {family} address"),
-                "write one of each family at most; for more flows, widen nat_ports",
+                format!("{ip} is in the list twice"),
+                "write each address once",
                 findings,
-            ),
+            );
         }
+        self.0.push(ip);
+        Some(())
     }
 }
 

@@ -153,10 +153,11 @@ fn packet() -> impl Strategy<Value = PacketModes> {
         first: one.min(other),
         last: one.max(other),
     });
-    let addresses = (
-        option::of((1..=254_u8).prop_map(|host| [192, 0, 2, host].into())),
-        option::of(any::<u16>().prop_map(|host| [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host].into())),
-    );
+    let address = prop_oneof![
+        (1..=254_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])),
+        any::<u16>().prop_map(|host| IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host])),
+    ];
+    let addresses = prop::collection::hash_set(address, 0..=16).prop_map(|all| all.into_iter().collect());
     (
         engine,
         option::of(count(1_024)),
@@ -172,7 +173,7 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                 workers,
                 flows,
                 (nat_ports, any_interface),
-                (v4, v6),
+                nat_addresses,
                 capacity,
                 stats_update_frequency,
             )| {
@@ -183,8 +184,7 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
                     nat_ports: nat_ports.into(),
                     any_interface,
-                    nat_address4: v4,
-                    nat_address6: v6,
+                    nat_addresses,
                     connection_tracker_capacity: capacity,
                     stats_update_frequency,
                 }

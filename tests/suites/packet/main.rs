@@ -26,6 +26,7 @@ mod reload;
 mod reused;
 mod site;
 mod sizes;
+mod sources;
 mod talkers;
 mod told;
 mod traffic;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("process", process::TESTS),
         ("holder", holder::TESTS),
+        ("sources", sources::TESTS),
         ("explain", explain::TESTS),
         ("classic", classic::TESTS),
     ];
