@@ -29,7 +29,7 @@ pub enum TerminationReason {
     QueueFull,
     /// No server of the backend is up.
     NoServer,
-    /// Nothing moved for `idle_timeout`, or for `fin_timeout` after one side had closed; the client was the
+    /// Nothing moved for `idle_timeout`, or for a `fin_timeout` after one side had closed; the client was the
     /// one waited for.
     ClientTimeout,
     /// As `ClientTimeout`; the server was the one waited for.

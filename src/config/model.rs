@@ -180,10 +180,10 @@ pub struct Frontend {
     /// `idle_timeout`: a connection on which nothing moves for so long is closed. Default 10 min; `None` (`0`) never.
     /// In packet modes a flow is forgotten; default 15 min for TCP, 60 s for UDP; never `None`.
     pub idle_timeout: Option<Duration>,
-    /// `fin_timeout`: as `idle_timeout`, once one side has closed its half. Default 60 s; `None` (`0`) never.
+    /// `fin_timeout`: another `idle_timeout` once one side has closed its half. Default `None` (`0`): the same.
     pub fin_timeout: Option<Duration>,
     /// `tcp_user_timeout`: sent data unacknowledged for so long kills either connection (TCP_USER_TIMEOUT).
-    /// Default 30 s; `None` (`0`) leaves the kernel's retransmission limit.
+    /// Default `None` (`0`): leaves the kernel's retransmission limit.
     pub tcp_user_timeout: Option<Duration>,
     /// `access_log`: one event for each connection. Default true.
     pub access_log: bool,

@@ -106,8 +106,8 @@ fn documented_defaults() -> Outcome {
     same(frontend.mode, Mode::Proxy)?;
     same(frontend.max_connections, None)?;
     same(frontend.idle_timeout, Some(600 * SECOND))?;
-    same(frontend.fin_timeout, Some(60 * SECOND))?;
-    same(frontend.tcp_user_timeout, Some(30 * SECOND))?;
+    same(frontend.fin_timeout, None)?;
+    same(frontend.tcp_user_timeout, None)?;
     same(frontend.access_log, true)?;
     let backend = config.backends.values().next().ok_or("no backend")?;
     same(backend.balance, Algorithm::RoundRobin)?;

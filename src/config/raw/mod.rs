@@ -158,9 +158,9 @@ section! {
         max_connections: Int<1, { u32::MAX as u64 }>,
         /// Close a connection that has been idle this long; 0 disables. Default: "10m". In packet modes remove the flow, and 0 is not allowed; default "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<true, YEAR>,
-        /// As idle_timeout, once one side has closed its half; 0 disables. Default: "60s".
+        /// Another idle_timeout once one side has closed its half; 0 leaves it at idle_timeout. Default: 0.
         fin_timeout: Time<true, YEAR>,
-        /// Close a connection whose sent data has been unacknowledged this long; 0 leaves it to the kernel. Default: "30s".
+        /// Close a connection whose sent data has been unacknowledged this long, also while its peer is alive but reads nothing; 0 leaves it to the kernel. Default: 0.
         tcp_user_timeout: Time<true, DAY>,
         /// Log one line for each connection. Default: true.
         access_log: bool,

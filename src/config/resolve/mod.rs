@@ -35,8 +35,11 @@ mod defaults {
     use std::time::Duration;
 
     pub const MAX_FLOWS: u32 = 1 << 20;
-    pub const FIN_TIMEOUT: Duration = Duration::from_secs(60);
-    pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Off: a half-closed connection whose other half is alive is an open connection.
+    pub const FIN_TIMEOUT: Duration = Duration::ZERO;
+    /// Off: it ends connections whose peer acknowledges every window probe (tcp(7)), which RFC 9293 section 3.8.6.1 keeps
+    /// open.
+    pub const TCP_USER_TIMEOUT: Duration = Duration::ZERO;
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     pub const RETRIES: u32 = 2;
     pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

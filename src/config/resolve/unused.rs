@@ -48,8 +48,8 @@ pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
-        frontend.fin_timeout = Some(defaults::FIN_TIMEOUT);
-        frontend.tcp_user_timeout = Some(defaults::TCP_USER_TIMEOUT);
+        frontend.fin_timeout = None;
+        frontend.tcp_user_timeout = None;
         frontend.access_log = true;
     }
     let users = Users::of(config);

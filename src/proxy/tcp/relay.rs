@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct RelayTimeouts {
     /// While both halves are open.
     pub idle: Option<Duration>,
-    /// Once one side has closed its half.
+    /// Once one side has closed its half, if that is another time.
     pub fin: Option<Duration>,
 }
 
@@ -189,7 +189,7 @@ impl<'a> Relay<'a> {
     ) -> Poll<TerminationReason> {
         let half_closed = self.up.is_done() || self.down.is_done();
         let Some(limit) = (if half_closed {
-            self.limits.fin
+            self.limits.fin.or(self.limits.idle)
         } else {
             self.limits.idle
         }) else {

@@ -221,8 +221,8 @@ fn settle(mut config: Config) -> Config {
         frontend.idle_timeout.get_or_insert(Duration::from_millis(1));
         // What has no effect is at its default.
         frontend.max_connections = None;
-        frontend.fin_timeout = Some(Duration::from_secs(60));
-        frontend.tcp_user_timeout = Some(Duration::from_secs(30));
+        frontend.fin_timeout = None;
+        frontend.tcp_user_timeout = None;
         frontend.access_log = true;
         // What there is not in these modes yet.
         frontend.access = None;
