@@ -3,9 +3,15 @@
 use crate::{base::PacketReason, snapshot::live::Counter};
 
 /// Packets of one worker by verdict; a super-frame counts once. Written by its thread, read by any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct ReasonCounters([Counter; PacketReason::COUNT]);
+
+impl Default for ReasonCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 impl ReasonCounters {
     /// Counts packets. Only the worker's own thread may.

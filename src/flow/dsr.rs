@@ -12,7 +12,7 @@ use std::{
 use super::{
     Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, table::Visit, tcp_state::TcpState,
 };
-use crate::base::WorkerId;
+use crate::{access::Permit, base::WorkerId};
 
 /// Places of a set.
 const WAYS: usize = 8;
@@ -29,6 +29,10 @@ pub(super) struct Entry {
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
+    /// Whether the limits were asked, which a connection under way does not need: its next SYN does.
+    pub is_admitted: bool,
+    /// That it counts for its client, where the frontend has limits. Boxed, because it seldom has.
+    pub permit: Option<Box<Permit>>,
 }
 
 /// The cache.
@@ -59,9 +63,10 @@ impl Entry {
 }
 
 /// Forgets an entry of a set.
-fn forget(room: &Quota, entry: &Entry, worker: WorkerId) {
+fn forget(room: &Quota, entry: Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
+    drop(entry.permit);
 }
 
 impl DsrCache {
@@ -113,7 +118,7 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, &set.swap_remove(index), worker);
+                forget(room, set.swap_remove(index), worker);
                 result
             }
         }
@@ -131,13 +136,13 @@ impl DsrCache {
         let Some(set) = sets.get_mut(set) else { return };
         if let Some(known) = set.iter().position(|known| known.key == entry.key) {
             // another worker was faster
-            forget(room, &set.swap_remove(known), worker);
+            forget(room, set.swap_remove(known), worker);
         }
         if set.len() >= WAYS || !room.take_dsr() {
             let Some(victim) = victim(set, &entry, now) else {
                 return;
             };
-            forget(room, &set.swap_remove(victim), worker);
+            forget(room, set.swap_remove(victim), worker);
             if !room.take_dsr() {
                 return;
             }
@@ -158,7 +163,7 @@ impl DsrCache {
         for set in shard.lock().iter_mut() {
             looked_at += set.len();
             for entry in set.extract_if(.., |entry| entry.expires() <= now) {
-                forget(room, &entry, worker);
+                forget(room, entry, worker);
             }
             if set.is_empty() {
                 set.shrink_to(0);

@@ -99,6 +99,13 @@ impl Flows {
         used
     }
 
+    /// Whether a client holds all NAT ports of a server that it may.
+    fn has_share(&self, target: &FlowTarget, tuple: &FiveTuple) -> bool {
+        let client = tuple.client.0;
+        let reverse = Key::new(tuple.protocol, target.destination, client);
+        (target.share()).is_some_and(|limit| self.nat.shares().is_full(limit, &reverse, client.ip()))
+    }
+
     /// The flow of a 5-tuple and its server, as the tables have it.
     fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, std::sync::Arc<FlowTarget>)> {
         self.nat
@@ -152,6 +159,7 @@ impl Path {
         }
         let absent =
             (service.is_some() && hops.absent_vips.contains(&vip.ip())).then_some(PacketReason::VipAbsent);
+        let denied = service.and_then(|service| service.access()?.check_rules(client.ip()).err());
         let chosen = service.and_then(|service| service.choose(client, vip));
         let because = match (service, chosen) {
             (None, _) => Because::NotServed,
@@ -168,7 +176,12 @@ impl Path {
             because,
             slot,
             flow: info,
-            blocked_by: absent.or_else(|| chosen.and_then(|target| blocked_by(target)).or(no_server)),
+            blocked_by: (absent.or(denied.map(Into::into)).or(no_server))
+                .or_else(|| chosen.and_then(|target| blocked_by(target)))
+                .or_else(|| {
+                    let is_full = chosen.is_some_and(|target| flows.has_share(target, tuple));
+                    is_full.then_some(PacketReason::ClientPorts)
+                }),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
-    Flows, Services,
+    Flows, Moment, Services,
     dsr::Entry,
     key::Key,
     numbers::Numbers,
@@ -17,8 +17,9 @@ use super::{
     ways::{NextHop, Ways},
 };
 use crate::{
+    access::Permit,
     balance::hash::SplitMix64,
-    base::{PacketReason, Protocol, WorkerId},
+    base::{AccessReason, PacketReason, Protocol, WorkerId},
     packet::{AddressPair, Content, Tags},
 };
 
@@ -148,7 +149,7 @@ impl Router {
             return decision;
         }
         if packet.begins() {
-            self.refuse_unopened(packet)?;
+            self.refuse_unopened(packet, service)?;
             return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
@@ -157,19 +158,43 @@ impl Router {
         {
             return decision;
         }
-        self.refuse_unopened(packet)?;
+        self.refuse_unopened(packet, service)?;
         Err(PacketReason::ResetNoFlow.into())
     }
 
     /// Refuses a packet without a flow from an address of ours, which a forger or a loop sends, and one to a VIP that is not
-    /// here: the load balancer that has it knows the flow, and we must not answer for it.
-    fn refuse_unopened(&self, packet: &Ported) -> Result<(), DropReason> {
+    /// here: the load balancer that has it knows the flow, and we must not answer for it. Then the frontend's rules are asked.
+    fn refuse_unopened(&self, packet: &Ported, service: &Service) -> Result<(), DropReason> {
         let source = packet.source.ip();
         if self.services.has_address(source) || self.ways.is_own(source) {
             return Err(PacketReason::OwnSource.into());
         }
         if self.ways.is_absent(packet.destination.ip()) {
             return Err(PacketReason::VipAbsent.into());
+        }
+        if let Some(access) = service.access() {
+            let checked = access.check_rules(source);
+            checked.map_err(|reason| service.refuse(self.worker, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a new passthrough flow if its client is at a limit. It counts once its client is proven.
+    fn attempt(
+        &self,
+        packet: &Ported,
+        target: &FlowTarget,
+        reverse: &Key,
+        now: Moment,
+    ) -> Result<(), DropReason> {
+        let client = packet.source.ip();
+        let shares = self.flows.nat.shares();
+        if (target.share()).is_some_and(|limit| shares.is_full(limit, reverse, client)) {
+            return Err(target.refuse(self.worker, AccessReason::ClientPorts).into());
+        }
+        if let Some(access) = target.access() {
+            let begun = access.attempt(client, now.0);
+            begun.map_err(|reason| target.refuse(self.worker, reason))?;
         }
         Ok(())
     }
@@ -206,6 +231,10 @@ impl Router {
                 let origin = origin(arrival);
                 let has_moved = flow.back.origin != origin && flow.is_next(&packet.segment);
                 let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
+                if is_proven && let Err(reason) = flows.nat.count(flow, packet.source.ip(), arrival.now) {
+                    let reason = flow.target.refuse(self.worker, reason);
+                    return Visit::Remove(Lookup::Decided(Err(reason.into())));
+                }
                 if has_moved || is_proven {
                     // not before: forged clients would use up the hops, or stand for them
                     let origin = if has_moved { origin } else { flow.back.origin };
@@ -239,6 +268,13 @@ impl Router {
         let server = target.destination;
         // before anything is made: a client whose SYN cannot be sent sends another
         let way = self.sendable(arrival, server)?;
+        let towards = SocketAddr::new(way.local, 0);
+        self.attempt(
+            packet,
+            target,
+            &Key::new(packet.protocol, server, towards),
+            arrival.now,
+        )?;
         let services = &self.services;
         let reverse_keys = ports::addresses(way.local, services.nat_ports(), packet.source.port(), random)
             // an address that clients send to is no NAT port
@@ -261,6 +297,8 @@ impl Router {
             generation: services.generation(),
             back: ReturnPath::unfollowed(origin(arrival)),
             errors: ErrorAllowance::default(),
+            share: None,
+            permit: None,
         })?;
         let Some(nat) = nat else {
             // another worker has just opened it
@@ -322,9 +360,10 @@ impl Router {
         {
             return decision;
         }
-        self.refuse_unopened(packet)?;
+        self.refuse_unopened(packet, service)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable(arrival, target.destination)?;
+        let permit = self.admit(packet, target, arrival.now)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
             let entry = Entry {
                 key: packet.key,
@@ -333,12 +372,30 @@ impl Router {
                 life: TcpState::first(packet.segment.kind),
                 seen: arrival.now,
                 generation: self.services.generation(),
+                is_admitted: packet.begins() || target.access().is_none(),
+                permit,
             };
             (self.flows.dsr).insert(&self.flows.room, entry, arrival.now, self.worker);
         }
         target.count_in(self.worker, arrival.parsed.ip_len());
         let counted = arrival.counted(target);
         Ok(onward(arrival, packet.source, target.destination, way, counted))
+    }
+
+    /// Asks the limits of a new DSR flow's frontend. A connection under way is none: that we have not seen it begin is our
+    /// own fault, such as a restart.
+    fn admit(
+        &self,
+        packet: &Ported,
+        target: &FlowTarget,
+        now: Moment,
+    ) -> Result<Option<Box<Permit>>, DropReason> {
+        let Some(access) = target.access().filter(|_| packet.begins()) else {
+            return Ok(None);
+        };
+        let permit = access.take(packet.source.ip(), now.0);
+        let permit = permit.map_err(|reason| target.refuse(self.worker, reason))?;
+        Ok(Some(Box::new(permit)))
     }
 
     /// A packet of a DSR flow that the cache has.
@@ -354,7 +411,8 @@ impl Router {
                     &mut entry.target,
                     &mut entry.generation,
                 );
-                let begins_anew = packet.segment.kind == SegmentKind::Open && entry.life.can_reopen();
+                let begins_anew = packet.segment.kind == SegmentKind::Open
+                    && (entry.life.can_reopen() || !entry.is_admitted);
                 if begins_anew || entry.target.is_down() {
                     return Visit::Remove(Lookup::Miss);
                 }

@@ -7,11 +7,15 @@ use std::{
     time::Duration,
 };
 
-use super::{key::Key, key::Seeded, tcp_state::TcpState};
+use super::{key::Key, key::Seeded, shares::ShareLimit, tcp_state::TcpState};
 use crate::{
+    access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
-    base::{FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
-    config::{DsrMethod, Mode},
+    base::{
+        AccessReason, FrontendName, ListenAddr, PacketReason, PortRanges, Protocol, ServerAddr, ServerKey,
+        ServerState, WorkerId,
+    },
+    config::{DsrMethod, Mode, PortsPerClient},
     snapshot::{
         FrontendView, ServerView, Snapshot,
         live::{BackendStats, FrontendStats, ServerStats, StatsShard},
@@ -31,6 +35,7 @@ pub struct Services {
     addresses: HashSet<IpAddr, Seeded>,
     nat_ports: PortRanges,
     any_interface: bool,
+    ports_per_client: PortsPerClient,
 }
 
 /// How packets of a service travel.
@@ -65,6 +70,9 @@ pub(super) struct FlowTarget {
     idle: Duration,
     /// Half of the NAT ports that there are towards it.
     half_of_ports: u32,
+    /// What a client may hold of them; `None`: all.
+    share: Option<ShareLimit>,
+    access: Option<Arc<FrontendAccess>>,
     frontend_live: Arc<FrontendStats>,
     backend_live: Arc<BackendStats>,
     server_live: Arc<ServerStats>,
@@ -88,6 +96,7 @@ impl Services {
             generation: snapshot.generation,
             nat_ports: snapshot.nat_ports,
             any_interface: snapshot.any_interface,
+            ports_per_client: snapshot.ports_per_client,
             ..Self::default()
         };
         for frontend in snapshot.frontends.values() {
@@ -99,12 +108,15 @@ impl Services {
             for vip in &frontend.config.listen {
                 let key = Vip::new(frontend.config.protocol, vip.0);
                 let same = (previous.by_vip.get(&key)).filter(|service| {
-                    Arc::ptr_eq(&service.view, frontend) && previous.nat_ports == snapshot.nat_ports
+                    Arc::ptr_eq(&service.view, frontend)
+                        && previous.nat_ports == snapshot.nat_ports
+                        && previous.ports_per_client == snapshot.ports_per_client
                 });
                 let service = same.map_or_else(
                     || {
-                        let half_of_ports = snapshot.nat_ports.len() / 2;
-                        Arc::new(Service::new(Arc::clone(frontend), *vip, mode, half_of_ports))
+                        let ports = snapshot.nat_ports.len();
+                        let share = snapshot.ports_per_client.of(ports);
+                        Arc::new(Service::new(Arc::clone(frontend), *vip, mode, ports / 2, share))
                     },
                     Arc::clone,
                 );
@@ -161,11 +173,22 @@ impl Services {
 }
 
 impl Service {
-    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode, half_of_ports: u32) -> Self {
+    fn new(
+        view: Arc<FrontendView>,
+        vip: ListenAddr,
+        mode: ForwardMode,
+        half_of_ports: u32,
+        ports_per_client: Option<u32>,
+    ) -> Self {
+        let share = ports_per_client.filter(|_| mode == ForwardMode::Passthrough);
+        let share = share.map(|ports| ShareLimit {
+            clients: view.config.limits.per_client.unwrap_or_default(),
+            ports,
+        });
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports)))
+                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports, share)))
             })
             .collect();
         Self { mode, view, targets }
@@ -174,6 +197,16 @@ impl Service {
     /// The frontend's name.
     pub fn frontend(&self) -> &FrontendName {
         &self.view.config.name
+    }
+
+    /// Who may open a flow; `None`: everybody.
+    pub fn access(&self) -> Option<&FrontendAccess> {
+        self.view.access.as_deref()
+    }
+
+    /// Counts a packet that its rules or limits refuse.
+    pub fn refuse(&self, worker: WorkerId, reason: AccessReason) -> PacketReason {
+        refuse(&self.view.live, worker, reason)
     }
 
     fn maglev(&self) -> Option<&Balancer> {
@@ -208,6 +241,7 @@ impl FlowTarget {
         vip: ListenAddr,
         mode: ForwardMode,
         half_of_ports: u32,
+        share: Option<ShareLimit>,
     ) -> Self {
         let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
         let port = if mode == ForwardMode::Passthrough || maps_ports {
@@ -233,6 +267,8 @@ impl FlowTarget {
             state: server.state,
             idle,
             half_of_ports,
+            share,
+            access: frontend.access.clone(),
             frontend_live: Arc::clone(&frontend.live),
             backend_live: Arc::clone(&frontend.backend.live),
             server_live: Arc::clone(&server.live),
@@ -252,6 +288,21 @@ impl FlowTarget {
     /// Whether half of the NAT ports towards it are claimed.
     fn is_scarce(&self) -> bool {
         self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
+    }
+
+    /// What a client may hold of its NAT ports; `None`: all.
+    pub const fn share(&self) -> Option<&ShareLimit> {
+        self.share.as_ref()
+    }
+
+    /// Who may open a flow; `None`: everybody.
+    pub fn access(&self) -> Option<&FrontendAccess> {
+        self.access.as_deref()
+    }
+
+    /// Counts a packet that the rules or limits refuse.
+    pub fn refuse(&self, worker: WorkerId, reason: AccessReason) -> PacketReason {
+        refuse(&self.frontend_live, worker, reason)
     }
 
     /// A flow has claimed a NAT port.
@@ -300,4 +351,11 @@ impl FlowTarget {
             shard.bytes_out.add(bytes as u64);
         }
     }
+}
+
+fn refuse(frontend: &FrontendStats, worker: WorkerId, reason: AccessReason) -> PacketReason {
+    if let Some(counter) = frontend.counters.shard(worker).refused.get(reason as usize) {
+        counter.add(1);
+    }
+    reason.into()
 }

@@ -20,7 +20,10 @@ use std::{
 use super::{
     Here, Options,
     findings::Findings,
-    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
+    model::{
+        Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
+        PortsPerClient, Stats,
+    },
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
@@ -269,6 +272,11 @@ fn packet_modes(
             |v| v,
         ),
         any_interface: value(raw.any_interface.as_ref(), false, |v| v),
+        max_ports_per_client: value(
+            raw.max_ports_per_client.as_ref(),
+            PortsPerClient::default(),
+            |v| v,
+        ),
         nat_address4: nat.and_then(|nat| nat.v4),
         nat_address6: nat.and_then(|nat| nat.v6),
         connection_tracker_capacity: capacity,
