@@ -167,6 +167,10 @@ fn warning(blocked_by: &Word<PacketReason>) -> String {
         }
         Some(PacketReason::TableFull) => "the table of flows is full: see max_flows",
         Some(PacketReason::SynShareFull) => "too many half-open flows: new ones are refused",
+        Some(PacketReason::Denied) => "the frontend's access rules deny this client: its packets are ignored",
+        Some(PacketReason::ClientPorts) => {
+            "the client holds its share of the server's NAT ports: see max_ports_per_client"
+        }
         Some(PacketReason::PortsExhausted) => "every NAT port to the server is taken: see nat_ports",
         _ => return blocked_by.to_string(),
     };
