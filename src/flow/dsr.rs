@@ -10,9 +10,14 @@ use std::{
 };
 
 use super::{
-    Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, table::Visit, tcp_state::TcpState,
+    Moment,
+    key::{Key, Seeded},
+    quota::Quota,
+    services::FlowTarget,
+    store::{Admission, Beginning, NewFlow, Visit, Visitor},
+    tcp_state::TcpState,
 };
-use crate::{access::Permit, base::WorkerId};
+use crate::base::WorkerId;
 
 /// Places of a set.
 const WAYS: usize = 8;
@@ -21,7 +26,7 @@ const SETS_A_SHARD: u32 = 256;
 
 /// One DSR flow.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub key: Key,
     pub target: Arc<FlowTarget>,
     pub life: TcpState,
@@ -29,10 +34,7 @@ pub(super) struct Entry {
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
-    /// Whether the limits were asked, which a connection under way does not need: its next SYN does.
-    pub is_admitted: bool,
-    /// That it counts for its client, where the frontend has limits. Boxed, because it seldom has.
-    pub permit: Option<Box<Permit>>,
+    pub admission: Admission,
 }
 
 /// The cache.
@@ -56,6 +58,18 @@ impl CacheShard {
 }
 
 impl Entry {
+    /// A flow that begins. One packet proves nothing, whatever its flags: the next one does.
+    pub fn new(beginning: &Beginning, flow: NewFlow, admission: Admission) -> Self {
+        Self {
+            key: beginning.key,
+            target: flow.target,
+            life: TcpState::first(beginning.segment.kind),
+            seen: beginning.now,
+            generation: flow.generation,
+            admission,
+        }
+    }
+
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
@@ -66,7 +80,7 @@ impl Entry {
 fn forget(room: &Quota, entry: Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
-    drop(entry.permit);
+    drop(entry.admission);
 }
 
 impl DsrCache {
@@ -98,8 +112,7 @@ impl DsrCache {
         &self,
         room: &Quota,
         key: &Key,
-        now: Moment,
-        worker: WorkerId,
+        visitor: Visitor,
         look: impl FnOnce(&mut Entry) -> Visit<R>,
     ) -> Option<R> {
         let (shard, set) = self.shard(key);
@@ -107,7 +120,7 @@ impl DsrCache {
         let set = sets.get_mut(set)?;
         let index = set.iter().position(|entry| entry.key == *key)?;
         let entry = set.get_mut(index)?;
-        let step = if entry.expires() <= now {
+        let step = if entry.expires() <= visitor.now {
             Visit::Remove(None)
         } else {
             match look(entry) {
@@ -118,14 +131,15 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, set.swap_remove(index), worker);
+                forget(room, set.swap_remove(index), visitor.worker);
                 result
             }
         }
     }
 
     /// Remembers a flow, if there is a place for it.
-    pub fn insert(&self, room: &Quota, entry: Entry, now: Moment, worker: WorkerId) {
+    pub fn insert(&self, room: &Quota, entry: Entry, visitor: Visitor) {
+        let Visitor { now, worker } = visitor;
         let (Some(shard), set) = self.shard(&entry.key) else {
             return;
         };
@@ -155,7 +169,8 @@ impl DsrCache {
     }
 
     /// Forgets what has expired in one shard. Returns the number of entries looked at.
-    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, visitor: Visitor) -> usize {
+        let Visitor { now, worker } = visitor;
         let Some(shard) = self.shards.get(index) else {
             return 0;
         };

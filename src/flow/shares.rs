@@ -20,7 +20,7 @@ const SPARE: usize = 256;
 
 /// How many NAT ports of a server a client network may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ShareLimit {
+pub struct ShareLimit {
     /// What a client network is.
     pub clients: PerClient,
     pub ports: u32,
@@ -28,7 +28,7 @@ pub(super) struct ShareLimit {
 
 /// NAT ports held, by server and client network.
 #[derive(Debug)]
-pub(super) struct PortShares {
+pub struct PortShares {
     seeded: Seeded,
     shards: Box<[Shard]>,
 }

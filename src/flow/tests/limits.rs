@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use crate::{
     base::{AccessReason, PacketReason, Protocol, ServerState},
     config::{Mode, PortsPerClient},
-    flow::{Because, Verdict, testing::*},
+    flow::{Because, Verdict, store::FlowStore, testing::*},
     packet::testing::Packet,
 };
 
@@ -228,7 +228,7 @@ fn of_connections_that_begin_at_once_those_beyond_the_limit_end_when_the_client_
 fn a_client_opens_so_many_flows_a_second() {
     for mut site in sites() {
         site.per_client(0, 2);
-        let mut opened = |site: &mut Site| {
+        let opened = |site: &mut Site| {
             (1..=5)
                 .filter(|port| {
                     let client = site.client(1, site.now.0 as u16 + port);
@@ -351,7 +351,7 @@ type End = fn(&mut Site, SocketAddr, (SocketAddr, SocketAddr));
 fn however_a_flow_ends_its_client_has_its_place_back() {
     let ends: [(&str, End); 7] = [
         ("both close", |site, client, (nat, server)| {
-            site.close(client, nat, server)
+            site.close(client, nat, server);
         }),
         ("the client resets", |site, client, _| {
             site.tcp(client, RST);
@@ -360,7 +360,7 @@ fn however_a_flow_ends_its_client_has_its_place_back() {
             site.reply(server, nat, RST_ACK);
         }),
         ("it expires", |site, _, _| {
-            site.expire_after(Duration::from_secs(901))
+            site.expire_after(Duration::from_secs(901));
         }),
         ("the server goes down", |site, client, _| {
             site.health(1, ServerState::Down);
@@ -393,7 +393,7 @@ fn however_a_flow_ends_its_client_has_its_place_back() {
         site.check();
         assert!(establish(&mut site, two).is_some(), "{way}");
         site.expire_after(Duration::from_secs(1_000));
-        assert_eq!(site.flows.nat.shares().held(), 0, "{way}");
+        assert_eq!(site.flows.store.shares().held(), 0, "{way}");
     }
 }
 
@@ -412,7 +412,7 @@ fn what_gives_its_port_up_counts_no_more() {
         site.pass(Duration::from_secs(2));
         site.check();
     }
-    assert_eq!(site.flows.nat.shares().held(), 0);
+    assert_eq!(site.flows.store.shares().held(), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::{
     base::{PacketReason, Protocol, ServerState},
     config::{Mode, PortsPerClient},
-    flow::{Verdict, testing::*},
+    flow::{Verdict, store::FlowStore, testing::*},
     packet::{Frame, HEADROOM, Offload},
     pools::AdminState,
 };
@@ -127,7 +127,7 @@ proptest! {
         let usage = site.flows.usage();
         prop_assert_eq!((usage.nat_flows, usage.half_open, usage.dsr_flows), (0, 0, 0));
         // nobody holds anything any more
-        prop_assert_eq!(site.flows.nat.shares().held(), 0);
+        prop_assert_eq!(site.flows.store.shares().held(), 0);
         if let Some(frontend) = site.snapshot.as_ref().unwrap().frontends.get("a") {
             let access = frontend.access.as_ref().unwrap();
             for host in 1..4 {
