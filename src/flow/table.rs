@@ -1,6 +1,6 @@
 //! The table of passthrough flows.
 //!
-//! Two entries a flow, each in a shard of its own kind, and never two locks at once:
+//! Two entries a flow, each in a shard of its own kind, and never two of their locks at once:
 //!
 //! ```text
 //! forward  {client, VIP, protocol}             ─► NatFlow (server, NAT port, life, numbers, way back to the client)

@@ -324,7 +324,7 @@ impl Builder {
             frontend.limits,
             |name| self.lists.get(name).map(Arc::clone),
             before
-                .filter(|before| before.config.mode.is_packet() == frontend.mode.is_packet())
+                .filter(|before| !self.is_lent && before.config.mode.is_packet() == frontend.mode.is_packet())
                 .and_then(|before| before.access.as_deref()),
         )
     }
