@@ -164,6 +164,9 @@ pub fn explanation(
             if let Some(frontend) = proxied_by(snapshot, tuple) {
                 name_frontend(&mut view, snapshot, frontend);
                 view.because = Because::Proxied.into();
+                let access = frontend.access.as_ref();
+                let denied = access.and_then(|access| access.check_rules(tuple.client.0.ip()).err());
+                view.blocked_by = denied.map(|reason| Word::Known(reason.into()));
             }
         }
     }

@@ -192,7 +192,8 @@ pub struct Frontend {
     pub max_connections: Option<u32>,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
-    /// Connections refused by access rules or limits, by reason; reasons without any are left out.
+    /// Connections refused by access rules or limits, in packet modes packets that would have made flows, by reason; reasons
+    /// without any are left out.
     pub refused: BTreeMap<Word<AccessReason>, u64>,
     /// Its traffic.
     pub traffic: Traffic,

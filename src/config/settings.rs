@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use super::{
     duration,
     model::{
-        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck, Server, Stats,
+        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck,
+        PortsPerClient, Server, Stats,
     },
     quote::{self, string},
 };
@@ -119,6 +120,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
         max_flows,
         nat_ports,
         any_interface,
+        max_ports_per_client,
         nat_addresses,
         connection_tracker_capacity,
         stats_update_frequency,
@@ -131,6 +133,13 @@ pub fn packet(packet: &PacketModes) -> Settings {
         ("max_flows", set(*max_flows)),
         ("nat_ports", text(&nat_ports.to_string())),
         ("any_interface", set(any_interface)),
+        (
+            "max_ports_per_client",
+            match max_ports_per_client {
+                PortsPerClient::Count(count) => set(*count),
+                word => text(&word.to_string()),
+            },
+        ),
         (
             "nat_address",
             match addresses.as_slice() {

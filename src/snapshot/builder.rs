@@ -208,6 +208,7 @@ impl Builder {
             nat_ports: config.packet.nat_ports,
             nat_addresses: config.packet.nat_addresses.as_slice().into(),
             any_interface: config.packet.any_interface,
+            ports_per_client: config.packet.max_ports_per_client,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
             .map(|name| self.replace_backend(&mut next, name, pools, now))
@@ -220,6 +221,7 @@ impl Builder {
         let concerns_packets = next.nat_ports != self.last.nat_ports
             || next.nat_addresses != self.last.nat_addresses
             || next.any_interface != self.last.any_interface
+            || next.ports_per_client != self.last.ports_per_client
             || concern_packets(&frontends);
         (self.last, self.is_lent) = (Arc::new(next), false);
         Built {
@@ -312,7 +314,8 @@ impl Builder {
         replaced
     }
 
-    /// Who may open a connection to a frontend; what clients have of it is taken over.
+    /// Who may open a connection to a frontend; what clients have of it is taken over, but not between proxy and packet
+    /// modes, whose clocks differ.
     fn access(
         &self,
         frontend: &config::Frontend,
@@ -322,7 +325,9 @@ impl Builder {
             frontend.access.as_ref(),
             frontend.limits,
             |name| self.lists.get(name).map(Arc::clone),
-            before.and_then(|before| before.access.as_deref()),
+            before
+                .filter(|before| !self.is_lent && before.config.mode.is_packet() == frontend.mode.is_packet())
+                .and_then(|before| before.access.as_deref()),
         )
     }
 

@@ -28,7 +28,7 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, WEIGHT_UNIT},
     base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
-    config::{self, InitialState},
+    config::{self, InitialState, PortsPerClient},
     pools::Override,
 };
 pub use builder::{Builder, Built, Replaced};
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub nat_addresses: Arc<[IpAddr]>,
     /// `any_interface`: servers' packets count by whichever interface they come in.
     pub any_interface: bool,
+    /// `max_ports_per_client`.
+    pub ports_per_client: PortsPerClient,
 }
 
 impl Snapshot {

@@ -295,6 +295,12 @@ fn restart() -> Outcome {
          packet: nat_address the route's choice -> [\"192.0.2.1\"]"
             .to_owned(),
     )?;
+    let found = diff("max_ports_per_client = \"off\"\n")?;
+    same(found.needs_restart, Vec::new())?;
+    same(
+        found.changes.join("\n"),
+        "packet: max_ports_per_client 1/8 -> off".to_owned(),
+    )?;
     let found = config::diff(
         &config_of(&site("", ""))?,
         &config_of(&site("mode = \"dsr\"\ninterface = \"eth0\"", ""))?,

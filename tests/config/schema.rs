@@ -72,6 +72,10 @@ fn refuses() -> Result<(), Failed> {
         ),
         ("[packet]\nnat_ports = \"61000\"", "/packet/nat_ports"),
         ("[packet]\nnat_address = [\"x\"]", "/packet/nat_address"),
+        (
+            "[packet]\nmax_ports_per_client = \"1:8\"",
+            "/packet/max_ports_per_client",
+        ),
         ("[packet]\nmax_flows = 1", "/packet/max_flows"),
         ("[packet]\nengine = \"ebpf\"", "/packet/engine"),
         ("[passthrough]\nengine = \"ebpf\"", "/passthrough/engine"),
@@ -347,6 +351,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
             text.split(',').all(|range| {
                 (range.split_once('-')).is_some_and(|(first, last)| digits(first) && digits(last))
             })
+        }),
+        "^[1-9][0-9]*/[1-9][0-9]*$" => Some(|text| {
+            let plain = |text: &str| !text.starts_with('0') && text.parse::<u64>().is_ok();
+            (text.split_once('/')).is_some_and(|(part, whole)| plain(part) && plain(whole))
         }),
         "^(/.*[^/])?$" => {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))

@@ -25,6 +25,7 @@ const SITE: &str = r#"
     [frontends.one]
     listen_addr = "192.0.2.7:80"
     backend = "web"
+    access.rules = ["deny 198.51.100.66"]
     [frontends.shop]
     listen_addr = ["192.0.2.1:80", "192.0.2.2:80"]
     mode = "passthrough"
@@ -115,6 +116,23 @@ fn what_no_packet_frontend_serves_may_be_proxied_by_the_nearest_listener() {
     assert_eq!(by(Protocol::Tcp, "[2001:db8::1]:80"), nobody);
     assert_eq!(by(Protocol::Tcp, "192.0.2.9:82"), nobody);
     assert_eq!(by(Protocol::Udp, "192.0.2.9:80"), nobody);
+}
+
+#[test]
+fn an_explanation_says_that_the_rules_of_a_proxy_frontend_deny_the_client() {
+    let snapshot = site();
+    let blocked_by = |client: &str| {
+        let tuple = FiveTuple {
+            client: ClientAddr(client.parse().expect("an address")),
+            ..tuple(Protocol::Tcp, "192.0.2.7:80")
+        };
+        explanation(&snapshot, &tuple, None, &Waiting::new()).blocked_by
+    };
+    assert_eq!(
+        blocked_by("198.51.100.66:4000"),
+        Some(PacketReason::Denied.into())
+    );
+    assert_eq!(blocked_by("198.51.100.67:4000"), None);
 }
 
 #[test]

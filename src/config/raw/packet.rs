@@ -1,14 +1,14 @@
 //! Types of values that only the packet modes have.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU32};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::field::{Field, Key, Node, bad_value, inline_schema, string};
+use super::field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type};
 use crate::{
     base::{PortRange, PortRanges},
-    config::{address, findings::Findings},
+    config::{address, findings::Findings, model::PortsPerClient},
 };
 
 /// Lowest source port of flows: those below are privileged, and services answer on them.
@@ -166,6 +166,52 @@ impl NatAddresses {
     }
 }
 
+impl Field for PortsPerClient {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        const FORM: &str = "write a part such as \"1/8\", a number of ports, or \"off\" for no limit";
+        let read = match value.get_ref() {
+            DeValue::String(text) if text == "off" => Some(Self::Unlimited),
+            DeValue::String(text) => part(text),
+            DeValue::Integer(number) => {
+                let count = u32::from_str_radix(number.as_str(), number.radix()).ok();
+                count.and_then(NonZeroU32::new).map(Self::Count)
+            }
+            _ => {
+                let expected = "a part, a number of ports, or \"off\"";
+                return wrong_type(value, expected, Some(FORM.to_owned()), findings);
+            }
+        };
+        if read.is_some() {
+            return read;
+        }
+        let written = match value.get_ref() {
+            DeValue::String(text) => format!("\"{text}\""),
+            DeValue::Integer(number) => number.to_string(),
+            _ => String::new(),
+        };
+        let message = format!("`{}` cannot be {written}", findings.key());
+        bad_value(value, message, FORM, findings)
+    }
+}
+inline_schema!([] PortsPerClient, _g => json_schema!({
+    "anyOf": [
+        { "const": "off" },
+        { "type": "string", "pattern": "^[1-9][0-9]*/[1-9][0-9]*$" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+    ]
+}));
+
+/// Reads `PART/WHOLE`, which is 1 at most.
+fn part(text: &str) -> Option<PortsPerClient> {
+    let (part, whole) = text.split_once('/')?;
+    let number = |text: &str| -> Option<NonZeroU32> {
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        text.parse().ok().filter(|_| is_plain)
+    };
+    let (part, whole) = (number(part)?, number(whole)?);
+    (part <= whole).then_some(PortsPerClient::Part(part, whole))
+}
+
 impl Field for InterfaceName {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(value, "the name of an interface, in quotes", findings)?;
@@ -217,6 +263,27 @@ mod tests {
             "\"61000-62000-63000\" is not a range of ports",
         );
         refused("61000 - 65535", "white space in \"61000 - 65535\"");
+    }
+
+    #[test]
+    fn a_part_of_the_ports_is_a_fraction_of_whole_numbers_and_not_more_than_all() {
+        assert_eq!(part("1/8"), Some(PortsPerClient::default()));
+        assert!(part("3/3").is_some() && part("1/100000").is_some());
+        for wrong in [
+            "", "1", "/", "1/", "/8", "0/8", "1/0", "9/8", "+1/8", "1 / 8", "1/8/2", "0.1/1", "01/8",
+        ] {
+            assert_eq!(part(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_ports_is_never_less_than_32() {
+        let share = |text, ports| part(text).unwrap().of(ports);
+        assert_eq!(share("1/8", 27_304), Some(3_413));
+        assert_eq!(share("1/8", 100), Some(PortsPerClient::LEAST_PART));
+        assert_eq!(share("1/8", u32::MAX), Some(u32::MAX / 8));
+        assert_eq!(PortsPerClient::Count(NonZeroU32::MIN).of(27_304), Some(1));
+        assert_eq!(PortsPerClient::Unlimited.of(27_304), None);
     }
 
     #[test]

@@ -20,7 +20,10 @@ use std::{
 use super::{
     Here, Options,
     findings::Findings,
-    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
+    model::{
+        Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
+        PortsPerClient, Stats,
+    },
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
@@ -271,6 +274,11 @@ fn packet_modes(
             |v| v,
         ),
         any_interface: value(raw.any_interface.as_ref(), false, |v| v),
+        max_ports_per_client: value(
+            raw.max_ports_per_client.as_ref(),
+            PortsPerClient::default(),
+            |v| v,
+        ),
         nat_addresses: value(raw.nat_address.as_ref(), Vec::new(), |nat| nat.0),
         connection_tracker_capacity: capacity,
         stats_update_frequency: raw.stats_update_frequency.as_ref().map(|at| at.value.0),

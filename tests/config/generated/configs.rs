@@ -15,8 +15,8 @@ use convey::{
     },
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck, Server,
-        Stats,
+        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
+        PortsPerClient, Server, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -162,7 +162,7 @@ fn packet() -> impl Strategy<Value = PacketModes> {
         engine,
         option::of(count(1_024)),
         64..=MOST,
-        (ports, any::<bool>()),
+        (ports, any::<bool>(), ports_per_client()),
         addresses,
         option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
         option::of(millis(0, 365 * DAY)),
@@ -172,7 +172,7 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                 engine,
                 workers,
                 flows,
-                (nat_ports, any_interface),
+                (nat_ports, any_interface, max_ports_per_client),
                 nat_addresses,
                 capacity,
                 stats_update_frequency,
@@ -184,12 +184,22 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
                     nat_ports: nat_ports.into(),
                     any_interface,
+                    max_ports_per_client,
                     nat_addresses,
                     connection_tracker_capacity: capacity,
                     stats_update_frequency,
                 }
             },
         )
+}
+
+fn ports_per_client() -> impl Strategy<Value = PortsPerClient> {
+    let part = |(one, other): (NonZeroU32, NonZeroU32)| PortsPerClient::Part(one.min(other), one.max(other));
+    prop_oneof![
+        Just(PortsPerClient::Unlimited),
+        count(u32::MAX).prop_map(PortsPerClient::Count),
+        (count(u32::MAX), count(u32::MAX)).prop_map(part),
+    ]
 }
 
 /// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
@@ -224,9 +234,6 @@ fn settle(mut config: Config) -> Config {
         frontend.fin_timeout = None;
         frontend.tcp_user_timeout = None;
         frontend.access_log = true;
-        // What there is not in these modes yet.
-        frontend.access = None;
-        frontend.limits = Limits::default();
     }
     let named: Vec<_> = (config.frontends.values())
         .flat_map(|frontend| frontend.lists().cloned())

@@ -6,6 +6,7 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod classic;
 mod crowding;
 mod errors;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
         ("limits", limits::TESTS),
+        ("access", access::TESTS),
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),
         ("reused", reused::TESTS),

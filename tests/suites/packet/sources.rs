@@ -160,7 +160,8 @@ fn plan(site: &Site, addresses: &[u16]) -> Plan {
             all.push(ip.to_string());
         }
     }
-    plan.passthrough = format!("nat_address = {all:?}");
+    // one client takes them all
+    plan.passthrough = format!("nat_address = {all:?}\nmax_ports_per_client = \"off\"");
     plan
 }
 
