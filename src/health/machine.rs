@@ -4,7 +4,7 @@
 //!             first result decides alone                     `fall` failures in a row, or ejected by passive failures
 //!  checking ─────────────────────────────► up or down    up ─────────────────────────────────────────────────────► down
 //!                                                           ◄─────────────────────────────────────────────────────
-//!            `rise` successes in a row and no ejection running; without checks: the end of the ejection
+//!            `rise` successes in a row, whatever had taken it out; without checks: the end of the ejection
 //! ```
 //!
 //! A passive ejection lasts `ejection_time` times the number of ejections in close succession, at most
@@ -107,7 +107,6 @@ impl Machine {
             return;
         };
         let (rise, fall) = (check.rise.get(), check.fall.get());
-        let is_ejected = self.is_ejected(now);
         match (result, self.health.state) {
             (CheckResult::NotMade(reason), _) => self.health.reason = Some(reason),
             (CheckResult::Passed, ServerState::Up) => {
@@ -116,11 +115,10 @@ impl Machine {
             }
             (CheckResult::Passed, state) => {
                 self.streak = self.streak.saturating_add(1);
-                let is_enough = state == ServerState::Checking || self.streak >= rise;
-                if is_enough && !is_ejected {
+                if state == ServerState::Checking || self.streak >= rise {
                     self.come_up(now);
                 } else {
-                    self.health.is_ejected = is_ejected;
+                    self.health.is_ejected = self.is_ejected(now);
                 }
             }
             (CheckResult::Failed(reason), ServerState::Up) => {
@@ -189,7 +187,7 @@ impl Machine {
     /// Time from the start of one check to the start of the next, with a tenth of jitter either way taken from random
     /// bits, so that checks of many servers or by many load balancers do not march in step. `None` without checks.
     #[must_use]
-    pub fn next_check(&self, now: Instant, random: u64) -> Option<Duration> {
+    pub fn next_check(&self, random: u64) -> Option<Duration> {
         let check = self.settings.check.as_ref()?;
         let is_changing = self.health.state == ServerState::Checking || self.streak > 0;
         let pause = if is_changing {
@@ -200,14 +198,7 @@ impl Machine {
         let tenth = u64::try_from(pause.as_nanos() / 10).unwrap_or(u64::MAX / 4);
         let pause = pause.saturating_sub(Duration::from_nanos(tenth))
             + Duration::from_nanos(below(random, tenth.saturating_mul(2).saturating_add(1)));
-        // the check that may end an ejection is not made to wait longer than that
-        let left = self
-            .ejected_until
-            .map(|until| until.saturating_duration_since(now));
-        match left {
-            Some(left) if !left.is_zero() => Some(pause.min(left)),
-            _ => Some(pause),
-        }
+        Some(pause)
     }
 
     fn is_ejected(&self, now: Instant) -> bool {

@@ -110,7 +110,7 @@ impl Watcher {
     /// When the check after one that was started at `started` is due.
     fn after(&mut self, started: Instant) -> Option<Instant> {
         let random = self.random.next_u64();
-        let pause = self.machine.next_check(Instant::now(), random)?;
+        let pause = self.machine.next_check(random)?;
         Some((started + pause).max(Instant::now()))
     }
 

@@ -45,7 +45,7 @@ fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
 pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
     let socket = socket_for(what.addr)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
-    socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
+    inherited(&socket)?;
     if what.user_timeout.is_some() {
         socket
             .set_tcp_user_timeout(what.user_timeout)
@@ -54,6 +54,13 @@ pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
     socket.bind(&what.addr.into()).map_err(at("bind"))?;
     socket.listen(BACKLOG).map_err(at("listen"))?;
     Ok(socket.into())
+}
+
+/// Sets what accepted sockets have from their listener at no cost.
+fn inherited(socket: &Socket) -> Result<(), ListenError> {
+    socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
+    // no read skips an urgent byte
+    socket.set_out_of_band_inline(true).map_err(at("SO_OOBINLINE"))
 }
 
 /// The address that a descriptor listens on, if it is a socket such as [`listen`] makes.
@@ -75,7 +82,7 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
 pub fn take_over(socket: BorrowedFd<'_>, user_timeout: Option<Duration>) -> Result<(), ListenError> {
     let socket = SockRef::from(&socket);
     socket.set_nonblocking(true).map_err(at("O_NONBLOCK"))?;
-    socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
+    inherited(&socket)?;
     socket
         .set_tcp_user_timeout(user_timeout)
         .map_err(at("TCP_USER_TIMEOUT"))?;

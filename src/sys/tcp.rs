@@ -143,7 +143,12 @@ pub fn transmit_urgent(socket: &impl AsFd, byte: u8) -> io::Result<usize> {
     SockRef::from(socket).send_with_flags(&[byte], libc::MSG_NOSIGNAL | libc::MSG_OOB)
 }
 
-/// The urgent byte, if reading has come to its place in the stream.
+/// Leaves urgent data in its place in the stream (SO_OOBINLINE): else a read that begins there skips it.
+pub fn keep_urgent_in_line(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_out_of_band_inline(true);
+}
+
+/// The urgent byte, if reading has come to its place in the stream, where it was [kept](keep_urgent_in_line).
 pub fn take_urgent(socket: &impl AsRawFd) -> Option<u8> {
     let mut is_at_mark: libc::c_int = 0;
     // SAFETY: the request writes one int, to `is_at_mark`, which outlives the call.
@@ -151,7 +156,7 @@ pub fn take_urgent(socket: &impl AsRawFd) -> Option<u8> {
     let mut byte = [0];
     let is_taken = result == 0
         && is_at_mark == 1
-        && matches!(recv(socket.as_raw_fd(), &mut byte, MsgFlags::MSG_OOB), Ok(1));
+        && matches!(recv(socket.as_raw_fd(), &mut byte, MsgFlags::empty()), Ok(1));
     is_taken.then_some(byte[0])
 }
 

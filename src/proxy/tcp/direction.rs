@@ -71,6 +71,8 @@ pub struct Direction {
     /// The source has sent urgent data once: from then on a read that leaves room has not emptied it, because reads stop at
     /// the urgent mark, where splicing stands still.
     has_marks: bool,
+    /// No read skips the urgent byte.
+    keeps_urgent: bool,
     /// There may be more to read although the reactor says nothing of it.
     unread: bool,
     end_of_stream: bool,
@@ -154,7 +156,8 @@ impl Direction {
             match read {
                 Poll::Ready(result) => result?,
                 Poll::Pending if self.splicing && source.known(cx).has_urgent => {
-                    (self.splicing, self.has_marks, self.unread) = (false, true, true);
+                    self.expect_marks(source);
+                    (self.splicing, self.unread) = (false, true);
                 }
                 Poll::Pending => {
                     // nothing is held here: the source is what is waited for
@@ -205,6 +208,18 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
+    fn expect_marks(&mut self, source: &Stream) {
+        self.has_marks = true;
+        self.keep_urgent(source);
+    }
+
+    fn keep_urgent(&mut self, source: &Stream) {
+        if !self.keeps_urgent {
+            self.keeps_urgent = true;
+            tcp::keep_urgent_in_line(source);
+        }
+    }
+
     /// One read into the scratch buffer and one write out of it.
     fn poll_copy(
         &mut self,
@@ -217,7 +232,9 @@ impl Direction {
             false
         } else {
             let known = ready!(source.poll_known(cx)).map_err(|_| Fault::Source)?;
-            self.has_marks |= known.has_urgent;
+            if known.has_urgent {
+                self.expect_marks(source);
+            }
             known.is_closed
         };
         if self.has_marks
@@ -241,6 +258,10 @@ impl Direction {
             if n == 0 {
                 self.end_of_stream = true;
                 return Poll::Ready(Ok(()));
+            }
+            if n == scratch.len() {
+                // the next read comes before the reactor could tell of urgent data, and may begin at it
+                self.keep_urgent(source);
             }
             self.unread = self.has_marks && n < scratch.len();
             // An end that is known already travels in the packet of the last data: MSG_MORE waits for the FIN.
@@ -298,7 +319,9 @@ impl Direction {
         let n = ready!(poll_io(cx, source, Interest::READABLE, |s| pipe.fill_from(s)))
             .map_err(|_| Fault::Source)?;
         if n == 0 {
-            self.end_of_stream = true;
+            // the end of the stream, or an urgent mark before it, which only a read tells apart
+            self.keep_urgent(source);
+            (self.splicing, self.unread) = (false, true);
             return Poll::Ready(Ok(()));
         }
         self.streak = if n < BULK_READ { self.streak + 1 } else { 0 };

@@ -102,12 +102,14 @@ fn an_answer_that_a_server_gives_without_reading_the_request_arrives_whole() {
 fn a_client_that_takes_nothing_of_a_dead_servers_answer_is_given_up_when_it_goes() {
     let rig = Rig::new(
         &[server(|mut stream| {
-            let _ = stream.write_all(&pattern(1 << 20));
+            stream.write_all(&pattern(200_000)).unwrap();
+            wait_until("all is sent", || tcp::unacknowledged(&stream).unwrap() == 0);
             reset_on_close(&stream);
         })],
         |_, _| {},
     );
     let client = rig.client();
+    SockRef::from(&client).set_recv_buffer_size(4_096).unwrap();
     wait_until("the answer is on its way", || rig.server_totals(0).bytes_out > 0);
     reset_on_close(&client);
     drop(client);

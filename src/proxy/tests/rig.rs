@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -58,6 +58,8 @@ impl Rig {
     pub fn with(config: impl FnOnce(SocketAddr) -> Config, descriptors: Descriptors) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
+        // as ours are
+        SockRef::from(&listener).set_out_of_band_inline(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = config(addr);
         let pools = Pools::of(&config);
