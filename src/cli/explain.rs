@@ -160,17 +160,10 @@ fn flow_text(flow: &Flow) -> String {
 
 /// What a verdict means here; other texts say it themselves.
 fn warning(blocked_by: &Word<PacketReason>) -> String {
-    let text = match blocked_by.known() {
-        Some(PacketReason::NoRoute) => "there is no route to the server",
-        Some(PacketReason::Unresolved) => {
-            "the server's next hop has not answered yet (ARP, neighbour discovery)"
-        }
-        Some(PacketReason::TableFull) => "the table of flows is full: see max_flows",
-        Some(PacketReason::SynShareFull) => "too many half-open flows: new ones are refused",
-        Some(PacketReason::PortsExhausted) => "every NAT port to the server is taken: see nat_ports",
-        _ => return blocked_by.to_string(),
-    };
-    text.to_owned()
+    match blocked_by.known() {
+        Some(reason) => reason.sentence().to_owned(),
+        None => blocked_by.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +244,7 @@ frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (draining)
 because   it has a flow, which stays with its server until it ends; new ones go elsewhere
 flow      established, source 10.1.0.1:61234, idle 3s, expires in 14m 56s
-warning   the server's next hop has not answered yet (ARP, neighbour discovery)
+warning   dropped: the next hop to the server has not answered yet (ARP, neighbour discovery)
 "
         );
         assert_eq!(status(&found), exit::OK);

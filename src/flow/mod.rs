@@ -30,6 +30,7 @@ mod dsr;
 mod errors;
 mod explain;
 mod fragments;
+mod handshake;
 mod hops;
 mod key;
 mod memory;

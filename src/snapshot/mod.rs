@@ -53,6 +53,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// NAT ports that passthrough flows to a server can claim: as many for each source address towards it.
+    #[must_use]
+    pub fn nat_ports_to(&self, _server: ServerAddr) -> u32 {
+        self.nat_ports.len()
+    }
+
     /// The proxy frontend that listens there.
     #[must_use]
     pub fn frontend_at(&self, endpoint: Endpoint) -> Option<&Arc<FrontendView>> {
