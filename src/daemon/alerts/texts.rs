@@ -2,6 +2,7 @@
 
 use super::{handshakes::HandshakeNews, shortages::Shortage};
 use crate::{
+    backend_setup,
     base::{Alert, ServerKey},
     config::Mode,
     snapshot::Snapshot,
@@ -56,8 +57,9 @@ fn advice(alert: Alert, server: &ServerKey, snapshot: &Snapshot) -> String {
     match (alert, dsr) {
         (Alert::DsrIncomplete, Some(frontend)) => format!(
             "its answers do not reach the clients as the VIP's. Run the output of `convey backend-script {frontend} {}` \
-             on the server, then `convey-backend-setup check {frontend}-{}` there",
-            server.server, server.server
+             on the server, then `convey-backend-setup check {}` there",
+            server.server,
+            backend_setup::unit_name(frontend.as_str(), server.server.as_str())
         ),
         (Alert::Unanswered, _) => "the server answers no SYN. Check that its firewall and its address filter let in the \
              source address that `convey status` shows, and that its route back to this address leads to this host"

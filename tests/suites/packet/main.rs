@@ -6,6 +6,7 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 
+mod alerts;
 mod classic;
 mod crowding;
 mod errors;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),
         ("reused", reused::TESTS),
+        ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
