@@ -92,6 +92,8 @@ pub struct Network {
     pub links: BTreeMap<u32, String>,
     /// Why there is no next hop for a server.
     pub no_way: BTreeMap<IpAddr, String>,
+    /// Passthrough servers whose flows get a VIP as their source for want of another address.
+    pub moving: BTreeSet<IpAddr>,
 }
 
 /// Why VIPs wait.

@@ -149,7 +149,9 @@ impl Alert {
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::NatPorts => "no NAT port is free: new flows are dropped; widen [packet] nat_ports",
+            Self::NatPorts => {
+                "no NAT port is free: new flows are dropped; widen [packet] nat_ports or add a nat_address"
+            }
             Self::FlowTable => "the flow table is full: new flows are dropped; raise [packet] max_flows",
             Self::HalfOpenShare => {
                 "half-open flows hold their share of the flow table: new ones are dropped; raise [packet] max_flows"

@@ -38,7 +38,7 @@ impl PacketReason {
                 "dropped: half-open flows hold their quarter of the flow table; raise [packet] max_flows"
             }
             Self::PortsExhausted => {
-                "dropped: every NAT port to the server is taken; widen [packet] nat_ports"
+                "dropped: every NAT port to the server is taken; widen [packet] nat_ports or add a nat_address"
             }
             Self::ForeignSource => "dropped: sent to a NAT port by a host that is not the flow's server",
             Self::IcmpUnmatched => "dropped: an ICMP error that belongs to no flow, or contradicts it",
@@ -65,6 +65,15 @@ impl PacketReason {
                 "dropped by the kernel: the packet threads do not keep up; raise [packet] workers"
             }
             Self::Truncated => "dropped: longer than the receive buffer",
+            Self::Denied => "dropped: the frontend's access rules deny this client",
+            Self::ClientConnections => {
+                "dropped: the client's network has as many connections as per_client.connections allows"
+            }
+            Self::ClientRate => "dropped: the client's network has reached its rate; see [limits] per_client",
+            Self::FrontendRate => "dropped: the frontend has reached its rate; see [limits] new_per_second",
+            Self::ClientPorts => {
+                "dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client"
+            }
         }
     }
 }

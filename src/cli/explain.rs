@@ -251,6 +251,32 @@ warning   dropped: the next hop to the server has not answered yet (ARP, neighbo
     }
 
     #[test]
+    fn who_would_be_refused_is_told_why() {
+        let told = |reason: PacketReason| {
+            let blocked_by = Some(reason.into());
+            draw(
+                &Explanation {
+                    blocked_by,
+                    ..by_maglev()
+                },
+                false,
+            )
+        };
+        let denied = told(PacketReason::Denied);
+        assert!(
+            denied.ends_with("warning   dropped: the frontend's access rules deny this client\n"),
+            "{denied}"
+        );
+        let full = told(PacketReason::ClientPorts);
+        assert!(
+            full.ends_with(
+                "warning   dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client\n"
+            ),
+            "{full}"
+        );
+    }
+
+    #[test]
     fn an_address_that_nobody_serves_is_left_to_the_kernel() {
         let found = Explanation {
             frontend: None,

@@ -15,7 +15,7 @@ use super::{
     key::{Key, Seeded},
     quota::Quota,
     services::FlowTarget,
-    store::{Beginning, NewFlow, Visit, Visitor},
+    store::{Admission, Beginning, NewFlow, Visit, Visitor},
     tcp_state::TcpState,
 };
 use crate::base::WorkerId;
@@ -36,6 +36,7 @@ pub struct Entry {
     pub handshake: HandshakeWatch,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
+    pub admission: Admission,
 }
 
 /// The cache.
@@ -60,7 +61,7 @@ impl CacheShard {
 
 impl Entry {
     /// A flow that begins. One packet proves nothing, whatever its flags: the next one does.
-    pub fn new(beginning: &Beginning, flow: NewFlow) -> Self {
+    pub fn new(beginning: &Beginning, flow: NewFlow, admission: Admission) -> Self {
         Self {
             key: beginning.key,
             target: flow.target,
@@ -68,6 +69,7 @@ impl Entry {
             seen: beginning.now,
             handshake: HandshakeWatch::new(beginning.segment.kind, beginning.now),
             generation: flow.generation,
+            admission,
         }
     }
 
@@ -78,7 +80,7 @@ impl Entry {
 }
 
 /// What is left to do for an entry that has been removed from its set.
-fn forget(room: &Quota, entry: &Entry, worker: WorkerId) {
+fn forget(room: &Quota, entry: Entry, worker: WorkerId) {
     if let Some(handshake) = entry.handshake.forgotten(Seen::ClientSide, entry.life) {
         entry.target.count_handshake(worker, handshake);
     }
@@ -86,9 +88,10 @@ fn forget(room: &Quota, entry: &Entry, worker: WorkerId) {
 }
 
 /// The same without a word about its handshake.
-fn close(room: &Quota, entry: &Entry, worker: WorkerId) {
+fn close(room: &Quota, entry: Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
+    drop(entry.admission);
 }
 
 impl DsrCache {
@@ -139,7 +142,7 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, &set.swap_remove(index), visitor.worker);
+                forget(room, set.swap_remove(index), visitor.worker);
                 result
             }
         }
@@ -158,13 +161,13 @@ impl DsrCache {
         let Some(set) = sets.get_mut(set) else { return };
         if let Some(known) = set.iter().position(|known| known.key == entry.key) {
             // another worker was faster: the flow goes on
-            close(room, &set.swap_remove(known), worker);
+            close(room, set.swap_remove(known), worker);
         }
         if set.len() >= WAYS || !room.take_dsr() {
             let Some(victim) = victim(set, &entry, now) else {
                 return;
             };
-            forget(room, &set.swap_remove(victim), worker);
+            forget(room, set.swap_remove(victim), worker);
             if !room.take_dsr() {
                 return;
             }
@@ -186,7 +189,7 @@ impl DsrCache {
         for set in shard.lock().iter_mut() {
             looked_at += set.len();
             for entry in set.extract_if(.., |entry| entry.expires() <= now) {
-                forget(room, &entry, worker);
+                forget(room, entry, worker);
             }
             if set.is_empty() {
                 set.shrink_to(0);

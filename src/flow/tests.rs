@@ -5,6 +5,7 @@ mod errors;
 mod fragments;
 mod handshakes;
 mod hostile;
+mod limits;
 mod passthrough;
 mod random;
 

@@ -51,7 +51,7 @@ impl<'a> ServerViews<'a> {
                 .collect(),
             nat_ports: is_passthrough.then(|| views::NatPortUse {
                 claimed: server.live.nat_ports.load(Ordering::Relaxed),
-                available: self.status.snapshot.nat_ports_to(server.addr),
+                available: self.status.snapshot.nat_ports_towards(server.addr.0.is_ipv4()),
             }),
         })
     }

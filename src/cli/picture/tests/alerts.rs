@@ -27,7 +27,7 @@ fn alerts_and_scarce_nat_ports_stand_beside_their_servers() {
         (with(127, &[]), "NAT 63 %"),
         (
             with(200, &[Alert::NatPorts]),
-            "NAT 100 %; no NAT port is free: new flows are dropped; widen [packet] nat_ports",
+            "NAT 100 %; no NAT port is free: new flows are dropped; widen [packet] nat_ports or add a nat_address",
         ),
         (
             with(0, &[Alert::DsrIncomplete]),
