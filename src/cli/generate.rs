@@ -113,7 +113,8 @@ fn verdicts() -> String {
     format!(
         ".SH \"PACKET VERDICTS\"\nThe packet modes count what they did with each packet.\n{}\
          .SH ALERTS\nWhat an operator should look at is noted beside the server or below the heading of the packet \
-         modes, until it has been over for a minute, and logged as an event of this name at most once a minute.\n{}",
+         modes, and logged as an event of this name. A shortage is noted until it has been over for a minute, and \
+         logged at most once a minute; that no handshake completes is noted until one does, and logged once.\n{}",
         entries(&mut packets.into_iter()),
         entries(&mut alerts.into_iter())
     )
