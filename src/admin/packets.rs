@@ -1,17 +1,21 @@
 //! The views of the packet modes. Pure.
 
+mod servers;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    status::{Network, PacketCounts, PacketStatus, RulesStatus, Wait, Waiting},
+    status::{Alerts, Network, PacketCounts, PacketStatus, RulesStatus, Wait, Waiting},
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{ListenAddr, PortRanges, Protocol},
+    base::{Alert, ListenAddr, PortRanges, Protocol, ServerKey},
     config::Mode,
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     snapshot::{FrontendView, Snapshot},
 };
+
+pub use servers::ServerViews;
 
 /// The packet modes, for `GET /v1/status`.
 #[must_use]
@@ -36,9 +40,16 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
         packets: counted
             .map(|(reason, count)| ((*reason).into(), *count))
             .collect(),
+        alerts: alerts(&status.alerts, &None),
         rules: rules(&status.rules),
         next_hops: hops.map(|(ip, hop)| (*ip, next_hop(*ip, hop, network))).collect(),
     }
+}
+
+/// Those of a server, or of all of them.
+fn alerts(alerts: &Alerts, server: &Option<ServerKey>) -> Vec<Word<Alert>> {
+    let found = alerts.get(server);
+    found.into_iter().flatten().map(|alert| (*alert).into()).collect()
 }
 
 fn rules(status: &RulesStatus) -> views::PacketRules {

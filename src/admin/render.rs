@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::{
-    packets,
+    packets::{self, ServerViews},
     status::{PacketCounts, Status, Waiting},
     views::{self, Overridden, Traffic},
 };
 use crate::{
     base::{AccessReason, BackendName, BackendState, TerminationReason},
     snapshot::{
-        BackendView, FrontendView, ServerView, Snapshot,
+        BackendView, FrontendView, ServerView,
         live::{Counters, Totals},
     },
 };
@@ -51,19 +51,34 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         frontends: (snapshot.frontends.iter())
             .map(|(name, view)| (name.clone(), frontend(view, waiting)))
             .collect(),
-        backends: backends(snapshot, now).collect(),
+        backends: backends(status, now).collect(),
         packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
     }
 }
 
 /// Every backend by name.
-pub fn backends(snapshot: &Snapshot, now: Instant) -> impl Iterator<Item = (BackendName, views::Backend)> {
-    (snapshot.backends.iter()).map(move |(name, view)| (name.clone(), backend(view, now)))
+pub fn backends(status: &Status, now: Instant) -> impl Iterator<Item = (BackendName, views::Backend)> {
+    let packets = ServerViews::new(status);
+    (status.snapshot.backends.iter()).map(move |(name, view)| (name.clone(), backend(&packets, view, now)))
 }
 
-/// One server.
+/// One server, with what the packet modes know of it.
 #[must_use]
-pub fn server(server: &ServerView, now: Instant) -> views::Server {
+pub fn server(
+    packets: &ServerViews<'_>,
+    backend: &BackendView,
+    server: &ServerView,
+    now: Instant,
+) -> views::Server {
+    views::Server {
+        packet: packets.of(backend, server),
+        ..state_of(server, now)
+    }
+}
+
+/// One server, without what the packet modes know of it.
+#[must_use]
+pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
     let overridden = Some(server.overridden).filter(|overridden| !overridden.is_none());
     views::Server {
         addr: server.addr,
@@ -80,12 +95,13 @@ pub fn server(server: &ServerView, now: Instant) -> views::Server {
         max_connections: server.max_connections,
         overridden: overridden.map(|overridden| Overridden(overridden).into()),
         traffic: traffic(&server.live.counters),
+        packet: None,
     }
 }
 
 /// One backend.
 #[must_use]
-pub fn backend(view: &BackendView, now: Instant) -> views::Backend {
+pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> views::Backend {
     views::Backend {
         balance: view.config.balance.into(),
         state: BackendState::of(view.counts.eligible).into(),
@@ -93,7 +109,7 @@ pub fn backend(view: &BackendView, now: Instant) -> views::Backend {
         queued: view.live.queue.used(),
         traffic: traffic(&view.live.counters),
         servers: (view.servers.iter())
-            .map(|each| (each.name.clone(), server(each, now)))
+            .map(|each| (each.name.clone(), server(packets, view, each, now)))
             .collect(),
     }
 }
@@ -155,7 +171,7 @@ pub(super) mod tests {
         base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Algorithm, Mode, Options, Source},
         pools::{Override, Pools},
-        snapshot::{Builder, Health},
+        snapshot::{Builder, Health, Snapshot},
     };
 
     const SITE: &str = r#"

@@ -44,7 +44,9 @@ use tokio::{
 use super::{
     AdminCommand, Commands,
     http::{self, HttpLimits, Peer},
-    lookup, packets, render,
+    lookup, packets,
+    packets::ServerViews,
+    render,
     status::{Listed, Live, Status, Waiting},
     views::{self, ConnectionFilter, Problem},
 };
@@ -256,7 +258,7 @@ async fn reload(
 }
 
 async fn backends(State(control): State<ControlRoutes>) -> Json<BTreeMap<BackendName, views::Backend>> {
-    Json(render::backends(&control.now().snapshot, Instant::now()).collect())
+    Json(render::backends(&control.now(), Instant::now()).collect())
 }
 
 async fn backend(
@@ -266,7 +268,8 @@ async fn backend(
     let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
     let status = control.now();
     let view = lookup::find_backend(&status.snapshot, &name)?;
-    Ok(Json(render::backend(view, Instant::now())))
+    let packets = ServerViews::new(&status);
+    Ok(Json(render::backend(&packets, view, Instant::now())))
 }
 
 async fn server(
@@ -275,8 +278,9 @@ async fn server(
 ) -> Result<Json<views::Server>, Problem> {
     let Path((backend, server)) = path.map_err(|rejection| bad_path(&rejection))?;
     let status = control.now();
-    let (_, view) = lookup::find_server(&status.snapshot, &backend, &server)?;
-    Ok(Json(render::server(view, Instant::now())))
+    let (backend, view) = lookup::find_server(&status.snapshot, &backend, &server)?;
+    let packets = ServerViews::new(&status);
+    Ok(Json(render::server(&packets, backend, view, Instant::now())))
 }
 
 async fn set_override(

@@ -18,7 +18,7 @@ use std::{
 
 use super::views::{self, Phase, ProxiedConnections};
 use crate::{
-    base::{Endpoint, PacketReason},
+    base::{Alert, Endpoint, PacketReason, ServerKey},
     config::EngineChoice,
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot},
@@ -65,7 +65,12 @@ pub struct PacketStatus {
     pub waiting: Waiting,
     /// How the firewall rules are.
     pub rules: RulesStatus,
+    /// What an operator should look at.
+    pub alerts: Arc<Alerts>,
 }
+
+/// What an operator should look at, by the server that it concerns; `None`: all of them.
+pub type Alerts = BTreeMap<Option<ServerKey>, BTreeSet<Alert>>;
 
 /// How the firewall rules are, and what other programs did to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
-        AccessReason, BackendName, BackendState, ClientAddr, FrontendName, ListenAddr, PacketReason,
-        Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
+        AccessReason, Alert, BackendName, BackendState, ClientAddr, FrontendName, Handshake, ListenAddr,
+        PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
     flow::FlowState,
@@ -85,6 +85,9 @@ pub struct Packet {
     pub flows: PacketFlows,
     /// Packets by verdict; verdicts without any are left out.
     pub packets: BTreeMap<Word<PacketReason>, u64>,
+    /// What an operator should look at, whichever server it concerns.
+    #[serde(default)]
+    pub alerts: Vec<Word<Alert>>,
     /// The firewall rules.
     #[serde(default)]
     pub rules: PacketRules,
@@ -243,6 +246,38 @@ pub struct Server {
     pub overridden: Option<Word<Overridden>>,
     /// Its traffic.
     pub traffic: Traffic,
+    /// What only the packet modes know of it, if they use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<ServerPackets>,
+}
+
+/// A server as the packet modes see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerPackets {
+    /// What an operator should look at.
+    pub alerts: Vec<Word<Alert>>,
+    /// TCP handshakes by how they ended; those without any are left out.
+    pub handshakes: BTreeMap<Word<Handshake>, u64>,
+    /// NAT ports towards it, if a frontend in mode passthrough uses it.
+    pub nat_ports: Option<NatPortUse>,
+}
+
+/// NAT ports towards a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatPortUse {
+    /// Those that flows have claimed.
+    pub claimed: u32,
+    /// Those that there are.
+    pub available: u32,
+}
+
+impl NatPortUse {
+    /// The claimed ones in percent: 100 only when none is left.
+    #[must_use]
+    pub fn percent(self) -> u32 {
+        let percent = u64::from(self.claimed) * 100 / u64::from(self.available.max(1));
+        u32::try_from(percent).map_or(100, |percent| percent.min(100))
+    }
 }
 
 /// `POST /v1/reload`, success.

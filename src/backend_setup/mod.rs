@@ -215,7 +215,7 @@ fn comment(name: &str) -> String {
 }
 
 /// What `convey-backend-setup` calls it: letters, digits, `-`, `_`, `.`; names with others are told apart by a hash.
-fn unit_name(frontend: &str, server: &str) -> String {
+pub fn unit_name(frontend: &str, server: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = format!("{frontend}-{server}");
     if !frontend.is_empty()

@@ -4,6 +4,7 @@
 //! another module of the crate.
 
 pub(crate) mod addr;
+mod alert;
 pub(crate) mod connection_record;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
@@ -14,8 +15,10 @@ pub(crate) mod packet;
 mod ports;
 pub(crate) mod reason;
 pub(crate) mod time;
+mod verdict;
 
 pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
+pub use alert::{Alert, Handshake, ServerDrop};
 pub use connection_record::AccessRecord;
 pub(crate) use connection_record::AccessSink;
 pub use endpoint::Endpoint;

@@ -160,21 +160,10 @@ fn flow_text(flow: &Flow) -> String {
 
 /// What a verdict means here; other texts say it themselves.
 fn warning(blocked_by: &Word<PacketReason>) -> String {
-    let text = match blocked_by.known() {
-        Some(PacketReason::NoRoute) => "there is no route to the server",
-        Some(PacketReason::Unresolved) => {
-            "the server's next hop has not answered yet (ARP, neighbour discovery)"
-        }
-        Some(PacketReason::TableFull) => "the table of flows is full: see max_flows",
-        Some(PacketReason::SynShareFull) => "too many half-open flows: new ones are refused",
-        Some(PacketReason::Denied) => "the frontend's access rules deny this client",
-        Some(PacketReason::ClientPorts) => {
-            "the client holds its share of the server's NAT ports: see max_ports_per_client"
-        }
-        Some(PacketReason::PortsExhausted) => "every NAT port to the server is taken: see nat_ports",
-        _ => return blocked_by.to_string(),
-    };
-    text.to_owned()
+    match blocked_by.known() {
+        Some(reason) => reason.sentence().to_owned(),
+        None => blocked_by.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -255,7 +244,7 @@ frontend  web, mode passthrough, backend app
 server    a at 10.1.0.2:8080 (draining)
 because   it has a flow, which stays with its server until it ends; new ones go elsewhere
 flow      established, source 10.1.0.1:61234, idle 3s, expires in 14m 56s
-warning   the server's next hop has not answered yet (ARP, neighbour discovery)
+warning   dropped: the next hop to the server has not answered yet (ARP, neighbour discovery)
 "
         );
         assert_eq!(status(&found), exit::OK);
@@ -275,13 +264,13 @@ warning   the server's next hop has not answered yet (ARP, neighbour discovery)
         };
         let denied = told(PacketReason::Denied);
         assert!(
-            denied.ends_with("warning   the frontend's access rules deny this client\n"),
+            denied.ends_with("warning   dropped: the frontend's access rules deny this client\n"),
             "{denied}"
         );
         let full = told(PacketReason::ClientPorts);
         assert!(
             full.ends_with(
-                "warning   the client holds its share of the server's NAT ports: see max_ports_per_client\n"
+                "warning   dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client\n"
             ),
             "{full}"
         );

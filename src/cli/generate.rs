@@ -10,7 +10,10 @@ use super::{
     man_config,
     outcome::{CommandResult, Failure},
 };
-use crate::{base::exit, config};
+use crate::{
+    base::{Alert, PacketReason, exit},
+    config,
+};
 
 /// Section of system administration.
 const SECTION: &str = "8";
@@ -20,6 +23,9 @@ const MORE: &str = include_str!("man.roff");
 
 /// What the page of a subcommand ends with.
 const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n.BR convey (8)\n";
+
+/// The subcommand whose page explains what its output says of packets.
+const EXPLAINS_VERDICTS: &str = "convey-status.8";
 
 /// Prints a completion script.
 pub fn completions(args: &CompletionsArgs) -> CommandResult {
@@ -77,12 +83,41 @@ fn collect(command: &Command, ending: &str, pages: &mut Vec<(String, Vec<u8>)>) 
     if command.get_subcommands().any(|s| !s.is_hide_set()) {
         man.render_subcommands_section(&mut page)?;
     }
+    if man.get_filename() == EXPLAINS_VERDICTS {
+        page.extend_from_slice(verdicts().as_bytes());
+    }
     page.extend_from_slice(ending.as_bytes());
     pages.push((man.get_filename(), page));
     for subcommand in command.get_subcommands().filter(|s| !s.is_hide_set()) {
         collect(subcommand, SEE_ALSO, pages)?;
     }
     Ok(())
+}
+
+/// What each verdict on a packet means, and each alert, in roff.
+fn verdicts() -> String {
+    let entries = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| -> String {
+        all.map(|(label, sentence)| {
+            format!(
+                ".TP\n.B {}\n{}.\n",
+                man_config::escape(label),
+                man_config::escape(sentence)
+            )
+        })
+        .collect()
+    };
+    let packets = PacketReason::ALL
+        .iter()
+        .map(|reason| (reason.label(), reason.sentence()));
+    let alerts = Alert::ALL.iter().map(|alert| (alert.label(), alert.sentence()));
+    format!(
+        ".SH \"PACKET VERDICTS\"\nThe packet modes count what they did with each packet.\n{}\
+         .SH ALERTS\nWhat an operator should look at is noted beside the server or below the heading of the packet \
+         modes, and logged as an event of this name. A shortage is noted until it has been over for a minute, and \
+         logged at most once a minute; that no handshake completes is noted until one does, and logged once.\n{}",
+        entries(&mut packets.into_iter()),
+        entries(&mut alerts.into_iter())
+    )
 }
 
 #[cfg(test)]
@@ -109,6 +144,18 @@ mod tests {
                 text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn the_page_of_status_explains_every_verdict_and_alert() {
+        let pages = pages().expect("pages");
+        let (_, page) =
+            (pages.iter().find(|(name, _)| name == EXPLAINS_VERDICTS)).expect("a page of its own");
+        let text = String::from_utf8_lossy(page);
+        let labels = PacketReason::ALL.iter().map(|reason| reason.label());
+        for label in labels.chain(Alert::ALL.iter().map(|alert| alert.label())) {
+            assert!(text.contains(&format!(".TP\n.B {label}\n")), "{label}");
         }
     }
 }

@@ -136,7 +136,7 @@ fn bold(text: &str) -> String {
 }
 
 /// Text as roff prints it unchanged; none of ours begins with a dot or an apostrophe.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 

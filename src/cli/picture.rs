@@ -344,8 +344,17 @@ fn server_row(name: &str, server: &Server, then: Option<(Option<&Traffic>, f64)>
         third,
         fourth,
         Cell::plain(server.traffic.connect_failures.to_string()),
-        Cell::plain(server_note(server)),
+        server_note_cell(server),
     ]
+}
+
+/// What is to be said of a server, marked if an operator should look at it.
+fn server_note_cell(server: &Server) -> Cell {
+    let style = match packets::server_needs_attention(server) {
+        true => Style::Bad,
+        false => Style::Plain,
+    };
+    Cell::new(server_note(server), style)
 }
 
 fn server_note(server: &Server) -> String {
@@ -373,6 +382,7 @@ fn server_note(server: &Server) -> String {
     if server.state == ServerState::Down && server.eligible {
         notes.push("used anyway: no other server is eligible".to_owned());
     }
+    notes.extend(packets::server_notes(server));
     notes.join("; ")
 }
 

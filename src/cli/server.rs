@@ -222,6 +222,7 @@ mod tests {
                 connections_current: 7,
                 ..Traffic::default()
             },
+            packet: None,
         };
         let named = Named {
             backend: "web".into(),

@@ -13,6 +13,7 @@
 //! network (a task, `plane::packets`), a file that is written. `Control` holds its state; what is done with it lies beside it,
 //! by occasion.
 
+mod alerts;
 mod coalesce;
 mod control;
 mod health;
@@ -44,6 +45,7 @@ use crate::{
     privilege::Client,
     proxy::Workers,
 };
+use alerts::AlertWatch;
 use logging::Logging;
 use notify::Notifier;
 use plane::{
@@ -101,6 +103,8 @@ struct Control {
     /// Until the start has taken what it needs of them.
     predecessors: Predecessors,
     packets: PacketPlane,
+    /// What an operator should look at in the packet modes.
+    alerts: AlertWatch,
     scripts: Scripts,
     /// The overrides that outlive the process.
     saved: SavedOverrides,

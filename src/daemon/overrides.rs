@@ -53,7 +53,7 @@ impl Control {
         // not in the next window: the answer shows it
         self.publish();
         let (_, server) = lookup::find_server(self.state.snapshot(), backend, server)?;
-        Ok(render::server(server, Instant::now()))
+        Ok(render::state_of(server, Instant::now()))
     }
 }
 

@@ -33,8 +33,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// How often the workers are asked for a sign of life, unless systemd's watchdog wants it more often.
 const WORKERS_ALIVE: Duration = Duration::from_secs(10);
 
-/// How often the status line is sent again that found no room.
-const STATUS_AGAIN: Duration = Duration::from_secs(5);
+/// How often counters are looked at for alerts, and the status line is sent again that found no room.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 /// Where the control loop hears of things.
 pub struct Inboxes {
@@ -144,7 +144,7 @@ impl Control {
         let (alive_tx, mut alive) = mpsc::channel(1);
         let mut watchdog = ticker(self.notify.watchdog_interval().unwrap_or(WORKERS_ALIVE));
         let mut drain_poll = ticker(DRAIN_POLL);
-        let mut status_again = ticker(STATUS_AGAIN);
+        let mut look_around = ticker(LOOK_AROUND);
         let mut file_change = watch::Debounce::default();
         loop {
             let (look_again, settle_until) = (self.reload.look_again(), self.reload.settle_until());
@@ -168,7 +168,10 @@ impl Control {
                 done = self.reload.step_done() => self.reload_step_done(done),
                 () = at(settle_until) => self.settled(),
                 () = at(self.state.due()) => self.publish(),
-                _ = status_again.tick() => self.tell_status(),
+                _ = look_around.tick() => {
+                    self.look_for_alerts(Instant::now());
+                    self.tell_status();
+                }
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },
                 _ = watchdog.tick() => {
                     let (workers, alive) = (Arc::clone(&self.workers), alive_tx.clone());

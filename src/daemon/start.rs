@@ -13,7 +13,9 @@ use std::{
 use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
-    Control, Fatal, RunOptions, lists,
+    Control, Fatal, RunOptions,
+    alerts::AlertWatch,
+    lists,
     live::Sources,
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
@@ -386,6 +388,7 @@ fn assemble(
         listeners: Listeners::default(),
         predecessors,
         packets,
+        alerts: AlertWatch::default(),
         scripts,
         saved,
         notify: Notifier::from_environment(),

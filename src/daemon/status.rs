@@ -113,6 +113,7 @@ impl Control {
             network: self.board.network(Arc::clone(&view.network_state)),
             waiting: waiting(&view),
             rules: view.rules.clone(),
+            alerts: Arc::clone(self.alerts.active()),
         })
     }
 }

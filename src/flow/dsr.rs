@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Moment,
+    handshake::{HandshakeWatch, Seen},
     key::{Key, Seeded},
     quota::Quota,
     services::FlowTarget,
@@ -32,6 +33,7 @@ pub struct Entry {
     pub life: TcpState,
     /// When its last packet came.
     pub seen: Moment,
+    pub handshake: HandshakeWatch,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
     pub admission: Admission,
@@ -65,6 +67,7 @@ impl Entry {
             target: flow.target,
             life: TcpState::first(beginning.segment.kind),
             seen: beginning.now,
+            handshake: HandshakeWatch::new(beginning.segment.kind, beginning.now),
             generation: flow.generation,
             admission,
         }
@@ -76,8 +79,16 @@ impl Entry {
     }
 }
 
-/// Forgets an entry of a set.
+/// What is left to do for an entry that has been removed from its set.
 fn forget(room: &Quota, entry: Entry, worker: WorkerId) {
+    if let Some(handshake) = entry.handshake.forgotten(Seen::ClientSide, entry.life) {
+        entry.target.count_handshake(worker, handshake);
+    }
+    close(room, entry, worker);
+}
+
+/// The same without a word about its handshake.
+fn close(room: &Quota, entry: Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
     drop(entry.admission);
@@ -149,8 +160,8 @@ impl DsrCache {
         }
         let Some(set) = sets.get_mut(set) else { return };
         if let Some(known) = set.iter().position(|known| known.key == entry.key) {
-            // another worker was faster
-            forget(room, set.swap_remove(known), worker);
+            // another worker was faster: the flow goes on
+            close(room, set.swap_remove(known), worker);
         }
         if set.len() >= WAYS || !room.take_dsr() {
             let Some(victim) = victim(set, &entry, now) else {

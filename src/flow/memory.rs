@@ -10,18 +10,21 @@ use std::{
 use super::{
     FiveTuple, FlowInfo, Moment, TableLimits, Usage,
     dsr::{DsrCache, Entry},
+    handshake::Seen,
     key::Key,
     quota::Quota,
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, Services},
     shares::PortShares,
-    store::{Admission, Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
+    store::{
+        Admission, Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Observed, Visit, Visitor,
+    },
     table::{NatFlow, NatTable},
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{AccessReason, ClientAddr, Endpoint, ListenAddr, PacketReason, ServerAddr},
+    base::{AccessReason, ClientAddr, Endpoint, Handshake, ListenAddr, PacketReason, ServerAddr},
 };
 
 /// The tables of passthrough and DSR flows, and the room that they share.
@@ -204,7 +207,7 @@ impl NatEntry for NatFlow {
         self.back = back;
     }
 
-    fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> bool {
+    fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed {
         Self::observe(self, side, segment, now)
     }
 
@@ -249,9 +252,10 @@ impl FlowEntry for Entry {
 }
 
 impl DsrEntry for Entry {
-    fn observe(&mut self, kind: SegmentKind, now: Moment) {
+    fn observe(&mut self, kind: SegmentKind, now: Moment) -> Option<Handshake> {
         self.life = self.life.seen_one_sided(kind);
         self.seen = self.seen.max(now);
+        (self.handshake).client_sent(Seen::ClientSide, kind, self.life, now)
     }
 }
 

@@ -32,6 +32,7 @@ mod dsr;
 mod errors;
 mod explain;
 mod fragments;
+mod handshake;
 mod hops;
 mod key;
 mod memory;

@@ -212,18 +212,23 @@ impl<S: FlowStore> Router<S> {
                 });
             }
             let (nat, server) = (flow.nat(), flow.server());
-            let way = match self.sendable(arrival, server) {
+            let way = match self.sendable(arrival, flow.target()) {
                 Ok(way) => way,
                 Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
             };
             let origin = origin(arrival);
             let has_moved = flow.back().origin != origin && flow.is_next(&packet.segment);
-            let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
-            if is_proven && let Err(reason) = store.count_nat(flow, packet.source.ip(), arrival.now) {
+            let observed = flow.observe(Side::Client, &packet.segment, arrival.now);
+            if let Some(handshake) = observed.handshake {
+                flow.target().count_handshake(self.worker, handshake);
+            }
+            if observed.is_proven
+                && let Err(reason) = store.count_nat(flow, packet.source.ip(), arrival.now)
+            {
                 let reason = flow.target().refuse(self.worker, reason);
                 return Visit::Remove(Lookup::Decided(Err(reason.into())));
             }
-            if has_moved || is_proven {
+            if has_moved || observed.is_proven {
                 // not before: forged clients would use up the hops, or stand for them
                 let origin = if has_moved { origin } else { flow.back().origin };
                 let returns = store.returns();
@@ -238,8 +243,9 @@ impl<S: FlowStore> Router<S> {
     }
 
     /// The next hop to a server for a packet, or why it cannot be sent there.
-    fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop<'_>, DropReason> {
-        let way = self.ways.to(server.ip())?;
+    fn sendable(&self, arrival: &Arrival, target: &FlowTarget) -> Result<NextHop<'_>, DropReason> {
+        let way = (self.ways.to(target.destination.ip()))
+            .inspect_err(|reason| target.count_drop(self.worker, *reason))?;
         arrival.check(way.mtu)?;
         Ok(way)
     }
@@ -255,7 +261,7 @@ impl<S: FlowStore> Router<S> {
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let server = target.destination;
         // before anything is made: a client whose SYN cannot be sent sends another
-        let way = self.sendable(arrival, server)?;
+        let way = self.sendable(arrival, target)?;
         // shares are by server, whichever our address towards it
         let towards_any = Key::new(packet.protocol, server, server);
         self.attempt(packet, target, &towards_any, arrival.now)?;
@@ -270,7 +276,8 @@ impl<S: FlowStore> Router<S> {
             generation: services.generation(),
         };
         let store = &self.flows.store;
-        let nat = store.open_nat(&beginning, flow, origin(arrival), &reverse_keys)?;
+        let nat = (store.open_nat(&beginning, flow, origin(arrival), &reverse_keys))
+            .inspect_err(|reason| target.count_drop(self.worker, *reason))?;
         let Some(nat) = nat else {
             // another worker has just opened it
             return match self.known_passthrough(arrival, packet) {
@@ -330,7 +337,7 @@ impl<S: FlowStore> Router<S> {
         }
         self.refuse_unopened(packet, service)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
-        let way = self.sendable(arrival, target.destination)?;
+        let way = self.sendable(arrival, target)?;
         let admission = self.admit(packet, target, arrival.now)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
             let flow = NewFlow {
@@ -368,11 +375,13 @@ impl<S: FlowStore> Router<S> {
                 return Visit::Remove(Lookup::Miss);
             }
             let server = entry.target().destination;
-            let way = match self.sendable(arrival, server) {
+            let way = match self.sendable(arrival, entry.target()) {
                 Ok(way) => way,
                 Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
             };
-            entry.observe(packet.segment.kind, arrival.now);
+            if let Some(handshake) = entry.observe(packet.segment.kind, arrival.now) {
+                entry.target().count_handshake(self.worker, handshake);
+            }
             entry.target().count_in(self.worker, arrival.parsed.ip_len());
             let counted = arrival.counted(entry.target());
             Visit::Keep(Lookup::Decided(Ok(onward(

@@ -12,8 +12,8 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
     base::{
-        AccessReason, FrontendName, ListenAddr, PacketReason, PortRanges, Protocol, ServerAddr, ServerKey,
-        ServerState, WorkerId,
+        AccessReason, FrontendName, Handshake, ListenAddr, PacketReason, PortRanges, Protocol, ServerAddr,
+        ServerDrop, ServerKey, ServerState, WorkerId,
     },
     config::{DsrMethod, Mode, PortsPerClient},
     snapshot::{
@@ -374,6 +374,22 @@ impl FlowTarget {
     pub fn count_closed(&self, worker: WorkerId) {
         for shard in self.shards(worker) {
             shard.closed.add(1);
+        }
+    }
+
+    /// Counts how a handshake with the server goes.
+    pub fn count_handshake(&self, worker: WorkerId, handshake: Handshake) {
+        let shard = self.server_live.counters.shard(worker);
+        if let Some(counter) = shard.handshakes.get(handshake as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a packet that cannot leave for the server, where that depends on the server.
+    pub fn count_drop(&self, worker: WorkerId, reason: PacketReason) {
+        let shard = self.server_live.counters.shard(worker);
+        if let Some(counter) = ServerDrop::of(reason).and_then(|drop| shard.dropped.get(drop as usize)) {
+            counter.add(1);
         }
     }
 

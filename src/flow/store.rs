@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    base::{AccessReason, Endpoint, PacketReason, ServerAddr, WorkerId},
+    base::{AccessReason, Endpoint, Handshake, PacketReason, ServerAddr, WorkerId},
 };
 
 /// What is to become of a flow that has been looked at.
@@ -52,6 +52,15 @@ pub struct NewFlow {
     pub target: Arc<FlowTarget>,
     /// Generation of the services that the target is of.
     pub generation: u64,
+}
+
+/// What a packet has shown of a passthrough flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// That the client is on the path to us.
+    pub is_proven: bool,
+    /// How its handshake goes, to be counted.
+    pub handshake: Option<Handshake>,
 }
 
 /// What the limits of its frontend have said of a DSR flow.
@@ -91,8 +100,8 @@ pub trait NatEntry: FlowEntry {
     /// Another way back.
     fn set_back(&mut self, back: ReturnPath);
 
-    /// Takes a packet of a side in. Whether that has proven that the client is on the path to us.
-    fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> bool;
+    /// Takes a packet of a side in.
+    fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed;
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
     fn is_next(&self, segment: &Segment) -> bool;
@@ -116,8 +125,8 @@ pub trait NatEntry: FlowEntry {
 
 /// A DSR flow.
 pub trait DsrEntry: FlowEntry {
-    /// Takes a client's packet in.
-    fn observe(&mut self, kind: SegmentKind, now: Moment);
+    /// Takes a client's packet in. Gives what it shows of the handshake, to be counted.
+    fn observe(&mut self, kind: SegmentKind, now: Moment) -> Option<Handshake>;
 }
 
 /// All flows, shared by the workers.

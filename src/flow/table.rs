@@ -27,6 +27,7 @@ use std::{
 
 use super::{
     Moment,
+    handshake::{HandshakeWatch, Seen},
     key::Key,
     key::Seeded,
     numbers::Numbers,
@@ -35,7 +36,7 @@ use super::{
     segment::{Segment, Side},
     services::FlowTarget,
     shares::PortShares,
-    store::{Beginning, NewFlow, Visit, Visitor},
+    store::{Beginning, NewFlow, Observed, Visit, Visitor},
     tcp_state::TcpState,
 };
 use crate::{
@@ -63,6 +64,7 @@ pub struct NatFlow {
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
     pub back: ReturnPath,
+    pub handshake: HandshakeWatch,
     pub errors: ErrorAllowance,
     /// Whose share its NAT port is part of.
     pub share: Option<Network>,
@@ -117,6 +119,7 @@ impl NatFlow {
             seen: beginning.now,
             generation: flow.generation,
             back: ReturnPath::unfollowed(origin),
+            handshake: HandshakeWatch::new(beginning.segment.kind, beginning.now),
             errors: ErrorAllowance::default(),
             share: None,
             permit: None,
@@ -128,8 +131,8 @@ impl NatFlow {
         self.seen.after(self.target.lifetime(self.life))
     }
 
-    /// Takes a packet of a side in. Whether that has proven that the client is on the path to us.
-    pub fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> bool {
+    /// Takes a packet of a side in.
+    pub fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed {
         let before = self.life;
         self.life = before.seen(side, segment, &mut self.numbers);
         if self.life.can_reopen() && !before.can_reopen() {
@@ -139,7 +142,13 @@ impl NatFlow {
         if self.life != before || before.is_prolonged_by(side) {
             self.seen = self.seen.max(now);
         }
-        before.is_unproven() && !self.life.is_unproven()
+        let handshake = (side == Side::Client)
+            .then(|| (self.handshake).client_sent(Seen::BothSides, segment.kind, self.life, now))
+            .flatten();
+        Observed {
+            is_proven: before.is_unproven() && !self.life.is_unproven(),
+            handshake,
+        }
     }
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
@@ -322,6 +331,9 @@ impl NatTable {
         room.give_nat(flow.life.is_half_open());
         if !flow.life.can_reopen() {
             flow.target.release_port();
+        }
+        if let Some(handshake) = flow.handshake.forgotten(Seen::BothSides, flow.life) {
+            flow.target.count_handshake(worker, handshake);
         }
         flow.target.count_closed(worker);
     }

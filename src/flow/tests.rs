@@ -3,6 +3,7 @@
 mod dsr;
 mod errors;
 mod fragments;
+mod handshakes;
 mod hostile;
 mod limits;
 mod passthrough;

@@ -14,7 +14,10 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    base::{AccessReason, BackendName, FrontendName, ServerAddr, ServerName, TerminationReason, WorkerId},
+    base::{
+        AccessReason, BackendName, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
+        TerminationReason, WorkerId,
+    },
     pools::Server,
 };
 
@@ -62,6 +65,10 @@ pub struct StatsShard {
     /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); in packet modes the packets
     /// that would have made flows.
     pub refused: [Counter; AccessReason::ALL.len()],
+    /// TCP handshakes by how they ended, in packet modes (servers only).
+    pub handshakes: [Counter; Handshake::ALL.len()],
+    /// Packets that did not leave for it, by [`ServerDrop`] (servers only).
+    pub dropped: [Counter; ServerDrop::ALL.len()],
 }
 
 /// Counters with one shard for each worker.
@@ -89,6 +96,10 @@ pub struct Totals {
     pub ended: [u64; TerminationReason::ALL.len()],
     /// See [`StatsShard::refused`], by discriminant.
     pub refused: [u64; AccessReason::ALL.len()],
+    /// See [`StatsShard::handshakes`], by discriminant.
+    pub handshakes: [u64; Handshake::ALL.len()],
+    /// See [`StatsShard::dropped`], by discriminant.
+    pub dropped: [u64; ServerDrop::ALL.len()],
 }
 
 impl Counters {
@@ -119,15 +130,20 @@ impl Counters {
             totals.connect_failures += shard.connect_failures.read();
             totals.retries += shard.retries.read();
             totals.accept_errors += shard.accept_errors.read();
-            for (sum, counter) in totals.ended.iter_mut().zip(&shard.ended) {
-                *sum += counter.read();
-            }
-            for (sum, counter) in totals.refused.iter_mut().zip(&shard.refused) {
-                *sum += counter.read();
-            }
+            add(&mut totals.ended, &shard.ended);
+            add(&mut totals.refused, &shard.refused);
+            add(&mut totals.handshakes, &shard.handshakes);
+            add(&mut totals.dropped, &shard.dropped);
         }
         totals.current = totals.opened.saturating_sub(closed);
         totals
+    }
+}
+
+/// Adds a shard's counters to the sums.
+fn add(sums: &mut [u64], counters: &[Counter]) {
+    for (sum, counter) in sums.iter_mut().zip(counters) {
+        *sum += counter.read();
     }
 }
 

@@ -225,7 +225,7 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
                 ServerName::new(&server).expect("a name");
                 let status = STATUS.load();
                 let found = lookup::find_server(&status.snapshot, &backend, &server);
-                let view = found.map(|(_, server)| render::server(server, std::time::Instant::now()));
+                let view = found.map(|(_, server)| render::state_of(server, std::time::Instant::now()));
                 let _ = reply.send(view);
             }
         }

@@ -242,12 +242,14 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             restored: 2,
             last_restored: Some(Instant::now()),
         },
+        alerts: Arc::new([(None, [Alert::FlowTable].into())].into()),
     };
     let counts = PacketCounts {
         usage: Usage::default(),
         packets: vec![(PacketReason::ToServer, 5), (PacketReason::TooBig, 0)],
     };
     let view = packet(&status, &counts, PortRanges::STOCK);
+    assert!(view.alerts.len() == 1 && view.alerts[0] == Alert::FlowTable);
     assert_eq!(view.nat_ports, "10000-32767,61000-65535");
     assert_eq!(view.packets, [(PacketReason::ToServer.into(), 5)].into());
     assert_eq!(

@@ -254,7 +254,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 let _ = tell.send(format!("{}{force} of {server:?} in {backend:?}", request.action));
                 let snapshot = snapshot();
                 let (_, server) = snapshot.servers().next().expect("a server");
-                let _ = reply.send(Ok(render::server(server, Instant::now())));
+                let _ = reply.send(Ok(render::state_of(server, Instant::now())));
             }
         }
     }
@@ -298,5 +298,6 @@ pub fn engine() -> PacketStatus {
         network: Arc::new(Network::default()),
         waiting: Waiting::new(),
         rules: crate::admin::status::RulesStatus::default(),
+        alerts: Arc::default(),
     }
 }

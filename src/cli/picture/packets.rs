@@ -4,9 +4,13 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::{counted, rate_text};
 use crate::{
-    admin::views::{HopState, NextHop, Packet, PacketRules},
+    admin::views::{HopState, NatPortUse, NextHop, Packet, PacketRules, Server, ServerPackets, Word},
+    base::{Alert, PacketReason},
     cli::text::{Align, Cell, Style, Table, harmless, time},
 };
+
+/// Claimed NAT ports of a server from which on they are shown, in percent: half-open flows then live shorter.
+const NAT_PORTS_SHOWN: u32 = 50;
 
 /// The engine, the flows, packets by verdict, and the next hops to the servers. With an earlier picture and the seconds
 /// since, packets have rates too.
@@ -14,6 +18,9 @@ pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> Stri
     let mut out = headline(packet, colour);
     for note in rules(&packet.rules) {
         let _ = writeln!(out, "{}", Style::Notice.paint(&note, colour));
+    }
+    for alert in &packet.alerts {
+        let _ = writeln!(out, "{}", Style::Bad.paint(&alert_text(alert), colour));
     }
     if !packet.packets.is_empty() {
         out.push('\n');
@@ -24,6 +31,31 @@ pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> Stri
         out.push_str(&next_hops(packet).render(colour));
     }
     out
+}
+
+/// What the packet modes have to say of a server.
+pub fn server_notes(server: &Server) -> impl Iterator<Item = String> {
+    let packet = server.packet.as_ref();
+    let nat_ports = packet
+        .and_then(|packet| packet.nat_ports)
+        .map(NatPortUse::percent)
+        .filter(|percent| *percent >= NAT_PORTS_SHOWN)
+        .map(|percent| format!("NAT {percent} %"));
+    let alerts = packet.into_iter().flat_map(|packet| &packet.alerts);
+    nat_ports.into_iter().chain(alerts.map(alert_text))
+}
+
+/// Whether an operator should look at a server.
+pub fn server_needs_attention(server: &Server) -> bool {
+    let has_alerts = |packet: &ServerPackets| !packet.alerts.is_empty();
+    server.packet.as_ref().is_some_and(has_alerts)
+}
+
+fn alert_text(alert: &Word<Alert>) -> String {
+    match alert.known() {
+        Some(alert) => alert.sentence().to_owned(),
+        None => harmless(&alert.to_string()).into_owned(),
+    }
 }
 
 fn headline(packet: &Packet, colour: bool) -> String {
@@ -74,6 +106,7 @@ fn counters(packet: &Packet, then: Option<(&Packet, f64)>) -> Table {
     if then.is_some() {
         columns.push(("PER S", Align::Right));
     }
+    columns.push(("MEANING", Align::Left));
     let mut table = Table::new(&columns);
     for (reason, count) in &packet.packets {
         let mut row = vec![Cell::plain(reason), Cell::plain(count)];
@@ -83,6 +116,10 @@ fn counters(packet: &Packet, then: Option<(&Packet, f64)>) -> Table {
                 count.saturating_sub(before) as f64 / seconds,
             )));
         }
+        row.push(Cell::new(
+            reason.known().map_or("", PacketReason::sentence),
+            Style::Dim,
+        ));
         table.row(row);
     }
     table

@@ -1,5 +1,7 @@
 //! Pictures as people see them.
 
+mod alerts;
+
 use super::*;
 use crate::{
     admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
@@ -43,6 +45,7 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         max_connections: None,
         overridden: None,
         traffic,
+        packet: None,
     }
 }
 
@@ -369,6 +372,7 @@ fn packet() -> Packet {
             (PacketReason::ResetNoFlow.into(), 7),
         ]
         .into(),
+        alerts: vec![],
         rules: PacketRules::default(),
         next_hops: [
             ("10.1.0.2".parse().expect("an address"), known),
@@ -415,9 +419,9 @@ web       192.0.2.1:80    passthrough  web         17    -  122219  181 MB  8.3 
 packets: engine raw, 2 workers, serving eth0, eth1
 flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535
 
-PACKETS         TOTAL
-to_server      123456
-reset_no_flow       7
+PACKETS         TOTAL  MEANING
+to_server      123456  forwarded to a server
+reset_no_flow       7  answered with a reset: it belongs to no flow, which may have expired (see idle_timeout)
 
 NEXT HOP TO  STATE       VIA   MAC                SOURCE ADDRESS   MTU  NOTE
 10.1.0.2     resolved    eth1  02:00:00:00:00:02  10.1.0.1        1500
@@ -470,10 +474,10 @@ fn packets_have_rates_with_an_earlier_picture() {
 packets: engine raw, 2 workers, serving no interface
 flows: 1200 passthrough (3 half-open), 17 dsr; limit 1048576; NAT ports 61000-65535; 2 fragments waiting
 
-PACKETS          TOTAL  PER S
-to_server       124456    500
-reset_no_flow        7    0.0
-syn_share_full       3    1.5
+PACKETS          TOTAL  PER S  MEANING
+to_server       124456    500  forwarded to a server
+reset_no_flow        7    0.0  answered with a reset: it belongs to no flow, which may have expired (see idle_timeout)
+syn_share_full       3    1.5  dropped: half-open flows hold their quarter of the flow table; raise [packet] max_flows
 a_new_verdict        1    0.5
 ",
     );

@@ -7,6 +7,7 @@
 mod lab;
 
 mod access;
+mod alerts;
 mod classic;
 mod crowding;
 mod errors;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),
         ("reused", reused::TESTS),
+        ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
