@@ -217,7 +217,7 @@ section! {
 section! {
     /// Settings of a backend that [defaults] may have too.
     BackendOptions {
-        /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev".
+        /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev", with weights and priorities; a warning says so where another is set.
         balance: Algorithm,
         /// Time limit of one connection attempt. Default: "5s".
         connect_timeout: Time<false, HOUR>,
