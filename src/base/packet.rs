@@ -50,7 +50,8 @@ impl fmt::Display for Mac {
 /// Declares the closed set, its order and its labels from one list.
 macro_rules! packet_reasons {
     ($($(#[$doc:meta])+ $variant:ident = $label:literal,)+) => {
-        /// The verdict on a packet in the packet modes: each has a counter.
+        /// The verdict on a packet in the packet modes: each has a counter. The numbers are a contract between versions, for
+        /// who counts outside this process: new ones come last.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum PacketReason {
@@ -148,6 +149,48 @@ by_label!(PacketReason, PacketReason::ALL);
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    /// What stands here stays: a program of another version may be counting by these numbers.
+    const FROZEN: &[&str] = &[
+        "to_server",
+        "to_client",
+        "icmp_error_to_server",
+        "icmp_error_to_client",
+        "not_ours",
+        "reset_no_flow",
+        "reset_no_server",
+        "reset_server_down",
+        "unreachable_no_server",
+        "too_big",
+        "time_exceeded",
+        "answer_limited",
+        "malformed",
+        "bad_header_checksum",
+        "unsupported_header",
+        "too_many_tags",
+        "flow_table_full",
+        "syn_share_full",
+        "nat_ports_exhausted",
+        "foreign_source",
+        "icmp_unmatched",
+        "no_route",
+        "next_hop_unresolved",
+        "fragment_table_full",
+        "fragment_timeout",
+        "bad_fragment",
+        "own_source",
+        "wrong_interface",
+        "vip_absent",
+        "send_failed",
+        "receive_dropped",
+        "truncated",
+    ];
+
+    #[test]
+    fn the_numbers_of_the_verdicts_are_those_of_every_version() {
+        let labels: Vec<_> = PacketReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels, FROZEN, "a new verdict comes last, here too");
+    }
 
     #[test]
     fn every_packet_reason_has_its_own_label_and_stands_at_its_discriminant() {

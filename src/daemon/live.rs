@@ -14,7 +14,7 @@ use crate::{
     backend_setup,
     base::Protocol,
     config::Mode,
-    engine::raw::Engine,
+    engine::Engine,
     flow::{self, FiveTuple, FlowInfo},
     proxy::{OpenConnection, Workers},
     snapshot::FrontendView,

@@ -10,7 +10,12 @@ use std::{
 };
 
 use super::{
-    Moment, key::Key, key::Seeded, quota::Quota, services::FlowTarget, table::Visit, tcp_state::TcpState,
+    Moment,
+    key::{Key, Seeded},
+    quota::Quota,
+    services::FlowTarget,
+    store::{Beginning, NewFlow, Visit, Visitor},
+    tcp_state::TcpState,
 };
 use crate::base::WorkerId;
 
@@ -21,7 +26,7 @@ const SETS_A_SHARD: u32 = 256;
 
 /// One DSR flow.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub key: Key,
     pub target: Arc<FlowTarget>,
     pub life: TcpState,
@@ -52,6 +57,17 @@ impl CacheShard {
 }
 
 impl Entry {
+    /// A flow that begins. One packet proves nothing, whatever its flags: the next one does.
+    pub fn new(beginning: &Beginning, flow: NewFlow) -> Self {
+        Self {
+            key: beginning.key,
+            target: flow.target,
+            life: TcpState::first(beginning.segment.kind),
+            seen: beginning.now,
+            generation: flow.generation,
+        }
+    }
+
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
@@ -93,8 +109,7 @@ impl DsrCache {
         &self,
         room: &Quota,
         key: &Key,
-        now: Moment,
-        worker: WorkerId,
+        visitor: Visitor,
         look: impl FnOnce(&mut Entry) -> Visit<R>,
     ) -> Option<R> {
         let (shard, set) = self.shard(key);
@@ -102,7 +117,7 @@ impl DsrCache {
         let set = sets.get_mut(set)?;
         let index = set.iter().position(|entry| entry.key == *key)?;
         let entry = set.get_mut(index)?;
-        let step = if entry.expires() <= now {
+        let step = if entry.expires() <= visitor.now {
             Visit::Remove(None)
         } else {
             match look(entry) {
@@ -113,14 +128,15 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, &set.swap_remove(index), worker);
+                forget(room, &set.swap_remove(index), visitor.worker);
                 result
             }
         }
     }
 
     /// Remembers a flow, if there is a place for it.
-    pub fn insert(&self, room: &Quota, entry: Entry, now: Moment, worker: WorkerId) {
+    pub fn insert(&self, room: &Quota, entry: Entry, visitor: Visitor) {
+        let Visitor { now, worker } = visitor;
         let (Some(shard), set) = self.shard(&entry.key) else {
             return;
         };
@@ -150,7 +166,8 @@ impl DsrCache {
     }
 
     /// Forgets what has expired in one shard. Returns the number of entries looked at.
-    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, visitor: Visitor) -> usize {
+        let Visitor { now, worker } = visitor;
         let Some(shard) = self.shards.get(index) else {
             return 0;
         };

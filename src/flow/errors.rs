@@ -14,10 +14,10 @@ use super::{
     key::Key,
     plan::{Arrival, DropReason, Plan, Rewrite},
     returns::ReturnPath,
-    router::{Router, renew, tags_towards},
+    router::{Router, tags_towards},
     segment::Side,
     services::{FlowTarget, ForwardMode},
-    table::Visit,
+    store::{FlowEntry, FlowStore, NatEntry, Visit},
 };
 use crate::{
     base::{PacketReason, Protocol},
@@ -36,7 +36,7 @@ struct Ends {
     back: ReturnPath,
 }
 
-impl Router {
+impl<S: FlowStore> Router<S> {
     /// Where an ICMP error goes.
     pub fn route_error(&self, arrival: &Arrival, error: &IcmpError) -> Result<Plan, DropReason> {
         let quoted = &error.quoted;
@@ -72,17 +72,16 @@ impl Router {
     /// its life: anybody can send one.
     fn ends(&self, arrival: &Arrival, error: &IcmpError, key: &Key, side: Side) -> Option<Ends> {
         let sequence = error.quoted.sequence;
-        let flows = &self.flows;
-        flows
-            .nat
-            .visit(&flows.room, key, arrival.now, self.worker, |flow| {
+        let store = &self.flows.store;
+        store
+            .visit_nat(key, self.visitor(arrival), |flow| {
                 // every router quotes the sequence number (RFC 792), and only who saw the segment knows it
                 let fits = key.protocol() == Protocol::Udp
-                    || sequence.is_some_and(|sequence| flow.numbers.is_under_way(side, sequence));
+                    || sequence.is_some_and(|sequence| flow.is_under_way(side, sequence));
                 Visit::Keep((fits && flow.allows_error(arrival.now)).then(|| Ends {
                     nat: flow.nat(),
                     server: flow.server(),
-                    back: flow.back,
+                    back: *flow.back(),
                 }))
             })
             .flatten()
@@ -95,7 +94,7 @@ impl Router {
         error: &IcmpError,
         reverse: &Key,
     ) -> Option<Result<Plan, DropReason>> {
-        let key = self.flows.nat.holder(reverse)?;
+        let key = self.flows.store.nat_holder(reverse)?;
         let ends = self
             .ends(arrival, error, &key, Side::Client)
             .filter(|ends| (ends.server, ends.nat) == (reverse.from(), reverse.to()))?;
@@ -143,20 +142,12 @@ impl Router {
 
     /// The server of a DSR flow: the cache's, or Maglev's.
     fn dsr_server(&self, arrival: &Arrival, forward: &Key) -> Option<Arc<FlowTarget>> {
-        let flows = &self.flows;
+        let store = &self.flows.store;
         let (protocol, client, vip) = (forward.protocol(), forward.from(), forward.to());
-        let cached = flows
-            .dsr
-            .visit(&flows.room, forward, arrival.now, self.worker, |entry| {
-                renew(
-                    &self.services,
-                    protocol,
-                    vip,
-                    &mut entry.target,
-                    &mut entry.generation,
-                );
-                Visit::Keep(Arc::clone(&entry.target))
-            });
+        let cached = store.visit_dsr(forward, self.visitor(arrival), |entry| {
+            entry.renew(forward, &self.services);
+            Visit::Keep(Arc::clone(entry.target()))
+        });
         cached.filter(|target| !target.is_down()).or_else(|| {
             (self.services.at(protocol, vip))
                 .filter(|service| service.mode == ForwardMode::Dsr)?

@@ -1,66 +1,23 @@
 //! Answers for people: where a 5-tuple goes, which flows there are, how full the tables are.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use super::{
-    Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Path, Services, Usage, dsr::Entry,
-    key::Key, services::FlowTarget, table::NatFlow, ways::way,
+    Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Services, Usage,
+    key::Key,
+    services::FlowTarget,
+    store::{FlowEntry, FlowStore},
+    ways::way,
 };
-use crate::base::{ClientAddr, Endpoint, ListenAddr, PacketReason, Protocol, ServerAddr, ServerState};
+use crate::base::{Endpoint, PacketReason, Protocol, ServerAddr, ServerState};
 
-fn tuple(key: &Key) -> FiveTuple {
-    FiveTuple {
-        protocol: key.protocol(),
-        client: ClientAddr(key.from()),
-        vip: ListenAddr(key.to()),
-    }
-}
-
-fn between(from: Moment, to: Moment) -> Duration {
-    Duration::from_millis(to.0.saturating_sub(from.0))
-}
-
-impl NatFlow {
-    fn info(&self, key: &Key, now: Moment) -> FlowInfo {
-        FlowInfo {
-            tuple: tuple(key),
-            frontend: self.target.frontend.clone(),
-            server: self.target.server.clone(),
-            server_addr: ServerAddr(self.server()),
-            nat: Some(self.nat()),
-            state: self.life.state(),
-            idle: between(self.seen, now),
-            expires_in: between(now, self.expires()),
-        }
-    }
-}
-
-impl Entry {
-    fn info(&self, now: Moment) -> FlowInfo {
-        FlowInfo {
-            tuple: tuple(&self.key),
-            frontend: self.target.frontend.clone(),
-            server: self.target.server.clone(),
-            server_addr: ServerAddr(self.target.destination),
-            nat: None,
-            state: self.life.state(),
-            idle: between(self.seen, now),
-            expires_in: between(now, self.expires()),
-        }
-    }
-}
-
-impl Flows {
+impl<S: FlowStore> Flows<S> {
     /// How full they are.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
-            nat_flows: u64::from(self.room.nat()),
-            half_open: u64::from(self.room.half_open()),
-            dsr_flows: u64::from(self.room.dsr()),
-            max_flows: u64::from(self.room.max()),
             fragments_waiting: u64::from(self.fragments.waiting()),
-            gave_way: self.nat.gave_way(),
+            ..self.store.usage()
         }
     }
 
@@ -73,7 +30,7 @@ impl Flows {
         now: Moment,
     ) -> (u64, Vec<FlowInfo>) {
         let (mut matching, mut listed) = (0, Vec::new());
-        self.nat.for_each(now, |key, flow| {
+        self.store.for_each_nat(now, &mut |key, flow| {
             let info = flow.info(key, now);
             if wanted(&info) {
                 matching += 1;
@@ -89,38 +46,16 @@ impl Flows {
     /// configuration must be kept in firewall and filters for them.
     #[must_use]
     pub fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)> {
-        let mut used = HashSet::new();
-        self.nat.for_each(now, |key, flow| {
-            used.insert((tuple(key).endpoint(), ServerAddr(flow.server())));
-        });
-        self.dsr.for_each(now, |entry| {
-            used.insert((tuple(&entry.key).endpoint(), entry.target.addr));
-        });
-        used
+        self.store.in_use(now)
     }
 
-    /// The flow of a 5-tuple and its server, as the tables have it.
-    fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, std::sync::Arc<FlowTarget>)> {
-        self.nat
-            .peek(key, now, |flow| (flow.info(key, now), flow.target.clone()))
-            .or_else(|| (self.dsr).peek(key, now, |entry| (entry.info(now), entry.target.clone())))
-    }
-}
-
-impl Path {
     /// Where packets of a 5-tuple would go. Changes nothing.
     #[must_use]
-    pub fn explain(
-        flows: &Flows,
-        services: &Services,
-        hops: &Hops,
-        tuple: &FiveTuple,
-        now: Moment,
-    ) -> Explanation {
+    pub fn explain(&self, services: &Services, hops: &Hops, tuple: &FiveTuple, now: Moment) -> Explanation {
         let (client, vip) = (tuple.client.0, tuple.vip.0);
         let service = services.at(tuple.protocol, vip);
         let slot = service.and_then(|service| service.slot(client, vip));
-        let flow = flows.find(&Key::new(tuple.protocol, client, vip), now);
+        let flow = self.store.find(&Key::new(tuple.protocol, client, vip), now);
         let blocked_by = |target: &FlowTarget| {
             let ip = target.destination.ip();
             way(hops.servers.get(&ip), ip).err()

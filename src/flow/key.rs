@@ -15,7 +15,7 @@ const V6: u8 = 0x80;
 
 /// Two ends and a protocol: where a packet comes from and goes to. 37 bytes instead of the 68 of two `SocketAddr`s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub struct Key {
     from: [u8; 16],
     to: [u8; 16],
     from_port: u16,

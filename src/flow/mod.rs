@@ -32,6 +32,7 @@ mod explain;
 mod fragments;
 mod hops;
 mod key;
+mod memory;
 mod numbers;
 mod path;
 mod plan;
@@ -42,6 +43,7 @@ mod router;
 mod segment;
 mod services;
 mod split;
+mod store;
 mod table;
 mod tcp_state;
 mod ways;
@@ -51,10 +53,12 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use counters::ReasonCounters;
+pub use counters::{PacketCounters, ReasonCounters};
 pub use hops::{Hop, HopNumber, Hops, Interface, Resolution, ReturnLink};
+pub use memory::MemoryStore;
 pub use path::Path;
 pub use services::Services;
+pub use store::FlowStore;
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, time::Duration};
 
@@ -65,10 +69,7 @@ use crate::{
         by_label,
     },
 };
-use dsr::DsrCache;
 use fragments::FragmentTable;
-use quota::Quota;
-use table::NatTable;
 
 /// A moment, in milliseconds since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,14 +97,12 @@ pub struct TableLimits {
     pub hash_seed: u64,
 }
 
-/// The tables that all workers share: NAT flows, the cache of DSR flows, fragments that wait.
+/// What all workers share: the store of flows, and fragments that wait.
 #[derive(Debug)]
-pub struct Flows {
-    limits: TableLimits,
-    room: Quota,
-    nat: NatTable,
-    dsr: DsrCache,
+pub struct Flows<S = MemoryStore> {
+    store: S,
     fragments: FragmentTable,
+    workers: usize,
 }
 
 /// What to do with a processed frame.
@@ -307,51 +306,55 @@ impl FlowState {
 by_label!(FlowState, FlowState::ALL);
 
 impl Flows {
-    /// Empty tables. They grow with what they hold.
+    /// Empty tables in memory. They grow with what they hold.
     #[must_use]
     pub fn new(limits: TableLimits) -> Self {
         let mut seeds = SplitMix64::new(limits.hash_seed);
-        let room = Quota::new(limits.max_flows.get());
+        let store = MemoryStore::new(&limits, &mut seeds);
+        Self::with(store, limits.workers, seeds.next_u64())
+    }
+
+    /// Checks what must be true of all tables while nobody changes them.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[cfg(any(test, fuzzing))]
+    pub fn check_invariants(&self) {
+        self.store.check_invariants();
+        self.fragments.check_invariants();
+    }
+}
+
+impl<S: FlowStore> Flows<S> {
+    /// Flows in a store, for so many workers. The seed makes the fragments' hash function one that nobody outside can aim
+    /// at.
+    #[must_use]
+    pub fn with(store: S, workers: usize, hash_seed: u64) -> Self {
         Self {
-            limits,
-            nat: NatTable::new(room.max(), seeds.next_u64()),
-            dsr: DsrCache::new(room.dsr_limit(), seeds.next_u64()),
-            fragments: FragmentTable::new(seeds.next_u64()),
-            room,
+            store,
+            fragments: FragmentTable::new(hash_seed),
+            workers,
         }
     }
 
     /// Rises whenever there are other return hops than before.
     #[must_use]
     pub fn returns_version(&self) -> u64 {
-        self.nat.returns().version()
+        self.store.returns().version()
     }
 
     /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
     #[must_use]
     pub fn return_clients(&self) -> BTreeSet<IpAddr> {
-        self.nat.returns().clients()
+        self.store.returns().clients()
     }
 
     /// Hops with those of returns that take another way than before. To be asked with each new network state.
     #[must_use]
     pub fn follow_routes(&self, hops: &Hops) -> Hops {
         Hops {
-            returns: self.nat.returns().follow(&hops.clients),
+            returns: self.store.returns().follow(&hops.clients),
             ..hops.clone()
         }
-    }
-}
-
-#[cfg(any(test, fuzzing))]
-impl Flows {
-    /// Checks what must be true of all tables while nobody changes them.
-    ///
-    /// # Panics
-    /// If it is not.
-    pub fn check_invariants(&self) {
-        self.nat.check_invariants(&self.room);
-        self.dsr.check_invariants(&self.room);
-        self.fragments.check_invariants();
     }
 }

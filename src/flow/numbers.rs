@@ -19,7 +19,7 @@ const FAR: i32 = 1 << 30;
 
 /// Both sides' numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub struct Numbers {
     client: Half,
     server: Half,
     /// Behind the last SYN of the client, if that is another than the one that began the flow.

@@ -4,10 +4,13 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
+    counters::PacketCounters,
     fragments::{Datagram, Decision, Follow, Waiting},
+    memory::MemoryStore,
     plan::{Arrival, DropReason, Plan, Rewrite},
     router::Router,
     split::split,
+    store::{FlowStore, Visitor},
     ways::Ways,
 };
 use crate::{
@@ -30,22 +33,36 @@ const EXPIRE_BUDGET: usize = 8_192;
 
 /// The path of packets through one worker thread.
 #[derive(Debug)]
-pub struct Path {
+pub struct Path<S = MemoryStore, C = ReasonCounters> {
     index: usize,
-    router: Router,
+    router: Router<S>,
     random: SplitMix64,
-    counters: Arc<ReasonCounters>,
+    counters: Arc<C>,
     answers: Vec<Answer>,
     resets: Bucket,
     icmp_answers: Bucket,
-    next_shard: usize,
+    next_part: usize,
 }
 
-impl Path {
+impl<S: FlowStore> Path<S> {
     /// The path of a worker. `worker` is also its shard in the snapshot's counters; `index` its number among the
     /// workers that share `flows`, from 0; `random` any number, another one for each worker.
     #[must_use]
-    pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows>, random: u64) -> Self {
+    pub fn new(worker: WorkerId, index: usize, flows: Arc<Flows<S>>, random: u64) -> Self {
+        Self::with_counters(worker, index, flows, random, Arc::default())
+    }
+}
+
+impl<S: FlowStore, C: PacketCounters> Path<S, C> {
+    /// As [`new`](Path::new), counting there.
+    #[must_use]
+    pub fn with_counters(
+        worker: WorkerId,
+        index: usize,
+        flows: Arc<Flows<S>>,
+        random: u64,
+        counters: Arc<C>,
+    ) -> Self {
         Self {
             index,
             router: Router {
@@ -55,11 +72,11 @@ impl Path {
                 ways: Ways::default(),
             },
             random: SplitMix64::new(random),
-            counters: Arc::default(),
+            counters,
             answers: Vec::new(),
             resets: Bucket::default(),
             icmp_answers: Bucket::default(),
-            next_shard: 0,
+            next_part: 0,
         }
     }
 
@@ -77,7 +94,7 @@ impl Path {
 
     /// What this worker has counted. The engine counts there too what only it sees.
     #[must_use]
-    pub fn counters(&self) -> Arc<ReasonCounters> {
+    pub fn counters(&self) -> Arc<C> {
         Arc::clone(&self.counters)
     }
 
@@ -300,19 +317,21 @@ impl Path {
     /// Forgets what has expired in this worker's part of the tables, a bounded number at a time. To be called about
     /// every 100 ms.
     pub fn expire(&mut self, now: Moment) {
-        let (flows, worker) = (Arc::clone(&self.router.flows), self.router.worker);
-        let (nat, dsr) = (flows.nat.shards(), flows.dsr.shards());
-        let workers = flows.limits.workers.max(1);
+        let flows = Arc::clone(&self.router.flows);
+        let visitor = Visitor {
+            now,
+            worker: self.router.worker,
+        };
+        let parts = flows.store.parts();
+        let workers = flows.workers.max(1);
         let mut looked_at = 0;
-        for _ in 0..(nat + dsr).div_ceil(workers) {
-            let shard = self.next_shard * workers + self.index;
-            self.next_shard += 1;
-            if shard < nat {
-                looked_at += flows.nat.sweep(shard, &flows.room, now, worker);
-            } else if shard < nat + dsr {
-                looked_at += flows.dsr.sweep(shard - nat, &flows.room, now, worker);
+        for _ in 0..parts.div_ceil(workers) {
+            let part = self.next_part * workers + self.index;
+            self.next_part += 1;
+            if part < parts {
+                looked_at += flows.store.sweep(part, visitor);
             } else {
-                self.next_shard = 0;
+                self.next_part = 0;
             }
             if looked_at >= EXPIRE_BUDGET {
                 break;

@@ -31,7 +31,7 @@ const MOST: usize = 1_024;
 
 /// The way back to a client: where its packets have come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReturnPath {
+pub struct ReturnPath {
     pub origin: ReturnOrigin,
     /// Of its hop, if that is followed.
     pub number: Option<HopNumber>,
@@ -39,7 +39,7 @@ pub(super) struct ReturnPath {
 
 /// Where a client's packets come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ReturnOrigin {
+pub struct ReturnOrigin {
     pub ifindex: u32,
     /// The client's, or its router's.
     pub mac: Mac,
@@ -50,7 +50,7 @@ pub(super) struct ReturnOrigin {
 
 /// The return hops of all flows.
 #[derive(Debug, Default)]
-pub(super) struct ReturnHops {
+pub struct ReturnHops {
     /// A leaf: taken under the lock of a flow's shard, and nothing under it.
     hops: Mutex<Numbered>,
     /// Rises whenever there are other hops to look up.

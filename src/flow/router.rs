@@ -4,16 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     Flows, Services,
-    dsr::Entry,
     key::Key,
-    numbers::Numbers,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
-    returns::{ReturnOrigin, ReturnPath},
+    returns::ReturnOrigin,
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, ForwardMode, Service},
-    table::{Beginning, ErrorAllowance, NatFlow, Visit},
-    tcp_state::TcpState,
+    store::{Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
     ways::{NextHop, Ways},
 };
 use crate::{
@@ -24,9 +21,9 @@ use crate::{
 
 /// What a worker decides by.
 #[derive(Debug)]
-pub(super) struct Router {
+pub(super) struct Router<S> {
     pub worker: WorkerId,
-    pub flows: Arc<Flows>,
+    pub flows: Arc<Flows<S>>,
     pub services: Arc<Services>,
     pub ways: Ways,
 }
@@ -84,25 +81,7 @@ impl Ported {
     }
 }
 
-/// Compares a flow's server with newer services, once for each generation. What is configured no more stays as it was:
-/// its flows live on.
-pub(super) fn renew(
-    services: &Services,
-    protocol: Protocol,
-    vip: SocketAddr,
-    target: &mut Arc<FlowTarget>,
-    generation: &mut u64,
-) {
-    // a worker that has older services still must not undo it
-    if *generation < services.generation() {
-        *generation = services.generation();
-        if let Some(now) = services.renew(protocol, vip, target) {
-            *target = Arc::clone(now);
-        }
-    }
-}
-
-impl Router {
+impl<S: FlowStore> Router<S> {
     /// Where a packet goes.
     pub fn route(&self, arrival: &Arrival, random: &mut SplitMix64) -> Result<Plan, DropReason> {
         let Some(packet) = Ported::of(arrival) else {
@@ -114,6 +93,24 @@ impl Router {
                 ForwardMode::Dsr => self.dsr(arrival, &packet, service),
             },
             None => self.unserved(arrival, &packet),
+        }
+    }
+
+    /// Who looks at a flow because of a packet.
+    pub fn visitor(&self, arrival: &Arrival) -> Visitor {
+        Visitor {
+            now: arrival.now,
+            worker: self.worker,
+        }
+    }
+
+    fn beginning(&self, arrival: &Arrival, packet: &Ported, random: u64) -> Beginning {
+        Beginning {
+            key: packet.key,
+            segment: packet.segment,
+            now: arrival.now,
+            worker: self.worker,
+            random,
         }
     }
 
@@ -152,7 +149,7 @@ impl Router {
             return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
-        if self.flows.room.dsr() > 0
+        if self.flows.store.has_dsr()
             && let Lookup::Decided(decision) = self.known_dsr(arrival, packet)
         {
             return decision;
@@ -176,47 +173,39 @@ impl Router {
 
     /// A client's packet of a passthrough flow.
     fn known_passthrough(&self, arrival: &Arrival, packet: &Ported) -> Lookup {
-        let flows = &self.flows;
-        let known = flows
-            .nat
-            .visit(&flows.room, &packet.key, arrival.now, self.worker, |flow| {
-                renew(
-                    &self.services,
-                    packet.protocol,
-                    packet.destination,
-                    &mut flow.target,
-                    &mut flow.generation,
-                );
-                if packet.segment.kind == SegmentKind::Open && flow.life.can_reopen() {
-                    return Visit::Remove(Lookup::Miss);
-                }
-                if flow.target.is_down() {
-                    // a connection is lost with its server; what can begin anew goes to another
-                    return Visit::Remove(if packet.begins() {
-                        Lookup::Miss
-                    } else {
-                        Lookup::Decided(Err(PacketReason::ResetServerDown.into()))
-                    });
-                }
-                let (nat, server) = (flow.nat(), flow.server());
-                let way = match self.sendable(arrival, server) {
-                    Ok(way) => way,
-                    Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
-                };
-                let origin = origin(arrival);
-                let has_moved = flow.back.origin != origin && flow.is_next(&packet.segment);
-                let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
-                if has_moved || is_proven {
-                    // not before: forged clients would use up the hops, or stand for them
-                    let origin = if has_moved { origin } else { flow.back.origin };
-                    let returns = flows.nat.returns();
-                    returns.leave(&flow.back);
-                    flow.back = returns.enter(origin, packet.source.ip());
-                }
-                flow.target.count_in(self.worker, arrival.parsed.ip_len());
-                let counted = arrival.counted(&flow.target);
-                Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
-            });
+        let store = &self.flows.store;
+        let known = store.visit_nat(&packet.key, self.visitor(arrival), |flow| {
+            flow.renew(&packet.key, &self.services);
+            if packet.segment.kind == SegmentKind::Open && flow.can_reopen() {
+                return Visit::Remove(Lookup::Miss);
+            }
+            if flow.target().is_down() {
+                // a connection is lost with its server; what can begin anew goes to another
+                return Visit::Remove(if packet.begins() {
+                    Lookup::Miss
+                } else {
+                    Lookup::Decided(Err(PacketReason::ResetServerDown.into()))
+                });
+            }
+            let (nat, server) = (flow.nat(), flow.server());
+            let way = match self.sendable(arrival, server) {
+                Ok(way) => way,
+                Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
+            };
+            let origin = origin(arrival);
+            let has_moved = flow.back().origin != origin && flow.is_next(&packet.segment);
+            let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
+            if has_moved || is_proven {
+                // not before: forged clients would use up the hops, or stand for them
+                let origin = if has_moved { origin } else { flow.back().origin };
+                let returns = store.returns();
+                returns.leave(flow.back());
+                flow.set_back(returns.enter(origin, packet.source.ip()));
+            }
+            flow.target().count_in(self.worker, arrival.parsed.ip_len());
+            let counted = arrival.counted(flow.target());
+            Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
+        });
         known.unwrap_or(Lookup::Miss)
     }
 
@@ -244,24 +233,13 @@ impl Router {
             // an address that clients send to is no NAT port
             .filter(|nat| services.at(packet.protocol, *nat).is_none())
             .map(|nat| Key::new(packet.protocol, server, nat));
-        let beginning = Beginning {
-            key: packet.key,
-            segment: packet.segment,
-            now: arrival.now,
-            worker: self.worker,
-            random,
-        };
-        let flows = &self.flows;
-        let nat = (flows.nat).open(&flows.room, &beginning, &reverse_keys, |reverse| NatFlow {
+        let beginning = self.beginning(arrival, packet, random);
+        let flow = NewFlow {
             target: Arc::clone(target),
-            reverse,
-            life: TcpState::first(packet.segment.kind),
-            numbers: Numbers::new(&packet.segment),
-            seen: arrival.now,
             generation: services.generation(),
-            back: ReturnPath::unfollowed(origin(arrival)),
-            errors: ErrorAllowance::default(),
-        })?;
+        };
+        let store = &self.flows.store;
+        let nat = store.open_nat(&beginning, flow, origin(arrival), &reverse_keys)?;
         let Some(nat) = nat else {
             // another worker has just opened it
             return match self.known_passthrough(arrival, packet) {
@@ -275,40 +253,37 @@ impl Router {
 
     /// A server's packet to a NAT port; `None` if no flow has it towards this server.
     fn reply(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, DropReason>> {
-        let flows = &self.flows;
-        let key = flows.nat.holder(&packet.key)?;
-        flows
-            .nat
-            .visit(&flows.room, &key, arrival.now, self.worker, |flow| {
-                if flow.reverse != packet.key {
-                    // ended and opened anew between the two looks
-                    return Visit::Keep(None);
-                }
-                if !(self.services.any_interface() || self.ways.leads_to(packet.source.ip(), arrival.ifindex))
-                {
-                    return Visit::Keep(Some(Err(PacketReason::WrongInterface.into())));
-                }
-                let back = match self.ways.back(&flow.back) {
-                    Ok(back) => back,
-                    Err(refusal) => return Visit::Keep(Some(Err(refusal))),
-                };
-                if let Err(refusal) = arrival.check(back.mtu) {
-                    return Visit::Keep(Some(Err(refusal)));
-                }
-                flow.observe(Side::Server, &packet.segment, arrival.now);
-                flow.target.count_out(self.worker, arrival.parsed.ip_len());
-                Visit::Keep(Some(Ok(Plan {
-                    reason: PacketReason::ToClient,
-                    to: Rewrite::Packet(AddressPair {
-                        source: key.to(),
-                        destination: key.from(),
-                    }),
-                    link: back.link,
-                    tags: back.tags,
-                    mtu: back.mtu,
-                    counted: arrival.counted(&flow.target),
-                })))
-            })?
+        let store = &self.flows.store;
+        let key = store.nat_holder(&packet.key)?;
+        store.visit_nat(&key, self.visitor(arrival), |flow| {
+            if *flow.reverse() != packet.key {
+                // ended and opened anew between the two looks
+                return Visit::Keep(None);
+            }
+            if !(self.services.any_interface() || self.ways.leads_to(packet.source.ip(), arrival.ifindex)) {
+                return Visit::Keep(Some(Err(PacketReason::WrongInterface.into())));
+            }
+            let back = match self.ways.back(flow.back()) {
+                Ok(back) => back,
+                Err(refusal) => return Visit::Keep(Some(Err(refusal))),
+            };
+            if let Err(refusal) = arrival.check(back.mtu) {
+                return Visit::Keep(Some(Err(refusal)));
+            }
+            flow.observe(Side::Server, &packet.segment, arrival.now);
+            flow.target().count_out(self.worker, arrival.parsed.ip_len());
+            Visit::Keep(Some(Ok(Plan {
+                reason: PacketReason::ToClient,
+                to: Rewrite::Packet(AddressPair {
+                    source: key.to(),
+                    destination: key.from(),
+                }),
+                link: back.link,
+                tags: back.tags,
+                mtu: back.mtu,
+                counted: arrival.counted(flow.target()),
+            })))
+        })?
     }
 
     fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, DropReason> {
@@ -317,7 +292,7 @@ impl Router {
         }
         // the frontend may have been passthrough's before a reload
         if packet.segment.kind != SegmentKind::Open
-            && self.flows.room.nat() > 0
+            && self.flows.store.has_nat()
             && let Lookup::Decided(decision) = self.known_passthrough(arrival, packet)
         {
             return decision;
@@ -326,15 +301,11 @@ impl Router {
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable(arrival, target.destination)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
-            let entry = Entry {
-                key: packet.key,
+            let flow = NewFlow {
                 target: Arc::clone(target),
-                // one packet proves nothing, whatever its flags: the next one does
-                life: TcpState::first(packet.segment.kind),
-                seen: arrival.now,
                 generation: self.services.generation(),
             };
-            (self.flows.dsr).insert(&self.flows.room, entry, arrival.now, self.worker);
+            (self.flows.store).remember_dsr(&self.beginning(arrival, packet, 0), flow);
         }
         target.count_in(self.worker, arrival.parsed.ip_len());
         let counted = arrival.counted(target);
@@ -343,38 +314,29 @@ impl Router {
 
     /// A packet of a DSR flow that the cache has.
     fn known_dsr(&self, arrival: &Arrival, packet: &Ported) -> Lookup {
-        let flows = &self.flows;
-        let known = flows
-            .dsr
-            .visit(&flows.room, &packet.key, arrival.now, self.worker, |entry| {
-                renew(
-                    &self.services,
-                    packet.protocol,
-                    packet.destination,
-                    &mut entry.target,
-                    &mut entry.generation,
-                );
-                let begins_anew = packet.segment.kind == SegmentKind::Open && entry.life.can_reopen();
-                if begins_anew || entry.target.is_down() {
-                    return Visit::Remove(Lookup::Miss);
-                }
-                let server = entry.target.destination;
-                let way = match self.sendable(arrival, server) {
-                    Ok(way) => way,
-                    Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
-                };
-                entry.life = entry.life.seen_one_sided(packet.segment.kind);
-                entry.seen = entry.seen.max(arrival.now);
-                entry.target.count_in(self.worker, arrival.parsed.ip_len());
-                let counted = arrival.counted(&entry.target);
-                Visit::Keep(Lookup::Decided(Ok(onward(
-                    arrival,
-                    packet.source,
-                    server,
-                    way,
-                    counted,
-                ))))
-            });
+        let store = &self.flows.store;
+        let known = store.visit_dsr(&packet.key, self.visitor(arrival), |entry| {
+            entry.renew(&packet.key, &self.services);
+            let begins_anew = packet.segment.kind == SegmentKind::Open && entry.can_reopen();
+            if begins_anew || entry.target().is_down() {
+                return Visit::Remove(Lookup::Miss);
+            }
+            let server = entry.target().destination;
+            let way = match self.sendable(arrival, server) {
+                Ok(way) => way,
+                Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
+            };
+            entry.observe(packet.segment.kind, arrival.now);
+            entry.target().count_in(self.worker, arrival.parsed.ip_len());
+            let counted = arrival.counted(entry.target());
+            Visit::Keep(Lookup::Decided(Ok(onward(
+                arrival,
+                packet.source,
+                server,
+                way,
+                counted,
+            ))))
+        });
         known.unwrap_or(Lookup::Miss)
     }
 }

@@ -4,7 +4,7 @@ use crate::packet::{Tcp, TcpFlags};
 
 /// A side of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Side {
+pub enum Side {
     /// Client.
     Client,
     /// Server.
@@ -13,7 +13,7 @@ pub(super) enum Side {
 
 /// What a packet means for a flow's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum SegmentKind {
+pub enum SegmentKind {
     /// RST.
     Reset,
     /// SYN.
@@ -32,7 +32,7 @@ pub(super) enum SegmentKind {
 
 /// A packet as far as a flow's life depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
+pub struct Segment {
     pub kind: SegmentKind,
     /// Sequence number of its first byte.
     pub sequence: u32,

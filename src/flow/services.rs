@@ -54,7 +54,7 @@ pub(super) struct Service {
 
 /// A server behind a VIP, as one generation knows it: what a flow points at.
 #[derive(Debug)]
-pub(super) struct FlowTarget {
+pub struct FlowTarget {
     pub frontend: FrontendName,
     pub server: ServerKey,
     /// Where the server is, for people.
@@ -139,6 +139,18 @@ impl Services {
     /// `any_interface`: servers' packets count by whichever interface they come in.
     pub(super) const fn any_interface(&self) -> bool {
         self.any_interface
+    }
+
+    /// Compares a flow's server with these services, once for each generation. What is configured no more stays as it
+    /// was: its flows live on.
+    pub(super) fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
+        // a worker that has older services still must not undo it
+        if *generation < self.generation {
+            *generation = self.generation;
+            if let Some(now) = self.renew(key.protocol(), key.to(), target) {
+                *target = Arc::clone(now);
+            }
+        }
     }
 
     /// The server of a flow as this generation knows it; `None` if frontend or server are not configured any more, or

@@ -31,9 +31,10 @@ use super::{
     key::Seeded,
     numbers::Numbers,
     quota::Quota,
-    returns::{ReturnHops, ReturnPath},
+    returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, Side},
     services::FlowTarget,
+    store::{Beginning, NewFlow, Visit, Visitor},
     tcp_state::TcpState,
 };
 use crate::base::WorkerId;
@@ -47,7 +48,7 @@ const SPARE: usize = 256;
 
 /// One passthrough flow.
 #[derive(Debug)]
-pub(super) struct NatFlow {
+pub struct NatFlow {
     pub target: Arc<FlowTarget>,
     /// Where its replies come from and go to: server and NAT address.
     pub reverse: Key,
@@ -63,25 +64,9 @@ pub(super) struct NatFlow {
 
 /// The ICMP errors about a flow that are still passed on: anybody may send some that fit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ErrorAllowance {
+pub struct ErrorAllowance {
     second: u64,
     passed: u8,
-}
-
-/// What a new flow is to be, and when.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Beginning {
-    pub key: Key,
-    pub segment: Segment,
-    pub now: Moment,
-    pub worker: WorkerId,
-    pub random: u64,
-}
-
-/// What is to become of a flow that has been looked at.
-pub(super) enum Visit<R> {
-    Keep(R),
-    Remove(R),
 }
 
 /// The table.
@@ -113,6 +98,20 @@ impl<T> ShardLock<T> {
 }
 
 impl NatFlow {
+    /// A flow that begins, with its NAT port.
+    pub fn new(beginning: &Beginning, flow: NewFlow, origin: ReturnOrigin, reverse: Key) -> Self {
+        Self {
+            target: flow.target,
+            reverse,
+            life: TcpState::first(beginning.segment.kind),
+            numbers: Numbers::new(&beginning.segment),
+            seen: beginning.now,
+            generation: flow.generation,
+            back: ReturnPath::unfollowed(origin),
+            errors: ErrorAllowance::default(),
+        }
+    }
+
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
         self.seen.after(self.target.lifetime(self.life))
@@ -234,13 +233,12 @@ impl NatTable {
         &self,
         room: &Quota,
         key: &Key,
-        now: Moment,
-        worker: WorkerId,
+        visitor: Visitor,
         look: impl FnOnce(&mut NatFlow) -> Visit<R>,
     ) -> Option<R> {
         let mut shard = self.forward(key)?;
         let flow = shard.flows.get_mut(key)?;
-        let step = if flow.expires() <= now {
+        let step = if flow.expires() <= visitor.now {
             Visit::Remove(None)
         } else {
             let was_half_open = flow.life.is_half_open();
@@ -264,7 +262,7 @@ impl NatTable {
                 shard.check();
                 drop(shard);
                 if let Some(flow) = ended {
-                    self.forget(room, &flow, worker);
+                    self.forget(room, &flow, visitor.worker);
                 }
                 result
             }
@@ -317,13 +315,13 @@ impl NatTable {
     }
 
     /// Forgets what has expired in one shard, and gives back memory. Returns the number of flows looked at.
-    pub fn sweep(&self, index: usize, room: &Quota, now: Moment, worker: WorkerId) -> usize {
+    pub fn sweep(&self, index: usize, room: &Quota, visitor: Visitor) -> usize {
         let mut looked_at = 0;
         if let Some(line) = self.forward.get(index) {
             let mut shard = line.lock();
             looked_at = shard.flows.len();
             let ended: Vec<NatFlow> = (shard.flows)
-                .extract_if(|_, flow| flow.expires() <= now)
+                .extract_if(|_, flow| flow.expires() <= visitor.now)
                 .map(|(_, flow)| flow)
                 .collect();
             let half_open = ended.iter().filter(|flow| flow.life.is_half_open()).count();
@@ -332,7 +330,7 @@ impl NatTable {
             shard.check();
             drop(shard);
             for flow in &ended {
-                self.forget(room, flow, worker);
+                self.forget(room, flow, visitor.worker);
             }
         }
         if let Some(line) = self.reverse.get(index) {

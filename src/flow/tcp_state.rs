@@ -41,7 +41,7 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// The state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum TcpState {
+pub enum TcpState {
     /// The client's SYN has been seen.
     Syn,
     /// The server's SYN|ACK too.
@@ -64,7 +64,7 @@ pub(super) enum TcpState {
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Ending {
+pub enum Ending {
     /// By a RST: neither side remembers it.
     Reset,
     /// By a FIN of this side and then one of the other: this side remembers it in TIME_WAIT.

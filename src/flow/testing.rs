@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Explanation, FiveTuple, Flows, Hop, Hops, Interface, Moment, Path, Resolution, Services, TableLimits,
-    Verdict,
+    Explanation, FiveTuple, Flows, Hop, Hops, Interface, Moment, PacketCounters, Path, Resolution, Services,
+    TableLimits, Verdict,
 };
 use crate::{
     base::{
@@ -321,7 +321,7 @@ impl Site {
             client: ClientAddr(client),
             vip: ListenAddr(self.vip()),
         };
-        Path::explain(&self.flows, &self.services, &self.hops, &tuple, self.now)
+        self.flows.explain(&self.services, &self.hops, &tuple, self.now)
     }
 
     pub fn count(&self, reason: PacketReason) -> u64 {

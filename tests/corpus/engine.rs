@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use convey::{
     base::{PacketReason, WorkerId},
-    flow::{Flows, Hops, Moment, Path, ReasonCounters, Services, TableLimits, Verdict},
+    flow::{Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict},
     packet::{Frame, HEADROOM, Offload},
     snapshot::Snapshot,
 };

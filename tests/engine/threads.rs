@@ -1,13 +1,14 @@
 //! The engine's threads.
 
-use std::{num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
+use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use convey::{
-    engine::raw::{Engine, EngineEvent, EngineSettings, socket},
+    engine::{Engine, EngineEvent, EngineSettings, raw::socket},
+    flow::{Flows, TableLimits},
     snapshot::Snapshot,
 };
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::{
     Test,
@@ -23,15 +24,29 @@ pub const TESTS: &[Test] = crate::tests![
 ];
 
 fn start(workers: usize) -> (Engine, Receiver<EngineEvent>) {
+    let (events, told) = channel(8);
+    (
+        start_prepared(workers, events, || Ok(())).expect("the engine"),
+        told,
+    )
+}
+
+fn start_prepared(
+    workers: usize,
+    events: Sender<EngineEvent>,
+    prepare: fn() -> io::Result<()>,
+) -> io::Result<Engine> {
+    let flows = Flows::new(TableLimits {
+        max_flows: NonZeroU32::new(1_000).expect("not 0"),
+        workers,
+        hash_seed: 42,
+    });
     let settings = EngineSettings {
         workers,
         first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).expect("not 0"),
     };
-    let (events, told) = channel(8);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let engine = Engine::start(&settings, snapshot, events, || Ok(())).expect("the engine");
-    (engine, told)
+    Engine::start_raw(&settings, Arc::new(flows), snapshot, events, prepare)
 }
 
 /// An engine of two workers that serves the receiver's end of the cable.
@@ -141,14 +156,8 @@ fn threads_are_pinned_answer_and_end() {
 }
 
 fn a_thread_that_cannot_be_confined_ends_the_start() {
-    let settings = EngineSettings {
-        workers: 2,
-        first_shard: 0,
-        max_flows: NonZeroU32::new(1_000).expect("not 0"),
-    };
     let (events, _told) = channel(8);
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let refuse = || Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
-    let error = Engine::start(&settings, snapshot, events, refuse).expect_err("not confined");
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    let refuse = || Err(io::ErrorKind::PermissionDenied.into());
+    let error = start_prepared(2, events, refuse).expect_err("not confined");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }

@@ -21,7 +21,6 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::IpAddr,
-    num::NonZeroU32,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -32,61 +31,31 @@ use arc_swap::ArcSwap;
 
 use crate::{
     base::{Endpoint, PacketReason, ServerAddr, WorkerId},
-    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Path, Services, TableLimits, Usage},
+    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, PacketCounters, Path, Services},
     snapshot::Snapshot,
 };
 
+use super::{EngineEvent, EngineReport, EngineSettings};
 use shared::EngineState;
 use worker::{Handle, WorkerOrder};
 
-/// How an engine is made.
-#[derive(Debug, Clone)]
-pub struct EngineSettings {
-    /// Threads.
-    pub workers: usize,
-    /// Shard of the snapshot's counters that the first thread writes; the others follow.
-    pub first_shard: usize,
-    /// `max_flows`.
-    pub max_flows: NonZeroU32,
-}
-
 /// The running engine. Dropping it ends its threads.
-pub struct Engine {
+pub struct RawEngine {
     shared: Arc<EngineState>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     workers: Vec<Handle>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the engine has counted, and how full it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EngineReport {
-    /// Packets by what became of them, by discriminant of [`PacketReason`]; a super-frame counts once.
-    pub packets: Vec<(PacketReason, u64)>,
-    /// The tables.
-    pub usage: Usage,
-    /// Interfaces served now, by index.
-    pub interfaces: Vec<u32>,
-}
-
-/// What a thread tells the control loop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineEvent {
-    /// The interface of this index has vanished: its sockets are closed.
-    InterfaceLost(u32),
-    /// There are other return hops than before: [`Engine::return_clients`].
-    ReturnHops,
-}
-
-impl fmt::Debug for Engine {
+impl fmt::Debug for RawEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
+        f.debug_struct("RawEngine")
             .field("workers", &self.workers.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Engine {
+impl RawEngine {
     /// Starts the threads; they serve nothing yet. `prepare` runs first on each thread (it confines it); an error of
     /// it ends the start.
     ///
@@ -94,16 +63,12 @@ impl Engine {
     /// A thread could not be started or prepared.
     pub fn start(
         settings: &EngineSettings,
+        flows: Arc<Flows>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         events: tokio::sync::mpsc::Sender<EngineEvent>,
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let random = RandomState::new();
-        let flows = Arc::new(Flows::new(TableLimits {
-            max_flows: settings.max_flows,
-            workers: settings.workers,
-            hash_seed: random.hash_one("flows"),
-        }));
         let services = Services::build(&snapshot.load(), &Services::default());
         let shared = Arc::new(EngineState::new(flows, services, events));
         let mut engine = Self {
@@ -186,7 +151,7 @@ impl Engine {
             hops,
             ..
         } = &*self.shared;
-        Path::explain(flows, &services.load(), &hops.load(), tuple, self.shared.now())
+        flows.explain(&services.load(), &hops.load(), tuple, self.shared.now())
     }
 
     /// Passthrough flows that match, `limit` at most, and how many match in all.
@@ -241,7 +206,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for RawEngine {
     fn drop(&mut self) {
         self.stop();
     }

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::{EngineEvent, lock};
+use super::{super::EngineEvent, lock};
 use crate::flow::{Flows, Hops, Moment, Services};
 
 /// Numbers of what is in effect, never 0. A worker takes what has another number than its own.

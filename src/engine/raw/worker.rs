@@ -22,12 +22,12 @@ use nix::{
 };
 
 use super::{
-    EngineEvent,
+    super::EngineEvent,
     shared::{EngineState, Versions},
 };
 use crate::{
     base::PacketReason,
-    flow::{Answer, Moment, Path, ReasonCounters, Verdict},
+    flow::{Answer, Moment, PacketCounters, Path, ReasonCounters, Verdict},
     packet::Offload,
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };

@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    Beginning, NatFlow, NatTable,
+    NatFlow, NatTable,
     yielding::{Yield, rank},
 };
 use crate::{
     balance::hash::below,
     base::PacketReason,
-    flow::{key::Key, quota::Quota},
+    flow::{key::Key, quota::Quota, store::Beginning},
 };
 
 /// NAT ports that are tried although a flow has been found whose end nobody would notice: one of them may be free.

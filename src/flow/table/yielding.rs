@@ -1,11 +1,12 @@
 //! Which flows give their NAT port and their place up to a new one, and in which order. Pure.
 
-use super::{Beginning, NatFlow};
+use super::NatFlow;
 use crate::{
     base::PacketReason,
     flow::{
         Moment,
         segment::Side,
+        store::Beginning,
         tcp_state::{Ending, TcpState},
     },
 };

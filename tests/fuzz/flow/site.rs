@@ -10,7 +10,8 @@ use std::{
 use convey::{
     base::{ClientAddr, ListenAddr, PacketReason, PortRanges, Protocol, WorkerId},
     flow::{
-        Because, FiveTuple, Flows, Moment, Path, ReasonCounters, Resolution, Services, TableLimits, Verdict,
+        Because, FiveTuple, Flows, Moment, PacketCounters, Path, ReasonCounters, Resolution, Services,
+        TableLimits, Verdict,
     },
     packet::{Content, Frame, HEADROOM, Offload, Parsed, parse, testing::wrong_checksums},
     snapshot::live::{FrontendStats, ServerStats, Totals},
@@ -303,7 +304,9 @@ impl<'a> Site<'a> {
             client: ClientAddr(source),
             vip: ListenAddr(destination),
         };
-        let told = Path::explain(&self.flows, &self.services, &self.world.hops, &tuple, self.now);
+        let told = self
+            .flows
+            .explain(&self.services, &self.world.hops, &tuple, self.now);
         let (_, server) = told.server?;
         (told.because == Because::Maglev).then_some(server.0)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    engine::raw::Engine,
+    engine::Engine,
     privilege::{BrokerError, Client},
 };
 

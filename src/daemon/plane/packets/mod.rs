@@ -30,7 +30,7 @@ use crate::{
         exit::{self, Exit},
     },
     config::Config,
-    engine::{network::NetworkState, raw::Engine},
+    engine::{Engine, network::NetworkState},
     pools::Pools,
     privilege::{BrokerError, Client},
     snapshot::Snapshot,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     future::pending,
+    hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,10 +21,11 @@ use super::{
 use crate::{
     config::{Config, PacketService},
     engine::{
+        Engine, EngineEvent, EngineSettings,
         network::{Follower, NetworkState, Wanted},
-        raw::{self, Engine},
     },
     firewall,
+    flow::{Flows, TableLimits},
     pools::Pools,
     privilege::{Client, sandbox},
     snapshot::Snapshot,
@@ -81,7 +83,7 @@ struct Running {
     /// What it follows.
     wanted: Wanted,
     network_states: watch::Receiver<Arc<NetworkState>>,
-    events: mpsc::Receiver<raw::EngineEvent>,
+    events: mpsc::Receiver<EngineEvent>,
 }
 
 impl Running {
@@ -117,7 +119,7 @@ enum News {
     Order(Option<Order>),
     /// The network has changed.
     NetworkState,
-    Engine(raw::EngineEvent),
+    Engine(EngineEvent),
     /// It is time to look at the rules.
     RulesDue,
     Upkeep,
@@ -161,11 +163,11 @@ impl Plane {
                 News::Order(Some(Order::GiveUp)) => self.give_up().await,
                 News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
-                News::Engine(raw::EngineEvent::InterfaceLost(ifindex)) => {
+                News::Engine(EngineEvent::InterfaceLost(ifindex)) => {
                     self.interfaces.lost(ifindex, &self.environment.broker).await;
                     self.adopt_network_state().await;
                 }
-                News::Engine(raw::EngineEvent::ReturnHops) => {
+                News::Engine(EngineEvent::ReturnHops) => {
                     if let Some(running) = &self.running {
                         running.follower.want_clients(running.engine.return_clients());
                     }
@@ -421,14 +423,25 @@ impl Plane {
         }
         let (events_tx, events) = mpsc::channel(EVENTS);
         let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
-        let settings = raw::EngineSettings {
-            workers: self.environment.workers,
-            first_shard: self.environment.first_shard,
+        let workers = self.environment.workers;
+        let flows = Arc::new(Flows::new(TableLimits {
             max_flows: config.packet.max_flows,
+            workers,
+            hash_seed: RandomState::new().hash_one("flows"),
+        }));
+        let settings = EngineSettings {
+            workers,
+            first_shard: self.environment.first_shard,
         };
         let snapshot = Arc::clone(&self.environment.snapshot);
-        let engine = Engine::start(&settings, snapshot, events_tx, sandbox::confine_packet_thread)
-            .map_err(PacketsError::Engine)?;
+        let engine = Engine::start_raw(
+            &settings,
+            flows,
+            snapshot,
+            events_tx,
+            sandbox::confine_packet_thread,
+        )
+        .map_err(PacketsError::Engine)?;
         let engine = Arc::new(engine);
         self.environment.engine.store(Some(Arc::clone(&engine)));
         self.running = Some(Running {
