@@ -141,6 +141,8 @@ packet_reasons! {
     ReceiveDropped = "receive_dropped",
     /// Longer than our buffer: lost.
     Truncated = "truncated",
+    /// Only its link address may change (`dsr_method = "l2"`), but a gateway stands between us and the server.
+    BehindGateway = "server_behind_gateway",
 }
 
 by_label!(PacketReason, PacketReason::ALL);
@@ -184,6 +186,7 @@ mod tests {
         "send_failed",
         "receive_dropped",
         "truncated",
+        "server_behind_gateway",
     ];
 
     #[test]

@@ -14,9 +14,15 @@ pub trait PacketCounters: Debug + Send + Sync + 'static {
 }
 
 /// Packets of one worker by verdict; a super-frame counts once. Written by its thread, read by any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct ReasonCounters([Counter; PacketReason::COUNT]);
+
+impl Default for ReasonCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 impl PacketCounters for ReasonCounters {
     #[inline]

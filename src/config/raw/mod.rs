@@ -237,7 +237,7 @@ section! {
         passive_check: PassiveCheck,
         /// Established connections of a server that goes down: "keep" (default) or "close".
         on_down: OnDown,
-        /// How DSR servers rewrite their replies so that they come from the VIP: "tc" (default; IPv4, same port), or "nft" (IPv6 too, ports can differ).
+        /// How replies of DSR servers come from the VIP. "tc" (default; IPv4, same port) and "nft" (IPv6 too, ports can differ) have the servers rewrite them. With "l2" packets keep their addresses: the servers have the VIP on lo, listen there on the same port, and are reached without a router; health checks still go to the servers' own addresses.
         dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,

@@ -39,6 +39,17 @@ pub use counters::NetworkCounters;
 use counters::Counts;
 use follow::Follow;
 
+/// The gateway that the kernel would send packets to an address by; `None` on link, and where there is no route.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn gateway_to(address: IpAddr) -> io::Result<Option<IpAddr>> {
+    Ok(match kernel::Kernel::open()?.route(address, None)? {
+        table::RouteAnswer::Route(route) => route.gateway,
+        table::RouteAnswer::None(_) => None,
+    })
+}
+
 /// What the packet modes need to know of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
