@@ -1,22 +1,20 @@
 //! `convey check`.
 
-use std::{collections::BTreeSet, io::Write, path::Path};
+use std::{io::Write, path::Path};
 
 use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
+    gateways,
     outcome::{CommandResult, Failure},
     target::{config_path, unreadable},
     text::colour_wanted,
 };
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
-    base::{BackendName, Protocol, exit},
-    config::{
-        self, Config, Diagnostic, DsrMethod, Here, Loaded, MAX_CONFIG_BYTES, Mode, Options, Severity, Source,
-    },
-    engine::network,
+    base::{Protocol, exit},
+    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
     firewall,
     sys::{config_file, interfaces},
 };
@@ -50,9 +48,11 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             };
             config::load(&source, options)
         }
-        None => firewall::load_for_host(&source, options, Some(&here)).map(|(loaded, _)| Loaded {
-            warnings: [loaded.warnings, behind_gateways(&loaded.config, &source.name)].concat(),
-            ..loaded
+        None => firewall::load_for_host(&source, options, Some(&here)).map(|(mut loaded, _)| {
+            loaded
+                .warnings
+                .extend(gateways::warnings(&loaded.config, &source.name));
+            loaded
         }),
     };
     let checked = checked.and_then(with_lists);
@@ -69,34 +69,6 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         Ok(_) => exit::OK,
         Err(_) => exit::CONFIG,
     })
-}
-
-/// Servers that only a gateway of this host leads to, although packets to them are to keep their addresses: it would send
-/// them back.
-fn behind_gateways(config: &Config, file: &str) -> Vec<Diagnostic> {
-    let frontends = config.frontends.values().filter(|f| f.mode == Mode::Dsr);
-    let used: BTreeSet<&BackendName> = frontends.map(|frontend| &frontend.backend).collect();
-    let backends = (used.into_iter().filter_map(|name| config.backends.get(name)))
-        .filter(|backend| backend.dsr_method == DsrMethod::L2);
-    let servers = backends.flat_map(|backend| backend.servers.values().map(move |server| (backend, server)));
-    servers
-        .filter_map(|(backend, server)| {
-            let gateway = network::gateway_to(server.addr.0.ip()).ok()??;
-            Some(Diagnostic {
-                severity: Severity::Warning,
-                file: file.to_owned(),
-                line: 0,
-                column: 0,
-                span: 0..0,
-                path: format!("backends.{}.servers.{}.addr", backend.name, server.name),
-                message: format!(
-                    "server `{}` of backend `{}` is behind the gateway {gateway}: dsr_method = \"l2\" reaches only servers on a network of this host",
-                    server.name, backend.name
-                ),
-                help: Some("packets to it are dropped here: put the server on a network of the load balancer, or use another dsr_method".to_owned()),
-            })
-        })
-        .collect()
 }
 
 /// With what is wrong with the network lists. One that cannot be read here is a warning, as the file may be another host's; the
