@@ -10,6 +10,9 @@
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
 //! CONVEY_EARLIER=PATH cargo bench -- --peers earlier,earlier-passthrough,earlier-dsr --cells 15      no worse than that?
 //! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
+//! cargo bench -- --rows flood-none,flood-slow,flood-fast --seconds 20         honest clients beside forged ones
+//! cargo bench -- --rows failover                                              a router that changes under many flows
+//! cargo bench -- --rows churn-server-first,churn-client-first --seconds 60    NAT ports that come round
 //! ```
 //!
 //! The load balancer has CPU 1 to itself, clients and servers share CPU 0. Two cores are not enough to saturate the
@@ -19,7 +22,10 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod churn;
+mod failover;
 mod fleet;
+mod flood;
 mod meter;
 mod packets;
 mod rig;
@@ -27,7 +33,9 @@ mod rows;
 mod subjects;
 mod table;
 
+use churn::Churn;
 use fleet::Moment;
+use flood::Flood;
 use rig::Rig;
 use rows::{Cell, Row};
 use subjects::Subject;
@@ -38,6 +46,9 @@ struct Options {
     peers: Vec<Subject>,
     rows: Vec<Row>,
     moments: Vec<Moment>,
+    churns: Vec<Churn>,
+    floods: Vec<Flood>,
+    failover: bool,
     cells: usize,
     seconds: u32,
     hurry: bool,
@@ -74,6 +85,11 @@ fn main() {
     }
     if !comparisons.is_empty() {
         print!("{}", table::markdown(&comparisons));
+    }
+    print!("{}", churn::measure(&options.churns, options.seconds));
+    print!("{}", flood::measure(&options.floods, options.seconds));
+    if options.failover {
+        print!("{}", failover::measure(options.cells));
     }
     print!("{}", fleet::measure(&options.moments, options.cells));
 }
@@ -115,6 +131,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         peers: Subject::PEERS.to_vec(),
         rows: Row::ALL.to_vec(),
         moments: Moment::ALL.to_vec(),
+        churns: Churn::ALL.to_vec(),
+        floods: Flood::ALL.to_vec(),
+        failover: true,
         cells: 3,
         seconds: 3,
         hurry: false,
@@ -133,7 +152,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         match argument.as_str() {
             "--subject" => options.subject = Subject::parse(&value)?,
             "--peers" => options.peers = value.split(',').map(Subject::parse).collect::<Result<_, _>>()?,
-            "--rows" => (options.rows, options.moments) = rows(&value)?,
+            "--rows" => choose(&value, &mut options)?,
             "--cells" => options.cells = number()? as usize,
             "--seconds" => options.seconds = number()?,
             "--hurry" => options.hurry = value == "yes",
@@ -147,14 +166,22 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
     Ok(options)
 }
 
-/// Rows that have peers, and moments of the fleet.
-fn rows(labels: &str) -> Result<(Vec<Row>, Vec<Moment>), String> {
-    let (mut rows, mut moments) = (Vec::new(), Vec::new());
+/// Takes rows that have peers, moments of the fleet, and connections that are over at once, and floods.
+fn choose(labels: &str, options: &mut Options) -> Result<(), String> {
+    (options.rows, options.moments, options.churns, options.floods) = Default::default();
+    options.failover = false;
     for label in labels.split(',') {
-        match Moment::ALL.into_iter().find(|moment| moment.label() == label) {
-            Some(moment) => moments.push(moment),
-            None => rows.push(Row::parse(label)?),
+        if let Some(moment) = Moment::ALL.into_iter().find(|moment| moment.label() == label) {
+            options.moments.push(moment);
+        } else if let Some(churn) = Churn::ALL.into_iter().find(|churn| churn.label() == label) {
+            options.churns.push(churn);
+        } else if let Some(flood) = Flood::ALL.into_iter().find(|flood| flood.label() == label) {
+            options.floods.push(flood);
+        } else if label == failover::LABEL {
+            options.failover = true;
+        } else {
+            options.rows.push(Row::parse(label)?);
         }
     }
-    Ok((rows, moments))
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub struct Rig {
     pub client: Host,
     /// Where the measured program runs.
     pub lb: Host,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Rig {
@@ -32,20 +32,30 @@ impl Rig {
         let lab = Lab::new("bench");
         let (client, lb) = (lab.host("client"), lab.host("lb"));
         let webs = ["a", "b"].map(|name| lab.nginx(name, "ok"));
-        steer(lb.namespace(), "eth0", LB_CPU);
+        steer_of(&lb, LB_CPU);
         for host in [&client, webs[0].host(), webs[1].host()] {
-            steer(host.namespace(), "eth0", LOAD_CPU);
-        }
-        let switch = client.namespace().replace("-client", "-switch");
-        for host in [&client, &lb, webs[0].host(), webs[1].host()] {
-            steer(&switch, &format!("p{}", host.index()), LOAD_CPU);
+            steer_of(host, LOAD_CPU);
         }
         Self {
             webs,
             client,
             lb,
-            _lab: lab,
+            lab,
         }
+    }
+
+    /// A further host of the load.
+    pub fn another(&self, name: &str) -> Host {
+        let host = self.lab.host(name);
+        steer_of(&host, LOAD_CPU);
+        host
+    }
+}
+
+impl Rig {
+    /// A cable between two hosts.
+    pub fn cable(&self, one: (&Host, &str), other: (&Host, &str)) {
+        self.lab.cable(one, other);
     }
 }
 
@@ -78,6 +88,21 @@ pub fn pin_to(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu).expect("a CPU number");
     sched_setaffinity(Pid::from_raw(0), &set).expect("pin to a CPU");
+}
+
+/// Has the packets that a host receives processed by one CPU, and those that it sends by the load's.
+fn steer_of(host: &Host, cpu: usize) {
+    steer(host.namespace(), "eth0", cpu);
+    let own = format!("-{}", host.name());
+    let switch = host
+        .namespace()
+        .strip_suffix(&own)
+        .expect("a namespace of the lab");
+    steer(
+        &format!("{switch}-switch"),
+        &format!("p{}", host.index()),
+        LOAD_CPU,
+    );
 }
 
 /// Has the packets that arrive at an interface processed by one CPU.

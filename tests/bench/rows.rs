@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::{
+    churn::Churn,
+    failover,
     fleet::Moment,
+    flood::Flood,
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
     packets,
@@ -122,8 +125,14 @@ impl Row {
 
     /// By its label.
     pub fn parse(label: &str) -> Result<Self, String> {
-        let labels =
-            Self::ALL.map(Self::label).join(", ") + ", " + &Moment::ALL.map(Moment::label).join(", ");
+        let labels = [
+            Self::ALL.map(Self::label).join(", "),
+            Moment::ALL.map(Moment::label).join(", "),
+            Churn::ALL.map(Churn::label).join(", "),
+            Flood::ALL.map(Flood::label).join(", "),
+            failover::LABEL.to_owned(),
+        ]
+        .join(", ");
         Self::ALL
             .into_iter()
             .find(|row| row.label() == label)
