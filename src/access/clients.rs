@@ -105,19 +105,33 @@ struct Entry {
 
 impl Entry {
     fn admit(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
-        if limits
-            .connections
-            .is_some_and(|max| self.connections >= max.get())
-        {
-            return Err(AccessReason::ClientConnections);
-        }
+        self.attempt(limits, now)?;
+        self.connections += 1;
+        Ok(())
+    }
+
+    fn attempt(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
+        self.has_room(limits)?;
         if limits
             .new_per_second
             .is_some_and(|rate| !self.bucket.take(rate, now))
         {
             return Err(AccessReason::ClientRate);
         }
+        Ok(())
+    }
+
+    fn count(&mut self, limits: &PerClient) -> Result<(), AccessReason> {
+        self.has_room(limits)?;
         self.connections += 1;
+        Ok(())
+    }
+
+    fn has_room(&self, limits: &PerClient) -> Result<(), AccessReason> {
+        let is_full = (limits.connections).is_some_and(|max| self.connections >= max.get());
+        if is_full {
+            return Err(AccessReason::ClientConnections);
+        }
         Ok(())
     }
 
@@ -150,16 +164,43 @@ impl Clients {
     /// # Errors
     /// Which limit it is at.
     pub fn admit(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        self.change(limits, client, now, |entry| entry.admit(limits, now))
+    }
+
+    /// As [`admit`](Self::admit), but the connection is only begun: it takes its part of a second, and does not count.
+    /// Gives where it did, for [`take_back`](Self::take_back).
+    ///
+    /// # Errors
+    /// Which limit it is at.
+    pub fn attempt(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        self.change(limits, client, now, |entry| entry.attempt(limits, now))
+    }
+
+    /// Counts a connection that was begun so.
+    ///
+    /// # Errors
+    /// It is at the limit of connections by now.
+    pub fn count(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        self.change(limits, client, now, |entry| entry.count(limits))
+    }
+
+    fn change(
+        &self,
+        limits: &PerClient,
+        client: IpAddr,
+        now: u64,
+        change: impl FnOnce(&mut Entry) -> Result<(), AccessReason>,
+    ) -> Result<Counted, AccessReason> {
         let network = limits.network(client);
         if let Some(entry) = self.shard(&network).entries.get_mut(&network) {
-            return entry.admit(limits, now).map(|()| Counted::Own(network));
+            return change(entry).map(|()| Counted::Own(network));
         }
         let is_full = self.used.load(Ordering::Relaxed) >= self.capacity;
         self.look(limits, now, if is_full { LOOKS_WHEN_FULL } else { LOOKS });
         let mut shard = self.shard(&network);
         // another thread may have been first
         if let Some(entry) = shard.entries.get_mut(&network) {
-            return entry.admit(limits, now).map(|()| Counted::Own(network));
+            return change(entry).map(|()| Counted::Own(network));
         }
         let taken = self
             .used
@@ -169,13 +210,13 @@ impl Clients {
         if taken.is_err() {
             drop(shard);
             let mut overflow = lock(&self.overflow);
-            return overflow.admit(limits, now).map(|()| Counted::Overflow);
+            return change(&mut overflow).map(|()| Counted::Overflow);
         }
         let mut entry = Entry::default();
-        let admitted = entry.admit(limits, now);
+        let changed = change(&mut entry);
         shard.entries.insert(network, entry);
         shard.order.push_back(network);
-        admitted.map(|()| Counted::Own(network))
+        changed.map(|()| Counted::Own(network))
     }
 
     /// A connection has ended.
@@ -183,12 +224,9 @@ impl Clients {
         self.with(counted, Entry::release);
     }
 
-    /// A connection that was counted is not opened after all: it counts as never having come.
+    /// A connection that was begun or counted is refused after all: its part of a second is given back.
     pub fn take_back(&self, counted: Counted) {
-        self.with(counted, |entry| {
-            entry.release();
-            entry.bucket.give_back();
-        });
+        self.with(counted, |entry| entry.bucket.give_back());
     }
 
     /// Client networks with an entry.

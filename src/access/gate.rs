@@ -52,8 +52,23 @@ struct State {
 /// `prefix4` and `prefix6`: entries of other networks than before are of no use.
 type Prefixes = (u8, u8);
 
+impl Limits {
+    /// Whether it limits nothing, whatever it says of prefixes.
+    #[must_use]
+    pub fn sets_none(&self) -> bool {
+        self.new_per_second.is_none() && self.of_clients().is_none()
+    }
+
+    /// `per_client`, if it limits anything.
+    fn of_clients(&self) -> Option<PerClient> {
+        let sets_one = |client: &PerClient| client.connections.is_some() || client.new_per_second.is_some();
+        self.per_client.filter(sets_one)
+    }
+}
+
 /// A connection that was let in, counted until it is dropped.
 #[derive(Debug)]
+#[must_use = "a connection counts as long as its permit is kept"]
 pub struct Permit {
     counted: Option<(Counted, Arc<State>)>,
 }
@@ -68,9 +83,13 @@ impl FrontendAccess {
         list: impl Fn(&NetworkListName) -> Option<Arc<Networks>>,
         before: Option<&Self>,
     ) -> Option<Arc<Self>> {
-        if rules.is_none() && limits == Limits::default() {
+        if rules.is_none() && limits.sets_none() {
             return None;
         }
+        let limits = Limits {
+            per_client: limits.of_clients(),
+            ..limits
+        };
         let prefixes = limits.per_client.map(|limit| (limit.prefix4, limit.prefix6));
         let same = before.filter(|before| before.state.prefixes() == prefixes);
         let state = match same {
@@ -87,6 +106,17 @@ impl FrontendAccess {
         }))
     }
 
+    /// What the rules say of a client.
+    ///
+    /// # Errors
+    /// They deny it.
+    pub fn check_rules(&self, client: IpAddr) -> Result<(), AccessReason> {
+        match &self.rules {
+            Some(rules) if rules.decide(client) == Action::Deny => Err(AccessReason::Denied),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets a new connection of a client in, or says why not. `now` is in milliseconds of a clock that never goes back; all
     /// callers use the same one.
     ///
@@ -95,26 +125,72 @@ impl FrontendAccess {
     /// # Errors
     /// Why it is refused.
     pub fn admit(&self, client: IpAddr, now: u64) -> Result<Permit, AccessReason> {
-        if (self.rules.as_ref()).is_some_and(|rules| rules.decide(client) == Action::Deny) {
-            return Err(AccessReason::Denied);
+        self.check_rules(client)?;
+        self.take(client, now)
+    }
+
+    /// As [`admit`](Self::admit), of a client that the rules allow.
+    ///
+    /// # Errors
+    /// Which limit refuses it.
+    pub fn take(&self, client: IpAddr, now: u64) -> Result<Permit, AccessReason> {
+        let counted = self.of_client(|clients, limit| clients.admit(limit, client, now))?;
+        let permit = self.permit(counted);
+        self.take_new(counted, now)?;
+        Ok(permit)
+    }
+
+    /// Lets a connection begin whose client may be forged: it takes its part of a second, and counts as a connection only
+    /// once [`count`](Self::count) is called for it. So nobody uses up another's connections. The rules are asked before.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn attempt(&self, client: IpAddr, now: u64) -> Result<(), AccessReason> {
+        let begun = self.of_client(|clients, limit| clients.attempt(limit, client, now))?;
+        self.take_new(begun, now)
+    }
+
+    /// Counts a connection that was let begin, now that its client is known to be who it says; `None` if clients have no
+    /// limits.
+    ///
+    /// # Errors
+    /// Others of the client were faster: it is at its limit of connections.
+    pub fn count(&self, client: IpAddr, now: u64) -> Result<Option<Permit>, AccessReason> {
+        let counted = self.of_client(|clients, limit| clients.count(limit, client, now))?;
+        Ok(counted.map(|counted| self.permit(Some(counted))))
+    }
+
+    /// Asks the table of clients, if clients have limits.
+    fn of_client(
+        &self,
+        ask: impl FnOnce(&Clients, &PerClient) -> Result<Counted, AccessReason>,
+    ) -> Result<Option<Counted>, AccessReason> {
+        match (&self.limits.per_client, &self.state.clients) {
+            (Some(limit), Some((_, clients))) => ask(clients, limit).map(Some),
+            _ => Ok(None),
         }
-        let counted = match (&self.limits.per_client, &self.state.clients) {
-            (Some(limit), Some((_, clients))) => Some((clients, clients.admit(limit, client, now)?)),
-            _ => None,
+    }
+
+    /// Takes one of the frontend's new connections of this second. If there is none, the client's is given back.
+    fn take_new(&self, client: Option<Counted>, now: u64) -> Result<(), AccessReason> {
+        let Some(rate) = self.limits.new_per_second else {
+            return Ok(());
         };
-        if let Some(rate) = self.limits.new_per_second {
-            let mut bucket = self.state.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            if !bucket.take(rate, now) {
-                drop(bucket);
-                if let Some((clients, counted)) = counted {
-                    clients.take_back(counted);
-                }
-                return Err(AccessReason::FrontendRate);
-            }
+        let mut bucket = self.state.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        if bucket.take(rate, now) {
+            return Ok(());
         }
-        Ok(Permit {
-            counted: counted.map(|(_, counted)| (counted, Arc::clone(&self.state))),
-        })
+        drop(bucket);
+        if let (Some(counted), Some((_, clients))) = (client, &self.state.clients) {
+            clients.take_back(counted);
+        }
+        Err(AccessReason::FrontendRate)
+    }
+
+    fn permit(&self, counted: Option<Counted>) -> Permit {
+        Permit {
+            counted: counted.map(|counted| (counted, Arc::clone(&self.state))),
+        }
     }
 }
 
@@ -202,6 +278,47 @@ mod tests {
         assert!(admit(&gate, CLIENT, 0).is_err());
         drop(held);
         assert!(admit(&gate, CLIENT, 0).is_ok());
+    }
+
+    #[test]
+    fn a_connection_that_is_only_begun_takes_nothing_but_its_part_of_a_second() {
+        let gate = gate(&[], limits(0, 1, 3), None).unwrap();
+        let client = CLIENT.parse().unwrap();
+        assert!(gate.attempt(client, 0).is_ok() && gate.attempt(client, 0).is_ok());
+        let held = gate.count(client, 0).unwrap();
+        assert!(held.is_some());
+        assert_eq!(
+            gate.count(client, 0).unwrap_err(),
+            AccessReason::ClientConnections
+        );
+        assert_eq!(gate.attempt(client, 0), Err(AccessReason::ClientConnections));
+        drop(held);
+        assert_eq!(gate.attempt(client, 0), Ok(()), "the third of this second");
+        assert_eq!(gate.attempt(client, 0), Err(AccessReason::ClientRate));
+        assert!(gate.count(client, 0).is_ok(), "what was begun counts");
+    }
+
+    #[test]
+    fn what_the_frontend_refuses_costs_the_client_nothing() {
+        let gate = gate(&[], limits(1, 1, 1), None).unwrap();
+        assert_eq!(gate.attempt("192.0.2.2".parse().unwrap(), 0), Ok(()));
+        let client = CLIENT.parse().unwrap();
+        assert_eq!(gate.attempt(client, 0), Err(AccessReason::FrontendRate));
+        assert_eq!(admit(&gate, CLIENT, 0).unwrap_err(), AccessReason::FrontendRate);
+        assert!(admit(&gate, CLIENT, 1_000).is_ok());
+    }
+
+    #[test]
+    fn prefixes_alone_limit_nothing() {
+        let per_client = Some(PerClient {
+            prefix4: 24,
+            ..PerClient::default()
+        });
+        let limits = Limits {
+            new_per_second: None,
+            per_client,
+        };
+        assert!(limits.sets_none() && gate(&[], limits, None).is_none());
     }
 
     #[test]

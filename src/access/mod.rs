@@ -5,7 +5,8 @@
 //!             │ denied              │ client_connections, client_rate         │ frontend_rate
 //!             └─────────────────────┴─────────────────────────────────────────┴──► refused, counted by reason
 //! ```
-//! Pure: time is an argument, lists of networks are handed in as they were read.
+//! Proxy mode asks when it accepts, packet modes for packets without a flow. Pure: time is an argument, lists of networks
+//! are handed in as they were read.
 
 mod bucket;
 mod clients;

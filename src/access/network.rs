@@ -56,6 +56,12 @@ impl Network {
         self.first
     }
 
+    /// How many bits of an address it fixes.
+    #[must_use]
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// Its last address.
     #[must_use]
     pub fn last(self) -> IpAddr {

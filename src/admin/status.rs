@@ -7,7 +7,14 @@
 //! ```
 //! Neither is asked of the control loop: an answer never waits for it.
 
-use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::views::{self, Phase, ProxiedConnections};
 use crate::{
@@ -80,6 +87,8 @@ pub struct Network {
     pub links: BTreeMap<u32, String>,
     /// Why there is no next hop for a server.
     pub no_way: BTreeMap<IpAddr, String>,
+    /// Passthrough servers whose flows get a VIP as their source for want of another address.
+    pub moving: BTreeSet<IpAddr>,
 }
 
 /// Why VIPs wait.

@@ -134,8 +134,11 @@ pub struct NextHop {
     pub interface: Option<String>,
     /// Its link address, once it is resolved.
     pub mac: Option<String>,
-    /// The source address towards it.
-    pub local: IpAddr,
+    /// The source addresses of passthrough flows to it.
+    pub locals: Vec<IpAddr>,
+    /// Whether their source is a VIP for want of another address: a fail-over moves it.
+    #[serde(default)]
+    pub source_moves: bool,
     /// Largest IP packet that it takes, in bytes.
     pub mtu: u32,
 }
@@ -189,7 +192,8 @@ pub struct Frontend {
     pub max_connections: Option<u32>,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
-    /// Connections refused by access rules or limits, by reason; reasons without any are left out.
+    /// Connections refused by access rules or limits, in packet modes packets that would have made flows, by reason; reasons
+    /// without any are left out.
     pub refused: BTreeMap<Word<AccessReason>, u64>,
     /// Its traffic.
     pub traffic: Traffic,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::by_label;
+use super::{AccessReason, by_label};
 
 /// A transport protocol that a frontend serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -141,11 +141,33 @@ packet_reasons! {
     ReceiveDropped = "receive_dropped",
     /// Longer than our buffer: lost.
     Truncated = "truncated",
+    /// The frontend's access rules deny its client: no new flow.
+    Denied = "denied",
+    /// Its client network has as many connections as it may: no new flow.
+    ClientConnections = "client_connections",
+    /// Its client network has opened as many flows a second as it may: no new one.
+    ClientRate = "client_rate",
+    /// All clients of the frontend have opened as many flows a second as they may: no new one.
+    FrontendRate = "frontend_rate",
+    /// Its client network holds as many NAT ports of the server as it may: no new flow.
+    ClientPorts = "client_ports",
     /// Only its link address may change (`dsr_method = "l2"`), but a gateway stands between us and the server.
     BehindGateway = "server_behind_gateway",
 }
 
 by_label!(PacketReason, PacketReason::ALL);
+
+impl From<AccessReason> for PacketReason {
+    fn from(reason: AccessReason) -> Self {
+        match reason {
+            AccessReason::Denied => Self::Denied,
+            AccessReason::ClientConnections => Self::ClientConnections,
+            AccessReason::ClientRate => Self::ClientRate,
+            AccessReason::FrontendRate => Self::FrontendRate,
+            AccessReason::ClientPorts => Self::ClientPorts,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -186,6 +208,11 @@ mod tests {
         "send_failed",
         "receive_dropped",
         "truncated",
+        "denied",
+        "client_connections",
+        "client_rate",
+        "frontend_rate",
+        "client_ports",
         "server_behind_gateway",
     ];
 
@@ -202,6 +229,13 @@ mod tests {
         for (index, reason) in PacketReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
             assert_eq!(reason.label().parse(), Ok(*reason));
+        }
+    }
+
+    #[test]
+    fn what_access_refuses_has_the_same_word_in_every_mode() {
+        for reason in AccessReason::ALL {
+            assert_eq!(PacketReason::from(reason).label(), reason.label());
         }
     }
 }

@@ -129,15 +129,18 @@ pub enum AccessReason {
     ClientRate,
     /// All clients together have opened as many a second as they may: `limits.new_per_second`.
     FrontendRate,
+    /// Its network holds as many NAT ports of the server as it may (passthrough): `max_ports_per_client`.
+    ClientPorts,
 }
 
 impl AccessReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Denied,
         Self::ClientConnections,
         Self::ClientRate,
         Self::FrontendRate,
+        Self::ClientPorts,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -148,6 +151,7 @@ impl AccessReason {
             Self::ClientConnections => "client_connections",
             Self::ClientRate => "client_rate",
             Self::FrontendRate => "frontend_rate",
+            Self::ClientPorts => "client_ports",
         }
     }
 }

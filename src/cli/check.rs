@@ -1,6 +1,6 @@
 //! `convey check`.
 
-use std::{io::Write, path::Path};
+use std::{collections::BTreeMap, io::Write, net::IpAddr, path::Path};
 
 use serde::Serialize;
 
@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
-    base::{Protocol, exit},
+    base::{PortRange, Protocol, exit},
     config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
-    firewall,
+    engine::network::{self, Wanted},
+    firewall::{self, FirewallError},
     sys::{config_file, interfaces},
 };
 
@@ -62,7 +63,13 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
-        Format::Human => human(&checked, &source, args.print, &mut out)?,
+        Format::Human => {
+            let config = checked.as_ref().ok().map(|loaded| &loaded.config);
+            let notes = config
+                .map(|config| notes(config, args.ephemeral))
+                .unwrap_or_default();
+            human(&checked, &source, &notes, args.print, &mut out)?;
+        }
     }
     out.flush()?;
     Ok(match checked {
@@ -113,15 +120,14 @@ fn with_lists(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
 fn human(
     checked: &Result<Loaded, Vec<Diagnostic>>,
     source: &Source,
+    notes: &[String],
     print: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let mut stderr = std::io::stderr().lock();
     let findings = findings(checked);
     stderr.write_all(config::render(findings, source, colour_wanted(&stderr)).as_bytes())?;
-    if let Ok(loaded) = checked
-        && let Some(note) = udp_super_frames(&loaded.config, &kernel_release())
-    {
+    for note in notes {
         writeln!(stderr, "note: {note}")?;
     }
     match checked {
@@ -131,6 +137,65 @@ fn human(
         Err(_) => writeln!(stderr, "\n{}: {}", source.name, verdict(findings))?,
     }
     Ok(())
+}
+
+/// What a valid configuration meets with on this host, or on one with other `ephemeral` ports.
+fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
+    let services = config.packet_services();
+    let mut notes: Vec<String> = udp_super_frames(config, &kernel_release()).into_iter().collect();
+    if services.iter().any(|service| service.nat_ports.is_some()) {
+        notes.extend(few_ephemeral(config, ephemeral));
+    }
+    // an address of another host says nothing here; and where the kernel is not to be asked, there is nothing to say
+    if ephemeral.is_none()
+        && let Ok(network) = network::look(Wanted::of(config, &services))
+    {
+        notes.extend(moving_sources(&network.moving));
+    }
+    notes
+}
+
+/// That the NAT ports leave too few ephemeral ports.
+fn few_ephemeral(config: &Config, ephemeral: Option<PortRange>) -> Option<String> {
+    let nat_ports = config.packet.nat_ports;
+    let judged = match ephemeral {
+        Some(ephemeral) => firewall::check_ephemeral_beside(ephemeral, nat_ports),
+        None => {
+            let record = firewall::record_path(config.admin.socket.as_deref());
+            firewall::check_ephemeral(&record, nat_ports)
+        }
+    };
+    match judged {
+        Ok(warning) => warning,
+        Err(error @ FirewallError::TooFewPorts { .. }) => {
+            Some(format!("the start and a reload will be refused: {error}"))
+        }
+        // what cannot be read here cannot be judged here
+        Err(_) => None,
+    }
+}
+
+/// That flows get a VIP as their source, by servers.
+fn moving_sources(moving: &BTreeMap<IpAddr, IpAddr>) -> Vec<String> {
+    let mut by_vip: BTreeMap<IpAddr, Vec<IpAddr>> = BTreeMap::new();
+    for (server, vip) in moving {
+        by_vip.entry(*vip).or_default().push(*server);
+    }
+    (by_vip.into_iter())
+        .map(|(vip, servers)| {
+            let named: Vec<String> = servers.iter().take(3).map(ToString::to_string).collect();
+            let more = match servers.len().saturating_sub(named.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "passthrough flows to {}{more} have the source address {vip}, a frontend's: a fail-over moves it. If \
+                 another load balancer may take over, give the interface an address that stays, or name one: \
+                 nat_address = \"…\" in [packet]",
+                named.join(", ")
+            )
+        })
+        .collect()
 }
 
 fn kernel_release() -> String {
@@ -255,6 +320,49 @@ mod tests {
                     "help": "did you mean `listen_addr`?",
                 }],
             })
+        );
+    }
+
+    #[test]
+    fn a_source_that_a_fail_over_moves_is_named_once_with_its_servers() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let moving = [("10.0.0.1", "10.0.0.80"), ("10.0.0.2", "10.0.0.80")];
+        let notes = moving_sources(&moving.map(|(server, vip)| (ip(server), ip(vip))).into());
+        let [note] = notes.as_slice() else {
+            panic!("{notes:?}")
+        };
+        assert!(
+            note.contains("flows to 10.0.0.1, 10.0.0.2 have the source address 10.0.0.80"),
+            "{note}"
+        );
+        assert!(note.contains("nat_address"), "{note}");
+        assert!(moving_sources(&BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn nat_ports_that_leave_a_host_few_ephemeral_ones_are_noted() {
+        let config = |nat_ports: &str| {
+            let text = format!(
+                "[packet]\nnat_ports = \"{nat_ports}\"\n[frontends.a]\nlisten_addr = \"192.0.2.1:53\"\n\
+                 mode = \"passthrough\"\nbackend = \"b\"\n[backends.b]\nservers.s = {{ addr = \"10.0.0.1:53\" }}\n"
+            );
+            let source = Source {
+                name: "c.toml".to_owned(),
+                bytes: text.into_bytes(),
+            };
+            let loaded = config::load(&source, Options::default());
+            loaded.expect("a valid configuration").config
+        };
+        let beside = Some(PortRange {
+            first: 32_768,
+            last: 60_999,
+        });
+        let note = |nat_ports| few_ephemeral(&config(nat_ports), beside);
+        assert_eq!(note("10000-32767,61000-65535"), None);
+        assert!(note("40000-65535").is_some_and(|note| note.contains("leave only 7232")));
+        assert!(
+            note("33768-65535")
+                .is_some_and(|note| note.starts_with("the start and a reload will be refused"))
         );
     }
 

@@ -167,6 +167,10 @@ fn warning(blocked_by: &Word<PacketReason>) -> String {
         }
         Some(PacketReason::TableFull) => "the table of flows is full: see max_flows",
         Some(PacketReason::SynShareFull) => "too many half-open flows: new ones are refused",
+        Some(PacketReason::Denied) => "the frontend's access rules deny this client",
+        Some(PacketReason::ClientPorts) => {
+            "the client holds its share of the server's NAT ports: see max_ports_per_client"
+        }
         Some(PacketReason::PortsExhausted) => "every NAT port to the server is taken: see nat_ports",
         _ => return blocked_by.to_string(),
     };
@@ -255,6 +259,32 @@ warning   the server's next hop has not answered yet (ARP, neighbour discovery)
 "
         );
         assert_eq!(status(&found), exit::OK);
+    }
+
+    #[test]
+    fn who_would_be_refused_is_told_why() {
+        let told = |reason: PacketReason| {
+            let blocked_by = Some(reason.into());
+            draw(
+                &Explanation {
+                    blocked_by,
+                    ..by_maglev()
+                },
+                false,
+            )
+        };
+        let denied = told(PacketReason::Denied);
+        assert!(
+            denied.ends_with("warning   the frontend's access rules deny this client\n"),
+            "{denied}"
+        );
+        let full = told(PacketReason::ClientPorts);
+        assert!(
+            full.ends_with(
+                "warning   the client holds its share of the server's NAT ports: see max_ports_per_client\n"
+            ),
+            "{full}"
+        );
     }
 
     #[test]

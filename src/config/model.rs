@@ -1,13 +1,6 @@
 //! The resolved configuration: every value is meaningful, every reference points at something that exists.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU32,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
@@ -119,14 +112,62 @@ pub struct PacketModes {
     pub nat_ports: PortRanges,
     /// `any_interface`: accept servers' packets by whichever interface they come in.
     pub any_interface: bool,
-    /// `nat_address` of IPv4 flows; `None`: the kernel's preferred source towards the server.
-    pub nat_address4: Option<Ipv4Addr>,
-    /// `nat_address` of IPv6 flows; `None`: the kernel's preferred source towards the server.
-    pub nat_address6: Option<Ipv6Addr>,
+    /// `max_ports_per_client`, default 1/8.
+    pub max_ports_per_client: PortsPerClient,
+    /// `nat_address`, in the order of the file, each once: flows use all of their family. Without one of a family: an
+    /// address of the interface towards the server.
+    pub nat_addresses: Vec<IpAddr>,
     /// `connection_tracker_capacity` of 0.3.5.
     pub connection_tracker_capacity: Option<u64>,
     /// `stats_update_frequency` of 0.3.5: counters are always current, so it changes nothing.
     pub stats_update_frequency: Option<Duration>,
+}
+
+/// `max_ports_per_client`: how many of the NAT ports of one server the passthrough connections of one client network may
+/// hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortsPerClient {
+    /// `"off"`: all of them.
+    Unlimited,
+    /// So many.
+    Count(NonZeroU32),
+    /// So many of so many, the first not more than the second.
+    Part(NonZeroU32, NonZeroU32),
+}
+
+impl PortsPerClient {
+    /// The least that a part is, in ports: more than a browser opens, where there are only a few hundred.
+    pub const LEAST_PART: u32 = 32;
+
+    /// The number of them where a server has so many NAT ports; `None`: no limit.
+    #[must_use]
+    pub fn of(self, ports: u32) -> Option<u32> {
+        match self {
+            Self::Unlimited => None,
+            Self::Count(count) => Some(count.get()),
+            Self::Part(part, whole) => {
+                let share = u64::from(ports) * u64::from(part.get()) / u64::from(whole.get());
+                // a part of what fits fits
+                Some(u32::try_from(share).unwrap_or(ports).max(Self::LEAST_PART))
+            }
+        }
+    }
+}
+
+impl Default for PortsPerClient {
+    fn default() -> Self {
+        Self::Part(NonZeroU32::MIN, NonZeroU32::MIN.saturating_add(7))
+    }
+}
+
+impl std::fmt::Display for PortsPerClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("off"),
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Part(part, whole) => write!(f, "{part}/{whole}"),
+        }
+    }
 }
 
 /// `engine`: how the packet modes move packets (DESIGN §4).

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use super::{
     duration,
     model::{
-        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck, Server, Stats,
+        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck,
+        PortsPerClient, Server, Stats,
     },
     quote::{self, string},
 };
@@ -119,15 +120,13 @@ pub fn packet(packet: &PacketModes) -> Settings {
         max_flows,
         nat_ports,
         any_interface,
-        nat_address4,
-        nat_address6,
+        max_ports_per_client,
+        nat_addresses,
         connection_tracker_capacity,
         stats_update_frequency,
     } = packet;
     let unset = || Setting::Unset("the default");
-    let addresses: Vec<String> = (nat_address4.iter().map(|ip| string(&ip.to_string())))
-        .chain(nat_address6.iter().map(|ip| string(&ip.to_string())))
-        .collect();
+    let addresses: Vec<String> = (nat_addresses.iter()).map(|ip| string(&ip.to_string())).collect();
     vec![
         ("engine", text(engine.label())),
         ("workers", workers.map_or_else(|| text("auto"), set)),
@@ -135,9 +134,16 @@ pub fn packet(packet: &PacketModes) -> Settings {
         ("nat_ports", text(&nat_ports.to_string())),
         ("any_interface", set(any_interface)),
         (
+            "max_ports_per_client",
+            match max_ports_per_client {
+                PortsPerClient::Count(count) => set(*count),
+                word => text(&word.to_string()),
+            },
+        ),
+        (
             "nat_address",
             match addresses.as_slice() {
-                [] => Setting::Unset("the kernel's choice"),
+                [] => Setting::Unset("the route's choice"),
                 some => Setting::Value(format!("[{}]", some.join(", "))),
             },
         ),

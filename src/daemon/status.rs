@@ -65,6 +65,7 @@ impl Board {
             no_way: (network_state.no_way.iter())
                 .map(|(ip, why)| (*ip, why.to_string()))
                 .collect(),
+            moving: network_state.moving.keys().copied().collect(),
         });
         self.network = Some((network_state, Arc::clone(&network)));
         network

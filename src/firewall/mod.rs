@@ -194,6 +194,17 @@ pub fn check_ephemeral(record: &Path, nat: PortRanges) -> Result<Option<String>,
     reserved::check_ephemeral(record, nat)
 }
 
+/// The same for a host with another range of ephemeral ports, and none reserved.
+///
+/// # Errors
+/// [`FirewallError::TooFewPorts`].
+pub fn check_ephemeral_beside(
+    ephemeral: PortRange,
+    nat: PortRanges,
+) -> Result<Option<String>, FirewallError> {
+    reserved::judge(ephemeral, &PortSet::default(), nat)
+}
+
 /// What is in one family's table raw, as [`Firewall::families`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {

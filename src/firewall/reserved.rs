@@ -77,9 +77,15 @@ fn others_reserved(record: &Path) -> Result<PortSet, FirewallError> {
 /// # Errors
 /// [`FirewallError::TooFewPorts`], or /proc/sys cannot be read.
 pub fn check_ephemeral(record: &Path, nat: PortRanges) -> Result<Option<String>, FirewallError> {
-    let local = local_port_range()?;
-    let others = others_reserved(record)?;
-    match ports::ephemeral_left(local, &others, nat) {
+    judge(local_port_range()?, &others_reserved(record)?, nat)
+}
+
+/// Judges NAT ports beside a range of ephemeral ports and what others have reserved.
+///
+/// # Errors
+/// [`FirewallError::TooFewPorts`].
+pub fn judge(local: PortRange, others: &PortSet, nat: PortRanges) -> Result<Option<String>, FirewallError> {
+    match ports::ephemeral_left(local, others, nat) {
         Ephemeral::Enough(_) => Ok(None),
         Ephemeral::Few(left) => Ok(Some(format!(
             "NAT ports {nat} leave only {left} of the host's ephemeral ports (net.ipv4.ip_local_port_range is {local}); \

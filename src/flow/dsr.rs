@@ -14,7 +14,7 @@ use super::{
     key::{Key, Seeded},
     quota::Quota,
     services::FlowTarget,
-    store::{Beginning, NewFlow, Visit, Visitor},
+    store::{Admission, Beginning, NewFlow, Visit, Visitor},
     tcp_state::TcpState,
 };
 use crate::base::WorkerId;
@@ -34,6 +34,7 @@ pub struct Entry {
     pub seen: Moment,
     /// Generation of the services that `target` has been compared with.
     pub generation: u64,
+    pub admission: Admission,
 }
 
 /// The cache.
@@ -58,13 +59,14 @@ impl CacheShard {
 
 impl Entry {
     /// A flow that begins. One packet proves nothing, whatever its flags: the next one does.
-    pub fn new(beginning: &Beginning, flow: NewFlow) -> Self {
+    pub fn new(beginning: &Beginning, flow: NewFlow, admission: Admission) -> Self {
         Self {
             key: beginning.key,
             target: flow.target,
             life: TcpState::first(beginning.segment.kind),
             seen: beginning.now,
             generation: flow.generation,
+            admission,
         }
     }
 
@@ -75,9 +77,10 @@ impl Entry {
 }
 
 /// Forgets an entry of a set.
-fn forget(room: &Quota, entry: &Entry, worker: WorkerId) {
+fn forget(room: &Quota, entry: Entry, worker: WorkerId) {
     room.give_dsr();
     entry.target.count_closed(worker);
+    drop(entry.admission);
 }
 
 impl DsrCache {
@@ -128,7 +131,7 @@ impl DsrCache {
         match step {
             Visit::Keep(result) => result,
             Visit::Remove(result) => {
-                forget(room, &set.swap_remove(index), visitor.worker);
+                forget(room, set.swap_remove(index), visitor.worker);
                 result
             }
         }
@@ -147,13 +150,13 @@ impl DsrCache {
         let Some(set) = sets.get_mut(set) else { return };
         if let Some(known) = set.iter().position(|known| known.key == entry.key) {
             // another worker was faster
-            forget(room, &set.swap_remove(known), worker);
+            forget(room, set.swap_remove(known), worker);
         }
         if set.len() >= WAYS || !room.take_dsr() {
             let Some(victim) = victim(set, &entry, now) else {
                 return;
             };
-            forget(room, &set.swap_remove(victim), worker);
+            forget(room, set.swap_remove(victim), worker);
             if !room.take_dsr() {
                 return;
             }
@@ -175,7 +178,7 @@ impl DsrCache {
         for set in shard.lock().iter_mut() {
             looked_at += set.len();
             for entry in set.extract_if(.., |entry| entry.expires() <= now) {
-                forget(room, &entry, worker);
+                forget(room, entry, worker);
             }
             if set.is_empty() {
                 set.shrink_to(0);

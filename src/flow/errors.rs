@@ -172,7 +172,7 @@ impl<S: FlowStore> Router<S> {
 }
 
 /// The plan of an error for a server.
-fn error_to_server(arrival: &Arrival, way: NextHop, to: Rewrite) -> Plan {
+fn error_to_server(arrival: &Arrival, way: NextHop<'_>, to: Rewrite) -> Plan {
     Plan {
         reason: PacketReason::ErrorToServer,
         to,

@@ -49,6 +49,13 @@ impl<S: FlowStore> Flows<S> {
         self.store.in_use(now)
     }
 
+    /// Whether a client holds all NAT ports of a server that it may.
+    fn has_share(&self, target: &FlowTarget, tuple: &FiveTuple) -> bool {
+        let client = tuple.client.0;
+        let reverse = Key::new(tuple.protocol, target.destination, client);
+        (target.share()).is_some_and(|limit| self.store.shares().is_full(limit, &reverse, client.ip()))
+    }
+
     /// Where packets of a 5-tuple would go. Changes nothing.
     #[must_use]
     pub fn explain(&self, services: &Services, hops: &Hops, tuple: &FiveTuple, now: Moment) -> Explanation {
@@ -94,6 +101,7 @@ impl<S: FlowStore> Flows<S> {
         }
         let absent =
             (service.is_some() && hops.absent_vips.contains(&vip.ip())).then_some(PacketReason::VipAbsent);
+        let denied = service.and_then(|service| service.access()?.check_rules(client.ip()).err());
         let chosen = service.and_then(|service| service.choose(client, vip));
         let because = match (service, chosen) {
             (None, _) => Because::NotServed,
@@ -110,7 +118,12 @@ impl<S: FlowStore> Flows<S> {
             because,
             slot,
             flow: info,
-            blocked_by: absent.or_else(|| chosen.and_then(|target| blocked_by(target)).or(no_server)),
+            blocked_by: (absent.or(denied.map(Into::into)).or(no_server))
+                .or_else(|| chosen.and_then(|target| blocked_by(target)))
+                .or_else(|| {
+                    let is_full = chosen.is_some_and(|target| self.has_share(target, tuple));
+                    is_full.then_some(PacketReason::ClientPorts)
+                }),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use crate::{base::Mac, packet::LinkHeader};
@@ -40,14 +41,15 @@ pub struct ReturnLink {
 }
 
 /// The next hop to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// The link header, if it is known.
     pub resolution: Resolution,
     /// Largest IP packet that the way takes, in bytes: the route's MTU or the interface's.
     pub mtu: u32,
-    /// Our address towards the server: `nat_address`, or the kernel's preferred source.
-    pub local: IpAddr,
+    /// Our addresses towards the server, of its family: those of `nat_address`, or the one that its route gives. There is
+    /// one at least where the next hop is known.
+    pub locals: Arc<[IpAddr]>,
 }
 
 /// Whether the next hop to a server is resolved.

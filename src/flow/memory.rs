@@ -1,6 +1,11 @@
 //! The flow store of the raw engine: tables in memory.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     FiveTuple, FlowInfo, Moment, TableLimits, Usage,
@@ -10,12 +15,13 @@ use super::{
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, Services},
-    store::{Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
+    shares::PortShares,
+    store::{Admission, Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
     table::{NatFlow, NatTable},
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{ClientAddr, Endpoint, ListenAddr, PacketReason, ServerAddr},
+    base::{AccessReason, ClientAddr, Endpoint, ListenAddr, PacketReason, ServerAddr},
 };
 
 /// The tables of passthrough and DSR flows, and the room that they share.
@@ -74,6 +80,14 @@ impl FlowStore for MemoryStore {
         })
     }
 
+    fn count_nat(&self, flow: &mut NatFlow, client: IpAddr, now: Moment) -> Result<(), AccessReason> {
+        self.nat.count(flow, client, now)
+    }
+
+    fn shares(&self) -> &PortShares {
+        self.nat.shares()
+    }
+
     fn has_nat(&self) -> bool {
         self.room.nat() > 0
     }
@@ -87,12 +101,12 @@ impl FlowStore for MemoryStore {
         self.dsr.visit(&self.room, key, visitor, look)
     }
 
-    fn remember_dsr(&self, beginning: &Beginning, flow: NewFlow) {
+    fn remember_dsr(&self, beginning: &Beginning, flow: NewFlow, admission: Admission) {
         let visitor = Visitor {
             now: beginning.now,
             worker: beginning.worker,
         };
-        (self.dsr).insert(&self.room, Entry::new(beginning, flow), visitor);
+        (self.dsr).insert(&self.room, Entry::new(beginning, flow, admission), visitor);
     }
 
     fn has_dsr(&self) -> bool {
@@ -217,7 +231,7 @@ impl FlowEntry for Entry {
     }
 
     fn can_reopen(&self) -> bool {
-        self.life.can_reopen()
+        self.life.can_reopen() || matches!(self.admission, Admission::UnderWay)
     }
 
     fn info(&self, key: &Key, now: Moment) -> FlowInfo {

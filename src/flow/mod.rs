@@ -24,6 +24,8 @@
 //! - An IPv4 packet larger than the MTU of its way out is fragmented if it may be; a super-frame, IPv6, or one with DF
 //!   is answered with the MTU.
 //! - An ICMP error never prolongs a flow, and reaches a client with the VIP as its source.
+//! - Access rules and limits are for packets without a flow. In passthrough a connection counts for its client once the
+//!   client has proven to be who it says; one that is over a limit then ends. DSR cannot tell, and counts from the start.
 
 mod counters;
 mod dsr;
@@ -42,6 +44,7 @@ mod returns;
 mod router;
 mod segment;
 mod services;
+mod shares;
 mod split;
 mod store;
 mod table;

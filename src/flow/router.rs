@@ -3,19 +3,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
-    Flows, Services,
+    Flows, Moment, Services,
     key::Key,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
     returns::ReturnOrigin,
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, ForwardMode, Service},
-    store::{Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
+    store::{Admission, Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Visit, Visitor},
     ways::{NextHop, Ways},
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{PacketReason, Protocol, WorkerId},
+    base::{AccessReason, PacketReason, Protocol, WorkerId},
     packet::{AddressPair, Content, Tags},
 };
 
@@ -145,7 +145,7 @@ impl<S: FlowStore> Router<S> {
             return decision;
         }
         if packet.begins() {
-            self.refuse_unopened(packet)?;
+            self.refuse_unopened(packet, service)?;
             return self.open(arrival, packet, service, random.next_u64());
         }
         // the frontend may have been DSR's before a reload
@@ -154,19 +154,43 @@ impl<S: FlowStore> Router<S> {
         {
             return decision;
         }
-        self.refuse_unopened(packet)?;
+        self.refuse_unopened(packet, service)?;
         Err(PacketReason::ResetNoFlow.into())
     }
 
     /// Refuses a packet without a flow from an address of ours, which a forger or a loop sends, and one to a VIP that is not
-    /// here: the load balancer that has it knows the flow, and we must not answer for it.
-    fn refuse_unopened(&self, packet: &Ported) -> Result<(), DropReason> {
+    /// here: the load balancer that has it knows the flow, and we must not answer for it. Then the frontend's rules are asked.
+    fn refuse_unopened(&self, packet: &Ported, service: &Service) -> Result<(), DropReason> {
         let source = packet.source.ip();
         if self.services.has_address(source) || self.ways.is_own(source) {
             return Err(PacketReason::OwnSource.into());
         }
         if self.ways.is_absent(packet.destination.ip()) {
             return Err(PacketReason::VipAbsent.into());
+        }
+        if let Some(access) = service.access() {
+            let checked = access.check_rules(source);
+            checked.map_err(|reason| service.refuse(self.worker, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a new passthrough flow if its client is at a limit. It counts once its client is proven.
+    fn attempt(
+        &self,
+        packet: &Ported,
+        target: &FlowTarget,
+        reverse: &Key,
+        now: Moment,
+    ) -> Result<(), DropReason> {
+        let client = packet.source.ip();
+        let shares = self.flows.store.shares();
+        if (target.share()).is_some_and(|limit| shares.is_full(limit, reverse, client)) {
+            return Err(target.refuse(self.worker, AccessReason::ClientPorts).into());
+        }
+        if let Some(access) = target.access() {
+            let begun = access.attempt(client, now.0);
+            begun.map_err(|reason| target.refuse(self.worker, reason))?;
         }
         Ok(())
     }
@@ -195,6 +219,10 @@ impl<S: FlowStore> Router<S> {
             let origin = origin(arrival);
             let has_moved = flow.back().origin != origin && flow.is_next(&packet.segment);
             let is_proven = flow.observe(Side::Client, &packet.segment, arrival.now);
+            if is_proven && let Err(reason) = store.count_nat(flow, packet.source.ip(), arrival.now) {
+                let reason = flow.target().refuse(self.worker, reason);
+                return Visit::Remove(Lookup::Decided(Err(reason.into())));
+            }
             if has_moved || is_proven {
                 // not before: forged clients would use up the hops, or stand for them
                 let origin = if has_moved { origin } else { flow.back().origin };
@@ -219,7 +247,7 @@ impl<S: FlowStore> Router<S> {
         &self,
         arrival: &Arrival,
         target: &FlowTarget,
-    ) -> Result<NextHop, DropReason> {
+    ) -> Result<NextHop<'_>, DropReason> {
         let server = target.destination;
         if target.has_vip && self.ways.is_behind_gateway(server.ip()) {
             return Err(PacketReason::BehindGateway.into());
@@ -228,7 +256,7 @@ impl<S: FlowStore> Router<S> {
     }
 
     /// The next hop to a server for a packet, or why it cannot be sent there.
-    pub(super) fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop, DropReason> {
+    pub(super) fn sendable(&self, arrival: &Arrival, server: SocketAddr) -> Result<NextHop<'_>, DropReason> {
         let way = self.ways.to(server.ip())?;
         arrival.check(way.mtu)?;
         Ok(way)
@@ -246,8 +274,11 @@ impl<S: FlowStore> Router<S> {
         let server = target.destination;
         // before anything is made: a client whose SYN cannot be sent sends another
         let way = self.sendable(arrival, server)?;
+        // shares are by server, whichever our address towards it
+        let towards_any = Key::new(packet.protocol, server, server);
+        self.attempt(packet, target, &towards_any, arrival.now)?;
         let services = &self.services;
-        let reverse_keys = ports::addresses(way.local, services.nat_ports(), packet.source.port(), random)
+        let reverse_keys = ports::candidates(way.locals, services.nat_ports(), packet.source.port(), random)
             // an address that clients send to is no NAT port
             .filter(|nat| services.at(packet.protocol, *nat).is_none())
             .map(|nat| Key::new(packet.protocol, server, nat));
@@ -319,19 +350,34 @@ impl<S: FlowStore> Router<S> {
         {
             return decision;
         }
-        self.refuse_unopened(packet)?;
+        self.refuse_unopened(packet, service)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
         let way = self.sendable_directly(arrival, target)?;
+        let admission = self.admit(packet, target, arrival.now)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
             let flow = NewFlow {
                 target: Arc::clone(target),
                 generation: self.services.generation(),
             };
-            (self.flows.store).remember_dsr(&self.beginning(arrival, packet, 0), flow);
+            (self.flows.store).remember_dsr(&self.beginning(arrival, packet, 0), flow, admission);
         }
         target.count_in(self.worker, arrival.parsed.ip_len());
         let counted = arrival.counted(target);
         Ok(onward(arrival, directly(packet.source, target), way, counted))
+    }
+
+    /// Asks the limits of a new DSR flow's frontend. A connection under way is none: that we have not seen it begin is our
+    /// own fault, such as a restart.
+    fn admit(&self, packet: &Ported, target: &FlowTarget, now: Moment) -> Result<Admission, DropReason> {
+        let Some(access) = target.access() else {
+            return Ok(Admission::Admitted(None));
+        };
+        if !packet.begins() {
+            return Ok(Admission::UnderWay);
+        }
+        let permit = access.take(packet.source.ip(), now.0);
+        let permit = permit.map_err(|reason| target.refuse(self.worker, reason))?;
+        Ok(Admission::Admitted(Some(Box::new(permit))))
     }
 
     /// A packet of a DSR flow that the cache has.
@@ -369,7 +415,7 @@ fn directly(client: SocketAddr, target: &FlowTarget) -> Rewrite {
 }
 
 /// The plan for a packet to a server.
-fn onward(arrival: &Arrival, to: Rewrite, way: NextHop, counted: Option<Arc<FlowTarget>>) -> Plan {
+fn onward(arrival: &Arrival, to: Rewrite, way: NextHop<'_>, counted: Option<Arc<FlowTarget>>) -> Plan {
     Plan {
         reason: PacketReason::ToServer,
         to,

@@ -7,11 +7,15 @@ use std::{
     time::Duration,
 };
 
-use super::{key::Key, key::Seeded, tcp_state::TcpState};
+use super::{key::Key, key::Seeded, shares::ShareLimit, tcp_state::TcpState};
 use crate::{
+    access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
-    base::{FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerKey, ServerState, WorkerId},
-    config::{DsrMethod, Mode},
+    base::{
+        AccessReason, FrontendName, ListenAddr, PacketReason, PortRanges, Protocol, ServerAddr, ServerKey,
+        ServerState, WorkerId,
+    },
+    config::{DsrMethod, Mode, PortsPerClient},
     snapshot::{
         FrontendView, ServerView, Snapshot,
         live::{BackendStats, FrontendStats, ServerStats, StatsShard},
@@ -30,7 +34,23 @@ pub struct Services {
     by_vip: HashMap<Vip, Arc<Service>, Seeded>,
     addresses: HashSet<IpAddr, Seeded>,
     nat_ports: PortRanges,
+    ports: PortCounts,
     any_interface: bool,
+    ports_per_client: PortsPerClient,
+}
+
+/// The NAT ports that there are towards each server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct PortCounts {
+    v4: u32,
+    v6: u32,
+}
+
+impl PortCounts {
+    /// Of a VIP's family.
+    const fn of(self, vip: ListenAddr) -> u32 {
+        if vip.0.is_ipv4() { self.v4 } else { self.v6 }
+    }
 }
 
 /// How packets of a service travel.
@@ -67,6 +87,9 @@ pub struct FlowTarget {
     idle: Duration,
     /// Half of the NAT ports that there are towards it.
     half_of_ports: u32,
+    /// What a client may hold of them; `None`: all.
+    share: Option<ShareLimit>,
+    access: Option<Arc<FrontendAccess>>,
     frontend_live: Arc<FrontendStats>,
     backend_live: Arc<BackendStats>,
     server_live: Arc<ServerStats>,
@@ -86,10 +109,16 @@ impl Services {
     /// The services of a snapshot; those whose frontends are the same as before are shared with `previous`.
     #[must_use]
     pub fn build(snapshot: &Snapshot, previous: &Self) -> Self {
+        let ports = PortCounts {
+            v4: snapshot.nat_ports_towards(true),
+            v6: snapshot.nat_ports_towards(false),
+        };
         let mut services = Self {
             generation: snapshot.generation,
             nat_ports: snapshot.nat_ports,
+            ports,
             any_interface: snapshot.any_interface,
+            ports_per_client: snapshot.ports_per_client,
             ..Self::default()
         };
         for frontend in snapshot.frontends.values() {
@@ -101,12 +130,20 @@ impl Services {
             for vip in &frontend.config.listen {
                 let key = Vip::new(frontend.config.protocol, vip.0);
                 let same = (previous.by_vip.get(&key)).filter(|service| {
-                    Arc::ptr_eq(&service.view, frontend) && previous.nat_ports == snapshot.nat_ports
+                    Arc::ptr_eq(&service.view, frontend)
+                        && previous.ports == ports
+                        && previous.ports_per_client == snapshot.ports_per_client
                 });
                 let service = same.map_or_else(
                     || {
-                        let half_of_ports = snapshot.nat_ports.len() / 2;
-                        Arc::new(Service::new(Arc::clone(frontend), *vip, mode, half_of_ports))
+                        let per_client = snapshot.ports_per_client;
+                        Arc::new(Service::new(
+                            Arc::clone(frontend),
+                            *vip,
+                            mode,
+                            ports.of(*vip),
+                            per_client,
+                        ))
                     },
                     Arc::clone,
                 );
@@ -177,11 +214,24 @@ impl Services {
 }
 
 impl Service {
-    fn new(view: Arc<FrontendView>, vip: ListenAddr, mode: ForwardMode, half_of_ports: u32) -> Self {
+    /// `ports`: the NAT ports that there are towards each server.
+    fn new(
+        view: Arc<FrontendView>,
+        vip: ListenAddr,
+        mode: ForwardMode,
+        ports: u32,
+        per_client: PortsPerClient,
+    ) -> Self {
+        let half_of_ports = ports / 2;
+        let share = per_client.of(ports).filter(|_| mode == ForwardMode::Passthrough);
+        let share = share.map(|ports| ShareLimit {
+            clients: view.config.limits.per_client.unwrap_or_default(),
+            ports,
+        });
         let targets = (view.backend.servers.iter())
             .map(|server| {
                 (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports)))
+                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports, share)))
             })
             .collect();
         Self { mode, view, targets }
@@ -190,6 +240,16 @@ impl Service {
     /// The frontend's name.
     pub fn frontend(&self) -> &FrontendName {
         &self.view.config.name
+    }
+
+    /// Who may open a flow; `None`: everybody.
+    pub fn access(&self) -> Option<&FrontendAccess> {
+        self.view.access.as_deref()
+    }
+
+    /// Counts a packet that its rules or limits refuse.
+    pub fn refuse(&self, worker: WorkerId, reason: AccessReason) -> PacketReason {
+        refuse(&self.view.live, worker, reason)
     }
 
     fn maglev(&self) -> Option<&Balancer> {
@@ -224,6 +284,7 @@ impl FlowTarget {
         vip: ListenAddr,
         mode: ForwardMode,
         half_of_ports: u32,
+        share: Option<ShareLimit>,
     ) -> Self {
         let method = frontend.backend.config.dsr_method;
         let maps_ports = method == DsrMethod::Nft;
@@ -251,6 +312,8 @@ impl FlowTarget {
             state: server.state,
             idle,
             half_of_ports,
+            share,
+            access: frontend.access.clone(),
             frontend_live: Arc::clone(&frontend.live),
             backend_live: Arc::clone(&frontend.backend.live),
             server_live: Arc::clone(&server.live),
@@ -270,6 +333,21 @@ impl FlowTarget {
     /// Whether half of the NAT ports towards it are claimed.
     fn is_scarce(&self) -> bool {
         self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
+    }
+
+    /// What a client may hold of its NAT ports; `None`: all.
+    pub const fn share(&self) -> Option<&ShareLimit> {
+        self.share.as_ref()
+    }
+
+    /// Who may open a flow; `None`: everybody.
+    pub fn access(&self) -> Option<&FrontendAccess> {
+        self.access.as_deref()
+    }
+
+    /// Counts a packet that the rules or limits refuse.
+    pub fn refuse(&self, worker: WorkerId, reason: AccessReason) -> PacketReason {
+        refuse(&self.frontend_live, worker, reason)
     }
 
     /// A flow has claimed a NAT port.
@@ -318,4 +396,11 @@ impl FlowTarget {
             shard.bytes_out.add(bytes as u64);
         }
     }
+}
+
+fn refuse(frontend: &FrontendStats, worker: WorkerId, reason: AccessReason) -> PacketReason {
+    if let Some(counter) = frontend.counters.shard(worker).refused.get(reason as usize) {
+        counter.add(1);
+    }
+    reason.into()
 }

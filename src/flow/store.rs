@@ -3,7 +3,12 @@
 //! A store changes an entry only by what the entry's methods say, one at a time: a store whose entries are written by
 //! somebody else too (a kernel program) can have each of them done there.
 
-use std::{collections::HashSet, fmt::Debug, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use super::{
     FlowInfo, Moment, Usage,
@@ -11,8 +16,12 @@ use super::{
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, Services},
+    shares::PortShares,
 };
-use crate::base::{Endpoint, PacketReason, ServerAddr, WorkerId};
+use crate::{
+    access::Permit,
+    base::{AccessReason, Endpoint, PacketReason, ServerAddr, WorkerId},
+};
 
 /// What is to become of a flow that has been looked at.
 pub enum Visit<R> {
@@ -43,6 +52,16 @@ pub struct NewFlow {
     pub target: Arc<FlowTarget>,
     /// Generation of the services that the target is of.
     pub generation: u64,
+}
+
+/// What the limits of its frontend have said of a DSR flow.
+#[derive(Debug)]
+pub enum Admission {
+    /// Nothing: it was under way before we knew of it. Its next SYN is for them.
+    UnderWay,
+    /// It may begin, and counts for its client as long as the permit is kept, where there are limits. Boxed, because there
+    /// seldom are.
+    Admitted(Option<Box<Permit>>),
 }
 
 /// A flow of either mode, under its lock.
@@ -132,6 +151,15 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
         reverse_keys: &(impl Iterator<Item = Key> + Clone),
     ) -> Result<Option<SocketAddr>, PacketReason>;
 
+    /// Counts a passthrough flow for its client, which has proven to be who it says, until the flow is over.
+    ///
+    /// # Errors
+    /// The client is at a limit: the flow must end.
+    fn count_nat(&self, flow: &mut Self::Nat, client: IpAddr, now: Moment) -> Result<(), AccessReason>;
+
+    /// What clients hold of the servers' NAT ports.
+    fn shares(&self) -> &PortShares;
+
     /// Whether there may be passthrough flows.
     fn has_nat(&self) -> bool;
 
@@ -144,7 +172,7 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     ) -> Option<R>;
 
     /// Remembers a DSR flow, if there is a place for it.
-    fn remember_dsr(&self, beginning: &Beginning, flow: NewFlow);
+    fn remember_dsr(&self, beginning: &Beginning, flow: NewFlow, admission: Admission);
 
     /// Whether there may be DSR flows.
     fn has_dsr(&self) -> bool;

@@ -1,6 +1,6 @@
 //! The table of passthrough flows.
 //!
-//! Two entries a flow, each in a shard of its own kind, and never two locks at once:
+//! Two entries a flow, each in a shard of its own kind, and never two of their locks at once:
 //!
 //! ```text
 //! forward  {client, VIP, protocol}             ─► NatFlow (server, NAT port, life, numbers, way back to the client)
@@ -18,7 +18,7 @@ mod yielding;
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -34,10 +34,14 @@ use super::{
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, Side},
     services::FlowTarget,
+    shares::PortShares,
     store::{Beginning, NewFlow, Visit, Visitor},
     tcp_state::TcpState,
 };
-use crate::base::WorkerId;
+use crate::{
+    access::{Network, Permit},
+    base::{AccessReason, WorkerId},
+};
 
 /// Flows that a shard is meant for: small enough that growing it holds its lock for well under a millisecond.
 const FLOWS_A_SHARD: u32 = 4_096;
@@ -60,6 +64,10 @@ pub struct NatFlow {
     pub generation: u64,
     pub back: ReturnPath,
     pub errors: ErrorAllowance,
+    /// Whose share its NAT port is part of.
+    pub share: Option<Network>,
+    /// That it counts for its client, where that has limits. Boxed, because it seldom has.
+    pub permit: Option<Box<Permit>>,
 }
 
 /// The ICMP errors about a flow that are still passed on: anybody may send some that fit.
@@ -76,6 +84,7 @@ pub(super) struct NatTable {
     forward: Box<[ShardLock<Forward>]>,
     reverse: Box<[ShardLock<HashMap<Key, Key, Seeded>>]>,
     returns: ReturnHops,
+    shares: PortShares,
     gave_way: AtomicU64,
 }
 
@@ -109,6 +118,8 @@ impl NatFlow {
             generation: flow.generation,
             back: ReturnPath::unfollowed(origin),
             errors: ErrorAllowance::default(),
+            share: None,
+            permit: None,
         }
     }
 
@@ -198,6 +209,7 @@ impl NatTable {
                 .map(|_| ShardLock(Mutex::new(HashMap::with_hasher(seeded))))
                 .collect(),
             returns: ReturnHops::default(),
+            shares: PortShares::new(seed),
             gave_way: AtomicU64::new(0),
         }
     }
@@ -205,6 +217,11 @@ impl NatTable {
     /// The ways back to clients.
     pub const fn returns(&self) -> &ReturnHops {
         &self.returns
+    }
+
+    /// What clients hold of the servers' NAT ports.
+    pub const fn shares(&self) -> &PortShares {
+        &self.shares
     }
 
     /// Flows that have given way to new ones, so far.
@@ -243,6 +260,10 @@ impl NatTable {
         } else {
             let was_half_open = flow.life.is_half_open();
             let step = look(flow);
+            if flow.life.can_reopen() {
+                self.uncount(flow);
+                flow.permit = None;
+            }
             if was_half_open && !flow.life.is_half_open() {
                 shard.half_open -= 1;
                 room.established();
@@ -262,15 +283,38 @@ impl NatTable {
                 shard.check();
                 drop(shard);
                 if let Some(flow) = ended {
-                    self.forget(room, &flow, visitor.worker);
+                    self.forget(room, flow, visitor.worker);
                 }
                 result
             }
         }
     }
 
+    /// Counts a flow for its client, which has proven to be who it says, until it is over.
+    ///
+    /// # Errors
+    /// The client is at a limit: the flow must end.
+    pub fn count(&self, flow: &mut NatFlow, client: IpAddr, now: Moment) -> Result<(), AccessReason> {
+        if let Some(limit) = flow.target.share() {
+            let taken = self.shares.take(limit, &flow.reverse, client);
+            flow.share = Some(taken.ok_or(AccessReason::ClientPorts)?);
+        }
+        if let Some(access) = flow.target.access() {
+            flow.permit = access.count(client, now.0)?.map(Box::new);
+        }
+        Ok(())
+    }
+
+    /// The NAT port of a flow is nobody's share any more.
+    fn uncount(&self, flow: &mut NatFlow) {
+        if let Some(network) = flow.share.take() {
+            self.shares.give(&flow.reverse, network);
+        }
+    }
+
     /// What is left to do for a flow whose forward entry the caller has removed.
-    fn forget(&self, room: &Quota, flow: &NatFlow, worker: WorkerId) {
+    fn forget(&self, room: &Quota, mut flow: NatFlow, worker: WorkerId) {
+        self.uncount(&mut flow);
         if let Some(mut reverse) = self.reverse(&flow.reverse) {
             reverse.remove(&flow.reverse);
         }
@@ -329,7 +373,7 @@ impl NatTable {
             shrink(&mut shard.flows);
             shard.check();
             drop(shard);
-            for flow in &ended {
+            for flow in ended {
                 self.forget(room, flow, visitor.worker);
             }
         }
@@ -398,6 +442,16 @@ impl NatTable {
             })
             .sum();
         assert_eq!(followed, self.returns.flows(), "flows of return hops");
+        let counted: usize = (self.forward.iter())
+            .map(|line| {
+                let shard = line.lock();
+                let counted = shard.flows.values().filter(|flow| flow.share.is_some());
+                counted
+                    .inspect(|flow| assert!(!flow.life.can_reopen(), "over, and counted still"))
+                    .count()
+            })
+            .sum();
+        assert_eq!(counted, self.shares.held(), "ports that clients hold");
         assert_eq!(half_open, room.half_open());
         assert!(room.nat() + room.dsr() <= room.max());
         assert!(room.half_open() <= room.half_open_limit());

@@ -13,11 +13,12 @@ use super::{
     TableLimits, Verdict,
 };
 use crate::{
+    access::{AccessRules, Action, PerClient},
     base::{
         ClientAddr, ListenAddr, Mac, PacketReason, PortRange, Protocol, ServerAddr, ServerKey, ServerName,
         ServerState, WorkerId,
     },
-    config::{self, Config, Mode},
+    config::{self, Config, Mode, PortsPerClient},
     packet::{
         Frame, HEADROOM, LinkHeader, Parsed, parse,
         testing::{Packet, wrong_checksums},
@@ -164,6 +165,30 @@ impl Site {
         self.path.set_services(Arc::clone(&self.services));
         self.path.set_hops(Arc::new(self.flows.follow_routes(&self.hops)));
         self.snapshot = Some(snapshot);
+    }
+
+    /// `[frontends.a.limits.per_client]`: 0 is no limit.
+    pub fn per_client(&mut self, connections: u32, new_per_second: u32) {
+        let per_client = PerClient {
+            connections: NonZeroU32::new(connections),
+            new_per_second: NonZeroU32::new(new_per_second),
+            ..PerClient::default()
+        };
+        self.frontend_mut().limits.per_client = Some(per_client);
+        self.apply();
+    }
+
+    /// `[frontends.a.access]`.
+    pub fn rules(&mut self, rules: &[&str]) {
+        let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        let default = Action::Allow;
+        self.frontend_mut().access = Some(AccessRules { default, rules });
+        self.apply();
+    }
+
+    pub fn ports_per_client(&mut self, ports: PortsPerClient) {
+        self.config.packet.max_ports_per_client = ports;
+        self.apply();
     }
 
     pub fn nat_ports(&mut self, first: u16, last: u16) {
@@ -412,7 +437,7 @@ fn hops(v6: bool, servers: u8) -> Hops {
                 let hop = Hop {
                     resolution: Resolution::Known(link),
                     mtu: 1_500,
-                    local: local(v6),
+                    locals: [local(v6)].into(),
                 };
                 (server_addr(v6, host).ip(), hop)
             })

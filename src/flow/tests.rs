@@ -4,6 +4,7 @@ mod dsr;
 mod errors;
 mod fragments;
 mod hostile;
+mod limits;
 mod passthrough;
 mod random;
 

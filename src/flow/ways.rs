@@ -38,20 +38,22 @@ pub(super) struct WayBack {
 
 /// The next hop of a packet to a server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct NextHop {
+pub(super) struct NextHop<'a> {
     pub link: LinkHeader,
     /// Largest IP packet, in bytes.
     pub mtu: u32,
-    /// Our address towards it.
-    pub local: IpAddr,
+    /// Our addresses towards it, one at least.
+    pub locals: &'a [IpAddr],
 }
 
 impl Ways {
     pub fn new(hops: &Hops) -> Self {
         Self {
-            servers: hops.servers.iter().map(|(ip, hop)| (*ip, *hop)).collect(),
+            servers: hops.servers.iter().map(|(ip, hop)| (*ip, hop.clone())).collect(),
             interfaces: hops.interfaces.iter().map(|(i, of)| (*i, *of)).collect(),
-            locals: hops.servers.values().map(|hop| hop.local).collect(),
+            locals: (hops.servers.values())
+                .flat_map(|hop| hop.locals.iter().copied())
+                .collect(),
             returns: hops
                 .returns
                 .iter()
@@ -64,7 +66,7 @@ impl Ways {
     }
 
     /// The next hop to a server, or why there is none.
-    pub fn to(&self, server: IpAddr) -> Result<NextHop, PacketReason> {
+    pub fn to(&self, server: IpAddr) -> Result<NextHop<'_>, PacketReason> {
         way(self.servers.get(&server), server)
     }
 
@@ -120,15 +122,15 @@ impl Ways {
 }
 
 /// The way that a hop gives, or why it cannot be gone.
-pub(super) fn way(hop: Option<&Hop>, server: IpAddr) -> Result<NextHop, PacketReason> {
+pub(super) fn way(hop: Option<&Hop>, server: IpAddr) -> Result<NextHop<'_>, PacketReason> {
     let hop = hop
-        .filter(|hop| hop.local.is_ipv4() == server.is_ipv4())
+        .filter(|hop| (hop.locals.first()).is_some_and(|local| local.is_ipv4() == server.is_ipv4()))
         .ok_or(PacketReason::NoRoute)?;
     match hop.resolution {
         Resolution::Known(link) => Ok(NextHop {
             link,
             mtu: hop.mtu,
-            local: hop.local,
+            locals: &hop.locals,
         }),
         Resolution::Unresolved { .. } => Err(PacketReason::Unresolved),
         Resolution::NoRoute => Err(PacketReason::NoRoute),

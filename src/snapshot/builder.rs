@@ -206,7 +206,9 @@ impl Builder {
             listeners: Arc::clone(&self.last.listeners),
             counts: self.last.counts,
             nat_ports: config.packet.nat_ports,
+            nat_addresses: config.packet.nat_addresses.as_slice().into(),
             any_interface: config.packet.any_interface,
+            ports_per_client: config.packet.max_ports_per_client,
         };
         let backends: Vec<_> = (std::mem::take(&mut self.dirty).into_iter())
             .map(|name| self.replace_backend(&mut next, name, pools, now))
@@ -217,7 +219,9 @@ impl Builder {
             self.follow_backends(&mut next, &backends)
         };
         let concerns_packets = next.nat_ports != self.last.nat_ports
+            || next.nat_addresses != self.last.nat_addresses
             || next.any_interface != self.last.any_interface
+            || next.ports_per_client != self.last.ports_per_client
             || concern_packets(&frontends);
         (self.last, self.is_lent) = (Arc::new(next), false);
         Built {
@@ -310,7 +314,8 @@ impl Builder {
         replaced
     }
 
-    /// Who may open a connection to a frontend; what clients have of it is taken over.
+    /// Who may open a connection to a frontend; what clients have of it is taken over, but not between proxy and packet
+    /// modes, whose clocks differ.
     fn access(
         &self,
         frontend: &config::Frontend,
@@ -320,7 +325,9 @@ impl Builder {
             frontend.access.as_ref(),
             frontend.limits,
             |name| self.lists.get(name).map(Arc::clone),
-            before.and_then(|before| before.access.as_deref()),
+            before
+                .filter(|before| !self.is_lent && before.config.mode.is_packet() == frontend.mode.is_packet())
+                .and_then(|before| before.access.as_deref()),
         )
     }
 

@@ -59,7 +59,8 @@ pub struct StatsShard {
     pub accept_errors: Counter,
     /// Ended connections by [`TerminationReason`].
     pub ended: [Counter; TerminationReason::ALL.len()],
-    /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); none of them is opened.
+    /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); in packet modes the packets
+    /// that would have made flows.
     pub refused: [Counter; AccessReason::ALL.len()],
 }
 

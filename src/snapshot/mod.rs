@@ -19,6 +19,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
@@ -27,7 +28,7 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, WEIGHT_UNIT},
     base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
-    config::{self, InitialState},
+    config::{self, InitialState, PortsPerClient},
     pools::Override,
 };
 pub use builder::{Builder, Built, Replaced};
@@ -48,8 +49,12 @@ pub struct Snapshot {
     pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
     pub nat_ports: PortRanges,
+    /// `nat_address`, of both families.
+    pub nat_addresses: Arc<[IpAddr]>,
     /// `any_interface`: servers' packets count by whichever interface they come in.
     pub any_interface: bool,
+    /// `max_ports_per_client`.
+    pub ports_per_client: PortsPerClient,
 }
 
 impl Snapshot {
@@ -57,6 +62,14 @@ impl Snapshot {
     #[must_use]
     pub fn frontend_at(&self, endpoint: Endpoint) -> Option<&Arc<FrontendView>> {
         self.frontends.get(self.listeners.get(&endpoint)?)
+    }
+
+    /// How many NAT ports there are towards each server of a family: those of every NAT address.
+    #[must_use]
+    pub fn nat_ports_towards(&self, is_ipv4: bool) -> u32 {
+        let addresses = self.nat_addresses.iter().filter(|ip| ip.is_ipv4() == is_ipv4);
+        let addresses = u32::try_from(addresses.count()).unwrap_or(u32::MAX).max(1);
+        self.nat_ports.len().saturating_mul(addresses)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
-        Mode, OnDown, PacketModes, Server,
+        Mode, OnDown, PacketModes, PortsPerClient, Server,
     },
 };
 
@@ -92,8 +92,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             max_flows: NonZeroU32::MAX,
             nat_ports: PortRanges::STOCK,
             any_interface: false,
-            nat_address4: None,
-            nat_address6: None,
+            max_ports_per_client: PortsPerClient::default(),
+            nat_addresses: Vec::new(),
             connection_tracker_capacity: None,
             stats_update_frequency: None,
         },

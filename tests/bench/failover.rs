@@ -150,8 +150,10 @@ fn behind(rig: &Rig) -> (Host, Host) {
 
 fn convey(rig: &Rig) -> Convey {
     let server = rig.webs[0].host();
-    let mut text =
-        "[global]\nwatch_config = false\n[packet]\nmax_flows = 4000000\nidle_timeout = \"15m\"\n".to_owned();
+    // one client has all connections
+    let mut text = "[global]\nwatch_config = false\n[packet]\nmax_flows = 4000000\nidle_timeout = \"15m\"\n\
+                    max_ports_per_client = \"off\"\n"
+        .to_owned();
     for (port, mode, protocol) in [
         (80, "passthrough", "tcp"),
         (TICK_PORT, "passthrough", "tcp"),

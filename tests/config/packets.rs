@@ -24,7 +24,10 @@ pub fn trials() -> Vec<Trial> {
         ),
         ("the_section_is_the_same_by_its_name_of_0_3_5", old_name),
         ("the_capacity_of_0_3_5_is_a_floor_of_max_flows", capacity),
-        ("a_nat_address_is_one_or_one_of_each_family", nat_addresses),
+        (
+            "nat_addresses_are_one_or_a_list_in_the_order_of_the_file",
+            nat_addresses,
+        ),
         ("the_flags_set_the_mode_of_frontends_that_name_none", flags),
         ("files_of_0_3_5_run_in_both_packet_modes", files_of_0_3_5),
         ("tcp_and_udp_of_one_address_are_two_services", two_protocols),
@@ -65,7 +68,7 @@ fn defaults() -> Outcome {
     same(packet.workers, None)?;
     same(packet.max_flows, number(1 << 20))?;
     same(packet.nat_ports, PortRanges::STOCK)?;
-    same((packet.nat_address4, packet.nat_address6), (None, None))?;
+    same(packet.nat_addresses.len(), 0)?;
     let frontend = config.frontends.get("f").ok_or("no frontend")?;
     same(
         (frontend.mode, frontend.protocol, &frontend.interface),
@@ -132,16 +135,16 @@ fn capacity() -> Outcome {
 fn nat_addresses() -> Outcome {
     let of = |value: &str| -> Result<_, Failed> {
         let packet = config_of(&format!("[packet]\nnat_address = {value}\n"))?.packet;
-        Ok((
-            packet.nat_address4.map(|ip| ip.to_string()),
-            packet.nat_address6.map(|ip| ip.to_string()),
-        ))
+        let texts: Vec<_> = packet.nat_addresses.iter().map(ToString::to_string).collect();
+        Ok(texts.join(" "))
     };
-    let v4 = || Some("192.0.2.1".to_owned());
-    let v6 = || Some("2001:db8::1".to_owned());
-    same(of("\"192.0.2.1\"")?, (v4(), None))?;
-    same(of("\"2001:db8::1\"")?, (None, v6()))?;
-    same(of("[\"2001:db8::1\", \"192.0.2.1\"]")?, (v4(), v6()))
+    let all = "2001:db8::1 192.0.2.2 192.0.2.1";
+    same(of("\"192.0.2.1\"")?, "192.0.2.1".to_owned())?;
+    same(of("\"2001:db8::1\"")?, "2001:db8::1".to_owned())?;
+    same(
+        of("[\"2001:db8::1\", \"192.0.2.2\", \"192.0.2.1\"]")?,
+        all.to_owned(),
+    )
 }
 
 fn with_mode(toml: &str, mode: Mode) -> Result<config::Loaded, Failed> {
@@ -289,8 +292,14 @@ fn restart() -> Outcome {
     same(
         found.changes.join("\n"),
         "packet: nat_ports 10000-32767,61000-65535 -> 40000-65535\n\
-         packet: nat_address the kernel's choice -> [\"192.0.2.1\"]"
+         packet: nat_address the route's choice -> [\"192.0.2.1\"]"
             .to_owned(),
+    )?;
+    let found = diff("max_ports_per_client = \"off\"\n")?;
+    same(found.needs_restart, Vec::new())?;
+    same(
+        found.changes.join("\n"),
+        "packet: max_ports_per_client 1/8 -> off".to_owned(),
     )?;
     let found = config::diff(
         &config_of(&site("", ""))?,

@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         })
         .collect();
     trials.push(Trial::test("refuses_what_does_not_load", refuses));
+    trials.push(Trial::test("refuses_too_many_items_and_one_twice", refuses_items));
     trials.push(Trial::test("describes_every_key", describes));
     trials.push(Trial::test("accepts_the_printed_full_example", || {
         let loaded = super::load(&super::source(&top().join("configs/full.toml"))?)?;
@@ -71,6 +72,10 @@ fn refuses() -> Result<(), Failed> {
         ),
         ("[packet]\nnat_ports = \"61000\"", "/packet/nat_ports"),
         ("[packet]\nnat_address = [\"x\"]", "/packet/nat_address"),
+        (
+            "[packet]\nmax_ports_per_client = \"1:8\"",
+            "/packet/max_ports_per_client",
+        ),
         ("[packet]\nmax_flows = 1", "/packet/max_flows"),
         ("[packet]\nengine = \"ebpf\"", "/packet/engine"),
         ("[passthrough]\nengine = \"ebpf\"", "/passthrough/engine"),
@@ -90,6 +95,28 @@ fn refuses() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// By `nat_address`: the first of each is the most that loads.
+fn refuses_items() -> Result<(), Failed> {
+    let schema = config::schema();
+    let judged = |addresses: &[String]| -> Result<bool, Failed> {
+        let toml = format!("[packet]\nnat_address = {addresses:?}");
+        Ok(validate(&schema, &schema, &to_json(&toml)?, "").is_empty())
+    };
+    let some = |many: u8| -> Vec<String> { (1..=many).map(|host| format!("10.0.0.{host}")).collect() };
+    let twice = [some(2), some(1)].concat();
+    let found = [
+        judged(&some(16))?,
+        judged(&some(17))?,
+        judged(&some(2))?,
+        judged(&twice)?,
+    ];
+    if found == [true, false, true, false] {
+        Ok(())
+    } else {
+        Err(format!("16, 17, 2, one twice: {found:?}").into())
+    }
 }
 
 fn describes() -> Result<(), Failed> {
@@ -252,6 +279,17 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                 fault(format!("above {wanted}"));
             }
             "minItems" if value.as_array().is_some_and(Vec::is_empty) => fault("empty".to_owned()),
+            "maxItems"
+                if value
+                    .as_array()
+                    .zip(wanted.as_u64())
+                    .is_some_and(|(v, w)| v.len() as u64 > w) =>
+            {
+                fault(format!("more than {wanted}"));
+            }
+            "uniqueItems" if *wanted == true && value.as_array().is_some_and(|all| has_twice(all)) => {
+                fault("an item twice".to_owned());
+            }
             "minLength"
                 if value
                     .as_str()
@@ -289,12 +327,16 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
             }
             // Notes, and limits that hold.
             "$schema" | "$defs" | "title" | "description" | "not" | "enum" | "const" | "minimum"
-            | "maximum" | "minItems" | "minLength" | "maxLength" => {}
+            | "maximum" | "minItems" | "maxItems" | "uniqueItems" | "minLength" | "maxLength" => {}
             other => fault(format!("a keyword that this validator does not know: {other}")),
         }
     }
     faults.extend(inner);
     faults
+}
+
+fn has_twice(items: &[Value]) -> bool {
+    (items.iter().enumerate()).any(|(index, item)| items[..index].contains(item))
 }
 
 /// The patterns that the schema uses, each as a predicate.
@@ -309,6 +351,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
             text.split(',').all(|range| {
                 (range.split_once('-')).is_some_and(|(first, last)| digits(first) && digits(last))
             })
+        }),
+        "^[1-9][0-9]*/[1-9][0-9]*$" => Some(|text| {
+            let plain = |text: &str| !text.starts_with('0') && text.parse::<u64>().is_ok();
+            (text.split_once('/')).is_some_and(|(part, whole)| plain(part) && plain(whole))
         }),
         "^(/.*[^/])?$" => {
             Some(|text| text.is_empty() || (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')))

@@ -142,7 +142,7 @@ impl<'a> World<'a> {
                 return Ok(());
             }
             let known = self.all.hop(ip)?;
-            let hop = self.hops.servers.entry(ip).or_insert(known);
+            let hop = self.hops.servers.entry(ip).or_insert_with(|| known.clone());
             hop.mtu = change.mtu.unwrap_or(hop.mtu);
             hop.resolution = match change.is.as_deref() {
                 None => hop.resolution,
@@ -279,7 +279,7 @@ impl Worlds {
         Ok(Hop {
             resolution: Resolution::Known(link),
             mtu: hop.mtu,
-            local: hop.local,
+            locals: [hop.local].into(),
         })
     }
 

@@ -181,7 +181,7 @@ pub fn ip(text: &str) -> IpAddr {
 pub fn known(network_state: &NetworkState, server: IpAddr) -> Option<(Hop, LinkHeader)> {
     let hop = network_state.hops.servers.get(&server)?;
     match hop.resolution {
-        Resolution::Known(link) => Some((*hop, link)),
+        Resolution::Known(link) => Some((hop.clone(), link)),
         _ => None,
     }
 }

@@ -35,7 +35,7 @@ fn servers_on_the_link_are_resolved_without_anybody_talking_to_them() {
         (web.ip6().into(), lb.ip6().into()),
     ] {
         let (hop, link) = eye.sees_hop(server, &mac(&web, "eth0"));
-        assert_eq!((hop.mtu, hop.local), (1500, local));
+        assert_eq!((hop.mtu, &*hop.locals), (1500, [local].as_slice()));
         assert_eq!(
             (link.ifindex, link.source.to_string()),
             (index(&lb, "eth0"), mac(&lb, "eth0"))
@@ -72,7 +72,7 @@ fn a_server_that_is_not_there_is_asked_for_ever_more_seldom() {
         );
     }
     let network_state = eye.network_state();
-    let hop = network_state.hops.servers[&ip("10.77.0.250")];
+    let hop = &network_state.hops.servers[&ip("10.77.0.250")];
     assert!(matches!(hop.resolution, Resolution::Unresolved { .. }));
 }
 
@@ -98,7 +98,8 @@ fn a_firewall_in_the_way_is_counted_and_its_going_is_enough() {
     wait_until("a refused datagram", PATIENCE, || {
         eye.counters().probes_failed > 0
     });
-    let hop = eye.network_state().hops.servers[&web.ip4().into()];
+    let network_state = eye.network_state();
+    let hop = &network_state.hops.servers[&web.ip4().into()];
     assert!(matches!(hop.resolution, Resolution::Unresolved { .. }));
     lb.run("iptables -w -F OUTPUT");
     eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));

@@ -1,5 +1,7 @@
 //! Which way it goes.
 
+use std::net::IpAddr;
+
 use convey::engine::network::{NoWay, Wanted};
 
 use crate::{
@@ -16,7 +18,8 @@ pub const TESTS: &[Test] = tests![
     a_changed_route_moves_the_next_hop,
     a_rule_moves_the_next_hop,
     the_routes_mtu_and_source_count,
-    nat_address_is_our_address_towards_servers_of_its_family,
+    nat_addresses_are_our_addresses_towards_servers_of_their_family,
+    no_vip_is_our_address_towards_servers_where_there_is_another,
     a_rule_by_source_looks_at_nat_address,
     a_route_that_goes_and_comes_back_is_followed,
     why_there_is_no_way_is_told,
@@ -47,7 +50,7 @@ fn an_ipv4_server_may_be_behind_an_ipv6_gateway() {
     ));
     let eye = Eye::on_servers(&lb, &[ip("192.0.2.10")]);
     let (hop, _) = eye.sees_hop(ip("192.0.2.10"), &mac(&router, "eth0"));
-    assert_eq!(hop.local, lb.ip4());
+    assert_eq!(*hop.locals, [IpAddr::from(lb.ip4())]);
 }
 
 fn a_changed_route_moves_the_next_hop() {
@@ -98,9 +101,9 @@ fn the_routes_mtu_and_source_count() {
     ));
     let eye = Eye::on_servers(&lb, &[ip("192.0.2.10"), ip("2001:db8::10")]);
     let (hop, _) = eye.sees_hop(ip("192.0.2.10"), &mac(&router, "eth0"));
-    assert_eq!((hop.mtu, hop.local), (1400, ip("10.77.0.99")));
+    assert_eq!((hop.mtu, &*hop.locals), (1400, [ip("10.77.0.99")].as_slice()));
     let (hop, _) = eye.sees_hop(ip("2001:db8::10"), &mac(&router, "eth0"));
-    assert_eq!((hop.mtu, hop.local), (1300, lb.ip6().into()));
+    assert_eq!((hop.mtu, &*hop.locals), (1300, [lb.ip6().into()].as_slice()));
     lb.run("ip link set eth0 mtu 1350");
     let mtu_of = |server: &'static str| {
         move |network_state: &convey::engine::network::NetworkState| {
@@ -112,20 +115,48 @@ fn the_routes_mtu_and_source_count() {
     });
 }
 
-fn nat_address_is_our_address_towards_servers_of_its_family() {
+fn nat_addresses_are_our_addresses_towards_servers_of_their_family() {
     let (_lab, lb, web) = lb_and_router("nat-address");
     lb.run("ip addr add 10.77.0.98/24 dev eth0");
     let eye = Eye::open(
         &lb,
         Wanted {
-            nat_address4: Some("10.77.0.98".parse().expect("an address")),
+            nat_addresses: vec![ip("10.77.0.98"), ip("10.77.0.97")],
             ..servers_wanted(&[web.ip4().into(), web.ip6().into()])
         },
     );
     let (hop, _) = eye.sees_hop(web.ip4().into(), &mac(&web, "eth0"));
-    assert_eq!(hop.local, ip("10.77.0.98"));
+    assert_eq!(*hop.locals, [ip("10.77.0.98"), ip("10.77.0.97")]);
     let (hop, _) = eye.sees_hop(web.ip6().into(), &mac(&web, "eth0"));
-    assert_eq!(hop.local, lb.ip6());
+    assert_eq!(*hop.locals, [IpAddr::from(lb.ip6())]);
+}
+
+/// IPv6 takes the address that was added last: with keepalived that is the VIP.
+fn no_vip_is_our_address_towards_servers_where_there_is_another() {
+    let (_lab, lb, web) = lb_and_router("no-vip");
+    let vip = ip("fd77::80");
+    let wanted = |vips: &[IpAddr]| Wanted {
+        natted: [web.ip6().into()].into(),
+        vips: vips.iter().copied().collect(),
+        ..servers_wanted(&[web.ip6().into()])
+    };
+    let eye = Eye::open(&lb, wanted(&[vip]));
+    let source_is = |source: IpAddr, moving: bool| {
+        eye.sees(&format!("source {source}"), |network_state| {
+            let hop = network_state.hops.servers.get(&web.ip6().into());
+            hop.is_some_and(|hop| *hop.locals == [source])
+                && network_state.moving.contains_key(&web.ip6().into()) == moving
+        });
+    };
+    source_is(lb.ip6().into(), false);
+    lb.run(&format!("ip addr add {vip}/64 dev eth0 nodad"));
+    // the kernel has changed its mind before we say anything
+    let chosen = lb.run(&format!("ip route get {}", web.ip6()));
+    assert!(chosen.contains(&format!("src {vip} ")), "{chosen}");
+    eye.sees("the VIP", |network_state| network_state.vips.contains_key(&vip));
+    source_is(lb.ip6().into(), false);
+    lb.run(&format!("ip addr del {}/64 dev eth0", lb.ip6()));
+    source_is(vip, true);
 }
 
 fn a_rule_by_source_looks_at_nat_address() {
@@ -140,7 +171,7 @@ fn a_rule_by_source_looks_at_nat_address() {
     let eye = Eye::open(
         &lb,
         Wanted {
-            nat_address4: Some("10.77.0.98".parse().expect("an address")),
+            nat_addresses: vec![ip("10.77.0.98")],
             ..servers_wanted(&[ip("192.0.2.10")])
         },
     );

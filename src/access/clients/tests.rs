@@ -66,6 +66,7 @@ fn what_was_taken_back_counts_as_never_having_come() {
     let (table, limits) = (Clients::new(CAPACITY), limits(1, 1));
     let counted = table.admit(&limits, ip("192.0.2.1"), 0).unwrap();
     table.take_back(counted);
+    table.release(counted);
     assert!(table.admit(&limits, ip("192.0.2.1"), 0).is_ok());
 }
 

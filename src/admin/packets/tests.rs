@@ -25,6 +25,7 @@ const SITE: &str = r#"
     [frontends.one]
     listen_addr = "192.0.2.7:80"
     backend = "web"
+    access.rules = ["deny 198.51.100.66"]
     [frontends.shop]
     listen_addr = ["192.0.2.1:80", "192.0.2.2:80"]
     mode = "passthrough"
@@ -118,6 +119,23 @@ fn what_no_packet_frontend_serves_may_be_proxied_by_the_nearest_listener() {
 }
 
 #[test]
+fn an_explanation_says_that_the_rules_of_a_proxy_frontend_deny_the_client() {
+    let snapshot = site();
+    let blocked_by = |client: &str| {
+        let tuple = FiveTuple {
+            client: ClientAddr(client.parse().expect("an address")),
+            ..tuple(Protocol::Tcp, "192.0.2.7:80")
+        };
+        explanation(&snapshot, &tuple, None, &Waiting::new()).blocked_by
+    };
+    assert_eq!(
+        blocked_by("198.51.100.66:4000"),
+        Some(PacketReason::Denied.into())
+    );
+    assert_eq!(blocked_by("198.51.100.67:4000"), None);
+}
+
+#[test]
 fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
     let flow = a_flow();
     let found = flow::Explanation {
@@ -196,7 +214,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     let hop = |resolution| Hop {
         resolution,
         mtu: 1500,
-        local: "10.0.0.9".parse().expect("an address"),
+        locals: ["10.0.0.9".parse().expect("an address")].into(),
     };
     let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
     let hops = Hops {
@@ -216,6 +234,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             hops: Arc::new(hops),
             links: [(3, "eth1".to_owned())].into(),
             no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
+            moving: [ip("10.0.0.1")].into(),
         }),
         waiting: Waiting::new(),
         rules: RulesStatus {
@@ -240,6 +259,10 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     assert_eq!(
         (found.interface.as_deref(), found.mac.as_deref()),
         (Some("eth1"), Some("02:00:00:00:00:02"))
+    );
+    assert_eq!(
+        (found.locals.as_slice(), found.source_moves),
+        ([ip("10.0.0.9")].as_slice(), true)
     );
     let lost = &view.next_hops[&ip("10.0.0.2")];
     assert!(lost.state == HopState::NoRoute && lost.reason.as_deref() == Some("a blackhole"));

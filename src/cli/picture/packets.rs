@@ -114,11 +114,14 @@ fn next_hop(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
         }
         None => (Cell::plain(&hop.state), None),
     };
+    let moves = hop
+        .source_moves
+        .then_some("source is a VIP: a fail-over moves it; set [packet] nat_address");
     let text = |text: Option<&String>| Cell::plain(text.map_or("", String::as_str));
     let (local, mtu) = if hop.state == HopState::NoRoute {
         (Cell::plain(""), Cell::plain(""))
     } else {
-        (Cell::plain(hop.local), Cell::plain(hop.mtu))
+        (Cell::plain(joined(&hop.locals)), Cell::plain(hop.mtu))
     };
     vec![
         Cell::plain(server),
@@ -127,6 +130,11 @@ fn next_hop(server: IpAddr, hop: &NextHop) -> Vec<Cell> {
         text(hop.mac.as_ref()),
         local,
         mtu,
-        Cell::plain(hop.reason.as_deref().or(note).unwrap_or("")),
+        Cell::plain(hop.reason.as_deref().or(note).or(moves).unwrap_or("")),
     ]
+}
+
+fn joined(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    texts.join(", ")
 }

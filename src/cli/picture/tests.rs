@@ -337,7 +337,8 @@ fn packet() -> Packet {
         reason: None,
         interface: None,
         mac: None,
-        local: "10.1.0.1".parse().expect("an address"),
+        locals: vec!["10.1.0.1".parse().expect("an address")],
+        source_moves: false,
         mtu: 1500,
     };
     let known = NextHop {
@@ -422,6 +423,26 @@ NEXT HOP TO  STATE       VIA   MAC                SOURCE ADDRESS   MTU  NOTE
 10.1.0.2     resolved    eth1  02:00:00:00:00:02  10.1.0.1        1500
 10.1.0.3     unresolved                           10.1.0.1        1500  waiting for its link address
 10.1.0.4     no route                                                   no route leads there
+",
+    );
+}
+
+#[test]
+fn a_next_hop_has_all_its_source_addresses_and_says_which_a_fail_over_moves() {
+    let mut status = packet_site();
+    let packet = status.packet.as_mut().expect("packet modes");
+    packet.next_hops.retain(|_, hop| hop.state == HopState::Resolved);
+    for hop in packet.next_hops.values_mut() {
+        hop.locals.push("10.1.0.7".parse().expect("an address"));
+        hop.source_moves = true;
+    }
+    let drawn = draw(&status, None, false);
+    let (_, hops) = drawn.split_at(drawn.find("NEXT HOP").unwrap_or(0));
+    assert_drawn(
+        hops,
+        "
+NEXT HOP TO  STATE     VIA   MAC                SOURCE ADDRESS       MTU  NOTE
+10.1.0.2     resolved  eth1  02:00:00:00:00:02  10.1.0.1, 10.1.0.7  1500  source is a VIP: a fail-over moves it; set [packet] nat_address
 ",
     );
 }

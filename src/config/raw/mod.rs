@@ -23,6 +23,7 @@ pub use section::{Section, read_file};
 
 use super::model::{
     Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
+    PortsPerClient,
 };
 use crate::{
     access::Action,
@@ -115,7 +116,9 @@ section! {
         nat_ports: PortRanges,
         /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
         any_interface: bool,
-        /// Source address of passthrough flows, or a list of an IPv4 and an IPv6 one. Default: the kernel's choice.
+        /// NAT ports of one server that the passthrough connections of one client network may hold: a part of them such as "1/8" (default; at least 32), a number, or "off", which a site needs whose clients share a few addresses, behind a CDN or another NAT. A client network is an IPv4 address or an IPv6 /64, unless the frontend sets limits.per_client.prefix4 and prefix6.
+        max_ports_per_client: PortsPerClient,
+        /// Source address of passthrough flows, or a list: flows use all of their family. Default: an address of the interface towards the server, if possible one that is no frontend's, since a fail-over moves those.
         nat_address: NatAddresses,
         /// Remove a flow of a packet mode that has been idle this long. Overrides [defaults]; overridden by the frontend. Default: "15m" for TCP, "60s" for UDP.
         idle_timeout: Time<false, YEAR>,
@@ -164,15 +167,15 @@ section! {
         tcp_user_timeout: Time<true, DAY>,
         /// Log one line for each connection. Default: true.
         access_log: bool,
-        /// Which clients may connect; others are reset. Mode "proxy" only. Default: all.
+        /// Which clients may connect; others are reset, in packet modes ignored. Default: all.
         access: Access,
-        /// How many connections are accepted; more are reset. Mode "proxy" only. Default: no limits.
+        /// How many connections are accepted; more are reset, in packet modes ignored. Default: no limits.
         limits: Limits,
     }
 }
 
 section! {
-    /// Which clients may connect: the first rule that names a client decides.
+    /// Which clients may connect: the first rule that names a client decides. In packet modes this is asked for packets without a flow: flows from before go on.
     Access {
         /// Clients that no rule names: "allow" (default) or "deny".
         default: Action,
@@ -182,7 +185,7 @@ section! {
 }
 
 section! {
-    /// How many connections a frontend accepts; more are reset.
+    /// How many connections a frontend accepts; more are reset, in packet modes ignored. There each new flow is a connection, and anybody can use up a rate with forged packets.
     Limits {
         /// New connections a second of all clients; as many at once after a quiet second. Default: no limit.
         new_per_second: Int<1, 1_000_000>,
@@ -198,7 +201,7 @@ section! {
         prefix4: Int<8, 32>,
         /// Bits of an IPv6 address that make a client network. Default: 64.
         prefix6: Int<16, 128>,
-        /// Open connections. Default: no limit.
+        /// Open connections. In mode passthrough they count once the client has answered the server, so that nobody can use up another's with forged packets; in mode dsr from their first packet. Default: no limit.
         connections: Int<1, { u32::MAX as u64 }>,
         /// New connections a second; as many at once after a quiet second. Default: no limit.
         new_per_second: Int<1, 1_000_000>,

@@ -1,30 +1,28 @@
 //! Types of values that only the packet modes have.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{net::IpAddr, num::NonZeroU32};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::field::{Field, Key, Node, bad_value, inline_schema, string};
+use super::field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type};
 use crate::{
     base::{PortRange, PortRanges},
-    config::{address, findings::Findings},
+    config::{address, findings::Findings, model::PortsPerClient},
 };
 
 /// Lowest source port of flows: those below are privileged, and services answer on them.
 const LOWEST_NAT_PORT: u16 = 1024;
 
+/// Most NAT addresses of both families together: with the stock list, half a million flows to each server.
+const MAX_NAT_ADDRESSES: usize = 16;
+
 /// Longest name of an interface, in bytes: IFNAMSIZ less the NUL (`linux/if.h`).
 const MAX_INTERFACE_BYTES: usize = 15;
 
-/// `nat_address`: one of each family at most.
-#[derive(Debug, Clone, Copy)]
-pub struct NatAddresses {
-    /// The IPv4 one.
-    pub v4: Option<Ipv4Addr>,
-    /// The IPv6 one.
-    pub v6: Option<Ipv6Addr>,
-}
+/// `nat_address`: in the order of the file, each once.
+#[derive(Debug, Clone)]
+pub struct NatAddresses(pub Vec<IpAddr>);
 
 /// Name of a network interface.
 #[derive(Debug, Clone)]
@@ -110,19 +108,19 @@ fn ports(text: &str) -> Result<PortRange, (String, String)> {
 
 impl Field for NatAddresses {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let mut read = Self { v4: None, v6: None };
+        let mut read = Self(Vec::new());
         let DeValue::Array(list) = value.get_ref() else {
             read.add(value, findings)?;
             return Some(read);
         };
         if list.is_empty() {
             let message = format!("`{}` is an empty list", findings.key());
-            return bad_value(
-                value,
-                message,
-                "leave the key out to let the kernel choose",
-                findings,
-            );
+            return bad_value(value, message, "leave the key out to let convey choose", findings);
+        }
+        if list.len() > MAX_NAT_ADDRESSES {
+            let message = format!("`{}` has {} addresses", findings.key(), list.len());
+            let help = format!("write {MAX_NAT_ADDRESSES} at most; for more flows, widen nat_ports");
+            return bad_value(value, message, help, findings);
         }
         let wrong = (list.iter())
             .filter(|item| read.add(item, findings).is_none())
@@ -133,17 +131,16 @@ impl Field for NatAddresses {
 inline_schema!([] NatAddresses, _g => json_schema!({
     "anyOf": [
         { "type": "string", "format": "ip" },
-        { "type": "array", "items": { "type": "string", "format": "ip" }, "minItems": 1 },
+        {
+            "type": "array", "items": { "type": "string", "format": "ip" },
+            "minItems": 1, "maxItems": MAX_NAT_ADDRESSES, "uniqueItems": true,
+        },
     ]
 }));
 
 impl NatAddresses {
     fn add(&mut self, value: &Node<'_>, findings: &mut Findings) -> Option<()> {
-        let text = string(
-            value,
-            "an IP address in quotes, or a list of an IPv4 and an IPv6 one",
-            findings,
-        )?;
+        let text = string(value, "an IP address in quotes, or a list of several", findings)?;
         let ip = match address::parse_ip(text) {
             Ok(ip) => ip,
             Err(found) => return bad_value(value, found.message, found.help, findings),
@@ -156,20 +153,63 @@ impl NatAddresses {
                 findings,
             );
         }
-        let taken = match ip {
-            IpAddr::V4(ip) => self.v4.replace(ip).map(|_| "IPv4"),
-            IpAddr::V6(ip) => self.v6.replace(ip).map(|_| "IPv6"),
-        };
-        match taken {
-            None => Some(()),
-            Some(family) => bad_value(
+        if self.0.contains(&ip) {
+            return bad_value(
                 value,
-                format!("{ip} is a second {family} address"),
-                "write one of each family at most; for more flows, widen nat_ports",
+                format!("{ip} is in the list twice"),
+                "write each address once",
                 findings,
-            ),
+            );
         }
+        self.0.push(ip);
+        Some(())
     }
+}
+
+impl Field for PortsPerClient {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        const FORM: &str = "write a part such as \"1/8\", a number of ports, or \"off\" for no limit";
+        let read = match value.get_ref() {
+            DeValue::String(text) if text == "off" => Some(Self::Unlimited),
+            DeValue::String(text) => part(text),
+            DeValue::Integer(number) => {
+                let count = u32::from_str_radix(number.as_str(), number.radix()).ok();
+                count.and_then(NonZeroU32::new).map(Self::Count)
+            }
+            _ => {
+                let expected = "a part, a number of ports, or \"off\"";
+                return wrong_type(value, expected, Some(FORM.to_owned()), findings);
+            }
+        };
+        if read.is_some() {
+            return read;
+        }
+        let written = match value.get_ref() {
+            DeValue::String(text) => format!("\"{text}\""),
+            DeValue::Integer(number) => number.to_string(),
+            _ => String::new(),
+        };
+        let message = format!("`{}` cannot be {written}", findings.key());
+        bad_value(value, message, FORM, findings)
+    }
+}
+inline_schema!([] PortsPerClient, _g => json_schema!({
+    "anyOf": [
+        { "const": "off" },
+        { "type": "string", "pattern": "^[1-9][0-9]*/[1-9][0-9]*$" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+    ]
+}));
+
+/// Reads `PART/WHOLE`, which is 1 at most.
+fn part(text: &str) -> Option<PortsPerClient> {
+    let (part, whole) = text.split_once('/')?;
+    let number = |text: &str| -> Option<NonZeroU32> {
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        text.parse().ok().filter(|_| is_plain)
+    };
+    let (part, whole) = (number(part)?, number(whole)?);
+    (part <= whole).then_some(PortsPerClient::Part(part, whole))
 }
 
 impl Field for InterfaceName {
@@ -223,6 +263,27 @@ mod tests {
             "\"61000-62000-63000\" is not a range of ports",
         );
         refused("61000 - 65535", "white space in \"61000 - 65535\"");
+    }
+
+    #[test]
+    fn a_part_of_the_ports_is_a_fraction_of_whole_numbers_and_not_more_than_all() {
+        assert_eq!(part("1/8"), Some(PortsPerClient::default()));
+        assert!(part("3/3").is_some() && part("1/100000").is_some());
+        for wrong in [
+            "", "1", "/", "1/", "/8", "0/8", "1/0", "9/8", "+1/8", "1 / 8", "1/8/2", "0.1/1", "01/8",
+        ] {
+            assert_eq!(part(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_ports_is_never_less_than_32() {
+        let share = |text, ports| part(text).unwrap().of(ports);
+        assert_eq!(share("1/8", 27_304), Some(3_413));
+        assert_eq!(share("1/8", 100), Some(PortsPerClient::LEAST_PART));
+        assert_eq!(share("1/8", u32::MAX), Some(u32::MAX / 8));
+        assert_eq!(PortsPerClient::Count(NonZeroU32::MIN).of(27_304), Some(1));
+        assert_eq!(PortsPerClient::Unlimited.of(27_304), None);
     }
 
     #[test]

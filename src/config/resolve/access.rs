@@ -8,7 +8,7 @@ use crate::{
     base::NetworkListName,
     config::{
         findings::Findings,
-        model::{Config, NetworkList},
+        model::{Config, Mode, NetworkList},
         raw::{self, Located},
         words::nearest,
     },
@@ -67,37 +67,32 @@ pub fn limits(at: Option<&Located<raw::Limits>>) -> Limits {
     });
     Limits {
         new_per_second: limit(raw.new_per_second.as_ref()),
-        per_client: per_client.filter(|p| p.connections.is_some() || p.new_per_second.is_some()),
+        per_client: per_client.filter(|per_client| *per_client != PerClient::default()),
     }
 }
 
-/// Finds lists that no rule names and rules whose list there is not, sections that say nothing, and what packet modes do
-/// not do.
+/// Finds lists that no rule names and rules whose list there is not, and sections that say nothing.
 pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
     let known: BTreeSet<&str> = (file.network_lists.iter())
         .flat_map(|at| at.value.0.keys().map(String::as_str))
         .collect();
     if let Some(defaults) = &file.defaults {
         findings.within("defaults", |findings| {
-            options(&defaults.value.frontend, &known, findings);
+            options(&defaults.value.frontend, None, &known, findings);
         });
     }
     findings.within("frontends", |findings| {
         for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
             findings.within(name, |findings| {
-                options(&at.value.options, &known, findings);
-                if let Some(frontend) = config.frontends.get(name.as_str())
-                    && frontend.mode.is_packet()
-                {
-                    in_packet_mode(frontend.mode.label(), at, file, findings);
-                }
+                let mode = config.frontends.get(name.as_str()).map(|frontend| frontend.mode);
+                options(&at.value.options, mode, &known, findings);
             });
         }
     });
     unused(file, config, findings);
 }
 
-fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Findings) {
+fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str>, findings: &mut Findings) {
     if let Some(at) = &own.access {
         findings.within("access", |findings| {
             let rules = at.value.rules.as_ref();
@@ -122,7 +117,8 @@ fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Fi
         });
     }
     if let Some(at) = &own.limits
-        && limits(Some(at)) == Limits::default()
+        && limits(Some(at)).sets_none()
+        && !names_clients(at, mode)
         && findings.is_clean()
     {
         findings.within("limits", |findings| {
@@ -133,6 +129,13 @@ fn options(own: &raw::FrontendOptions, known: &BTreeSet<&str>, findings: &mut Fi
             );
         });
     }
+}
+
+/// Whether it says what a client network is, and that counts: `max_ports_per_client` uses it in mode passthrough.
+fn names_clients(limits: &Located<raw::Limits>, mode: Option<Mode>) -> bool {
+    let per_client = limits.value.per_client.as_ref().map(|at| &at.value);
+    let has_prefix = per_client.is_some_and(|at| at.prefix4.is_some() || at.prefix6.is_some());
+    has_prefix && mode.is_none_or(|mode| mode == Mode::Passthrough)
 }
 
 /// A section without rules lets everybody in, or nobody.
@@ -147,37 +150,6 @@ fn empty(at: &Located<raw::Access>, has_rules: bool, findings: &mut Findings) {
         false => "add rules = [\"deny 10.0.0.0/8\"], or remove the section",
     };
     findings.warn(at.key.clone(), message, help.to_owned());
-}
-
-/// Rules that look as if they kept somebody out are worse than none.
-fn in_packet_mode(mode: &str, at: &Located<raw::Frontend>, file: &raw::File, findings: &mut Findings) {
-    let own = &at.value.options;
-    let defaults = file.defaults.as_ref().map(|at| &at.value.frontend);
-    let keys = [
-        (
-            "access",
-            own.access.as_ref().map(|at| &at.key),
-            defaults.and_then(|d| d.access.as_ref()).is_some(),
-        ),
-        (
-            "limits",
-            own.limits.as_ref().map(|at| &at.key),
-            defaults.and_then(|d| d.limits.as_ref()).is_some(),
-        ),
-    ];
-    for (key, own, is_inherited) in keys {
-        let help = match own {
-            Some(_) => "remove it, or use mode = \"proxy\"; keep clients out with nftables on this host",
-            None => "[defaults] sets it: move it to the frontends in mode \"proxy\"",
-        };
-        if own.is_some() || is_inherited {
-            let span = own.unwrap_or(&at.key).clone();
-            findings.within(key, |findings| {
-                let message = format!("`{key}` is not available in mode {mode} in this version");
-                findings.error(span, message, help.to_owned());
-            });
-        }
-    }
 }
 
 fn unused(file: &raw::File, config: &Config, findings: &mut Findings) {

@@ -20,7 +20,10 @@ use std::{
 use super::{
     Here, Options,
     findings::Findings,
-    model::{Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes, Stats},
+    model::{
+        Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
+        PortsPerClient, Stats,
+    },
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
@@ -258,7 +261,6 @@ fn packet_modes(
     let capacity = raw.connection_tracker_capacity.as_ref().map(|at| at.value.0);
     let floor = u32::try_from(capacity.unwrap_or(0).min(raw::MAX_FLOWS)).unwrap_or(u32::MAX);
     let max_flows = int(raw.max_flows.as_ref(), defaults::MAX_FLOWS);
-    let nat = raw.nat_address.as_ref().map(|at| at.value);
     PacketModes {
         engine: value(raw.engine.as_ref(), EngineChoice::Auto, |v| v),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
@@ -269,8 +271,12 @@ fn packet_modes(
             |v| v,
         ),
         any_interface: value(raw.any_interface.as_ref(), false, |v| v),
-        nat_address4: nat.and_then(|nat| nat.v4),
-        nat_address6: nat.and_then(|nat| nat.v6),
+        max_ports_per_client: value(
+            raw.max_ports_per_client.as_ref(),
+            PortsPerClient::default(),
+            |v| v,
+        ),
+        nat_addresses: value(raw.nat_address.as_ref(), Vec::new(), |nat| nat.0),
         connection_tracker_capacity: capacity,
         stats_update_frequency: raw.stats_update_frequency.as_ref().map(|at| at.value.0),
     }

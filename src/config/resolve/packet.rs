@@ -323,11 +323,7 @@ impl Place<'_> {
             );
             return;
         }
-        let nat = [
-            config.packet.nat_address4.map(IpAddr::from),
-            config.packet.nat_address6.map(IpAddr::from),
-        ];
-        if nat.contains(&Some(ip)) {
+        if config.packet.nat_addresses.contains(&ip) {
             self.error(
                 format!("server `{}` has this host's nat_address {ip}", self.server),
                 "write the address of the server itself",

@@ -15,6 +15,7 @@
 //!
 //! Answers are taken to come in by the interface by which questions leave ([`NetworkState::server_interfaces`]).
 
+mod addresses;
 mod counters;
 mod follow;
 mod kernel;
@@ -26,25 +27,30 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use tokio::sync::watch;
 
-use crate::flow::Hops;
+use crate::{
+    config::{Config, PacketService},
+    flow::Hops,
+};
 
 pub use counters::NetworkCounters;
 
 use counters::Counts;
 use follow::Follow;
+use kernel::Kernel;
+use table::Table;
 
 /// The gateway that the kernel would send packets to an address by; `None` on link, and where there is no route.
 ///
 /// # Errors
 /// The kernel did not answer.
 pub fn gateway_to(address: IpAddr) -> io::Result<Option<IpAddr>> {
-    Ok(match kernel::Kernel::open()?.route(address, None)? {
+    Ok(match Kernel::open()?.route(address, None)? {
         table::RouteAnswer::Route(route) => route.gateway,
         table::RouteAnswer::None(_) => None,
     })
@@ -55,12 +61,12 @@ pub fn gateway_to(address: IpAddr) -> io::Result<Option<IpAddr>> {
 pub struct Wanted {
     /// Addresses of servers, of all frontends in packet modes, and of flows that outlive their configuration.
     pub servers: BTreeSet<IpAddr>,
+    /// Those of them whose flows get an address of ours as their source: passthrough's.
+    pub natted: BTreeSet<IpAddr>,
     /// Addresses of VIPs.
     pub vips: BTreeSet<IpAddr>,
-    /// `nat_address` of IPv4.
-    pub nat_address4: Option<Ipv4Addr>,
-    /// `nat_address` of IPv6.
-    pub nat_address6: Option<Ipv6Addr>,
+    /// `nat_address`, of both families.
+    pub nat_addresses: Vec<IpAddr>,
 }
 
 /// The network at one moment.
@@ -76,6 +82,9 @@ pub struct NetworkState {
     pub server_interfaces: BTreeMap<IpAddr, String>,
     /// For each server without a way ([`Resolution::NoRoute`](crate::flow::Resolution::NoRoute)): why.
     pub no_way: BTreeMap<IpAddr, NoWay>,
+    /// For each passthrough server whose flows get a VIP as their source for want of another address: that VIP. A
+    /// fail-over moves it.
+    pub moving: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// Why a server cannot be reached in the packet modes.
@@ -114,6 +123,42 @@ pub struct Link {
     pub ifindex: u32,
     /// Whether it is a loopback interface.
     pub is_loopback: bool,
+}
+
+impl Wanted {
+    /// What services need, with the source addresses of a configuration.
+    #[must_use]
+    pub fn of(config: &Config, services: &[PacketService]) -> Self {
+        let servers = |service: &PacketService| -> Vec<IpAddr> {
+            service.servers.iter().map(|server| server.0.ip()).collect()
+        };
+        Self {
+            servers: services.iter().flat_map(servers).collect(),
+            natted: (services.iter().filter(|service| service.nat_ports.is_some()))
+                .flat_map(servers)
+                .collect(),
+            vips: services.iter().map(|service| service.vip.ip()).collect(),
+            nat_addresses: config.packet.nat_addresses.clone(),
+        }
+    }
+}
+
+/// The network as the kernel knows it at this moment; no next hop is asked for.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn look(wanted: Wanted) -> io::Result<NetworkState> {
+    let mut kernel = Kernel::open()?;
+    let mut table = Table::default();
+    table.want(wanted);
+    for event in kernel.links_and_addresses()? {
+        table.apply(event);
+    }
+    while let Some(server) = table.stale().first().copied() {
+        let answer = kernel.route(server, table.fixed_source(server))?;
+        table.answered(server, answer);
+    }
+    Ok(table.network_state())
 }
 
 /// The running follower: a task on the control thread's runtime, which ends when this is dropped.

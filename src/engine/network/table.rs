@@ -12,13 +12,13 @@ use crate::{
     packet::LinkHeader,
 };
 
-use super::{Link, NetworkState, NoWay, Wanted};
+use super::{
+    Link, NetworkState, NoWay, Wanted,
+    addresses::{Address, Addresses, are_of_one_network},
+};
 
 /// Most interfaces that are kept. A host of many thousand containers stays below it.
 const MAX_LINKS: usize = 16_384;
-
-/// Most addresses that are kept.
-const MAX_ADDRESSES: usize = 65_536;
 
 /// News from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +59,6 @@ pub enum Medium {
     Loopback,
     /// Something else (tun, WireGuard, PPP, GRE).
     Other,
-}
-
-/// An address of an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    /// Whether packets to it are accepted: IPv6 must first find no duplicate.
-    pub is_ready: bool,
-    /// RT_SCOPE_…: 0 is the whole world, higher is narrower.
-    pub scope: u8,
 }
 
 /// A neighbour's place in the kernel's table.
@@ -153,7 +144,7 @@ pub struct Table {
     /// Those and the servers.
     followed: BTreeSet<IpAddr>,
     links: BTreeMap<u32, NetworkInterface>,
-    addresses: BTreeMap<(u32, IpAddr), Address>,
+    addresses: Addresses,
     /// For each wanted server that has been asked for.
     answers: HashMap<IpAddr, RouteAnswer>,
     /// Of the next hops of `answers`, and no others.
@@ -198,11 +189,11 @@ impl Table {
         let has_changed = match event {
             NetworkEvent::Link(index, link) => self.set_link(index, link),
             NetworkEvent::LinkGone(index) => {
-                self.addresses.retain(|(ifindex, _), _| *ifindex != index);
+                self.addresses.forget(index);
                 self.links.remove(&index).is_some()
             }
             NetworkEvent::Address(index, ip, address) => self.set_address(index, ip, address),
-            NetworkEvent::AddressGone(index, ip) => self.addresses.remove(&(index, ip)).is_some(),
+            NetworkEvent::AddressGone(index, ip) => self.addresses.remove(index, ip),
             NetworkEvent::Routing => true,
             NetworkEvent::Neighbour(key, state) => return self.set_neighbour(key, state),
         };
@@ -233,12 +224,11 @@ impl Table {
         &self.stale
     }
 
-    /// The source that packets to a server are known to have: rules may route by it. None where the kernel chooses,
-    /// or where the address is not (yet) ours, which the kernel would refuse.
+    /// The source that packets to a server are known to have: rules may route by it. Of several `nat_address`es the first
+    /// that is ours speaks for all. None where there is none, which the kernel would refuse.
     #[must_use]
     pub fn fixed_source(&self, server: IpAddr) -> Option<IpAddr> {
-        self.nat_address(server)
-            .filter(|ip| self.addresses.keys().any(|(_, own)| own == ip))
+        self.nat_addresses(server).find(|ip| self.addresses.has(*ip))
     }
 
     /// Takes in what the kernel answered for a server. Returns the neighbour to ask for, if there is one.
@@ -308,19 +298,19 @@ impl Table {
                 hops.interfaces.insert(*index, self.interface(*index, link, mac));
             }
         }
-        for ((index, ip), address) in &self.addresses {
-            if let Some(link) = self.links.get(index)
+        for (index, ip, address) in self.addresses.iter() {
+            if let Some(link) = self.links.get(&index)
                 && address.is_ready
-                && self.wanted.vips.contains(ip)
+                && self.wanted.vips.contains(&ip)
             {
                 network_state
                     .vips
-                    .entry(*ip)
+                    .entry(ip)
                     .or_default()
                     .insert(link.name.clone());
             }
         }
-        hops.own = self.addresses.keys().map(|(_, ip)| *ip).collect();
+        hops.own = self.addresses.iter().map(|(_, ip, _)| ip).collect();
         let absent = (self.wanted.vips.iter()).filter(|vip| !network_state.vips.contains_key(*vip));
         hops.absent_vips = absent.copied().collect();
         for client in &self.clients {
@@ -341,6 +331,7 @@ impl Table {
                         hops.behind_gateways.insert(*server);
                     }
                     network_state.server_interfaces.insert(*server, link.name.clone());
+                    network_state.moving.extend(self.moving(*server, &hop));
                     hop
                 }
                 Err(reason) => {
@@ -363,11 +354,10 @@ impl Table {
     }
 
     fn set_address(&mut self, index: u32, ip: IpAddr, address: Address) -> bool {
-        if !self.addresses.contains_key(&(index, ip)) && self.addresses.len() >= MAX_ADDRESSES {
+        self.addresses.set(index, ip, address).unwrap_or_else(|| {
             self.refused = self.refused.saturating_add(1);
-            return false;
-        }
-        self.addresses.insert((index, ip), address) != Some(address)
+            false
+        })
     }
 
     fn set_neighbour(&mut self, key: NeighbourKey, state: Neighbour) -> bool {
@@ -377,11 +367,21 @@ impl Table {
             .is_some_and(|known| std::mem::replace(known, state) != state)
     }
 
-    fn nat_address(&self, server: IpAddr) -> Option<IpAddr> {
-        match server {
-            IpAddr::V4(_) => self.wanted.nat_address4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.wanted.nat_address6.map(IpAddr::V6),
+    fn nat_addresses(&self, server: IpAddr) -> impl Iterator<Item = IpAddr> {
+        let all = self.wanted.nat_addresses.iter().copied();
+        all.filter(move |ip| ip.is_ipv4() == server.is_ipv4())
+    }
+
+    /// Our addresses towards a server.
+    fn locals(&self, server: IpAddr, route: &Route, ifindex: u32) -> Arc<[IpAddr]> {
+        let configured: Arc<[IpAddr]> = self.nat_addresses(server).collect();
+        if !configured.is_empty() {
+            return configured;
         }
+        let choice = route.source.into_iter();
+        choice
+            .map(|ip| self.addresses.source(ifindex, ip, &self.wanted.vips))
+            .collect()
     }
 
     /// The way to a server and the interface by which, or why there is none.
@@ -407,10 +407,10 @@ impl Table {
         if !link.is_up {
             return Err(NoWay::InterfaceDown(link.name.clone()));
         }
-        let local = self
-            .nat_address(server)
-            .or(route.source)
-            .ok_or_else(|| NoWay::NoSource(link.name.clone()))?;
+        let locals = self.locals(server, route, ifindex);
+        if locals.is_empty() {
+            return Err(NoWay::NoSource(link.name.clone()));
+        }
         let address = route.gateway.unwrap_or(server);
         let resolution = match self.neighbours.get(&NeighbourKey { ifindex, address }) {
             Some(Neighbour::Known(destination) | Neighbour::Stale(destination)) => {
@@ -425,34 +425,29 @@ impl Table {
         let hop = Hop {
             resolution,
             mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
-            local,
+            locals,
         };
         Ok((link, hop))
     }
 
+    /// The server, and the VIP that its flows get as their source although nobody has chosen it.
+    fn moving(&self, server: IpAddr, hop: &Hop) -> Option<(IpAddr, IpAddr)> {
+        let source = *hop.locals.first()?;
+        let is_chosen = self.wanted.nat_addresses.contains(&source);
+        let moves = self.wanted.natted.contains(&server) && self.wanted.vips.contains(&source) && !is_chosen;
+        moves.then_some((server, source))
+    }
+
     fn no_hop(&self, server: IpAddr) -> Hop {
-        let unspecified = match server {
-            IpAddr::V4(_) => IpAddr::from([0; 4]),
-            IpAddr::V6(_) => IpAddr::from([0; 16]),
-        };
         Hop {
             resolution: Resolution::NoRoute,
             mtu: 0,
-            local: self.nat_address(server).unwrap_or(unspecified),
+            locals: self.nat_addresses(server).collect(),
         }
     }
 
-    /// An interface with the address of each family by which others know it best: of the widest scope, and no VIP,
-    /// which may move away.
     fn interface(&self, index: u32, link: &NetworkInterface, mac: Mac) -> Interface {
-        let (first, last) = (IpAddr::from([0; 4]), IpAddr::from([255; 16]));
-        let best = |is_wanted: fn(&IpAddr) -> bool| {
-            self.addresses
-                .range((index, first)..=(index, last))
-                .filter(|((_, ip), address)| address.is_ready && is_wanted(ip))
-                .min_by_key(|((_, ip), address)| (address.scope, self.wanted.vips.contains(ip), *ip))
-                .map(|((_, ip), _)| *ip)
-        };
+        let best = |is_wanted| self.addresses.best(index, &self.wanted.vips, is_wanted);
         let (best4, best6) = (best(IpAddr::is_ipv4), best(IpAddr::is_ipv6));
         Interface {
             mac,
@@ -482,18 +477,7 @@ fn next_hop(server: IpAddr, answer: &RouteAnswer) -> Option<NeighbourKey> {
 
 /// Whether an address lies in a route's network.
 fn covers(route: &Route, address: IpAddr) -> bool {
-    let length = u32::from(route.length);
-    match (route.destination, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length)).unwrap_or(0);
-            (network.to_bits() ^ address.to_bits()) & mask == 0
-        }
-        (IpAddr::V6(network), IpAddr::V6(address)) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0);
-            (network.to_bits() ^ address.to_bits()) & mask == 0
-        }
-        _ => false,
-    }
+    are_of_one_network(route.destination, address, route.length)
 }
 
 #[cfg(test)]

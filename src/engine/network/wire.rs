@@ -18,8 +18,9 @@ use netlink_packet_route::{
 
 use crate::{base::Mac, sys::netlink};
 
-use super::table::{
-    Address, Medium, Neighbour, NeighbourKey, NetworkEvent, NetworkInterface, Route, RouteKind,
+use super::{
+    addresses::Address,
+    table::{Medium, Neighbour, NeighbourKey, NetworkEvent, NetworkInterface, Route, RouteKind},
 };
 
 /// Lengths of the fixed headers (struct ifinfomsg, ifaddrmsg, rtmsg, ndmsg), in bytes.
@@ -220,9 +221,16 @@ fn address(payload: &[u8], is_new: bool) -> Result<Message, DecodeError> {
     Ok(Message::NetworkEvent(if is_new {
         // an address whose duplicate detection is still running, or has found a duplicate, receives nothing
         let is_tentative = flags & libc::IFA_F_TENTATIVE != 0 && flags & libc::IFA_F_OPTIMISTIC == 0;
+        let passing = match header.family {
+            // the bit of temporary addresses says of an IPv4 one that it is a second one
+            AddressFamily::Inet => libc::IFA_F_DEPRECATED,
+            _ => libc::IFA_F_DEPRECATED | libc::IFA_F_TEMPORARY,
+        };
         let address = Address {
             is_ready: !is_tentative && flags & libc::IFA_F_DADFAILED == 0,
+            is_lasting: flags & passing == 0,
             scope: header.scope.into(),
+            length: header.prefix_len,
         };
         NetworkEvent::Address(header.index, ip, address)
     } else {

@@ -165,7 +165,7 @@ impl NatTable {
         shard.check();
         drop(shard);
         let Some(flow) = ended else { return false };
-        self.forget(room, &flow, new.worker);
+        self.forget(room, flow, new.worker);
         self.gave_way.fetch_add(1, Relaxed);
         true
     }

@@ -192,16 +192,16 @@ fn replies_take_the_new_way_when_the_route_to_the_client_changes() {
             destination: mac,
         }),
         mtu: 1_400,
-        local: site.nat_ip(),
+        locals: [site.nat_ip()].into(),
     };
     let (old, new) = (gateway(CLIENT_MAC), gateway(Mac([2, 7, 7, 7, 7, 7])));
     assert_eq!(site.flows.return_clients(), [client.ip()].into());
     for (hop, mac) in [
-        (old, CLIENT_MAC),
-        (new, Mac([2, 7, 7, 7, 7, 7])),
-        (old, CLIENT_MAC),
+        (&old, CLIENT_MAC),
+        (&new, Mac([2, 7, 7, 7, 7, 7])),
+        (&old, CLIENT_MAC),
     ] {
-        site.hops.clients.insert(client.ip(), hop);
+        site.hops.clients.insert(client.ip(), hop.clone());
         site.apply();
         let reply = site.reply(server, nat, ACK);
         assert_eq!(reply.parsed().link_destination, mac);

@@ -405,7 +405,7 @@ fn a_syn_that_cannot_be_sent_makes_no_flow() {
 fn an_address_that_clients_send_to_is_no_nat_port() {
     let mut site = site(1);
     for hop in site.hops.servers.values_mut() {
-        hop.local = vip(false).ip();
+        hop.locals = [vip(false).ip()].into();
     }
     let frontend = site.frontend_mut();
     let mut second = frontend.listen[0];

@@ -1,13 +1,13 @@
 //! Whatever comes in whatever order: the tables stay whole.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
 use crate::{
     base::{PacketReason, Protocol, ServerState},
-    config::Mode,
-    flow::{Verdict, testing::*},
+    config::{Mode, PortsPerClient},
+    flow::{Verdict, store::FlowStore, testing::*},
     packet::{Frame, HEADROOM, Offload},
     pools::AdminState,
 };
@@ -60,10 +60,13 @@ proptest! {
         events in prop::collection::vec(event(), 1..150),
         limit in 4..40_u32,
         passthrough in any::<bool>(),
+        (connections, ports) in (1..8_u32, 1..8_u32),
     ) {
         let mode = |passthrough| if passthrough { Mode::Passthrough } else { Mode::Dsr };
         let mut site = Site::with(mode(passthrough), Protocol::Tcp, 3, false, limit);
         site.nat_ports(61_000, 61_010);
+        site.ports_per_client(PortsPerClient::Count(NonZeroU32::new(ports).unwrap()));
+        site.per_client(connections, 0);
         let frontend = site.config.frontends["a"].clone();
         // who was last given a NAT address towards a server
         let mut holders = HashMap::new();
@@ -123,6 +126,16 @@ proptest! {
         site.expire_after(Duration::from_secs(1_000));
         let usage = site.flows.usage();
         prop_assert_eq!((usage.nat_flows, usage.half_open, usage.dsr_flows), (0, 0, 0));
+        // nobody holds anything any more
+        prop_assert_eq!(site.flows.store.shares().held(), 0);
+        if let Some(frontend) = site.snapshot.as_ref().unwrap().frontends.get("a") {
+            let access = frontend.access.as_ref().unwrap();
+            for host in 1..4 {
+                let client = site.client(host, 1).ip();
+                let held: Vec<_> = (0..=connections).map(|_| access.take(client, 0)).collect();
+                prop_assert_eq!(held.iter().filter(|permit| permit.is_ok()).count() as u32, connections);
+            }
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use convey::{
     },
     config::{
         Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck, Server,
-        Stats,
+        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
+        PortsPerClient, Server, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -153,15 +153,16 @@ fn packet() -> impl Strategy<Value = PacketModes> {
         first: one.min(other),
         last: one.max(other),
     });
-    let addresses = (
-        option::of((1..=254_u8).prop_map(|host| [192, 0, 2, host].into())),
-        option::of(any::<u16>().prop_map(|host| [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host].into())),
-    );
+    let address = prop_oneof![
+        (1..=254_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])),
+        any::<u16>().prop_map(|host| IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host])),
+    ];
+    let addresses = prop::collection::hash_set(address, 0..=16).prop_map(|all| all.into_iter().collect());
     (
         engine,
         option::of(count(1_024)),
         64..=MOST,
-        (ports, any::<bool>()),
+        (ports, any::<bool>(), ports_per_client()),
         addresses,
         option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
         option::of(millis(0, 365 * DAY)),
@@ -171,8 +172,8 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                 engine,
                 workers,
                 flows,
-                (nat_ports, any_interface),
-                (v4, v6),
+                (nat_ports, any_interface, max_ports_per_client),
+                nat_addresses,
                 capacity,
                 stats_update_frequency,
             )| {
@@ -183,13 +184,22 @@ fn packet() -> impl Strategy<Value = PacketModes> {
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
                     nat_ports: nat_ports.into(),
                     any_interface,
-                    nat_address4: v4,
-                    nat_address6: v6,
+                    max_ports_per_client,
+                    nat_addresses,
                     connection_tracker_capacity: capacity,
                     stats_update_frequency,
                 }
             },
         )
+}
+
+fn ports_per_client() -> impl Strategy<Value = PortsPerClient> {
+    let part = |(one, other): (NonZeroU32, NonZeroU32)| PortsPerClient::Part(one.min(other), one.max(other));
+    prop_oneof![
+        Just(PortsPerClient::Unlimited),
+        count(u32::MAX).prop_map(PortsPerClient::Count),
+        (count(u32::MAX), count(u32::MAX)).prop_map(part),
+    ]
 }
 
 /// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
@@ -226,9 +236,6 @@ fn settle(mut config: Config) -> Config {
         frontend.fin_timeout = Some(Duration::from_secs(60));
         frontend.tcp_user_timeout = Some(Duration::from_secs(30));
         frontend.access_log = true;
-        // What there is not in these modes yet.
-        frontend.access = None;
-        frontend.limits = Limits::default();
     }
     let named: Vec<_> = (config.frontends.values())
         .flat_map(|frontend| frontend.lists().cloned())

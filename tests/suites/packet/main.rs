@@ -6,6 +6,7 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod classic;
 mod crowding;
 mod errors;
@@ -27,6 +28,7 @@ mod reload;
 mod reused;
 mod site;
 mod sizes;
+mod sources;
 mod talkers;
 mod told;
 mod traffic;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
         ("limits", limits::TESTS),
+        ("access", access::TESTS),
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),
         ("reused", reused::TESTS),
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("process", process::TESTS),
         ("holder", holder::TESTS),
+        ("sources", sources::TESTS),
         ("explain", explain::TESTS),
         ("classic", classic::TESTS),
     ];

@@ -145,7 +145,7 @@ fn a_failed_reload_leaves_source_addresses_and_next_hops_alone() {
         next_hops.len() == 2
             && next_hops
                 .values()
-                .all(|hop| hop.local.to_string() == "10.77.0.200"),
+                .all(|hop| hop.locals == [std::net::IpAddr::from([10, 77, 0, 200])]),
         "{next_hops:?}"
     );
 }

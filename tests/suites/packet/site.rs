@@ -232,7 +232,7 @@ impl Plan {
     }
 
     /// As rules of nftables.
-    fn services(&self) -> Vec<Service> {
+    pub fn services(&self) -> Vec<Service> {
         self.ports
             .iter()
             .flat_map(|port| self.ways.iter().map(move |way| (port, *way)))

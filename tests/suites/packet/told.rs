@@ -1,7 +1,7 @@
 //! What Convey says of the packet modes: the one place that knows how the status spells it.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -58,6 +58,23 @@ pub fn flow(convey: &Convey, client: SocketAddr) -> Option<(String, SocketAddr)>
             .unwrap_or_else(|| panic!("no {key} in {entry}"))
     };
     Some((text("state").to_owned(), text("nat").parse().expect("an address")))
+}
+
+/// Established passthrough flows of a client.
+#[track_caller]
+pub fn established(convey: &Convey, client: IpAddr) -> usize {
+    let json = convey.order("connections --limit 20000 --json");
+    let listed: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in {json}"));
+    let of_client = |entry: &&Value| {
+        let addr: Option<SocketAddr> = entry["client"].as_str().and_then(|text| text.parse().ok());
+        addr.is_some_and(|addr| addr.ip() == client) && entry["flow"]["state"] == "established"
+    };
+    listed["connections"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(of_client)
+        .count()
 }
 
 /// `live` or `waiting`.

@@ -102,18 +102,6 @@ pub fn kept(
         .collect()
 }
 
-/// What the follower is to watch.
-pub fn wanted(config: &Config, services: &[PacketService]) -> Wanted {
-    Wanted {
-        servers: (services.iter())
-            .flat_map(|service| service.servers.iter().map(|server| server.0.ip()))
-            .collect(),
-        vips: services.iter().map(|service| service.vip.ip()).collect(),
-        nat_address4: config.packet.nat_address4,
-        nat_address6: config.packet.nat_address6,
-    }
-}
-
 /// Whether the way to every server is known, or known not to exist.
 pub fn is_resolved(wanted: &Wanted, network_state: &NetworkState) -> bool {
     (wanted.servers.iter()).all(|server| {

@@ -248,7 +248,7 @@ impl Plane {
         let all = demand::union(&prepared.services, self.rules.in_effect());
         // source addresses of a new configuration count once it is in effect, for flows go on meanwhile
         let in_effect = self.config.clone().filter(|_| !self.services.is_empty());
-        let wanted = demand::wanted(in_effect.as_deref().unwrap_or(config), &all);
+        let wanted = Wanted::of(in_effect.as_deref().unwrap_or(config), &all);
         prepared.has_started = self.start(config, wanted)?;
         if let Some(running) = &mut self.running {
             // a server whose host is down is never resolved: it is not waited for longer than this
@@ -330,7 +330,7 @@ impl Plane {
             );
         }
         if let (Some(running), Some(config)) = (&mut self.running, config) {
-            running.want(demand::wanted(&config, self.rules.in_effect()));
+            running.want(Wanted::of(&config, self.rules.in_effect()));
         }
     }
 

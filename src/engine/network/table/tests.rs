@@ -36,7 +36,9 @@ fn on_link() -> Route {
 fn ready(scope: u8) -> Address {
     Address {
         is_ready: true,
+        is_lasting: true,
         scope,
+        length: 24,
     }
 }
 
@@ -65,9 +67,9 @@ fn resolution(table: &Table) -> Resolution {
 #[test]
 fn a_resolved_server_has_a_link_header() {
     let network_state = table().network_state();
-    let hop = network_state.hops.servers[&SERVER];
+    let hop = &network_state.hops.servers[&SERVER];
     assert_eq!(
-        hop,
+        *hop,
         Hop {
             resolution: Resolution::Known(LinkHeader {
                 ifindex: 5,
@@ -75,7 +77,7 @@ fn a_resolved_server_has_a_link_header() {
                 destination: THEIRS
             }),
             mtu: 1500,
-            local: ip("10.0.0.1"),
+            locals: [ip("10.0.0.1")].into(),
         }
     );
     assert_eq!(network_state.server_interfaces[&SERVER], "eth0");
@@ -250,7 +252,7 @@ fn a_vip_is_where_it_is_ready_and_moves() {
     ));
     let tentative = Address {
         is_ready: false,
-        scope: 0,
+        ..ready(0)
     };
     table.apply(NetworkEvent::Address(5, vip, tentative));
     assert!(table.network_state().vips.is_empty());
@@ -276,19 +278,51 @@ fn an_interface_that_is_gone_takes_its_addresses_along() {
     assert!(table.network_state().vips.is_empty());
 }
 
+fn locals(table: &Table) -> Vec<IpAddr> {
+    table.network_state().hops.servers[&SERVER].locals.to_vec()
+}
+
 #[test]
-fn nat_address_is_asked_with_once_it_is_ours() {
+fn all_nat_addresses_of_a_servers_family_are_used_and_the_first_of_ours_is_asked_with() {
     let mut table = table();
-    let nat = ip("10.0.0.7");
+    let (first, second) = (ip("10.0.0.7"), ip("10.0.0.8"));
     table.want(Wanted {
-        nat_address4: Some("10.0.0.7".parse().unwrap()),
+        nat_addresses: vec![first, ip("fd00::7"), second],
         ..wanted()
     });
+    assert_eq!(locals(&table), [first, second]);
     assert_eq!(table.fixed_source(SERVER), None);
-    assert_eq!(table.network_state().hops.servers[&SERVER].local, nat);
-    table.apply(NetworkEvent::Address(5, nat, ready(0)));
-    assert_eq!(table.fixed_source(SERVER), Some(nat));
+    table.apply(NetworkEvent::Address(5, second, ready(0)));
+    assert_eq!(table.fixed_source(SERVER), Some(second));
+    table.apply(NetworkEvent::Address(5, first, ready(0)));
+    assert_eq!(table.fixed_source(SERVER), Some(first));
     assert_eq!(table.fixed_source(ip("fd00::2")), None);
+    table.answered(SERVER, RouteAnswer::None(NoWay::Unreachable));
+    assert_eq!(
+        locals(&table),
+        [first, second],
+        "a way that is gone has its addresses still"
+    );
+}
+
+#[test]
+fn no_vip_is_the_source_of_flows_where_the_interface_has_another_address() {
+    let mut table = table();
+    let vip = ip("10.0.0.80");
+    table.apply(NetworkEvent::Address(5, vip, ready(0)));
+    let route = Route {
+        source: Some(vip),
+        ..on_link()
+    };
+    table.answered(SERVER, RouteAnswer::Route(route));
+    assert_eq!(locals(&table), [vip]);
+    table.apply(NetworkEvent::Address(5, ip("10.0.0.1"), ready(0)));
+    assert_eq!(locals(&table), [ip("10.0.0.1")]);
+    table.want(Wanted {
+        nat_addresses: vec![vip],
+        ..wanted()
+    });
+    assert_eq!(locals(&table), [vip], "what is configured counts");
 }
 
 #[test]
@@ -310,9 +344,14 @@ fn what_finds_no_room_is_counted() {
     // what is there may still change
     let renamed = ethernet("renamed");
     assert!(table.apply(NetworkEvent::Link(0, renamed)));
-    for number in 0..=u32::try_from(MAX_ADDRESSES).unwrap() {
-        let ip = IpAddr::from(number.to_be_bytes());
-        table.apply(NetworkEvent::Address(0, ip, ready(0)));
+    let mut number = 0_u32;
+    while table.refused() == 1 {
+        table.apply(NetworkEvent::Address(
+            0,
+            IpAddr::from(number.to_be_bytes()),
+            ready(0),
+        ));
+        number += 1;
     }
-    assert_eq!((table.addresses.len(), table.refused()), (MAX_ADDRESSES, 2));
+    assert_eq!((table.addresses.iter().count(), number), (65_536, 65_537));
 }

@@ -86,22 +86,29 @@ fn of_a_point_to_point_interface_our_own_end_is_the_address() {
 }
 
 #[test]
-fn an_address_is_ready_when_it_is_known_to_be_no_duplicate() {
-    for (flags, is_ready) in [
-        (0, true),
-        (libc::IFA_F_TENTATIVE, false),
-        (libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC, true),
-        (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED, false),
-        (libc::IFA_F_DEPRECATED | libc::IFA_F_PERMANENT, true),
+fn an_address_is_ready_when_it_is_known_to_be_no_duplicate_and_lasting_until_it_is_deprecated() {
+    for (flags, is_ready, is_lasting) in [
+        (0, true, true),
+        (libc::IFA_F_TENTATIVE, false, true),
+        (libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC, true, true),
+        (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED, false, true),
+        (libc::IFA_F_DEPRECATED | libc::IFA_F_PERMANENT, true, false),
+        (libc::IFA_F_TEMPORARY, true, false),
     ] {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet6;
         message.header.index = 5;
+        message.header.prefix_len = 64;
         let ip = IpAddr::from([0xfd; 16]);
         let flags = netlink_packet_route::address::AddressFlags::from_bits_retain(flags);
         message.attributes = vec![AddressAttribute::Address(ip), AddressAttribute::Flags(flags)];
         let bytes = datagram(RouteNetlinkMessage::NewAddress(message));
-        let address = Address { is_ready, scope: 0 };
+        let address = Address {
+            is_ready,
+            is_lasting,
+            scope: 0,
+            length: 64,
+        };
         assert_eq!(
             only(&bytes),
             Message::NetworkEvent(NetworkEvent::Address(5, ip, address)),
