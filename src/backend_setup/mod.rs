@@ -12,7 +12,7 @@ use std::{
 use crate::{
     balance::hash::name_hash,
     base::{ServerAddr, ServerName},
-    config::{Backend, Config, Frontend, Mode},
+    config::{Backend, Config, DsrMethod, Frontend, Mode},
     pools::{Pools, Server},
 };
 
@@ -177,7 +177,10 @@ fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: Ser
         .chain(local_address(addr))
         .collect();
     lbs.dedup();
-    if lbs.is_empty() {
+    if backend.dsr_method == DsrMethod::L2 {
+        // nothing is rewritten, so nothing has to be spared
+        lbs.clear();
+    } else if lbs.is_empty() {
         let _ = writeln!(
             text,
             "# The load balancer has no route to this server: add --lb with the source address of its health checks."
@@ -292,6 +295,17 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(text.ends_with(" \"$@\"\n"));
+    }
+
+    #[test]
+    fn a_server_that_has_the_vip_is_told_so_and_spares_nobody() {
+        let mut config = site();
+        let backend = config.backends.get_mut("web").unwrap();
+        std::sync::Arc::make_mut(backend).dsr_method = DsrMethod::L2;
+        let text = script(&config, &Pools::of(&config), "web", "a").unwrap();
+        assert!(text.contains("apply web-a --method l2"), "{text}");
+        assert!(text.contains("--rule tcp,10.9.0.1,80,10.9.1.5,80"), "{text}");
+        assert!(!text.contains("--lb"), "{text}");
     }
 
     #[test]

@@ -151,6 +151,8 @@ packet_reasons! {
     FrontendRate = "frontend_rate",
     /// Its client network holds as many NAT ports of the server as it may: no new flow.
     ClientPorts = "client_ports",
+    /// Only its link address may change (`dsr_method = "l2"`), but a gateway stands between us and the server.
+    BehindGateway = "server_behind_gateway",
 }
 
 by_label!(PacketReason, PacketReason::ALL);
@@ -211,6 +213,7 @@ mod tests {
         "client_rate",
         "frontend_rate",
         "client_ports",
+        "server_behind_gateway",
     ];
 
     #[test]

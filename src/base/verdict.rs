@@ -71,6 +71,9 @@ impl PacketReason {
             }
             Self::ClientRate => "dropped: the client's network has reached its rate; see [limits] per_client",
             Self::FrontendRate => "dropped: the frontend has reached its rate; see [limits] new_per_second",
+            Self::BehindGateway => {
+                "dropped: the route to a server of dsr_method l2 has a gateway; give it an address on the same link"
+            }
             Self::ClientPorts => {
                 "dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client"
             }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
+    gateways,
     outcome::{CommandResult, Failure},
     target::{config_path, unreadable},
     text::colour_wanted,
@@ -48,7 +49,12 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             };
             config::load(&source, options)
         }
-        None => firewall::load_for_host(&source, options, Some(&here)).map(|(loaded, _)| loaded),
+        None => firewall::load_for_host(&source, options, Some(&here)).map(|(mut loaded, _)| {
+            loaded
+                .warnings
+                .extend(gateways::warnings(&loaded.config, &source.name));
+            loaded
+        }),
     };
     let checked = checked.and_then(with_lists);
     match args.format {

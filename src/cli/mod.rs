@@ -7,6 +7,7 @@ mod client;
 mod connections;
 mod explain;
 mod firewall;
+mod gateways;
 mod generate;
 mod man_config;
 mod outcome;

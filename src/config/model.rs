@@ -181,13 +181,16 @@ pub enum EngineChoice {
     Raw,
 }
 
-/// `dsr_method` of a backend: how its servers give their answers the VIP as source address.
+/// `dsr_method` of a backend: how its servers come to answer with the VIP as source address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DsrMethod {
     /// `tc`: an `action nat egress` filter; IPv4 only, ports stay.
     Tc,
     /// `nft`: an nftables egress hook; IPv6 too, and ports can be mapped.
     Nft,
+    /// `l2`: packets keep their addresses, only their destination MAC changes; the servers have the VIP on `lo`. They are on
+    /// link, ports stay.
+    L2,
 }
 
 /// How packets of a frontend are treated (DESIGN §1).

@@ -39,7 +39,7 @@ words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug"
 words!(LogFormat { Text = "text", Json = "json" });
 words!(Mode { Proxy = "proxy", Passthrough = "passthrough", Dsr = "dsr" });
 words!(EngineChoice { Auto = "auto", Xdp = "xdp", Raw = "raw" });
-words!(DsrMethod { Tc = "tc", Nft = "nft" });
+words!(DsrMethod { Tc = "tc", Nft = "nft", L2 = "l2" });
 words!(Algorithm {
     RoundRobin = "round_robin",
     Random = "random",

@@ -4,11 +4,15 @@
 //! passthrough   the packet inside is   NAT ─► server   it was the client's:  outer VIP ─► client,   inner client ─► VIP
 //!                                      VIP ─► client   it was the server's:  outer NAT ─► server,   inner server ─► NAT
 //! DSR                                  VIP ─► client   it was the server's:  outer as it was ─► server, inner server ─► client
+//!                                                                           by method l2 as it is, for the server has the VIP
 //! ```
 //!
 //! Towards the client the outer source becomes the VIP whoever complains: the client knows nobody else.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use super::{
     key::Key,
@@ -18,6 +22,7 @@ use super::{
     segment::Side,
     services::{FlowTarget, ForwardMode},
     store::{FlowEntry, FlowStore, NatEntry, Visit},
+    ways::NextHop,
 };
 use crate::{
     base::{PacketReason, Protocol},
@@ -132,11 +137,21 @@ impl<S: FlowStore> Router<S> {
         let (client, vip) = (forward.from(), forward.to());
         if let Some(ends) = self.ends(arrival, error, forward, Side::Server) {
             let (server, nat) = (ends.server, ends.nat);
-            return Some(self.error_to_server(arrival, server, nat.ip(), nat));
+            let to_server = self.ways.to(server.ip()).map_err(DropReason::from);
+            let way = to_server.and_then(|way| arrival.check(way.mtu).map(|()| way));
+            return Some(way.map(|way| error_to_server(arrival, way, translated(server, nat.ip(), nat))));
         }
         let target = self.dsr_server(arrival, forward)?;
         let server = target.destination;
-        Some(self.error_to_server(arrival, server, arrival.parsed.source, client))
+        let to = if target.has_vip {
+            Rewrite::Nothing {
+                least_mtu: Some(least_mtu(server)),
+            }
+        } else {
+            translated(server, arrival.parsed.source, client)
+        };
+        let way = self.sendable_directly(arrival, &target);
+        Some(way.map(|way| error_to_server(arrival, way, to)))
             .filter(|_| vip.ip() == arrival.parsed.destination)
     }
 
@@ -155,32 +170,33 @@ impl<S: FlowStore> Router<S> {
                 .cloned()
         })
     }
+}
 
-    /// An error for a server, who knows its peer as `peer`.
-    fn error_to_server(
-        &self,
-        arrival: &Arrival,
-        server: SocketAddr,
-        source: std::net::IpAddr,
-        peer: SocketAddr,
-    ) -> Result<Plan, DropReason> {
-        let way = self.ways.to(server.ip())?;
-        arrival.check(way.mtu)?;
-        Ok(Plan {
-            reason: PacketReason::ErrorToServer,
-            to: Rewrite::Error {
-                source,
-                destination: server.ip(),
-                least_mtu: Some(if server.is_ipv4() { LEAST_MTU4 } else { LEAST_MTU6 }),
-                quoted: AddressPair {
-                    source: server,
-                    destination: peer,
-                },
-            },
-            link: way.link,
-            tags: tags_towards(arrival, way.link.ifindex),
-            mtu: way.mtu,
-            counted: None,
-        })
+/// The plan of an error for a server.
+fn error_to_server(arrival: &Arrival, way: NextHop<'_>, to: Rewrite) -> Plan {
+    Plan {
+        reason: PacketReason::ErrorToServer,
+        to,
+        link: way.link,
+        tags: tags_towards(arrival, way.link.ifindex),
+        mtu: way.mtu,
+        counted: None,
     }
+}
+
+/// What changes in an error for a server, who knows its peer as `peer`.
+fn translated(server: SocketAddr, source: IpAddr, peer: SocketAddr) -> Rewrite {
+    Rewrite::Error {
+        source,
+        destination: server.ip(),
+        least_mtu: Some(least_mtu(server)),
+        quoted: AddressPair {
+            source: server,
+            destination: peer,
+        },
+    }
+}
+
+const fn least_mtu(server: SocketAddr) -> u32 {
+    if server.is_ipv4() { LEAST_MTU4 } else { LEAST_MTU6 }
 }

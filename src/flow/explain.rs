@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Services, Usage,
     key::Key,
-    services::FlowTarget,
+    services::{FlowTarget, ForwardMode},
     store::{FlowEntry, FlowStore},
     ways::way,
 };
@@ -63,8 +63,15 @@ impl<S: FlowStore> Flows<S> {
         let service = services.at(tuple.protocol, vip);
         let slot = service.and_then(|service| service.slot(client, vip));
         let flow = self.store.find(&Key::new(tuple.protocol, client, vip), now);
+        let is_direct = match &flow {
+            Some((info, _)) => info.nat.is_none(),
+            None => service.is_some_and(|service| service.mode == ForwardMode::Dsr),
+        };
         let blocked_by = |target: &FlowTarget| {
             let ip = target.destination.ip();
+            if is_direct && target.has_vip && hops.behind_gateways.contains(&ip) {
+                return Some(PacketReason::BehindGateway);
+            }
             way(hops.servers.get(&ip), ip).err()
         };
         let current = flow.as_ref().map(|(_, target)| {

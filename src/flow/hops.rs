@@ -21,6 +21,8 @@ pub struct Hops {
     pub interfaces: HashMap<u32, Interface>,
     /// Addresses of this host.
     pub own: HashSet<IpAddr>,
+    /// Servers whose next hop is a gateway.
+    pub behind_gateways: HashSet<IpAddr>,
     /// VIPs that no interface of this host has: another load balancer's now, for all that is known.
     pub absent_vips: HashSet<IpAddr>,
 }

@@ -358,6 +358,7 @@ fn datagram(parsed: &Parsed, fragment: &Fragment) -> Datagram {
 /// Rewrites a frame as planned.
 fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), RewriteError> {
     match &plan.to {
+        Rewrite::Nothing { least_mtu } => raise(frame, parsed, *least_mtu)?,
         Rewrite::Packet(to) => translate(frame, parsed, to)?,
         Rewrite::Error {
             source,
@@ -366,9 +367,7 @@ fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), Re
             quoted,
         } => {
             translate_error(frame, parsed, *source, *destination, quoted)?;
-            if let Some(least) = least_mtu {
-                raise_mtu(frame, parsed, *least)?;
-            }
+            raise(frame, parsed, *least_mtu)?;
         }
     }
     decrement_ttl(frame, parsed)?;
@@ -377,4 +376,9 @@ fn rewrite(frame: &mut Frame<'_>, parsed: &Parsed, plan: &Plan) -> Result<(), Re
     }
     set_link(frame, &plan.link);
     Ok(())
+}
+
+/// Raises the MTU that an ICMP error tells, if it may not be as small as it is.
+fn raise(frame: &mut Frame<'_>, parsed: &Parsed, least_mtu: Option<u32>) -> Result<(), RewriteError> {
+    least_mtu.map_or(Ok(()), |least| raise_mtu(frame, parsed, least))
 }

@@ -30,9 +30,11 @@ pub(super) struct Plan {
     pub counted: Option<Arc<FlowTarget>>,
 }
 
-/// What changes in it.
+/// What changes in it, besides TTL and link addresses.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rewrite {
+    /// Nothing; of an ICMP error an MTU smaller than this, which is raised.
+    Nothing { least_mtu: Option<u32> },
     /// Addresses and ports.
     Packet(AddressPair),
     /// Those of an ICMP error, and of the packet inside.

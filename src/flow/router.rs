@@ -237,13 +237,30 @@ impl<S: FlowStore> Router<S> {
             }
             flow.target().count_in(self.worker, arrival.parsed.ip_len());
             let counted = arrival.counted(flow.target());
-            Visit::Keep(Lookup::Decided(Ok(onward(arrival, nat, server, way, counted))))
+            let to = Rewrite::Packet(AddressPair {
+                source: nat,
+                destination: server,
+            });
+            Visit::Keep(Lookup::Decided(Ok(onward(arrival, to, way, counted))))
         });
         known.unwrap_or(Lookup::Miss)
     }
 
+    /// As [`sendable`](Self::sendable), in DSR. A packet that keeps its addresses can be given to the server only, not to a
+    /// gateway, which would send it back to us.
+    pub(super) fn sendable_directly(
+        &self,
+        arrival: &Arrival,
+        target: &FlowTarget,
+    ) -> Result<NextHop<'_>, DropReason> {
+        if target.has_vip && self.ways.is_behind_gateway(target.destination.ip()) {
+            return Err(PacketReason::BehindGateway.into());
+        }
+        self.sendable(arrival, target)
+    }
+
     /// The next hop to a server for a packet, or why it cannot be sent there.
-    fn sendable(&self, arrival: &Arrival, target: &FlowTarget) -> Result<NextHop<'_>, DropReason> {
+    pub(super) fn sendable(&self, arrival: &Arrival, target: &FlowTarget) -> Result<NextHop<'_>, DropReason> {
         let way = (self.ways.to(target.destination.ip()))
             .inspect_err(|reason| target.count_drop(self.worker, *reason))?;
         arrival.check(way.mtu)?;
@@ -286,7 +303,11 @@ impl<S: FlowStore> Router<S> {
             };
         };
         target.count_in(self.worker, arrival.parsed.ip_len());
-        Ok(onward(arrival, nat, server, way, arrival.counted(target)))
+        let to = Rewrite::Packet(AddressPair {
+            source: nat,
+            destination: server,
+        });
+        Ok(onward(arrival, to, way, arrival.counted(target)))
     }
 
     /// A server's packet to a NAT port; `None` if no flow has it towards this server.
@@ -337,7 +358,7 @@ impl<S: FlowStore> Router<S> {
         }
         self.refuse_unopened(packet, service)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
-        let way = self.sendable(arrival, target)?;
+        let way = self.sendable_directly(arrival, target)?;
         let admission = self.admit(packet, target, arrival.now)?;
         if !matches!(packet.segment.kind, SegmentKind::Close | SegmentKind::Reset) {
             let flow = NewFlow {
@@ -348,7 +369,7 @@ impl<S: FlowStore> Router<S> {
         }
         target.count_in(self.worker, arrival.parsed.ip_len());
         let counted = arrival.counted(target);
-        Ok(onward(arrival, packet.source, target.destination, way, counted))
+        Ok(onward(arrival, directly(packet.source, target), way, counted))
     }
 
     /// Asks the limits of a new DSR flow's frontend. A connection under way is none: that we have not seen it begin is our
@@ -374,8 +395,7 @@ impl<S: FlowStore> Router<S> {
             if begins_anew || entry.target().is_down() {
                 return Visit::Remove(Lookup::Miss);
             }
-            let server = entry.target().destination;
-            let way = match self.sendable(arrival, entry.target()) {
+            let way = match self.sendable_directly(arrival, entry.target()) {
                 Ok(way) => way,
                 Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
             };
@@ -384,32 +404,29 @@ impl<S: FlowStore> Router<S> {
             }
             entry.target().count_in(self.worker, arrival.parsed.ip_len());
             let counted = arrival.counted(entry.target());
-            Visit::Keep(Lookup::Decided(Ok(onward(
-                arrival,
-                packet.source,
-                server,
-                way,
-                counted,
-            ))))
+            let to = directly(packet.source, entry.target());
+            Visit::Keep(Lookup::Decided(Ok(onward(arrival, to, way, counted))))
         });
         known.unwrap_or(Lookup::Miss)
     }
 }
 
+/// What changes in a client's packet in DSR.
+fn directly(client: SocketAddr, target: &FlowTarget) -> Rewrite {
+    if target.has_vip {
+        return Rewrite::Nothing { least_mtu: None };
+    }
+    Rewrite::Packet(AddressPair {
+        source: client,
+        destination: target.destination,
+    })
+}
+
 /// The plan for a packet to a server.
-fn onward(
-    arrival: &Arrival,
-    source: SocketAddr,
-    server: SocketAddr,
-    way: NextHop<'_>,
-    counted: Option<Arc<FlowTarget>>,
-) -> Plan {
+fn onward(arrival: &Arrival, to: Rewrite, way: NextHop<'_>, counted: Option<Arc<FlowTarget>>) -> Plan {
     Plan {
         reason: PacketReason::ToServer,
-        to: Rewrite::Packet(AddressPair {
-            source,
-            destination: server,
-        }),
+        to,
         link: way.link,
         tags: tags_towards(arrival, way.link.ifindex),
         mtu: way.mtu,

@@ -58,7 +58,7 @@ impl PortCounts {
 pub(super) enum ForwardMode {
     /// Full NAT, both ways through us.
     Passthrough,
-    /// Only the destination changes, and only the client's packets come through us.
+    /// Only the destination changes, or only its link address, and only the client's packets come through us.
     Dsr,
 }
 
@@ -81,6 +81,8 @@ pub struct FlowTarget {
     pub addr: ServerAddr,
     /// Where packets to it go: its address, in DSR without port mapping with the VIP's port.
     pub destination: SocketAddr,
+    /// In DSR, whether packets to it keep their addresses, for it has the VIP itself (`dsr_method = "l2"`).
+    pub has_vip: bool,
     pub state: ServerState,
     idle: Duration,
     /// Half of the NAT ports that there are towards it.
@@ -205,7 +207,9 @@ impl Services {
         }
         let index = backend.index(target.server.server.as_str())?;
         let now = service.targets.get(index)?.as_ref()?;
-        (now.destination == target.destination).then_some(now)
+        // connections of a server know it by the address that they began with
+        let same = (now.destination, now.has_vip) == (target.destination, target.has_vip);
+        same.then_some(now)
     }
 }
 
@@ -282,7 +286,8 @@ impl FlowTarget {
         half_of_ports: u32,
         share: Option<ShareLimit>,
     ) -> Self {
-        let maps_ports = frontend.backend.config.dsr_method == DsrMethod::Nft;
+        let method = frontend.backend.config.dsr_method;
+        let maps_ports = method == DsrMethod::Nft;
         let port = if mode == ForwardMode::Passthrough || maps_ports {
             server.addr.0.port()
         } else {
@@ -303,6 +308,7 @@ impl FlowTarget {
             },
             addr: server.addr,
             destination: SocketAddr::new(server.addr.0.ip(), port),
+            has_vip: method == DsrMethod::L2,
             state: server.state,
             idle,
             half_of_ports,

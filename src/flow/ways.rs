@@ -23,6 +23,7 @@ pub(super) struct Ways {
     locals: HashSet<IpAddr, Seeded>,
     returns: HashMap<HopNumber, ReturnLink, Seeded>,
     own: HashSet<IpAddr, Seeded>,
+    behind_gateways: HashSet<IpAddr, Seeded>,
     absent_vips: HashSet<IpAddr, Seeded>,
 }
 
@@ -59,6 +60,7 @@ impl Ways {
                 .map(|(number, link)| (*number, *link))
                 .collect(),
             own: hops.own.iter().copied().collect(),
+            behind_gateways: hops.behind_gateways.iter().copied().collect(),
             absent_vips: hops.absent_vips.iter().copied().collect(),
         }
     }
@@ -66,6 +68,11 @@ impl Ways {
     /// The next hop to a server, or why there is none.
     pub fn to(&self, server: IpAddr) -> Result<NextHop<'_>, PacketReason> {
         way(self.servers.get(&server), server)
+    }
+
+    /// Whether a gateway leads to a server.
+    pub fn is_behind_gateway(&self, server: IpAddr) -> bool {
+        self.behind_gateways.contains(&server)
     }
 
     /// The way back to a client: by which its packets have come, or the one that its route has taken since.

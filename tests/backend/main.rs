@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod filters;
+mod l2;
 #[path = "../lab/mod.rs"]
 mod lab;
 
@@ -26,7 +27,11 @@ fn main() -> ExitCode {
     if let Some(why) = &why_not {
         eprintln!("SKIPPED (counted as ignored): tests of real hosts: {why}");
     }
-    let pure: [(&str, fn()); 4] = [
+    let pure: [(&str, fn()); 5] = [
+        (
+            "method_l2_prints_its_commands_and_refuses_another_port",
+            l2::prints_its_commands,
+        ),
         (
             "each_method_prints_exactly_its_commands",
             each_method_prints_exactly_its_commands,
@@ -44,7 +49,13 @@ fn main() -> ExitCode {
             one_port_cannot_answer_for_two_vips,
         ),
     ];
-    let real: [(&str, fn()); 10] = [
+    let real: [(&str, fn()); 13] = [
+        (
+            "method_l2_twice_changes_nothing_and_removing_it_leaves_what_was_there",
+            l2::applying_is_idempotent,
+        ),
+        ("names_share_a_vip_on_lo", l2::names_share_a_vip),
+        ("check_names_what_method_l2_lacks", l2::check_names_reasons),
         (
             "answers_leave_from_the_vip_also_large_ones",
             answers_leave_from_the_vip,

@@ -64,7 +64,7 @@ pub struct Change {
     pub state: Option<String>,
     pub weight: Option<u16>,
     pub hop: Option<IpAddr>,
-    /// `known`, `unresolved`, `no_route`, `gone`.
+    /// `known`, `unresolved`, `no_route`, `gone`, `behind_gateway`.
     pub is: Option<String>,
     pub interface: Option<String>,
     /// Of the hop or interface; 0: the interface is gone.
@@ -135,6 +135,10 @@ impl<'a> World<'a> {
         if let Some(ip) = change.hop {
             if change.is.as_deref() == Some("gone") {
                 self.hops.servers.remove(&ip);
+                return Ok(());
+            }
+            if change.is.as_deref() == Some("behind_gateway") {
+                self.hops.behind_gateways.insert(ip);
                 return Ok(());
             }
             let known = self.all.hop(ip)?;

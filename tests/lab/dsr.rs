@@ -28,9 +28,15 @@ pub struct Rewrite {
 /// as [`Rewrite`]s say. Replaces what an earlier call said.
 #[track_caller]
 pub fn install(host: &Host, rewrites: &[Rewrite], except: &[IpAddr]) {
+    install_by("nft", host, rewrites, except);
+}
+
+/// The same by a method of the script's.
+#[track_caller]
+pub fn install_by(method: &str, host: &Host, rewrites: &[Rewrite], except: &[IpAddr]) {
     let (conf, state) = (host.path("backend-conf"), host.path("backend-state"));
     let mut command = format!(
-        "CONVEY_BACKEND_CONF={} CONVEY_BACKEND_STATE={} {SCRIPT} apply lab --method nft",
+        "CONVEY_BACKEND_CONF={} CONVEY_BACKEND_STATE={} {SCRIPT} apply lab --method {method}",
         conf.display(),
         state.display()
     );

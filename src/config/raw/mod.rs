@@ -220,7 +220,7 @@ section! {
 section! {
     /// Settings of a backend that [defaults] may have too.
     BackendOptions {
-        /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev".
+        /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev", with weights and priorities; a warning says so where another is set.
         balance: Algorithm,
         /// Time limit of one connection attempt. Default: "5s".
         connect_timeout: Time<false, HOUR>,
@@ -240,7 +240,7 @@ section! {
         passive_check: PassiveCheck,
         /// Established connections of a server that goes down: "keep" (default) or "close".
         on_down: OnDown,
-        /// How DSR servers rewrite their replies so that they come from the VIP: "tc" (default; IPv4, same port), or "nft" (IPv6 too, ports can differ).
+        /// How replies of DSR servers come from the VIP. "tc" (default; IPv4, same port) and "nft" (IPv6 too, ports can differ) have the servers rewrite them. With "l2" packets keep their addresses: the servers have the VIP on lo, listen there on the same port, and are reached without a router; health checks still go to the servers' own addresses.
         dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,

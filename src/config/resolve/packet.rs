@@ -45,7 +45,10 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             };
             vips.by_socket.entry(addr.0).or_insert_with(|| vip.clone());
             vips.by_ip.entry(addr.0.ip()).or_insert_with(|| vip.clone());
-            one_answer(backend, &vip, findings);
+            let method = config.backends.get(&frontend.backend).map(|b| b.dsr_method);
+            if method != Some(DsrMethod::L2) {
+                one_answer(backend, &vip, findings);
+            }
             backend.add(vip);
         }
     }
@@ -187,7 +190,7 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
     };
     vip.error(
         format!(
-            "mode dsr over IPv6 needs dsr_method = \"nft\" in backend `{}`",
+            "mode dsr over IPv6 needs dsr_method = \"nft\" or \"l2\" in backend `{}`",
             backend.name
         ),
         format!(
@@ -198,7 +201,7 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
     );
 }
 
-/// A server in mode dsr cannot tell by which address a packet came to the load balancer: its answers leave from one.
+/// A server in mode dsr that does not have the VIPs itself cannot tell by which address a packet came to the load balancer: its answers leave from one.
 fn one_answer(uses: &Uses<'_>, vip: &Vip<'_>, findings: &mut Findings) {
     let kind = (vip.addr.is_ipv4(), vip.frontend.protocol);
     let first = uses

@@ -1,7 +1,8 @@
 //! Keys that are given but have no effect, because the mode does not look at them.
 //!
-//! Only what stands in a section of its own is warned about (what comes from `[defaults]` may be meant for others), and
-//! only if it says something else than the default, so that a printed configuration is not full of warnings.
+//! Only what stands in a section of its own is warned about (what comes from `[defaults]` may be meant for others; an
+//! inherited `balance` is named once), and only if it says something else than the default, so that a printed
+//! configuration is not full of warnings.
 
 use std::{ops::Range, sync::Arc};
 
@@ -40,6 +41,8 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             }
         }
     });
+    balances_of_both(file, users, findings);
+    inherited_balance(file, users, findings);
     capacity(file, config, findings);
 }
 
@@ -192,6 +195,74 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
                 );
             });
         }
+    });
+}
+
+/// The key `balance`, if it names what packet modes do not do and is not just the default.
+fn other_balance(options: &raw::BackendOptions) -> Option<&raw::Located<Algorithm>> {
+    let given = options.balance.as_ref();
+    given.filter(|at| !matches!(at.value, Algorithm::Maglev | Algorithm::RoundRobin))
+}
+
+/// `balance` of backends that frontends in mode proxy and in packet modes share.
+fn balances_of_both(file: &raw::File, users: &Users<'_>, findings: &mut Findings) {
+    for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
+        let Some(balance) = other_balance(&at.value.options).filter(|_| !users.are_only_packets(name)) else {
+            continue;
+        };
+        let by_packets = users.of_backend(name).iter().find(|user| user.mode.is_packet());
+        let Some(Frontend { name: user, mode, .. }) = by_packets.map(|user| &**user) else {
+            continue;
+        };
+        findings.within("backends", |findings| {
+            findings.within(name, |findings| {
+                findings.within("balance", |findings| {
+                    findings.warn(
+                        balance.key.clone(),
+                        format!(
+                            "`balance` applies only to frontends in mode proxy: frontend `{user}` in mode {mode} chooses by \"maglev\""
+                        ),
+                        format!("give `{user}` a backend of its own, or write balance = \"maglev\" for all of them"),
+                    );
+                });
+            });
+        });
+    }
+}
+
+/// `balance` of `[defaults]` where frontends in packet modes use backends without one of their own.
+fn inherited_balance(file: &raw::File, users: &Users<'_>, findings: &mut Findings) {
+    let Some(balance) = file
+        .defaults
+        .as_ref()
+        .and_then(|at| other_balance(&at.value.backend))
+    else {
+        return;
+    };
+    let concerned: Vec<&Frontend> = (file.backends.iter().flat_map(|at| &at.value.0))
+        .filter(|(_, at)| at.value.options.balance.is_none())
+        .flat_map(|(name, _)| users.of_backend(name))
+        .filter(|user| user.mode.is_packet())
+        .copied()
+        .collect();
+    let Some(first) = concerned.first() else { return };
+    let others = match concerned.len() - 1 {
+        0 => String::new(),
+        1 => " and one other".to_owned(),
+        more => format!(" and {more} others"),
+    };
+    let (name, mode) = (&first.name, first.mode);
+    findings.within("defaults", |findings| {
+        findings.within("balance", |findings| {
+            findings.warn(
+                balance.key.clone(),
+                format!("`balance` does not apply to frontend `{name}` in mode {mode}{others}: packet modes choose by \"maglev\""),
+                format!(
+                    "write it in the backends of the proxied frontends, or add balance = \"maglev\" to [backends.{}] to confirm that",
+                    crate::config::quote::key(first.backend.as_str())
+                ),
+            );
+        });
     });
 }
 

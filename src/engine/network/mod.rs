@@ -45,6 +45,17 @@ use follow::Follow;
 use kernel::Kernel;
 use table::Table;
 
+/// The gateway that the kernel would send packets to an address by; `None` on link, and where there is no route.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn gateway_to(address: IpAddr) -> io::Result<Option<IpAddr>> {
+    Ok(match Kernel::open()?.route(address, None)? {
+        table::RouteAnswer::Route(route) => route.gateway,
+        table::RouteAnswer::None(_) => None,
+    })
+}
+
 /// What the packet modes need to know of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {

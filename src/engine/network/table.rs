@@ -327,6 +327,9 @@ impl Table {
         for (server, answer) in servers {
             let hop = match self.way(*server, answer) {
                 Ok((link, hop)) => {
+                    if matches!(answer, RouteAnswer::Route(route) if route.gateway.is_some()) {
+                        hops.behind_gateways.insert(*server);
+                    }
                     network_state.server_interfaces.insert(*server, link.name.clone());
                     network_state.moving.extend(self.moving(*server, &hop));
                     hop

@@ -62,6 +62,68 @@ fn with_nft_on_the_servers_the_port_is_mapped_too() {
     }
 }
 
+/// A site whose servers have the VIP.
+fn l2_site(protocol: Protocol, servers: u8, v6: bool) -> Site {
+    let mut site = Site::with(Mode::Dsr, protocol, servers, v6, 64);
+    site.backend().dsr_method = DsrMethod::L2;
+    site.apply();
+    site
+}
+
+#[test]
+fn by_method_l2_only_link_addresses_and_ttl_change() {
+    for v6 in [false, true] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut site = l2_site(protocol, 1, v6);
+            let (client, vip) = (site.client(1, 40_000), site.vip());
+            for _ in 0..2 {
+                let sent = match protocol {
+                    Protocol::Tcp => site.tcp(client, SYN),
+                    Protocol::Udp => site.udp(client),
+                };
+                assert_eq!(sent.ends(), (client, vip));
+                let parsed = sent.parsed();
+                assert_eq!((parsed.ttl, parsed.link_destination), (63, server_mac(1)));
+            }
+            assert_eq!(site.flows.usage().dsr_flows, 1);
+            site.check();
+        }
+    }
+}
+
+#[test]
+fn by_method_l2_nothing_is_given_to_a_gateway() {
+    let mut site = l2_site(Protocol::Tcp, 1, false);
+    let client = site.client(1, 40_000);
+    site.tcp(client, SYN);
+    site.hops.behind_gateways.insert(server_addr(false, 1).ip());
+    site.apply();
+    let late = site.client(1, 40_001);
+    for (client, flags) in [(client, ACK), (late, SYN)] {
+        let sent = site.tcp(client, flags);
+        assert_eq!(sent.verdict, Verdict::Done(PacketReason::BehindGateway));
+        assert!(sent.answers.is_empty());
+    }
+    let explained = site.explain(late, Protocol::Tcp);
+    assert_eq!(explained.blocked_by, Some(PacketReason::BehindGateway));
+    // other methods rewrite the destination, and routers may forward that
+    site.backend().dsr_method = DsrMethod::Tc;
+    site.apply();
+    assert_eq!(site.tcp(late, SYN).destination(), server_addr(false, 1));
+}
+
+#[test]
+fn connections_keep_the_method_that_they_began_with() {
+    let mut site = site(1);
+    let (client, late, vip) = (site.client(1, 40_000), site.client(1, 40_001), site.vip());
+    site.tcp(client, SYN);
+    site.tcp(client, ACK);
+    site.backend().dsr_method = DsrMethod::L2;
+    site.apply();
+    assert_eq!(site.tcp(client, ACK).destination(), server_addr(false, 1));
+    assert_eq!(site.tcp(late, SYN).destination(), vip);
+}
+
 #[test]
 fn a_packet_in_the_middle_of_an_unknown_connection_goes_where_its_syn_would() {
     let (mut one, mut two) = (site(3), site(3));

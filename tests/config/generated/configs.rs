@@ -219,12 +219,14 @@ fn settle(mut config: Config) -> Config {
             addr.0 = match backend.dsr_method {
                 DsrMethod::Tc => ([198, 18, fourth as u8, host as u8], 80).into(),
                 DsrMethod::Nft => ([0x2001, 0xdb8, 0xaaaa, 0, 0, 0, fourth, host], 80 + host).into(),
+                DsrMethod::L2 => ([0x2001, 0xdb8, 0xcccc, 0, 0, 0, fourth, host], 80).into(),
             };
         }
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
             server.addr.0 = match backend.dsr_method {
                 DsrMethod::Tc => ([172, 16, 0, host as u8], 80).into(),
                 DsrMethod::Nft => ([0x2001, 0xdb8, 0xbbbb, 0, 0, 0, 0, host], 8_000 + host).into(),
+                DsrMethod::L2 => ([0x2001, 0xdb8, 0xdddd, 0, 0, 0, 0, host], 80).into(),
             };
         }
         backend.source_addr = None;
@@ -430,7 +432,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
     let down = (
         select(vec![OnDown::Keep, OnDown::Close]),
         millis(0, DAY),
-        select(vec![DsrMethod::Tc, DsrMethod::Nft]),
+        select(vec![DsrMethod::Tc, DsrMethod::Nft, DsrMethod::L2]),
     );
     (
         connecting,

@@ -61,7 +61,7 @@ fn queries_are_answered_and_forgotten_after_10_seconds() {
 
 fn servers_set_up_by_the_printed_script_answer_clients_directly() {
     let site = Site::new("dsr.toml", &["10.0.0.2/24", "fd00::2/64"], Options::default());
-    for frontend in ["web", "web6"] {
+    for frontend in ["web", "web6", "mail"] {
         site.set_up_servers(frontend, "", "");
     }
     let _convey = site.convey();
@@ -70,7 +70,8 @@ fn servers_set_up_by_the_printed_script_answer_clients_directly() {
         &site.shares("[2001:db8::80]:80", MANY),
         &[("web1", 1), ("web2", 1)],
     );
-    for vip in ["192.0.2.80:80", "[2001:db8::80]:80"] {
+    assert_shares(&site.shares("192.0.2.90:25", MANY), &[("mail1", 1), ("mail2", 1)]);
+    for vip in ["192.0.2.80:80", "[2001:db8::80]:80", "192.0.2.90:25"] {
         assert_direct(&site.meet(vip));
     }
     for (name, frontend) in site.lb.status().frontends {
@@ -91,7 +92,7 @@ fn each_address_has_its_mode() {
     assert_eq!(
         web,
         [("web1".to_owned(), 10), ("web2".to_owned(), 10)].into(),
-        "least connections"
+        "in turn"
     );
     let shop = site.shares("192.0.2.80:80", MANY);
     assert_shares(&shop, &[("web1", 1), ("web2", 1)]);

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use convey::{
     base::Protocol,
-    config::{self, Config, Options, Source},
+    config::{self, Config, DsrMethod, Options, Source},
 };
 
 use crate::{
@@ -133,8 +133,16 @@ impl Site {
     /// Starts a server, on a host of its own (the load balancer's, if that is what its address means).
     #[track_caller]
     pub fn start(&mut self, backend: &str, server: &str) {
-        let addr = self.addr(backend, server);
+        let mut addr = self.addr(backend, server);
         let ip = addr.ip();
+        if self.config.backends[backend].dsr_method == DsrMethod::L2 {
+            // at the VIP too, which it has later
+            addr.set_ip(if ip.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            });
+        }
         if !ip.is_loopback() && !self.servers.contains_key(&ip) {
             let host = self.lab.host(&format!("server-{ip}").replace([':', '.'], "-"));
             let prefix = if ip.is_ipv4() { 24 } else { 64 };

@@ -19,6 +19,7 @@ mod holder;
 mod hostile;
 mod interfaces;
 mod kept;
+mod l2;
 mod limits;
 mod meanwhile;
 mod networks;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         ("off_path", off_path::TESTS),
         ("gateways", gateways::TESTS),
         ("errors", errors::TESTS),
+        ("l2", l2::TESTS),
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),

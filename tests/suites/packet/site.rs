@@ -128,6 +128,8 @@ pub struct Plan {
     pub ports: Vec<Port>,
     /// Servers by name, with their weights.
     pub servers: Vec<(Host, u32)>,
+    /// `dsr_method` of each backend.
+    pub method: &'static str,
     /// `[packet] nat_ports`.
     pub nat_ports: &'static str,
     /// Further lines of `[packet]`.
@@ -169,6 +171,7 @@ impl Plan {
             ways: WAYS.to_vec(),
             ports: ports.to_vec(),
             servers: servers.into_iter().map(|host| (host.clone(), 1)).collect(),
+            method: "nft",
             nat_ports: "61000-65535",
             passthrough: String::new(),
             frontend: String::new(),
@@ -212,8 +215,9 @@ impl Plan {
 
     fn backend_config(&self, port: &Port, family: Family) -> String {
         let mut text = format!(
-            "[backends.{}]\ndsr_method = \"nft\"\n{}\n",
+            "[backends.{}]\ndsr_method = \"{}\"\n{}\n",
             backend_name(port.name, family),
+            self.method,
             self.backend
         );
         for (server, weight) in &self.servers {
@@ -327,7 +331,7 @@ impl Site {
                 })
                 .collect();
             if !rewrites.is_empty() {
-                dsr::install(server, &rewrites, &except);
+                dsr::install_by(plan.method, server, &rewrites, &except);
             }
         }
     }
