@@ -40,6 +40,8 @@ pub struct PerClient {
     pub connections: Option<NonZeroU32>,
     /// `new_per_second`: connections a second.
     pub new_per_second: Option<NonZeroU32>,
+    /// `datagrams_per_second`: datagrams a second, of flows that there are too.
+    pub datagrams_per_second: Option<NonZeroU32>,
 }
 
 impl Default for PerClient {
@@ -50,6 +52,7 @@ impl Default for PerClient {
             prefix6: 64,
             connections: None,
             new_per_second: None,
+            datagrams_per_second: None,
         }
     }
 }
@@ -101,6 +104,7 @@ struct ClientShard {
 struct Entry {
     connections: u32,
     bucket: Bucket,
+    datagrams: Bucket,
 }
 
 impl Entry {
@@ -127,6 +131,14 @@ impl Entry {
         Ok(())
     }
 
+    fn datagram(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
+        let rate = limits.datagrams_per_second;
+        if rate.is_some_and(|rate| !self.datagrams.take(rate, now)) {
+            return Err(AccessReason::ClientDatagrams);
+        }
+        Ok(())
+    }
+
     fn has_room(&self, limits: &PerClient) -> Result<(), AccessReason> {
         let is_full = (limits.connections).is_some_and(|max| self.connections >= max.get());
         if is_full {
@@ -141,8 +153,9 @@ impl Entry {
 
     /// Whether it says no more than an entry that is not there.
     fn is_as_new(&self, limits: &PerClient, now: u64) -> bool {
-        let is_full = |rate| self.bucket.is_full(rate, now);
-        self.connections == 0 && limits.new_per_second.is_none_or(is_full)
+        self.connections == 0
+            && (limits.new_per_second).is_none_or(|rate| self.bucket.is_full(rate, now))
+            && (limits.datagrams_per_second).is_none_or(|rate| self.datagrams.is_full(rate, now))
     }
 }
 
@@ -182,6 +195,14 @@ impl Clients {
     /// It is at the limit of connections by now.
     pub fn count(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
         self.change(limits, client, now, |entry| entry.count(limits))
+    }
+
+    /// Counts a datagram of a client network.
+    ///
+    /// # Errors
+    /// It has sent as many as it may.
+    pub fn datagram(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        self.change(limits, client, now, |entry| entry.datagram(limits, now))
     }
 
     fn change(

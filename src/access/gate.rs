@@ -61,7 +61,11 @@ impl Limits {
 
     /// `per_client`, if it limits anything.
     fn of_clients(&self) -> Option<PerClient> {
-        let sets_one = |client: &PerClient| client.connections.is_some() || client.new_per_second.is_some();
+        let sets_one = |client: &PerClient| {
+            client.connections.is_some()
+                || client.new_per_second.is_some()
+                || client.datagrams_per_second.is_some()
+        };
         self.per_client.filter(sets_one)
     }
 }
@@ -160,6 +164,19 @@ impl FrontendAccess {
         Ok(counted.map(|counted| self.permit(Some(counted))))
     }
 
+    /// Lets a datagram of a client through, or says why not.
+    ///
+    /// # Errors
+    /// Its network has sent as many in this second as it may.
+    pub fn datagram(&self, client: IpAddr, now: u64) -> Result<(), AccessReason> {
+        let is_limited = (self.limits.per_client).is_some_and(|limit| limit.datagrams_per_second.is_some());
+        if is_limited {
+            // it is no connection that would end
+            let _ = self.of_client(|clients, limit| clients.datagram(limit, client, now))?;
+        }
+        Ok(())
+    }
+
     /// Asks the table of clients, if clients have limits.
     fn of_client(
         &self,
@@ -232,6 +249,7 @@ mod tests {
                 prefix6: 64,
                 connections: NonZeroU32::new(connections),
                 new_per_second: NonZeroU32::new(new_per_second),
+                datagrams_per_second: None,
             }),
         }
     }

@@ -28,6 +28,8 @@ pub enum ServerDrop {
     NextHop,
     /// [`PacketReason::NoRoute`].
     Route,
+    /// [`PacketReason::BehindGateway`].
+    Gateway,
 }
 
 /// What an operator should look at. The label is the log event's name, too.
@@ -43,6 +45,8 @@ pub enum Alert {
     NextHop,
     /// There is no route to a server.
     Route,
+    /// The route to a server of `dsr_method = "l2"` has a gateway.
+    Gateway,
     /// The kernel drops packets because the engine's threads do not keep up.
     Receive,
     /// Passthrough: no handshake completes, because a server answers no SYN.
@@ -80,7 +84,7 @@ by_label!(Handshake, Handshake::ALL);
 
 impl ServerDrop {
     /// Every one, in the order of the discriminants.
-    pub const ALL: [Self; 3] = [Self::NatPorts, Self::NextHop, Self::Route];
+    pub const ALL: [Self; 4] = [Self::NatPorts, Self::NextHop, Self::Route, Self::Gateway];
 
     /// The one that a verdict counts as, if it does.
     #[must_use]
@@ -89,6 +93,7 @@ impl ServerDrop {
             PacketReason::PortsExhausted => Some(Self::NatPorts),
             PacketReason::Unresolved => Some(Self::NextHop),
             PacketReason::NoRoute => Some(Self::Route),
+            PacketReason::BehindGateway => Some(Self::Gateway),
             _ => None,
         }
     }
@@ -100,18 +105,20 @@ impl ServerDrop {
             Self::NatPorts => Alert::NatPorts,
             Self::NextHop => Alert::NextHop,
             Self::Route => Alert::Route,
+            Self::Gateway => Alert::Gateway,
         }
     }
 }
 
 impl Alert {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NatPorts,
         Self::FlowTable,
         Self::HalfOpenShare,
         Self::NextHop,
         Self::Route,
+        Self::Gateway,
         Self::Receive,
         Self::Unanswered,
         Self::Unacknowledged,
@@ -127,6 +134,7 @@ impl Alert {
             Self::HalfOpenShare => "syn_share_full",
             Self::NextHop => "next_hop_unresolved",
             Self::Route => "no_route",
+            Self::Gateway => "server_behind_gateway",
             Self::Receive => "receive_dropped",
             Self::Unanswered => "handshakes_unanswered",
             Self::Unacknowledged => "handshakes_unacknowledged",
@@ -160,6 +168,9 @@ impl Alert {
                 "the next hop is unresolved: packets are dropped; check the server or its gateway"
             }
             Self::Route => "there is no route: packets are dropped; check the routes of this host",
+            Self::Gateway => {
+                "its route has a gateway, where dsr_method l2 needs it on the same link: packets are dropped"
+            }
             Self::Receive => "the kernel drops packets that Convey is too slow for; raise [packet] workers",
             Self::Unanswered => {
                 "no SYN is answered: check its firewall, its address filter and its return route to this host"

@@ -153,6 +153,8 @@ packet_reasons! {
     ClientPorts = "client_ports",
     /// Only its link address may change (`dsr_method = "l2"`), but a gateway stands between us and the server.
     BehindGateway = "server_behind_gateway",
+    /// The client's network has sent as many datagrams a second as it may.
+    ClientDatagrams = "client_datagrams",
 }
 
 by_label!(PacketReason, PacketReason::ALL);
@@ -165,6 +167,7 @@ impl From<AccessReason> for PacketReason {
             AccessReason::ClientRate => Self::ClientRate,
             AccessReason::FrontendRate => Self::FrontendRate,
             AccessReason::ClientPorts => Self::ClientPorts,
+            AccessReason::ClientDatagrams => Self::ClientDatagrams,
         }
     }
 }
@@ -214,6 +217,7 @@ mod tests {
         "frontend_rate",
         "client_ports",
         "server_behind_gateway",
+        "client_datagrams",
     ];
 
     #[test]

@@ -117,7 +117,7 @@ impl TerminationReason {
 
 by_label!(TerminationReason, TerminationReason::ALL);
 
-/// Why a client's new connection was refused: by a frontend's access rules or a limit.
+/// Why a client's new connection, or a datagram, was refused: by a frontend's access rules or a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AccessReason {
@@ -131,16 +131,19 @@ pub enum AccessReason {
     FrontendRate,
     /// Its network holds as many NAT ports of the server as it may (passthrough): `max_ports_per_client`.
     ClientPorts,
+    /// Its network has sent as many datagrams a second as it may: `per_client.datagrams_per_second`.
+    ClientDatagrams,
 }
 
 impl AccessReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Denied,
         Self::ClientConnections,
         Self::ClientRate,
         Self::FrontendRate,
         Self::ClientPorts,
+        Self::ClientDatagrams,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -152,6 +155,7 @@ impl AccessReason {
             Self::ClientRate => "client_rate",
             Self::FrontendRate => "frontend_rate",
             Self::ClientPorts => "client_ports",
+            Self::ClientDatagrams => "client_datagrams",
         }
     }
 }

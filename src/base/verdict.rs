@@ -71,6 +71,9 @@ impl PacketReason {
             }
             Self::ClientRate => "dropped: the client's network has reached its rate; see [limits] per_client",
             Self::FrontendRate => "dropped: the frontend has reached its rate; see [limits] new_per_second",
+            Self::ClientDatagrams => {
+                "dropped: the client's network has sent its datagrams of this second; see [limits] per_client"
+            }
             Self::BehindGateway => {
                 "dropped: the route to a server of dsr_method l2 has a gateway; give it an address on the same link"
             }

@@ -234,12 +234,14 @@ pub fn per_client(limits: &Limits) -> Settings {
         prefix6,
         connections,
         new_per_second,
+        datagrams_per_second,
     } = limits.per_client.unwrap_or_default();
     vec![
         ("prefix4", set(prefix4)),
         ("prefix6", set(prefix6)),
         ("connections", limit(connections)),
         ("new_per_second", limit(new_per_second)),
+        ("datagrams_per_second", limit(datagrams_per_second)),
     ]
 }
 

@@ -141,6 +141,7 @@ impl<S: FlowStore> Router<S> {
         service: &Service,
         random: &mut SplitMix64,
     ) -> Result<Plan, DropReason> {
+        self.refuse_datagram(packet, service, arrival.now)?;
         if let Lookup::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
@@ -171,6 +172,17 @@ impl<S: FlowStore> Router<S> {
         if let Some(access) = service.access() {
             let checked = access.check_rules(source);
             checked.map_err(|reason| service.refuse(self.worker, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a client's datagram if it has sent too many. Every one is asked for, of whatever flow.
+    fn refuse_datagram(&self, packet: &Ported, service: &Service, now: Moment) -> Result<(), DropReason> {
+        if packet.protocol == Protocol::Udp
+            && let Some(access) = service.access()
+        {
+            let let_through = access.datagram(packet.source.ip(), now.0);
+            let_through.map_err(|reason| service.refuse(self.worker, reason))?;
         }
         Ok(())
     }
@@ -254,6 +266,7 @@ impl<S: FlowStore> Router<S> {
         target: &FlowTarget,
     ) -> Result<NextHop<'_>, DropReason> {
         if target.has_vip && self.ways.is_behind_gateway(target.destination.ip()) {
+            target.count_drop(self.worker, PacketReason::BehindGateway);
             return Err(PacketReason::BehindGateway.into());
         }
         self.sendable(arrival, target)
@@ -346,6 +359,7 @@ impl<S: FlowStore> Router<S> {
     }
 
     fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, DropReason> {
+        self.refuse_datagram(packet, service, arrival.now)?;
         if let Lookup::Decided(decision) = self.known_dsr(arrival, packet) {
             return decision;
         }

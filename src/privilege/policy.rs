@@ -269,6 +269,7 @@ mod tests {
             [stats]
             port = 7000
             [frontends.web]
+            tcp_user_timeout = "30s"
             listen_addr = ["0.0.0.0:80", "[::]:80"]
             backend = "pool"
             [frontends.mail]

@@ -205,6 +205,8 @@ section! {
         connections: Int<1, { u32::MAX as u64 }>,
         /// New connections a second; as many at once after a quiet second. Default: no limit.
         new_per_second: Int<1, 1_000_000>,
+        /// Datagrams a second, also of flows that exist; as many at once after a quiet second. Protocol "udp" only. Default: no limit.
+        datagrams_per_second: Int<1, 100_000_000>,
     }
 }
 

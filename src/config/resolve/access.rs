@@ -64,6 +64,7 @@ pub fn limits(at: Option<&Located<raw::Limits>>) -> Limits {
         prefix6: int(at.value.prefix6.as_ref(), PerClient::default().prefix6),
         connections: limit(at.value.connections.as_ref()),
         new_per_second: limit(at.value.new_per_second.as_ref()),
+        datagrams_per_second: limit(at.value.datagrams_per_second.as_ref()),
     });
     Limits {
         new_per_second: limit(raw.new_per_second.as_ref()),
@@ -125,7 +126,9 @@ fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str
             findings.warn(
                 at.key.clone(),
                 "`limits` sets no limit",
-                "set new_per_second, per_client.connections or per_client.new_per_second".to_owned(),
+                "set new_per_second, per_client.connections, per_client.new_per_second or \
+                 per_client.datagrams_per_second"
+                    .to_owned(),
             );
         });
     }

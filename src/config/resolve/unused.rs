@@ -8,6 +8,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::defaults;
 use crate::{
+    access::PerClient,
     base::{BackendName, Protocol},
     config::{
         findings::Findings,
@@ -48,6 +49,16 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
 
 /// Puts what has no effect back to its default, so that the configuration says what is in effect.
 pub fn clear(config: &mut Config) {
+    for frontend in config.frontends.values_mut() {
+        let per_client = frontend.limits.per_client;
+        if frontend.protocol == Protocol::Tcp
+            && let Some(mut per_client) = per_client
+            && per_client.datagrams_per_second.take().is_some()
+        {
+            let rest = Some(per_client).filter(|rest| *rest != PerClient::default());
+            Arc::make_mut(frontend).limits.per_client = rest;
+        }
+    }
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
@@ -96,8 +107,28 @@ fn warn(set: impl IntoIterator<Item = Set>, why: &str, help: &str, findings: &mu
     }
 }
 
+/// A limit of datagrams where there are none.
+fn datagrams(own: &raw::FrontendOptions, findings: &mut Findings) {
+    let per_client = own.limits.as_ref().and_then(|at| at.value.per_client.as_ref());
+    let set = per_client.and_then(|at| at.value.datagrams_per_second.as_ref());
+    let set = set.map(|at| ("datagrams_per_second", at.key.clone()));
+    findings.within("limits", |findings| {
+        findings.within("per_client", |findings| {
+            warn(
+                [set],
+                "with protocol tcp",
+                "remove it, or set new_per_second, which limits connections",
+                findings,
+            );
+        });
+    });
+}
+
 fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
     let own = &raw.options;
+    if frontend.protocol == Protocol::Tcp {
+        datagrams(own, findings);
+    }
     if frontend.mode == Mode::Proxy {
         let interface = own.interface.as_ref().map(|at| ("interface", at.key.clone()));
         warn(

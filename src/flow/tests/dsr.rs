@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    base::{PacketReason, Protocol, ServerState},
+    base::{PacketReason, Protocol, ServerDrop, ServerState},
     config::{DsrMethod, Mode},
     flow::{Verdict, testing::*},
     packet::testing::Packet,
@@ -106,6 +106,7 @@ fn by_method_l2_nothing_is_given_to_a_gateway() {
     }
     let explained = site.explain(late, Protocol::Tcp);
     assert_eq!(explained.blocked_by, Some(PacketReason::BehindGateway));
+    assert_eq!(site.server(1).dropped[ServerDrop::Gateway as usize], 2);
     // other methods rewrite the destination, and routers may forward that
     site.backend().dsr_method = DsrMethod::Tc;
     site.apply();

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
+    access::PerClient,
     base::{AccessReason, PacketReason, Protocol, ServerState},
     config::{Mode, PortsPerClient},
     flow::{Because, Verdict, store::FlowStore, testing::*},
@@ -253,6 +254,34 @@ fn a_client_opens_so_many_flows_a_second() {
 }
 
 #[test]
+fn a_client_sends_so_many_datagrams_a_second_of_flows_that_exist_too() {
+    for mode in [Mode::Passthrough, Mode::Dsr] {
+        let mut site = Site::new(mode, Protocol::Udp, 2);
+        let per_client = PerClient {
+            datagrams_per_second: NonZeroU32::new(4),
+            ..PerClient::default()
+        };
+        site.frontend_mut().limits.per_client = Some(per_client);
+        site.apply();
+        let (one, again, other) = (site.client(1, 1), site.client(1, 2), site.client(2, 1));
+        let passed = |site: &mut Site, client| site.udp(client).reason() == Some(PacketReason::ToServer);
+        assert_eq!((0..3).filter(|_| passed(&mut site, one)).count(), 3);
+        assert_eq!((0..3).filter(|_| passed(&mut site, again)).count(), 1);
+        assert_eq!(site.udp(one).reason(), Some(PacketReason::ClientDatagrams));
+        assert_eq!(refused(&site, AccessReason::ClientDatagrams), 3);
+        assert!(passed(&mut site, other), "another client's are its own");
+        site.pass(Duration::from_millis(500));
+        site.rules(&["allow 0.0.0.0/0"]);
+        assert_eq!(
+            (0..5).filter(|_| passed(&mut site, one)).count(),
+            2,
+            "a reload fills nothing"
+        );
+        site.check();
+    }
+}
+
+#[test]
 fn a_frontend_takes_so_many_new_flows_a_second_from_all() {
     for mut site in sites() {
         site.frontend_mut().limits.new_per_second = NonZeroU32::new(3);
@@ -420,7 +449,7 @@ fn the_frontends_prefixes_say_whose_share_it_is() {
     let mut site = passthrough(Protocol::Tcp);
     site.ports_per_client(ports(1));
     let prefix4 = |site: &mut Site, prefix4| {
-        let per_client = crate::access::PerClient {
+        let per_client = PerClient {
             prefix4,
             ..Default::default()
         };
