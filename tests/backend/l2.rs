@@ -1,6 +1,10 @@
 //! Method l2: the VIP on lo, and a host that keeps silent about it.
 
-use crate::{Site, call, printed};
+use crate::{
+    Site, call,
+    lab::{PATIENCE, wait_until},
+    printed,
+};
 
 pub fn prints_its_commands() {
     assert_eq!(
@@ -128,7 +132,15 @@ pub fn check_names_reasons() {
         assert_eq!(code, status, "{text}");
         assert!(text.contains(part), "no {part:?} in\n{text}");
     };
-    let listen = |addr: &str| site.server.inside(|| std::net::TcpListener::bind(addr).unwrap());
+    let listen = |addr: &str| {
+        let mut socket = None;
+        // a process that another test starts just now has the socket closed before until it runs its program
+        wait_until("the port is free", PATIENCE, || {
+            socket = site.server.inside(|| std::net::TcpListener::bind(addr).ok());
+            socket.is_some()
+        });
+        socket
+    };
     expect(69, "nothing listens on tcp port 80");
     let socket = listen(&format!("{}:80", site.server.ip4()));
     expect(69, "not at the VIP 10.77.0.200");
