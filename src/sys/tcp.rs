@@ -149,15 +149,18 @@ pub fn keep_urgent_in_line(socket: &impl AsFd) {
 }
 
 /// The urgent byte, if reading has come to its place in the stream, where it was [kept](keep_urgent_in_line).
-pub fn take_urgent(socket: &impl AsRawFd) -> Option<u8> {
+///
+/// # Errors
+/// The connection's error, which the kernel tells once; `WouldBlock` when the byte is still to come.
+pub fn take_urgent(socket: &impl AsRawFd) -> io::Result<Option<u8>> {
     let mut is_at_mark: libc::c_int = 0;
     // SAFETY: the request writes one int, to `is_at_mark`, which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCATMARK, &raw mut is_at_mark) };
+    if result != 0 || is_at_mark != 1 {
+        return Ok(None);
+    }
     let mut byte = [0];
-    let is_taken = result == 0
-        && is_at_mark == 1
-        && matches!(recv(socket.as_raw_fd(), &mut byte, MsgFlags::empty()), Ok(1));
-    is_taken.then_some(byte[0])
+    Ok((receive(socket, &mut byte)? == 1).then_some(byte[0]))
 }
 
 /// Bytes that have been written and that the peer has not acknowledged.

@@ -237,11 +237,16 @@ impl Direction {
             }
             known.is_closed
         };
-        if self.has_marks
-            && let Some(byte) = tcp::take_urgent(source)
-        {
-            (self.urgent, self.unread) = (Some(byte), true);
-            return Poll::Ready(Ok(()));
+        if self.has_marks {
+            match tcp::take_urgent(source) {
+                Ok(Some(byte)) => {
+                    (self.urgent, self.unread) = (Some(byte), true);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if !is_transient(&e) => return Poll::Ready(Err(Fault::Source)),
+                // no mark here, or the end of the stream, or a byte still to come: the read below meets it
+                Ok(None) | Err(_) => {}
+            }
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let received = if is_forced {

@@ -136,7 +136,8 @@ impl<'a> Relay<'a> {
                 if matches!(polled, Poll::Ready(Err(Fault::Destination))) {
                     return;
                 }
-                is_handed_over = polled.is_ready() || !direction.is_backed_up();
+                // what it had sent ends with its error or its end: a pause only means that there is more than a turn's worth
+                is_handed_over = polled.is_ready();
                 if bytes > 0 {
                     since = Instant::now();
                 }
