@@ -24,6 +24,7 @@ mod limits;
 mod meanwhile;
 mod networks;
 mod off_path;
+mod ports;
 mod process;
 mod reload;
 mod reused;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
