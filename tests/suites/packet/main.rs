@@ -30,6 +30,7 @@ mod reload;
 mod reused;
 mod site;
 mod sizes;
+mod soak;
 mod sources;
 mod talkers;
 mod told;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     lab::suite::announce(skip.as_deref());
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
+        ("soak", soak::TESTS),
         ("limits", limits::TESTS),
         ("access", access::TESTS),
         ("kept", kept::TESTS),
