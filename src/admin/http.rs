@@ -203,9 +203,7 @@ pub(super) fn serve<L: Listener>(
                 Err(why) => {
                     refused.fetch_add(1, Ordering::Relaxed);
                     if refusals.len() < limits.refusals {
-                        // whoever is too slow to hear it hears nothing
-                        refusals
-                            .spawn(async move { drop(timeout(limits.refusal, refuse(stream, why)).await) });
+                        refusals.spawn(refuse(stream, why, limits.refusal));
                     }
                 }
             }
@@ -223,14 +221,28 @@ const TOO_MANY: &str = "there are too many connections to this endpoint; try aga
 const TOO_MANY_OF_ONE: &str = "there are too many connections to this endpoint from your address, user or process; close some, or try again later";
 
 /// Takes a request and answers it 503. An answer that comes before its request, or to a connection that is closed with the
-/// request unread, is lost on most clients.
-async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, why: &'static str) -> io::Result<()> {
+/// request unread, is lost on most clients. Takes `patience` twice at most.
+async fn refuse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    why: &'static str,
+    patience: Duration,
+) {
+    // whoever is too slow, or has gone, does not hear it
+    let _ = timeout(patience, read_header(&mut stream)).await;
+    let _ = timeout(patience, answer_503(&mut stream, why)).await;
+}
+
+/// Reads up to the empty line that ends a header.
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut stream = BufReader::new(stream.take(MAX_HEADER_BYTES as u64));
     let mut line = Vec::new();
-    // up to the empty line that ends a header
     while stream.read_until(b'\n', &mut line).await? > 0 && !line.trim_ascii().is_empty() {
         line.clear();
     }
+    Ok(())
+}
+
+async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &str) -> io::Result<()> {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
     let body = serde_json::to_string(&problem)?;
     let answer = format!(
@@ -238,7 +250,6 @@ async fn refuse(stream: impl AsyncRead + AsyncWrite + Unpin, why: &'static str) 
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut stream = stream.into_inner().into_inner();
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = [0; 1_024];

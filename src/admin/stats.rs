@@ -214,7 +214,6 @@ mod tests {
             "127.0.0.1.evil.example",
             "localhost.evil.example",
             "evillocalhost.example.",
-            "[::1].evil.example",
             "user@evil.example",
             "",
         ] {

@@ -255,7 +255,8 @@ pub fn unit_name(frontend: &str, server: &str) -> String {
     }
     let shown = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let safe: String = name.chars().map(shown).take(60).collect();
-    format!("{safe}.{:016x}", name_hash(&format!("{frontend}\0{server}"), 0))
+    let both = format!("{}:{frontend}{server}", frontend.len());
+    format!("{safe}.{:016x}", name_hash(&both, 0))
 }
 
 /// Our address towards a server, as the kernel would choose it. Nothing is sent: connecting a datagram socket only

@@ -205,11 +205,10 @@ async fn exchange(
         .body(Full::new(Bytes::from(json.unwrap_or_default())))
         .map_err(|error| broken(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| {
-        let is_closed = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
-        broken(if is_closed {
-            "it was closed before an answer came; there may be too many connections to it".to_owned()
-        } else {
+        broken(if error.is_parse() || error.is_user() {
             error.to_string()
+        } else {
+            "it was closed before an answer came; there may be too many connections to it".to_owned()
         })
     })?;
     let status = response.status();
