@@ -86,9 +86,12 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
     ),
     (
         libc::IPPROTO_IP,
-        &[libc::IP_BIND_ADDRESS_NO_PORT, libc::IP_FREEBIND],
+        &[libc::IP_BIND_ADDRESS_NO_PORT, libc::IP_FREEBIND, libc::IP_TTL],
     ),
-    (libc::IPPROTO_IPV6, &[libc::IPV6_V6ONLY, libc::IPV6_FREEBIND]),
+    (
+        libc::IPPROTO_IPV6,
+        &[libc::IPV6_V6ONLY, libc::IPV6_FREEBIND, libc::IPV6_UNICAST_HOPS],
+    ),
     (
         libc::SOL_NETLINK,
         &[libc::NETLINK_ADD_MEMBERSHIP, libc::NETLINK_DROP_MEMBERSHIP],

@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(errno("loop"), Some(libc::ELOOP));
         let (directory, _) = open(&top.join("a"), &Controllers::default()).unwrap();
         assert!(directory.metadata().unwrap().is_dir());
-        let mut open_already = std::fs::File::open(top.join("a/b/file")).unwrap();
+        let mut open_already = File::open(top.join("a/b/file")).unwrap();
         let magic = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open_already));
         std::fs::remove_file(top.join("a/b/file")).unwrap();
         assert!(open(Path::new(&magic), &Controllers::default()).is_ok());
