@@ -16,6 +16,7 @@ pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
 mod routes;
+mod shares;
 mod socket;
 mod stats;
 pub mod status;
@@ -88,7 +89,13 @@ pub mod fuzzing {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
     ) {
-        http::serve_connection(stream, None, stats::router(status), http::HttpLimits::default()).await;
+        http::serve_connection(
+            stream,
+            None,
+            stats::router(status, stats::Reach::Loopback),
+            http::HttpLimits::default(),
+        )
+        .await;
     }
 }
 

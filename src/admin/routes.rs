@@ -43,10 +43,11 @@ use tokio::{
 
 use super::{
     AdminCommand, Commands,
-    http::{self, HttpLimits, Peer},
+    http::{self, HttpLimits},
     lookup, packets,
     packets::ServerViews,
     render,
+    shares::Peer,
     status::{Listed, Live, Status, Waiting},
     views::{self, ConnectionFilter, Problem},
 };

@@ -122,11 +122,13 @@ fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
 }
 
 fn read(path: &Path) -> Result<Source, Fatal> {
-    let bytes = sys::config_file::read(path, config::MAX_CONFIG_BYTES)
+    // who starts it by hand may be shown everything, but what it prints may go to a log
+    let nobody = sys::controllers::Controllers::default();
+    let read = sys::config_file::read_vetted(path, config::MAX_CONFIG_BYTES, &nobody)
         .map_err(|e| Fatal::new(exit::NO_INPUT, format_args!("convey: {e}")))?;
     Ok(Source {
         name: path.display().to_string(),
-        bytes,
+        bytes: read.content,
     })
 }
 

@@ -16,6 +16,7 @@ mod restart;
 mod saved;
 mod scale;
 mod site;
+mod strangers;
 mod traffic;
 mod waiting;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),
+        ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
