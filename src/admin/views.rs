@@ -45,7 +45,7 @@ pub struct Status {
     /// All connections of proxy frontends.
     #[serde(default)]
     pub proxied_connections: ProxiedConnections,
-    /// Log and access events dropped because the queue was full.
+    /// Log and access events dropped because the queue was full, or because too many connections ended in a second.
     pub log_events_dropped: u64,
     /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,

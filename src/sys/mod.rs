@@ -14,6 +14,7 @@ pub(crate) mod inherited;
 pub mod interfaces;
 pub(crate) mod listener;
 pub mod memfd;
+pub mod memory;
 pub(crate) mod netlink;
 pub mod packet_socket;
 pub mod process;

@@ -308,6 +308,8 @@ impl Control {
         let config = Arc::clone(&new.config);
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
+        self.log
+            .set_access_per_second(config.global.access_log_per_second);
         self.state.apply(Config::clone(&config), new.lists.clone());
         self.saved.follow(self.state.pools());
         self.config_generation += 1;

@@ -6,7 +6,7 @@ use crate::sys::splice::Pipe;
 
 /// Bytes of a pipe. Larger pipes mean fewer system calls for bulk data; the kernel grants an ordinary user 64 MiB
 /// of pipes in total (fs.pipe-user-pages-soft) before it falls back to small ones.
-const PIPE_BYTES: usize = 512 << 10;
+pub const PIPE_BYTES: usize = 512 << 10;
 
 /// Unused pipes that a thread keeps.
 const MAX_SPARE: usize = 16;

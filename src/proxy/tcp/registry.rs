@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::bytes::ByteCounts;
+use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
     base::{ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, WorkerId},
     proxy::shared::{OpenConnection, Select},
@@ -37,6 +37,13 @@ struct Entry {
 struct Registry {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
+    crowd: Crowd,
+}
+
+impl Registry {
+    fn count(&mut self) {
+        self.crowd.note(self.entries.len() - self.free.len());
+    }
 }
 
 thread_local! {
@@ -69,15 +76,19 @@ impl Registration {
             server_fd: None,
             ended_by: None,
         };
-        REGISTRY.with_borrow_mut(|registry| match registry.free.pop() {
-            Some(slot) => {
-                registry.entries[slot] = Some(entry);
-                Self(slot)
-            }
-            None => {
-                registry.entries.push(Some(entry));
-                Self(registry.entries.len() - 1)
-            }
+        REGISTRY.with_borrow_mut(|registry| {
+            let slot = match registry.free.pop() {
+                Some(slot) => {
+                    registry.entries[slot] = Some(entry);
+                    slot
+                }
+                None => {
+                    registry.entries.push(Some(entry));
+                    registry.entries.len() - 1
+                }
+            };
+            registry.count();
+            Self(slot)
         })
     }
 
@@ -124,6 +135,7 @@ impl Drop for Registration {
             if let Some(entry) = registry.entries.get_mut(self.0) {
                 *entry = None;
                 registry.free.push(self.0);
+                registry.count();
             }
         });
     }
