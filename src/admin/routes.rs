@@ -47,7 +47,7 @@ use super::{
     lookup, packets,
     packets::ServerViews,
     render,
-    status::{Listed, Live, Status, Waiting},
+    status::{Listed, Live, Status},
     views::{self, ConnectionFilter, Problem},
 };
 use crate::{
@@ -339,14 +339,12 @@ async fn explain(
         ));
     }
     let status = control.now();
-    let nothing = Waiting::new();
-    let waiting = (status.packet.as_ref()).map_or(&nothing, |packet| &packet.waiting);
     let found = control.live.explain(&tuple);
     Ok(Json(packets::explanation(
         &status.snapshot,
         &tuple,
         found,
-        waiting,
+        &status.waiting,
     )))
 }
 

@@ -185,7 +185,7 @@ pub struct Frontend {
     /// Whether clients that reach it are served: an eligible server, and addresses that are live or on no interface of this
     /// host.
     pub serves: bool,
-    /// In packet modes; else `None`.
+    /// Whether its addresses are there; `None` of an older daemon's proxied ones.
     pub state: Option<Word<FrontendState>>,
     /// The waiting addresses, and why.
     pub waiting: BTreeMap<ListenAddr, String>,

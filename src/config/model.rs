@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sy
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
-        BackendName, Endpoint, FrontendName, KeepAlive, ListenAddr, NetworkListName, PeerTimeouts, PortRanges,
-        Protocol, ServerAddr, ServerName, TerminationReason,
+        BackendName, Endpoint, FrontendName, KeepAlive, ListenAddr, NetworkListName, PeerTimeouts,
+        PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
     },
 };
 

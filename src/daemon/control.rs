@@ -124,9 +124,13 @@ impl Control {
             }
         }
         let view = self.packets.view();
-        if !view.waiting.is_empty() {
+        let waiting: Vec<&str> = [view.waiting.as_str(), self.addresses.waiting()]
+            .into_iter()
+            .filter(|names| !names.is_empty())
+            .collect();
+        if !waiting.is_empty() {
             line.push_str("; waiting for the address of ");
-            line.push_str(&view.waiting);
+            line.push_str(&waiting.join(", "));
         }
         if let Some(failed) = self.reload.last_error() {
             line.push_str("; last reload failed: ");
@@ -163,6 +167,13 @@ impl Control {
 
     /// The packet modes run otherwise than before.
     pub(super) fn packets_changed(&mut self) {
+        self.publish_status();
+        self.tell_status();
+    }
+
+    /// This host has other addresses than before.
+    pub(super) fn addresses_changed(&mut self) {
+        self.addresses.update();
         self.publish_status();
         self.tell_status();
     }

@@ -20,6 +20,7 @@ use super::{
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
     plane::{
+        addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
         packets::{HostKernel, PacketPlane},
         stats::Stats,
@@ -363,6 +364,7 @@ fn assemble(
         needs_restart: Vec::new(),
         workers,
         snapshot: Arc::clone(state.snapshot()),
+        waiting: admin::status::Waiting::new(),
         packet: None,
     };
     let live = Arc::new(Sources::new(
@@ -387,6 +389,7 @@ fn assemble(
         broker,
         workers: pool,
         listeners: Listeners::default(),
+        addresses: ProxiedAddresses::default(),
         predecessors,
         packets,
         alerts: AlertWatch::default(),

@@ -6,8 +6,8 @@ use crate::{
     access::Limits,
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
-        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
-        Mode, OnDown, PacketModes, PortsPerClient, Server,
+        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
+        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Server,
     },
 };
 

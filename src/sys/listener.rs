@@ -119,6 +119,12 @@ fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
         // whatever net.ipv6.bindv6only says; where 0.0.0.0 is listened on too, the kernel prefers that for IPv4
         socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
     }
+    // an address that no interface has yet: a standby's, or one of IPv6 that is still tentative
+    let freebind = match addr {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true),
+        SocketAddr::V6(_) => socket.set_freebind_v6(true),
+    };
+    freebind.map_err(at("IP_FREEBIND"))?;
     // connections of an earlier process in TIME-WAIT must not keep this one from starting
     socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
     Ok(socket)
@@ -208,6 +214,21 @@ mod tests {
         assert_eq!(address_of(listener.as_fd()), None);
         let refused = TcpStream::connect(addr).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn an_address_that_no_interface_has_is_bound_all_the_same() {
+        for addr in ["192.0.2.77:4242", "[2001:db8::77]:4242"] {
+            let addr = addr.parse().unwrap();
+            let what = Listen {
+                addr,
+                timeouts: PeerTimeouts::default(),
+            };
+            let socket = listen(&what).unwrap();
+            assert_eq!(address_of(socket.as_fd()), Some(addr));
+            let error = probe_exclusive(addr).unwrap_err();
+            assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 use convey::{
     base::{BackendName, KeepAlive, ServerName},
     config::{
-        self, AccessLog, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode, OnDown,
-        Options, Severity,
+        self, AccessLog, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode,
+        OnDown, Options, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};

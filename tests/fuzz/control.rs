@@ -60,6 +60,7 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
         needs_restart: Vec::new(),
         workers: 1,
         snapshot: builder.build(&config, &pools, now).snapshot,
+        waiting: std::collections::BTreeMap::new(),
         packet: None,
     }))
 });

@@ -284,6 +284,7 @@ fn running() -> Status {
         needs_restart: vec![],
         workers: 1,
         snapshot: snapshot(),
+        waiting: Waiting::new(),
         packet: None,
     }
 }
@@ -296,7 +297,6 @@ pub fn engine() -> PacketStatus {
         workers: 1,
         interfaces: vec![],
         network: Arc::new(Network::default()),
-        waiting: Waiting::new(),
         rules: crate::admin::status::RulesStatus::default(),
         alerts: Arc::default(),
     }

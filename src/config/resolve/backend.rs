@@ -9,7 +9,7 @@ use crate::{
         duration,
         findings::Findings,
         model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
-        raw::{self, Located},
+        raw::{self, Located, Section as _},
     },
 };
 

@@ -70,7 +70,11 @@ mod tests {
         let admitted = |millis: &[u64]| millis.iter().filter(|millis| rate.admits(at(**millis))).count();
         assert_eq!(admitted(&[5_000, 5_100, 5_200, 5_300, 5_999]), 3);
         assert_eq!(admitted(&[6_000]), 1);
-        assert_eq!(admitted(&[5_999, 6_000, 5_999, 6_500]), 2, "the last second counts for this one");
+        assert_eq!(
+            admitted(&[5_999, 6_000, 5_999, 6_500]),
+            2,
+            "the last second counts for this one"
+        );
         assert_eq!(admitted(&[9_000; 9]), 3);
         assert_eq!(admitted(&[2_000; 9]), 3, "the clock was set back");
     }

@@ -300,8 +300,10 @@ mod tests {
         let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
         run(&mut output, &receiver, queue.shared());
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         let of = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
         assert_eq!((of("access"), of("log_dropped")), (3, 11), "{text}");
         let said = lines.last().unwrap();

@@ -236,7 +236,12 @@ mod tests {
         for name in ["listener tcp 127.0.0.1_80", "stored", "80"] {
             let (endpoint, socket, manager) = listening();
             let mut predecessors = Predecessors::of(vec![kept(name, socket)]);
-            assert_eq!(predecessors.take_endpoint(endpoint, PeerTimeouts::default()).len(), 1);
+            assert_eq!(
+                predecessors
+                    .take_endpoint(endpoint, PeerTimeouts::default())
+                    .len(),
+                1
+            );
             // to be kept under today's name instead
             assert_eq!(predecessors.end(), [name]);
             assert_eq!(listener::address_of(manager.as_fd()), Some(endpoint.addr.0));
@@ -247,7 +252,12 @@ mod tests {
     fn a_listener_that_this_version_called_so_stays_under_its_name() {
         let (endpoint, socket, _manager) = listening();
         let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
-        assert_eq!(predecessors.take_endpoint(endpoint, PeerTimeouts::default()).len(), 1);
+        assert_eq!(
+            predecessors
+                .take_endpoint(endpoint, PeerTimeouts::default())
+                .len(),
+            1
+        );
         assert!(predecessors.end().is_empty());
     }
 

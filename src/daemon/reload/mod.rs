@@ -323,6 +323,7 @@ impl Control {
         }
         self.keep(&bound.listeners.added);
         self.listen(bound.listeners.added);
+        self.addresses.follow(&config);
         let served = self.packets.commit(armed, config);
         self.reload.jobs.spawn(async move {
             served.await;

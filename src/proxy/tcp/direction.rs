@@ -55,7 +55,11 @@ pub enum Gone {
 
 impl Gone {
     fn of(error: &io::Error) -> Self {
-        if tcp::is_lost(error) { Self::Lost } else { Self::Aborted }
+        if tcp::is_lost(error) {
+            Self::Lost
+        } else {
+            Self::Aborted
+        }
     }
 }
 

@@ -50,7 +50,9 @@ impl Held {
 
     /// What of its memory counts as unloaded.
     fn counted(&self) -> usize {
-        Some(self.0.capacity()).filter(|bytes| *bytes > COPY_BYTES).unwrap_or(0)
+        Some(self.0.capacity())
+            .filter(|bytes| *bytes > COPY_BYTES)
+            .unwrap_or(0)
     }
 }
 

@@ -14,8 +14,8 @@ use convey::{
         BackendName, FrontendName, ListenAddr, NetworkListName, PortRange, Protocol, ServerAddr, ServerName,
     },
     config::{
-        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
+        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed,
+        HealthCheck, InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
         PortsPerClient, Server, Stats,
     },
 };
@@ -127,7 +127,16 @@ fn global() -> impl Strategy<Value = Global> {
         option::of("\\PC{1,20}"),
     )
         .prop_map(
-            |(log_level, (log_format, access_log_per_second), watch_config, user, workers, shutdown_timeout, state_dir, hash_seed)| {
+            |(
+                log_level,
+                (log_format, access_log_per_second),
+                watch_config,
+                user,
+                workers,
+                shutdown_timeout,
+                state_dir,
+                hash_seed,
+            )| {
                 Global {
                     log_level,
                     log_format,

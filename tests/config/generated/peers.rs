@@ -29,5 +29,9 @@ pub fn keepalive() -> impl Strategy<Value = Option<KeepAlive>> {
 
 /// Which connections are logged.
 pub fn access_log() -> impl Strategy<Value = AccessLog> {
-    prop_oneof![Just(AccessLog::All), Just(AccessLog::Errors), Just(AccessLog::Off)]
+    prop_oneof![
+        Just(AccessLog::All),
+        Just(AccessLog::Errors),
+        Just(AccessLog::Off)
+    ]
 }

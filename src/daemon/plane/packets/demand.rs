@@ -172,6 +172,16 @@ pub fn vip_states(
         .collect()
 }
 
+/// Why an address that no interface has for good does not reach us.
+pub fn absence(ip: IpAddr, network_state: &NetworkState) -> String {
+    if network_state.hops.own.contains(&ip) {
+        return format!(
+            "{ip} is not usable yet, or another host has it (see `ip address`: tentative, dadfailed)"
+        );
+    }
+    format!("no interface has {ip} (expected on a standby; otherwise: ip address add {ip} dev …)")
+}
+
 fn why_waiting(
     interface: Option<&str>,
     vip: IpAddr,
@@ -179,9 +189,7 @@ fn why_waiting(
     served: &BTreeMap<String, u32>,
 ) -> Option<String> {
     let Some(holders) = network_state.vips.get(&vip) else {
-        return Some(format!(
-            "no interface has {vip} (expected on a standby; otherwise: ip address add {vip} dev …)"
-        ));
+        return Some(absence(vip, network_state));
     };
     let by_name = interface.into_iter();
     let mut ways: Vec<&str> = by_name

@@ -35,8 +35,9 @@ use crate::{
     privilege::{BrokerError, Client},
     snapshot::Snapshot,
 };
-pub use demand::{Vip, VipState};
+pub use demand::{Vip, VipState, absence};
 pub use kernel::HostKernel;
+pub use vips::Vips;
 
 /// How long the engine's threads have to show that they are alive: a batch takes far less.
 const ALIVE: Duration = Duration::from_secs(5);
