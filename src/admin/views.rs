@@ -280,6 +280,14 @@ impl NatPortUse {
     }
 }
 
+/// What `POST /v1/reload` is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadQuery {
+    /// Cut the established connections that a change does not leave; else the reload fails.
+    pub cut: bool,
+}
+
 /// `POST /v1/reload`, success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -289,6 +297,9 @@ pub struct Reloaded {
     pub changes: Vec<String>,
     /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
+    /// Established connections that were cut because their address changed between mode proxy and a packet mode.
+    #[serde(default)]
+    pub cut: u64,
     /// Rendered warnings, empty without any.
     pub warnings: String,
 }

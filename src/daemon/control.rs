@@ -99,7 +99,7 @@ impl Control {
         built.wake_queues();
         if !to_close.is_empty() {
             let servers = Select::Servers(Arc::new(to_close));
-            self.workers.close(&servers, TerminationReason::ServerDown);
+            drop(self.workers.close(&servers, TerminationReason::ServerDown));
         }
         self.tell_status();
     }
@@ -188,7 +188,14 @@ impl Control {
     pub(super) fn handle_command(&mut self, command: AdminCommand) {
         // a reply that nobody waits for any more is no error
         match command {
-            AdminCommand::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
+            AdminCommand::Reload { cut, reply } => {
+                let trigger = if cut {
+                    Trigger::CutRequest
+                } else {
+                    Trigger::Request
+                };
+                self.ask_reload(trigger, Some(reply));
+            }
             AdminCommand::Server {
                 backend,
                 server,

@@ -69,7 +69,8 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
         && socket.is_listener().ok()?
         && socket.reuse_port().ok()?;
     let addr = socket.local_addr().ok()?.as_socket()?;
-    let takes_ipv4 = addr.is_ipv4() || !socket.only_v6().ok()?;
+    // one of a single IPv6 address never does, and the kernel says so
+    let takes_ipv4 = !addr.ip().is_unspecified() || addr.is_ipv4() || !socket.only_v6().ok()?;
     (is_ours && takes_ipv4).then_some(addr)
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::base::{KeepAlive, PeerTimeouts};
@@ -212,6 +212,16 @@ fn set_low_water_mark(socket: &Socket, bytes: usize) {
 pub fn finish_writing(socket: &impl AsRawFd) {
     // the peer may be gone already, which the reading half will tell
     let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write);
+}
+
+/// The address of our end of a connection; `None` if that is none of IP.
+#[must_use]
+pub fn local_address(socket: RawFd) -> Option<(IpAddr, u16)> {
+    let storage: SockaddrStorage = getsockname(socket).ok()?;
+    let v4 = storage
+        .as_sockaddr_in()
+        .map(|v4| (IpAddr::V4(v4.ip()), v4.port()));
+    v4.or_else(|| (storage.as_sockaddr_in6()).map(|v6| (v6.ip().to_canonical().into(), v6.port())))
 }
 
 /// Ends both halves of a connection that another task owns: its owner sees end of stream and broken pipe.

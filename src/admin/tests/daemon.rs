@@ -237,7 +237,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
     while let Some(command) = queue.blocking_recv() {
         // a test that has ended does not listen any more, nor do the requests that it left
         match command {
-            AdminCommand::Reload { reply } => {
+            AdminCommand::Reload { reply, .. } => {
                 let _ = tell.send("reload".into());
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".into(),

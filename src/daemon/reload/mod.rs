@@ -1,6 +1,7 @@
 //! Reload: what the [machine] orders is carried out here. What takes time is a job beside the control loop; what a job has
 //! prepared is held until the commit, and put back by dropping it.
 
+mod cut;
 pub mod machine;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::{
     privilege::{BrokerError, Client, FileRead, What},
     sys::interfaces,
 };
+use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
 use texts::{broken, failure, log_success, panicked};
 
@@ -52,6 +54,8 @@ pub struct Reload {
     new: Option<New>,
     bound: Option<Bound>,
     armed: Option<Armed>,
+    /// What changes hands, and how many connections that concerned when it was last counted.
+    cut: (Cut, Counted),
     settle_until: Option<Instant>,
     waiting: BTreeMap<Ticket, ReloadReply>,
     last_ticket: u64,
@@ -88,8 +92,10 @@ enum Done {
     Loaded(Result<New, ReloadFailed>),
     Checked,
     Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
+    Counted(Result<(Cut, Counted), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
-    Served,
+    /// With the number of proxied connections that were cut.
+    Served(usize),
 }
 
 impl Reload {
@@ -102,6 +108,7 @@ impl Reload {
             new: None,
             bound: None,
             armed: None,
+            cut: Default::default(),
             settle_until: None,
             waiting: BTreeMap::new(),
             last_ticket: 0,
@@ -191,7 +198,11 @@ impl Control {
             })),
             Some(Done::Checked) => ReloadEvent::Checked,
             Some(Done::Bound(bound)) => ReloadEvent::Bound(bound.and_then(|bound| self.take_bound(bound))),
-            Some(Done::Served) => ReloadEvent::Served,
+            Some(Done::Counted(counted)) => ReloadEvent::Counted(counted.map(|cut| self.reload.cut = cut)),
+            Some(Done::Served(cut)) => {
+                self.reload.cut.1 = self.reload.cut.1.with_connections(cut);
+                ReloadEvent::Served
+            }
             Some(Done::Armed(armed)) => {
                 ReloadEvent::Armed(armed.map(|armed| self.reload.armed = Some(armed)))
             }
@@ -279,6 +290,7 @@ impl Control {
                 self.state.try_out(&new.config);
                 self.reload.settle_until = Some(longest_check(&new.config));
             }
+            Action::Count { may_cut } => self.count_cut(may_cut),
             Action::Arm => {
                 let Some(new) = &self.reload.new else { return };
                 let pools = Arc::new(self.state.pools_with(&new.config));
@@ -317,17 +329,25 @@ impl Control {
         // first, for their places are needed
         let removed = bound.listeners.removed;
         self.notify.forget(removed.iter().copied().map(kept_as).collect());
+        let mut retired = JoinSet::new();
         for endpoint in removed {
             self.listeners.remove(endpoint);
-            tokio::spawn(self.workers.retire(endpoint));
+            retired.spawn(self.workers.retire(endpoint));
         }
         self.keep(&bound.listeners.added);
         self.listen(bound.listeners.added);
         self.addresses.follow(&config);
         let served = self.packets.commit(armed, config);
+        let (cut, workers) = (self.reload.cut.0.clone(), Arc::clone(&self.workers));
         self.reload.jobs.spawn(async move {
+            if cut.is_empty() {
+                retired.detach_all();
+            }
+            // connections that waited in the queues of listeners are cut too
+            retired.join_all().await;
+            let connections = cut.perform(&workers).await;
             served.await;
-            Done::Served
+            Done::Served(connections)
         });
         self.scripts.write(self.state.config(), self.state.pools());
         self.stats.swap(bound.stats);
@@ -348,6 +368,7 @@ impl Control {
         self.reload.settle_until = None;
         self.reload.bound = None;
         self.reload.armed = None;
+        self.reload.cut = Default::default();
         self.state.abandon_tryout();
     }
 
@@ -399,6 +420,7 @@ impl Control {
             config_generation: self.config_generation,
             changes: diff.changes,
             needs_restart: self.needs_restart.clone(),
+            cut: std::mem::take(&mut self.reload.cut).1.total(),
             warnings,
         });
         if let Ok(reloaded) = &result {

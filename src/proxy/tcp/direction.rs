@@ -15,9 +15,9 @@ use tokio::io::Interest;
 
 use super::{
     memory::{COPY_BYTES, Held},
-    pipes::{self, PIPE_BYTES},
+    pipes::{self, LentPipe, PIPE_BYTES},
 };
-use crate::sys::{readiness::Stream, splice::Pipe, tcp};
+use crate::sys::{readiness::Stream, tcp};
 
 /// A read of at least this much counts as bulk.
 const BULK_READ: usize = 16 << 10;
@@ -88,9 +88,7 @@ pub struct Direction {
     /// What was read by copying and not yet written, from `sent` on.
     held: Held,
     sent: usize,
-    pipe: Option<Pipe>,
-    /// Since when bytes in the pipe wait for a destination that takes none.
-    stalled: Option<Instant>,
+    pipe: Option<Box<LentPipe>>,
     /// Doublings of [`COPY_BYTES`] that one round may put into the pipe: few at first, so that a destination that never takes
     /// anything does not leave a full one behind.
     window: u8,
@@ -141,30 +139,29 @@ impl Direction {
     pub fn is_backed_up(&self) -> bool {
         self.sent < self.held.len()
             || self.urgent.is_some()
-            || self.pipe.as_ref().is_some_and(|p| p.filled() > 0)
+            || self.pipe.as_ref().is_some_and(|lent| lent.pipe.filled() > 0)
     }
 
     /// Since when what is in the pipe has not moved.
     #[must_use]
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.stalled
+        self.pipe.as_ref()?.stalled
     }
 
     /// Gives the pipe back if what is in it has not moved since then: the bytes wait in memory, and whoever moves gets the
     /// pipe. It is looked at again as late if there is no room for them.
     pub fn rest_pipe(&mut self, since: Instant) {
-        if self.stalled.is_none_or(|stalled| stalled > since) {
+        let Some(lent) = &mut self.pipe else { return };
+        if lent.stalled.is_none_or(|stalled| stalled > since) {
             return;
         }
-        self.stalled = None;
-        let Some(pipe) = &mut self.pipe else { return };
-        match Held::unload(pipe) {
+        match Held::unload(&mut lent.pipe) {
             Ok(Some(held)) => {
                 self.held = held;
                 (self.sent, self.streak, self.splicing) = (0, 0, false);
                 self.release();
             }
-            Ok(None) => self.stalled = Some(Instant::now()),
+            Ok(None) => lent.stalled = Some(Instant::now()),
             Err(error) => {
                 self.broken = Some(source_fault(&error));
                 self.release();
@@ -195,8 +192,8 @@ impl Direction {
                     tcp::mute(source);
                     self.muted = true;
                 }
-                if self.pipe.is_some() {
-                    self.stalled.get_or_insert_with(Instant::now);
+                if let Some(lent) = &mut self.pipe {
+                    lent.stalled.get_or_insert_with(Instant::now);
                 }
                 return Poll::Pending;
             };
@@ -242,9 +239,10 @@ impl Direction {
     fn poll_flush(&mut self, cx: &mut Context<'_>, destination: &Stream) -> Poll<io::Result<()>> {
         while self.is_backed_up() {
             let n = match &mut self.pipe {
-                Some(pipe) if pipe.filled() > 0 => {
-                    let n = ready!(poll_io(cx, destination, Interest::WRITABLE, |s| pipe.drain_to(s)))?;
-                    self.stalled = None;
+                Some(lent) if lent.pipe.filled() > 0 => {
+                    let drain = |s: &Stream| lent.pipe.drain_to(s);
+                    let n = ready!(poll_io(cx, destination, Interest::WRITABLE, drain))?;
+                    lent.stalled = None;
                     n
                 }
                 _ if self.sent == self.held.len() => {
@@ -382,7 +380,7 @@ impl Direction {
         if self.pipe.is_none() {
             self.pipe = pipes::take();
         }
-        let Some(pipe) = &mut self.pipe else {
+        let Some(LentPipe { pipe, .. }) = self.pipe.as_deref_mut() else {
             // no pipe to be had: copy, and ask again when it looks like bulk again
             self.splicing = false;
             return self.poll_copy(cx, source, destination);

@@ -1,6 +1,9 @@
 //! Each worker thread's pool of pipes for splicing.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Instant,
+};
 
 use crate::sys::splice::Pipe;
 
@@ -10,6 +13,14 @@ pub const PIPE_BYTES: usize = 512 << 10;
 
 /// Unused pipes that a thread keeps.
 const MAX_SPARE: usize = 16;
+
+/// A pipe in use. Boxed, because few connections have one and each has the place for it.
+#[derive(Debug)]
+pub struct LentPipe {
+    pub pipe: Pipe,
+    /// Since when what is in it waits for a destination that takes none.
+    pub stalled: Option<Instant>,
+}
 
 #[derive(Default)]
 struct Pool {
@@ -29,7 +40,7 @@ pub fn limit(most: usize) {
 }
 
 /// An empty pipe, if the pool has one or may make one.
-pub fn take() -> Option<Pipe> {
+pub fn take() -> Option<Box<LentPipe>> {
     POOL.with_borrow_mut(|pool| {
         let pipe = match pool.spare.pop() {
             Some(pipe) => pipe,
@@ -37,12 +48,13 @@ pub fn take() -> Option<Pipe> {
             None => return None,
         };
         pool.lent += 1;
-        Some(pipe)
+        Some(Box::new(LentPipe { pipe, stalled: None }))
     })
 }
 
 /// Gives a pipe back; one that still holds bytes is closed, so that no connection can meet another's data.
-pub fn give_back(pipe: Pipe) {
+pub fn give_back(lent: Box<LentPipe>) {
+    let pipe = lent.pipe;
     // at thread exit the pool may be gone already; then the pipe is simply closed
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();

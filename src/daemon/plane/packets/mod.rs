@@ -94,6 +94,8 @@ pub struct View {
     pub served: BTreeMap<String, u32>,
     /// The network as last seen.
     pub network_state: Arc<NetworkState>,
+    /// VIPs that the firewall rules are for: those of flows that have outlived their frontend too.
+    pub in_effect: Vec<Endpoint>,
     /// How the firewall rules are.
     pub rules: RulesStatus,
 }
