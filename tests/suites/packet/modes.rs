@@ -172,13 +172,15 @@ fn flows_go_on_when_their_address_changes_between_passthrough_and_dsr() {
         .replace("mode = \"dsr\"", "mode = \"passthrough\"")
         .replace("mode = \"later\"", "mode = \"dsr\"");
     // the servers answer as either mode wants it
-    let mut both = plan.clone();
-    both.ways = WAYS.to_vec();
-    site.prepare_servers(&both);
+    site.prepare_servers(&plan);
     let convey = site.lab.convey(&site.lb, &plan.config());
     let talkers = Talkers::start(&site.client, &addresses(), 5);
     for turn in 0..4 {
-        convey.reload(if turn % 2 == 0 { &swapped } else { &plan.config() });
+        convey.reload(&if turn % 2 == 0 {
+            swapped.clone()
+        } else {
+            plan.config()
+        });
         talkers.wait_round();
     }
     talkers.expect_unbroken();

@@ -63,7 +63,7 @@ fn a_standby_starts_without_the_address_and_serves_as_soon_as_it_comes() {
         wait_state(&convey, &name, "waiting");
         // so that a typing error is seen, at once and later
         let said = format!("is waiting: no interface has {ip} (expected on a standby");
-        assert!(convey.stderr().contains(&said), "{}", convey.stderr());
+        wait_until("the warning", PATIENCE, || convey.stderr().contains(&said));
         assert!(convey.order("status").contains(&format!("no interface has {ip}")));
         let quiet = convey.cli(&format!("status --quiet --frontend {name}"));
         assert!(quiet.status.success(), "a standby could serve: {quiet:?}");
