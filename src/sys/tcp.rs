@@ -221,7 +221,7 @@ pub fn local_address(socket: RawFd) -> Option<(IpAddr, u16)> {
     let v4 = storage
         .as_sockaddr_in()
         .map(|v4| (IpAddr::V4(v4.ip()), v4.port()));
-    v4.or_else(|| (storage.as_sockaddr_in6()).map(|v6| (v6.ip().to_canonical().into(), v6.port())))
+    v4.or_else(|| (storage.as_sockaddr_in6()).map(|v6| (v6.ip().to_canonical(), v6.port())))
 }
 
 /// Ends both halves of a connection that another task owns: its owner sees end of stream and broken pipe.

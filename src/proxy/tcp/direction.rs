@@ -411,8 +411,8 @@ impl Direction {
     }
 
     fn release(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            pipes::give_back(pipe);
+        if let Some(lent) = self.pipe.take() {
+            pipes::give_back(lent.pipe);
         }
     }
 }

@@ -53,8 +53,7 @@ pub fn take() -> Option<Box<LentPipe>> {
 }
 
 /// Gives a pipe back; one that still holds bytes is closed, so that no connection can meet another's data.
-pub fn give_back(lent: Box<LentPipe>) {
-    let pipe = lent.pipe;
+pub fn give_back(pipe: Pipe) {
     // at thread exit the pool may be gone already; then the pipe is simply closed
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
@@ -76,7 +75,7 @@ mod tests {
         let lent: Vec<_> = (0..20).map_while(|_| take()).collect();
         assert_eq!(lent.len(), 20);
         assert!(take().is_none(), "one more than the limit");
-        lent.into_iter().for_each(give_back);
+        lent.into_iter().for_each(|lent| give_back(lent.pipe));
         assert!(take().is_some());
         POOL.with_borrow(|pool| assert!(pool.spare.len() < MAX_SPARE));
     }
