@@ -3,6 +3,7 @@
 
 mod cut;
 pub mod machine;
+mod new;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -18,7 +19,6 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{
     Control,
     health::longest_check,
-    lists,
     plane::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
@@ -27,16 +27,15 @@ use super::{
     watch::{FileWatch, watch_beside},
 };
 use crate::{
-    access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diff, Here, Loaded, Severity, Source},
+    config::{self, Config, Diff, Source},
     privilege::{BrokerError, Client, FileRead, What},
-    sys::interfaces,
 };
 use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
-use texts::{broken, failure, log_success, panicked};
+use new::{New, load, with_lists};
+use texts::{failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -63,18 +62,6 @@ pub struct Reload {
     look_again: Option<Instant>,
     /// Whether the operator knows that the file cannot be looked at.
     has_warned: bool,
-}
-
-/// A configuration that is to take effect.
-#[derive(Debug)]
-struct New {
-    config: Arc<Config>,
-    lists: NetworkLists,
-    diff: Diff,
-    /// For a terminal; empty without any.
-    warnings: String,
-    /// For the log.
-    warning_lines: Vec<String>,
 }
 
 /// New sockets; dropping it closes them.
@@ -188,6 +175,10 @@ impl Control {
             Some(Done::Read(watched, read)) => {
                 if let Some(watched) = watched {
                     self.take_watch(watched);
+                }
+                // what the broker resolves by, so do we
+                if let Ok(file) = &read {
+                    self.options.default_nat_ports = file.default_nat_ports;
                 }
                 ReloadEvent::Read(read)
             }
@@ -450,38 +441,6 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
             _ => NotRead::System(failed),
         }
     })
-}
-
-fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
-    let here = Here {
-        addresses: interfaces::own_addresses(),
-        severity: Severity::Error,
-    };
-    let Loaded {
-        mut config,
-        warnings: found,
-    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
-    let warnings = match found.as_slice() {
-        [] => String::new(),
-        some => config::render(some, source, false).trim_end().to_owned(),
-    };
-    let warning_lines = found.iter().map(config::in_one_line).collect();
-    config.keep(before);
-    let diff = config::diff(before, &config);
-    Ok(New {
-        config: Arc::new(config),
-        lists: NetworkLists::new(),
-        diff,
-        warnings,
-        warning_lines,
-    })
-}
-
-/// With the network lists that the new configuration names.
-async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
-    new.lists = lists::read_all(broker, &new.config, before).await?;
-    new.diff.changes.extend(lists::changes(before, &new.lists));
-    Ok(new)
 }
 
 /// Makes new sockets, those of workers first.
