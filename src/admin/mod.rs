@@ -36,6 +36,8 @@ use tokio::sync::{mpsc, oneshot};
 pub enum AdminCommand {
     /// Read the configuration anew and apply it.
     Reload {
+        /// Even if that cuts established connections.
+        cut: bool,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
     },

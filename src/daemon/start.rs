@@ -20,6 +20,7 @@ use super::{
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
     plane::{
+        addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
         packets::{HostKernel, PacketPlane},
         stats::Stats,
@@ -98,6 +99,7 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
+    logging.set_access_per_second(loaded.config.global.access_log_per_second);
     let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
     if let Err(fatal) = &outcome {
         tracing::error!(event = "failed", "{fatal}");
@@ -364,6 +366,7 @@ fn assemble(
         needs_restart: Vec::new(),
         workers,
         snapshot: Arc::clone(state.snapshot()),
+        waiting: admin::status::Waiting::new(),
         packet: None,
     };
     let live = Arc::new(Sources::new(
@@ -388,6 +391,7 @@ fn assemble(
         broker,
         workers: pool,
         listeners: Listeners::default(),
+        addresses: ProxiedAddresses::default(),
         predecessors,
         packets,
         alerts: AlertWatch::default(),

@@ -197,7 +197,7 @@ impl Broker {
         let addr = permitted.addr;
         let what = listener::Listen {
             addr,
-            user_timeout: permitted.user_timeout,
+            timeouts: permitted.timeouts,
         };
         // once the daemon may hold sockets of this port the probe would see those
         let ours = self.bound.contains(&addr.port());

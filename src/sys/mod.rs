@@ -15,6 +15,7 @@ pub(crate) mod inherited;
 pub mod interfaces;
 pub(crate) mod listener;
 pub mod memfd;
+pub mod memory;
 pub(crate) mod netlink;
 pub(crate) mod own_file;
 pub mod packet_socket;

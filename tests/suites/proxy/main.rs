@@ -11,11 +11,13 @@ mod health;
 mod lifecycle;
 mod limits;
 mod meanwhile;
+mod peers;
 mod reload;
 mod restart;
 mod saved;
 mod scale;
 mod site;
+mod standby;
 mod strangers;
 mod traffic;
 mod waiting;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
+        ("peers", peers::TESTS),
+        ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),
