@@ -45,14 +45,14 @@ const FCNTL: &[c_int] = &[
 
 /// What ioctl is for: modes of descriptors, how much is queued, where the urgent mark is, and whether this is a terminal.
 const IOCTL: &[u64] = &[
-    libc::FIONBIO as u64,
-    libc::FIOCLEX as u64,
-    libc::FIONREAD as u64,
-    libc::TIOCOUTQ as u64,
+    libc::FIONBIO,
+    libc::FIOCLEX,
+    libc::FIONREAD,
+    libc::TIOCOUTQ,
     SIOCATMARK,
-    libc::TCGETS as u64,
-    libc::TCGETS2 as u64,
-    libc::TIOCGWINSZ as u64,
+    libc::TCGETS,
+    libc::TCGETS2,
+    libc::TIOCGWINSZ,
 ];
 
 /// Options that sockets are given, by level. None that puts a program before a socket or takes one away, and none of packet

@@ -348,7 +348,7 @@ fn lingering(message: &[u8]) {
 fn handed_on() {
     let broker = fork(&nowhere(), "", Some(&nobody())).unwrap();
     // it ends when the broker has
-    let _accomplice = std::process::Command::new("cat")
+    let mut accomplice = std::process::Command::new("cat")
         .stdin(broker.news_fd().unwrap())
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -357,6 +357,7 @@ fn handed_on() {
     println!("{}", broker.pid());
     io::stdout().flush().unwrap();
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    accomplice.wait().unwrap();
 }
 
 fn no_target() {
