@@ -7,7 +7,7 @@ use convey::base::TerminationReason;
 use crate::{
     Test,
     kept::witnesses,
-    lab::{Convey, servers::Witness},
+    lab::{Convey, PATIENCE, servers::Witness, wait_until},
     site::{BLIND, Plan, Port, Site, Transport, WAYS, eventually, frontend_name, vip},
     talkers::Talkers,
     tests, told,
@@ -66,11 +66,8 @@ fn expect_cut_only_on_demand(convey: &Convey, config: &str, talkers: &Talkers, c
     );
     let cut = convey.order("reload --cut");
     assert!(cut.contains(&format!("\ncut {count} connection(s)\n")), "{cut}");
-    let log = convey.stderr();
-    assert!(
-        log.contains(&format!("cut {count} connection(s) whose address changed")),
-        "{log}"
-    );
+    let said = format!("cut {count} connection(s) whose address changed");
+    wait_until("the log says so", PATIENCE, || convey.stderr().contains(&said));
     eventually("all are broken", || {
         let broken: usize = talkers.broken().values().map(Vec::len).sum();
         if broken == count {
