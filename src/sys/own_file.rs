@@ -22,7 +22,7 @@ fn flags() -> i32 {
 ///
 /// # Errors
 /// It cannot be opened ([`io::ErrorKind::NotFound`] if there is none), or it is not one of ours: no regular file, or that of
-/// somebody who is neither root, nor we, nor the owner of its directory.
+/// somebody who is neither root, nor we, nor the owner of its directory (nor, for root, a user of the system).
 pub fn open(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).custom_flags(flags()).open(path);
     ours(path, opened)
@@ -69,9 +69,12 @@ fn is_ours(path: &Path, metadata: &Metadata) -> bool {
         && is_trusted(metadata.uid(), geteuid().as_raw(), directory.map(owner))
 }
 
-/// Whoever owns the directory could put anything there.
+/// Whoever owns the directory could put anything there. Root trusts the user that the daemon becomes, of which it only knows
+/// here that it is a user of the system and no person.
 fn is_trusted(owner: u32, we: u32, directory: Option<u32>) -> bool {
-    [Some(0), Some(we), directory].contains(&Some(owner))
+    // Debian Policy 9.2.2: below 1000, and nobody
+    let is_of_the_system = owner < 1_000 || owner == 65_534;
+    [Some(0), Some(we), directory].contains(&Some(owner)) || (we == 0 && is_of_the_system)
 }
 
 fn alien() -> io::Error {
@@ -157,6 +160,9 @@ mod tests {
         assert!(!is_trusted(stranger, we, Some(we)) && !is_trusted(stranger, we, None));
         assert!(is_trusted(we, we, Some(0)) && is_trusted(0, we, Some(we)));
         assert!(is_trusted(stranger, we, Some(stranger)));
+        // the daemon's are read by root, and those of people are not
+        assert!(is_trusted(65_534, 0, Some(0)) && is_trusted(110, 0, None));
+        assert!(!is_trusted(stranger, 0, Some(0)) && !is_trusted(65_534, we, Some(0)));
     }
 
     #[test]
