@@ -23,7 +23,7 @@ pub fn remove(record: &Path) {
 }
 
 pub fn is_set(record: &Path) -> bool {
-    own_file::open(&path(record)).is_ok()
+    own_file::is_there(&path(record))
 }
 
 fn path(record: &Path) -> PathBuf {

@@ -46,6 +46,12 @@ pub fn create(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether a file of ours is there. It is not opened: a process that may open no file here can ask, too.
+#[must_use]
+pub fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| is_ours(path, &metadata))
+}
+
 fn ours(path: &Path, opened: io::Result<File>) -> io::Result<File> {
     let file = match opened {
         // a link, or a FIFO that nobody reads
@@ -131,6 +137,7 @@ mod tests {
             let mut read = String::new();
             open(&path).unwrap().read_to_string(&mut read).unwrap();
             assert_eq!(read, text);
+            assert!(is_there(&path));
         }
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
     }
@@ -148,6 +155,7 @@ mod tests {
         for name in ["fifo", "link", "dangling", "hard"] {
             assert!(refused(open(&at(name))), "{name} was read");
             assert!(refused(create(&at(name), 0o600)), "{name} was written");
+            assert!(!is_there(&at(name)), "{name} is taken for ours");
         }
         assert!(refused(open(&at("directory"))) && create(&at("directory"), 0o600).is_err());
         assert_eq!(fs::read(at("precious")).unwrap(), b"precious");

@@ -232,7 +232,9 @@ fn rules_that_another_program_takes_out_come_back() {
             let packet = status.packet.as_ref().expect("the packet modes");
             packet.rules.restored == times && packet.rules.error.is_none()
         });
-        assert!(is_heard(since), "{command}: {}", convey.stderr());
+        wait_until(&format!("the log tells of {command}"), PATIENCE, || {
+            is_heard(since)
+        });
     }
     let shown = convey.order("status");
     assert!(
