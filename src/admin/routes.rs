@@ -224,7 +224,12 @@ fn stopping() -> Problem {
 fn log_request(peer: Option<Extension<Peer>>, what: &str) {
     let uid = peer.as_ref().map(|peer| peer.uid);
     let pid = peer.and_then(|peer| peer.pid);
-    tracing::info!(event = "admin", uid, pid, what, "admin request");
+    let whose = match (uid, pid) {
+        (Some(uid), Some(pid)) => format!(" (uid {uid}, pid {pid})"),
+        (Some(uid), None) => format!(" (uid {uid})"),
+        (None, _) => String::new(),
+    };
+    tracing::info!(event = "admin", uid, pid, what, "admin request{whose}: {what}");
 }
 
 async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use crate::{
     base::{PortRange, PortRanges, Protocol},
     config::{Mode, Options},
+    sys::environment,
 };
 
 /// A layer-4 load balancer for Linux.
@@ -16,12 +17,7 @@ use crate::{
 /// the configuration again when the file changes, on SIGHUP and on `convey reload`, without dropping established
 /// connections. SIGTERM lets connections finish for `shutdown_timeout`, a second one stops at once.
 #[derive(Debug, Parser)]
-#[command(
-    name = "convey",
-    version,
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "convey", version, disable_version_flag = true)]
 pub struct Cli {
     /// Configuration file [default: config.toml if there is one here, else /etc/convey/convey.toml]
     #[arg(short, long, value_name = "FILE", global = true, value_parser = value_parser!(PathBuf))]
@@ -64,7 +60,7 @@ impl ModeArgs {
     }
 
     /// What they mean to the configuration.
-    pub const fn options(self) -> Options {
+    pub fn options(self) -> Options {
         let default_mode = match (self.passthrough, self.dsr) {
             (true, _) => Some(Mode::Passthrough),
             (_, true) => Some(Mode::Dsr),
@@ -73,6 +69,7 @@ impl ModeArgs {
         Options {
             default_mode,
             default_nat_ports: None,
+            default_socket: environment::user_socket(),
         }
     }
 }
@@ -80,10 +77,16 @@ impl ModeArgs {
 /// What else convey can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a commented configuration to start from
+    ///
+    /// Six lines at its top are a load balancer once their `#` is removed; below them is every setting with its default.
+    Init(InitArgs),
+
     /// Check a configuration file without running it
     ///
     /// Reports every error and warning at once, each with its line and column. Exits with 0 when the configuration
-    /// is valid (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read.
+    /// is valid (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read. `convey check -` reads
+    /// standard input.
     Check(CheckArgs),
 
     /// Show what the running convey does
@@ -143,15 +146,24 @@ pub enum Command {
 /// Where the running convey is reached.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArgs {
-    /// Control socket of the running convey [default: the configuration's, else /run/convey/admin.sock]
+    /// Control socket of the running convey [default: the configuration's, else a user's own in $XDG_RUNTIME_DIR if convey runs
+    /// there, else /run/convey/admin.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+}
+
+/// Arguments of `convey init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The file, which must not exist yet; `-` prints it
+    #[arg(value_name = "FILE", default_value = "config.toml")]
+    pub file: PathBuf,
 }
 
 /// Arguments of `convey check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The file, as with --config
+    /// The file, as with --config; `-` is standard input
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
 

@@ -58,7 +58,8 @@ pub fn man_pages(directory: &Path) -> CommandResult {
 
 /// File names and contents.
 fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let mut root = Cli::command();
+    // a page for `convey help` would say nothing
+    let mut root = Cli::command().disable_help_subcommand(true);
     // gives the subcommands their full names, and each a help option, which its page shall not repeat
     root.build();
     // NAME has a noun phrase without an article (man-pages(7))

@@ -22,7 +22,7 @@ mod text;
 mod users;
 mod words;
 
-use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 
 use crate::base::PortRanges;
 use findings::Findings;
@@ -51,6 +51,8 @@ pub struct Options {
     pub default_mode: Option<Mode>,
     /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
     pub default_nat_ports: Option<PortRanges>,
+    /// Control socket of a file that names none, where it is not `/run/convey/admin.sock`: that of a user who is not root.
+    pub default_socket: Option<&'static Path>,
 }
 
 /// The host that a configuration is read on.

@@ -87,7 +87,8 @@ pub enum LogFormat {
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`.
+    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`, or
+    /// [`Options::default_socket`](super::Options).
     pub socket: Option<PathBuf>,
 }
 

@@ -79,19 +79,19 @@ impl fmt::Display for Proof {
         } = self;
         write!(
             f,
-            "uid {uid}, gid {gid}, {threads} thread(s): no capabilities, no new privileges, bounding set "
+            "privileges dropped: uid {uid}, gid {gid}, {threads} thread(s) without capabilities, system calls filtered, "
         )?;
-        if *bounding == 0 {
-            f.write_str("empty")?;
-        } else {
-            write!(f, "{bounding:#x} (not permitted to empty it)")?;
-        }
-        f.write_str(", system calls filtered, ")?;
         f.write_str(if *landlock {
             "files confined"
         } else {
             "files not confined (no landlock in this kernel)"
-        })
+        })?;
+        if *bounding != 0 {
+            f.write_str(
+                ", bounding set not empty (to empty it takes CAP_SETPCAP; nothing in it can be had)",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -233,8 +233,8 @@ mod tests {
         let proof = judge(&[dropped(1), dropped(2)], true).unwrap();
         assert_eq!(
             proof.to_string(),
-            "uid 65534, gid 65534, 2 thread(s): no capabilities, no new privileges, bounding set empty, \
-             system calls filtered, files confined"
+            "privileges dropped: uid 65534, gid 65534, 2 thread(s) without capabilities, system calls filtered, \
+             files confined"
         );
         let proof = judge(&[dropped(1)], false).unwrap();
         assert!(
@@ -242,6 +242,20 @@ mod tests {
                 .to_string()
                 .ends_with("files not confined (no landlock in this kernel)")
         );
+    }
+
+    #[test]
+    fn what_is_left_of_the_bounding_set_is_told_in_words() {
+        let task = TaskStatus {
+            bounding: 0x1_ffff_ffff,
+            ..dropped(1)
+        };
+        let text = judge(&[task], true).unwrap().to_string();
+        assert!(
+            text.ends_with("(to empty it takes CAP_SETPCAP; nothing in it can be had)"),
+            "{text}"
+        );
+        assert!(!text.contains("0x"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +32,18 @@ impl FakeDaemon {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("admin.sock");
-        let listener = UnixListener::bind(&path).expect("bind");
+        Self::listen(directory, &path)
+    }
+
+    /// At a socket that is looked for elsewhere, to which everybody may connect.
+    pub fn start_at(path: &Path) -> Self {
+        let daemon = Self::listen(tempfile::tempdir().expect("a temporary directory"), path);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("chmod");
+        daemon
+    }
+
+    fn listen(directory: tempfile::TempDir, path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("bind");
         let shared = Arc::new(Shared::default());
         let serving = Arc::clone(&shared);
         // ends with the test's process

@@ -1,6 +1,8 @@
 //! The command line as operators and scripts see it: the real binary, its output and its exit status.
 
 mod daemon;
+mod first;
+mod terminal;
 
 use std::{
     fs,
@@ -26,6 +28,20 @@ fn convey() -> Command {
         .stdin(Stdio::null())
         .env_remove("NO_COLOR")
         .env_remove("CLICOLOR_FORCE");
+    command
+}
+
+/// Convey run by a user who is not root, who may have no way to the build directory.
+fn somebody_else(directory: &tempfile::TempDir) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return convey();
+    }
+    let copy = directory.path().join("convey-copy");
+    fs::copy(env!("CARGO_BIN_EXE_convey"), &copy).expect("copy");
+    let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    fs::set_permissions(directory.path(), open).expect("chmod");
+    let mut command = Command::new(copy);
+    command.uid(65534).gid(65534);
     command
 }
 
@@ -251,18 +267,7 @@ fn without_a_running_convey_it_is_69_with_advice() {
 fn without_permission_it_is_77_with_advice() {
     let directory = directory();
     let daemon = FakeDaemon::start();
-    let mut command = if nix::unistd::geteuid().is_root() {
-        // somebody else, who may have no way to the build directory
-        let copy = directory.path().join("convey");
-        fs::copy(env!("CARGO_BIN_EXE_convey"), &copy).expect("copy");
-        let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        fs::set_permissions(directory.path(), open).expect("chmod");
-        let mut command = Command::new(copy);
-        command.uid(65534).gid(65534);
-        command
-    } else {
-        convey()
-    };
+    let mut command = somebody_else(&directory);
     daemon.forbid();
     let ended: Ended = command
         .args(["status", "--socket", daemon.socket()])

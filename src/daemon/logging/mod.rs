@@ -15,6 +15,7 @@ mod access;
 mod journal;
 mod output;
 mod queue;
+mod terminal;
 mod thread;
 pub(super) mod time;
 

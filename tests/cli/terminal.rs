@@ -1,0 +1,163 @@
+//! A daemon on a terminal: readable lines, and it ends with the terminal.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    os::fd::OwnedFd,
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    pty::openpty,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{convey, directory, file, text};
+
+/// How long anything may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A daemon that was started on a terminal.
+struct OnTerminal {
+    child: Child,
+    /// Its lines, as a terminal shows them.
+    lines: Receiver<String>,
+    /// Our side of the terminal, which the reader has too, until it is told to end after the next line.
+    ours: Option<OwnedFd>,
+    reader: Option<JoinHandle<()>>,
+    is_last_line: Arc<AtomicBool>,
+    _directory: tempfile::TempDir,
+}
+
+impl OnTerminal {
+    fn start() -> Self {
+        let directory = directory();
+        let path = file(&directory, "c.toml", config(&directory));
+        let pty = openpty(None, None).expect("a terminal");
+        let side = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+        let child = convey()
+            .args(["-c", text(&path)])
+            .env("TERM", "xterm")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .expect("convey runs");
+        drop(pty.slave);
+        let is_last_line = Arc::new(AtomicBool::new(false));
+        let (send, lines) = channel();
+        let reader = File::from(pty.master.try_clone().expect("a descriptor"));
+        let is_last = Arc::clone(&is_last_line);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                // nobody may be listening any more
+                let _ = send.send(line.trim_end().to_owned());
+                if is_last.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            lines,
+            ours: Some(pty.master),
+            reader: Some(reader),
+            is_last_line,
+            _directory: directory,
+        }
+    }
+
+    /// Lines up to the one that has this in it.
+    fn until(&self, words: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            seen.push(line.unwrap_or_else(|_| panic!("no `{words}` in {seen:?}")));
+            if seen.last().is_some_and(|line| line.contains(words)) {
+                return seen;
+            }
+        }
+    }
+
+    /// Closes the terminal, by the time of whose end the daemon has had a SIGHUP.
+    fn close(&mut self) {
+        self.is_last_line.store(true, Ordering::SeqCst);
+        // makes the last line
+        self.signal(Signal::SIGHUP);
+        let reader = self.reader.take().expect("closed once");
+        reader.join().expect("the reader");
+        drop(self.ours.take());
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        kill(pid, signal).expect("kill");
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // it may have ended
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A configuration with a listener, of which nothing else is needed.
+fn config(directory: &tempfile::TempDir) -> String {
+    format!(
+        "[global]\nstate_dir = '{}'\nwatch_config = false\n[admin]\nsocket = ''\n[frontends.web]\n\
+         listen_addr = '127.0.0.1:{}'\nbackend = 'app'\n[backends.app]\nhealth_check.enabled = false\n\
+         servers.a = {{ addr = '127.0.0.1:9' }}\nservers.b = {{ addr = '127.0.0.1:19' }}\n",
+        directory.path().join("state").display(),
+        free_port()
+    )
+}
+
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("its address").port()
+}
+
+#[test]
+fn its_log_is_a_readable_line_an_event() {
+    let convey = OnTerminal::start();
+    let lines = convey.until("ready: ");
+    let listening = (lines.iter())
+        .find(|line| line.contains("listening on 127.0.0.1:"))
+        .unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(
+        listening.ends_with("(frontend web → backend app, 2 of 2 servers up)"),
+        "{listening}"
+    );
+    for line in &lines {
+        for noise in ["convey::", "event=", "0x", "frontend="] {
+            assert!(!line.contains(noise), "{noise}: {line}");
+        }
+    }
+    assert!(
+        lines.iter().any(|line| line.contains('\x1b')),
+        "coloured: {lines:?}"
+    );
+}
+
+#[test]
+fn it_ends_when_its_terminal_is_closed_and_not_before() {
+    let mut convey = OnTerminal::start();
+    convey.until("ready: ");
+    convey.signal(Signal::SIGHUP);
+    // a terminal that is there: the signal is a reload
+    convey.until("reload (SIGHUP)");
+    convey.close();
+    let ended = convey.child.wait().expect("wait");
+    assert_eq!(ended.code(), Some(0));
+}
