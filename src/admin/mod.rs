@@ -16,6 +16,7 @@ pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
 mod routes;
+mod shares;
 mod socket;
 mod stats;
 pub mod status;

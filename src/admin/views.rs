@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::shares::Candidate;
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
@@ -373,7 +374,7 @@ pub struct Connections {
     pub connections: Vec<Connection>,
 }
 
-/// One open connection of the proxy, or one passthrough flow.
+/// One open connection of the proxy, or one flow of a packet mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
     /// Client's address.
@@ -388,6 +389,21 @@ pub struct Connection {
     pub backend: Option<BackendName>,
     /// Server's name; `None` while none is connected.
     pub server: Option<ServerName>,
+    /// The server's address.
+    #[serde(default)]
+    pub server_addr: Option<ServerAddr>,
+    /// Whether the server is no longer configured, or at another address.
+    #[serde(default)]
+    pub server_removed: bool,
+    /// Whether the frontend is no longer configured.
+    #[serde(default)]
+    pub frontend_removed: bool,
+    /// Address and port on our side towards the server.
+    #[serde(default)]
+    pub local: Option<SocketAddr>,
+    /// Seconds since either side has sent data; of a flow, since its last packet.
+    #[serde(default)]
+    pub idle_seconds: Option<f64>,
     /// Worker thread that owns a connection.
     pub worker: Option<usize>,
     /// Seconds since a connection was accepted.
@@ -444,7 +460,7 @@ pub struct Explanation {
     pub backend: Option<BackendName>,
     /// Why.
     pub because: Word<Because>,
-    /// The server's name; `None` if there is none, and if the choice is made for each connection.
+    /// The server's name; `None` if there is none, and if the choice depends on more than the addresses.
     pub server: Option<ServerName>,
     /// The server's address.
     pub server_addr: Option<ServerAddr>,
@@ -452,6 +468,12 @@ pub struct Explanation {
     pub server_state: Option<Word<ServerState>>,
     /// Eligible servers of the backend.
     pub candidates: usize,
+    /// The backend's algorithm, if its frontend is proxied.
+    #[serde(default)]
+    pub balance: Option<Word<Algorithm>>,
+    /// The eligible servers with their shares, if its frontend is proxied.
+    #[serde(default)]
+    pub shares: Vec<Candidate>,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.

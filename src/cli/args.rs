@@ -110,9 +110,9 @@ pub enum Command {
     #[command(subcommand)]
     Server(ServerCommand),
 
-    /// List the open connections and passthrough flows
+    /// List the open connections and the flows of the packet modes
     ///
-    /// Connections first, the oldest before the others, then flows.
+    /// Connections first, the oldest before the others, then flows. What is no longer configured is marked (removed).
     Connections(ConnectionsArgs),
 
     /// Show which server a client would be sent to now, and why
@@ -210,10 +210,18 @@ pub enum Format {
 /// Arguments of `convey status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Show only these frontends, backends and servers (BACKEND/SERVER)
+    #[arg(value_name = "NAME", conflicts_with = "quiet")]
+    pub names: Vec<String>,
+
+    /// Show only servers that are down, and frontends and backends that serve nobody
+    #[arg(long, conflicts_with = "quiet")]
+    pub down: bool,
+
     #[command(flatten)]
     pub target: DaemonArgs,
 
-    /// Refresh every second (or every SECONDS) and show rates, until interrupted
+    /// Refresh every second (or every SECONDS) and show rates, what is down first, until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = parse_interval)]
     pub watch: Option<f64>,
@@ -246,16 +254,16 @@ pub struct ReloadArgs {
 #[command(disable_help_subcommand = true)]
 pub enum ServerCommand {
     /// Send it no new connections, but keep the open ones
-    #[command(override_usage = "convey server drain [OPTIONS] <BACKEND/SERVER>")]
+    #[command(override_usage = "convey server drain [OPTIONS] <BACKEND/SERVER>...")]
     Drain(ServerArgs),
     /// Send it no new connections and stop its health checks
-    #[command(override_usage = "convey server maintenance [OPTIONS] <BACKEND/SERVER>")]
+    #[command(override_usage = "convey server maintenance [OPTIONS] <BACKEND/SERVER>...")]
     Maintenance(ServerArgs),
     /// Clear all overrides: health checks and the configured weight apply again
-    #[command(override_usage = "convey server ready [OPTIONS] <BACKEND/SERVER>")]
+    #[command(override_usage = "convey server ready [OPTIONS] <BACKEND/SERVER>...")]
     Ready(ServerArgs),
     /// Override the configured weight; 0 means no new connections
-    #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER> <WEIGHT>")]
+    #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER>... <WEIGHT>")]
     Weight(WeightArgs),
 }
 
@@ -270,9 +278,9 @@ pub struct ForceArgs {
 /// Arguments of `convey server drain|maintenance|ready`.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// The server; as two arguments if a name contains a slash
-    #[arg(value_name = "BACKEND/SERVER", num_args = 1..=2, required = true)]
-    pub server: Vec<String>,
+    /// The servers; `*` stands for any text, as in web/*. One may be two arguments, BACKEND SERVER
+    #[arg(value_name = "BACKEND/SERVER", num_args = 1.., required = true)]
+    pub servers: Vec<String>,
 
     #[command(flatten)]
     pub force: ForceArgs,
@@ -284,9 +292,10 @@ pub struct ServerArgs {
 /// Arguments of `convey server weight`.
 #[derive(Debug, Args)]
 pub struct WeightArgs {
-    /// The server (as two arguments if a name contains a slash) and its weight, from 0 to 65535
-    #[arg(value_names = ["BACKEND/SERVER", "WEIGHT"], num_args = 2..=3, required = true)]
-    pub server_and_weight: Vec<String>,
+    /// The servers (`*` stands for any text, as in web/*; one may be two arguments, BACKEND SERVER) and their weight, from 0
+    /// to 65535
+    #[arg(value_names = ["BACKEND/SERVER", "WEIGHT"], num_args = 2.., required = true)]
+    pub servers_and_weight: Vec<String>,
 
     #[command(flatten)]
     pub force: ForceArgs,

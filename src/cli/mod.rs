@@ -15,8 +15,10 @@ mod man_config;
 mod outcome;
 mod picture;
 mod reload;
+mod select;
 mod server;
 mod status;
+mod table;
 mod target;
 mod text;
 

@@ -13,10 +13,11 @@ use tokio::{
 
 use super::{
     args::StatusArgs,
-    client::{Client, Patience},
+    client::{Client, Patience, Response},
     outcome::{CommandResult, Failure},
-    picture::{self, Earlier},
-    text::colour_wanted,
+    picture::{self, Earlier, Look},
+    select::Selection,
+    text::{colour_wanted, terminal_columns},
 };
 use crate::{
     admin::{
@@ -31,14 +32,26 @@ const TARGET: &str = "/v1/status";
 /// Shows the state once, or again and again.
 pub fn run(args: &StatusArgs, client: &Client) -> CommandResult {
     match args.watch {
-        Some(seconds) => {
-            client
-                .runtime()
-                .block_on(watch(client, Duration::from_secs_f64(seconds), args.json))
-        }
+        Some(seconds) => client
+            .runtime()
+            .block_on(watch(client, Duration::from_secs_f64(seconds), args)),
         None if args.quiet => serves(client, args.frontend.as_deref()),
-        None => once(client, args.json),
+        None => once(client, args),
     }
+}
+
+fn selection(args: &StatusArgs) -> Selection<'_> {
+    Selection {
+        names: &args.names,
+        down: args.down,
+    }
+}
+
+/// What was asked for of an answer.
+fn selected(answer: &Response, args: &StatusArgs) -> Result<Status, Failure> {
+    let mut status: Status = answer.parse()?;
+    (selection(args).apply(&mut status)).map_err(|problem| Failure::new(exit::USAGE, problem.message))?;
+    Ok(status)
 }
 
 /// For what watches over a host, such as keepalived: one that drains takes no new connections any more, nor does one
@@ -70,21 +83,28 @@ fn verdict(status: &Status, frontend: Option<&str>) -> CommandResult {
     })
 }
 
-fn once(client: &Client, json: bool) -> CommandResult {
-    let status: Status = client.get(TARGET)?.parse()?;
+fn once(client: &Client, args: &StatusArgs) -> CommandResult {
+    let status = selected(&client.get(TARGET)?, args)?;
     let mut out = std::io::stdout().lock();
-    if json {
+    if args.json {
         serde_json::to_writer_pretty(&mut out, &status).map_err(std::io::Error::from)?;
         writeln!(out)?;
     } else {
-        out.write_all(picture::draw(&status, None, colour_wanted(&out)).as_bytes())?;
+        let look = Look {
+            colour: colour_wanted(&out),
+            width: terminal_columns(&out),
+            is_selection: selection(args).is_partial(),
+            ..Look::default()
+        };
+        out.write_all(picture::draw(&status, &look).as_bytes())?;
     }
     out.flush()?;
     Ok(exit::OK)
 }
 
 /// Draws until a signal ends it. A daemon that goes away is waited for: it may be restarting.
-async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
+async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandResult {
+    let json = args.json;
     let signal_failure =
         |error: std::io::Error| Failure::new(exit::OS_ERROR, format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
@@ -98,7 +118,7 @@ async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
         let sample = async {
             ticks.tick().await;
             let answer = client.ask(Method::GET, TARGET, None, Patience::Short).await?;
-            answer.parse::<Status>()
+            selected(&answer, args)
         };
         let sample = tokio::select! {
             sample = sample => sample,
@@ -122,7 +142,14 @@ async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
                     status: then,
                     seconds: now.duration_since(*at).as_secs_f64(),
                 });
-                screen.show(&picture::draw(&status, earlier, screen.colour))?;
+                let look = Look {
+                    earlier,
+                    colour: screen.colour,
+                    width: terminal_columns(&std::io::stdout()),
+                    down_first: true,
+                    is_selection: selection(args).is_partial(),
+                };
+                screen.show(&picture::draw(&status, &look))?;
                 last = Some((status, now));
             }
             Err(Failure::Told { message, .. }) if !json => screen.show(&format!("{message}\n"))?,

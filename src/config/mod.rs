@@ -9,6 +9,7 @@ mod address;
 mod diff;
 mod duration;
 mod findings;
+mod foreign;
 pub mod model;
 mod place;
 mod print;
@@ -18,6 +19,7 @@ mod render;
 mod resolve;
 mod services;
 mod settings;
+mod synonyms;
 mod text;
 mod users;
 mod words;
@@ -120,7 +122,9 @@ pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>
 /// As [`load`].
 pub fn load_here(source: &Source, options: Options, here: Option<&Here>) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
-    let config = text::decode(&source.bytes, &mut findings).map(|text| {
+    let text = text::decode(&source.bytes, &mut findings);
+    let text = text.filter(|text| !text::is_foreign(text, &mut findings));
+    let config = text.map(|text| {
         let mut mended = Cow::Borrowed("");
         let tree = text::parse(text, &mut mended, &mut findings);
         let file: raw::File = raw::read_file(&tree, &mut findings);

@@ -83,6 +83,16 @@ impl FakeDaemon {
         requests.last().cloned().expect("a request")
     }
 
+    /// Those that change something, in their order.
+    pub fn posted(&self) -> Vec<String> {
+        let requests = self.shared.requests.lock().expect("the lock");
+        requests
+            .iter()
+            .filter(|asked| asked.starts_with("POST"))
+            .cloned()
+            .collect()
+    }
+
     pub fn wait_for_requests(&self, count: usize) {
         let started = Instant::now();
         while self.shared.requests.lock().expect("the lock").len() < count {
@@ -133,6 +143,23 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     );
 }
 
+const SERVER: &str = r#"{"addr":"10.1.0.2:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}}"#;
+
+const BACKENDS: &str = r#"{"web":{"balance":"round_robin","state":"up","eligible":2,"queued":0,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}},"servers":{
+    "a":{"addr":"10.1.0.2:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}},
+    "c d":{"addr":"10.1.0.3:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}}}}}"#;
+
 fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
     match asked {
         "GET /v1/status" => (
@@ -154,6 +181,12 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
                 "because":"not_served","server":null,"server_addr":null,"server_state":null,"candidates":0,"slot":null,
                 "flow":null,"blocked_by":null}"#,
         ),
+        "GET /v1/backends" => (200, BACKENDS),
+        "GET /v1/connections?limit=1000&server=nope" => (
+            404,
+            r#"{"status":404,"message":"no server `nope` in any backend (servers: a, b)"}"#,
+        ),
+        _ if asked.starts_with("POST /v1/backends/web/servers/") => (200, SERVER),
         "POST /v1/reload" if config_is_broken => (
             422,
             r#"{"message":"convey.toml:3:1: unknown key\n","config_error":true}"#,

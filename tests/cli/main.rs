@@ -107,7 +107,6 @@ fn a_wrong_command_line_is_64_and_told_on_stderr() {
         &["-p", "status"],
         &["server"],
         &["server", "drain"],
-        &["server", "drain", "web", "--socket", "/nowhere"],
         &["server", "weight", "web/a", "heavy", "--socket", "/nowhere"],
         &["connections", "--limit", "0"],
         &["explain", "tcp", "192.0.2.1:40000"],
@@ -345,12 +344,46 @@ fn a_reload_prints_what_changed_or_why_nothing_did() {
 #[test]
 fn an_order_about_a_server_reaches_it_whatever_its_name() {
     let daemon = FakeDaemon::start();
-    let ended = run(&["server", "drain", "a/b", "c d", "--socket", daemon.socket()]);
-    assert_eq!(ended.status, Some(64), "there is no such server: {ended:?}");
-    assert_eq!(ended.err, "convey: no backend `a/b` (backends: web)\n");
+    let ended = run(&["server", "drain", "web", "c d", "--socket", daemon.socket()]);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
     assert_eq!(
         daemon.last_request(),
-        "POST /v1/backends/a%2Fb/servers/c%20d {\"action\":\"drain\"}"
+        "POST /v1/backends/web/servers/c%20d {\"action\":\"drain\"}"
+    );
+}
+
+#[test]
+fn several_servers_are_named_at_once_and_an_unknown_one_changes_nothing() {
+    let daemon = FakeDaemon::start();
+    let unknown = run(&["server", "drain", "web/a", "a/b", "--socket", daemon.socket()]);
+    assert_eq!(
+        (unknown.status, unknown.out.as_str()),
+        (Some(64), ""),
+        "{unknown:?}"
+    );
+    assert_eq!(unknown.err, "convey: no backend `a` (backends: web)\n");
+    let last = run(&["server", "drain", "web/*", "--socket", daemon.socket()]);
+    assert_eq!(last.status, Some(64), "{last:?}");
+    assert!(last.err.contains("no eligible server left"), "{last:?}");
+    assert_eq!(daemon.posted(), Vec::<String>::new());
+    let all = run(&["server", "weight", "web/*", "3", "--socket", daemon.socket()]);
+    assert_eq!(all.status, Some(0), "{all:?}");
+    assert_eq!(all.out.lines().count(), 2, "{all:?}");
+    assert!(
+        all.out.starts_with("web/a: up") && all.out.contains("\nweb/c d: up"),
+        "{all:?}"
+    );
+    assert_eq!(daemon.posted().len(), 2);
+}
+
+#[test]
+fn connections_of_an_unknown_server_are_an_error() {
+    let daemon = FakeDaemon::start();
+    let ended = run(&["connections", "--server", "nope", "--socket", daemon.socket()]);
+    assert_eq!((ended.status, ended.out.as_str()), (Some(64), ""), "{ended:?}");
+    assert_eq!(
+        ended.err,
+        "convey: no server `nope` in any backend (servers: a, b)\n"
     );
 }
 

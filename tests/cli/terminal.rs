@@ -1,9 +1,10 @@
 //! A daemon on a terminal: readable lines, and it ends with the terminal.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader},
     os::fd::OwnedFd,
+    path::PathBuf,
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -34,6 +35,7 @@ struct OnTerminal {
     ours: Option<OwnedFd>,
     reader: Option<JoinHandle<()>>,
     is_last_line: Arc<AtomicBool>,
+    file: PathBuf,
     _directory: tempfile::TempDir,
 }
 
@@ -72,6 +74,7 @@ impl OnTerminal {
             ours: Some(pty.master),
             reader: Some(reader),
             is_last_line,
+            file: path,
             _directory: directory,
         }
     }
@@ -88,19 +91,23 @@ impl OnTerminal {
         }
     }
 
+    /// Changes the configuration, and says so by a SIGHUP.
+    fn reload(&self, retries: u32) {
+        let text = fs::read_to_string(&self.file).expect("the configuration");
+        let (kept, _) = text.split_once("\n[defaults]").unwrap_or((&text, ""));
+        fs::write(&self.file, format!("{kept}\n[defaults]\nretries = {retries}\n")).expect("write");
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        kill(pid, Signal::SIGHUP).expect("kill");
+    }
+
     /// Closes the terminal, by the time of whose end the daemon has had a SIGHUP.
     fn close(&mut self) {
         self.is_last_line.store(true, Ordering::SeqCst);
         // makes the last line
-        self.signal(Signal::SIGHUP);
+        self.reload(7);
         let reader = self.reader.take().expect("closed once");
         reader.join().expect("the reader");
         drop(self.ours.take());
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
-        kill(pid, signal).expect("kill");
     }
 }
 
@@ -154,8 +161,8 @@ fn its_log_is_a_readable_line_an_event() {
 fn it_ends_when_its_terminal_is_closed_and_not_before() {
     let mut convey = OnTerminal::start();
     convey.until("ready: ");
-    convey.signal(Signal::SIGHUP);
-    // a terminal that is there: the signal is a reload
+    // as long as the terminal is there, the signal is a reload
+    convey.reload(5);
     convey.until("reload (SIGHUP)");
     convey.close();
     let ended = convey.child.wait().expect("wait");

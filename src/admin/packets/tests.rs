@@ -167,7 +167,7 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
 #[test]
 fn a_flow_of_a_frontend_that_is_gone_is_still_listed() {
     let flow = a_flow();
-    let view = connection(&flow, &Snapshot::default());
+    let view = connection(&flow);
     assert!(view.mode == Mode::Passthrough && view.frontend == flow.frontend);
     assert_eq!((view.worker, view.bytes_in), (None, None));
     assert_eq!(view.flow.map(|flow| flow.vip), Some(flow.tuple.vip));
