@@ -10,13 +10,13 @@
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
+mod candidates;
 pub(crate) mod holder;
 mod http;
 pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
 mod routes;
-mod shares;
 mod socket;
 mod stats;
 pub mod status;

@@ -5,7 +5,7 @@ mod servers;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    shares,
+    candidates,
     status::{Alerts, Network, PacketCounts, PacketStatus, RulesStatus, Wait, Waiting},
     views::{self, Because, FrontendState, HopState, Word},
 };
@@ -196,9 +196,9 @@ pub fn explanation(
 /// Who can get a proxied connection, and who gets it where that is certain.
 fn proxied_choice(view: &mut views::Explanation, backend: &BackendView, tuple: &FiveTuple) {
     view.balance = Some(backend.config.balance.into());
-    view.shares = shares::candidates(backend);
+    view.shares = candidates::of(backend);
     view.slot = (backend.balancer).slot(backend.balancer.flow_hash(tuple.client.0, tuple.vip.0));
-    let chosen = shares::certain(backend, tuple);
+    let chosen = candidates::certain(backend, tuple);
     if let Some(server) = chosen.and_then(|index| backend.servers.get(index)) {
         view.server = Some(server.name.clone());
         view.server_addr = Some(server.addr);

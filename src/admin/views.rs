@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use super::shares::Candidate;
+pub use super::candidates::Candidate;
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{

@@ -35,7 +35,7 @@ pub struct Cli {
 }
 
 /// The mode of frontends that name none.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ModeArgs {
     /// Frontends that name no mode are passthrough: packets are forwarded with both addresses rewritten, and servers see
     /// the load balancer's
@@ -137,6 +137,10 @@ pub enum Command {
     ///
     /// For example: convey completions bash > /etc/bash_completion.d/convey
     Completions(CompletionsArgs),
+
+    /// Print names for completions
+    #[command(hide = true)]
+    Names(NamesArgs),
 
     /// Write the man pages into a directory
     #[command(hide = true)]
@@ -424,6 +428,32 @@ pub struct FirewallClearArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `convey names`.
+#[derive(Debug, Args)]
+pub struct NamesArgs {
+    /// Of what
+    #[arg(value_enum)]
+    pub kind: NameKind,
+
+    #[command(flatten)]
+    pub target: DaemonArgs,
+}
+
+/// What can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NameKind {
+    /// Frontends
+    Frontends,
+    /// Backends
+    Backends,
+    /// Servers, without their backends
+    Servers,
+    /// BACKEND/SERVER
+    Pairs,
+    /// Frontends, backends and BACKEND/SERVER
+    Any,
 }
 
 /// Arguments of `convey generate-man`.

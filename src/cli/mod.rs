@@ -12,6 +12,7 @@ mod gateways;
 mod generate;
 mod init;
 mod man_config;
+mod names;
 mod outcome;
 mod picture;
 mod reload;
@@ -126,6 +127,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
         Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
         Command::Completions(args) => generate::completions(args),
+        Command::Names(args) => names::run(args, cli.config.as_deref()),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),
     }
 }

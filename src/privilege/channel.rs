@@ -14,13 +14,14 @@ use super::{
     files::Files,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
     packets::PacketSockets,
+    switch::must_switch,
 };
 use crate::{
     config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
         fdpass::{self, RecvError},
-        ids, memfd, process,
+        memfd, process,
     },
 };
 
@@ -129,7 +130,7 @@ impl Channel {
         kernel: Box<dyn KernelOps>,
         bound: BTreeSet<u16>,
     ) -> Result<Self, ForkError> {
-        if ids::is_root() && target.is_none() {
+        if must_switch() && target.is_none() {
             return Err(ForkError::NoTarget);
         }
         let loaded = parse(source, options).map_err(|_| ForkError::Config)?;

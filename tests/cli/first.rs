@@ -190,3 +190,69 @@ fn a_user_finds_the_own_convey_in_the_session() {
     assert!(ended.out.contains("\"pid\": 4242"), "{ended:?}");
     drop(daemon);
 }
+
+/// What bash offers for the last of these words.
+fn offered(words: &[&str]) -> Vec<String> {
+    let directory = directory();
+    let script = file(&directory, "convey.bash", run(&["completions", "bash"]).out);
+    let config = file(
+        &directory,
+        "c.toml",
+        GOOD.replace("servers.a]", "servers.s10]") + "[backends.web.servers.s2]\naddr = '127.0.0.1:9002'\n",
+    );
+    let program = format!(
+        "source '{}'; COMP_WORDS=(\"$@\"); COMP_CWORD=$(( $# - 1 )); \
+         _convey_with_names \"$1\" \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let convey = env!("CARGO_BIN_EXE_convey");
+    let socket = directory.path().join("nobody.sock");
+    let output = Command::new("bash")
+        .args(["-c", &program, "bash", convey])
+        .args(["--socket", text(&socket), "-c", text(&config)])
+        .args(words)
+        .output()
+        .expect("bash runs");
+    let ended: Ended = output.into();
+    assert_eq!(ended.err, "");
+    ended.out.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_the_names_of_frontends_backends_and_servers() {
+    for (words, expected) in [
+        (&["server", "drain", ""][..], &["web/s2", "web/s10"][..]),
+        (&["server", "drain", "web/s2", "web/s1"], &["web/s10"]),
+        (&["status", "h"], &["http"]),
+        (&["connections", "--backend", ""], &["web"]),
+        (&["connections", "--server", "s1"], &["s10"]),
+        (&["backend-script", ""], &["http"]),
+        (&["backend-script", "http", "s2"], &["s2"]),
+    ] {
+        assert_eq!(offered(words), expected, "{words:?}");
+    }
+    // the rest is as the grammar has it
+    let commands = offered(&["st"]);
+    assert!(commands.contains(&"status".to_owned()), "{commands:?}");
+    let options = offered(&["status", "--"]);
+    assert!(options.contains(&"--watch".to_owned()), "{options:?}");
+}
+
+#[test]
+fn names_are_the_running_conveys_where_one_runs() {
+    let daemon = FakeDaemon::start();
+    let ended = run(&["names", "pairs", "--socket", daemon.socket()]);
+    assert_eq!(
+        (ended.status, ended.out.as_str()),
+        (Some(0), ""),
+        "it has none: {ended:?}"
+    );
+    assert_eq!(daemon.last_request(), "GET /v1/status");
+    // whoever presses a key wants no error
+    let nothing = run(&["names", "any", "-c", "/nonexistent.toml"]);
+    assert_eq!(
+        (nothing.status, nothing.err.as_str()),
+        (Some(0), ""),
+        "{nothing:?}"
+    );
+}

@@ -25,7 +25,7 @@ pub struct Candidate {
 
 /// Every eligible server of a backend.
 #[must_use]
-pub fn candidates(backend: &BackendView) -> Vec<Candidate> {
+pub fn of(backend: &BackendView) -> Vec<Candidate> {
     let weight = |index: usize| match has_room(backend, index) {
         true => backend
             .servers
