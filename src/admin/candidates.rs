@@ -80,3 +80,78 @@ fn has_room(backend: &BackendView, index: usize) -> bool {
     (backend.servers.get(index))
         .is_some_and(|server| (server.max_connections).is_none_or(|limit| server.live.slots.used() < limit))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::{
+        base::{ClientAddr, ListenAddr, Protocol},
+        config::{self, Options, Source},
+        pools::Pools,
+        snapshot::Builder,
+    };
+
+    /// A backend of a (weight 3), b (weight 1, room for one connection), c (weight 0) and a spare.
+    fn backend(balance: &str) -> Arc<BackendView> {
+        let text = format!(
+            "[frontends.f]\nlisten_addr = '0.0.0.0:80'\nbackend = 'web'\n[backends.web]\nbalance = '{balance}'\n\
+             health_check.enabled = false\nservers.a = {{ addr = '10.0.0.1:80', weight = 3 }}\n\
+             servers.b = {{ addr = '10.0.0.2:80', max_connections = 1 }}\n\
+             servers.c = {{ addr = '10.0.0.3:80', weight = 0 }}\n\
+             servers.spare = {{ addr = '10.0.0.4:80', priority = 2 }}\n"
+        );
+        let source = Source {
+            name: "c.toml".into(),
+            bytes: text.into(),
+        };
+        let config = config::load(&source, Options::default()).expect("valid").config;
+        let mut builder = Builder::new(2, Arc::default());
+        builder.config_changed(&config, config.backends.keys().cloned());
+        let built = builder.build(&config, &Pools::of(&config), Instant::now());
+        Arc::clone(&built.snapshot.frontends["f"].backend)
+    }
+
+    fn from(port: u16) -> FiveTuple {
+        FiveTuple {
+            protocol: Protocol::Tcp,
+            client: ClientAddr(format!("198.51.100.1:{port}").parse().expect("an address")),
+            vip: ListenAddr("192.0.2.1:80".parse().expect("an address")),
+        }
+    }
+
+    #[test]
+    fn shares_are_by_weight_among_the_servers_that_have_room() {
+        let web = backend("round_robin");
+        let shares = || -> Vec<_> {
+            let all = of(&web);
+            all.iter()
+                .map(|c| (c.server.to_string(), c.percent, c.connections))
+                .collect()
+        };
+        assert_eq!(shares(), [("a".to_owned(), 75.0, 0), ("b".to_owned(), 25.0, 0)]);
+        assert!(web.servers[1].live.slots.try_take(web.servers[1].max_connections));
+        assert_eq!(shares(), [("a".to_owned(), 100.0, 0), ("b".to_owned(), 0.0, 1)]);
+    }
+
+    #[test]
+    fn only_algorithms_of_addresses_are_certain_and_then_as_a_worker_chooses() {
+        for balance in ["round_robin", "random", "least_connections", "power_of_two"] {
+            assert_eq!(certain(&backend(balance), &from(1)), None, "{balance}");
+        }
+        let first = backend("first");
+        assert_eq!(certain(&first, &from(1)), Some(0));
+        let by_client = backend("source_hash");
+        let one = certain(&by_client, &from(1));
+        assert!(one.is_some() && (2..50).all(|port| certain(&by_client, &from(port)) == one));
+        let by_flow = backend("maglev");
+        let chosen: std::collections::BTreeSet<_> =
+            (1..200).map(|port| certain(&by_flow, &from(port))).collect();
+        assert_eq!(
+            chosen,
+            [Some(0), Some(1)].into(),
+            "c has no weight, the spare waits"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
+mod connections;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -10,6 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
+pub use connections::{Connection, ConnectionFilter, Connections, Flow};
+
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
@@ -17,7 +21,6 @@ use crate::{
         PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
-    flow::FlowState,
 };
 
 /// `GET /v1/status`.
@@ -349,86 +352,6 @@ impl fmt::Display for ServerAction {
             Self::Weight { weight } => write!(f, "weight {weight}"),
         }
     }
-}
-
-/// Query of `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionFilter {
-    /// Only of this frontend.
-    pub frontend: Option<String>,
-    /// Only to this backend.
-    pub backend: Option<String>,
-    /// Only to this server.
-    pub server: Option<String>,
-    /// Limit (default 1,000, at most 100,000).
-    pub limit: Option<usize>,
-}
-
-/// `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Connections {
-    /// How many match.
-    pub total: usize,
-    /// Some of them, oldest first.
-    pub connections: Vec<Connection>,
-}
-
-/// One open connection of the proxy, or one flow of a packet mode.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Connection {
-    /// Client's address.
-    pub client: ClientAddr,
-    /// Its protocol.
-    pub protocol: Word<Protocol>,
-    /// Its frontend's mode.
-    pub mode: Word<Mode>,
-    /// Frontend's name.
-    pub frontend: FrontendName,
-    /// Backend's name; `None` until one is chosen.
-    pub backend: Option<BackendName>,
-    /// Server's name; `None` while none is connected.
-    pub server: Option<ServerName>,
-    /// The server's address.
-    #[serde(default)]
-    pub server_addr: Option<ServerAddr>,
-    /// Whether the server is no longer configured, or at another address.
-    #[serde(default)]
-    pub server_removed: bool,
-    /// Whether the frontend is no longer configured.
-    #[serde(default)]
-    pub frontend_removed: bool,
-    /// Address and port on our side towards the server.
-    #[serde(default)]
-    pub local: Option<SocketAddr>,
-    /// Seconds since either side has sent data; of a flow, since its last packet.
-    #[serde(default)]
-    pub idle_seconds: Option<f64>,
-    /// Worker thread that owns a connection.
-    pub worker: Option<usize>,
-    /// Seconds since a connection was accepted.
-    pub age_seconds: Option<f64>,
-    /// Bytes of a connection from client to server.
-    pub bytes_in: Option<u64>,
-    /// Bytes of a connection from server to client.
-    pub bytes_out: Option<u64>,
-    /// What only a flow has.
-    pub flow: Option<Flow>,
-}
-
-/// A flow of the packet modes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Flow {
-    /// Destination of the client's packets.
-    pub vip: ListenAddr,
-    /// Source address and port towards the server, in passthrough.
-    pub nat: Option<SocketAddr>,
-    /// Its TCP state.
-    pub state: Word<FlowState>,
-    /// Seconds since its last packet.
-    pub idle_seconds: f64,
-    /// Seconds until it expires if no packet comes.
-    pub expires_in_seconds: f64,
 }
 
 /// Query of `GET /v1/explain`.

@@ -1,6 +1,6 @@
 //! Keys of other programs for what Convey calls otherwise. No distance between words finds these.
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 /// What a key was meant for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +11,16 @@ pub struct Meant {
     pub line: String,
 }
 
-/// What a key of a section (by the name of its schema) was probably meant for, with the line to write for its value.
-pub fn meant(section: &str, key: &str, value: &DeValue<'_>) -> Option<Meant> {
+/// What a key of a section (by the name of its schema) was probably meant for, with the line to write for its value and what
+/// stands beside it.
+pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
+    let value = table.get(key)?.get_ref();
+    let port = |default| {
+        table
+            .get("port")
+            .and_then(|port| own_port(port.get_ref()))
+            .unwrap_or(default)
+    };
     let key = key.to_lowercase().replace('-', "_");
     let same = |key: &'static str, line: String| Some(Meant { key: Some(key), line });
     let elsewhere = |line: &str| {
@@ -26,7 +34,7 @@ pub fn meant(section: &str, key: &str, value: &DeValue<'_>) -> Option<Meant> {
         ("Frontend", "listen" | "bind" | "address" | "addr" | "port" | "host" | "vip" | "listen_address") => {
             same(
                 "listen_addr",
-                format!("listen_addr = {}", own_address(value, "0.0.0.0", 80)),
+                format!("listen_addr = {}", own_address(value, "0.0.0.0", port(80))),
             )
         }
         ("Frontend", "default_backend" | "use_backend" | "upstream" | "pool" | "proxy_pass") => {
@@ -55,7 +63,7 @@ pub fn meant(section: &str, key: &str, value: &DeValue<'_>) -> Option<Meant> {
             "servers",
             format!(
                 "servers.one = {{ addr = {} }}",
-                own_address(value, "10.0.0.11", 8080)
+                own_address(value, "10.0.0.11", port(8080))
             ),
         ),
         ("Backend" | "Defaults", "check" | "checks" | "healthcheck" | "health") => {
@@ -64,7 +72,7 @@ pub fn meant(section: &str, key: &str, value: &DeValue<'_>) -> Option<Meant> {
         ("Backend", "timeout" | "timeout_connect") => text("connect_timeout", "5s"),
         ("Server", "address" | "host" | "ip" | "listen" | "server" | "bind" | "port" | "url") => same(
             "addr",
-            format!("addr = {}", own_address(value, "10.0.0.11", 8080)),
+            format!("addr = {}", own_address(value, "10.0.0.11", port(8080))),
         ),
         ("Server", "backup") => same("priority", "priority = 2".to_owned()),
         ("Server", "check") => elsewhere("health_check = { interval = \"2s\" } in [backends.NAME]"),
@@ -91,6 +99,14 @@ fn own_number(value: &DeValue<'_>, example: u32) -> String {
     match value {
         DeValue::Integer(number) => number.to_string(),
         _ => example.to_string(),
+    }
+}
+
+fn own_port(value: &DeValue<'_>) -> Option<u16> {
+    match value {
+        DeValue::Integer(port) => port.to_string().parse().ok(),
+        DeValue::String(port) => port.parse().ok(),
+        _ => None,
     }
 }
 
@@ -143,8 +159,8 @@ mod tests {
 
     fn line(section: &str, text: &str) -> String {
         let table = DeTable::parse(text).expect("TOML").into_inner();
-        let (key, value) = table.iter().next().expect("a key");
-        meant(section, key.get_ref(), value.get_ref()).map_or_else(String::new, |meant| meant.line)
+        let (key, _) = table.iter().next().expect("a key");
+        meant(section, key.get_ref(), &table).map_or_else(String::new, |meant| meant.line)
     }
 
     #[test]
@@ -162,6 +178,11 @@ mod tests {
                 "Frontend",
                 "Address = \"192.0.2.1\"",
                 "listen_addr = \"192.0.2.1:80\"",
+            ),
+            (
+                "Frontend",
+                "address = \"192.0.2.1\"\nport = 81",
+                "listen_addr = \"192.0.2.1:81\"",
             ),
             ("Frontend", "host = true", "listen_addr = \"0.0.0.0:80\""),
             ("Frontend", "default-backend = \"app\"", "backend = \"app\""),

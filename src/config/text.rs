@@ -119,6 +119,12 @@ fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
                 continue;
             }
             syntax_error(text, span, error.message(), findings);
+            if line.trim_end().ends_with(']') && !line.contains('=') {
+                // a header that is not opened: what stands below it was taken for another section's
+                let below = text.get(whole.end..).unwrap_or_default();
+                let length = below.find("\n[").unwrap_or(below.len());
+                findings.misread(start..whole.end + length);
+            }
             mended.to_mut().replace_range(whole, &" ".repeat(line.len()));
             stopped = true;
         }

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    os::fd::OwnedFd,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::PathBuf,
     process::{Child, Stdio},
     sync::{
@@ -16,7 +19,8 @@ use std::{
 };
 
 use nix::{
-    pty::openpty,
+    fcntl::OFlag,
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -43,8 +47,8 @@ impl OnTerminal {
     fn start() -> Self {
         let directory = directory();
         let path = file(&directory, "c.toml", config(&directory));
-        let pty = openpty(None, None).expect("a terminal");
-        let side = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+        let (ours, theirs) = open_terminal();
+        let side = || Stdio::from(theirs.try_clone().expect("a descriptor"));
         let child = convey()
             .args(["-c", text(&path)])
             .env("TERM", "xterm")
@@ -54,10 +58,10 @@ impl OnTerminal {
             .stderr(side())
             .spawn()
             .expect("convey runs");
-        drop(pty.slave);
+        drop(theirs);
         let is_last_line = Arc::new(AtomicBool::new(false));
         let (send, lines) = channel();
-        let reader = File::from(pty.master.try_clone().expect("a descriptor"));
+        let reader = File::from(ours.try_clone().expect("a descriptor"));
         let is_last = Arc::clone(&is_last_line);
         let reader = thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
@@ -71,7 +75,7 @@ impl OnTerminal {
         Self {
             child,
             lines,
-            ours: Some(pty.master),
+            ours: Some(ours),
             reader: Some(reader),
             is_last_line,
             file: path,
@@ -117,6 +121,22 @@ impl Drop for OnTerminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Both sides of a new terminal, which no other child gets: it would stay open.
+fn open_terminal() -> (OwnedFd, OwnedFd) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let ours = posix_openpt(flags | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&ours)
+        .and_then(|()| unlockpt(&ours))
+        .expect("its other side");
+    let name = ptsname_r(&ours).expect("its name");
+    let theirs = (File::options().read(true).write(true))
+        .custom_flags(flags.bits())
+        .open(name)
+        .expect("its other side");
+    let ours = ours.as_fd().try_clone_to_owned().expect("a descriptor");
+    (ours, theirs.into())
 }
 
 /// A configuration with a listener, of which nothing else is needed.

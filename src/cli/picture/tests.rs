@@ -1,6 +1,7 @@
 //! Pictures as people see them.
 
 mod alerts;
+mod fixtures;
 mod narrow;
 
 use super::*;
@@ -9,6 +10,7 @@ use crate::{
     base::{BackendName, FrontendName, PacketReason, ServerAddr, ServerName},
     config::{Algorithm, EngineChoice, Mode},
 };
+pub(in crate::cli) use fixtures::{a_server, backends_of};
 
 fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
     let look = Look {
@@ -57,29 +59,6 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         traffic,
         packet: None,
     }
-}
-
-pub(in crate::cli) fn a_server(state: ServerState) -> Server {
-    server("10.0.0.1:80", state, 1.0, Traffic::default())
-}
-
-/// Backends whose servers are all up.
-pub(in crate::cli) fn backends_of(
-    all: &[(&str, &[&str])],
-) -> std::collections::BTreeMap<BackendName, Backend> {
-    let backend = |servers: &[&str]| Backend {
-        balance: Algorithm::RoundRobin.into(),
-        state: BackendState::Up.into(),
-        eligible: servers.len(),
-        queued: 0,
-        traffic: Traffic::default(),
-        servers: (servers.iter())
-            .map(|name| (server_name(name), a_server(ServerState::Up)))
-            .collect(),
-    };
-    all.iter()
-        .map(|(name, servers)| (BackendName::new(*name).expect("a name"), backend(servers)))
-        .collect()
 }
 
 /// A status with every kind of server; one frontend has no servers.

@@ -67,7 +67,7 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
     let mut misspelt = Vec::new();
     for (key, value) in table {
         if !section.take(key, value, findings) {
-            misspelt.extend(unknown_key::<S>(key, value, &misspelt, findings));
+            misspelt.extend(unknown_key::<S>(key, table, &misspelt, findings));
         }
     }
     for required in S::REQUIRED {
@@ -83,13 +83,13 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
 /// for one, such as an address and a port, the first is reported.
 fn unknown_key<S: Section>(
     key: &Spanned<std::borrow::Cow<'_, str>>,
-    value: &Spanned<DeValue<'_>>,
+    table: &DeTable<'_>,
     before: &[&'static str],
     findings: &mut Findings,
 ) -> Option<&'static str> {
     let name = key.get_ref().as_ref();
     let keys = S::keys();
-    let meant = synonyms::meant(S::NAME, name, value.get_ref());
+    let meant = synonyms::meant(S::NAME, name, table);
     let meant_key = meant.as_ref().and_then(|meant| meant.key);
     if meant_key.is_some_and(|meant| before.contains(&meant)) {
         return meant_key;
