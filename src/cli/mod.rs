@@ -13,6 +13,7 @@ mod generate;
 mod init;
 mod man_config;
 mod names;
+mod others;
 mod outcome;
 mod picture;
 mod reload;

@@ -51,7 +51,7 @@ pub struct Source {
 pub struct Options {
     /// Mode of frontends that name none (`-p`, `-d`); proxy without.
     pub default_mode: Option<Mode>,
-    /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
+    /// NAT ports of a file that names none, as the host makes them at a start or reload; the stock list without.
     pub default_nat_ports: Option<PortRanges>,
     /// Control socket of a file that names none, where it is not `/run/convey/admin.sock`: that of a user who is not root.
     pub default_socket: Option<&'static Path>,

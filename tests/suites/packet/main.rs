@@ -24,11 +24,13 @@ mod limits;
 mod meanwhile;
 mod networks;
 mod off_path;
+mod ports;
 mod process;
 mod reload;
 mod reused;
 mod site;
 mod sizes;
+mod soak;
 mod sources;
 mod talkers;
 mod told;
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     lab::suite::announce(skip.as_deref());
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
+        ("soak", soak::TESTS),
         ("limits", limits::TESTS),
         ("access", access::TESTS),
         ("kept", kept::TESTS),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),
