@@ -12,7 +12,7 @@ use crate::{
     sys::environment,
 };
 
-pub use server::{ForceArgs, ServerArgs, ServerCommand, WeightArgs};
+pub use server::ServerCommand;
 
 /// A layer-4 load balancer for Linux.
 ///

@@ -5,7 +5,7 @@ use crate::{
         lookup,
         views::{Problem, Status},
     },
-    base::{BackendState, ServerState},
+    base::{BackendName, BackendState, FrontendName, ServerState},
 };
 
 /// What is to be shown.
@@ -57,8 +57,8 @@ impl Selection<'_> {
                     backend.as_str() == name || servers.any(|server| format!("{backend}/{server}") == *name)
                 });
             if !is_known {
-                let frontends = status.frontends.keys().map(|known| known.as_str());
-                let known = frontends.chain(status.backends.keys().map(|known| known.as_str()));
+                let frontends = status.frontends.keys().map(FrontendName::as_str);
+                let known = frontends.chain(status.backends.keys().map(BackendName::as_str));
                 return Err(lookup::nothing_named(name, known));
             }
         }
@@ -94,7 +94,7 @@ fn keep_down(status: &mut Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::picture::tests::example;
+    use crate::{base::ServerName, cli::picture::tests::example};
 
     /// Frontends, backends and servers that are left.
     fn left(names: &[&str], down: bool) -> Result<String, String> {
@@ -102,10 +102,10 @@ mod tests {
         let mut status = example();
         let selection = Selection { names: &names, down };
         selection.apply(&mut status).map_err(|problem| problem.message)?;
-        let frontends: Vec<_> = status.frontends.keys().map(|name| name.as_str()).collect();
+        let frontends: Vec<_> = status.frontends.keys().map(FrontendName::as_str).collect();
         let backends: Vec<_> = (status.backends.iter())
             .map(|(name, backend)| {
-                let servers: Vec<_> = backend.servers.keys().map(|name| name.as_str()).collect();
+                let servers: Vec<_> = backend.servers.keys().map(ServerName::as_str).collect();
                 format!("{name}({})", servers.join(" "))
             })
             .collect();

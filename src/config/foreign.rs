@@ -87,14 +87,14 @@ fn is_haproxy(code: &str) -> bool {
     let (first, second, third) = (words.next(), words.next(), words.next());
     match (first, second, third) {
         _ if code.ends_with([';', '{', '}', ':', ',']) => false,
-        (Some("global" | "defaults"), None, _) => true,
-        (Some("frontend" | "backend" | "listen" | "defaults"), Some(_), None) => true,
-        (
+        (Some("global" | "defaults"), None, _)
+        | (Some("frontend" | "backend" | "listen" | "defaults"), Some(_), None)
+        | (
             Some("bind" | "mode" | "balance" | "maxconn" | "default_backend" | "use_backend" | "option"),
             Some(_),
             _,
-        ) => true,
-        (Some("timeout" | "server"), Some(_), Some(_)) => true,
+        )
+        | (Some("timeout" | "server"), Some(_), Some(_)) => true,
         _ => false,
     }
 }

@@ -40,7 +40,8 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         ("Frontend", "default_backend" | "use_backend" | "upstream" | "pool" | "proxy_pass") => {
             text("backend", "web")
         }
-        ("Frontend", "server" | "servers") => {
+        ("Frontend", "server" | "servers")
+        | ("File", "server" | "servers" | "upstream" | "upstreams" | "pools") => {
             elsewhere("[backends.NAME.servers] and below it one = { addr = \"10.0.0.11:8080\" }")
         }
         ("Frontend" | "FrontendOptions" | "Defaults", "timeout" | "client_timeout") => {
@@ -80,9 +81,6 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         ("File", "listen" | "bind" | "listeners") => {
             elsewhere("[frontends.NAME] and below it listen_addr = \"0.0.0.0:80\"")
         }
-        ("File", "server" | "servers" | "upstream" | "upstreams" | "pools") => {
-            elsewhere("[backends.NAME.servers] and below it one = { addr = \"10.0.0.11:8080\" }")
-        }
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
         _ => None,
     }
@@ -115,7 +113,7 @@ fn own_address(value: &DeValue<'_>, ip: &str, port: u16) -> String {
     let text = match value {
         DeValue::String(text) => text.to_string(),
         DeValue::Integer(port) => port.to_string(),
-        DeValue::Array(all) => match all.first().map(|first| first.get_ref()) {
+        DeValue::Array(all) => match all.first().map(toml::Spanned::get_ref) {
             Some(DeValue::String(text)) => text.to_string(),
             _ => String::new(),
         },

@@ -21,6 +21,6 @@ pub(in crate::cli) fn backends_of(
             .collect(),
     };
     all.iter()
-        .map(|(name, servers)| (BackendName::new(*name).expect("a name"), backend(servers)))
+        .map(|(name, servers)| (BackendName::new(name).expect("a name"), backend(servers)))
         .collect()
 }
