@@ -10,7 +10,7 @@ use crate::{
     snapshot::BackendView,
 };
 
-/// A server that can be chosen.
+/// An eligible server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Its name.

@@ -24,7 +24,7 @@ pub fn run(args: &InitArgs) -> CommandResult {
     writeln!(
         out,
         "wrote {file}. What to do next:\n  \
-         1. In {file}, remove the `#` from the six lines at the top: that is a load balancer. Put in your addresses.\n  \
+         1. In {file}, remove the `#` from the six lines at the top, a load balancer, and write your own addresses there.\n  \
          2. convey check {file}\n  \
          3. convey -c {file}"
     )?;

@@ -2,7 +2,7 @@
 
 mod packets;
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     table::{Align, Table},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
-    base::{BackendState, ListenAddr, Protocol, ServerState},
+    base::{BackendName, BackendState, ListenAddr, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -25,6 +25,9 @@ pub struct Earlier<'a> {
     pub seconds: f64,
 }
 
+/// Servers of each backend.
+pub type Totals = BTreeMap<BackendName, usize>;
+
 /// How it is drawn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look<'a> {
@@ -36,15 +39,15 @@ pub struct Look<'a> {
     pub width: Option<usize>,
     /// Whether what is down comes first.
     pub down_first: bool,
-    /// Whether only what was asked for is in it.
-    pub is_selection: bool,
+    /// If only what was asked for is in it: how many servers each backend really has.
+    pub selected: Option<&'a Totals>,
 }
 
 /// The whole picture.
 pub fn draw(status: &Status, look: &Look<'_>) -> String {
     let Look { earlier, colour, .. } = *look;
     let mut out = headline(status, colour);
-    if status.frontends.is_empty() && look.is_selection {
+    if status.frontends.is_empty() && look.selected.is_some() {
         if status.backends.is_empty() {
             out.push_str("\nnothing is down\n");
         }
@@ -315,7 +318,7 @@ fn backends(status: &Status, look: &Look<'_>) -> Table {
         table.row(vec![
             Cell::new(name, Style::Bold),
             Cell::new(&backend.balance, Style::Dim),
-            eligible(backend),
+            eligible(backend, look.selected.and_then(|totals| totals.get(name))),
             Cell::plain(""),
             Cell::plain(""),
             conns,
@@ -352,14 +355,15 @@ fn trouble(server: &Server) -> u8 {
     }
 }
 
-fn eligible(backend: &Backend) -> Cell {
+fn eligible(backend: &Backend, total: Option<&usize>) -> Cell {
     let all_up = backend.servers.values().all(|s| s.state == ServerState::Up);
     let style = match backend.state.known() {
         Some(BackendState::Down) => Style::Bad,
         Some(BackendState::Up) if all_up => Style::Good,
         Some(BackendState::Up) | None => Style::Notice,
     };
-    let text = format!("{} of {} eligible", backend.eligible, backend.servers.len());
+    let total = total.copied().unwrap_or(backend.servers.len());
+    let text = format!("{} of {total} eligible", backend.eligible);
     Cell::new(text, style)
 }
 

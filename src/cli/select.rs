@@ -1,5 +1,6 @@
 //! What of a status was asked for: pure.
 
+use super::picture::Totals;
 use crate::{
     admin::{
         lookup,
@@ -19,15 +20,17 @@ pub struct Selection<'a> {
 
 impl Selection<'_> {
     /// Whether anything is left out.
-    pub const fn is_partial(&self) -> bool {
+    const fn is_partial(&self) -> bool {
         self.down || !self.names.is_empty()
     }
 
-    /// Removes what was not asked for.
+    /// Removes what was not asked for. Gives the number of servers that each backend had, if anything was to be left out.
     ///
     /// # Errors
     /// A name that is nobody's.
-    pub fn apply(&self, status: &mut Status) -> Result<(), Problem> {
+    pub fn apply(&self, status: &mut Status) -> Result<Option<Totals>, Problem> {
+        let totals = (status.backends.iter()).map(|(name, backend)| (name.clone(), backend.servers.len()));
+        let totals = totals.collect();
         if !self.names.is_empty() {
             self.keep_named(status)?;
         }
@@ -44,7 +47,7 @@ impl Selection<'_> {
             let shown: Vec<_> = servers.map(|server| server.addr.0.ip()).collect();
             packet.next_hops.retain(|ip, _| shown.contains(ip));
         }
-        Ok(())
+        Ok(self.is_partial().then_some(totals))
     }
 
     fn keep_named(&self, status: &mut Status) -> Result<(), Problem> {

@@ -15,7 +15,7 @@ use super::{
     args::StatusArgs,
     client::{Client, Patience, Response},
     outcome::{CommandResult, Failure},
-    picture::{self, Earlier, Look},
+    picture::{self, Earlier, Look, Totals},
     select::Selection,
     text::{colour_wanted, terminal_columns},
 };
@@ -40,18 +40,16 @@ pub fn run(args: &StatusArgs, client: &Client) -> CommandResult {
     }
 }
 
-fn selection(args: &StatusArgs) -> Selection<'_> {
-    Selection {
+/// What was asked for of an answer.
+fn selected(answer: &Response, args: &StatusArgs) -> Result<(Status, Option<Totals>), Failure> {
+    let mut status: Status = answer.parse()?;
+    let selection = Selection {
         names: &args.names,
         down: args.down,
-    }
-}
-
-/// What was asked for of an answer.
-fn selected(answer: &Response, args: &StatusArgs) -> Result<Status, Failure> {
-    let mut status: Status = answer.parse()?;
-    (selection(args).apply(&mut status)).map_err(|problem| Failure::new(exit::USAGE, problem.message))?;
-    Ok(status)
+    };
+    let totals = selection.apply(&mut status);
+    let totals = totals.map_err(|problem| Failure::new(exit::USAGE, problem.message))?;
+    Ok((status, totals))
 }
 
 /// For what watches over a host, such as keepalived: one that drains takes no new connections any more, nor does one
@@ -84,7 +82,7 @@ fn verdict(status: &Status, frontend: Option<&str>) -> CommandResult {
 }
 
 fn once(client: &Client, args: &StatusArgs) -> CommandResult {
-    let status = selected(&client.get(TARGET)?, args)?;
+    let (status, totals) = selected(&client.get(TARGET)?, args)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &status).map_err(std::io::Error::from)?;
@@ -93,7 +91,7 @@ fn once(client: &Client, args: &StatusArgs) -> CommandResult {
         let look = Look {
             colour: colour_wanted(&out),
             width: terminal_columns(&out),
-            is_selection: selection(args).is_partial(),
+            selected: totals.as_ref(),
             ..Look::default()
         };
         out.write_all(picture::draw(&status, &look).as_bytes())?;
@@ -132,11 +130,11 @@ async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandR
             (slot, _) => slot.get_or_insert_with(|| Screen::new(json)),
         };
         match sample {
-            Ok(status) if json => {
+            Ok((status, _)) if json => {
                 let line = serde_json::to_string(&status).map_err(std::io::Error::from)?;
                 screen.show(&format!("{line}\n"))?;
             }
-            Ok(status) => {
+            Ok((status, totals)) => {
                 let earlier = last.as_ref().filter(|(then, _)| then.pid == status.pid);
                 let earlier = earlier.map(|(then, at)| Earlier {
                     status: then,
@@ -147,7 +145,7 @@ async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandR
                     colour: screen.colour,
                     width: terminal_columns(&std::io::stdout()),
                     down_first: true,
-                    is_selection: selection(args).is_partial(),
+                    selected: totals.as_ref(),
                 };
                 screen.show(&picture::draw(&status, &look))?;
                 last = Some((status, now));

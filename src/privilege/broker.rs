@@ -81,7 +81,9 @@ impl Broker {
             let _ = reply(
                 socket.as_fd(),
                 0,
-                Outcome::failed(&format!("confine the broker: {error}"), 0),
+                Outcome::Unable {
+                    why: format!("confine it: {error}"),
+                },
                 None,
             );
             return 71;

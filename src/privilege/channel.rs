@@ -14,7 +14,6 @@ use super::{
     files::Files,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
     packets::PacketSockets,
-    switch::must_switch,
 };
 use crate::{
     base::PortRanges,
@@ -22,7 +21,7 @@ use crate::{
     sys::{
         config_file::FileIdentity,
         fdpass::{self, RecvError},
-        memfd, process,
+        ids, memfd, process,
     },
 };
 
@@ -133,7 +132,7 @@ impl Channel {
         kernel: Box<dyn KernelOps>,
         bound: BTreeSet<u16>,
     ) -> Result<Self, ForkError> {
-        if must_switch() && target.is_none() {
+        if ids::must_switch() && target.is_none() {
             return Err(ForkError::NoTarget);
         }
         let loaded = parse(source, options).map_err(|_| ForkError::Config)?;

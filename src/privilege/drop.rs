@@ -6,7 +6,7 @@ use caps::errors::CapsError;
 
 use super::{
     Sandbox, Target, sandbox, seccomp,
-    switch::{SwitchError, is_ordinary_root, must_switch, switch_to},
+    switch::{SwitchError, switch_to},
 };
 use crate::sys::{
     capability,
@@ -113,7 +113,7 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
     if threads != 1 {
         return Err(DropError::Threads(threads));
     }
-    if must_switch() && target.is_none() {
+    if ids::must_switch() && target.is_none() {
         return Err(DropError::NoTarget);
     }
     // first, while there is CAP_SETPCAP
@@ -151,7 +151,7 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
 /// OpenSSH's habit (uidswap.c): after dropping, the way back is tried, because only the kernel knows it is shut.
 fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
     let has_root_group = now.gids.contains(&0) || now.groups.contains(&0);
-    let is_root = now.uids.contains(&0) && is_ordinary_root();
+    let is_root = now.uids.contains(&0) && ids::is_ordinary_root();
     if !is_root && ids::set_uid(0).is_ok() {
         return Err(DropError::ClimbedBack("setresuid(0)"));
     }
@@ -175,7 +175,7 @@ fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
 /// The first thread that has too much, or /proc cannot be read.
 pub fn prove() -> Result<Proof, DropError> {
     let tasks = task_status::read_self().map_err(|e| DropError::Step("read /proc/self/task", e))?;
-    judge(&tasks, sandbox::is_confined_to_files(), is_ordinary_root())
+    judge(&tasks, sandbox::is_confined_to_files(), ids::is_ordinary_root())
 }
 
 fn judge(tasks: &[TaskStatus], landlock: bool, is_ordinary_root: bool) -> Result<Proof, DropError> {

@@ -1,6 +1,6 @@
 //! Becoming another user, as far as there is anything to give up.
 
-use std::{fs, io};
+use std::io;
 
 use super::Target;
 use crate::sys::ids;
@@ -86,40 +86,9 @@ fn refused(target: &Target, step: &'static str, source: io::Error) -> SwitchErro
     }
 }
 
-/// Whether this process is root and must become somebody else. It need not where its user namespace has no other id and root
-/// is an ordinary user outside: there is nothing to give up by it.
-pub fn must_switch() -> bool {
-    ids::is_root() && !is_ordinary_root()
-}
-
-/// Whether root of this user namespace is an ordinary user outside and the only id in it.
-pub fn is_ordinary_root() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_one_ordinary_user(&map))
-}
-
-/// user_namespaces(7): first id inside, first id outside, how many.
-fn maps_one_ordinary_user(map: &str) -> bool {
-    let numbers: Vec<&str> = map.split_whitespace().collect();
-    matches!(numbers.as_slice(), ["0", outside, "1"] if *outside != "0")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_root_that_is_one_ordinary_user_outside_may_stay() {
-        assert!(maps_one_ordinary_user("         0       1000          1\n"));
-        for map in [
-            "         0          0 4294967295\n",
-            "         0          0          1\n",
-            "         0       1000      65536\n",
-            "         0       1000          1\n         1     100000      65536\n",
-            "",
-        ] {
-            assert!(!maps_one_ordinary_user(map), "{map}");
-        }
-    }
 
     #[test]
     fn a_refusal_names_the_remedy() {

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::unistd::User;
 
-use super::switch::must_switch;
+use crate::sys::ids;
 
 /// Who the processes become when started as root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum TargetError {
 /// # Errors
 /// The configured user does not exist or is root, or there is no user at all to become.
 pub fn resolve_target(configured: Option<&str>) -> Result<Option<Target>, TargetError> {
-    if must_switch() {
+    if ids::must_switch() {
         choose(configured, look_up).map(Some)
     } else {
         Ok(None)

@@ -154,7 +154,7 @@ fn open_connections_are_listed() {
     assert_eq!((connection.frontend.as_str(), server), ("f", Some("s")));
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));
     assert_eq!(connection.server_addr.map(|addr| addr.0), Some(echo.addr()));
-    let local = connection.local.expect("our address towards the server");
+    let local = connection.local.expect("a local address");
     assert!(local.ip() == lb.addr(9).ip() && local.port() != 9, "{local}");
     let (idle, age) = (
         connection.idle_seconds.expect("seconds"),

@@ -40,6 +40,29 @@ web             round_robin       2 of 5 eligible                     18       0
 }
 
 #[test]
+fn a_selection_still_says_how_many_servers_there_are() {
+    let mut status = example();
+    let selection = crate::cli::select::Selection {
+        names: &[],
+        down: true,
+    };
+    let totals = selection.apply(&mut status).expect("no names");
+    let look = Look {
+        selected: totals.as_ref(),
+        ..Look::default()
+    };
+    let drawn = super::super::draw(&status, &look);
+    assert!(
+        drawn.contains("2 of 5 eligible") && drawn.contains("  b  "),
+        "{drawn}"
+    );
+    status.backends.clear();
+    status.frontends.clear();
+    let nothing = super::super::draw(&status, &look);
+    assert!(nothing.ends_with("\nnothing is down\n"), "{nothing}");
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal() {
     for width in [60, 80, 100, 132] {
         for earlier in [None, Some(example())] {
