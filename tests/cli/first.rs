@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
 };
 
@@ -189,6 +189,51 @@ fn a_user_finds_the_own_convey_in_the_session() {
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert!(ended.out.contains("\"pid\": 4242"), "{ended:?}");
     drop(daemon);
+}
+
+#[test]
+fn without_root_daemon_and_commands_meet_in_the_session() {
+    let session = directory();
+    let state = session.path().join("state");
+    let config = file(
+        &session,
+        "c.toml",
+        format!("[global]\nstate_dir = '{}'\n", state.display()),
+    );
+    let in_session = |arguments: &[&str]| {
+        let mut command = super::somebody_else(&session);
+        command
+            .env("XDG_RUNTIME_DIR", session.path())
+            .env_remove("RUNTIME_DIRECTORY")
+            .args(arguments)
+            .args(["-c", text(&config)]);
+        command
+    };
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(session.path(), Some(65534), Some(65534)).expect("chown");
+    }
+    let mut daemon = in_session(&[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("convey runs");
+    let log = BufReader::new(daemon.stderr.take().expect("a pipe"));
+    let is_ready = log
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("ready: "));
+    let shown: Ended = in_session(&["status", "--json"])
+        .output()
+        .expect("convey runs")
+        .into();
+    daemon.kill().expect("kill");
+    let pid = daemon.id();
+    daemon.wait().expect("wait");
+    assert!(is_ready, "it ended before");
+    assert_eq!(shown.status, Some(0), "{shown:?}");
+    assert!(
+        shown.out.contains(&format!("\"pid\": {pid},")),
+        "{pid}: {shown:?}"
+    );
 }
 
 /// What bash offers for the last of these words.
