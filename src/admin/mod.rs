@@ -17,6 +17,7 @@ pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
 mod routes;
+mod shares;
 mod socket;
 mod stats;
 pub mod status;
@@ -36,6 +37,8 @@ use tokio::sync::{mpsc, oneshot};
 pub enum AdminCommand {
     /// Read the configuration anew and apply it.
     Reload {
+        /// Even if that cuts established connections.
+        cut: bool,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
     },
@@ -89,7 +92,13 @@ pub mod fuzzing {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
     ) {
-        http::serve_connection(stream, None, stats::router(status), http::HttpLimits::default()).await;
+        http::serve_connection(
+            stream,
+            None,
+            stats::router(status, stats::Reach::Loopback),
+            http::HttpLimits::default(),
+        )
+        .await;
     }
 }
 

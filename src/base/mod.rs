@@ -12,6 +12,7 @@ pub(crate) mod holder;
 pub(crate) mod label;
 pub(crate) mod name;
 pub(crate) mod packet;
+mod peer_timeouts;
 mod ports;
 pub(crate) mod reason;
 pub(crate) mod time;
@@ -27,6 +28,7 @@ pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, Protocol};
+pub use peer_timeouts::{KeepAlive, PeerTimeouts};
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 

@@ -4,12 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use super::ListenerRef;
 use crate::{
-    base::{Endpoint, FrontendName, PortRanges, ServerAddr},
+    base::{Endpoint, FrontendName, PeerTimeouts, PortRanges, ServerAddr},
     config::{Config, PacketService},
 };
 
@@ -34,8 +33,8 @@ pub struct Policy {
 pub struct Permitted {
     /// Where.
     pub addr: SocketAddr,
-    /// TCP_USER_TIMEOUT of the connections that it accepts.
-    pub user_timeout: Option<Duration>,
+    /// When the kernel gives up connections that it accepts.
+    pub timeouts: PeerTimeouts,
 }
 
 /// What the broker found out about an interface that a packet socket is wanted on.
@@ -187,7 +186,7 @@ impl Policy {
                     .ok_or("the configuration has no [stats] section")?;
                 Ok(Permitted {
                     addr: stats.listen.0,
-                    user_timeout: None,
+                    timeouts: PeerTimeouts::default(),
                 })
             }
             ListenerRef::Frontend { name, endpoint } => {
@@ -208,7 +207,7 @@ impl Policy {
                 }
                 Ok(Permitted {
                     addr: endpoint.addr.0,
-                    user_timeout: frontend.tcp_user_timeout,
+                    timeouts: frontend.client_timeouts(),
                 })
             }
         }
@@ -258,6 +257,8 @@ fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::{
         base::Protocol,
         config::{self, Options, Source},
@@ -270,6 +271,7 @@ mod tests {
             port = 7000
             [frontends.web]
             tcp_user_timeout = "30s"
+            client_keepalive = { enabled = false }
             listen_addr = ["0.0.0.0:80", "[::]:80"]
             backend = "pool"
             [frontends.mail]
@@ -445,11 +447,14 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
+    fn every_address_of_a_frontend_may_be_bound_with_its_time_outs() {
         for addr in ["0.0.0.0:80", "[::]:80"] {
             let expected = Permitted {
                 addr: addr.parse().unwrap(),
-                user_timeout: Some(Duration::from_secs(30)),
+                timeouts: PeerTimeouts {
+                    user_timeout: Some(Duration::from_secs(30)),
+                    keepalive: None,
+                },
             };
             assert_eq!(bind("web", addr), Ok(expected));
         }

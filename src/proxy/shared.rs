@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +30,8 @@ pub enum Select {
     All,
     /// Those to these servers at these addresses.
     Servers(Arc<HashSet<(ServerKey, ServerAddr)>>),
+    /// Those that clients have to these addresses, whatever listener accepted them.
+    At(Arc<HashSet<(IpAddr, u16)>>),
 }
 
 /// One open connection as a worker sees it.

@@ -132,7 +132,7 @@ pub(in crate::cli) fn example() -> Status {
         backend: BackendName::new(backend).expect("a name"),
         max_connections: max,
         accept_errors: 0,
-        refused: std::collections::BTreeMap::new(),
+        refused: BTreeMap::new(),
         traffic,
     };
     Status {

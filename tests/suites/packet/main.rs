@@ -22,6 +22,7 @@ mod kept;
 mod l2;
 mod limits;
 mod meanwhile;
+mod modes;
 mod networks;
 mod off_path;
 mod ports;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("modes", modes::TESTS),
         ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),

@@ -7,9 +7,7 @@ pub(in crate::cli) fn a_server(state: ServerState) -> Server {
 }
 
 /// Backends whose servers are all up.
-pub(in crate::cli) fn backends_of(
-    all: &[(&str, &[&str])],
-) -> std::collections::BTreeMap<BackendName, Backend> {
+pub(in crate::cli) fn backends_of(all: &[(&str, &[&str])]) -> BTreeMap<BackendName, Backend> {
     let backend = |servers: &[&str]| Backend {
         balance: Algorithm::RoundRobin.into(),
         state: BackendState::Up.into(),
