@@ -174,7 +174,7 @@ pub(super) fn serve<L: Listener>(
                 Ok(stream) => stream,
                 Err(error) => {
                     if !failing {
-                        tracing::warn!(event = "admin_accept_failed", %error, "cannot accept control connections");
+                        tracing::warn!(event = "admin_accept_failed", %error, "cannot accept control connections: {error}");
                     }
                     failing = true;
                     sleep(ACCEPT_PAUSE).await;

@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 
-use super::views::Problem;
+use super::views::{Connection, ConnectionFilter, Problem};
 use crate::{
-    base::{BackendName, FrontendName},
+    base::{BackendName, FrontendName, ServerKey},
     config::nearest,
     snapshot::{BackendView, FrontendView, ServerView, Snapshot},
 };
@@ -55,8 +55,49 @@ pub fn find_frontend<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Front
     })
 }
 
+/// Whether what a filter names exists.
+///
+/// # Errors
+/// 404 with the known names and the most similar one.
+pub fn check_names(snapshot: &Snapshot, filter: &ConnectionFilter) -> Result<(), Problem> {
+    if let Some(frontend) = &filter.frontend {
+        find_frontend(snapshot, frontend)?;
+    }
+    if let Some(backend) = &filter.backend {
+        find_backend(snapshot, backend)?;
+    }
+    match (&filter.backend, &filter.server) {
+        (Some(backend), Some(server)) => find_server(snapshot, backend, server).map(|_| ()),
+        (None, Some(server)) if snapshot.backends.values().all(|b| b.server(server).is_none()) => {
+            let known: std::collections::BTreeSet<&str> =
+                snapshot.servers().map(|(_, known)| known.name.as_str()).collect();
+            let hint = hint(server, known.into_iter(), "servers", "there are no servers");
+            Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("no server `{server}` in any backend{hint}"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes what of a connection is no longer configured.
+pub fn mark_removed(snapshot: &Snapshot, connection: &mut Connection) {
+    connection.frontend_removed = !snapshot.frontends.contains_key(&connection.frontend);
+    if let (Some(backend), Some(server)) = (&connection.backend, &connection.server) {
+        let key = ServerKey {
+            backend: backend.clone(),
+            server: server.clone(),
+        };
+        // at another address it is another server
+        let found = snapshot.server(&key);
+        connection.server_removed =
+            found.is_none_or(|found| connection.server_addr.is_some_and(|addr| addr != found.addr));
+    }
+}
+
 /// The answer to a backend that does not exist.
-fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+pub fn no_backend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let hint = hint(name, known, "backends", "there are no backends");
     Problem::new(StatusCode::NOT_FOUND, format!("no backend `{name}`{hint}"))
 }
@@ -67,8 +108,23 @@ pub fn no_frontend<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Prob
     Problem::new(StatusCode::NOT_FOUND, format!("no frontend `{name}`{hint}"))
 }
 
+/// The answer to what cannot be understood.
+pub fn usage(message: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, message)
+}
+
+/// The answer to a name that neither a frontend nor a backend has.
+pub fn nothing_named<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let known: std::collections::BTreeSet<&str> = known.collect();
+    let hint = hint(name, known.into_iter(), "names", "there are none");
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("no frontend, backend or BACKEND/SERVER `{name}`{hint}"),
+    )
+}
+
 /// The answer to a server that does not exist.
-fn no_server<'a>(backend: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+pub fn no_server<'a>(backend: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let hint = hint(name, known, "its servers", "it has no servers");
     Problem::new(
         StatusCode::NOT_FOUND,

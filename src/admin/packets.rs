@@ -5,6 +5,7 @@ mod servers;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
+    candidates,
     status::{Alerts, Network, PacketCounts, PacketStatus, RulesStatus, Wait, Waiting},
     views::{self, Because, FrontendState, HopState, Word},
 };
@@ -12,7 +13,7 @@ use crate::{
     base::{Alert, ListenAddr, PortRanges, Protocol, ServerKey},
     config::Mode,
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
-    snapshot::{FrontendView, Snapshot},
+    snapshot::{BackendView, FrontendView, Snapshot},
 };
 
 pub use servers::ServerViews;
@@ -109,14 +110,14 @@ fn waits<'a>(view: &'a FrontendView, waiting: &'a Waiting) -> impl Iterator<Item
     endpoints.filter_map(|endpoint| Some((endpoint.addr, waiting.get(&endpoint)?)))
 }
 
-/// A passthrough flow among the connections.
+/// A flow among the connections.
 #[must_use]
-pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
-    // a flow outlives its frontend
-    let mode = snapshot
-        .frontends
-        .get(&flow.frontend)
-        .map_or(Mode::Passthrough, |view| view.config.mode);
+pub fn connection(flow: &FlowInfo) -> views::Connection {
+    // it outlives its frontend, and that one's mode
+    let mode = match flow.nat {
+        Some(_) => Mode::Passthrough,
+        None => Mode::Dsr,
+    };
     views::Connection {
         client: flow.tuple.client,
         protocol: flow.tuple.protocol.into(),
@@ -124,6 +125,11 @@ pub fn connection(flow: &FlowInfo, snapshot: &Snapshot) -> views::Connection {
         frontend: flow.frontend.clone(),
         backend: Some(flow.server.backend.clone()),
         server: Some(flow.server.server.clone()),
+        server_addr: Some(flow.server_addr),
+        server_removed: false,
+        frontend_removed: false,
+        local: flow.nat,
+        idle_seconds: Some(flow.idle.as_secs_f64()),
         worker: None,
         age_seconds: None,
         bytes_in: None,
@@ -162,6 +168,8 @@ pub fn explanation(
         server_addr: None,
         server_state: None,
         candidates: 0,
+        balance: None,
+        shares: Vec::new(),
         slot: None,
         flow: None,
         blocked_by: None,
@@ -172,6 +180,7 @@ pub fn explanation(
             if let Some(frontend) = proxied_by(snapshot, tuple) {
                 name_frontend(&mut view, snapshot, frontend);
                 view.because = Because::Proxied.into();
+                proxied_choice(&mut view, &frontend.backend, tuple);
                 let access = frontend.access.as_ref();
                 let denied = access.and_then(|access| access.check_rules(tuple.client.0.ip()).err());
                 view.blocked_by = denied.map(|reason| Word::Known(reason.into()));
@@ -179,6 +188,19 @@ pub fn explanation(
         }
     }
     view
+}
+
+/// Who can get a proxied connection, and who gets it where that is certain.
+fn proxied_choice(view: &mut views::Explanation, backend: &BackendView, tuple: &FiveTuple) {
+    view.balance = Some(backend.config.balance.into());
+    view.shares = candidates::of(backend);
+    view.slot = (backend.balancer).slot(backend.balancer.flow_hash(tuple.client.0, tuple.vip.0));
+    let chosen = candidates::certain(backend, tuple);
+    if let Some(server) = chosen.and_then(|index| backend.servers.get(index)) {
+        view.server = Some(server.name.clone());
+        view.server_addr = Some(server.addr);
+        view.server_state = Some(server.state.into());
+    }
 }
 
 fn packet_explanation(

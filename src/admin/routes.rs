@@ -153,7 +153,7 @@ impl ControlRoutes {
             .map_err(|_| stopping())
     }
 
-    /// Passthrough flows that match.
+    /// Flows that match.
     async fn flows(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listed<FlowInfo> {
         if self.now().packet.is_none() {
             return (0, Vec::new());
@@ -176,7 +176,7 @@ impl ControlRoutes {
         walk.await.unwrap_or_default()
     }
 
-    /// Connections of the proxy, oldest first, then passthrough flows.
+    /// Connections of the proxy, oldest first, then flows.
     async fn connections(&self, filter: ConnectionFilter, limit: usize) -> views::Connections {
         let filter = Arc::new(filter);
         let (mut total, mut connections) = self.live.connections(Arc::clone(&filter), limit).await;
@@ -184,7 +184,10 @@ impl ControlRoutes {
         let (count, flows) = self.flows(filter, room).await;
         total += count;
         let status = self.now();
-        connections.extend((flows.iter()).map(|flow| packets::connection(flow, &status.snapshot)));
+        connections.extend(flows.iter().map(packets::connection));
+        for connection in &mut connections {
+            lookup::mark_removed(&status.snapshot, connection);
+        }
         views::Connections { total, connections }
     }
 }
@@ -225,7 +228,12 @@ fn stopping() -> Problem {
 fn log_request(peer: Option<Extension<Peer>>, what: &str) {
     let uid = peer.as_ref().map(|peer| peer.uid);
     let pid = peer.and_then(|peer| peer.pid);
-    tracing::info!(event = "admin", uid, pid, what, "admin request");
+    let whose = match (uid, pid) {
+        (Some(uid), Some(pid)) => format!(" (uid {uid}, pid {pid})"),
+        (Some(uid), None) => format!(" (uid {uid})"),
+        (None, _) => String::new(),
+    };
+    tracing::info!(event = "admin", uid, pid, what, "admin request{whose}: {what}");
 }
 
 async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {
@@ -321,9 +329,13 @@ async fn connections(
         ));
     }
     let patience = control.limits.reply;
-    (timeout(patience, control.connections(filter, limit)).await)
-        .map(Json)
-        .map_err(|_| too_slow(patience))
+    let found = (timeout(patience, control.connections(filter.clone(), limit)).await)
+        .map_err(|_| too_slow(patience))?;
+    // connections outlive what they belong to: a name that has some is known
+    if found.total == 0 {
+        lookup::check_names(&control.now().snapshot, &filter)?;
+    }
+    Ok(Json(found))
 }
 
 async fn explain(

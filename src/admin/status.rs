@@ -143,7 +143,7 @@ pub trait Live: Send + Sync {
     /// pending.
     fn connections(&self, filter: Arc<views::ConnectionFilter>, limit: usize) -> Listing;
 
-    /// Passthrough flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
+    /// Flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
     fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo>;
 
     /// What to run on a server of a frontend in mode dsr, as text.

@@ -1,5 +1,7 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
+mod connections;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -9,6 +11,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::candidates::Candidate;
+pub use connections::{Connection, ConnectionFilter, Connections, Flow};
+
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
@@ -16,7 +21,6 @@ use crate::{
         PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
-    flow::FlowState,
 };
 
 /// `GET /v1/status`.
@@ -361,71 +365,6 @@ impl fmt::Display for ServerAction {
     }
 }
 
-/// Query of `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionFilter {
-    /// Only of this frontend.
-    pub frontend: Option<String>,
-    /// Only to this backend.
-    pub backend: Option<String>,
-    /// Only to this server.
-    pub server: Option<String>,
-    /// Limit (default 1,000, at most 100,000).
-    pub limit: Option<usize>,
-}
-
-/// `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Connections {
-    /// How many match.
-    pub total: usize,
-    /// Some of them, oldest first.
-    pub connections: Vec<Connection>,
-}
-
-/// One open connection of the proxy, or one passthrough flow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Connection {
-    /// Client's address.
-    pub client: ClientAddr,
-    /// Its protocol.
-    pub protocol: Word<Protocol>,
-    /// Its frontend's mode.
-    pub mode: Word<Mode>,
-    /// Frontend's name.
-    pub frontend: FrontendName,
-    /// Backend's name; `None` until one is chosen.
-    pub backend: Option<BackendName>,
-    /// Server's name; `None` while none is connected.
-    pub server: Option<ServerName>,
-    /// Worker thread that owns a connection.
-    pub worker: Option<usize>,
-    /// Seconds since a connection was accepted.
-    pub age_seconds: Option<f64>,
-    /// Bytes of a connection from client to server.
-    pub bytes_in: Option<u64>,
-    /// Bytes of a connection from server to client.
-    pub bytes_out: Option<u64>,
-    /// What only a flow has.
-    pub flow: Option<Flow>,
-}
-
-/// A flow of the packet modes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Flow {
-    /// Destination of the client's packets.
-    pub vip: ListenAddr,
-    /// Source address and port towards the server, in passthrough.
-    pub nat: Option<SocketAddr>,
-    /// Its TCP state.
-    pub state: Word<FlowState>,
-    /// Seconds since its last packet.
-    pub idle_seconds: f64,
-    /// Seconds until it expires if no packet comes.
-    pub expires_in_seconds: f64,
-}
-
 /// Query of `GET /v1/explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -455,7 +394,7 @@ pub struct Explanation {
     pub backend: Option<BackendName>,
     /// Why.
     pub because: Word<Because>,
-    /// The server's name; `None` if there is none, and if the choice is made for each connection.
+    /// The server's name; `None` if there is none, and if the choice depends on more than the addresses.
     pub server: Option<ServerName>,
     /// The server's address.
     pub server_addr: Option<ServerAddr>,
@@ -463,6 +402,12 @@ pub struct Explanation {
     pub server_state: Option<Word<ServerState>>,
     /// Eligible servers of the backend.
     pub candidates: usize,
+    /// The backend's algorithm, if its frontend is proxied.
+    #[serde(default)]
+    pub balance: Option<Word<Algorithm>>,
+    /// The eligible servers with their shares, if its frontend is proxied.
+    #[serde(default)]
+    pub shares: Vec<Candidate>,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.

@@ -14,6 +14,8 @@ pub const UNAVAILABLE: Exit = Exit(69);
 pub const SOFTWARE: Exit = Exit(70);
 /// EX_OSERR: the system refused something.
 pub const OS_ERROR: Exit = Exit(71);
+/// EX_CANTCREAT: a file cannot be created.
+pub const CANNOT_CREATE: Exit = Exit(73);
 /// EX_IOERR: reading or writing failed half-way.
 pub const IO: Exit = Exit(74);
 /// EX_NOPERM: not permitted.

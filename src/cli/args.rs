@@ -1,5 +1,7 @@
 //! The command line's grammar, and with it the text of `--help`, the man pages and the completions.
 
+mod server;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
@@ -7,7 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use crate::{
     base::{PortRange, PortRanges, Protocol},
     config::{Mode, Options},
+    sys::environment,
 };
+
+pub use server::ServerCommand;
 
 /// A layer-4 load balancer for Linux.
 ///
@@ -16,12 +21,7 @@ use crate::{
 /// the configuration again when the file changes, on SIGHUP and on `convey reload`, without dropping established
 /// connections. SIGTERM lets connections finish for `shutdown_timeout`, a second one stops at once.
 #[derive(Debug, Parser)]
-#[command(
-    name = "convey",
-    version,
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "convey", version, disable_version_flag = true)]
 pub struct Cli {
     /// Configuration file [default: config.toml if there is one here, else /etc/convey/convey.toml]
     #[arg(short, long, value_name = "FILE", global = true, value_parser = value_parser!(PathBuf))]
@@ -39,7 +39,7 @@ pub struct Cli {
 }
 
 /// The mode of frontends that name none.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ModeArgs {
     /// Frontends that name no mode are passthrough: packets are forwarded with both addresses rewritten, and servers see
     /// the load balancer's
@@ -64,7 +64,7 @@ impl ModeArgs {
     }
 
     /// What they mean to the configuration.
-    pub const fn options(self) -> Options {
+    pub fn options(self) -> Options {
         let default_mode = match (self.passthrough, self.dsr) {
             (true, _) => Some(Mode::Passthrough),
             (_, true) => Some(Mode::Dsr),
@@ -73,6 +73,7 @@ impl ModeArgs {
         Options {
             default_mode,
             default_nat_ports: None,
+            default_socket: environment::user_socket(),
         }
     }
 }
@@ -80,10 +81,16 @@ impl ModeArgs {
 /// What else convey can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a commented configuration to start from
+    ///
+    /// Six lines at its top are a load balancer once their `#` is removed; below them is every setting with its default.
+    Init(InitArgs),
+
     /// Check a configuration file without running it
     ///
     /// Reports every error and warning at once, each with its line and column. Exits with 0 when the configuration
-    /// is valid (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read.
+    /// is valid (warnings do not matter), 78 when it has errors, and 66 when the file cannot be read. `convey check -` reads
+    /// standard input.
     Check(CheckArgs),
 
     /// Show what the running convey does
@@ -107,9 +114,9 @@ pub enum Command {
     #[command(subcommand)]
     Server(ServerCommand),
 
-    /// List the open connections and passthrough flows
+    /// List the open connections and the flows of the packet modes
     ///
-    /// Connections first, the oldest before the others, then flows.
+    /// Connections first, the oldest before the others, then flows. What is no longer configured is marked (removed).
     Connections(ConnectionsArgs),
 
     /// Show which server a client would be sent to now, and why
@@ -135,6 +142,10 @@ pub enum Command {
     /// For example: convey completions bash > /etc/bash_completion.d/convey
     Completions(CompletionsArgs),
 
+    /// Print names for completions
+    #[command(hide = true)]
+    Names(NamesArgs),
+
     /// Write the man pages into a directory
     #[command(hide = true)]
     GenerateMan(GenerateManArgs),
@@ -143,15 +154,24 @@ pub enum Command {
 /// Where the running convey is reached.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArgs {
-    /// Control socket of the running convey [default: the configuration's, else /run/convey/admin.sock]
+    /// Control socket of the running convey [default: the configuration's, else a user's own in $XDG_RUNTIME_DIR if convey runs
+    /// there, else /run/convey/admin.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+}
+
+/// Arguments of `convey init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The file, which must not exist yet; `-` prints it
+    #[arg(value_name = "FILE", default_value = "config.toml")]
+    pub file: PathBuf,
 }
 
 /// Arguments of `convey check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The file, as with --config
+    /// The file, as with --config; `-` is standard input
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
 
@@ -198,10 +218,18 @@ pub enum Format {
 /// Arguments of `convey status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Show only these frontends, backends and servers (BACKEND/SERVER)
+    #[arg(value_name = "NAME", conflicts_with = "quiet")]
+    pub names: Vec<String>,
+
+    /// Show only servers that are down, and frontends and backends that serve nobody
+    #[arg(long, conflicts_with = "quiet")]
+    pub down: bool,
+
     #[command(flatten)]
     pub target: DaemonArgs,
 
-    /// Refresh every second (or every SECONDS) and show rates, until interrupted
+    /// Refresh every second (or every SECONDS) and show rates, what is down first, until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = parse_interval)]
     pub watch: Option<f64>,
@@ -232,60 +260,6 @@ pub struct ReloadArgs {
     /// packet mode. Without it such a reload fails as long as there are any
     #[arg(long)]
     pub cut: bool,
-}
-
-/// The overrides of a server.
-#[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
-pub enum ServerCommand {
-    /// Send it no new connections, but keep the open ones
-    #[command(override_usage = "convey server drain [OPTIONS] <BACKEND/SERVER>")]
-    Drain(ServerArgs),
-    /// Send it no new connections and stop its health checks
-    #[command(override_usage = "convey server maintenance [OPTIONS] <BACKEND/SERVER>")]
-    Maintenance(ServerArgs),
-    /// Clear all overrides: health checks and the configured weight apply again
-    #[command(override_usage = "convey server ready [OPTIONS] <BACKEND/SERVER>")]
-    Ready(ServerArgs),
-    /// Override the configured weight; 0 means no new connections
-    #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER> <WEIGHT>")]
-    Weight(WeightArgs),
-}
-
-/// What `convey server` does about the last eligible server of a backend.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct ForceArgs {
-    /// Do it even if no eligible server of the backend is left, so that new connections are refused
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// Arguments of `convey server drain|maintenance|ready`.
-#[derive(Debug, Args)]
-pub struct ServerArgs {
-    /// The server; as two arguments if a name contains a slash
-    #[arg(value_name = "BACKEND/SERVER", num_args = 1..=2, required = true)]
-    pub server: Vec<String>,
-
-    #[command(flatten)]
-    pub force: ForceArgs,
-
-    #[command(flatten)]
-    pub target: DaemonArgs,
-}
-
-/// Arguments of `convey server weight`.
-#[derive(Debug, Args)]
-pub struct WeightArgs {
-    /// The server (as two arguments if a name contains a slash) and its weight, from 0 to 65535
-    #[arg(value_names = ["BACKEND/SERVER", "WEIGHT"], num_args = 2..=3, required = true)]
-    pub server_and_weight: Vec<String>,
-
-    #[command(flatten)]
-    pub force: ForceArgs,
-
-    #[command(flatten)]
-    pub target: DaemonArgs,
 }
 
 /// Arguments of `convey connections`.
@@ -408,6 +382,32 @@ pub struct FirewallClearArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `convey names`.
+#[derive(Debug, Args)]
+pub struct NamesArgs {
+    /// Of what
+    #[arg(value_enum)]
+    pub kind: NameKind,
+
+    #[command(flatten)]
+    pub target: DaemonArgs,
+}
+
+/// What can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NameKind {
+    /// Frontends
+    Frontends,
+    /// Backends
+    Backends,
+    /// Servers, without their backends
+    Servers,
+    /// BACKEND/SERVER
+    Pairs,
+    /// Frontends, backends and BACKEND/SERVER
+    Any,
 }
 
 /// Arguments of `convey generate-man`.

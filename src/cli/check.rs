@@ -8,13 +8,13 @@ use super::{
     args::{CheckArgs, Format, ModeArgs},
     gateways, others,
     outcome::{CommandResult, Failure},
-    target::{config_path, unreadable},
+    target,
     text::colour_wanted,
 };
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
     base::{PortRange, Protocol, exit},
-    config::{self, Config, Diagnostic, Here, Loaded, MAX_CONFIG_BYTES, Options, Severity, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, Options, Severity, Source},
     engine::network::{self, Wanted},
     firewall::{self, FirewallError},
     sys::{config_file, interfaces},
@@ -28,12 +28,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         writeln!(out)?;
         return Ok(exit::OK);
     }
-    let path = config_path(args.file.as_deref().or(config));
-    let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
-    let source = Source {
-        name: path.display().to_string(),
-        bytes,
-    };
+    let source = target::read_config(args.file.as_deref().or(config))?;
     let options = args.mode.or(mode).options();
     // the file may be another host's; the start and a reload refuse what this warns about
     let here = Here {

@@ -6,7 +6,8 @@ use super::{
     args::ConnectionsArgs,
     client::{Client, percent_encode},
     outcome::CommandResult,
-    text::{Align, Cell, Style, Table, bytes, colour_wanted, time},
+    table::{Align, Table},
+    text::{Cell, Style, bytes, colour_wanted, terminal_columns, time},
 };
 use crate::{
     admin::views::{Connection, Connections, Flow},
@@ -21,7 +22,8 @@ pub fn run(args: &ConnectionsArgs, client: &Client) -> CommandResult {
         serde_json::to_writer_pretty(&mut out, &connections).map_err(std::io::Error::from)?;
         writeln!(out)?;
     } else {
-        out.write_all(draw(&connections, colour_wanted(&out)).as_bytes())?;
+        let width = terminal_columns(&out);
+        out.write_all(draw(&connections, width, colour_wanted(&out)).as_bytes())?;
     }
     out.flush()?;
     Ok(exit::OK)
@@ -44,8 +46,8 @@ fn target(args: &ConnectionsArgs) -> String {
     format!("/v1/connections?limit={}{filters}", args.limit)
 }
 
-/// Connections of the proxy, and below them passthrough flows.
-fn draw(all: &Connections, colour: bool) -> String {
+/// Connections of the proxy, and below them flows of the packet modes.
+fn draw(all: &Connections, width: Option<usize>, colour: bool) -> String {
     if all.connections.is_empty() {
         return "no open connections\n".to_owned();
     }
@@ -55,13 +57,13 @@ fn draw(all: &Connections, colour: bool) -> String {
         .collect();
     let mut out = String::new();
     if !proxied.is_empty() {
-        out.push_str(&connections(&proxied).render(colour));
+        out.push_str(&connections(&proxied, width).render(colour));
     }
     if !flows.is_empty() {
         if !proxied.is_empty() {
             out.push('\n');
         }
-        out.push_str(&flow_table(&flows).render(colour));
+        out.push_str(&flow_table(&flows, width).render(colour));
     }
     let shown = all.connections.len();
     if shown < all.total {
@@ -75,40 +77,45 @@ fn draw(all: &Connections, colour: bool) -> String {
     out
 }
 
-fn connections(list: &[&Connection]) -> Table {
+fn connections(list: &[&Connection], width: Option<usize>) -> Table {
     let mut table = Table::new(&[
         ("CLIENT", Align::Left),
         ("FRONTEND", Align::Left),
-        ("BACKEND", Align::Left),
         ("SERVER", Align::Left),
-        ("WORKER", Align::Right),
+        ("ADDRESS", Align::Left),
+        ("LOCAL", Align::Left),
         ("AGE", Align::Right),
+        ("IDLE", Align::Right),
         ("IN", Align::Right),
         ("OUT", Align::Right),
+        ("WORKER", Align::Right),
     ]);
     for connection in list {
         table.row(vec![
             Cell::plain(connection.client),
-            Cell::plain(&connection.frontend),
-            known(connection.backend.as_ref()),
-            known(connection.server.as_ref()),
-            known(connection.worker),
+            frontend(connection),
+            server(connection),
+            known(connection.server_addr),
+            known(connection.local),
             known(connection.age_seconds.map(time)),
+            known(connection.idle_seconds.map(time)),
             known(connection.bytes_in.map(bytes)),
             known(connection.bytes_out.map(bytes)),
+            known(connection.worker),
         ]);
     }
-    table
+    table.fit(width, &["WORKER", "LOCAL", "AGE", "ADDRESS"])
 }
 
-fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
+fn flow_table(list: &[(&Connection, &Flow)], width: Option<usize>) -> Table {
     let mut table = Table::new(&[
         ("CLIENT", Align::Left),
+        ("MODE", Align::Left),
         ("PROTOCOL", Align::Left),
         ("TO", Align::Left),
         ("FRONTEND", Align::Left),
-        ("BACKEND", Align::Left),
         ("SERVER", Align::Left),
+        ("ADDRESS", Align::Left),
         ("SOURCE", Align::Left),
         ("STATE", Align::Left),
         ("IDLE", Align::Right),
@@ -116,17 +123,41 @@ fn flow_table(list: &[(&Connection, &Flow)]) -> Table {
     for (connection, flow) in list {
         table.row(vec![
             Cell::plain(connection.client),
+            Cell::plain(&connection.mode),
             Cell::plain(&connection.protocol),
             Cell::plain(flow.vip),
-            Cell::plain(&connection.frontend),
-            known(connection.backend.as_ref()),
-            known(connection.server.as_ref()),
+            frontend(connection),
+            server(connection),
+            known(connection.server_addr),
             known(flow.nat),
             Cell::plain(&flow.state),
             Cell::plain(time(flow.idle_seconds)),
         ]);
     }
-    table
+    table.fit(
+        width,
+        &["SOURCE", "PROTOCOL", "MODE", "ADDRESS", "FRONTEND", "TO"],
+    )
+}
+
+fn frontend(connection: &Connection) -> Cell {
+    if connection.frontend_removed {
+        Cell::new(format!("{} (removed)", connection.frontend), Style::Notice)
+    } else {
+        Cell::plain(&connection.frontend)
+    }
+}
+
+/// The server with its backend, or the backend alone until there is one.
+fn server(connection: &Connection) -> Cell {
+    match (&connection.backend, &connection.server) {
+        (None, _) => Cell::new("-", Style::Dim),
+        (Some(backend), None) => Cell::plain(format!("{backend}/-")),
+        (Some(backend), Some(server)) if connection.server_removed => {
+            Cell::new(format!("{backend}/{server} (removed)"), Style::Notice)
+        }
+        (Some(backend), Some(server)) => Cell::plain(format!("{backend}/{server}")),
+    }
 }
 
 fn known<T: Display>(text: Option<T>) -> Cell {
@@ -137,7 +168,7 @@ fn known<T: Display>(text: Option<T>) -> Cell {
 mod tests {
     use super::*;
     use crate::{
-        base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, ServerName},
+        base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, ServerAddr, ServerName},
         config::Mode,
         flow::FlowState,
     };
@@ -171,6 +202,11 @@ mod tests {
             frontend: FrontendName::new("web").expect("a name"),
             backend: Some(BackendName::new("web").expect("a name")),
             server: ServerName::new("a").ok(),
+            server_addr: "10.0.0.1:80".parse().ok().map(ServerAddr),
+            server_removed: true,
+            frontend_removed: false,
+            local: "10.0.0.9:40001".parse().ok(),
+            idle_seconds: Some(12.0),
             worker: Some(0),
             age_seconds: Some(75.0),
             bytes_in: Some(1200),
@@ -180,6 +216,11 @@ mod tests {
         let connecting = Connection {
             client: client("[2001:db8::7]:1"),
             server: None,
+            server_addr: None,
+            server_removed: false,
+            frontend_removed: true,
+            local: None,
+            idle_seconds: Some(0.0),
             age_seconds: Some(0.1),
             worker: Some(1),
             ..connection.clone()
@@ -189,19 +230,31 @@ mod tests {
             connections: vec![connection, connecting],
         };
         assert_eq!(
-            draw(&connections, false),
+            draw(&connections, None, false),
             "\
-CLIENT           FRONTEND  BACKEND  SERVER  WORKER     AGE      IN  OUT
-192.0.2.7:50312  web       web      a            0  1m 15s  1.2 kB  0 B
-[2001:db8::7]:1  web       web      -            1      0s  1.2 kB  0 B
+CLIENT           FRONTEND       SERVER           ADDRESS      LOCAL              AGE  IDLE      IN  OUT  WORKER
+192.0.2.7:50312  web            web/a (removed)  10.0.0.1:80  10.0.0.9:40001  1m 15s   12s  1.2 kB  0 B       0
+[2001:db8::7]:1  web (removed)  web/-            -            -                   0s    0s  1.2 kB  0 B       1
 the 2 oldest of 5231; more with --limit
 "
         );
-        assert_eq!(draw(&Connections::default(), false), "no open connections\n");
+        assert_eq!(
+            draw(&connections, Some(80), false),
+            "\
+CLIENT           FRONTEND       SERVER           ADDRESS         AGE  IDLE
+192.0.2.7:50312  web            web/a (removed)  10.0.0.1:80  1m 15s   12s
+[2001:db8::7]:1  web (removed)  web/-            -                0s    0s
+the 2 oldest of 5231; more with --limit
+"
+        );
+        assert_eq!(
+            draw(&Connections::default(), None, false),
+            "no open connections\n"
+        );
     }
 
     #[test]
-    fn passthrough_flows_are_a_table_of_their_own() {
+    fn flows_are_a_table_of_their_own() {
         let flow = Connection {
             client: client("192.0.2.7:50312"),
             protocol: Protocol::Udp.into(),
@@ -209,6 +262,11 @@ the 2 oldest of 5231; more with --limit
             frontend: FrontendName::new("dns").expect("a name"),
             backend: Some(BackendName::new("dns").expect("a name")),
             server: ServerName::new("ns1").ok(),
+            server_addr: "10.1.0.2:53".parse().ok().map(ServerAddr),
+            server_removed: false,
+            frontend_removed: false,
+            local: "10.1.0.1:61234".parse().ok(),
+            idle_seconds: Some(3.0),
             worker: None,
             age_seconds: None,
             bytes_in: None,
@@ -226,10 +284,10 @@ the 2 oldest of 5231; more with --limit
             connections: vec![flow],
         };
         assert_eq!(
-            draw(&connections, false),
+            draw(&connections, None, false),
             "\
-CLIENT           PROTOCOL  TO            FRONTEND  BACKEND  SERVER  SOURCE          STATE        IDLE
-192.0.2.7:50312  udp       10.0.0.53:53  dns       dns      ns1     10.1.0.1:61234  established    3s
+CLIENT           MODE         PROTOCOL  TO            FRONTEND  SERVER   ADDRESS      SOURCE          STATE        IDLE
+192.0.2.7:50312  passthrough  udp       10.0.0.53:53  dns       dns/ns1  10.1.0.2:53  10.1.0.1:61234  established    3s
 1 of 2; more with --limit
 "
         );

@@ -10,11 +10,12 @@ use super::{
     text::{Style, colour_wanted, harmless, time},
 };
 use crate::{
-    admin::views::{Because, Explanation, Flow, Word},
+    admin::views::{Because, Candidate, Explanation, Flow, Word},
     base::{
         PacketReason, Protocol,
         exit::{self, Exit},
     },
+    config::Algorithm,
     flow,
 };
 
@@ -83,7 +84,9 @@ fn draw(found: &Explanation, colour: bool) -> String {
     };
     if let Some(frontend) = &found.frontend {
         let mode = found.mode.as_ref().map(|mode| format!(", mode {mode}"));
-        let backend = (found.backend.as_ref()).map(|backend| format!(", backend {backend}"));
+        let balance = found.balance.as_ref().map(|balance| format!(" ({balance})"));
+        let backend = (found.backend.as_ref())
+            .map(|backend| format!(", backend {backend}{}", balance.unwrap_or_default()));
         line(
             "frontend",
             &format!(
@@ -103,6 +106,11 @@ fn draw(found: &Explanation, colour: bool) -> String {
         _ => line("server", "none"),
     }
     line("because", &because(found));
+    // a certain choice leaves no shares
+    for (index, share) in found.shares.iter().filter(|_| found.server.is_none()).enumerate() {
+        let key = if index == 0 { "servers" } else { "" };
+        line(key, &share_text(share));
+    }
     if let Some(flow) = &found.flow {
         line("flow", &flow_text(flow));
     }
@@ -122,6 +130,13 @@ fn because(found: &Explanation) -> String {
     match because {
         Because::Proxied if found.candidates == 0 => {
             "proxied: each connection gets its own server, but none is eligible".to_owned()
+        }
+        Because::Proxied if found.server.is_some() => {
+            format!(
+                "proxied: {} ({} eligible)",
+                certainty(found),
+                counted(found.candidates as u64, "server")
+            )
         }
         Because::Proxied => format!(
             "proxied: each connection gets its own server; {} eligible",
@@ -144,6 +159,32 @@ fn because(found: &Explanation) -> String {
             ),
             flow::Because::NoServer => "no server of the backend is eligible: packets are refused".to_owned(),
         },
+    }
+}
+
+/// Why there is no other choice.
+fn certainty(found: &Explanation) -> String {
+    match found.balance.as_ref().and_then(Word::known) {
+        Some(Algorithm::SourceHash) => "the hash of the client's address selects the server".to_owned(),
+        Some(Algorithm::First) => "the first server by name that has room".to_owned(),
+        _ => match found.slot {
+            Some(slot) => format!("the hash of the addresses selects slot {slot}"),
+            None => "the addresses select the server".to_owned(),
+        },
+    }
+}
+
+fn share_text(share: &Candidate) -> String {
+    let open = counted(u64::from(share.connections), "open connection");
+    let Candidate {
+        server,
+        addr,
+        percent,
+        ..
+    } = share;
+    match *percent {
+        0.0 => format!("{server} at {addr}: no room, {open}"),
+        percent => format!("{server} at {addr}: {percent:.0} % of new connections by weight, {open}"),
     }
 }
 
@@ -191,6 +232,8 @@ mod tests {
             server_addr: Some(ServerAddr(addr("10.1.0.2:8080"))),
             server_state: Some(ServerState::Up.into()),
             candidates: 2,
+            balance: None,
+            shares: Vec::new(),
             slot: Some(4711),
             flow: None,
             blocked_by: None,
@@ -294,6 +337,63 @@ because   no frontend has this address, port and protocol: packets are left to t
 "
         );
         assert_eq!(status(&found), exit::UNAVAILABLE);
+    }
+
+    /// A proxied connection between a of weight 2 and b that is full.
+    fn proxied(balance: Algorithm) -> Explanation {
+        let candidate = |name: &str, percent, connections| Candidate {
+            server: ServerName::new(name).expect("a name"),
+            addr: ServerAddr(addr("10.1.0.2:8080")),
+            percent,
+            connections,
+        };
+        Explanation {
+            mode: Some(Mode::Proxy.into()),
+            because: Because::Proxied.into(),
+            balance: Some(balance.into()),
+            shares: vec![
+                candidate("a", 66.7, 3),
+                candidate("b", 33.3, 1),
+                candidate("c", 0.0, 5),
+            ],
+            candidates: 3,
+            ..nobody()
+        }
+    }
+
+    #[test]
+    fn a_proxied_connection_is_explained_by_the_shares_of_the_servers() {
+        assert_eq!(
+            draw(&proxied(Algorithm::RoundRobin), false),
+            "\
+tcp 192.0.2.1:40000 -> 10.0.0.1:80
+frontend  web, mode proxy, backend app (round_robin)
+because   proxied: each connection gets its own server; 3 eligible
+servers   a at 10.1.0.2:8080: 67 % of new connections by weight, 3 open connections
+          b at 10.1.0.2:8080: 33 % of new connections by weight, 1 open connection
+          c at 10.1.0.2:8080: no room, 5 open connections
+"
+        );
+    }
+
+    #[test]
+    fn where_the_choice_is_certain_the_server_is_named_and_why() {
+        let certain = Explanation {
+            server: ServerName::new("a").ok(),
+            server_addr: Some(ServerAddr(addr("10.1.0.2:8080"))),
+            server_state: Some(ServerState::Up.into()),
+            ..proxied(Algorithm::SourceHash)
+        };
+        assert_eq!(
+            draw(&certain, false),
+            "\
+tcp 192.0.2.1:40000 -> 10.0.0.1:80
+frontend  web, mode proxy, backend app (source_hash)
+server    a at 10.1.0.2:8080 (up)
+because   proxied: the hash of the client's address selects the server (3 servers eligible)
+"
+        );
+        assert_eq!(status(&certain), exit::OK);
     }
 
     #[test]

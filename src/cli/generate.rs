@@ -3,6 +3,7 @@
 use std::{fs, io::Write, path::Path};
 
 use clap::{Command, CommandFactory};
+use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{
@@ -40,10 +41,48 @@ pub fn completions(args: &CompletionsArgs) -> CommandResult {
     // into memory first: the generator panics when its writer fails
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut shown, "convey", &mut script);
+    let script = with_names(args.shell, String::from_utf8_lossy(&script).into_owned());
     let mut out = std::io::stdout().lock();
-    out.write_all(&script)?;
+    out.write_all(script.as_bytes())?;
     out.flush()?;
     Ok(exit::OK)
+}
+
+/// What completes an argument of the script for zsh with names, by the beginning of its line.
+const ZSH_NAMES: [(&str, &str); 8] = [
+    ("'--frontend=[", "frontends"),
+    ("'--backend=[", "backends"),
+    ("'--server=[", "servers"),
+    ("'*::names -- ", "any"),
+    ("'*::servers -- ", "pairs"),
+    ("'*::servers_and_weight -- ", "pairs"),
+    ("':frontend -- ", "frontends"),
+    ("':server -- ", "servers"),
+];
+
+/// A script that knows the names of frontends, backends and servers, for the shells that most people use.
+fn with_names(shell: Shell, mut script: String) -> String {
+    match shell {
+        Shell::Bash => script + include_str!("completion/names.bash"),
+        Shell::Fish => script + include_str!("completion/names.fish"),
+        Shell::Zsh => {
+            let line = |line: &str| {
+                let kind = ZSH_NAMES
+                    .iter()
+                    .find(|(beginning, _)| line.starts_with(beginning));
+                match (kind, line.strip_suffix(":_default' \\\n")) {
+                    (Some((_, kind)), Some(rest)) => format!("{rest}:_convey_names_{kind}' \\\n"),
+                    _ => line.to_owned(),
+                }
+            };
+            script = script.split_inclusive('\n').map(line).collect();
+            // before the call at its end
+            let at = script.rfind("\nif [ ").map_or(script.len(), |at| at + 1);
+            script.insert_str(at, include_str!("completion/names.zsh"));
+            script
+        }
+        _ => script,
+    }
 }
 
 /// Writes convey(8), one page for each subcommand, and convey.toml(5).
@@ -58,7 +97,8 @@ pub fn man_pages(directory: &Path) -> CommandResult {
 
 /// File names and contents.
 fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let mut root = Cli::command();
+    // a page for `convey help` would say nothing
+    let mut root = Cli::command().disable_help_subcommand(true);
     // gives the subcommands their full names, and each a help option, which its page shall not repeat
     root.build();
     // NAME has a noun phrase without an article (man-pages(7))
@@ -123,6 +163,22 @@ fn verdicts() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_argument_that_is_a_name_is_completed_by_names_in_zsh() {
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Zsh, &mut Cli::command(), "convey", &mut script);
+        let script = with_names(Shell::Zsh, String::from_utf8(script).expect("UTF-8"));
+        for (beginning, kind) in ZSH_NAMES {
+            let completed = |line: &str| {
+                line.starts_with(beginning) && line.ends_with(&format!(":_convey_names_{kind}' \\"))
+            };
+            assert!(script.lines().any(completed), "{beginning}");
+            assert!(script.contains(&format!("_convey_names_{kind}() {{")), "{kind}");
+        }
+        let (functions, call) = script.split_at(script.rfind("\nif [ ").expect("the call"));
+        assert!(functions.contains("_convey_names() {") && !call.contains("_convey_names() {"));
+    }
 
     #[test]
     fn there_is_a_page_for_convey_and_each_visible_subcommand() {

@@ -1,5 +1,6 @@
 //! The command line: clap definitions in [`args`], one file for each subcommand.
 
+mod aliases;
 mod args;
 mod backend_script;
 mod check;
@@ -9,13 +10,17 @@ mod explain;
 mod firewall;
 mod gateways;
 mod generate;
+mod init;
 mod man_config;
+mod names;
 mod others;
 mod outcome;
 mod picture;
 mod reload;
+mod select;
 mod server;
 mod status;
+mod table;
 mod target;
 mod text;
 
@@ -38,6 +43,10 @@ pub fn run() -> ExitCode {
 }
 
 fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (arguments, tip) = aliases::translate(arguments.into_iter().collect());
+    if let Some(tip) = tip {
+        say(&tip);
+    }
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,22 +55,29 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return usage_exit(&error).into();
         }
     };
-    let Some(command) = &cli.command else {
-        return daemon::run(RunOptions {
-            config_path: target::config_path(cli.config.as_deref()),
-            options: cli.mode.options(),
-        });
+    let done = match &cli.command {
+        None => match target::config_to_run(cli.config.as_deref()) {
+            Ok(config_path) => {
+                let options = cli.mode.options();
+                return daemon::run(RunOptions { config_path, options });
+            }
+            Err(failure) => Err(failure),
+        },
+        Some(command) => dispatch(&cli, command),
     };
-    match dispatch(&cli, command) {
+    match done {
         Ok(exit) => exit.into(),
         Err(Failure::ReaderGone) => exit::OK.into(),
         Err(Failure::Told { exit, message }) => {
-            // nothing is left to say it to if stderr is gone
-            let _ =
-                std::io::Write::write_all(&mut std::io::stderr(), format!("convey: {message}\n").as_bytes());
+            say(&format!("convey: {message}"));
             exit.into()
         }
     }
+}
+
+fn say(line: &str) {
+    // nothing is left to say it to if stderr is gone
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
@@ -94,6 +110,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         target::socket_path(target.socket.as_deref(), cli.config.as_deref()).and_then(Client::new)
     };
     match command {
+        Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args, cli.config.as_deref(), cli.mode),
         Command::Status(args) => status::run(args, &client(&args.target)?),
         Command::Reload(args) => reload::run(&client(&args.target)?, args.cut),
@@ -111,6 +128,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
         Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
         Command::Completions(args) => generate::completions(args),
+        Command::Names(args) => names::run(args, cli.config.as_deref()),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),
     }
 }

@@ -2,12 +2,15 @@
 
 mod packets;
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
+use super::{
+    table::{Align, Table},
+    text::{Cell, Style, bytes, harmless, natural_order, time},
+};
 use crate::{
     admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
-    base::{BackendState, ListenAddr, Protocol, ServerState},
+    base::{BackendName, BackendState, ListenAddr, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -22,10 +25,33 @@ pub struct Earlier<'a> {
     pub seconds: f64,
 }
 
-/// The whole picture. With an earlier one, rates stand in place of sums of bytes.
-pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
+/// Servers of each backend.
+pub type Totals = BTreeMap<BackendName, usize>;
+
+/// How it is drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look<'a> {
+    /// An earlier picture: rates then stand in place of sums of bytes.
+    pub earlier: Option<Earlier<'a>>,
+    /// Whether it is coloured.
+    pub colour: bool,
+    /// Columns of the terminal, if it goes to one.
+    pub width: Option<usize>,
+    /// Whether what is down comes first.
+    pub down_first: bool,
+    /// If only what was asked for is in it: how many servers each backend really has.
+    pub selected: Option<&'a Totals>,
+}
+
+/// The whole picture.
+pub fn draw(status: &Status, look: &Look<'_>) -> String {
+    let Look { earlier, colour, .. } = *look;
     let mut out = headline(status, colour);
-    if status.frontends.is_empty() {
+    if status.frontends.is_empty() && look.selected.is_some() {
+        if status.backends.is_empty() {
+            out.push_str("\nnothing is down\n");
+        }
+    } else if status.frontends.is_empty() {
         let _ = write!(
             out,
             "\nNo frontend is configured yet, so clients cannot connect. What to do next:\n  \
@@ -37,16 +63,16 @@ pub fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> Stri
         );
     } else {
         out.push('\n');
-        out.push_str(&frontends(status, earlier).render(colour));
+        out.push_str(&frontends(status, look).render(colour));
     }
     if !status.backends.is_empty() {
         out.push('\n');
-        out.push_str(&backends(status, earlier).render(colour));
+        out.push_str(&backends(status, look).render(colour));
     }
     if let Some(packet) = &status.packet {
         let then = earlier.and_then(|e| Some((e.status.packet.as_ref()?, e.seconds)));
         out.push('\n');
-        out.push_str(&packets::draw(packet, then, colour));
+        out.push_str(&packets::draw(packet, then, look));
     }
     out
 }
@@ -183,7 +209,8 @@ fn limit(limit: Option<u32>) -> Cell {
     )
 }
 
-fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
+fn frontends(status: &Status, look: &Look<'_>) -> Table {
+    let earlier = look.earlier;
     let [conns, second, third, fourth] = traffic_columns(earlier.is_some());
     let mut table = Table::new(&[
         ("FRONTEND", Align::Left),
@@ -197,7 +224,12 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         fourth,
         ("NOTE", Align::Left),
     ]);
-    for (name, frontend) in &status.frontends {
+    let mut frontends: Vec<_> = status.frontends.iter().collect();
+    frontends.sort_by(|(one, _), (other, _)| natural_order(one.as_str(), other.as_str()));
+    if look.down_first {
+        frontends.sort_by_key(|(_, frontend)| frontend.serves);
+    }
+    for (name, frontend) in frontends {
         let then = earlier.map(|e| (e.status.frontends.get(name).map(|f| &f.traffic), e.seconds));
         let [conns, second, third, fourth] = traffic_cells(&frontend.traffic, then);
         let mut addresses = frontend.listen.iter();
@@ -223,7 +255,7 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
             table.row(row);
         }
     }
-    table
+    table.fit(look.width, &["MAX", "TOTAL", "MODE", "CONN/S", "BACKEND"])
 }
 
 fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
@@ -256,7 +288,8 @@ fn frontend_note(frontend: &Frontend) -> Cell {
     }
 }
 
-fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
+fn backends(status: &Status, look: &Look<'_>) -> Table {
+    let earlier = look.earlier;
     let [conns, second, third, fourth] = traffic_columns(earlier.is_some());
     let mut table = Table::new(&[
         ("BACKEND/SERVER", Align::Left),
@@ -272,14 +305,20 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
         ("FAILED", Align::Right),
         ("NOTE", Align::Left),
     ]);
-    for (name, backend) in &status.backends {
+    let mut backends: Vec<_> = status.backends.iter().collect();
+    backends.sort_by(|(one, _), (other, _)| natural_order(one.as_str(), other.as_str()));
+    if look.down_first {
+        let rank = |backend: &Backend| backend.servers.values().map(trouble).min();
+        backends.sort_by_key(|(_, backend)| (backend.state != BackendState::Down, rank(backend)));
+    }
+    for (name, backend) in backends {
         let before = earlier.map(|e| (e.status.backends.get(name), e.seconds));
         let then = before.map(|(b, seconds)| (b.map(|b| &b.traffic), seconds));
         let [conns, second, third, fourth] = traffic_cells(&backend.traffic, then);
         table.row(vec![
             Cell::new(name, Style::Bold),
             Cell::new(&backend.balance, Style::Dim),
-            eligible(backend),
+            eligible(backend, look.selected.and_then(|totals| totals.get(name))),
             Cell::plain(""),
             Cell::plain(""),
             conns,
@@ -290,23 +329,41 @@ fn backends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
             Cell::plain(backend.traffic.connect_failures.to_string()),
             backend_note(backend),
         ]);
-        for (name, server) in &backend.servers {
+        let mut servers: Vec<_> = backend.servers.iter().collect();
+        servers.sort_by(|(one, _), (other, _)| natural_order(one.as_str(), other.as_str()));
+        if look.down_first {
+            servers.sort_by_key(|(_, server)| trouble(server));
+        }
+        for (name, server) in servers {
             let then =
                 before.map(|(b, seconds)| (b.and_then(|b| b.servers.get(name)).map(|s| &s.traffic), seconds));
             table.row(server_row(name.as_str(), server, then));
         }
     }
-    table
+    table.fit(
+        look.width,
+        &["TOTAL", "MAX", "WEIGHT", "CONN/S", "SINCE", "ADDRESS"],
+    )
 }
 
-fn eligible(backend: &Backend) -> Cell {
+/// 0 of a server that is down, 2 of one that is up.
+fn trouble(server: &Server) -> u8 {
+    match server.state.known() {
+        Some(ServerState::Down) => 0,
+        Some(ServerState::Up) => 2,
+        _ => 1,
+    }
+}
+
+fn eligible(backend: &Backend, total: Option<&usize>) -> Cell {
     let all_up = backend.servers.values().all(|s| s.state == ServerState::Up);
     let style = match backend.state.known() {
         Some(BackendState::Down) => Style::Bad,
         Some(BackendState::Up) if all_up => Style::Good,
         Some(BackendState::Up) | None => Style::Notice,
     };
-    let text = format!("{} of {} eligible", backend.eligible, backend.servers.len());
+    let total = total.copied().unwrap_or(backend.servers.len());
+    let text = format!("{} of {total} eligible", backend.eligible);
     Cell::new(text, style)
 }
 

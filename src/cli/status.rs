@@ -13,10 +13,11 @@ use tokio::{
 
 use super::{
     args::StatusArgs,
-    client::{Client, Patience},
+    client::{Client, Patience, Response},
     outcome::{CommandResult, Failure},
-    picture::{self, Earlier},
-    text::colour_wanted,
+    picture::{self, Earlier, Look, Totals},
+    select::Selection,
+    text::{colour_wanted, terminal_columns},
 };
 use crate::{
     admin::{
@@ -31,14 +32,24 @@ const TARGET: &str = "/v1/status";
 /// Shows the state once, or again and again.
 pub fn run(args: &StatusArgs, client: &Client) -> CommandResult {
     match args.watch {
-        Some(seconds) => {
-            client
-                .runtime()
-                .block_on(watch(client, Duration::from_secs_f64(seconds), args.json))
-        }
+        Some(seconds) => client
+            .runtime()
+            .block_on(watch(client, Duration::from_secs_f64(seconds), args)),
         None if args.quiet => serves(client, args.frontend.as_deref()),
-        None => once(client, args.json),
+        None => once(client, args),
     }
+}
+
+/// What was asked for of an answer.
+fn selected(answer: &Response, args: &StatusArgs) -> Result<(Status, Option<Totals>), Failure> {
+    let mut status: Status = answer.parse()?;
+    let selection = Selection {
+        names: &args.names,
+        down: args.down,
+    };
+    let totals = selection.apply(&mut status);
+    let totals = totals.map_err(|problem| Failure::new(exit::USAGE, problem.message))?;
+    Ok((status, totals))
 }
 
 /// For what watches over a host, such as keepalived: one that drains takes no new connections any more, nor does one
@@ -70,21 +81,28 @@ fn verdict(status: &Status, frontend: Option<&str>) -> CommandResult {
     })
 }
 
-fn once(client: &Client, json: bool) -> CommandResult {
-    let status: Status = client.get(TARGET)?.parse()?;
+fn once(client: &Client, args: &StatusArgs) -> CommandResult {
+    let (status, totals) = selected(&client.get(TARGET)?, args)?;
     let mut out = std::io::stdout().lock();
-    if json {
+    if args.json {
         serde_json::to_writer_pretty(&mut out, &status).map_err(std::io::Error::from)?;
         writeln!(out)?;
     } else {
-        out.write_all(picture::draw(&status, None, colour_wanted(&out)).as_bytes())?;
+        let look = Look {
+            colour: colour_wanted(&out),
+            width: terminal_columns(&out),
+            selected: totals.as_ref(),
+            ..Look::default()
+        };
+        out.write_all(picture::draw(&status, &look).as_bytes())?;
     }
     out.flush()?;
     Ok(exit::OK)
 }
 
 /// Draws until a signal ends it. A daemon that goes away is waited for: it may be restarting.
-async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
+async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandResult {
+    let json = args.json;
     let signal_failure =
         |error: std::io::Error| Failure::new(exit::OS_ERROR, format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
@@ -98,7 +116,7 @@ async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
         let sample = async {
             ticks.tick().await;
             let answer = client.ask(Method::GET, TARGET, None, Patience::Short).await?;
-            answer.parse::<Status>()
+            selected(&answer, args)
         };
         let sample = tokio::select! {
             sample = sample => sample,
@@ -112,17 +130,24 @@ async fn watch(client: &Client, period: Duration, json: bool) -> CommandResult {
             (slot, _) => slot.get_or_insert_with(|| Screen::new(json)),
         };
         match sample {
-            Ok(status) if json => {
+            Ok((status, _)) if json => {
                 let line = serde_json::to_string(&status).map_err(std::io::Error::from)?;
                 screen.show(&format!("{line}\n"))?;
             }
-            Ok(status) => {
+            Ok((status, totals)) => {
                 let earlier = last.as_ref().filter(|(then, _)| then.pid == status.pid);
                 let earlier = earlier.map(|(then, at)| Earlier {
                     status: then,
                     seconds: now.duration_since(*at).as_secs_f64(),
                 });
-                screen.show(&picture::draw(&status, earlier, screen.colour))?;
+                let look = Look {
+                    earlier,
+                    colour: screen.colour,
+                    width: terminal_columns(&std::io::stdout()),
+                    down_first: true,
+                    selected: totals.as_ref(),
+                };
+                screen.show(&picture::draw(&status, &look))?;
                 last = Some((status, now));
             }
             Err(Failure::Told { message, .. }) if !json => screen.show(&format!("{message}\n"))?,

@@ -1,7 +1,9 @@
 //! Which configuration file, and which socket.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +14,10 @@ use crate::{
     base::exit,
     config::{Loaded, MAX_CONFIG_BYTES, Source},
     firewall,
-    sys::config_file::{self, ReadError},
+    sys::{
+        config_file::{self, ReadError},
+        environment,
+    },
 };
 
 /// 0.3.5's default, in the current directory.
@@ -33,6 +38,69 @@ pub fn config_path(given: Option<&Path>) -> PathBuf {
     }
 }
 
+/// The configuration file that is to run.
+///
+/// # Errors
+/// None was named, and none is where it would be looked for; or standard input, which cannot be read again.
+pub fn config_to_run(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = config_path(given);
+    if given.is_none() && matches!(path.try_exists(), Ok(false)) {
+        return Err(Failure::new(
+            exit::NO_INPUT,
+            format!(
+                "no configuration: neither {LOCAL_CONFIG} here nor {SYSTEM_CONFIG} exists. What to do next:\n  \
+                 convey init      writes one to start from, as {LOCAL_CONFIG}\n  \
+                 convey -c FILE   runs with another one\n  \
+                 convey help      lists the commands"
+            ),
+        ));
+    }
+    if is_stdin(&path) {
+        return Err(Failure::new(
+            exit::USAGE,
+            "`-` is for `convey check`: a running convey reads its configuration again when it changes, so name a file",
+        ));
+    }
+    Ok(path)
+}
+
+/// The text of a configuration: of the one given, else of the default one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_config(given: Option<&Path>) -> Result<Source, Failure> {
+    let path = config_path(given);
+    let (name, bytes) = if is_stdin(&path) {
+        ("standard input".to_owned(), read_all(io::stdin().lock()))
+    } else if is_descriptor(&path) {
+        // such as bash's `<(…)`: a pipe that whoever calls us has opened for us
+        (path.display().to_string(), File::open(&path).and_then(read_all))
+    } else {
+        let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
+        (path.display().to_string(), Ok(bytes))
+    };
+    let bytes =
+        bytes.map_err(|error| Failure::new(exit::NO_INPUT, format!("cannot read {name}: {error}")))?;
+    Ok(Source { name, bytes })
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Whether a path names a descriptor of this process.
+fn is_descriptor(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.parent() == Some(Path::new("/dev/fd"))
+}
+
+/// One byte more than there may be, so that too many are noticed.
+fn read_all(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_CONFIG_BYTES).unwrap_or(u64::MAX);
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The control socket: the one given, else the configuration's, else the default.
 ///
 /// The configuration is read leniently: `convey reload` must reach the daemon to learn what is wrong with it.
@@ -47,11 +115,11 @@ pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBu
     let bytes = match config_file::read(&path, MAX_CONFIG_BYTES) {
         Ok(bytes) => bytes,
         // a user who may use the socket need not be able to read the configuration
-        Err(_) if config.is_none() => return Ok(DEFAULT_SOCKET.into()),
+        Err(_) if config.is_none() => return Ok(default_socket()),
         Err(error) => return Err(unreadable(&error)),
     };
     match configured_socket(&bytes) {
-        None => Ok(DEFAULT_SOCKET.into()),
+        None => Ok(default_socket()),
         Some(socket) if socket.is_empty() => Err(Failure::new(
             exit::UNAVAILABLE,
             format!(
@@ -64,17 +132,20 @@ pub fn socket_path(given: Option<&Path>, config: Option<&Path>) -> Result<PathBu
     }
 }
 
+/// The socket of a configuration that names none: the user's own if somebody answers there or nobody could at the
+/// system's, which a member of its group may use too.
+fn default_socket() -> PathBuf {
+    let system = Path::new(DEFAULT_SOCKET);
+    let own = environment::user_socket().filter(|own| UnixStream::connect(own).is_ok() || !system.exists());
+    own.unwrap_or(system).into()
+}
+
 /// The configuration as the daemon would read it, for commands that need a good one.
 ///
 /// # Errors
 /// It cannot be read, or has errors.
 pub fn load(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
-    let path = config_path(given);
-    let bytes = config_file::read(&path, MAX_CONFIG_BYTES).map_err(|error| unreadable(&error))?;
-    let source = Source {
-        name: path.display().to_string(),
-        bytes,
-    };
+    let source = read_config(given)?;
     let loaded = firewall::load_for_host(&source, mode.options(), None);
     loaded.map(|(loaded, _)| loaded).map_err(|_| {
         let message = format!("{0} has errors: see `convey check {0}`", source.name);
@@ -143,7 +214,7 @@ mod tests {
         );
         assert_eq!(socket_path(None, Some(&config)), Ok("/configured".into()));
         std::fs::write(&config, "").expect("write");
-        assert_eq!(socket_path(None, Some(&config)), Ok(DEFAULT_SOCKET.into()));
+        assert_eq!(socket_path(None, Some(&config)), Ok(default_socket()));
     }
 
     #[test]

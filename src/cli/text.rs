@@ -1,14 +1,9 @@
-//! Text for people: tables, byte counts, times, colour.
+//! Text for people: cells, names, byte counts, times, colour.
 
-use std::{
-    borrow::Cow,
-    fmt::{Display, Write as _},
-    time::Duration,
-};
+use std::{borrow::Cow, cmp::Ordering, fmt::Display, os::fd::AsFd, time::Duration};
 
 use anstream::{AutoStream, ColorChoice, stream::RawStream};
 use anstyle::AnsiColor;
-use unicode_width::UnicodeWidthStr;
 
 use crate::base::time::two_units;
 
@@ -16,6 +11,11 @@ use crate::base::time::two_units;
 /// if CLICOLOR_FORCE says so (bixense.com/clicolors).
 pub fn colour_wanted(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Columns of the terminal that a stream goes to, if it does.
+pub fn terminal_columns(stream: &impl AsFd) -> Option<usize> {
+    terminal_size::terminal_size_of(stream).map(|(width, _)| usize::from(width.0))
 }
 
 /// How a cell is emphasised.
@@ -78,6 +78,16 @@ impl Cell {
     pub fn plain(text: impl Display) -> Self {
         Self::new(text, Style::Plain)
     }
+
+    /// Its text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How it is emphasised.
+    pub const fn style(&self) -> Style {
+        self.style
+    }
 }
 
 /// Text without control characters other than line ends and tabs: what comes from elsewhere must not drive the terminal.
@@ -90,67 +100,33 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// On which side a column is filled up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
-    /// Text.
-    Left,
-    /// Numbers.
-    Right,
+/// The order in which people look for names: numbers in them by their value, so that s10 follows s9.
+pub fn natural_order(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one, other);
+    loop {
+        let (digits, others) = (leading_digits(one), leading_digits(other));
+        if !digits.is_empty() && !others.is_empty() {
+            let (value, against) = (digits.trim_start_matches('0'), others.trim_start_matches('0'));
+            let order = value.len().cmp(&against.len()).then_with(|| value.cmp(against));
+            // the same number with more zeroes before it comes later
+            let order = order.then_with(|| digits.len().cmp(&others.len()));
+            if order.is_ne() {
+                return order;
+            }
+            (one, other) = (&one[digits.len()..], &other[others.len()..]);
+            continue;
+        }
+        let (mut rest, mut against) = (one.chars(), other.chars());
+        match (rest.next(), against.next()) {
+            (Some(a), Some(b)) if a == b => (one, other) = (rest.as_str(), against.as_str()),
+            (a, b) => return a.cmp(&b),
+        }
+    }
 }
 
-/// Columns as wide as their widest cell, two spaces between them.
-#[derive(Debug)]
-pub struct Table {
-    aligns: Vec<Align>,
-    rows: Vec<Vec<Cell>>,
-}
-
-impl Table {
-    /// A table with a heading.
-    pub fn new(columns: &[(&str, Align)]) -> Self {
-        let heading = columns.iter().map(|(title, _)| Cell::new(title, Style::Bold));
-        Self {
-            aligns: columns.iter().map(|(_, align)| *align).collect(),
-            rows: vec![heading.collect()],
-        }
-    }
-
-    /// Adds a row.
-    pub fn row(&mut self, cells: Vec<Cell>) {
-        self.rows.push(cells);
-    }
-
-    /// The table as lines, without blanks at their ends.
-    pub fn render(&self, colour: bool) -> String {
-        let mut widths = vec![0; self.aligns.len()];
-        for row in &self.rows {
-            for (most, cell) in widths.iter_mut().zip(row) {
-                *most = cell.text.width().max(*most);
-            }
-        }
-        let mut out = String::new();
-        for row in &self.rows {
-            let mut blanks = 0;
-            for ((cell, align), most) in row.iter().zip(&self.aligns).zip(&widths) {
-                let fill = most - cell.text.width();
-                let (before, after) = match align {
-                    Align::Left => (0, fill),
-                    Align::Right => (fill, 0),
-                };
-                if !cell.text.is_empty() {
-                    // a failing write to a String does not exist
-                    let _ = write!(out, "{:1$}", "", blanks + before);
-                    out.push_str(&cell.style.paint(&cell.text, colour));
-                    blanks = after + 2;
-                } else {
-                    blanks += most + 2;
-                }
-            }
-            out.push('\n');
-        }
-        out
-    }
+fn leading_digits(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    &text[..end]
 }
 
 /// A number of bytes with a decimal unit, as network tools count: `0 B`, `1.5 kB`, `20 MB`.
@@ -218,40 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_lines_end_without_blanks() {
-        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right), ("NOTE", Align::Left)]);
-        table.row(vec![Cell::plain("größe"), Cell::plain("7"), Cell::plain("")]);
-        table.row(vec![Cell::plain("a"), Cell::plain("1000"), Cell::plain("x")]);
-        table.row(vec![Cell::plain("b")]);
+    fn names_are_in_the_order_of_their_numbers() {
+        let mut names = ["s10", "s2", "web", "s1", "s2b", "s02", "10", "9", "ß", "s"];
+        names.sort_by(|one, other| natural_order(one, other));
         assert_eq!(
-            table.render(false),
-            "NAME      N  NOTE\ngröße     7\na      1000  x\nb\n"
-        );
-    }
-
-    #[test]
-    fn wide_characters_count_as_the_columns_that_they_take() {
-        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right)]);
-        table.row(vec![Cell::plain("日本"), Cell::plain("1")]);
-        table.row(vec![Cell::plain("e\u{301}"), Cell::plain("2")]);
-        assert_eq!(table.render(false), "NAME  N\n日本  1\ne\u{301}     2\n");
-    }
-
-    #[test]
-    fn colour_does_not_count_as_width() {
-        let mut table = Table::new(&[("A", Align::Left), ("B", Align::Left)]);
-        table.row(vec![Cell::new("up", Style::Good), Cell::plain("x")]);
-        assert_eq!(
-            table.render(true),
-            "\x1b[1mA\x1b[0m   \x1b[1mB\x1b[0m\n\x1b[32mup\x1b[0m  x\n"
+            names,
+            ["9", "10", "s", "s1", "s2", "s2b", "s02", "s10", "web", "ß"]
         );
     }
 
     #[test]
     fn what_would_drive_a_terminal_is_replaced() {
         assert_eq!(harmless("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\nc");
-        let mut table = Table::new(&[("A", Align::Left)]);
-        table.row(vec![Cell::plain("x\x07\ny")]);
-        assert_eq!(table.render(false), "A\nx\u{fffd} y\n");
     }
 }

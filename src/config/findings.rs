@@ -23,6 +23,8 @@ pub struct Findings {
     syntax_broken: bool,
     /// Where the text stops making sense.
     readable: Option<usize>,
+    /// Parts that were read as something else than they are.
+    misread: Vec<Range<usize>>,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,11 @@ impl Findings {
         self.syntax_error(span, message, help);
     }
 
+    /// A part was read as something else than it is: findings about it are left out.
+    pub fn misread(&mut self, part: Range<usize>) {
+        self.misread.push(part);
+    }
+
     /// Counts findings that were not looked at.
     pub const fn skip(&mut self, count: usize) {
         self.dropped += count;
@@ -206,8 +213,12 @@ impl Findings {
         let places = Places::new(bytes);
         let mut dropped = self.dropped;
         let readable = self.readable.unwrap_or(usize::MAX);
-        let misread =
-            |item: &Item| !item.syntax && item.span.as_ref().is_some_and(|span| span.start >= readable);
+        let parts = self.misread;
+        let misread = |item: &Item| {
+            let start = item.span.as_ref().map(|span| span.start);
+            let is_misread = |start| start >= readable || parts.iter().any(|part| part.contains(&start));
+            !item.syntax && start.is_some_and(is_misread)
+        };
         let mut found: Vec<Placed> = self
             .items
             .into_iter()

@@ -9,6 +9,7 @@ mod address;
 mod diff;
 mod duration;
 mod findings;
+mod foreign;
 pub mod model;
 mod place;
 mod print;
@@ -18,11 +19,12 @@ mod render;
 mod resolve;
 mod services;
 mod settings;
+mod synonyms;
 mod text;
 mod users;
 mod words;
 
-use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 
 use crate::base::PortRanges;
 use findings::Findings;
@@ -51,6 +53,8 @@ pub struct Options {
     pub default_mode: Option<Mode>,
     /// NAT ports of a file that names none, as the host makes them at a start or reload; the stock list without.
     pub default_nat_ports: Option<PortRanges>,
+    /// Control socket of a file that names none, where it is not `/run/convey/admin.sock`: that of a user who is not root.
+    pub default_socket: Option<&'static Path>,
 }
 
 /// The host that a configuration is read on.
@@ -118,7 +122,9 @@ pub fn load(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>
 /// As [`load`].
 pub fn load_here(source: &Source, options: Options, here: Option<&Here>) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
-    let config = text::decode(&source.bytes, &mut findings).map(|text| {
+    let text = text::decode(&source.bytes, &mut findings);
+    let text = text.filter(|text| !text::is_foreign(text, &mut findings));
+    let config = text.map(|text| {
         let mut mended = Cow::Borrowed("");
         let tree = text::parse(text, &mut mended, &mut findings);
         let file: raw::File = raw::read_file(&tree, &mut findings);

@@ -113,7 +113,8 @@ impl AccessLog {
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`.
+    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`, or
+    /// [`Options::default_socket`](super::Options).
     pub socket: Option<PathBuf>,
 }
 

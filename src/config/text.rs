@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{MAX_CONFIG_BYTES, findings::Findings, place::Places};
+use super::{MAX_CONFIG_BYTES, findings::Findings, foreign, place::Places};
 
 /// Text that may be TOML: UTF-8, not too long, not binary.
 pub fn decode<'a>(bytes: &'a [u8], findings: &mut Findings) -> Option<&'a str> {
@@ -52,6 +52,15 @@ pub fn decode<'a>(bytes: &'a [u8], findings: &mut Findings) -> Option<&'a str> {
         return None;
     }
     Some(text)
+}
+
+/// Whether a text is another program's configuration, which is one finding.
+pub fn is_foreign(text: &str, findings: &mut Findings) -> bool {
+    let Some((foreign, place)) = foreign::recognise(text).filter(|_| DeTable::parse(text).is_err()) else {
+        return false;
+    };
+    findings.syntax_error(place, foreign.message(), foreign.help().to_owned());
+    true
 }
 
 /// Most times that a text is parsed again without the lines that stopped the parser.
@@ -110,6 +119,12 @@ fn mend<'a>(text: &'a str, findings: &mut Findings) -> Cow<'a, str> {
                 continue;
             }
             syntax_error(text, span, error.message(), findings);
+            if line.trim_end().ends_with(']') && !line.contains('=') {
+                // a header that is not opened: what stands below it was taken for another section's
+                let below = text.get(whole.end..).unwrap_or_default();
+                let length = below.find("\n[").unwrap_or(below.len());
+                findings.misread(start..whole.end + length);
+            }
             mended.to_mut().replace_range(whole, &" ".repeat(line.len()));
             stopped = true;
         }
@@ -167,6 +182,10 @@ fn recover<'a>(text: &'a str, findings: &mut Findings) -> DeTable<'a> {
             }
             duplicate(text, span, &sections, &tree, findings);
         } else if last_line.replace(start) != Some(start) {
+            if line.trim_start().starts_with('[') {
+                // what stands below it was taken for another section's
+                findings.misread(start..sections.after(start).unwrap_or(text.len()));
+            }
             syntax_error(text, span, message, findings);
         }
     }
@@ -219,6 +238,12 @@ impl<'a> Sections<'a> {
             first,
             places: Places::new(text.as_bytes()),
         }
+    }
+
+    /// Offset of the first header after an offset.
+    fn after(&self, offset: usize) -> Option<usize> {
+        let index = self.all.partition_point(|(start, _)| *start <= offset);
+        self.all.get(index).map(|(start, _)| *start)
     }
 
     /// Offset of the last header at or before an offset.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Control,
+    Control, listening,
     notify::not_kept,
     plane::listeners::kept_as,
     reload::machine::Trigger,
@@ -55,6 +55,7 @@ impl Control {
 
     /// Accepts on new listeners.
     pub(super) fn listen(&mut self, added: BTreeMap<Endpoint, Vec<OwnedFd>>) {
+        listening::say(self.state.snapshot(), added.keys().copied());
         for (endpoint, sockets) in added {
             self.listeners.insert(endpoint, sockets.len());
             self.workers.listen(endpoint, sockets);

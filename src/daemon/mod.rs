@@ -17,6 +17,7 @@ mod alerts;
 mod coalesce;
 mod control;
 mod health;
+mod listening;
 mod lists;
 mod live;
 pub mod logging;
@@ -32,6 +33,7 @@ mod state;
 mod state_dir;
 mod status;
 mod stop;
+mod terminal;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
@@ -60,6 +62,7 @@ use scripts::Scripts;
 use state::State;
 use status::Board;
 use stop::Stopping;
+use terminal::Terminal;
 use watch::FileWatch;
 
 /// What the command line says about the daemon.
@@ -129,6 +132,7 @@ struct Control {
     /// Settings that wait for a restart.
     needs_restart: Vec<String>,
     stopping: Option<Stopping>,
+    terminal: Terminal,
     ready: bool,
 }
 

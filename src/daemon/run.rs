@@ -155,7 +155,12 @@ impl Control {
                     News::Changed(changed) => self.broker_noticed(&changed, &mut file_change),
                 },
                 signal = signals.end.recv() => if self.terminate(signal) { break },
-                _ = signals.hang_up.recv() => self.ask_reload(Trigger::Signal, None),
+                _ = signals.hang_up.recv() => {
+                    self.terminal.signalled();
+                    if !self.terminal_closed() {
+                        self.ask_reload(Trigger::Signal, None);
+                    }
+                }
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 () = self.packets.changed() => self.packets_changed(),
@@ -171,6 +176,7 @@ impl Control {
                 () = at(settle_until) => self.settled(),
                 () = at(self.state.due()) => self.publish(),
                 _ = look_around.tick() => {
+                    self.terminal_closed();
                     self.look_for_alerts(Instant::now());
                     self.tell_status();
                 }

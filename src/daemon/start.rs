@@ -32,6 +32,7 @@ use super::{
     state::State,
     state_dir::StateDir,
     status::Board,
+    terminal::Terminal,
     watch,
 };
 use crate::{
@@ -409,6 +410,7 @@ fn assemble(
         reload: Reload::new(source.clone()),
         needs_restart: Vec::new(),
         stopping: None,
+        terminal: Terminal::of_process(),
         ready: false,
     };
     if control.state.config().global.watch_config {

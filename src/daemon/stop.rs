@@ -78,6 +78,15 @@ impl Stopping {
 }
 
 impl Control {
+    /// Begins the drain if the terminal that the daemon was started on has closed. True if it has.
+    pub(super) fn terminal_closed(&mut self) -> bool {
+        let is_closed = self.terminal.is_closed();
+        if is_closed && self.stopping.is_none() {
+            self.terminate("SIGHUP, and the terminal is closed");
+        }
+        is_closed
+    }
+
     /// A signal to end: the first begins the drain, a second ends it. True when the end is now.
     pub(super) fn terminate(&mut self, signal: &'static str) -> bool {
         if self.stopping.is_some() {

@@ -126,7 +126,7 @@ impl Engine {
         }
     }
 
-    /// Passthrough flows that match, `limit` at most, and how many match in all.
+    /// Flows that match, `limit` at most, and how many match in all.
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
         match self {

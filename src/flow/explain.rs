@@ -21,7 +21,7 @@ impl<S: FlowStore> Flows<S> {
         }
     }
 
-    /// Passthrough flows that match, `limit` at most, and how many match in all.
+    /// Flows that match, `limit` at most, and how many match in all: those of passthrough, then those of DSR.
     #[must_use]
     pub fn list(
         &self,
@@ -30,15 +30,18 @@ impl<S: FlowStore> Flows<S> {
         now: Moment,
     ) -> (u64, Vec<FlowInfo>) {
         let (mut matching, mut listed) = (0, Vec::new());
-        self.store.for_each_nat(now, &mut |key, flow| {
-            let info = flow.info(key, now);
+        let mut see = |info: FlowInfo| {
             if wanted(&info) {
                 matching += 1;
                 if listed.len() < limit {
                     listed.push(info);
                 }
             }
-        });
+        };
+        self.store
+            .for_each_nat(now, &mut |key, flow| see(flow.info(key, now)));
+        self.store
+            .for_each_dsr(now, &mut |key, flow| see(flow.info(key, now)));
         (matching, listed)
     }
 

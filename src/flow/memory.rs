@@ -146,6 +146,10 @@ impl FlowStore for MemoryStore {
         self.nat.for_each(now, see);
     }
 
+    fn for_each_dsr(&self, now: Moment, see: &mut dyn FnMut(&Key, &Entry)) {
+        self.dsr.for_each(now, |entry| see(&entry.key, entry));
+    }
+
     fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)> {
         let mut used = HashSet::new();
         self.nat.for_each(now, |key, flow| {

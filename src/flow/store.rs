@@ -201,6 +201,9 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     /// Calls for every live passthrough flow.
     fn for_each_nat(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Nat));
 
+    /// Calls for every live flow of DSR.
+    fn for_each_dsr(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Dsr));
+
     /// VIPs and servers that live flows use, each pair once.
     fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)>;
 

@@ -186,3 +186,15 @@ fn flows_are_listed_by_what_is_asked_for_up_to_a_limit_and_counted_beyond() {
         .list(&|_| true, 3, site.now.after(Duration::from_secs(900)));
     assert_eq!(none, 0, "what has expired is not shown");
 }
+
+#[test]
+fn flows_of_dsr_are_listed_too() {
+    let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 2);
+    for port in 1..=4 {
+        let client = site.client(1, port);
+        site.tcp(client, SYN);
+    }
+    let (matching, listed) = site.flows.list(&|_| true, 3, site.now);
+    assert_eq!((matching, listed.len()), (4, 3));
+    assert!(listed.iter().all(|flow| flow.nat.is_none()), "{listed:?}");
+}

@@ -15,10 +15,11 @@ use super::{
     files::Files,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::PacketSockets,
+    switch::{SwitchError, switch_to},
 };
 use crate::{
     config::{Options, PacketService, Source},
-    sys::{capability, fdpass, ids, listener, memfd, process, readiness, signals, task_status},
+    sys::{capability, fdpass, listener, memfd, process, readiness, signals, task_status},
 };
 
 /// How the process shows up in `ps`.
@@ -75,6 +76,8 @@ enum Next {
 /// The step of confining the broker that failed.
 #[derive(Debug, thiserror::Error)]
 enum ConfineError {
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     #[error("{0}: {1}")]
     Step(&'static str, io::Error),
     #[error("{0}: {1}")]
@@ -94,7 +97,9 @@ impl Broker {
             let _ = reply(
                 socket.as_fd(),
                 0,
-                Outcome::failed(&format!("confine the broker: {error}"), 0),
+                Outcome::Unable {
+                    why: format!("confine it: {error}"),
+                },
                 None,
             );
             return 71;
@@ -336,9 +341,7 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         // root can read a configuration that only root can read, so the broker must be able to on reload
         wanted.push(Capability::CAP_DAC_READ_SEARCH);
         process::set_keep_capabilities(true).map_err(step("keep capabilities"))?;
-        ids::clear_groups().map_err(step("setgroups"))?;
-        ids::set_gid(target.gid).map_err(step("setresgid"))?;
-        ids::set_uid(target.uid).map_err(step("setresuid"))?;
+        switch_to(target)?;
         process::set_keep_capabilities(false).map_err(step("stop keeping capabilities"))?;
     }
     let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("drop capabilities"))?;

@@ -132,7 +132,7 @@ impl Channel {
         kernel: Box<dyn KernelOps>,
         bound: BTreeSet<u16>,
     ) -> Result<Self, ForkError> {
-        if ids::is_root() && target.is_none() {
+        if ids::must_switch() && target.is_none() {
             return Err(ForkError::NoTarget);
         }
         let loaded = parse(source, options).map_err(|_| ForkError::Config)?;

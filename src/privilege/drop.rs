@@ -4,7 +4,10 @@ use std::{fmt, io};
 
 use caps::errors::CapsError;
 
-use super::{Sandbox, Target, sandbox, seccomp};
+use super::{
+    Sandbox, Target, sandbox, seccomp,
+    switch::{SwitchError, switch_to},
+};
 use crate::sys::{
     capability,
     ids::{self, Ids},
@@ -24,6 +27,9 @@ pub enum DropError {
     /// Changes of capabilities reach only the calling thread.
     #[error("privileges can only be dropped before threads start; there are {0}")]
     Threads(usize),
+    /// The process cannot become another user.
+    #[error("drop privileges: {0}")]
+    Switch(#[from] SwitchError),
     /// A system call failed.
     #[error("drop privileges: {0}: {1}")]
     Step(&'static str, io::Error),
@@ -79,19 +85,19 @@ impl fmt::Display for Proof {
         } = self;
         write!(
             f,
-            "uid {uid}, gid {gid}, {threads} thread(s): no capabilities, no new privileges, bounding set "
+            "privileges dropped: uid {uid}, gid {gid}, {threads} thread(s) without capabilities, system calls filtered, "
         )?;
-        if *bounding == 0 {
-            f.write_str("empty")?;
-        } else {
-            write!(f, "{bounding:#x} (not permitted to empty it)")?;
-        }
-        f.write_str(", system calls filtered, ")?;
         f.write_str(if *landlock {
             "files confined"
         } else {
             "files not confined (no landlock in this kernel)"
-        })
+        })?;
+        if *bounding != 0 {
+            f.write_str(
+                ", bounding set not empty (to empty it takes CAP_SETPCAP; nothing in it can be had)",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -107,15 +113,13 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
     if threads != 1 {
         return Err(DropError::Threads(threads));
     }
-    if ids::is_root() && target.is_none() {
+    if ids::must_switch() && target.is_none() {
         return Err(DropError::NoTarget);
     }
     // first, while there is CAP_SETPCAP
     let emptied = capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
     if let Some(target) = target {
-        ids::clear_groups().map_err(step("setgroups"))?;
-        ids::set_gid(target.gid).map_err(step("setresgid"))?;
-        ids::set_uid(target.uid).map_err(step("setresuid"))?;
+        switch_to(target)?;
     }
     capability::keep_only(&[], &[]).map_err(capabilities("empty the capability sets"))?;
     process::set_no_new_privs().map_err(step("no_new_privs"))?;
@@ -147,7 +151,8 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
 /// OpenSSH's habit (uidswap.c): after dropping, the way back is tried, because only the kernel knows it is shut.
 fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
     let has_root_group = now.gids.contains(&0) || now.groups.contains(&0);
-    if ids::set_uid(0).is_ok() {
+    let is_root = now.uids.contains(&0) && ids::is_ordinary_root();
+    if !is_root && ids::set_uid(0).is_ok() {
         return Err(DropError::ClimbedBack("setresuid(0)"));
     }
     // a user whose own group is root's may "become" that group without any privilege
@@ -170,10 +175,10 @@ fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
 /// The first thread that has too much, or /proc cannot be read.
 pub fn prove() -> Result<Proof, DropError> {
     let tasks = task_status::read_self().map_err(|e| DropError::Step("read /proc/self/task", e))?;
-    judge(&tasks, sandbox::is_confined_to_files())
+    judge(&tasks, sandbox::is_confined_to_files(), ids::is_ordinary_root())
 }
 
-fn judge(tasks: &[TaskStatus], landlock: bool) -> Result<Proof, DropError> {
+fn judge(tasks: &[TaskStatus], landlock: bool, is_ordinary_root: bool) -> Result<Proof, DropError> {
     let first = tasks.first().ok_or(DropError::Threads(0))?;
     for task in tasks {
         let unproven = |what: String| Err(DropError::Unproven { tid: task.tid, what });
@@ -189,7 +194,7 @@ fn judge(tasks: &[TaskStatus], landlock: bool) -> Result<Proof, DropError> {
                 task.uids, task.gids
             ));
         }
-        if task.uids[0] == 0 {
+        if task.uids[0] == 0 && !is_ordinary_root {
             return unproven("uid 0".into());
         }
         if !task.no_new_privs {
@@ -230,18 +235,32 @@ mod tests {
 
     #[test]
     fn threads_without_anything_are_proof() {
-        let proof = judge(&[dropped(1), dropped(2)], true).unwrap();
+        let proof = judge(&[dropped(1), dropped(2)], true, false).unwrap();
         assert_eq!(
             proof.to_string(),
-            "uid 65534, gid 65534, 2 thread(s): no capabilities, no new privileges, bounding set empty, \
-             system calls filtered, files confined"
+            "privileges dropped: uid 65534, gid 65534, 2 thread(s) without capabilities, system calls filtered, \
+             files confined"
         );
-        let proof = judge(&[dropped(1)], false).unwrap();
+        let proof = judge(&[dropped(1)], false, false).unwrap();
         assert!(
             proof
                 .to_string()
                 .ends_with("files not confined (no landlock in this kernel)")
         );
+    }
+
+    #[test]
+    fn what_is_left_of_the_bounding_set_is_told_in_words() {
+        let task = TaskStatus {
+            bounding: 0x1_ffff_ffff,
+            ..dropped(1)
+        };
+        let text = judge(&[task], true, false).unwrap().to_string();
+        assert!(
+            text.ends_with("(to empty it takes CAP_SETPCAP; nothing in it can be had)"),
+            "{text}"
+        );
+        assert!(!text.contains("0x"), "{text}");
     }
 
     #[test]
@@ -260,7 +279,7 @@ mod tests {
         for spoil in spoils {
             let mut second = dropped(2);
             spoil(&mut second);
-            let verdict = judge(&[dropped(1), second.clone()], true);
+            let verdict = judge(&[dropped(1), second.clone()], true, false);
             assert!(
                 matches!(verdict, Err(DropError::Unproven { tid: 2, .. })),
                 "{second:?}: {verdict:?}"
@@ -268,7 +287,9 @@ mod tests {
         }
         let mut root = dropped(1);
         root.uids = [0; 4];
-        assert!(judge(&[root], true).is_err());
-        assert!(judge(&[], true).is_err());
+        assert!(judge(&[root.clone()], true, false).is_err());
+        // an ordinary user outside its namespace
+        assert!(judge(&[root], true, true).is_ok());
+        assert!(judge(&[], true, false).is_err());
     }
 }

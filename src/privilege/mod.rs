@@ -62,6 +62,7 @@ mod packets;
 mod policy;
 pub mod sandbox;
 mod seccomp;
+mod switch;
 mod target;
 #[cfg(test)]
 mod tests;

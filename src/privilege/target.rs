@@ -41,12 +41,12 @@ pub enum TargetError {
     },
 }
 
-/// The user to become: none unless started as root; then `configured` (`global.user`), else `convey`, else `nobody`.
+/// The user to become: none unless started as root (one that is no ordinary user outside its user namespace); then `configured` (`global.user`), else `convey`, else `nobody`.
 ///
 /// # Errors
 /// The configured user does not exist or is root, or there is no user at all to become.
 pub fn resolve_target(configured: Option<&str>) -> Result<Option<Target>, TargetError> {
-    if ids::is_root() {
+    if ids::must_switch() {
         choose(configured, look_up).map(Some)
     } else {
         Ok(None)

@@ -1,6 +1,11 @@
 //! What the workers share with each other and with who orders them.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -40,6 +45,12 @@ pub struct OpenConnection {
     pub backend: Option<BackendName>,
     /// Server, once one is connected.
     pub server: Option<ServerName>,
+    /// Where that is.
+    pub server_addr: Option<ServerAddr>,
+    /// Address and port on our side towards it; only of those that are listed.
+    pub local: Option<SocketAddr>,
+    /// Time since either side has last sent data; only of those that are listed.
+    pub idle: Option<Duration>,
     /// Worker thread.
     pub worker: WorkerId,
     /// When it was accepted.

@@ -1,6 +1,6 @@
 //! User and group ids of the process. glibc applies a change to every thread.
 
-use std::io;
+use std::{fs, io};
 
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
@@ -8,6 +8,25 @@ use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgi
 #[must_use]
 pub fn is_root() -> bool {
     Uid::effective().is_root()
+}
+
+/// Whether this process is root and must become somebody else. It need not where its user namespace has no other id and root
+/// is an ordinary user outside: there is nothing to give up by it.
+#[must_use]
+pub fn must_switch() -> bool {
+    is_root() && !is_ordinary_root()
+}
+
+/// Whether root of this user namespace is an ordinary user outside and the only id in it.
+#[must_use]
+pub fn is_ordinary_root() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_one_ordinary_user(&map))
+}
+
+/// user_namespaces(7): first id inside, first id outside, how many.
+fn maps_one_ordinary_user(map: &str) -> bool {
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    matches!(numbers.as_slice(), ["0", outside, "1"] if *outside != "0")
 }
 
 /// Real, effective and saved user and group ids and the supplementary groups of the process.
@@ -58,4 +77,23 @@ pub fn set_gid(gid: u32) -> io::Result<()> {
 pub fn set_uid(uid: u32) -> io::Result<()> {
     let uid = Uid::from_raw(uid);
     setresuid(uid, uid, uid).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_that_is_one_ordinary_user_outside_may_stay() {
+        assert!(maps_one_ordinary_user("         0       1000          1\n"));
+        for map in [
+            "         0          0 4294967295\n",
+            "         0          0          1\n",
+            "         0       1000      65536\n",
+            "         0       1000          1\n         1     100000      65536\n",
+            "",
+        ] {
+            assert!(!maps_one_ordinary_user(map), "{map}");
+        }
+    }
 }

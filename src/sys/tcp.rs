@@ -272,6 +272,34 @@ pub fn reset_on_close(socket: &impl AsFd) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// Our end of a connection that another task owns.
+#[must_use]
+pub fn local_addr(socket: RawFd) -> Option<SocketAddr> {
+    let addr: SockaddrStorage = getsockname(socket).ok()?;
+    let v4 = addr.as_sockaddr_in().map(|addr| SocketAddr::V4((*addr).into()));
+    v4.or_else(|| addr.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
+}
+
+/// Time since the peer of a connection that another task owns has last sent data (`tcpi_last_data_recv` of linux/tcp.h);
+/// before it has, since the connection was made.
+#[must_use]
+pub fn since_last_data(socket: RawFd) -> Option<Duration> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` is writable for `length` bytes and both outlive the call; it was zeroed, and any bytes are a tcp_info.
+    let (done, info) = unsafe {
+        let done = libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        );
+        (done, info.assume_init())
+    };
+    (done == 0).then(|| Duration::from_millis(info.tcpi_last_data_recv.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +313,21 @@ mod tests {
             let (_socket, peer) = accept(listener.as_fd()).unwrap();
             assert_eq!(peer, client.local_addr().unwrap());
         }
+    }
+
+    #[test]
+    fn a_connection_tells_its_end_and_when_data_came_last() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(addr).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let fd = client.as_raw_fd();
+            assert_eq!(local_addr(fd), client.local_addr().ok());
+            assert!(since_last_data(fd).is_some());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(since_last_data(udp.as_raw_fd()), None);
+        assert_eq!(local_addr(listener.as_raw_fd()), listener.local_addr().ok());
     }
 
     #[test]

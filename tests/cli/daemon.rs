@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +32,18 @@ impl FakeDaemon {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("admin.sock");
-        let listener = UnixListener::bind(&path).expect("bind");
+        Self::listen(directory, &path)
+    }
+
+    /// At a socket that is looked for elsewhere, to which everybody may connect.
+    pub fn start_at(path: &Path) -> Self {
+        let daemon = Self::listen(tempfile::tempdir().expect("a temporary directory"), path);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("chmod");
+        daemon
+    }
+
+    fn listen(directory: tempfile::TempDir, path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("bind");
         let shared = Arc::new(Shared::default());
         let serving = Arc::clone(&shared);
         // ends with the test's process
@@ -69,6 +81,16 @@ impl FakeDaemon {
     pub fn last_request(&self) -> String {
         let requests = self.shared.requests.lock().expect("the lock");
         requests.last().cloned().expect("a request")
+    }
+
+    /// Those that change something, in their order.
+    pub fn posted(&self) -> Vec<String> {
+        let requests = self.shared.requests.lock().expect("the lock");
+        requests
+            .iter()
+            .filter(|asked| asked.starts_with("POST"))
+            .cloned()
+            .collect()
     }
 
     pub fn wait_for_requests(&self, count: usize) {
@@ -121,6 +143,23 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     );
 }
 
+const SERVER: &str = r#"{"addr":"10.1.0.2:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}}"#;
+
+const BACKENDS: &str = r#"{"web":{"balance":"round_robin","state":"up","eligible":2,"queued":0,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}},"servers":{
+    "a":{"addr":"10.1.0.2:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}},
+    "c d":{"addr":"10.1.0.3:80","state":"up","state_seconds":1.0,"state_reason":null,"eligible":true,
+    "weight":1,"configured_weight":1,"effective_percent":100,"priority":1,"max_connections":null,"overridden":null,
+    "traffic":{"connections_total":0,"connections_current":0,"bytes_in":0,"bytes_out":0,"connect_failures":0,"retries":0,
+    "ended":{}}}}}}"#;
+
 fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
     match asked {
         "GET /v1/status" => (
@@ -142,6 +181,12 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
                 "because":"not_served","server":null,"server_addr":null,"server_state":null,"candidates":0,"slot":null,
                 "flow":null,"blocked_by":null}"#,
         ),
+        "GET /v1/backends" => (200, BACKENDS),
+        "GET /v1/connections?limit=1000&server=nope" => (
+            404,
+            r#"{"status":404,"message":"no server `nope` in any backend (servers: a, b)"}"#,
+        ),
+        _ if asked.starts_with("POST /v1/backends/web/servers/") => (200, SERVER),
         "POST /v1/reload" if config_is_broken => (
             422,
             r#"{"message":"convey.toml:3:1: unknown key\n","config_error":true}"#,

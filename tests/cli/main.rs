@@ -1,6 +1,9 @@
 //! The command line as operators and scripts see it: the real binary, its output and its exit status.
 
 mod daemon;
+mod first;
+mod operator;
+mod terminal;
 
 use std::{
     fs,
@@ -26,6 +29,23 @@ fn convey() -> Command {
         .stdin(Stdio::null())
         .env_remove("NO_COLOR")
         .env_remove("CLICOLOR_FORCE");
+    command
+}
+
+/// Convey run by a user who is not root, who may have no way to the build directory.
+fn somebody_else(directory: &tempfile::TempDir) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return convey();
+    }
+    let copy = directory.path().join("convey-copy");
+    // one that runs cannot be written
+    if !copy.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_convey"), &copy).expect("copy");
+    }
+    let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    fs::set_permissions(directory.path(), open).expect("chmod");
+    let mut command = Command::new(copy);
+    command.uid(65534).gid(65534);
     command
 }
 
@@ -91,7 +111,6 @@ fn a_wrong_command_line_is_64_and_told_on_stderr() {
         &["-p", "status"],
         &["server"],
         &["server", "drain"],
-        &["server", "drain", "web", "--socket", "/nowhere"],
         &["server", "weight", "web/a", "heavy", "--socket", "/nowhere"],
         &["connections", "--limit", "0"],
         &["explain", "tcp", "192.0.2.1:40000"],
@@ -251,18 +270,7 @@ fn without_a_running_convey_it_is_69_with_advice() {
 fn without_permission_it_is_77_with_advice() {
     let directory = directory();
     let daemon = FakeDaemon::start();
-    let mut command = if nix::unistd::geteuid().is_root() {
-        // somebody else, who may have no way to the build directory
-        let copy = directory.path().join("convey");
-        fs::copy(env!("CARGO_BIN_EXE_convey"), &copy).expect("copy");
-        let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        fs::set_permissions(directory.path(), open).expect("chmod");
-        let mut command = Command::new(copy);
-        command.uid(65534).gid(65534);
-        command
-    } else {
-        convey()
-    };
+    let mut command = somebody_else(&directory);
     daemon.forbid();
     let ended: Ended = command
         .args(["status", "--socket", daemon.socket()])
@@ -334,28 +342,6 @@ fn a_reload_prints_what_changed_or_why_nothing_did() {
             .err
             .contains("nothing was changed\nconvey.toml:3:1: unknown key"),
         "{ended:?}"
-    );
-}
-
-#[test]
-fn an_order_about_a_server_reaches_it_whatever_its_name() {
-    let daemon = FakeDaemon::start();
-    let ended = run(&["server", "drain", "a/b", "c d", "--socket", daemon.socket()]);
-    assert_eq!(ended.status, Some(64), "there is no such server: {ended:?}");
-    assert_eq!(ended.err, "convey: no backend `a/b` (backends: web)\n");
-    assert_eq!(
-        daemon.last_request(),
-        "POST /v1/backends/a%2Fb/servers/c%20d {\"action\":\"drain\"}"
-    );
-}
-
-#[test]
-fn force_goes_with_the_request() {
-    let daemon = FakeDaemon::start();
-    run(&["server", "drain", "web/a", "--force", "--socket", daemon.socket()]);
-    assert_eq!(
-        daemon.last_request(),
-        "POST /v1/backends/web/servers/a {\"action\":\"drain\",\"force\":true}"
     );
 }
 
@@ -442,28 +428,6 @@ fn man_pages_are_written_where_asked() {
     }
     assert!(directory.path().join("convey-server-drain.8").exists());
     assert_eq!(run(&["generate-man", "/nonexistent"]).status, Some(74));
-}
-
-#[test]
-fn an_explanation_is_0_with_a_server_and_69_without() {
-    let daemon = FakeDaemon::start();
-    let explain = |more: &[&str]| -> Ended {
-        let mut command = convey();
-        command.args(["explain", "tcp"]).args(more);
-        let socket = ["--socket", daemon.socket()];
-        command.args(socket).output().expect("convey runs").into()
-    };
-    let served = explain(&["192.0.2.1:40000", "10.0.0.1:80"]);
-    assert_eq!(served.status, Some(0), "{served:?}");
-    assert!(
-        served.out.contains("server    a at 10.1.0.2:80 (up)"),
-        "{served:?}"
-    );
-    let json = explain(&["192.0.2.1:40000", "10.0.0.1:80", "--json"]);
-    assert!(json.out.contains(r#""because": "maglev""#), "{json:?}");
-    let nobody = explain(&["192.0.2.1:40000", "10.0.0.1:81"]);
-    assert_eq!(nobody.status, Some(69), "{nobody:?}");
-    assert!(nobody.out.contains("server    none"), "{nobody:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod attempts;
 mod config;
+mod containers;
 mod journal;
 mod packets;
 mod sandbox;
@@ -70,6 +71,14 @@ fn main() -> ExitCode {
     if !iptables || !landlock {
         eprintln!("SKIPPED (counted as ignored): what needs iptables, or landlock of Linux 6.2");
     }
+    // a host may forbid them (sysctl user.max_user_namespaces)
+    let namespaces = Command::new("unshare")
+        .args(["--user", "--map-root-user", "true"])
+        .status()
+        .is_ok_and(|status| status.success());
+    if !namespaces {
+        eprintln!("SKIPPED (counted as ignored): what needs user namespaces");
+    }
     let trials = vec![
         passing("an_ordinary_user_gets_high_ports_only", "ordinary_user")
             .with_ignored_flag(!root || !privileged_ports),
@@ -101,6 +110,21 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
         passing("a_malformed_message_ends_the_broker", "malformed").with_ignored_flag(!root),
+        passing(
+            "root_without_the_capability_to_switch_names_the_remedy",
+            "no_capability_to_switch",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "what_there_is_not_to_give_up_needs_no_capability",
+            "nothing_to_give_up",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "root_of_a_namespace_who_is_one_ordinary_user_outside_stays",
+            "alone_in_a_namespace",
+        )
+        .with_ignored_flag(!root || !namespaces),
         passing(
             "services_that_are_a_lingering_socket_end_the_broker_at_once",
             "lingering_services",

@@ -25,7 +25,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
-use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, packets, sandbox};
+use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, sandbox};
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
 pub fn run(name: &str) {
@@ -48,6 +48,9 @@ pub fn run(name: &str) {
         "descriptors" => descriptors(),
         "threads_later" => threads_later(),
         "idle" => idle(),
+        "no_capability_to_switch" => containers::no_capability_to_switch(),
+        "nothing_to_give_up" => containers::nothing_to_give_up(),
+        "alone_in_a_namespace" => containers::alone_in_a_namespace(),
         "interfaces" => packets::interfaces(),
         "serving" => packets::serving(),
         "aliens" => packets::aliens(),
@@ -84,18 +87,18 @@ pub fn dir() -> PathBuf {
     std::env::var_os(DIRECTORY).unwrap().into()
 }
 
-fn web(addr: &str) -> ListenerRef {
+pub fn web(addr: &str) -> ListenerRef {
     ListenerRef::Frontend {
         name: "web".into(),
         endpoint: Endpoint::tcp(addr.parse().unwrap()),
     }
 }
 
-fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Channel, ForkError> {
+pub fn fork(path: &Path, text: &str, target: Option<&Target>) -> Result<Channel, ForkError> {
     config::fork(path, text, target, Box::new(NoPacketModes))
 }
 
-fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
+pub fn drop_privileges(target: Option<&Target>) -> Result<Proof, DropError> {
     convey::privilege::drop_privileges(target, &Sandbox::default())
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
+    admin::lookup,
     base::{
         BackendName, ClientAddr, Endpoint, FrontendName, Mac, PacketReason, ServerAddr, ServerKey,
         ServerName, ServerState, WorkerId,
@@ -167,10 +168,81 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
 #[test]
 fn a_flow_of_a_frontend_that_is_gone_is_still_listed() {
     let flow = a_flow();
-    let view = connection(&flow, &Snapshot::default());
+    let view = connection(&flow);
     assert!(view.mode == Mode::Passthrough && view.frontend == flow.frontend);
     assert_eq!((view.worker, view.bytes_in), (None, None));
     assert_eq!(view.flow.map(|flow| flow.vip), Some(flow.tuple.vip));
+}
+
+#[test]
+fn what_is_no_longer_configured_is_marked() {
+    let snapshot = site();
+    let marked = |change: fn(&mut views::Connection)| {
+        let mut view = connection(&a_flow());
+        change(&mut view);
+        lookup::mark_removed(&snapshot, &mut view);
+        (view.frontend_removed, view.server_removed)
+    };
+    assert_eq!(marked(|_| {}), (false, false));
+    assert_eq!(
+        marked(|view| view.server = ServerName::new("gone").ok()),
+        (false, true)
+    );
+    let moved = |view: &mut views::Connection| view.server_addr = "10.0.0.9:80".parse().ok().map(ServerAddr);
+    assert_eq!(
+        marked(moved),
+        (false, true),
+        "at another address it is another server"
+    );
+    let gone = |view: &mut views::Connection| view.frontend = FrontendName::new("gone").expect("a name");
+    assert_eq!(marked(gone), (true, false));
+    assert_eq!(
+        marked(|view| view.backend = BackendName::new("gone").ok()),
+        (false, true)
+    );
+    // until one is connected there is none to be gone
+    let connecting = |view: &mut views::Connection| (view.server, view.server_addr) = (None, None);
+    assert_eq!(marked(connecting), (false, false));
+}
+
+#[test]
+fn names_that_nothing_has_are_told_with_those_that_there_are() {
+    let snapshot = site();
+    let check = |frontend: Option<&str>, backend: Option<&str>, server: Option<&str>| {
+        let filter = views::ConnectionFilter {
+            frontend: frontend.map(Into::into),
+            backend: backend.map(Into::into),
+            server: server.map(Into::into),
+            limit: None,
+        };
+        lookup::check_names(&snapshot, &filter).map_err(|problem| problem.message)
+    };
+    assert_eq!(check(None, None, None), Ok(()));
+    assert_eq!(check(Some("shop"), Some("web"), Some("a")), Ok(()));
+    assert_eq!(check(None, None, Some("b")), Ok(()));
+    for (found, message) in [
+        (
+            check(Some("shpo"), None, None),
+            "no frontend `shpo`: did you mean `shop`?",
+        ),
+        (
+            check(None, Some("wbe"), None),
+            "no backend `wbe`: did you mean `web`?",
+        ),
+        (
+            check(None, Some("web"), Some("nope")),
+            "no server `nope` in backend `web`",
+        ),
+        (
+            check(None, None, Some("nope")),
+            "no server `nope` in any backend (servers: a, b)",
+        ),
+    ] {
+        assert!(
+            found.as_ref().is_err_and(|found| found.starts_with(message)),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

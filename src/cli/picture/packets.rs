@@ -2,11 +2,14 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{counted, rate_text};
+use super::{Look, counted, rate_text};
 use crate::{
     admin::views::{HopState, NatPortUse, NextHop, Packet, PacketRules, Server, ServerPackets, Word},
     base::{Alert, PacketReason},
-    cli::text::{Align, Cell, Style, Table, harmless, time},
+    cli::{
+        table::{Align, Table},
+        text::{Cell, Style, harmless, time},
+    },
 };
 
 /// Claimed NAT ports of a server from which on they are shown, in percent: half-open flows then live shorter.
@@ -14,7 +17,8 @@ const NAT_PORTS_SHOWN: u32 = 50;
 
 /// The engine, the flows, packets by verdict, and the next hops to the servers. With an earlier picture and the seconds
 /// since, packets have rates too.
-pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> String {
+pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, look: &Look<'_>) -> String {
+    let Look { colour, width, .. } = *look;
     let mut out = headline(packet, colour);
     for note in rules(&packet.rules) {
         let _ = writeln!(out, "{}", Style::Notice.paint(&note, colour));
@@ -24,11 +28,15 @@ pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, colour: bool) -> Stri
     }
     if !packet.packets.is_empty() {
         out.push('\n');
-        out.push_str(&counters(packet, then).render(colour));
+        out.push_str(&counters(packet, then).fit(width, &[]).render(colour));
     }
     if !packet.next_hops.is_empty() {
         out.push('\n');
-        out.push_str(&next_hops(packet).render(colour));
+        out.push_str(
+            &next_hops(packet)
+                .fit(width, &["MTU", "SOURCE ADDRESS"])
+                .render(colour),
+        );
     }
     out
 }

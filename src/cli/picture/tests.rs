@@ -1,6 +1,8 @@
 //! Pictures as people see them.
 
 mod alerts;
+mod fixtures;
+mod narrow;
 
 use super::*;
 use crate::{
@@ -8,6 +10,16 @@ use crate::{
     base::{BackendName, FrontendName, PacketReason, ServerAddr, ServerName},
     config::{Algorithm, EngineChoice, Mode},
 };
+pub(in crate::cli) use fixtures::{a_server, backends_of};
+
+fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
+    let look = Look {
+        earlier,
+        colour,
+        ..Look::default()
+    };
+    super::draw(status, &look)
+}
 
 fn listen(addr: &str) -> ListenAddr {
     ListenAddr(addr.parse().expect("an address"))
@@ -120,7 +132,7 @@ pub(in crate::cli) fn example() -> Status {
         backend: BackendName::new(backend).expect("a name"),
         max_connections: max,
         accept_errors: 0,
-        refused: std::collections::BTreeMap::new(),
+        refused: BTreeMap::new(),
         traffic,
     };
     Status {

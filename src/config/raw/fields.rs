@@ -282,7 +282,14 @@ inline_schema!([] BackendRef, _g => json_schema!({ "type": "string", "minLength"
 impl<S: Section + Clone + JsonSchema> Field for Named<S> {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            let help = format!("write one section [{}.NAME] each", findings.path());
+            let help = match first_text(value.get_ref()) {
+                Some(addr) if S::NAME == "Server" => format!(
+                    "give each a name: {}.one = {{ addr = {} }}",
+                    findings.key(),
+                    crate::config::quote::string(addr)
+                ),
+                _ => format!("write one section [{}.NAME] each", findings.path()),
+            };
             return wrong_type(value, "a table of named sections", Some(help), findings);
         };
         let named = table
@@ -295,6 +302,15 @@ inline_schema!([S: Section + Clone + JsonSchema] Named<S>, generator => {
     let of = generator.subschema_for::<S>();
     json_schema!({ "type": "object", "additionalProperties": of, "propertyNames": { "minLength": 1, "maxLength": crate::base::name::MAX_NAME_BYTES } })
 });
+
+/// The first string of a list, or a string itself.
+fn first_text<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+    match value {
+        DeValue::String(text) => Some(text),
+        DeValue::Array(all) => all.first().and_then(|first| first_text(first.get_ref())),
+        _ => None,
+    }
+}
 
 fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Option<T> {
     let list = T::ALL
@@ -309,6 +325,10 @@ fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Option<T> {
         return Some(*found);
     }
     let help = match nearest(text, T::ALL.iter().map(|(_, word)| *word)) {
+        _ if findings.key() == "mode" && ["http", "https", "tcp", "tls"].contains(&text.as_ref()) => {
+            "write mode = \"proxy\": it relays TCP, whatever the bytes are (HTTP is not interpreted)"
+                .to_owned()
+        }
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("write one of {list}"),
     };

@@ -93,7 +93,7 @@ section! {
 section! {
     /// The control socket.
     Admin {
-        /// Path of the socket; "" turns it off, and `systemctl reload` with it: use SIGHUP or watch_config. Default: "/run/convey/admin.sock".
+        /// Path of the socket; "" turns it off, and `systemctl reload` with it: use SIGHUP or watch_config. Default: "/run/convey/admin.sock"; of a user other than root "$XDG_RUNTIME_DIR/convey/admin.sock", unless systemd sets RUNTIME_DIRECTORY.
         socket: SocketPath,
     }
 }

@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::field::{Field, wrong_type};
-use crate::config::{findings::Findings, words};
+use crate::config::{findings::Findings, synonyms, words};
 
 /// A table with known keys.
 pub trait Section: Default {
@@ -68,7 +68,7 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
     let mut misspelt = Vec::new();
     for (key, value) in table {
         if !section.take(key, value, findings) {
-            misspelt.extend(unknown_key::<S>(key, findings));
+            misspelt.extend(unknown_key::<S>(key, table, &misspelt, findings));
         }
     }
     for required in S::REQUIRED {
@@ -80,13 +80,21 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
     section
 }
 
-/// Reports a key that the section does not have; returns the one it is probably a misspelling of.
+/// Reports a key that the section does not have; returns the one that it was probably meant for. Of several that were meant
+/// for one, such as an address and a port, the first is reported.
 fn unknown_key<S: Section>(
     key: &Spanned<std::borrow::Cow<'_, str>>,
+    table: &DeTable<'_>,
+    before: &[&'static str],
     findings: &mut Findings,
 ) -> Option<&'static str> {
     let name = key.get_ref().as_ref();
     let keys = S::keys();
+    let meant = synonyms::meant(S::NAME, name, table);
+    let meant_key = meant.as_ref().and_then(|meant| meant.key);
+    if meant_key.is_some_and(|meant| before.contains(&meant)) {
+        return meant_key;
+    }
     let elsewhere = || {
         ELSEWHERE
             .iter()
@@ -94,7 +102,9 @@ fn unknown_key<S: Section>(
             .map(|(place, _)| *place)
     };
     let near = words::nearest(name, keys.iter().copied());
-    let help = if let Some(near) = near {
+    let help = if let Some(meant) = meant {
+        format!("write {}", meant.line)
+    } else if let Some(near) = near {
         format!("did you mean `{near}`?")
     } else if let Some(place) = elsewhere() {
         format!("`{name}` belongs in {place}")
@@ -108,7 +118,7 @@ fn unknown_key<S: Section>(
             help,
         );
     });
-    near
+    meant_key.or(near)
 }
 
 /// What a key is for, for the help of its absence.
@@ -136,11 +146,16 @@ impl<S: Section + Clone + JsonSchema> Field for S {
             DeValue::Table(table) => Some(read_keys(table, key.span(), findings)),
             _ => {
                 let example = Self::keys().first().copied().unwrap_or_default();
-                let help = format!(
-                    "write a section [{}], or {} = {{ {example} = … }}",
-                    findings.path(),
-                    findings.key()
-                );
+                let help = match (Self::NAME, value.get_ref()) {
+                    ("HealthCheck", DeValue::String(_)) => {
+                        "a check is a TCP connect: write health_check = { interval = \"2s\" }, or leave it out".to_owned()
+                    }
+                    _ => format!(
+                        "write a section [{}], or {} = {{ {example} = … }}",
+                        findings.path(),
+                        findings.key()
+                    ),
+                };
                 wrong_type(value, "a section", Some(help), findings)
             }
         }

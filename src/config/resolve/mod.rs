@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
-    path::PathBuf,
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -76,7 +76,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         .into();
     let mut config = Config {
         global: global(file.global.as_ref().map(|at| &at.value)),
-        admin: admin(file.admin.as_ref().map(|at| &at.value)),
+        admin: admin(file.admin.as_ref().map(|at| &at.value), options),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
         network_lists: access::lists(file, findings),
@@ -210,10 +210,11 @@ fn global(raw: Option<&raw::Global>) -> Global {
     }
 }
 
-fn admin(raw: Option<&raw::Admin>) -> Admin {
+fn admin(raw: Option<&raw::Admin>, options: Options) -> Admin {
     let socket = raw.and_then(|raw| raw.socket.as_ref());
+    let default = options.default_socket.unwrap_or(Path::new(ADMIN_SOCKET));
     Admin {
-        socket: value(socket, Some(PathBuf::from(ADMIN_SOCKET)), |v| v.0),
+        socket: value(socket, Some(default.to_owned()), |v| v.0),
     }
 }
 

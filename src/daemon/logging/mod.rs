@@ -16,6 +16,7 @@ mod journal;
 mod output;
 mod queue;
 mod rate;
+mod terminal;
 mod thread;
 pub(super) mod time;
 

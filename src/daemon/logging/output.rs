@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -16,7 +16,12 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use super::{access, journal, queue::LogQueueState, queue::LogRecord, time::Utc};
+use super::{
+    access, journal,
+    queue::{LogQueueState, LogRecord},
+    terminal,
+    time::Utc,
+};
 use crate::{base::AccessRecord, config::LogFormat};
 
 /// Lines are written together once so many bytes have come, or when the queue is empty.
@@ -29,6 +34,15 @@ const WRITE_PAUSE: Duration = Duration::from_millis(5);
 thread_local! {
     /// When the event that this thread is replaying happened.
     static HAPPENED: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
+}
+
+/// How lines of text look on standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Whether a person reads them as they come: then they have no fields, which say again what the sentence says.
+    pub terminal: bool,
+    /// Whether they are coloured.
+    pub colour: bool,
 }
 
 /// Whether what is written to standard error is coloured: what a terminal and the environment (NO_COLOR, CLICOLOR) say.
@@ -49,7 +63,7 @@ pub struct Output {
 struct Stream {
     lines: Lines,
     format: LogFormat,
-    colour: bool,
+    look: Look,
 }
 
 impl Output {
@@ -61,19 +75,19 @@ impl Output {
                 stream: None,
             };
         }
-        Self::to(Box::new(io::stderr()), is_stderr_coloured(), Arc::clone(shared))
+        let look = Look {
+            terminal: io::stderr().is_terminal(),
+            colour: is_stderr_coloured(),
+        };
+        Self::to(Box::new(io::stderr()), look, Arc::clone(shared))
     }
 
     /// Lines to a writer.
-    pub fn to(writer: Box<dyn Write + Send>, colour: bool, shared: Arc<LogQueueState>) -> Self {
+    pub fn to(writer: Box<dyn Write + Send>, look: Look, shared: Arc<LogQueueState>) -> Self {
         let format = shared.format();
         let lines = Lines::default();
         lines.lock().writer = Some((writer, shared));
-        let stream = Stream {
-            lines,
-            format,
-            colour,
-        };
+        let stream = Stream { lines, format, look };
         Self {
             layers: stream.layers(),
             stream: Some(stream),
@@ -103,6 +117,11 @@ impl Output {
     pub fn access(&self, at: SystemTime, record: &AccessRecord) {
         match &self.stream {
             // the text says it all: there are no fields to replay
+            Some(stream) if stream.format == LogFormat::Text && stream.look.terminal => {
+                let text = access::Line(record).to_string();
+                let line = terminal::line(at.into(), &text, stream.look.colour);
+                stream.lines.line(format_args!("{line}"));
+            }
             Some(stream) if stream.format == LogFormat::Text => {
                 stream.lines.line(format_args!(
                     "{}  {} {}",
@@ -137,8 +156,16 @@ impl Stream {
             // what is told of an event is its name, not the file that told it
             .with_target(false);
         match self.format {
+            LogFormat::Text if self.look.terminal => {
+                let readable = terminal::Readable {
+                    happened: || HAPPENED.get().into(),
+                };
+                let layer = layer.event_format(readable).with_ansi(self.look.colour);
+                Box::new(Registry::default().with(layer))
+            }
             LogFormat::Text => {
-                Box::new(Registry::default().with(layer.with_timer(Happened).with_ansi(self.colour)))
+                let layer = layer.with_timer(Happened).with_ansi(self.look.colour);
+                Box::new(Registry::default().with(layer))
             }
             LogFormat::Json => {
                 let json = layer

@@ -148,7 +148,7 @@ impl Callsite for DropCallsite {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{access, queue::Queue, queue::QueueLayer, time::Utc};
+    use super::super::{access, output::Look, queue::Queue, queue::QueueLayer, time::Utc};
     use super::*;
     use crate::{base::AccessSink, config::LogFormat};
     use std::{
@@ -173,6 +173,15 @@ mod tests {
 
     /// What a log of `format` and `capacity` writes of the events that `emit` makes.
     fn log(format: LogFormat, capacity: usize, emit: impl FnOnce(&dyn AccessSink)) -> String {
+        log_that_looks(Look::default(), format, capacity, emit)
+    }
+
+    fn log_that_looks(
+        look: Look,
+        format: LogFormat,
+        capacity: usize,
+        emit: impl FnOnce(&dyn AccessSink),
+    ) -> String {
         let (sender, receiver) = sync_channel(capacity);
         let queue = Queue::new(sender);
         queue.set_access(true);
@@ -182,7 +191,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || emit(&sink));
         queue.stop();
         let memory = Memory::default();
-        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        let mut output = Output::to(Box::new(memory.clone()), look, Arc::clone(queue.shared()));
         run(&mut output, &receiver, queue.shared());
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -270,6 +279,37 @@ mod tests {
     }
 
     #[test]
+    fn on_a_terminal_an_event_is_its_sentence_alone() {
+        let look = |terminal, colour| Look { terminal, colour };
+        let emit = |sink: &dyn AccessSink| {
+            tracing::info!(event = "server_up", backend = %"web", server = %"a", "server web/a is up");
+            tracing::warn!(event = "server_down", server = %"a", "server web/a is down: \x1b[2Jx");
+            tracing::debug!(event = "probe", ifindex = 3, "probing");
+            sink.record(access::tests::record());
+        };
+        let text = log_that_looks(look(true, false), LogFormat::Text, 10, emit);
+        // the clock's part of each line
+        let lines: Vec<&str> = text.lines().map(|line| &line[9..]).collect();
+        assert_eq!(lines[0], " server web/a is up");
+        assert_eq!(lines[1], " warn: server web/a is down: \u{fffd}[2Jx");
+        assert!(
+            lines[2].starts_with(" debug: probing") && lines[2].contains("ifindex=3"),
+            "{text}"
+        );
+        assert!(lines[3].starts_with(" 10.0.1.2:33313 [06/Feb/2009"), "{text}");
+        assert!(text.contains("12:12:56Z 10.0.1.2"), "{text}");
+        assert!(!text.contains('\x1b') && !text.contains("convey::"), "{text}");
+        let coloured = log_that_looks(look(true, true), LogFormat::Text, 10, emit);
+        assert!(coloured.contains("\x1b[33mwarn\x1b[0m: "), "{coloured:?}");
+        // programs read the fields, wherever they go
+        let json = log_that_looks(look(true, true), LogFormat::Json, 10, emit);
+        assert!(
+            json.contains(r#""event":"server_up""#) && !json.contains('\x1b'),
+            "{json}"
+        );
+    }
+
+    #[test]
     fn the_thread_says_how_many_it_missed() {
         let text = log(LogFormat::Json, 3, |_| {
             for n in 0..10 {
@@ -297,7 +337,11 @@ mod tests {
         }
         queue.stop();
         let memory = Memory::default();
-        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        let mut output = Output::to(
+            Box::new(memory.clone()),
+            Look::default(),
+            Arc::clone(queue.shared()),
+        );
         run(&mut output, &receiver, queue.shared());
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> = text
@@ -317,7 +361,11 @@ mod tests {
     fn a_changed_format_holds_for_the_lines_that_follow() {
         let memory = Memory::default();
         let queue = Queue::new(sync_channel(1).0);
-        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        let mut output = Output::to(
+            Box::new(memory.clone()),
+            Look::default(),
+            Arc::clone(queue.shared()),
+        );
         output.event(&drop_report(1));
         output.set_format(LogFormat::Json);
         output.event(&drop_report(2));
@@ -353,7 +401,7 @@ mod tests {
             queue.stop();
             let shared = queue.shared();
             run(
-                &mut Output::to(Box::new(Broken(kind)), false, Arc::clone(shared)),
+                &mut Output::to(Box::new(Broken(kind)), Look::default(), Arc::clone(shared)),
                 &receiver,
                 shared,
             );

@@ -27,6 +27,13 @@ impl Utc {
     }
 }
 
+impl Utc {
+    /// The time alone, for somebody who has seen the day: `12:12:51Z`.
+    pub fn time_of_day(self) -> impl fmt::Display {
+        self.0.strftime("%H:%M:%SZ")
+    }
+}
+
 impl fmt::Display for Utc {
     /// RFC 3339: `2009-02-06T12:12:51.443Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

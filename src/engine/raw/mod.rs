@@ -154,7 +154,7 @@ impl RawEngine {
         flows.explain(&services.load(), &hops.load(), tuple, self.shared.now())
     }
 
-    /// Passthrough flows that match, `limit` at most, and how many match in all.
+    /// Flows that match, `limit` at most, and how many match in all.
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
         self.shared.flows.list(wanted, limit, self.shared.now())

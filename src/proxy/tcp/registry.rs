@@ -189,14 +189,23 @@ pub fn list(
             .entries
             .iter()
             .flatten()
-            .map(|e| e.view(worker))
-            .filter(|c| filter(c))
+            .map(|e| (e.view(worker), e.client_fd, e.server_fd))
+            .filter(|(c, ..)| filter(c))
             .collect()
     });
     let total = found.len();
-    found.sort_by_key(|c| c.accepted_at);
+    found.sort_by_key(|(c, ..)| c.accepted_at);
     found.truncate(limit);
-    (total, found)
+    // what only the kernel knows, and only of those that are shown: that costs system calls
+    let whole = |(connection, client, server): (OpenConnection, RawFd, Option<RawFd>)| {
+        let idle = [Some(client), server].into_iter().flatten();
+        OpenConnection {
+            local: server.and_then(tcp::local_addr),
+            idle: idle.filter_map(tcp::since_last_data).min(),
+            ..connection
+        }
+    };
+    (total, found.into_iter().map(whole).collect())
 }
 
 impl Entry {
@@ -234,6 +243,9 @@ impl Entry {
             frontend: self.frontend.clone(),
             backend: (self.backend.as_ref()).map(|backend| backend.config.name.clone()),
             server: self.connected().map(|(_, server)| server.name.clone()),
+            server_addr: self.connected().map(|(_, server)| server.addr),
+            local: None,
+            idle: None,
             worker,
             accepted_at: self.accepted_at,
             bytes_in: self.bytes.from_client.read(),

@@ -105,14 +105,23 @@ fn open_flows_are_listed() {
         .map(|way| Witness::meet(&site.client, SocketAddr::new(vip(*way), 9)).expect("a meeting"))
         .collect();
     let listed = convey.order("connections --json");
-    // DSR keeps a cache of choices, not connections
-    for (way, witness) in WAYS
-        .iter()
-        .zip(&open)
-        .filter(|(way, _)| way.0 == Mode::Passthrough)
-    {
+    let answer: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    for (way, witness) in WAYS.iter().zip(&open) {
         let own = witness.stream().local_addr().expect("an own address").to_string();
-        assert!(listed.contains(&own), "{way:?}: {own} is not in {listed}");
+        let all = answer["connections"].as_array().expect("a list");
+        let entry = (all.iter().find(|entry| entry["client"] == own.as_str()))
+            .unwrap_or_else(|| panic!("{way:?}: {own} is not in {listed}"));
+        let mode = match way.0 {
+            Mode::Passthrough => "passthrough",
+            _ => "dsr",
+        };
+        assert_eq!(entry["mode"], mode, "{entry}");
+        assert_eq!(entry["local"].is_string(), way.0 == Mode::Passthrough, "{entry}");
+        assert!(
+            entry["server_addr"].is_string() && entry["idle_seconds"].is_number(),
+            "{entry}"
+        );
+        assert_eq!(entry["server_removed"], false, "{entry}");
     }
     assert_eq!(told::flows(&convey), 4, "{listed}");
 }

@@ -51,7 +51,7 @@ pub fn flow(convey: &Convey, client: SocketAddr) -> Option<(String, SocketAddr)>
     let connections = listed["connections"].as_array().expect("a list");
     let entry = connections
         .iter()
-        .find(|entry| entry["client"] == client.to_string())?;
+        .find(|entry| entry["client"] == client.to_string() && entry["mode"] == "passthrough")?;
     let text = |key: &str| {
         entry["flow"][key]
             .as_str()
@@ -67,7 +67,9 @@ pub fn established(convey: &Convey, client: IpAddr) -> usize {
     let listed: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in {json}"));
     let of_client = |entry: &&Value| {
         let addr: Option<SocketAddr> = entry["client"].as_str().and_then(|text| text.parse().ok());
-        addr.is_some_and(|addr| addr.ip() == client) && entry["flow"]["state"] == "established"
+        addr.is_some_and(|addr| addr.ip() == client)
+            && entry["mode"] == "passthrough"
+            && entry["flow"]["state"] == "established"
     };
     listed["connections"]
         .as_array()

@@ -10,7 +10,7 @@ use convey::base::{ServerName, ServerState, TerminationReason};
 use crate::{
     Test,
     lab::{Lab, PATIENCE, load::Wrk, servers::TcpServer, wait_until},
-    site::{FAST_CHECK, Site, backend, frontend},
+    site::{FAST_CHECK, NO_CHECK, Site, backend, frontend, read_line},
     tests,
 };
 
@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = tests![
     stats_has_the_shape_of_0_3_5,
     connection_counts_return_to_zero,
     open_connections_are_listed,
+    an_explanation_of_a_choice_by_addresses_comes_true,
     the_access_log_tells_of_each_connection,
     the_access_log_can_be_turned_off,
 ];
@@ -139,8 +140,8 @@ fn connection_counts_return_to_zero() {
 fn open_connections_are_listed() {
     let lab = Lab::new("listed");
     let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
-    let server = TcpServer::echo(&host, 9);
-    let config = frontend("f", lb.addr(9), "b", "") + &backend("b", "", &[("s", server.addr(), "")]);
+    let echo = TcpServer::echo(&host, 9);
+    let config = frontend("f", lb.addr(9), "b", "") + &backend("b", "", &[("s", echo.addr(), "")]);
     let convey = lab.convey(&lb, &config);
     let mut stream = client.connect(lb.addr(9));
     stream.write_all(b"12345").expect("send");
@@ -152,8 +153,64 @@ fn open_connections_are_listed() {
     let server = connection.server.as_ref().map(ServerName::as_str);
     assert_eq!((connection.frontend.as_str(), server), ("f", Some("s")));
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));
+    assert_eq!(connection.server_addr.map(|addr| addr.0), Some(echo.addr()));
+    let local = connection.local.expect("a local address");
+    assert!(local.ip() == lb.addr(9).ip() && local.port() != 9, "{local}");
+    let (idle, age) = (
+        connection.idle_seconds.expect("seconds"),
+        connection.age_seconds.expect("seconds"),
+    );
+    assert!(idle <= age + 0.1, "idle {idle}, {age} old");
+    assert!(!connection.server_removed && !connection.frontend_removed);
+    // a name that nobody has is a slip of the operator's, not an empty list
+    for (name, words) in [
+        ("--server nope", "no server `nope` in any backend (servers: s)"),
+        ("--frontend nope", "no frontend `nope`"),
+        ("--backend nope", "no backend `nope`"),
+    ] {
+        let output = convey.cli(&format!("connections {name}"));
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        assert!(output.stderr.contains(words), "{output:?}");
+    }
     drop(stream);
     wait_until("the list is empty", PATIENCE, || convey.connections().total == 0);
+}
+
+fn an_explanation_of_a_choice_by_addresses_comes_true() {
+    let lab = Lab::new("explained");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let servers = [9, 10, 11].map(|port| TcpServer::named(&host, port, &format!("s{port}")));
+    let named: Vec<_> = ["s9", "s10", "s11"]
+        .iter()
+        .zip(&servers)
+        .map(|(name, server)| (*name, server.addr(), ""))
+        .collect();
+    let config = |balance: &str| {
+        let settings = format!("balance = \"{balance}\"\n{NO_CHECK}");
+        frontend("f", lb.addr(9), "b", "") + &backend("b", &settings, &named)
+    };
+    let convey = lab.convey(&lb, &config("source_hash"));
+    for balance in ["source_hash", "maglev", "first"] {
+        convey.reload(&config(balance));
+        let mut stream = client.connect(lb.addr(9));
+        let own = stream.local_addr().expect("an address");
+        let told = convey.order(&format!("explain tcp {own} {}", lb.addr(9)));
+        let server = read_line(&mut stream).expect("the greeting");
+        assert!(
+            told.contains(&format!("server    {server} at ")),
+            "{balance}: {server}: {told}"
+        );
+    }
+    convey.reload(&config("round_robin"));
+    let told = convey.order(&format!("explain tcp {} {}", client.addr(40_000), lb.addr(9)));
+    for name in ["s9", "s10", "s11"] {
+        let share = format!("{name} at ");
+        let line = told.lines().find(|line| line.contains(&share));
+        assert!(
+            line.is_some_and(|line| line.contains("33 % of new connections")),
+            "{name}: {told}"
+        );
+    }
 }
 
 fn the_access_log_tells_of_each_connection() {

@@ -295,6 +295,17 @@ fn a_removed_server_keeps_its_connections() {
     );
     stream.write_all(b"still here\n").expect("send");
     assert_eq!(read_line(&mut stream).expect("the echo"), "still here");
+    let listed = convey.connections().connections;
+    let removed: Vec<_> = (listed.iter().filter(|connection| connection.server_removed))
+        .map(|connection| (connection.client.0, connection.server_addr.map(|addr| addr.0)))
+        .collect();
+    let own = stream.local_addr().expect("an address");
+    assert_eq!(removed, [(own, Some(old.addr()))], "{listed:?}");
+    let shown = convey.order("connections --server old");
+    assert!(
+        shown.contains("b/old (removed)"),
+        "its name is known as long as it has connections: {shown}"
+    );
 }
 
 fn an_address_in_use_fails_the_reload_and_changes_nothing() {

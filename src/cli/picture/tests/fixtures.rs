@@ -1,0 +1,24 @@
+//! Servers for the tests of other commands.
+
+use super::*;
+
+pub(in crate::cli) fn a_server(state: ServerState) -> Server {
+    server("10.0.0.1:80", state, 1.0, Traffic::default())
+}
+
+/// Backends whose servers are all up.
+pub(in crate::cli) fn backends_of(all: &[(&str, &[&str])]) -> BTreeMap<BackendName, Backend> {
+    let backend = |servers: &[&str]| Backend {
+        balance: Algorithm::RoundRobin.into(),
+        state: BackendState::Up.into(),
+        eligible: servers.len(),
+        queued: 0,
+        traffic: Traffic::default(),
+        servers: (servers.iter())
+            .map(|name| (server_name(name), a_server(ServerState::Up)))
+            .collect(),
+    };
+    all.iter()
+        .map(|(name, servers)| (BackendName::new(name).expect("a name"), backend(servers)))
+        .collect()
+}

@@ -1,0 +1,34 @@
+//! What is told of new listeners.
+
+use crate::{base::Endpoint, snapshot::Snapshot};
+
+/// Listeners that get a line of their own when many are made at once; the rest is counted.
+const LINES: usize = 20;
+
+/// Says which addresses connections are accepted on from now on, and where they go.
+pub fn say(snapshot: &Snapshot, added: impl ExactSizeIterator<Item = Endpoint>) {
+    let more = added.len().saturating_sub(LINES);
+    for endpoint in added.take(LINES) {
+        let Some(frontend) = snapshot.frontend_at(endpoint) else {
+            continue;
+        };
+        let (name, backend) = (&frontend.config.name, &frontend.backend);
+        tracing::info!(
+            event = "listening",
+            frontend = %name,
+            backend = %backend.config.name,
+            listen = %endpoint.addr,
+            "listening on {} (frontend {name} → backend {}, {} of {} servers up)",
+            endpoint.addr,
+            backend.config.name,
+            backend.counts.up,
+            backend.counts.servers
+        );
+    }
+    if more > 0 {
+        tracing::info!(
+            event = "listening",
+            "listening on {more} more addresses: see `convey status`"
+        );
+    }
+}
