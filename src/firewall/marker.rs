@@ -23,6 +23,7 @@ pub fn remove(record: &Path) {
 }
 
 pub fn is_set(record: &Path) -> bool {
+    // the daemon asks, who may open nothing there
     own_file::is_there(&path(record))
 }
 

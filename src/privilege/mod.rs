@@ -41,13 +41,21 @@
 //!
 //! - holds the packet sockets: with one, arbitrary frames can be *sent* on any interface of the network namespace, with any
 //!   source address (the kernel takes the interface from each message, where no filter can look). Received is only what the
-//!   socket filters admit, which the daemon cannot change: that is denied to all its threads. On the threads of the packet
+//!   socket filters admit, which the daemon cannot change: that is denied to all its threads. But it can hand such a socket
+//!   to a process of its user that it has not made (SCM_RIGHTS): that one may take the filter away without a capability,
+//!   and then receives all that the interface does. This is not held until the XDP engine brings eBPF: a locked filter
+//!   (SO_LOCK_FILTER) that reads a map of the broker's. On the threads of the packet
 //!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
 //! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
-//! - signals, and where there is no landlock reads the files of, other processes of its user: give it one of its own, as
-//!   the package does;
-//! - reaches the kernel by all system calls that are not denied.
+//! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
+//!   limits no process but itself;
+//! - reaches the kernel by the system calls that are listed, and no others (`seccomp`).
+//!
+//! What it hands the broker is looked at before it is used, and not closed unless it is what it should be: a socket with
+//! SO_LINGER would hold the broker up. The broker ends with the daemon (pidfd), whoever else holds its channel by then, and
+//! not by a signal (PR_SET_PDEATHSIG), for it takes the rules out first. A broker that may read everything reads for nobody
+//! what he could not read himself (`sys::controllers`).
 //!
 //! The broker, which takes no input but the daemon's few messages and the configuration file, is not filtered: it executes
 //! `iptables`.
