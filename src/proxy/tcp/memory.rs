@@ -121,7 +121,10 @@ mod tests {
         let most = resident();
         drop(held);
         let left = resident();
-        assert!(most - left > 100 << 20, "{most} bytes, and {left} afterwards");
+        assert!(
+            most.saturating_sub(left) > 100 << 20,
+            "{most} bytes, and {left} afterwards"
+        );
         assert_eq!(living.len(), HELD);
     }
 
