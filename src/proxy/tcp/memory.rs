@@ -94,3 +94,51 @@ impl Crowd {
         self.0 = self.0.max(open);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident memory of the process, in bytes (proc_pid_statm(5)).
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    #[test]
+    fn what_was_held_between_blocks_that_live_on_goes_back_to_the_kernel() {
+        // other tests of this process allocate far less
+        const HELD: usize = 3_000;
+        let bytes = vec![1; COPY_BYTES];
+        let mut living = Vec::new();
+        let held: Vec<Held> = (0..HELD)
+            .map(|n| {
+                living.push(Box::new([n; 8]));
+                Held::copy(&bytes)
+            })
+            .collect();
+        let most = resident();
+        drop(held);
+        let left = resident();
+        assert!(
+            most.saturating_sub(left) > 100 << 20,
+            "{most} bytes, and {left} afterwards"
+        );
+        assert_eq!(living.len(), HELD);
+    }
+
+    #[test]
+    fn a_crowd_has_gone_when_half_of_it_has_and_a_few_are_none() {
+        let mut crowd = Crowd::default();
+        let most = CROWD + 2;
+        for open in [CROWD, most, most / 2 + 1] {
+            crowd.note(open);
+        }
+        assert_eq!(crowd.0, most, "half of it is still there");
+        crowd.note(most / 2);
+        assert_eq!(crowd.0, most / 2);
+        crowd.note(1);
+        assert_eq!(crowd.0, most / 2, "too few to be worth it");
+    }
+}
