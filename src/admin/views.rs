@@ -13,7 +13,7 @@ pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word
 use crate::{
     base::{
         AccessReason, Alert, BackendName, BackendState, ClientAddr, FrontendName, Handshake, ListenAddr,
-        PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
+        ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
     flow::FlowState,
@@ -177,7 +177,7 @@ impl Traffic {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontend {
     /// Listen addresses.
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<ListenRange>,
     /// Its mode.
     pub mode: Word<Mode>,
     /// Its protocol.
@@ -188,7 +188,7 @@ pub struct Frontend {
     /// In packet modes; else `None`.
     pub state: Option<Word<FrontendState>>,
     /// The waiting addresses, and why.
-    pub waiting: BTreeMap<ListenAddr, String>,
+    pub waiting: BTreeMap<ListenRange, String>,
     /// Backend's name.
     pub backend: BackendName,
     /// `max_connections`.

@@ -214,7 +214,7 @@ the 2 oldest of 5231; more with --limit
             bytes_in: None,
             bytes_out: None,
             flow: Some(Flow {
-                vip: ListenAddr("10.0.0.53:53".parse().expect("an address")),
+                vip: ListenAddr::new("10.0.0.53:53".parse().expect("an address")),
                 nat: "10.1.0.1:61234".parse().ok(),
                 state: FlowState::Established.into(),
                 idle_seconds: 3.0,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::text::{Align, Cell, Style, Table, bytes, harmless, time};
 use crate::{
     admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
-    base::{BackendState, ListenAddr, Protocol, ServerState},
+    base::{BackendState, ListenRange, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -226,7 +226,7 @@ fn frontends(status: &Status, earlier: Option<Earlier<'_>>) -> Table {
     table
 }
 
-fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
+fn listens_on(frontend: &Frontend, address: &ListenRange) -> Cell {
     if frontend.protocol == Protocol::Tcp {
         Cell::plain(address)
     } else {
@@ -235,7 +235,7 @@ fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
 }
 
 /// Why packets to an address do not reach us, if they do not.
-fn waits(frontend: &Frontend, address: &ListenAddr) -> Option<Cell> {
+fn waits(frontend: &Frontend, address: &ListenRange) -> Option<Cell> {
     let why = frontend.waiting.get(address)?;
     Some(Cell::new(format!("waiting: {why}"), Style::Notice))
 }

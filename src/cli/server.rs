@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_answer_says_the_state_and_who_waits() {
         let server = Server {
-            addr: ServerAddr("10.0.0.1:80".parse().expect("an address")),
+            addr: ServerAddr::new("10.0.0.1:80".parse().expect("an address")),
             state: ServerState::Draining.into(),
             state_seconds: None,
             state_reason: None,

@@ -9,6 +9,7 @@ mod address;
 mod diff;
 mod duration;
 mod findings;
+mod listen;
 pub mod model;
 mod place;
 mod print;

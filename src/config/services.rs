@@ -2,18 +2,65 @@
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
 use super::model::{Config, Mode};
-use crate::base::{BackendName, Endpoint, PortRanges, ServerAddr};
+use crate::base::{BackendName, Endpoint, EndpointRange, PortRange, PortRanges, ServerAddr};
 
-/// One VIP address and port of a frontend in a packet mode.
+/// One VIP address with its ports, of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketService {
     /// Where clients send to.
-    pub vip: Endpoint,
+    pub vip: EndpointRange,
     /// Source ports of its flows, in passthrough; `None` in DSR.
     pub nat_ports: Option<PortRanges>,
-    /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
+    /// Its servers of the VIP's family, sorted, each once, by the port that the VIP's first one leads to; its others lead to
+    /// those above. In DSR nothing comes back from them through us.
     pub servers: Vec<ServerAddr>,
+}
+
+impl PacketService {
+    /// Its part with these of its ports.
+    #[must_use]
+    pub fn part(&self, ports: PortRange) -> Self {
+        let offset = ports.first.wrapping_sub(self.vip.ports().first);
+        Self {
+            vip: self.vip.with_ports(ports),
+            nat_ports: self.nat_ports,
+            servers: self.servers.iter().map(|server| server.further(offset)).collect(),
+        }
+    }
+
+    /// The ports of one of its servers.
+    #[must_use]
+    pub const fn server_ports(&self, server: ServerAddr) -> PortRange {
+        let ports = self.vip.ports();
+        let (first, more) = (server.0.port(), ports.last.saturating_sub(ports.first));
+        PortRange {
+            first,
+            last: first.saturating_add(more),
+        }
+    }
+
+    /// The server whose port a connection to one of the VIP's leads to, as it is among `servers`.
+    #[must_use]
+    pub const fn server_of(&self, hit: Endpoint, server: ServerAddr) -> ServerAddr {
+        let offset = hit.port().wrapping_sub(self.vip.ports().first);
+        server.with_port(server.0.port().wrapping_sub(offset))
+    }
+
+    /// Whether it has all ports of another at the same address, and what they lead to is told by the same packets.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.vip.with_ports(other.vip.ports()) == other.vip
+            && self.vip.ports().covers(other.vip.ports())
+            && self.nat_ports == other.nat_ports
+    }
+
+    /// Whether it has this server of a service that it [covers](Self::covers), at the same ports.
+    #[must_use]
+    pub fn has_server_of(&self, other: &Self, server: ServerAddr) -> bool {
+        let own = self.server_of(other.vip.first(), server);
+        self.servers.binary_search(&own).is_ok()
+    }
 }
 
 impl Config {
@@ -39,7 +86,7 @@ impl Config {
                 let mut all: Vec<_> = servers(&frontend.backend).collect();
                 all.sort_unstable();
                 all.dedup();
-                frontend.endpoints().map(move |vip| {
+                frontend.ranges().map(move |vip| {
                     let servers = (all.iter().copied())
                         .filter(|addr| addr.0.is_ipv4() == vip.is_ipv4())
                         .collect();

@@ -120,14 +120,14 @@ impl Control {
 
 fn waiting(view: &View) -> Waiting {
     let vips = view.vips.iter();
-    vips.filter_map(|(endpoint, vip)| match &vip.state {
+    vips.filter_map(|(range, vip)| match &vip.state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {
             let wait = Wait {
                 why: why.clone(),
                 is_elsewhere: *is_elsewhere,
             };
-            Some((*endpoint, wait))
+            Some((*range, wait))
         }
     })
     .collect()

@@ -4,7 +4,7 @@
 //! somebody else too (a kernel program) can have each of them done there.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     fmt::Debug,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -202,7 +202,7 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     fn for_each_nat(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Nat));
 
     /// VIPs and servers that live flows use, each pair once.
-    fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)>;
+    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)>;
 
     /// A live flow of either mode and its server, without changing anything.
     fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, Arc<FlowTarget>)>;

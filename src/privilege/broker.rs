@@ -16,6 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
+    base::Zone,
     config::{Options, PacketService, Source},
     sys::{capability, fdpass, ids, listener, memfd, process, readiness, signals, task_status},
 };
@@ -158,20 +159,23 @@ impl Broker {
             Err(why) => return (Outcome::refused(&why), None),
         };
         let addr = permitted.addr;
+        let interface = addr.zone().map(Zone::as_str);
         let what = listener::Listen {
-            addr,
+            addr: addr.0,
+            interface,
             user_timeout: permitted.user_timeout,
         };
         // once the daemon may hold sockets of this port the probe would see those
-        let ours = self.bound.contains(&addr.port());
+        let port = addr.0.port();
+        let ours = self.bound.contains(&port);
         let probed = if ours {
             Ok(())
         } else {
-            listener::probe_exclusive(addr)
+            listener::probe_exclusive(addr.0, interface)
         };
         match probed.and_then(|()| listener::listen(&what)) {
             Ok(socket) => {
-                self.bound.insert(addr.port());
+                self.bound.insert(port);
                 (Outcome::Bound, Some(socket))
             }
             Err(error) => {

@@ -9,7 +9,7 @@ use std::{
 
 use super::ListenerRef;
 use crate::{
-    base::{Endpoint, FrontendName, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, FrontendName, ListenAddr, PortRanges, ServerAddr},
     config::{Config, PacketService},
 };
 
@@ -33,7 +33,7 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permitted {
     /// Where.
-    pub addr: SocketAddr,
+    pub addr: ListenAddr,
     /// TCP_USER_TIMEOUT of the connections that it accepts.
     pub user_timeout: Option<Duration>,
 }
@@ -186,7 +186,7 @@ impl Policy {
                     .as_ref()
                     .ok_or("the configuration has no [stats] section")?;
                 Ok(Permitted {
-                    addr: stats.listen.0,
+                    addr: stats.listen,
                     user_timeout: None,
                 })
             }
@@ -196,18 +196,18 @@ impl Policy {
                     .frontends
                     .get(name.as_str())
                     .ok_or_else(|| format!("the configuration has no frontend `{name}`"))?;
-                if self.listeners.get(endpoint) != Some(&frontend.name) {
-                    return Err(format!(
-                        "frontend `{name}` does not listen on {endpoint} in the configuration"
-                    ));
-                }
                 if frontend.mode.is_packet() {
                     return Err(format!(
                         "frontend `{name}` is in a packet mode: nothing listens on {endpoint}"
                     ));
                 }
+                if self.listeners.get(endpoint) != Some(&frontend.name) {
+                    return Err(format!(
+                        "frontend `{name}` does not listen on {endpoint} in the configuration"
+                    ));
+                }
                 Ok(Permitted {
-                    addr: endpoint.addr.0,
+                    addr: endpoint.addr,
                     user_timeout: frontend.tcp_user_timeout,
                 })
             }
@@ -215,38 +215,47 @@ impl Policy {
     }
 }
 
-/// The first service, or server of a service, that none of the lists has.
+/// The first service, or server of a service, that none of the lists has. A part of a range is known with the range: a reload
+/// that narrows one keeps what is left over for its flows.
 fn find_alien<'a>(
     services: &'a [PacketService],
     known: &[&[PacketService]],
 ) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+    let known = || known.iter().copied().flatten();
     let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
-    for service in known.iter().copied().flatten() {
+    for service in known() {
         permitted
             .entry(front(service))
             .or_default()
             .extend(&service.servers);
     }
-    services
-        .iter()
-        .find_map(|service| match permitted.get(&front(service)) {
-            None => Some((service, None)),
-            Some(servers) => (service.servers.iter())
-                .find(|server| !servers.contains(server))
-                .map(|server| (service, Some(*server))),
-        })
+    services.iter().find_map(|service| {
+        let exact = permitted.get(&front(service));
+        let mut whole = known().filter(|known| known.covers(service));
+        if exact.is_none() && whole.next().is_none() {
+            return Some((service, None));
+        }
+        let is_known = |server: ServerAddr| {
+            exact.is_some_and(|servers| servers.contains(&server))
+                || known().any(|known| known.covers(service) && known.has_server_of(service, server))
+        };
+        let alien = service.servers.iter().find(|server| !is_known(**server));
+        alien.map(|server| (service, Some(*server)))
+    })
 }
 
 /// A service without its servers.
-type Front = (Endpoint, Option<PortRanges>);
+type Front = (EndpointRange, Option<PortRanges>);
 
 fn front(service: &PacketService) -> Front {
     (service.vip, service.nat_ports)
 }
 
+/// What proxied frontends listen on.
 fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
     let frontends = config.frontends.values();
     frontends
+        .filter(|frontend| !frontend.mode.is_packet())
         .flat_map(|frontend| {
             frontend
                 .endpoints()
@@ -368,8 +377,14 @@ mod tests {
         policy.may_serve(&[]).unwrap();
         type PolicyChange = fn(&mut PacketService);
         let changes: [(PolicyChange, &str); 6] = [
-            (|s| s.vip.addr.0.set_port(22), "10.0.0.1:22 (tcp)"),
-            (|s| s.vip = Endpoint::tcp(([0, 0, 0, 0], 80).into()), "0.0.0.0:80"),
+            (
+                |s| s.vip.listen = "10.0.0.1:22".parse().unwrap(),
+                "10.0.0.1:22 (tcp)",
+            ),
+            (
+                |s| s.vip = Endpoint::tcp(([0, 0, 0, 0], 80).into()).into(),
+                "0.0.0.0:80",
+            ),
             (|s| s.vip.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
             (
                 |s| {
@@ -380,7 +395,7 @@ mod tests {
             (|s| s.nat_ports = None, "in DSR"),
             // known, but of another frontend
             (
-                |s| s.servers = vec![ServerAddr(([10, 2, 0, 2], 53).into())],
+                |s| s.servers = vec![ServerAddr::new(([10, 2, 0, 2], 53).into())],
                 "10.2.0.2:53",
             ),
         ];

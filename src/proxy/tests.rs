@@ -316,7 +316,7 @@ fn an_order_closes_the_connections_of_one_server_only() {
         server: ServerName::new("s0").unwrap(),
     };
     rig.workers.close(
-        &Select::Servers(Arc::new([(key, ServerAddr(a))].into())),
+        &Select::Servers(Arc::new([(key, ServerAddr::new(a))].into())),
         Reason::ServerDown,
     );
     let record = rig.record();

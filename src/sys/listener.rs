@@ -16,9 +16,11 @@ const BACKLOG: i32 = 65_535;
 
 /// What to listen on, and what the accepted sockets inherit besides TCP_NODELAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen {
+pub struct Listen<'a> {
     /// The address. `[::]` takes IPv4 connections too, as in Convey 0.3.5.
     pub addr: SocketAddr,
+    /// The name of the interface that a link-local address is on.
+    pub interface: Option<&'a str>,
     /// TCP_USER_TIMEOUT of the accepted sockets; `None` leaves the kernel's retransmission limit.
     pub user_timeout: Option<Duration>,
 }
@@ -42,8 +44,8 @@ fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
 ///
 /// # Errors
 /// The step that failed.
-pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
-    let socket = socket_for(what.addr)?;
+pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
+    let socket = socket_for(what.addr, what.interface)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
     if what.user_timeout.is_some() {
@@ -73,6 +75,11 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     let addr = socket.local_addr().ok()?.as_socket()?;
     let takes_ipv4 = addr.is_ipv4() || !socket.only_v6().ok()?;
     (is_ours && takes_ipv4).then_some(addr)
+}
+
+/// The name of the interface that a socket is bound to; `None` if to none.
+pub fn interface_of(socket: BorrowedFd<'_>) -> Option<String> {
+    String::from_utf8(SockRef::from(&socket).device().ok()??).ok()
 }
 
 /// Makes a listening socket of an earlier process like one that [`listen`] would make now.
@@ -107,11 +114,13 @@ pub fn has_waiting(socket: BorrowedFd<'_>) -> bool {
 ///
 /// # Errors
 /// Why the address cannot be bound.
-pub fn probe_exclusive(addr: SocketAddr) -> Result<(), ListenError> {
-    socket_for(addr)?.bind(&addr.into()).map_err(at("bind"))
+pub fn probe_exclusive(addr: SocketAddr, interface: Option<&str>) -> Result<(), ListenError> {
+    socket_for(addr, interface)?
+        .bind(&addr.into())
+        .map_err(at("bind"))
 }
 
-fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
+fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
     // socket2 adds SOCK_CLOEXEC
     let socket = Socket::new(
         Domain::for_address(addr),
@@ -122,6 +131,12 @@ fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
     if addr.is_ipv6() {
         // whatever net.ipv6.bindv6only says; where 0.0.0.0 is listened on too, the kernel prefers that for IPv4
         socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
+    }
+    if let Some(interface) = interface {
+        // as good as the index in the address (inet6_bind of the kernel), and by a name that can come to have another
+        socket
+            .bind_device(Some(interface.as_bytes()))
+            .map_err(at("find the interface"))?;
     }
     // connections of an earlier process in TIME-WAIT must not keep this one from starting
     socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
@@ -136,9 +151,10 @@ mod tests {
         os::fd::AsFd as _,
     };
 
-    fn loopback() -> Listen {
+    fn loopback() -> Listen<'static> {
         Listen {
             addr: "127.0.0.1:0".parse().unwrap(),
+            interface: None,
             user_timeout: Some(Duration::from_secs(30)),
         }
     }
@@ -161,10 +177,11 @@ mod tests {
         let addr = first.local_addr().unwrap();
         let second = listen(&Listen {
             addr,
+            interface: None,
             user_timeout: None,
         });
         assert!(second.is_ok(), "a second worker's socket: {second:?}");
-        let error = probe_exclusive(addr).unwrap_err();
+        let error = probe_exclusive(addr, None).unwrap_err();
         assert_eq!(
             (error.step, error.source.kind()),
             ("bind", io::ErrorKind::AddrInUse)
@@ -204,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_is_taken_over_gets_the_backlog_of_a_new_one() {
-        let socket = socket_for("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = socket_for("127.0.0.1:0".parse().unwrap(), None).unwrap();
         socket.bind(&loopback().addr.into()).unwrap();
         socket.listen(1).unwrap();
         take_over(socket.as_fd(), None).unwrap();
@@ -229,6 +246,7 @@ mod tests {
             addr.set_port(port);
             let what = Listen {
                 addr,
+                interface: None,
                 user_timeout: None,
             };
             TcpListener::from(listen(&what).unwrap())

@@ -64,15 +64,16 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// Starts connecting without waiting. The result is known when the socket becomes writable ([`connect_result`]).
+/// Starts connecting without waiting, by an interface if one is named, as a link-local address needs it. The result is known when the socket becomes writable ([`connect_result`]).
 ///
 /// With a source address the port is chosen at connect time (IP_BIND_ADDRESS_NO_PORT), so that the ports of one
 /// source are limited for each destination and not in total.
 ///
 /// # Errors
-/// No socket could be made, the source address is not ours, or the connect failed at once (no route, no free port).
+/// No socket could be made, there is no such interface, the source address is not ours, or the connect failed at once (no route, no free port).
 pub fn start_connect(
     addr: SocketAddr,
+    interface: Option<&str>,
     source: Option<IpAddr>,
     user_timeout: Option<Duration>,
 ) -> io::Result<OwnedFd> {
@@ -84,6 +85,9 @@ pub fn start_connect(
     socket.set_tcp_nodelay(true)?;
     if user_timeout.is_some() {
         socket.set_tcp_user_timeout(user_timeout)?;
+    }
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
     }
     if let Some(source) = source {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
@@ -257,7 +261,7 @@ mod tests {
     fn a_connect_leaves_from_the_source_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let source = "127.0.0.9".parse().unwrap();
-        let socket = start_connect(listener.local_addr().unwrap(), Some(source), None).unwrap();
+        let socket = start_connect(listener.local_addr().unwrap(), None, Some(source), None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), source);
         assert!(connect_result(&socket).is_ok());

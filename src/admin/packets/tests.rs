@@ -8,8 +8,8 @@ use std::{
 use super::*;
 use crate::{
     base::{
-        BackendName, ClientAddr, Endpoint, FrontendName, Mac, PacketReason, ServerAddr, ServerKey,
-        ServerName, ServerState, WorkerId,
+        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, Mac, PacketReason, ServerAddr,
+        ServerKey, ServerName, ServerState, WorkerId,
     },
     config::{self, EngineChoice, Options, Source},
     flow::{FlowState, Hops, Usage},
@@ -76,14 +76,14 @@ fn tuple(protocol: Protocol, vip: &str) -> FiveTuple {
     FiveTuple {
         protocol,
         client: ClientAddr("198.51.100.1:40000".parse().expect("an address")),
-        vip: ListenAddr(vip.parse().expect("an address")),
+        vip: vip.parse().expect("an address"),
     }
 }
 
 fn server_a() -> (ServerKey, ServerAddr) {
     let backend = site().backends.keys().next().expect("a backend").clone();
     let server = ServerName::new("a").expect("a name");
-    let addr = ServerAddr("10.0.0.1:80".parse().expect("an address"));
+    let addr = "10.0.0.1:80".parse().expect("an address");
     (ServerKey { backend, server }, addr)
 }
 
@@ -159,7 +159,7 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
     assert_eq!(shown.nat, flow.nat);
     assert_eq!((shown.idle_seconds, shown.expires_in_seconds), (2.0, 58.0));
 
-    let waiting = [(flow.tuple.endpoint(), wait("no interface has it", true))];
+    let waiting = [(flow.tuple.endpoint().into(), wait("no interface has it", true))];
     let view = explain(&waiting.into());
     assert_eq!(view.blocked_by, Some(Word::Other("no interface has it".into())));
 }
@@ -181,10 +181,10 @@ fn a_frontend_waits_while_one_of_its_addresses_does() {
     };
     assert_eq!(state("one", &Waiting::new()), (None, [].into()));
     assert_eq!(state("shop", &Waiting::new()).0, Some(FrontendState::Live));
-    let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+    let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
     let (state, why) = state("shop", &[(second, wait("no interface", true))].into());
     assert_eq!(state, Some(FrontendState::Waiting));
-    assert_eq!(why, [(second.addr, "no interface".to_owned())].into());
+    assert_eq!(why, [(second.listen, "no interface".to_owned())].into());
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_frontend_serves_with_an_eligible_server_and_addresses_that_are_live_or_else
     let snapshot = site();
     let name = FrontendName::new("shop").expect("a name");
     let shop = &snapshot.frontends[&name];
-    let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+    let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
     let serves = |wait| serves(shop, &[(second, wait)].into());
     assert!(super::serves(shop, &Waiting::new()));
     assert!(serves(wait("no interface has it", true)), "a standby");

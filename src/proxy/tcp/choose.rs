@@ -30,6 +30,8 @@ pub struct Chosen {
     pub backend: Arc<BackendView>,
     /// Index of the server in it.
     pub index: usize,
+    /// Its address, for a range of ports with the port that the connection's one leads to.
+    pub addr: ServerAddr,
 }
 
 impl Chosen {
@@ -56,6 +58,8 @@ pub struct ConnectionAddrs {
     pub client: ClientAddr,
     /// The address that it connected to.
     pub listen: ListenAddr,
+    /// How far that is from the first port of its range; `None` if that has one port.
+    pub offset: Option<u16>,
 }
 
 /// Why no server was chosen.
@@ -109,9 +113,14 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
     let load = |i: usize| servers[i].live.slots.used();
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
+        let client_hash = backend.balancer.client_hash(flow.client.0.ip());
         let pick = Pick {
-            client_hash: backend.balancer.client_hash(flow.client.0.ip()),
-            flow_hash: backend.balancer.flow_hash(flow.client.0, flow.listen.0),
+            client_hash,
+            // a range has one Maglev choice, as in packet modes
+            flow_hash: match flow.offset {
+                Some(_) => client_hash,
+                None => backend.balancer.flow_hash(flow.client.0, flow.listen.0),
+            },
             random: random(),
             load: &load,
             usable: &usable,
@@ -123,6 +132,7 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
             return Ok(Chosen {
                 backend: Arc::clone(backend),
                 index,
+                addr: servers[index].addr.further(flow.offset.unwrap_or(0)),
             });
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use super::{choose::Chosen, direction::Early};
 use crate::{
-    base::TerminationReason,
+    base::{TerminationReason, Zone},
     sys::{readiness::Stream, tcp},
 };
 
@@ -66,8 +66,9 @@ pub async fn connect(
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
+    let interface = chosen.addr.zone().map(Zone::as_str);
     let socket =
-        tcp::start_connect(chosen.server().addr.0, backend.source_addr, user_timeout).map_err(of_start)?;
+        tcp::start_connect(chosen.addr.0, interface, backend.source_addr, user_timeout).map_err(of_start)?;
     let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
@@ -98,7 +99,13 @@ pub async fn connect(
 fn of_start(error: io::Error) -> ConnectError {
     match error.raw_os_error() {
         Some(
-            libc::ECONNREFUSED | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ECONNRESET | libc::ETIMEDOUT,
+            libc::ECONNREFUSED
+            | libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ECONNRESET
+            | libc::ETIMEDOUT
+            // the interface of a link-local address
+            | libc::ENODEV,
         ) => ConnectError::Server(error),
         _ => ConnectError::Local(error),
     }

@@ -2,18 +2,18 @@
 //! network state. No I/O here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
-    base::{Endpoint, FrontendName, ServerAddr},
+    base::{Endpoint, EndpointRange, FrontendName, PortMap, PortRange, PortRanges, ServerAddr},
     config::{Config, PacketService},
     engine::network::{Link, NetworkState, Wanted},
     flow::Resolution,
 };
 
-/// What is known of a frontend's endpoint in a packet mode.
+/// What is known of an address of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
     /// The frontend.
@@ -36,46 +36,62 @@ pub enum VipState {
     },
 }
 
-/// What live flows use.
-pub type InUse = HashSet<(Endpoint, ServerAddr)>;
+/// What live flows use: addresses and ports of VIPs, each with that of a server.
+pub type InUse = BTreeSet<(Endpoint, ServerAddr)>;
 
 /// Both lists as one: a service that is in both has the servers of both.
 pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
-    let mut all: BTreeMap<_, BTreeSet<ServerAddr>> = BTreeMap::new();
+    let mut all = Collected::default();
     for service in a.iter().chain(b) {
-        all.entry((service.vip, service.nat_ports))
-            .or_default()
+        all.servers(service.vip, service.nat_ports)
             .extend(&service.servers);
     }
-    all.into_iter()
-        .map(|((vip, nat_ports), servers)| PacketService {
-            vip,
-            nat_ports,
-            servers: servers.into_iter().collect(),
-        })
-        .collect()
+    all.into_services()
 }
 
-/// What is in effect and not in the configuration's services any more.
-pub fn leftovers(services: &[PacketService], in_effect: &[PacketService]) -> Vec<PacketService> {
-    let services: HashMap<_, _> = (services.iter())
-        .map(|service| ((service.vip, service.nat_ports), &service.servers))
-        .collect();
-    (in_effect.iter())
-        .filter_map(|old| {
-            let Some(still) = services.get(&(old.vip, old.nat_ports)) else {
-                return Some(old.clone());
-            };
-            // both are sorted
-            let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| still.binary_search(server).is_err())
-                .collect();
-            (!servers.is_empty()).then(|| PacketService {
-                servers,
-                ..old.clone()
+/// Services being collected: their servers by VIP and NAT ports.
+#[derive(Default)]
+struct Collected(BTreeMap<(EndpointRange, Option<PortRanges>), BTreeSet<ServerAddr>>);
+
+impl Collected {
+    fn servers(&mut self, vip: EndpointRange, nat_ports: Option<PortRanges>) -> &mut BTreeSet<ServerAddr> {
+        self.0.entry((vip, nat_ports)).or_default()
+    }
+
+    fn into_services(self) -> Vec<PacketService> {
+        (self.0.into_iter())
+            .map(|((vip, nat_ports), servers)| PacketService {
+                vip,
+                nat_ports,
+                servers: servers.into_iter().collect(),
             })
-        })
-        .collect()
+            .collect()
+    }
+}
+
+/// What is in effect and not in the configuration's services any more, down to the port.
+pub fn leftovers(services: &[PacketService], in_effect: &[PacketService]) -> Vec<PacketService> {
+    let place = |service: &PacketService| (service.vip.ip(), service.vip.protocol, service.nat_ports);
+    let current: PortMap<_, &PacketService> = (services.iter())
+        .map(|service| (place(service), service.vip.ports(), service))
+        .collect();
+    let mut left = Collected::default();
+    for old in in_effect {
+        let near = current.overlapping(&place(old), old.vip.ports());
+        let near: Vec<(PortRange, &&PacketService)> = near.collect();
+        for server in &old.servers {
+            let still = near.iter().filter(|(ports, new)| {
+                let there = server.further(ports.first.wrapping_sub(old.vip.ports().first));
+                new.servers.binary_search(&there).is_ok()
+            });
+            for ports in old.vip.ports().without(still.map(|(ports, _)| *ports)) {
+                let offset = ports.first.wrapping_sub(old.vip.ports().first);
+                left.servers(old.vip.with_ports(ports), old.nat_ports)
+                    .insert(server.further(offset));
+            }
+        }
+    }
+    left.into_services()
 }
 
 /// The leftovers that live flows still use. An address that a proxy frontend listens on now is given up at once: its rule
@@ -86,20 +102,38 @@ pub fn kept(
     in_effect: &[PacketService],
     in_use: &InUse,
 ) -> Vec<PacketService> {
-    let proxied: HashSet<Endpoint> = (config.frontends.values())
+    let proxied: PortMap<_, ()> = (config.frontends.values())
         .filter(|frontend| !frontend.mode.is_packet())
-        .flat_map(|frontend| frontend.endpoints())
+        .flat_map(|frontend| frontend.ranges())
+        .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
         .collect();
-    leftovers(services, in_effect)
-        .into_iter()
-        .filter(|old| !proxied.contains(&old.vip))
-        .filter_map(|old| {
-            let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| in_use.contains(&(old.vip, *server)))
-                .collect();
-            (!servers.is_empty()).then_some(PacketService { servers, ..old })
-        })
-        .collect()
+    let mut kept = Vec::new();
+    for old in leftovers(services, in_effect) {
+        let taken = proxied.overlapping(&(old.vip.ip(), old.vip.protocol), old.vip.ports());
+        for ports in old.vip.ports().without(taken.map(|(ports, ())| ports)) {
+            let part = old.part(ports);
+            let servers = used_servers(&part, in_use);
+            if !servers.is_empty() {
+                kept.push(PacketService { servers, ..part });
+            }
+        }
+    }
+    kept
+}
+
+/// The servers of a service that live flows use.
+fn used_servers(service: &PacketService, in_use: &InUse) -> Vec<ServerAddr> {
+    let lowest = ServerAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let from = Endpoint::tcp(service.vip.first().addr.0);
+    let near = in_use.range((from, lowest)..);
+    let near =
+        near.take_while(|(hit, _)| hit.ip() == service.vip.ip() && hit.port() <= service.vip.ports().last);
+    let used: BTreeSet<ServerAddr> = near
+        .filter(|(hit, _)| hit.protocol == service.vip.protocol)
+        .map(|(hit, server)| service.server_of(*hit, *server))
+        .collect();
+    let servers = service.servers.iter().copied();
+    servers.filter(|server| used.contains(server)).collect()
 }
 
 /// Whether the way to every server is known, or known not to exist.
@@ -119,12 +153,14 @@ pub fn interfaces(
 ) -> BTreeMap<String, u32> {
     let named = config.frontends.values().filter(|f| f.mode.is_packet());
     let mut names: BTreeSet<&str> = named.clone().filter_map(|f| f.interface.as_deref()).collect();
-    let at_named: HashSet<Endpoint> = named
+    let at_named: PortMap<_, ()> = named
         .filter(|f| f.interface.is_some())
-        .flat_map(|f| f.endpoints())
+        .flat_map(|f| f.ranges())
+        .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
         .collect();
     for service in services {
-        if !at_named.contains(&service.vip) {
+        let place = (service.vip.ip(), service.vip.protocol);
+        if at_named.at(&place, service.vip.ports().first).is_none() {
             names.extend(arrivals(network_state, service.vip.ip()));
         }
         if service.nat_ports.is_some() {
@@ -155,19 +191,19 @@ pub fn vip_states(
     config: &Config,
     network_state: &NetworkState,
     served: &BTreeMap<String, u32>,
-) -> BTreeMap<Endpoint, Vip> {
+) -> BTreeMap<EndpointRange, Vip> {
     let packet_frontends = config.frontends.values().filter(|f| f.mode.is_packet());
     packet_frontends
-        .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (frontend, endpoint)))
-        .map(|(frontend, endpoint)| {
-            let ip = endpoint.ip();
+        .flat_map(|frontend| frontend.ranges().map(move |range| (frontend, range)))
+        .map(|(frontend, range)| {
+            let ip = range.ip();
             let why = why_waiting(frontend.interface.as_deref(), ip, network_state, served);
             let state = why.map_or(VipState::Live, |why| VipState::Waiting {
                 why,
                 is_elsewhere: !network_state.vips.contains_key(&ip),
             });
             let frontend = frontend.name.clone();
-            (endpoint, Vip { frontend, state })
+            (range, Vip { frontend, state })
         })
         .collect()
 }
@@ -216,9 +252,12 @@ mod tests {
 
     fn service(vip: &str, nat: bool, servers: &[&str]) -> PacketService {
         PacketService {
-            vip: Endpoint::tcp(vip.parse().unwrap()),
-            nat_ports: nat.then_some(crate::base::PortRanges::STOCK),
-            servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
+            vip: EndpointRange {
+                listen: vip.parse().unwrap(),
+                protocol: crate::base::Protocol::Tcp,
+            },
+            nat_ports: nat.then_some(PortRanges::STOCK),
+            servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
         }
     }
 
@@ -276,8 +315,8 @@ mod tests {
             true,
             &["10.1.0.2:80", "10.1.0.3:80", "10.1.0.9:80"],
         );
-        let gone = ServerAddr("10.1.0.9:80".parse().unwrap());
-        let in_use = InUse::from([(old.vip, gone)]);
+        let gone: ServerAddr = "10.1.0.9:80".parse().unwrap();
+        let in_use = InUse::from([(old.vip.first(), gone)]);
         let before = [old];
         assert_eq!(
             kept(&config, &new, &before, &in_use),
@@ -299,7 +338,7 @@ mod tests {
             "#,
         );
         let old = service("10.0.0.1:80", false, &["10.1.0.2:80"]);
-        let in_use = InUse::from([(old.vip, old.servers[0])]);
+        let in_use = InUse::from([(old.vip.first(), old.servers[0])]);
         assert_eq!(kept(&config, &[], &[old], &in_use), []);
     }
 

@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     admin::status::RulesStatus,
     base::{
-        Endpoint,
+        EndpointRange,
         exit::{self, Exit},
     },
     config::Config,
@@ -86,7 +86,7 @@ pub struct PacketPlane {
 #[derive(Debug, Default)]
 pub struct View {
     /// The VIPs of the configuration in effect.
-    pub vips: BTreeMap<Endpoint, Vip>,
+    pub vips: BTreeMap<EndpointRange, Vip>,
     /// Names of the frontends of which a VIP waits, in words; empty if none does.
     pub waiting: String,
     /// Interfaces that are served, with their indexes.

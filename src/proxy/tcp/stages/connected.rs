@@ -148,7 +148,7 @@ async fn prepare_retry(
         backend = %chosen.backend.config.name,
         server = %server.name,
         "connect to {} failed: {error}",
-        server.addr
+        chosen.addr
     );
     if error.is_servers_fault() {
         note_server_failure(routed, &chosen);
