@@ -172,7 +172,7 @@ mod tests {
             "\\fBweight\\fR = 0..65535",
             "\\fBmode\\fR = \"proxy\" | \"passthrough\" | \"dsr\"",
             "\\fBconnect_timeout\\fR = \"TIME\" | 1..3600",
-            "\\fBlisten_addr\\fR = \"ADDRESS:PORT[-PORT]\" | [\"ADDRESS:PORT[-PORT]\", ...]",
+            "\\fBlisten_addr\\fR = \"ADDRESS:PORT[\\-PORT]\" | [\"ADDRESS:PORT[\\-PORT]\", ...]",
             "\\fBwatch_config\\fR = true | false",
         ] {
             assert!(page.contains(line), "{line}\n{page}");

@@ -204,6 +204,15 @@ fn explain(text: &str, purpose: Purpose) -> Fault {
             Purpose::Server => fault(format!("`{text}` has no IP address"), example),
         };
     }
+    if let Some((ip, _)) = host
+        .split_once('%')
+        .filter(|(ip, _)| ip.parse::<Ipv4Addr>().is_ok())
+    {
+        return fault(
+            format!("`{text}` has an interface; only a link-local IPv6 address has one"),
+            format!("write \"{ip}:{port}\""),
+        );
+    }
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return fault(
             format!("`{host}` is not an IPv4 address"),

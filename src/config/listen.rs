@@ -11,6 +11,12 @@ const SIGNS: [&str; 5] = ["–", "—", "−", "..", "~"];
 /// # Errors
 /// Not such an address, or one that cannot be listened on; the fault says which part is wrong.
 pub fn parse(text: &str) -> Result<ListenRange, Fault> {
+    if text.contains(char::is_whitespace) {
+        return Err(fault(
+            format!("white space in `{text}`"),
+            "write IP:port or IP:first-last without it, such as \"0.0.0.0:80\" or \"[::]:9000-9010\"",
+        ));
+    }
     let Some((host, ports)) = text.rsplit_once(':') else {
         return address::parse_listen(text).map(Into::into);
     };
@@ -138,6 +144,10 @@ mod tests {
             (
                 "[::1]:9000:9010",
                 "`[::1]:9000:9010` is not a range of ports; write the first and the last port with a hyphen: \"[::1]:9000-9010\"",
+            ),
+            (
+                "10.0.0.1:1 - 2",
+                "white space in `10.0.0.1:1 - 2`; write IP:port or IP:first-last without it, such as \"0.0.0.0:80\" or \"[::]:9000-9010\"",
             ),
             (
                 "10.0.0.256:1-2",

@@ -58,12 +58,12 @@ impl ListenPlace<'_> {
             (true, true) => format!("{owner} has the address {range} twice"),
             (false, true) => format!("{owner} and {} have the same address {range}", other.owner),
             (true, false) => format!(
-                "{owner} has {range}, and {} with some of its ports",
+                "{owner} listens on {range}, which overlaps its own {}",
                 other.range.listen
             ),
             (false, false) => format!(
-                "{owner} has {range}, and {} has {} with some of its ports",
-                other.owner, other.range.listen
+                "{owner} listens on {range}, which overlaps {} of {}",
+                other.range.listen, other.owner
             ),
         }
     }

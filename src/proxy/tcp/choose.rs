@@ -29,16 +29,28 @@ pub struct Chosen {
     /// The backend as it was at the choice.
     pub backend: Arc<BackendView>,
     /// Index of the server in it.
-    pub index: usize,
-    /// Its address, for a range of ports with the port that the connection's one leads to.
-    pub addr: ServerAddr,
+    index: u32,
+    /// How far its port is above that of its address: as far as the connection's in its range.
+    offset: u16,
 }
 
 impl Chosen {
     /// The server.
     #[must_use]
     pub fn server(&self) -> &ServerView {
-        &self.backend.servers[self.index]
+        &self.backend.servers[self.index()]
+    }
+
+    /// Its index in the backend.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// The server's address, with the port that the connection's leads to.
+    #[must_use]
+    pub fn addr(&self) -> ServerAddr {
+        self.server().addr.further(self.offset)
     }
 }
 
@@ -131,8 +143,9 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
         if servers[index].live.slots.try_take(servers[index].max_connections) {
             return Ok(Chosen {
                 backend: Arc::clone(backend),
-                index,
-                addr: servers[index].addr.further(flow.offset.unwrap_or(0)),
+                // no file has room for so many servers
+                index: u32::try_from(index).unwrap_or(u32::MAX),
+                offset: flow.offset.unwrap_or(0),
             });
         }
     }

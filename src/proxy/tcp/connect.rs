@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     task::Poll,
     time::{Duration, Instant},
@@ -66,9 +67,7 @@ pub async fn connect(
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
-    let interface = chosen.addr.zone().map(Zone::as_str);
-    let socket =
-        tcp::start_connect(chosen.addr.0, interface, backend.source_addr, user_timeout).map_err(of_start)?;
+    let socket = start(chosen, user_timeout).map_err(of_start)?;
     let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
@@ -93,6 +92,13 @@ pub async fn connect(
     .await?;
     tcp::connect_result(&stream).map_err(ConnectError::Server)?;
     Ok(stream)
+}
+
+fn start(chosen: &Chosen, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    let addr = chosen.addr();
+    let interface = addr.zone().map(Zone::as_str);
+    let source = chosen.backend.config.source_addr;
+    tcp::start_connect(addr.0, interface, source, user_timeout)
 }
 
 /// Tells faults of ours from the server's among the errors that connect(2) returns at once.
