@@ -326,6 +326,80 @@ mod tests {
         assert_eq!(union(&new, &[]), new);
     }
 
+    /// Live flows by the port that they hit and the server's.
+    fn used(flows: &[(u16, u16)]) -> InUse {
+        let pair = |(hit, server): &(u16, u16)| {
+            let vip = Endpoint::tcp(SocketAddr::from(([10, 0, 0, 1], *hit)));
+            (vip, ServerAddr::new(SocketAddr::from(([10, 1, 0, 2], *server))))
+        };
+        flows.iter().map(pair).collect()
+    }
+
+    fn range(listen: &str, server: &str) -> PacketService {
+        service(listen, true, &[server])
+    }
+
+    #[test]
+    fn of_a_range_that_changes_only_the_ports_that_it_loses_are_left_over() {
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        let left = |new: &[PacketService]| leftovers(new, &old);
+        assert_eq!(left(&[range("10.0.0.1:9000-9020", "10.1.0.2:7000")]), []);
+        // it begins elsewhere, and each port leads where it did
+        assert_eq!(left(&[range("10.0.0.1:8990-9010", "10.1.0.2:6990")]), []);
+        assert_eq!(
+            left(&[
+                range("10.0.0.1:9002-9003", "10.1.0.2:7002"),
+                range("10.0.0.1:9007", "10.1.0.2:7007")
+            ]),
+            [
+                range("10.0.0.1:9000-9001", "10.1.0.2:7000"),
+                range("10.0.0.1:9004-9006", "10.1.0.2:7004"),
+                range("10.0.0.1:9008-9010", "10.1.0.2:7008"),
+            ]
+        );
+        // the same ports lead elsewhere
+        assert_eq!(left(&[range("10.0.0.1:9000-9010", "10.1.0.2:7001")]), old);
+    }
+
+    #[test]
+    fn a_port_that_a_range_has_lost_is_kept_for_its_flows_and_no_others() {
+        let (config, new) = (site(), [range("10.0.0.1:9000-9004", "10.1.0.2:7000")]);
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        let kept = |flows: &[(u16, u16)]| kept(&config, &new, &old, &used(flows));
+        let lost = range("10.0.0.1:9005-9010", "10.1.0.2:7005");
+        assert_eq!(kept(&[(9_000, 7_000), (9_004, 7_004)]), []);
+        assert_eq!(kept(&[(9_000, 7_000), (9_010, 7_010)]), [lost.clone()]);
+        // another server of that port, another frontend's port
+        assert_eq!(kept(&[(9_010, 7_009), (9_011, 7_011)]), []);
+        assert_eq!(union(&new, &[lost]).len(), 2);
+    }
+
+    #[test]
+    fn of_a_kept_range_ports_that_are_proxied_now_are_given_up_at_once() {
+        let config = load(
+            r#"
+            [frontends.web]
+            listen_addr = "10.0.0.1:9003-9004"
+            backend = "web"
+            [backends.web]
+            servers.a = { addr = "10.1.0.2:80" }
+            "#,
+        );
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        assert_eq!(
+            kept(
+                &config,
+                &[],
+                &old,
+                &used(&[(9_000, 7_000), (9_004, 7_004), (9_010, 7_010)])
+            ),
+            [
+                range("10.0.0.1:9000-9002", "10.1.0.2:7000"),
+                range("10.0.0.1:9005-9010", "10.1.0.2:7005"),
+            ]
+        );
+    }
+
     #[test]
     fn an_address_that_is_proxied_now_is_given_up_at_once() {
         let config = load(
