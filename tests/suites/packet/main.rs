@@ -25,6 +25,7 @@ mod meanwhile;
 mod networks;
 mod off_path;
 mod process;
+mod ranges;
 mod reload;
 mod reused;
 mod site;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("ranges", ranges::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),

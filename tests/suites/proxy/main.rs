@@ -11,6 +11,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod meanwhile;
+mod ranges;
 mod reload;
 mod restart;
 mod saved;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("traffic", traffic::TESTS),
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
+        ("ranges", ranges::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
