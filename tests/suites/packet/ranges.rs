@@ -65,7 +65,8 @@ fn run_scripts(site: &Site, convey: &Convey, ways: &[Way]) {
     for (mode, family) in ways {
         let name = format!("{}-{}", mode.label(), if *family == Family::V4 { 4 } else { 6 });
         for host in &site.servers {
-            let script = convey.order(&format!("backend-script {name} {}", host.name()));
+            let command = format!("backend-script {name} {}", host.name());
+            let script = convey.tool(&command).succeeded(&command, "lb");
             let file = host.path(&format!("{name}.sh"));
             std::fs::write(&file, script).expect("the script");
             host.run(&format!(
