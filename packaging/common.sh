@@ -50,7 +50,11 @@ copy_checkout() {
     done | tar -c -C "$root" --null --files-from - | as_builder tar -x -C "$1"
 }
 
-# install_missing WHAT:PACKAGE... : installs with apt the packages whose command, or file with a slash, is absent.
+# What install_missing has installed.
+installed=()
+
+# install_missing WHAT:PACKAGE... : installs with apt the packages whose command, or file with a slash, is absent. With
+# `show_apt` set, what apt says is seen.
 install_missing() {
     local pair packages=()
     for pair in "$@"; do
@@ -62,6 +66,7 @@ install_missing() {
     is_root || status=77 fail "Missing: ${packages[*]}. Run this through sudo, or: apt-get install ${packages[*]}"
     printf '%sInstalling %s%s\n' "$dim" "${packages[*]}" "$plain"
     install_without_services "${packages[@]}" || exit
+    installed+=("${packages[@]}")
     for pair in nginx:nginx haproxy:haproxy keepalived:keepalived bird2:bird; do
         case " ${packages[*]} " in
             *" ${pair%%:*} "*) systemctl disable "${pair#*:}" >/dev/null 2>&1 || true ;;
@@ -85,10 +90,13 @@ install_without_services() (
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
-    if ! { apt-get update && mapfile -t fitting < <(with_fitting_qemu "$@") && apt_install "${fitting[@]}"; } \
-        >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
-        status=69 fail "apt-get could not install: $*"
+    if [ -n "${show_apt:-}" ]; then show() { tee "$log"; }; else show() { cat >"$log"; }; fi
+    if ! { apt-get update && mapfile -t fitting < <(with_fitting_qemu "$@") && apt_install "${fitting[@]}"; } 2>&1 </dev/null | show; then
+        [ -n "${show_apt:-}" ] || cat "$log" >&2
+        why=''
+        ! grep -qE 'Could not (resolve|connect)|Temporary failure|Failed to fetch|Unable to connect' "$log" ||
+            why=': this machine does not reach the mirror of Debian that /etc/apt names'
+        status=69 fail "apt-get could not install $*$why"
     fi
 )
 

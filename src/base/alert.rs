@@ -1,6 +1,6 @@
 //! What goes wrong in the packet modes although every server is up: closed sets.
 
-use super::{PacketReason, label::by_label};
+use super::{AccessReason, PacketReason, label::by_label};
 
 /// How a TCP handshake with a server ended. In DSR only the client's side of it passes here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,10 @@ pub enum Alert {
     Unacknowledged,
     /// DSR: no handshake completes.
     DsrIncomplete,
+    /// A client network holds its share of a server's NAT ports.
+    ClientPorts,
+    /// A frontend has reached its rate of new connections.
+    FrontendRate,
 }
 
 impl Handshake {
@@ -112,7 +116,7 @@ impl ServerDrop {
 
 impl Alert {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NatPorts,
         Self::FlowTable,
         Self::HalfOpenShare,
@@ -123,6 +127,8 @@ impl Alert {
         Self::Unanswered,
         Self::Unacknowledged,
         Self::DsrIncomplete,
+        Self::ClientPorts,
+        Self::FrontendRate,
     ];
 
     /// The label in the API, and the log event's name.
@@ -139,6 +145,8 @@ impl Alert {
             Self::Unanswered => "handshakes_unanswered",
             Self::Unacknowledged => "handshakes_unacknowledged",
             Self::DsrIncomplete => "dsr_handshakes_incomplete",
+            Self::ClientPorts => "client_ports_exhausted",
+            Self::FrontendRate => "frontend_rate_reached",
         }
     }
 
@@ -150,6 +158,19 @@ impl Alert {
             PacketReason::SynShareFull => Some(Self::HalfOpenShare),
             PacketReason::ReceiveDropped => Some(Self::Receive),
             _ => None,
+        }
+    }
+
+    /// The alert about a frontend that refuses for this reason, if that is no business of a single client alone.
+    #[must_use]
+    pub const fn of_refusals(reason: AccessReason) -> Option<Self> {
+        match reason {
+            AccessReason::ClientPorts => Some(Self::ClientPorts),
+            AccessReason::FrontendRate => Some(Self::FrontendRate),
+            AccessReason::Denied
+            | AccessReason::ClientConnections
+            | AccessReason::ClientRate
+            | AccessReason::ClientDatagrams => None,
         }
     }
 
@@ -181,6 +202,10 @@ impl Alert {
             Self::DsrIncomplete => {
                 "no handshake completes: run the output of `convey backend-script`, then `convey-backend-setup check` there"
             }
+            Self::ClientPorts => {
+                "a client network holds its share of a server's NAT ports: see [packet] max_ports_per_client"
+            }
+            Self::FrontendRate => "new connections beyond [limits] new_per_second are refused",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    gateways,
+    gateways, others,
     outcome::{CommandResult, Failure},
     target::{config_path, unreadable},
     text::colour_wanted,
@@ -146,11 +146,13 @@ fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     if services.iter().any(|service| service.nat_ports.is_some()) {
         notes.extend(few_ephemeral(config, ephemeral));
     }
-    // an address of another host says nothing here; and where the kernel is not to be asked, there is nothing to say
-    if ephemeral.is_none()
-        && let Ok(network) = network::look(Wanted::of(config, &services))
-    {
-        notes.extend(moving_sources(&network.moving));
+    // the file may be meant for another host
+    if ephemeral.is_none() {
+        notes.extend(others::notes(config));
+        // where the kernel is not to be asked, there is nothing to say
+        if let Ok(network) = network::look(Wanted::of(config, &services)) {
+            notes.extend(moving_sources(&network.moving));
+        }
     }
     notes
 }

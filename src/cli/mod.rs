@@ -10,6 +10,7 @@ mod firewall;
 mod gateways;
 mod generate;
 mod man_config;
+mod others;
 mod outcome;
 mod picture;
 mod reload;

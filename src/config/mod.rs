@@ -50,7 +50,7 @@ pub struct Source {
 pub struct Options {
     /// Mode of frontends that name none (`-p`, `-d`); proxy without.
     pub default_mode: Option<Mode>,
-    /// NAT ports of a file that names none, as the host at the start makes them; the stock list without.
+    /// NAT ports of a file that names none, as the host makes them at a start or reload; the stock list without.
     pub default_nat_ports: Option<PortRanges>,
 }
 

@@ -91,7 +91,7 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let started = Instant::now();
     let predecessors = Predecessors::take();
     let source = read(&run.config_path)?;
-    // the broker and every reload resolve by the same ephemeral ports: they are read once
+    // the broker resolves by the same ephemeral ports, and tells at each reload by which
     let loaded;
     (loaded, run.options) = load(&source, run.options)?;
     let unprivileged = drop_everything(&run, &source, &loaded.config, predecessors)?;

@@ -17,8 +17,10 @@ mod chain;
 mod lock;
 mod marker;
 mod monitor;
+mod others;
 mod plan;
 mod ports;
+mod program;
 mod reserved;
 mod tables;
 pub(crate) mod unit;
@@ -31,7 +33,7 @@ use std::{
 
 use crate::{
     base::{PortRange, PortRanges},
-    config::{self, Diagnostic, Here, Loaded, Options, PacketService, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, Mode, Options, PacketService, Source},
     sys::{environment, ids},
 };
 use chain::HeldRules;
@@ -39,6 +41,7 @@ use tables::Tables;
 
 pub use lock::{Lock, LockError};
 pub use monitor::Monitor;
+pub(crate) use others::OthersRules;
 pub use plan::plan;
 pub(crate) use ports::PortSet;
 
@@ -152,12 +155,13 @@ pub fn has_left_rules(record: &Path) -> bool {
     marker::is_set(record)
 }
 
-/// The NAT ports of this host's passthrough flows where its configuration names none. `record` is [`record_path`].
-///
-/// # Errors
-/// /proc/sys cannot be read.
-fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
-    reserved::default_nat_ports(record)
+/// The NAT ports of this host where its configuration names none; `None` if it has no use for them, or /proc/sys cannot be
+/// read: the stock list then. `record` is [`record_path`].
+#[must_use]
+pub(crate) fn default_nat_ports(config: &Config, record: &Path) -> Option<PortRanges> {
+    let has_passthrough = config.frontends.values().any(|f| f.mode == Mode::Passthrough);
+    let found = has_passthrough.then(|| reserved::default_nat_ports(record, OthersRules::look()));
+    found.and_then(Result::ok)
 }
 
 /// Loads a configuration for this host, whose ephemeral ports decide the default of `nat_ports`. Gives the options besides,
@@ -172,7 +176,7 @@ pub fn load_for_host(
 ) -> Result<(Loaded, Options), Vec<Diagnostic>> {
     let loaded = config::load_here(source, options, here)?;
     let record = record_path(loaded.config.admin.socket.as_deref());
-    options.default_nat_ports = default_nat_ports(&record).ok();
+    options.default_nat_ports = default_nat_ports(&loaded.config, &record);
     match options.default_nat_ports {
         None | Some(PortRanges::STOCK) => Ok((loaded, options)),
         Some(_) => Ok((config::load_here(source, options, here)?, options)),
@@ -182,7 +186,7 @@ pub fn load_for_host(
 /// The same for a host with another range of ephemeral ports, and none reserved.
 #[must_use]
 pub fn default_nat_ports_beside(ephemeral: PortRange) -> PortRanges {
-    ports::default_nat_ports(ephemeral, &PortSet::default())
+    ports::default_nat_ports(ephemeral, &PortSet::default(), false)
 }
 
 /// Judges whether these NAT ports leave the host enough ephemeral ports for its own connections. Returns a warning when
@@ -234,6 +238,11 @@ pub struct Applied {
 }
 
 impl Firewall {
+    /// The NAT ports that this configuration has on this host unless it names some; see [`default_nat_ports`].
+    pub(crate) fn default_nat_ports(&self, config: &Config) -> Option<PortRanges> {
+        default_nat_ports(config, &self.record)
+    }
+
     /// The firewall; nothing is touched yet.
     #[must_use]
     pub const fn new(record: PathBuf) -> Self {

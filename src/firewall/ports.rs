@@ -14,6 +14,11 @@ pub const FEW_EPHEMERAL: u32 = 8_192;
 const LOWEST_BY_DEFAULT: u16 = 10_000;
 /// With fewer NAT ports than this a server is soon without one.
 const FEWEST_NAT_PORTS: u32 = 4_096;
+/// The node ports of Kubernetes (`--service-node-port-range` of kube-apiserver), which kube-proxy takes packets to.
+const NODE_PORTS: PortRange = PortRange {
+    first: 30_000,
+    last: 32_767,
+};
 
 /// A set of ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,22 +116,30 @@ impl FromStr for PortSet {
 }
 
 /// The NAT ports of a host unless its file says otherwise: every port from 10000 that is neither ephemeral (`local`) nor
-/// reserved by others, of many pieces the largest. Where too few remain, the stock list, which is then to be reserved.
+/// reserved by others, nor a node port beside kube-proxy; of many pieces the largest. Where too few remain, the stock list,
+/// which is then to be reserved.
 #[must_use]
-pub fn default_nat_ports(local: PortRange, reserved: &PortSet) -> PortRanges {
+pub fn default_nat_ports(local: PortRange, reserved: &PortSet, has_kube_proxy: bool) -> PortRanges {
+    let node_ports = PortSet::of(has_kube_proxy.then_some(NODE_PORTS));
     let candidates = PortSet::of([PortRange {
         first: LOWEST_BY_DEFAULT,
         last: u16::MAX,
     }]);
     let free = candidates.without(&PortSet::of([local])).without(reserved);
-    let mut pieces: Vec<PortRange> = (free.ranges().into_iter())
+    largest(&free.without(&node_ports))
+        .filter(|ranges| ranges.len() >= FEWEST_NAT_PORTS)
+        .or_else(|| largest(&PortSet::of(PortRanges::STOCK.iter()).without(&node_ports)))
+        .unwrap_or(PortRanges::STOCK)
+}
+
+/// As many pieces of a set as ranges may be, the largest ones.
+fn largest(ports: &PortSet) -> Option<PortRanges> {
+    let mut pieces: Vec<PortRange> = (ports.ranges().into_iter())
         .map(|(first, last)| PortRange { first, last })
         .collect();
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
     pieces.truncate(PortRanges::MOST);
     PortRanges::new(pieces)
-        .filter(|ranges| ranges.len() >= FEWEST_NAT_PORTS)
-        .unwrap_or(PortRanges::STOCK)
 }
 
 /// How many ephemeral ports the NAT ports leave to the host's own connections (the proxy's and health checks' too).
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_default_is_every_port_from_10000_that_is_neither_ephemeral_nor_reserved() {
-        let default = |local, reserved| default_nat_ports(local, &set(reserved)).to_string();
+        let default = |local, reserved| default_nat_ports(local, &set(reserved), false).to_string();
         assert_eq!(default(range(32_768, 60_999), ""), "10000-32767,61000-65535");
         assert_eq!(
             default(range(20_000, 29_999), "61000,65535"),
@@ -204,7 +217,7 @@ mod tests {
             (range(32_768, 60_999), "10000-62000"),
         ] {
             assert_eq!(
-                default_nat_ports(local, &set(reserved)),
+                default_nat_ports(local, &set(reserved), false),
                 PortRanges::STOCK,
                 "{local} {reserved}"
             );
@@ -212,9 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn beside_kube_proxy_no_node_port_is_taken() {
+        let default = |local| default_nat_ports(local, &set(""), true).to_string();
+        assert_eq!(default(range(32_768, 60_999)), "10000-29999,61000-65535");
+        assert_eq!(
+            default(range(1_024, 65_535)),
+            "10000-29999,61000-65535",
+            "the stock list neither"
+        );
+    }
+
+    #[test]
     fn of_more_pieces_than_there_may_be_ranges_the_largest_are_taken() {
         let holes = "11000,12000,13000,14000,15000,16000,17000,18000,19000,20000";
-        let ports = default_nat_ports(range(32_768, 60_999), &set(holes));
+        let ports = default_nat_ports(range(32_768, 60_999), &set(holes), false);
         assert_eq!(ports.iter().count(), PortRanges::MOST);
         assert!(ports.contains(25_000) && ports.contains(65_535));
     }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FirewallError,
+    FirewallError, OthersRules,
     ports::{self, Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, PortSet},
 };
 use crate::base::{PortRange, PortRanges};
@@ -58,10 +58,11 @@ pub fn settle(record: &Path, wanted: &PortSet, only_adding: bool) -> Result<Opti
 ///
 /// # Errors
 /// /proc/sys cannot be read.
-pub fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
+pub fn default_nat_ports(record: &Path, others: OthersRules) -> Result<PortRanges, FirewallError> {
     Ok(ports::default_nat_ports(
         local_port_range()?,
         &others_reserved(record)?,
+        others.has_kube_proxy,
     ))
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     io,
-    path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::Duration,
@@ -14,6 +13,7 @@ use iptables::IPTables;
 use super::{
     FirewallError, Variant,
     chain::{CHAIN, ChainChange, FROM, HeldRules},
+    program::{Program, program, text_of},
 };
 use crate::sys::memfd;
 
@@ -24,45 +24,6 @@ const WAIT: &str = "-w 5";
 const TRIES: u32 = 8;
 /// Waited after the first try that failed; twice, three times as long after the next ones.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// A program and where it is when PATH lacks the directories of the administrator.
-#[derive(Debug, Clone, Copy)]
-struct Program {
-    name: &'static str,
-    places: [&'static str; 2],
-}
-
-macro_rules! program {
-    ($name:literal) => {
-        Program {
-            name: $name,
-            places: [concat!("/usr/sbin/", $name), concat!("/sbin/", $name)],
-        }
-    };
-}
-
-impl Program {
-    /// What to start: the name if PATH finds it, else the first place that has it.
-    fn find(self) -> Result<&'static str, FirewallError> {
-        let in_path = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|directory| is_program(&directory.join(self.name)))
-        });
-        if in_path {
-            return Ok(self.name);
-        }
-        let place = self.places.into_iter().find(|place| is_program(Path::new(place)));
-        place.ok_or(FirewallError::Missing {
-            program: self.name,
-            package: "iptables",
-        })
-    }
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-}
 
 /// The programs of a family: one for single commands, one for all changes at once.
 fn programs(variant: Variant, v6: bool) -> (Program, Program) {
@@ -225,18 +186,6 @@ impl std::fmt::Debug for Tables {
 fn rewind(file: &impl std::os::fd::AsFd) -> io::Result<()> {
     nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekSet)?;
     Ok(())
-}
-
-/// Standard output of a program that did well, else what it complained about.
-fn text_of(output: &Output) -> Result<String, String> {
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(match complaint.trim() {
-        "" => output.status.to_string(),
-        text => text.to_owned(),
-    })
 }
 
 /// Whether a complaint means that this kernel or namespace has no table raw of the family.

@@ -192,28 +192,44 @@ impl Broker {
     }
 
     fn read(&mut self, what: &What) -> (Outcome, Option<OwnedFd>) {
-        let (bytes, outcome, copy) = match self.files.read(what) {
+        let (bytes, identity, copy) = match self.files.read(what) {
             Ok(read) => read,
             Err(outcome) => return (outcome, None),
         };
-        match what {
-            What::Config => self.adopt(bytes),
-            What::NetworkList(_) => {}
-        }
+        let default_nat_ports = match what {
+            What::Config => {
+                self.adopt(bytes);
+                self.options.default_nat_ports
+            }
+            What::NetworkList(_) => None,
+        };
+        let outcome = Outcome::Contents {
+            identity,
+            default_nat_ports,
+        };
         (outcome, Some(copy))
     }
 
-    /// Goes by a configuration from now on if it is valid. Both processes parse the same bytes with the same code: the
-    /// daemon sees by itself whether they are.
+    /// Goes by a configuration from now on if it is valid. Both processes parse the same bytes with the same code and
+    /// options: the daemon sees by itself whether they are. The host's ephemeral ports may have changed meanwhile.
     fn adopt(&mut self, bytes: Vec<u8>) {
         let source = Source {
             name: self.name.clone(),
             bytes,
         };
-        if let Ok(loaded) = (self.parse)(&source, self.options) {
-            self.files.adopt(&loaded.config);
-            self.policy.adopt(loaded.config);
+        let Ok(mut loaded) = (self.parse)(&source, self.options) else {
+            return;
+        };
+        let default_nat_ports = self.packets.default_nat_ports(&loaded.config);
+        if self.options.default_nat_ports != default_nat_ports {
+            self.options.default_nat_ports = default_nat_ports;
+            match (self.parse)(&source, self.options) {
+                Ok(anew) => loaded = anew,
+                Err(_) => return,
+            }
         }
+        self.files.adopt(&loaded.config);
+        self.policy.adopt(loaded.config);
     }
 
     /// Tells the daemon which files have changed. What it has no room for is said at the next look.

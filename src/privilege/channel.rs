@@ -16,6 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
+    base::PortRanges,
     config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
@@ -96,6 +97,8 @@ pub struct FileRead {
     pub source: Source,
     /// Changes when it is saved again.
     pub identity: FileIdentity,
+    /// For the configuration: the NAT ports by which the broker has resolved it where it names none; `None`: the stock list.
+    pub default_nat_ports: Option<PortRanges>,
 }
 
 impl Channel {
@@ -201,7 +204,14 @@ impl Channel {
     pub fn read(&self, what: What) -> Result<FileRead, BrokerError> {
         let limit = what.limit();
         let (outcome, fds) = self.request(Verb::Read(what), &[])?;
-        let (Outcome::Contents(identity), Some(copy)) = (&outcome, fds.into_iter().next()) else {
+        let Outcome::Contents {
+            identity,
+            default_nat_ports,
+        } = outcome
+        else {
+            return Err(unexpected(&outcome));
+        };
+        let Some(copy) = fds.into_iter().next() else {
             return Err(unexpected(&outcome));
         };
         let bytes = memfd::read_sealed(copy, limit).map_err(|e| BrokerError::Lost(e.to_string()))?;
@@ -210,7 +220,8 @@ impl Channel {
                 name: self.name.clone(),
                 bytes,
             },
-            identity: *identity,
+            identity,
+            default_nat_ports,
         })
     }
 

@@ -69,8 +69,8 @@ impl Files {
         self.looked + LOOK
     }
 
-    /// Reads a file: its bytes, and what to answer with a copy of them; or the answer that it cannot be read.
-    pub fn read(&mut self, what: &What) -> Result<(Vec<u8>, Outcome, OwnedFd), Outcome> {
+    /// Reads a file: its bytes, its identity and a copy to pass; or the answer that it cannot be read.
+    pub fn read(&mut self, what: &What) -> Result<(Vec<u8>, FileIdentity, OwnedFd), Outcome> {
         let Some(file) = self.files.get_mut(what) else {
             return Err(Outcome::refused("the configuration does not name this file"));
         };
@@ -97,7 +97,7 @@ impl Files {
             )
         })?;
         file.seen = Some(identity);
-        Ok((bytes, Outcome::Contents(identity), copy))
+        Ok((bytes, identity, copy))
     }
 
     /// Looks at all of them: those that are others than they were last seen to be, each told of by `tell` until it could be.

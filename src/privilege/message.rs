@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ListenerRef, Served, What};
 use crate::{
-    base::Holder,
+    base::{Holder, PortRanges},
     config::PacketService,
     sys::{config_file::FileIdentity, fdpass::MAX_MESSAGE_BYTES},
 };
@@ -73,7 +73,12 @@ pub enum Outcome {
     /// The listening socket comes with the reply.
     Bound,
     /// A sealed memfd with the bytes of the file comes with the reply.
-    Contents(FileIdentity),
+    Contents {
+        /// Changes when it is saved again.
+        identity: FileIdentity,
+        /// For the configuration: the NAT ports by which the broker has resolved it where it names none.
+        default_nat_ports: Option<PortRanges>,
+    },
     /// Number 0, said unasked: the file is another than when it was last read.
     Changed(What),
     /// Number 0, said unasked: another program may have changed the firewall rules.
@@ -115,7 +120,7 @@ impl Outcome {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Bound | Self::Contents(_) | Self::PacketSocket => 1,
+            Self::Bound | Self::Contents { .. } | Self::PacketSocket => 1,
             Self::Ready
             | Self::Changed(_)
             | Self::RulesChanged
@@ -237,7 +242,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Endpoint, PortRanges, ServerAddr};
+    use crate::base::{Endpoint, ServerAddr};
 
     #[test]
     fn requests_survive_the_way() {

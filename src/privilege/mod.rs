@@ -74,8 +74,8 @@ use std::{
 
 use crate::{
     access::MAX_LIST_BYTES,
-    base::{Endpoint, FrontendName, Holder, NetworkListName},
-    config::{Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
+    base::{Endpoint, FrontendName, Holder, NetworkListName, PortRanges},
+    config::{Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
 };
 
 pub use channel::{Changed, Channel, FileRead, ForkError};
@@ -130,6 +130,11 @@ pub trait KernelOps {
     /// Deals with what is readable, without waiting. Whether the firewall rules may have been changed.
     fn attend(&mut self) -> bool {
         false
+    }
+
+    /// The NAT ports of this host where a configuration names none; `None`: the stock list.
+    fn default_nat_ports(&self, _config: &Config) -> Option<PortRanges> {
+        None
     }
 
     /// Makes firewall rules and reserved ports be those of these services.

@@ -10,7 +10,8 @@ use std::{
 
 use super::{ClaimError, KernelOps, Policy, Served, message::Outcome, policy::SocketRequest};
 use crate::{
-    config::PacketService,
+    base::PortRanges,
+    config::{Config, PacketService},
     sys::{
         capability,
         interfaces::{self, Interface, Routes},
@@ -180,6 +181,12 @@ impl PacketSockets {
                 .map_err(|e| format!("replace the filter of a packet socket on {}: {e}", held.name))?;
         }
         Ok(served)
+    }
+
+    /// The NAT ports of this host where a configuration names none.
+    pub fn default_nat_ports(&mut self, config: &Config) -> Option<PortRanges> {
+        // without the capabilities its programs see less
+        capability::with_ambient(|| self.kernel.default_nat_ports(config)).unwrap_or_default()
     }
 
     /// What to wait for besides the daemon.

@@ -10,7 +10,10 @@ use super::{
     BrokerError, Changed, Channel, Client, News, What,
     message::{Outcome, Reply, Request, Verb, decode, encode},
 };
-use crate::sys::{fdpass, memfd};
+use crate::{
+    base::PortRanges,
+    sys::{fdpass, memfd},
+};
 
 /// A channel whose calls are given up after a moment, and the broker's end of it.
 fn pair() -> (Channel, OwnedFd) {
@@ -143,10 +146,15 @@ fn a_file_is_taken_with_its_identity() {
         assert_eq!(request.verb, Verb::Read(What::Config));
         let copy = memfd::sealed(b"[global]").unwrap();
         let identity = crate::sys::config_file::FileIdentity::of_test(3);
-        say(&broker, request.number, Outcome::Contents(identity), &[&copy]);
+        let outcome = Outcome::Contents {
+            identity,
+            default_nat_ports: Some(PortRanges::STOCK),
+        };
+        say(&broker, request.number, outcome, &[&copy]);
         identity
     });
     let read = channel.read(What::Config).unwrap();
     assert_eq!(read.source.bytes, b"[global]");
     assert_eq!(read.identity, answering.join().unwrap());
+    assert_eq!(read.default_nat_ports, Some(PortRanges::STOCK));
 }

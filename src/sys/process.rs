@@ -1,6 +1,7 @@
 //! Forking a child that shares nothing but memory pages with its parent, and marking a process.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs::{self, File},
     io,
@@ -39,6 +40,23 @@ pub enum ForkError {
 /// /proc is not mounted.
 pub fn thread_count() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// The names (/proc/PID/comm, 15 bytes at most) of the processes of this network namespace, and of those whose namespace
+/// this process may not see.
+#[must_use]
+pub fn names_in_this_network() -> BTreeSet<String> {
+    let ours = fs::read_link("/proc/self/ns/net").ok();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
+        .filter(|entry| {
+            let theirs = fs::read_link(entry.path().join("ns/net"));
+            theirs.map_or(true, |theirs| Some(theirs) == ours)
+        })
+        .filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok())
+        .map(|name| name.trim_end().to_owned())
+        .collect()
 }
 
 /// Forks. The child keeps no descriptor but `keep` (0, 1 and 2 become /dev/null), runs `child` and exits with what

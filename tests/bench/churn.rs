@@ -19,6 +19,7 @@ use crate::{
         Convey,
         kernel::{KernelBalancer, Method, Service},
     },
+    meter::Meter,
     rig::Rig,
     subjects::Running,
 };
@@ -39,6 +40,8 @@ struct Run {
     /// Those that were refused or cut.
     refused: u64,
     seconds: f64,
+    /// Of which its CPU was busy.
+    busy: f64,
     /// Milliseconds until connected, sorted.
     waits: Vec<f32>,
 }
@@ -76,8 +79,8 @@ pub fn measure(kinds: &[Churn], seconds: u32) -> String {
     if kinds.is_empty() {
         return String::new();
     }
-    let mut text = "\n| connections that are over at once | of | served/s | refused | connect p50, ms | p99 | p99.9 | longest |\n\
-         |---|---|---|---|---|---|---|---|\n"
+    let mut text = "\n| connections that are over at once | of | served/s | refused | connect p50, ms | p99 | p99.9 | longest | its CPU busy | CPU s per 10,000 |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for kind in kinds {
         for (whose, start) in [
@@ -190,7 +193,7 @@ fn run(first: Ipv4Addr, kind: Churn, time: Duration) -> Run {
         .map(|place| sources.open(&epoll, place))
         .collect();
     let (mut served, mut refused, mut waits) = (0, 0, Vec::new());
-    let start = Instant::now();
+    let (start, meter) = (Instant::now(), Meter::start());
     let mut events = [EpollEvent::empty(); AT_ONCE];
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4_096];
     while start.elapsed() < time {
@@ -227,7 +230,7 @@ fn run(first: Ipv4Addr, kind: Churn, time: Duration) -> Run {
             }
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let (seconds, busy) = (start.elapsed().as_secs_f64(), meter.read().busy);
     // who still waits counts with the time so far
     let waiting = connections.iter().filter(|connection| !connection.is_connected);
     waits.extend(waiting.map(|connection| connection.began.elapsed().as_secs_f32() * 1e3));
@@ -236,6 +239,7 @@ fn run(first: Ipv4Addr, kind: Churn, time: Duration) -> Run {
         served,
         refused,
         seconds,
+        busy,
         waits,
     }
 }
@@ -251,13 +255,15 @@ impl fmt::Display for Run {
         };
         write!(
             f,
-            "{:.0} | {} | {:.2} | {:.2} | {:.2} | {:.1}",
+            "{:.0} | {} | {:.2} | {:.2} | {:.2} | {:.1} | {:.0} % | {:.2}",
             self.served as f64 / self.seconds,
             self.refused,
             at(0.5),
             at(0.99),
             at(0.999),
             at(1.0),
+            100.0 * self.busy / self.seconds,
+            self.busy * 1e4 / self.served as f64,
         )
     }
 }

@@ -119,7 +119,7 @@ fn change(many: Many) -> Found {
         .iter_mut()
         .filter_map(|stream| answers(stream).ok())
         .count();
-    let packets = convey.status_json()["packets"]["flows"].clone();
+    let packets = convey.status_json()["packet"]["flows"].clone();
     let count = |name: &str| packets[name].as_u64().unwrap_or_default();
     Found {
         before,
@@ -176,7 +176,7 @@ fn fill(rig: &Rig, convey: &Convey, entries: u32) {
     let to = SocketAddr::new(VIP.parse().expect("an address"), ASK_PORT);
     let mut crowd = nobodies(Family::V4, 3);
     wait_until("the table fills", PATIENCE * 2, || {
-        let there = convey.status_json()["packets"]["flows"]["dsr"]
+        let there = convey.status_json()["packet"]["flows"]["dsr"]
             .as_u64()
             .unwrap_or_default();
         for _ in there..u64::from(entries).min(there + 50_000) {

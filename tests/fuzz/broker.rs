@@ -424,7 +424,7 @@ fn check(
             }
         }
         Verb::Read(What::Config) => {
-            assert!(matches!(outcome, Outcome::Contents(_)));
+            assert!(matches!(outcome, Outcome::Contents { .. }));
             for copy in fds {
                 let bytes = memfd::read_sealed(copy, config::MAX_CONFIG_BYTES).expect("a sealed memfd");
                 assert_eq!(bytes, CONFIGURATIONS[written].as_bytes());

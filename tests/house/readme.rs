@@ -6,12 +6,16 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
 }
 
-/// The fenced blocks of a language.
-fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
-    let fence = format!("```{language}\n");
-    text.split(fence.as_str())
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap_or_default())
+/// The fenced blocks of a language: what follows it says of what kind they are.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<(&'a str, &'a str)> {
+    // outside, inside, outside, …
+    let inside = text.split("```").skip(1).step_by(2);
+    inside
+        .filter_map(|block| block.split_once('\n'))
+        .filter_map(|(fence, block)| match fence.strip_prefix(language) {
+            Some(kind) if kind.is_empty() || kind.starts_with(' ') => Some((kind.trim(), block)),
+            _ => None,
+        })
         .collect()
 }
 
@@ -21,7 +25,7 @@ fn every_configuration_is_valid() {
     let configurations = blocks(&text, "toml");
     assert!(configurations.len() >= 2, "the README shows configurations");
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for configuration in configurations {
+    for (_, configuration) in configurations {
         let path = dir.path().join("convey.toml");
         fs::write(&path, configuration).expect("the configuration");
         let output = Command::new(env!("CARGO_BIN_EXE_convey"))
@@ -43,7 +47,11 @@ fn every_configuration_is_valid() {
 fn commands(text: &str) -> Vec<Vec<String>> {
     let code = text.split('`').skip(1).step_by(2);
     let mut commands: Vec<Vec<String>> = code
-        .chain(blocks(text, "sh").into_iter().flat_map(str::lines))
+        .chain(
+            blocks(text, "sh")
+                .into_iter()
+                .flat_map(|(_, block)| block.lines()),
+        )
         .filter_map(|line| line.trim().trim_start_matches("sudo ").strip_prefix("convey "))
         .map(|rest| {
             let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
@@ -107,4 +115,32 @@ fn every_path_exists() {
         }
     }
     assert!(checked >= 4, "the README says where to look");
+}
+
+/// tests/vm/readme.sh types every block on a machine with the service, but for those of a checkout: these are what a run of
+/// packaging/test consists of, on a fresh clone.
+#[test]
+fn what_is_typed_in_a_checkout_is_what_the_tests_run() {
+    let text = readme();
+    let run = ["packaging/test", "packaging/quickstart", "packaging/common.sh"]
+        .map(|file| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a script"))
+        .concat();
+    let mut typed = 0;
+    for (kind, block) in blocks(&text, "sh") {
+        assert!(["", "checkout"].contains(&kind), "{kind}");
+        if kind.is_empty() {
+            continue;
+        }
+        for line in block.lines() {
+            let is_run = match line.trim_start_matches("sudo ") {
+                // how one comes to a checkout, and the test itself
+                "git clone <this repository> convey && cd convey" | "packaging/test" => true,
+                "cargo build --release --bin convey" => run.contains("packaging/deb"),
+                other => run.contains(other),
+            };
+            assert!(is_run, "no test runs `{line}`");
+            typed += 1;
+        }
+    }
+    assert!(typed >= 4);
 }

@@ -112,7 +112,7 @@ section! {
         workers: WorkerCount,
         /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.
         max_flows: Int<64, MAX_FLOWS>,
-        /// Source ports of passthrough flows, "FIRST-LAST,FIRST-LAST…"; new flows use changed ones at once. Default: every port from 10000 that is neither ephemeral on this host nor reserved, usually "10000-32767,61000-65535".
+        /// Source ports of passthrough flows, "FIRST-LAST,FIRST-LAST…"; new flows use changed ones at once. Default: every port from 10000 that is neither ephemeral on this host nor reserved, nor a node port (30000-32767) beside kube-proxy, looked up at the start and at each reload; usually "10000-32767,61000-65535".
         nat_ports: PortRanges,
         /// Accept packets of passthrough servers by any interface, not only by those that the routes to them use: for networks where answers take another way. Default: false.
         any_interface: bool,

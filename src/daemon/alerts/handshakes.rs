@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use super::shortages::{Case, MINUTE};
+use super::shortages::{Case, MINUTE, Subject};
 use crate::base::{Alert, Handshake, ServerKey};
 
 /// Incomplete handshakes within a minute, and no complete one meanwhile, that are one too many.
@@ -103,7 +103,7 @@ impl Handshakes {
         self.0.iter().flat_map(|(server, known)| {
             let failing = [known.passthrough.failing, known.dsr.failing];
             failing.into_iter().flatten().map(|alert| Case {
-                server: Some(server.clone()),
+                subject: Subject::Server(server.clone()),
                 alert,
             })
         })

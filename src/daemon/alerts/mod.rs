@@ -1,4 +1,4 @@
-//! What an operator should look at in the packet modes: made of counters on the control loop's tick, noted in the status
+//! What an operator should look at, most of it in the packet modes: made of counters on the control loop's tick, noted in the status
 //! while it lasts, and logged.
 //!
 //! ```text
@@ -15,11 +15,11 @@ use std::{sync::Arc, time::Instant};
 use super::Control;
 use crate::{
     admin::status::Alerts,
-    base::{Alert, PacketReason, ServerDrop, ServerKey, ServerState},
+    base::{AccessReason, Alert, PacketReason, ServerDrop, ServerKey, ServerState},
     snapshot::Snapshot,
 };
 use handshakes::{HandshakeNews, Handshakes};
-use shortages::{Case, Shortage, Shortages};
+use shortages::{Case, Shortage, Shortages, Subject};
 
 /// What is remembered from one tick to the next. Pure.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl AlertWatch {
         let of_servers = servers.iter().flat_map(|(key, _, totals)| {
             ServerDrop::ALL.iter().zip(totals.dropped).map(|(drop, count)| {
                 let case = Case {
-                    server: Some(key.clone()),
+                    subject: Subject::Server(key.clone()),
                     alert: drop.alert(),
                 };
                 (case, count)
@@ -67,14 +67,22 @@ impl AlertWatch {
         });
         let of_all = packets.iter().filter_map(|(reason, count)| {
             let alert = Alert::of_all_servers(*reason)?;
-            Some((Case { server: None, alert }, *count))
+            let subject = Subject::All;
+            Some((Case { subject, alert }, *count))
         });
-        let shortages = self.shortages.look(of_all.chain(of_servers), now);
+        let counters = of_all.chain(of_servers).chain(of_frontends(snapshot));
+        let shortages = self.shortages.look(counters, now);
         let counted = (servers.iter()).map(|(key, is_up, totals)| (key, *is_up, &totals.handshakes));
         let handshakes = self.handshakes.look(counted, now);
         let lasting = self.shortages.lasting(now).chain(self.handshakes.failing());
         let mut active = Alerts::new();
-        for Case { server, alert } in lasting {
+        for Case { subject, alert } in lasting {
+            let server = match subject {
+                Subject::All => None,
+                Subject::Server(key) => Some(key),
+                // the status has its refusals by reason
+                Subject::Frontend(_) => continue,
+            };
             active.entry(server).or_default().insert(alert);
         }
         if *self.active != active {
@@ -87,14 +95,26 @@ impl AlertWatch {
     }
 }
 
+/// What frontends refuse, in any mode, that an operator should hear of.
+fn of_frontends(snapshot: &Snapshot) -> impl Iterator<Item = (Case, u64)> {
+    snapshot.frontends.values().flat_map(|view| {
+        let refused = AccessReason::ALL.iter().zip(view.live.counters.totals().refused);
+        refused.filter_map(|(reason, count)| {
+            let alert = Alert::of_refusals(*reason)?;
+            let subject = Subject::Frontend(view.config.name.clone());
+            Some((Case { subject, alert }, count))
+        })
+    })
+}
+
 impl Control {
-    /// Looks for what an operator should know of the packet modes, and says it.
+    /// Looks for what an operator should know, and says it.
     pub(super) fn look_for_alerts(&mut self, now: Instant) {
         let engine = self.packets.engine().load_full();
-        let Some(engine) = engine else { return };
+        let packets = engine.map_or_else(Vec::new, |engine| engine.report().packets);
         let before = Arc::clone(self.alerts.active());
         let snapshot = Arc::clone(self.state.snapshot());
-        let findings = self.alerts.look(&snapshot, &engine.report().packets, now);
+        let findings = self.alerts.look(&snapshot, &packets, now);
         if !Arc::ptr_eq(&before, self.alerts.active()) {
             self.publish_status();
         }

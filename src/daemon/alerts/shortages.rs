@@ -5,18 +5,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::base::{Alert, ServerKey};
+use crate::base::{Alert, FrontendName, ServerKey};
 
 /// How long it counts as lasting after a counter has grown, and the time between two warnings of one.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// An alert, and the server that it concerns; `None`: all of them.
+/// An alert, and what it concerns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Case {
-    /// The server.
-    pub server: Option<ServerKey>,
+    /// What it concerns.
+    pub subject: Subject,
     /// What it is.
     pub alert: Alert,
+}
+
+/// What an alert concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The packet modes as a whole.
+    All,
+    /// One server.
+    Server(ServerKey),
+    /// One frontend.
+    Frontend(FrontendName),
 }
 
 /// A warning that is due.
@@ -24,7 +35,7 @@ pub struct Case {
 pub struct Shortage {
     /// What, and where.
     pub case: Case,
-    /// Packets dropped since the last warning.
+    /// Packets dropped, or connections refused, since the last warning.
     pub packets: u64,
 }
 
@@ -108,7 +119,10 @@ mod tests {
     use super::*;
 
     fn case(alert: Alert) -> Case {
-        Case { server: None, alert }
+        Case {
+            subject: Subject::All,
+            alert,
+        }
     }
 
     /// Looks every five seconds at one counter, and gives when was warned, of how many packets.

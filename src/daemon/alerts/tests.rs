@@ -71,3 +71,34 @@ fn an_alert_names_its_server_or_none() {
     .into();
     assert_eq!(**watch.active(), expected);
 }
+
+#[test]
+fn a_frontend_that_refuses_for_all_clients_sake_is_named_in_any_mode_and_not_noted_again() {
+    let (snapshot, now) = (site(), Instant::now());
+    let mut watch = AlertWatch::default();
+    for name in ["shop", "plain"] {
+        let refused = &snapshot.frontends[name].live.counters.shard(WorkerId(0)).refused;
+        for (reason, count) in [
+            (AccessReason::Denied, 9),
+            (AccessReason::ClientRate, 9),
+            (AccessReason::ClientPorts, 2),
+            (AccessReason::FrontendRate, 3),
+        ] {
+            refused[reason as usize].add(count);
+        }
+    }
+    let found = watch.look(&snapshot, &[], now);
+    let said: std::collections::BTreeSet<_> = (found.shortages.iter())
+        .map(|s| match &s.case.subject {
+            Subject::Frontend(name) => (name.to_string(), s.case.alert.label(), s.packets),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = ["plain", "shop"].into_iter().flat_map(|name| {
+        [("client_ports_exhausted", 2), ("frontend_rate_reached", 3)].map(|(l, n)| (name.to_owned(), l, n))
+    });
+    assert_eq!(said, expected.collect());
+    assert!(watch.active().is_empty(), "the status has refusals by reason");
+    let found = watch.look(&snapshot, &[], now + Duration::from_secs(5));
+    assert!(found.shortages.is_empty());
+}

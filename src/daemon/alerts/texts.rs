@@ -1,6 +1,9 @@
 //! What the log says of alerts.
 
-use super::{handshakes::HandshakeNews, shortages::Shortage};
+use super::{
+    handshakes::HandshakeNews,
+    shortages::{Shortage, Subject},
+};
 use crate::{
     backend_setup,
     base::{Alert, ServerKey},
@@ -11,16 +14,27 @@ use crate::{
 /// Warns of something that runs out.
 pub fn log_shortage(shortage: &Shortage) {
     let (alert, packets) = (shortage.case.alert, shortage.packets);
-    let server = shortage.case.server.as_ref();
-    let subject = server.map_or_else(String::new, |key| format!("server {key}: "));
-    tracing::warn!(
-        event = alert.label(),
-        backend = server.map(|key| tracing::field::display(&key.backend)),
-        server = server.map(|key| tracing::field::display(&key.server)),
-        packets,
-        "{subject}{} ({packets} packet(s) dropped since the last warning)",
-        alert.sentence()
-    );
+    let sentence = alert.sentence();
+    match &shortage.case.subject {
+        Subject::All => tracing::warn!(
+            event = alert.label(),
+            packets,
+            "{sentence} ({packets} packet(s) dropped since the last warning)"
+        ),
+        Subject::Server(key) => tracing::warn!(
+            event = alert.label(),
+            backend = %key.backend,
+            server = %key.server,
+            packets,
+            "server {key}: {sentence} ({packets} packet(s) dropped since the last warning)"
+        ),
+        Subject::Frontend(name) => tracing::warn!(
+            event = alert.label(),
+            frontend = %name,
+            refused = packets,
+            "frontend {name}: {sentence} ({packets} refused since the last warning)"
+        ),
+    }
 }
 
 /// Warns that no handshake completes, or says that they do again.

@@ -182,6 +182,10 @@ impl Control {
                 if let Some(watched) = watched {
                     self.take_watch(watched);
                 }
+                // what the broker resolves by, so do we
+                if let Ok(file) = &read {
+                    self.options.default_nat_ports = file.default_nat_ports;
+                }
                 ReloadEvent::Read(read)
             }
             Some(Done::Loaded(loaded)) => ReloadEvent::Loaded(loaded.map(|new| {

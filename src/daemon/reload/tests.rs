@@ -20,6 +20,7 @@ fn saved(text: &str, save: i64) -> FileRead {
     FileRead {
         source: source(text),
         identity: FileIdentity::of_test(save),
+        default_nat_ports: None,
     }
 }
 

@@ -24,12 +24,14 @@ mod limits;
 mod meanwhile;
 mod networks;
 mod off_path;
+mod ports;
 mod process;
 mod ranges;
 mod reload;
 mod reused;
 mod site;
 mod sizes;
+mod soak;
 mod sources;
 mod talkers;
 mod told;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     lab::suite::announce(skip.as_deref());
     let areas: &[(&str, &[Test])] = &[
         // the long ones first: the end is not theirs alone then
+        ("soak", soak::TESTS),
         ("limits", limits::TESTS),
         ("access", access::TESTS),
         ("kept", kept::TESTS),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
         ("ranges", ranges::TESTS),
+        ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),
         ("traffic", traffic::TESTS),

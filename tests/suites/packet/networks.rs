@@ -81,7 +81,12 @@ pub struct Behind {
 impl Behind {
     /// With one server; the client's way is by the first router.
     pub fn new(name: &str, routers: usize) -> Self {
-        let site = Site::new(name, 1);
+        Self::with_servers(name, routers, 1)
+    }
+
+    /// With so many servers.
+    pub fn with_servers(name: &str, routers: usize, servers: usize) -> Self {
+        let site = Site::new(name, servers);
         let far = site.lab.host("far");
         far.run(&format!(
             "ip addr flush dev eth0 scope global; ip link set eth0 down
@@ -110,6 +115,11 @@ impl Behind {
         behind
     }
 
+    /// Has what a host sends to the client go by the first router.
+    pub fn lead_back(&self, host: &Host) {
+        lead_by(host, &self.routers[0]);
+    }
+
     /// Has both directions go by this router.
     pub fn lead_by(&self, number: usize) {
         let router = &self.routers[number];
@@ -120,12 +130,17 @@ impl Behind {
             router.index(),
             FAR[1]
         ));
-        self.site.lb.run(&format!(
-            "ip route replace {} via {}; ip -6 route replace {} via {}",
-            FAR[0],
-            router.ip4(),
-            FAR[1],
-            router.ip6()
-        ));
+        lead_by(&self.site.lb, router);
     }
+}
+
+/// Has what a host sends to the client go by this router.
+fn lead_by(host: &Host, router: &Host) {
+    host.run(&format!(
+        "ip route replace {} via {}; ip -6 route replace {} via {}",
+        FAR[0],
+        router.ip4(),
+        FAR[1],
+        router.ip6()
+    ));
 }

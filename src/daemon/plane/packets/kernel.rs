@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    base::Holder,
-    config::PacketService,
+    base::{Holder, PortRanges},
+    config::{Config, PacketService},
     engine::raw::socket,
     firewall::{Applied, Firewall, Lock, LockError, Monitor},
     privilege::{ClaimError, KernelOps, Served},
@@ -90,6 +90,10 @@ impl KernelOps for HostKernel {
         };
         lock.answer();
         monitor.as_mut().is_some_and(Monitor::take)
+    }
+
+    fn default_nat_ports(&self, config: &Config) -> Option<PortRanges> {
+        self.firewall.default_nat_ports(config)
     }
 
     fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
