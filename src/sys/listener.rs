@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr},
+    net::{Ipv6Addr, Shutdown, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -73,8 +73,10 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
         && socket.is_listener().ok()?
         && socket.reuse_port().ok()?;
     let addr = socket.local_addr().ok()?.as_socket()?;
-    let takes_ipv4 = addr.is_ipv4() || !socket.only_v6().ok()?;
-    (is_ours && takes_ipv4).then_some(addr)
+    // the kernel sets the option itself at any other IPv6 address than the wildcard (__inet6_bind)
+    let is_whole =
+        addr != SocketAddr::from((Ipv6Addr::UNSPECIFIED, addr.port())) || !socket.only_v6().ok()?;
+    (is_ours && is_whole).then_some(addr)
 }
 
 /// The name of the interface that a socket is bound to; `None` if to none.
@@ -217,6 +219,21 @@ mod tests {
         assert!(has_waiting(listener.as_fd()));
         let _accepted = listener.accept().unwrap();
         assert!(!has_waiting(listener.as_fd()));
+    }
+
+    #[test]
+    fn a_listener_on_any_address_of_either_family_is_known_by_it() {
+        for addr in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let what = Listen {
+                addr: addr.parse().unwrap(),
+                interface: None,
+                user_timeout: None,
+            };
+            let socket = listen(&what).unwrap();
+            let known = address_of(socket.as_fd()).map(|known| known.ip());
+            assert_eq!(known, Some(what.addr.ip()), "{addr}");
+            assert_eq!(interface_of(socket.as_fd()), None);
+        }
     }
 
     #[test]

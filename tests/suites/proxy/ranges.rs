@@ -7,11 +7,11 @@ use std::{
     ops::RangeInclusive,
 };
 
-use nix::net::if_::if_nametoindex;
+use nix::{net::if_::if_nametoindex, sys::signal::Signal};
 
 use crate::{
     Test,
-    lab::{Host, Lab, PATIENCE, servers::TcpServer, wait_until},
+    lab::{Convey, Host, Lab, PATIENCE, servers::TcpServer, wait_until},
     site::{FAST_CHECK, NO_CHECK, read_line},
     tests,
 };
@@ -216,13 +216,20 @@ fn clients_of_one_link_are_served_at_a_link_local_address() {
          [backends.b]\n{NO_CHECK}\nservers.a = {{ addr = \"{}\" }}\n",
         host.addr(7_000)
     );
-    let convey = lab.convey(&lb, &config);
+    let mut convey = Convey::launch_with(&lb, &config, &["env", Convey::FD_STORE]);
+    convey.wait_ready();
     for port in 9_000..=9_002 {
         let to = on_link(&client, address, port);
         assert_eq!(greeting(&mut client.connect(to)), (port - 2_000).to_string());
     }
     let listen = convey.status().frontends["f"].listen[0].to_string();
     assert_eq!(listen, format!("[{address}%eth0]:9000-9002"));
+    // the sockets, which know the interface by its number, outlive the process
+    let before = listeners(&lb);
+    convey.signal(Signal::SIGTERM);
+    assert!(convey.wait_exit(PATIENCE).success());
+    convey.start_again(&config);
+    assert_eq!(listeners(&lb), before);
     // elsewhere nobody listens
     client
         .try_connect(SocketAddr::new(IpAddr::V4(lb.ip4()), 9_000))
