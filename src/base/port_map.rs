@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
 };
 
 use super::PortRange;
@@ -10,7 +10,7 @@ use super::PortRange;
 /// Values of ranges of ports that do not overlap, of each key (such as an address) its own. Of ranges that do overlap it may
 /// not find all.
 #[derive(Debug, Clone)]
-pub struct PortMap<K, V, S = RandomState>(HashMap<K, Vec<(PortRange, V)>, S>);
+pub struct PortMap<K, V, S = BuildHasherDefault<DefaultHasher>>(HashMap<K, Vec<(PortRange, V)>, S>);
 
 impl<K: Hash + Eq, V, S: BuildHasher + Default> PortMap<K, V, S> {
     /// Whether there is none.
