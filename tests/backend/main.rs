@@ -29,10 +29,7 @@ fn main() -> ExitCode {
         eprintln!("SKIPPED (counted as ignored): tests of real hosts: {why}");
     }
     let pure: [(&str, fn()); 6] = [
-        (
-            "ranges_of_ports_are_few_rules_and_must_fit",
-            ranges::are_few_rules,
-        ),
+        ("ranges_are_few_rules_and_must_fit", ranges::are_few_rules),
         (
             "method_l2_prints_its_commands_and_refuses_another_port",
             l2::prints_its_commands,

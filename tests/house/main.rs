@@ -46,7 +46,7 @@ const PURE: &[&str] = &[
 const MAX_LINES: usize = 500;
 
 /// Files that are still longer, and how long: they may only shrink.
-const TOO_LONG: &[(&str, usize)] = &[("src/engine/raw/filter/tests.rs", 538)];
+const TOO_LONG: &[(&str, usize)] = &[("src/engine/raw/filter/tests.rs", 531)];
 
 /// What the top level of the repository may hold, besides dot files.
 const TOP_LEVEL: &[&str] = &[
@@ -384,12 +384,12 @@ mod of_the_test_itself {
     #[test]
     fn a_file_may_not_be_too_long_and_one_that_is_may_only_shrink() {
         assert_eq!(length_fault("f", 500, None), None);
-        assert_eq!(length_fault("f", 538, Some(538)), None);
+        assert_eq!(length_fault("f", 531, Some(538)), None);
         let fault = |lines, known| length_fault("f", lines, known).unwrap_or_default();
         assert_eq!(fault(501, None), "f: 501 lines, 500 at most");
-        assert_eq!(fault(539, Some(538)), "f has grown from 538 to 539 lines");
-        assert_eq!(fault(537, Some(538)), "f has 537 lines: say so instead of 538");
-        assert_eq!(fault(500, Some(538)), "f is short enough: strike it off");
+        assert_eq!(fault(539, Some(531)), "f has grown from 538 to 539 lines");
+        assert_eq!(fault(537, Some(531)), "f has 537 lines: say so instead of 538");
+        assert_eq!(fault(500, Some(531)), "f is short enough: strike it off");
     }
 
     #[test]
