@@ -25,19 +25,28 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
-use super::views::Problem;
+use super::{
+    shares::{Peer, Sharer, Shares},
+    views::Problem,
+};
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
     /// Connections at a time; more are answered 503, closed and counted.
     pub connections: usize,
+    /// Of these for one peer (see [`Sharer`]).
+    pub per_peer: usize,
+    /// Connections of which a request is waited for although it is answered 503, and how long.
+    pub refusals: usize,
+    /// Time for such a request, and for taking the answer.
+    pub refusal: Duration,
     /// Time for a request's header, from the connection or the end of the last answer: so also how long an idle
     /// connection is kept.
     pub header: Duration,
@@ -56,7 +65,10 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            connections: 64,
+            connections: 48,
+            per_peer: 12,
+            refusals: 12,
+            refusal: Duration::from_secs(1),
             header: Duration::from_secs(5),
             body: Duration::from_secs(5),
             connection: Duration::from_secs(120),
@@ -78,15 +90,6 @@ const MAX_HEADERS: usize = 64;
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Who is at the other end of a unix socket, as the kernel said at connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// User id.
-    pub uid: u32,
-    /// Process id; `None` when it is in a namespace that cannot be seen.
-    pub pid: Option<i32>,
-}
 
 /// A listener at work. Dropping it closes it and every connection.
 #[derive(Debug)]
@@ -112,8 +115,8 @@ pub(super) trait Listener: Send + 'static {
     /// Who it is, if that can be known.
     fn peer(stream: &Self::Stream) -> Option<Peer>;
 
-    /// Writes what fits at once.
-    fn write_now(stream: &Self::Stream, bytes: &[u8]);
+    /// Whose share of the connections it takes of.
+    fn sharer(stream: &Self::Stream) -> Option<Sharer>;
 }
 
 impl Listener for UnixListener {
@@ -131,9 +134,8 @@ impl Listener for UnixListener {
         })
     }
 
-    fn write_now(stream: &UnixStream, bytes: &[u8]) {
-        // it is going to be closed: whether the client hears why is up to its socket buffer
-        let _ = stream.try_write(bytes);
+    fn sharer(stream: &UnixStream) -> Option<Sharer> {
+        Sharer::local(Self::peer(stream))
     }
 }
 
@@ -148,9 +150,9 @@ impl Listener for TcpListener {
         None
     }
 
-    fn write_now(stream: &TcpStream, bytes: &[u8]) {
-        // as for a unix socket
-        let _ = stream.try_write(bytes);
+    fn sharer(stream: &TcpStream) -> Option<Sharer> {
+        // one that has gone already has none
+        stream.peer_addr().ok().map(|peer| Sharer::remote(peer.ip()))
     }
 }
 
@@ -164,6 +166,8 @@ pub(super) fn serve<L: Listener>(
 ) -> HttpListener {
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
+        let mut refusals = JoinSet::new();
+        let mut shares = Shares::default();
         let mut failing = false;
         loop {
             let stream = match listener.accept().await {
@@ -179,13 +183,30 @@ pub(super) fn serve<L: Listener>(
             };
             failing = false;
             while connections.try_join_next().is_some() {}
-            if connections.len() >= limits.connections {
-                refused.fetch_add(1, Ordering::Relaxed);
-                L::write_now(&stream, TOO_MANY.as_bytes());
-                continue;
+            while refusals.try_join_next().is_some() {}
+            let place = if connections.len() < limits.connections {
+                shares
+                    .take(L::sharer(&stream), limits.per_peer)
+                    .ok_or(TOO_MANY_OF_ONE)
+            } else {
+                Err(TOO_MANY)
+            };
+            match place {
+                Ok(place) => {
+                    let peer = L::peer(&stream);
+                    let served = serve_connection(stream, peer, router.clone(), limits);
+                    connections.spawn(async move {
+                        served.await;
+                        drop(place);
+                    });
+                }
+                Err(why) => {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    if refusals.len() < limits.refusals {
+                        refusals.spawn(refuse(stream, why, limits.refusal));
+                    }
+                }
             }
-            let peer = L::peer(&stream);
-            connections.spawn(serve_connection(stream, peer, router.clone(), limits));
         }
     });
     HttpListener {
@@ -193,8 +214,48 @@ pub(super) fn serve<L: Listener>(
     }
 }
 
-const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n\
-    Content-Length: 68\r\n\r\n{\"status\":503,\"message\":\"too many connections to this endpoint now\"}";
+/// What is answered when all connections are in use.
+const TOO_MANY: &str = "there are too many connections to this endpoint; try again later";
+
+/// What is answered when a peer has its share of them.
+const TOO_MANY_OF_ONE: &str = "there are too many connections to this endpoint from your address, user or process; close some, or try again later";
+
+/// Takes a request and answers it 503. An answer that comes before its request, or to a connection that is closed with the
+/// request unread, is lost on most clients. Takes `patience` twice at most.
+async fn refuse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    why: &'static str,
+    patience: Duration,
+) {
+    // whoever is too slow, or has gone, does not hear it
+    let _ = timeout(patience, read_header(&mut stream)).await;
+    let _ = timeout(patience, answer_503(&mut stream, why)).await;
+}
+
+/// Reads up to the empty line that ends a header.
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut stream = BufReader::new(stream.take(MAX_HEADER_BYTES as u64));
+    let mut line = Vec::new();
+    while stream.read_until(b'\n', &mut line).await? > 0 && !line.trim_ascii().is_empty() {
+        line.clear();
+    }
+    Ok(())
+}
+
+async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &str) -> io::Result<()> {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    let body = serde_json::to_string(&problem)?;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 1_024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
 
 /// Serves one connection to its end.
 pub(super) async fn serve_connection(
@@ -294,21 +355,4 @@ pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
         })?;
     serde_json::from_slice(&body)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_to_one_connection_too_many_is_well_formed() {
-        let (head, body) = TOO_MANY.split_once("\r\n\r\n").expect("a header and a body");
-        assert!(
-            head.contains(&format!("Content-Length: {}", body.len())),
-            "{} bytes",
-            body.len()
-        );
-        let problem: Problem = serde_json::from_str(body).expect("a problem");
-        assert_eq!(problem.status, 503);
-    }
 }

@@ -16,6 +16,7 @@ pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
 mod routes;
+mod shares;
 mod socket;
 mod stats;
 pub mod status;
@@ -35,6 +36,8 @@ use tokio::sync::{mpsc, oneshot};
 pub enum AdminCommand {
     /// Read the configuration anew and apply it.
     Reload {
+        /// Even if that cuts established connections.
+        cut: bool,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
     },
@@ -88,7 +91,13 @@ pub mod fuzzing {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
     ) {
-        http::serve_connection(stream, None, stats::router(status), http::HttpLimits::default()).await;
+        http::serve_connection(
+            stream,
+            None,
+            stats::router(status, stats::Reach::Loopback),
+            http::HttpLimits::default(),
+        )
+        .await;
     }
 }
 

@@ -80,15 +80,12 @@ fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
     }
 }
 
-/// Whether packets to a frontend's addresses reach us, and why not; nothing of a proxied one.
+/// Whether packets to a frontend's addresses reach us, and why not.
 #[must_use]
 pub fn frontend_state(
     view: &FrontendView,
     waiting: &Waiting,
-) -> (Option<FrontendState>, BTreeMap<ListenRange, String>) {
-    if !view.config.mode.is_packet() {
-        return (None, BTreeMap::new());
-    }
+) -> (FrontendState, BTreeMap<ListenRange, String>) {
     let waiting: BTreeMap<_, _> = waits(view, waiting)
         .map(|(vip, wait)| (vip, wait.why.clone()))
         .collect();
@@ -97,7 +94,7 @@ pub fn frontend_state(
     } else {
         FrontendState::Waiting
     };
-    (Some(state), waiting)
+    (state, waiting)
 }
 
 /// Whether clients are served that reach a frontend: its backend has an eligible server, and each of its addresses is live,

@@ -32,8 +32,6 @@ pub struct Counts {
 #[must_use]
 pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
     let (snapshot, packet) = (&status.snapshot, status.packet.as_ref());
-    let nothing = Waiting::new();
-    let waiting = packet.map_or(&nothing, |packet| &packet.waiting);
     views::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -49,7 +47,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
         frontends: (snapshot.frontends.iter())
-            .map(|(name, view)| (name.clone(), frontend(view, waiting)))
+            .map(|(name, view)| (name.clone(), frontend(view, &status.waiting)))
             .collect(),
         backends: backends(status, now).collect(),
         packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
@@ -123,7 +121,7 @@ fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
         mode: view.config.mode.into(),
         protocol: view.config.protocol.into(),
         serves,
-        state: state.map(Into::into),
+        state: Some(state.into()),
         waiting,
         backend: view.config.backend.clone(),
         max_connections: view.config.max_connections.map(Into::into),
@@ -249,6 +247,7 @@ pub(super) mod tests {
             needs_restart: vec![],
             workers: 2,
             snapshot: site(now),
+            waiting: Waiting::new(),
             packet: None,
         }
     }

@@ -3,7 +3,7 @@
 //! | method and path | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`views::Status`] |
-//! | `POST /v1/reload` | [`views::Reloaded`]; 422 or 500 with [`views::ReloadFailed`] |
+//! | `POST /v1/reload?cut=…` | [`views::Reloaded`]; 422 or 500 with [`views::ReloadFailed`] |
 //! | `GET /v1/backends` | [`views::Backend`] by name |
 //! | `GET /v1/backends/{backend}` | [`views::Backend`] |
 //! | `GET /v1/backends/{backend}/servers/{server}` | [`views::Server`] |
@@ -43,11 +43,12 @@ use tokio::{
 
 use super::{
     AdminCommand, Commands,
-    http::{self, HttpLimits, Peer},
+    http::{self, HttpLimits},
     lookup, packets,
     packets::ServerViews,
     render,
-    status::{Listed, Live, Status, Waiting},
+    shares::Peer,
+    status::{Listed, Live, Status},
     views::{self, ConnectionFilter, Problem},
 };
 use crate::{
@@ -241,9 +242,12 @@ async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {
 async fn reload(
     State(control): State<ControlRoutes>,
     peer: Option<Extension<Peer>>,
+    query: Result<Query<views::ReloadQuery>, QueryRejection>,
 ) -> Result<Json<views::Reloaded>, Response> {
-    log_request(peer, "reload");
-    match (control.ask(|reply| AdminCommand::Reload { reply }, control.limits.reload)).await {
+    let Query(views::ReloadQuery { cut }) = query.map_err(|error| bad_query(&error).into_response())?;
+    log_request(peer, if cut { "reload --cut" } else { "reload" });
+    let command = |reply| AdminCommand::Reload { cut, reply };
+    match control.ask(command, control.limits.reload).await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(failed)) => {
             let status = if failed.config_error {
@@ -339,14 +343,12 @@ async fn explain(
         ));
     }
     let status = control.now();
-    let nothing = Waiting::new();
-    let waiting = (status.packet.as_ref()).map_or(&nothing, |packet| &packet.waiting);
     let found = control.live.explain(&tuple);
     Ok(Json(packets::explanation(
         &status.snapshot,
         &tuple,
         found,
-        waiting,
+        &status.waiting,
     )))
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -11,8 +11,13 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::sys::{own_file, process};
+
 /// Mode of the socket: the owner and the group may connect.
 const SOCKET_MODE: u32 = 0o660;
+
+/// The umask by which the kernel makes it so from its first moment: what is at a path may be another thing a moment later.
+const SOCKET_UMASK: u32 = !SOCKET_MODE & 0o777;
 
 /// Mode of the directory when it has to be made.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -84,9 +89,9 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
-    /// Its mode or owner could not be set.
-    #[error("cannot set the owner and mode of {}: {source}", path.display())]
-    Permissions {
+    /// Its owner could not be set.
+    #[error("cannot set the owner of {}: {source}", path.display())]
+    Owner {
         /// The path.
         path: PathBuf,
         /// Why not.
@@ -134,9 +139,10 @@ pub fn bind_socket(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, S
         source,
     };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(listen_error)?;
-    socket.bind(&address).map_err(listen_error)?;
-    // nobody can connect before listen, so there is no moment at which a looser mode would count
-    let file = set_permissions(path, owner).map_err(|source| BindError::Permissions {
+    process::with_umask(SOCKET_UMASK, || socket.bind(&address))
+        .and_then(|bound| bound)
+        .map_err(listen_error)?;
+    let file = take(path, owner).map_err(|source| BindError::Owner {
         path: path.into(),
         source,
     })?;
@@ -151,7 +157,8 @@ fn make_directory(path: &Path, owner: Option<Owner>) -> Result<(), BindError> {
     };
     let made = match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Ok(()) => match owner {
-            Some(Owner { uid, gid }) => lchown(directory, Some(uid), Some(gid)),
+            Some(Owner { uid, gid }) => own_file::pin(directory)
+                .and_then(|made| own_file::give(&made, fs::Metadata::is_dir, uid, gid)),
             None => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -201,15 +208,12 @@ fn clear_stale(path: &Path, address: &SockAddr) -> Result<(), BindError> {
     }
 }
 
-fn set_permissions(path: &Path, owner: Option<Owner>) -> io::Result<SocketFile> {
+/// Takes hold of the file that was made, and gives it to its owner.
+fn take(path: &Path, owner: Option<Owner>) -> io::Result<SocketFile> {
+    let pin = own_file::pin(path)?;
     if let Some(Owner { uid, gid }) = owner {
-        lchown(path, Some(uid), Some(gid))?;
+        own_file::give(&pin, |made| made.file_type().is_socket(), uid, gid)?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-    let pin = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)?;
     Ok(SocketFile {
         path: path.into(),
         pin,
@@ -219,6 +223,7 @@ fn set_permissions(path: &Path, owner: Option<Owner>) -> io::Result<SocketFile> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use notify::{RecursiveMode, Watcher as _};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     fn directory() -> tempfile::TempDir {
@@ -239,6 +244,38 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_socket_has_its_mode_from_its_first_moment() {
+        let directory = directory();
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut watcher =
+            notify::recommended_watcher(move |event| drop(tell.send(event))).expect("a watcher");
+        watcher
+            .watch(directory.path(), RecursiveMode::NonRecursive)
+            .expect("a watch");
+        let path = directory.path().join("admin.sock");
+        let (_listener, _file) = bind_socket(&path, None).expect("bind");
+        let last = directory.path().join("last");
+        fs::write(&last, "").expect("write");
+        let mut is_made = false;
+        loop {
+            let event = told
+                .recv_timeout(crate::PATIENCE)
+                .expect("an event")
+                .expect("no error");
+            if event.paths.contains(&last) {
+                break;
+            }
+            is_made |= event.kind.is_create() && event.paths.contains(&path);
+            assert!(!event.kind.is_modify(), "it was changed afterwards: {event:?}");
+        }
+        assert!(is_made);
+        assert_eq!(
+            fs::metadata(&path).expect("metadata").mode() & 0o7777,
+            SOCKET_MODE
+        );
     }
 
     #[test]

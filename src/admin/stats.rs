@@ -2,14 +2,23 @@
 //!
 //! The directions are 0.3.5's (its proxy and packet modes agree): `tx` is what clients sent and Convey
 //! transmitted to servers, `rx` is what servers answered and Convey returned to clients.
+//!
+//! On loopback no web page may read it: one whose name its owner lets point to 127.0.0.1 (DNS rebinding) is of the same
+//! origin to a browser, and told by its name in `Host`. There it is answered to addresses and to names without a dot, which
+//! nobody can register. On other addresses, where monitoring asks for it by whatever name the host has, every name will do.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header::HOST, uri::Authority},
+    routing::get,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{http, status::Status};
+use super::{http, status::Status, views::Problem};
 use crate::{
     base::ServerState,
     snapshot::{Snapshot, live::Totals},
@@ -94,17 +103,73 @@ impl LegacyStats {
     }
 }
 
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// This host.
+    Loopback,
+    /// Whoever can reach the address.
+    Network,
+}
+
+impl Reach {
+    /// That of an endpoint on an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_loopback() {
+            Self::Loopback
+        } else {
+            Self::Network
+        }
+    }
+
+    /// Whether a request for this host is answered.
+    fn takes(self, host: &HeaderValue) -> bool {
+        let name = || host.to_str().ok()?.parse::<Authority>().ok();
+        self == Self::Network || name().is_some_and(|name| is_no_domain(name.host()))
+    }
+}
+
+/// Whether this is an address, or a name that nobody can register.
+fn is_no_domain(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // RFC 6761: every name under localhost is this host's
+    let is_local = name.to_ascii_lowercase().ends_with(".localhost");
+    bare.parse::<IpAddr>().is_ok() || !name.contains('.') || is_local
+}
+
+#[derive(Clone)]
+struct Served {
+    published: Arc<ArcSwap<Status>>,
+    reach: Reach,
+}
+
 /// The one route.
-pub(super) fn router(published: Arc<ArcSwap<Status>>) -> Router {
+pub(super) fn router(published: Arc<ArcSwap<Status>>, reach: Reach) -> Router {
     Router::new()
         .route("/stats", get(stats))
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed)
-        .with_state(published)
+        .with_state(Served { published, reach })
 }
 
-async fn stats(State(published): State<Arc<ArcSwap<Status>>>) -> Json<LegacyStats> {
-    Json(LegacyStats::of(&published.load().snapshot))
+async fn stats(State(served): State<Served>, headers: HeaderMap) -> Result<Json<LegacyStats>, Problem> {
+    // browsers always name one; HTTP/1.0 and what is typed by hand need not
+    let alien = headers
+        .get_all(HOST)
+        .iter()
+        .find(|host| !served.reach.takes(host));
+    if let Some(host) = alien {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!(
+                "this endpoint is on loopback and does not answer to the name {host:?}, which a web page could have: ask \
+                 for localhost or an address (a proxy in front of it can send `Host: localhost`), or have it listen on \
+                 another address of this host: [stats] listen_addr"
+            ),
+        ));
+    }
+    Ok(Json(LegacyStats::of(&served.published.load().snapshot)))
 }
 
 #[cfg(test)]
@@ -125,6 +190,42 @@ mod tests {
             shard.bytes_out.add(2000);
         }
         snapshot
+    }
+
+    #[test]
+    fn on_loopback_only_addresses_and_names_that_nobody_can_register_are_answered() {
+        let takes = |reach: Reach, host: &str| reach.takes(&HeaderValue::from_str(host).expect("a value"));
+        for host in [
+            "localhost",
+            "localhost:7000",
+            "LOCALHOST.",
+            "stats.localhost:7000",
+            "127.0.0.1:7000",
+            "192.0.2.1",
+            "[::1]:7000",
+            "[2001:db8::1]",
+            "lb1:7000",
+        ] {
+            assert!(takes(Reach::Loopback, host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:7000",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "evillocalhost.example.",
+            "user@evil.example",
+            "",
+        ] {
+            assert!(!takes(Reach::Loopback, host), "{host}");
+            assert!(takes(Reach::Network, host), "{host}");
+        }
+        assert_eq!(Reach::of([127, 0, 0, 9].into()), Reach::Loopback);
+        assert_eq!(
+            Reach::of("::ffff:127.0.0.1".parse().expect("an address")),
+            Reach::Loopback
+        );
+        assert_eq!(Reach::of([0, 0, 0, 0].into()), Reach::Network);
     }
 
     #[test]

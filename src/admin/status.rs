@@ -44,6 +44,8 @@ pub struct Status {
     pub workers: usize,
     /// The snapshot in effect.
     pub snapshot: Arc<Snapshot>,
+    /// Why addresses of frontends wait, those that do.
+    pub waiting: Waiting,
     /// The packet modes, if the engine runs.
     pub packet: Option<PacketStatus>,
 }
@@ -61,8 +63,6 @@ pub struct PacketStatus {
     pub interfaces: Vec<String>,
     /// Next hops and interfaces.
     pub network: Arc<Network>,
-    /// Why VIPs wait, those that do.
-    pub waiting: Waiting,
     /// How the firewall rules are.
     pub rules: RulesStatus,
     /// What an operator should look at.
@@ -96,10 +96,10 @@ pub struct Network {
     pub moving: BTreeSet<IpAddr>,
 }
 
-/// Why VIPs wait.
+/// Why addresses of frontends wait.
 pub type Waiting = BTreeMap<EndpointRange, Wait>;
 
-/// Why a VIP waits.
+/// Why an address waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// In words.

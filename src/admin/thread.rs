@@ -24,7 +24,7 @@ use super::{
     Commands,
     http::{self, HttpLimits, HttpListener},
     routes::{self, ControlRoutes},
-    stats,
+    stats::{self, Reach},
     status::{Live, Status},
 };
 
@@ -109,7 +109,8 @@ impl AdminThread {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let router = stats::router(Arc::clone(self.control.published()));
+        let reach = Reach::of(listener.local_addr()?.ip());
+        let router = stats::router(Arc::clone(self.control.published()), reach);
         Ok(http::serve(
             listener,
             router,

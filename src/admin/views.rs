@@ -45,7 +45,7 @@ pub struct Status {
     /// All connections of proxy frontends.
     #[serde(default)]
     pub proxied_connections: ProxiedConnections,
-    /// Log and access events dropped because the queue was full.
+    /// Log and access events dropped because the queue was full, or because too many connections ended in a second.
     pub log_events_dropped: u64,
     /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,
@@ -185,7 +185,7 @@ pub struct Frontend {
     /// Whether clients that reach it are served: an eligible server, and addresses that are live or on no interface of this
     /// host.
     pub serves: bool,
-    /// In packet modes; else `None`.
+    /// Whether its addresses are there; `None` of an older daemon's proxied ones.
     pub state: Option<Word<FrontendState>>,
     /// The waiting addresses, and why.
     pub waiting: BTreeMap<ListenRange, String>,
@@ -280,6 +280,14 @@ impl NatPortUse {
     }
 }
 
+/// What `POST /v1/reload` is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadQuery {
+    /// Cut the established connections that a change does not leave; else the reload fails.
+    pub cut: bool,
+}
+
 /// `POST /v1/reload`, success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -289,6 +297,9 @@ pub struct Reloaded {
     pub changes: Vec<String>,
     /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
+    /// Established connections that were cut because their address changed between mode proxy and a packet mode.
+    #[serde(default)]
+    pub cut: u64,
     /// Rendered warnings, empty without any.
     pub warnings: String,
 }

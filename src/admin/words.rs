@@ -141,7 +141,7 @@ by_label!(
     [HopState::Resolved, HopState::Unresolved, HopState::NoRoute]
 );
 
-/// Whether packets to a frontend's addresses reach us (packet modes).
+/// Whether packets to a frontend's addresses reach us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrontendState {
     /// They do.

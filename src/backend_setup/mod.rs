@@ -4,7 +4,8 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
 };
@@ -14,7 +15,14 @@ use crate::{
     base::{PortRange, ServerAddr, ServerName},
     config::{Backend, Config, DsrMethod, Frontend, Mode},
     pools::{Pools, Server},
+    sys::own_file,
 };
+
+/// Mode of a script: there is nothing secret in it.
+const SCRIPT_MODE: u32 = 0o644;
+
+/// Longest name that `convey-backend-setup` takes, in bytes.
+const MAX_NAME_BYTES: usize = 100;
 
 /// Why there is no script for this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,8 +135,10 @@ pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usi
                 "{}.sh",
                 unit_name(frontend.name.as_str(), server.as_str())
             ));
-            let same = fs::read_to_string(&path).is_ok_and(|old| old == text);
-            if !same && let Err(source) = fs::write(&path, text) {
+            let same = own_file::open(&path)
+                .and_then(io::read_to_string)
+                .is_ok_and(|old| old == text);
+            if !same && let Err(source) = write(&path, &text) {
                 errors.push(WriteError {
                     path: path.clone(),
                     source,
@@ -152,6 +162,10 @@ pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usi
     } else {
         Err(errors)
     }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    own_file::create(path, SCRIPT_MODE)?.write_all(text.as_bytes())
 }
 
 fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: ServerAddr) -> String {
@@ -230,24 +244,32 @@ fn comment(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// What `convey-backend-setup` calls it: letters, digits, `-`, `_`, `.`; names with others are told apart by a hash.
+/// What `convey-backend-setup` calls it: letters, digits, `-`, `_`, `.`, at most 100 of them. Two servers never have one name:
+/// two dashes stand between names that have dashes themselves, and names that this does not tell apart, or that have other
+/// characters or too many, end with a dot and a hash of both.
 pub fn unit_name(frontend: &str, server: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let name = format!("{frontend}-{server}");
-    if !frontend.is_empty()
-        && name.chars().all(|c| plain(c) || c == '-')
-        && !name.ends_with('-')
-        && !name.starts_with('-')
-    {
+    let is_plain = |name: &str| {
+        !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            && !name.starts_with('-')
+            && !name.ends_with('-')
+            && !name.contains("--")
+    };
+    let between = if frontend.contains('-') || server.contains('-') {
+        "--"
+    } else {
+        "-"
+    };
+    let name = format!("{frontend}{between}{server}");
+    if is_plain(frontend) && is_plain(server) && name.len() <= MAX_NAME_BYTES {
         return name;
     }
-    let safe: String = name
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
-        .take(60)
-        .collect();
-    let both = format!("{frontend}\0{server}");
-    format!("{safe}-{:08x}", name_hash(&both, 0) & 0xffff_ffff)
+    let shown = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let safe: String = name.chars().map(shown).take(60).collect();
+    let both = format!("{}:{frontend}{server}", frontend.len());
+    format!("{safe}.{:016x}", name_hash(&both, 0))
 }
 
 /// Our address towards a server, as the kernel would choose it. Nothing is sent: connecting a datagram socket only
@@ -360,16 +382,46 @@ mod tests {
 
     #[test]
     fn names_become_safe_and_stay_apart() {
-        assert_eq!(unit_name("web", "a-1"), "web-a-1");
-        let odd = unit_name("größe", "ä b");
-        assert!(
-            odd.chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
-            "{odd}"
-        );
-        assert_ne!(unit_name("a b", "c"), unit_name("a_b", "c"));
-        assert_ne!(unit_name("a b", "c"), unit_name("a", "b c"));
-        assert!(!unit_name("-", "$(reboot)").contains('$'));
+        assert_eq!(unit_name("web", "a"), "web-a");
+        assert_eq!(unit_name("web", "a-1"), "web--a-1");
+        let parts = [
+            "a",
+            "b",
+            "c",
+            "a-b",
+            "b-c",
+            "a--b",
+            "b--c",
+            "-",
+            "--",
+            "a-",
+            "-c",
+            "a_b",
+            "a b",
+            "a.b",
+            "größe",
+            "",
+            "A",
+            "$(reboot)",
+            "\0",
+            "a\0b",
+        ];
+        let long = ["x".repeat(60), "x".repeat(61), "y-".repeat(120)];
+        let parts: Vec<&str> = parts.into_iter().chain(long.iter().map(String::as_str)).collect();
+        let mut names = std::collections::BTreeMap::new();
+        for frontend in &parts {
+            for server in &parts {
+                let name = unit_name(frontend, server);
+                let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                assert!(
+                    name.len() <= MAX_NAME_BYTES && name.starts_with(|c| c != '-' && is_safe(c)),
+                    "{name}"
+                );
+                assert!(name.chars().all(is_safe), "{name}");
+                let other = names.insert(name.clone(), (frontend, server));
+                assert_eq!(other, None, "{name} is also that of {frontend:?} and {server:?}");
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,16 @@ pub struct AccessRecord {
     pub server_connections: u64,
 }
 
+impl AccessRecord {
+    /// When it ended.
+    #[must_use]
+    pub fn ended_at(&self) -> SystemTime {
+        self.accepted_at
+            .checked_add(self.total_time)
+            .unwrap_or(self.accepted_at)
+    }
+}
+
 /// Where finished connections are reported. Implementations must not block.
 pub trait AccessSink: Send + Sync {
     /// Takes one record, or counts it as dropped.

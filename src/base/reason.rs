@@ -19,6 +19,10 @@ pub enum TerminationReason {
     ClientAbortQueue,
     /// The server aborted while data was flowing.
     ServerAbort,
+    /// The client has vanished: it answered neither keep-alive probes nor retransmissions, or its network is unreachable.
+    ClientLost,
+    /// As `ClientLost`, the server.
+    ServerLost,
     /// No server could be connected: refused, unreachable or reset.
     ServerConnect,
     /// No server answered within `connect_timeout`.
@@ -48,12 +52,14 @@ pub enum TerminationReason {
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
         Self::ClientAbortQueue,
         Self::ServerAbort,
+        Self::ClientLost,
+        Self::ServerLost,
         Self::ServerConnect,
         Self::ConnectTimeout,
         Self::QueueTimeout,
@@ -73,10 +79,10 @@ impl TerminationReason {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Normal | Self::Rerouted => "--",
-            Self::ClientAbort => "CD",
+            Self::ClientAbort | Self::ClientLost => "CD",
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
-            Self::ServerAbort => "SD",
+            Self::ServerAbort | Self::ServerLost => "SD",
             Self::ServerConnect | Self::NoServer => "SC",
             Self::ConnectTimeout => "sC",
             Self::QueueTimeout => "sQ",
@@ -99,6 +105,8 @@ impl TerminationReason {
             Self::ClientAbortConnect => "client_abort_connect",
             Self::ClientAbortQueue => "client_abort_queue",
             Self::ServerAbort => "server_abort",
+            Self::ClientLost => "client_lost",
+            Self::ServerLost => "server_lost",
             Self::ServerConnect => "server_connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::QueueTimeout => "queue_timeout",

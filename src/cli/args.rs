@@ -227,6 +227,11 @@ pub struct StatusArgs {
 pub struct ReloadArgs {
     #[command(flatten)]
     pub target: DaemonArgs,
+
+    /// Cut established connections where the change leaves no other way: an address that changes between mode proxy and a
+    /// packet mode. Without it such a reload fails as long as there are any
+    #[arg(long)]
+    pub cut: bool,
 }
 
 /// The overrides of a server.

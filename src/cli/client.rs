@@ -204,10 +204,13 @@ async fn exchange(
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(json.unwrap_or_default())))
         .map_err(|error| broken(error.to_string()))?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| broken(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|error| {
+        broken(if error.is_parse() || error.is_user() {
+            error.to_string()
+        } else {
+            "it was closed before an answer came; there may be too many connections to it".to_owned()
+        })
+    })?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
@@ -270,6 +273,22 @@ mod tests {
             assert!(message.starts_with("no running convey found at "), "{message}");
             assert!(message.contains(&path.display().to_string()), "{message}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_without_an_answer_is_explained() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        let closing = std::thread::spawn(move || drop(listener.accept()));
+        let failure = Client::new(path)
+            .and_then(|client| client.get("/v1/status"))
+            .expect_err("no answer");
+        closing.join().expect("no panic");
+        let Failure::Told { message, .. } = failure else {
+            panic!("no text")
+        };
+        assert!(message.contains("too many connections"), "{message}");
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub const FILE_NAME: &str = "convey.toml.5";
 /// What the page says before the sections.
 const BEGINNING: &str = include_str!("man_config_begin.roff");
 
+/// The table of time-outs and limits, for tbl(1).
+const TIMEOUTS: &str = include_str!("man_timeouts.roff");
+
 /// What it says after them.
 const ENDING: &str = include_str!("man_config_end.roff");
 
@@ -29,7 +32,9 @@ const ORDER: [&str; 9] = [
 /// The page, in roff; `schema` is what [`crate::config::schema`] gives.
 pub fn page(schema: &Value) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let mut page = format!(".TH convey.toml 5 \"\" \"convey {version}\" \"File Formats\"\n{BEGINNING}");
+    // the first line has man(1) run tbl
+    let mut page =
+        format!("'\\\" t\n.TH convey.toml 5 \"\" \"convey {version}\" \"File Formats\"\n{BEGINNING}");
     let properties = schema["properties"].as_object();
     let mut names: Vec<&String> = properties.into_iter().flat_map(|all| all.keys()).collect();
     names.sort_by_key(|name| {
@@ -41,6 +46,7 @@ pub fn page(schema: &Value) -> String {
     for name in names {
         section(&mut page, schema, name, &schema["properties"][name.as_str()]);
     }
+    page.push_str(TIMEOUTS);
     page.push_str(ENDING);
     page
 }
@@ -163,6 +169,49 @@ mod tests {
             }
         }
         assert!(page.contains(".SH \"[backends.NAME.servers.NAME]\""), "{page}");
+    }
+
+    #[test]
+    fn the_table_of_time_outs_says_the_defaults_that_are_in_effect() {
+        let source = config::Source {
+            name: "defaults.toml".to_owned(),
+            bytes: "[frontends.f]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"b\"\n[backends.b]\n\
+                    servers.s = { addr = \"192.0.2.2:80\" }\n"
+                .into(),
+        };
+        let loaded = config::load(&source, config::Options::default()).expect("a good file");
+        let print = config::print(&loaded.config);
+        let value = |key: &str| {
+            let line = print
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{key} = ")));
+            line.unwrap_or_else(|| panic!("{key} in {print}")).to_owned()
+        };
+        for key in [
+            "connect_timeout",
+            "retries",
+            "queue_timeout",
+            "max_queue",
+            "idle_timeout",
+            "access_log_per_second",
+            "shutdown_timeout",
+        ] {
+            let said = format!("{key} {}", value(key));
+            assert!(TIMEOUTS.contains(&said), "{said}");
+        }
+        let probes = format!(
+            "{}, then {} times {}",
+            value("idle"),
+            value("count"),
+            value("interval")
+        );
+        assert!(TIMEOUTS.contains(&probes), "{probes}");
+        for key in ["tcp_user_timeout", "fin_timeout"] {
+            assert!(
+                value(key) == "\"0s\"" && TIMEOUTS.contains(&format!("{key} 0 ")),
+                "{key}"
+            );
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
     match command {
         Command::Check(args) => check::run(args, cli.config.as_deref(), cli.mode),
         Command::Status(args) => status::run(args, &client(&args.target)?),
-        Command::Reload(args) => reload::run(&client(&args.target)?),
+        Command::Reload(args) => reload::run(&client(&args.target)?, args.cut),
         Command::Server(command) => {
             let target = match command {
                 ServerCommand::Drain(args)

@@ -15,8 +15,9 @@ use crate::{
 };
 
 /// Has the daemon read its configuration, and prints what came of it.
-pub fn run(client: &Client) -> CommandResult {
-    let answer = client.post("/v1/reload", None, Patience::Long)?;
+pub fn run(client: &Client, cut: bool) -> CommandResult {
+    let path = if cut { "/v1/reload?cut=true" } else { "/v1/reload" };
+    let answer = client.post(path, None, Patience::Long)?;
     let reloaded = interpret(&answer)?;
     let (out, err) = report(&reloaded);
     // warnings to stderr, so that what changed can be read by programs
@@ -57,6 +58,9 @@ fn report(reloaded: &Reloaded) -> (String, String) {
             .collect();
         format!("reloaded:\n{lines}")
     };
+    if reloaded.cut > 0 {
+        out.push_str(&format!("cut {} connection(s)\n", reloaded.cut));
+    }
     if !reloaded.needs_restart.is_empty() {
         let keys = reloaded.needs_restart.join(", ");
         out.push_str(&format!("needs a restart to take effect: {keys}\n"));
@@ -89,6 +93,7 @@ mod tests {
                 "frontend mail: added".into(),
             ],
             needs_restart: vec!["global.workers".into()],
+            cut: 3,
             warnings: "convey.toml:1:1: warning\n".into(),
         };
         assert_eq!(
@@ -98,13 +103,14 @@ mod tests {
         let (out, err) = report(&reloaded);
         assert_eq!(
             out,
-            "reloaded:\n  backend web: server a: weight 1 -> 3\n  frontend mail: added\nneeds a restart to take effect: \
+            "reloaded:\n  backend web: server a: weight 1 -> 3\n  frontend mail: added\ncut 3 connection(s)\nneeds a restart to take effect: \
              global.workers\n"
         );
         assert_eq!(err, "convey.toml:1:1: warning\n");
         let (out, _) = report(&Reloaded {
             changes: vec![],
             needs_restart: vec![],
+            cut: 0,
             ..reloaded
         });
         assert_eq!(out, "reloaded: nothing changed\n");

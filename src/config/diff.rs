@@ -118,6 +118,8 @@ fn optional(out: &mut Vec<String>, name: &str, old: Option<Settings>, new: Optio
 
 fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) {
     changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
+    let keepalive = |frontend: &Frontend| settings::keepalive(frontend.client_keepalive);
+    changed(out, label, "client_keepalive.", &keepalive(old), &keepalive(new));
     let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());
     changed(out, label, "access.", &access(old), &access(new));
     let limits = |frontend: &Frontend| settings::limits(&frontend.limits);
@@ -134,6 +136,8 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
 
 fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "", &settings::backend(old), &settings::backend(new));
+    let keepalive = |backend: &Backend| settings::keepalive(backend.server_keepalive);
+    changed(out, label, "server_keepalive.", &keepalive(old), &keepalive(new));
     let checks = |backend: &Backend| settings::health_check(backend.health_check.as_ref());
     changed(out, label, "health_check.", &checks(old), &checks(new));
     let passive = |backend: &Backend| settings::passive_check(backend.passive_check.as_ref());

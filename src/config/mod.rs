@@ -30,7 +30,7 @@ use findings::Findings;
 
 pub use model::*;
 pub(crate) use render::in_one_line;
-pub use services::PacketService;
+pub use services::{PacketService, ProxiedEndpoints};
 pub(crate) use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.

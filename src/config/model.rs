@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sy
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
-        BackendName, Endpoint, EndpointRange, FrontendName, ListenAddr, ListenRange, NetworkListName,
-        PortRanges, Protocol, ServerAddr, ServerName,
+        BackendName, Endpoint, EndpointRange, FrontendName, KeepAlive, ListenAddr, ListenRange,
+        NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
     },
 };
 
@@ -36,6 +36,9 @@ pub struct Global {
     pub log_level: LogLevel,
     /// `log_format` of stderr, default text. Under systemd the journal is used and this is ignored.
     pub log_format: LogFormat,
+    /// `access_log_per_second`: connections that are logged a second, at most. Default 1,000: a second of that is less
+    /// than a megabyte in the journal.
+    pub access_log_per_second: NonZeroU32,
     /// `watch_config`: reload when the file changes. Default true.
     pub watch_config: bool,
     /// `user` to become when started as root; default `convey`, and `nobody` where there is no such user.
@@ -82,6 +85,29 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `access_log` of a frontend: which connections are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AccessLog {
+    /// `true`: each.
+    All,
+    /// `"errors"`: those that ended otherwise than both sides wanted.
+    Errors,
+    /// `false`: none.
+    Off,
+}
+
+impl AccessLog {
+    /// Whether a connection that ended so is logged.
+    #[must_use]
+    pub fn wants(self, reason: TerminationReason) -> bool {
+        match self {
+            Self::All => true,
+            Self::Errors => reason != TerminationReason::Normal,
+            Self::Off => false,
+        }
+    }
 }
 
 /// `[admin]`.
@@ -237,8 +263,10 @@ pub struct Frontend {
     /// `tcp_user_timeout`: sent data unacknowledged for so long kills either connection (TCP_USER_TIMEOUT).
     /// Default `None` (`0`): leaves the kernel's retransmission limit.
     pub tcp_user_timeout: Option<Duration>,
-    /// `access_log`: one event for each connection. Default true.
-    pub access_log: bool,
+    /// `client_keepalive` of the clients' connections; `None` (`enabled = false`): none.
+    pub client_keepalive: Option<KeepAlive>,
+    /// `access_log`: one event for each connection. Default all.
+    pub access_log: AccessLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
     pub access: Option<AccessRules>,
     /// `limits`.
@@ -260,6 +288,15 @@ impl Frontend {
             RuleSubject::List(name) => Some(name),
             RuleSubject::Network(_) => None,
         })
+    }
+
+    /// When the kernel gives up a client's connection.
+    #[must_use]
+    pub const fn client_timeouts(&self) -> PeerTimeouts {
+        PeerTimeouts {
+            user_timeout: self.tcp_user_timeout,
+            keepalive: self.client_keepalive,
+        }
     }
 
     /// What it listens on, a range as one.
@@ -300,6 +337,8 @@ pub struct Backend {
     pub queue_timeout: Duration,
     /// `max_queue`: connections that may wait so at a time. Default 1,024.
     pub max_queue: u32,
+    /// `server_keepalive` of the connections to the servers; `None` (`enabled = false`): none.
+    pub server_keepalive: Option<KeepAlive>,
     /// `source_addr`: source address of connections to the servers.
     pub source_addr: Option<IpAddr>,
     /// `[health_check]`; `None` when `enabled = false`.

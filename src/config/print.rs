@@ -46,6 +46,11 @@ pub fn print(config: &Config) -> String {
 fn print_frontend(out: &mut String, frontend: &Frontend) {
     let name = frontend.name.as_str();
     section(out, &["frontends", name], settings::frontend(frontend));
+    section(
+        out,
+        &["frontends", name, "client_keepalive"],
+        settings::keepalive(frontend.client_keepalive),
+    );
     // sections that say nothing are left out, as in the file
     if frontend.access.is_some() {
         let access = settings::access(frontend.access.as_ref());
@@ -67,6 +72,11 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
 fn print_backend(out: &mut String, backend: &Backend) {
     let name = backend.name.as_str();
     section(out, &["backends", name], settings::backend(backend));
+    section(
+        out,
+        &["backends", name, "server_keepalive"],
+        settings::keepalive(backend.server_keepalive),
+    );
     section(
         out,
         &["backends", name, "health_check"],

@@ -1,8 +1,12 @@
 //! What the packet modes need of the kernel (firewall rules, socket filters), derived from the configuration in one
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::model::{Config, Mode};
-use crate::base::{BackendName, Endpoint, EndpointRange, PortRange, PortRanges, ServerAddr};
+use crate::base::{
+    BackendName, Endpoint, EndpointRange, PortMap, PortRange, PortRanges, Protocol, ServerAddr,
+};
 
 /// One VIP address with its ports, of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -63,7 +67,47 @@ impl PacketService {
     }
 }
 
+/// What the frontends in mode proxy listen on.
+#[derive(Debug, Clone, Default)]
+pub struct ProxiedEndpoints(PortMap<(IpAddr, Protocol), ()>);
+
+impl ProxiedEndpoints {
+    /// Whether a listener takes what comes to an address, as its own or as a wildcard; `[::]` takes IPv4 too.
+    #[must_use]
+    pub fn take(&self, endpoint: Endpoint) -> bool {
+        !self.taken(endpoint.into()).is_empty()
+    }
+
+    /// The ports of an address that listeners take so.
+    #[must_use]
+    pub(crate) fn taken(&self, range: EndpointRange) -> Vec<PortRange> {
+        let wildcards: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        let wildcards = wildcards.into_iter().take(if range.is_ipv4() { 2 } else { 1 });
+        let at = |ip| self.0.overlapping(&(ip, range.protocol), range.ports());
+        std::iter::once(range.ip())
+            .chain(wildcards)
+            .flat_map(at)
+            .map(|(ports, ())| ports)
+            .collect()
+    }
+}
+
 impl Config {
+    /// What its frontends in mode proxy listen on.
+    #[must_use]
+    pub fn proxied_endpoints(&self) -> ProxiedEndpoints {
+        let proxied = self
+            .frontends
+            .values()
+            .filter(|frontend| !frontend.mode.is_packet());
+        let ranges = proxied.flat_map(|frontend| frontend.ranges());
+        ProxiedEndpoints(
+            ranges
+                .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
+                .collect(),
+        )
+    }
+
     /// The services of all frontends in packet modes, sorted, with the servers that the file names.
     #[must_use]
     pub fn packet_services(&self) -> Vec<PacketService> {

@@ -7,14 +7,14 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use super::{
     duration,
     model::{
-        Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck,
+        AccessLog, Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck,
         PortsPerClient, Server, Stats,
     },
     quote::{self, string},
 };
 use crate::{
     access::{AccessRules, Action, Limits, PerClient},
-    base::NetworkListName,
+    base::{KeepAlive, NetworkListName},
 };
 
 /// What a key is set to.
@@ -56,6 +56,7 @@ pub fn global(global: &Global) -> Settings {
     let Global {
         log_level,
         log_format,
+        access_log_per_second,
         watch_config,
         user,
         workers,
@@ -67,6 +68,7 @@ pub fn global(global: &Global) -> Settings {
     vec![
         ("log_level", text(log_level.label())),
         ("log_format", text(log_format.label())),
+        ("access_log_per_second", set(*access_log_per_second)),
         ("watch_config", set(*watch_config)),
         ("user", user.as_deref().map_or(default_user, text)),
         ("workers", workers.map_or_else(|| text("auto"), set)),
@@ -171,6 +173,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         idle_timeout,
         fin_timeout,
         tcp_user_timeout,
+        client_keepalive: _,
         access_log,
         access: _,
         limits: _,
@@ -195,7 +198,32 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         ("idle_timeout", time_or_never(*idle_timeout)),
         ("fin_timeout", time_or_never(*fin_timeout)),
         ("tcp_user_timeout", time_or_never(*tcp_user_timeout)),
-        ("access_log", set(*access_log)),
+        (
+            "access_log",
+            match access_log {
+                AccessLog::All => set(true),
+                AccessLog::Errors => text("errors"),
+                AccessLog::Off => set(false),
+            },
+        ),
+    ]
+}
+
+/// `[frontends.NAME.client_keepalive]` and `[backends.NAME.server_keepalive]`.
+pub fn keepalive(keepalive: Option<KeepAlive>) -> Settings {
+    let Some(KeepAlive {
+        idle,
+        interval,
+        count,
+    }) = keepalive
+    else {
+        return vec![("enabled", set(false))];
+    };
+    vec![
+        ("enabled", set(true)),
+        ("idle", time(idle)),
+        ("interval", time(interval)),
+        ("count", set(count)),
     ]
 }
 
@@ -254,6 +282,7 @@ pub fn backend(backend: &Backend) -> Settings {
         retries,
         queue_timeout,
         max_queue,
+        server_keepalive: _,
         source_addr,
         health_check: _,
         passive_check: _,

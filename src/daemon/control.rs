@@ -99,7 +99,7 @@ impl Control {
         built.wake_queues();
         if !to_close.is_empty() {
             let servers = Select::Servers(Arc::new(to_close));
-            self.workers.close(&servers, TerminationReason::ServerDown);
+            drop(self.workers.close(&servers, TerminationReason::ServerDown));
         }
         self.tell_status();
     }
@@ -124,9 +124,13 @@ impl Control {
             }
         }
         let view = self.packets.view();
-        if !view.waiting.is_empty() {
+        let waiting: Vec<&str> = [view.waiting.as_str(), self.addresses.waiting()]
+            .into_iter()
+            .filter(|names| !names.is_empty())
+            .collect();
+        if !waiting.is_empty() {
             line.push_str("; waiting for the address of ");
-            line.push_str(&view.waiting);
+            line.push_str(&waiting.join(", "));
         }
         if let Some(failed) = self.reload.last_error() {
             line.push_str("; last reload failed: ");
@@ -167,6 +171,13 @@ impl Control {
         self.tell_status();
     }
 
+    /// This host has other addresses than before.
+    pub(super) fn addresses_changed(&mut self) {
+        self.addresses.update();
+        self.publish_status();
+        self.tell_status();
+    }
+
     /// Tells systemd how it goes, if that is not what it was told last.
     pub(super) fn tell_status(&self) {
         if self.ready {
@@ -177,7 +188,14 @@ impl Control {
     pub(super) fn handle_command(&mut self, command: AdminCommand) {
         // a reply that nobody waits for any more is no error
         match command {
-            AdminCommand::Reload { reply } => self.ask_reload(Trigger::Request, Some(reply)),
+            AdminCommand::Reload { cut, reply } => {
+                let trigger = if cut {
+                    Trigger::CutRequest
+                } else {
+                    Trigger::Request
+                };
+                self.ask_reload(trigger, Some(reply));
+            }
             AdminCommand::Server {
                 backend,
                 server,

@@ -49,6 +49,7 @@ use alerts::AlertWatch;
 use logging::Logging;
 use notify::Notifier;
 use plane::{
+    addresses::ProxiedAddresses,
     listeners::{Listeners, Predecessors},
     packets::PacketPlane,
     stats::Stats,
@@ -100,6 +101,8 @@ struct Control {
     broker: Client,
     workers: Arc<Workers>,
     listeners: Listeners,
+    /// Of proxied frontends: those that wait.
+    addresses: ProxiedAddresses,
     /// Until the start has taken what it needs of them.
     predecessors: Predecessors,
     packets: PacketPlane,

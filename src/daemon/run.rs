@@ -119,6 +119,7 @@ impl Control {
         self.first_round(&mut inboxes.health).await;
         self.publish();
         self.listen(prepared.added);
+        self.addresses.follow(&config);
         self.packets.commit(armed, config).await;
         self.scripts.write(self.state.config(), self.state.pools());
         let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
@@ -158,6 +159,7 @@ impl Control {
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
                 () = self.packets.changed() => self.packets_changed(),
+                () = self.addresses.changed() => self.addresses_changed(),
                 Some(command) = inboxes.commands.recv() => self.handle_command(command),
                 Some(()) = inboxes.file_changes.recv() => file_change.noticed(Instant::now()),
                 () = at(file_change.due()) => {

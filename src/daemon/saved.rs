@@ -5,21 +5,19 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use nix::fcntl::OFlag;
-
 use super::{logging::time::Utc, state_dir::StateDir};
 use crate::{
     base::ServerKey,
     pools::{MAX_FILE_BYTES, MAX_OVERRIDES, Pools, Saved, SavedOverride},
+    sys::own_file,
 };
 
 /// The file's name in the state directory.
@@ -237,19 +235,10 @@ fn list<'a>(mut all: impl Iterator<Item = (&'a ServerKey, &'a SavedOverride)>) -
 
 /// Reads the file; none is one without overrides.
 fn read(path: &Path) -> Result<Saved, Box<dyn std::error::Error>> {
-    // a pipe of that name would wait for a writer
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path);
-    let file = match opened {
+    let file = match own_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
         other => other?,
     };
-    if !file.metadata()?.is_file() {
-        return Err("not a regular file".into());
-    }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_FILE_BYTES {
@@ -283,21 +272,15 @@ fn write(directory: &Path, saved: &Saved, is_foreign: bool) -> Result<(), WriteE
 
 fn write_new(path: &Path, saved: &Saved) -> io::Result<()> {
     let bytes = saved.encode()?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(MODE)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path)?;
-    // whatever the umask says
-    file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    let mut file = own_file::create(path, MODE)?;
     file.write_all(&bytes)?;
     file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::{
         base::{BackendName, ServerName},

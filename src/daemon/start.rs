@@ -20,6 +20,7 @@ use super::{
     logging::{Logging, is_stderr_coloured},
     notify::Notifier,
     plane::{
+        addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
         packets::{HostKernel, PacketPlane},
         stats::Stats,
@@ -98,6 +99,7 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
+    logging.set_access_per_second(loaded.config.global.access_log_per_second);
     let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
     if let Err(fatal) = &outcome {
         tracing::error!(event = "failed", "{fatal}");
@@ -122,11 +124,13 @@ fn load(source: &Source, options: Options) -> Result<(Loaded, Options), Fatal> {
 }
 
 fn read(path: &Path) -> Result<Source, Fatal> {
-    let bytes = sys::config_file::read(path, config::MAX_CONFIG_BYTES)
+    // who starts it by hand may be shown everything, but what it prints may go to a log
+    let nobody = sys::controllers::Controllers::default();
+    let read = sys::config_file::read_vetted(path, config::MAX_CONFIG_BYTES, &nobody)
         .map_err(|e| Fatal::new(exit::NO_INPUT, format_args!("convey: {e}")))?;
     Ok(Source {
         name: path.display().to_string(),
-        bytes,
+        bytes: read.content,
     })
 }
 
@@ -362,6 +366,7 @@ fn assemble(
         needs_restart: Vec::new(),
         workers,
         snapshot: Arc::clone(state.snapshot()),
+        waiting: admin::status::Waiting::new(),
         packet: None,
     };
     let live = Arc::new(Sources::new(
@@ -386,6 +391,7 @@ fn assemble(
         broker,
         workers: pool,
         listeners: Listeners::default(),
+        addresses: ProxiedAddresses::default(),
         predecessors,
         packets,
         alerts: AlertWatch::default(),

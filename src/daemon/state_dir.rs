@@ -2,11 +2,11 @@
 
 use std::{
     env, fs, io,
-    os::unix::fs::{DirBuilderExt as _, lchown},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, privilege::Target};
+use crate::{config::Config, privilege::Target, sys::own_file};
 
 /// Where it is unless the configuration or the service manager says otherwise: the package's directory.
 const DEFAULT: &str = "/var/lib/convey";
@@ -65,7 +65,7 @@ impl StateDir {
 
     fn try_to_write(&self) -> io::Result<()> {
         let path = self.path.join(".writable");
-        fs::File::create(&path)?;
+        own_file::create(&path, 0o600)?;
         fs::remove_file(path)
     }
 
@@ -75,17 +75,22 @@ impl StateDir {
         let path = self.path()?.join(name);
         make(&path, target).ok()?;
         if let Some(target) = target {
-            // writing says it if this has failed
-            let _ = lchown(&path, Some(target.uid), Some(target.gid));
+            // One that was there is the daemon's already; writing says it if this has failed.
+            let _ = give(&path, target);
         }
         Some(path)
     }
 }
 
+fn give(directory: &Path, target: &Target) -> io::Result<()> {
+    let made = own_file::pin(directory)?;
+    own_file::give(&made, fs::Metadata::is_dir, target.uid, target.gid)
+}
+
 /// Makes a directory that is missing, for the daemon.
 fn make(path: &Path, target: Option<&Target>) -> io::Result<()> {
     match fs::DirBuilder::new().mode(MODE).create(path) {
-        Ok(()) => target.map_or(Ok(()), |target| lchown(path, Some(target.uid), Some(target.gid))),
+        Ok(()) => target.map_or(Ok(()), |target| give(path, target)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }

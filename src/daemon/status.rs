@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     Control,
     live::Sources,
-    plane::packets::{View, VipState},
+    plane::packets::{Vip, VipState},
 };
 use crate::{
     admin::{
@@ -15,6 +15,7 @@ use crate::{
         status::{Network, PacketStatus, Wait, Waiting},
         views::Phase,
     },
+    base::EndpointRange,
     config::EngineChoice,
     engine::network::NetworkState,
 };
@@ -77,6 +78,8 @@ impl Control {
     /// Costs no more than what waits or is served; the network's part only if that has changed.
     pub(super) fn publish_status(&mut self) {
         let packet = self.packet_status();
+        let view = self.packets.view();
+        let waiting = waiting(view.vips.iter().chain(self.addresses.states()));
         let before = self.board.published.load();
         let status = Status {
             started: before.started,
@@ -91,6 +94,7 @@ impl Control {
             needs_restart: self.needs_restart.clone(),
             workers: before.workers,
             snapshot: Arc::clone(self.state.snapshot()),
+            waiting,
             packet,
         };
         drop(before);
@@ -111,15 +115,13 @@ impl Control {
             workers: self.packets.workers(),
             interfaces: view.served.keys().cloned().collect(),
             network: self.board.network(Arc::clone(&view.network_state)),
-            waiting: waiting(&view),
             rules: view.rules.clone(),
             alerts: Arc::clone(self.alerts.active()),
         })
     }
 }
 
-fn waiting(view: &View) -> Waiting {
-    let vips = view.vips.iter();
+fn waiting<'a>(vips: impl Iterator<Item = (&'a EndpointRange, &'a Vip)>) -> Waiting {
     vips.filter_map(|(range, vip)| match &vip.state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {

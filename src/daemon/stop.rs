@@ -202,7 +202,7 @@ impl Control {
         let open = self.workers.open_connections();
         if open > 0 {
             tracing::warn!(event = "stopping", "cutting {open} connection(s)");
-            self.workers.close(&Select::All, TerminationReason::Killed);
+            drop(self.workers.close(&Select::All, TerminationReason::Killed));
             let deadline = Instant::now() + CUT_TIME;
             while self.workers.open_connections() > 0 && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -127,6 +127,14 @@ impl Engine {
         }
     }
 
+    /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
+    #[must_use]
+    pub fn count_flows(&self, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {
+        match self {
+            Self::Raw(raw) => raw.count_flows(wanted),
+        }
+    }
+
     /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
     #[must_use]
     pub fn return_clients(&self) -> BTreeSet<IpAddr> {

@@ -2,9 +2,11 @@
 //! that there is something to take out, and can leave alone what another load balancer of this host has put in.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
+
+use crate::sys::own_file;
 
 const NAME: &str = "firewall.rules";
 
@@ -12,7 +14,7 @@ const NAME: &str = "firewall.rules";
 pub fn set(record: &Path) {
     // without a directory to write to, a restart with another configuration finds nothing to take out; nothing else
     // depends on it
-    let _ = File::create(path(record));
+    let _ = own_file::create(&path(record), 0o600);
 }
 
 /// To be called when the last rule has been taken out.
@@ -21,7 +23,7 @@ pub fn remove(record: &Path) {
 }
 
 pub fn is_set(record: &Path) -> bool {
-    path(record).exists()
+    own_file::open(&path(record)).is_ok()
 }
 
 fn path(record: &Path) -> PathBuf {

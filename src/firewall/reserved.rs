@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -14,7 +13,10 @@ use super::{
     FirewallError, OthersRules,
     ports::{self, Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, PortSet},
 };
-use crate::base::{PortRange, PortRanges};
+use crate::{
+    base::{PortRange, PortRanges},
+    sys::own_file,
+};
 
 /// Ports that no socket gets unless it asks for them.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -154,7 +156,7 @@ struct Record {
 pub fn read_record(path: &Path) -> Result<PortSet, FirewallError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(LIST_BYTES).unwrap_or(u64::MAX);
-    match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+    match own_file::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PortSet::default()),
         Err(error) => return Err(file(path)(error)),
@@ -184,12 +186,7 @@ fn write_record(path: &Path, ours: &PortSet) -> Result<(), FirewallError> {
         let mut text = serde_json::to_vec(&record)?;
         text.push(b'\n');
         let fresh = path.with_extension("new");
-        let mut new = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
+        let mut new = own_file::create(&fresh, 0o600)?;
         new.write_all(&text)?;
         new.sync_all()?;
         fs::rename(&fresh, path)
@@ -335,6 +332,24 @@ mod tests {
             let error = read_record(&path).unwrap_err().to_string();
             assert!(error.contains("remove the file"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_no_record_of_ours_is_neither_waited_for_nor_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let [record, fresh, precious] =
+            ["firewall.json", "firewall.new", "precious"].map(|name| directory.path().join(name));
+        nix::unistd::mkfifo(&record, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read_record(&record).unwrap_err().to_string();
+        assert!(
+            error.contains("firewall.json") && error.contains("remove it"),
+            "{error}"
+        );
+        fs::remove_file(&record).unwrap();
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, &fresh).unwrap();
+        assert!(write_record(&record, &set("61000-65535")).is_err());
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl<S: FlowStore> Flows<S> {
         self.store.in_use(now)
     }
 
+    /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
+    pub fn count(&self, wanted: &dyn Fn(&FiveTuple) -> bool, now: Moment) -> u64 {
+        self.store.count(now, wanted)
+    }
+
     /// Whether a client holds all NAT ports of a server that it may.
     fn has_share(&self, target: &FlowTarget, tuple: &FiveTuple) -> bool {
         let client = tuple.client.0;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    FiveTuple, FlowInfo, Moment, TableLimits, Usage,
+    FiveTuple, FlowInfo, FlowState, Moment, TableLimits, Usage,
     dsr::{DsrCache, Entry},
     handshake::Seen,
     key::Key,
@@ -156,6 +156,18 @@ impl FlowStore for MemoryStore {
             used.insert((tuple(&entry.key).endpoint(), ServerAddr::new(server)));
         });
         used
+    }
+
+    fn count(&self, now: Moment, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {
+        let is_open = |state| !matches!(state, FlowState::Closing | FlowState::Refused);
+        let mut count = 0;
+        self.nat.for_each(now, |key, flow| {
+            count += u64::from(is_open(flow.life.state()) && wanted(&tuple(key)));
+        });
+        self.dsr.for_each(now, |entry| {
+            count += u64::from(is_open(entry.life.state()) && wanted(&tuple(&entry.key)));
+        });
+        count
     }
 
     fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, Arc<FlowTarget>)> {

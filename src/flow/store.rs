@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    FlowInfo, Moment, Usage,
+    FiveTuple, FlowInfo, Moment, Usage,
     key::Key,
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
@@ -203,6 +203,9 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
 
     /// VIPs and servers that live flows use, each pair once.
     fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)>;
+
+    /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
+    fn count(&self, now: Moment, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64;
 
     /// A live flow of either mode and its server, without changing anything.
     fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, Arc<FlowTarget>)>;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -58,6 +59,18 @@ pub struct Broker {
     pub rules: RulesNews,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
+    /// Ends with the daemon, where the kernel has such descriptors.
+    pub daemon: Option<OwnedFd>,
+}
+
+/// What there is to do.
+enum Next {
+    /// Nothing, or nothing any more.
+    Nothing,
+    /// To answer.
+    Request,
+    /// The daemon is gone.
+    End,
 }
 
 /// The step of confining the broker that failed.
@@ -69,12 +82,15 @@ enum ConfineError {
     Capabilities(&'static str, CapsError),
     #[error("the broker still has capabilities that it dropped")]
     Unproven,
+    #[error("the daemon is gone")]
+    Orphan,
 }
 
 impl Broker {
     /// Runs in the forked child: confines the process, says so, serves. Returns the exit status (sysexits).
-    pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>) -> i32 {
-        if let Err(error) = confine(target) {
+    /// `daemon` is the process that it serves: its parent.
+    pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>, daemon: u32) -> i32 {
+        if let Err(error) = confine(target).and_then(|()| self.follow(daemon)) {
             // if this cannot be said either, end-of-file says enough
             let _ = reply(
                 socket.as_fd(),
@@ -94,13 +110,27 @@ impl Broker {
         status
     }
 
+    /// Ends with the daemon from now on, even if somebody else holds its end of the socketpair by then: a daemon that was
+    /// taken over can hand it on. (A signal at its death, PR_SET_PDEATHSIG, would end us before the rules are taken out, or
+    /// interrupt us while they are.)
+    fn follow(&mut self, daemon: u32) -> Result<(), ConfineError> {
+        self.daemon = process::pidfd(daemon).map_err(|error| ConfineError::Step("pidfd_open", error))?;
+        if process::parent() == daemon {
+            Ok(())
+        } else {
+            Err(ConfineError::Orphan)
+        }
+    }
+
     /// Answers until the daemon is gone, or sends what it never would. Returns the exit status (sysexits).
     pub fn answer_all(&mut self, socket: BorrowedFd<'_>) -> i32 {
         loop {
-            if !self.has_request(socket) {
-                continue;
+            match self.wait(socket) {
+                Next::Nothing => continue,
+                Next::Request => {}
+                Next::End => return 0,
             }
-            let (bytes, fds) = match fdpass::receive(socket) {
+            let (bytes, fds) = match fdpass::receive_untrusted(socket) {
                 Ok(message) => message,
                 Err(fdpass::RecvError::Closed) => return 0,
                 Err(_) => return 71,
@@ -130,16 +160,17 @@ impl Broker {
         }
     }
 
-    /// Waits for what comes next, and deals with all of it but a request. Whether there is one.
-    fn has_request(&mut self, socket: BorrowedFd<'_>) -> bool {
+    /// Waits for what comes next, and deals with all of it but a request and the end.
+    fn wait(&mut self, socket: BorrowedFd<'_>) -> Next {
         let until = (self.rules.due()).map_or(self.files.next_look(), |due| due.min(self.files.next_look()));
         let mut all = self.packets.events();
+        let events = all.len();
         all.push(socket);
+        all.extend(self.daemon.as_ref().map(AsFd::as_fd));
         let readable = readiness::readable_until(&all, until);
-        let (has_request, has_event) = match readable.split_last() {
-            Some((request, events)) => (*request, events.contains(&true)),
-            None => (false, false),
-        };
+        let is_readable = |at: usize| readable.get(at).copied().unwrap_or(false);
+        let (has_request, is_over) = (is_readable(events), is_readable(events + 1));
+        let has_event = (0..events).any(is_readable);
         let now = Instant::now();
         if has_event && self.packets.attend() {
             self.rules.changed(now);
@@ -150,7 +181,13 @@ impl Broker {
         if self.files.next_look() <= now {
             self.look(socket);
         }
-        has_request
+        if is_over {
+            Next::End
+        } else if has_request {
+            Next::Request
+        } else {
+            Next::Nothing
+        }
     }
 
     fn bind(&mut self, listener: &ListenerRef) -> (Outcome, Option<OwnedFd>) {
@@ -163,7 +200,7 @@ impl Broker {
         let what = listener::Listen {
             addr: addr.0,
             interface,
-            user_timeout: permitted.user_timeout,
+            timeouts: permitted.timeouts,
         };
         // once the daemon may hold sockets of this port the probe would see those
         let port = addr.0.port();
@@ -272,9 +309,13 @@ fn tell(socket: BorrowedFd<'_>, outcome: Outcome) -> bool {
     encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
 }
 
-/// The services in a sealed memfd; `None` if they have another form.
-fn services(fds: Vec<OwnedFd>) -> Option<Vec<PacketService>> {
-    let bytes = memfd::read_sealed(fds.into_iter().next()?, MAX_SERVICES_BYTES).ok()?;
+/// The services in a sealed memfd; `None` if they have another form. Closed is only what is a memfd.
+fn services(fds: Vec<ManuallyDrop<OwnedFd>>) -> Option<Vec<PacketService>> {
+    let copy = fds.into_iter().next()?;
+    if !memfd::is_sealed(copy.as_fd()) {
+        return None;
+    }
+    let bytes = memfd::read_sealed(ManuallyDrop::into_inner(copy), MAX_SERVICES_BYTES).ok()?;
     decode(&bytes).ok()
 }
 

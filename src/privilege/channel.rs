@@ -151,9 +151,11 @@ impl Channel {
             packets: PacketSockets::new(kernel, std::process::id()),
             rules: broker::RulesNews::default(),
             keeps_rules,
+            daemon: None,
         };
+        let daemon = std::process::id();
         let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
-        let pid = process::fork_child(theirs, |socket| child.run(&socket, target))?;
+        let pid = process::fork_child(theirs, |socket| child.run(&socket, target, daemon))?;
         fdpass::set_timeout(ours.as_fd(), TIMEOUT).map_err(|e| ForkError::Step("SO_RCVTIMEO", e))?;
         let mut channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
         channel.keeps_rules = keeps_rules;

@@ -11,7 +11,8 @@ use super::{What, message::Outcome};
 use crate::{
     config::Config,
     sys::{
-        config_file::{self, FileIdentity},
+        config_file::{self, FileIdentity, Vetted},
+        controllers::Controllers,
         memfd,
     },
 };
@@ -24,6 +25,8 @@ pub const LOOK: Duration = Duration::from_secs(5);
 pub struct Files {
     files: BTreeMap<What, Watched>,
     looked: Instant,
+    /// Who chooses what is in the configuration, and so which other files are read.
+    authors: Controllers,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,7 @@ impl Files {
     #[must_use]
     pub fn new(path: PathBuf, config: &Config) -> Self {
         let mut files = Self {
+            authors: Controllers::of(&path),
             files: BTreeMap::from([(What::Config, Watched::at(path))]),
             looked: Instant::now(),
         };
@@ -74,8 +78,16 @@ impl Files {
         let Some(file) = self.files.get_mut(what) else {
             return Err(Outcome::refused("the configuration does not name this file"));
         };
-        let read = config_file::read_identified(&file.path, what.limit());
-        let (bytes, identity) = match read {
+        let nobody = Controllers::default();
+        let named_by = match what {
+            What::Config => &nobody,
+            What::NetworkList(_) => &self.authors,
+        };
+        let Vetted {
+            content: bytes,
+            identity,
+            controllers,
+        } = match config_file::read_vetted(&file.path, what.limit(), named_by) {
             Ok(read) => read,
             Err(error) => {
                 if let Some(errno) = error.system_errno() {
@@ -97,6 +109,9 @@ impl Files {
             )
         })?;
         file.seen = Some(identity);
+        if *what == What::Config {
+            self.authors = controllers;
+        }
         Ok((bytes, identity, copy))
     }
 

@@ -244,6 +244,7 @@ pub mod fuzzing {
                 packets: PacketSockets::new(kernel, 1),
                 rules: broker::RulesNews::default(),
                 keeps_rules: false,
+                daemon: None,
             })
         }
 

@@ -4,12 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use super::ListenerRef;
 use crate::{
-    base::{Endpoint, EndpointRange, FrontendName, ListenAddr, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, ServerAddr},
     config::{Config, PacketService},
 };
 
@@ -34,8 +33,8 @@ pub struct Policy {
 pub struct Permitted {
     /// Where.
     pub addr: ListenAddr,
-    /// TCP_USER_TIMEOUT of the connections that it accepts.
-    pub user_timeout: Option<Duration>,
+    /// When the kernel gives up connections that it accepts.
+    pub timeouts: PeerTimeouts,
 }
 
 /// What the broker found out about an interface that a packet socket is wanted on.
@@ -187,7 +186,7 @@ impl Policy {
                     .ok_or("the configuration has no [stats] section")?;
                 Ok(Permitted {
                     addr: stats.listen,
-                    user_timeout: None,
+                    timeouts: PeerTimeouts::default(),
                 })
             }
             ListenerRef::Frontend { name, endpoint } => {
@@ -208,7 +207,7 @@ impl Policy {
                 }
                 Ok(Permitted {
                     addr: endpoint.addr,
-                    user_timeout: frontend.tcp_user_timeout,
+                    timeouts: frontend.client_timeouts(),
                 })
             }
         }

@@ -1,40 +1,101 @@
-//! The filters of system calls: what is denied to the daemon, and what else to the threads of its packet engine.
+//! The filters of system calls: what the daemon may call, and what the threads of its packet engine give up of it.
 //!
-//! Everything is permitted but what [`forbidden`] lists and what the rules here say by argument. Denied calls fail with
-//! EPERM, as if only the privilege were missing, so that a library that tries one goes on; calls by the numbers of
-//! another architecture, which would get past the filter, end the process.
+//! An allow list, as OpenSSH (sandbox-seccomp-filter.c) and chrony (sys_linux.c) have: [`calls::NEEDED`] whatever the
+//! arguments, and what the rules here say by argument. Anything else fails with EPERM and is written into the kernel's log
+//! (`type=1326`, with the number of the call). It does not end the process, as theirs does: a C library that is updated
+//! beneath the daemon may try a call that it can do without, in a branch that nobody has tested, and a load balancer must
+//! not die of that. Calls that are newer than the list fail with ENOSYS, as on a kernel that has none of them: that is what
+//! libraries know to do without. Calls by the numbers of another architecture, which would get past the filter, end the
+//! process.
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, io};
 
 use libc::{c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
-use crate::sys::forbidden::{self, Call};
+use crate::sys::{
+    calls::{self, Call},
+    seccomp::{self, Refusals},
+};
 
-/// `SOL_XDP` of include/linux/socket.h.
-const SOL_XDP: c_int = 283;
 /// The types of `socket` without its flags (`SOCK_TYPE_MASK` of include/linux/net.h).
 const SOCKET_TYPE_MASK: u64 = 0xf;
-/// `SOCK_PACKET` of include/linux/net.h, which libc calls deprecated.
-const SOCK_PACKET: u64 = 10;
-/// What `personality` takes to tell, and not to change.
-const ASK_PERSONALITY: u64 = 0xffff_ffff;
-/// `TIOCSTI` of include/uapi/asm-generic/ioctls.h: types into a terminal, which may be that of the shell of root.
-const TIOCSTI: u64 = 0x5412;
-/// `TIOCLINUX` of include/uapi/asm-generic/ioctls.h: pastes into a console.
-const TIOCLINUX: u64 = 0x541c;
+/// `SIOCATMARK` of include/uapi/asm-generic/sockios.h.
+const SIOCATMARK: u64 = 0x8905;
 
-/// Socket options by which a program is put before a socket, or taken away.
-const FILTER_OPTIONS: &[c_int] = &[
-    libc::SO_ATTACH_FILTER,
-    libc::SO_DETACH_FILTER,
-    libc::SO_ATTACH_BPF,
-    libc::SO_ATTACH_REUSEPORT_CBPF,
-    libc::SO_ATTACH_REUSEPORT_EBPF,
-    libc::SO_LOCK_FILTER,
+/// What fcntl is for: duplicates, flags, the size of pipes, the seals of memory. Not to have signals sent (F_SETOWN).
+const FCNTL: &[c_int] = &[
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETPIPE_SZ,
+    libc::F_SETPIPE_SZ,
+    libc::F_ADD_SEALS,
+    libc::F_GET_SEALS,
+];
+
+/// What ioctl is for: modes of descriptors, how much is queued, where the urgent mark is, and whether this is a terminal.
+const IOCTL: &[u64] = &[
+    libc::FIONBIO,
+    libc::FIOCLEX,
+    libc::FIONREAD,
+    libc::TIOCOUTQ,
+    SIOCATMARK,
+    libc::TCGETS,
+    libc::TCGETS2,
+    libc::TIOCGWINSZ,
+];
+
+/// Options that sockets are given, by level. None that puts a program before a socket or takes one away, and none of packet
+/// sockets.
+const OPTIONS: &[(c_int, &[c_int])] = &[
+    (
+        libc::SOL_SOCKET,
+        &[
+            libc::SO_REUSEADDR,
+            libc::SO_REUSEPORT,
+            libc::SO_KEEPALIVE,
+            libc::SO_LINGER,
+            libc::SO_OOBINLINE,
+            libc::SO_RCVBUF,
+            libc::SO_SNDBUF,
+            libc::SO_RCVLOWAT,
+            libc::SO_RCVTIMEO,
+            libc::SO_SNDTIMEO,
+        ],
+    ),
+    (
+        libc::IPPROTO_TCP,
+        &[
+            libc::TCP_NODELAY,
+            libc::TCP_QUICKACK,
+            libc::TCP_USER_TIMEOUT,
+            libc::TCP_KEEPIDLE,
+            libc::TCP_KEEPINTVL,
+            libc::TCP_KEEPCNT,
+        ],
+    ),
+    (
+        libc::IPPROTO_IP,
+        &[libc::IP_BIND_ADDRESS_NO_PORT, libc::IP_FREEBIND, libc::IP_TTL],
+    ),
+    (
+        libc::IPPROTO_IPV6,
+        &[libc::IPV6_V6ONLY, libc::IPV6_FREEBIND, libc::IPV6_UNICAST_HOPS],
+    ),
+    (
+        libc::SOL_NETLINK,
+        &[libc::NETLINK_ADD_MEMBERSHIP, libc::NETLINK_DROP_MEMBERSHIP],
+    ),
 ];
 
 /// Flags of clone that make a namespace.
@@ -55,14 +116,9 @@ type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 /// # Errors
 /// The kernel has no seccomp filters, or this architecture none of ours.
 pub fn confine_daemon() -> io::Result<()> {
-    if let Some(program) = foreign_numbers() {
-        apply(&program)?;
-    }
-    // ENOSYS: the C library then makes threads with clone, whose flags can be seen
-    let clone3 = BTreeMap::from([(forbidden::CLONE3.number(), Vec::new())]);
-    apply(&compile(clone3, libc::ENOSYS).map_err(io::Error::other)?)?;
-    let rules = daemon_rules().map_err(io::Error::other)?;
-    apply(&compile(rules, libc::EPERM).map_err(io::Error::other)?)
+    seccomp::apply(&allow_list().map_err(io::Error::other)?, Refusals::Logged)?;
+    // after it, so that its ENOSYS counts
+    seccomp::apply(&unknown_numbers(), Refusals::Silent)
 }
 
 /// Puts another filter before the calling thread, which belongs to the packet engine.
@@ -70,86 +126,121 @@ pub fn confine_daemon() -> io::Result<()> {
 /// # Errors
 /// As [`confine_daemon`].
 pub fn confine_packet_thread() -> io::Result<()> {
-    let rules = whole(forbidden::NEEDLESS_TO_PACKET_THREADS).collect();
-    apply(&compile(rules, libc::EPERM).map_err(io::Error::other)?)
+    let rules = whole(calls::NEEDLESS_TO_PACKET_THREADS).collect();
+    let denied = errno(libc::EPERM);
+    let program = compile(rules, SeccompAction::Allow, denied).map_err(io::Error::other)?;
+    seccomp::apply(&program, Refusals::Logged)
 }
 
-fn apply(program: &BpfProgram) -> io::Result<()> {
-    seccompiler::apply_filter(program).map_err(|error| match error {
-        seccompiler::Error::Seccomp(source) | seccompiler::Error::Prctl(source) => source,
-        other => io::Error::other(other.to_string()),
-    })
+/// What the daemon may call.
+fn allow_list() -> Result<BpfProgram, BackendError> {
+    compile(allowed()?, errno(libc::EPERM), SeccompAction::Allow)
 }
 
-fn compile(rules: SyscallRules, errno: c_int) -> Result<BpfProgram, BackendError> {
-    let denied = SeccompAction::Errno(errno.unsigned_abs());
+fn errno(number: c_int) -> SeccompAction {
+    SeccompAction::Errno(number.unsigned_abs())
+}
+
+/// A program that does `matching` where a rule matches, and `other` where none does.
+fn compile(
+    rules: SyscallRules,
+    other: SeccompAction,
+    matching: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()
+    SeccompFilter::new(rules, other, matching, arch)?.try_into()
 }
 
-fn daemon_rules() -> Result<SyscallRules, BackendError> {
-    let calls = [forbidden::NEEDLESS, forbidden::NEEDLESS_HERE];
-    let mut rules: SyscallRules = calls.into_iter().flat_map(whole).collect();
-    rules.insert(libc::SYS_socket, sockets()?);
-    rules.insert(libc::SYS_socketpair, sockets()?);
-    rules.insert(libc::SYS_setsockopt, options()?);
-    rules.insert(libc::SYS_clone, processes()?);
-    rules.insert(
-        libc::SYS_personality,
-        vec![all([condition(0, SeccompCmpOp::Ne, ASK_PERSONALITY)?])?],
-    );
-    let terminal = [TIOCSTI, TIOCLINUX];
-    let typing = terminal.map(|request| all([condition(1, SeccompCmpOp::Eq, request)?]));
-    rules.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+fn allowed() -> Result<SyscallRules, BackendError> {
+    let all = [calls::NEEDED, calls::NEEDED_HERE];
+    let mut rules: SyscallRules = all.into_iter().flat_map(whole).collect();
+    let ourselves = u64::from(std::process::id());
+    rules.extend([
+        // nothing that is written can be run
+        (libc::SYS_mmap, vec![without_bits(2, libc::PROT_EXEC)?]),
+        (libc::SYS_mprotect, vec![without_bits(2, libc::PROT_EXEC)?]),
+        (libc::SYS_clone, vec![a_thread()?]),
+        // a panic that aborts, and what tells threads of a new user id
+        (libc::SYS_kill, one_of(0, [ourselves])?),
+        (libc::SYS_tgkill, one_of(0, [ourselves])?),
+        // 0 is the caller
+        (libc::SYS_prlimit64, one_of(0, [0])?),
+        (libc::SYS_sched_setaffinity, one_of(0, [0])?),
+        (
+            libc::SYS_prctl,
+            one_of(0, [libc::PR_SET_NAME, libc::PR_GET_NAME].map(number))?,
+        ),
+        // the filter of the packet threads, which takes more away
+        (
+            libc::SYS_seccomp,
+            one_of(0, [u64::from(seccomp::SET_MODE_FILTER)])?,
+        ),
+        (libc::SYS_fcntl, one_of(1, FCNTL.iter().copied().map(number))?),
+        (libc::SYS_ioctl, one_of(1, IOCTL.iter().copied())?),
+        (libc::SYS_socket, sockets()?),
+        (libc::SYS_socketpair, one_of(0, [number(libc::AF_UNIX)])?),
+        (libc::SYS_setsockopt, options()?),
+    ]);
     Ok(rules)
 }
 
-/// Rules that deny calls whatever their arguments.
+/// Rules for calls whatever their arguments.
 fn whole(calls: &[Call]) -> impl Iterator<Item = (c_long, Vec<SeccompRule>)> {
     calls.iter().map(|call| (call.number(), Vec::new()))
 }
 
-/// Families other than IP, local sockets and netlink; of netlink all but routes; and the packet sockets that are older
-/// than their family.
-fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let other_family = families.map(|family| condition(0, SeccompCmpOp::Ne, number(family)));
-    Ok(vec![
-        SeccompRule::new(other_family.into_iter().collect::<Result<_, _>>()?)?,
-        all([
-            condition(0, SeccompCmpOp::Eq, number(libc::AF_NETLINK))?,
-            condition(2, SeccompCmpOp::Ne, number(libc::NETLINK_ROUTE))?,
-        ])?,
-        all([condition(
-            1,
-            SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK),
-            SOCK_PACKET,
-        )?])?,
-    ])
+/// Rules by which an argument is one of these.
+fn one_of(argument: u8, values: impl IntoIterator<Item = u64>) -> Result<Vec<SeccompRule>, BackendError> {
+    let rule = |value| all([condition(argument, SeccompCmpOp::Eq, value)?]);
+    values.into_iter().map(rule).collect()
 }
 
-/// Options of packet sockets, and filters of any.
-fn options() -> Result<Vec<SeccompRule>, BackendError> {
-    let level = |level: c_int| condition(1, SeccompCmpOp::Eq, number(level));
-    let mut rules = vec![all([level(libc::SOL_PACKET)?])?, all([level(SOL_XDP)?])?];
-    for option in FILTER_OPTIONS {
-        rules.push(all([
-            level(libc::SOL_SOCKET)?,
-            condition(2, SeccompCmpOp::Eq, number(*option))?,
-        ])?);
-    }
-    Ok(rules)
+/// A rule by which an argument has none of these bits.
+fn without_bits(argument: u8, bits: c_int) -> Result<SeccompRule, BackendError> {
+    all([condition(argument, SeccompCmpOp::MaskedEq(number(bits)), 0)?])
 }
 
-/// New processes: the daemon only makes threads, and none of them in a namespace of its own.
-fn processes() -> Result<Vec<SeccompRule>, BackendError> {
+/// A thread of this process, in the namespaces that it is in.
+fn a_thread() -> Result<SeccompRule, BackendError> {
     let thread = number(libc::CLONE_THREAD);
-    let mut rules = vec![all([condition(0, SeccompCmpOp::MaskedEq(thread), 0)?])?];
-    for namespace in NAMESPACES {
-        let flag = number(*namespace);
-        rules.push(all([condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])?);
+    let looked_at = NAMESPACES.iter().fold(thread, |all, flag| all | number(*flag));
+    all([condition(0, SeccompCmpOp::MaskedEq(looked_at), thread)?])
+}
+
+/// TCP, UDP, local sockets, and netlink for routes.
+fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let family = |family| condition(0, SeccompCmpOp::Eq, number(family));
+    let kind = |kind| condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), number(kind));
+    let protocol = |protocol| condition(2, SeccompCmpOp::Eq, number(protocol));
+    let mut rules = vec![
+        all([family(libc::AF_UNIX)?])?,
+        all([family(libc::AF_NETLINK)?, protocol(libc::NETLINK_ROUTE)?])?,
+    ];
+    for ip in [libc::AF_INET, libc::AF_INET6] {
+        for (of, named) in [
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+        ] {
+            // 0 means the same
+            for name in [named, 0] {
+                rules.push(all([family(ip)?, kind(of)?, protocol(name)?])?);
+            }
+        }
     }
     Ok(rules)
+}
+
+fn options() -> Result<Vec<SeccompRule>, BackendError> {
+    let option = |(level, name)| {
+        all([
+            condition(1, SeccompCmpOp::Eq, number(level))?,
+            condition(2, SeccompCmpOp::Eq, number(name))?,
+        ])
+    };
+    let pairs = OPTIONS
+        .iter()
+        .flat_map(|(level, names)| names.iter().map(|name| (*level, *name)));
+    pairs.map(option).collect()
 }
 
 fn all<const N: usize>(conditions: [SeccompCondition; N]) -> Result<SeccompRule, BackendError> {
@@ -165,190 +256,35 @@ fn number(value: c_int) -> u64 {
     u64::from(value.cast_unsigned())
 }
 
-/// Ends the process at a call by the numbers of x32, which pass the check of the architecture: an allowing filter must
-/// look for them itself.
-#[cfg(target_arch = "x86_64")]
-fn foreign_numbers() -> Option<BpfProgram> {
-    use seccompiler::sock_filter;
+/// Answers ENOSYS to calls that are newer than the list, and to clone3: the C library then makes threads with clone, whose
+/// flags can be seen. Ends the process at a call by the numbers of x32, which pass the check of the architecture.
+fn unknown_numbers() -> BpfProgram {
     // __X32_SYSCALL_BIT of arch/x86/include/uapi/asm/unistd.h
     const X32_BIT: u32 = 0x4000_0000;
     const KILL_PROCESS: u32 = 0x8000_0000;
     const ALLOW: u32 = 0x7fff_0000;
+    const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS.cast_unsigned();
     // operations of include/uapi/linux/bpf_common.h
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_AT_LEAST: u16 = 0x35;
+    const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    Some(vec![
-        instruction(LOAD_NUMBER, 0, 0, 0),
-        instruction(JUMP_IF_AT_LEAST, 0, 1, X32_BIT),
-        instruction(RETURN, 0, 0, KILL_PROCESS),
-        instruction(RETURN, 0, 0, ALLOW),
-    ])
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn foreign_numbers() -> Option<BpfProgram> {
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALLOW: u32 = 0x7fff_0000;
-    const DENY: u32 = 0x0005_0000 | libc::EPERM.cast_unsigned();
-    const KILL: u32 = 0x8000_0000;
-
-    /// `AUDIT_ARCH_*` of include/uapi/linux/audit.h.
-    const ARCH: u32 = if cfg!(target_arch = "x86_64") {
-        0xc000_003e
-    } else {
-        0xc000_00b7
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let mut program = vec![step(LOAD_NUMBER, 0, 0, 0)];
+    let mut when = |jump, number, answer| {
+        program.push(step(jump, 0, 1, number));
+        program.push(step(RETURN, 0, 0, answer));
     };
-    const ARCH_I386: u32 = 0x4000_0003;
-
-    /// What a filter says of a call: the operations of classic BPF that such filters consist of.
-    fn judge(program: &BpfProgram, arch: u32, number: c_long, args: [u64; 3]) -> u32 {
-        let load = |offset: u32| match offset {
-            0 => u32::try_from(number).unwrap(),
-            4 => arch,
-            _ => {
-                let word = (offset - 16) / 4;
-                let argument = args[usize::try_from(word / 2).unwrap()];
-                u32::try_from(argument >> (32 * (word % 2)) & 0xffff_ffff).unwrap()
-            }
-        };
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let step = &program[at];
-            at += 1;
-            let jump = |taken: bool| usize::from(if taken { step.jt } else { step.jf });
-            match step.code {
-                0x20 => accumulator = load(step.k),
-                0x54 => accumulator &= step.k,
-                0x05 => at += usize::try_from(step.k).unwrap(),
-                0x15 => at += jump(accumulator == step.k),
-                0x25 => at += jump(accumulator > step.k),
-                0x35 => at += jump(accumulator >= step.k),
-                0x06 => return step.k,
-                code => panic!("operation {code:#x}"),
-            }
-        }
+    if cfg!(target_arch = "x86_64") {
+        when(JUMP_IF_AT_LEAST, X32_BIT, KILL_PROCESS);
     }
+    when(JUMP_IF_AT_LEAST, call_number(calls::NEWEST + 1), NO_SUCH_CALL);
+    when(JUMP_IF_EQUAL, call_number(calls::CLONE3.number()), NO_SUCH_CALL);
+    program.push(step(RETURN, 0, 0, ALLOW));
+    program
+}
 
-    fn daemon(number: c_long, args: [c_int; 3]) -> u32 {
-        let program = compile(daemon_rules().unwrap(), libc::EPERM).unwrap();
-        // whatever the high halves are: the kernel does not look at them
-        let dirty = args.map(|low| 0xdead_0000_0000 | super::number(low));
-        let clean = args.map(super::number);
-        let verdict = judge(&program, ARCH, number, clean);
-        assert_eq!(verdict, judge(&program, ARCH, number, dirty), "call {number}");
-        verdict
-    }
-
-    #[test]
-    fn needless_calls_are_denied_with_any_argument() {
-        for call in forbidden::NEEDLESS.iter().chain(forbidden::NEEDLESS_HERE) {
-            for args in [[0; 3], [-1; 3], [7, 8, 9]] {
-                assert_eq!(daemon(call.number(), args), DENY, "{}", call.name());
-            }
-        }
-    }
-
-    #[test]
-    fn what_a_daemon_does_is_allowed() {
-        for number in [
-            libc::SYS_read,
-            libc::SYS_write,
-            libc::SYS_mmap,
-            libc::SYS_futex,
-            libc::SYS_recvmmsg,
-            libc::SYS_sendmmsg,
-            libc::SYS_epoll_pwait,
-            libc::SYS_splice,
-            libc::SYS_bind,
-            libc::SYS_connect,
-            libc::SYS_getsockopt,
-            libc::SYS_exit_group,
-            libc::SYS_tgkill,
-            libc::SYS_sched_setaffinity,
-            libc::SYS_memfd_create,
-            libc::SYS_seccomp,
-            libc::SYS_prctl,
-        ] {
-            assert_eq!(daemon(number, [0; 3]), ALLOW, "call {number}");
-        }
-    }
-
-    #[test]
-    fn sockets_are_of_the_families_that_are_needed() {
-        for family in 0..64 {
-            let expected = match family {
-                libc::AF_UNIX | libc::AF_INET | libc::AF_INET6 | libc::AF_NETLINK => ALLOW,
-                _ => DENY,
-            };
-            for call in [libc::SYS_socket, libc::SYS_socketpair] {
-                let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-                assert_eq!(daemon(call, [family, kind, 0]), expected, "family {family}");
-            }
-        }
-        for protocol in 1..32 {
-            let args = [libc::AF_NETLINK, libc::SOCK_RAW, protocol];
-            assert_eq!(daemon(libc::SYS_socket, args), DENY, "netlink {protocol}");
-        }
-        // the packet socket of Linux 2.0
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        assert_eq!(daemon(libc::SYS_socket, [libc::AF_INET, 10 | flags, 0]), DENY);
-        assert_eq!(
-            daemon(libc::SYS_socket, [libc::AF_INET, libc::SOCK_STREAM | flags, 6]),
-            ALLOW
-        );
-    }
-
-    #[test]
-    fn options_and_requests_are_judged_by_argument() {
-        let option = |level, name| daemon(libc::SYS_setsockopt, [3, level, name]);
-        for name in FILTER_OPTIONS {
-            assert_eq!(option(libc::SOL_SOCKET, *name), DENY);
-            assert_eq!(option(libc::IPPROTO_TCP, *name), ALLOW);
-        }
-        assert_eq!(option(libc::SOL_PACKET, libc::PACKET_FANOUT), DENY);
-        assert_eq!(option(SOL_XDP, 1), DENY);
-        assert_eq!(option(libc::SOL_SOCKET, libc::SO_REUSEADDR), ALLOW);
-        let request = |request| daemon(libc::SYS_ioctl, [0, request, 0]);
-        assert_eq!((request(0x5412), request(0x541c)), (DENY, DENY));
-        assert_eq!(request(0x541b), ALLOW, "FIONREAD");
-        assert_eq!(daemon(libc::SYS_personality, [-1, 0, 0]), ALLOW);
-        assert_eq!(daemon(libc::SYS_personality, [0, 0, 0]), DENY);
-    }
-
-    #[test]
-    fn threads_are_made_and_nothing_else() {
-        // as glibc makes a thread
-        let thread = libc::CLONE_VM
-            | libc::CLONE_FS
-            | libc::CLONE_FILES
-            | libc::CLONE_SIGHAND
-            | libc::CLONE_THREAD
-            | libc::CLONE_SYSVSEM
-            | libc::CLONE_SETTLS
-            | libc::CLONE_PARENT_SETTID
-            | libc::CLONE_CHILD_CLEARTID;
-        assert_eq!(daemon(libc::SYS_clone, [thread, 0, 0]), ALLOW);
-        assert_eq!(daemon(libc::SYS_clone, [libc::SIGCHLD, 0, 0]), DENY);
-        for namespace in NAMESPACES {
-            assert_eq!(daemon(libc::SYS_clone, [thread | namespace, 0, 0]), DENY);
-        }
-    }
-
-    #[test]
-    fn calls_of_another_architecture_kill() {
-        let program = compile(daemon_rules().unwrap(), libc::EPERM).unwrap();
-        assert_eq!(judge(&program, ARCH_I386, 0, [0; 3]), KILL);
-        if let Some(x32) = foreign_numbers() {
-            assert_eq!(judge(&x32, ARCH, 0x4000_0000 | libc::SYS_getpid, [0; 3]), KILL);
-            assert_eq!(judge(&x32, ARCH, libc::SYS_getpid, [0; 3]), ALLOW);
-        }
-    }
+/// As the kernel hands it to a filter.
+const fn call_number(number: c_long) -> u32 {
+    (number & 0xffff_ffff) as u32
 }

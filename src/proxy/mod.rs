@@ -119,11 +119,22 @@ impl Workers {
         async move { counts.await.into_iter().sum() }
     }
 
-    /// Closes connections with a reason. Returns at once; they end within moments.
-    pub fn close(&self, select: &Select, reason: TerminationReason) {
-        for worker in &self.orders {
-            let _ = worker.send(ProxyOrder::Close(select.clone(), reason));
-        }
+    /// How many open connections are selected.
+    pub fn count_connections(&self, select: &Select) -> impl Future<Output = usize> + Send + use<> {
+        let select = select.clone();
+        let counts = self.ask_all(move |reply| ProxyOrder::Count(select.clone(), reply));
+        async move { counts.await.into_iter().sum() }
+    }
+
+    /// Closes connections with a reason: it is ordered when this returns, and resolves to how many. They end within moments.
+    pub fn close(
+        &self,
+        select: &Select,
+        reason: TerminationReason,
+    ) -> impl Future<Output = usize> + Send + use<> {
+        let select = select.clone();
+        let counts = self.ask_all(move |done| ProxyOrder::Close(select.clone(), reason, done));
+        async move { counts.await.into_iter().sum() }
     }
 
     /// Lists open connections that `filter` accepts: how many, and the `limit` oldest, oldest first.

@@ -1,6 +1,6 @@
 //! What the workers share with each other and with who orders them.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ pub enum Select {
     All,
     /// Those to these servers at these addresses.
     Servers(Arc<HashSet<(ServerKey, ServerAddr)>>),
+    /// Those that clients have to these addresses, whatever listener accepted them.
+    At(Arc<HashSet<(IpAddr, u16)>>),
 }
 
 /// One open connection as a worker sees it.

@@ -315,10 +315,8 @@ fn an_order_closes_the_connections_of_one_server_only() {
         backend: BackendName::new("pool").unwrap(),
         server: ServerName::new("s0").unwrap(),
     };
-    rig.workers.close(
-        &Select::Servers(Arc::new([(key, ServerAddr::new(a))].into())),
-        Reason::ServerDown,
-    );
+    let select = Select::Servers(Arc::new([(key, ServerAddr::new(a))].into()));
+    drop(rig.workers.close(&select, Reason::ServerDown));
     let record = rig.record();
     assert_eq!(
         (record.reason, record.server.unwrap().0.as_str()),

@@ -33,8 +33,10 @@ pub enum ProxyOrder {
     Leave(oneshot::Sender<()>),
     /// Count the connections that were accepted before.
     CountOlder(Instant, oneshot::Sender<usize>),
-    /// End connections.
-    Close(Select, TerminationReason),
+    /// Count connections.
+    Count(Select, oneshot::Sender<usize>),
+    /// End connections, and tell how many.
+    Close(Select, TerminationReason, oneshot::Sender<usize>),
     /// List connections.
     List(Filter, usize, oneshot::Sender<(usize, Vec<OpenConnection>)>),
     /// Show that the loop turns.
@@ -111,7 +113,12 @@ async fn handle_orders(
             ProxyOrder::CountOlder(than, reply) => {
                 let _ = reply.send(registry::count_older(than));
             }
-            ProxyOrder::Close(select, reason) => registry::close(&select, reason),
+            ProxyOrder::Count(select, reply) => {
+                let _ = reply.send(registry::count(&select));
+            }
+            ProxyOrder::Close(select, reason, done) => {
+                let _ = done.send(registry::close(&select, reason));
+            }
             ProxyOrder::List(filter, limit, reply) => {
                 let _ = reply.send(registry::list(worker, &*filter, limit));
             }

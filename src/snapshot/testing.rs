@@ -6,8 +6,8 @@ use crate::{
     access::Limits,
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
-        Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat, LogLevel,
-        Mode, OnDown, PacketModes, PortsPerClient, Server,
+        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
+        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Server,
     },
 };
 
@@ -47,6 +47,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         queue_timeout: Duration::from_secs(5),
         max_queue: 1_024,
         source_addr: None,
+        server_keepalive: None,
         health_check: None,
         passive_check: None,
         on_down: OnDown::Keep,
@@ -67,7 +68,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             idle_timeout: None,
             fin_timeout: None,
             tcp_user_timeout: None,
-            access_log: true,
+            client_keepalive: None,
+            access_log: AccessLog::All,
             access: None,
             limits: Limits::default(),
         };
@@ -77,6 +79,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         global: Global {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            access_log_per_second: NonZeroU32::MAX,
             watch_config: true,
             user: None,
             workers: None,

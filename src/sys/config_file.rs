@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::controllers::{self, Controller, Controllers, OpenError};
+
 /// What changes when a file is saved, even with the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +80,18 @@ pub enum ReadError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Somebody could have put it there who could not read it.
+    #[error(
+        "cannot read {}: {who} can put another file in its place and may not read what is there, which convey would show in \
+         its log; have them own or read it, or keep it where only root writes",
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who.
+        who: Controller,
+    },
     /// Reading failed half-way.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -105,7 +119,7 @@ impl ReadError {
                 "cannot read {}: it is larger than {limit} bytes, the most that is read; name a smaller file in {section}",
                 path.display()
             ),
-            Self::Open { .. } | Self::Read { .. } => self.to_string(),
+            Self::Open { .. } | Self::Read { .. } | Self::Exposed { .. } => self.to_string(),
         }
     }
 
@@ -146,14 +160,67 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
 /// As [`read`].
 pub fn read_identified(path: &Path, limit: usize) -> Result<(Vec<u8>, FileIdentity), ReadError> {
     // O_NONBLOCK: opening a FIFO that nobody writes would wait for ever; O_NOCTTY: a terminal must not become ours
-    let file = File::options()
+    let opened = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|source| ReadError::Open {
-            path: path.into(),
-            source,
-        })?;
+        .open(path);
+    take(path, limit, opened)
+}
+
+/// A file that was read for those who named it.
+#[derive(Debug)]
+pub struct Vetted {
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// What was read.
+    pub identity: FileIdentity,
+    /// Who chooses what is in it.
+    pub controllers: Controllers,
+}
+
+/// As [`read_identified`], for a process that shows what it reads: if it may read everything, it reads only what those may
+/// read who chose it. `named_by` have named the path.
+///
+/// # Errors
+/// As [`read`], or [`ReadError::Exposed`].
+pub fn read_vetted(path: &Path, limit: usize, named_by: &Controllers) -> Result<Vetted, ReadError> {
+    if !controllers::may_read_everything() {
+        let (content, identity) = read_identified(path, limit)?;
+        let controllers = Controllers::default();
+        return Ok(Vetted {
+            content,
+            identity,
+            controllers,
+        });
+    }
+    let absolute = std::path::absolute(path).map_err(|source| ReadError::Open {
+        path: path.into(),
+        source,
+    })?;
+    let (opened, controllers) = match controllers::open(&absolute, named_by) {
+        Ok((file, controllers)) => (Ok(file), controllers),
+        Err(OpenError::Io(error)) => (Err(error), Controllers::everybody()),
+        Err(OpenError::Exposed(who)) => {
+            return Err(ReadError::Exposed {
+                path: path.into(),
+                who,
+            });
+        }
+    };
+    let (content, identity) = take(path, limit, opened)?;
+    Ok(Vetted {
+        content,
+        identity,
+        controllers,
+    })
+}
+
+/// Reads what was opened, if it is a regular file of at most `limit` bytes.
+fn take(path: &Path, limit: usize, opened: io::Result<File>) -> Result<(Vec<u8>, FileIdentity), ReadError> {
+    let file = opened.map_err(|source| ReadError::Open {
+        path: path.into(),
+        source,
+    })?;
     let read_error = |source| ReadError::Read {
         path: path.into(),
         source,

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
+    mem::ManuallyDrop,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -129,7 +130,44 @@ pub fn try_receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), Re
     receive_with(socket, MsgFlags::MSG_DONTWAIT)
 }
 
+/// A message of a process that may mean harm. Its descriptors stay open, also when the message is not taken: to close the last
+/// one of a socket with SO_LINGER waits as long as its owner has chosen. The end of the process closes them without that
+/// (`inet_release` of Linux looks at PF_EXITING).
+pub type Untrusted = (Vec<u8>, Vec<ManuallyDrop<OwnedFd>>);
+
+/// As [`receive`], of a process that may mean harm.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_untrusted(socket: BorrowedFd<'_>) -> Result<Untrusted, RecvError> {
+    let (bytes, fds, flags) = receive_raw(socket, MsgFlags::empty())?;
+    let fds = fds.into_iter().map(ManuallyDrop::new).collect();
+    Ok((whole(bytes, flags)?, fds))
+}
+
 fn receive_with(socket: BorrowedFd<'_>, flags: MsgFlags) -> Result<(Vec<u8>, Vec<OwnedFd>), RecvError> {
+    let (bytes, fds, flags) = receive_raw(socket, flags)?;
+    Ok((whole(bytes, flags)?, fds))
+}
+
+/// The bytes of a message that has come whole, with all its descriptors.
+fn whole(bytes: Vec<u8>, flags: MsgFlags) -> Result<Vec<u8>, RecvError> {
+    if flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(RecvError::TooLong);
+    }
+    if flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(RecvError::NoDescriptorsLeft);
+    }
+    if bytes.is_empty() {
+        return Err(RecvError::Closed);
+    }
+    Ok(bytes)
+}
+
+fn receive_raw(
+    socket: BorrowedFd<'_>,
+    flags: MsgFlags,
+) -> Result<(Vec<u8>, Vec<OwnedFd>, MsgFlags), RecvError> {
     let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let (length, fds, flags) = loop {
@@ -141,17 +179,8 @@ fn receive_with(socket: BorrowedFd<'_>, flags: MsgFlags) -> Result<(Vec<u8>, Vec
             Ok(received) => break received,
         }
     };
-    if flags.contains(MsgFlags::MSG_TRUNC) {
-        return Err(RecvError::TooLong);
-    }
-    if flags.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(RecvError::NoDescriptorsLeft);
-    }
-    if length == 0 {
-        return Err(RecvError::Closed);
-    }
     buffer.truncate(length);
-    Ok((buffer, fds))
+    Ok((buffer, fds, flags))
 }
 
 fn receive_once(

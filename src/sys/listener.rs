@@ -2,13 +2,15 @@
 
 use std::{
     io,
-    net::{Ipv6Addr, Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
-    time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::tcp;
+use crate::base::PeerTimeouts;
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
 /// an administrator sets it (4,096 by default since Linux 5.4).
@@ -21,8 +23,8 @@ pub struct Listen<'a> {
     pub addr: SocketAddr,
     /// The name of the interface that a link-local address is on.
     pub interface: Option<&'a str>,
-    /// TCP_USER_TIMEOUT of the accepted sockets; `None` leaves the kernel's retransmission limit.
-    pub user_timeout: Option<Duration>,
+    /// When the kernel gives an accepted connection up.
+    pub timeouts: PeerTimeouts,
 }
 
 /// The step of making a listener that failed.
@@ -48,11 +50,7 @@ pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
     let socket = socket_for(what.addr, what.interface)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
-    if what.user_timeout.is_some() {
-        socket
-            .set_tcp_user_timeout(what.user_timeout)
-            .map_err(at("TCP_USER_TIMEOUT"))?;
-    }
+    tcp::set_peer_timeouts(&socket, what.timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
     socket.bind(&what.addr.into()).map_err(at("bind"))?;
     socket.listen(BACKLOG).map_err(at("listen"))?;
     Ok(socket.into())
@@ -73,10 +71,9 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
         && socket.is_listener().ok()?
         && socket.reuse_port().ok()?;
     let addr = socket.local_addr().ok()?.as_socket()?;
-    // the kernel sets the option itself at any other IPv6 address than the wildcard (__inet6_bind)
-    let is_whole =
-        addr != SocketAddr::from((Ipv6Addr::UNSPECIFIED, addr.port())) || !socket.only_v6().ok()?;
-    (is_ours && is_whole).then_some(addr)
+    // one of a single IPv6 address never does, and the kernel says so
+    let takes_ipv4 = !addr.ip().is_unspecified() || addr.is_ipv4() || !socket.only_v6().ok()?;
+    (is_ours && takes_ipv4).then_some(addr)
 }
 
 /// The name of the interface that a socket is bound to; `None` if to none.
@@ -88,13 +85,11 @@ pub fn interface_of(socket: BorrowedFd<'_>) -> Option<String> {
 ///
 /// # Errors
 /// The step that failed.
-pub fn take_over(socket: BorrowedFd<'_>, user_timeout: Option<Duration>) -> Result<(), ListenError> {
+pub fn take_over(socket: BorrowedFd<'_>, timeouts: PeerTimeouts) -> Result<(), ListenError> {
     let socket = SockRef::from(&socket);
     socket.set_nonblocking(true).map_err(at("O_NONBLOCK"))?;
     inherited(&socket)?;
-    socket
-        .set_tcp_user_timeout(user_timeout)
-        .map_err(at("TCP_USER_TIMEOUT"))?;
+    tcp::set_peer_timeouts(&*socket, timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
     // net.core.somaxconn may be higher now; of a socket that listens only the backlog changes
     socket.listen(BACKLOG).map_err(at("listen"))
 }
@@ -140,6 +135,12 @@ fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, Liste
             .bind_device(Some(interface.as_bytes()))
             .map_err(at("find the interface"))?;
     }
+    // an address that no interface has yet: a standby's, or one of IPv6 that is still tentative
+    let freebind = match addr {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true),
+        SocketAddr::V6(_) => socket.set_freebind_v6(true),
+    };
+    freebind.map_err(at("IP_FREEBIND"))?;
     // connections of an earlier process in TIME-WAIT must not keep this one from starting
     socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
     Ok(socket)
@@ -150,14 +151,41 @@ mod tests {
     use super::*;
     use std::{
         net::{TcpListener, TcpStream},
+        num::NonZeroU32,
         os::fd::AsFd as _,
+        time::Duration,
     };
+
+    use crate::base::KeepAlive;
 
     fn loopback() -> Listen<'static> {
         Listen {
             addr: "127.0.0.1:0".parse().unwrap(),
             interface: None,
-            user_timeout: Some(Duration::from_secs(30)),
+            timeouts: patient_for(30),
+        }
+    }
+
+    fn patient_for(seconds: u64) -> PeerTimeouts {
+        PeerTimeouts {
+            user_timeout: Some(Duration::from_secs(seconds)),
+            keepalive: Some(KeepAlive {
+                idle: Duration::from_secs(seconds + 1),
+                interval: Duration::from_secs(seconds + 2),
+                count: NonZeroU32::new(7).unwrap(),
+            }),
+        }
+    }
+
+    fn timeouts_of(socket: &Socket) -> PeerTimeouts {
+        let keepalive = || KeepAlive {
+            idle: socket.tcp_keepalive_time().unwrap(),
+            interval: socket.tcp_keepalive_interval().unwrap(),
+            count: NonZeroU32::new(socket.tcp_keepalive_retries().unwrap()).unwrap(),
+        };
+        PeerTimeouts {
+            user_timeout: socket.tcp_user_timeout().unwrap(),
+            keepalive: socket.keepalive().unwrap().then(keepalive),
         }
     }
 
@@ -167,10 +195,7 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = Socket::from(listener.accept().unwrap().0);
         assert!(accepted.tcp_nodelay().unwrap());
-        assert_eq!(
-            accepted.tcp_user_timeout().unwrap(),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(timeouts_of(&accepted), patient_for(30));
     }
 
     #[test]
@@ -180,7 +205,7 @@ mod tests {
         let second = listen(&Listen {
             addr,
             interface: None,
-            user_timeout: None,
+            timeouts: PeerTimeouts::default(),
         });
         assert!(second.is_ok(), "a second worker's socket: {second:?}");
         let error = probe_exclusive(addr, None).unwrap_err();
@@ -197,17 +222,32 @@ mod tests {
             .local_addr()
             .unwrap();
         assert_eq!(address_of(listener.as_fd()), Some(addr));
-        take_over(listener.as_fd(), Some(Duration::from_secs(9))).unwrap();
-        let timeout = SockRef::from(&listener).tcp_user_timeout().unwrap();
-        assert_eq!(timeout, Some(Duration::from_secs(9)));
-        take_over(listener.as_fd(), None).unwrap();
-        assert_eq!(SockRef::from(&listener).tcp_user_timeout().unwrap(), None);
+        for timeouts in [patient_for(9), PeerTimeouts::default()] {
+            take_over(listener.as_fd(), timeouts).unwrap();
+            assert_eq!(timeouts_of(&SockRef::from(&listener)), timeouts);
+        }
 
         let _other_holder = listener.try_clone().unwrap();
         end(listener.as_fd());
         assert_eq!(address_of(listener.as_fd()), None);
         let refused = TcpStream::connect(addr).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn an_address_that_no_interface_has_is_bound_all_the_same() {
+        for addr in ["192.0.2.77:4242", "[2001:db8::77]:4242"] {
+            let addr = addr.parse().unwrap();
+            let what = Listen {
+                addr,
+                interface: None,
+                timeouts: PeerTimeouts::default(),
+            };
+            let socket = listen(&what).unwrap();
+            assert_eq!(address_of(socket.as_fd()), Some(addr));
+            let error = probe_exclusive(addr, None).unwrap_err();
+            assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        }
     }
 
     #[test]
@@ -227,7 +267,7 @@ mod tests {
             let what = Listen {
                 addr: addr.parse().unwrap(),
                 interface: None,
-                user_timeout: None,
+                timeouts: PeerTimeouts::default(),
             };
             let socket = listen(&what).unwrap();
             let known = address_of(socket.as_fd()).map(|known| known.ip());
@@ -241,7 +281,7 @@ mod tests {
         let socket = socket_for("127.0.0.1:0".parse().unwrap(), None).unwrap();
         socket.bind(&loopback().addr.into()).unwrap();
         socket.listen(1).unwrap();
-        take_over(socket.as_fd(), None).unwrap();
+        take_over(socket.as_fd(), PeerTimeouts::default()).unwrap();
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
         let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(500));
         let clients: io::Result<Vec<_>> = (0..10).map(|_| connect()).collect();
@@ -264,7 +304,7 @@ mod tests {
             let what = Listen {
                 addr,
                 interface: None,
-                user_timeout: None,
+                timeouts: PeerTimeouts::default(),
             };
             TcpListener::from(listen(&what).unwrap())
         };

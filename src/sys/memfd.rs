@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
 };
@@ -38,13 +38,19 @@ pub fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Whether this is a memfd that nobody can change any more. Asks the kernel about the descriptor alone, whatever it is.
+#[must_use]
+pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    let seals_of = |fd| fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    seals_of(fd).is_ok_and(|has| has.contains(seals()))
+}
+
 /// Reads a memfd made by [`sealed`], from its start.
 ///
 /// # Errors
 /// It is not sealed, is larger than `limit` bytes, or cannot be read.
 pub fn read_sealed(fd: OwnedFd, limit: usize) -> io::Result<Vec<u8>> {
-    let has = SealFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GET_SEALS)?);
-    if !has.contains(seals()) {
+    if !is_sealed(fd.as_fd()) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "the file in memory is not sealed",

@@ -4,21 +4,25 @@
     reason = "this is the one place for it; every block says why it is sound"
 )]
 
+pub mod calls;
 pub mod capability;
 pub(crate) mod config_file;
+pub(crate) mod controllers;
 pub(crate) mod environment;
 pub mod fdpass;
-pub mod forbidden;
 pub mod ids;
 pub(crate) mod inherited;
 pub mod interfaces;
 pub(crate) mod listener;
 pub mod memfd;
+pub mod memory;
 pub(crate) mod netlink;
+pub(crate) mod own_file;
 pub mod packet_socket;
 pub mod process;
 pub(crate) mod readiness;
 pub(crate) mod rlimit;
+pub mod seccomp;
 pub(crate) mod signals;
 pub(crate) mod splice;
 pub mod task_status;

@@ -5,14 +5,18 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use nix::{
     errno::Errno,
-    sys::prctl,
-    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        stat::{Mode, umask},
+    },
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid},
 };
 
 /// `EX_SOFTWARE` of sysexits: the child panicked.
@@ -110,12 +114,51 @@ fn close_all_but(keep: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor that becomes readable when a process ends; `None` where the kernel has none (before Linux 5.3, or in a
+/// container that denies the call).
+///
+/// # Errors
+/// There is no such process, or no descriptor is left.
+pub fn pidfd(pid: u32) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: the call takes two numbers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_ulong::from(pid), 0_u64) };
+    match Errno::result(result) {
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(errno.into()),
+        Ok(fd) => {
+            let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+            // SAFETY: the kernel has just made this descriptor, closed on exec, and nobody else has it.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+        }
+    }
+}
+
+/// The process that started this one, or took it in when that had ended.
+#[must_use]
+pub fn parent() -> u32 {
+    getppid().as_raw().unsigned_abs()
+}
+
 /// Names the calling thread, and so the process in `ps`; the kernel keeps the first 15 bytes.
 ///
 /// # Errors
 /// The name has a zero byte.
 pub fn set_name(name: &str) -> io::Result<()> {
     prctl::set_name(&CString::new(name)?).map_err(Into::into)
+}
+
+/// Runs `make` with another umask, which is that of no other thread meanwhile.
+///
+/// # Errors
+/// There are other threads, and the kernel does not let this one have a umask of its own.
+pub fn with_umask<T>(mask: u32, make: impl FnOnce() -> T) -> io::Result<T> {
+    if thread_count()? != 1 {
+        unshare(CloneFlags::CLONE_FS)?;
+    }
+    let before = umask(Mode::from_bits_truncate(mask));
+    let made = make();
+    umask(before);
+    Ok(made)
 }
 
 /// Makes sure that neither the calling thread nor what it starts can gain privileges by executing a file.

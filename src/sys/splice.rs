@@ -7,7 +7,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
-    unistd::pipe2,
+    unistd::{pipe2, read},
 };
 
 /// A pipe that carries spliced bytes from one socket to another.
@@ -44,12 +44,12 @@ impl Pipe {
         self.filled
     }
 
-    /// Moves bytes from a socket into the pipe; 0 at end of stream.
+    /// Moves bytes from a socket into the pipe, `most` of them; 0 at end of stream.
     ///
     /// # Errors
     /// `WouldBlock` when the socket has nothing or the pipe has no room, else the connection's error.
-    pub fn fill_from(&mut self, socket: &impl AsFd) -> io::Result<usize> {
-        let room = self.capacity.saturating_sub(self.filled).max(1);
+    pub fn fill_from(&mut self, socket: &impl AsFd, most: usize) -> io::Result<usize> {
+        let room = self.capacity.saturating_sub(self.filled).min(most).max(1);
         let n = splice(socket, None, &self.writer, None, room, flags())?;
         self.filled += n;
         Ok(n)
@@ -63,6 +63,24 @@ impl Pipe {
         let n = splice(&self.reader, None, socket, None, self.filled, flags())?;
         self.filled = self.filled.saturating_sub(n);
         Ok(n)
+    }
+
+    /// Takes everything out; the pipe is empty then.
+    ///
+    /// # Errors
+    /// What read(2) says; what had been read by then is lost to the pipe, which is fit for nothing any more.
+    pub fn unload(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.filled];
+        let mut got = 0;
+        while got < bytes.len() {
+            let n = read(&self.reader, &mut bytes[got..])?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            got += n;
+        }
+        self.filled = 0;
+        Ok(bytes)
     }
 }
 
@@ -91,7 +109,7 @@ mod tests {
         let (target, mut receiver) = connected();
         sender.write_all(b"hello, server").unwrap();
         let mut pipe = Pipe::new(65_536).unwrap();
-        assert_eq!(pipe.fill_from(&source).unwrap(), 13);
+        assert_eq!(pipe.fill_from(&source, 65_536).unwrap(), 13);
         assert_eq!(pipe.drain_to(&target).unwrap(), 13);
         assert_eq!(pipe.filled(), 0);
         let mut got = [0; 13];
@@ -105,12 +123,26 @@ mod tests {
         source.set_nonblocking(true).unwrap();
         let mut pipe = Pipe::new(65_536).unwrap();
         assert_eq!(
-            pipe.fill_from(&source).unwrap_err().kind(),
+            pipe.fill_from(&source, 65_536).unwrap_err().kind(),
             io::ErrorKind::WouldBlock
         );
         drop(sender);
         source.set_nonblocking(false).unwrap();
         assert_eq!(source.peek(&mut [0]).unwrap(), 0, "the end has arrived");
-        assert_eq!(pipe.fill_from(&source).unwrap(), 0);
+        assert_eq!(pipe.fill_from(&source, 65_536).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_pipe_is_unloaded_in_order_and_takes_more_then() {
+        let (mut sender, source) = connected();
+        let mut pipe = Pipe::new(65_536).unwrap();
+        for part in [b"hello, ", b"server!"] {
+            sender.write_all(part).unwrap();
+            assert_eq!(pipe.fill_from(&source, 65_536).unwrap(), part.len());
+        }
+        assert_eq!(pipe.unload().unwrap(), b"hello, server!");
+        assert_eq!((pipe.filled(), pipe.unload().unwrap()), (0, Vec::new()));
+        sender.write_all(b"more").unwrap();
+        assert_eq!(pipe.fill_from(&source, 3).unwrap(), 3);
     }
 }

@@ -8,15 +8,17 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, Shutdown, recv, setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::base::{KeepAlive, PeerTimeouts};
 
 /// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
 const SIOCATMARK: libc::Ioctl = 0x8905;
 
 /// Takes one connection off a listener's queue: non-blocking and close-on-exec in one call.
 ///
-/// Socket options such as TCP_NODELAY and TCP_USER_TIMEOUT are inherited from the listener.
+/// Socket options such as TCP_NODELAY, TCP_USER_TIMEOUT and SO_KEEPALIVE are inherited from the listener.
 ///
 /// # Errors
 /// `WouldBlock` when the queue is empty, else what accept4(2) says.
@@ -216,17 +218,57 @@ pub fn finish_writing(socket: &impl AsRawFd) {
     let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write);
 }
 
+/// The address of our end of a connection; `None` if that is none of IP.
+#[must_use]
+pub fn local_address(socket: RawFd) -> Option<(IpAddr, u16)> {
+    let storage: SockaddrStorage = getsockname(socket).ok()?;
+    let v4 = storage
+        .as_sockaddr_in()
+        .map(|v4| (IpAddr::V4(v4.ip()), v4.port()));
+    v4.or_else(|| (storage.as_sockaddr_in6()).map(|v6| (v6.ip().to_canonical(), v6.port())))
+}
+
 /// Ends both halves of a connection that another task owns: its owner sees end of stream and broken pipe.
 pub fn end_both_halves(socket: RawFd) {
     let _ = nix::sys::socket::shutdown(socket, Shutdown::Both);
 }
 
-/// Changes TCP_USER_TIMEOUT; connections that a listener accepts later inherit it.
+/// Sets when the kernel gives a connection up; connections that a listener accepts later inherit it.
 ///
 /// # Errors
 /// What setsockopt(2) says.
-pub fn set_user_timeout(socket: &impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_user_timeout(timeout)
+pub fn set_peer_timeouts(socket: &impl AsFd, timeouts: PeerTimeouts) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(timeouts.user_timeout)?;
+    match timeouts.keepalive {
+        Some(keepalive) => keep_alive(socket, keepalive),
+        None => SockRef::from(socket).set_keepalive(false),
+    }
+}
+
+/// Has the kernel probe an idle connection from now on; the time that it has been idle already counts.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn keep_alive(socket: &impl AsFd, keepalive: KeepAlive) -> io::Result<()> {
+    let KeepAlive {
+        idle,
+        interval,
+        count,
+    } = keepalive;
+    let probes = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(count.get());
+    SockRef::from(socket).set_tcp_keepalive(&probes)
+}
+
+/// Whether an error says that the peer, or the way to it, has vanished, and not that the peer has ended the connection.
+#[must_use]
+pub fn is_lost(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN)
+    )
 }
 
 /// Makes the coming close a reset instead of an orderly end, so that the peer cannot take what it has for all.

@@ -220,6 +220,8 @@ fn convey_config(rig: &Rig, log: bool) -> String {
     format!(
         r#"[global]
 workers = 1
+# as much as the peers log
+access_log_per_second = 1_000_000
 watch_config = false
 
 [frontends.web]

@@ -1,6 +1,7 @@
 //! Properties over generated configurations and over any bytes.
 
 mod configs;
+mod peers;
 
 use convey::config::{self, Config, Options, Source};
 use libtest_mimic::{Failed, Trial};

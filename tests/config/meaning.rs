@@ -3,10 +3,10 @@
 use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 
 use convey::{
-    base::{BackendName, ServerName},
+    base::{BackendName, KeepAlive, ServerName},
     config::{
-        self, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode, OnDown,
-        Options, Severity,
+        self, AccessLog, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode,
+        OnDown, Options, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -99,6 +99,7 @@ fn documented_defaults() -> Outcome {
     same(config.global.watch_config, true)?;
     same(config.global.user, None)?;
     same(config.global.workers, None)?;
+    same(config.global.access_log_per_second, number(1_000))?;
     same(config.global.shutdown_timeout, 30 * SECOND)?;
     same(config.admin.socket, Some("/run/convey/admin.sock".into()))?;
     same(config.stats, None)?;
@@ -108,13 +109,20 @@ fn documented_defaults() -> Outcome {
     same(frontend.idle_timeout, Some(600 * SECOND))?;
     same(frontend.fin_timeout, None)?;
     same(frontend.tcp_user_timeout, None)?;
-    same(frontend.access_log, true)?;
+    let keepalive = Some(KeepAlive {
+        idle: 120 * SECOND,
+        interval: 20 * SECOND,
+        count: number(6),
+    });
+    same(frontend.client_keepalive, keepalive)?;
+    same(frontend.access_log, AccessLog::All)?;
     let backend = config.backends.values().next().ok_or("no backend")?;
     same(backend.balance, Algorithm::RoundRobin)?;
     same(backend.connect_timeout, 5 * SECOND)?;
     same(backend.retries, 2)?;
     same(backend.queue_timeout, 5 * SECOND)?;
     same(backend.max_queue, 1_024)?;
+    same(backend.server_keepalive, keepalive)?;
     same(backend.source_addr, None)?;
     same(backend.on_down, OnDown::Keep)?;
     same(backend.slow_start, Duration::ZERO)?;
@@ -193,7 +201,7 @@ fn defaults() -> Outcome {
     let frontend = config.frontends.get("a").ok_or("no frontend")?;
     same(
         (frontend.idle_timeout, frontend.access_log),
-        (Some(3_600 * SECOND), true),
+        (Some(3_600 * SECOND), AccessLog::All),
     )?;
     let backend = config.backends.get("b").ok_or("no backend")?;
     same(backend.retries, 1)?;

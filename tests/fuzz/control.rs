@@ -60,6 +60,7 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
         needs_restart: Vec::new(),
         workers: 1,
         snapshot: builder.build(&config, &pools, now).snapshot,
+        waiting: std::collections::BTreeMap::new(),
         packet: None,
     }))
 });
@@ -209,7 +210,7 @@ async fn serve(client: Client, stream: DuplexStream) {
 async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
     while let Some(command) = queue.recv().await {
         match command {
-            AdminCommand::Reload { reply } => {
+            AdminCommand::Reload { reply, .. } => {
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".to_owned(),
                     config_error: true,

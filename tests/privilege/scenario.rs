@@ -39,6 +39,10 @@ pub fn run(name: &str) {
         "reload" => reload(),
         "fifo" => fifo(),
         "malformed" => malformed(),
+        "lingering_services" => lingering(br#"{"number":1,"verb":"serve"}"#),
+        "lingering_beside" => lingering(br#"{"number":1,"verb":{"read":"config"}}"#),
+        "lingering_junk" => lingering(b"junk"),
+        "handed_on" => handed_on(),
         "no_target" => no_target(),
         "still_root" => still_root(),
         "descriptors" => descriptors(),
@@ -53,6 +57,7 @@ pub fn run(name: &str) {
         "iptables_unit" => packets::iptables_of_the_packaged_unit(),
         "serving_idle" => packets::idle(),
         "every_call" => sandbox::every_call(),
+        "others" => sandbox::others(),
         "sockets" => sandbox::sockets(),
         "options" => sandbox::options(),
         "packet_thread" => sandbox::packet_thread(),
@@ -256,8 +261,9 @@ fn reload() {
     write(&format!("web {new}"));
     let relative = Path::new("test.conf");
     std::env::set_current_dir(dir()).unwrap();
-    let broker = start_as_root(relative, &format!("web {old}"));
+    let broker = fork(relative, &format!("web {old}"), Some(&nobody())).unwrap();
     std::env::set_current_dir("/").unwrap();
+    drop_privileges(Some(&nobody())).unwrap();
 
     assert_eq!(
         fs::read(&path).map_err(|e| e.kind()),
@@ -315,6 +321,43 @@ fn malformed() {
         Err(BrokerError::Lost(_))
     ));
     assert!(matches!(broker.read(What::Config), Err(BrokerError::Lost(_))));
+}
+
+/// With a message comes a socket whose last close waits for an hour, as its peer does not read.
+fn lingering(message: &[u8]) {
+    let mut root = RootShell::start();
+    let broker = start_as_root(&nowhere(), "web 127.0.73.12:81");
+    let channel = broker.news_fd().unwrap();
+    let listener = TcpListener::bind("127.0.73.12:0").unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _peer = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while socket.write(&[0; 4_096]).is_ok() {}
+    let hour = Some(Duration::from_secs(3_600));
+    socket2::SockRef::from(&socket).set_linger(hour).unwrap();
+    // ours is closed before the broker has looked at its own
+    root.run(&format!("kill -STOP {}", broker.pid()));
+    fdpass::send(channel.as_fd(), message, &[socket.as_fd()]).unwrap();
+    drop(socket);
+    root.run(&format!("kill -CONT {}", broker.pid()));
+    let end = fdpass::receive(channel.as_fd());
+    assert!(matches!(end, Err(fdpass::RecvError::Closed)), "{end:?}");
+}
+
+/// Says the broker's process id and waits, while another process holds the daemon's end of the socketpair too.
+fn handed_on() {
+    let broker = fork(&nowhere(), "", Some(&nobody())).unwrap();
+    // it ends when the broker has
+    let mut accomplice = std::process::Command::new("cat")
+        .stdin(broker.news_fd().unwrap())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop_privileges(Some(&nobody())).unwrap();
+    println!("{}", broker.pid());
+    io::stdout().flush().unwrap();
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    accomplice.wait().unwrap();
 }
 
 fn no_target() {

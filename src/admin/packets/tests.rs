@@ -179,11 +179,15 @@ fn a_frontend_waits_while_one_of_its_addresses_does() {
     let state = |name: &str, waiting: &Waiting| {
         frontend_state(snapshot.frontends.get(name).expect("a frontend"), waiting)
     };
-    assert_eq!(state("one", &Waiting::new()), (None, [].into()));
-    assert_eq!(state("shop", &Waiting::new()).0, Some(FrontendState::Live));
+    assert_eq!(
+        state("one", &Waiting::new()),
+        (FrontendState::Live, [].into()),
+        "a proxied one too"
+    );
+    assert_eq!(state("shop", &Waiting::new()).0, FrontendState::Live);
     let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
     let (state, why) = state("shop", &[(second, wait("no interface", true))].into());
-    assert_eq!(state, Some(FrontendState::Waiting));
+    assert_eq!(state, FrontendState::Waiting);
     assert_eq!(why, [(second.listen, "no interface".to_owned())].into());
 }
 
@@ -236,7 +240,6 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             no_way: [(ip("10.0.0.2"), "a blackhole".to_owned())].into(),
             moving: [ip("10.0.0.1")].into(),
         }),
-        waiting: Waiting::new(),
         rules: RulesStatus {
             error: None,
             restored: 2,

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use super::{
     ask, connect,
     daemon::{Daemon, Loop, engine},
@@ -148,4 +150,64 @@ fn the_end_of_the_thread_ends_every_endpoint_and_every_connection() {
     assert_eq!(read_to_end(&mut held), "");
     assert!(TcpStream::connect(address).is_err());
     assert!(UnixStream::connect(&daemon.path).is_err());
+}
+
+#[test]
+fn a_web_page_that_has_a_name_for_loopback_gets_no_stats() {
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
+    let (address, _guard) = daemon.serve_stats();
+    let ask = |host: &str| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let request = format!("GET /stats HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        parse(&answer)
+    };
+    assert_eq!(ask("localhost:7000").0, 200);
+    assert_eq!(ask(&address.to_string()).0, 200);
+    let refused = ask("evil.example:7000");
+    assert_eq!(refused.0, 403);
+    let message = problem(&refused).message;
+    assert!(
+        message.contains("evil.example") && message.contains("listen_addr"),
+        "{message}"
+    );
+}
+
+#[test]
+fn two_hundred_silent_connections_of_one_host_keep_no_other_from_the_stats() {
+    let daemon = Daemon::start(Loop::Stuck, HttpLimits::default());
+    let (address, _guard) = daemon.serve_stats();
+    let _silent: Vec<_> = (0..200)
+        .map(|_| TcpStream::connect(address).expect("connect"))
+        .collect();
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let its_address = SocketAddr::from(([127, 0, 0, 2], 0));
+    other.bind(&its_address.into()).expect("bind");
+    other.connect(&address.into()).expect("connect");
+    let mut other = TcpStream::from(other);
+    other.write_all(b"GET /stats HTTP/1.0\r\n\r\n").expect("write");
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+}
+
+#[test]
+fn who_has_a_share_of_the_connections_is_told_so_in_words() {
+    let limits = HttpLimits {
+        header: 10 * PATIENCE,
+        per_peer: 2,
+        ..HttpLimits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let _silent = [connect(&daemon.path), connect(&daemon.path)];
+    let answer = ask(&daemon.path, "GET", "/v1/status", None);
+    assert_eq!(answer.0, 503);
+    let message = problem(&answer).message;
+    assert!(message.starts_with("there are too many connections"), "{message}");
+    assert!(
+        message.contains("from your address, user or process"),
+        "{message}"
+    );
 }

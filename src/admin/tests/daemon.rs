@@ -237,7 +237,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
     while let Some(command) = queue.blocking_recv() {
         // a test that has ended does not listen any more, nor do the requests that it left
         match command {
-            AdminCommand::Reload { reply } => {
+            AdminCommand::Reload { reply, .. } => {
                 let _ = tell.send("reload".into());
                 let _ = reply.send(Err(views::ReloadFailed {
                     message: "convey.toml:3:1: unknown key".into(),
@@ -284,6 +284,7 @@ fn running() -> Status {
         needs_restart: vec![],
         workers: 1,
         snapshot: snapshot(),
+        waiting: Waiting::new(),
         packet: None,
     }
 }
@@ -296,7 +297,6 @@ pub fn engine() -> PacketStatus {
         workers: 1,
         interfaces: vec![],
         network: Arc::new(Network::default()),
-        waiting: Waiting::new(),
         rules: crate::admin::status::RulesStatus::default(),
         alerts: Arc::default(),
     }

@@ -22,7 +22,7 @@ pub use process::{DirectoryPath, SocketPath, UserName};
 pub use section::{Section, read_file};
 
 use super::model::{
-    Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
+    AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
     PortsPerClient,
 };
 use crate::{
@@ -35,6 +35,9 @@ const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 /// The longest of them.
 pub const YEAR: u64 = 365 * DAY;
+
+/// Longest time of TCP keep-alive, in milliseconds: below the kernel's 32,767 s (tcp(7)).
+const KEEPALIVE: u64 = 9 * HOUR;
 
 /// Most flows that `max_flows` may ask for: some 4 GB of tables.
 pub const MAX_FLOWS: u64 = 1 << 24;
@@ -70,6 +73,8 @@ section! {
         log_level: LogLevel,
         /// Form of the log on stderr. Default: "text". Under systemd the log goes to the journal instead.
         log_format: LogFormat,
+        /// Maximum number of connections logged a second; more are counted and said, not logged, so that a flood of connections leaves room in the log for everything else. Default: 1000.
+        access_log_per_second: Int<1, 1_000_000>,
         /// Reload when the file changes. Default: true.
         watch_config: bool,
         /// User to become when started as root. Default: "convey", or "nobody" where there is no such user.
@@ -165,12 +170,28 @@ section! {
         fin_timeout: Time<true, YEAR>,
         /// Close a connection whose sent data has been unacknowledged this long, also while its peer is alive but reads nothing; 0 leaves it to the kernel. Default: 0.
         tcp_user_timeout: Time<true, DAY>,
-        /// Log one line for each connection. Default: true.
-        access_log: bool,
+        /// TCP keep-alive of the clients' connections. On by default.
+        client_keepalive: KeepAlive,
+        /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
+        access_log: AccessLog,
         /// Which clients may connect; others are reset, in packet modes ignored. Default: all.
         access: Access,
         /// How many connections are accepted; more are reset, in packet modes ignored. Default: no limits.
         limits: Limits,
+    }
+}
+
+section! {
+    /// TCP keep-alive: probes of an idle connection keep the state of NATs and firewalls on the way, and find a peer that has vanished. No traffic in the sense of idle_timeout. Times are whole seconds, rounded up.
+    KeepAlive {
+        /// Whether connections are probed. Default: true.
+        enabled: bool,
+        /// How long nothing comes before the first probe. Default: "2m".
+        idle: Time<false, KEEPALIVE>,
+        /// Time between two probes. Default: "20s".
+        interval: Time<false, KEEPALIVE>,
+        /// Unanswered probes after which the connection is closed; tcp_user_timeout counts instead where it is set. Default: 6.
+        count: Int<1, 127>,
     }
 }
 
@@ -232,6 +253,8 @@ section! {
         queue_timeout: Time<false, HOUR>,
         /// Maximum number of connections waiting for a server. Default: 1024.
         max_queue: Int<0, 1_000_000>,
+        /// TCP keep-alive of the connections to the servers. On by default.
+        server_keepalive: KeepAlive,
         /// Source address of connections to the servers. Default: the kernel's choice.
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.

@@ -1,11 +1,15 @@
-//! Types of values that are about the process: `[global]` and `[admin]`.
+//! Types of values that are about the process and its log: `[global]`, `[admin]`, `access_log`.
 
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use toml::de::DeValue;
 
-use super::field::{Field, Key, Node, bad_value, inline_schema, string};
-use crate::config::{findings::Findings, model::HashSeed};
+use super::field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type};
+use crate::config::{
+    findings::Findings,
+    model::{AccessLog, HashSeed},
+};
 
 /// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
 const MAX_PATH_BYTES: usize = 107;
@@ -27,6 +31,29 @@ pub struct UserName(pub String);
 /// `socket`; `None` for `""`.
 #[derive(Debug, Clone)]
 pub struct SocketPath(pub Option<PathBuf>);
+
+impl Field for AccessLog {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let expected = "true, false or \"errors\"";
+        match value.get_ref() {
+            DeValue::Boolean(true) => Some(Self::All),
+            DeValue::Boolean(false) => Some(Self::Off),
+            DeValue::String(text) if text == "errors" => Some(Self::Errors),
+            DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+                let help = format!("leave out the quotes: {} = {text}", findings.key());
+                wrong_type(value, expected, Some(help), findings)
+            }
+            DeValue::String(text) => bad_value(
+                value,
+                format!("`{}` cannot be \"{text}\"", findings.key()),
+                format!("write {expected}"),
+                findings,
+            ),
+            _ => wrong_type(value, expected, None, findings),
+        }
+    }
+}
+inline_schema!([] AccessLog, _g => json_schema!({ "anyOf": [{ "type": "boolean" }, { "const": "errors" }] }));
 
 impl Field for UserName {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {

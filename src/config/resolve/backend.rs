@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
 
-use super::{defaults, int, limit, named, time, value};
+use super::{defaults, int, keepalive::keepalive, limit, merged, named, time, value};
 use crate::{
     base::{BackendName, ServerName},
     config::{
         duration,
         findings::Findings,
         model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
-        raw::{self, Located, Section},
+        raw::{self, Located, Section as _},
     },
 };
 
@@ -41,6 +41,10 @@ pub fn backend(
         retries: int(own.retries.as_ref(), defaults::RETRIES),
         queue_timeout: time(own.queue_timeout.as_ref(), defaults::QUEUE_TIMEOUT),
         max_queue: int(own.max_queue.as_ref(), defaults::MAX_QUEUE),
+        server_keepalive: keepalive(
+            at.value.options.server_keepalive.as_ref(),
+            defaults.server_keepalive.as_ref(),
+        ),
         source_addr: own.source_addr.as_ref().map(|at| at.value),
         health_check: checks,
         passive_check: passive,
@@ -124,11 +128,6 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
         fast_interval: interval,
         initial: InitialState::Up,
     }
-}
-
-fn merged<S: Section + Clone>(own: Option<&Located<S>>, defaults: Option<&Located<S>>) -> S {
-    let of = |at: Option<&Located<S>>| at.map(|at| at.value.clone()).unwrap_or_default();
-    of(own).or(&of(defaults))
 }
 
 fn passive(

@@ -3,6 +3,7 @@
 mod access;
 mod backend;
 mod conflicts;
+mod keepalive;
 mod local;
 mod packet;
 mod ranges;
@@ -22,7 +23,7 @@ use super::{
     Here, Options,
     findings::Findings,
     model::{
-        Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
+        AccessLog, Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
         PortsPerClient, Stats,
     },
     raw::{self, Located, Section, Time},
@@ -44,6 +45,7 @@ mod defaults {
     /// Off: it ends connections whose peer acknowledges every window probe (tcp(7)), which RFC 9293 section 3.8.6.1 keeps
     /// open.
     pub const TCP_USER_TIMEOUT: Duration = Duration::ZERO;
+    pub const ACCESS_LOG_PER_SECOND: u32 = 1_000;
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     pub const RETRIES: u32 = 2;
     pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -150,6 +152,12 @@ fn named<S, N: Ord + Clone, T>(
     })
 }
 
+/// A section with what `[defaults]` says of the keys that it lacks.
+fn merged<S: Section + Clone>(own: Option<&Located<S>>, defaults: Option<&Located<S>>) -> S {
+    let of = |at: Option<&Located<S>>| at.map(|at| at.value.clone()).unwrap_or_default();
+    of(own).or(&of(defaults))
+}
+
 /// The value of a key, or its default.
 fn value<T: Clone, U>(at: Option<&Located<T>>, default: U, convert: impl FnOnce(T) -> U) -> U {
     at.map_or(default, |at| convert(at.value.clone()))
@@ -190,6 +198,11 @@ fn global(raw: Option<&raw::Global>) -> Global {
     Global {
         log_level: value(raw.log_level.as_ref(), LogLevel::Info, |v| v),
         log_format: value(raw.log_format.as_ref(), LogFormat::Text, |v| v),
+        access_log_per_second: NonZeroU32::new(int(
+            raw.access_log_per_second.as_ref(),
+            defaults::ACCESS_LOG_PER_SECOND,
+        ))
+        .unwrap_or(NonZeroU32::MIN),
         watch_config: value(raw.watch_config.as_ref(), true, |v| v),
         user: raw.user.map(|at| at.value.0),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
@@ -336,7 +349,11 @@ fn frontend(
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
-        access_log: value(own.access_log.as_ref(), true, |v| v),
+        client_keepalive: keepalive::keepalive(
+            raw.options.client_keepalive.as_ref(),
+            inherited.defaults.client_keepalive.as_ref(),
+        ),
+        access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
         access: access::rules(own.access.as_ref()),
         limits: access::limits(own.limits.as_ref()),
     })

@@ -6,13 +6,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::defaults;
+use super::{defaults, keepalive};
 use crate::{
     access::PerClient,
     base::{BackendName, Protocol},
     config::{
         findings::Findings,
-        model::{Algorithm, Backend, Config, Frontend, Mode, OnDown},
+        model::{AccessLog, Algorithm, Backend, Config, Frontend, Mode, OnDown},
         raw,
         users::Users,
     },
@@ -64,7 +64,8 @@ pub fn clear(config: &mut Config) {
         frontend.max_connections = None;
         frontend.fin_timeout = None;
         frontend.tcp_user_timeout = None;
-        frontend.access_log = true;
+        frontend.client_keepalive = Some(keepalive::DEFAULT);
+        frontend.access_log = AccessLog::All;
     }
     let users = Users::of(config);
     let by_packets_only: Vec<BackendName> = (config.backends.keys())
@@ -81,6 +82,7 @@ pub fn clear(config: &mut Config) {
         backend.retries = defaults::RETRIES;
         backend.queue_timeout = defaults::QUEUE_TIMEOUT;
         backend.max_queue = defaults::MAX_QUEUE;
+        backend.server_keepalive = Some(keepalive::DEFAULT);
         backend.on_down = OnDown::Keep;
         for server in backend.servers.values_mut() {
             server.max_connections = None;
@@ -158,7 +160,13 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             |v| v.0,
             &defaults::TCP_USER_TIMEOUT,
         ),
-        unless("access_log", own.access_log.as_ref(), |v| v, &true),
+        unless(
+            "client_keepalive",
+            own.client_keepalive.as_ref(),
+            |v| keepalive::says(&v),
+            &Some(keepalive::DEFAULT),
+        ),
+        unless("access_log", own.access_log.as_ref(), |v| v, &AccessLog::All),
     ];
     let why = format!("in mode {}", frontend.mode);
     warn(
@@ -192,6 +200,12 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
             own.connect_timeout.as_ref(),
             |v| v.0,
             &defaults::CONNECT_TIMEOUT,
+        ),
+        unless(
+            "server_keepalive",
+            own.server_keepalive.as_ref(),
+            |v| keepalive::says(&v),
+            &Some(keepalive::DEFAULT),
         ),
         unless(
             "retries",

@@ -15,11 +15,13 @@ mod access;
 mod journal;
 mod output;
 mod queue;
+mod rate;
 mod thread;
 pub(super) mod time;
 
 use std::{
     io,
+    num::NonZeroU32,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
@@ -72,10 +74,12 @@ pub struct Logging {
 pub struct Losses(Queue);
 
 impl Losses {
-    /// Events and access records lost since start: the queue was full, or they could not be written.
+    /// Events and access records lost since start: the queue was full, there were too many a second, or they could not be
+    /// written.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.shared().dropped()
+        let shared = self.0.shared();
+        shared.dropped().wrapping_add(shared.above_rate())
     }
 }
 
@@ -118,6 +122,11 @@ impl Logging {
         self.queue.set_access(logs_access(level));
         // fails only when the subscriber is gone, and then nothing is logged anyway
         let _ = self.filter.reload(targets(level));
+    }
+
+    /// Changes how many finished connections a second are logged, from now on. No limit before.
+    pub fn set_access_per_second(&self, most: NonZeroU32) {
+        self.queue.set_access_per_second(most);
     }
 
     /// Changes the shape of lines on standard error, from about now on.

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     fmt,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +18,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
+use super::rate::Rate;
 use crate::{base::AccessRecord, config::LogFormat};
 
 /// What waits in the queue.
@@ -86,6 +88,9 @@ impl Owned {
 #[derive(Debug, Default)]
 pub struct LogQueueState {
     dropped: AtomicU64,
+    /// Access records above the rate.
+    above_rate: AtomicU64,
+    rate: Rate,
     access: AtomicBool,
     json: AtomicBool,
     stopped: AtomicBool,
@@ -100,6 +105,16 @@ impl LogQueueState {
     /// Counts lost ones.
     pub fn add_dropped(&self, n: u64) {
         self.dropped.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Access records so far that were not logged because there were too many a second.
+    pub fn above_rate(&self) -> u64 {
+        self.above_rate.load(Ordering::Relaxed)
+    }
+
+    /// Access records a second, at most.
+    pub fn access_per_second(&self) -> u32 {
+        self.rate.most()
     }
 
     /// Shape of the lines that come next.
@@ -145,9 +160,19 @@ impl Queue {
 
     /// Puts an access record in, or counts it as dropped, unless the level excludes the access log. Never waits.
     pub fn access(&self, record: AccessRecord) {
-        if self.shared.access.load(Ordering::Relaxed) {
-            self.put(Item::Access(record));
+        if !self.shared.access.load(Ordering::Relaxed) {
+            return;
         }
+        if self.shared.rate.admits(record.ended_at()) {
+            self.put(Item::Access(record));
+        } else {
+            self.shared.above_rate.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes how many access records a second are taken.
+    pub fn set_access_per_second(&self, most: NonZeroU32) {
+        self.shared.rate.set(most);
     }
 
     /// Whether access records are taken.

@@ -1,9 +1,9 @@
 //! The logging thread.
 
 use std::{
-    sync::mpsc::{Receiver, RecvError},
+    sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tracing::{
@@ -18,15 +18,21 @@ use super::{
     output::Output,
     queue::{Item, LogQueueState, LogRecord, Owned},
 };
-use crate::base::AccessRecord;
 
 /// Pause after a batch. While it lasts nobody who puts something in has to wake the thread (a system call on the
 /// worker's side), and lines are written in larger pieces; the queue holds what comes in meanwhile at 800,000 a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Least time between two events about connections that were not logged because of their rate.
+const RATE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Longest wait for the next item: as good as for ever.
+const NO_END: Duration = Duration::from_secs(86_400);
+
 /// Writes what comes in until told to stop. When idle it waits for the first item and writes that one at once.
 pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) {
     let mut reported = 0;
+    let mut rate = RateNews::default();
     loop {
         output.set_format(shared.format());
         let mut written = 0_u64;
@@ -39,18 +45,20 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) 
             output.event(&drop_report(dropped.wrapping_sub(reported)));
             reported = dropped;
         }
+        rate.tell(output, shared, shared.stopped());
         output.flush();
         if written > 0 {
             thread::park_timeout(PAUSE);
         } else if shared.stopped() {
             return;
         } else {
-            match queue.recv() {
+            match queue.recv_timeout(rate.due(shared).unwrap_or(NO_END)) {
                 Ok(item) => {
                     output.set_format(shared.format());
                     write(output, item);
                 }
-                Err(RecvError) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -59,22 +67,52 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) 
 fn write(output: &Output, item: Item) {
     match item {
         Item::Event(record) => output.event(&record),
-        Item::Access(record) => output.access(ended_at(&record), &record),
+        Item::Access(record) => output.access(record.ended_at(), &record),
         Item::Wake => {}
     }
 }
 
-fn ended_at(record: &AccessRecord) -> SystemTime {
-    record
-        .accepted_at
-        .checked_add(record.total_time)
-        .unwrap_or(record.accepted_at)
+/// What is said of connections that were not logged because there were too many a second.
+#[derive(Debug, Default)]
+struct RateNews {
+    said: u64,
+    said_at: Option<Instant>,
+}
+
+impl RateNews {
+    /// How long until there is something to say; `None` as long as there is nothing.
+    fn due(&self, shared: &LogQueueState) -> Option<Duration> {
+        let wait = |at: Instant| RATE_PAUSE.saturating_sub(at.elapsed());
+        (shared.above_rate() != self.said).then(|| self.said_at.map_or(Duration::ZERO, wait))
+    }
+
+    /// Says it if it is due, or for the last time.
+    fn tell(&mut self, output: &Output, shared: &LogQueueState, is_last: bool) {
+        let Some(wait) = self.due(shared) else { return };
+        if !is_last && !wait.is_zero() {
+            return;
+        }
+        let so_far = shared.above_rate();
+        let missing = so_far.wrapping_sub(self.said);
+        let most = shared.access_per_second();
+        output.event(&report(
+            missing,
+            format!(
+                "{missing} connections were not logged: more than {most} ended in a second (access_log_per_second); \
+                 `convey status` counts them"
+            ),
+        ));
+        (self.said, self.said_at) = (so_far, Some(Instant::now()));
+    }
 }
 
 fn drop_report(dropped: u64) -> LogRecord {
-    let message = display(format!(
-        "{dropped} log events dropped: the log's reader is too slow"
-    ));
+    let text = format!("{dropped} log events dropped: the log's reader is too slow");
+    report(dropped, text)
+}
+
+fn report(dropped: u64, text: String) -> LogRecord {
+    let message = display(text);
     LogRecord {
         at: SystemTime::now(),
         metadata: &METADATA,
@@ -115,6 +153,7 @@ mod tests {
     use crate::{base::AccessSink, config::LogFormat};
     use std::{
         io::{self, Write},
+        num::NonZeroU32,
         sync::{Arc, Mutex, mpsc::sync_channel},
     };
     use tracing_subscriber::{Registry, layer::SubscriberExt};
@@ -243,6 +282,35 @@ mod tests {
             (&"log_dropped".into(), &7.into())
         );
         assert_eq!(text.lines().count(), 4);
+    }
+
+    #[test]
+    fn connections_above_the_rate_are_counted_and_said_and_events_are_not_among_them() {
+        let (sender, receiver) = sync_channel(100);
+        let queue = Queue::new(sender);
+        queue.set_access(true);
+        queue.set_access_per_second(NonZeroU32::new(3).unwrap());
+        queue.set_format(LogFormat::Json);
+        for _ in 0..10 {
+            queue.access(access::tests::record());
+            queue.event(drop_report(1));
+        }
+        queue.stop();
+        let memory = Memory::default();
+        let mut output = Output::to(Box::new(memory.clone()), false, Arc::clone(queue.shared()));
+        run(&mut output, &receiver, queue.shared());
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let of = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+        assert_eq!((of("access"), of("log_dropped")), (3, 11), "{text}");
+        let said = lines.last().unwrap();
+        assert_eq!(said["dropped"], 7);
+        let message = said["message"].as_str().unwrap();
+        assert!(message.contains("access_log_per_second"), "{message}");
+        assert_eq!((queue.shared().dropped(), queue.shared().above_rate()), (0, 7));
     }
 
     #[test]

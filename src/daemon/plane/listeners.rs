@@ -4,11 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
-    time::Duration,
 };
 
 use crate::{
-    base::{Endpoint, ListenAddr, Protocol, Zone},
+    base::{Endpoint, ListenAddr, PeerTimeouts, Protocol, Zone},
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
@@ -24,8 +23,8 @@ pub struct Listeners(BTreeMap<Endpoint, usize>);
 /// What a configuration needs of listeners beyond those that there are.
 #[derive(Debug, Default)]
 pub struct Missing {
-    /// New endpoints: what the broker is asked for, and the `tcp_user_timeout` of their frontends.
-    wanted: BTreeMap<Endpoint, (ListenerRef, Option<Duration>)>,
+    /// New endpoints: what the broker is asked for, and when connections of theirs are given up.
+    wanted: BTreeMap<Endpoint, (ListenerRef, PeerTimeouts)>,
     /// Endpoints that the configuration no longer has.
     removed: Vec<Endpoint>,
 }
@@ -51,8 +50,8 @@ impl Missing {
         predecessors: &mut Predecessors,
     ) -> Result<PreparedListeners, BrokerError> {
         let mut added = BTreeMap::new();
-        for (endpoint, (reference, user_timeout)) in self.wanted {
-            let mut sockets = predecessors.take_endpoint(endpoint, user_timeout);
+        for (endpoint, (reference, timeouts)) in self.wanted {
+            let mut sockets = predecessors.take_endpoint(endpoint, timeouts);
             while sockets.len() < workers {
                 sockets.push(broker.bind(reference.clone()).await?);
             }
@@ -121,10 +120,10 @@ impl Predecessors {
         names.into_iter().collect()
     }
 
-    fn take_endpoint(&mut self, endpoint: Endpoint, user_timeout: Option<Duration>) -> Vec<OwnedFd> {
+    fn take_endpoint(&mut self, endpoint: Endpoint, timeouts: PeerTimeouts) -> Vec<OwnedFd> {
         let mut sockets = self.sockets.remove(&endpoint).unwrap_or_default();
         sockets.retain(|socket| {
-            let taken = listener::take_over(socket.as_fd(), user_timeout);
+            let taken = listener::take_over(socket.as_fd(), timeouts);
             if let Err(error) = &taken {
                 tracing::warn!(
                     event = "listener_not_taken_over",
@@ -168,7 +167,7 @@ impl Listeners {
             .filter(|(endpoint, _)| !self.0.contains_key(endpoint));
         let wanted = new.map(|(endpoint, frontend)| {
             let reference = ListenerRef::frontend(&frontend.name, endpoint);
-            (endpoint, (reference, frontend.tcp_user_timeout))
+            (endpoint, (reference, frontend.client_timeouts()))
         });
         Missing {
             wanted: wanted.collect(),
@@ -234,7 +233,7 @@ mod tests {
         let what = listener::Listen {
             addr: "127.0.0.1:0".parse().unwrap(),
             interface: None,
-            user_timeout: None,
+            timeouts: PeerTimeouts::default(),
         };
         let socket = listener::listen(&what).unwrap();
         let addr = listener::address_of(socket.as_fd()).unwrap();
@@ -254,7 +253,12 @@ mod tests {
         for name in ["listener tcp 127.0.0.1_80", "stored", "80"] {
             let (endpoint, socket, manager) = listening();
             let mut predecessors = Predecessors::of(vec![kept(name, socket)]);
-            assert_eq!(predecessors.take_endpoint(endpoint, None).len(), 1);
+            assert_eq!(
+                predecessors
+                    .take_endpoint(endpoint, PeerTimeouts::default())
+                    .len(),
+                1
+            );
             // to be kept under today's name instead
             assert_eq!(predecessors.end(), [name]);
             assert_eq!(listener::address_of(manager.as_fd()), Some(endpoint.addr.0));
@@ -265,7 +269,12 @@ mod tests {
     fn a_listener_that_this_version_called_so_stays_under_its_name() {
         let (endpoint, socket, _manager) = listening();
         let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
-        assert_eq!(predecessors.take_endpoint(endpoint, None).len(), 1);
+        assert_eq!(
+            predecessors
+                .take_endpoint(endpoint, PeerTimeouts::default())
+                .len(),
+            1
+        );
         assert!(predecessors.end().is_empty());
     }
 

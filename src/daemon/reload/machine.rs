@@ -1,10 +1,10 @@
 //! The steps of a reload. Pure: it is told what has happened and says what is to be done.
 //!
 //! ```text
-//!         asked                 differs                changed            sockets          servers known    rules, hops
-//!  idle ────────► read ────────────────► load ─────────────────► bind ─────────────► try out ─────────────► arm ──► commit ──► served
-//!   ▲               │ nothing new          │ broken, or as it runs │ failed            │ (all time-outs end)  │ failed
-//!   └───────────────┴──────────────────────┴───────────────────────┴────── put back ◄──┴──────────────────────┘
+//!         asked           differs           changed        sockets         servers known       none, or it may       rules, hops
+//!  idle ────────► read ──────────► load ────────────► bind ─────────► try out ─────────────► count ─────────► arm ──► commit ──► served
+//!   ▲               │ nothing new    │ broken, same     │ failed        │ (all time-outs end)  │ would cut       │ failed
+//!   └───────────────┴────────────────┴──────────────────┴── put back ◄──┴──────────────────────┴─────────────────┘
 //! ```
 //! A file that says what runs already ends with a look at the firewall rules instead, for somebody may have flushed them.
 //! Whoever asks while a reload is under way has another one, for it may have read the file before it was saved; all who do
@@ -24,6 +24,8 @@ pub enum Trigger {
     Signal,
     /// `convey reload`.
     Request,
+    /// `convey reload --cut`: connections that cannot outlive the change are cut.
+    CutRequest,
 }
 
 impl Trigger {
@@ -34,6 +36,7 @@ impl Trigger {
             Self::FileChange => "file change",
             Self::ListChange => "network list change",
             Self::Request => "request",
+            Self::CutRequest => "request to cut",
         }
     }
 }
@@ -66,6 +69,8 @@ pub enum ReloadEvent {
     Bound(Result<(), ReloadFailed>),
     /// Every backend has a server to use, or there is no time left to find one.
     Settled,
+    /// It is known which connections cannot outlive the change: none, or they may be cut.
+    Counted(Result<(), ReloadFailed>),
     /// Rules and packet sockets are there.
     Armed(Result<(), ReloadFailed>),
     /// Packets too are served by the new configuration.
@@ -100,6 +105,11 @@ pub enum Action {
     Bind,
     /// Check new servers; [`ReloadEvent::Settled`] follows.
     TryOut,
+    /// Look whether established connections would be cut, and whether they may be; [`ReloadEvent::Counted`] follows.
+    Count {
+        /// They may.
+        may_cut: bool,
+    },
     /// Prepare rules, next hops and packet sockets; [`ReloadEvent::Armed`] follows.
     Arm,
     /// Put everything in effect: at once, and without fail. [`ReloadEvent::Served`] follows.
@@ -165,6 +175,7 @@ enum Step {
     },
     Bind(FileRead),
     Settle(FileRead),
+    Count(FileRead),
     Arm(FileRead),
     /// What is committed is committed, whatever comes.
     Serve,
@@ -209,7 +220,13 @@ impl ReloadMachine {
             (Step::Bind(file), ReloadEvent::Bound(Ok(()))) => {
                 self.wait(ask, Step::Settle(file), vec![Action::TryOut])
             }
-            (Step::Settle(file), ReloadEvent::Settled) => self.wait(ask, Step::Arm(file), vec![Action::Arm]),
+            (Step::Settle(file), ReloadEvent::Settled) => {
+                let may_cut = ask.trigger == Trigger::CutRequest;
+                self.wait(ask, Step::Count(file), vec![Action::Count { may_cut }])
+            }
+            (Step::Count(file), ReloadEvent::Counted(Ok(()))) => {
+                self.wait(ask, Step::Arm(file), vec![Action::Arm])
+            }
             (Step::Arm(file), ReloadEvent::Armed(Ok(()))) => {
                 self.in_effect = file.source;
                 self.failed = None;
@@ -219,6 +236,7 @@ impl ReloadMachine {
                 self.finish(ask, ReloadOutcome::Committed, Vec::new())
             }
             (Step::Bind(file), ReloadEvent::Bound(Err(why)))
+            | (Step::Count(file), ReloadEvent::Counted(Err(why)))
             | (Step::Arm(file), ReloadEvent::Armed(Err(why))) => {
                 self.fail(ask, Ok(file), why, vec![Action::PutBack])
             }

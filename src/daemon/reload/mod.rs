@@ -1,7 +1,9 @@
 //! Reload: what the [machine] orders is carried out here. What takes time is a job beside the control loop; what a job has
 //! prepared is held until the commit, and put back by dropping it.
 
+mod cut;
 pub mod machine;
+mod new;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -17,7 +19,6 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{
     Control,
     health::longest_check,
-    lists,
     plane::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
@@ -26,15 +27,15 @@ use super::{
     watch::{FileWatch, watch_beside},
 };
 use crate::{
-    access::NetworkLists,
     admin::views::{ReloadFailed, Reloaded},
     base::Endpoint,
-    config::{self, Config, Diff, Here, Loaded, Severity, Source},
+    config::{self, Config, Diff, Source},
     privilege::{BrokerError, Client, FileRead, What},
-    sys::interfaces,
 };
+use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
-use texts::{broken, failure, log_success, panicked};
+use new::{New, load, with_lists};
+use texts::{failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub struct Reload {
     new: Option<New>,
     bound: Option<Bound>,
     armed: Option<Armed>,
+    /// What changes hands, and how many connections that concerned when it was last counted.
+    cut: (Cut, Counted),
     settle_until: Option<Instant>,
     waiting: BTreeMap<Ticket, ReloadReply>,
     last_ticket: u64,
@@ -59,18 +62,6 @@ pub struct Reload {
     look_again: Option<Instant>,
     /// Whether the operator knows that the file cannot be looked at.
     has_warned: bool,
-}
-
-/// A configuration that is to take effect.
-#[derive(Debug)]
-struct New {
-    config: Arc<Config>,
-    lists: NetworkLists,
-    diff: Diff,
-    /// For a terminal; empty without any.
-    warnings: String,
-    /// For the log.
-    warning_lines: Vec<String>,
 }
 
 /// New sockets; dropping it closes them.
@@ -88,8 +79,10 @@ enum Done {
     Loaded(Result<New, ReloadFailed>),
     Checked,
     Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
+    Counted(Result<(Cut, Counted), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
-    Served,
+    /// With the number of proxied connections that were cut.
+    Served(usize),
 }
 
 impl Reload {
@@ -102,6 +95,7 @@ impl Reload {
             new: None,
             bound: None,
             armed: None,
+            cut: Default::default(),
             settle_until: None,
             waiting: BTreeMap::new(),
             last_ticket: 0,
@@ -195,7 +189,11 @@ impl Control {
             })),
             Some(Done::Checked) => ReloadEvent::Checked,
             Some(Done::Bound(bound)) => ReloadEvent::Bound(bound.and_then(|bound| self.take_bound(bound))),
-            Some(Done::Served) => ReloadEvent::Served,
+            Some(Done::Counted(counted)) => ReloadEvent::Counted(counted.map(|cut| self.reload.cut = cut)),
+            Some(Done::Served(cut)) => {
+                self.reload.cut.1 = self.reload.cut.1.with_connections(cut);
+                ReloadEvent::Served
+            }
             Some(Done::Armed(armed)) => {
                 ReloadEvent::Armed(armed.map(|armed| self.reload.armed = Some(armed)))
             }
@@ -283,6 +281,7 @@ impl Control {
                 self.state.try_out(&new.config);
                 self.reload.settle_until = Some(longest_check(&new.config));
             }
+            Action::Count { may_cut } => self.count_cut(may_cut),
             Action::Arm => {
                 let Some(new) = &self.reload.new else { return };
                 let pools = Arc::new(self.state.pools_with(&new.config));
@@ -312,6 +311,8 @@ impl Control {
         let config = Arc::clone(&new.config);
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
+        self.log
+            .set_access_per_second(config.global.access_log_per_second);
         self.state.apply(Config::clone(&config), new.lists.clone());
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
@@ -319,16 +320,25 @@ impl Control {
         // first, for their places are needed
         let removed = bound.listeners.removed;
         self.notify.forget(removed.iter().copied().map(kept_as).collect());
+        let mut retired = JoinSet::new();
         for endpoint in removed {
             self.listeners.remove(endpoint);
-            tokio::spawn(self.workers.retire(endpoint));
+            retired.spawn(self.workers.retire(endpoint));
         }
         self.keep(&bound.listeners.added);
         self.listen(bound.listeners.added);
+        self.addresses.follow(&config);
         let served = self.packets.commit(armed, config);
+        let (cut, workers) = (self.reload.cut.0.clone(), Arc::clone(&self.workers));
         self.reload.jobs.spawn(async move {
+            if cut.is_empty() {
+                retired.detach_all();
+            }
+            // connections that waited in the queues of listeners are cut too
+            retired.join_all().await;
+            let connections = cut.perform(&workers).await;
             served.await;
-            Done::Served
+            Done::Served(connections)
         });
         self.scripts.write(self.state.config(), self.state.pools());
         self.stats.swap(bound.stats);
@@ -349,6 +359,7 @@ impl Control {
         self.reload.settle_until = None;
         self.reload.bound = None;
         self.reload.armed = None;
+        self.reload.cut = Default::default();
         self.state.abandon_tryout();
     }
 
@@ -400,6 +411,7 @@ impl Control {
             config_generation: self.config_generation,
             changes: diff.changes,
             needs_restart: self.needs_restart.clone(),
+            cut: std::mem::take(&mut self.reload.cut).1.total(),
             warnings,
         });
         if let Ok(reloaded) = &result {
@@ -429,38 +441,6 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
             _ => NotRead::System(failed),
         }
     })
-}
-
-fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
-    let here = Here {
-        addresses: interfaces::own_addresses(),
-        severity: Severity::Error,
-    };
-    let Loaded {
-        mut config,
-        warnings: found,
-    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
-    let warnings = match found.as_slice() {
-        [] => String::new(),
-        some => config::render(some, source, false).trim_end().to_owned(),
-    };
-    let warning_lines = found.iter().map(config::in_one_line).collect();
-    config.keep(before);
-    let diff = config::diff(before, &config);
-    Ok(New {
-        config: Arc::new(config),
-        lists: NetworkLists::new(),
-        diff,
-        warnings,
-        warning_lines,
-    })
-}
-
-/// With the network lists that the new configuration names.
-async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
-    new.lists = lists::read_all(broker, &new.config, before).await?;
-    new.diff.changes.extend(lists::changes(before, &new.lists));
-    Ok(new)
 }
 
 /// Makes new sockets, those of workers first.

@@ -65,11 +65,34 @@ fn a_reload_goes_step_by_step_and_commits_at_the_end() {
     assert_eq!(actions, [Action::Announce, Action::Load(new.source)]);
     assert_eq!(machine.step(ReloadEvent::Loaded(Ok(true))), [Action::Bind]);
     assert_eq!(machine.step(ReloadEvent::Bound(Ok(()))), [Action::TryOut]);
-    assert_eq!(machine.step(ReloadEvent::Settled), [Action::Arm]);
+    let count = Action::Count { may_cut: false };
+    assert_eq!(machine.step(ReloadEvent::Settled), [count]);
+    assert_eq!(machine.step(ReloadEvent::Counted(Ok(()))), [Action::Arm]);
     assert_eq!(machine.step(ReloadEvent::Armed(Ok(()))), [Action::Commit]);
     let end = [finished(Trigger::Signal, ReloadOutcome::Committed)];
     assert_eq!(machine.step(ReloadEvent::Served), end);
     assert_eq!(machine.step(ReloadEvent::Settled), []);
+}
+
+#[test]
+fn what_would_cut_connections_is_put_back_unless_somebody_who_shares_the_reload_wants_it_cut() {
+    for (asker, may_cut) in [(Trigger::Request, false), (Trigger::CutRequest, true)] {
+        let (mut machine, _) = after([asked(Trigger::Signal)]);
+        let _ = machine.step(asked(asker));
+        let _ = machine.step(asked(Trigger::Request));
+        let _ = machine.step(ReloadEvent::Read(Err(NotRead::File(failed("not yet")))));
+        for event in [
+            ReloadEvent::Read(Ok(saved("b", 1))),
+            ReloadEvent::Loaded(Ok(true)),
+            ReloadEvent::Bound(Ok(())),
+        ] {
+            let _ = machine.step(event);
+        }
+        assert_eq!(machine.step(ReloadEvent::Settled), [Action::Count { may_cut }]);
+        let actions = machine.step(ReloadEvent::Counted(Err(failed("1 connection would be cut"))));
+        let outcome = ReloadOutcome::Failed(failed("1 connection would be cut"));
+        assert_eq!(actions, [Action::PutBack, finished(asker, outcome)]);
+    }
 }
 
 #[test]
@@ -336,6 +359,8 @@ impl World {
                 self.bound = self.read;
                 ReloadEvent::Bound(Ok(()))
             }
+            Action::Count { .. } if fails => ReloadEvent::Counted(Err(fail())),
+            Action::Count { .. } => ReloadEvent::Counted(Ok(())),
             Action::Arm if fails => ReloadEvent::Armed(Err(fail())),
             Action::Arm => {
                 self.armed = self.read;
@@ -349,7 +374,12 @@ impl World {
     fn tell(&mut self, event: ReloadEvent) {
         for action in self.machine.step(event) {
             match action {
-                Action::Read | Action::Load(_) | Action::Check | Action::Bind | Action::Arm => {
+                Action::Read
+                | Action::Load(_)
+                | Action::Check
+                | Action::Bind
+                | Action::Count { .. }
+                | Action::Arm => {
                     assert!(self.job.is_none(), "two jobs at a time");
                     self.job = Some(action);
                 }

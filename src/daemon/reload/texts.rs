@@ -17,6 +17,14 @@ pub fn log_success(trigger: &str, reloaded: &Reloaded) {
         reloaded.config_generation,
         reloaded.changes.join("; ")
     );
+    if reloaded.cut > 0 {
+        tracing::warn!(
+            event = "connections_cut",
+            cut = reloaded.cut,
+            "reload ({trigger}): cut {} connection(s) whose address changed between mode proxy and a packet mode",
+            reloaded.cut
+        );
+    }
     if !reloaded.needs_restart.is_empty() {
         tracing::warn!(
             event = "needs_restart",

@@ -21,8 +21,15 @@ use super::{
     wire::{self, Message},
 };
 
-/// What we are told of.
-const GROUPS: &[u32] = &[
+/// What we are told of where addresses alone matter.
+pub const ADDRESS_GROUPS: &[u32] = &[
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+];
+
+/// What we are told of else.
+pub const GROUPS: &[u32] = &[
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
@@ -79,11 +86,12 @@ impl Follow {
     /// # Errors
     /// No socket, or the kernel did not answer.
     pub fn start(
+        groups: &[u32],
         wanted: Wanted,
         counts: Arc<Counts>,
     ) -> io::Result<(Self, AsyncFd<OwnedFd>, watch::Receiver<Arc<NetworkState>>)> {
         // listen first and ask then, so that no change falls in between
-        let news = readiness::readable(netlink::open(GROUPS, RECEIVE_BUFFER)?)?;
+        let news = readiness::readable(netlink::open(groups, RECEIVE_BUFFER)?)?;
         let now = Instant::now();
         let (network_states, receiver) = watch::channel(Arc::default());
         let mut follow = Self {

@@ -56,6 +56,15 @@ pub fn gateway_to(address: IpAddr) -> io::Result<Option<IpAddr>> {
     })
 }
 
+/// Whether the kernel takes packets to an address for this host's: an interface has it, or a route of type local covers it.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn is_own(address: IpAddr) -> io::Result<bool> {
+    let answer = Kernel::open()?.route(address, None)?;
+    Ok(matches!(answer, table::RouteAnswer::Route(route) if route.kind == table::RouteKind::Local))
+}
+
 /// What the packet modes need to know of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -126,6 +135,14 @@ pub struct Link {
 }
 
 impl Wanted {
+    /// Addresses that this host may have, and nothing else.
+    fn addresses(addresses: BTreeSet<IpAddr>) -> Self {
+        Self {
+            vips: addresses,
+            ..Self::default()
+        }
+    }
+
     /// What services need, with the source addresses of a configuration.
     #[must_use]
     pub fn of(config: &Config, services: &[PacketService]) -> Self {
@@ -178,8 +195,21 @@ impl Follower {
     /// # Errors
     /// No netlink socket, or the first dump failed.
     pub fn start(wanted: Wanted) -> io::Result<Self> {
+        Self::start_in(follow::GROUPS, wanted)
+    }
+
+    /// As [`start`](Self::start), where nothing but addresses matters: routes and neighbours, of which there may be many, are
+    /// not listened to.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_addresses(addresses: BTreeSet<IpAddr>) -> io::Result<Self> {
+        Self::start_in(follow::ADDRESS_GROUPS, Wanted::addresses(addresses))
+    }
+
+    fn start_in(groups: &[u32], wanted: Wanted) -> io::Result<Self> {
         let counts = Arc::default();
-        let (follow, news, network_states) = Follow::start(wanted.clone(), Arc::clone(&counts))?;
+        let (follow, news, network_states) = Follow::start(groups, wanted.clone(), Arc::clone(&counts))?;
         let (sender, receiver) = watch::channel(wanted);
         let (clients, clients_receiver) = watch::channel(BTreeSet::new());
         // it ends when `sender` does
@@ -195,6 +225,11 @@ impl Follower {
     /// Changes what matters. The next network state takes it into account; there is none if nothing of it is different.
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
+    }
+
+    /// Changes which addresses matter, of a follower that was [started](Self::start_addresses) so.
+    pub fn want_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        self.want(Wanted::addresses(addresses));
     }
 
     /// Changes the clients whose next hops are followed: [`Hops::clients`].

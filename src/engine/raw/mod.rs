@@ -160,6 +160,12 @@ impl RawEngine {
         self.shared.flows.list(wanted, limit, self.shared.now())
     }
 
+    /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
+    #[must_use]
+    pub fn count_flows(&self, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {
+        self.shared.flows.count(wanted, self.shared.now())
+    }
+
     /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
     #[must_use]
     pub fn return_clients(&self) -> BTreeSet<IpAddr> {

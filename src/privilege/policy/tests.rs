@@ -1,5 +1,7 @@
 //! What the broker allows, and what not.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     base::Protocol,
@@ -13,6 +15,7 @@ fn policy() -> Policy {
         port = 7000
         [frontends.web]
         tcp_user_timeout = "30s"
+        client_keepalive = { enabled = false }
         listen_addr = ["0.0.0.0:80", "[::]:80"]
         backend = "pool"
         [frontends.mail]
@@ -279,7 +282,10 @@ fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
     for addr in ["0.0.0.0:80", "[::]:80"] {
         let expected = Permitted {
             addr: addr.parse().unwrap(),
-            user_timeout: Some(Duration::from_secs(30)),
+            timeouts: PeerTimeouts {
+                user_timeout: Some(Duration::from_secs(30)),
+                keepalive: None,
+            },
         };
         assert_eq!(bind("web", addr), Ok(expected));
     }

@@ -224,9 +224,9 @@ impl AcceptQueue {
         let Some(current) = snapshot.frontend_at(self.endpoint) else {
             return;
         };
-        let user_timeout = current.config.tcp_user_timeout;
-        if user_timeout != self.frontend.config.tcp_user_timeout
-            && let Err(error) = tcp::set_user_timeout(socket, user_timeout)
+        let timeouts = current.config.client_timeouts();
+        if timeouts != self.frontend.config.client_timeouts()
+            && let Err(error) = tcp::set_peer_timeouts(socket, timeouts)
         {
             self.note_error(&error);
         }

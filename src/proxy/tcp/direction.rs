@@ -8,15 +8,16 @@ use std::{
     cell::RefCell,
     io,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::Interest;
 
-use super::pipes;
-use crate::sys::{readiness::Stream, splice::Pipe, tcp};
-
-/// Size of a worker thread's scratch buffer: the most that one read copies.
-const SCRATCH_BYTES: usize = 64 << 10;
+use super::{
+    memory::{COPY_BYTES, Held},
+    pipes::{self, LentPipe, PIPE_BYTES},
+};
+use crate::sys::{readiness::Stream, tcp};
 
 /// A read of at least this much counts as bulk.
 const BULK_READ: usize = 16 << 10;
@@ -31,16 +32,43 @@ const SMALL_ROUNDS_TO_COPY: u8 = 8;
 const ROUNDS_A_TURN: usize = 16;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BYTES].into_boxed_slice());
 }
 
 /// Which end of a direction failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Reading from the source.
-    Source,
+    Source(Gone),
     /// Writing to the destination.
-    Destination,
+    Destination(Gone),
+}
+
+/// How a peer has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// It has reset the connection.
+    Aborted,
+    /// Without a word.
+    Lost,
+}
+
+impl Gone {
+    fn of(error: &io::Error) -> Self {
+        if tcp::is_lost(error) {
+            Self::Lost
+        } else {
+            Self::Aborted
+        }
+    }
+}
+
+fn source_fault(error: &io::Error) -> Fault {
+    Fault::Source(Gone::of(error))
+}
+
+fn destination_fault(error: &io::Error) -> Fault {
+    Fault::Destination(Gone::of(error))
 }
 
 /// What a source has said before there is a destination.
@@ -58,9 +86,12 @@ pub enum Early {
 #[derive(Debug, Default)]
 pub struct Direction {
     /// What was read by copying and not yet written, from `sent` on.
-    held: Vec<u8>,
+    held: Held,
     sent: usize,
-    pipe: Option<Pipe>,
+    pipe: Option<Box<LentPipe>>,
+    /// Doublings of [`COPY_BYTES`] that one round may put into the pipe: few at first, so that a destination that never takes
+    /// anything does not leave a full one behind.
+    window: u8,
     /// While copying: bulk reads in a row. While splicing: small rounds in a row.
     streak: u8,
     splicing: bool,
@@ -76,8 +107,8 @@ pub struct Direction {
     /// There may be more to read although the reactor says nothing of it.
     unread: bool,
     end_of_stream: bool,
-    /// The source's error was met behind data that is still to be delivered: the kernel tells it once.
-    is_broken: bool,
+    /// The source's error, met behind data that is still to be delivered: the kernel tells it once.
+    broken: Option<Fault>,
     done: bool,
     moved: u64,
 }
@@ -89,7 +120,7 @@ impl Direction {
             // an end of stream is met again when the relay reads
             Ok(0) => Early::Nothing,
             Ok(n) => {
-                self.held = scratch[..n].to_vec();
+                self.held = Held::copy(&scratch[..n]);
                 Early::Data
             }
             Err(e) if is_transient(&e) => Early::Nothing,
@@ -108,7 +139,34 @@ impl Direction {
     pub fn is_backed_up(&self) -> bool {
         self.sent < self.held.len()
             || self.urgent.is_some()
-            || self.pipe.as_ref().is_some_and(|p| p.filled() > 0)
+            || self.pipe.as_ref().is_some_and(|lent| lent.pipe.filled() > 0)
+    }
+
+    /// Since when what is in the pipe has not moved.
+    #[must_use]
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.pipe.as_ref()?.stalled
+    }
+
+    /// Gives the pipe back if what is in it has not moved since then: the bytes wait in memory, and whoever moves gets the
+    /// pipe. It is looked at again as late if there is no room for them.
+    pub fn rest_pipe(&mut self, since: Instant) {
+        let Some(lent) = &mut self.pipe else { return };
+        if lent.stalled.is_none_or(|stalled| stalled > since) {
+            return;
+        }
+        match Held::unload(&mut lent.pipe) {
+            Ok(Some(held)) => {
+                self.held = held;
+                (self.sent, self.streak, self.splicing) = (0, 0, false);
+                self.release();
+            }
+            Ok(None) => lent.stalled = Some(Instant::now()),
+            Err(error) => {
+                self.broken = Some(source_fault(&error));
+                self.release();
+            }
+        }
     }
 
     /// Bytes delivered since the last call.
@@ -134,11 +192,14 @@ impl Direction {
                     tcp::mute(source);
                     self.muted = true;
                 }
+                if let Some(lent) = &mut self.pipe {
+                    lent.stalled.get_or_insert_with(Instant::now);
+                }
                 return Poll::Pending;
             };
-            flushed.map_err(|_| Fault::Destination)?;
-            if self.is_broken {
-                return Poll::Ready(Err(Fault::Source));
+            flushed.map_err(|error| destination_fault(&error))?;
+            if let Some(fault) = self.broken {
+                return Poll::Ready(Err(fault));
             }
             if self.end_of_stream {
                 if !last {
@@ -178,8 +239,11 @@ impl Direction {
     fn poll_flush(&mut self, cx: &mut Context<'_>, destination: &Stream) -> Poll<io::Result<()>> {
         while self.is_backed_up() {
             let n = match &mut self.pipe {
-                Some(pipe) if pipe.filled() > 0 => {
-                    ready!(poll_io(cx, destination, Interest::WRITABLE, |s| pipe.drain_to(s)))?
+                Some(lent) if lent.pipe.filled() > 0 => {
+                    let drain = |s: &Stream| lent.pipe.drain_to(s);
+                    let n = ready!(poll_io(cx, destination, Interest::WRITABLE, drain))?;
+                    lent.stalled = None;
+                    n
                 }
                 _ if self.sent == self.held.len() => {
                     let Some(byte) = self.urgent else { break };
@@ -202,7 +266,7 @@ impl Direction {
         }
         if !self.held.is_empty() {
             // freed, not cleared: an idle connection keeps no buffer
-            self.held = Vec::new();
+            self.held = Held::default();
             self.sent = 0;
         }
         Poll::Ready(Ok(()))
@@ -231,7 +295,7 @@ impl Direction {
         let is_closed = if is_forced {
             false
         } else {
-            let known = ready!(source.poll_known(cx)).map_err(|_| Fault::Source)?;
+            let known = ready!(source.poll_known(cx)).map_err(|error| source_fault(&error))?;
             if known.has_urgent {
                 self.expect_marks(source);
             }
@@ -243,7 +307,7 @@ impl Direction {
                     (self.urgent, self.unread) = (Some(byte), true);
                     return Poll::Ready(Ok(()));
                 }
-                Err(e) if !is_transient(&e) => return Poll::Ready(Err(Fault::Source)),
+                Err(e) if !is_transient(&e) => return Poll::Ready(Err(source_fault(&e))),
                 // no mark here, or the end of the stream, or a byte still to come: the read below meets it
                 Ok(None) | Err(_) => {}
             }
@@ -258,7 +322,7 @@ impl Direction {
                 Ok(n) => n,
                 // the next round waits
                 Err(e) if is_transient(&e) => return Poll::Ready(Ok(())),
-                Err(_) => return Poll::Ready(Err(Fault::Source)),
+                Err(e) => return Poll::Ready(Err(source_fault(&e))),
             };
             if n == 0 {
                 self.end_of_stream = true;
@@ -275,8 +339,8 @@ impl Direction {
                     Ok(0) => self.end_of_stream = true,
                     Ok(more) => n += more,
                     Err(e) if is_transient(&e) => break,
-                    Err(_) => {
-                        self.is_broken = true;
+                    Err(e) => {
+                        self.broken = Some(source_fault(&e));
                         break;
                     }
                 }
@@ -286,11 +350,11 @@ impl Direction {
             let sent = match tcp::transmit(destination, &scratch[..n], self.end_of_stream) {
                 Ok(sent) => sent,
                 Err(e) if is_transient(&e) => 0,
-                Err(_) => return Poll::Ready(Err(Fault::Destination)),
+                Err(e) => return Poll::Ready(Err(destination_fault(&e))),
             };
             self.moved += sent as u64;
             if sent < n {
-                self.held = scratch[sent..n].to_vec();
+                self.held = Held::copy(&scratch[sent..n]);
                 self.sent = 0;
             }
             self.streak = if n >= BULK_READ && !self.has_marks {
@@ -316,13 +380,14 @@ impl Direction {
         if self.pipe.is_none() {
             self.pipe = pipes::take();
         }
-        let Some(pipe) = &mut self.pipe else {
+        let Some(LentPipe { pipe, .. }) = self.pipe.as_deref_mut() else {
             // no pipe to be had: copy, and ask again when it looks like bulk again
             self.splicing = false;
             return self.poll_copy(cx, source, destination);
         };
-        let n = ready!(poll_io(cx, source, Interest::READABLE, |s| pipe.fill_from(s)))
-            .map_err(|_| Fault::Source)?;
+        let most = COPY_BYTES << self.window;
+        let n = ready!(poll_io(cx, source, Interest::READABLE, |s| pipe.fill_from(s, most)))
+            .map_err(|error| source_fault(&error))?;
         if n == 0 {
             // the end of the stream, or an urgent mark before it, which only a read tells apart
             self.keep_urgent(source);
@@ -337,14 +402,17 @@ impl Direction {
         match pipe.drain_to(destination) {
             Ok(n) => self.moved += n as u64,
             Err(e) if is_transient(&e) => {}
-            Err(_) => return Poll::Ready(Err(Fault::Destination)),
+            Err(e) => return Poll::Ready(Err(destination_fault(&e))),
+        }
+        if n == most && pipe.filled() == 0 && most < PIPE_BYTES {
+            self.window += 1;
         }
         Poll::Ready(Ok(()))
     }
 
     fn release(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            pipes::give_back(pipe);
+        if let Some(lent) = self.pipe.take() {
+            pipes::give_back(lent.pipe);
         }
     }
 }

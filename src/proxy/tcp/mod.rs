@@ -13,6 +13,7 @@ mod choose;
 mod connect;
 mod direction;
 mod listener;
+mod memory;
 mod pipes;
 pub mod registry;
 mod relay;

@@ -1,15 +1,26 @@
 //! Each worker thread's pool of pipes for splicing.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Instant,
+};
 
 use crate::sys::splice::Pipe;
 
 /// Bytes of a pipe. Larger pipes mean fewer system calls for bulk data; the kernel grants an ordinary user 64 MiB
 /// of pipes in total (fs.pipe-user-pages-soft) before it falls back to small ones.
-const PIPE_BYTES: usize = 512 << 10;
+pub const PIPE_BYTES: usize = 512 << 10;
 
 /// Unused pipes that a thread keeps.
 const MAX_SPARE: usize = 16;
+
+/// A pipe in use. Boxed, because few connections have one and each has the place for it.
+#[derive(Debug)]
+pub struct LentPipe {
+    pub pipe: Pipe,
+    /// Since when what is in it waits for a destination that takes none.
+    pub stalled: Option<Instant>,
+}
 
 #[derive(Default)]
 struct Pool {
@@ -29,7 +40,7 @@ pub fn limit(most: usize) {
 }
 
 /// An empty pipe, if the pool has one or may make one.
-pub fn take() -> Option<Pipe> {
+pub fn take() -> Option<Box<LentPipe>> {
     POOL.with_borrow_mut(|pool| {
         let pipe = match pool.spare.pop() {
             Some(pipe) => pipe,
@@ -37,7 +48,7 @@ pub fn take() -> Option<Pipe> {
             None => return None,
         };
         pool.lent += 1;
-        Some(pipe)
+        Some(Box::new(LentPipe { pipe, stalled: None }))
     })
 }
 
@@ -64,7 +75,7 @@ mod tests {
         let lent: Vec<_> = (0..20).map_while(|_| take()).collect();
         assert_eq!(lent.len(), 20);
         assert!(take().is_none(), "one more than the limit");
-        lent.into_iter().for_each(give_back);
+        lent.into_iter().for_each(|lent| give_back(lent.pipe));
         assert!(take().is_some());
         POOL.with_borrow(|pool| assert!(pool.spare.len() < MAX_SPARE));
     }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::bytes::ByteCounts;
+use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
     base::{ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, WorkerId},
     proxy::shared::{OpenConnection, Select},
@@ -37,6 +37,13 @@ struct Entry {
 struct Registry {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
+    crowd: Crowd,
+}
+
+impl Registry {
+    fn count(&mut self) {
+        self.crowd.note(self.entries.len() - self.free.len());
+    }
 }
 
 thread_local! {
@@ -69,15 +76,19 @@ impl Registration {
             server_fd: None,
             ended_by: None,
         };
-        REGISTRY.with_borrow_mut(|registry| match registry.free.pop() {
-            Some(slot) => {
-                registry.entries[slot] = Some(entry);
-                Self(slot)
-            }
-            None => {
-                registry.entries.push(Some(entry));
-                Self(registry.entries.len() - 1)
-            }
+        REGISTRY.with_borrow_mut(|registry| {
+            let slot = match registry.free.pop() {
+                Some(slot) => {
+                    registry.entries[slot] = Some(entry);
+                    slot
+                }
+                None => {
+                    registry.entries.push(Some(entry));
+                    registry.entries.len() - 1
+                }
+            };
+            registry.count();
+            Self(slot)
         })
     }
 
@@ -124,6 +135,7 @@ impl Drop for Registration {
             if let Some(entry) = registry.entries.get_mut(self.0) {
                 *entry = None;
                 registry.free.push(self.0);
+                registry.count();
             }
         });
     }
@@ -138,23 +150,32 @@ pub fn count_older(than: Instant) -> usize {
     })
 }
 
-/// Ends the selected connections of this thread; their tasks notice it at their sockets.
-pub fn close(select: &Select, reason: TerminationReason) {
+/// How many connections of this thread are selected.
+#[must_use]
+pub fn count(select: &Select) -> usize {
+    REGISTRY.with_borrow(|registry| {
+        let entries = registry.entries.iter().flatten();
+        entries.filter(|entry| entry.is_selected(select)).count()
+    })
+}
+
+/// Ends the selected connections of this thread, and returns how many; their tasks notice it at their sockets.
+pub fn close(select: &Select, reason: TerminationReason) -> usize {
     REGISTRY.with_borrow_mut(|registry| {
+        let mut closed = 0;
         for entry in registry.entries.iter_mut().flatten() {
-            let selected = match select {
-                Select::All => true,
-                Select::Servers(servers) => entry.is_connected_to_one_of(servers),
-            };
-            if selected && entry.ended_by.is_none() {
-                entry.ended_by = Some(reason);
-                tcp::end_both_halves(entry.client_fd);
-                if let Some(fd) = entry.server_fd {
-                    tcp::end_both_halves(fd);
-                }
+            if !entry.is_selected(select) {
+                continue;
+            }
+            closed += 1;
+            entry.ended_by = Some(reason);
+            tcp::end_both_halves(entry.client_fd);
+            if let Some(fd) = entry.server_fd {
+                tcp::end_both_halves(fd);
             }
         }
-    });
+        closed
+    })
 }
 
 /// This thread's connections that the filter accepts: how many, and the `limit` oldest.
@@ -183,6 +204,18 @@ impl Entry {
         let backend = self.backend.as_ref()?;
         let index = usize::try_from(self.server?).ok()?;
         Some((backend, backend.servers.get(index)?))
+    }
+
+    /// Whether it is selected; one that has been ended is not.
+    fn is_selected(&self, select: &Select) -> bool {
+        self.ended_by.is_none()
+            && match select {
+                Select::All => true,
+                Select::Servers(servers) => self.is_connected_to_one_of(servers),
+                Select::At(addresses) => {
+                    tcp::local_address(self.client_fd).is_some_and(|at| addresses.contains(&at))
+                }
+            }
     }
 
     fn is_connected_to_one_of(&self, servers: &HashSet<(ServerKey, ServerAddr)>) -> bool {

@@ -9,9 +9,9 @@ use std::{
 
 use tokio::time::Sleep;
 
-use super::direction::{Direction, Fault};
+use super::direction::{Direction, Fault, Gone};
 use crate::{
-    base::TerminationReason,
+    base::{KeepAlive, TerminationReason},
     sys::{
         readiness::{Stream, is_hung_up},
         tcp,
@@ -21,16 +21,21 @@ use crate::{
 /// How long the side that is left may take nothing of what the other had sent before it went away.
 const REST: Duration = Duration::from_secs(30);
 
+/// How long a pipe's bytes may wait for a side that takes none before others get the pipe.
+const PIPE_REST: Duration = Duration::from_secs(1);
+
 /// How often is looked whether it has taken all: the kernel tells of no such moment.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long nothing may move.
+/// What happens when nothing moves.
 #[derive(Debug, Clone, Copy)]
-pub struct RelayTimeouts {
-    /// While both halves are open.
+pub struct RelayTimeouts<'a> {
+    /// How long that may be while both halves are open.
     pub idle: Option<Duration>,
     /// Once one side has closed its half, if that is another time.
     pub fin: Option<Duration>,
+    /// Probes to the server. (The client's connection has them from its listener.)
+    pub server_keepalive: Option<&'a KeepAlive>,
 }
 
 /// A side of a connection.
@@ -46,7 +51,7 @@ enum End {
     /// Nothing is left to do.
     Over(TerminationReason),
     /// This side is gone; the other one may still be owed what it had sent.
-    Broken(Side),
+    Broken(Side, Gone),
 }
 
 /// The two directions of a connection and when something last moved.
@@ -55,14 +60,19 @@ pub struct Relay<'a> {
     server: &'a Stream,
     up: &'a mut Direction,
     down: Direction,
-    limits: RelayTimeouts,
+    limits: RelayTimeouts<'a>,
     last_moved: Instant,
 }
 
 impl<'a> Relay<'a> {
     /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(client: &'a Stream, server: &'a Stream, up: &'a mut Direction, limits: RelayTimeouts) -> Self {
+    pub fn new(
+        client: &'a Stream,
+        server: &'a Stream,
+        up: &'a mut Direction,
+        limits: RelayTimeouts<'a>,
+    ) -> Self {
         Self {
             client,
             server,
@@ -97,17 +107,19 @@ impl<'a> Relay<'a> {
             self.poll_time(cx, &mut timer, &mut armed_for).map(End::Over)
         })
         .await;
-        let gone = match end {
+        let (side, how) = match end {
             End::Over(reason) => return reason,
-            End::Broken(gone) => gone,
+            End::Broken(side, how) => (side, how),
         };
         if !is_cut() {
             // boxed, because it is rare and a connection is to be small
-            Box::pin(self.deliver_rest(gone, timer, moved)).await;
+            Box::pin(self.deliver_rest(side, timer, moved)).await;
         }
-        match gone {
-            Side::Client => TerminationReason::ClientAbort,
-            Side::Server => TerminationReason::ServerAbort,
+        match (side, how) {
+            (Side::Client, Gone::Aborted) => TerminationReason::ClientAbort,
+            (Side::Client, Gone::Lost) => TerminationReason::ClientLost,
+            (Side::Server, Gone::Aborted) => TerminationReason::ServerAbort,
+            (Side::Server, Gone::Lost) => TerminationReason::ServerLost,
         }
     }
 
@@ -133,7 +145,7 @@ impl<'a> Relay<'a> {
                     Side::Client => moved(bytes, 0),
                     Side::Server => moved(0, bytes),
                 }
-                if matches!(polled, Poll::Ready(Err(Fault::Destination))) {
+                if matches!(polled, Poll::Ready(Err(Fault::Destination(_)))) {
                     return;
                 }
                 // what it had sent ends with its error or its end: a pause only means that there is more than a turn's worth
@@ -161,17 +173,17 @@ impl<'a> Relay<'a> {
     fn poll_directions(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let up = self.up.poll(cx, self.client, self.server, self.down.is_done());
         if let Poll::Ready(Err(fault)) = up {
-            return Poll::Ready(End::Broken(match fault {
-                Fault::Source => Side::Client,
-                Fault::Destination => Side::Server,
-            }));
+            return Poll::Ready(match fault {
+                Fault::Source(how) => End::Broken(Side::Client, how),
+                Fault::Destination(how) => End::Broken(Side::Server, how),
+            });
         }
         let down = self.down.poll(cx, self.server, self.client, self.up.is_done());
         if let Poll::Ready(Err(fault)) = down {
-            return Poll::Ready(End::Broken(match fault {
-                Fault::Source => Side::Server,
-                Fault::Destination => Side::Client,
-            }));
+            return Poll::Ready(match fault {
+                Fault::Source(how) => End::Broken(Side::Server, how),
+                Fault::Destination(how) => End::Broken(Side::Client, how),
+            });
         }
         if up.is_ready() && down.is_ready() {
             Poll::Ready(End::Over(TerminationReason::Normal))
@@ -180,38 +192,55 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Checks the time-out. The timer is touched when there is none armed yet, when it fired, and when a half-close
-    /// brought the moment forward.
+    /// Does what is due because nothing moves. The timer is touched when there is none armed yet, when it fired, and when
+    /// something brought the moment forward: a half-close, a pipe that waits.
     fn poll_time(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         timer: &mut Pin<&mut Sleep>,
         armed_for: &mut Option<Instant>,
     ) -> Poll<TerminationReason> {
-        let half_closed = self.up.is_done() || self.down.is_done();
-        let Some(limit) = (if half_closed {
-            self.limits.fin.or(self.limits.idle)
-        } else {
-            self.limits.idle
-        }) else {
-            return Poll::Pending;
-        };
-        let Some(deadline) = self.last_moved.checked_add(limit) else {
-            return Poll::Pending;
-        };
-        if armed_for.is_some_and(|at| at <= deadline) && !timer.is_elapsed() {
-            return Poll::Pending;
-        }
         loop {
-            if Instant::now() >= deadline {
-                return Poll::Ready(self.timed_out());
-            }
-            timer.as_mut().reset(deadline.into());
-            *armed_for = Some(deadline);
-            if timer.as_mut().poll(cx).is_pending() {
+            let end = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
+            let probes = (self.limits.server_keepalive).and_then(|k| self.last_moved.checked_add(k.idle));
+            let stalls = [self.up.stalled_since(), self.down.stalled_since()];
+            let pipes = stalls.into_iter().flatten().min().map(|since| since + PIPE_REST);
+            let Some(next) = [end, probes, pipes].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
+            if armed_for.is_some_and(|at| at <= next) && !timer.is_elapsed() {
                 return Poll::Pending;
             }
+            let now = Instant::now();
+            if end.is_some_and(|end| end <= now) {
+                return Poll::Ready(self.timed_out());
+            }
+            if probes.is_some_and(|at| at <= now)
+                && let Some(keepalive) = self.limits.server_keepalive.take()
+            {
+                // fails only for a connection that is broken, which the directions meet
+                let _ = tcp::keep_alive(self.server, *keepalive);
+            }
+            if pipes.is_some_and(|at| at <= now) {
+                let since = now.checked_sub(PIPE_REST).unwrap_or(now);
+                self.up.rest_pipe(since);
+                self.down.rest_pipe(since);
+            }
+            if next > now {
+                timer.as_mut().reset(next.into());
+                *armed_for = Some(next);
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
         }
+    }
+
+    /// How long nothing may move.
+    fn limit(&self) -> Option<Duration> {
+        let is_half_closed = self.up.is_done() || self.down.is_done();
+        let fin = self.limits.fin.filter(|_| is_half_closed);
+        fin.or(self.limits.idle)
     }
 
     /// Who was waited for.

@@ -15,12 +15,14 @@ use convey::{
         ServerName,
     },
     config::{
-        Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
+        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed,
+        HealthCheck, InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
         PortsPerClient, Server, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
+
+use super::peers::{access_log, default_keepalive, keepalive};
 
 /// Any configuration, as a file of it would be resolved.
 pub fn configs() -> impl Strategy<Value = Config> {
@@ -118,7 +120,7 @@ fn global() -> impl Strategy<Value = Global> {
     let formats = select(vec![LogFormat::Text, LogFormat::Json]);
     (
         levels,
-        formats,
+        (formats, count(1_000_000)),
         any::<bool>(),
         option::of("[a-z_][a-z0-9_-]{0,20}"),
         option::of(count(1_024)),
@@ -127,10 +129,20 @@ fn global() -> impl Strategy<Value = Global> {
         option::of("\\PC{1,20}"),
     )
         .prop_map(
-            |(log_level, log_format, watch_config, user, workers, shutdown_timeout, state_dir, hash_seed)| {
+            |(
+                log_level,
+                (log_format, access_log_per_second),
+                watch_config,
+                user,
+                workers,
+                shutdown_timeout,
+                state_dir,
+                hash_seed,
+            )| {
                 Global {
                     log_level,
                     log_format,
+                    access_log_per_second,
                     watch_config,
                     user,
                     workers,
@@ -242,7 +254,8 @@ fn settle(mut config: Config) -> Config {
         frontend.max_connections = None;
         frontend.fin_timeout = None;
         frontend.tcp_user_timeout = None;
-        frontend.access_log = true;
+        frontend.client_keepalive = Some(default_keepalive());
+        frontend.access_log = AccessLog::All;
     }
     let named: Vec<_> = (config.frontends.values())
         .flat_map(|frontend| frontend.lists().cloned())
@@ -262,6 +275,7 @@ fn settle(mut config: Config) -> Config {
             backend.retries = 2;
             backend.queue_timeout = Duration::from_secs(5);
             backend.max_queue = 1_024;
+            backend.server_keepalive = Some(default_keepalive());
             backend.on_down = OnDown::Keep;
             for server in backend.servers.values_mut() {
                 server.max_connections = None;
@@ -288,7 +302,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         prop::sample::select(backends),
         option::of(count(u32::MAX)),
         times,
-        any::<bool>(),
+        (keepalive(), access_log()),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
         (
             any::<bool>(),
@@ -304,7 +318,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 backend,
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout),
-                access_log,
+                (client_keepalive, access_log),
                 mode,
                 (udp, interface, access, limits),
             )| {
@@ -319,6 +333,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     idle_timeout,
                     fin_timeout,
                     tcp_user_timeout,
+                    client_keepalive,
                     access_log,
                     access,
                     limits,
@@ -436,7 +451,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         0..=100_u32,
         millis(1, DAY / 24),
         0..=1_000_000_u32,
-        any::<bool>(),
+        (any::<bool>(), keepalive()),
     );
     let down = (
         select(vec![OnDown::Keep, OnDown::Close]),
@@ -453,7 +468,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         .prop_filter_map(
             "a usable name",
             move |(
-                (balance, connect_timeout, retries, queue_timeout, max_queue, source),
+                (balance, connect_timeout, retries, queue_timeout, max_queue, (source, server_keepalive)),
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
@@ -469,6 +484,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     retries,
                     queue_timeout,
                     max_queue,
+                    server_keepalive,
                     source_addr,
                     health_check,
                     passive_check,

@@ -88,7 +88,7 @@ fn a_dsr_server_without_its_rules_is_noted_and_told_of_once() {
     wait_alerts(&convey, &[Alert::DsrIncomplete]);
     let frontend = frontend_name("witness", DSR_V4);
     wait_log(&convey, &format!("`convey backend-script {frontend} a`"));
-    wait_log(&convey, &format!("`convey-backend-setup check {frontend}-a`"));
+    wait_log(&convey, &format!("`convey-backend-setup check {frontend}--a`"));
     let status = convey.order("status");
     assert!(status.contains(Alert::DsrIncomplete.sentence()), "{status}");
     let counted = &server_a(&convey)["handshakes"];

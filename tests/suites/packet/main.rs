@@ -22,6 +22,7 @@ mod kept;
 mod l2;
 mod limits;
 mod meanwhile;
+mod modes;
 mod networks;
 mod off_path;
 mod ports;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
         ("ranges", ranges::TESTS),
+        ("modes", modes::TESTS),
         ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("harness", harness::TESTS),

@@ -100,8 +100,10 @@ fn a_killed_server_fails_requests_only_until_it_is_detected() {
 
 fn with_retries_a_killed_server_fails_only_what_it_had_taken() {
     let mut site = Site::new("retried", 2);
-    let convey =
-        site.convey(&("[global]\nlog_format = \"json\"\n".to_owned() + &site.config("", FAST_CHECK)));
+    let convey = site.convey(
+        &("[global]\nlog_format = \"json\"\naccess_log_per_second = 1000000\n".to_owned()
+            + &site.config("", FAST_CHECK)),
+    );
     let load = Wrk::endless(&site.client, &site.url(), 8, true);
     wait_answers(&convey, "a");
     site.webs[0].kill();

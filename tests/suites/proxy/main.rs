@@ -11,12 +11,15 @@ mod health;
 mod lifecycle;
 mod limits;
 mod meanwhile;
+mod peers;
 mod ranges;
 mod reload;
 mod restart;
 mod saved;
 mod scale;
 mod site;
+mod standby;
+mod strangers;
 mod traffic;
 mod waiting;
 
@@ -36,9 +39,12 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
+        ("peers", peers::TESTS),
+        ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),
+        ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),

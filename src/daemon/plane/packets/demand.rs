@@ -102,15 +102,10 @@ pub fn kept(
     in_effect: &[PacketService],
     in_use: &InUse,
 ) -> Vec<PacketService> {
-    let proxied: PortMap<_, ()> = (config.frontends.values())
-        .filter(|frontend| !frontend.mode.is_packet())
-        .flat_map(|frontend| frontend.ranges())
-        .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
-        .collect();
+    let proxied = config.proxied_endpoints();
     let mut kept = Vec::new();
     for old in leftovers(services, in_effect) {
-        let taken = proxied.overlapping(&(old.vip.ip(), old.vip.protocol), old.vip.ports());
-        for ports in old.vip.ports().without(taken.map(|(ports, ())| ports)) {
+        for ports in old.vip.ports().without(proxied.taken(old.vip)) {
             let part = old.part(ports);
             let servers = used_servers(&part, in_use);
             if !servers.is_empty() {
@@ -208,6 +203,16 @@ pub fn vip_states(
         .collect()
 }
 
+/// Why an address that no interface has for good does not reach us.
+pub fn absence(ip: IpAddr, network_state: &NetworkState) -> String {
+    if network_state.hops.own.contains(&ip) {
+        return format!(
+            "{ip} is not usable yet, or another host has it (see `ip address`: tentative, dadfailed)"
+        );
+    }
+    format!("no interface has {ip} (expected on a standby; otherwise: ip address add {ip} dev …)")
+}
+
 fn why_waiting(
     interface: Option<&str>,
     vip: IpAddr,
@@ -215,9 +220,7 @@ fn why_waiting(
     served: &BTreeMap<String, u32>,
 ) -> Option<String> {
     let Some(holders) = network_state.vips.get(&vip) else {
-        return Some(format!(
-            "no interface has {vip} (expected on a standby; otherwise: ip address add {vip} dev …)"
-        ));
+        return Some(absence(vip, network_state));
     };
     let by_name = interface.into_iter();
     let mut ways: Vec<&str> = by_name
@@ -416,7 +419,17 @@ mod tests {
         );
         let old = service("10.0.0.1:80", false, &["10.1.0.2:80"]);
         let in_use = InUse::from([(old.vip.first(), old.servers[0])]);
-        assert_eq!(kept(&config, &[], &[old], &in_use), []);
+        assert_eq!(kept(&config, &[], std::slice::from_ref(&old), &in_use), []);
+        let wildcard = load(
+            r#"
+            [frontends.web]
+            listen_addr = "0.0.0.0:80"
+            backend = "web"
+            [backends.web]
+            servers.a = { addr = "10.1.0.2:80" }
+            "#,
+        );
+        assert_eq!(kept(&wildcard, &[], &[old], &in_use), []);
     }
 
     #[test]

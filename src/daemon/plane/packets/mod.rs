@@ -35,8 +35,9 @@ use crate::{
     privilege::{BrokerError, Client},
     snapshot::Snapshot,
 };
-pub use demand::{Vip, VipState};
+pub use demand::{Vip, VipState, absence};
 pub use kernel::HostKernel;
+pub use vips::Vips;
 
 /// How long the engine's threads have to show that they are alive: a batch takes far less.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -93,6 +94,8 @@ pub struct View {
     pub served: BTreeMap<String, u32>,
     /// The network as last seen.
     pub network_state: Arc<NetworkState>,
+    /// VIPs that the firewall rules are for: those of flows that have outlived their frontend too.
+    pub in_effect: Vec<EndpointRange>,
     /// How the firewall rules are.
     pub rules: RulesStatus,
 }

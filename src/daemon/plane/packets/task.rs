@@ -406,6 +406,7 @@ impl Plane {
             waiting: self.vips.waiting().to_owned(),
             served: self.interfaces.served().clone(),
             network_state: self.network_state(),
+            in_effect: self.rules.in_effect().iter().map(|service| service.vip).collect(),
             rules: self.rules.status().clone(),
         };
         self.environment.view.send_replace(Arc::new(view));

@@ -101,7 +101,7 @@ impl Accepted {
             let reason = TerminationReason::Resource;
             let counters = &origin.frontend.live.counters;
             counters.shard(origin.worker).ended[reason as usize].add(1);
-            if origin.frontend.config.access_log {
+            if origin.frontend.config.access_log.wants(reason) {
                 in_process.0.access.record(origin.record(reason));
             }
             return None;

@@ -96,6 +96,7 @@ impl<'a> Connected<'a> {
         let limits = RelayTimeouts {
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
+            server_keepalive: chosen.backend.config.server_keepalive.as_ref(),
         };
         let in_frontend = routed.frontend.live.counters.shard(worker);
         let in_backend = chosen.backend.live.counters.shard(worker);

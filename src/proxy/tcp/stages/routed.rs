@@ -149,7 +149,7 @@ impl Routed {
         for counters in [&self.frontend.live.counters, &self.backend.live.counters] {
             counters.shard(worker).ended[reason as usize].add(1);
         }
-        if !self.frontend.config.access_log {
+        if !self.frontend.config.access_log.wants(reason) {
             return;
         }
         let mut record = accepted.origin.record(reason);

@@ -1,0 +1,64 @@
+//! A configuration that a reload has read.
+
+use std::sync::Arc;
+
+use super::texts::broken;
+use crate::{
+    access::NetworkLists,
+    admin::views::ReloadFailed,
+    config::{self, Config, Diff, Here, Loaded, Severity, Source},
+    daemon::lists,
+    privilege::Client,
+    sys::interfaces,
+};
+
+/// A configuration that is to take effect.
+#[derive(Debug)]
+pub struct New {
+    pub config: Arc<Config>,
+    pub lists: NetworkLists,
+    pub diff: Diff,
+    /// For a terminal; empty without any.
+    pub warnings: String,
+    /// For the log.
+    pub warning_lines: Vec<String>,
+}
+
+/// Parses and resolves a file, and compares it with what runs.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn load(source: &Source, options: config::Options, before: &Config) -> Result<New, ReloadFailed> {
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Error,
+    };
+    let Loaded {
+        mut config,
+        warnings: found,
+    } = config::load_here(source, options, Some(&here)).map_err(|findings| broken(findings, source))?;
+    let warnings = match found.as_slice() {
+        [] => String::new(),
+        some => config::render(some, source, false).trim_end().to_owned(),
+    };
+    let warning_lines = found.iter().map(config::in_one_line).collect();
+    config.keep(before);
+    let diff = config::diff(before, &config);
+    Ok(New {
+        config: Arc::new(config),
+        lists: NetworkLists::new(),
+        diff,
+        warnings,
+        warning_lines,
+    })
+}
+
+/// With the network lists that the new configuration names.
+///
+/// # Errors
+/// One cannot be read.
+pub async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
+    new.lists = lists::read_all(broker, &new.config, before).await?;
+    new.diff.changes.extend(lists::changes(before, &new.lists));
+    Ok(new)
+}

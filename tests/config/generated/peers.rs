@@ -1,0 +1,37 @@
+//! Any setting of what is done about peers, and of what is logged of them.
+
+use std::time::Duration;
+
+use convey::{base::KeepAlive, config::AccessLog};
+use proptest::{option, prelude::*};
+
+use crate::meaning::number;
+
+/// What no key says.
+pub fn default_keepalive() -> KeepAlive {
+    KeepAlive {
+        idle: Duration::from_secs(120),
+        interval: Duration::from_secs(20),
+        count: number(6),
+    }
+}
+
+/// TCP keep-alive, or none.
+pub fn keepalive() -> impl Strategy<Value = Option<KeepAlive>> {
+    let seconds = || (1..=9 * 3_600_u64).prop_map(Duration::from_secs);
+    let some = (seconds(), seconds(), 1..=127_u32).prop_map(|(idle, interval, count)| KeepAlive {
+        idle,
+        interval,
+        count: number(count),
+    });
+    option::of(some)
+}
+
+/// Which connections are logged.
+pub fn access_log() -> impl Strategy<Value = AccessLog> {
+    prop_oneof![
+        Just(AccessLog::All),
+        Just(AccessLog::Errors),
+        Just(AccessLog::Off)
+    ]
+}
