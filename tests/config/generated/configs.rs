@@ -102,8 +102,7 @@ fn address() -> impl Strategy<Value = SocketAddr> {
     let v4 = (1..=223_u8, any::<u8>(), any::<u8>(), any::<u8>())
         .prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d]));
     let v6 = any::<[u16; 7]>().prop_map(|s| IpAddr::from([0x2001, s[0], s[1], s[2], s[3], s[4], s[5], s[6]]));
-    // with room above for the ports of a range
-    (prop_oneof![v4, v6], 1..=65_000_u16).prop_map(SocketAddr::from)
+    (prop_oneof![v4, v6], 1..=65_000_u16).prop_map(SocketAddr::from) // and the ports of a range
 }
 
 const DAY: u64 = 86_400_000;
@@ -235,11 +234,8 @@ fn settle(mut config: Config) -> Config {
                 DsrMethod::Nft => ([0x2001, 0xdb8, 0xaaaa, 0, 0, 0, fourth, host], 80 + host).into(),
                 DsrMethod::L2 => ([0x2001, 0xdb8, 0xcccc, 0, 0, 0, fourth, host], 80).into(),
             };
-            *range = ListenRange::new(
-                ListenAddr::new(addr),
-                addr.port() + range.ports().last - range.ports().first,
-            )
-            .expect("a range");
+            let last = addr.port() + range.ports().last - range.ports().first;
+            *range = ListenRange::new(ListenAddr::new(addr), last).expect("a range");
         }
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
             server.addr.0 = match backend.dsr_method {
