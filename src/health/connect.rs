@@ -14,7 +14,10 @@ use socket2::SockRef;
 use tokio::{net::TcpSocket, time::timeout};
 
 use super::machine::CheckResult;
-use crate::base::{ServerAddr, Zone};
+use crate::{
+    base::{ServerAddr, Zone},
+    sys::zone,
+};
 
 /// Why a connect check did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +62,21 @@ async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckEr
     SockRef::from(&socket)
         .set_tcp_quickack(false)
         .map_err(CheckError::Local)?;
-    if let Some(zone) = addr.zone() {
-        let bound = socket.bind_device(Some(zone.as_str().as_bytes()));
-        bound.map_err(|e| CheckError::Interface(*zone, e))?;
-    }
+    let at = |to: SocketAddr| match addr.zone() {
+        Some(zone) => {
+            let found = zone::at_interface(&socket, to, zone.as_str());
+            found.map_err(|e| CheckError::Interface(*zone, e))
+        }
+        None => Ok(to),
+    };
+    let to = at(addr.0)?;
     if let Some(source) = source {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(|e| CheckError::Local(e.into()))?;
         socket
-            .bind(SocketAddr::new(source, 0))
+            .bind(at(SocketAddr::new(source, 0))?)
             .map_err(|e| CheckError::Source(source, e))?;
     }
-    let stream = socket.connect(addr.0).await.map_err(of_connect)?;
+    let stream = socket.connect(to).await.map_err(of_connect)?;
     match stream.local_addr() {
         Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
         _ => Ok(()),

@@ -24,7 +24,7 @@ use std::{
 };
 
 use convey::{
-    base::{Endpoint, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, PortRanges, ServerAddr},
     config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
         KernelOps, ListenerRef, Served, What,
@@ -96,7 +96,7 @@ struct Permitted {
 }
 
 /// One thing that may be granted: a VIP in a mode, or a server of it.
-type Grant = (Endpoint, Option<PortRanges>, Option<ServerAddr>);
+type Grant = (EndpointRange, Option<PortRanges>, Option<ServerAddr>);
 
 fn grants(services: &[PacketService]) -> BTreeSet<Grant> {
     let mut all = BTreeSet::new();
