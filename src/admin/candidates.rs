@@ -117,7 +117,7 @@ mod tests {
         FiveTuple {
             protocol: Protocol::Tcp,
             client: ClientAddr(format!("198.51.100.1:{port}").parse().expect("an address")),
-            vip: ListenAddr("192.0.2.1:80".parse().expect("an address")),
+            vip: ListenAddr::new("192.0.2.1:80".parse().expect("an address")),
         }
     }
 

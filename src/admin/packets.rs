@@ -10,7 +10,7 @@ use super::{
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{Alert, ListenAddr, PortRanges, Protocol, ServerKey},
+    base::{Alert, ListenRange, PortRanges, Protocol, ServerKey},
     config::Mode,
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     snapshot::{BackendView, FrontendView, Snapshot},
@@ -86,7 +86,7 @@ fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
 pub fn frontend_state(
     view: &FrontendView,
     waiting: &Waiting,
-) -> (FrontendState, BTreeMap<ListenAddr, String>) {
+) -> (FrontendState, BTreeMap<ListenRange, String>) {
     let waiting: BTreeMap<_, _> = waits(view, waiting)
         .map(|(vip, wait)| (vip, wait.why.clone()))
         .collect();
@@ -105,9 +105,9 @@ pub fn serves(view: &FrontendView, waiting: &Waiting) -> bool {
     view.backend.counts.eligible > 0 && waits(view, waiting).all(|(_, wait)| wait.is_elsewhere)
 }
 
-fn waits<'a>(view: &'a FrontendView, waiting: &'a Waiting) -> impl Iterator<Item = (ListenAddr, &'a Wait)> {
-    let endpoints = view.config.endpoints();
-    endpoints.filter_map(|endpoint| Some((endpoint.addr, waiting.get(&endpoint)?)))
+fn waits<'a>(view: &'a FrontendView, waiting: &'a Waiting) -> impl Iterator<Item = (ListenRange, &'a Wait)> {
+    let ranges = view.config.ranges();
+    ranges.filter_map(|range| Some((range.listen, waiting.get(&range)?)))
 }
 
 /// A flow among the connections.
@@ -210,7 +210,12 @@ fn packet_explanation(
     found: flow::Explanation,
     waiting: &Waiting,
 ) {
-    let waits = (found.frontend.as_ref()).and_then(|_| waiting.get(&tuple.endpoint()));
+    let frontend = (found.frontend.as_ref()).and_then(|name| snapshot.frontends.get(name));
+    let waits = frontend.and_then(|view| {
+        let mut ranges = view.config.ranges();
+        let range = ranges.find(|range| range.listen.offset(tuple.vip).is_some())?;
+        waiting.get(&range)
+    });
     view.blocked_by = match (waits, found.blocked_by) {
         (Some(wait), _) => Some(Word::Other(wait.why.clone())),
         (None, reason) => reason.map(Word::Known),
@@ -248,16 +253,18 @@ fn proxied_by<'a>(snapshot: &'a Snapshot, tuple: &FiveTuple) -> Option<&'a Front
         return None;
     }
     let wanted = tuple.vip.0;
-    let rank = |listen: &ListenAddr| {
-        let listen = listen.0;
-        if listen == wanted {
+    let rank = |listen: &ListenRange| {
+        if !listen.ports().contains(wanted.port()) {
+            return None;
+        }
+        if listen.ip() == wanted.ip() {
             return Some(0);
         }
-        if listen.port() != wanted.port() || !listen.ip().is_unspecified() {
+        if !listen.ip().is_unspecified() {
             return None;
         }
         // [::] takes IPv4 too, after 0.0.0.0
-        match (listen.is_ipv4(), wanted.is_ipv4()) {
+        match (listen.ip().is_ipv4(), wanted.is_ipv4()) {
             (same, other) if same == other => Some(1),
             (false, true) => Some(2),
             _ => None,

@@ -346,7 +346,7 @@ async fn explain(
     let tuple = FiveTuple {
         protocol: query.protocol,
         client: ClientAddr(query.client),
-        vip: ListenAddr(query.vip),
+        vip: ListenAddr::new(query.vip),
     };
     if query.client.is_ipv4() != query.vip.is_ipv4() {
         return Err(Problem::new(

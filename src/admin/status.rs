@@ -18,7 +18,7 @@ use std::{
 
 use super::views::{self, Phase, ProxiedConnections};
 use crate::{
-    base::{Alert, Endpoint, PacketReason, ServerKey},
+    base::{Alert, EndpointRange, PacketReason, ServerKey},
     config::EngineChoice,
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot},
@@ -97,7 +97,7 @@ pub struct Network {
 }
 
 /// Why addresses of frontends wait.
-pub type Waiting = BTreeMap<Endpoint, Wait>;
+pub type Waiting = BTreeMap<EndpointRange, Wait>;
 
 /// Why an address waits.
 #[derive(Debug, Clone, PartialEq, Eq)]

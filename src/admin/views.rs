@@ -18,7 +18,7 @@ pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word
 use crate::{
     base::{
         AccessReason, Alert, BackendName, BackendState, ClientAddr, FrontendName, Handshake, ListenAddr,
-        PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
+        ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
 };
@@ -181,7 +181,7 @@ impl Traffic {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontend {
     /// Listen addresses.
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<ListenRange>,
     /// Its mode.
     pub mode: Word<Mode>,
     /// Its protocol.
@@ -192,7 +192,7 @@ pub struct Frontend {
     /// Whether its addresses are there; `None` of an older daemon's proxied ones.
     pub state: Option<Word<FrontendState>>,
     /// The waiting addresses, and why.
-    pub waiting: BTreeMap<ListenAddr, String>,
+    pub waiting: BTreeMap<ListenRange, String>,
     /// Backend's name.
     pub backend: BackendName,
     /// `max_connections`.

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     balance::hash::name_hash,
-    base::{ServerAddr, ServerName},
+    base::{PortRange, ServerAddr, ServerName},
     config::{Backend, Config, DsrMethod, Frontend, Mode},
     pools::{Pools, Server},
     sys::own_file,
@@ -206,16 +206,20 @@ fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: Ser
         unit_name(frontend.name.as_str(), server.as_str()),
         backend.dsr_method
     );
-    for vip in &frontend.listen {
-        if vip.0.is_ipv4() == addr.0.is_ipv4() {
+    for range in &frontend.listen {
+        if range.ip().is_ipv4() == addr.0.is_ipv4() {
+            let last = range.ports().last - range.ports().first;
             let _ = write!(
                 text,
                 " \\\n    --rule {},{},{},{},{}",
                 frontend.protocol,
-                vip.0.ip(),
-                vip.0.port(),
+                range.ip(),
+                ports(range.ports()),
                 addr.0.ip(),
-                addr.0.port()
+                ports(PortRange {
+                    first: addr.0.port(),
+                    last: addr.further(last).0.port(),
+                })
             );
         }
     }
@@ -224,6 +228,15 @@ fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: Ser
     }
     text.push_str(" \"$@\"\n");
     text
+}
+
+/// Ports as `convey-backend-setup` reads them.
+fn ports(range: PortRange) -> String {
+    if range.first == range.last {
+        range.first.to_string()
+    } else {
+        range.to_string()
+    }
 }
 
 /// A name in a comment: it must not end the line.
@@ -317,6 +330,26 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(text.ends_with(" \"$@\"\n"));
+    }
+
+    #[test]
+    fn the_ports_of_a_range_are_one_rule() {
+        let text = r#"
+            [frontends.rtp]
+            listen_addr = "10.9.0.1:9000-9010"
+            mode = "dsr"
+            protocol = "udp"
+            backend = "rtp"
+            [backends.rtp]
+            dsr_method = "nft"
+            servers.a = { addr = "10.9.1.5:8000" }
+        "#;
+        let config = load(text);
+        let text = script(&config, &Pools::of(&config), "rtp", "a").unwrap();
+        assert!(
+            text.contains("--rule udp,10.9.0.1,9000-9010,10.9.1.5,8000-8010"),
+            "{text}"
+        );
     }
 
     #[test]

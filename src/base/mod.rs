@@ -13,24 +13,29 @@ pub(crate) mod label;
 pub(crate) mod name;
 pub(crate) mod packet;
 mod peer_timeouts;
+mod port_map;
 mod ports;
 pub(crate) mod reason;
 pub(crate) mod time;
 mod verdict;
+mod zone;
 
-pub use addr::{ClientAddr, ListenAddr, PeerAddr, ServerAddr};
+pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, ServerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
 pub use connection_record::AccessRecord;
 pub(crate) use connection_record::AccessSink;
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
 pub use packet::{Mac, PacketReason, Protocol};
 pub use peer_timeouts::{KeepAlive, PeerTimeouts};
+pub(crate) use port_map::PortMap;
+pub(crate) use ports::merged;
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
+pub use zone::Zone;
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

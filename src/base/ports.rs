@@ -47,6 +47,51 @@ impl PortRange {
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
+
+    /// Whether all ports of another range are in it.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// What is left of it without the ports of others, in order.
+    #[must_use]
+    pub fn without(self, others: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut left = Vec::new();
+        // the lowest port that is not dealt with
+        let mut next = u32::from(self.first);
+        for other in merged(others) {
+            if let (Ok(first), Some(last)) = (u16::try_from(next), other.first.checked_sub(1)) {
+                let last = last.min(self.last);
+                left.extend((first <= last).then_some(Self { first, last }));
+            }
+            next = next.max(u32::from(other.last) + 1);
+        }
+        if let Some(first) = u16::try_from(next).ok().filter(|first| *first <= self.last) {
+            left.push(Self {
+                first,
+                last: self.last,
+            });
+        }
+        left
+    }
+}
+
+/// The same ports in as few ranges as they need, in order.
+#[must_use]
+pub fn merged(ranges: impl IntoIterator<Item = PortRange>) -> Vec<PortRange> {
+    let mut all: Vec<PortRange> = ranges.into_iter().collect();
+    all.sort_unstable();
+    let mut merged: Vec<PortRange> = Vec::with_capacity(all.len());
+    for range in all {
+        match merged.last_mut() {
+            Some(before) if range.first <= before.last.saturating_add(1) => {
+                before.last = before.last.max(range.last);
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 impl fmt::Display for PortRange {
@@ -76,17 +121,7 @@ impl PortRanges {
     /// These ranges, those that meet as one; `None` if there is none, or too many.
     #[must_use]
     pub fn new(ranges: impl IntoIterator<Item = PortRange>) -> Option<Self> {
-        let mut all: Vec<PortRange> = ranges.into_iter().collect();
-        all.sort_unstable();
-        let mut merged: Vec<PortRange> = Vec::with_capacity(all.len());
-        for range in all {
-            match merged.last_mut() {
-                Some(before) if range.first <= before.last.saturating_add(1) => {
-                    before.last = before.last.max(range.last);
-                }
-                _ => merged.push(range),
-            }
-        }
+        let merged = merged(ranges);
         let mut ranges = [NONE; Self::MOST];
         let count = u8::try_from(merged.len()).ok().filter(|count| *count > 0)?;
         ranges.get_mut(..merged.len())?.copy_from_slice(&merged);
@@ -209,6 +244,21 @@ mod tests {
         assert_eq!(range.len(), 4_536);
         assert!(range.contains(61_000) && range.contains(65_535) && !range.contains(60_999));
         assert_eq!(range.to_string(), "61000-65535");
+    }
+
+    #[test]
+    fn what_is_left_of_a_range_is_what_others_do_not_have() {
+        let range = |(first, last)| PortRange { first, last };
+        let left = |whole, others: &[(u16, u16)]| {
+            let left = range(whole).without(others.iter().copied().map(range));
+            left.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(left((10, 20), &[]), "10-20");
+        assert_eq!(left((10, 20), &[(10, 20)]), "");
+        assert_eq!(left((10, 20), &[(5, 12), (15, 15), (20, 30)]), "13-14,16-19");
+        assert_eq!(left((10, 20), &[(0, 9), (21, 65_535)]), "10-20");
+        assert_eq!(left((0, 65_535), &[(65_535, 65_535), (0, 0)]), "1-65534");
+        assert_eq!(left((10, 20), &[(12, 14), (0, 13)]), "15-20");
     }
 
     #[test]

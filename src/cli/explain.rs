@@ -223,13 +223,13 @@ mod tests {
         Explanation {
             protocol: Protocol::Tcp.into(),
             client: ClientAddr(addr("192.0.2.1:40000")),
-            vip: ListenAddr(addr("10.0.0.1:80")),
+            vip: ListenAddr::new(addr("10.0.0.1:80")),
             frontend: FrontendName::new("web").ok(),
             mode: Some(Mode::Passthrough.into()),
             backend: BackendName::new("app").ok(),
             because: Because::Packets(flow::Because::Maglev).into(),
             server: ServerName::new("a").ok(),
-            server_addr: Some(ServerAddr(addr("10.1.0.2:8080"))),
+            server_addr: Some(ServerAddr::new(addr("10.1.0.2:8080"))),
             server_state: Some(ServerState::Up.into()),
             candidates: 2,
             balance: None,
@@ -270,7 +270,7 @@ because   it has no flow yet; its address hash selects slot 4711 (2 servers elig
             because: Because::Packets(flow::Because::FlowDraining).into(),
             server_state: Some(ServerState::Draining.into()),
             flow: Some(Flow {
-                vip: ListenAddr(addr("10.0.0.1:80")),
+                vip: ListenAddr::new(addr("10.0.0.1:80")),
                 nat: Some(addr("10.1.0.1:61234")),
                 state: flow::FlowState::Established.into(),
                 idle_seconds: 3.2,
@@ -343,7 +343,7 @@ because   no frontend has this address, port and protocol: packets are left to t
     fn proxied(balance: Algorithm) -> Explanation {
         let candidate = |name: &str, percent, connections| Candidate {
             server: ServerName::new(name).expect("a name"),
-            addr: ServerAddr(addr("10.1.0.2:8080")),
+            addr: ServerAddr::new(addr("10.1.0.2:8080")),
             percent,
             connections,
         };
@@ -380,7 +380,7 @@ servers   a at 10.1.0.2:8080: 67 % of new connections by weight, 3 open connecti
     fn where_the_choice_is_certain_the_server_is_named_and_why() {
         let certain = Explanation {
             server: ServerName::new("a").ok(),
-            server_addr: Some(ServerAddr(addr("10.1.0.2:8080"))),
+            server_addr: Some(ServerAddr::new(addr("10.1.0.2:8080"))),
             server_state: Some(ServerState::Up.into()),
             ..proxied(Algorithm::SourceHash)
         };

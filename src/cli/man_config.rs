@@ -125,6 +125,7 @@ fn kind(schema: &Value) -> String {
         },
         _ if pattern.contains("ms)") => "\"TIME\"".to_owned(),
         _ if schema["format"] == "ip" => "\"ADDRESS\"".to_owned(),
+        _ if pattern.starts_with(':') && pattern.contains(")?") => "\"ADDRESS:PORT[-PORT]\"".to_owned(),
         _ if pattern.starts_with(':') => "\"ADDRESS:PORT\"".to_owned(),
         _ if pattern.contains("}-[") => "\"FIRST-LAST\"".to_owned(),
         _ if pattern.contains("{1,5}") => "\"PORT\"".to_owned(),
@@ -220,7 +221,7 @@ mod tests {
             "\\fBweight\\fR = 0..65535",
             "\\fBmode\\fR = \"proxy\" | \"passthrough\" | \"dsr\"",
             "\\fBconnect_timeout\\fR = \"TIME\" | 1..3600",
-            "\\fBlisten_addr\\fR = \"ADDRESS:PORT\" | [\"ADDRESS:PORT\", ...]",
+            "\\fBlisten_addr\\fR = \"ADDRESS:PORT[\\-PORT]\" | [\"ADDRESS:PORT[\\-PORT]\", ...]",
             "\\fBwatch_config\\fR = true | false",
         ] {
             assert!(page.contains(line), "{line}\n{page}");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
-    base::{BackendName, BackendState, ListenAddr, Protocol, ServerState},
+    base::{BackendName, BackendState, ListenRange, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -258,7 +258,7 @@ fn frontends(status: &Status, look: &Look<'_>) -> Table {
     table.fit(look.width, &["MAX", "TOTAL", "MODE", "CONN/S", "BACKEND"])
 }
 
-fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
+fn listens_on(frontend: &Frontend, address: &ListenRange) -> Cell {
     if frontend.protocol == Protocol::Tcp {
         Cell::plain(address)
     } else {
@@ -267,7 +267,7 @@ fn listens_on(frontend: &Frontend, address: &ListenAddr) -> Cell {
 }
 
 /// Why packets to an address do not reach us, if they do not.
-fn waits(frontend: &Frontend, address: &ListenAddr) -> Option<Cell> {
+fn waits(frontend: &Frontend, address: &ListenRange) -> Option<Cell> {
     let why = frontend.waiting.get(address)?;
     Some(Cell::new(format!("waiting: {why}"), Style::Notice))
 }

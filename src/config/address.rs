@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::base::{ListenAddr, ServerAddr, Zone};
+
 /// Which end of Convey an address is for; it decides what the help says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -29,29 +31,63 @@ pub struct Fault {
     pub help: String,
 }
 
-fn fault(message: String, help: impl Into<String>) -> Fault {
+/// A fault and its remedy.
+pub fn fault(message: String, help: impl Into<String>) -> Fault {
     Fault {
         message,
         help: help.into(),
     }
 }
 
-/// Reads `IP:port`.
+/// Reads `IP:port` of a server; a link-local address has the interface with it, `[fe80::1%eth0]:80`.
 ///
 /// # Errors
-/// Not such an address, or one that cannot be listened on or connected to; the fault says which part is wrong.
-pub fn parse_socket(text: &str, purpose: Purpose) -> Result<SocketAddr, Fault> {
-    match text.parse::<SocketAddr>() {
-        Ok(addr) if addr.port() == 0 => Err(fault(
+/// Not such an address, or one that cannot be connected to; the fault says which part is wrong.
+pub fn parse_server(text: &str) -> Result<ServerAddr, Fault> {
+    let purpose = Purpose::Server;
+    let addr: ServerAddr = text.parse().map_err(|_| explain(text, purpose))?;
+    check(text, addr.0, addr.zone(), purpose).map(|()| addr)
+}
+
+/// As [`parse_server`], of an address to listen on.
+///
+/// # Errors
+/// Not such an address, or one that cannot be listened on; the fault says which part is wrong.
+pub fn parse_listen(text: &str) -> Result<ListenAddr, Fault> {
+    let purpose = Purpose::Listen;
+    let addr: ListenAddr = text.parse().map_err(|_| explain(text, purpose))?;
+    check(text, addr.0, addr.zone(), purpose).map(|()| addr)
+}
+
+fn check(text: &str, addr: SocketAddr, zone: Option<&Zone>, purpose: Purpose) -> Result<(), Fault> {
+    if addr.port() == 0 {
+        return Err(fault(
             format!("port 0 in `{text}` is not a valid port"),
             "write a port from 1 to 65535",
-        )),
-        Ok(addr) => check_ip(addr.ip(), purpose).map(|()| addr).map_err(|mut found| {
-            found.message = format!("{} in `{text}`", found.message);
-            found
-        }),
-        Err(_) => Err(explain(text, purpose)),
+        ));
     }
+    check_ip(addr.ip(), purpose).map_err(|mut found| {
+        found.message = format!("{} in `{text}`", found.message);
+        found
+    })?;
+    match zone.filter(|_| !is_link_local(addr.ip())) {
+        Some(zone) => Err(fault(
+            format!("interface `{zone}` in `{text}`: only a link-local address (fe80::/10) has one"),
+            format!("write \"{addr}\""),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether an address is of one link only, so that the interface must be known.
+pub fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Whether an address lacks the interface that it needs.
+pub fn lacks_zone(addr: SocketAddr, zone: Option<&Zone>) -> bool {
+    let has_index = matches!(addr, SocketAddr::V6(addr) if addr.scope_id() != 0);
+    is_link_local(addr.ip()) && !has_index && zone.is_none()
 }
 
 /// Reads an IP address without a port.
@@ -137,6 +173,9 @@ fn explain(text: &str, purpose: Purpose) -> Fault {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return explain_without_port(text, ip);
     }
+    if let Some(found) = explain_zone(text) {
+        return found;
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return if purpose == Purpose::Server && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
             host_name(text, purpose)
@@ -147,7 +186,11 @@ fn explain(text: &str, purpose: Purpose) -> Fault {
     if host.contains(':') {
         return fault(format!("`{host}` is not an IPv6 address in brackets"), example);
     }
-    if let Err(found) = check_port(port) {
+    if let Err(mut found) = check_port(port) {
+        if is_range(port) && purpose == Purpose::Server {
+            "write the first port: the others count from it, as in the frontend's range"
+                .clone_into(&mut found.help);
+        }
         return found;
     }
     if host.is_empty() || host == "*" {
@@ -160,6 +203,15 @@ fn explain(text: &str, purpose: Purpose) -> Fault {
             ),
             Purpose::Server => fault(format!("`{text}` has no IP address"), example),
         };
+    }
+    if let Some((ip, _)) = host
+        .split_once('%')
+        .filter(|(ip, _)| ip.parse::<Ipv4Addr>().is_ok())
+    {
+        return fault(
+            format!("`{text}` has an interface; only a link-local IPv6 address has one"),
+            format!("write \"{ip}:{port}\""),
+        );
     }
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return fault(
@@ -174,16 +226,20 @@ fn explain_bracketed(text: &str, inside: &str, example: &str) -> Fault {
     let Some((host, tail)) = inside.split_once(']') else {
         return fault(format!("`{text}` has no closing bracket"), example);
     };
-    if let Some((_, zone)) = host.split_once('%')
+    let (ip, zone) = host
+        .split_once('%')
+        .map_or((host, None), |(ip, zone)| (ip, Some(zone)));
+    if ip.parse::<Ipv6Addr>().is_err() {
+        return fault(format!("`{ip}` is not an IPv6 address"), example);
+    }
+    if let Some(zone) = zone
         && zone.parse::<u32>().is_err()
+        && Zone::new(zone).is_none()
     {
         return fault(
-            format!("zone `{zone}` in `{text}` is not a number"),
-            "write the index of the interface (`ip link` shows it), such as \"[fe80::1%2]:80\"",
+            format!("`{zone}` in `{text}` is not a valid interface name"),
+            "write the name of the interface (`ip link` shows it), such as \"[fe80::1%eth0]:80\"",
         );
-    }
-    if !host.contains('%') && host.parse::<Ipv6Addr>().is_err() {
-        return fault(format!("`{host}` is not an IPv6 address"), example);
     }
     match tail.strip_prefix(':') {
         Some(port) => check_port(port)
@@ -194,6 +250,22 @@ fn explain_bracketed(text: &str, inside: &str, example: &str) -> Fault {
             format!("write \"[{host}]:PORT\""),
         ),
     }
+}
+
+/// What is wrong with an address with an interface that has no brackets; `None` if it is something else.
+fn explain_zone(text: &str) -> Option<Fault> {
+    let (ip, rest) = text.split_once('%')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    let (zone, port) = rest.split_once(':').unwrap_or((rest, "PORT"));
+    Some(fault(
+        format!("IPv6 address `{text}` without brackets"),
+        format!("write \"[{ip}%{zone}]:{port}\""),
+    ))
+}
+
+fn is_range(ports: &str) -> bool {
+    let ends = ports.split_once('-');
+    ends.is_some_and(|(first, last)| check_port(first).is_ok() && check_port(last).is_ok())
 }
 
 fn explain_without_port(text: &str, ip: IpAddr) -> Fault {
@@ -214,7 +286,11 @@ fn explain_without_port(text: &str, ip: IpAddr) -> Fault {
     }
 }
 
-fn check_port(port: &str) -> Result<(), Fault> {
+/// Checks what stands in the place of a port.
+///
+/// # Errors
+/// Not a port.
+pub fn check_port(port: &str) -> Result<(), Fault> {
     match port.parse::<u16>() {
         Ok(1..) if !port.starts_with('+') => Ok(()),
         _ if port.is_empty() => Err(fault(
@@ -246,14 +322,16 @@ mod tests {
     use super::*;
 
     fn message(text: &str) -> String {
-        parse_socket(text, Purpose::Server).map_or_else(|found| found.message, |addr| format!("fine: {addr}"))
+        parse_server(text).map_or_else(|found| found.message, |addr| format!("fine: {addr}"))
     }
 
     #[test]
     fn an_address_is_an_ip_and_a_port() {
         assert_eq!(message("10.0.0.1:80"), "fine: 10.0.0.1:80");
         assert_eq!(message("[2001:DB8::1]:80"), "fine: [2001:db8::1]:80");
-        assert_eq!(message("[fe80::1%2]:80"), "fine: [fe80::1%2]:80");
+        for zoned in ["[fe80::1%2]:80", "[fe80::1%eth0]:80"] {
+            assert_eq!(message(zoned), format!("fine: {zoned}"));
+        }
     }
 
     #[test]
@@ -272,9 +350,19 @@ mod tests {
         assert_eq!(message("[::1"), "`[::1` has no closing bracket");
         assert_eq!(message("[::g]:80"), "`::g` is not an IPv6 address");
         assert_eq!(
-            message("[fe80::1%eth0]:80"),
-            "zone `eth0` in `[fe80::1%eth0]:80` is not a number"
+            message("[fe80::1%eth/0]:80"),
+            "`eth/0` in `[fe80::1%eth/0]:80` is not a valid interface name"
         );
+        assert_eq!(
+            message("[2001:db8::1%eth0]:80"),
+            "interface `eth0` in `[2001:db8::1%eth0]:80`: only a link-local address (fe80::/10) has one"
+        );
+        assert_eq!(
+            message("fe80::1%eth0"),
+            "IPv6 address `fe80::1%eth0` without brackets"
+        );
+        assert_eq!(message("[fe80::1%eth0]"), "`[fe80::1%eth0]` has no port");
+        assert_eq!(message("10.0.0.1:80-90"), "`80-90` is not a port");
         assert_eq!(message("[::1]:70000"), "`70000` is not a port");
         assert_eq!(message("web.example.com:80"), "`web.example.com` is a host name");
         assert_eq!(message("web"), "`web` is a host name");
@@ -294,7 +382,17 @@ mod tests {
 
     #[test]
     fn the_help_offers_what_was_probably_meant() {
-        let help = |text| parse_socket(text, Purpose::Listen).map_err(|found| found.help);
+        let server = |text| parse_server(text).map_err(|found| found.help);
+        assert_eq!(
+            server("fe80::1%eth0:80"),
+            Err("write \"[fe80::1%eth0]:80\"".into())
+        );
+        assert_eq!(
+            server("fe80::1%eth0"),
+            Err("write \"[fe80::1%eth0]:PORT\"".into())
+        );
+        assert!(server("10.0.0.1:80-90").is_err_and(|help| help.starts_with("write the first port")));
+        let help = |text| parse_listen(text).map_err(|found| found.help);
         assert_eq!(
             help("::1:8080"),
             Err("write \"[::1]:8080\" if 8080 is the port, else \"[::1:8080]:PORT\"".into())

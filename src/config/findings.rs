@@ -73,6 +73,15 @@ impl Findings {
         result
     }
 
+    /// As [`within`](Self::within), several keys down.
+    pub fn within_all<T>(&mut self, keys: &[&str], read: impl FnOnce(&mut Self) -> T) -> T {
+        let depth = self.path.len();
+        self.path.extend(keys.iter().map(|key| (*key).to_owned()));
+        let result = read(self);
+        self.path.truncate(depth);
+        result
+    }
+
     /// The key that is being read; empty at the top.
     pub fn key(&self) -> &str {
         self.path.last().map_or("", String::as_str)

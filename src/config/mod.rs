@@ -10,6 +10,7 @@ mod diff;
 mod duration;
 mod findings;
 mod foreign;
+mod listen;
 pub mod model;
 mod place;
 mod print;

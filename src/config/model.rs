@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sy
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
-        BackendName, Endpoint, FrontendName, KeepAlive, ListenAddr, NetworkListName, PeerTimeouts,
-        PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
+        BackendName, Endpoint, EndpointRange, FrontendName, KeepAlive, ListenAddr, ListenRange,
+        NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
     },
 };
 
@@ -244,8 +244,8 @@ impl Mode {
 pub struct Frontend {
     /// Its name.
     pub name: FrontendName,
-    /// `listen_addr` (a string or a list): never empty, no duplicates.
-    pub listen: Vec<ListenAddr>,
+    /// `listen_addr` (a string or a list): never empty, none overlaps another.
+    pub listen: Vec<ListenRange>,
     /// `mode`.
     pub mode: Mode,
     /// `protocol`, default TCP; UDP in the packet modes only.
@@ -300,13 +300,26 @@ impl Frontend {
         }
     }
 
-    /// What it listens on.
-    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + use<'_> {
+    /// What it listens on, a range as one.
+    pub fn ranges(&self) -> impl Iterator<Item = EndpointRange> + use<'_> {
         let protocol = self.protocol;
-        self.listen.iter().map(move |addr| Endpoint {
-            addr: *addr,
+        (self.listen.iter()).map(move |listen| EndpointRange {
+            listen: *listen,
             protocol,
         })
+    }
+
+    /// Each address and port that it listens on.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + use<'_> {
+        self.ranges().flat_map(EndpointRange::endpoints)
+    }
+
+    /// The range of an address that it listens on, and how far the address is from the range's first port; `None` if it does
+    /// not listen there.
+    #[must_use]
+    pub fn range_of(&self, addr: ListenAddr) -> Option<(ListenRange, u16)> {
+        let mut ranges = self.listen.iter();
+        ranges.find_map(|range| Some((*range, range.offset(addr)?)))
     }
 }
 
@@ -415,7 +428,7 @@ pub struct PassiveCheck {
 pub struct Server {
     /// Its name.
     pub name: ServerName,
-    /// `addr`, IP:port.
+    /// `addr`, IP:port: where the first port of a frontend's range leads.
     pub addr: ServerAddr,
     /// `weight`, default 1; 0 takes it out of the choice.
     pub weight: u16,

@@ -1,44 +1,94 @@
 //! What the packet modes need of the kernel (firewall rules, socket filters), derived from the configuration in one
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
-use std::{
-    collections::HashSet,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{Config, Mode};
-use crate::base::{BackendName, Endpoint, ListenAddr, PortRanges, ServerAddr};
+use crate::base::{
+    BackendName, Endpoint, EndpointRange, PortMap, PortRange, PortRanges, Protocol, ServerAddr,
+};
 
-/// One VIP address and port of a frontend in a packet mode.
+/// One VIP address with its ports, of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketService {
     /// Where clients send to.
-    pub vip: Endpoint,
+    pub vip: EndpointRange,
     /// Source ports of its flows, in passthrough; `None` in DSR.
     pub nat_ports: Option<PortRanges>,
-    /// Its servers of the VIP's family, sorted, each once. In DSR nothing comes back from them through us.
+    /// Its servers of the VIP's family, sorted, each once, by the port that the VIP's first one leads to; its others lead to
+    /// those above. In DSR nothing comes back from them through us.
     pub servers: Vec<ServerAddr>,
 }
 
+impl PacketService {
+    /// Its part with these of its ports.
+    #[must_use]
+    pub fn part(&self, ports: PortRange) -> Self {
+        let offset = ports.first.wrapping_sub(self.vip.ports().first);
+        Self {
+            vip: self.vip.with_ports(ports),
+            nat_ports: self.nat_ports,
+            servers: self.servers.iter().map(|server| server.further(offset)).collect(),
+        }
+    }
+
+    /// The ports of one of its servers.
+    #[must_use]
+    pub const fn server_ports(&self, server: ServerAddr) -> PortRange {
+        let ports = self.vip.ports();
+        let (first, more) = (server.0.port(), ports.last.saturating_sub(ports.first));
+        PortRange {
+            first,
+            last: first.saturating_add(more),
+        }
+    }
+
+    /// The server whose port a connection to one of the VIP's leads to, as it is among `servers`.
+    #[must_use]
+    pub const fn server_of(&self, hit: Endpoint, server: ServerAddr) -> ServerAddr {
+        let offset = hit.port().wrapping_sub(self.vip.ports().first);
+        server.with_port(server.0.port().wrapping_sub(offset))
+    }
+
+    /// Whether it has all ports of another at the same address, and what they lead to is told by the same packets.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.vip.with_ports(other.vip.ports()) == other.vip
+            && self.vip.ports().covers(other.vip.ports())
+            && self.nat_ports == other.nat_ports
+    }
+
+    /// Whether it has this server of a service that it [covers](Self::covers), at the same ports.
+    #[must_use]
+    pub fn has_server_of(&self, other: &Self, server: ServerAddr) -> bool {
+        let own = self.server_of(other.vip.first(), server);
+        self.servers.binary_search(&own).is_ok()
+    }
+}
+
 /// What the frontends in mode proxy listen on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProxiedEndpoints(HashSet<Endpoint>);
+#[derive(Debug, Clone, Default)]
+pub struct ProxiedEndpoints(PortMap<(IpAddr, Protocol), ()>);
 
 impl ProxiedEndpoints {
     /// Whether a listener takes what comes to an address, as its own or as a wildcard; `[::]` takes IPv4 too.
     #[must_use]
     pub fn take(&self, endpoint: Endpoint) -> bool {
-        let wildcard = |addr: SocketAddr| {
-            self.0.contains(&Endpoint {
-                addr: ListenAddr(addr),
-                ..endpoint
-            })
-        };
-        let port = endpoint.port();
-        self.0.contains(&endpoint)
-            || wildcard((Ipv6Addr::UNSPECIFIED, port).into())
-            || (endpoint.is_ipv4() && wildcard((Ipv4Addr::UNSPECIFIED, port).into()))
+        !self.taken(endpoint.into()).is_empty()
+    }
+
+    /// The ports of an address that listeners take so.
+    #[must_use]
+    pub(crate) fn taken(&self, range: EndpointRange) -> Vec<PortRange> {
+        let wildcards: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        let wildcards = wildcards.into_iter().take(if range.is_ipv4() { 2 } else { 1 });
+        let at = |ip| self.0.overlapping(&(ip, range.protocol), range.ports());
+        std::iter::once(range.ip())
+            .chain(wildcards)
+            .flat_map(at)
+            .map(|(ports, ())| ports)
+            .collect()
     }
 }
 
@@ -50,7 +100,12 @@ impl Config {
             .frontends
             .values()
             .filter(|frontend| !frontend.mode.is_packet());
-        ProxiedEndpoints(proxied.flat_map(|frontend| frontend.endpoints()).collect())
+        let ranges = proxied.flat_map(|frontend| frontend.ranges());
+        ProxiedEndpoints(
+            ranges
+                .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
+                .collect(),
+        )
     }
 
     /// The services of all frontends in packet modes, sorted, with the servers that the file names.
@@ -75,7 +130,7 @@ impl Config {
                 let mut all: Vec<_> = servers(&frontend.backend).collect();
                 all.sort_unstable();
                 all.dedup();
-                frontend.endpoints().map(move |vip| {
+                frontend.ranges().map(move |vip| {
                     let servers = (all.iter().copied())
                         .filter(|addr| addr.0.is_ipv4() == vip.is_ipv4())
                         .collect();

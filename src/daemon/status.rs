@@ -15,7 +15,7 @@ use crate::{
         status::{Network, PacketStatus, Wait, Waiting},
         views::Phase,
     },
-    base::Endpoint,
+    base::EndpointRange,
     config::EngineChoice,
     engine::network::NetworkState,
 };
@@ -121,15 +121,15 @@ impl Control {
     }
 }
 
-fn waiting<'a>(vips: impl Iterator<Item = (&'a Endpoint, &'a Vip)>) -> Waiting {
-    vips.filter_map(|(endpoint, vip)| match &vip.state {
+fn waiting<'a>(vips: impl Iterator<Item = (&'a EndpointRange, &'a Vip)>) -> Waiting {
+    vips.filter_map(|(range, vip)| match &vip.state {
         VipState::Live => None,
         VipState::Waiting { why, is_elsewhere } => {
             let wait = Wait {
                 why: why.clone(),
                 is_elsewhere: *is_elsewhere,
             };
-            Some((*endpoint, wait))
+            Some((*range, wait))
         }
     })
     .collect()

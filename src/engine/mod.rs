@@ -11,14 +11,7 @@
 pub mod network;
 pub mod raw;
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    io,
-    net::IpAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
@@ -153,7 +146,7 @@ impl Engine {
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
-    pub fn in_use(&self) -> HashSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self) -> BTreeSet<(Endpoint, ServerAddr)> {
         match self {
             Self::Raw(raw) => raw.in_use(),
         }

@@ -1,59 +1,68 @@
 //! From services to rules. Pure.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use super::Rule;
 use crate::{
-    base::{PortRange, Protocol},
+    base::{PortRange, PortRanges, Protocol, merged},
     config::PacketService,
 };
 
-/// The rules for these services, sorted, each once.
+/// The rules for these services, sorted, each once: neighbouring ports of one address are one rule.
 ///
 /// A VIP's packets are moved by the engine; the kernel must not see them too, or it would answer a TCP segment with a
 /// RST and a UDP datagram with an ICMP error. In passthrough the same holds for what the servers answer to the NAT
-/// ports. No rule is broader than one address, protocol and port (and the NAT ports).
+/// ports. No rule is broader than the ports of one address and protocol (and the NAT ports).
 ///
 /// Later fragments of a datagram carry no port, so no such rule can match them: they wait in the kernel's reassembly
 /// until it gives up. It does so in silence (seen on 6.18; without the rule it sends time exceeded), because the first
 /// fragment, dropped here, is what it would quote. Where connection tracking reassembles before table raw, the whole datagram is dropped.
 #[must_use]
 pub fn plan(services: &[PacketService]) -> Vec<Rule> {
-    let rules: BTreeSet<Rule> = services.iter().flat_map(service_rules).collect();
+    let mut vips: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
+    let mut servers: BTreeMap<(IpAddr, Protocol, PortRange), Vec<PortRange>> = BTreeMap::new();
+    for service in services {
+        let protocol = service.vip.protocol;
+        (vips.entry((service.vip.ip(), protocol)).or_default()).push(service.vip.ports());
+        for nat in service.nat_ports.iter().flat_map(PortRanges::iter) {
+            for server in &service.servers {
+                let answers = servers.entry((server.0.ip(), protocol, nat)).or_default();
+                answers.push(service.server_ports(*server));
+            }
+        }
+    }
+    let to_vips = (vips.into_iter()).flat_map(|((ip, protocol), ports)| {
+        (merged(ports).into_iter()).map(move |ports| to_vip(ip, protocol, ports))
+    });
+    let from_servers = (servers.into_iter()).flat_map(|((ip, protocol, nat), ports)| {
+        (merged(ports).into_iter()).map(move |ports| from_server(ip, protocol, ports, nat))
+    });
+    let rules: BTreeSet<Rule> = to_vips.chain(from_servers).collect();
     rules.into_iter().collect()
 }
 
-fn service_rules(service: &PacketService) -> impl Iterator<Item = Rule> {
-    let protocol = service.vip.protocol;
-    let ranges = service.nat_ports.into_iter().flat_map(|ranges| ranges.iter());
-    let answers = ranges.flat_map(move |nat| {
-        (service.servers.iter()).map(move |server| from_server(server.0, protocol, nat))
-    });
-    std::iter::once(to_vip(service.vip.addr.0, protocol)).chain(answers)
-}
-
-fn to_vip(vip: SocketAddr, protocol: Protocol) -> Rule {
+fn to_vip(vip: IpAddr, protocol: Protocol, ports: PortRange) -> Rule {
     Rule {
         v6: vip.is_ipv6(),
         text: format!(
             "-d {} -p {protocol} -m {protocol} --dport {} -j DROP",
-            Host(vip.ip()),
-            vip.port()
+            Host(vip),
+            Ports(ports)
         ),
     }
 }
 
-fn from_server(server: SocketAddr, protocol: Protocol, nat: PortRange) -> Rule {
+fn from_server(server: IpAddr, protocol: Protocol, ports: PortRange, nat: PortRange) -> Rule {
     Rule {
         v6: server.is_ipv6(),
         text: format!(
             "-s {} -p {protocol} -m {protocol} --sport {} --dport {} -j DROP",
-            Host(server.ip()),
-            server.port(),
+            Host(server),
+            Ports(ports),
             Ports(nat)
         ),
     }
@@ -103,7 +112,7 @@ impl fmt::Display for Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Endpoint, ListenAddr, ServerAddr};
+    use crate::base::EndpointRange;
 
     const NAT: PortRange = PortRange {
         first: 61_000,
@@ -117,12 +126,12 @@ mod tests {
         servers: &[&str],
     ) -> PacketService {
         PacketService {
-            vip: Endpoint {
-                addr: ListenAddr(vip.parse().unwrap()),
+            vip: EndpointRange {
+                listen: vip.parse().unwrap(),
                 protocol,
             },
             nat_ports: nat_ports.map(Into::into),
-            servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
+            servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
         }
     }
 
@@ -162,6 +171,36 @@ mod tests {
                 "iptables -d 192.0.2.10/32 -p tcp -m tcp --dport 443 -j DROP",
                 "iptables -s 10.0.0.2/32 -p tcp -m tcp --sport 8443 --dport 61000:65535 -j DROP",
                 "iptables -s 10.0.0.3/32 -p tcp -m tcp --sport 8443 --dport 61000:65535 -j DROP",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_range_of_ports_is_one_rule_for_each_address() {
+        let rtp = service(
+            "192.0.2.10:9000-9010",
+            Protocol::Udp,
+            Some(NAT),
+            &["10.0.0.2:7000"],
+        );
+        let expected = [
+            "iptables -d 192.0.2.10/32 -p udp -m udp --dport 9000:9010 -j DROP",
+            "iptables -s 10.0.0.2/32 -p udp -m udp --sport 7000:7010 --dport 61000:65535 -j DROP",
+        ];
+        assert_eq!(text(std::slice::from_ref(&rtp)), expected);
+        // what a reload has left over of a wider one, and what lies beside it
+        let wider = service(
+            "192.0.2.10:9005-9012",
+            Protocol::Udp,
+            Some(NAT),
+            &["10.0.0.2:7005"],
+        );
+        let beside = service("192.0.2.10:9013", Protocol::Udp, None, &[]);
+        assert_eq!(
+            text(&[beside, wider, rtp]),
+            [
+                "iptables -d 192.0.2.10/32 -p udp -m udp --dport 9000:9013 -j DROP",
+                "iptables -s 10.0.0.2/32 -p udp -m udp --sport 7000:7012 --dport 61000:65535 -j DROP",
             ]
         );
     }

@@ -142,7 +142,7 @@ impl<S: FlowStore> Router<S> {
             return Some(way.map(|way| error_to_server(arrival, way, translated(server, nat.ip(), nat))));
         }
         let target = self.dsr_server(arrival, forward)?;
-        let server = target.destination;
+        let server = target.at(vip);
         let to = if target.has_vip {
             Rewrite::Nothing {
                 least_mtu: Some(least_mtu(server)),

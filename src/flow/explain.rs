@@ -1,6 +1,6 @@
 //! Answers for people: where a 5-tuple goes, which flows there are, how full the tables are.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{
     Because, Explanation, FiveTuple, FlowInfo, Flows, Hops, Moment, Services, Usage,
@@ -48,7 +48,7 @@ impl<S: FlowStore> Flows<S> {
     /// VIPs and servers that live flows still use, each pair once: what a reload has removed from the
     /// configuration must be kept in firewall and filters for them.
     #[must_use]
-    pub fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)> {
         self.store.in_use(now)
     }
 
@@ -60,7 +60,7 @@ impl<S: FlowStore> Flows<S> {
     /// Whether a client holds all NAT ports of a server that it may.
     fn has_share(&self, target: &FlowTarget, tuple: &FiveTuple) -> bool {
         let client = tuple.client.0;
-        let reverse = Key::new(tuple.protocol, target.destination, client);
+        let reverse = Key::new(tuple.protocol, target.at(tuple.vip.0), client);
         (target.share()).is_some_and(|limit| self.store.shares().is_full(limit, &reverse, client.ip()))
     }
 
@@ -76,7 +76,7 @@ impl<S: FlowStore> Flows<S> {
             None => service.is_some_and(|service| service.mode == ForwardMode::Dsr),
         };
         let blocked_by = |target: &FlowTarget| {
-            let ip = target.destination.ip();
+            let ip = target.ip;
             if is_direct && target.has_vip && hops.behind_gateways.contains(&ip) {
                 return Some(PacketReason::BehindGateway);
             }
@@ -100,7 +100,7 @@ impl<S: FlowStore> Flows<S> {
             let server_down = target.is_down().then_some(PacketReason::ResetServerDown);
             return Explanation {
                 frontend: Some(info.frontend.clone()),
-                server: Some((target.server.clone(), target.addr)),
+                server: Some((target.server.clone(), ServerAddr::new(target.at(vip)))),
                 because,
                 slot,
                 blocked_by: server_down.or_else(|| blocked_by(target)),
@@ -122,7 +122,7 @@ impl<S: FlowStore> Flows<S> {
         });
         Explanation {
             frontend: service.map(|service| service.frontend().clone()),
-            server: chosen.map(|target| (target.server.clone(), target.addr)),
+            server: chosen.map(|target| (target.server.clone(), ServerAddr::new(target.at(vip)))),
             because,
             slot,
             flow: info,

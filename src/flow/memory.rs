@@ -1,7 +1,7 @@
 //! The flow store of the raw engine: tables in memory.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -150,13 +150,14 @@ impl FlowStore for MemoryStore {
         self.dsr.for_each(now, |entry| see(&entry.key, entry));
     }
 
-    fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)> {
-        let mut used = HashSet::new();
+    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)> {
+        let mut used = BTreeSet::new();
         self.nat.for_each(now, |key, flow| {
-            used.insert((tuple(key).endpoint(), ServerAddr(flow.server())));
+            used.insert((tuple(key).endpoint(), ServerAddr::new(flow.server())));
         });
         self.dsr.for_each(now, |entry| {
-            used.insert((tuple(&entry.key).endpoint(), entry.target.addr));
+            let server = entry.target.at(entry.key.to());
+            used.insert((tuple(&entry.key).endpoint(), ServerAddr::new(server)));
         });
         used
     }
@@ -201,7 +202,7 @@ impl FlowEntry for NatFlow {
             tuple: tuple(key),
             frontend: self.target.frontend.clone(),
             server: self.target.server.clone(),
-            server_addr: ServerAddr(self.server()),
+            server_addr: ServerAddr::new(self.server()),
             nat: Some(self.nat()),
             state: self.life.state(),
             idle: between(self.seen, now),
@@ -258,7 +259,7 @@ impl FlowEntry for Entry {
             tuple: tuple(key),
             frontend: self.target.frontend.clone(),
             server: self.target.server.clone(),
-            server_addr: ServerAddr(self.target.destination),
+            server_addr: ServerAddr::new(self.target.at(key.to())),
             nat: None,
             state: self.life.state(),
             idle: between(self.seen, now),
@@ -279,7 +280,7 @@ fn tuple(key: &Key) -> FiveTuple {
     FiveTuple {
         protocol: key.protocol(),
         client: ClientAddr(key.from()),
-        vip: ListenAddr(key.to()),
+        vip: ListenAddr::new(key.to()),
     }
 }
 

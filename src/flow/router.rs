@@ -145,6 +145,9 @@ impl<S: FlowStore> Router<S> {
         if let Lookup::Decided(decision) = self.known_passthrough(arrival, packet) {
             return decision;
         }
+        if let Some(reply) = self.reply_at_vip(arrival, packet) {
+            return reply;
+        }
         if packet.begins() {
             self.refuse_unopened(packet, service)?;
             return self.open(arrival, packet, service, random.next_u64());
@@ -265,7 +268,7 @@ impl<S: FlowStore> Router<S> {
         arrival: &Arrival,
         target: &FlowTarget,
     ) -> Result<NextHop<'_>, DropReason> {
-        if target.has_vip && self.ways.is_behind_gateway(target.destination.ip()) {
+        if target.has_vip && self.ways.is_behind_gateway(target.ip) {
             target.count_drop(self.worker, PacketReason::BehindGateway);
             return Err(PacketReason::BehindGateway.into());
         }
@@ -274,8 +277,7 @@ impl<S: FlowStore> Router<S> {
 
     /// The next hop to a server for a packet, or why it cannot be sent there.
     pub(super) fn sendable(&self, arrival: &Arrival, target: &FlowTarget) -> Result<NextHop<'_>, DropReason> {
-        let way = (self.ways.to(target.destination.ip()))
-            .inspect_err(|reason| target.count_drop(self.worker, *reason))?;
+        let way = (self.ways.to(target.ip)).inspect_err(|reason| target.count_drop(self.worker, *reason))?;
         arrival.check(way.mtu)?;
         Ok(way)
     }
@@ -289,7 +291,7 @@ impl<S: FlowStore> Router<S> {
         random: u64,
     ) -> Result<Plan, DropReason> {
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
-        let server = target.destination;
+        let server = target.at(packet.destination);
         // before anything is made: a client whose SYN cannot be sent sends another
         let way = self.sendable(arrival, target)?;
         // shares are by server, whichever our address towards it
@@ -358,6 +360,13 @@ impl<S: FlowStore> Router<S> {
         })?
     }
 
+    /// As [`reply`](Self::reply), to a NAT port over which a reload has laid a frontend's range since the flow began.
+    fn reply_at_vip(&self, arrival: &Arrival, packet: &Ported) -> Option<Result<Plan, DropReason>> {
+        let may_be =
+            self.services.nat_ports().contains(packet.destination.port()) && self.flows.store.has_nat();
+        may_be.then(|| self.reply(arrival, packet)).flatten()
+    }
+
     fn dsr(&self, arrival: &Arrival, packet: &Ported, service: &Service) -> Result<Plan, DropReason> {
         self.refuse_datagram(packet, service, arrival.now)?;
         if let Lookup::Decided(decision) = self.known_dsr(arrival, packet) {
@@ -369,6 +378,9 @@ impl<S: FlowStore> Router<S> {
             && let Lookup::Decided(decision) = self.known_passthrough(arrival, packet)
         {
             return decision;
+        }
+        if let Some(reply) = self.reply_at_vip(arrival, packet) {
+            return reply;
         }
         self.refuse_unopened(packet, service)?;
         let target = (service.choose(packet.source, packet.destination)).ok_or(packet.no_server())?;
@@ -383,7 +395,7 @@ impl<S: FlowStore> Router<S> {
         }
         target.count_in(self.worker, arrival.parsed.ip_len());
         let counted = arrival.counted(target);
-        Ok(onward(arrival, directly(packet.source, target), way, counted))
+        Ok(onward(arrival, directly(packet, target), way, counted))
     }
 
     /// Asks the limits of a new DSR flow's frontend. A connection under way is none: that we have not seen it begin is our
@@ -418,7 +430,7 @@ impl<S: FlowStore> Router<S> {
             }
             entry.target().count_in(self.worker, arrival.parsed.ip_len());
             let counted = arrival.counted(entry.target());
-            let to = directly(packet.source, entry.target());
+            let to = directly(packet, entry.target());
             Visit::Keep(Lookup::Decided(Ok(onward(arrival, to, way, counted))))
         });
         known.unwrap_or(Lookup::Miss)
@@ -426,13 +438,13 @@ impl<S: FlowStore> Router<S> {
 }
 
 /// What changes in a client's packet in DSR.
-fn directly(client: SocketAddr, target: &FlowTarget) -> Rewrite {
+fn directly(packet: &Ported, target: &FlowTarget) -> Rewrite {
     if target.has_vip {
         return Rewrite::Nothing { least_mtu: None };
     }
     Rewrite::Packet(AddressPair {
-        source: client,
-        destination: target.destination,
+        source: packet.source,
+        destination: target.at(packet.destination),
     })
 }
 

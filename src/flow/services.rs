@@ -12,7 +12,7 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
     base::{
-        AccessReason, FrontendName, Handshake, ListenAddr, PacketReason, PortRanges, Protocol, ServerAddr,
+        AccessReason, FrontendName, Handshake, ListenRange, PacketReason, PortMap, PortRanges, Protocol,
         ServerDrop, ServerKey, ServerState, WorkerId,
     },
     config::{DsrMethod, Mode, PortsPerClient},
@@ -31,7 +31,10 @@ const TCP_IDLE: Duration = Duration::from_secs(900);
 #[derive(Debug, Default)]
 pub struct Services {
     generation: u64,
+    /// Those of one port.
     by_vip: HashMap<Vip, Arc<Service>, Seeded>,
+    /// Those of several, by a VIP's address with port 0.
+    by_range: PortMap<Vip, Arc<Service>, Seeded>,
     addresses: HashSet<IpAddr, Seeded>,
     nat_ports: PortRanges,
     ports: PortCounts,
@@ -48,8 +51,8 @@ struct PortCounts {
 
 impl PortCounts {
     /// Of a VIP's family.
-    const fn of(self, vip: ListenAddr) -> u32 {
-        if vip.0.is_ipv4() { self.v4 } else { self.v6 }
+    const fn of(self, vip: ListenRange) -> u32 {
+        if vip.ip().is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
@@ -62,10 +65,11 @@ pub(super) enum ForwardMode {
     Dsr,
 }
 
-/// One VIP address and port with what is behind it.
+/// One VIP address, with a port or several in a row, and what is behind it.
 #[derive(Debug)]
 pub(super) struct Service {
     pub mode: ForwardMode,
+    range: ListenRange,
     /// What it was made of.
     view: Arc<FrontendView>,
     /// By the index of the server in its backend; `None`: of another family than the VIP.
@@ -77,15 +81,15 @@ pub(super) struct Service {
 pub struct FlowTarget {
     pub frontend: FrontendName,
     pub server: ServerKey,
-    /// Where the server is, for people.
-    pub addr: ServerAddr,
-    /// Where packets to it go: its address, in DSR without port mapping with the VIP's port.
-    pub destination: SocketAddr,
+    /// The server's address.
+    pub ip: IpAddr,
+    /// How far its ports are above the VIP's, counted round at 65,536: none in DSR without port mapping.
+    shift: u16,
     /// In DSR, whether packets to it keep their addresses, for it has the VIP itself (`dsr_method = "l2"`).
     pub has_vip: bool,
     pub state: ServerState,
     idle: Duration,
-    /// Half of the NAT ports that there are towards it.
+    /// Half of the NAT ports that there are towards it, towards all ports of a range together.
     half_of_ports: u32,
     /// What a client may hold of them; `None`: all.
     share: Option<ShareLimit>,
@@ -121,36 +125,47 @@ impl Services {
             ports_per_client: snapshot.ports_per_client,
             ..Self::default()
         };
+        let mut by_range = Vec::new();
         for frontend in snapshot.frontends.values() {
             let mode = match frontend.config.mode {
                 Mode::Proxy => continue,
                 Mode::Passthrough => ForwardMode::Passthrough,
                 Mode::Dsr => ForwardMode::Dsr,
             };
-            for vip in &frontend.config.listen {
-                let key = Vip::new(frontend.config.protocol, vip.0);
-                let same = (previous.by_vip.get(&key)).filter(|service| {
+            for range in &frontend.config.listen {
+                let same = previous.of(frontend.config.protocol, *range).filter(|service| {
                     Arc::ptr_eq(&service.view, frontend)
+                        && service.range == *range
                         && previous.ports == ports
                         && previous.ports_per_client == snapshot.ports_per_client
                 });
                 let service = same.map_or_else(
                     || {
                         let per_client = snapshot.ports_per_client;
+                        let ports = ports.of(*range);
                         Arc::new(Service::new(
                             Arc::clone(frontend),
-                            *vip,
+                            *range,
                             mode,
-                            ports.of(*vip),
+                            ports,
                             per_client,
                         ))
                     },
                     Arc::clone,
                 );
-                services.addresses.insert(vip.0.ip());
-                services.by_vip.insert(key, service);
+                services.addresses.insert(range.ip());
+                let first = range.first().0;
+                if range.is_several() {
+                    let address = Vip::new(frontend.config.protocol, SocketAddr::new(first.ip(), 0));
+                    by_range.push((address, range.ports(), service));
+                } else {
+                    services
+                        .by_vip
+                        .insert(Vip::new(frontend.config.protocol, first), service);
+                }
             }
         }
+        services.by_range = by_range.into_iter().collect();
         services
     }
 
@@ -162,7 +177,17 @@ impl Services {
 
     /// What is served at an address and port.
     pub(super) fn at(&self, protocol: Protocol, addr: SocketAddr) -> Option<&Arc<Service>> {
-        self.by_vip.get(&Vip::new(protocol, addr))
+        let one = self.by_vip.get(&Vip::new(protocol, addr));
+        if one.is_some() || self.by_range.is_empty() {
+            return one;
+        }
+        let address = Vip::new(protocol, SocketAddr::new(addr.ip(), 0));
+        self.by_range.at(&address, addr.port())
+    }
+
+    /// What is served at the first of these.
+    fn of(&self, protocol: Protocol, range: ListenRange) -> Option<&Arc<Service>> {
+        self.at(protocol, range.first().0)
     }
 
     /// Whether anything is served at an address.
@@ -207,8 +232,8 @@ impl Services {
         }
         let index = backend.index(target.server.server.as_str())?;
         let now = service.targets.get(index)?.as_ref()?;
-        // connections of a server know it by the address that they began with
-        let same = (now.destination, now.has_vip) == (target.destination, target.has_vip);
+        // connections of a server know it by the address and port that they began with
+        let same = (now.ip, now.shift, now.has_vip) == (target.ip, target.shift, target.has_vip);
         same.then_some(now)
     }
 }
@@ -217,12 +242,13 @@ impl Service {
     /// `ports`: the NAT ports that there are towards each server.
     fn new(
         view: Arc<FrontendView>,
-        vip: ListenAddr,
+        range: ListenRange,
         mode: ForwardMode,
         ports: u32,
         per_client: PortsPerClient,
     ) -> Self {
-        let half_of_ports = ports / 2;
+        // each port of a server has so many of its own
+        let half_of_ports = (ports / 2).saturating_mul(range.ports().len());
         let share = per_client.of(ports).filter(|_| mode == ForwardMode::Passthrough);
         let share = share.map(|ports| ShareLimit {
             clients: view.config.limits.per_client.unwrap_or_default(),
@@ -230,11 +256,16 @@ impl Service {
         });
         let targets = (view.backend.servers.iter())
             .map(|server| {
-                (server.addr.0.is_ipv4() == vip.0.is_ipv4())
-                    .then(|| Arc::new(FlowTarget::new(&view, server, vip, mode, half_of_ports, share)))
+                (server.addr.0.is_ipv4() == range.ip().is_ipv4())
+                    .then(|| Arc::new(FlowTarget::new(&view, server, range, mode, half_of_ports, share)))
             })
             .collect();
-        Self { mode, view, targets }
+        Self {
+            mode,
+            range,
+            view,
+            targets,
+        }
     }
 
     /// The frontend's name.
@@ -256,12 +287,22 @@ impl Service {
         self.view.backend.maglev.as_deref()
     }
 
+    /// What a flow falls on a slot by. A client's address alone chooses for all ports of a range, and alike for all ranges
+    /// whose servers have the same names: media goes where its signalling went, data where the control connection is.
+    fn hash(&self, maglev: &Balancer, client: SocketAddr, vip: SocketAddr) -> u64 {
+        if self.range.is_several() {
+            maglev.client_hash(client.ip())
+        } else {
+            maglev.flow_hash(client, vip)
+        }
+    }
+
     /// The server for a new flow; `None` if none is up.
     pub fn choose(&self, client: SocketAddr, vip: SocketAddr) -> Option<&Arc<FlowTarget>> {
         let maglev = self.maglev()?;
         let pick = Pick {
             client_hash: 0,
-            flow_hash: maglev.flow_hash(client, vip),
+            flow_hash: self.hash(maglev, client, vip),
             random: 0,
             load: &|_| 0,
             usable: &|index| matches!(self.targets.get(index), Some(Some(_))),
@@ -273,7 +314,7 @@ impl Service {
     /// The slot of the Maglev table that a flow falls on.
     pub fn slot(&self, client: SocketAddr, vip: SocketAddr) -> Option<usize> {
         let maglev = self.maglev()?;
-        maglev.slot(maglev.flow_hash(client, vip))
+        maglev.slot(self.hash(maglev, client, vip))
     }
 }
 
@@ -281,17 +322,17 @@ impl FlowTarget {
     fn new(
         frontend: &FrontendView,
         server: &ServerView,
-        vip: ListenAddr,
+        range: ListenRange,
         mode: ForwardMode,
         half_of_ports: u32,
         share: Option<ShareLimit>,
     ) -> Self {
         let method = frontend.backend.config.dsr_method;
         let maps_ports = method == DsrMethod::Nft;
-        let port = if mode == ForwardMode::Passthrough || maps_ports {
-            server.addr.0.port()
+        let shift = if mode == ForwardMode::Passthrough || maps_ports {
+            server.addr.0.port().wrapping_sub(range.ports().first)
         } else {
-            vip.0.port()
+            0
         };
         let idle = frontend
             .config
@@ -306,8 +347,8 @@ impl FlowTarget {
                 backend: frontend.backend.config.name.clone(),
                 server: server.name.clone(),
             },
-            addr: server.addr,
-            destination: SocketAddr::new(server.addr.0.ip(), port),
+            ip: server.addr.0.ip(),
+            shift,
             has_vip: method == DsrMethod::L2,
             state: server.state,
             idle,
@@ -318,6 +359,11 @@ impl FlowTarget {
             backend_live: Arc::clone(&frontend.backend.live),
             server_live: Arc::clone(&server.live),
         }
+    }
+
+    /// Where packets to a VIP's port go.
+    pub const fn at(&self, vip: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.ip, vip.port().wrapping_add(self.shift))
     }
 
     /// Whether new packets to it would be lost: it failed its checks.

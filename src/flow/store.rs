@@ -4,7 +4,7 @@
 //! somebody else too (a kernel program) can have each of them done there.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     fmt::Debug,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -205,7 +205,7 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     fn for_each_dsr(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Dsr));
 
     /// VIPs and servers that live flows use, each pair once.
-    fn in_use(&self, now: Moment) -> HashSet<(Endpoint, ServerAddr)>;
+    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)>;
 
     /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
     fn count(&self, now: Moment, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64;

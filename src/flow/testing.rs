@@ -122,11 +122,11 @@ impl Site {
         let mut config = snapshot::testing::config(&given);
         config.frontends.remove("b");
         let frontend = frontend_mut(&mut config, "a");
-        frontend.listen = vec![ListenAddr(vip(v6))];
+        frontend.listen = vec![ListenAddr::new(vip(v6)).into()];
         (frontend.mode, frontend.protocol) = (mode, protocol);
         let backend = backend_mut(&mut config);
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
-            server.addr = ServerAddr(server_addr(v6, host));
+            server.addr = ServerAddr::new(server_addr(v6, host));
         }
         let max_flows = NonZeroU32::new(max_flows).unwrap();
         let flows = Arc::new(Flows::new(TableLimits {
@@ -344,7 +344,7 @@ impl Site {
         let tuple = FiveTuple {
             protocol,
             client: ClientAddr(client),
-            vip: ListenAddr(self.vip()),
+            vip: ListenAddr::new(self.vip()),
         };
         self.flows.explain(&self.services, &self.hops, &tuple, self.now)
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod passthrough;
 mod random;
+mod ranges;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

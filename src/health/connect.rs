@@ -14,6 +14,10 @@ use socket2::SockRef;
 use tokio::{net::TcpSocket, time::timeout};
 
 use super::machine::CheckResult;
+use crate::{
+    base::{ServerAddr, Zone},
+    sys::zone,
+};
 
 /// Why a connect check did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ enum CheckError {
     /// Connections to the server would fail in the same way.
     #[error("cannot use source_addr {}: {}", .0, text(.1))]
     Source(IpAddr, io::Error),
+    /// Connections to the server would fail in the same way.
+    #[error("no interface {}: {}", .0, text(.1))]
+    Interface(Zone, io::Error),
     /// The connect failed.
     #[error("{}", text(.0))]
     Connect(io::Error),
@@ -34,7 +41,7 @@ enum CheckError {
 }
 
 /// Connects and closes again within a time.
-pub async fn check(addr: SocketAddr, source: Option<IpAddr>, limit: Duration) -> CheckResult {
+pub async fn check(addr: ServerAddr, source: Option<IpAddr>, limit: Duration) -> CheckResult {
     match timeout(limit, connect(addr, source)).await {
         Ok(Ok(())) => CheckResult::Passed,
         Ok(Err(error @ CheckError::Local(_))) => CheckResult::NotMade(error.to_string().into()),
@@ -43,8 +50,8 @@ pub async fn check(addr: SocketAddr, source: Option<IpAddr>, limit: Duration) ->
     }
 }
 
-async fn connect(addr: SocketAddr, source: Option<IpAddr>) -> Result<(), CheckError> {
-    let socket = match addr {
+async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckError> {
+    let socket = match addr.0 {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
@@ -55,15 +62,23 @@ async fn connect(addr: SocketAddr, source: Option<IpAddr>) -> Result<(), CheckEr
     SockRef::from(&socket)
         .set_tcp_quickack(false)
         .map_err(CheckError::Local)?;
+    let at = |to: SocketAddr| match addr.zone() {
+        Some(zone) => {
+            let found = zone::at_interface(&socket, to, zone.as_str());
+            found.map_err(|e| CheckError::Interface(*zone, e))
+        }
+        None => Ok(to),
+    };
+    let to = at(addr.0)?;
     if let Some(source) = source {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(|e| CheckError::Local(e.into()))?;
         socket
-            .bind(SocketAddr::new(source, 0))
+            .bind(at(SocketAddr::new(source, 0))?)
             .map_err(|e| CheckError::Source(source, e))?;
     }
-    let stream = socket.connect(addr).await.map_err(of_connect)?;
+    let stream = socket.connect(to).await.map_err(of_connect)?;
     match stream.local_addr() {
-        Ok(local) if local == addr => Err(CheckError::Itself),
+        Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
         _ => Ok(()),
     }
 }
@@ -108,15 +123,21 @@ mod tests {
         for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let addr = listener.local_addr().unwrap();
-            assert_eq!(check(addr, None, LIMIT).await, CheckResult::Passed);
-            assert_eq!(check(addr, Some(ip), LIMIT).await, CheckResult::Passed);
+            assert_eq!(
+                check(ServerAddr::new(addr), None, LIMIT).await,
+                CheckResult::Passed
+            );
+            assert_eq!(
+                check(ServerAddr::new(addr), Some(ip), LIMIT).await,
+                CheckResult::Passed
+            );
         }
     }
 
     #[tokio::test]
     async fn a_check_leaves_nothing_behind_at_the_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let result = check(listener.local_addr().unwrap(), None, LIMIT).await;
+        let result = check(ServerAddr::new(listener.local_addr().unwrap()), None, LIMIT).await;
         assert_eq!(result, CheckResult::Passed);
         listener.set_nonblocking(true).unwrap();
         // either it never hears of the check, or the connection it gets is reset
@@ -137,7 +158,7 @@ mod tests {
             .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
             .unwrap();
         let addr = taken.local_addr().unwrap().as_socket().unwrap();
-        assert!(reason(&check(addr, None, LIMIT).await).starts_with("connection refused"));
+        assert!(reason(&check(ServerAddr::new(addr), None, LIMIT).await).starts_with("connection refused"));
     }
 
     #[tokio::test]
@@ -150,14 +171,28 @@ mod tests {
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
         let _fills_it = std::net::TcpStream::connect(addr).unwrap();
         let limit = Duration::from_millis(100);
-        assert_eq!(reason(&check(addr, None, limit).await), "timeout after 100ms");
+        assert_eq!(
+            reason(&check(ServerAddr::new(addr), None, limit).await),
+            "timeout after 100ms"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_interface_that_is_not_there_is_named() {
+        let result = check("[fe80::1%no-such-link]:80".parse().unwrap(), None, LIMIT).await;
+        assert_eq!(reason(&result), "no interface no-such-link: no such device");
     }
 
     #[tokio::test]
     async fn a_source_address_that_is_not_ours_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let source = IpAddr::from([192, 0, 2, 77]);
-        let result = check(listener.local_addr().unwrap(), Some(source), LIMIT).await;
+        let result = check(
+            ServerAddr::new(listener.local_addr().unwrap()),
+            Some(source),
+            LIMIT,
+        )
+        .await;
         let text = reason(&result);
         assert!(text.starts_with("cannot use source_addr 192.0.2.77: "), "{text}");
     }

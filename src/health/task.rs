@@ -98,7 +98,7 @@ impl Watcher {
     fn new_check(&self) -> Option<Check> {
         let orders = self.orders.borrow();
         let limit = orders.settings.check.as_ref()?.timeout;
-        let (addr, source) = (self.addr.0, orders.source);
+        let (addr, source) = (self.addr, orders.source);
         let connects = Arc::clone(&self.connects);
         Some(Box::pin(async move {
             // never closed

@@ -38,7 +38,7 @@ impl Site {
         for backend in config.backends.values_mut().map(Arc::make_mut) {
             backend.health_check.clone_from(check);
             for (server, addr) in backend.servers.values_mut().zip(addrs) {
-                server.addr = ServerAddr(*addr);
+                server.addr = ServerAddr::new(*addr);
             }
         }
         let mut site = Self {
@@ -98,7 +98,7 @@ impl Site {
     async fn heard_beside(&mut self, name: &str) -> Vec<ServerKey> {
         let port = Port::new();
         let mut server = config(&[(name, 1, 1)]).backends["web"].servers[name].clone();
-        server.addr = ServerAddr(port.addr);
+        server.addr = ServerAddr::new(port.addr);
         self.backend().servers.insert(server.name.clone(), server);
         self.backend().health_check = check(InitialState::Check);
         self.apply();
@@ -179,7 +179,7 @@ async fn a_killed_server_goes_down_and_comes_back_when_it_listens_again() {
             .reason
             .is_some_and(|r| r.starts_with("connection refused"))
     );
-    assert_eq!(down.addr, ServerAddr(port.addr));
+    assert_eq!(down.addr, ServerAddr::new(port.addr));
 
     let _alive = port.listen();
     let up = site.until("s1", ServerState::Up).await;
@@ -236,7 +236,7 @@ async fn an_update_tells_which_address_was_checked() {
     let mut site = Site::new(&[dead.addr], &check(InitialState::Check));
     let stale = site.until("s1", ServerState::Down).await;
     let server = ServerName::new("s1").unwrap();
-    site.backend().servers.get_mut(&server).unwrap().addr = ServerAddr(port.addr);
+    site.backend().servers.get_mut(&server).unwrap().addr = ServerAddr::new(port.addr);
     site.apply();
     assert_eq!(
         site.state("s1"),
@@ -245,7 +245,7 @@ async fn an_update_tells_which_address_was_checked() {
     );
     let fresh = site.until("s1", ServerState::Up).await;
     assert!(site.checker.is_current(&fresh) && !site.checker.is_current(&stale));
-    assert_eq!(fresh.addr, ServerAddr(port.addr));
+    assert_eq!(fresh.addr, ServerAddr::new(port.addr));
 }
 
 #[tokio::test]
@@ -390,7 +390,7 @@ async fn the_first_round_of_many_servers_ends_even_with_a_small_channel() {
     for backend in config.backends.values_mut().map(Arc::make_mut) {
         backend.health_check = check(InitialState::Check);
         for server in backend.servers.values_mut() {
-            server.addr = ServerAddr(dead.addr);
+            server.addr = ServerAddr::new(dead.addr);
         }
     }
     let (tx, mut updates) = mpsc::channel(8);

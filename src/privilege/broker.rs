@@ -18,6 +18,7 @@ use super::{
     switch::{SwitchError, switch_to},
 };
 use crate::{
+    base::Zone,
     config::{Options, PacketService, Source},
     sys::{capability, fdpass, listener, memfd, process, readiness, signals, task_status},
 };
@@ -200,20 +201,23 @@ impl Broker {
             Err(why) => return (Outcome::refused(&why), None),
         };
         let addr = permitted.addr;
+        let interface = addr.zone().map(Zone::as_str);
         let what = listener::Listen {
-            addr,
+            addr: addr.0,
+            interface,
             timeouts: permitted.timeouts,
         };
         // once the daemon may hold sockets of this port the probe would see those
-        let ours = self.bound.contains(&addr.port());
+        let port = addr.0.port();
+        let ours = self.bound.contains(&port);
         let probed = if ours {
             Ok(())
         } else {
-            listener::probe_exclusive(addr)
+            listener::probe_exclusive(addr.0, interface)
         };
         match probed.and_then(|()| listener::listen(&what)) {
             Ok(socket) => {
-                self.bound.insert(addr.port());
+                self.bound.insert(port);
                 (Outcome::Bound, Some(socket))
             }
             Err(error) => {

@@ -287,9 +287,9 @@ mod tests {
     #[test]
     fn services_have_one_form_and_a_limit() {
         let service = PacketService {
-            vip: Endpoint::udp(([10, 0, 0, 1], 80).into()),
+            vip: Endpoint::udp(([10, 0, 0, 1], 80).into()).into(),
             nat_ports: Some(PortRanges::STOCK),
-            servers: vec![ServerAddr(([10, 0, 0, 2], 80).into())],
+            servers: vec![ServerAddr::new(([10, 0, 0, 2], 80).into())],
         };
         let services = vec![service.clone(), service.clone()];
         let bytes = encode_services(&services).unwrap();

@@ -43,13 +43,15 @@ const FCNTL: &[c_int] = &[
     libc::F_GET_SEALS,
 ];
 
-/// What ioctl is for: modes of descriptors, how much is queued, where the urgent mark is, and whether this is a terminal.
+/// What ioctl is for: modes of descriptors, how much is queued, where the urgent mark is, which index an interface has, and
+/// whether this is a terminal.
 const IOCTL: &[u64] = &[
     libc::FIONBIO,
     libc::FIOCLEX,
     libc::FIONREAD,
     libc::TIOCOUTQ,
     SIOCATMARK,
+    libc::SIOCGIFINDEX,
     libc::TCGETS,
     libc::TCGETS2,
     libc::TIOCGWINSZ,

@@ -315,7 +315,7 @@ fn an_order_closes_the_connections_of_one_server_only() {
         backend: BackendName::new("pool").unwrap(),
         server: ServerName::new("s0").unwrap(),
     };
-    let select = Select::Servers(Arc::new([(key, ServerAddr(a))].into()));
+    let select = Select::Servers(Arc::new([(key, ServerAddr::new(a))].into()));
     drop(rig.workers.close(&select, Reason::ServerDown));
     let record = rig.record();
     assert_eq!(

@@ -31,7 +31,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             let name = ServerName::new(name).unwrap();
             let server = Server {
                 name: name.clone(),
-                addr: ServerAddr(SocketAddr::from(([192, 0, 2, host], 80))),
+                addr: ServerAddr::new(SocketAddr::from(([192, 0, 2, host], 80))),
                 weight,
                 priority,
                 max_connections: NonZeroU32::new(10),
@@ -59,7 +59,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         let frontend = FrontendName::new(frontend).unwrap();
         let config = Frontend {
             name: frontend.clone(),
-            listen: vec![ListenAddr(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            listen: vec![ListenAddr::new(SocketAddr::from(([127, 0, 0, 1], 8080))).into()],
             mode: Mode::Proxy,
             protocol: Protocol::Tcp,
             interface: None,

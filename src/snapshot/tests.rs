@@ -337,7 +337,7 @@ fn counters_and_slots_outlive_a_change_but_not_another_address() {
     let mut site = Site::new(&[("s1", 1, 1), ("s2", 1, 1)]);
     let first = site.view();
     site.server("s1").weight = 5;
-    site.server("s2").addr = ServerAddr("192.0.2.99:80".parse().unwrap());
+    site.server("s2").addr = ServerAddr::new("192.0.2.99:80".parse().unwrap());
     let second = site.view();
     assert!(Arc::ptr_eq(&first.live, &second.live));
     assert!(Arc::ptr_eq(&first.servers[0].live, &second.servers[0].live));
@@ -423,7 +423,7 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
         let mut site = Site::new(&[("s", 1, 1)]);
         let frontend = frontend_mut(&mut site.config, packets);
         (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
-        let addr = frontend.listen[0].0;
+        let addr = frontend.listen[0].first().0;
         let snapshot = site.build().snapshot;
         let found = snapshot.frontend_at(Endpoint::tcp(addr)).unwrap();
         assert_eq!(found.config.name.as_str(), proxied);

@@ -18,9 +18,11 @@ const BACKLOG: i32 = 65_535;
 
 /// What to listen on, and what the accepted sockets inherit besides TCP_NODELAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen {
+pub struct Listen<'a> {
     /// The address. `[::]` takes IPv4 connections too, as in Convey 0.3.5.
     pub addr: SocketAddr,
+    /// The name of the interface that a link-local address is on.
+    pub interface: Option<&'a str>,
     /// When the kernel gives an accepted connection up.
     pub timeouts: PeerTimeouts,
 }
@@ -44,8 +46,8 @@ fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
 ///
 /// # Errors
 /// The step that failed.
-pub fn listen(what: &Listen) -> Result<OwnedFd, ListenError> {
-    let socket = socket_for(what.addr)?;
+pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
+    let socket = socket_for(what.addr, what.interface)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
     tcp::set_peer_timeouts(&socket, what.timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
@@ -72,6 +74,11 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     // one of a single IPv6 address never does, and the kernel says so
     let takes_ipv4 = !addr.ip().is_unspecified() || addr.is_ipv4() || !socket.only_v6().ok()?;
     (is_ours && takes_ipv4).then_some(addr)
+}
+
+/// The name of the interface that a socket is bound to; `None` if to none.
+pub fn interface_of(socket: BorrowedFd<'_>) -> Option<String> {
+    String::from_utf8(SockRef::from(&socket).device().ok()??).ok()
 }
 
 /// Makes a listening socket of an earlier process like one that [`listen`] would make now.
@@ -104,11 +111,13 @@ pub fn has_waiting(socket: BorrowedFd<'_>) -> bool {
 ///
 /// # Errors
 /// Why the address cannot be bound.
-pub fn probe_exclusive(addr: SocketAddr) -> Result<(), ListenError> {
-    socket_for(addr)?.bind(&addr.into()).map_err(at("bind"))
+pub fn probe_exclusive(addr: SocketAddr, interface: Option<&str>) -> Result<(), ListenError> {
+    socket_for(addr, interface)?
+        .bind(&addr.into())
+        .map_err(at("bind"))
 }
 
-fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
+fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
     // socket2 adds SOCK_CLOEXEC
     let socket = Socket::new(
         Domain::for_address(addr),
@@ -119,6 +128,12 @@ fn socket_for(addr: SocketAddr) -> Result<Socket, ListenError> {
     if addr.is_ipv6() {
         // whatever net.ipv6.bindv6only says; where 0.0.0.0 is listened on too, the kernel prefers that for IPv4
         socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
+    }
+    if let Some(interface) = interface {
+        // as good as the index in the address (inet6_bind of the kernel), and by a name that can come to have another
+        socket
+            .bind_device(Some(interface.as_bytes()))
+            .map_err(at("find the interface"))?;
     }
     // an address that no interface has yet: a standby's, or one of IPv6 that is still tentative
     let freebind = match addr {
@@ -143,9 +158,10 @@ mod tests {
 
     use crate::base::KeepAlive;
 
-    fn loopback() -> Listen {
+    fn loopback() -> Listen<'static> {
         Listen {
             addr: "127.0.0.1:0".parse().unwrap(),
+            interface: None,
             timeouts: patient_for(30),
         }
     }
@@ -188,10 +204,11 @@ mod tests {
         let addr = first.local_addr().unwrap();
         let second = listen(&Listen {
             addr,
+            interface: None,
             timeouts: PeerTimeouts::default(),
         });
         assert!(second.is_ok(), "a second worker's socket: {second:?}");
-        let error = probe_exclusive(addr).unwrap_err();
+        let error = probe_exclusive(addr, None).unwrap_err();
         assert_eq!(
             (error.step, error.source.kind()),
             ("bind", io::ErrorKind::AddrInUse)
@@ -223,11 +240,12 @@ mod tests {
             let addr = addr.parse().unwrap();
             let what = Listen {
                 addr,
+                interface: None,
                 timeouts: PeerTimeouts::default(),
             };
             let socket = listen(&what).unwrap();
             assert_eq!(address_of(socket.as_fd()), Some(addr));
-            let error = probe_exclusive(addr).unwrap_err();
+            let error = probe_exclusive(addr, None).unwrap_err();
             assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         }
     }
@@ -244,8 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_on_any_address_of_either_family_is_known_by_it() {
+        for addr in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let what = Listen {
+                addr: addr.parse().unwrap(),
+                interface: None,
+                timeouts: PeerTimeouts::default(),
+            };
+            let socket = listen(&what).unwrap();
+            let known = address_of(socket.as_fd()).map(|known| known.ip());
+            assert_eq!(known, Some(what.addr.ip()), "{addr}");
+            assert_eq!(interface_of(socket.as_fd()), None);
+        }
+    }
+
+    #[test]
     fn a_listener_that_is_taken_over_gets_the_backlog_of_a_new_one() {
-        let socket = socket_for("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = socket_for("127.0.0.1:0".parse().unwrap(), None).unwrap();
         socket.bind(&loopback().addr.into()).unwrap();
         socket.listen(1).unwrap();
         take_over(socket.as_fd(), PeerTimeouts::default()).unwrap();
@@ -270,6 +303,7 @@ mod tests {
             addr.set_port(port);
             let what = Listen {
                 addr,
+                interface: None,
                 timeouts: PeerTimeouts::default(),
             };
             TcpListener::from(listen(&what).unwrap())

@@ -27,3 +27,4 @@ pub(crate) mod signals;
 pub(crate) mod splice;
 pub mod task_status;
 pub(crate) mod tcp;
+pub(crate) mod zone;

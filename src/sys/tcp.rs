@@ -11,6 +11,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::zone::at_interface;
 use crate::base::{KeepAlive, PeerTimeouts};
 
 /// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
@@ -66,15 +67,18 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// Starts connecting without waiting. The result is known when the socket becomes writable ([`connect_result`]).
+/// Starts connecting without waiting, at the named interface if the address is link-local. The result is known when the
+/// socket becomes writable ([`connect_result`]).
 ///
 /// With a source address the port is chosen at connect time (IP_BIND_ADDRESS_NO_PORT), so that the ports of one
 /// source are limited for each destination and not in total.
 ///
 /// # Errors
-/// No socket could be made, the source address is not ours, or the connect failed at once (no route, no free port).
+/// No socket could be made, there is no such interface, the source address is not ours, or the connect failed at once (no
+/// route, no free port).
 pub fn start_connect(
     addr: SocketAddr,
+    interface: Option<&str>,
     source: Option<IpAddr>,
     user_timeout: Option<Duration>,
 ) -> io::Result<OwnedFd> {
@@ -87,11 +91,12 @@ pub fn start_connect(
     if user_timeout.is_some() {
         socket.set_tcp_user_timeout(user_timeout)?;
     }
+    let at = |addr| interface.map_or(Ok(addr), |name| at_interface(&socket, addr, name));
     if let Some(source) = source {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        socket.bind(&SockAddr::from(at(SocketAddr::new(source, 0))?))?;
     }
-    match socket.connect(&SockAddr::from(addr)) {
+    match socket.connect(&SockAddr::from(at(addr)?)) {
         Ok(()) => Ok(socket.into()),
         Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),
         Err(e) => Err(e),
@@ -342,7 +347,7 @@ mod tests {
     fn a_connect_leaves_from_the_source_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let source = "127.0.0.9".parse().unwrap();
-        let socket = start_connect(listener.local_addr().unwrap(), Some(source), None).unwrap();
+        let socket = start_connect(listener.local_addr().unwrap(), None, Some(source), None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), source);
         assert!(connect_result(&socket).is_ok());

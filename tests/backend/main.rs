@@ -8,6 +8,7 @@ mod filters;
 mod l2;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod ranges;
 
 use std::{
     path::Path,
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     if let Some(why) = &why_not {
         eprintln!("SKIPPED (counted as ignored): tests of real hosts: {why}");
     }
-    let pure: [(&str, fn()); 5] = [
+    let pure: [(&str, fn()); 6] = [
+        ("ranges_are_few_rules_and_must_fit", ranges::are_few_rules),
         (
             "method_l2_prints_its_commands_and_refuses_another_port",
             l2::prints_its_commands,

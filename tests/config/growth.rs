@@ -20,12 +20,14 @@ const PARTS: usize = 4_000;
 const BROKEN_PARTS: usize = 1_500;
 
 pub fn trials() -> Vec<Trial> {
-    let files: [(&str, usize, File); 11] = [
+    let files: [(&str, usize, File); 13] = [
         ("a_backend_for_each_frontend", PARTS, backend_each),
         ("one_backend_for_all_frontends", PARTS, one_backend),
         ("packet_modes", PARTS, packet_modes),
         ("missing_backends", PARTS, missing_backends),
         ("one_address_for_all", PARTS, one_address),
+        ("ranges_of_one_address", PARTS, ranges),
+        ("ranges_that_overlap", PARTS, overlapping_ranges),
         ("unknown_keys", PARTS, unknown_keys),
         ("wrong_values", PARTS, wrong_values),
         ("one_line", BROKEN_PARTS, one_line),
@@ -157,6 +159,30 @@ fn packet_modes(parts: usize) -> String {
 fn missing_backends(parts: usize) -> String {
     let mut out = String::new();
     (0..parts).for_each(|n| frontend(&mut out, n, &format!("backend = \"x{n}\"")));
+    backends(&mut out, parts);
+    out
+}
+
+/// Frontends with two ports of one address each.
+fn ranges(parts: usize) -> String {
+    ranges_of(parts, 1)
+}
+
+/// Each overlaps those before it.
+fn overlapping_ranges(parts: usize) -> String {
+    ranges_of(parts, 20_000)
+}
+
+fn ranges_of(parts: usize, more: usize) -> String {
+    let mut out = String::new();
+    for number in 0..parts {
+        let first = 1 + 2 * number;
+        let _ = writeln!(
+            out,
+            "[frontends.f{number}]\nlisten_addr = \"10.0.0.1:{first}-{}\"\nmode = \"passthrough\"\nbackend = \"b{number}\"",
+            first + more
+        );
+    }
     backends(&mut out, parts);
     out
 }

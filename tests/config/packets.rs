@@ -253,7 +253,7 @@ fn services() -> Outcome {
         .iter()
         .map(|s| {
             (
-                s.vip.addr.to_string(),
+                s.vip.listen.to_string(),
                 s.vip.protocol.label(),
                 s.nat_ports.map(|p| p.to_string()),
             )
@@ -274,7 +274,7 @@ fn services() -> Outcome {
     }
     let idle: Config = config_of("[global]\n")?;
     same(idle.packet_services().is_empty(), true)?;
-    same(services[0].vip, Endpoint::tcp("192.0.2.1:80".parse()?))
+    same(services[0].vip, Endpoint::tcp("192.0.2.1:80".parse()?).into())
 }
 
 fn restart() -> Outcome {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use convey::{
-    base::Protocol,
+    base::{Endpoint, Protocol},
     engine::raw::socket,
     packet::{Offload, SegmentKind, Segments, UnfinishedChecksum},
 };
@@ -305,11 +305,8 @@ fn many_services_get_a_filter_that_the_kernel_takes() {
         let mut services = vec![service(Protocol::Udp, 53)];
         services.extend((1..count).map(|n: u32| {
             let mut other = another_service();
-            other
-                .vip
-                .addr
-                .0
-                .set_ip(std::net::Ipv4Addr::from_bits(0xcb00_0000 + n * 7).into());
+            let ip = std::net::Ipv4Addr::from_bits(0xcb00_0000 + n * 7);
+            other.vip = Endpoint::tcp((ip, 443).into()).into();
             other
         }));
         socket::refilter(into.as_fd(), &services).unwrap_or_else(|error| panic!("{count} services: {error}"));

@@ -131,9 +131,10 @@ pub fn parse_mac(text: &str) -> Vec<u8> {
 pub fn service(protocol: Protocol, port: u16) -> PacketService {
     PacketService {
         vip: Endpoint {
-            addr: ListenAddr(SocketAddr::from(([192, 0, 2, 1], port))),
+            addr: ListenAddr::new(SocketAddr::from(([192, 0, 2, 1], port))),
             protocol,
-        },
+        }
+        .into(),
         nat_ports: None,
         servers: Vec::new(),
     }
@@ -149,7 +150,7 @@ pub fn another_service() -> PacketService {
             }
             .into(),
         ),
-        vip: Endpoint::tcp(SocketAddr::from(([198, 51, 100, 1], 443))),
+        vip: Endpoint::tcp(SocketAddr::from(([198, 51, 100, 1], 443))).into(),
         ..service(Protocol::Tcp, 1)
     }
 }

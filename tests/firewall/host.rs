@@ -4,7 +4,7 @@ use std::{fs, net::UdpSocket, os::unix::fs::chown, path::Path, process::Command}
 
 use caps::{CapSet, Capability};
 use convey::{
-    base::{Endpoint, ListenAddr, PortRange, Protocol, ServerAddr},
+    base::{EndpointRange, PortRange, Protocol},
     config::PacketService,
     firewall::{Firewall, Variant, record_path},
     sys::{ids, process},
@@ -155,15 +155,12 @@ pub fn service(
     servers: &[&str],
 ) -> PacketService {
     PacketService {
-        vip: Endpoint {
-            addr: ListenAddr(vip.parse().unwrap()),
+        vip: EndpointRange {
+            listen: vip.parse().unwrap(),
             protocol,
         },
         nat_ports: nat_ports.map(Into::into),
-        servers: servers
-            .iter()
-            .map(|server| ServerAddr(server.parse().unwrap()))
-            .collect(),
+        servers: servers.iter().map(|server| server.parse().unwrap()).collect(),
     }
 }
 

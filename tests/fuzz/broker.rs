@@ -24,7 +24,7 @@ use std::{
 };
 
 use convey::{
-    base::{Endpoint, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, PortRanges, ServerAddr},
     config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
         KernelOps, ListenerRef, Served, What,
@@ -96,7 +96,7 @@ struct Permitted {
 }
 
 /// One thing that may be granted: a VIP in a mode, or a server of it.
-type Grant = (Endpoint, Option<PortRanges>, Option<ServerAddr>);
+type Grant = (EndpointRange, Option<PortRanges>, Option<ServerAddr>);
 
 fn grants(services: &[PacketService]) -> BTreeSet<Grant> {
     let mut all = BTreeSet::new();
@@ -127,14 +127,10 @@ impl Permitted {
                 Mode::Passthrough => Some(self.config.packet.nat_ports),
                 Mode::Proxy | Mode::Dsr => None,
             };
-            for addr in &frontend.listen {
-                let vip = Endpoint {
-                    addr: *addr,
-                    protocol: frontend.protocol,
-                };
+            for vip in frontend.ranges() {
                 all.insert((vip, nat_ports, None));
                 for server in self.config.backends[&frontend.backend].servers.values() {
-                    if server.addr.0.is_ipv4() == addr.0.is_ipv4() {
+                    if server.addr.0.is_ipv4() == vip.is_ipv4() {
                         all.insert((vip, nat_ports, Some(server.addr)));
                     }
                 }
@@ -162,7 +158,7 @@ impl Permitted {
                 let frontend = frontends.find(|frontend| frontend.name.as_str() == name)?;
                 let is_one = frontend.mode == Mode::Proxy
                     && endpoint.protocol == frontend.protocol
-                    && frontend.listen.contains(&endpoint.addr);
+                    && frontend.range_of(endpoint.addr).is_some();
                 is_one.then_some(*endpoint)
             }
         }

@@ -46,7 +46,7 @@ const PURE: &[&str] = &[
 const MAX_LINES: usize = 500;
 
 /// Files that are still longer, and how long: they may only shrink.
-const TOO_LONG: &[(&str, usize)] = &[("src/engine/raw/filter/tests.rs", 538)];
+const TOO_LONG: &[(&str, usize)] = &[("src/engine/raw/filter/tests.rs", 531)];
 
 /// What the top level of the repository may hold, besides dot files.
 const TOP_LEVEL: &[&str] = &[

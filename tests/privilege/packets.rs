@@ -39,7 +39,7 @@ impl Fake {
     fn note(&self, line: &str, services: &[PacketService]) {
         let vips: Vec<_> = services
             .iter()
-            .map(|service| service.vip.addr.to_string())
+            .map(|service| service.vip.listen.to_string())
             .collect();
         let log = fs::File::options()
             .create(true)
@@ -330,11 +330,11 @@ pub fn aliens() {
     };
     for (services, named) in [
         (
-            change(|s| s.vip = Endpoint::tcp(([10, 9, 0, 1], 22).into())),
+            change(|s| s.vip = Endpoint::tcp(([10, 9, 0, 1], 22).into()).into()),
             "10.9.0.1:22 (tcp)",
         ),
         (
-            change(|s| s.servers.push(ServerAddr(([8, 8, 8, 8], 53).into()))),
+            change(|s| s.servers.push(ServerAddr::new(([8, 8, 8, 8], 53).into()))),
             "8.8.8.8:53",
         ),
         (change(|s| s.nat_ports = None), "in DSR"),

@@ -1,6 +1,6 @@
 //! What the packet modes know of a server.
 
-use std::{collections::HashSet, sync::atomic::Ordering};
+use std::{collections::HashMap, sync::atomic::Ordering};
 
 use super::alerts;
 use crate::{
@@ -14,8 +14,9 @@ use crate::{
 #[derive(Debug)]
 pub struct ServerViews<'a> {
     status: &'a Status,
-    /// Backends that a frontend in mode passthrough uses.
-    passthrough: HashSet<&'a BackendName>,
+    /// Backends that frontends in mode passthrough use, with the ports of the widest of their ranges: so many ports of a
+    /// server have the NAT ports towards it.
+    passthrough: HashMap<&'a BackendName, u32>,
 }
 
 impl<'a> ServerViews<'a> {
@@ -23,11 +24,13 @@ impl<'a> ServerViews<'a> {
     #[must_use]
     pub fn new(status: &'a Status) -> Self {
         let frontends = status.snapshot.frontends.values();
-        let passthrough = frontends.filter(|view| view.config.mode == Mode::Passthrough);
-        Self {
-            status,
-            passthrough: passthrough.map(|view| &view.config.backend).collect(),
+        let mut passthrough = HashMap::new();
+        for view in frontends.filter(|view| view.config.mode == Mode::Passthrough) {
+            let widest = view.config.listen.iter().map(|range| range.ports().len()).max();
+            let ports: &mut u32 = passthrough.entry(&view.config.backend).or_default();
+            *ports = widest.unwrap_or(1).max(*ports);
         }
+        Self { status, passthrough }
     }
 
     /// One server's; `None` if no frontend in a packet mode uses its backend.
@@ -42,16 +45,19 @@ impl<'a> ServerViews<'a> {
             .iter()
             .zip(server.live.counters.totals().handshakes)
             .filter(|(_, count)| *count > 0);
-        let is_passthrough = self.passthrough.contains(&backend.config.name);
+        let server_ports = self.passthrough.get(&backend.config.name);
         Some(views::ServerPackets {
             alerts: (self.status.packet.as_ref())
                 .map_or_else(Vec::new, |packet| alerts(&packet.alerts, &Some(key))),
             handshakes: counted
                 .map(|(handshake, count)| ((*handshake).into(), count))
                 .collect(),
-            nat_ports: is_passthrough.then(|| views::NatPortUse {
-                claimed: server.live.nat_ports.load(Ordering::Relaxed),
-                available: self.status.snapshot.nat_ports_towards(server.addr.0.is_ipv4()),
+            nat_ports: server_ports.map(|ports| {
+                let towards_each = self.status.snapshot.nat_ports_towards(server.addr.0.is_ipv4());
+                views::NatPortUse {
+                    claimed: server.live.nat_ports.load(Ordering::Relaxed),
+                    available: towards_each.saturating_mul(*ports),
+                }
             }),
         })
     }

@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     admin::lookup,
     base::{
-        BackendName, ClientAddr, Endpoint, FrontendName, Mac, PacketReason, ServerAddr, ServerKey,
-        ServerName, ServerState, WorkerId,
+        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, Mac, PacketReason, ServerAddr,
+        ServerKey, ServerName, ServerState, WorkerId,
     },
     config::{self, EngineChoice, Options, Source},
     flow::{FlowState, Hops, Usage},
@@ -77,14 +77,14 @@ fn tuple(protocol: Protocol, vip: &str) -> FiveTuple {
     FiveTuple {
         protocol,
         client: ClientAddr("198.51.100.1:40000".parse().expect("an address")),
-        vip: ListenAddr(vip.parse().expect("an address")),
+        vip: vip.parse().expect("an address"),
     }
 }
 
 fn server_a() -> (ServerKey, ServerAddr) {
     let backend = site().backends.keys().next().expect("a backend").clone();
     let server = ServerName::new("a").expect("a name");
-    let addr = ServerAddr("10.0.0.1:80".parse().expect("an address"));
+    let addr = "10.0.0.1:80".parse().expect("an address");
     (ServerKey { backend, server }, addr)
 }
 
@@ -160,7 +160,7 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
     assert_eq!(shown.nat, flow.nat);
     assert_eq!((shown.idle_seconds, shown.expires_in_seconds), (2.0, 58.0));
 
-    let waiting = [(flow.tuple.endpoint(), wait("no interface has it", true))];
+    let waiting = [(flow.tuple.endpoint().into(), wait("no interface has it", true))];
     let view = explain(&waiting.into());
     assert_eq!(view.blocked_by, Some(Word::Other("no interface has it".into())));
 }
@@ -188,7 +188,8 @@ fn what_is_no_longer_configured_is_marked() {
         marked(|view| view.server = ServerName::new("gone").ok()),
         (false, true)
     );
-    let moved = |view: &mut views::Connection| view.server_addr = "10.0.0.9:80".parse().ok().map(ServerAddr);
+    let moved =
+        |view: &mut views::Connection| view.server_addr = "10.0.0.9:80".parse().ok().map(ServerAddr::new);
     assert_eq!(
         marked(moved),
         (false, true),
@@ -257,10 +258,10 @@ fn a_frontend_waits_while_one_of_its_addresses_does() {
         "a proxied one too"
     );
     assert_eq!(state("shop", &Waiting::new()).0, FrontendState::Live);
-    let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+    let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
     let (state, why) = state("shop", &[(second, wait("no interface", true))].into());
     assert_eq!(state, FrontendState::Waiting);
-    assert_eq!(why, [(second.addr, "no interface".to_owned())].into());
+    assert_eq!(why, [(second.listen, "no interface".to_owned())].into());
 }
 
 #[test]
@@ -268,7 +269,7 @@ fn a_frontend_serves_with_an_eligible_server_and_addresses_that_are_live_or_else
     let snapshot = site();
     let name = FrontendName::new("shop").expect("a name");
     let shop = &snapshot.frontends[&name];
-    let second = Endpoint::tcp("192.0.2.2:80".parse().expect("an address"));
+    let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
     let serves = |wait| serves(shop, &[(second, wait)].into());
     assert!(super::serves(shop, &Waiting::new()));
     assert!(serves(wait("no interface has it", true)), "a standby");

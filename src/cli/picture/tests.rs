@@ -7,7 +7,7 @@ mod narrow;
 use super::*;
 use crate::{
     admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
-    base::{BackendName, FrontendName, PacketReason, ServerAddr, ServerName},
+    base::{BackendName, FrontendName, PacketReason, ServerName},
     config::{Algorithm, EngineChoice, Mode},
 };
 pub(in crate::cli) use fixtures::{a_server, backends_of};
@@ -21,8 +21,8 @@ fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
     super::draw(status, &look)
 }
 
-fn listen(addr: &str) -> ListenAddr {
-    ListenAddr(addr.parse().expect("an address"))
+fn listen(addr: &str) -> ListenRange {
+    addr.parse().expect("an address")
 }
 
 fn frontend_name(name: &str) -> FrontendName {
@@ -45,7 +45,7 @@ fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
 
 fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Server {
     Server {
-        addr: ServerAddr(addr.parse().expect("an address")),
+        addr: addr.parse().expect("an address"),
         state: state.into(),
         state_seconds: Some(seconds),
         state_reason: None,

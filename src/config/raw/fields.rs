@@ -11,11 +11,11 @@ use super::{
     section::Section,
 };
 use crate::{
-    base::{ListenAddr, Protocol, ServerAddr},
+    base::{ListenRange, Protocol, ServerAddr},
     config::{
-        address::{self, Purpose},
-        duration,
+        address, duration,
         findings::Findings,
+        listen,
         model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
         words::{Words, nearest},
     },
@@ -44,7 +44,7 @@ pub struct WorkerCount(pub Option<NonZeroU32>);
 
 /// One or several addresses to listen on, each with its place.
 #[derive(Debug, Clone)]
-pub struct ListenAddrs(pub Vec<(ListenAddr, Range<usize>)>);
+pub struct ListenAddrs(pub Vec<(ListenRange, Range<usize>)>);
 
 /// Sections by name.
 #[derive(Debug, Clone)]
@@ -213,10 +213,10 @@ impl Field for WorkerCount {
 }
 inline_schema!([] WorkerCount, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
 
-fn listen(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenAddr, Range<usize>)> {
+fn listen_range(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenRange, Range<usize>)> {
     let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;
-    match address::parse_socket(text, Purpose::Listen) {
-        Ok(addr) => Some((ListenAddr(addr), value.span())),
+    match listen::parse(text) {
+        Ok(range) => Some((range, value.span())),
         Err(found) => bad_value(value, found.message, found.help, findings),
     }
 }
@@ -224,12 +224,12 @@ fn listen(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenAddr, Rang
 impl Field for ListenAddrs {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Array(list) = value.get_ref() else {
-            return listen(value, findings).map(|addr| Self(vec![addr]));
+            return listen_range(value, findings).map(|range| Self(vec![range]));
         };
         let (mut addrs, mut count) = (Vec::new(), 0);
         for item in list {
             count += 1;
-            addrs.extend(listen(item, findings));
+            addrs.extend(listen_range(item, findings));
         }
         if count == 0 {
             let message = format!("`{}` is an empty list", findings.key());
@@ -245,16 +245,16 @@ impl Field for ListenAddrs {
 }
 inline_schema!([] ListenAddrs, _g => json_schema!({
     "anyOf": [
-        { "type": "string", "pattern": ":[0-9]{1,5}$" },
-        { "type": "array", "items": { "type": "string", "pattern": ":[0-9]{1,5}$" }, "minItems": 1 },
+        { "type": "string", "pattern": ":[0-9]{1,5}(-[0-9]{1,5})?$" },
+        { "type": "array", "items": { "type": "string", "pattern": ":[0-9]{1,5}(-[0-9]{1,5})?$" }, "minItems": 1 },
     ]
 }));
 
 impl Field for ServerAddr {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(value, "an address in quotes, such as \"10.0.0.1:8080\"", findings)?;
-        match address::parse_socket(text, Purpose::Server) {
-            Ok(addr) => Some(Self(addr)),
+        match address::parse_server(text) {
+            Ok(addr) => Some(addr),
             Err(found) => bad_value(value, found.message, found.help, findings),
         }
     }

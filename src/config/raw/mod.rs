@@ -145,7 +145,7 @@ section! {
 section! {
     /// An address that clients connect to, and where they are sent.
     Frontend {
-        /// Address to listen on, IP:port, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard.
+        /// Address to listen on, IP:port or IP:first-last, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard. The first port of a range leads to the port in a server's addr, each other as far above it; in packet modes a client's address has one server for a whole range. Link-local (mode "proxy" only): "[fe80::1%eth0]:80".
         listen_addr (required): ListenAddrs,
         /// Name of the backend that serves the connections.
         backend (required): BackendRef,
@@ -309,7 +309,7 @@ section! {
 section! {
     /// One server of a pool.
     Server {
-        /// Address of the server, IP:port.
+        /// Address of the server, IP:port, where the first port of a frontend's range leads. A link-local one names its interface: "[fe80::1%eth0]:80" (mode "proxy" only).
         addr (required): ServerAddr,
         /// Share of the connections, relative to the others'; 0 takes the server out of service. Default: 1.
         weight: Int<0, { u16::MAX as u64 }>,

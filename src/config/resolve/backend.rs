@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
 
 use super::{defaults, int, keepalive::keepalive, limit, merged, named, time, value};
 use crate::{
-    base::{BackendName, ServerAddr, ServerName},
+    base::{BackendName, ServerName},
     config::{
         duration,
         findings::Findings,
@@ -188,9 +188,7 @@ fn check_source(
         .values()
         .find(|server| server.addr.0.is_ipv4() != source.value.is_ipv4());
     if let Some(Server {
-        name: server,
-        addr: ServerAddr(addr),
-        ..
+        name: server, addr, ..
     }) = other
     {
         findings.within("source_addr", |findings| {
@@ -199,7 +197,7 @@ fn check_source(
                 format!(
                     "`source_addr` is {}, but server `{server}` of backend `{name}` is {} ({addr})",
                     family(source.value.is_ipv4()),
-                    family(addr.is_ipv4())
+                    family(addr.0.is_ipv4())
                 ),
                 "put servers of the other family in a backend of their own".to_owned(),
             );

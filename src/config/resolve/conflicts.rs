@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    base::{Endpoint, Protocol, ServerAddr},
+    base::{Endpoint, EndpointRange, ListenAddr, PortMap, PortRange, Protocol, ServerAddr, Zone},
     config::{
         findings::Findings,
         model::{Backend, Config, Frontend},
@@ -38,13 +38,77 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
 }
 
 /// What is listened on, by whom, where that stands, and its key path.
-type ListenPlace<'a> = (Endpoint, String, Range<usize>, [&'a str; 3]);
+struct ListenPlace<'a> {
+    range: EndpointRange,
+    owner: String,
+    span: Range<usize>,
+    path: [&'a str; 3],
+}
+
+impl ListenPlace<'_> {
+    /// Its address and protocol, without ports.
+    fn address(&self) -> (Protocol, ListenAddr) {
+        (self.range.protocol, self.range.listen.first().with_port(0))
+    }
+
+    /// What it shares with one before it.
+    fn clash(&self, other: &Self) -> String {
+        let (owner, range) = (&self.owner, self.range.listen);
+        match (*owner == other.owner, range == other.range.listen) {
+            (true, true) => format!("{owner} has the address {range} twice"),
+            (false, true) => format!("{owner} and {} have the same address {range}", other.owner),
+            (true, false) => format!(
+                "{owner} listens on {range}, which overlaps its own {}",
+                other.range.listen
+            ),
+            (false, false) => format!(
+                "{owner} listens on {range}, which overlaps {} of {}",
+                other.range.listen, other.owner
+            ),
+        }
+    }
+}
 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
 /// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
-    let mut taken: HashMap<Endpoint, (String, Range<usize>)> = HashMap::new();
-    let mut places: Vec<ListenPlace<'_>> = Vec::new();
+    let mut places = listen_places(file, config);
+    places.sort_by_key(|place| (place.address(), place.range.ports(), place.span.start));
+    let mut clashes = Vec::new();
+    // of those before, the one that reaches furthest: who overlaps any of them overlaps it
+    let mut furthest: Option<&ListenPlace<'_>> = None;
+    for place in &places {
+        if let Some(before) = furthest
+            && before.address() == place.address()
+            && place.range.ports().first <= before.range.ports().last
+        {
+            let in_order = before.span.start <= place.span.start;
+            clashes.push(if in_order {
+                (before, place)
+            } else {
+                (place, before)
+            });
+            if place.range.ports().last <= before.range.ports().last {
+                continue;
+            }
+        }
+        furthest = Some(place);
+    }
+    clashes.sort_by_key(|(first, second)| (second.span.start, first.span.start));
+    clashes.dedup_by_key(|(_, second)| second.span.start);
+    for (first, second) in clashes {
+        findings.clash(
+            &second.path,
+            second.span.clone(),
+            first.span.clone(),
+            second.clash(first),
+            "two listeners cannot use the same address: change or remove one",
+        );
+    }
+}
+
+fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a>> {
+    let mut places = Vec::new();
     if let Some((at, port)) = file
         .stats
         .as_ref()
@@ -55,49 +119,30 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             .listen_addr
             .as_ref()
             .map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
-        places.push((
-            Endpoint::tcp((ip, port.value.number).into()),
-            "[stats]".to_owned(),
-            port.span.clone(),
-            ["stats", "port", ""],
-        ));
+        places.push(ListenPlace {
+            range: Endpoint::tcp((ip, port.value.number).into()).into(),
+            owner: "[stats]".to_owned(),
+            span: port.span.clone(),
+            path: ["stats", "port", ""],
+        });
     }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
         let frontend = config.frontends.get(name.as_str());
         let own = at.value.options.protocol.as_ref().map(|at| at.value);
         let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
-        for (addr, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
-            places.push((
-                Endpoint {
-                    addr: *addr,
+        for (listen, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
+            places.push(ListenPlace {
+                range: EndpointRange {
+                    listen: *listen,
                     protocol,
                 },
-                format!("frontend `{name}`"),
-                span.clone(),
-                ["frontends", name, "listen_addr"],
-            ));
+                owner: format!("frontend `{name}`"),
+                span: span.clone(),
+                path: ["frontends", name, "listen_addr"],
+            });
         }
     }
-    places.sort_by_key(|(_, _, span, _)| span.start);
-    for (endpoint, owner, span, path) in places {
-        let Some((other, first)) = taken.get(&endpoint) else {
-            taken.insert(endpoint, (owner, span));
-            continue;
-        };
-        let addr = endpoint.addr;
-        let message = if *other == owner {
-            format!("{owner} has the address {addr} twice")
-        } else {
-            format!("{owner} and {other} have the same address {addr}")
-        };
-        findings.clash(
-            &path,
-            span,
-            first.clone(),
-            message,
-            "two listeners cannot use the same address: change or remove one",
-        );
-    }
+    places
 }
 
 fn unused_backends(file: &raw::File, findings: &mut Findings) {
@@ -155,10 +200,7 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
         );
     }
     let by_packets = users.iter().any(|frontend| frontend.mode.is_packet());
-    let own_addresses: HashSet<SocketAddr> = (users.iter())
-        .filter(|frontend| !frontend.mode.is_packet())
-        .flat_map(|frontend| frontend.listen.iter().map(|listen| listen.0))
-        .collect();
+    let listeners = Listeners::of(users);
     let mut seen: HashMap<ServerAddr, (&str, Range<usize>)> = HashMap::new();
     let mut raw_servers: Vec<_> = raw_servers.into_iter().flatten().collect();
     raw_servers.sort_by_key(|(_, at)| at.key.start);
@@ -177,7 +219,7 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
                             "it receives the share of both; raise the weight of one instead".to_owned(),
                         );
                     }
-                    if reaches(addr.value, &own_addresses) {
+                    if listeners.are_reached(addr.value) {
                         findings.warn(
                             addr.span.clone(),
                             format!(
@@ -202,14 +244,48 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
     }
 }
 
-/// Whether a connection to a server's address surely ends at one of these listeners.
-fn reaches(ServerAddr(server): ServerAddr, listeners: &HashSet<SocketAddr>) -> bool {
-    let wildcard: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let is_local = server.ip().is_loopback() || server.ip().is_unspecified();
-    listeners.contains(&server) || (is_local && listeners.contains(&(wildcard, server.port()).into()))
+/// What a backend's proxied frontends listen on.
+struct Listeners {
+    /// By the address, with its interface if it has one.
+    by_address: PortMap<(SocketAddr, Option<Zone>), ()>,
+    /// The highest offset of a port in its range.
+    furthest: u16,
+}
+
+impl Listeners {
+    fn of(users: &[&Frontend]) -> Self {
+        let proxied = users.iter().filter(|frontend| !frontend.mode.is_packet());
+        let ranges = proxied.flat_map(|frontend| &frontend.listen);
+        let furthest = ranges
+            .clone()
+            .map(|range| range.ports().last - range.ports().first);
+        Self {
+            furthest: furthest.max().unwrap_or(0),
+            by_address: ranges
+                .map(|range| {
+                    let first = range.first();
+                    ((first.with_port(0).0, first.zone().copied()), range.ports(), ())
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether a connection to one of the ports that a server's address stands for surely ends at one of these.
+    fn are_reached(&self, server: ServerAddr) -> bool {
+        let first = server.0.port();
+        let ports = PortRange {
+            first,
+            last: first.saturating_add(self.furthest),
+        };
+        let wildcard: IpAddr = match server.0 {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let has = |addr, zone| self.by_address.overlapping(&(addr, zone), ports).next().is_some();
+        let is_local = server.0.ip().is_loopback() || server.0.ip().is_unspecified();
+        has(server.with_port(0).0, server.zone().copied())
+            || (is_local && has(SocketAddr::new(wildcard, 0), None))
+    }
 }
 
 /// 0.3.5 chose servers at random by weight. Said once, where a file in its dialect leaves the choice to the default

@@ -6,6 +6,7 @@ mod conflicts;
 mod keepalive;
 mod local;
 mod packet;
+mod ranges;
 mod unused;
 
 use std::{
@@ -29,7 +30,7 @@ use super::{
     users::Users,
     words::nearest,
 };
-use crate::base::{BackendName, FrontendName, ListenAddr, NameError, Protocol};
+use crate::base::{BackendName, FrontendName, ListenAddr, ListenRange, NameError, Protocol};
 
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
@@ -98,6 +99,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     let users = Users::of(&config);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
+    ranges::check(file, &config, &users, findings);
     access::check(file, &config, findings);
     if let Some(here) = here {
         local::check(file, &config, here, findings);
@@ -233,7 +235,7 @@ fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
     }
     let ip = value(raw.listen_addr.as_ref(), IpAddr::V4(Ipv4Addr::LOCALHOST), |v| v);
     Some(Stats {
-        listen: ListenAddr(SocketAddr::new(ip, port.value.number)),
+        listen: ListenAddr::new(SocketAddr::new(ip, port.value.number)),
     })
 }
 
@@ -323,10 +325,10 @@ fn frontend(
             );
         });
     }
-    let listen: Vec<ListenAddr> = raw
+    let listen: Vec<ListenRange> = raw
         .listen_addr
         .iter()
-        .flat_map(|at| at.value.0.iter().map(|(addr, _)| *addr))
+        .flat_map(|at| at.value.0.iter().map(|(range, _)| *range))
         .collect();
     let backend = raw
         .backend

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::Protocol,
+    base::{ListenRange, PortMap, Protocol, ServerAddr, Zone},
     config::{
         address::not_of_one_host,
         findings::Findings,
@@ -21,7 +21,7 @@ use crate::{
 pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     let raw_frontends = file.frontends.as_ref().map(|at| &at.value.0);
     let mut uses: BTreeMap<&str, Uses<'_>> = BTreeMap::new();
-    let mut vips = Vips::default();
+    let (mut vips, mut by_port) = (Vips::default(), Vec::new());
     for frontend in config.frontends.values().filter(|f| f.mode.is_packet()) {
         let name = frontend.name.as_str();
         let Some(raw) = raw_frontends.and_then(|all| all.get(name)) else {
@@ -37,14 +37,14 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
         });
         let backend = uses.entry(frontend.backend.as_str()).or_default();
         let listen = raw.value.listen_addr.iter().flat_map(|at| &at.value.0);
-        for (addr, span) in listen.filter(|(addr, _)| not_of_one_host(addr.0.ip()).is_none()) {
+        for (range, span) in listen.filter(|(range, _)| not_of_one_host(range.ip()).is_none()) {
             let vip = Vip {
                 frontend,
-                addr: addr.0,
+                range: *range,
                 span: span.clone(),
             };
-            vips.by_socket.entry(addr.0).or_insert_with(|| vip.clone());
-            vips.by_ip.entry(addr.0.ip()).or_insert_with(|| vip.clone());
+            by_port.push(((range.ip(), frontend.protocol), range.ports(), vip.clone()));
+            vips.by_ip.entry(range.ip()).or_insert_with(|| vip.clone());
             let method = config.backends.get(&frontend.backend).map(|b| b.dsr_method);
             if method != Some(DsrMethod::L2) {
                 one_answer(backend, &vip, findings);
@@ -55,6 +55,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     if vips.by_ip.is_empty() {
         return;
     }
+    vips.by_port = by_port.into_iter().collect();
     let raw_backends = file.backends.iter().flat_map(|at| &at.value.0);
     for (name, raw) in raw_backends {
         let Some(backend) = config.backends.get(name.as_str()) else {
@@ -72,7 +73,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
                     backend: name,
                     only_packets,
                     server,
-                    addr: addr.value.0,
+                    addr: addr.value,
                     span: addr.span.clone(),
                 };
                 place.check(uses, backend, config, &vips, findings);
@@ -81,19 +82,28 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     }
 }
 
-/// An address and port of a frontend in a packet mode.
+/// An address of a frontend in a packet mode, with its ports.
 #[derive(Clone)]
 struct Vip<'a> {
     frontend: &'a Frontend,
-    addr: SocketAddr,
+    range: ListenRange,
     span: Range<usize>,
 }
 
 /// All of them; of those that share an address, the first.
 #[derive(Default)]
 struct Vips<'a> {
-    by_socket: HashMap<SocketAddr, Vip<'a>>,
+    by_port: PortMap<(IpAddr, Protocol), Vip<'a>>,
     by_ip: HashMap<IpAddr, Vip<'a>>,
+}
+
+impl<'a> Vips<'a> {
+    /// The one that has an address and port, of whichever protocol.
+    fn at(&self, addr: SocketAddr) -> Option<&Vip<'a>> {
+        [Protocol::Tcp, Protocol::Udp]
+            .iter()
+            .find_map(|protocol| self.by_port.at(&(addr.ip(), *protocol), addr.port()))
+    }
 }
 
 /// What frontends in packet modes ask of a backend: the first that asks each.
@@ -102,7 +112,7 @@ struct Uses<'a> {
     v4: Option<Vip<'a>>,
     v6: Option<Vip<'a>>,
     dsr_v6: Option<Vip<'a>>,
-    /// By whether it is IPv4, and port.
+    /// By whether it is IPv4, and the first port.
     dsr_ports: BTreeMap<(bool, u16), Vip<'a>>,
     /// By whether it is IPv4, and protocol.
     dsr_answers: BTreeMap<(bool, Protocol), Vip<'a>>,
@@ -111,15 +121,16 @@ struct Uses<'a> {
 impl<'a> Uses<'a> {
     fn add(&mut self, vip: Vip<'a>) {
         let dsr = vip.frontend.mode == Mode::Dsr;
+        let v4 = vip.range.ip().is_ipv4();
         if dsr {
             self.dsr_ports
-                .entry((vip.addr.is_ipv4(), vip.addr.port()))
+                .entry((v4, vip.range.ports().first))
                 .or_insert_with(|| vip.clone());
             self.dsr_answers
-                .entry((vip.addr.is_ipv4(), vip.frontend.protocol))
+                .entry((v4, vip.frontend.protocol))
                 .or_insert_with(|| vip.clone());
         }
-        if vip.addr.is_ipv4() {
+        if v4 {
             self.v4.get_or_insert(vip);
         } else {
             if dsr {
@@ -134,14 +145,15 @@ fn family(v4: bool) -> &'static str {
     if v4 { "IPv4" } else { "IPv6" }
 }
 
-fn zoned(addr: &SocketAddr) -> bool {
-    matches!(addr, SocketAddr::V6(v6) if v6.scope_id() != 0)
+/// Whether an address is on an interface that it names. The packet path knows addresses without one.
+fn zoned(addr: &SocketAddr, zone: Option<&Zone>) -> bool {
+    zone.is_some() || matches!(addr, SocketAddr::V6(v6) if v6.scope_id() != 0)
 }
 
 fn listen_addresses(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
     let mode = frontend.mode;
-    for (addr, span) in raw.listen_addr.iter().flat_map(|at| &at.value.0) {
-        let ip = addr.0.ip();
+    for (range, span) in raw.listen_addr.iter().flat_map(|at| &at.value.0) {
+        let (ip, addr) = (range.ip(), range.first());
         if let Some(kind) = not_of_one_host(ip) {
             let help = if ip.is_loopback() {
                 "clients of other hosts cannot send to it: write the address that they send to, or mode = \"proxy\" for clients on this host"
@@ -153,10 +165,10 @@ fn listen_addresses(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Fin
                 format!("mode {mode} cannot serve {ip}, {kind}"),
                 help.to_owned(),
             );
-        } else if zoned(&addr.0) {
+        } else if zoned(&addr.0, addr.zone()) {
             findings.error(
                 span.clone(),
-                format!("mode {mode} cannot serve {addr}, an address with a zone"),
+                format!("mode {mode} cannot serve {range}, an address with an interface"),
                 "write an address that is not link-local; `interface` names where its packets arrive"
                     .to_owned(),
             );
@@ -203,18 +215,18 @@ fn method(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
 
 /// A server in mode dsr that does not have the VIPs itself cannot tell by which address a packet came to the load balancer: its answers leave from one.
 fn one_answer(uses: &Uses<'_>, vip: &Vip<'_>, findings: &mut Findings) {
-    let kind = (vip.addr.is_ipv4(), vip.frontend.protocol);
+    let kind = (vip.range.ip().is_ipv4(), vip.frontend.protocol);
     let first = uses
         .dsr_answers
         .get(&kind)
-        .filter(|first| vip.frontend.mode == Mode::Dsr && first.addr != vip.addr);
+        .filter(|first| vip.frontend.mode == Mode::Dsr && first.range != vip.range);
     let Some(first) = first else { return };
     vip.within(findings, |findings| {
         findings.warn(
             vip.span.clone(),
             format!(
                 "the same servers answer for {} too: in mode dsr their answers can have only one source address and port",
-                first.addr
+                first.range
             ),
             "use another backend for it, whose servers have other addresses or ports".to_owned(),
         );
@@ -237,7 +249,7 @@ fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
                     "no server of backend `{}` is {}: nothing can be forwarded for {}",
                     backend.name,
                     family(v4),
-                    vip.addr
+                    vip.range
                 ),
                 "packet modes do not translate between IPv4 and IPv6: add servers of this family, or use mode = \"proxy\""
                     .to_owned(),
@@ -269,7 +281,7 @@ struct Place<'a> {
     /// Whether all frontends that use the backend are in packet modes.
     only_packets: bool,
     server: &'a str,
-    addr: SocketAddr,
+    addr: ServerAddr,
     span: Range<usize>,
 }
 
@@ -283,7 +295,7 @@ impl Place<'_> {
         findings: &mut Findings,
     ) {
         let Some(uses) = uses else {
-            if let Some(vip) = vips.by_socket.get(&self.addr) {
+            if let Some(vip) = vips.at(self.addr.0) {
                 self.is_vip(
                     vip,
                     "this host cannot reach its own VIPs: write the address of the server itself",
@@ -292,7 +304,7 @@ impl Place<'_> {
             }
             return;
         };
-        let ip = self.addr.ip();
+        let ip = self.addr.0.ip();
         if let Some(kind) = not_of_one_host(ip) {
             self.error(
                 format!(
@@ -304,10 +316,10 @@ impl Place<'_> {
             );
             return;
         }
-        if zoned(&self.addr) {
+        if zoned(&self.addr.0, self.addr.zone()) {
             self.error(
                 format!(
-                    "packets cannot be forwarded to server `{}`: its address has a zone",
+                    "packets cannot be forwarded to server `{}`: its address has an interface",
                     self.server
                 ),
                 "write an address that is not link-local",
@@ -335,7 +347,7 @@ impl Place<'_> {
     }
 
     fn check_family(&self, uses: &Uses<'_>, findings: &mut Findings) {
-        let v4 = self.addr.is_ipv4();
+        let v4 = self.addr.0.is_ipv4();
         // where no address can be used at all, that has been said
         let unreached = if v4 {
             uses.v4.is_none() && uses.v6.is_some()
@@ -360,20 +372,26 @@ impl Place<'_> {
 
     /// DSR leaves ports as they are, unless the server's own rules map them back.
     fn check_port(&self, uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
-        let port = self.addr.port();
+        let port = self.addr.0.port();
         if backend.dsr_method == DsrMethod::Nft {
             return;
         }
-        let v4 = self.addr.is_ipv4();
+        let v4 = self.addr.0.is_ipv4();
         let mut listens = uses.dsr_ports.range((v4, 0)..=(v4, u16::MAX));
         let Some(((_, listen), vip)) = listens.find(|((_, listen), _)| *listen != port) else {
             return;
         };
-        let same = SocketAddr::new(self.addr.ip(), *listen);
+        let same = self.addr.with_port(*listen);
+        let range = vip.range;
+        let of_range = if range.is_several() {
+            format!(", the first of {}", range.ports())
+        } else {
+            String::new()
+        };
         self.clash(
             vip,
             format!(
-                "server `{}` has port {port}, but frontend `{}` in mode dsr listens on port {listen}",
+                "server `{}` has port {port}, but frontend `{}` in mode dsr listens on port {listen}{of_range}",
                 self.server, vip.frontend.name
             ),
             &format!(
@@ -388,7 +406,7 @@ impl Place<'_> {
         let message = format!(
             "server `{}` has the address {} of frontend `{}` in mode {}",
             self.server,
-            vip.addr.ip(),
+            vip.range.ip(),
             vip.frontend.name,
             vip.frontend.mode
         );

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::packets::{Vip, VipState, Vips, absence};
 use crate::{
-    base::{Endpoint, FrontendName},
+    base::{EndpointRange, FrontendName},
     config::Config,
     engine::network::{self, Follower, NetworkState},
 };
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct ProxiedAddresses {
     /// Those of the configuration in effect, wildcards not among them.
-    listened: BTreeMap<Endpoint, FrontendName>,
+    listened: BTreeMap<EndpointRange, FrontendName>,
     following: Option<Following>,
     /// Those that wait, or have waited.
     vips: Vips,
@@ -41,7 +41,7 @@ impl ProxiedAddresses {
         self.listened = proxied
             .flat_map(|frontend| {
                 frontend
-                    .endpoints()
+                    .ranges()
                     .map(|endpoint| (endpoint, frontend.name.clone()))
             })
             .filter(|(endpoint, _)| !endpoint.ip().is_unspecified())
@@ -120,7 +120,7 @@ impl ProxiedAddresses {
 
     /// Those that wait, and some that do not.
     #[must_use]
-    pub const fn states(&self) -> &BTreeMap<Endpoint, Vip> {
+    pub const fn states(&self) -> &BTreeMap<EndpointRange, Vip> {
         self.vips.states()
     }
 

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
 };
 
 use crate::{
-    base::{Endpoint, PeerTimeouts, Protocol},
+    base::{Endpoint, ListenAddr, PeerTimeouts, Protocol, Zone},
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
@@ -86,7 +87,7 @@ impl Predecessors {
     fn of(inherited: Vec<Inherited>) -> Self {
         let mut all = Self::default();
         for Inherited { name, fd } in inherited {
-            let endpoint = listener::address_of(fd.as_fd()).map(Endpoint::tcp);
+            let endpoint = endpoint_of(&fd, &name);
             if endpoint.map(kept_as).as_ref() != Some(&name) {
                 all.outdated.insert(name);
             }
@@ -134,6 +135,21 @@ impl Predecessors {
         });
         sockets
     }
+}
+
+/// What a socket listens on. Of an interface by its number or by its name, whichever it is kept as: the socket knows both.
+fn endpoint_of(fd: &OwnedFd, name: &str) -> Option<Endpoint> {
+    let by_number = Endpoint::tcp(listener::address_of(fd.as_fd())?);
+    let has_number = matches!(by_number.addr.0, SocketAddr::V6(addr) if addr.scope_id() != 0);
+    if !has_number || kept_as(by_number) == name {
+        return Some(by_number);
+    }
+    let interface = listener::interface_of(fd.as_fd());
+    let zone = interface.as_deref().and_then(Zone::new);
+    Some(zone.map_or(by_number, |zone| Endpoint {
+        addr: ListenAddr::zoned(by_number.addr.0, zone),
+        ..by_number
+    }))
 }
 
 impl Listeners {
@@ -216,6 +232,7 @@ mod tests {
     fn listening() -> (Endpoint, OwnedFd, OwnedFd) {
         let what = listener::Listen {
             addr: "127.0.0.1:0".parse().unwrap(),
+            interface: None,
             timeouts: PeerTimeouts::default(),
         };
         let socket = listener::listen(&what).unwrap();

@@ -10,7 +10,7 @@ use std::{
 use super::Done;
 use crate::{
     admin::views::ReloadFailed,
-    base::{Endpoint, Protocol, TerminationReason},
+    base::{Endpoint, EndpointRange, Protocol, TerminationReason},
     config::{Config, ProxiedEndpoints},
     daemon::Control,
     engine::Engine,
@@ -39,12 +39,17 @@ pub struct Counted {
 
 impl Cut {
     /// What changes hands from one configuration to the next. `in_effect` are VIPs that flows may still have.
-    pub fn between(before: &Config, after: &Config, in_effect: impl IntoIterator<Item = Endpoint>) -> Self {
+    pub fn between(
+        before: &Config,
+        after: &Config,
+        in_effect: impl IntoIterator<Item = EndpointRange>,
+    ) -> Self {
         let (vips_before, vips_after) = (vips(before), vips(after));
         let listeners: ProxiedEndpoints = after.proxied_endpoints();
         let new = vips_after.difference(&vips_before);
         let tcp = new.filter(|vip| vip.protocol == Protocol::Tcp);
         let to_packets = tcp.map(|vip| (vip.ip(), vip.port())).collect();
+        let in_effect = in_effect.into_iter().flat_map(EndpointRange::endpoints);
         let left = (vips_before.into_iter().chain(in_effect))
             .filter(|vip| !vips_after.contains(vip) && listeners.take(*vip));
         Self {
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn flows_that_have_outlived_their_frontend_count_as_well() {
         let old = Endpoint::tcp("10.0.0.1:80".parse().unwrap());
-        let cut = Cut::between(&load(&[]), &load(&[("10.0.0.1:80", "proxy")]), [old]);
+        let cut = Cut::between(&load(&[]), &load(&[("10.0.0.1:80", "proxy")]), [old.into()]);
         assert_eq!(*cut.to_listeners, [old].into());
     }
 

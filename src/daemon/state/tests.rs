@@ -166,7 +166,7 @@ impl World {
         };
         let update = HealthUpdate {
             key,
-            addr: ServerAddr(
+            addr: ServerAddr::new(
                 format!("198.51.100.{number}:{}", 80 + u16::from(server))
                     .parse()
                     .unwrap(),

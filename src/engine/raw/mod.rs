@@ -16,7 +16,7 @@ pub mod socket;
 mod worker;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fmt,
     hash::{BuildHasher, RandomState},
     io,
@@ -175,7 +175,7 @@ impl RawEngine {
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
-    pub fn in_use(&self) -> HashSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self) -> BTreeSet<(Endpoint, ServerAddr)> {
         self.shared.flows.in_use(self.shared.now())
     }
 

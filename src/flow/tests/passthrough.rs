@@ -357,7 +357,7 @@ fn established_flows_survive_the_removal_of_their_server_and_frontend() {
     assert_eq!(site.reply(server, nat, ACK).destination(), client);
     let used = site.flows.in_use(site.now);
     let endpoint = frontend.endpoints().next().unwrap();
-    assert!(used.contains(&(endpoint, crate::base::ServerAddr(server))));
+    assert!(used.contains(&(endpoint, crate::base::ServerAddr::new(server))));
     let new = site.client(1, 40_001);
     assert_eq!(site.tcp(new, SYN).verdict, Verdict::Done(PacketReason::NotOurs));
 }
@@ -408,9 +408,8 @@ fn an_address_that_clients_send_to_is_no_nat_port() {
         hop.locals = [vip(false).ip()].into();
     }
     let frontend = site.frontend_mut();
-    let mut second = frontend.listen[0];
-    second.0.set_port(61_000);
-    frontend.listen.push(second);
+    let second = frontend.listen[0].first().with_port(61_000);
+    frontend.listen.push(second.into());
     site.nat_ports(61_000, 61_000);
     let client = site.client(1, 40_000);
     assert_eq!(

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    base::{AccessReason, Endpoint, PeerAddr, WorkerId},
+    base::{AccessReason, Endpoint, ListenAddr, PeerAddr, WorkerId},
     proxy::shared::WorkerContext,
     snapshot::FrontendView,
     sys::tcp,
@@ -34,6 +34,8 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 /// What is known of a listener besides its socket.
 pub struct AcceptQueue {
     endpoint: Endpoint,
+    /// Its address, for connections.
+    listen: Arc<ListenAddr>,
     shared: Arc<WorkerContext>,
     worker: WorkerId,
     frontend: Arc<FrontendView>,
@@ -73,6 +75,7 @@ impl AcceptQueue {
         shared.limit.listener_added();
         Ok(Self {
             endpoint,
+            listen: Arc::new(endpoint.addr),
             most: shared.limit.most(snapshot.counts.servers),
             generation: snapshot.generation,
             shared,
@@ -114,7 +117,7 @@ impl AcceptQueue {
             };
             let origin = Origin {
                 peer: PeerAddr(peer),
-                listen: self.endpoint.addr,
+                listen: Arc::clone(&self.listen),
                 worker: self.worker,
                 at: Instant::now(),
                 frontend: Arc::clone(&self.frontend),

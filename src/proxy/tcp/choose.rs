@@ -29,14 +29,28 @@ pub struct Chosen {
     /// The backend as it was at the choice.
     pub backend: Arc<BackendView>,
     /// Index of the server in it.
-    pub index: usize,
+    index: u32,
+    /// How far its port is above that of its address: as far as the connection's in its range.
+    offset: u16,
 }
 
 impl Chosen {
     /// The server.
     #[must_use]
     pub fn server(&self) -> &ServerView {
-        &self.backend.servers[self.index]
+        &self.backend.servers[self.index()]
+    }
+
+    /// Its index in the backend.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// The server's address, with the port that the connection's leads to.
+    #[must_use]
+    pub fn addr(&self) -> ServerAddr {
+        self.server().addr.further(self.offset)
     }
 }
 
@@ -56,6 +70,8 @@ pub struct ConnectionAddrs {
     pub client: ClientAddr,
     /// The address that it connected to.
     pub listen: ListenAddr,
+    /// How far that is from the first port of its range; `None` if that has one port.
+    pub offset: Option<u16>,
 }
 
 /// Why no server was chosen.
@@ -109,9 +125,14 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
     let load = |i: usize| servers[i].live.slots.used();
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
+        let client_hash = backend.balancer.client_hash(flow.client.0.ip());
         let pick = Pick {
-            client_hash: backend.balancer.client_hash(flow.client.0.ip()),
-            flow_hash: backend.balancer.flow_hash(flow.client.0, flow.listen.0),
+            client_hash,
+            // a range has one Maglev choice, as in packet modes
+            flow_hash: match flow.offset {
+                Some(_) => client_hash,
+                None => backend.balancer.flow_hash(flow.client.0, flow.listen.0),
+            },
             random: random(),
             load: &load,
             usable: &usable,
@@ -122,7 +143,9 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
         if servers[index].live.slots.try_take(servers[index].max_connections) {
             return Ok(Chosen {
                 backend: Arc::clone(backend),
-                index,
+                // no file has room for so many servers
+                index: u32::try_from(index).unwrap_or(u32::MAX),
+                offset: flow.offset.unwrap_or(0),
             });
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     task::Poll,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::{choose::Chosen, direction::Early};
 use crate::{
-    base::TerminationReason,
+    base::{TerminationReason, Zone},
     sys::{readiness::Stream, tcp},
 };
 
@@ -66,8 +67,7 @@ pub async fn connect(
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
-    let socket =
-        tcp::start_connect(chosen.server().addr.0, backend.source_addr, user_timeout).map_err(of_start)?;
+    let socket = start(chosen, user_timeout).map_err(of_start)?;
     let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
@@ -94,11 +94,24 @@ pub async fn connect(
     Ok(stream)
 }
 
+fn start(chosen: &Chosen, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    let addr = chosen.addr();
+    let interface = addr.zone().map(Zone::as_str);
+    let source = chosen.backend.config.source_addr;
+    tcp::start_connect(addr.0, interface, source, user_timeout)
+}
+
 /// Tells faults of ours from the server's among the errors that connect(2) returns at once.
 fn of_start(error: io::Error) -> ConnectError {
     match error.raw_os_error() {
         Some(
-            libc::ECONNREFUSED | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ECONNRESET | libc::ETIMEDOUT,
+            libc::ECONNREFUSED
+            | libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ECONNRESET
+            | libc::ETIMEDOUT
+            // the interface of a link-local address
+            | libc::ENODEV,
         ) => ConnectError::Server(error),
         _ => ConnectError::Local(error),
     }

@@ -11,7 +11,8 @@ use std::{
 use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
-        BackendName, FrontendName, ListenAddr, NetworkListName, PortRange, Protocol, ServerAddr, ServerName,
+        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, PortRange, Protocol, ServerAddr,
+        ServerName,
     },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed,
@@ -59,7 +60,7 @@ pub fn configs() -> impl Strategy<Value = Config> {
                         global,
                         admin,
                         stats: stats.map(|addr| Stats {
-                            listen: ListenAddr(addr),
+                            listen: ListenAddr::new(addr),
                         }),
                         packet,
                         network_lists: BTreeMap::new(),
@@ -101,7 +102,7 @@ fn address() -> impl Strategy<Value = SocketAddr> {
     let v4 = (1..=223_u8, any::<u8>(), any::<u8>(), any::<u8>())
         .prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d]));
     let v6 = any::<[u16; 7]>().prop_map(|s| IpAddr::from([0x2001, s[0], s[1], s[2], s[3], s[4], s[5], s[6]]));
-    (prop_oneof![v4, v6], 1..=u16::MAX).prop_map(SocketAddr::from)
+    (prop_oneof![v4, v6], 1..=65_000_u16).prop_map(SocketAddr::from) // and the ports of a range
 }
 
 const DAY: u64 = 86_400_000;
@@ -227,12 +228,14 @@ fn settle(mut config: Config) -> Config {
         };
         let backend = Arc::make_mut(backend);
         let fourth = u16::try_from(index).unwrap_or(u16::MAX);
-        for (host, addr) in (1..).zip(&mut frontend.listen) {
-            addr.0 = match backend.dsr_method {
+        for (host, range) in (1..).zip(&mut frontend.listen) {
+            let addr: SocketAddr = match backend.dsr_method {
                 DsrMethod::Tc => ([198, 18, fourth as u8, host as u8], 80).into(),
                 DsrMethod::Nft => ([0x2001, 0xdb8, 0xaaaa, 0, 0, 0, fourth, host], 80 + host).into(),
                 DsrMethod::L2 => ([0x2001, 0xdb8, 0xcccc, 0, 0, 0, fourth, host], 80).into(),
             };
+            let last = addr.port() + range.ports().last - range.ports().first;
+            *range = ListenRange::new(ListenAddr::new(addr), last).expect("a range");
         }
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
             server.addr.0 = match backend.dsr_method {
@@ -281,11 +284,11 @@ fn settle(mut config: Config) -> Config {
 fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<Value = Frontend> {
     // Loopback is not among the addresses of `address`, so [stats] cannot clash with these.
     let listen = prop::collection::btree_set(1..=u8::MAX, 1..4).prop_map(move |hosts| {
-        let addr = |host| {
-            ListenAddr(SocketAddr::from((
-                [0, 0, u8::try_from(index).unwrap_or(u8::MAX), host],
-                80,
-            )))
+        let addr = |host: u8| {
+            let third = u8::try_from(index).unwrap_or(u8::MAX);
+            let first = ListenAddr::new(SocketAddr::from(([0, 0, third, host], 80)));
+            // every other is a range
+            ListenRange::new(first, 80 + u16::from(host % 2) * u16::from(host)).expect("a range")
         };
         hosts.into_iter().map(addr).collect::<Vec<_>>()
     });
@@ -416,7 +419,7 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
                     name.clone(),
                     Server {
                         name,
-                        addr: ServerAddr(addr),
+                        addr: ServerAddr::new(addr),
                         weight,
                         priority,
                         max_connections,

@@ -302,7 +302,7 @@ impl<'a> Site<'a> {
         let tuple = FiveTuple {
             protocol,
             client: ClientAddr(source),
-            vip: ListenAddr(destination),
+            vip: ListenAddr::new(destination),
         };
         let told = self
             .flows

@@ -99,7 +99,7 @@ impl Site {
     fn add_vips(&self, own: &[&str]) {
         let mut done = BTreeSet::new();
         for frontend in self.config.frontends.values() {
-            for ip in frontend.listen.iter().map(|addr| addr.0.ip()) {
+            for ip in frontend.listen.iter().map(|range| range.ip()) {
                 if ip.is_unspecified() || !done.insert(ip) {
                     continue;
                 }

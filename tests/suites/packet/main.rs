@@ -27,6 +27,7 @@ mod networks;
 mod off_path;
 mod ports;
 mod process;
+mod ranges;
 mod reload;
 mod reused;
 mod site;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("ranges", ranges::TESTS),
         ("modes", modes::TESTS),
         ("ports", ports::TESTS),
         ("meanwhile", meanwhile::TESTS),

@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod meanwhile;
 mod peers;
+mod ranges;
 mod reload;
 mod restart;
 mod saved;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("traffic", traffic::TESTS),
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
+        ("ranges", ranges::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),

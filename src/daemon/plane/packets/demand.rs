@@ -2,18 +2,18 @@
 //! network state. No I/O here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
-    base::{Endpoint, FrontendName, ServerAddr},
+    base::{Endpoint, EndpointRange, FrontendName, PortMap, PortRange, PortRanges, ServerAddr},
     config::{Config, PacketService},
     engine::network::{Link, NetworkState, Wanted},
     flow::Resolution,
 };
 
-/// What is known of a frontend's endpoint in a packet mode.
+/// What is known of an address of a frontend in a packet mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
     /// The frontend.
@@ -36,46 +36,62 @@ pub enum VipState {
     },
 }
 
-/// What live flows use.
-pub type InUse = HashSet<(Endpoint, ServerAddr)>;
+/// What live flows use: addresses and ports of VIPs, each with that of a server.
+pub type InUse = BTreeSet<(Endpoint, ServerAddr)>;
 
 /// Both lists as one: a service that is in both has the servers of both.
 pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
-    let mut all: BTreeMap<_, BTreeSet<ServerAddr>> = BTreeMap::new();
+    let mut all = Collected::default();
     for service in a.iter().chain(b) {
-        all.entry((service.vip, service.nat_ports))
-            .or_default()
+        all.servers(service.vip, service.nat_ports)
             .extend(&service.servers);
     }
-    all.into_iter()
-        .map(|((vip, nat_ports), servers)| PacketService {
-            vip,
-            nat_ports,
-            servers: servers.into_iter().collect(),
-        })
-        .collect()
+    all.into_services()
 }
 
-/// What is in effect and not in the configuration's services any more.
-pub fn leftovers(services: &[PacketService], in_effect: &[PacketService]) -> Vec<PacketService> {
-    let services: HashMap<_, _> = (services.iter())
-        .map(|service| ((service.vip, service.nat_ports), &service.servers))
-        .collect();
-    (in_effect.iter())
-        .filter_map(|old| {
-            let Some(still) = services.get(&(old.vip, old.nat_ports)) else {
-                return Some(old.clone());
-            };
-            // both are sorted
-            let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| still.binary_search(server).is_err())
-                .collect();
-            (!servers.is_empty()).then(|| PacketService {
-                servers,
-                ..old.clone()
+/// Services being collected: their servers by VIP and NAT ports.
+#[derive(Default)]
+struct Collected(BTreeMap<(EndpointRange, Option<PortRanges>), BTreeSet<ServerAddr>>);
+
+impl Collected {
+    fn servers(&mut self, vip: EndpointRange, nat_ports: Option<PortRanges>) -> &mut BTreeSet<ServerAddr> {
+        self.0.entry((vip, nat_ports)).or_default()
+    }
+
+    fn into_services(self) -> Vec<PacketService> {
+        (self.0.into_iter())
+            .map(|((vip, nat_ports), servers)| PacketService {
+                vip,
+                nat_ports,
+                servers: servers.into_iter().collect(),
             })
-        })
-        .collect()
+            .collect()
+    }
+}
+
+/// What is in effect and not in the configuration's services any more, down to the port.
+pub fn leftovers(services: &[PacketService], in_effect: &[PacketService]) -> Vec<PacketService> {
+    let place = |service: &PacketService| (service.vip.ip(), service.vip.protocol, service.nat_ports);
+    let current: PortMap<_, &PacketService> = (services.iter())
+        .map(|service| (place(service), service.vip.ports(), service))
+        .collect();
+    let mut left = Collected::default();
+    for old in in_effect {
+        let near = current.overlapping(&place(old), old.vip.ports());
+        let near: Vec<(PortRange, &&PacketService)> = near.collect();
+        for server in &old.servers {
+            let still = near.iter().filter(|(ports, new)| {
+                let there = server.further(ports.first.wrapping_sub(old.vip.ports().first));
+                new.servers.binary_search(&there).is_ok()
+            });
+            for ports in old.vip.ports().without(still.map(|(ports, _)| *ports)) {
+                let offset = ports.first.wrapping_sub(old.vip.ports().first);
+                left.servers(old.vip.with_ports(ports), old.nat_ports)
+                    .insert(server.further(offset));
+            }
+        }
+    }
+    left.into_services()
 }
 
 /// The leftovers that live flows still use. An address that a proxy frontend listens on now is given up at once: its rule
@@ -87,16 +103,32 @@ pub fn kept(
     in_use: &InUse,
 ) -> Vec<PacketService> {
     let proxied = config.proxied_endpoints();
-    leftovers(services, in_effect)
-        .into_iter()
-        .filter(|old| !proxied.take(old.vip))
-        .filter_map(|old| {
-            let servers: Vec<_> = (old.servers.iter().copied())
-                .filter(|server| in_use.contains(&(old.vip, *server)))
-                .collect();
-            (!servers.is_empty()).then_some(PacketService { servers, ..old })
-        })
-        .collect()
+    let mut kept = Vec::new();
+    for old in leftovers(services, in_effect) {
+        for ports in old.vip.ports().without(proxied.taken(old.vip)) {
+            let part = old.part(ports);
+            let servers = used_servers(&part, in_use);
+            if !servers.is_empty() {
+                kept.push(PacketService { servers, ..part });
+            }
+        }
+    }
+    kept
+}
+
+/// The servers of a service that live flows use.
+fn used_servers(service: &PacketService, in_use: &InUse) -> Vec<ServerAddr> {
+    let lowest = ServerAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let from = Endpoint::tcp(service.vip.first().addr.0);
+    let near = in_use.range((from, lowest)..);
+    let near =
+        near.take_while(|(hit, _)| hit.ip() == service.vip.ip() && hit.port() <= service.vip.ports().last);
+    let used: BTreeSet<ServerAddr> = near
+        .filter(|(hit, _)| hit.protocol == service.vip.protocol)
+        .map(|(hit, server)| service.server_of(*hit, *server))
+        .collect();
+    let servers = service.servers.iter().copied();
+    servers.filter(|server| used.contains(server)).collect()
 }
 
 /// Whether the way to every server is known, or known not to exist.
@@ -116,12 +148,14 @@ pub fn interfaces(
 ) -> BTreeMap<String, u32> {
     let named = config.frontends.values().filter(|f| f.mode.is_packet());
     let mut names: BTreeSet<&str> = named.clone().filter_map(|f| f.interface.as_deref()).collect();
-    let at_named: HashSet<Endpoint> = named
+    let at_named: PortMap<_, ()> = named
         .filter(|f| f.interface.is_some())
-        .flat_map(|f| f.endpoints())
+        .flat_map(|f| f.ranges())
+        .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
         .collect();
     for service in services {
-        if !at_named.contains(&service.vip) {
+        let place = (service.vip.ip(), service.vip.protocol);
+        if at_named.at(&place, service.vip.ports().first).is_none() {
             names.extend(arrivals(network_state, service.vip.ip()));
         }
         if service.nat_ports.is_some() {
@@ -152,19 +186,19 @@ pub fn vip_states(
     config: &Config,
     network_state: &NetworkState,
     served: &BTreeMap<String, u32>,
-) -> BTreeMap<Endpoint, Vip> {
+) -> BTreeMap<EndpointRange, Vip> {
     let packet_frontends = config.frontends.values().filter(|f| f.mode.is_packet());
     packet_frontends
-        .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (frontend, endpoint)))
-        .map(|(frontend, endpoint)| {
-            let ip = endpoint.ip();
+        .flat_map(|frontend| frontend.ranges().map(move |range| (frontend, range)))
+        .map(|(frontend, range)| {
+            let ip = range.ip();
             let why = why_waiting(frontend.interface.as_deref(), ip, network_state, served);
             let state = why.map_or(VipState::Live, |why| VipState::Waiting {
                 why,
                 is_elsewhere: !network_state.vips.contains_key(&ip),
             });
             let frontend = frontend.name.clone();
-            (endpoint, Vip { frontend, state })
+            (range, Vip { frontend, state })
         })
         .collect()
 }
@@ -221,9 +255,12 @@ mod tests {
 
     fn service(vip: &str, nat: bool, servers: &[&str]) -> PacketService {
         PacketService {
-            vip: Endpoint::tcp(vip.parse().unwrap()),
-            nat_ports: nat.then_some(crate::base::PortRanges::STOCK),
-            servers: servers.iter().map(|s| ServerAddr(s.parse().unwrap())).collect(),
+            vip: EndpointRange {
+                listen: vip.parse().unwrap(),
+                protocol: crate::base::Protocol::Tcp,
+            },
+            nat_ports: nat.then_some(PortRanges::STOCK),
+            servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
         }
     }
 
@@ -281,8 +318,8 @@ mod tests {
             true,
             &["10.1.0.2:80", "10.1.0.3:80", "10.1.0.9:80"],
         );
-        let gone = ServerAddr("10.1.0.9:80".parse().unwrap());
-        let in_use = InUse::from([(old.vip, gone)]);
+        let gone: ServerAddr = "10.1.0.9:80".parse().unwrap();
+        let in_use = InUse::from([(old.vip.first(), gone)]);
         let before = [old];
         assert_eq!(
             kept(&config, &new, &before, &in_use),
@@ -290,6 +327,83 @@ mod tests {
         );
         assert_eq!(kept(&config, &new, &before, &InUse::new()), []);
         assert_eq!(union(&new, &[]), new);
+    }
+
+    /// Live flows by the port that they hit and the server's.
+    fn used(flows: &[(u16, u16)]) -> InUse {
+        let pair = |(hit, server): &(u16, u16)| {
+            let vip = Endpoint::tcp(SocketAddr::from(([10, 0, 0, 1], *hit)));
+            (vip, ServerAddr::new(SocketAddr::from(([10, 1, 0, 2], *server))))
+        };
+        flows.iter().map(pair).collect()
+    }
+
+    fn range(listen: &str, server: &str) -> PacketService {
+        service(listen, true, &[server])
+    }
+
+    #[test]
+    fn of_a_range_that_changes_only_the_ports_that_it_loses_are_left_over() {
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        let left = |new: &[PacketService]| leftovers(new, &old);
+        assert_eq!(left(&[range("10.0.0.1:9000-9020", "10.1.0.2:7000")]), []);
+        // it begins elsewhere, and each port leads where it did
+        assert_eq!(left(&[range("10.0.0.1:8990-9010", "10.1.0.2:6990")]), []);
+        assert_eq!(
+            left(&[
+                range("10.0.0.1:9002-9003", "10.1.0.2:7002"),
+                range("10.0.0.1:9007", "10.1.0.2:7007")
+            ]),
+            [
+                range("10.0.0.1:9000-9001", "10.1.0.2:7000"),
+                range("10.0.0.1:9004-9006", "10.1.0.2:7004"),
+                range("10.0.0.1:9008-9010", "10.1.0.2:7008"),
+            ]
+        );
+        // the same ports lead elsewhere
+        assert_eq!(left(&[range("10.0.0.1:9000-9010", "10.1.0.2:7001")]), old);
+    }
+
+    #[test]
+    fn a_port_that_a_range_has_lost_is_kept_for_its_flows_and_no_others() {
+        let (config, new) = (site(), [range("10.0.0.1:9000-9004", "10.1.0.2:7000")]);
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        let kept = |flows: &[(u16, u16)]| kept(&config, &new, &old, &used(flows));
+        let lost = range("10.0.0.1:9005-9010", "10.1.0.2:7005");
+        assert_eq!(kept(&[(9_000, 7_000), (9_004, 7_004)]), []);
+        assert_eq!(
+            kept(&[(9_000, 7_000), (9_010, 7_010)]),
+            std::slice::from_ref(&lost)
+        );
+        // another server of that port, another frontend's port
+        assert_eq!(kept(&[(9_010, 7_009), (9_011, 7_011)]), []);
+        assert_eq!(union(&new, &[lost]).len(), 2);
+    }
+
+    #[test]
+    fn of_a_kept_range_ports_that_are_proxied_now_are_given_up_at_once() {
+        let config = load(
+            r#"
+            [frontends.web]
+            listen_addr = "10.0.0.1:9003-9004"
+            backend = "web"
+            [backends.web]
+            servers.a = { addr = "10.1.0.2:80" }
+            "#,
+        );
+        let old = [range("10.0.0.1:9000-9010", "10.1.0.2:7000")];
+        assert_eq!(
+            kept(
+                &config,
+                &[],
+                &old,
+                &used(&[(9_000, 7_000), (9_004, 7_004), (9_010, 7_010)])
+            ),
+            [
+                range("10.0.0.1:9000-9002", "10.1.0.2:7000"),
+                range("10.0.0.1:9005-9010", "10.1.0.2:7005"),
+            ]
+        );
     }
 
     #[test]
@@ -304,7 +418,7 @@ mod tests {
             "#,
         );
         let old = service("10.0.0.1:80", false, &["10.1.0.2:80"]);
-        let in_use = InUse::from([(old.vip, old.servers[0])]);
+        let in_use = InUse::from([(old.vip.first(), old.servers[0])]);
         assert_eq!(kept(&config, &[], std::slice::from_ref(&old), &in_use), []);
         let wildcard = load(
             r#"

@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     admin::status::RulesStatus,
     base::{
-        Endpoint,
+        EndpointRange,
         exit::{self, Exit},
     },
     config::Config,
@@ -87,7 +87,7 @@ pub struct PacketPlane {
 #[derive(Debug, Default)]
 pub struct View {
     /// The VIPs of the configuration in effect.
-    pub vips: BTreeMap<Endpoint, Vip>,
+    pub vips: BTreeMap<EndpointRange, Vip>,
     /// Names of the frontends of which a VIP waits, in words; empty if none does.
     pub waiting: String,
     /// Interfaces that are served, with their indexes.
@@ -95,7 +95,7 @@ pub struct View {
     /// The network as last seen.
     pub network_state: Arc<NetworkState>,
     /// VIPs that the firewall rules are for: those of flows that have outlived their frontend too.
-    pub in_effect: Vec<Endpoint>,
+    pub in_effect: Vec<EndpointRange>,
     /// How the firewall rules are.
     pub rules: RulesStatus,
 }

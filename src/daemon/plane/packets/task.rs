@@ -1,7 +1,7 @@
 //! The task of the packet modes.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     hash::{BuildHasher, RandomState},
     path::PathBuf,
@@ -314,7 +314,7 @@ impl Plane {
             Some(running) if !demand::leftovers(&self.services, self.rules.in_effect()).is_empty() => {
                 running.engine.in_use()
             }
-            _ => HashSet::new(),
+            _ => BTreeSet::new(),
         };
         let config = self.config.clone();
         let kept = config.as_deref().map_or_else(Vec::new, |config| {

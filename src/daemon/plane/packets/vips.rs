@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Vip, VipState};
-use crate::base::Endpoint;
+use crate::base::EndpointRange;
 
 /// The VIPs of the configuration in effect.
 #[derive(Debug, Default)]
 pub struct Vips {
-    states: BTreeMap<Endpoint, Vip>,
+    states: BTreeMap<EndpointRange, Vip>,
     waiting: String,
 }
 
 impl Vips {
     /// Their states.
     #[must_use]
-    pub const fn states(&self) -> &BTreeMap<Endpoint, Vip> {
+    pub const fn states(&self) -> &BTreeMap<EndpointRange, Vip> {
         &self.states
     }
 
@@ -26,12 +26,12 @@ impl Vips {
     }
 
     /// Takes their states, and logs those that have changed.
-    pub fn update(&mut self, states: BTreeMap<Endpoint, Vip>) {
-        for (endpoint, vip) in &states {
-            if self.states.get(endpoint) == Some(vip) {
+    pub fn update(&mut self, states: BTreeMap<EndpointRange, Vip>) {
+        for (range, vip) in &states {
+            if self.states.get(range) == Some(vip) {
                 continue;
             }
-            let (frontend, addr) = (&vip.frontend, endpoint.addr);
+            let (frontend, addr) = (&vip.frontend, range.listen);
             match &vip.state {
                 VipState::Live => tracing::info!(
                     event = "vip_live", frontend = %frontend,

@@ -13,10 +13,7 @@ mod assembler;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use assembler::{Assembler, Label, code};
 
@@ -62,8 +59,11 @@ pub fn program(services: &[PacketService], precision: Precision) -> Option<Vec<I
     writer.asm.finish()
 }
 
-/// By address: a protocol's number and a port, as [`key`] puts them together.
-type Ports = BTreeMap<IpAddr, BTreeSet<u32>>;
+/// By address: protocols' numbers with ports, as [`key`] puts them together, in ranges that do not touch.
+type Ports = BTreeMap<IpAddr, Vec<KeyRange>>;
+
+/// Keys from one to another, both included.
+type KeyRange = (u32, u32);
 
 /// What one address family's services want.
 #[derive(Debug, Default)]
@@ -78,17 +78,21 @@ impl FilterTargets {
     fn of<'a>(services: impl Iterator<Item = &'a PacketService>) -> Self {
         let mut wanted = Self::default();
         for service in services {
-            let add = |ports: &mut Ports, addr: SocketAddr| {
-                let keys = ports.entry(addr.ip()).or_default();
-                keys.insert(key(service.vip.protocol, addr.port()));
+            let add = |all: &mut Ports, ip: IpAddr, ports: PortRange| {
+                let key = |port| key(service.vip.protocol, port);
+                (all.entry(ip).or_default()).push((key(ports.first), key(ports.last)));
             };
-            add(&mut wanted.vips, service.vip.addr.0);
+            add(&mut wanted.vips, service.vip.ip(), service.vip.ports());
             for range in service.nat_ports.iter().flat_map(PortRanges::iter) {
                 let servers = wanted.servers.entry(range).or_default();
                 for server in &service.servers {
-                    add(servers, server.0);
+                    add(servers, server.0.ip(), service.server_ports(*server));
                 }
             }
+        }
+        let by_address = std::iter::once(&mut wanted.vips).chain(wanted.servers.values_mut());
+        for keys in by_address.flat_map(BTreeMap::values_mut) {
+            *keys = joined(std::mem::take(keys));
         }
         wanted
     }
@@ -412,7 +416,7 @@ impl Writer {
         }
         match self.precision {
             Precision::Exact => self.exact(side, ports),
-            Precision::Ports => self.admit_keys(side, &ports.values().flatten().copied().collect()),
+            Precision::Ports => self.admit_keys(side, &joined(ports.values().flatten().copied().collect())),
             Precision::Protocols => self.asm.admit(),
         }
     }
@@ -420,7 +424,7 @@ impl Writer {
     fn exact(&mut self, side: Side, ports: &Ports) {
         let miss = self.asm.label();
         // addresses with the same ports share the code that compares these
-        let mut blocks: BTreeMap<&BTreeSet<u32>, Label> = BTreeMap::new();
+        let mut blocks: BTreeMap<&[KeyRange], Label> = BTreeMap::new();
         let mut by_last_word: BTreeMap<u32, Vec<(Words, Label)>> = BTreeMap::new();
         for (addr, keys) in ports {
             let block = *blocks.entry(keys).or_insert_with(|| self.asm.label());
@@ -467,23 +471,24 @@ impl Writer {
     }
 
     /// Admits the packet if the key of a side is one of these, or not known.
-    fn admit_keys(&mut self, side: Side, keys: &BTreeSet<u32>) {
+    fn admit_keys(&mut self, side: Side, keys: &[KeyRange]) {
         self.asm.op(code::LOAD, side.key());
         self.asm.admit_if_within(ANY_KEY, ANY_KEY);
-        for (first, last) in runs(keys) {
-            self.asm.admit_if_within(first, last);
+        for (first, last) in keys {
+            self.asm.admit_if_within(*first, *last);
         }
     }
 }
 
-/// Numbers as ranges, both ends included.
-fn runs(numbers: &BTreeSet<u32>) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
-            _ => runs.push((*number, *number)),
+/// The same keys in as few ranges as they need, in order.
+fn joined(mut keys: Vec<KeyRange>) -> Vec<KeyRange> {
+    keys.sort_unstable();
+    keys.dedup_by(|(first, last), (_, before)| {
+        let meets = *first <= before.saturating_add(1);
+        if meets {
+            *before = (*before).max(*last);
         }
-    }
-    runs
+        meets
+    });
+    keys
 }

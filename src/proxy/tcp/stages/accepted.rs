@@ -21,8 +21,8 @@ use crate::{
 pub struct Origin {
     /// Its other end.
     pub peer: PeerAddr,
-    /// The listener's address.
-    pub listen: ListenAddr,
+    /// The listener's address: shared, because a connection is to be small.
+    pub listen: Arc<ListenAddr>,
     /// The thread.
     pub worker: WorkerId,
     /// When it was accepted.
@@ -66,7 +66,7 @@ impl Origin {
                 .unwrap_or(SystemTime::UNIX_EPOCH),
             peer: self.peer,
             client: ClientAddr(self.peer.0),
-            listen: self.listen,
+            listen: *self.listen,
             frontend: self.frontend.config.name.clone(),
             backend: None,
             server: None,

@@ -92,7 +92,7 @@ impl<'a> Connected<'a> {
         let _open = Opened::new(in_server);
         accepted
             .registration
-            .connected(&chosen.backend, chosen.index, &server);
+            .connected(&chosen.backend, chosen.index(), &server);
         let limits = RelayTimeouts {
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
@@ -149,7 +149,7 @@ async fn prepare_retry(
         backend = %chosen.backend.config.name,
         server = %server.name,
         "connect to {} failed: {error}",
-        server.addr
+        chosen.addr()
     );
     if error.is_servers_fault() {
         note_server_failure(routed, &chosen);

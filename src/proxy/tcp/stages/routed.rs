@@ -126,7 +126,7 @@ impl Routed {
             Some((name, _)) => *name != server.name,
             None => self.outcome.retries > 0,
         };
-        self.outcome.server = Some((server.name.clone(), server.addr));
+        self.outcome.server = Some((server.name.clone(), chosen.addr()));
         Ok(chosen)
     }
 
@@ -167,9 +167,14 @@ impl Routed {
     }
 
     fn choose_now(&self) -> Result<Chosen, Nothing> {
+        let origin = &self.identified.accepted.origin;
+        // a reload may have taken the port out of the frontend since
+        let range = (self.frontend.config.range_of(*origin.listen))
+            .or_else(|| origin.frontend.config.range_of(*origin.listen));
         let flow = ConnectionAddrs {
             client: self.identified.client,
-            listen: self.identified.accepted.origin.listen,
+            listen: *origin.listen,
+            offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
         };
         choose::choose(&self.backend, flow, &self.tried)
     }

@@ -1,0 +1,324 @@
+//! What the broker allows, and what not.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    base::Protocol,
+    config::{self, Options, Source},
+};
+
+fn policy() -> Policy {
+    policy_of(
+        r#"
+        [stats]
+        port = 7000
+        [frontends.web]
+        tcp_user_timeout = "30s"
+        client_keepalive = { enabled = false }
+        listen_addr = ["0.0.0.0:80", "[::]:80"]
+        backend = "pool"
+        [frontends.mail]
+        listen_addr = "10.0.0.1:25"
+        backend = "pool"
+        [backends.pool]
+        servers.a = { addr = "10.0.0.2:80" }
+        "#,
+    )
+}
+
+/// `web` is found by its VIP and its server, `named` by its interface; `proxied` needs no packets.
+const PACKETS: &str = r#"
+    [frontends.web]
+    listen_addr = "10.0.0.1:80"
+    mode = "passthrough"
+    backend = "web"
+    [backends.web]
+    servers.a = { addr = "10.1.0.2:80" }
+    servers.b = { addr = "10.1.0.3:80" }
+    [frontends.named]
+    listen_addr = "10.0.9.1:53"
+    mode = "dsr"
+    protocol = "udp"
+    interface = "eth9"
+    backend = "named"
+    [backends.named]
+    servers.a = { addr = "10.2.0.2:53" }
+    [frontends.proxied]
+    listen_addr = "10.0.7.1:80"
+    backend = "proxied"
+    [backends.proxied]
+    servers.a = { addr = "10.7.0.2:80" }
+"#;
+
+/// Whether `name`, which has index 7 and one address, may be opened when servers of `network` are behind it.
+fn open(policy: &Policy, name: &str, address: &str, network: &str) -> Result<(), String> {
+    let wanted = SocketRequest {
+        name,
+        index: 7,
+        is_loopback: name == "lo",
+        addresses: &[address.parse().unwrap()],
+    };
+    policy.may_open(&wanted, |server| {
+        Some(if server.to_string().starts_with(network) {
+            7
+        } else {
+            1
+        })
+    })
+}
+
+#[test]
+fn packet_sockets_are_opened_where_packets_come_in_and_nowhere_else() {
+    let policy = policy_of(PACKETS);
+    open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+    open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+    open(&policy, "eth1", "192.0.2.1", "10.1.").unwrap();
+    for (name, address, network) in [
+        ("eth2", "192.0.2.1", "none"),
+        // the servers of DSR answer the clients, those of a proxied frontend the kernel's sockets
+        ("eth2", "192.0.2.1", "10.2."),
+        ("eth2", "192.0.2.1", "10.7."),
+        ("eth2", "10.0.7.1", "none"),
+        ("lo", "10.0.0.1", "10.1."),
+    ] {
+        let refused = open(&policy, name, address, network);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains(name)),
+            "{name} {address} {network}: {refused:?}"
+        );
+    }
+    let proxy = policy_of("[global]\n");
+    assert!(open(&proxy, "eth0", "10.0.0.1", "10.1.").is_err());
+}
+
+#[test]
+fn loopback_is_opened_if_a_frontend_names_it() {
+    let wanted = SocketRequest {
+        name: "eth9",
+        index: 1,
+        is_loopback: true,
+        addresses: &[],
+    };
+    policy_of(PACKETS).may_open(&wanted, |_| None).unwrap();
+}
+
+fn services() -> Vec<PacketService> {
+    policy_of(PACKETS).configured
+}
+
+#[test]
+fn exactly_what_the_configuration_says_is_served() {
+    let policy = policy_of(PACKETS);
+    policy.may_serve(&services()).unwrap();
+    policy.may_serve(&[]).unwrap();
+    type PolicyChange = fn(&mut PacketService);
+    let changes: [(PolicyChange, &str); 6] = [
+        (
+            |s| s.vip.listen = "10.0.0.1:22".parse().unwrap(),
+            "10.0.0.1:22 (tcp)",
+        ),
+        (
+            |s| s.vip = Endpoint::tcp(([0, 0, 0, 0], 80).into()).into(),
+            "0.0.0.0:80",
+        ),
+        (|s| s.vip.protocol = Protocol::Udp, "10.0.0.1:80 (udp)"),
+        (
+            |s| {
+                s.nat_ports = "1-65535".parse().ok();
+            },
+            "passthrough from ports 1-65535",
+        ),
+        (|s| s.nat_ports = None, "in DSR"),
+        // known, but of another frontend
+        (
+            |s| s.servers = vec![ServerAddr::new(([10, 2, 0, 2], 53).into())],
+            "10.2.0.2:53",
+        ),
+    ];
+    for (change, named) in changes {
+        let mut services = services();
+        change(&mut services[0]);
+        let refused = policy.may_serve(&services);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains(named)),
+            "{services:?}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn flows_outlive_their_configuration_but_nothing_returns_by_itself() {
+    let mut policy = policy_of(PACKETS);
+    policy.served(services());
+    policy.adopt(policy_of("[global]\n").config);
+    policy.may_serve(&services()).unwrap();
+    open(&policy, "eth9", "192.0.2.1", "none").unwrap();
+    open(&policy, "eth0", "10.0.0.1", "none").unwrap();
+
+    // a change that fails is undone, one that is gone for good stays so
+    policy.served(services()[..1].to_vec());
+    policy.may_serve(&services()).unwrap();
+    policy.served(Vec::new());
+    policy.may_serve(&services()[..1]).unwrap();
+    assert!(policy.may_serve(&services()).is_err());
+    for (name, address) in [("eth9", "192.0.2.1"), ("eth0", "10.0.0.1")] {
+        assert!(open(&policy, name, address, "10.1.").is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_part_of_a_range_is_served_where_the_range_leads_and_no_further() {
+    let policy = policy_of(
+        r#"
+        [frontends.rtp]
+        listen_addr = "10.0.0.1:9000-9010"
+        mode = "passthrough"
+        backend = "rtp"
+        [backends.rtp]
+        servers.a = { addr = "10.1.0.2:7000" }
+        "#,
+    );
+    let service = |listen: &str, server: &str| PacketService {
+        vip: EndpointRange {
+            listen: listen.parse().unwrap(),
+            protocol: Protocol::Tcp,
+        },
+        servers: vec![server.parse().unwrap()],
+        ..policy.configured[0].clone()
+    };
+    let served = |listen, server| policy.may_serve(&[service(listen, server)]);
+    for (listen, server) in [
+        ("10.0.0.1:9000-9010", "10.1.0.2:7000"),
+        ("10.0.0.1:9004-9006", "10.1.0.2:7004"),
+        ("10.0.0.1:9010", "10.1.0.2:7010"),
+    ] {
+        served(listen, server).unwrap();
+    }
+    for (listen, server) in [
+        ("10.0.0.1:9000-9011", "10.1.0.2:7000"),
+        ("10.0.0.1:8999", "10.1.0.2:6999"),
+        ("10.0.0.1:9004-9006", "10.1.0.2:7000"),
+        ("10.0.0.1:9000-9010", "10.1.0.2:7001"),
+        ("10.0.0.1:9004", "10.1.0.3:7004"),
+    ] {
+        let refused = served(listen, server);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains(listen)),
+            "{listen} {server}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn every_port_of_a_proxied_range_may_be_bound_and_no_other() {
+    let policy = policy_of(
+        r#"
+        [frontends.data]
+        listen_addr = ["10.0.0.1:9000-9002", "[fe80::1%eth0]:80"]
+        backend = "data"
+        [backends.data]
+        servers.a = { addr = "10.1.0.2:7000" }
+        "#,
+    );
+    let bind = |addr: &str| {
+        policy.may_bind(&ListenerRef::Frontend {
+            name: "data".into(),
+            endpoint: Endpoint {
+                addr: addr.parse().unwrap(),
+                protocol: Protocol::Tcp,
+            },
+        })
+    };
+    for addr in [
+        "10.0.0.1:9000",
+        "10.0.0.1:9001",
+        "10.0.0.1:9002",
+        "[fe80::1%eth0]:80",
+    ] {
+        assert_eq!(bind(addr).unwrap().addr.to_string(), addr);
+    }
+    for addr in [
+        "10.0.0.1:8999",
+        "10.0.0.1:9003",
+        "[fe80::1%eth1]:80",
+        "[fe80::1]:80",
+    ] {
+        assert!(bind(addr).is_err(), "{addr}");
+    }
+}
+
+#[test]
+fn nothing_listens_for_a_frontend_in_a_packet_mode() {
+    let listener = ListenerRef::Frontend {
+        name: "web".into(),
+        endpoint: Endpoint::tcp(([10, 0, 0, 1], 80).into()),
+    };
+    let refused = policy_of(PACKETS).may_bind(&listener);
+    assert!(
+        refused.as_ref().is_err_and(|why| why.contains("packet mode")),
+        "{refused:?}"
+    );
+}
+
+fn policy_of(text: &str) -> Policy {
+    let source = Source {
+        name: "test.toml".to_owned(),
+        bytes: text.into(),
+    };
+    Policy::new(config::load(&source, Options::default()).unwrap().config)
+}
+
+fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
+    let listener = ListenerRef::Frontend {
+        name: name.into(),
+        endpoint: Endpoint::tcp(addr.parse().unwrap()),
+    };
+    policy().may_bind(&listener)
+}
+
+#[test]
+fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
+    for addr in ["0.0.0.0:80", "[::]:80"] {
+        let expected = Permitted {
+            addr: addr.parse().unwrap(),
+            timeouts: PeerTimeouts {
+                user_timeout: Some(Duration::from_secs(30)),
+                keepalive: None,
+            },
+        };
+        assert_eq!(bind("web", addr), Ok(expected));
+    }
+}
+
+#[test]
+fn no_other_address_port_or_frontend_is_bound() {
+    for (name, addr) in [
+        ("web", "0.0.0.0:81"),
+        ("web", "127.0.0.1:80"),
+        ("web", "[::1]:80"),
+        ("web", "10.0.0.1:25"),
+        ("mail", "0.0.0.0:80"),
+        ("ssh", "0.0.0.0:22"),
+        ("", "0.0.0.0:80"),
+    ] {
+        let refused = bind(name, addr);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains(name)),
+            "{name} {addr}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn stats_are_bound_only_if_the_section_exists() {
+    assert_eq!(
+        policy().may_bind(&ListenerRef::Stats).unwrap().addr,
+        "127.0.0.1:7000".parse().unwrap()
+    );
+    let without = policy_of("[global]\n");
+    assert_eq!(
+        without.may_bind(&ListenerRef::Stats),
+        Err("the configuration has no [stats] section".into())
+    );
+}
