@@ -5,7 +5,7 @@
 # been run where the packages come from, and their results are in place here. A block ```toml NAME is a file of that name.
 
 : "${here:?the acceptance says where it is}" "${readme:?and the README}"
-operator=/home/operator
+operator=/home/newcomer
 session=/run/user/4711
 
 # readme_blocks INFO : the blocks with this word after the fence, each line after its block's number and a tab. What is typed
@@ -18,8 +18,8 @@ readme_blocks() {
 
 # What a checkout has after its commands, at the operator's home.
 prepare_operator() {
-    useradd --create-home --uid 4711 operator
-    echo 'operator ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/operator
+    useradd --create-home --uid 4711 newcomer
+    echo 'newcomer ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/newcomer
     mkdir -p $operator/convey/target/{release,deb}
     ln -s /usr/bin/convey $operator/convey/target/release/convey
     cp "$here"/convey_*.deb $operator/convey/target/deb/
@@ -28,13 +28,13 @@ prepare_operator() {
     # shellcheck disable=SC2016 # the editor's own argument
     printf '#!/bin/sh\ncat %s >"$1"\n' $operator/convey/convey.toml >$operator/editor
     chmod 755 $operator/editor
-    chown -R operator: $operator
-    install -d -o operator -g operator -m 700 $session
+    chown -R newcomer: $operator
+    install -d -o newcomer -g newcomer -m 700 $session
 }
 
 # One shell for all that is typed: what runs in its background goes on.
 open_shell() {
-    coproc typed { cd $operator/convey && exec runuser -u operator -- env HOME=$operator XDG_RUNTIME_DIR=$session SUDO_EDITOR=$operator/editor bash 2>&1; }
+    coproc typed { cd $operator/convey && exec runuser -u newcomer -- env HOME=$operator XDG_RUNTIME_DIR=$session SUDO_EDITOR=$operator/editor bash 2>&1; }
 }
 
 # type_in LINE : what it says; its exit status.
@@ -87,6 +87,6 @@ phase_readme() {
     echo exit >&"${typed[1]}"
     # shellcheck disable=SC2154 # coproc sets it
     wait "$typed_PID"
-    userdel --remove operator
-    rm -rf /etc/sudoers.d/operator $session
+    userdel --remove newcomer
+    rm -rf /etc/sudoers.d/newcomer $session
 }
