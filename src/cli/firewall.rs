@@ -31,7 +31,7 @@ pub fn run(command: &FirewallCommand, config: Option<&Path>, mode: ModeArgs) -> 
 
 fn show(args: &FirewallShowArgs, config: Option<&Path>, mode: ModeArgs) -> CommandResult {
     let path = config_path(config).display().to_string();
-    let config = target::load(config, args.mode.or(mode))?.config;
+    let config = target::load_for_host(config, args.mode.or(mode))?.config;
     let wanted = plan(&config.packet_services());
     let firewall = Firewall::new(record_path(config.admin.socket.as_deref()));
     let families = firewall.families().map_err(|error| failure(&error))?;

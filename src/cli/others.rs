@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     base::Protocol,
     config::{Config, Mode},
-    firewall::OthersRules,
+    firewall::masquerades_with_any_port,
     sys::process,
 };
 
@@ -20,7 +20,7 @@ pub fn notes(config: &Config) -> Vec<String> {
         return Vec::new();
     }
     let running = process::names_in_this_network();
-    judge(config, OthersRules::look(), &running)
+    judge(config, masquerades_with_any_port(), &running)
 }
 
 /// Whether passthrough flows may have an address that this host's own connections have, too.
@@ -29,11 +29,11 @@ fn shares_an_address(config: &Config) -> bool {
     has_passthrough && config.packet.nat_addresses.is_empty()
 }
 
-fn judge(config: &Config, rules: OthersRules, running: &BTreeSet<String>) -> Vec<String> {
+fn judge(config: &Config, masquerades_with_any_port: bool, running: &BTreeSet<String>) -> Vec<String> {
     const REMEDY: &str =
         "give the load balancer an address for passthrough flows alone: nat_address = \"…\" in [packet]";
     let mut notes = Vec::new();
-    if rules.masquerades_with_any_port {
+    if masquerades_with_any_port {
         notes.push(format!(
             "a rule of this host masquerades with --random-fully, which takes NAT ports too: where such a connection goes to a \
              server of a passthrough frontend, its answers can be lost; {REMEDY}"
@@ -81,11 +81,7 @@ mod tests {
     #[test]
     fn a_resolver_beside_a_balanced_dns_server_is_named() {
         let unbound = BTreeSet::from(["unbound".to_owned()]);
-        let notes = judge(
-            &config("passthrough", "udp", 53, ""),
-            OthersRules::default(),
-            &unbound,
-        );
+        let notes = judge(&config("passthrough", "udp", 53, ""), false, &unbound);
         let [note] = notes.as_slice() else {
             panic!("{notes:?}")
         };
@@ -100,18 +96,14 @@ mod tests {
             (config("dsr", "udp", 53, ""), "unbound"),
         ] {
             let running = BTreeSet::from([running.to_owned()]);
-            let notes = judge(&config, OthersRules::default(), &running);
+            let notes = judge(&config, false, &running);
             assert!(notes.is_empty(), "{notes:?}");
         }
     }
 
     #[test]
     fn a_masquerade_that_takes_any_port_is_named() {
-        let rules = OthersRules {
-            masquerades_with_any_port: true,
-            ..OthersRules::default()
-        };
-        let notes = judge(&config("passthrough", "tcp", 80, ""), rules, &BTreeSet::new());
+        let notes = judge(&config("passthrough", "tcp", 80, ""), true, &BTreeSet::new());
         assert!(
             notes.len() == 1 && notes[0].contains("--random-fully"),
             "{notes:?}"

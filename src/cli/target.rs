@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{args::ModeArgs, outcome::Failure};
 use crate::{
     base::exit,
-    config::{Loaded, MAX_CONFIG_BYTES, Source},
+    config::{self, Loaded, MAX_CONFIG_BYTES, Source},
     firewall,
     sys::{
         config_file::{self, ReadError},
@@ -140,17 +140,28 @@ fn default_socket() -> PathBuf {
     own.unwrap_or(system).into()
 }
 
-/// The configuration as the daemon would read it, for commands that need a good one.
+/// A good configuration, whatever host it is for.
 ///
 /// # Errors
 /// It cannot be read, or has errors.
 pub fn load(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
     let source = read_config(given)?;
+    config::load(&source, mode.options()).map_err(|_| has_errors(&source))
+}
+
+/// A good configuration as the daemon would read it on this host, with its NAT ports.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_host(given: Option<&Path>, mode: ModeArgs) -> Result<Loaded, Failure> {
+    let source = read_config(given)?;
     let loaded = firewall::load_for_host(&source, mode.options(), None);
-    loaded.map(|(loaded, _)| loaded).map_err(|_| {
-        let message = format!("{0} has errors: see `convey check {0}`", source.name);
-        Failure::new(exit::CONFIG, message)
-    })
+    loaded.map(|(loaded, _)| loaded).map_err(|_| has_errors(&source))
+}
+
+fn has_errors(source: &Source) -> Failure {
+    let message = format!("{0} has errors: see `convey check {0}`", source.name);
+    Failure::new(exit::CONFIG, message)
 }
 
 /// The failure of reading a configuration.

@@ -41,7 +41,7 @@ use tables::Tables;
 
 pub use lock::{Lock, LockError};
 pub use monitor::Monitor;
-pub(crate) use others::OthersRules;
+pub(crate) use others::masquerades_with_any_port;
 pub use plan::plan;
 pub(crate) use ports::PortSet;
 
@@ -155,12 +155,14 @@ pub fn has_left_rules(record: &Path) -> bool {
     marker::is_set(record)
 }
 
-/// The NAT ports of this host where its configuration names none; `None` if it has no use for them, or /proc/sys cannot be
-/// read: the stock list then. `record` is [`record_path`].
+/// The NAT ports of this host where its configuration names none; `None`, so the stock list, if it has no use for them or
+/// /proc/sys cannot be read. `assumed` are those that the configuration was resolved with. `record` is [`record_path`].
 #[must_use]
-pub(crate) fn default_nat_ports(config: &Config, record: &Path) -> Option<PortRanges> {
+fn default_nat_ports(config: &Config, assumed: Option<PortRanges>, record: &Path) -> Option<PortRanges> {
+    let is_named = config.packet.nat_ports != assumed.unwrap_or_default();
     let has_passthrough = config.frontends.values().any(|f| f.mode == Mode::Passthrough);
-    let found = has_passthrough.then(|| reserved::default_nat_ports(record, OthersRules::look()));
+    // to look takes several programs
+    let found = (has_passthrough && !is_named).then(|| reserved::default_nat_ports(record));
     found.and_then(Result::ok)
 }
 
@@ -176,7 +178,7 @@ pub fn load_for_host(
 ) -> Result<(Loaded, Options), Vec<Diagnostic>> {
     let loaded = config::load_here(source, options, here)?;
     let record = record_path(loaded.config.admin.socket.as_deref());
-    options.default_nat_ports = default_nat_ports(&loaded.config, &record);
+    options.default_nat_ports = default_nat_ports(&loaded.config, options.default_nat_ports, &record);
     match options.default_nat_ports {
         None | Some(PortRanges::STOCK) => Ok((loaded, options)),
         Some(_) => Ok((config::load_here(source, options, here)?, options)),
@@ -238,9 +240,14 @@ pub struct Applied {
 }
 
 impl Firewall {
-    /// The NAT ports that this configuration has on this host unless it names some; see [`default_nat_ports`].
-    pub(crate) fn default_nat_ports(&self, config: &Config) -> Option<PortRanges> {
-        default_nat_ports(config, &self.record)
+    /// The NAT ports that this configuration, which was resolved with the `assumed` ones, has on this host unless it names
+    /// some; `None`: the stock list.
+    pub(crate) fn default_nat_ports(
+        &self,
+        config: &Config,
+        assumed: Option<PortRanges>,
+    ) -> Option<PortRanges> {
+        default_nat_ports(config, assumed, &self.record)
     }
 
     /// The firewall; nothing is touched yet.

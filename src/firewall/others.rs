@@ -5,15 +5,6 @@ use std::{fs, process::Command};
 
 use super::program::{Program, program, text_of};
 
-/// What was found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OthersRules {
-    /// kube-proxy's chains or table: node ports are its own.
-    pub has_kube_proxy: bool,
-    /// A masquerade takes its source ports from all there are, those that are no ephemeral ones included.
-    pub masquerades_with_any_port: bool,
-}
-
 /// Prints all tables that nftables has, those of iptables-nft included; none of them is made.
 const OF_NFT: [Program; 2] = [program!("iptables-nft-save"), program!("ip6tables-nft-save")];
 /// Prints the tables of iptables-legacy.
@@ -22,31 +13,35 @@ const OF_LEGACY: [(&str, Program); 2] = [
     ("/proc/net/ip6_tables_names", program!("ip6tables-legacy-save")),
 ];
 
-impl OthersRules {
-    /// Looks; what cannot be seen (without the right to, or without the program) is not there. Needs CAP_NET_ADMIN, for
-    /// iptables-legacy root.
-    #[must_use]
-    pub fn look() -> Self {
-        let mut found = Self::default();
-        for program in OF_NFT {
-            found.add(&listing(program, &[]));
-        }
-        for (names, program) in OF_LEGACY {
-            let names = fs::read_to_string(names).unwrap_or_default();
-            if names.lines().any(|name| name == "nat") {
-                found.add(&listing(program, &["-t", "nat"]));
-            }
-        }
-        found.add(&listing(program!("nft"), &["list", "ruleset"]));
-        found
-    }
+/// Whether kube-proxy is at work here, by its chains or its table: node ports are its own then. Rules that cannot be seen,
+/// without the right to or without the program, are not there: needs CAP_NET_ADMIN, for iptables-legacy root.
+#[must_use]
+pub fn has_kube_proxy() -> bool {
+    let nftables = std::iter::once_with(|| listing(program!("nft"), &["list", "tables"]));
+    of_iptables()
+        .chain(nftables)
+        .any(|listing| tells_of_kube_proxy(&listing))
+}
 
-    fn add(&mut self, listing: &str) {
-        for line in listing.lines().map(str::trim) {
-            self.has_kube_proxy |= line.starts_with(":KUBE-") || is_table_of_kube_proxy(line);
-            self.masquerades_with_any_port |= takes_any_port(line);
-        }
-    }
+/// Whether a masquerade of this host takes its source ports from all there are, those that are no ephemeral ones included; as
+/// far as [`has_kube_proxy`] sees.
+#[must_use]
+pub fn masquerades_with_any_port() -> bool {
+    let nftables = std::iter::once_with(|| listing(program!("nft"), &["list", "ruleset"]));
+    of_iptables()
+        .chain(nftables)
+        .any(|listing| listing.lines().any(takes_any_port))
+}
+
+/// One listing after the other, as they are asked for.
+fn of_iptables() -> impl Iterator<Item = String> {
+    let of_legacy = OF_LEGACY.into_iter().filter_map(|(names, program)| {
+        let names = fs::read_to_string(names).unwrap_or_default();
+        let has_nat = names.lines().any(|name| name == "nat");
+        has_nat.then(|| listing(program, &["-t", "nat"]))
+    });
+    let of_nft = OF_NFT.into_iter().map(|program| listing(program, &[]));
+    of_nft.chain(of_legacy)
 }
 
 fn listing(program: Program, arguments: &[&str]) -> String {
@@ -57,10 +52,13 @@ fn listing(program: Program, arguments: &[&str]) -> String {
     run().unwrap_or_default()
 }
 
-/// kube-proxy's mode nftables has tables of its own.
-fn is_table_of_kube_proxy(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    words.next() == Some("table") && words.nth(1) == Some("kube-proxy")
+/// By a chain of iptables, or the table that its mode nftables has of its own.
+fn tells_of_kube_proxy(listing: &str) -> bool {
+    let is_table = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("table") && words.nth(1) == Some("kube-proxy")
+    };
+    (listing.lines()).any(|line| line.starts_with(":KUBE-") || is_table(line))
 }
 
 /// A masquerade with `--random-fully` (iptables) or `fully-random` (nft) looks for a port from 1024 up and does not heed
@@ -74,24 +72,18 @@ fn takes_any_port(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn found(listing: &str) -> (bool, bool) {
-        let mut found = OthersRules::default();
-        found.add(listing);
-        (found.has_kube_proxy, found.masquerades_with_any_port)
-    }
-
     #[test]
     fn kube_proxy_is_known_by_its_chains_or_its_table() {
         let iptables = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\nCOMMIT\n";
-        assert_eq!(found(iptables), (true, false));
-        assert_eq!(found("table ip kube-proxy {\n}\n"), (true, false));
-        assert_eq!(found("table ip6 kube-proxy { # handle 3\n"), (true, false));
+        assert!(tells_of_kube_proxy(iptables));
+        assert!(tells_of_kube_proxy("table ip kube-proxy\n"));
+        assert!(tells_of_kube_proxy("table ip nat\ntable ip6 kube-proxy\n"));
         for other in [
             "",
             "*nat\n:DOCKER - [0:0]\n-A PREROUTING -m comment --comment \":KUBE-SERVICES\" -j DOCKER\n",
             "table ip nat {\n\tchain kube-proxy {\n",
         ] {
-            assert_eq!(found(other), (false, false), "{other}");
+            assert!(!tells_of_kube_proxy(other), "{other}");
         }
     }
 
@@ -109,7 +101,7 @@ mod tests {
             ("\t\toifname \"eth0\" masquerade random,persistent", false),
             ("\t\toifname \"eth0\" masquerade fully-random,persistent", true),
         ] {
-            assert_eq!(found(rule), (false, is_found), "{rule}");
+            assert_eq!(takes_any_port(rule), is_found, "{rule}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FirewallError, OthersRules,
+    FirewallError, others,
     ports::{self, Ephemeral, FEW_EPHEMERAL, FEWEST_EPHEMERAL, PortSet},
 };
 use crate::{
@@ -60,11 +60,11 @@ pub fn settle(record: &Path, wanted: &PortSet, only_adding: bool) -> Result<Opti
 ///
 /// # Errors
 /// /proc/sys cannot be read.
-pub fn default_nat_ports(record: &Path, others: OthersRules) -> Result<PortRanges, FirewallError> {
+pub fn default_nat_ports(record: &Path) -> Result<PortRanges, FirewallError> {
     Ok(ports::default_nat_ports(
         local_port_range()?,
         &others_reserved(record)?,
-        others.has_kube_proxy,
+        others::has_kube_proxy(),
     ))
 }
 

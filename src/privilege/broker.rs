@@ -262,8 +262,9 @@ impl Broker {
         let Ok(mut loaded) = (self.parse)(&source, self.options) else {
             return;
         };
-        let default_nat_ports = self.packets.default_nat_ports(&loaded.config);
-        if self.options.default_nat_ports != default_nat_ports {
+        let assumed = self.options.default_nat_ports;
+        let default_nat_ports = self.packets.default_nat_ports(&loaded.config, assumed);
+        if assumed != default_nat_ports {
             self.options.default_nat_ports = default_nat_ports;
             match (self.parse)(&source, self.options) {
                 Ok(anew) => loaded = anew,

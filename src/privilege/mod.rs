@@ -141,8 +141,9 @@ pub trait KernelOps {
         false
     }
 
-    /// The NAT ports of this host where a configuration names none; `None`: the stock list.
-    fn default_nat_ports(&self, _config: &Config) -> Option<PortRanges> {
+    /// The NAT ports of this host where a configuration, which was resolved with the `_assumed` ones, names none; `None`: the
+    /// stock list.
+    fn default_nat_ports(&self, _config: &Config, _assumed: Option<PortRanges>) -> Option<PortRanges> {
         None
     }
 

@@ -183,10 +183,10 @@ impl PacketSockets {
         Ok(served)
     }
 
-    /// The NAT ports of this host where a configuration names none.
-    pub fn default_nat_ports(&mut self, config: &Config) -> Option<PortRanges> {
+    /// As [`KernelOps::default_nat_ports`].
+    pub fn default_nat_ports(&self, config: &Config, assumed: Option<PortRanges>) -> Option<PortRanges> {
         // without the capabilities its programs see less
-        capability::with_ambient(|| self.kernel.default_nat_ports(config)).unwrap_or_default()
+        capability::with_ambient(|| self.kernel.default_nat_ports(config, assumed)).unwrap_or_default()
     }
 
     /// What to wait for besides the daemon.

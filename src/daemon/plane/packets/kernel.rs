@@ -92,8 +92,8 @@ impl KernelOps for HostKernel {
         monitor.as_mut().is_some_and(Monitor::take)
     }
 
-    fn default_nat_ports(&self, config: &Config) -> Option<PortRanges> {
-        self.firewall.default_nat_ports(config)
+    fn default_nat_ports(&self, config: &Config, assumed: Option<PortRanges>) -> Option<PortRanges> {
+        self.firewall.default_nat_ports(config, assumed)
     }
 
     fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
