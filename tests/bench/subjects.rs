@@ -217,12 +217,16 @@ fn convey_config(rig: &Rig, log: bool) -> String {
         rig.lb.addr(BULK_PORT),
         rig.webs[0].host().addr(BULK_PORT),
     );
+    // as much as the peers log; left out where nothing is logged, for builds that do not know it
+    let rate = if log {
+        "access_log_per_second = 1_000_000\n"
+    } else {
+        ""
+    };
     format!(
         r#"[global]
 workers = 1
-# as much as the peers log
-access_log_per_second = 1_000_000
-watch_config = false
+{rate}watch_config = false
 
 [frontends.web]
 listen_addr = "{web}"
