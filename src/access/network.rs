@@ -62,6 +62,12 @@ impl Network {
         self.prefix
     }
 
+    /// Whether it has an address.
+    #[must_use]
+    pub fn has(self, address: IpAddr) -> bool {
+        (self.first..=self.last()).contains(&address)
+    }
+
     /// Its last address.
     #[must_use]
     pub fn last(self) -> IpAddr {

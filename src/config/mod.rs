@@ -18,6 +18,7 @@ mod quote;
 mod raw;
 mod render;
 mod resolve;
+mod routing;
 mod services;
 mod settings;
 mod synonyms;
@@ -32,6 +33,7 @@ use findings::Findings;
 
 pub use model::*;
 pub(crate) use render::in_one_line;
+pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
 pub(crate) use words::nearest;
 

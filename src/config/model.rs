@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
+use super::routing::{AcceptProxy, RouteTarget, Routing, SendProxy};
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
-        BackendName, Endpoint, EndpointRange, FrontendName, KeepAlive, ListenAddr, ListenRange,
+        BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
         NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
     },
 };
@@ -252,8 +253,12 @@ pub struct Frontend {
     pub protocol: Protocol,
     /// `interface` where the packets of a packet mode's VIPs arrive; `None`: the one that has the VIP.
     pub interface: Option<String>,
-    /// `backend`: exists in [`Config::backends`].
+    /// `backend`: exists in [`Config::backends`]. Where it is not given, the first that a route leads to.
     pub backend: BackendName,
+    /// `[[routes]]` and what stands beside them.
+    pub routing: Routing,
+    /// `proxy_protocol`; `None`: every peer is a client that speaks for itself.
+    pub proxy_protocol: Option<AcceptProxy>,
     /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.
     pub max_connections: Option<NonZeroU32>,
     /// `idle_timeout`: a connection on which nothing moves for so long is closed. Default 10 min; `None` (`0`) never.
@@ -282,10 +287,12 @@ pub struct NetworkList {
 }
 
 impl Frontend {
-    /// The lists of networks that its rules name.
+    /// The lists of networks that it names.
     pub fn lists(&self) -> impl Iterator<Item = &NetworkListName> {
         let rules = self.access.iter().flat_map(|access| &access.rules);
-        rules.filter_map(|rule| match &rule.clients {
+        let routes = self.routing.routes.iter().flat_map(|route| &route.source);
+        let peers = self.proxy_protocol.iter().flat_map(|proxy| &proxy.from);
+        (rules.map(|rule| &rule.clients).chain(routes).chain(peers)).filter_map(|subject| match subject {
             RuleSubject::List(name) => Some(name),
             RuleSubject::Network(_) => None,
         })
@@ -298,6 +305,19 @@ impl Frontend {
             user_timeout: self.tcp_user_timeout,
             keepalive: self.client_keepalive,
         }
+    }
+
+    /// The backends that it may send to: its own first, then those of its routes.
+    pub fn targets(&self) -> impl Iterator<Item = &BackendName> {
+        let routes = self
+            .routing
+            .routes
+            .iter()
+            .filter_map(|route| match &route.target {
+                RouteTarget::Backend(name) => Some(name),
+                RouteTarget::Reject => None,
+            });
+        std::iter::once(&self.backend).chain(routes)
     }
 
     /// What it listens on, a range as one.
@@ -352,6 +372,10 @@ pub struct Backend {
     pub dsr_method: DsrMethod,
     /// `slow_start`: time over which a server that comes back gets its weight, linearly. Zero: at once (default).
     pub slow_start: Duration,
+    /// `fallback`: the backend that serves while this one has no eligible server. No circle leads back.
+    pub fallback: Option<BackendName>,
+    /// `send_proxy`.
+    pub send_proxy: Option<SendProxy>,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
     pub servers: BTreeMap<ServerName, Server>,
 }
@@ -397,6 +421,8 @@ pub struct HealthCheck {
     pub fall: NonZeroU32,
     /// `fast_interval` while the state is changing. Default: the smaller of `interval` and 1 s (0.3.5: `interval`).
     pub fast_interval: Duration,
+    /// `send_proxy`: checks send a header too, which says that they come from Convey itself. Default false.
+    pub send_proxy: bool,
     /// `initial` state. Default check (0.3.5 dialect: up).
     pub initial: InitialState,
 }
@@ -436,4 +462,6 @@ pub struct Server {
     pub priority: u16,
     /// `max_connections` of the process to this server; more go elsewhere or wait in the backend's queue.
     pub max_connections: Option<NonZeroU32>,
+    /// `sni`: the names that it serves; empty: those that no other server of the backend serves.
+    pub sni: Vec<HostPattern>,
 }

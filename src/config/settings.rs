@@ -169,6 +169,8 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         protocol,
         interface,
         backend,
+        routing: _,
+        proxy_protocol: _,
         max_connections,
         idle_timeout,
         fin_timeout,
@@ -289,6 +291,8 @@ pub fn backend(backend: &Backend) -> Settings {
         on_down,
         dsr_method,
         slow_start,
+        fallback: _,
+        send_proxy: _,
         servers: _,
     } = backend;
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));
@@ -313,6 +317,7 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
         rise,
         fall,
         fast_interval,
+        send_proxy: _,
         initial,
     }) = check
     else {
@@ -355,6 +360,7 @@ pub fn server(server: &Server) -> Settings {
         weight,
         priority,
         max_connections,
+        sni: _,
     } = server;
     vec![
         ("addr", text(&addr.to_string())),

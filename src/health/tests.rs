@@ -136,6 +136,7 @@ fn check(initial: InitialState) -> Option<HealthCheck> {
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         fast_interval: Duration::from_millis(10),
+        send_proxy: false,
         initial,
     })
 }

@@ -7,7 +7,7 @@ use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
-        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Server,
+        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
     },
 };
 
@@ -35,6 +35,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
                 weight,
                 priority,
                 max_connections: NonZeroU32::new(10),
+                sni: Vec::new(),
             };
             (name, server)
         })
@@ -53,6 +54,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         on_down: OnDown::Keep,
         dsr_method: DsrMethod::Tc,
         slow_start: Duration::ZERO,
+        fallback: None,
+        send_proxy: None,
         servers,
     };
     let frontends = ["a", "b"].map(|frontend| {
@@ -64,6 +67,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             protocol: Protocol::Tcp,
             interface: None,
             backend: name.clone(),
+            routing: Routing::default(),
+            proxy_protocol: None,
             max_connections: None,
             idle_timeout: None,
             fin_timeout: None,

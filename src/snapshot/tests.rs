@@ -151,6 +151,7 @@ fn a_server_without_health_yet_is_in_its_checks_initial_state() {
             rise: NonZeroU32::MIN,
             fall: NonZeroU32::MIN,
             fast_interval: Duration::from_secs(1),
+            send_proxy: false,
             initial,
         });
         let server = &site.view().servers[0];

@@ -132,6 +132,7 @@ fn documented_defaults() -> Outcome {
         rise: number(2),
         fall: number(3),
         fast_interval: SECOND,
+        send_proxy: false,
         initial: InitialState::Check,
     };
     same(backend.health_check.clone(), Some(check))?;
@@ -153,6 +154,7 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
         rise: number(1),
         fall: number(1),
         fast_interval: interval,
+        send_proxy: false,
         initial: InitialState::Up,
     }
 }

@@ -51,6 +51,8 @@ pub fn backend(
         on_down: value(own.on_down.as_ref(), OnDown::Keep, |v| v),
         dsr_method: value(own.dsr_method.as_ref(), DsrMethod::Tc, |v| v),
         slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
+        fallback: None,
+        send_proxy: None,
         servers,
     })
 }
@@ -108,6 +110,7 @@ fn active(
         rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
         fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
         fast_interval,
+        send_proxy: false,
         initial: value(raw.initial.as_ref(), InitialState::Check, |v| v),
     })
 }
@@ -126,6 +129,7 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
         rise: NonZeroU32::MIN,
         fall: NonZeroU32::MIN,
         fast_interval: interval,
+        send_proxy: false,
         initial: InitialState::Up,
     }
 }
@@ -174,6 +178,7 @@ fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
         weight: int(raw.weight.as_ref(), 1),
         priority: int(raw.priority.as_ref(), 1),
         max_connections: limit(raw.max_connections.as_ref()),
+        sni: Vec::new(),
     })
 }
 

@@ -27,6 +27,7 @@ use super::{
         PortsPerClient, Stats,
     },
     raw::{self, Located, Section, Time},
+    routing::Routing,
     users::Users,
     words::nearest,
 };
@@ -346,6 +347,8 @@ fn frontend(
         protocol,
         interface: own.interface.map(|at| at.value.0),
         backend: backend?,
+        routing: Routing::default(),
+        proxy_protocol: None,
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),

@@ -14,6 +14,7 @@ fn check(initial: InitialState, rise: u32, fall: u32) -> HealthCheck {
         rise: NonZeroU32::new(rise).unwrap(),
         fall: NonZeroU32::new(fall).unwrap(),
         fast_interval: SECOND,
+        send_proxy: false,
         initial,
     }
 }

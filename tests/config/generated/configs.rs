@@ -17,7 +17,7 @@ use convey::{
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed,
         HealthCheck, InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
-        PortsPerClient, Server, Stats,
+        PortsPerClient, Routing, Server, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -325,6 +325,8 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                     interface,
                     backend: BackendName::new(&backend).ok()?,
+                    routing: Routing::default(),
+                    proxy_protocol: None,
                     max_connections,
                     idle_timeout,
                     fin_timeout,
@@ -389,6 +391,7 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
                 rise,
                 fall,
                 fast_interval,
+                send_proxy: false,
                 initial,
             },
         )
@@ -423,6 +426,7 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
                         weight,
                         priority,
                         max_connections,
+                        sni: Vec::new(),
                     },
                 ))
             });
@@ -487,6 +491,8 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     on_down,
                     dsr_method,
                     slow_start,
+                    fallback: None,
+                    send_proxy: None,
                     servers,
                 })
             },

