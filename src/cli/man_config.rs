@@ -202,6 +202,7 @@ mod tests {
             line.unwrap_or_else(|| panic!("{key} in {print}")).to_owned()
         };
         for key in [
+            "client_hello_timeout",
             "connect_timeout",
             "retries",
             "queue_timeout",
