@@ -132,8 +132,9 @@ impl FromStr for RuleSubject {
     fn from_str(text: &str) -> Result<Self, RuleError> {
         match text.strip_prefix("file:") {
             Some(name) => Ok(Self::List(NetworkListName::new(name)?)),
-            None => (text.parse().map(Self::Network))
-                .map_err(|error| RuleError::Network(text.to_owned(), error)),
+            None => {
+                (text.parse().map(Self::Network)).map_err(|error| RuleError::Network(text.to_owned(), error))
+            }
         }
     }
 }

@@ -98,7 +98,9 @@ fn explained_elsewhere(section: &str) -> Option<&'static str> {
 
 /// Whether it is a section, several by name, or a list of them.
 fn is_section(root: &Value, schema: &Value) -> bool {
-    is_object(schema) || schema["additionalProperties"].is_object() || is_object(resolve(root, &schema["items"]))
+    is_object(schema)
+        || schema["additionalProperties"].is_object()
+        || is_object(resolve(root, &schema["items"]))
 }
 
 fn is_object(schema: &Value) -> bool {

@@ -9,8 +9,7 @@ use super::{
 use crate::access::{Network, NetworkError};
 
 /// What a destination looks like, for help texts.
-const FORM: &str =
-    "write an address and port \"192.0.2.1:443\", a network \"192.0.2.0/24\", a port \":443\" or ports \":8000-8010\"";
+const FORM: &str = "write an address and port \"192.0.2.1:443\", a network \"192.0.2.0/24\", a port \":443\" or ports \":8000-8010\"";
 
 /// Reads a network or address, `:` and a port or ports, or both; with ports, IPv6 is in brackets.
 ///
@@ -104,12 +103,14 @@ fn ports(text: &str, list: &str) -> Result<RangeInclusive<u16>, Fault> {
     if first > last {
         return Err(fault(
             format!("the range {list} in \"{text}\" ends before it begins"),
-            format!("write \"{}{last}-{first}\"", text.strip_suffix(list).unwrap_or_default()),
+            format!(
+                "write \"{}{last}-{first}\"",
+                text.strip_suffix(list).unwrap_or_default()
+            ),
         ));
     }
     Ok(first..=last)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -298,10 +298,7 @@ pub fn network_lists(lists: &BTreeMap<NetworkListName, NetworkList>) -> Vec<(Str
 /// `[frontends.NAME.access]`.
 pub fn access(access: Option<&AccessRules>) -> Settings {
     let (default, rules) = access.map_or((Action::Allow, [].as_slice()), |a| (a.default, &a.rules));
-    vec![
-        ("default", text(default.label())),
-        ("rules", list(rules)),
-    ]
+    vec![("default", text(default.label())), ("rules", list(rules))]
 }
 
 /// `[frontends.NAME.limits]`, without `per_client`.

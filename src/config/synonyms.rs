@@ -97,13 +97,18 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
             "accept_proxy" | "expect_proxy" | "trusted_proxies" | "set_real_ip_from",
         ) => same(
             "proxy_protocol",
-            &format!("{{ from = {} }}, the networks that send the header", own_list(value, "10.0.0.0/8")),
+            &format!(
+                "{{ from = {} }}, the networks that send the header",
+                own_list(value, "10.0.0.0/8")
+            ),
         ),
         (
             "Frontend",
-            "sni" | "server_name" | "server_names" | "hostname" | "hostnames" | "hosts" | "domains" | "ssl_preread"
-            | "match" | "matches" | "route",
-        ) => elsewhere("[[frontends.NAME.routes]] and below it sni = \"www.example.com\" and backend = \"NAME\""),
+            "sni" | "server_name" | "server_names" | "hostname" | "hostnames" | "hosts" | "domains"
+            | "ssl_preread" | "match" | "matches" | "route",
+        ) => elsewhere(
+            "[[frontends.NAME.routes]] and below it sni = \"www.example.com\" and backend = \"NAME\"",
+        ),
         (_, "hostname_matching_strategy") => elsewhere(
             "nothing for it: sni = \"~REGEX\" is a regular expression, \"*.example.com\" a wildcard, else a name",
         ),
@@ -111,13 +116,18 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
         ("Frontend" | "Defaults", "read_timeout" | "preread_timeout" | "inspect_delay") => {
             text("client_hello_timeout", "5s")
         }
-        ("Route", "server_name" | "hostname" | "hostnames" | "host" | "hosts" | "domain" | "domains" | "name" | "names") => {
-            same("sni", &own_list(value, "www.example.com"))
-        }
+        (
+            "Route",
+            "server_name" | "hostname" | "hostnames" | "host" | "hosts" | "domain" | "domains" | "name"
+            | "names",
+        ) => same("sni", &own_list(value, "www.example.com")),
         ("Route", "src" | "client" | "clients" | "from" | "network" | "networks" | "source_ip") => {
             same("source", &own_list(value, "10.0.0.0/8"))
         }
-        ("Route", "dst" | "dst_port" | "port" | "ports" | "to" | "listen_addr" | "local_addr" | "local_port") => {
+        (
+            "Route",
+            "dst" | "dst_port" | "port" | "ports" | "to" | "listen_addr" | "local_addr" | "local_port",
+        ) => {
             let own = own_port(value).map(|port| super::quote::string(&format!(":{port}")));
             same("destination", &own.unwrap_or_else(|| own_text(value, ":443")))
         }
@@ -125,15 +135,21 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
             text("backend", "web")
         }
         ("Route", "deny" | "drop" | "action" | "ssl_reject_handshake") => same("reject", "true"),
-        ("ProxyProtocol", "trusted" | "trust" | "networks" | "allow" | "allowed" | "sources" | "trusted_proxies") => {
-            same("from", &own_list(value, "10.0.0.0/8"))
-        }
+        (
+            "ProxyProtocol",
+            "trusted" | "trust" | "networks" | "allow" | "allowed" | "sources" | "trusted_proxies",
+        ) => same("from", &own_list(value, "10.0.0.0/8")),
         ("ProxyProtocol", "optional") => same("required", "false"),
-        ("ProxyProtocol", "version") => elsewhere("nothing for it: both versions are read; what servers get is send_proxy in [backends.NAME]"),
-        ("Backend" | "Defaults" | "BackendOptions", "send_proxy_v2" | "send_proxy_v2_ssl" | "send_proxy_v2_ssl_cn") => {
-            same("send_proxy", "\"v2\"")
+        ("ProxyProtocol", "version") => elsewhere(
+            "nothing for it: both versions are read; what servers get is send_proxy in [backends.NAME]",
+        ),
+        (
+            "Backend" | "Defaults" | "BackendOptions",
+            "send_proxy_v2" | "send_proxy_v2_ssl" | "send_proxy_v2_ssl_cn",
+        ) => same("send_proxy", "\"v2\""),
+        ("Backend" | "Defaults" | "BackendOptions", "proxy_protocol_version") => {
+            same("send_proxy", own_version(value))
         }
-        ("Backend" | "Defaults" | "BackendOptions", "proxy_protocol_version") => same("send_proxy", own_version(value)),
         ("Backend", "proxy_protocol") => same("send_proxy", own_version(value)),
         ("Backend" | "Defaults" | "BackendOptions", "proxy_v2_options" | "proxy_tlvs" | "tlvs") => {
             same("send_proxy_tlvs", "[\"authority\", \"ssl\"]")
@@ -312,9 +328,17 @@ mod tests {
             ),
             ("Route", "dst_port = 8443", "destination = \":8443\""),
             ("Backend", "send-proxy-v2 = true", "send_proxy = \"v2\""),
-            ("Backend", "proxy_protocol = { version = \"1\" }", "send_proxy = \"v1\""),
+            (
+                "Backend",
+                "proxy_protocol = { version = \"1\" }",
+                "send_proxy = \"v1\"",
+            ),
             ("Backend", "proxy_protocol = \"1\"", "send_proxy = \"v1\""),
-            ("Server", "server_name = \"a.example.com\"", "sni = \"a.example.com\""),
+            (
+                "Server",
+                "server_name = \"a.example.com\"",
+                "sni = \"a.example.com\"",
+            ),
             ("Server", "addrr = 7", ""),
         ] {
             assert_eq!(line(section, text), expected, "{text}");

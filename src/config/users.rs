@@ -20,7 +20,11 @@ impl<'a> Users<'a> {
             for target in frontend.targets() {
                 let next = |name: &&'a str| Some(config.backends.get(*name)?.fallback.as_ref()?.as_str());
                 // packets know no fallback
-                let most = if frontend.mode.is_packet() { 0 } else { MOST_FALLBACKS };
+                let most = if frontend.mode.is_packet() {
+                    0
+                } else {
+                    MOST_FALLBACKS
+                };
                 let row = std::iter::successors(Some(target.as_str()), next).take(1 + most);
                 for backend in row.take_while(|name| known.insert(*name)) {
                     users.entry(backend).or_default().push(frontend);

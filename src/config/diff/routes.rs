@@ -89,10 +89,14 @@ fn change(label: &str, index: usize, old: &Route, new: &Route, out: &mut Vec<Str
 /// A route by its number, its first condition and where it leads.
 fn named(index: usize, route: &Route) -> String {
     let sni = route.sni.first().map(|name| (name.to_string(), route.sni.len()));
-    let alpn = || route.alpn.first().map(|name| (name.to_string(), route.alpn.len()));
+    let alpn = || {
+        route
+            .alpn
+            .first()
+            .map(|name| (name.to_string(), route.alpn.len()))
+    };
     let source = || (route.source.first()).map(|from| (from.to_string(), route.source.len()));
-    let destination =
-        || (route.destination.first()).map(|to| (to.to_string(), route.destination.len()));
+    let destination = || (route.destination.first()).map(|to| (to.to_string(), route.destination.len()));
     let condition = sni.or_else(alpn).or_else(source).or_else(destination);
     let condition = match condition {
         None => "everything".to_owned(),

@@ -152,7 +152,7 @@ section! {
     Frontend needs backend or routes {
         /// Address to listen on, IP:port or IP:first-last, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard. The first port of a range leads to the port in a server's addr, each other as far above it; in packet modes a client's address has one server for a whole range. Link-local (mode "proxy" only): "[fe80::1%eth0]:80".
         listen_addr (required): ListenAddrs,
-        /// Name of the backend that serves the connections; with routes, those that no route matches, which are reset without it.
+        /// Name of the backend that serves the connections. With routes, those that no route matches: without it they are reset.
         backend: BackendRef,
         /// Other backends for some of the connections, mode "proxy" only: one section [[frontends.NAME.routes]] each, in the order in which they are tried.
         routes: Routes,

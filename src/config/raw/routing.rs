@@ -215,7 +215,8 @@ impl<const MAX: usize> Field for Subjects<MAX> {
             most: MAX,
             more: "put the networks into a file and name it in [network_lists]",
         };
-        list.read(value, findings, subject).map(Self)
+        // one that could not be read is not missing
+        Some(Self(list.read(value, findings, subject).unwrap_or_default()))
     }
 }
 inline_schema!([const MAX: usize] Subjects<MAX>, _g => one_or_several(
@@ -240,7 +241,12 @@ fn subject(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<Rule
                     "write \"file:\" and a name of [network_lists]".to_owned(),
                 ),
             };
-            bad_value(value, format!("\"{text}\" is not a network: {why}"), help, findings)
+            bad_value(
+                value,
+                format!("\"{text}\" is not a network: {why}"),
+                help,
+                findings,
+            )
         }
     }
 }
@@ -297,9 +303,7 @@ impl Field for Routes {
                 wrong_type::<()>(item, "a list of sections", Some(help), findings);
                 continue;
             }
-            let read = findings.within(&index.to_string(), |findings| {
-                section::read_item(item, findings)
-            });
+            let read = findings.within(&index.to_string(), |findings| section::read_item(item, findings));
             routes.extend(read.map(|route| Located {
                 value: route,
                 span: item.span(),

@@ -57,10 +57,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.access]", super::Access::keys),
     ("[frontends.NAME.limits]", super::Limits::keys),
     ("[frontends.NAME.limits.per_client]", super::PerClient::keys),
-    (
-        "[frontends.NAME.proxy_protocol]",
-        super::ProxyProtocol::keys,
-    ),
+    ("[frontends.NAME.proxy_protocol]", super::ProxyProtocol::keys),
     ("[[frontends.NAME.routes]]", super::Route::keys),
     ("the top of the file", super::File::keys),
 ];
@@ -87,9 +84,9 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
     let has = |key: &&str| table.contains_key(*key) || misspelt.contains(key);
     if findings.absence_counts() && !S::EITHER.is_empty() && !S::EITHER.iter().any(has) {
         let names: Vec<_> = S::EITHER.iter().map(|key| format!("`{key}`")).collect();
-        let abouts: Vec<_> = S::EITHER.iter().filter_map(|key| about::<S>(key)).collect();
         let message = format!("missing key {}", names.join(" or "));
-        let help = format!("one of them is needed. {}", abouts.join(" Or: "));
+        let about = S::EITHER.first().and_then(|key| about::<S>(key));
+        let help = format!("one of them is needed. {}", about.unwrap_or_default());
         findings.error(place, message, help);
     }
     section
@@ -204,7 +201,9 @@ pub fn schema_of<S: Section>(generator: &mut SchemaGenerator) -> Schema {
         schema.insert("required".to_owned(), S::REQUIRED.into());
     }
     if !S::EITHER.is_empty() {
-        let each = S::EITHER.iter().map(|key| serde_json::json!({ "required": [key] }));
+        let each = S::EITHER
+            .iter()
+            .map(|key| serde_json::json!({ "required": [key] }));
         schema.insert("anyOf".to_owned(), each.collect());
     }
     schema

@@ -9,7 +9,9 @@ use std::{
 
 use super::ranges::MOST_PROXIED;
 use crate::{
-    base::{Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone},
+    base::{
+        Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone,
+    },
     config::{
         findings::Findings,
         model::{Backend, Config, Frontend},
@@ -278,7 +280,12 @@ impl<'a> Listeners<'a> {
                 .map(|frontend| (frontend.name.as_str(), furthest(frontend)))
                 .collect(),
             by_address: (proxied.iter())
-                .flat_map(|frontend| frontend.listen.iter().map(|range| (range, frontend.name.as_str())))
+                .flat_map(|frontend| {
+                    frontend
+                        .listen
+                        .iter()
+                        .map(|range| (range, frontend.name.as_str()))
+                })
                 .map(|(range, name)| {
                     let first = range.first();
                     let address = (first.with_port(0).0, first.zone().copied());

@@ -93,11 +93,7 @@ fn follow<'a>(
     }
 }
 
-fn circle(
-    path: &[&str],
-    fallbacks: &HashMap<&str, &raw::Located<raw::BackendRef>>,
-    findings: &mut Findings,
-) {
+fn circle(path: &[&str], fallbacks: &HashMap<&str, &raw::Located<raw::BackendRef>>, findings: &mut Findings) {
     let (Some(first), Some(last)) = (path.first(), path.last()) else {
         return;
     };
@@ -107,7 +103,7 @@ fn circle(
     findings.within_all(&["backends", last, "fallback"], |findings| {
         findings.error(
             at.span.clone(),
-            format!("the fallbacks lead in a circle: {}", all.join(" -> ")),
+            format!("the fallbacks form a circle: {}", all.join(" -> ")),
             "remove one of them: the last backend in a row has no fallback".to_owned(),
         );
     });

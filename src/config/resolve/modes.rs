@@ -38,7 +38,12 @@ fn backend(place: &Place<'_>, raw: &raw::Backend, findings: &mut Findings) {
     }
     let send_proxy = raw.options.send_proxy.as_ref();
     if let Some(at) = send_proxy.filter(|at| at.value != ProxyVersion::Off) {
-        place.report("send_proxy", at.key.clone(), "adds nothing to a connection", findings);
+        place.report(
+            "send_proxy",
+            at.key.clone(),
+            "adds nothing to a connection",
+            findings,
+        );
     }
     for (name, at) in raw.servers.iter().flat_map(|at| &at.value.0) {
         if let Some(at) = &at.value.sni {

@@ -19,16 +19,16 @@ const MOST_COMPARED: usize = 1 << 20;
 /// Longest host name (RFC 1035, section 2.3.4): longer patterns are not looked at.
 const MAX_HOST_BYTES: usize = 253;
 
-/// Warns of routes that no connection can take, where that is certain.
+/// Warns of routes that no connection can take, where that is certain. What makes them different may stand in what could not
+/// be read, so this waits for a file without errors.
 pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
+    if !findings.is_clean() {
+        return;
+    }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
         let (Some(frontend), Some(routes)) = (config.frontends.get(name.as_str()), &at.value.routes) else {
             continue;
         };
-        // where one could not be read, numbers differ
-        if frontend.routing.routes.len() != routes.value.0.len() {
-            continue;
-        }
         findings.within_all(&["frontends", name, "routes"], |findings| {
             hidden(&frontend.routing.routes, &routes.value.0, findings);
             never_listened_on(frontend, &routes.value.0, findings);
@@ -47,12 +47,16 @@ fn hidden(routes: &[Route], raw: &[raw::Located<raw::Route>], findings: &mut Fin
             .collect();
         if let Some(first) = takers.iter().filter_map(|taken| taken.all).min() {
             let message = format!(
-                "no connection reaches route {}: route {} takes all that it could",
+                "no connection reaches route {}: route {} matches all of them first",
                 index + 1,
                 first + 1
             );
             findings.within(&index.to_string(), |findings| {
-                findings.warn(at.span.clone(), message, "put it before that one, or remove it".to_owned());
+                findings.warn(
+                    at.span.clone(),
+                    message,
+                    "put it before that one, or remove it".to_owned(),
+                );
             });
             if takers.iter().any(|taken| taken.is_everything) {
                 // so is each that follows
@@ -68,7 +72,11 @@ fn hidden(routes: &[Route], raw: &[raw::Located<raw::Route>], findings: &mut Fin
             findings.within_all(&[&index.to_string(), "sni"], |findings| {
                 findings.warn(
                     span.clone(),
-                    format!("\"{text}\" never comes to route {}: route {} takes it", index + 1, first + 1),
+                    format!(
+                        "\"{text}\" never reaches route {}: route {} matches it first",
+                        index + 1,
+                        first + 1
+                    ),
                     "put this route before that one, or remove the name here".to_owned(),
                 );
             });
@@ -147,7 +155,11 @@ impl<'a> Taken<'a> {
 
 /// Destinations that the frontend does not listen on. After a PROXY header it may be another's address.
 fn never_listened_on(frontend: &Frontend, raw: &[raw::Located<raw::Route>], findings: &mut Findings) {
-    let destinations = frontend.routing.routes.iter().map(|route| route.destination.len());
+    let destinations = frontend
+        .routing
+        .routes
+        .iter()
+        .map(|route| route.destination.len());
     let compared = destinations.sum::<usize>().saturating_mul(frontend.listen.len());
     if frontend.proxy_protocol.is_some() || compared > MOST_COMPARED {
         return;
@@ -160,7 +172,10 @@ fn never_listened_on(frontend: &Frontend, raw: &[raw::Located<raw::Route>], find
             findings.within_all(&[&index.to_string(), "destination"], |findings| {
                 findings.warn(
                     span.clone(),
-                    format!("frontend `{}` does not listen on {destination}: no connection matches", frontend.name),
+                    format!(
+                        "frontend `{}` does not listen on {destination}: no connection matches",
+                        frontend.name
+                    ),
                     "write an address or port of its listen_addr, or remove it".to_owned(),
                 );
             });
@@ -176,11 +191,13 @@ fn may_be_at(destination: &Destination, listen: ListenRange) -> bool {
         .as_ref()
         .is_none_or(|wanted| *wanted.start() <= ports.last && ports.first <= *wanted.end());
     let ip = listen.ip();
-    let has_address = destination.network.is_none_or(|network| match ip.is_unspecified() {
-        // `[::]` takes IPv4, too
-        true => ip.is_ipv6() || network.first().is_ipv4(),
-        false => network.has(ip),
-    });
+    let has_address = destination
+        .network
+        .is_none_or(|network| match ip.is_unspecified() {
+            // `[::]` takes IPv4, too
+            true => ip.is_ipv6() || network.first().is_ipv4(),
+            false => network.has(ip),
+        });
     has_port && has_address
 }
 

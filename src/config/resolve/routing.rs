@@ -31,8 +31,7 @@ pub fn routing(
     known: &Known,
     findings: &mut Findings,
 ) -> Option<(BackendName, Routing)> {
-    let backend =
-        (raw.backend.as_ref()).map(|at| findings.within("backend", |f| backend_name(at, known, f)));
+    let backend = (raw.backend.as_ref()).map(|at| findings.within("backend", |f| backend_name(at, known, f)));
     let routes = findings.within("routes", |findings| routes(raw, mode, known, findings));
     let (backend, unrouted) = match backend {
         Some(found) => (found?, Unrouted::Backend),
@@ -44,10 +43,7 @@ pub fn routing(
         unrouted,
         unexpected_sni: value(own.unexpected_sni.as_ref(), UnexpectedSni::Default, |v| v),
         non_tls: value(own.non_tls.as_ref(), NonTls::Reject, |v| v),
-        client_hello_timeout: time(
-            own.client_hello_timeout.as_ref(),
-            default.client_hello_timeout,
-        ),
+        client_hello_timeout: time(own.client_hello_timeout.as_ref(), default.client_hello_timeout),
     };
     Some((backend, routing))
 }
@@ -58,8 +54,7 @@ fn first_backend(raw: &raw::Frontend, routes: &[Route], findings: &mut Findings)
         RouteTarget::Backend(name) => Some(name.clone()),
         RouteTarget::Reject => None,
     });
-    let all_reject =
-        |at: &Located<raw::Routes>| !routes.is_empty() && routes.len() == at.value.0.len();
+    let all_reject = |at: &Located<raw::Routes>| !routes.is_empty() && routes.len() == at.value.0.len();
     if let (None, Some(at)) = (&first, raw.routes.as_ref().filter(|at| all_reject(at))) {
         findings.within("routes", |findings| {
             findings.error(
@@ -97,10 +92,7 @@ fn route(at: &Located<raw::Route>, known: &Known, findings: &mut Findings) -> Op
             findings.within("reject", |findings| {
                 findings.error(
                     reject.key.clone(),
-                    format!(
-                        "the route has `reject` and a backend \"{}\"",
-                        backend.value.0
-                    ),
+                    format!("the route has `reject` and a backend \"{}\"", backend.value.0),
                     "remove one of the two".to_owned(),
                 );
             });
@@ -221,7 +213,11 @@ pub fn send_proxy(
         let tlvs = value(both.send_proxy_tlvs.as_ref(), SentTlvs::default(), |v| v.0);
         return Some(SendProxy::V2(tlvs));
     }
-    if let Some(at) = own.send_proxy_tlvs.as_ref().filter(|at| at.value.0.sent().next().is_some()) {
+    if let Some(at) = own
+        .send_proxy_tlvs
+        .as_ref()
+        .filter(|at| at.value.0.sent().next().is_some())
+    {
         findings.within("send_proxy_tlvs", |findings| {
             let why = match version {
                 ProxyVersion::V1 => "a header of version 1 has none",

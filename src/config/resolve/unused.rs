@@ -73,7 +73,6 @@ pub fn clear(config: &mut Config) {
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(keepalive::DEFAULT);
         frontend.access_log = AccessLog::All;
-        frontend.proxy_protocol = None;
     }
     let users = Users::of(config);
     let with_hello: HashSet<String> = (with_hello(config, &users).into_iter())

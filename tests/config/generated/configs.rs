@@ -21,8 +21,8 @@ use convey::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    process::{admin, global, packet},
     peers::{access_log, default_keepalive, keepalive},
+    process::{admin, global, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
     },

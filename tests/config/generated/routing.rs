@@ -23,7 +23,10 @@ pub fn host_patterns(most: usize) -> impl Strategy<Value = Vec<HostPattern>> {
         "[a-z][a-z0-9-]{0,8}(\\.[a-z0-9]{1,3})?\\.\\*",
         "~\\^?[a-z0-9\"é.]{1,8}(\\\\\\.com)?\\$?",
     ];
-    vec(pattern.prop_map(|text| text.parse().expect("a pattern")), 0..=most)
+    vec(
+        pattern.prop_map(|text| text.parse().expect("a pattern")),
+        0..=most,
+    )
 }
 
 /// Networks, and lists of them.
@@ -99,11 +102,12 @@ pub fn routing(backends: Vec<String>) -> impl Strategy<Value = Routing> {
 
 /// `proxy_protocol`.
 pub fn accept_proxy() -> impl Strategy<Value = Option<AcceptProxy>> {
-    let some = (subjects(1), any::<bool>(), millis(1, HOUR)).prop_map(|(from, required, timeout)| AcceptProxy {
-        from,
-        required,
-        timeout,
-    });
+    let some =
+        (subjects(1), any::<bool>(), millis(1, HOUR)).prop_map(|(from, required, timeout)| AcceptProxy {
+            from,
+            required,
+            timeout,
+        });
     option::of(some)
 }
 
