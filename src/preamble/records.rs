@@ -7,7 +7,7 @@ use super::{ClientHello, HelloRefusal, Progress, cursor::Cursor};
 /// Longest ClientHello in bytes, with its type and length and without the headers of its records.
 pub const MAX_HELLO_MESSAGE_BYTES: usize = 64 << 10;
 
-/// Most bytes of a connection that are looked at for a ClientHello: the longest one in records of five bytes, or one of
+/// Most bytes of a connection that are looked at for a ClientHello: the longest one in records of six bytes, or one of
 /// 21 KiB in records of one byte.
 pub const MAX_HELLO_BYTES: usize = 128 << 10;
 

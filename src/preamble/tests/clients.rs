@@ -63,4 +63,22 @@ pub(super) const CLIENTS: &[Client] = &[
         version: 0x0304,
         has_ech: false,
     },
+    // Chrome 152 as curl_cffi 0.17.0 imitates it with BoringSSL: GREASE, X25519MLKEM768, an encrypted ClientHello for show
+    Client {
+        name: "chrome",
+        bytes: recorded!("chrome"),
+        sni: Some("www.example.com"),
+        alpn: &[b"h2", b"http/1.1"],
+        version: 0x0304,
+        has_ech: true,
+    },
+    // Firefox 155, likewise
+    Client {
+        name: "firefox",
+        bytes: recorded!("firefox"),
+        sni: Some("www.example.com"),
+        alpn: &[b"h2", b"http/1.1"],
+        version: 0x0304,
+        has_ech: true,
+    },
 ];
