@@ -39,6 +39,16 @@ pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use zone::Zone;
 
+/// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UniqueId(pub u128);
+
+impl std::fmt::Display for UniqueId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub usize);

@@ -162,7 +162,8 @@ by_label!(PacketReason, PacketReason::ALL);
 impl From<AccessReason> for PacketReason {
     fn from(reason: AccessReason) -> Self {
         match reason {
-            AccessReason::Denied => Self::Denied,
+            // packets have no PROXY header
+            AccessReason::Denied | AccessReason::UntrustedProxy => Self::Denied,
             AccessReason::ClientConnections => Self::ClientConnections,
             AccessReason::ClientRate => Self::ClientRate,
             AccessReason::FrontendRate => Self::FrontendRate,
