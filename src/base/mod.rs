@@ -27,7 +27,7 @@ pub use connection_record::AccessRecord;
 pub(crate) use connection_record::AccessSink;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
-pub use host_pattern::{HostPattern, HostPatternError};
+pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
