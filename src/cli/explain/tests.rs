@@ -166,8 +166,8 @@ tcp 192.0.2.1:40000 -> 10.0.0.1:80
 frontend  web, mode proxy, backend app (round_robin)
 because   proxied: each connection gets its own server; 3 eligible
 servers   a at 10.1.0.2:8080: 67 % of new connections by weight, 3 open connections
-      b at 10.1.0.2:8080: 33 % of new connections by weight, 1 open connection
-      c at 10.1.0.2:8080: no room, 5 open connections
+          b at 10.1.0.2:8080: 33 % of new connections by weight, 1 open connection
+          c at 10.1.0.2:8080: no room, 5 open connections
 "
     );
 }

@@ -312,8 +312,10 @@ fn a_backend_without_an_eligible_server_has_its_fallback_serve() {
     let one = site(Vec::new(), |config| leads(config, "web", "sorry"));
     assert_eq!(Asked::of(&one).says(Hello::Unread).unwrap().0, "web");
     let two = site(Vec::new(), |config| {
-        (none(config, "web"), leads(config, "web", "api"));
-        (none(config, "api"), leads(config, "api", "sorry"));
+        none(config, "web");
+        leads(config, "web", "api");
+        none(config, "api");
+        leads(config, "api", "sorry");
     });
     assert_eq!(
         Asked::of(&two).says(Hello::Unread).unwrap().0,
@@ -321,8 +323,10 @@ fn a_backend_without_an_eligible_server_has_its_fallback_serve() {
         "the next that can"
     );
     let three = site(Vec::new(), |config| {
-        (none(config, "web"), leads(config, "web", "api"));
-        (none(config, "api"), leads(config, "api", "web"));
+        none(config, "web");
+        leads(config, "web", "api");
+        none(config, "api");
+        leads(config, "api", "web");
     });
     let (_, servers) = Asked::of(&three).says(Hello::Unread).unwrap();
     assert!(servers.is_empty(), "it ends");

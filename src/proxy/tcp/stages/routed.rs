@@ -167,7 +167,9 @@ impl Routed {
     pub fn announce(&mut self, how: SendProxy) {
         let ids = &self.identified.accepted.shared().ids;
         let id = &mut self.outcome.unique_id;
-        let header = self.identified.proxy_header(how, || **id.insert(Box::new(ids.next())));
+        let header = self
+            .identified
+            .proxy_header(how, || **id.insert(Box::new(ids.next())));
         self.up.put_before(header);
     }
 
