@@ -1,6 +1,9 @@
 //! The words of closed sets: read, printed and described from one list each.
 
-use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use super::{
+    model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    tls_names::{ClientAuth, CrlPolicy},
+};
 use crate::base::{Protocol, by_label};
 
 /// A closed set of values that the file names by words.
@@ -50,6 +53,8 @@ words!(Algorithm {
     First = "first",
 });
 words!(OnDown { Keep = "keep", Close = "close" });
+words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
+words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.
