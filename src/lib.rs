@@ -20,6 +20,8 @@
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
 //! privilege      the broker and its verbs; dropping privileges and proving it  both processes
+//! ─ low I/O ───────────────────────────────────────────────────────────────────
+//! tls            certificates, sessions, rustls configurations; no network
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
 //! flow           flow tables, NAT ports, TCP life, the path from packet to verdict
@@ -137,6 +139,7 @@ pub mod privilege;
 pub(crate) mod proxy;
 pub mod snapshot;
 pub mod sys;
+pub mod tls;
 
 /// How long anything may take in a test before it counts as hung: far above what it takes, for hosts may be slow.
 #[cfg(test)]

@@ -56,6 +56,29 @@ pub struct AccessRecord {
     pub sni: Option<Arc<str>>,
     /// Its number, if the server was told of it.
     pub unique_id: Option<UniqueId>,
+    /// What client and frontend have agreed on, where TLS ends here.
+    pub tls: Option<Box<TlsRecord>>,
+    /// Why the handshake has failed: the label.
+    pub tls_failure: Option<&'static str>,
+}
+
+/// A TLS session as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// Its version, such as `TLSv1.3`.
+    pub version: &'static str,
+    /// The suite, by its IANA name.
+    pub cipher: &'static str,
+    /// The group of its key exchange.
+    pub group: Option<&'static str>,
+    /// The protocol of `alpn`.
+    pub alpn: Option<Box<str>>,
+    /// Whether it goes on with an earlier one.
+    pub resumed: bool,
+    /// Whom the client's certificate is about: its subject.
+    pub client_subject: Option<Box<str>>,
+    /// And the common name of that.
+    pub client_name: Option<Box<str>>,
 }
 
 impl AccessRecord {

@@ -23,7 +23,7 @@ mod zone;
 
 pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, ServerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
-pub use connection_record::AccessRecord;
+pub use connection_record::{AccessRecord, TlsRecord};
 pub(crate) use connection_record::AccessSink;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;

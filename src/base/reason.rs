@@ -66,11 +66,17 @@ pub enum TerminationReason {
     AccessRefused,
     /// The client went away before its PROXY header or ClientHello was complete.
     ClientAbortPreamble,
+    /// Its TLS handshake has failed: why, `tls_failure` says.
+    TlsHandshake,
+    /// The client took longer than `handshake_timeout` for its TLS handshake.
+    TlsHandshakeTimeout,
+    /// As many handshakes of the frontend were under way as there may be: `max_handshakes`.
+    TlsHandshakesFull,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -99,6 +105,9 @@ impl TerminationReason {
         Self::RouteRejected,
         Self::AccessRefused,
         Self::ClientAbortPreamble,
+        Self::TlsHandshake,
+        Self::TlsHandshakeTimeout,
+        Self::TlsHandshakesFull,
     ];
 
     /// HAProxy's two-letter state, for the access log.
@@ -125,8 +134,10 @@ impl TerminationReason {
             | Self::NonTls
             | Self::UnexpectedSni
             | Self::RouteRejected
-            | Self::AccessRefused => "PR",
-            Self::ProxyHeaderTimeout | Self::ClientHelloTimeout => "cR",
+            | Self::AccessRefused
+            | Self::TlsHandshake
+            | Self::TlsHandshakesFull => "PR",
+            Self::ProxyHeaderTimeout | Self::ClientHelloTimeout | Self::TlsHandshakeTimeout => "cR",
             Self::ClientAbortPreamble => "CR",
         }
     }
@@ -163,6 +174,9 @@ impl TerminationReason {
             Self::RouteRejected => "route_rejected",
             Self::AccessRefused => "access_refused",
             Self::ClientAbortPreamble => "client_abort_preamble",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsHandshakeTimeout => "tls_handshake_timeout",
+            Self::TlsHandshakesFull => "tls_handshakes_full",
         }
     }
 }

@@ -24,6 +24,7 @@ mod services;
 mod settings;
 mod synonyms;
 mod text;
+mod tls_names;
 mod users;
 mod words;
 
@@ -36,6 +37,7 @@ pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
+pub use tls_names::*;
 pub(crate) use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.

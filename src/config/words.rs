@@ -3,6 +3,7 @@
 use super::{
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
+    tls_names::{ClientAuth, CrlPolicy},
 };
 use crate::base::{Protocol, by_label};
 
@@ -62,6 +63,8 @@ words!(ProxyTlv {
     UniqueId = "unique_id",
     Crc32c = "crc32c",
 });
+words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
+words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.

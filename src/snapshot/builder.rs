@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BackendView, FrontendView, Health, Routes, ServerCounts, Snapshot,
+    BackendView, FrontendTls, FrontendView, Health, Routes, ServerCounts, Snapshot,
     backend::{HealthOf, Parts},
     live::StatsSet,
 };
@@ -42,6 +42,8 @@ pub struct Builder {
     ramps: HashMap<BackendName, Instant>,
     /// What access rules name.
     lists: NetworkLists,
+    /// Of the frontends where TLS ends.
+    tls: HashMap<FrontendName, Arc<FrontendTls>>,
     /// Those of them that changed since the last build.
     changed_lists: BTreeSet<NetworkListName>,
 }
@@ -92,6 +94,7 @@ impl Builder {
             is_config_new: true,
             ramps: HashMap::new(),
             lists: NetworkLists::new(),
+            tls: HashMap::new(),
             changed_lists: BTreeSet::new(),
         }
     }
@@ -111,6 +114,12 @@ impl Builder {
         });
         self.changed_lists.extend(changed.map(|(name, _)| name.clone()));
         self.lists = lists;
+    }
+
+    /// The TLS of frontends is another; what did not change is the same [`Arc`].
+    pub fn tls_changed(&mut self, tls: HashMap<FrontendName, Arc<FrontendTls>>) {
+        self.is_config_new = true;
+        self.tls = tls;
     }
 
     /// The last snapshot.
@@ -283,8 +292,10 @@ impl Builder {
                 continue;
             };
             let before = before.remove(name);
+            let tls = self.tls.get(name);
             let same = (before.as_ref()).filter(|before| {
                 Arc::ptr_eq(&before.config, frontend)
+                    && before.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
                     && (before.targets.iter().zip(&targets)).all(|(before, now)| Arc::ptr_eq(before, now))
                     && !frontend.lists().any(|name| self.changed_lists.contains(name))
             });
@@ -300,6 +311,7 @@ impl Builder {
                         backend: Arc::clone(&targets[0]),
                         needs_hello: Routes::need_hello(routes.as_deref(), &frontend.routing, &targets),
                         routes,
+                        tls: tls.map(Arc::clone),
                         proxies: proxies.map(|proxies| Arc::new(Subjects::new(&proxies.from, list))),
                         live: self.live.frontend(name),
                         access: self.access(frontend, before.as_deref()),
@@ -365,6 +377,7 @@ impl Builder {
                 needs_hello: Routes::need_hello(before.routes.as_deref(), &before.config.routing, &targets),
                 targets: targets.into(),
                 routes: before.routes.clone(),
+                tls: before.tls.clone(),
                 proxies: before.proxies.clone(),
                 live: Arc::clone(&before.live),
                 access: before.access.clone(),

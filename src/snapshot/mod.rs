@@ -23,7 +23,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -107,6 +107,8 @@ pub struct FrontendView {
     pub targets: Box<[Arc<BackendView>]>,
     /// Its routes; `None`: it has none.
     pub routes: Option<Arc<Routes>>,
+    /// What TLS ends with here; `None`: it is not ended here.
+    pub tls: Option<Arc<FrontendTls>>,
     /// Whether it depends on the ClientHello where a connection goes.
     pub needs_hello: bool,
     /// The peers whose PROXY headers count; `None`: nobody's.
@@ -115,6 +117,17 @@ pub struct FrontendView {
     pub live: Arc<FrontendStats>,
     /// Who may open a connection; `None`: everybody.
     pub access: Option<Arc<FrontendAccess>>,
+}
+
+/// What the TLS of a frontend's clients ends with.
+#[derive(Debug)]
+pub struct FrontendTls {
+    /// For new connections; certificates and ticket keys change beneath it.
+    pub config: Arc<rustls::ServerConfig>,
+    /// `handshake_timeout`.
+    pub handshake_timeout: Duration,
+    /// `max_handshakes` under way.
+    pub max_handshakes: u32,
 }
 
 /// A backend in a snapshot.

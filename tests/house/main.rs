@@ -26,6 +26,8 @@ const FLOORS: &[&[&str]] = &[
         "backend_setup",
         "privilege",
     ],
+    // low I/O
+    &["tls"],
     &["sys"],
     // pure: no I/O, no clock, no randomness
     &["flow"],

@@ -142,5 +142,7 @@ fn record() -> AccessRecord {
         route: None,
         sni: None,
         unique_id: None,
+        tls: None,
+        tls_failure: None,
     }
 }

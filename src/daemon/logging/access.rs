@@ -48,7 +48,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
-static FIELDS: [&str; 21] = [
+static FIELDS: [&str; 28] = [
     "message",
     "event",
     "frontend",
@@ -70,6 +70,13 @@ static FIELDS: [&str; 21] = [
     "route",
     "sni",
     "unique_id",
+    "tls_version",
+    "tls_cipher",
+    "tls_group",
+    "alpn",
+    "tls_resumed",
+    "client_subject",
+    "tls_failure",
 ];
 
 struct AccessCallsite;
@@ -92,6 +99,7 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let peer = (record.peer.0 != record.client.0).then(|| display(record.peer));
     let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
     let (sni, unique_id) = (record.sni.as_deref(), record.unique_id.map(display));
+    let tls = record.tls.as_deref();
     let route = record.route.map(NonZeroU32::get);
     // an Option that is None records nothing
     let values: [&dyn Value; FIELDS.len()] = [
@@ -116,6 +124,13 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
         &route,
         &sni,
         &unique_id,
+        &tls.map(|tls| tls.version),
+        &tls.map(|tls| tls.cipher),
+        &tls.and_then(|tls| tls.group),
+        &tls.and_then(|tls| tls.alpn.as_deref()),
+        &tls.map(|tls| tls.resumed),
+        &tls.and_then(|tls| tls.client_subject.as_deref()),
+        &record.tls_failure,
     ];
     take(&values.map(Some));
 }
@@ -127,7 +142,8 @@ fn millis(duration: Duration) -> u64 {
 /// The line that a person reads, after HAProxy's tcplog (configuration manual, section 8.2.2):
 ///
 /// ```text
-/// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES [sni=NAME] [peer=ADDR]
+/// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
+///     [sni=NAME] [peer=ADDR] [VERSION/CIPHER[/resumed]] [tls_failure=WHY]
 /// ```
 ///
 /// `-` and `<NOSRV>` stand for a backend and a server that it did not get to. Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
@@ -169,6 +185,13 @@ impl fmt::Display for Line<'_> {
         // whom its PROXY header does not name
         if record.peer.0 != record.client.0 {
             write!(f, " peer={}", record.peer)?;
+        }
+        if let Some(tls) = &record.tls {
+            let resumed = if tls.resumed { "/resumed" } else { "" };
+            write!(f, " {}/{}{resumed}", tls.version, tls.cipher)?;
+        }
+        if let Some(why) = record.tls_failure {
+            write!(f, " tls_failure={why}")?;
         }
         Ok(())
     }
@@ -218,6 +241,8 @@ pub mod tests {
             route: None,
             sni: None,
             unique_id: None,
+            tls: None,
+            tls_failure: None,
         }
     }
 

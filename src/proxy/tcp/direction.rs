@@ -29,7 +29,7 @@ const BULK_READS_TO_SPLICE: u8 = 2;
 const SMALL_ROUNDS_TO_COPY: u8 = 8;
 
 /// Rounds before a busy direction lets the thread's other connections have a turn.
-const ROUNDS_A_TURN: usize = 16;
+pub const ROUNDS_A_TURN: usize = 16;
 
 /// Which end of a direction failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +59,13 @@ impl Gone {
     }
 }
 
-fn source_fault(error: &io::Error) -> Fault {
+/// A failed read.
+pub fn source_fault(error: &io::Error) -> Fault {
     Fault::Source(Gone::of(error))
 }
 
-fn destination_fault(error: &io::Error) -> Fault {
+/// A failed write.
+pub fn destination_fault(error: &io::Error) -> Fault {
     Fault::Destination(Gone::of(error))
 }
 

@@ -20,6 +20,7 @@ pub mod registry;
 mod relay;
 mod session;
 mod stages;
+mod tls;
 mod ways;
 
 pub use listener::Listener;

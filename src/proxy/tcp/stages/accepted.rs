@@ -95,6 +95,8 @@ impl Origin {
             route: None,
             sni: None,
             unique_id: None,
+            tls: None,
+            tls_failure: None,
         }
     }
 }

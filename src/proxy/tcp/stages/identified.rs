@@ -4,15 +4,17 @@ use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc};
 
 use super::{
     accepted::{Accepted, Speaker},
+    handshake,
     preamble::{self, HelloRead, Preamble},
 };
 use crate::{
-    base::{ClientAddr, ListenAddr, TerminationReason, UniqueId},
+    base::{AccessRecord, ClientAddr, ListenAddr, TerminationReason, TlsRecord, UniqueId},
     config::SendProxy,
-    preamble::proxy::{self, ProxySource, Tlvs},
-    proxy::tcp::direction::Direction,
+    preamble::proxy::{self, ProxySource, Ssl, Tlvs},
+    proxy::tcp::{direction::Direction, tls::TlsWays},
     snapshot::{Facts, Hello},
     sys::tcp,
+    tls::HandshakeFailure,
 };
 
 /// A connection whose client is known.
@@ -29,7 +31,8 @@ impl Identified {
     /// Reads what stands before the payload if somebody has to know it: a PROXY header, a ClientHello. `None`: the connection
     /// was ended, counted and logged.
     pub async fn of(accepted: Accepted) -> Option<Self> {
-        if accepted.speaker == Speaker::Itself && !accepted.origin.frontend.needs_hello {
+        let frontend = &accepted.origin.frontend;
+        if accepted.speaker == Speaker::Itself && !frontend.needs_hello && frontend.tls.is_none() {
             return Some(Self::new(accepted, None));
         }
         // boxed, because most connections say nothing before their payload and are to be small
@@ -96,8 +99,10 @@ impl Identified {
     }
 
     async fn read_hello(&mut self) -> Result<(), TerminationReason> {
-        match &mut self.preamble {
-            Some(preamble) if self.accepted.origin.frontend.needs_hello => {
+        let frontend = &self.accepted.origin.frontend;
+        match (&mut self.preamble, &frontend.tls) {
+            (Some(preamble), Some(tls)) => handshake::shake(&self.accepted, preamble, tls).await?,
+            (Some(preamble), None) if frontend.needs_hello => {
                 preamble::read_hello(&self.accepted, preamble).await?;
             }
             _ => return Ok(()),
@@ -163,25 +168,37 @@ impl Identified {
         let SendProxy::V2(sent) = how else {
             return proxy::write_v1(source);
         };
-        let said = self
-            .preamble
-            .as_ref()
-            .and_then(|preamble| preamble.header.as_ref());
-        let said = said.map(|header| &header.tlvs);
+        let preamble = self.preamble.as_ref();
+        let said = preamble.and_then(|preamble| Some(&preamble.header.as_ref()?.tlvs));
+        let own = preamble.and_then(|preamble| preamble.session.as_deref());
         let name = self.sni().and_then(|sni| proxy::Text::new(sni.as_bytes()));
+        let own_alpn = own.and_then(|own| proxy::Bytes::new(own.alpn.as_ref()?.as_bytes()));
         let id = sent.unique_id.then(|| id().to_string());
         let tlvs = Tlvs {
             authority: name
                 .or_else(|| said?.authority.clone())
                 .filter(|_| sent.authority),
-            alpn: said.and_then(|said| said.alpn.clone()).filter(|_| sent.alpn),
+            alpn: own_alpn.or_else(|| said?.alpn.clone()).filter(|_| sent.alpn),
             unique_id: id.and_then(|id| proxy::Bytes::new(id.as_bytes())),
-            ssl: sent
-                .ssl
-                .then(|| said.and_then(|said| said.ssl.clone()))
-                .map(Option::unwrap_or_default),
+            ssl: (sent.ssl).then(|| own.map(ssl).or_else(|| said?.ssl.clone()).unwrap_or_default()),
         };
         proxy::write_v2(source, &tlvs, sent.crc32c)
+    }
+
+    /// Its connection through TLS, if that ends here. To be called once.
+    #[must_use]
+    pub fn take_tls(&mut self) -> Option<Box<TlsWays>> {
+        self.preamble.as_mut()?.tls.take()
+    }
+
+    /// What the log says of what came before the payload.
+    pub fn fill(&mut self, record: &mut AccessRecord) {
+        record.client = self.client;
+        record.sni = self.sni().map(Arc::clone);
+        if let Some(preamble) = &mut self.preamble {
+            record.tls = preamble.session.take();
+            record.tls_failure = preamble.tls_failure.map(HandshakeFailure::label);
+        }
     }
 
     /// What the client has sent already, to go to the server first of all.
@@ -194,18 +211,35 @@ impl Identified {
     }
 
     /// Counts and reports the end of a connection that was not routed.
-    pub fn end(self, reason: TerminationReason) {
+    pub fn end(mut self, reason: TerminationReason) {
         let accepted = &self.accepted;
         let reason = accepted.registration.ended_by().unwrap_or(reason);
         let origin = &accepted.origin;
         let counters = origin.frontend.live.counters.shard(origin.worker);
         counters.ended[reason as usize].add(1);
-        tcp::reset_on_close(&accepted.socket);
+        if reason != TerminationReason::TlsHandshake {
+            // the alert that says why must arrive
+            tcp::reset_on_close(&accepted.socket);
+        }
         if origin.frontend.config.access_log.wants(reason) {
             let mut record = origin.record(reason);
-            record.client = self.client;
-            record.sni = self.sni().map(Arc::clone);
-            accepted.shared().access.record(record);
+            self.fill(&mut record);
+            self.accepted.shared().access.record(record);
         }
+    }
+}
+
+/// TLS that ends here, as the header knows it.
+fn ssl(session: &TlsRecord) -> Ssl {
+    let has_certificate = session.client_subject.is_some();
+    Ssl {
+        is_tls: true,
+        certificate_in_connection: has_certificate && !session.resumed,
+        certificate_in_session: has_certificate,
+        verify: if has_certificate { 0 } else { proxy::UNVERIFIED },
+        version: proxy::Text::new(session.version.as_bytes()),
+        common_name: (session.client_name.as_ref()).and_then(|name| proxy::Text::new(name.as_bytes())),
+        cipher: proxy::Text::new(session.cipher.as_bytes()),
+        ..Ssl::default()
     }
 }

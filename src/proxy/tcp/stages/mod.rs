@@ -10,6 +10,7 @@
 //! files point up this list only.
 
 mod accepted;
+mod handshake;
 mod connected;
 mod identified;
 mod preamble;

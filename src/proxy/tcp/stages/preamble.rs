@@ -6,14 +6,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::accepted::Accepted;
 use crate::{
-    base::TerminationReason,
+    base::{TerminationReason, TlsRecord},
     config::NonTls,
     preamble::{
         Alpn, ClientHello, HelloReader, HelloRefusal, MAX_HELLO_BYTES, Progress,
         proxy::{self, ProxyHeader, ProxyRefusal},
     },
-    proxy::tcp::receive::receive_early,
+    proxy::tcp::{receive::receive_early, tls::TlsWays},
     sys::readiness::Stream,
+    tls::HandshakeFailure,
 };
 
 /// What a connection has said before its payload.
@@ -25,6 +26,12 @@ pub struct Preamble {
     pub hello: HelloRead,
     /// What was read and is not the header: all of it is for the server.
     pub bytes: Vec<u8>,
+    /// Where TLS ends here: the connection through it.
+    pub tls: Option<Box<TlsWays>>,
+    /// What it has agreed on.
+    pub session: Option<Box<TlsRecord>>,
+    /// Why its handshake has failed.
+    pub tls_failure: Option<HandshakeFailure>,
 }
 
 /// A ClientHello, if somebody had to know it.
@@ -54,7 +61,7 @@ impl From<ClientHello> for HelloRead {
 }
 
 /// Why a read before the payload has ended.
-enum Halt {
+pub enum Halt {
     /// The client has closed or reset the connection.
     Gone,
     /// The time is over.
@@ -126,7 +133,7 @@ pub async fn read_hello(accepted: &Accepted, preamble: &mut Preamble) -> Result<
 }
 
 /// Waits for more bytes and appends them.
-async fn more(socket: &Stream, bytes: &mut Vec<u8>, until: Instant) -> Result<(), Halt> {
+pub async fn more(socket: &Stream, bytes: &mut Vec<u8>, until: Instant) -> Result<(), Halt> {
     loop {
         // both readers have decided by then
         let room = MAX_HELLO_BYTES.saturating_sub(bytes.len()).max(1);

@@ -20,6 +20,7 @@ use crate::{
     proxy::tcp::{
         choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
         direction::Direction,
+        tls::TlsWays,
     },
     snapshot::{BackendView, FrontendView, Offered, Way, live::BackendStats},
 };
@@ -31,6 +32,8 @@ pub struct Routed {
     pub frontend: Arc<FrontendView>,
     /// The way from client to server, which may hold what the client has said already.
     pub up: Direction,
+    /// Both ways where TLS ends here: then `up` holds nothing.
+    pub tls: Option<Box<TlsWays>>,
     pub tried: Tried,
     pub outcome: RouteRecord,
     backend: Arc<BackendView>,
@@ -74,6 +77,7 @@ impl Routed {
         way.backend.live.counters.shard(worker).opened.add(1);
         Some(Self {
             up: identified.take_early(),
+            tls: identified.take_tls(),
             identified,
             frontend,
             tried: Tried::default(),
@@ -170,7 +174,10 @@ impl Routed {
         let header = self
             .identified
             .proxy_header(how, || **id.insert(Box::new(ids.next())));
-        self.up.put_before(header);
+        match &mut self.tls {
+            Some(tls) => tls.put_before(header),
+            None => self.up.put_before(header),
+        }
     }
 
     /// Whether the backend has an eligible server that was not tried.
@@ -195,21 +202,20 @@ impl Routed {
         if !self.frontend.config.access_log.wants(reason) {
             return;
         }
+        let (from_client, from_server) = (accepted.bytes.from_client.read(), accepted.bytes.from_server.read());
         let mut record = accepted.origin.record(reason);
-        record.client = self.identified.client;
+        self.identified.fill(&mut record);
         record.backend = Some(self.backend.config.name.clone());
         record.server = self.outcome.server.take();
         record.queue_time = self.outcome.queue_time;
         record.connect_time = self.outcome.connect_time;
-        record.bytes_in = accepted.bytes.from_client.read();
-        record.bytes_out = accepted.bytes.from_server.read();
+        (record.bytes_in, record.bytes_out) = (from_client, from_server);
         record.retries = self.outcome.retries;
         record.route = self.outcome.route;
-        record.sni = self.identified.sni().map(Arc::clone);
         record.unique_id = self.outcome.unique_id.take().map(|id| *id);
         record.redispatched = self.outcome.redispatched;
         record.server_connections = u64::from(self.outcome.server_connections);
-        accepted.shared().access.record(record);
+        self.identified.accepted.shared().access.record(record);
     }
 
     fn choose_now(&self) -> Result<Chosen, Nothing> {
