@@ -170,8 +170,21 @@ mod tests {
             assert!(why.starts_with(&format!("{name} is obsolete")), "{text}: {why}");
             assert!(why.contains("write \"1.2\""), "{why}");
         }
-        for text in ["", "1.4", "2", "tls", "sslv1", "DTLSv1.2", "1.2.", "tls1.2 tls1.3"] {
-            assert_eq!(text.parse::<TlsVersion>(), Err(TlsVersionError::Unknown), "{text}");
+        for text in [
+            "",
+            "1.4",
+            "2",
+            "tls",
+            "sslv1",
+            "DTLSv1.2",
+            "1.2.",
+            "tls1.2 tls1.3",
+        ] {
+            assert_eq!(
+                text.parse::<TlsVersion>(),
+                Err(TlsVersionError::Unknown),
+                "{text}"
+            );
         }
     }
 }

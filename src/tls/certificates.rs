@@ -107,7 +107,9 @@ pub enum PairError {
         why: X509Error,
     },
     /// The key is not of a kind that can sign.
-    #[error("the key cannot be used: RSA from 2048 bits, ECDSA on P-256, P-384 or P-521, and Ed25519 are supported")]
+    #[error(
+        "the key cannot be used: RSA from 2048 bits, ECDSA on P-256, P-384 or P-521, and Ed25519 are supported"
+    )]
     UnsupportedKey,
     /// The key belongs to another certificate of the file.
     #[error(
@@ -137,7 +139,9 @@ impl Pair {
     /// The files are not what they should be; the error says which, and what to do.
     pub fn parse(files: PairFiles<'_>) -> Result<Self, PairError> {
         let certificate_file = PemFile::new(files.certificate).map_err(PairError::CertificateFile)?;
-        let chain = certificate_file.certificates().map_err(PairError::CertificateFile)?;
+        let chain = certificate_file
+            .certificates()
+            .map_err(PairError::CertificateFile)?;
         if chain.is_empty() {
             let kinds = certificate_file.kinds();
             return Err(PairError::NoCertificate { kinds });
@@ -153,7 +157,9 @@ impl Pair {
         let mut facts = facts.into_iter();
         // there is one: the chain is not empty
         let leaf = facts.next().ok_or(PairError::UnsupportedKey)?;
-        let chain_expiry = facts.map(|issuer| (issuer.subject, issuer.not_after)).min_by_key(|(_, at)| *at);
+        let chain_expiry = facts
+            .map(|issuer| (issuer.subject, issuer.not_after))
+            .min_by_key(|(_, at)| *at);
         let certified = CertifiedKey {
             cert: chain,
             key,
@@ -162,7 +168,10 @@ impl Pair {
         let stapled = files.ocsp.map(|bytes| {
             let response = ocsp::parse(bytes, &leaf)?;
             let ocsp = Some(bytes.to_vec());
-            let certified = CertifiedKey { ocsp, ..certified.clone() };
+            let certified = CertifiedKey {
+                ocsp,
+                ..certified.clone()
+            };
             Ok::<_, OcspError>((Arc::new(certified), response))
         });
         Ok(Self {
@@ -209,6 +218,11 @@ impl Pair {
         &*self.certified.key
     }
 
+    /// Without the OCSP response, which is nothing for servers.
+    pub(super) const fn plain(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
     /// What rustls serves at a time: the OCSP response is left out once it is out of date.
     pub(super) fn certified_at(&self, clock: impl FnOnce() -> SystemTime) -> &Arc<CertifiedKey> {
         match &self.stapled {
@@ -240,7 +254,12 @@ fn check_key(key: &dyn SigningKey, chain: &[Facts]) -> Result<(), PairError> {
     // every kind that is read has it
     let public = key.public_key().ok_or(PairError::UnsupportedKey)?;
     let owner = chain.iter().position(|facts| facts.public_key == public.as_ref());
-    let subject = |index: usize| chain.get(index).map(|facts| facts.subject.clone()).unwrap_or_default();
+    let subject = |index: usize| {
+        chain
+            .get(index)
+            .map(|facts| facts.subject.clone())
+            .unwrap_or_default()
+    };
     match owner {
         Some(0) => Ok(()),
         Some(index) => Err(PairError::LeafNotFirst {

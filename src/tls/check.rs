@@ -65,7 +65,9 @@ impl CertificateFinding {
         let facts = pair.facts();
         let mut found = Vec::new();
         if facts.not_before > now {
-            found.push(Self::NotYetValid { from: facts.not_before });
+            found.push(Self::NotYetValid {
+                from: facts.not_before,
+            });
         }
         match facts.not_after.duration_since(now) {
             Err(_) => found.push(Self::Expired { at: facts.not_after }),
@@ -119,7 +121,10 @@ pub fn uncovered<'a>(
             None => pattern.matches(name),
         }),
     };
-    wanted.into_iter().filter(|pattern| !is_covered(pattern)).collect()
+    wanted
+        .into_iter()
+        .filter(|pattern| !is_covered(pattern))
+        .collect()
 }
 
 impl fmt::Display for CertificateFinding {
@@ -131,18 +136,30 @@ impl fmt::Display for CertificateFinding {
                 write!(f, "it expires on {}, in {days} days: renew it", date(*at))
             }
             Self::NotYetValid { from } => {
-                write!(f, "it is valid from {}: until then clients refuse it", date(*from))
+                write!(
+                    f,
+                    "it is valid from {}: until then clients refuse it",
+                    date(*from)
+                )
             }
             Self::ChainExpires { subject, at } => {
-                write!(f, "{subject} of its chain expires on {}: get a new chain", date(*at))
+                write!(
+                    f,
+                    "{subject} of its chain expires on {}: get a new chain",
+                    date(*at)
+                )
             }
             Self::ChainOrder(fault) => fault.fmt(f),
-            Self::NoNames => f.write_str(
-                "it has no subjectAltName: current clients ignore the common name and refuse it",
-            ),
+            Self::NoNames => {
+                f.write_str("it has no subjectAltName: current clients ignore the common name and refuse it")
+            }
             Self::IsCa => f.write_str("it is the certificate of a CA: some clients refuse it as a server's"),
             Self::OcspExpired { at } => {
-                write!(f, "its OCSP response was good until {} and is not sent: get a new one", date(*at))
+                write!(
+                    f,
+                    "its OCSP response was good until {} and is not sent: get a new one",
+                    date(*at)
+                )
             }
             Self::OcspStatus(status) => write!(f, "its OCSP response says {status}"),
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore,
+    CertRevocationListError, RootCertStore,
     crypto::CryptoProvider,
     pki_types::CertificateRevocationListDer,
-    server::{CertRevocationListError, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::{
@@ -52,7 +52,7 @@ pub enum ClientAuthError {
         kinds: String,
     },
     /// A list cannot be used.
-    #[error("client_crl: a list cannot be used: {0}")]
+    #[error("client_crl: a list cannot be used ({0:?})")]
     UnusableCrl(CertRevocationListError),
     /// Another reason.
     #[error("client certificates: {0}")]

@@ -54,7 +54,7 @@ impl Context {
     }
 
     /// The day, which begins at another time for each frontend, so that not all clients come back at once.
-    pub fn period(&self, at: SystemTime) -> u64 {
+    fn period(&self, at: SystemTime) -> u64 {
         let [first, second, ..] = self.digest;
         let offset = u64::from(u16::from_be_bytes([first, second]));
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -1,11 +1,11 @@
 //! What a handshake has agreed on, and why one has failed, in words for the log.
 
 use rustls::{
-    AlertDescription, CertificateError, Error, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion,
-    ServerConnection,
+    AlertDescription, CertificateError, Error, HandshakeKind, InvalidMessage, PeerIncompatible,
+    ProtocolVersion, ServerConnection,
 };
 
-use super::{provider, x509};
+use super::{provider, x509::Identity};
 use crate::{
     base::by_label,
     config::{CipherSuite, Group, TlsVersion},
@@ -26,8 +26,8 @@ pub struct Session {
     pub alpn: Option<Box<str>>,
     /// Whether it goes on with an earlier session.
     pub resumed: bool,
-    /// The subject of the client's certificate, at most [`MAX_SUBJECT`](super::MAX_SUBJECT) bytes.
-    pub client_subject: Option<Box<str>>,
+    /// Whom the client's certificate is about, if it has shown one; also of a resumed session.
+    pub client: Option<Identity>,
 }
 
 impl Session {
@@ -52,7 +52,7 @@ impl Session {
             sni: connection.server_name().map(Into::into),
             alpn: alpn.map(|name| String::from_utf8_lossy(name).into()),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            client_subject: client.map(|certificate| x509::subject(certificate).into()),
+            client: client.map(|certificate| Identity::read(certificate)),
         })
     }
 }
@@ -151,7 +151,9 @@ impl HandshakeFailure {
             | Error::DecryptError
             | Error::PeerSentOversizedRecord => Self::Protocol,
             // what rustls says when the resolver has none
-            Error::General(text) if text.contains("no server certificate chain resolved") => Self::NoCertificate,
+            Error::General(text) if text.contains("no server certificate chain resolved") => {
+                Self::NoCertificate
+            }
             _ => Self::Internal,
         }
     }

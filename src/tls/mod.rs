@@ -1,4 +1,4 @@
-//! TLS at frontends: certificates, and what rustls needs to open connections with them. No network and no files: whoever has
+//! TLS at frontends and to servers: certificates, and what rustls needs to open connections with them. No network and no files: whoever has
 //! bytes puts them in.
 //!
 //! ```text
@@ -29,6 +29,7 @@
 mod certificates;
 mod check;
 mod client_auth;
+mod client_config;
 mod context;
 mod handshake;
 mod ocsp;
@@ -44,6 +45,7 @@ mod x509;
 pub use certificates::{ChainFault, KeyKind, Pair, PairError, PairFiles};
 pub use check::{CertificateFinding, EXPIRY_WARNING, uncovered};
 pub use client_auth::ClientAuthError;
+pub use client_config::{ClientSettings, ClientSettingsError, Trust, client_config};
 pub use handshake::{HandshakeFailure, Session};
 pub use ocsp::{OcspError, OcspResponse, OcspStatus};
 pub use pem::PemError;
@@ -52,7 +54,7 @@ pub use server_config::{SettingsError, Shared, server_config};
 pub use sessions::SessionCache;
 pub use settings::{ClientAuthSettings, ServerSettings};
 pub use tickets::{KEY_BYTES, ROTATION, TICKET_LIFETIME, TicketKeyError, TicketKeyRing, TicketKeys};
-pub use x509::{Facts, MAX_SUBJECT, X509Error};
+pub use x509::{Facts, Identity, MAX_SUBJECT, X509Error};
 
 #[cfg(test)]
 mod tests;

@@ -85,7 +85,11 @@ impl<'a> PemFile<'a> {
         let sections = sections(bytes)?;
         if sections.is_empty() {
             let is_binary = bytes.first() == Some(&0x30) || bytes.contains(&0);
-            return Err(if is_binary { PemError::Binary } else { PemError::NotPem });
+            return Err(if is_binary {
+                PemError::Binary
+            } else {
+                PemError::NotPem
+            });
         }
         Ok(Self { bytes, sections })
     }
@@ -105,7 +109,8 @@ impl<'a> PemFile<'a> {
     /// # Errors
     /// One is damaged, encrypted or of a kind that is not read.
     pub fn keys(&self) -> Result<Vec<PrivateKeyDer<'static>>, PemError> {
-        let is_encrypted = |section: &Section| section.is_encrypted || section.label == "ENCRYPTED PRIVATE KEY";
+        let is_encrypted =
+            |section: &Section| section.is_encrypted || section.label == "ENCRYPTED PRIVATE KEY";
         if self.sections.iter().any(is_encrypted) {
             return Err(PemError::EncryptedKey);
         }
@@ -124,7 +129,11 @@ impl<'a> PemFile<'a> {
 
     /// The kinds of its sections, for saying what a file has in place of what it should have.
     pub fn kinds(&self) -> String {
-        let mut kinds: Vec<&str> = self.sections.iter().map(|section| section.label.as_str()).collect();
+        let mut kinds: Vec<&str> = self
+            .sections
+            .iter()
+            .map(|section| section.label.as_str())
+            .collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds.truncate(4);
@@ -133,7 +142,11 @@ impl<'a> PemFile<'a> {
 
     fn refuse(&self, label: &str) -> Result<(), PemError> {
         let found = self.sections.iter().any(|section| section.label == label);
-        if found { Err(PemError::Form(label.to_owned())) } else { Ok(()) }
+        if found {
+            Err(PemError::Form(label.to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn decoded<T: PemObject>(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<T>, PemError> {

@@ -56,10 +56,14 @@ const fn group(group: Group) -> &'static dyn SupportedKxGroup {
 
 /// The suite that was agreed on, in our words.
 pub(super) fn own_suite(negotiated: RustlsSuite) -> Option<CipherSuite> {
-    CipherSuite::ALL.into_iter().find(|own| suite(*own).suite() == negotiated)
+    CipherSuite::ALL
+        .into_iter()
+        .find(|own| suite(*own).suite() == negotiated)
 }
 
 /// The group that was agreed on, in our words.
 pub(super) fn own_group(negotiated: NamedGroup) -> Option<Group> {
-    Group::ALL.into_iter().find(|own| group(*own).name() == negotiated)
+    Group::ALL
+        .into_iter()
+        .find(|own| group(*own).name() == negotiated)
 }

@@ -121,7 +121,12 @@ impl Certificates {
     }
 
     /// The first certificate that suits a client: by the very name, by a wildcard for it, or the default one.
-    fn choose(&self, host: Option<&str>, is_strict: bool, suits: impl Fn(&Pair) -> bool) -> Option<&Arc<Pair>> {
+    fn choose(
+        &self,
+        host: Option<&str>,
+        is_strict: bool,
+        suits: impl Fn(&Pair) -> bool,
+    ) -> Option<&Arc<Pair>> {
         let host = host.map(folded);
         let exact = host.as_deref().and_then(|host| self.exact.get(host));
         let wildcard = host.as_deref().and_then(|host| self.wildcard_of(host));

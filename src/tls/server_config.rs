@@ -41,7 +41,9 @@ pub enum SettingsError {
         max: TlsVersion,
     },
     /// TLS 1.2 is on, and `groups` names only groups of TLS 1.3.
-    #[error("groups names none that TLS 1.2 can use: add \"x25519\" or \"secp256r1\", or set min_version = \"1.3\"")]
+    #[error(
+        "groups names none that TLS 1.2 can use: add \"x25519\" or \"secp256r1\", or set min_version = \"1.3\""
+    )]
     NoGroup,
     /// `client_ca` or `client_crl`.
     #[error(transparent)]
@@ -63,7 +65,7 @@ pub fn server_config(
 ) -> Result<Arc<ServerConfig>, SettingsError> {
     let versions = versions(settings)?;
     let groups = groups(settings)?;
-    let provider = Arc::new(provider::provider(&suites(settings), groups));
+    let provider = Arc::new(provider::provider(&suites(settings, &versions), groups));
     let supported: Vec<_> = versions.iter().copied().map(provider::protocol_version).collect();
     let verifier: Arc<dyn ClientCertVerifier> = match &settings.client_auth {
         Some(auth) => client_auth::verifier(auth, &provider)?,
@@ -75,7 +77,11 @@ pub fn server_config(
         .map_err(SettingsError::Combination)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = settings
+        .alpn
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     let context = Context::new(settings);
     config.session_storage = Arc::new(Sessions::new(&shared.sessions, context.clone(), shared.clock));
     if settings.tickets {
@@ -108,9 +114,13 @@ fn groups(settings: &ServerSettings) -> Result<&[Group], SettingsError> {
     Ok(&settings.groups)
 }
 
-/// The suites that `ciphers` names, and all of a version of which it names none.
-fn suites(settings: &ServerSettings) -> Vec<CipherSuite> {
+/// The suites that `ciphers` names, and all of a version of which it names none. Those of other versions must go: rustls
+/// would take them for a reason to choose a certificate that the version in use has no suite for.
+fn suites(settings: &ServerSettings, versions: &[TlsVersion]) -> Vec<CipherSuite> {
     let named = |version| settings.ciphers.iter().any(|suite| suite.version() == version);
-    let default = CipherSuite::ALL.into_iter().filter(|suite| !named(suite.version()));
-    settings.ciphers.iter().copied().chain(default).collect()
+    let default = CipherSuite::ALL
+        .into_iter()
+        .filter(|suite| !named(suite.version()));
+    let all = settings.ciphers.iter().copied().chain(default);
+    all.filter(|suite| versions.contains(&suite.version())).collect()
 }

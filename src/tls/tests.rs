@@ -6,5 +6,7 @@ mod clients;
 mod findings;
 mod garbage;
 mod lab;
+mod ocsp;
 mod resumption;
+mod servers;
 mod swap;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, NONCE_LEN, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use rustls::server::ProducesTickets;
 
 use super::context::Context;
@@ -57,7 +57,9 @@ impl Sealers {
     fn new(keys: &TicketKeys) -> Self {
         let sealer = |(name, key): (KeyName, [u8; 32])| {
             // it takes every key of this length
-            RandomizedNonceKey::new(&AES_256_GCM, &key).ok().map(|key| (name, key))
+            RandomizedNonceKey::new(&AES_256_GCM, &key)
+                .ok()
+                .map(|key| (name, key))
         };
         let all: Vec<_> = keys.derived().into_iter().filter_map(sealer).collect();
         Self {
@@ -69,7 +71,9 @@ impl Sealers {
 
 impl fmt::Debug for Sealers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealers").field("keys", &self.all.len()).finish_non_exhaustive()
+        f.debug_struct("Sealers")
+            .field("keys", &self.all.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +112,9 @@ impl Tickets {
         let sealers = self.ring.0.load();
         let (_, key) = sealers.all.iter().find(|(known, _)| known == name)?;
         let mut sealed = sealed.to_vec();
-        let opened = key.open_in_place(Nonce::from(nonce), self.aad(name), &mut sealed).ok()?;
+        let opened = key
+            .open_in_place(Nonce::from(nonce), self.aad(name), &mut sealed)
+            .ok()?;
         let (time, session) = opened.split_first_chunk::<TIME_BYTES>()?;
         let made = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*time)))?;
         self.is_good(made).then(|| session.to_vec())

@@ -7,7 +7,7 @@ use std::{
 
 use x509_cert::{
     certificate::{CertificateInner, Raw},
-    der::{Decode, Encode, asn1::ObjectIdentifier, oid::db::rfc4519::COMMON_NAME},
+    der::{Decode, Encode, oid::db::rfc4519::COMMON_NAME},
     ext::pkix::{BasicConstraints, SubjectAltName, name::GeneralName},
     name::RdnSequence,
 };
@@ -56,16 +56,20 @@ impl Facts {
     /// It is none.
     pub fn read(der: &[u8]) -> Result<Self, X509Error> {
         let tbs = parse(der)?.tbs_certificate;
-        let encoded = |part: &dyn Fn() -> x509_cert::der::Result<Vec<u8>>| part().map_err(|error| fault(&error));
         let alternative = tbs.get::<SubjectAltName>().map_err(|error| fault(&error))?;
         let alternative = alternative.map(|(_, names)| names.0).unwrap_or_default();
         let constraints = tbs.get::<BasicConstraints>().map_err(|error| fault(&error))?;
-        let is_name = |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
+        let is_name =
+            |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
         let has_alternative_names = alternative.iter().any(is_name);
         let names = if has_alternative_names {
             alternative.iter().filter_map(dns_name).take(MAX_NAMES).collect()
         } else {
-            common_name(&tbs.subject).filter(|name| is_host(name)).into_iter().collect()
+            common_name(&tbs.subject)
+                .map(lower)
+                .filter(|name| is_host(name))
+                .into_iter()
+                .collect()
         };
         Ok(Self {
             subject: bounded(&tbs.subject),
@@ -76,29 +80,53 @@ impl Facts {
             not_after: time(tbs.validity.not_after.to_unix_duration()),
             is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
             serial: hexadecimal(tbs.serial_number.as_bytes()),
-            subject_der: encoded(&|| tbs.subject.to_der())?,
-            issuer_der: encoded(&|| tbs.issuer.to_der())?,
-            public_key: encoded(&|| tbs.subject_public_key_info.to_der())?,
+            subject_der: encoded(&tbs.subject)?,
+            issuer_der: encoded(&tbs.issuer)?,
+            public_key: encoded(&tbs.subject_public_key_info)?,
         })
     }
 }
 
-/// The subject of a certificate (RFC 4514), at most [`MAX_SUBJECT`] bytes, without control characters; empty if it cannot be
-/// read.
-#[must_use]
-pub(super) fn subject(der: &[u8]) -> String {
-    parse(der).map(|certificate| bounded(&certificate.tbs_certificate.subject)).unwrap_or_default()
+/// Who a certificate is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its subject (RFC 4514), at most [`MAX_SUBJECT`] bytes and without control characters; empty if it cannot be read.
+    pub subject: Box<str>,
+    /// Its common name, likewise.
+    pub common_name: Box<str>,
+}
+
+impl Identity {
+    /// Reads it from a certificate in DER.
+    pub(super) fn read(der: &[u8]) -> Self {
+        let certificate = parse(der).ok();
+        let subject = certificate
+            .as_ref()
+            .map(|certificate| &certificate.tbs_certificate.subject);
+        let common = subject.and_then(common_name).unwrap_or_default();
+        Self {
+            subject: subject.map(bounded).unwrap_or_default().into(),
+            common_name: printable(common).into(),
+        }
+    }
 }
 
 /// A day and time for people.
 pub(super) fn date(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time);
-    timestamp.map_or_else(|_| "a distant day".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+    timestamp.map_or_else(
+        |_| "a distant day".to_owned(),
+        |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    )
 }
 
 /// As X.509 has it, but for the profile of RFC 5280, which many a private CA does not know.
 fn parse(der: &[u8]) -> Result<CertificateInner<Raw>, X509Error> {
     CertificateInner::from_der(der).map_err(|error| fault(&error))
+}
+
+fn encoded(part: &impl Encode) -> Result<Vec<u8>, X509Error> {
+    part.to_der().map_err(|error| fault(&error))
 }
 
 fn fault(error: &x509_cert::der::Error) -> X509Error {
@@ -125,22 +153,32 @@ fn lower(name: &str) -> Box<str> {
 fn is_host(name: &str) -> bool {
     let host = name.strip_prefix("*.").unwrap_or(name);
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     host.split('.').all(is_label)
 }
 
-fn common_name(subject: &RdnSequence) -> Option<Box<str>> {
+fn common_name(subject: &RdnSequence) -> Option<&str> {
     let attributes = subject.0.iter().flat_map(|rdn| rdn.0.iter());
     let mut names = attributes.filter(|attribute| attribute.oid == COMMON_NAME);
     let value = names.next_back()?.value.value();
-    std::str::from_utf8(value).ok().map(lower)
+    std::str::from_utf8(value).ok()
 }
 
-/// The text of a name, cut at [`MAX_SUBJECT`], for logs: it has no control characters, whatever its values have.
 fn bounded(name: &RdnSequence) -> String {
     let mut text = String::new();
-    for c in name.to_string().chars() {
+    // a name that cannot be written in full is shown as far as it goes
+    let _ = write!(text, "{name}");
+    printable(&text)
+}
+
+/// A text for logs: cut at [`MAX_SUBJECT`], and without control characters.
+fn printable(whole: &str) -> String {
+    let mut text = String::new();
+    for c in whole.chars() {
         if c.is_control() {
             text.extend(c.escape_default());
         } else {

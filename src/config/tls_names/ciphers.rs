@@ -161,7 +161,9 @@ impl FromStr for CipherSuite {
         Self::ALL
             .into_iter()
             .find(|suite| is(suite.label()) || is(suite.openssl()) || suite.go().is_some_and(is))
-            .ok_or_else(|| CipherError { why: NoCipher::of(text) })
+            .ok_or_else(|| CipherError {
+                why: NoCipher::of(text),
+            })
     }
 }
 
@@ -175,9 +177,8 @@ impl NoCipher {
         }
         let parts: Vec<&str> = name.split('-').collect();
         let has = |wanted: &[&str]| parts.iter().any(|part| wanted.contains(part));
-        let begins = |wanted: &[&str]| {
-            (parts.iter()).any(|part| wanted.iter().any(|start| part.starts_with(start)))
-        };
+        let begins =
+            |wanted: &[&str]| (parts.iter()).any(|part| wanted.iter().any(|start| part.starts_with(start)));
         let is_aead = begins(&["GCM", "CCM", "POLY1305"]);
         let encrypts = begins(&["AES", "CHACHA20", "CBC"]);
         if has(&["NULL"]) {
@@ -315,7 +316,10 @@ mod tests {
                 }
                 (Err(one), Err(other)) => {
                     assert_eq!(one, other, "{line}");
-                    assert!(!matches!(one.why, NoCipher::Unknown | NoCipher::CipherString), "{line}");
+                    assert!(
+                        !matches!(one.why, NoCipher::Unknown | NoCipher::CipherString),
+                        "{line}"
+                    );
                     refused += 1;
                 }
                 mixed => panic!("{line}: {mixed:?}"),
@@ -364,12 +368,24 @@ mod tests {
 
     #[test]
     fn cipher_strings_are_told_from_unknown_names() {
-        for text in ["HIGH:!aNULL:!MD5", "DEFAULT", "EECDH+AESGCM", "kEECDH", "ALL", "DEFAULT@SECLEVEL=1"] {
+        for text in [
+            "HIGH:!aNULL:!MD5",
+            "DEFAULT",
+            "EECDH+AESGCM",
+            "kEECDH",
+            "ALL",
+            "DEFAULT@SECLEVEL=1",
+        ] {
             assert_eq!(why(text), NoCipher::CipherString, "{text}");
         }
         let two = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384";
         assert_eq!(why(two), NoCipher::CipherString);
-        for text in ["", "ECDHE-RSA-AES256-GCM-SHA512", "TLS13_AES_256_GCM_SHA384", "colour"] {
+        for text in [
+            "",
+            "ECDHE-RSA-AES256-GCM-SHA512",
+            "TLS13_AES_256_GCM_SHA384",
+            "colour",
+        ] {
             assert_eq!(why(text), NoCipher::Unknown, "{text}");
         }
     }

@@ -25,7 +25,9 @@ pub enum Group {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// A finite field of the classic Diffie-Hellman exchange.
-    #[error("finite-field Diffie-Hellman groups are not supported: they are slow, and every client has a curve")]
+    #[error(
+        "finite-field Diffie-Hellman groups are not supported: they are slow, and every client has a curve"
+    )]
     FiniteField,
     /// A curve that exists elsewhere.
     #[error("this group is not supported: those that are cover every current client")]
@@ -158,7 +160,14 @@ mod tests {
 
     #[test]
     fn a_group_of_another_program_is_refused_with_the_reason() {
-        for text in ["secp521r1", "P-521", "X448", "sect571r1", "brainpoolP256r1", "SecP384r1MLKEM1024"] {
+        for text in [
+            "secp521r1",
+            "P-521",
+            "X448",
+            "sect571r1",
+            "brainpoolP256r1",
+            "SecP384r1MLKEM1024",
+        ] {
             assert_eq!(text.parse::<Group>(), Err(GroupError::Unsupported), "{text}");
         }
         assert_eq!("ffdhe2048".parse::<Group>(), Err(GroupError::FiniteField));

@@ -20,7 +20,10 @@ fn why(certificate: &str, key: Option<&str>) -> String {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = Base64::encode_string(der);
-    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
+    let lines = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line) + "\n");
     let body: String = lines.collect();
     format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
 }
@@ -75,7 +78,10 @@ fn a_pair_tells_names_validity_and_kind() {
     let facts = pair.facts();
     assert_eq!(facts.names, ["www.a.test".into(), "*.b.test".into()]);
     assert!(facts.has_alternative_names && !facts.is_ca);
-    assert_eq!((facts.subject.as_str(), facts.issuer.as_str()), ("CN=Www.A.test", "CN=The CA"));
+    assert_eq!(
+        (facts.subject.as_str(), facts.issuer.as_str()),
+        ("CN=Www.A.test", "CN=The CA")
+    );
     let seconds = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(seconds(facts.not_before), 1_735_689_600);
     assert_eq!(seconds(facts.not_after), 2_366_841_600);
@@ -100,14 +106,32 @@ fn a_file_that_is_something_else_is_refused_with_what_it_is() {
     let (certificate, key) = (files.certificate.as_str(), files.key.as_str());
     assert_eq!(why("", Some(key)), "certificate: the file is empty");
     assert_eq!(why(certificate, Some(" \n")), "key: the file is empty");
-    assert_eq!(why("hello\n", Some(key)), "certificate: the file is not PEM: no line begins with -----BEGIN");
-    assert_eq!(why(key, Some(key)), "the file has no certificate, only PRIVATE KEY");
-    assert_eq!(why(certificate, Some(certificate)), "the file has no private key, only CERTIFICATE");
-    assert_eq!(why(certificate, None), "the file has no private key, only CERTIFICATE");
+    assert_eq!(
+        why("hello\n", Some(key)),
+        "certificate: the file is not PEM: no line begins with -----BEGIN"
+    );
+    assert_eq!(
+        why(key, Some(key)),
+        "the file has no certificate, only PRIVATE KEY"
+    );
+    assert_eq!(
+        why(certificate, Some(certificate)),
+        "the file has no private key, only CERTIFICATE"
+    );
+    assert_eq!(
+        why(certificate, None),
+        "the file has no private key, only CERTIFICATE"
+    );
     let request = pem("CERTIFICATE REQUEST", b"0");
-    assert_eq!(why(&request, Some(key)), "the file has no certificate, only CERTIFICATE REQUEST");
+    assert_eq!(
+        why(&request, Some(key)),
+        "the file has no certificate, only CERTIFICATE REQUEST"
+    );
     let two = format!("{key}{}", ca.issue(Key::P256, &["b.test"]).key);
-    assert_eq!(why(certificate, Some(&two)), "the file has 2 private keys: one is expected");
+    assert_eq!(
+        why(certificate, Some(&two)),
+        "the file has 2 private keys: one is expected"
+    );
     let (chain, _) = files.der();
     let binary = Pair::parse(PairFiles {
         certificate: &chain[0],
@@ -131,7 +155,10 @@ fn a_damaged_file_is_refused_with_the_place() {
     let reason = "key: the section PRIVATE KEY on line 1 is damaged: it is not base64";
     assert_eq!(why(&files.certificate, Some(&odd)), reason);
     let text = why(&pem("CERTIFICATE", b"0123"), Some(&files.key));
-    assert!(text.starts_with("certificate 1 of the file cannot be read: it is not an X.509 certificate"), "{text}");
+    assert!(
+        text.starts_with("certificate 1 of the file cannot be read: it is not an X.509 certificate"),
+        "{text}"
+    );
     let garbage = pem("PRIVATE KEY", b"0123");
     assert!(why(&files.certificate, Some(&garbage)).starts_with("the key cannot be used: "));
 }
@@ -142,7 +169,10 @@ fn a_key_that_needs_a_password_is_refused_with_how_to_write_it() {
     let new = pem("ENCRYPTED PRIVATE KEY", b"0123");
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
     for key in [new.as_str(), old] {
-        assert_eq!(why(&files.certificate, Some(key)), format!("key: {}", PemError::EncryptedKey));
+        assert_eq!(
+            why(&files.certificate, Some(key)),
+            format!("key: {}", PemError::EncryptedKey)
+        );
     }
     let unread = pem("OPENSSH PRIVATE KEY", b"0123");
     let reason = "key: sections of kind OPENSSH PRIVATE KEY are not supported: convert it with openssl";
@@ -156,7 +186,11 @@ fn a_key_of_another_certificate_is_refused() {
     let reason = "key and certificate do not match: the certificate of CN=a.test has another public key";
     assert_eq!(why(&one.certificate, Some(&other.key)), reason);
     let rsa = ca.issue(Key::Rsa, &["c.test"]);
-    assert_eq!(why(&one.certificate, Some(&rsa.key)), reason, "of another kind too");
+    assert_eq!(
+        why(&one.certificate, Some(&rsa.key)),
+        reason,
+        "of another kind too"
+    );
 }
 
 #[test]
@@ -181,7 +215,11 @@ fn a_chain_in_another_wrong_order_is_served_and_found() {
     };
     assert_eq!(chain(&[]).chain_fault(), None);
     assert_eq!(chain(&[&deep, &above]).chain_fault(), None);
-    assert_eq!(chain(&[&deep, &above, &ca]).chain_fault(), None, "the root may be there");
+    assert_eq!(
+        chain(&[&deep, &above, &ca]).chain_fault(),
+        None,
+        "the root may be there"
+    );
     let fault = chain(&[&above, &deep]).chain_fault().unwrap().to_string();
     let reason = "the chain is in the wrong order: certificate 1 (CN=a.test) is issued by CN=deep, and certificate 2 is CN=above; \
                   each must be followed by its issuer";

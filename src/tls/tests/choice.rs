@@ -45,7 +45,10 @@ fn a_client_outside_the_versions_of_the_frontend_is_refused() {
     };
     let only13 = server(&only(TlsVersion::Tls13), &store);
     let only12 = server(&only(TlsVersion::Tls12), &store);
-    assert_eq!(session(Client::of(&ca), &only12).unwrap().version, TlsVersion::Tls12);
+    assert_eq!(
+        session(Client::of(&ca), &only12).unwrap().version,
+        TlsVersion::Tls12
+    );
     let too_old = session(Client::of(&ca).version(&TLS12), &only13);
     assert_eq!(too_old, Err(HandshakeFailure::Version));
     let too_new = session(Client::of(&ca).version(&TLS13), &only12);
@@ -56,7 +59,11 @@ fn a_client_outside_the_versions_of_the_frontend_is_refused() {
 fn settings_that_contradict_each_other_are_refused() {
     let ca = Ca::new("ca");
     let (store, settings) = plain(&ca);
-    let why = |settings: &ServerSettings| server_config(settings, &store, &process(&keys(1))).unwrap_err().to_string();
+    let why = |settings: &ServerSettings| {
+        server_config(settings, &store, &process(&keys(1)))
+            .unwrap_err()
+            .to_string()
+    };
     let versions = ServerSettings {
         min_version: TlsVersion::Tls13,
         max_version: TlsVersion::Tls12,
@@ -67,7 +74,11 @@ fn settings_that_contradict_each_other_are_refused() {
         groups: vec![Group::X25519MlKem768],
         ..settings
     };
-    assert!(why(&groups).starts_with("groups names none that TLS 1.2 can use"), "{}", why(&groups));
+    assert!(
+        why(&groups).starts_with("groups names none that TLS 1.2 can use"),
+        "{}",
+        why(&groups)
+    );
 }
 
 #[test]
@@ -97,7 +108,10 @@ fn a_list_of_ciphers_leaves_alone_the_version_that_it_does_not_name() {
         ..settings
     };
     let server = server(&settings, &store);
-    assert_eq!(session(Client::of(&ca), &server).unwrap().version, TlsVersion::Tls13);
+    assert_eq!(
+        session(Client::of(&ca), &server).unwrap().version,
+        TlsVersion::Tls13
+    );
     let old = session(Client::of(&ca).version(&TLS12), &server).unwrap();
     assert_eq!(old.cipher, CipherSuite::EcdsaChacha20);
 }
@@ -124,7 +138,10 @@ fn the_post_quantum_group_is_chosen_when_the_client_has_it() {
     let agreed = session(Client::of(&ca), &server).unwrap();
     assert_eq!(agreed.group, Some(Group::X25519MlKem768));
     let mut classic = Client::of(&ca);
-    classic.provider.kx_groups.retain(|group| group.name() == rustls::NamedGroup::X25519);
+    classic
+        .provider
+        .kx_groups
+        .retain(|group| group.name() == rustls::NamedGroup::X25519);
     assert_eq!(session(classic, &server).unwrap().group, Some(Group::X25519));
 }
 
@@ -176,13 +193,20 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     let default = ca.issue(Key::P256, &["default.test"]).pair();
     let exact = ca.issue(Key::P256, &["www.wild.test", "exact.test"]).pair();
     let wildcard = ca.issue(Key::P256, &["*.wild.test"]).pair();
-    let server = server(&ServerSettings::new("web"), &store(&[&default, &exact, &wildcard]));
+    let server = server(
+        &ServerSettings::new("web"),
+        &store(&[&default, &exact, &wildcard]),
+    );
     let client = Client::of(&ca).arc();
     let shown = |host: &str| connect(&client, &server, host).unwrap().shown().clone();
     let is = |pair: &Arc<Pair>| pair.certified_at(clock).cert[0].clone();
     assert_eq!(shown("default.test"), is(&default));
     assert_eq!(shown("exact.test"), is(&exact));
-    assert_eq!(shown("WWW.wild.test"), is(&exact), "an exact name goes before a wildcard");
+    assert_eq!(
+        shown("WWW.wild.test"),
+        is(&exact),
+        "an exact name goes before a wildcard"
+    );
     assert_eq!(shown("other.wild.test"), is(&wildcard));
 }
 
@@ -204,10 +228,16 @@ fn a_client_without_a_known_name_gets_the_first_certificate_unless_the_frontend_
     let silent = Arc::new(silent);
 
     assert!(connect(&silent, &lenient, "first.test").is_ok());
-    assert!(connect(&client, &lenient, "10.0.0.1").is_ok(), "an address is no name to ask for");
+    assert!(
+        connect(&client, &lenient, "10.0.0.1").is_ok(),
+        "an address is no name to ask for"
+    );
     for host in ["unknown.test", "second.test", "a.b.second.test"] {
         let refused = connect(&client, &lenient, host).unwrap_err();
-        assert!(matches!(refused, Refused::Client(_)), "it was shown another host's: {refused:?}");
+        assert!(
+            matches!(refused, Refused::Client(_)),
+            "it was shown another host's: {refused:?}"
+        );
         let refused = connect(&client, &strict, host).unwrap_err();
         assert_eq!(refused.failure(), HandshakeFailure::NoCertificate, "{host}");
     }
@@ -221,9 +251,8 @@ fn both_kinds_of_keys_side_by_side_serve_each_client_what_it_can_use() {
     let ca = Ca::new("ca");
     let rsa = ca.issue(Key::Rsa, &["a.test", "*.wild.test"]).pair();
     let ecdsa = ca.issue(Key::P256, &["a.test", "*.wild.test"]).pair();
-    let is_rsa = |scheme| {
-        [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256].contains(&scheme)
-    };
+    let is_rsa =
+        |scheme| [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256].contains(&scheme);
     for order in [[&rsa, &ecdsa], [&ecdsa, &rsa]] {
         let server = server(&ServerSettings::new("web"), &store(&order));
         for version in VERSIONS {
@@ -248,7 +277,10 @@ fn both_kinds_of_keys_side_by_side_serve_each_client_what_it_can_use() {
 fn every_kind_of_key_can_be_served() {
     let ca = Ca::new("ca");
     for key in [Key::P256, Key::P384, Key::Ed25519, Key::Rsa] {
-        let server = server(&ServerSettings::new("web"), &store(&[&ca.issue(key, &["a.test"]).pair()]));
+        let server = server(
+            &ServerSettings::new("web"),
+            &store(&[&ca.issue(key, &["a.test"]).pair()]),
+        );
         for version in VERSIONS {
             assert!(session(Client::of(&ca).version(version), &server).is_ok());
         }
@@ -263,9 +295,21 @@ fn what_is_no_tls_is_told_from_tls() {
     let failure = |bytes: &[u8]| {
         let mut server = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
         server.read_tls(&mut &*bytes).unwrap();
-        server.process_new_packets().map_err(|error| HandshakeFailure::of(&error)).unwrap_err()
+        server
+            .process_new_packets()
+            .map_err(|error| HandshakeFailure::of(&error))
+            .unwrap_err()
     };
-    assert_eq!(failure(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"), HandshakeFailure::NotTls);
-    assert_eq!(failure(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"), HandshakeFailure::Protocol);
-    assert_eq!(failure(b"\x15\x03\x01\x00\x02\x02\x28"), HandshakeFailure::ClientAlert);
+    assert_eq!(
+        failure(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+        HandshakeFailure::NotTls
+    );
+    assert_eq!(
+        failure(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"),
+        HandshakeFailure::Protocol
+    );
+    assert_eq!(
+        failure(b"\x15\x03\x01\x00\x02\x02\x28"),
+        HandshakeFailure::ClientAlert
+    );
 }

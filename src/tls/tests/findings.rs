@@ -22,7 +22,10 @@ fn ending(ca: &Ca) -> Files {
 }
 
 fn texts(pair: &Pair, now: SystemTime) -> Vec<String> {
-    CertificateFinding::all(pair, now).iter().map(ToString::to_string).collect()
+    CertificateFinding::all(pair, now)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
@@ -30,8 +33,14 @@ fn the_end_of_a_certificate_is_warned_of_for_three_weeks() {
     let pair = ending(&Ca::new("ca")).pair();
     let before = |days: u64| texts(&pair, end() - Duration::from_secs(days * DAY));
     assert!(before(22).is_empty());
-    assert_eq!(before(21), ["it expires on 2030-01-01 00:00 UTC, in 21 days: renew it"]);
-    assert_eq!(before(0), ["it expires on 2030-01-01 00:00 UTC, in 0 days: renew it"]);
+    assert_eq!(
+        before(21),
+        ["it expires on 2030-01-01 00:00 UTC, in 21 days: renew it"]
+    );
+    assert_eq!(
+        before(0),
+        ["it expires on 2030-01-01 00:00 UTC, in 0 days: renew it"]
+    );
     let after = texts(&pair, end() + Duration::from_secs(1));
     assert_eq!(after, ["it expired on 2030-01-01 00:00 UTC: clients refuse it"]);
 }
@@ -40,7 +49,10 @@ fn the_end_of_a_certificate_is_warned_of_for_three_weeks() {
 fn a_certificate_that_is_not_yet_valid_is_found() {
     let pair = ending(&Ca::new("ca")).pair();
     let early = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    assert_eq!(texts(&pair, early), ["it is valid from 2025-01-01 00:00 UTC: until then clients refuse it"]);
+    assert_eq!(
+        texts(&pair, early),
+        ["it is valid from 2025-01-01 00:00 UTC: until then clients refuse it"]
+    );
 }
 
 #[test]
@@ -54,7 +66,12 @@ fn a_chain_that_ends_before_the_certificate_is_found() {
     let found = texts(&files.pair(), UNIX_EPOCH + Duration::from_secs(1_830_000_000));
     let expected = "CN=short of its chain expires on 2028-01-01 00:00 UTC: get a new chain";
     assert!(found.iter().any(|text| text == expected), "{found:?}");
-    assert!(found.iter().any(|text| text.starts_with("the chain is in the wrong order")), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|text| text.starts_with("the chain is in the wrong order")),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -74,10 +91,29 @@ fn names_of_routes_that_no_certificate_covers_are_found() {
     let set = store(&[&one]).current();
     let wanted = |names: &[&str]| -> Vec<String> {
         let patterns: Vec<HostPattern> = names.iter().map(|name| name.parse().unwrap()).collect();
-        uncovered(&set, &patterns).into_iter().map(ToString::to_string).collect()
+        uncovered(&set, &patterns)
+            .into_iter()
+            .map(ToString::to_string)
+            .collect()
     };
-    let covered = ["www.a.test", "x.b.test", "*.a.test", "*.b.test", "*.test", "www.*", r"~^w+\.a\.test$"];
+    let covered = [
+        "www.a.test",
+        "x.b.test",
+        "*.a.test",
+        "*.b.test",
+        "*.test",
+        "www.*",
+        r"~^w+\.a\.test$",
+    ];
     assert_eq!(wanted(&covered), Vec::<String>::new());
-    let not = ["a.test", "b.test", "x.y.b.test", "c.test", "*.c.test", "mail.*", r"~^db\d"];
+    let not = [
+        "a.test",
+        "b.test",
+        "x.y.b.test",
+        "c.test",
+        "*.c.test",
+        "mail.*",
+        r"~^db\d",
+    ];
     assert_eq!(wanted(&not), not);
 }

@@ -19,7 +19,10 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
         for (one, other, byte, how) in changes {
             let (first, last) = (one.min(other).min(bytes.len()), one.max(other).min(bytes.len()));
             match how {
-                0 => bytes[first..last].iter_mut().take(1).for_each(|place| *place = byte),
+                0 => bytes[first..last]
+                    .iter_mut()
+                    .take(1)
+                    .for_each(|place| *place = byte),
                 1 => drop(bytes.drain(first..last)),
                 _ => bytes.extend_from_within(first..last),
             }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize,
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    RsaKeySize,
 };
 use rustls::{
     ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
@@ -114,7 +115,9 @@ impl Ca {
 pub fn params(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names.clone()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+    params
+        .distinguished_name
+        .push(DnType::CommonName, names[0].as_str());
     params
 }
 
@@ -135,7 +138,10 @@ impl Files {
     pub fn der(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         use rustls::pki_types::pem::PemObject;
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes()).map(Result::unwrap);
-        (chain.collect(), PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+        (
+            chain.collect(),
+            PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap(),
+        )
     }
 }
 
@@ -167,7 +173,11 @@ pub fn keys(seed: u8) -> TicketKeys {
 
 pub fn store(pairs: &[&Arc<Pair>]) -> Arc<CertificateStore> {
     let named = pairs.iter().enumerate();
-    CertificateStore::new(named.map(|(index, pair)| (index.to_string().into(), Arc::clone(pair))).collect())
+    CertificateStore::new(
+        named
+            .map(|(index, pair)| (index.to_string().into(), Arc::clone(pair)))
+            .collect(),
+    )
 }
 
 /// A frontend with these settings in a process of its own.
@@ -206,7 +216,12 @@ impl Client {
     /// One that can verify signatures of these schemes only.
     pub fn schemes(mut self, wanted: impl Fn(SignatureScheme) -> bool) -> Self {
         let all = self.provider.signature_verification_algorithms;
-        let mapping = all.mapping.iter().copied().filter(|(scheme, _)| wanted(*scheme)).collect::<Vec<_>>();
+        let mapping = all
+            .mapping
+            .iter()
+            .copied()
+            .filter(|(scheme, _)| wanted(*scheme))
+            .collect::<Vec<_>>();
         self.provider.signature_verification_algorithms = WebPkiSupportedAlgorithms {
             all: all.all,
             mapping: mapping.leak(),
@@ -274,7 +289,11 @@ pub fn start(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str)
 }
 
 /// A whole handshake, tickets included.
-pub fn connect(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str) -> Result<Connected, Refused> {
+pub fn connect(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    host: &str,
+) -> Result<Connected, Refused> {
     let mut connected = start(client, server, host);
     finish(&mut connected)?;
     Ok(connected)

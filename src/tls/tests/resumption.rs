@@ -54,9 +54,15 @@ fn a_session_outlives_the_process_and_goes_on_at_another_load_balancer_with_the_
     let site = site();
     for client in site.clients() {
         let saved = keys(1).to_state();
-        assert!(!resumes(&client, &site.frontend(&site.settings, &process(&keys(1)))));
+        assert!(!resumes(
+            &client,
+            &site.frontend(&site.settings, &process(&keys(1)))
+        ));
         let restored = TicketKeys::from_state(&saved, clock()).unwrap().unwrap();
-        assert!(resumes(&client, &site.frontend(&site.settings, &process(&restored))));
+        assert!(resumes(
+            &client,
+            &site.frontend(&site.settings, &process(&restored))
+        ));
         let stranger = site.frontend(&site.settings, &process(&keys(2)));
         assert!(!resumes(&client, &stranger), "it has other keys");
     }
@@ -74,10 +80,16 @@ fn a_session_goes_on_after_a_rotation_and_ends_after_its_lifetime() {
             pass(ROTATION);
             now_keys = now_keys.rotated(clock(), [seed; KEY_BYTES]).unwrap();
             shared.tickets.replace(&now_keys);
-            assert!(resumes(&client, &server), "the client came back in time, and got a new ticket");
+            assert!(
+                resumes(&client, &server),
+                "the client came back in time, and got a new ticket"
+            );
         }
         pass(TICKET_LIFETIME + Duration::from_secs(1));
-        assert!(!resumes(&client, &server), "its key is still there, but the ticket is too old");
+        assert!(
+            !resumes(&client, &server),
+            "its key is still there, but the ticket is too old"
+        );
     }
 }
 
@@ -103,7 +115,10 @@ fn a_session_does_not_go_on_at_another_frontend() {
     let other = site.frontend(&ServerSettings::new("other"), &shared);
     for client in site.clients() {
         assert!(!resumes(&client, &one));
-        assert!(!resumes(&client, &other), "somebody in between could send clients to the wrong frontend");
+        assert!(
+            !resumes(&client, &other),
+            "somebody in between could send clients to the wrong frontend"
+        );
     }
 }
 
@@ -113,12 +128,16 @@ fn a_client_without_tickets_resumes_from_the_cache_until_the_process_ends() {
     let shared = process(&keys(1));
     let server = site.frontend(&site.settings, &shared);
     let mut config = Client::of(&site.ca).version(&TLS12).config();
-    config.resumption = Resumption::in_memory_sessions(8).tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly);
+    config.resumption =
+        Resumption::in_memory_sessions(8).tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly);
     let client = Arc::new(config);
     assert!(!resumes(&client, &server));
     assert!(resumes(&client, &server));
     let after_reload = site.frontend(&site.settings, &shared);
-    assert!(resumes(&client, &after_reload), "the cache belongs to no configuration");
+    assert!(
+        resumes(&client, &after_reload),
+        "the cache belongs to no configuration"
+    );
     let other = site.frontend(&ServerSettings::new("other"), &shared);
     assert!(!resumes(&client, &other));
     let restarted = site.frontend(&site.settings, &process(&keys(1)));
@@ -193,7 +212,7 @@ fn a_client_with_a_certificate_shows_it_again_at_least_daily() {
             let identity = site.ca.issue(Key::P256, &["client"]);
             let client = Client::of(&site.ca).version(version).identity(identity).arc();
             assert!(!resumes(&client, &server));
-            let full = (0..25).filter(|_| {
+            let full = (0..24).filter(|_| {
                 pass(HOUR);
                 !resumes(&client, &server)
             });
@@ -213,7 +232,7 @@ fn a_resumed_session_still_knows_who_the_client_is() {
         for resumed in [false, true] {
             let session = connect(&client, &server, "a.test").unwrap().session();
             assert_eq!(session.resumed, resumed);
-            assert_eq!(session.client_subject.as_deref(), Some("CN=client"));
+            assert_eq!(&*session.client.unwrap().subject, "CN=client");
         }
     }
 }

@@ -22,10 +22,18 @@ fn broken() -> Result<Arc<Pair>, PairError> {
 #[test]
 fn the_next_handshake_gets_the_new_certificate() {
     let ca = Ca::new("ca");
-    let (old, new) = (ca.issue(Key::P256, &["a.test"]).pair(), ca.issue(Key::P256, &["a.test"]).pair());
+    let (old, new) = (
+        ca.issue(Key::P256, &["a.test"]).pair(),
+        ca.issue(Key::P256, &["a.test"]).pair(),
+    );
     let store = store(&[&old]);
     let server = server(&ServerSettings::new("web"), &store);
-    let shown = || connect(&Client::of(&ca).arc(), &server, "a.test").unwrap().shown().clone();
+    let shown = || {
+        connect(&Client::of(&ca).arc(), &server, "a.test")
+            .unwrap()
+            .shown()
+            .clone()
+    };
     assert_eq!(shown(), old.certified_at(clock).cert[0]);
     assert_eq!(store.replace(vec![read("0", Ok(Arc::clone(&new)))]), []);
     assert_eq!(shown(), new.certified_at(clock).cert[0]);
@@ -78,10 +86,17 @@ fn no_handshake_fails_while_another_thread_changes_certificates() {
 #[test]
 fn a_broken_new_certificate_keeps_the_old_one_and_the_others_change() {
     let ca = Ca::new("ca");
-    let (a, b) = (ca.issue(Key::P256, &["a.test"]).pair(), ca.issue(Key::P256, &["b.test"]).pair());
+    let (a, b) = (
+        ca.issue(Key::P256, &["a.test"]).pair(),
+        ca.issue(Key::P256, &["b.test"]).pair(),
+    );
     let store = CertificateStore::new(vec![("a".into(), Arc::clone(&a)), ("b".into(), b)]);
     let new_b = ca.issue(Key::P256, &["b.test", "c.test"]).pair();
-    let faults = store.replace(vec![read("a", broken()), read("b", Ok(new_b)), read("d", broken())]);
+    let faults = store.replace(vec![
+        read("a", broken()),
+        read("b", Ok(new_b)),
+        read("d", broken()),
+    ]);
     let said: Vec<_> = faults.iter().map(|fault| (&*fault.name, fault.kept)).collect();
     assert_eq!(said, [("a", true), ("d", false)]);
     let now = store.current();
@@ -100,7 +115,10 @@ fn a_broken_new_certificate_keeps_the_old_one_and_the_others_change() {
 #[test]
 fn of_several_certificates_for_one_name_the_first_is_served() {
     let ca = Ca::new("ca");
-    let (first, second) = (ca.issue(Key::P256, &["a.test"]).pair(), ca.issue(Key::P256, &["a.test"]).pair());
+    let (first, second) = (
+        ca.issue(Key::P256, &["a.test"]).pair(),
+        ca.issue(Key::P256, &["a.test"]).pair(),
+    );
     let server = server(&ServerSettings::new("web"), &store(&[&first, &second]));
     let connected = connect(&Client::of(&ca).arc(), &server, "a.test").unwrap();
     assert_eq!(*connected.shown(), first.certified_at(clock).cert[0]);

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::hkdf;
 use base64ct::{Base64, Encoding};
 
-use super::TICKET_LIFETIME;
+use super::{CLOCK_SKEW, TICKET_LIFETIME};
 
 /// Bytes of one key with its name.
 pub const KEY_BYTES: usize = 48;
@@ -91,7 +91,10 @@ impl TicketKeys {
     pub fn rotated(&self, now: SystemTime, random: [u8; KEY_BYTES]) -> Option<Self> {
         self.next_rotation().filter(|due| {
             // one from the future (the clock was set back) would encrypt for too long
-            *due <= now || due.duration_since(now).is_ok_and(|wait| wait > ROTATION)
+            *due <= now
+                || due
+                    .duration_since(now)
+                    .is_ok_and(|wait| wait > ROTATION + CLOCK_SKEW)
         })?;
         let is_kept = |key: &&TicketKey| key.age(now).is_some_and(|age| age < KEPT);
         let mut keys = vec![TicketKey::own(now, random)];
@@ -119,7 +122,11 @@ impl TicketKeys {
         for key in &self.keys {
             let made = key.made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
             let bytes: Vec<u8> = key.name.iter().chain(&key.secret).copied().collect();
-            text += &format!("{} {}\n", made.unwrap_or_default().as_secs(), Base64::encode_string(&bytes));
+            text += &format!(
+                "{} {}\n",
+                made.unwrap_or_default().as_secs(),
+                Base64::encode_string(&bytes)
+            );
         }
         text.into_bytes()
     }
@@ -136,7 +143,9 @@ impl TicketKeys {
         for line in lines.lines().skip(1) {
             let (made, key) = line.split_once(' ').ok_or(TicketKeyError::NotState)?;
             let made = made.parse().map_err(|_| TicketKeyError::NotState)?;
-            let made = UNIX_EPOCH.checked_add(Duration::from_secs(made)).ok_or(TicketKeyError::NotState)?;
+            let made = UNIX_EPOCH
+                .checked_add(Duration::from_secs(made))
+                .ok_or(TicketKeyError::NotState)?;
             let random = <[u8; KEY_BYTES]>::try_from(decoded(key).ok_or(TicketKeyError::NotState)?)
                 .map_err(|_| TicketKeyError::NotState)?;
             keys.push(TicketKey::own(made, random));
@@ -202,7 +211,8 @@ impl TicketKeys {
         let derive = |key: &TicketKey| {
             let mut derived = [0; 32];
             let secret = salt.extract(&key.secret);
-            let expanded = secret.expand(&[&key.name], hkdf::HKDF_SHA256);
+            let info = [key.name.as_slice()];
+            let expanded = secret.expand(&info, hkdf::HKDF_SHA256);
             // one block of the hash: it cannot be too long
             let filled = expanded.and_then(|output| output.fill(&mut derived));
             filled.ok().map(|()| (key.name, derived))
@@ -242,6 +252,8 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
 
 impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TicketKeys").field("keys", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("TicketKeys")
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
     }
 }

@@ -63,7 +63,9 @@ fn a_ticket_is_bound_to_its_frontend_and_its_key() {
 fn a_key_encrypts_for_six_hours_and_decrypts_as_long_as_its_tickets_last() {
     let hours = |count: u64| at(count * 3600);
     let mut keys = TicketKeys::new(hours(0), key(0));
-    let first = tickets(&TicketKeyRing::new(&keys), "web").seal(b"session").unwrap();
+    let first = tickets(&TicketKeyRing::new(&keys), "web")
+        .seal(b"session")
+        .unwrap();
     assert_eq!(keys.next_rotation(), Some(hours(6)));
     assert_eq!(keys.rotated(at(6 * 3600 - 1), key(1)), None);
     let reads_first = |keys: &TicketKeys| tickets(&TicketKeyRing::new(keys), "web").open(&first).is_some();
@@ -85,13 +87,21 @@ fn a_clock_that_is_set_back_does_not_prolong_a_key() {
 
 #[test]
 fn keys_come_back_from_the_state_directory_as_they_were() {
-    let keys = TicketKeys::new(at(0), key(0)).rotated(at(6 * 3600), key(1)).unwrap();
+    let keys = TicketKeys::new(at(0), key(0))
+        .rotated(at(6 * 3600), key(1))
+        .unwrap();
     let saved = keys.to_state();
-    assert_eq!(TicketKeys::from_state(&saved, at(6 * 3600)), Ok(Some(keys.clone())));
+    assert_eq!(
+        TicketKeys::from_state(&saved, at(6 * 3600)),
+        Ok(Some(keys.clone()))
+    );
     let later = TicketKeys::from_state(&saved, at(20 * 3600)).unwrap().unwrap();
     assert_eq!(later.count(), 1, "the tickets of the older one have expired");
     assert_eq!(TicketKeys::from_state(&saved, at(48 * 3600)), Ok(None));
-    assert!(!format!("{keys:?}").contains(&Base64::encode_string(&key(1))), "no secret in logs");
+    assert!(
+        !format!("{keys:?}").contains(&Base64::encode_string(&key(1))),
+        "no secret in logs"
+    );
 }
 
 #[test]
@@ -108,13 +118,22 @@ fn what_is_no_state_is_refused() {
         &text.replace(&START.to_string(), "99999999999999999999"),
     ] {
         let read = TicketKeys::from_state(bad.as_bytes(), at(0));
-        assert!(matches!(read, Err(TicketKeyError::NotState) | Ok(None)), "{bad}: {read:?}");
+        assert!(
+            matches!(read, Err(TicketKeyError::NotState) | Ok(None)),
+            "{bad}: {read:?}"
+        );
     }
-    assert_eq!(TicketKeys::from_state(b"\xff", at(0)), Err(TicketKeyError::NotState));
+    assert_eq!(
+        TicketKeys::from_state(b"\xff", at(0)),
+        Err(TicketKeyError::NotState)
+    );
 }
 
 fn shared(lines: &[&[u8]]) -> String {
-    lines.iter().map(|bytes| Base64::encode_string(bytes) + "\n").collect()
+    lines
+        .iter()
+        .map(|bytes| Base64::encode_string(bytes) + "\n")
+        .collect()
 }
 
 #[test]
@@ -125,7 +144,11 @@ fn a_shared_file_is_that_of_haproxy_with_either_length() {
     assert_eq!(keys.count(), 3);
     assert_eq!(keys.next_rotation(), None, "it changes with the file");
     assert_eq!(keys.rotated(at(1_000_000), key(9)), None);
-    assert_eq!(keys.current().unwrap()[..], key(1)[..16], "the last but one encrypts");
+    assert_eq!(
+        keys.current().unwrap()[..],
+        key(1)[..16],
+        "the last but one encrypts"
+    );
     let windows = text.replace('\n', "\r\n");
     assert_eq!(TicketKeys::from_shared(windows.as_bytes()), Ok(keys));
 }
@@ -139,7 +162,11 @@ fn a_new_key_gets_to_every_load_balancer_before_one_of_them_encrypts_with_it() {
         tickets(&TicketKeyRing::new(&keys), "web")
     };
     // one of them has the new file, the other has not: each reads what the other writes
-    for (before, after) in [(&[1, 2, 3][..], &[2, 3, 4][..]), (&[1, 2], &[1, 2, 3]), (&[1], &[1, 2])] {
+    for (before, after) in [
+        (&[1, 2, 3][..], &[2, 3, 4][..]),
+        (&[1, 2], &[1, 2, 3]),
+        (&[1], &[1, 2]),
+    ] {
         let (before, after) = (with(before), with(after));
         assert!(after.open(&before.seal(b"session").unwrap()).is_some());
         assert!(before.open(&after.seal(b"session").unwrap()).is_some());
@@ -160,6 +187,12 @@ fn a_line_that_is_no_key_is_refused_with_its_number() {
     assert_eq!(why("# nothing\n\n"), TicketKeyError::Empty);
     let good = shared(&[&key(1)]);
     assert_eq!(why(&(good.clone() + "hello\n")), TicketKeyError::Line { line: 2 });
-    assert_eq!(why(&(good.clone() + &shared(&[&[1; 32]]))), TicketKeyError::Line { line: 2 });
-    assert_eq!(why(&(good.clone() + "\n" + &good)), TicketKeyError::Twice { line: 3 });
+    assert_eq!(
+        why(&(good.clone() + &shared(&[&[1; 32]]))),
+        TicketKeyError::Line { line: 2 }
+    );
+    assert_eq!(
+        why(&(good.clone() + "\n" + &good)),
+        TicketKeyError::Twice { line: 3 }
+    );
 }
