@@ -177,17 +177,18 @@ fn bounded(name: &RdnSequence) -> String {
 
 /// A text for logs: cut at [`MAX_SUBJECT`], and without control characters.
 fn printable(whole: &str) -> String {
+    const MORE: char = '…';
     let mut text = String::new();
     for c in whole.chars() {
+        let before = text.len();
         if c.is_control() {
             text.extend(c.escape_default());
         } else {
             text.push(c);
         }
-        if text.len() > MAX_SUBJECT {
-            let end = text.floor_char_boundary(MAX_SUBJECT - "…".len());
-            text.truncate(end);
-            text.push('…');
+        if text.len() > MAX_SUBJECT - MORE.len_utf8() {
+            text.truncate(before);
+            text.push(MORE);
             break;
         }
     }
