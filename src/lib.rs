@@ -29,6 +29,7 @@
 //! pools          which servers there are: configuration + overrides
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
+//! preamble       PROXY headers read and written, ClientHello read
 //! config         bytes → spanned tree → raw tables → Config, with every diagnostic; print, diff, schema
 //! access         networks, rules, limits of clients: who may open a connection
 //! base           names, addresses, reasons, exit statuses
@@ -133,6 +134,7 @@ pub mod flow;
 pub(crate) mod health;
 pub mod packet;
 pub mod pools;
+pub mod preamble;
 pub mod privilege;
 pub(crate) mod proxy;
 pub mod snapshot;

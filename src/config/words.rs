@@ -2,6 +2,7 @@
 
 use super::{
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    routing::{NonTls, ProxyTlv, UnexpectedSni},
     tls_names::{ClientAuth, CrlPolicy},
 };
 use crate::base::{Protocol, by_label};
@@ -55,6 +56,15 @@ words!(Algorithm {
 words!(OnDown { Keep = "keep", Close = "close" });
 words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
 words!(CrlPolicy { Complete = "complete", Listed = "listed" });
+words!(UnexpectedSni { Default = "default", Reject = "reject", Any = "any" });
+words!(NonTls { Reject = "reject", Backend = "backend" });
+words!(ProxyTlv {
+    Authority = "authority",
+    Alpn = "alpn",
+    Ssl = "ssl",
+    UniqueId = "unique_id",
+    Crc32c = "crc32c",
+});
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.

@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
     &["flow"],
     &["snapshot"],
     &["pools"],
-    &["balance", "packet"],
+    &["balance", "packet", "preamble"],
     &["config"],
     &["access"],
     &["base"],
@@ -41,7 +41,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Pure rooms, which must not touch the system at all.
 const PURE: &[&str] = &[
-    "flow", "snapshot", "pools", "balance", "packet", "config", "access", "base",
+    "flow", "snapshot", "pools", "balance", "packet", "preamble", "config", "access", "base",
 ];
 
 /// Longest file in lines.
