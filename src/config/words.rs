@@ -54,6 +54,8 @@ words!(Algorithm {
     First = "first",
 });
 words!(OnDown { Keep = "keep", Close = "close" });
+words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
+words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(UnexpectedSni { Default = "default", Reject = "reject", Any = "any" });
 words!(NonTls { Reject = "reject", Backend = "backend" });
 words!(ProxyTlv {
@@ -63,8 +65,6 @@ words!(ProxyTlv {
     UniqueId = "unique_id",
     Crc32c = "crc32c",
 });
-words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
-words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.

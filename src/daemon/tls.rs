@@ -13,7 +13,6 @@ use std::{
     time::SystemTime,
 };
 
-use super::ticket_keys;
 use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
@@ -21,7 +20,7 @@ use crate::{
     privilege::{BrokerError, Channel, Client, What},
     snapshot::FrontendTls,
     tls::{
-        CertificateFinding, CertificateStore, ClientAuthSettings, Pair, PairError, PairFiles, ReadPair,
+        CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles, ReadPair,
         ServerSettings, SessionCache, Shared, TicketKeyRing, TicketKeys, server_config, uncovered,
     },
 };
@@ -223,8 +222,11 @@ impl Prepared {
                 self.changes.push(format!("certificate {path} of frontend {name} cannot be used"));
                 continue;
             };
-            let old = before.as_ref().and_then(|before| before.pairs().find(|(known, _)| **known == **path).map(|(_, old)| old.fingerprint()));
-            if before.is_some() && old != Some(pair.fingerprint()) {
+            let is_same = |before: &Certificates| {
+                let mut known = before.pairs().filter(|(known, _)| **known == **path);
+                known.any(|(_, old)| old.looks_like(pair))
+            };
+            if before.as_ref().is_some_and(|before| !is_same(before)) {
                 self.changes.push(format!("certificate {path} of frontend {name}: replaced"));
             }
             for finding in CertificateFinding::all(pair, now) {

@@ -130,9 +130,19 @@ pub enum PairError {
     /// The OCSP response.
     #[error("OCSP response: {0}")]
     Ocsp(#[from] OcspError),
+    /// A file could not be read: which, and why.
+    #[error("{0}")]
+    NotRead(String),
 }
 
 impl Pair {
+    /// Whether clients see the same of both.
+    #[must_use]
+    pub fn looks_like(&self, other: &Self) -> bool {
+        let response = |pair: &Self| pair.stapled.as_ref().and_then(|(key, _)| key.ocsp.clone());
+        self.certified.cert == other.certified.cert && response(self) == response(other)
+    }
+
     /// Reads a pair.
     ///
     /// # Errors

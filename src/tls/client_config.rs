@@ -83,7 +83,11 @@ pub fn client_config(settings: &ClientSettings) -> Result<Arc<ClientConfig>, Cli
         }
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = settings
+        .alpn
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
 }
@@ -129,7 +133,11 @@ impl Judge {
         let mut roots = RootCertStore::empty();
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         let readable = |der: &CertificateDer<'_>| Facts::read(der).is_ok();
-        let pinned: Vec<_> = if pins { certificates.into_iter().filter(readable).collect() } else { Vec::new() };
+        let pinned: Vec<_> = if pins {
+            certificates.into_iter().filter(readable).collect()
+        } else {
+            Vec::new()
+        };
         if usable == 0 && pinned.is_empty() {
             return Err(none());
         }

@@ -100,7 +100,9 @@ impl Identity {
     /// Reads it from a certificate in DER.
     pub(super) fn read(der: &[u8]) -> Self {
         let certificate = parse(der).ok();
-        let subject = certificate.as_ref().map(|certificate| &certificate.tbs_certificate.subject);
+        let subject = certificate
+            .as_ref()
+            .map(|certificate| &certificate.tbs_certificate.subject);
         let common = subject.and_then(common_name).unwrap_or_default();
         Self {
             subject: subject.map(bounded).unwrap_or_default().into(),
@@ -175,17 +177,18 @@ fn bounded(name: &RdnSequence) -> String {
 
 /// A text for logs: cut at [`MAX_SUBJECT`], and without control characters.
 fn printable(whole: &str) -> String {
+    const MORE: char = '…';
     let mut text = String::new();
     for c in whole.chars() {
+        let before = text.len();
         if c.is_control() {
             text.extend(c.escape_default());
         } else {
             text.push(c);
         }
-        if text.len() > MAX_SUBJECT {
-            let end = text.floor_char_boundary(MAX_SUBJECT - "…".len());
-            text.truncate(end);
-            text.push('…');
+        if text.len() > MAX_SUBJECT - MORE.len_utf8() {
+            text.truncate(before);
+            text.push(MORE);
             break;
         }
     }

@@ -106,7 +106,7 @@ impl FromStr for Group {
         let is = |name: &&str| name.eq_ignore_ascii_case(text);
         let found = Self::ALL
             .into_iter()
-            .find(|group| is(&group.label()) || group.aliases().iter().any(|name| is(name)));
+            .find(|group| is(&group.label()) || group.aliases().iter().any(&is));
         found.ok_or_else(|| why_not(text))
     }
 }

@@ -74,7 +74,7 @@ fn a_pair_tells_names_validity_and_kind() {
     let mut params = params(&["Www.A.test", "*.b.test", "10.0.0.1"]);
     params.not_before = rcgen::date_time_ymd(2025, 1, 1);
     params.not_after = rcgen::date_time_ymd(2045, 1, 1);
-    let pair = ca.sign(Key::Rsa, params).pair();
+    let pair = ca.sign(Key::Rsa, &params).pair();
     let facts = pair.facts();
     assert_eq!(facts.names, ["www.a.test".into(), "*.b.test".into()]);
     assert!(facts.has_alternative_names && !facts.is_ca);
@@ -93,7 +93,7 @@ fn a_certificate_without_alternative_names_is_found_by_its_common_name() {
     let ca = Ca::new("ca");
     let mut params = params(&["old.test"]);
     params.subject_alt_names.clear();
-    let pair = ca.sign(Key::P256, params).pair();
+    let pair = ca.sign(Key::P256, &params).pair();
     assert_eq!(pair.facts().names, ["old.test".into()]);
     assert!(!pair.facts().has_alternative_names);
     assert!(store(&[&pair]).current().covers("old.test"));

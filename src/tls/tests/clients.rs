@@ -52,7 +52,7 @@ fn outcome(
 fn client(ca: &Ca, serial: u64) -> Files {
     let mut params = params(&["client"]);
     params.serial_number = Some(SerialNumber::from(serial));
-    ca.sign(Key::P256, params)
+    ca.sign(Key::P256, &params)
 }
 
 /// A list of revoked serial numbers, in PEM.
@@ -127,7 +127,7 @@ fn an_expired_certificate_is_refused() {
     old.not_before = date_time_ymd(2001, 1, 1);
     old.not_after = date_time_ymd(2002, 1, 1);
     let server = frontend(&ca, auth(&ca));
-    let refused = outcome(&ca, &server, Some(&ca.sign(Key::P256, old)));
+    let refused = outcome(&ca, &server, Some(&ca.sign(Key::P256, &old)));
     assert_eq!(refused, Err(HandshakeFailure::ClientCertificateExpired));
 }
 
@@ -230,7 +230,7 @@ fn the_subject_in_the_log_is_bounded_and_has_no_control_characters() {
         let mut params = params(&["client"]);
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        outcome(&ca, &server, Some(&ca.sign(Key::P256, params)))
+        outcome(&ca, &server, Some(&ca.sign(Key::P256, &params)))
             .unwrap()
             .unwrap()
     };

@@ -18,7 +18,7 @@ fn ending(ca: &Ca) -> Files {
     let mut params = params(&["a.test"]);
     params.not_before = date_time_ymd(2025, 1, 1);
     params.not_after = date_time_ymd(2030, 1, 1);
-    ca.sign(Key::P256, params)
+    ca.sign(Key::P256, &params)
 }
 
 fn texts(pair: &Pair, now: SystemTime) -> Vec<String> {
@@ -62,7 +62,7 @@ fn a_chain_that_ends_before_the_certificate_is_found() {
     short.not_after = date_time_ymd(2028, 1, 1);
     short.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let mut files = ending(&ca);
-    files.certificate += &ca.sign(Key::P256, short).certificate;
+    files.certificate += &ca.sign(Key::P256, &short).certificate;
     let found = texts(&files.pair(), UNIX_EPOCH + Duration::from_secs(1_830_000_000));
     let expected = "CN=short of its chain expires on 2028-01-01 00:00 UTC: get a new chain";
     assert!(found.iter().any(|text| text == expected), "{found:?}");
@@ -80,7 +80,7 @@ fn a_certificate_that_clients_refuse_for_what_it_is_is_found() {
     let mut odd = params(&["a.test"]);
     odd.subject_alt_names.clear();
     odd.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let found = CertificateFinding::all(&ca.sign(Key::P256, odd).pair(), end());
+    let found = CertificateFinding::all(&ca.sign(Key::P256, &odd).pair(), end());
     assert_eq!(found, [CertificateFinding::NoNames, CertificateFinding::IsCa]);
 }
 

@@ -93,10 +93,10 @@ impl Ca {
 
     /// A certificate for these names, the first of which is its common name.
     pub fn issue(&self, key: Key, names: &[&str]) -> Files {
-        self.sign(key, params(names))
+        self.sign(key, &params(names))
     }
 
-    pub fn sign(&self, key: Key, params: CertificateParams) -> Files {
+    pub fn sign(&self, key: Key, params: &CertificateParams) -> Files {
         let key = key.pair();
         Files {
             certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),

@@ -102,7 +102,10 @@ fn a_response_that_would_harm_the_certificate_is_not_sent_and_found() {
         revocation_time: at(2025),
         revocation_reason: None,
     });
-    for (status, word) in [(revoked, OcspStatus::Revoked), (CertStatus::Unknown(Null), OcspStatus::Unknown)] {
+    for (status, word) in [
+        (revoked, OcspStatus::Revoked),
+        (CertStatus::Unknown(Null), OcspStatus::Unknown),
+    ] {
         let pair = pair(&files, &response(&files.der().0[0], status, Some(2100))).unwrap();
         assert_eq!(pair.certified_at(clock).ocsp, None);
         let found = CertificateFinding::all(&pair, clock());
@@ -121,8 +124,15 @@ fn what_is_no_response_for_the_certificate_is_refused() {
         response_status: OcspResponseStatus::TryLater,
         response_bytes: None,
     };
-    assert!(why(&refused.to_der().unwrap()).starts_with("OCSP response: the responder did not answer but refused"));
-    for bytes in [&b""[..], b"-----BEGIN OCSP RESPONSE-----", &others[..others.len() - 1]] {
+    assert!(
+        why(&refused.to_der().unwrap())
+            .starts_with("OCSP response: the responder did not answer but refused")
+    );
+    for bytes in [
+        &b""[..],
+        b"-----BEGIN OCSP RESPONSE-----",
+        &others[..others.len() - 1],
+    ] {
         assert!(why(bytes).starts_with("OCSP response: the file is not an OCSP response in DER"));
     }
 }

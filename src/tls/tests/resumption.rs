@@ -212,7 +212,7 @@ fn a_client_with_a_certificate_shows_it_again_at_least_daily() {
             let identity = site.ca.issue(Key::P256, &["client"]);
             let client = Client::of(&site.ca).version(version).identity(identity).arc();
             assert!(!resumes(&client, &server));
-            let full = (0..25).filter(|_| {
+            let full = (0..24).filter(|_| {
                 pass(HOUR);
                 !resumes(&client, &server)
             });

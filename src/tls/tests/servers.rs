@@ -54,20 +54,31 @@ fn a_server_is_believed_by_the_ca_and_its_name_only() {
     assert!(connect(&client, &server, "a.test").is_ok());
     assert!(connect(&client, &server, "10.0.0.1").is_ok());
     let wrong_name = refusal(&client, &server, "b.test");
-    assert!(matches!(wrong_name, CertificateError::NotValidForNameContext { .. }), "{wrong_name:?}");
+    assert!(
+        matches!(wrong_name, CertificateError::NotValidForNameContext { .. }),
+        "{wrong_name:?}"
+    );
     let stranger = trusting(&Ca::new("another").certificate.pem());
-    assert_eq!(refusal(&stranger, &server, "a.test"), CertificateError::UnknownIssuer);
+    assert_eq!(
+        refusal(&stranger, &server, "a.test"),
+        CertificateError::UnknownIssuer
+    );
 }
 
 #[test]
 fn the_cas_of_the_host_are_believed_and_those_that_cannot_be_read_are_left_out() {
     let ca = Ca::new("ca");
     let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let system = with(Trust::System((odd.to_owned() + &ca.certificate.pem()).into_bytes()));
+    let system = with(Trust::System(
+        (odd.to_owned() + &ca.certificate.pem()).into_bytes(),
+    ));
     assert!(connect(&system, &serving(&ca.issue(Key::P256, &["a.test"])), "a.test").is_ok());
     let own = self_signed(2100);
     let system = with(Trust::System(own.certificate.clone().into_bytes()));
-    assert!(connect(&system, &serving(&own), "server").is_err(), "the host's CAs are no pins");
+    assert!(
+        connect(&system, &serving(&own), "server").is_err(),
+        "the host's CAs are no pins"
+    );
 }
 
 #[test]
@@ -84,7 +95,10 @@ fn a_server_with_a_certificate_of_its_own_making_is_believed_if_it_is_the_very_o
         assert!(connect(&client, &server, "any.name").is_ok());
     }
     let another = serving(&self_signed(2100));
-    assert!(connect(&client, &another, "server").is_err(), "the same names, another key");
+    assert!(
+        connect(&client, &another, "server").is_err(),
+        "the same names, another key"
+    );
 }
 
 #[test]
@@ -122,7 +136,10 @@ fn a_server_that_asks_is_shown_our_certificate() {
     for resumed in [false, true] {
         let session = connect(&client, &server, "a.test").unwrap().session();
         assert_eq!(&*session.client.unwrap().common_name, "convey");
-        assert_eq!((session.alpn.as_deref(), session.resumed), (Some("imap"), resumed));
+        assert_eq!(
+            (session.alpn.as_deref(), session.resumed),
+            (Some("imap"), resumed)
+        );
     }
     settings.identity = None;
     let refused = connect(&client_config(&settings).unwrap(), &server, "a.test").unwrap_err();
@@ -141,7 +158,13 @@ fn a_file_without_a_ca_is_refused_with_what_it_has() {
     };
     assert_eq!(why(""), "ca: the file is empty");
     let key = self_signed(2100).key;
-    assert_eq!(why(&key), "ca: the file has no certificate that can be used, only PRIVATE KEY");
+    assert_eq!(
+        why(&key),
+        "ca: the file has no certificate that can be used, only PRIVATE KEY"
+    );
     let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert_eq!(why(odd), "ca: the file has no certificate that can be used, only CERTIFICATE");
+    assert_eq!(
+        why(odd),
+        "ca: the file has no certificate that can be used, only CERTIFICATE"
+    );
 }

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::hkdf;
 use base64ct::{Base64, Encoding};
 
-use super::TICKET_LIFETIME;
+use super::{CLOCK_SKEW, TICKET_LIFETIME};
 
 /// Bytes of one key with its name.
 pub const KEY_BYTES: usize = 48;
@@ -91,7 +91,10 @@ impl TicketKeys {
     pub fn rotated(&self, now: SystemTime, random: [u8; KEY_BYTES]) -> Option<Self> {
         self.next_rotation().filter(|due| {
             // one from the future (the clock was set back) would encrypt for too long
-            *due <= now || due.duration_since(now).is_ok_and(|wait| wait > ROTATION)
+            *due <= now
+                || due
+                    .duration_since(now)
+                    .is_ok_and(|wait| wait > ROTATION + CLOCK_SKEW)
         })?;
         let is_kept = |key: &&TicketKey| key.age(now).is_some_and(|age| age < KEPT);
         let mut keys = vec![TicketKey::own(now, random)];
