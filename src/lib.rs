@@ -20,6 +20,8 @@
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
 //! privilege      the broker and its verbs; dropping privileges and proving it  both processes
+//! ─ low I/O ───────────────────────────────────────────────────────────────────
+//! tls            certificates, sessions, rustls configurations; no network
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
 //! flow           flow tables, NAT ports, TCP life, the path from packet to verdict
@@ -27,6 +29,7 @@
 //! pools          which servers there are: configuration + overrides
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
+//! preamble       PROXY headers read and written, ClientHello read
 //! config         bytes → spanned tree → raw tables → Config, with every diagnostic; print, diff, schema
 //! access         networks, rules, limits of clients: who may open a connection
 //! base           names, addresses, reasons, exit statuses
@@ -131,10 +134,12 @@ pub mod flow;
 pub(crate) mod health;
 pub mod packet;
 pub mod pools;
+pub mod preamble;
 pub mod privilege;
 pub(crate) mod proxy;
 pub mod snapshot;
 pub mod sys;
+pub mod tls;
 
 /// How long anything may take in a test before it counts as hung: far above what it takes, for hosts may be slow.
 #[cfg(test)]

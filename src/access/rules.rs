@@ -107,6 +107,30 @@ impl Rules {
     }
 }
 
+/// Clients that networks and lists name.
+#[derive(Debug, Clone)]
+pub struct Subjects(Rules);
+
+impl Subjects {
+    /// Puts them together with the lists that `list` knows.
+    #[must_use]
+    pub fn new(subjects: &[RuleSubject], list: impl Fn(&NetworkListName) -> Option<Arc<Networks>>) -> Self {
+        let rules: Vec<Rule> = (subjects.iter().cloned())
+            .map(|clients| Rule {
+                action: Action::Allow,
+                clients,
+            })
+            .collect();
+        Self(Rules::new(Action::Deny, &rules, list))
+    }
+
+    /// Whether a client is among them.
+    #[must_use]
+    pub fn has(&self, client: IpAddr) -> bool {
+        self.0.decide(client) == Action::Allow
+    }
+}
+
 impl FromStr for Rule {
     type Err = RuleError;
 

@@ -1,9 +1,14 @@
 //! What the access log says of one connection.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
+    UniqueId,
 };
 
 /// One finished connection, as HAProxy's tcplog describes it.
@@ -45,6 +50,35 @@ pub struct AccessRecord {
     pub frontend_connections: u64,
     /// Connections of the server at the end, this one included.
     pub server_connections: u64,
+    /// The route that has decided, counted from 1; `None` if none has.
+    pub route: Option<NonZeroU32>,
+    /// The name that the client has asked for, where that was read.
+    pub sni: Option<Arc<str>>,
+    /// Its number, if the server was told of it.
+    pub unique_id: Option<UniqueId>,
+    /// What client and frontend have agreed on, where TLS ends here.
+    pub tls: Option<Box<TlsRecord>>,
+    /// Why the handshake has failed: the label.
+    pub tls_failure: Option<&'static str>,
+}
+
+/// A TLS session as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// Its version, such as `TLSv1.3`.
+    pub version: &'static str,
+    /// The suite, by its IANA name.
+    pub cipher: &'static str,
+    /// The group of its key exchange.
+    pub group: Option<&'static str>,
+    /// The protocol of `alpn`.
+    pub alpn: Option<Box<str>>,
+    /// Whether it goes on with an earlier one.
+    pub resumed: bool,
+    /// Whom the client's certificate is about: its subject.
+    pub client_subject: Option<Box<str>>,
+    /// And the common name of that.
+    pub client_name: Option<Box<str>>,
 }
 
 impl AccessRecord {

@@ -24,6 +24,8 @@ mod services;
 mod settings;
 mod synonyms;
 mod text;
+mod tls;
+mod tls_names;
 mod users;
 mod words;
 
@@ -35,7 +37,9 @@ use findings::Findings;
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
+pub use tls::{CertificateFiles, FrontendTls};
 pub use services::{PacketService, ProxiedEndpoints};
+pub use tls_names::*;
 pub(crate) use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.

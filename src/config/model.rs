@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
+use super::tls::FrontendTls;
 use super::routing::{AcceptProxy, RouteTarget, Routing, SendProxy};
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
@@ -50,6 +51,8 @@ pub struct Global {
     pub shutdown_timeout: Duration,
     /// `state_dir`: what is to outlive the process; `None`: where the service manager says, else `/var/lib/convey`.
     pub state_dir: Option<PathBuf>,
+    /// `ticket_keys_file`: the keys of TLS tickets, shared with other load balancers; `None`: our own, in the state directory.
+    pub ticket_keys_file: Option<PathBuf>,
     /// `hash_seed` of the hash that maps clients to servers; `None`: the published one.
     pub hash_seed: Option<HashSeed>,
 }
@@ -257,6 +260,8 @@ pub struct Frontend {
     pub backend: BackendName,
     /// `[[routes]]` and what stands beside them.
     pub routing: Routing,
+    /// `tls`; `None`: TLS does not end here.
+    pub tls: Option<FrontendTls>,
     /// `proxy_protocol`; `None`: every peer is a client that speaks for itself.
     pub proxy_protocol: Option<AcceptProxy>,
     /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.

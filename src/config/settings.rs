@@ -63,6 +63,7 @@ pub fn global(global: &Global) -> Settings {
         workers,
         shutdown_timeout,
         state_dir,
+        ticket_keys_file: _,
         hash_seed,
     } = global;
     let default_user = Setting::Unset("convey, or nobody where there is no such user");
@@ -189,6 +190,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         access_log,
         access: _,
         limits: _,
+        tls: _,
     } = frontend;
     let listen = match listen.as_slice() {
         [one] => text(&one.to_string()),

@@ -3,6 +3,7 @@
 use super::{
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
+    tls_names::{ClientAuth, CrlPolicy},
 };
 use crate::base::{Protocol, by_label};
 
@@ -53,6 +54,8 @@ words!(Algorithm {
     First = "first",
 });
 words!(OnDown { Keep = "keep", Close = "close" });
+words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
+words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(UnexpectedSni { Default = "default", Reject = "reject", Any = "any" });
 words!(NonTls { Reject = "reject", Backend = "backend" });
 words!(ProxyTlv {

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     os::{fd::OwnedFd, unix::net::UnixListener},
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -152,8 +152,8 @@ impl Control {
         if changed.files.contains(&What::Config) {
             file_change.noticed(Instant::now());
         }
-        let is_list = |what: &What| matches!(what, What::NetworkList(_));
-        if changed.files.iter().any(is_list) && self.state.config().global.watch_config {
+        let is_beside = |what: &What| matches!(what, What::NetworkList(_) | What::TlsFile(_));
+        if changed.files.iter().any(is_beside) && self.state.config().global.watch_config {
             self.ask_reload(Trigger::ListChange, None);
         }
         if changed.rules {
@@ -177,6 +177,17 @@ impl Control {
         self.addresses.update();
         self.publish_status();
         self.tell_status();
+    }
+
+    /// Changes the keys of TLS tickets if it is time, unless they are shared ones.
+    pub(super) fn turn_ticket_keys(&mut self) {
+        if self.ticket_keys.turn(SystemTime::now()) {
+            if self.state.config().global.ticket_keys_file.is_none() {
+                self.tls.tickets().replace(self.ticket_keys.keys());
+            }
+            // nobody waits for the disk
+            drop(tokio::task::spawn_blocking(self.ticket_keys.keep()));
+        }
     }
 
     /// Tells systemd how it goes, if that is not what it was told last.

@@ -34,6 +34,8 @@ mod state_dir;
 mod status;
 mod stop;
 mod terminal;
+mod ticket_keys;
+mod tls;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
@@ -58,6 +60,8 @@ use plane::{
 };
 use reload::Reload;
 use saved::SavedOverrides;
+use ticket_keys::TicketKeyFile;
+use tls::TlsFrontends;
 use scripts::Scripts;
 use state::State;
 use status::Board;
@@ -114,6 +118,8 @@ struct Control {
     scripts: Scripts,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
+    tls: TlsFrontends,
+    ticket_keys: TicketKeyFile,
     notify: Notifier,
     log: Arc<Logging>,
     /// What the endpoints answer from.

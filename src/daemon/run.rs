@@ -178,6 +178,7 @@ impl Control {
                 _ = look_around.tick() => {
                     self.terminal_closed();
                     self.look_for_alerts(Instant::now());
+                    self.turn_ticket_keys();
                     self.tell_status();
                 }
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{runtime::Builder, sync::mpsc};
@@ -29,10 +29,12 @@ use super::{
     run::{Inboxes, Signals},
     saved::SavedOverrides,
     scripts::Scripts,
-    state::State,
+    state::{State, TlsViews},
     state_dir::StateDir,
     status::Board,
     terminal::Terminal,
+    ticket_keys::TicketKeyFile,
+    tls::{self, TlsFrontends},
     watch,
 };
 use crate::{
@@ -79,6 +81,9 @@ struct Unprivileged {
 /// What the control loop takes over of it.
 struct Kept {
     lists: NetworkLists,
+    tls: TlsFrontends,
+    views: TlsViews,
+    ticket_keys: TicketKeyFile,
     predecessors: Predecessors,
     broker: Channel,
     state_dir: StateDir,
@@ -232,8 +237,21 @@ fn run_unprivileged(
     });
     let lists = lists::read_at_start(&broker, &loaded.config)
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
+    let ticket_keys = TicketKeyFile::open(&state_dir, SystemTime::now())
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: {e}")))?;
+    let mut tls = TlsFrontends::new(ticket_keys.keys());
+    let prepared = tls::read_at_start(&broker, &loaded.config, &tls.known())
+        .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
+    for warning in &prepared.warnings {
+        tracing::warn!(event = "config_warning", "{warning}");
+    }
+    // at the start there is nothing that could go on
+    let (views, _) = tls.commit(prepared);
     let kept = Kept {
         lists,
+        tls,
+        views,
+        ticket_keys,
         predecessors: log_inherited(predecessors),
         broker,
         state_dir,
@@ -308,6 +326,9 @@ fn assemble(
 ) -> Result<(Control, Inboxes), Fatal> {
     let Kept {
         lists,
+        tls,
+        views,
+        ticket_keys,
         predecessors,
         broker,
         state_dir,
@@ -331,6 +352,7 @@ fn assemble(
         config,
         saved.saved(),
         lists,
+        views,
         workers + packet_workers,
         health_tx,
         started,
@@ -398,6 +420,8 @@ fn assemble(
         alerts: AlertWatch::default(),
         scripts,
         saved,
+        tls,
+        ticket_keys,
         notify: Notifier::from_environment(),
         log: Arc::clone(logging),
         board,

@@ -23,11 +23,11 @@ use tokio::sync::mpsc;
 use super::coalesce::Coalescer;
 use crate::{
     access::NetworkLists,
-    base::{BackendName, ServerAddr, ServerKey, ServerState, time::two_units},
+    base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
     health::{Checker, HealthUpdate, Known, Trial},
     pools::{Override, Pool, Pools, Saved},
-    snapshot::{BackendView, Builder, Built, Health, ServerCounts, ServerView, Snapshot},
+    snapshot::{BackendView, Builder, Built, FrontendTls, Health, ServerCounts, ServerView, Snapshot},
 };
 
 /// See the [module](self).
@@ -71,6 +71,9 @@ struct Before {
     connections: u64,
 }
 
+/// What the TLS of clients ends with, by frontend.
+pub type TlsViews = HashMap<FrontendName, Arc<FrontendTls>>;
+
 /// What follows from a snapshot that has been published.
 #[derive(Debug)]
 pub struct Published {
@@ -88,6 +91,7 @@ impl State {
         config: Config,
         saved: &Saved,
         lists: NetworkLists,
+        tls: TlsViews,
         shards: usize,
         updates: mpsc::Sender<HealthUpdate>,
         now: Instant,
@@ -96,6 +100,7 @@ impl State {
         let mut builder = Builder::new(shards, Arc::default());
         builder.config_changed(&config, pools.apply(&config));
         builder.lists_changed(lists);
+        builder.tls_changed(tls);
         saved.restore(&mut pools);
         let first = builder.build(&config, &pools, now).snapshot;
         Self {
@@ -195,9 +200,9 @@ impl State {
         self.builder.lists()
     }
 
-    /// Puts a configuration in effect, from the next snapshot on, with its network lists and what was found out about its
+    /// Puts a configuration in effect, from the next snapshot on, with its network lists, its TLS and what was found out about its
     /// servers.
-    pub fn apply(&mut self, config: Config, lists: NetworkLists) {
+    pub fn apply(&mut self, config: Config, lists: NetworkLists, tls: TlsViews) {
         let trial = self.tryout.take().map(|tryout| tryout.trial).unwrap_or_default();
         for (key, addr, health) in trial.findings() {
             let change = Change {
@@ -212,6 +217,7 @@ impl State {
         let known = self.checker.apply(&self.pools, &changed, trial);
         self.builder.config_changed(&config, changed);
         self.builder.lists_changed(lists);
+        self.builder.tls_changed(tls);
         self.config = config;
         self.take(known);
     }

@@ -1,9 +1,9 @@
 //! The files that the broker reads for the daemon, and whether they have changed since.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -52,14 +52,21 @@ impl Files {
 
     /// Goes on with the files that another configuration names.
     pub fn adopt(&mut self, config: &Config) {
-        let names = |what: &What| match what {
-            What::Config => None,
-            What::NetworkList(name) => Some(config.network_lists.get(name)),
-        };
+        let tls: BTreeSet<&Path> = config.tls_files().collect();
         // one at another path is another file
-        self.files.retain(|what, file| {
-            names(what).is_none_or(|list| list.is_some_and(|list| list.path == file.path))
+        self.files.retain(|what, file| match what {
+            What::Config => true,
+            What::NetworkList(name) => {
+                let list = config.network_lists.get(name);
+                list.is_some_and(|list| list.path == file.path)
+            }
+            What::TlsFile(path) => tls.contains(path.as_path()),
         });
+        for path in tls {
+            self.files
+                .entry(What::TlsFile(path.to_owned()))
+                .or_insert_with(|| Watched::at(path.to_owned()));
+        }
         for (name, list) in &config.network_lists {
             self.files
                 .entry(What::NetworkList(name.clone()))
@@ -81,7 +88,7 @@ impl Files {
         let nobody = Controllers::default();
         let named_by = match what {
             What::Config => &nobody,
-            What::NetworkList(_) => &self.authors,
+            What::NetworkList(_) | What::TlsFile(_) => &self.authors,
         };
         let Vetted {
             content: bytes,
@@ -98,6 +105,7 @@ impl Files {
                 let text = match what {
                     What::Config => error.to_string(),
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
+                    What::TlsFile(_) => error.of_file_named_in("a [frontends.NAME.tls] section"),
                 };
                 return Err(Outcome::unreadable(&text));
             }

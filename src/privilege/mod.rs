@@ -78,6 +78,7 @@ mod tests;
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -177,6 +178,9 @@ pub enum What {
     Config,
     /// A file of `[network_lists]`.
     NetworkList(NetworkListName),
+    /// A file that is about TLS, by its path in the configuration: certificate, key, CA, revocation list, OCSP response,
+    /// ticket keys.
+    TlsFile(PathBuf),
 }
 
 impl What {
@@ -185,6 +189,8 @@ impl What {
         match self {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
+            // revocation lists of large CAs have some MiB
+            Self::TlsFile(_) => 16 << 20,
         }
     }
 }

@@ -197,6 +197,8 @@ pub struct FrontendStats {
     pub counters: Counters,
     /// Its connections against `max_connections`.
     pub slots: Slots,
+    /// Its TLS handshakes under way against `max_handshakes`.
+    pub handshakes: Slots,
 }
 
 /// A backend's lasting part.
@@ -231,6 +233,7 @@ impl FrontendStats {
         Arc::new(Self {
             counters: Counters::new(workers),
             slots: Slots::default(),
+            handshakes: Slots::default(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! TCP sockets of the proxy's hot path: as few system calls as the kernel allows.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     mem::{MaybeUninit, size_of},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -140,6 +140,14 @@ pub fn transmit(socket: &impl AsFd, bytes: &[u8], more: bool) -> io::Result<usiz
         libc::MSG_NOSIGNAL
     };
     SockRef::from(socket).send_with_flags(bytes, flags)
+}
+
+/// Writes what fits of several pieces.
+///
+/// # Errors
+/// As [`transmit`].
+pub fn transmit_parts(socket: &impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    SockRef::from(socket).send_vectored_with_flags(parts, libc::MSG_NOSIGNAL)
 }
 
 /// Writes one byte as TCP urgent data.

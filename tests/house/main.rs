@@ -26,12 +26,14 @@ const FLOORS: &[&[&str]] = &[
         "backend_setup",
         "privilege",
     ],
+    // low I/O
+    &["tls"],
     &["sys"],
     // pure: no I/O, no clock, no randomness
     &["flow"],
     &["snapshot"],
     &["pools"],
-    &["balance", "packet"],
+    &["balance", "packet", "preamble"],
     &["config"],
     &["access"],
     &["base"],
@@ -39,7 +41,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Pure rooms, which must not touch the system at all.
 const PURE: &[&str] = &[
-    "flow", "snapshot", "pools", "balance", "packet", "config", "access", "base",
+    "flow", "snapshot", "pools", "balance", "packet", "preamble", "config", "access", "base",
 ];
 
 /// Longest file in lines.

@@ -218,6 +218,7 @@ fn global(raw: Option<&raw::Global>) -> Global {
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         shutdown_timeout: time(raw.shutdown_timeout.as_ref(), Duration::from_secs(30)),
         state_dir: raw.state_dir.map(|at| at.value.0),
+        ticket_keys_file: None,
         hash_seed: raw.hash_seed.map(|at| at.value),
     }
 }
@@ -362,6 +363,7 @@ fn frontend(
         interface: own.interface.map(|at| at.value.0),
         backend,
         routing,
+        tls: None,
         proxy_protocol,
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,

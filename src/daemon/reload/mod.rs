@@ -34,7 +34,7 @@ use crate::{
 };
 use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
-use new::{New, load, with_lists};
+use new::{New, load, with_files};
 use texts::{failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
@@ -247,10 +247,11 @@ impl Control {
             Action::Load(source) => {
                 let (options, before) = (self.options, self.state.config().clone());
                 let lists = self.state.lists().clone();
+                let known = self.tls.known();
                 self.reload.jobs.spawn(async move {
                     let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
                     Done::Loaded(match parsed {
-                        Ok(Ok(new)) => with_lists(new, &broker, &lists).await,
+                        Ok(Ok(new)) => with_files(new, &broker, &lists, known).await,
                         Ok(Err(why)) => Err(why),
                         Err(_) => Err(panicked()),
                     })
@@ -302,7 +303,7 @@ impl Control {
     /// Puts what was prepared in effect. Nothing of it can fail.
     fn commit(&mut self) {
         let (Some(new), Some(bound), Some(armed)) = (
-            &self.reload.new,
+            &mut self.reload.new,
             self.reload.bound.take(),
             self.reload.armed.take(),
         ) else {
@@ -313,7 +314,14 @@ impl Control {
         self.log.set_format(config.global.log_format);
         self.log
             .set_access_per_second(config.global.access_log_per_second);
-        self.state.apply(Config::clone(&config), new.lists.clone());
+        let (tls, broken) = self.tls.commit(std::mem::take(&mut new.tls));
+        for line in broken {
+            tracing::error!(event = "certificate_broken", "{line}");
+        }
+        if config.global.ticket_keys_file.is_none() {
+            self.tls.tickets().replace(self.ticket_keys.keys());
+        }
+        self.state.apply(Config::clone(&config), new.lists.clone(), tls);
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.publish();

@@ -7,7 +7,10 @@ use crate::{
     access::NetworkLists,
     admin::views::ReloadFailed,
     config::{self, Config, Diff, Here, Loaded, Severity, Source},
-    daemon::lists,
+    daemon::{
+        lists,
+        tls::{self, Known, Prepared},
+    },
     privilege::Client,
     sys::interfaces,
 };
@@ -17,6 +20,7 @@ use crate::{
 pub struct New {
     pub config: Arc<Config>,
     pub lists: NetworkLists,
+    pub tls: Prepared,
     pub diff: Diff,
     /// For a terminal; empty without any.
     pub warnings: String,
@@ -47,18 +51,30 @@ pub fn load(source: &Source, options: config::Options, before: &Config) -> Resul
     Ok(New {
         config: Arc::new(config),
         lists: NetworkLists::new(),
+        tls: Prepared::default(),
         diff,
         warnings,
         warning_lines,
     })
 }
 
-/// With the network lists that the new configuration names.
+/// With the files that the new configuration names.
 ///
 /// # Errors
-/// One cannot be read.
-pub async fn with_lists(mut new: New, broker: &Client, before: &NetworkLists) -> Result<New, ReloadFailed> {
+/// One cannot be read, or cannot be used.
+pub async fn with_files(
+    mut new: New,
+    broker: &Client,
+    before: &NetworkLists,
+    known: Known,
+) -> Result<New, ReloadFailed> {
     new.lists = lists::read_all(broker, &new.config, before).await?;
     new.diff.changes.extend(lists::changes(before, &new.lists));
+    new.tls = tls::read_all(broker, &new.config, known).await?;
+    new.diff.changes.append(&mut new.tls.changes);
+    for warning in &new.tls.warnings {
+        new.warnings += &format!("{}warning: {warning}", if new.warnings.is_empty() { "" } else { "\n" });
+    }
+    new.warning_lines.append(&mut new.tls.warnings);
     Ok(new)
 }

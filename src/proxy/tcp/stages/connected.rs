@@ -18,6 +18,7 @@ use crate::{
             connect::{ConnectError, connect},
             direction::Early,
             relay::{Relay, RelayTimeouts},
+            ways::Plain,
         },
     },
     snapshot::live::StatsShard,
@@ -52,9 +53,10 @@ impl<'a> Connected<'a> {
             let chosen_at = Instant::now();
             let is_first = routed.outcome.retries == 0;
             let user_timeout = routed.frontend.config.tcp_user_timeout;
+            let has_tls = routed.tls.is_some();
             let (up, client) = (&mut routed.up, &routed.identified.accepted.socket);
             let early = || {
-                if is_first {
+                if is_first && !has_tls {
                     up.read_early(client)
                 } else {
                     still_there(client)
@@ -63,6 +65,9 @@ impl<'a> Connected<'a> {
             match connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
                 Ok(server) => {
                     routed.outcome.connect_time = Some(chosen_at.elapsed());
+                    if let Some(how) = chosen.backend.config.send_proxy {
+                        routed.announce(how);
+                    }
                     return Ok(Self {
                         routed,
                         server,
@@ -109,9 +114,18 @@ impl<'a> Connected<'a> {
             }
         };
         let is_cut = || accepted.registration.ended_by().is_some();
-        let reason = Relay::new(&accepted.socket, &server, &mut routed.up, limits)
-            .run(timer, count, is_cut)
-            .await;
+        let client = &accepted.socket;
+        let reason = match &mut routed.tls {
+            None => {
+                let relay = Relay::new(client, &server, Plain::new(&mut routed.up), limits);
+                relay.run(timer, count, is_cut).await
+            }
+            // boxed, as all that TLS adds is
+            Some(tls) => {
+                let relay = Relay::new(client, &server, &mut **tls, limits);
+                Box::pin(relay.run(timer, count, is_cut)).await
+            }
+        };
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
         if reason != TerminationReason::Normal {
             tcp::reset_on_close(&server);

@@ -1,0 +1,91 @@
+//! The handshake of a client's TLS, where that ends here.
+
+use std::{future::poll_fn, sync::Arc};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    accepted::Accepted,
+    preamble::{self, Halt, HelloRead, Preamble},
+};
+use crate::{
+    base::{TerminationReason, TlsRecord},
+    proxy::tcp::tls::TlsWays,
+    snapshot::{FrontendTls, live::FrontendStats},
+    tls::{HandshakeFailure, Session},
+};
+
+/// Shakes hands. What the client has sent after it is kept.
+///
+/// # Errors
+/// The reason with which the connection ends.
+pub async fn shake(
+    accepted: &Accepted,
+    preamble: &mut Preamble,
+    tls: &FrontendTls,
+) -> Result<(), TerminationReason> {
+    let live = &accepted.origin.frontend.live;
+    let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
+    let until = Instant::now() + tls.handshake_timeout;
+    let mut ways =
+        Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
+    loop {
+        let said = std::mem::take(&mut preamble.bytes);
+        let shaken = ways.shake(&said);
+        let flushed = timeout_at(until, poll_fn(|cx| ways.poll_flush(cx, &accepted.socket))).await;
+        if let Err(error) = shaken {
+            preamble.tls_failure = Some(HandshakeFailure::of(&error));
+            return Err(TerminationReason::TlsHandshake);
+        }
+        match flushed {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(TerminationReason::ClientAbortPreamble),
+            Err(_) => return Err(TerminationReason::TlsHandshakeTimeout),
+        }
+        if !ways.connection().is_handshaking() {
+            break;
+        }
+        match preamble::more(&accepted.socket, &mut preamble.bytes, until).await {
+            Ok(()) => {}
+            Err(Halt::Gone) => return Err(TerminationReason::ClientAbortPreamble),
+            Err(Halt::TimedOut) => return Err(TerminationReason::TlsHandshakeTimeout),
+        }
+    }
+    let session = Session::of(ways.connection()).ok_or(TerminationReason::Internal)?;
+    preamble.hello = HelloRead::Read {
+        sni: session.sni.as_deref().map(Into::into),
+        // what was agreed on is what will be spoken
+        alpn: session.alpn.as_deref().into_iter().collect(),
+    };
+    preamble.session = Some(Box::new(record(session)));
+    preamble.tls = Some(ways);
+    Ok(())
+}
+
+fn record(session: Session) -> TlsRecord {
+    let (client_subject, client_name) = session.client.map(|client| (client.subject, client.common_name)).unzip();
+    TlsRecord {
+        version: session.version.protocol(),
+        cipher: session.cipher.label(),
+        group: session.group.map(|group| group.label()),
+        alpn: session.alpn,
+        resumed: session.resumed,
+        client_subject,
+        client_name,
+    }
+}
+
+/// A place among the handshakes of a frontend that are under way, given back on drop.
+struct Place<'a>(&'a FrontendStats);
+
+impl<'a> Place<'a> {
+    fn take(live: &'a FrontendStats, most: u32) -> Option<Self> {
+        live.handshakes.try_take(Some(most)).then_some(Self(live))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.handshakes.release();
+    }
+}

@@ -1,0 +1,203 @@
+//! Which certificate a client gets.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::certificates::{Pair, PairError};
+
+/// The certificates of a frontend. Threads read them while others replace them; nobody waits, and a handshake that has its
+/// certificate keeps it.
+#[derive(Debug, Default)]
+pub struct CertificateStore(ArcSwap<Certificates>);
+
+/// A certificate as it was read, under the name that the configuration has for it (its path).
+pub type ReadPair = (Arc<str>, Result<Arc<Pair>, PairError>);
+
+/// A certificate that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What is wrong.
+    pub why: PairError,
+    /// Whether the one that was there before is still served.
+    pub kept: bool,
+}
+
+/// A set of certificates, in the order of the configuration, and where to find one by the name that a client asks for.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    pairs: Vec<(Arc<str>, Arc<Pair>)>,
+    exact: HashMap<Box<str>, Candidates>,
+    /// By what follows the star and its dot.
+    wildcard: HashMap<Box<str>, Candidates>,
+    /// For clients that ask for no name, or for one that is not here.
+    default: Candidates,
+}
+
+/// Certificates for one name, the preferred one first.
+#[derive(Debug, Clone, Default)]
+struct Candidates(Vec<Arc<Pair>>);
+
+impl CertificateStore {
+    /// A store with these certificates.
+    #[must_use]
+    pub fn new(pairs: Vec<(Arc<str>, Arc<Pair>)>) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(Certificates::new(pairs))))
+    }
+
+    /// Serves these certificates from now on. For one that could not be read, the one of the same name that was there stays;
+    /// what was there and is not named any more goes.
+    pub fn replace(&self, read: Vec<ReadPair>) -> Vec<Broken> {
+        let before = self.0.load();
+        let (mut pairs, mut broken) = (Vec::new(), Vec::new());
+        for (name, result) in read {
+            let why = match result {
+                Ok(pair) => {
+                    pairs.push((name, pair));
+                    continue;
+                }
+                Err(why) => why,
+            };
+            let old = before.pairs.iter().find(|(other, _)| *other == name);
+            pairs.extend(old.cloned());
+            let kept = old.is_some();
+            broken.push(Broken { name, why, kept });
+        }
+        self.0.store(Arc::new(Certificates::new(pairs)));
+        broken
+    }
+
+    /// The certificates that are served now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Certificates> {
+        self.0.load_full()
+    }
+}
+
+impl Certificates {
+    /// Puts certificates in order: of several for one name and of one kind, the first is served.
+    fn new(pairs: Vec<(Arc<str>, Arc<Pair>)>) -> Self {
+        let mut set = Self::default();
+        for (_, pair) in &pairs {
+            for name in &pair.facts().names {
+                match name.strip_prefix("*.") {
+                    Some(suffix) => set.wildcard.entry(suffix.into()).or_default().add(pair),
+                    None => set.exact.entry(name.clone()).or_default().add(pair),
+                }
+            }
+        }
+        if let Some((_, first)) = pairs.first() {
+            // with those of other kinds for the same name, for clients that cannot use the first
+            let of_its_name = first.facts().names.first().and_then(|name| set.named(name));
+            set.default = of_its_name.cloned().unwrap_or_default();
+            set.default.add(first);
+        }
+        set.pairs = pairs;
+        set
+    }
+
+    /// The certificates with their names in the configuration.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &Pair)> {
+        self.pairs.iter().map(|(name, pair)| (&**name, &**pair))
+    }
+
+    /// Every name that a certificate is for, wildcards as they are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.pairs.iter().flat_map(|(_, pair)| &pair.facts().names);
+        all.map(|name| &**name)
+    }
+
+    /// Whether a certificate covers a host name.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        let host = folded(host);
+        self.exact.contains_key(&*host) || self.wildcard_of(&host).is_some()
+    }
+
+    /// The first certificate that suits a client: by the very name, by a wildcard for it, or the default one.
+    fn choose(
+        &self,
+        host: Option<&str>,
+        is_strict: bool,
+        suits: impl Fn(&Pair) -> bool,
+    ) -> Option<&Arc<Pair>> {
+        let host = host.map(folded);
+        let exact = host.as_deref().and_then(|host| self.exact.get(host));
+        let wildcard = host.as_deref().and_then(|host| self.wildcard_of(host));
+        let default = (!is_strict).then_some(&self.default);
+        [exact, wildcard, default]
+            .into_iter()
+            .flatten()
+            .find_map(|candidates| candidates.0.iter().find(|pair| suits(pair)))
+    }
+
+    /// The candidates of a name as certificates write it.
+    fn named(&self, name: &str) -> Option<&Candidates> {
+        match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.get(suffix),
+            None => self.exact.get(name),
+        }
+    }
+
+    /// A wildcard stands for exactly one label (RFC 9525, section 6.3).
+    fn wildcard_of(&self, host: &str) -> Option<&Candidates> {
+        let (label, suffix) = host.split_once('.')?;
+        self.wildcard.get(suffix).filter(|_| !label.is_empty())
+    }
+}
+
+impl Candidates {
+    /// Adds one unless its kind is there already.
+    fn add(&mut self, pair: &Arc<Pair>) {
+        if self.0.iter().all(|other| other.kind() != pair.kind()) {
+            self.0.push(Arc::clone(pair));
+            self.0.sort_by_key(|pair| pair.kind());
+        }
+    }
+}
+
+/// A host name in lower case, without the dot that may end it.
+fn folded(host: &str) -> Cow<'_, str> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// Chooses a certificate for each handshake.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    store: Arc<CertificateStore>,
+    strict_sni: bool,
+    clock: fn() -> SystemTime,
+}
+
+impl Resolver {
+    /// Chooses among the certificates that the store has at the time.
+    pub const fn new(store: Arc<CertificateStore>, strict_sni: bool, clock: fn() -> SystemTime) -> Self {
+        Self {
+            store,
+            strict_sni,
+            clock,
+        }
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls has left those only that go with a suite that both sides have
+        let schemes = hello.signature_schemes();
+        let suits = |pair: &Pair| pair.key().choose_scheme(schemes).is_some();
+        let set = self.store.0.load();
+        let chosen = set.choose(hello.server_name(), self.strict_sni, suits)?;
+        Some(Arc::clone(chosen.certified_at(self.clock)))
+    }
+}

@@ -1,0 +1,170 @@
+//! TLS to servers: whom we believe, and who we say we are.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, IsCa, date_time_ymd};
+use rustls::{CertificateError, ClientConfig, Error, ServerConfig};
+
+use super::lab::*;
+use crate::{config::CrlPolicy, tls::*};
+
+fn trusting(pem: &str) -> Arc<ClientConfig> {
+    with(Trust::Ca(pem.as_bytes().to_vec()))
+}
+
+fn with(trust: Trust) -> Arc<ClientConfig> {
+    let settings = ClientSettings {
+        trust,
+        identity: None,
+        alpn: Vec::new(),
+    };
+    client_config(&settings).unwrap()
+}
+
+fn serving(files: &Files) -> Arc<ServerConfig> {
+    server(&ServerSettings::new("server"), &store(&[&files.pair()]))
+}
+
+/// Why we refuse the server.
+fn refusal(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str) -> CertificateError {
+    match connect(client, server, host).unwrap_err() {
+        Refused::Client(Error::InvalidCertificate(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As `openssl req -x509` makes them: a server's certificate that is a CA's too.
+fn self_signed(end: i32) -> Files {
+    let key = Key::P256.pair();
+    let mut params = params(&["server"]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(end, 1, 1);
+    Files {
+        certificate: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+#[test]
+fn a_server_is_believed_by_the_ca_and_its_name_only() {
+    let ca = Ca::new("ca");
+    let server = serving(&ca.issue(Key::P256, &["a.test", "10.0.0.1"]));
+    let client = trusting(&ca.certificate.pem());
+    assert!(connect(&client, &server, "a.test").is_ok());
+    assert!(connect(&client, &server, "10.0.0.1").is_ok());
+    let wrong_name = refusal(&client, &server, "b.test");
+    assert!(
+        matches!(wrong_name, CertificateError::NotValidForNameContext { .. }),
+        "{wrong_name:?}"
+    );
+    let stranger = trusting(&Ca::new("another").certificate.pem());
+    assert_eq!(
+        refusal(&stranger, &server, "a.test"),
+        CertificateError::UnknownIssuer
+    );
+}
+
+#[test]
+fn the_cas_of_the_host_are_believed_and_those_that_cannot_be_read_are_left_out() {
+    let ca = Ca::new("ca");
+    let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let system = with(Trust::System(
+        (odd.to_owned() + &ca.certificate.pem()).into_bytes(),
+    ));
+    assert!(connect(&system, &serving(&ca.issue(Key::P256, &["a.test"])), "a.test").is_ok());
+    let own = self_signed(2100);
+    let system = with(Trust::System(own.certificate.clone().into_bytes()));
+    assert!(
+        connect(&system, &serving(&own), "server").is_err(),
+        "the host's CAs are no pins"
+    );
+}
+
+#[test]
+fn a_server_with_a_certificate_of_its_own_making_is_believed_if_it_is_the_very_one() {
+    let own = self_signed(2100);
+    let client = trusting(&own.certificate);
+    for version in VERSIONS {
+        let mut settings = ServerSettings::new("server");
+        settings.max_version = match version.version {
+            rustls::ProtocolVersion::TLSv1_2 => crate::config::TlsVersion::Tls12,
+            _ => crate::config::TlsVersion::Tls13,
+        };
+        let server = server(&settings, &store(&[&own.pair()]));
+        assert!(connect(&client, &server, "any.name").is_ok());
+    }
+    let another = serving(&self_signed(2100));
+    assert!(
+        connect(&client, &another, "server").is_err(),
+        "the same names, another key"
+    );
+}
+
+#[test]
+fn a_pinned_certificate_expires_as_any_other() {
+    let own = self_signed(2002);
+    let why = refusal(&trusting(&own.certificate), &serving(&own), "server");
+    assert_eq!(why, CertificateError::Expired);
+}
+
+#[test]
+fn anybody_is_believed_where_nothing_is_verified() {
+    assert!(connect(&with(Trust::Anybody), &serving(&self_signed(2002)), "any.name").is_ok());
+}
+
+#[test]
+fn a_server_that_asks_is_shown_our_certificate() {
+    let ca = Ca::new("ca");
+    let settings = ServerSettings {
+        client_auth: Some(ClientAuthSettings {
+            required: true,
+            ca: ca.certificate.pem().into_bytes(),
+            crls: Vec::new(),
+            crl_policy: CrlPolicy::Complete,
+        }),
+        alpn: vec!["imap".into()],
+        ..ServerSettings::new("server")
+    };
+    let server = server(&settings, &store(&[&ca.issue(Key::P256, &["a.test"]).pair()]));
+    let mut settings = ClientSettings {
+        trust: Trust::Ca(ca.certificate.pem().into_bytes()),
+        identity: Some(ca.issue(Key::P256, &["convey"]).pair()),
+        alpn: vec!["imap".into()],
+    };
+    let client = client_config(&settings).unwrap();
+    for resumed in [false, true] {
+        let session = connect(&client, &server, "a.test").unwrap().session();
+        assert_eq!(&*session.client.unwrap().common_name, "convey");
+        assert_eq!(
+            (session.alpn.as_deref(), session.resumed),
+            (Some("imap"), resumed)
+        );
+    }
+    settings.identity = None;
+    let refused = connect(&client_config(&settings).unwrap(), &server, "a.test").unwrap_err();
+    assert_eq!(refused.failure(), HandshakeFailure::ClientCertificateMissing);
+}
+
+#[test]
+fn a_file_without_a_ca_is_refused_with_what_it_has() {
+    let why = |pem: &str| {
+        let settings = ClientSettings {
+            trust: Trust::Ca(pem.as_bytes().to_vec()),
+            identity: None,
+            alpn: Vec::new(),
+        };
+        client_config(&settings).unwrap_err().to_string()
+    };
+    assert_eq!(why(""), "ca: the file is empty");
+    let key = self_signed(2100).key;
+    assert_eq!(
+        why(&key),
+        "ca: the file has no certificate that can be used, only PRIVATE KEY"
+    );
+    let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        why(odd),
+        "ca: the file has no certificate that can be used, only CERTIFICATE"
+    );
+}
