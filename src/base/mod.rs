@@ -23,8 +23,8 @@ mod zone;
 
 pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, ServerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
-pub use connection_record::{AccessRecord, TlsRecord};
 pub(crate) use connection_record::AccessSink;
+pub use connection_record::{AccessRecord, TlsRecord};
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};

@@ -37,8 +37,8 @@ use findings::Findings;
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
-pub use tls::{CertificateFiles, FrontendTls};
 pub use services::{PacketService, ProxiedEndpoints};
+pub use tls::{CertificateFiles, FrontendTls};
 pub use tls_names::*;
 pub(crate) use words::nearest;
 

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
-use super::tls::FrontendTls;
 use super::routing::{AcceptProxy, RouteTarget, Routing, SendProxy};
+use super::tls::FrontendTls;
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{

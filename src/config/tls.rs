@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion};
+use super::{CipherSuite, ClientAuth, Config, CrlPolicy, Group, TlsVersion};
 
 /// `[frontends.NAME.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,12 @@ impl FrontendTls {
 impl Config {
     /// Every file that is about TLS.
     pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
-        let ended = self.frontends.values().filter_map(|frontend| frontend.tls.as_ref());
-        ended.flat_map(FrontendTls::files).chain(self.global.ticket_keys_file.as_deref())
+        let ended = self
+            .frontends
+            .values()
+            .filter_map(|frontend| frontend.tls.as_ref());
+        ended
+            .flat_map(FrontendTls::files)
+            .chain(self.global.ticket_keys_file.as_deref())
     }
 }

@@ -60,13 +60,13 @@ use plane::{
 };
 use reload::Reload;
 use saved::SavedOverrides;
-use ticket_keys::TicketKeyFile;
-use tls::TlsFrontends;
 use scripts::Scripts;
 use state::State;
 use status::Board;
 use stop::Stopping;
 use terminal::Terminal;
+use ticket_keys::TicketKeyFile;
+use tls::TlsFrontends;
 use watch::FileWatch;
 
 /// What the command line says about the daemon.

@@ -20,8 +20,8 @@ use crate::{
     privilege::{BrokerError, Channel, Client, What},
     snapshot::FrontendTls,
     tls::{
-        CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles, ReadPair,
-        ServerSettings, SessionCache, Shared, TicketKeyRing, TicketKeys, server_config, uncovered,
+        CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles,
+        ReadPair, ServerSettings, SessionCache, Shared, TicketKeyRing, TicketKeys, server_config, uncovered,
     },
 };
 
@@ -101,7 +101,10 @@ impl TlsFrontends {
         if let Some(keys) = &prepared.shared_keys {
             self.shared.tickets.replace(keys);
         }
-        let views = self.frontends.iter().map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
+        let views = self
+            .frontends
+            .iter()
+            .map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
         (views.collect(), broken)
     }
 }
@@ -170,17 +173,25 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
         let before = known.frontends.get(name);
         let pairs = pairs(tls, contents);
         for (pair, result) in &pairs {
-            let is_kept = before.is_some_and(|before| before.store.current().pairs().any(|(name, _)| *name == **pair));
+            let is_kept =
+                before.is_some_and(|before| before.store.current().pairs().any(|(name, _)| *name == **pair));
             if let (Err(why), false) = (result, is_kept) {
                 return Err(in_frontend(format!("{pair}: {why}")));
             }
         }
         prepared.note(name, &pairs, frontend, before);
-        let store = before.map_or_else(|| CertificateStore::new(Vec::new()), |before| Arc::clone(&before.store));
-        let same = before.filter(|before| before.settings == settings).map(|before| &before.view);
+        let store = before.map_or_else(
+            || CertificateStore::new(Vec::new()),
+            |before| Arc::clone(&before.store),
+        );
+        let same = before
+            .filter(|before| before.settings == settings)
+            .map(|before| &before.view);
         let server = match same {
             Some(same) => Arc::clone(&same.config),
-            None => server_config(&settings, &store, &known.shared).map_err(|why| in_frontend(why.to_string()))?,
+            None => {
+                server_config(&settings, &store, &known.shared).map_err(|why| in_frontend(why.to_string()))?
+            }
         };
         let same = same.filter(|same| {
             same.handshake_timeout == tls.handshake_timeout && same.max_handshakes == tls.max_handshakes
@@ -219,7 +230,8 @@ impl Prepared {
         for (path, result) in pairs {
             let Ok(pair) = result else {
                 // said when it takes effect; a reload that changes nothing else has to take effect for it
-                self.changes.push(format!("certificate {path} of frontend {name} cannot be used"));
+                self.changes
+                    .push(format!("certificate {path} of frontend {name} cannot be used"));
                 continue;
             };
             let is_same = |before: &Certificates| {
@@ -227,7 +239,8 @@ impl Prepared {
                 known.any(|(_, old)| old.looks_like(pair))
             };
             if before.as_ref().is_some_and(|before| !is_same(before)) {
-                self.changes.push(format!("certificate {path} of frontend {name}: replaced"));
+                self.changes
+                    .push(format!("certificate {path} of frontend {name}: replaced"));
             }
             for finding in CertificateFinding::all(pair, now) {
                 self.warnings.push(format!("frontend {name}: {path}: {finding}"));
@@ -238,14 +251,20 @@ impl Prepared {
             .filter_map(|(path, result)| Some((Arc::clone(path), Arc::clone(result.as_ref().ok()?))))
             .collect();
         for pattern in uncovered(&CertificateStore::new(good).current(), names) {
-            self.warnings.push(format!("frontend {name}: no certificate covers {pattern}"));
+            self.warnings
+                .push(format!("frontend {name}: no certificate covers {pattern}"));
         }
     }
 }
 
 fn pairs(tls: &config::FrontendTls, contents: &Contents) -> Vec<ReadPair> {
     (tls.certificates.iter())
-        .map(|files| (files.cert.display().to_string().into(), pair(files, contents).map(Arc::new)))
+        .map(|files| {
+            (
+                files.cert.display().to_string().into(),
+                pair(files, contents).map(Arc::new),
+            )
+        })
         .collect()
 }
 
@@ -258,7 +277,11 @@ fn pair(files: &CertificateFiles, contents: &Contents) -> Result<Pair, PairError
     })
 }
 
-fn settings(name: &FrontendName, tls: &config::FrontendTls, contents: &Contents) -> Result<ServerSettings, String> {
+fn settings(
+    name: &FrontendName,
+    tls: &config::FrontendTls,
+    contents: &Contents,
+) -> Result<ServerSettings, String> {
     let auth = match (tls.client_auth, &tls.client_ca) {
         (ClientAuth::None, _) | (_, None) => None,
         (auth, Some(ca)) => Some(ClientAuthSettings {

@@ -73,7 +73,10 @@ pub async fn with_files(
     new.tls = tls::read_all(broker, &new.config, known).await?;
     new.diff.changes.append(&mut new.tls.changes);
     for warning in &new.tls.warnings {
-        new.warnings += &format!("{}warning: {warning}", if new.warnings.is_empty() { "" } else { "\n" });
+        new.warnings += &format!(
+            "{}warning: {warning}",
+            if new.warnings.is_empty() { "" } else { "\n" }
+        );
     }
     new.warning_lines.append(&mut new.tls.warnings);
     Ok(new)

@@ -115,7 +115,13 @@ impl TlsWays {
         self.held = Held::early(bytes);
     }
 
-    fn poll_up(&mut self, cx: &mut Context<'_>, client: &Stream, server: &Stream, last: bool) -> Poll<Result<(), Fault>> {
+    fn poll_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        server: &Stream,
+        last: bool,
+    ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS_A_TURN {
             ready!(self.poll_held(cx, server)).map_err(|error| destination_fault(&error))?;
             if let Some(fault) = self.broken {
@@ -222,7 +228,13 @@ impl TlsWays {
         }
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>, client: &Stream, server: &Stream, last: bool) -> Poll<Result<(), Fault>> {
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        server: &Stream,
+        last: bool,
+    ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS_A_TURN {
             ready!(self.poll_flush(cx, client)).map_err(|error| destination_fault(&error))?;
             if self.server_ended {
@@ -304,7 +316,10 @@ impl Ways for &mut TlsWays {
     }
 
     fn take_moved(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.bytes_in), std::mem::take(&mut self.bytes_out))
+        (
+            std::mem::take(&mut self.bytes_in),
+            std::mem::take(&mut self.bytes_out),
+        )
     }
 
     fn stalled_since(&self) -> Option<Instant> {

@@ -27,8 +27,7 @@ pub async fn shake(
     let live = &accepted.origin.frontend.live;
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
     let until = Instant::now() + tls.handshake_timeout;
-    let mut ways =
-        Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
+    let mut ways = Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
     loop {
         let said = std::mem::take(&mut preamble.bytes);
         let shaken = ways.shake(&said);
@@ -63,7 +62,10 @@ pub async fn shake(
 }
 
 fn record(session: Session) -> TlsRecord {
-    let (client_subject, client_name) = session.client.map(|client| (client.subject, client.common_name)).unzip();
+    let (client_subject, client_name) = session
+        .client
+        .map(|client| (client.subject, client.common_name))
+        .unzip();
     TlsRecord {
         version: session.version.protocol(),
         cipher: session.cipher.label(),

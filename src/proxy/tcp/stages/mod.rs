@@ -10,8 +10,8 @@
 //! files point up this list only.
 
 mod accepted;
-mod handshake;
 mod connected;
+mod handshake;
 mod identified;
 mod preamble;
 mod routed;

@@ -202,7 +202,10 @@ impl Routed {
         if !self.frontend.config.access_log.wants(reason) {
             return;
         }
-        let (from_client, from_server) = (accepted.bytes.from_client.read(), accepted.bytes.from_server.read());
+        let (from_client, from_server) = (
+            accepted.bytes.from_client.read(),
+            accepted.bytes.from_server.read(),
+        );
         let mut record = accepted.origin.record(reason);
         self.identified.fill(&mut record);
         record.backend = Some(self.backend.config.name.clone());
