@@ -123,6 +123,12 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
     let keepalive = |frontend: &Frontend| settings::keepalive(frontend.client_keepalive);
     changed(out, label, "client_keepalive.", &keepalive(old), &keepalive(new));
     routes::compare(label, &old.routing.routes, &new.routing.routes, out);
+    optional(
+        out,
+        &format!("{label}: tls"),
+        old.tls.as_ref().map(settings::tls),
+        new.tls.as_ref().map(settings::tls),
+    );
     let proxy = |frontend: &Frontend| settings::proxy_protocol(frontend.proxy_protocol.as_ref());
     changed(out, label, "proxy_protocol.", &proxy(old), &proxy(new));
     let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());

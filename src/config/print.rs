@@ -55,6 +55,9 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
         item(out, &["frontends", name, "routes"], settings::route(route));
     }
     // sections that say nothing are left out, as in the file
+    if let Some(tls) = &frontend.tls {
+        section(out, &["frontends", name, "tls"], settings::tls(tls));
+    }
     if frontend.proxy_protocol.is_some() {
         let proxy = settings::proxy_protocol(frontend.proxy_protocol.as_ref());
         section(out, &["frontends", name, "proxy_protocol"], proxy);

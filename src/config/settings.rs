@@ -2,7 +2,9 @@
 //!
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
-use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, time::Duration};
+mod tls;
+
+use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     duration,
@@ -17,6 +19,8 @@ use crate::{
     access::{AccessRules, Action, Limits, PerClient},
     base::{KeepAlive, NetworkListName},
 };
+
+pub use tls::tls;
 
 /// What a key is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,10 @@ fn set<T: Display + Copy>(value: T) -> Setting {
 
 fn text(value: &str) -> Setting {
     Setting::Value(string(value))
+}
+
+fn path(path: &PathBuf) -> Setting {
+    text(&path.to_string_lossy())
 }
 
 fn time(value: Duration) -> Setting {
@@ -63,7 +71,7 @@ pub fn global(global: &Global) -> Settings {
         workers,
         shutdown_timeout,
         state_dir,
-        ticket_keys_file: _,
+        ticket_keys_file,
         hash_seed,
     } = global;
     let default_user = Setting::Unset("convey, or nobody where there is no such user");
@@ -79,9 +87,13 @@ pub fn global(global: &Global) -> Settings {
             "state_dir",
             state_dir
                 .as_ref()
-                .map_or(Setting::Unset("$STATE_DIRECTORY, or /var/lib/convey"), |path| {
-                    text(&path.to_string_lossy())
-                }),
+                .map_or(Setting::Unset("$STATE_DIRECTORY, or /var/lib/convey"), path),
+        ),
+        (
+            "ticket_keys_file",
+            ticket_keys_file
+                .as_ref()
+                .map_or(Setting::Unset("keys of its own, in state_dir"), path),
         ),
         (
             "hash_seed",

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Longest path of a file in bytes: PATH_MAX (`linux/limits.h`) with the NUL.
-const MAX_PATH_BYTES: usize = 4_095;
+pub(super) const MAX_PATH_BYTES: usize = 4_095;
 
 /// Most rules of a frontend: more networks belong in a list.
 const MAX_RULES: usize = 1_000;
@@ -114,16 +114,26 @@ inline_schema!([] Files, generator => {
 impl Field for FilePath {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(value, "a path in quotes", findings)?;
-        let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control);
-        if is_path && text.len() <= MAX_PATH_BYTES {
+        if is_path(text) {
             return Some(Self(PathBuf::from(text)));
         }
+        let example = match findings.key() {
+            "cert" | "key" | "ocsp" | "client_ca" => "/etc/convey/certificates/www.pem",
+            "ticket_keys_file" => "/etc/convey/ticket.keys",
+            _ => "/etc/convey/office.list",
+        };
         bad_value(
             value,
             format!("\"{text}\" is not an absolute path of a file"),
-            "write a path such as \"/etc/convey/office.list\"",
+            format!("write a path such as \"{example}\""),
             findings,
         )
     }
 }
+/// Whether a text is the absolute path of a file.
+pub(super) fn is_path(text: &str) -> bool {
+    let is_absolute = text.starts_with('/') && !text.ends_with('/');
+    is_absolute && !text.contains(char::is_control) && text.len() <= MAX_PATH_BYTES
+}
+
 inline_schema!([] FilePath, _g => json_schema!({ "type": "string", "pattern": "^/.*[^/]$", "maxLength": MAX_PATH_BYTES }));

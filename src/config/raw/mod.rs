@@ -10,18 +10,20 @@ mod packet;
 mod process;
 mod routing;
 mod section;
+mod tls;
 
 use std::net::IpAddr;
 
 use section::section;
 
-pub use access::{Files, RuleList};
+pub use access::{FilePath, Files, RuleList};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
+pub use tls::{Certificates, Ciphers, FilePaths, Groups};
 
 use super::{
     model::{
@@ -29,6 +31,7 @@ use super::{
         OnDown, PortsPerClient,
     },
     routing::{NonTls, UnexpectedSni},
+    tls_names::{ClientAuth, CrlPolicy, TlsVersion},
 };
 use crate::{
     access::Action,
@@ -90,6 +93,8 @@ section! {
         shutdown_timeout: Time<true, DAY>,
         /// Directory for what outlives the process: overrides of servers, scripts for the servers of DSR frontends. Made at the start if it is missing; each running convey needs its own. Default: $STATE_DIRECTORY, as systemd sets it, or "/var/lib/convey". Needs a restart.
         state_dir: DirectoryPath,
+        /// File with the keys of TLS session tickets, which several load balancers share so that a session begun at one is resumed at another: a key a line in base64, 80 or 48 bytes, as HAProxy has it. The last but one encrypts, so that a new one at the end is known everywhere before it is used. A change of the file is a reload. Default: keys of this one's own, in state_dir.
+        ticket_keys_file: FilePath,
         /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes unpredictable: without it they can be computed, and an attacker can aim many connections at one server. Load balancers that back each other up need the same one. Default: a published hash.
         hash_seed: HashSeed,
     }
@@ -187,6 +192,8 @@ section! {
         non_tls: NonTls,
         /// How long a client may take for its ClientHello. Counts where a route or a server has `sni` or `alpn`; elsewhere nothing is waited for. Default: "5s".
         client_hello_timeout: Time<false, HOUR>,
+        /// TLS that ends here, mode "proxy" only: the servers get what is inside. On where a frontend has this section; [defaults] may have some of its keys.
+        tls: FrontendTls,
         /// PROXY protocol of the clients' connections, mode "proxy" only: the address in the header is the client's for rules, limits, balancing and logs. Off unless `from` is given.
         proxy_protocol: ProxyProtocol,
         /// Which clients may connect; others are reset, in packet modes ignored. Default: all.
@@ -211,6 +218,52 @@ section! {
         backend: BackendRef,
         /// Reset these connections: reject = true.
         reject: bool,
+    }
+}
+
+section! {
+    /// TLS that ends at the frontend. Routes go by what was negotiated: the name that the client asked for, and the protocol that was agreed on. Certificates are read again when their files change, and at each reload; established connections keep theirs.
+    FrontendTls {
+        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. Needed here or in [defaults.tls].
+        certificates: Certificates,
+        /// Oldest version of TLS: "1.2" (default) or "1.3". Older ones are not supported.
+        min_version: TlsVersion,
+        /// Newest version of TLS: "1.2" or "1.3" (default).
+        max_version: TlsVersion,
+        /// Cipher suites by their names of IANA or OpenSSL; a version of which the list has none keeps all of its suites. Default: all nine, which are AES-GCM and ChaCha20-Poly1305.
+        ciphers: Ciphers,
+        /// Groups for the exchange of keys by their names of IANA or OpenSSL, the preferred one first. Default: X25519MLKEM768, x25519, secp256r1, secp384r1.
+        groups: Groups,
+        /// Protocols to agree on with the client (ALPN), the preferred one first; a client that offers only others is refused. Default: none, any offer is ignored.
+        alpn: AlpnNames,
+        /// Refuse clients that ask for a name that no certificate has, or for none. Default: false, they get the default certificate.
+        strict_sni: bool,
+        /// Certificates of clients: "none" (default), "optional" (a wrong one is refused) or "required".
+        client_auth: ClientAuth,
+        /// PEM file of the CAs that sign clients' certificates; needed with client_auth.
+        client_ca: FilePath,
+        /// PEM file of revoked certificates of clients (CRL), or a list of files.
+        client_crl: FilePaths,
+        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list; "listed" refuses only what is listed.
+        client_crl_policy: CrlPolicy,
+        /// Clients keep their sessions themselves, as encrypted tickets. false: sessions are kept here, and end with a restart. Default: true.
+        tickets: bool,
+        /// How long a handshake may take. Default: "10s".
+        handshake_timeout: Time<false, HOUR>,
+        /// Maximum number of handshakes under way; more connections are reset. Default: 1000.
+        max_handshakes: Int<1, 1_000_000>,
+    }
+}
+
+section! {
+    /// The PEM files of a certificate.
+    Certificate {
+        /// The certificate and its chain, each followed by its issuer; the private key, too, unless `key` names another file.
+        cert (required): FilePath,
+        /// The private key of the certificate, unencrypted. Default: it is in cert.
+        key: FilePath,
+        /// OCSP response for the certificate, in DER, which clients get with it. Default: none.
+        ocsp: FilePath,
     }
 }
 

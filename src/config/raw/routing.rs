@@ -75,20 +75,20 @@ impl Words for ProxyVersion {
 }
 
 /// What a list is of, for those who got it wrong.
-struct List {
+pub(super) struct List {
     /// What must be written.
-    expected: &'static str,
+    pub expected: &'static str,
     /// What to write in place of an empty list.
-    empty: &'static str,
+    pub empty: &'static str,
     /// Most items.
-    most: usize,
+    pub most: usize,
     /// What to do with more.
-    more: &'static str,
+    pub more: &'static str,
 }
 
 impl List {
     /// Reads one item or a list of them, each with its place.
-    fn read<T>(
+    pub fn read<T>(
         &self,
         value: &Node<'_>,
         findings: &mut Findings,
@@ -115,7 +115,7 @@ impl List {
 }
 
 /// The schema of a string, or of a list of at most so many of them.
-fn one_or_several(item: &serde_json::Value, most: usize) -> Schema {
+pub(super) fn one_or_several(item: &serde_json::Value, most: usize) -> Schema {
     json_schema!({
         "anyOf": [item, { "type": "array", "items": item, "minItems": 1, "maxItems": most }],
     })

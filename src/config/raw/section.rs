@@ -59,6 +59,8 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.limits.per_client]", super::PerClient::keys),
     ("[frontends.NAME.proxy_protocol]", super::ProxyProtocol::keys),
     ("[[frontends.NAME.routes]]", super::Route::keys),
+    ("[frontends.NAME.tls]", super::FrontendTls::keys),
+    ("certificates of [frontends.NAME.tls]", super::Certificate::keys),
     ("the top of the file", super::File::keys),
 ];
 

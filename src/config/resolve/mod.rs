@@ -11,6 +11,7 @@ mod packet;
 mod ranges;
 mod routes;
 mod routing;
+mod tls;
 mod unused;
 
 use std::{
@@ -218,7 +219,7 @@ fn global(raw: Option<&raw::Global>) -> Global {
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         shutdown_timeout: time(raw.shutdown_timeout.as_ref(), Duration::from_secs(30)),
         state_dir: raw.state_dir.map(|at| at.value.0),
-        ticket_keys_file: None,
+        ticket_keys_file: raw.ticket_keys_file.map(|at| at.value.0),
         hash_seed: raw.hash_seed.map(|at| at.value),
     }
 }
@@ -348,6 +349,12 @@ fn frontend(
         mode,
         findings,
     );
+    let tls = tls::frontend_tls(
+        raw.options.tls.as_ref(),
+        inherited.defaults.tls.as_ref(),
+        mode,
+        findings,
+    );
     routing::check_trust(raw.options.proxy_protocol.as_ref(), findings);
     let idle_timeout = if mode.is_packet() {
         Some(packet_idle(&raw.options, inherited, mode, protocol, findings))
@@ -363,7 +370,7 @@ fn frontend(
         interface: own.interface.map(|at| at.value.0),
         backend,
         routing,
-        tls: None,
+        tls,
         proxy_protocol,
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,

@@ -32,6 +32,7 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         findings.within_all(&["frontends", name, "routes"], |findings| {
             hidden(&frontend.routing.routes, &routes.value.0, findings);
             never_listened_on(frontend, &routes.value.0, findings);
+            never_agreed_on(frontend, &routes.value.0, findings);
         });
     }
 }
@@ -177,6 +178,24 @@ fn never_listened_on(frontend: &Frontend, raw: &[raw::Located<raw::Route>], find
                         frontend.name
                     ),
                     "write an address or port of its listen_addr, or remove it".to_owned(),
+                );
+            });
+        }
+    }
+}
+
+/// Protocols that the frontend, where TLS ends, does not agree on with anybody.
+fn never_agreed_on(frontend: &Frontend, raw: &[raw::Located<raw::Route>], findings: &mut Findings) {
+    let Some(tls) = &frontend.tls else { return };
+    for (index, at) in raw.iter().enumerate() {
+        let Some(alpn) = &at.value.alpn else { continue };
+        let mut unknown = alpn.value.0.iter().filter(|name| !tls.alpn.contains(name));
+        if let Some(name) = unknown.next() {
+            findings.within_all(&[&index.to_string(), "alpn"], |findings| {
+                findings.warn(
+                    alpn.span.clone(),
+                    format!("frontend `{}` never agrees on \"{name}\": its tls.alpn does not have it", frontend.name),
+                    "routes go by the protocol that was agreed on: add it to alpn of the frontend's tls section".to_owned(),
                 );
             });
         }

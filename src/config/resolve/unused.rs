@@ -30,9 +30,8 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             if let Some(frontend) = config.frontends.get(name.as_str()) {
                 findings.within(name, |findings| {
                     in_frontend(frontend, &at.value, findings);
-                    if !with_hello.contains(name.as_str()) {
-                        without_hello(frontend, &at.value.options, findings);
-                    }
+                    let depends = with_hello.contains(name.as_str());
+                    about_hello(frontend, depends, &at.value.options, findings);
                 });
             }
         }
@@ -103,13 +102,17 @@ pub fn clear(config: &mut Config) {
         }
     }
     for frontend in config.frontends.values_mut() {
-        if !with_hello.contains(frontend.name.as_str()) {
-            let frontend = Arc::make_mut(frontend);
-            frontend.routing = Routing {
-                routes: std::mem::take(&mut frontend.routing.routes),
-                unrouted: frontend.routing.unrouted,
-                ..Routing::default()
-            };
+        let (depends, ends_here) = (
+            with_hello.contains(frontend.name.as_str()),
+            frontend.tls.is_some(),
+        );
+        let (routing, default) = (&mut Arc::make_mut(frontend).routing, Routing::default());
+        if !depends {
+            routing.unexpected_sni = default.unexpected_sni;
+        }
+        if !depends || ends_here {
+            routing.non_tls = default.non_tls;
+            routing.client_hello_timeout = default.client_hello_timeout;
         }
     }
 }
@@ -214,16 +217,16 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
     );
 }
 
-/// What is about the ClientHello where nothing depends on it.
-fn without_hello(frontend: &Frontend, own: &raw::FrontendOptions, findings: &mut Findings) {
+/// What is about the ClientHello where nothing `depends` on it, or TLS ends here.
+fn about_hello(frontend: &Frontend, depends: bool, own: &raw::FrontendOptions, findings: &mut Findings) {
     let default = Routing::default();
-    let set = [
-        unless(
-            "unexpected_sni",
-            own.unexpected_sni.as_ref(),
-            |v| v,
-            &default.unexpected_sni,
-        ),
+    let unexpected_sni = unless(
+        "unexpected_sni",
+        own.unexpected_sni.as_ref(),
+        |v| v,
+        &default.unexpected_sni,
+    );
+    let reading = [
         unless("non_tls", own.non_tls.as_ref(), |v| v, &default.non_tls),
         unless(
             "client_hello_timeout",
@@ -232,17 +235,27 @@ fn without_hello(frontend: &Frontend, own: &raw::FrontendOptions, findings: &mut
             &default.client_hello_timeout,
         ),
     ];
-    if frontend.mode.is_packet() {
-        let why = format!("in mode {}", frontend.mode);
-        warn(set, &why, "remove it: packets are forwarded unread", findings);
-        return;
+    let ends_here = frontend.tls.is_some();
+    let (why, help) = match frontend.mode {
+        Mode::Proxy => (
+            "where no route and no server depends on the ClientHello".to_owned(),
+            "remove it, or give a route `sni` or `alpn`, or a server `sni`",
+        ),
+        mode => (
+            format!("in mode {mode}"),
+            "remove it: packets are forwarded unread",
+        ),
+    };
+    if !depends {
+        warn([unexpected_sni], &why, help, findings);
     }
-    warn(
-        set,
-        "where no route and no server depends on the ClientHello",
-        "remove it, or give a route `sni` or `alpn`, or a server `sni`",
-        findings,
-    );
+    if ends_here {
+        let help =
+            "remove it: a client that speaks no TLS fails its handshake, which handshake_timeout limits";
+        warn(reading, "where TLS ends at the frontend", help, findings);
+    } else if !depends {
+        warn(reading, &why, help, findings);
+    }
 }
 
 fn in_backend(raw: &raw::Backend, findings: &mut Findings) {

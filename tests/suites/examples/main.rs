@@ -9,6 +9,7 @@ mod classic;
 mod idle;
 mod keepalived;
 mod machine;
+mod named;
 mod packets;
 mod pair;
 mod proxied;
@@ -38,6 +39,7 @@ const EXAMPLES: &[Example] = &[
     ("ha.toml", pair::TESTS, &[]),
     ("convey.toml", idle::TESTS, &[]),
     ("proxy.toml", proxied::TESTS, &[]),
+    ("routes.toml", named::TESTS, &[]),
     ("passthrough.toml", packets::PASSTHROUGH, &[]),
     ("dsr.toml", packets::DSR, &[]),
     ("mixed.toml", packets::MIXED, &[]),

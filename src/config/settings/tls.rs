@@ -1,0 +1,65 @@
+//! Settings of TLS as text.
+
+use super::{Setting, Settings, path, set, some, string, text, time};
+use crate::config::tls::{CertificateFiles, FrontendTls};
+
+/// `[frontends.NAME.tls]`.
+pub fn tls(tls: &FrontendTls) -> Settings {
+    let FrontendTls {
+        certificates,
+        min_version,
+        max_version,
+        ciphers,
+        groups,
+        alpn,
+        strict_sni,
+        client_auth,
+        client_ca,
+        client_crl,
+        client_crl_policy,
+        tickets,
+        handshake_timeout,
+        max_handshakes,
+    } = tls;
+    let crls: Vec<_> = client_crl.iter().map(|path| path.to_string_lossy()).collect();
+    let nobody = || Setting::Unset("no CA");
+    vec![
+        ("certificates", certificate_list(certificates)),
+        ("min_version", text(min_version.label())),
+        ("max_version", text(max_version.label())),
+        ("ciphers", some(ciphers, "all")),
+        ("groups", some(groups, "the default")),
+        ("alpn", some(alpn, "no protocol is agreed on")),
+        ("strict_sni", set(*strict_sni)),
+        ("client_auth", text(client_auth.label())),
+        ("client_ca", client_ca.as_ref().map_or_else(nobody, path)),
+        ("client_crl", some(&crls, "nothing is revoked")),
+        (
+            "client_crl_policy",
+            match client_crl.is_empty() {
+                true => Setting::Unset("for client_crl"),
+                false => text(client_crl_policy.label()),
+            },
+        ),
+        ("tickets", set(*tickets)),
+        ("handshake_timeout", time(*handshake_timeout)),
+        ("max_handshakes", set(*max_handshakes)),
+    ]
+}
+
+fn certificate_list(certificates: &[CertificateFiles]) -> Setting {
+    let one = |files: &CertificateFiles| {
+        let CertificateFiles { cert, key, ocsp } = files;
+        let keys = [
+            ("cert", Some(cert)),
+            ("key", key.as_ref()),
+            ("ocsp", ocsp.as_ref()),
+        ];
+        let keys: Vec<String> = (keys.into_iter())
+            .filter_map(|(key, path)| Some(format!("{key} = {}", string(&path?.to_string_lossy()))))
+            .collect();
+        format!("{{ {} }}", keys.join(", "))
+    };
+    let all: Vec<String> = certificates.iter().map(one).collect();
+    Setting::Value(format!("[{}]", all.join(", ")))
+}
