@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 10_000;
 /// What is known of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Its subject (RFC 4514), at most [`MAX_SUBJECT`] bytes.
+    /// Its subject (RFC 4514), at most [`MAX_SUBJECT`] bytes; if it has none, as some public CAs have it, its first host name.
     pub subject: String,
     /// Who signed it, likewise.
     pub issuer: String,
@@ -71,8 +71,16 @@ impl Facts {
                 .into_iter()
                 .collect()
         };
+        let subject = if tbs.subject.is_empty() {
+            names
+                .first()
+                .map(|name: &Box<str>| name.to_string())
+                .unwrap_or_default()
+        } else {
+            bounded(&tbs.subject)
+        };
         Ok(Self {
-            subject: bounded(&tbs.subject),
+            subject,
             issuer: bounded(&tbs.issuer),
             names,
             has_alternative_names,
