@@ -62,7 +62,7 @@ impl Facts {
         let is_name =
             |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
         let has_alternative_names = alternative.iter().any(is_name);
-        let names = if has_alternative_names {
+        let names: Vec<Box<str>> = if has_alternative_names {
             alternative.iter().filter_map(dns_name).take(MAX_NAMES).collect()
         } else {
             common_name(&tbs.subject)
@@ -72,10 +72,7 @@ impl Facts {
                 .collect()
         };
         let subject = if tbs.subject.is_empty() {
-            names
-                .first()
-                .map(|name: &Box<str>| name.to_string())
-                .unwrap_or_default()
+            names.first().cloned().map(String::from).unwrap_or_default()
         } else {
             bounded(&tbs.subject)
         };
