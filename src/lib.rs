@@ -109,6 +109,9 @@
 //! - generation: the number of a snapshot or of a configuration.
 //! - endpoint: protocol and listening address.
 //! - preamble: what precedes the payload of a connection.
+//! - pair: a certificate with its chain and key.
+//! - session: what client and frontend agreed on in a TLS handshake, and may go on with (resume) at the next connection.
+//! - ticket: a session that the client keeps, encrypted.
 //! - broker: the privileged process.
 //! - slow path: packets that the raw sockets handle in place of a faster engine.
 //!

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    gateways, others,
+    check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     target,
     text::colour_wanted,
@@ -51,7 +51,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             loaded
         }),
     };
-    let checked = checked.and_then(with_lists);
+    let checked = checked.and_then(with_lists).and_then(with_tls);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -109,6 +109,17 @@ fn with_lists(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
     }
     broken.append(&mut loaded.warnings);
     Err(broken)
+}
+
+/// With what is wrong with certificates and other files about TLS.
+fn with_tls(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut found = check_tls::look(&loaded.config);
+    loaded.warnings.append(&mut found.warnings);
+    if found.errors.is_empty() {
+        return Ok(loaded);
+    }
+    found.errors.append(&mut loaded.warnings);
+    Err(found.errors)
 }
 
 /// Findings go to stderr with their excerpts; stdout has the verdict, or the configuration in full.

@@ -165,7 +165,7 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         std::fs::write(&one, "10.0.0.0/8").unwrap();
         std::fs::write(&two, "192.0.2.1").unwrap();
-        let named = |path: &std::path::Path| config(&format!("network_lists.office = {path:?}"));
+        let named = |path: &Path| config(&format!("network_lists.office = {path:?}"));
         let office = What::NetworkList(NetworkListName::new("office").unwrap());
         let mut files = Files::new(dir.path().join("convey.toml"), &config("[global]"));
         assert!(files.read(&office).is_err());

@@ -170,6 +170,9 @@ pub enum ClaimError {
     Failed(&'static str, io::Error),
 }
 
+/// Largest file about TLS, in bytes: revocation lists of large CAs have some MiB.
+pub const TLS_FILE_BYTES: usize = 16 << 20;
+
 /// A file that the broker reads for the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -189,8 +192,7 @@ impl What {
         match self {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
-            // revocation lists of large CAs have some MiB
-            Self::TlsFile(_) => 16 << 20,
+            Self::TlsFile(_) => TLS_FILE_BYTES,
         }
     }
 }

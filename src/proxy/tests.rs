@@ -5,6 +5,7 @@ mod odd_peers;
 mod preamble;
 mod reload;
 mod rig;
+mod tls;
 
 use std::{
     io::{ErrorKind, Read, Write},

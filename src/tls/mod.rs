@@ -57,4 +57,4 @@ pub use tickets::{KEY_BYTES, ROTATION, TICKET_LIFETIME, TicketKeyError, TicketKe
 pub use x509::{Facts, Identity, MAX_SUBJECT, X509Error};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,7 +30,8 @@ pub struct ServerSettings {
     pub tickets: bool,
 }
 
-/// How clients show who they are.
+/// How clients show who they are. A changed file means a new [`server_config`](super::server_config), which ends the sessions
+/// of the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientAuthSettings {
     /// Whether a client without a certificate is refused.

@@ -5,7 +5,7 @@ mod choice;
 mod clients;
 mod findings;
 mod garbage;
-mod lab;
+pub(crate) mod lab;
 mod ocsp;
 mod resumption;
 mod servers;

@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 10_000;
 /// What is known of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Its subject (RFC 4514), at most [`MAX_SUBJECT`] bytes.
+    /// Its subject (RFC 4514), at most [`MAX_SUBJECT`] bytes; if it has none, as some public CAs have it, its first host name.
     pub subject: String,
     /// Who signed it, likewise.
     pub issuer: String,
@@ -62,7 +62,7 @@ impl Facts {
         let is_name =
             |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
         let has_alternative_names = alternative.iter().any(is_name);
-        let names = if has_alternative_names {
+        let names: Vec<Box<str>> = if has_alternative_names {
             alternative.iter().filter_map(dns_name).take(MAX_NAMES).collect()
         } else {
             common_name(&tbs.subject)
@@ -71,8 +71,13 @@ impl Facts {
                 .into_iter()
                 .collect()
         };
+        let subject = if tbs.subject.is_empty() {
+            names.first().cloned().map(String::from).unwrap_or_default()
+        } else {
+            bounded(&tbs.subject)
+        };
         Ok(Self {
-            subject: bounded(&tbs.subject),
+            subject,
             issuer: bounded(&tbs.issuer),
             names,
             has_alternative_names,

@@ -88,6 +88,7 @@ impl World {
             config(0),
             &Saved::default(),
             NetworkLists::default(),
+            TlsViews::default(),
             1,
             updates,
             Instant::now(),
@@ -117,7 +118,8 @@ impl World {
                 let Some(number) = self.tried.take() else { return };
                 let mut new = config(number);
                 new.keep(self.state.config());
-                self.state.apply(new, NetworkLists::default());
+                self.state
+                    .apply(new, NetworkLists::default(), TlsViews::default());
                 self.state.publish(Instant::now());
                 if number != self.number {
                     self.overrides.clear();

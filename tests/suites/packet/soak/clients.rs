@@ -20,6 +20,8 @@ use crate::{
 /// Clients on each host.
 const EACH: usize = 6;
 /// A datagram or its answer is lost.
+/// After so long a SYN without an answer is sent again (RFC 6298, section 2).
+const SYN_AGAIN: Duration = Duration::from_secs(1);
 const LOST: Duration = Duration::from_millis(500);
 
 /// A connection that failed.
@@ -45,6 +47,8 @@ pub struct Count {
     pub connected: u64,
     /// Those that came to nothing.
     pub failed: u64,
+    /// Those that took so long that their SYN was sent again: a new flow if the first one's server went down meanwhile.
+    pub repeated: u64,
 }
 
 /// Clients at work.
@@ -134,10 +138,11 @@ impl Shared {
     fn be_client(&self, number: usize, host: &Host, to: &[SocketAddr], mut random: Random) {
         while !self.stop.load(Ordering::Relaxed) {
             let to = *random.one_of(to);
-            let (from, outcome) = self.connect_and_talk(number, host, to, &mut random);
+            let (from, is_slow, outcome) = self.connect_and_talk(number, host, to, &mut random);
             self.live.lock().expect("what is live").remove(&number);
             let mut counts = self.counts.lock().expect("the counts");
             let count = counts.entry(to).or_default();
+            count.repeated += u64::from(is_slow);
             match &outcome {
                 Err((None, _)) => count.failed += 1,
                 _ => count.connected += 1,
@@ -159,30 +164,32 @@ impl Shared {
         }
     }
 
-    /// When all was well for the last time, and how it ended: with the server's name, if it came to one.
+    /// When all was well for the last time, whether connecting took long, and how it ended: with the server's name, if it came
+    /// to one.
     fn connect_and_talk(
         &self,
         number: usize,
         host: &Host,
         to: SocketAddr,
         random: &mut Random,
-    ) -> (Instant, Result<(), (Option<String>, String)>) {
+    ) -> (Instant, bool, Result<(), (Option<String>, String)>) {
         let mut well = Instant::now();
         let met = host.inside(|| {
             let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             Witness::hear(stream)
         });
+        let is_slow = well.elapsed() >= SYN_AGAIN;
         let mut witness = match met {
             Ok(witness) => witness,
-            Err(error) => return (well, Err((None, error.to_string()))),
+            Err(error) => return (well, is_slow, Err((None, error.to_string()))),
         };
         if let Ok(own) = witness.stream().local_addr() {
             self.live.lock().expect("what is live").insert(number, (own, to));
         }
         for turn in 0..1 + random.below(40) as u64 {
             if let Err(error) = witness.talk(&turn.to_le_bytes()) {
-                return (well, Err((Some(witness.server), error.to_string())));
+                return (well, is_slow, Err((Some(witness.server), error.to_string())));
             }
             well = Instant::now();
             thread::sleep(random.pause(60));
@@ -192,7 +199,7 @@ impl Shared {
         }
         if random.below(8) == 0 {
             witness.reset();
-            return (well, Ok(()));
+            return (well, is_slow, Ok(()));
         }
         let ended = witness
             .stream()
@@ -200,6 +207,7 @@ impl Shared {
             .and_then(|()| witness.rest());
         (
             well,
+            is_slow,
             match ended {
                 Ok(rest) if rest.is_empty() => Ok(()),
                 Ok(rest) => Err((Some(witness.server), format!("{} bytes too many", rest.len()))),
