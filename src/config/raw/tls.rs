@@ -141,7 +141,8 @@ impl Field for TlsVersion {
 }
 inline_schema!([] TlsVersion, _g => {
     let [ours, others] = [TlsVersion::label, TlsVersion::protocol].map(|name| TlsVersion::ALL.map(name));
-    json_schema!({ "enum": [ours, others].concat() })
+    let words = [ours, others].concat();
+    json_schema!({ "enum": words })
 });
 
 impl Field for Ciphers {

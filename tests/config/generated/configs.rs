@@ -229,7 +229,6 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (udp, interface, access, limits),
             )| {
                 Some(Frontend {
-                    tls: None,
                     name: FrontendName::new(&name).ok()?,
                     listen,
                     mode,

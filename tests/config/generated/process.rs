@@ -46,7 +46,6 @@ pub fn global() -> impl Strategy<Value = Global> {
                 (ticket_keys_file, hash_seed),
             )| {
                 Global {
-                    ticket_keys_file: None,
                     log_level,
                     log_format,
                     access_log_per_second,

@@ -48,7 +48,8 @@ impl Pki {
     }
 
     fn run(&self, command: &str) {
-        self.host.run(&format!("cd {} && {command} 2>&1", self.dir.display()));
+        self.host
+            .run(&format!("cd {} && {command} 2>&1", self.dir.display()));
     }
 
     fn path(&self, file: &str) -> String {
@@ -97,13 +98,21 @@ impl Ended {
     }
 
     fn certificate(&self, name: &str) -> String {
-        format!("{{ cert = \"{}\", key = \"{}\" }}", self.pki.path(&format!("{name}.pem")), self.pki.path(&format!("{name}.key")))
+        format!(
+            "{{ cert = \"{}\", key = \"{}\" }}",
+            self.pki.path(&format!("{name}.pem")),
+            self.pki.path(&format!("{name}.key"))
+        )
     }
 
     fn config(&self, certificates: &[&str], settings: &str) -> String {
         let pairs: Vec<_> = certificates.iter().map(|name| self.certificate(name)).collect();
-        let tls = format!("[frontends.tls.tls]\ncertificates = [{}]\n{settings}", pairs.join(", "));
-        frontend("tls", self.lb.addr(PORT), "web", &tls) + &backend("web", NO_CHECK, &[("web", self._web.addr(), "")])
+        let tls = format!(
+            "[frontends.tls.tls]\ncertificates = [{}]\n{settings}",
+            pairs.join(", ")
+        );
+        frontend("tls", self.lb.addr(PORT), "web", &tls)
+            + &backend("web", NO_CHECK, &[("web", self._web.addr(), "")])
     }
 
     fn convey(&self, certificates: &[&str], settings: &str) -> Convey {
@@ -140,7 +149,9 @@ fn logged(convey: &Convey, what: &str) {
 
 fn each_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     let ended = Ended::new("tlsnames");
-    ended.pki.issue("wild", &["*.two.example", "two.example"], RSA, 30);
+    ended
+        .pki
+        .issue("wild", &["*.two.example", "two.example"], RSA, 30);
     ended.pki.issue("onersa", &["one.example"], RSA, 30);
     let convey = ended.convey(&["one", "wild", "onersa"], "");
     for name in ["one.example", "two.example", "www.two.example"] {
@@ -149,7 +160,11 @@ fn each_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     assert_eq!(ended.curl("a.b.two.example", ""), None, "a star is one label");
     // the same name with both kinds of keys, whichever the client can verify
     let with = |schemes: &str| ended.s_client(&format!("-servername one.example -sigalgs {schemes}"));
-    assert!(with("ECDSA+SHA256").contains("id-ecPublicKey"), "{}", with("ECDSA+SHA256"));
+    assert!(
+        with("ECDSA+SHA256").contains("id-ecPublicKey"),
+        "{}",
+        with("ECDSA+SHA256")
+    );
     assert!(with("RSA-PSS+SHA256:RSA+SHA256").contains("rsaEncryption"));
     // the first is the default
     assert!(ended.s_client("-noservername").contains("CN = one"));
@@ -159,7 +174,9 @@ fn each_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     convey.reload(&strict);
     assert!(!ended.s_client("-noservername").contains("CN = one"));
     assert_eq!(ended.curl("one.example", "").as_deref(), Some("served"));
-    wait_until("it is counted", PATIENCE, || convey.traffic("tls").ended(TerminationReason::TlsHandshake) >= 1);
+    wait_until("it is counted", PATIENCE, || {
+        convey.traffic("tls").ended(TerminationReason::TlsHandshake) >= 1
+    });
     logged(&convey, "tls_failure=no_certificate");
 }
 
@@ -167,17 +184,34 @@ fn versions_suites_and_groups_are_what_the_configuration_says() {
     let ended = Ended::new("tlsversions");
     let convey = ended.convey(&["one"], "alpn = [\"h2\", \"http/1.1\"]");
     let modern = ended.s_client("-servername one.example -alpn http/1.1");
-    assert!(modern.contains("TLSv1.3") && modern.contains("ALPN protocol: http/1.1"), "{modern}");
+    assert!(
+        modern.contains("TLSv1.3") && modern.contains("ALPN protocol: http/1.1"),
+        "{modern}"
+    );
     assert!(modern.contains("Verify return code: 0"), "{modern}");
     assert!(ended.s_client("-tls1_2").contains("TLSv1.2"));
-    assert!(!ended.s_client("-tls1_1 -cipher ALL:@SECLEVEL=0").contains("Verify return code: 0"));
+    assert!(
+        !ended
+            .s_client("-tls1_1 -cipher ALL:@SECLEVEL=0")
+            .contains("Verify return code: 0")
+    );
     assert!(ended.s_client("-alpn spdy/3").contains("no application protocol"));
-    convey.reload(&ended.config(&["one"], "min_version = \"1.3\"\nciphers = [\"TLS_CHACHA20_POLY1305_SHA256\"]\ngroups = [\"secp384r1\"]"));
+    convey.reload(&ended.config(
+        &["one"],
+        "min_version = \"1.3\"\nciphers = [\"TLS_CHACHA20_POLY1305_SHA256\"]\ngroups = [\"secp384r1\"]",
+    ));
     assert!(!ended.s_client("-tls1_2").contains("Verify return code: 0"));
     let narrow = ended.s_client("-groups secp384r1");
-    assert!(narrow.contains("TLS_CHACHA20_POLY1305_SHA256") && narrow.contains("P-384"), "{narrow}");
+    assert!(
+        narrow.contains("TLS_CHACHA20_POLY1305_SHA256") && narrow.contains("P-384"),
+        "{narrow}"
+    );
     logged(&convey, "tls_failure=version");
-    assert_eq!(ended.curl("one.example", "").as_deref(), Some("served"), "it retries with that group");
+    assert_eq!(
+        ended.curl("one.example", "").as_deref(),
+        Some("served"),
+        "it retries with that group"
+    );
 }
 
 fn clients_of_other_libraries_are_served() {
@@ -222,7 +256,10 @@ fn sessions_are_resumed_and_outlive_a_restart() {
     assert!(!resumed("-tls1_3", "-sess_out"));
     let text = ended.config(&["one"], "");
     convey.start_again(&text);
-    assert!(resumed("-tls1_3", "-sess_in"), "the keys of tickets outlive the process");
+    assert!(
+        resumed("-tls1_3", "-sess_in"),
+        "the keys of tickets outlive the process"
+    );
     logged(&convey, "/resumed");
 }
 
@@ -232,7 +269,10 @@ fn clients_show_certificates_that_are_right_and_others_are_refused() {
     let other = Pki::new(&ended.client);
     other.issue("mallory", &["mallory"], EC, 30);
     let ca = ended.pki.path("ca.pem");
-    let convey = ended.convey(&["one"], &format!("client_auth = \"required\"\nclient_ca = \"{ca}\""));
+    let convey = ended.convey(
+        &["one"],
+        &format!("client_auth = \"required\"\nclient_ca = \"{ca}\""),
+    );
     let shown = |pki: &Pki, name: &str| {
         let (cert, key) = (pki.path(&format!("{name}.pem")), pki.path(&format!("{name}.key")));
         ended.curl("one.example", &format!("--cert {cert} --key {key}"))
@@ -245,10 +285,17 @@ fn clients_show_certificates_that_are_right_and_others_are_refused() {
     // revoked
     ended.pki.run("touch index.txt && printf '01\\n' > crlnumber && printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index.txt\\ncrlnumber=crlnumber\\ndefault_md=sha256\\ndefault_crl_days=30\\n' > ca.cnf && openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke alice.pem && openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem -gencrl -out crl.pem && chmod 644 crl.pem");
     let crl = ended.pki.path("crl.pem");
-    convey.reload(&ended.config(&["one"], &format!("client_auth = \"optional\"\nclient_ca = \"{ca}\"\nclient_crl = \"{crl}\"")));
+    convey.reload(&ended.config(
+        &["one"],
+        &format!("client_auth = \"optional\"\nclient_ca = \"{ca}\"\nclient_crl = \"{crl}\""),
+    ));
     assert_eq!(shown(&ended.pki, "alice"), None);
     logged(&convey, "tls_failure=client_certificate_revoked");
-    assert_eq!(ended.curl("one.example", "").as_deref(), Some("served"), "none is needed");
+    assert_eq!(
+        ended.curl("one.example", "").as_deref(),
+        Some("served"),
+        "none is needed"
+    );
 }
 
 fn certificates_are_swapped_under_load_and_no_handshake_fails() {
@@ -271,7 +318,11 @@ fn certificates_are_swapped_under_load_and_no_handshake_fails() {
     }
     assert_eq!(serials.len(), SWAPS, "each was served: {serials:?}");
     let answers = load.join().expect("the load");
-    assert_eq!(answers.lines().filter(|line| *line == "served").count(), 400, "{answers}");
+    assert_eq!(
+        answers.lines().filter(|line| *line == "served").count(),
+        400,
+        "{answers}"
+    );
     assert_eq!(convey.traffic("tls").ended(TerminationReason::TlsHandshake), 0);
 }
 
@@ -283,7 +334,9 @@ fn a_broken_new_pair_keeps_the_old_one_and_says_so() {
     logged(&convey, "the certificate from before stays in use");
     assert_eq!(ended.curl("one.example", "").as_deref(), Some("served"));
     ended.pki.issue("one", &["one.example", "new.example"], EC, 30);
-    wait_until("the new one is served", PATIENCE, || ended.curl("new.example", "").is_some());
+    wait_until("the new one is served", PATIENCE, || {
+        ended.curl("new.example", "").is_some()
+    });
 }
 
 fn check_says_what_is_wrong_with_certificates() {
@@ -291,8 +344,16 @@ fn check_says_what_is_wrong_with_certificates() {
     let convey = ended.convey(&["one"], "");
     ended.pki.issue("two", &["two.example"], EC, 5);
     let with = |cert: &str, key: &str| {
-        let pair = format!("{{ cert = \"{}\", key = \"{}\" }}", ended.pki.path(cert), ended.pki.path(key));
-        convey.write_config(&ended.config(&["one"], "").replace(&ended.certificate("one"), &pair));
+        let pair = format!(
+            "{{ cert = \"{}\", key = \"{}\" }}",
+            ended.pki.path(cert),
+            ended.pki.path(key)
+        );
+        convey.write_config(
+            &ended
+                .config(&["one"], "")
+                .replace(&ended.certificate("one"), &pair),
+        );
         let output = convey.cli("check");
         (output.status.code(), output.stderr + &output.stdout)
     };
@@ -304,7 +365,13 @@ fn check_says_what_is_wrong_with_certificates() {
     assert!(said.contains("renew it"), "{said}");
     let (code, said) = with("missing.pem", "two.key");
     assert_eq!(code, Some(0), "it may be another host's: {said}");
-    assert!(said.contains("missing.pem") && said.contains("certbot-hook"), "{said}");
+    assert!(
+        said.contains("missing.pem") && said.contains("certbot-hook"),
+        "{said}"
+    );
     ended.pki.run("chmod 666 two.key");
-    assert!(with("two.pem", "two.key").1.contains("others"), "a key that others can read");
+    assert!(
+        with("two.pem", "two.key").1.contains("others"),
+        "a key that others can read"
+    );
 }
