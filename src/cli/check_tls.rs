@@ -37,7 +37,11 @@ pub fn look(config: &Config) -> Found {
     }
     for (name, frontend) in &config.frontends {
         if let Some(tls) = &frontend.tls {
-            found.frontend(name, tls, frontend.routing.routes.iter().flat_map(|route| &route.sni));
+            found.frontend(
+                name,
+                tls,
+                frontend.routing.routes.iter().flat_map(|route| &route.sni),
+            );
         }
     }
     if let Some(path) = &config.global.ticket_keys_file
@@ -90,7 +94,11 @@ impl Found {
         // one that could not be read may cover a name
         if pairs.len() == tls.certificates.len() {
             for pattern in tls::uncovered(&CertificateStore::new(pairs).current(), wanted) {
-                self.warn(&tls.certificates[0].cert, &section, format!("no certificate covers {pattern}"));
+                self.warn(
+                    &tls.certificates[0].cert,
+                    &section,
+                    format!("no certificate covers {pattern}"),
+                );
             }
         }
     }
@@ -121,11 +129,13 @@ impl Found {
     }
 
     fn warn(&mut self, path: &Path, section: &str, message: String) {
-        self.warnings.push(diagnostic(Severity::Warning, path, section, message));
+        self.warnings
+            .push(diagnostic(Severity::Warning, path, section, message));
     }
 
     fn error(&mut self, path: &Path, section: &str, message: String) {
-        self.errors.push(diagnostic(Severity::Error, path, section, message));
+        self.errors
+            .push(diagnostic(Severity::Error, path, section, message));
     }
 }
 

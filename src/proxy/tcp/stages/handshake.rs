@@ -82,7 +82,7 @@ struct Place<'a>(&'a FrontendStats);
 
 impl<'a> Place<'a> {
     fn take(live: &'a FrontendStats, most: u32) -> Option<Self> {
-        live.handshakes.try_take(Some(most)).then_some(Self(live))
+        live.handshakes.try_take(Some(most)).then(|| Self(live))
     }
 }
 
