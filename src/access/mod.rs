@@ -24,7 +24,7 @@ pub use clients::PerClient;
 pub use gate::{AccessRules, FrontendAccess, Limits, Permit};
 pub use network::{Network, NetworkError};
 pub use networks::{ListError, MAX_LIST_BYTES, Networks};
-pub use rules::{Action, Rule, RuleError, RuleSubject};
+pub use rules::{Action, Rule, RuleError, RuleSubject, Subjects};
 
 /// Lists of networks as they were read, by name.
 pub type NetworkLists = BTreeMap<NetworkListName, Arc<Networks>>;

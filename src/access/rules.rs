@@ -107,6 +107,30 @@ impl Rules {
     }
 }
 
+/// Clients that networks and lists name.
+#[derive(Debug, Clone)]
+pub struct Subjects(Rules);
+
+impl Subjects {
+    /// Puts them together with the lists that `list` knows.
+    #[must_use]
+    pub fn new(subjects: &[RuleSubject], list: impl Fn(&NetworkListName) -> Option<Arc<Networks>>) -> Self {
+        let rules: Vec<Rule> = (subjects.iter().cloned())
+            .map(|clients| Rule {
+                action: Action::Allow,
+                clients,
+            })
+            .collect();
+        Self(Rules::new(Action::Deny, &rules, list))
+    }
+
+    /// Whether a client is among them.
+    #[must_use]
+    pub fn has(&self, client: IpAddr) -> bool {
+        self.0.decide(client) == Action::Allow
+    }
+}
+
 impl FromStr for Rule {
     type Err = RuleError;
 
@@ -120,24 +144,36 @@ impl FromStr for Rule {
         let (Some(clients), None) = (words.next(), words.next()) else {
             return Err(RuleError::Form);
         };
-        let clients = match clients.strip_prefix("file:") {
-            Some(name) => RuleSubject::List(NetworkListName::new(name)?),
-            None => RuleSubject::Network(
-                clients
-                    .parse()
-                    .map_err(|error| RuleError::Network(clients.to_owned(), error))?,
-            ),
-        };
+        let clients = clients.parse()?;
         Ok(Self { action, clients })
+    }
+}
+
+impl FromStr for RuleSubject {
+    type Err = RuleError;
+
+    /// Reads a network or `file:NAME`.
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text.strip_prefix("file:") {
+            Some(name) => Ok(Self::List(NetworkListName::new(name)?)),
+            None => {
+                (text.parse().map(Self::Network)).map_err(|error| RuleError::Network(text.to_owned(), error))
+            }
+        }
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let action = self.action.label();
-        match &self.clients {
-            RuleSubject::Network(network) => write!(f, "{action} {network}"),
-            RuleSubject::List(name) => write!(f, "{action} file:{name}"),
+        write!(f, "{} {}", self.action.label(), self.clients)
+    }
+}
+
+impl fmt::Display for RuleSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::List(name) => write!(f, "file:{name}"),
         }
     }
 }

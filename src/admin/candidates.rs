@@ -7,7 +7,7 @@ use crate::{
     base::{ServerAddr, ServerName},
     config::Algorithm,
     flow::FiveTuple,
-    snapshot::BackendView,
+    snapshot::{BackendView, Offered},
 };
 
 /// An eligible server.
@@ -23,10 +23,10 @@ pub struct Candidate {
     pub connections: u32,
 }
 
-/// Every eligible server of a backend.
+/// Every eligible server of those that a backend offers.
 #[must_use]
-pub fn of(backend: &BackendView) -> Vec<Candidate> {
-    let weight = |index: usize| match has_room(backend, index) {
+pub fn of(backend: &BackendView, offered: Offered) -> Vec<Candidate> {
+    let weight = |index: usize| match backend.offers(offered, index) && has_room(backend, index) {
         true => backend
             .servers
             .get(index)
@@ -40,7 +40,7 @@ pub fn of(backend: &BackendView) -> Vec<Candidate> {
         .servers
         .iter()
         .enumerate()
-        .filter(|(_, server)| server.is_eligible());
+        .filter(|(index, server)| backend.offers(offered, *index) && server.is_eligible());
     eligible
         .map(|(index, server)| Candidate {
             server: server.name.clone(),
@@ -53,7 +53,7 @@ pub fn of(backend: &BackendView) -> Vec<Candidate> {
 
 /// The index of the server that a connection would get, where that follows from its addresses and the servers' room alone.
 #[must_use]
-pub fn certain(backend: &BackendView, tuple: &FiveTuple) -> Option<usize> {
+pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Option<usize> {
     if !matches!(
         backend.config.balance,
         Algorithm::SourceHash | Algorithm::Maglev | Algorithm::First
@@ -66,14 +66,15 @@ pub fn certain(backend: &BackendView, tuple: &FiveTuple) -> Option<usize> {
             .get(index)
             .map_or(0, |server| server.live.slots.used())
     };
+    let (balancer, ..) = backend.chooser(offered);
     let pick = Pick {
-        client_hash: backend.balancer.client_hash(tuple.client.0.ip()),
-        flow_hash: backend.balancer.flow_hash(tuple.client.0, tuple.vip.0),
+        client_hash: balancer.client_hash(tuple.client.0.ip()),
+        flow_hash: balancer.flow_hash(tuple.client.0, tuple.vip.0),
         random: 0,
         load: &load,
         usable: &|index| has_room(backend, index),
     };
-    backend.balancer.pick(&mut PickState::default(), &pick)
+    balancer.pick(&mut PickState::default(), &pick)
 }
 
 fn has_room(backend: &BackendView, index: usize) -> bool {
@@ -125,7 +126,7 @@ mod tests {
     fn shares_are_by_weight_among_the_servers_that_have_room() {
         let web = backend("round_robin");
         let shares = || -> Vec<_> {
-            let all = of(&web);
+            let all = of(&web, Offered::All);
             all.iter()
                 .map(|c| (c.server.to_string(), c.percent, c.connections))
                 .collect()
@@ -138,16 +139,21 @@ mod tests {
     #[test]
     fn only_algorithms_of_addresses_are_certain_and_then_as_a_worker_chooses() {
         for balance in ["round_robin", "random", "least_connections", "power_of_two"] {
-            assert_eq!(certain(&backend(balance), &from(1)), None, "{balance}");
+            assert_eq!(
+                certain(&backend(balance), Offered::All, &from(1)),
+                None,
+                "{balance}"
+            );
         }
         let first = backend("first");
-        assert_eq!(certain(&first, &from(1)), Some(0));
+        assert_eq!(certain(&first, Offered::All, &from(1)), Some(0));
         let by_client = backend("source_hash");
-        let one = certain(&by_client, &from(1));
-        assert!(one.is_some() && (2..50).all(|port| certain(&by_client, &from(port)) == one));
+        let one = certain(&by_client, Offered::All, &from(1));
+        assert!(one.is_some() && (2..50).all(|port| certain(&by_client, Offered::All, &from(port)) == one));
         let by_flow = backend("maglev");
-        let chosen: std::collections::BTreeSet<_> =
-            (1..200).map(|port| certain(&by_flow, &from(port))).collect();
+        let chosen: std::collections::BTreeSet<_> = (1..200)
+            .map(|port| certain(&by_flow, Offered::All, &from(port)))
+            .collect();
         assert_eq!(
             chosen,
             [Some(0), Some(1)].into(),

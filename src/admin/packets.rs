@@ -13,10 +13,29 @@ use crate::{
     base::{Alert, ListenRange, PortRanges, Protocol, ServerKey},
     config::Mode,
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
-    snapshot::{BackendView, FrontendView, Snapshot},
+    preamble::Alpn,
+    snapshot::{Facts, FrontendView, Hello, Snapshot, Way},
 };
 
 pub use servers::ServerViews;
+
+/// What the ClientHello of an explained connection says.
+#[derive(Debug, Default)]
+pub struct Asks {
+    /// The name, in lower case.
+    pub sni: Option<String>,
+    /// The protocols that it offers.
+    pub alpn: Alpn,
+}
+
+impl Asks {
+    fn hello(&self) -> Hello<'_> {
+        Hello::Read {
+            sni: self.sni.as_deref(),
+            alpn: &self.alpn,
+        }
+    }
+}
 
 /// The packet modes, for `GET /v1/status`.
 #[must_use]
@@ -98,11 +117,13 @@ pub fn frontend_state(
     (state, waiting)
 }
 
-/// Whether clients are served that reach a frontend: its backend has an eligible server, and each of its addresses is live,
+/// Whether clients are served that reach a frontend: a backend of its, or a fallback of that, has an eligible server, and each of its addresses is live,
 /// or on no interface of this host. (So is every address of a standby, which would not take over if that were a fault.)
 #[must_use]
-pub fn serves(view: &FrontendView, waiting: &Waiting) -> bool {
-    view.backend.counts.eligible > 0 && waits(view, waiting).all(|(_, wait)| wait.is_elsewhere)
+pub fn serves(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> bool {
+    let mut targets = view.targets.iter();
+    targets.any(|target| snapshot.has_server(target))
+        && waits(view, waiting).all(|(_, wait)| wait.is_elsewhere)
 }
 
 fn waits<'a>(view: &'a FrontendView, waiting: &'a Waiting) -> impl Iterator<Item = (ListenRange, &'a Wait)> {
@@ -127,6 +148,7 @@ pub fn connection(flow: &FlowInfo) -> views::Connection {
         server: Some(flow.server.server.clone()),
         server_addr: Some(flow.server_addr),
         server_removed: false,
+        sni: None,
         frontend_removed: false,
         local: flow.nat,
         idle_seconds: Some(flow.idle.as_secs_f64()),
@@ -153,6 +175,7 @@ fn flow_view(flow: &FlowInfo) -> views::Flow {
 pub fn explanation(
     snapshot: &Snapshot,
     tuple: &FiveTuple,
+    asks: &Asks,
     found: Option<flow::Explanation>,
     waiting: &Waiting,
 ) -> views::Explanation {
@@ -168,6 +191,8 @@ pub fn explanation(
         server_addr: None,
         server_state: None,
         candidates: 0,
+        route: None,
+        refused: None,
         balance: None,
         shares: Vec::new(),
         slot: None,
@@ -180,7 +205,7 @@ pub fn explanation(
             if let Some(frontend) = proxied_by(snapshot, tuple) {
                 name_frontend(&mut view, snapshot, frontend);
                 view.because = Because::Proxied.into();
-                proxied_choice(&mut view, &frontend.backend, tuple);
+                proxied_way(&mut view, snapshot, frontend, tuple, asks);
                 let access = frontend.access.as_ref();
                 let denied = access.and_then(|access| access.check_rules(tuple.client.0.ip()).err());
                 view.blocked_by = denied.map(|reason| Word::Known(reason.into()));
@@ -190,12 +215,42 @@ pub fn explanation(
     view
 }
 
+/// Where the routes lead, and why not.
+fn proxied_way(
+    view: &mut views::Explanation,
+    snapshot: &Snapshot,
+    frontend: &FrontendView,
+    tuple: &FiveTuple,
+    asks: &Asks,
+) {
+    let facts = Facts {
+        client: tuple.client,
+        destination: tuple.vip,
+        hello: match frontend.needs_hello {
+            true => asks.hello(),
+            false => Hello::Unread,
+        },
+    };
+    match frontend.way(&facts) {
+        Ok(way) => proxied_choice(view, &snapshot.with_fallback(frontend, way, &facts), tuple),
+        Err(reason) => {
+            view.refused = Some(reason.into());
+            (view.backend, view.candidates) = (None, 0);
+        }
+    }
+}
+
 /// Who can get a proxied connection, and who gets it where that is certain.
-fn proxied_choice(view: &mut views::Explanation, backend: &BackendView, tuple: &FiveTuple) {
+fn proxied_choice(view: &mut views::Explanation, way: &Way, tuple: &FiveTuple) {
+    let (backend, offered) = (&*way.backend, way.offered);
+    view.route = way.route;
+    view.backend = Some(backend.config.name.clone());
+    view.candidates = backend.eligible(offered);
     view.balance = Some(backend.config.balance.into());
-    view.shares = candidates::of(backend);
-    view.slot = (backend.balancer).slot(backend.balancer.flow_hash(tuple.client.0, tuple.vip.0));
-    let chosen = candidates::certain(backend, tuple);
+    view.shares = candidates::of(backend, offered);
+    let (balancer, ..) = backend.chooser(offered);
+    view.slot = balancer.slot(balancer.flow_hash(tuple.client.0, tuple.vip.0));
+    let chosen = candidates::certain(backend, offered, tuple);
     if let Some(server) = chosen.and_then(|index| backend.servers.get(index)) {
         view.server = Some(server.name.clone());
         view.server_addr = Some(server.addr);

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::{AccessReason, BackendName, BackendState, TerminationReason},
     snapshot::{
-        BackendView, FrontendView, ServerView,
+        BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
     },
 };
@@ -47,7 +47,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
         frontends: (snapshot.frontends.iter())
-            .map(|(name, view)| (name.clone(), frontend(view, &status.waiting)))
+            .map(|(name, view)| (name.clone(), frontend(snapshot, view, &status.waiting)))
             .collect(),
         backends: backends(status, now).collect(),
         packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
@@ -112,9 +112,9 @@ pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> v
     }
 }
 
-fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
+fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> views::Frontend {
     let totals = view.live.counters.totals();
-    let serves = packets::serves(view, waiting);
+    let serves = packets::serves(snapshot, view, waiting);
     let (state, waiting) = packets::frontend_state(view, waiting);
     views::Frontend {
         listen: view.config.listen.clone(),
@@ -124,6 +124,9 @@ fn frontend(view: &FrontendView, waiting: &Waiting) -> views::Frontend {
         state: Some(state.into()),
         waiting,
         backend: view.config.backend.clone(),
+        route_backends: (view.targets.iter().skip(1))
+            .map(|target| target.config.name.clone())
+            .collect(),
         max_connections: view.config.max_connections.map(Into::into),
         accept_errors: totals.accept_errors,
         refused: AccessReason::ALL
@@ -169,7 +172,7 @@ pub(super) mod tests {
         base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Algorithm, Mode, Options, Source},
         pools::{Override, Pools},
-        snapshot::{Builder, Health, Snapshot},
+        snapshot::{Builder, Health},
     };
 
     const SITE: &str = r#"

@@ -356,9 +356,16 @@ async fn explain(
     }
     let status = control.now();
     let found = control.live.explain(&tuple);
+    let asks = packets::Asks {
+        sni: query
+            .sni
+            .map(|sni| sni.trim_end_matches('.').to_ascii_lowercase()),
+        alpn: query.alpn.iter().flat_map(|list| list.split(',')).collect(),
+    };
     Ok(Json(packets::explanation(
         &status.snapshot,
         &tuple,
+        &asks,
         found,
         &status.waiting,
     )))

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -195,6 +196,9 @@ pub struct Frontend {
     pub waiting: BTreeMap<ListenRange, String>,
     /// Backend's name.
     pub backend: BackendName,
+    /// Other backends that its routes lead to.
+    #[serde(default)]
+    pub route_backends: Vec<BackendName>,
     /// `max_connections`.
     pub max_connections: Option<u32>,
     /// Accept calls that failed for lack of resources.
@@ -375,6 +379,12 @@ pub struct ExplainQuery {
     pub client: SocketAddr,
     /// The destination, IP:port.
     pub vip: SocketAddr,
+    /// The name that its ClientHello asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The protocols that its ClientHello offers, between commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
 }
 
 /// `GET /v1/explain`: where packets of a 5-tuple would go now, and why.
@@ -402,6 +412,12 @@ pub struct Explanation {
     pub server_state: Option<Word<ServerState>>,
     /// Eligible servers of the backend.
     pub candidates: usize,
+    /// The route that decides, counted from 1; `None` if none does.
+    #[serde(default)]
+    pub route: Option<NonZeroU32>,
+    /// Why the connection would be reset before a server is chosen.
+    #[serde(default)]
+    pub refused: Option<Word<TerminationReason>>,
     /// The backend's algorithm, if its frontend is proxied.
     #[serde(default)]
     pub balance: Option<Word<Algorithm>>,

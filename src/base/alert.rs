@@ -170,7 +170,8 @@ impl Alert {
             AccessReason::Denied
             | AccessReason::ClientConnections
             | AccessReason::ClientRate
-            | AccessReason::ClientDatagrams => None,
+            | AccessReason::ClientDatagrams
+            | AccessReason::UntrustedProxy => None,
         }
     }
 

@@ -1,9 +1,14 @@
 //! What the access log says of one connection.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
+    UniqueId,
 };
 
 /// One finished connection, as HAProxy's tcplog describes it.
@@ -45,6 +50,12 @@ pub struct AccessRecord {
     pub frontend_connections: u64,
     /// Connections of the server at the end, this one included.
     pub server_connections: u64,
+    /// The route that has decided, counted from 1; `None` if none has.
+    pub route: Option<NonZeroU32>,
+    /// The name that the client has asked for, where that was read.
+    pub sni: Option<Arc<str>>,
+    /// Its number, if the server was told of it.
+    pub unique_id: Option<UniqueId>,
 }
 
 impl AccessRecord {

@@ -70,6 +70,24 @@ impl HostPattern {
         &self.text
     }
 
+    /// The domain, with the dot before it, below which it means every name; `None` if it means others.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        matches!(self.kind, Kind::Suffix).then(|| &self.text[1..])
+    }
+
+    /// Of two patterns that mean one name, the greater is the more exact: a name in full, then the longest domain, then the
+    /// longest beginning, then an expression.
+    #[must_use]
+    pub fn exactness(&self) -> (u8, usize) {
+        match self.kind {
+            Kind::Exact => (3, 0),
+            Kind::Suffix => (2, self.text.len()),
+            Kind::Prefix => (1, self.text.len()),
+            Kind::Regex(_) => (0, 0),
+        }
+    }
+
     /// The one name that it means; `None` if it may mean several.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {

@@ -27,7 +27,7 @@ pub use connection_record::AccessRecord;
 pub(crate) use connection_record::AccessSink;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
-pub use host_pattern::{HostPattern, HostPatternError};
+pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
@@ -38,6 +38,16 @@ pub(crate) use ports::merged;
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use zone::Zone;
+
+/// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UniqueId(pub u128);
+
+impl std::fmt::Display for UniqueId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// Index of a worker thread, from zero; also the shard that the thread writes in every counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

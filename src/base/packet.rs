@@ -162,7 +162,8 @@ by_label!(PacketReason, PacketReason::ALL);
 impl From<AccessReason> for PacketReason {
     fn from(reason: AccessReason) -> Self {
         match reason {
-            AccessReason::Denied => Self::Denied,
+            // packets have no PROXY header
+            AccessReason::Denied | AccessReason::UntrustedProxy => Self::Denied,
             AccessReason::ClientConnections => Self::ClientConnections,
             AccessReason::ClientRate => Self::ClientRate,
             AccessReason::FrontendRate => Self::FrontendRate,
@@ -238,7 +239,9 @@ mod tests {
 
     #[test]
     fn what_access_refuses_has_the_same_word_in_every_mode() {
-        for reason in AccessReason::ALL {
+        // packets have no PROXY header
+        let in_every_mode = |reason: &AccessReason| *reason != AccessReason::UntrustedProxy;
+        for reason in AccessReason::ALL.into_iter().filter(in_every_mode) {
             assert_eq!(PacketReason::from(reason).label(), reason.label());
         }
     }

@@ -48,11 +48,29 @@ pub enum TerminationReason {
     Internal,
     /// Of a backend's connections only: a reload has sent their frontend's to another backend while they waited there.
     Rerouted,
+    /// Its peer sent no valid PROXY header where one is required.
+    ProxyHeader,
+    /// Its peer took longer than `proxy_protocol.timeout` for its PROXY header.
+    ProxyHeaderTimeout,
+    /// Its ClientHello is malformed or too long.
+    ClientHello,
+    /// The client took longer than `client_hello_timeout` for its ClientHello.
+    ClientHelloTimeout,
+    /// It does not begin with a ClientHello, and `non_tls` is "reject".
+    NonTls,
+    /// Neither a route nor a server expects the name that the client asks for, or it asks for none, and `unexpected_sni` is "reject".
+    UnexpectedSni,
+    /// A route rejects it, or none matches and the frontend names no backend.
+    RouteRejected,
+    /// Access rules or a limit refuse the client that its PROXY header names.
+    AccessRefused,
+    /// The client went away before its PROXY header or ClientHello was complete.
+    ClientAbortPreamble,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 28] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -72,6 +90,15 @@ impl TerminationReason {
         Self::Resource,
         Self::Internal,
         Self::Rerouted,
+        Self::ProxyHeader,
+        Self::ProxyHeaderTimeout,
+        Self::ClientHello,
+        Self::ClientHelloTimeout,
+        Self::NonTls,
+        Self::UnexpectedSni,
+        Self::RouteRejected,
+        Self::AccessRefused,
+        Self::ClientAbortPreamble,
     ];
 
     /// HAProxy's two-letter state, for the access log.
@@ -93,6 +120,14 @@ impl TerminationReason {
             Self::Killed => "KD",
             Self::Resource => "RC",
             Self::Internal => "IC",
+            Self::ProxyHeader
+            | Self::ClientHello
+            | Self::NonTls
+            | Self::UnexpectedSni
+            | Self::RouteRejected
+            | Self::AccessRefused => "PR",
+            Self::ProxyHeaderTimeout | Self::ClientHelloTimeout => "cR",
+            Self::ClientAbortPreamble => "CR",
         }
     }
 
@@ -119,6 +154,15 @@ impl TerminationReason {
             Self::Resource => "resource",
             Self::Internal => "internal",
             Self::Rerouted => "rerouted",
+            Self::ProxyHeader => "proxy_header",
+            Self::ProxyHeaderTimeout => "proxy_header_timeout",
+            Self::ClientHello => "client_hello",
+            Self::ClientHelloTimeout => "client_hello_timeout",
+            Self::NonTls => "non_tls",
+            Self::UnexpectedSni => "unexpected_sni",
+            Self::RouteRejected => "route_rejected",
+            Self::AccessRefused => "access_refused",
+            Self::ClientAbortPreamble => "client_abort_preamble",
         }
     }
 }
@@ -141,17 +185,20 @@ pub enum AccessReason {
     ClientPorts,
     /// Its network has sent as many datagrams a second as it may: `per_client.datagrams_per_second`.
     ClientDatagrams,
+    /// `proxy_protocol` requires a PROXY header, and its peer is not among those that may send one.
+    UntrustedProxy,
 }
 
 impl AccessReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Denied,
         Self::ClientConnections,
         Self::ClientRate,
         Self::FrontendRate,
         Self::ClientPorts,
         Self::ClientDatagrams,
+        Self::UntrustedProxy,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -164,6 +211,7 @@ impl AccessReason {
             Self::FrontendRate => "frontend_rate",
             Self::ClientPorts => "client_ports",
             Self::ClientDatagrams => "client_datagrams",
+            Self::UntrustedProxy => "untrusted_proxy",
         }
     }
 }

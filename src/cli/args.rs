@@ -152,7 +152,7 @@ pub enum Command {
 }
 
 /// Where the running convey is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct DaemonArgs {
     /// Control socket of the running convey [default: the configuration's, else a user's own in $XDG_RUNTIME_DIR if convey runs
     /// there, else /run/convey/admin.sock]
@@ -303,6 +303,14 @@ pub struct ExplainArgs {
     /// Destination address and port, those of a frontend
     #[arg(value_name = "VIP:PORT", value_parser = parse_address)]
     pub vip: SocketAddr,
+
+    /// Name that the client asks for in its TLS ClientHello (SNI), for frontends with routes
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+
+    /// Protocols that the client offers in its TLS ClientHello, such as h2,http/1.1
+    #[arg(long, value_name = "PROTOCOLS")]
+    pub alpn: Option<String>,
 
     /// Print JSON
     #[arg(long)]

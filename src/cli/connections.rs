@@ -81,6 +81,7 @@ fn connections(list: &[&Connection], width: Option<usize>) -> Table {
     let mut table = Table::new(&[
         ("CLIENT", Align::Left),
         ("FRONTEND", Align::Left),
+        ("SNI", Align::Left),
         ("SERVER", Align::Left),
         ("ADDRESS", Align::Left),
         ("LOCAL", Align::Left),
@@ -94,6 +95,7 @@ fn connections(list: &[&Connection], width: Option<usize>) -> Table {
         table.row(vec![
             Cell::plain(connection.client),
             frontend(connection),
+            known(connection.sni.as_deref()),
             server(connection),
             known(connection.server_addr),
             known(connection.local),
@@ -104,7 +106,10 @@ fn connections(list: &[&Connection], width: Option<usize>) -> Table {
             known(connection.worker),
         ]);
     }
-    table.fit(width, &["WORKER", "LOCAL", "AGE", "ADDRESS"])
+    if list.iter().all(|connection| connection.sni.is_none()) {
+        table.remove("SNI");
+    }
+    table.fit(width, &["WORKER", "LOCAL", "AGE", "ADDRESS", "SNI"])
 }
 
 fn flow_table(list: &[(&Connection, &Flow)], width: Option<usize>) -> Table {
@@ -205,6 +210,7 @@ mod tests {
             server_addr: "10.0.0.1:80".parse().ok().map(ServerAddr::new),
             server_removed: true,
             frontend_removed: false,
+            sni: None,
             local: "10.0.0.9:40001".parse().ok(),
             idle_seconds: Some(12.0),
             worker: Some(0),
@@ -218,6 +224,7 @@ mod tests {
             server: None,
             server_addr: None,
             server_removed: false,
+            sni: None,
             frontend_removed: true,
             local: None,
             idle_seconds: Some(0.0),
@@ -264,6 +271,7 @@ the 2 oldest of 5231; more with --limit
             server: ServerName::new("ns1").ok(),
             server_addr: "10.1.0.2:53".parse().ok().map(ServerAddr::new),
             server_removed: false,
+            sni: None,
             frontend_removed: false,
             local: "10.1.0.1:61234".parse().ok(),
             idle_seconds: Some(3.0),

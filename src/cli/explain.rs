@@ -1,9 +1,9 @@
 //! `convey explain`.
 
-use std::{fmt::Write as _, io::Write, net::SocketAddr};
+use std::{fmt::Write as _, io::Write};
 
 use super::{
-    args::{ExplainArgs, Transport},
+    args::ExplainArgs,
     client::{Client, percent_encode},
     outcome::{CommandResult, Failure},
     picture::counted,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admin::views::{Because, Candidate, Explanation, Flow, Word},
     base::{
-        PacketReason, Protocol,
+        PacketReason, Protocol, TerminationReason,
         exit::{self, Exit},
     },
     config::Algorithm,
@@ -31,9 +31,7 @@ pub fn run(args: &ExplainArgs, client: &Client) -> CommandResult {
             ),
         ));
     }
-    let found: Explanation = client
-        .get(&target(args.protocol, args.client, args.vip))?
-        .parse()?;
+    let found: Explanation = client.get(&target(args))?.parse()?;
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &found).map_err(std::io::Error::from)?;
@@ -45,18 +43,26 @@ pub fn run(args: &ExplainArgs, client: &Client) -> CommandResult {
     Ok(status(&found))
 }
 
-fn target(protocol: Transport, client: SocketAddr, vip: SocketAddr) -> String {
-    format!(
+fn target(args: &ExplainArgs) -> String {
+    let mut target = format!(
         "/v1/explain?protocol={}&client={}&vip={}",
-        Protocol::from(protocol),
-        percent_encode(&client.to_string()),
-        percent_encode(&vip.to_string())
-    )
+        Protocol::from(args.protocol),
+        percent_encode(&args.client.to_string()),
+        percent_encode(&args.vip.to_string())
+    );
+    for (key, value) in [("sni", &args.sni), ("alpn", &args.alpn)] {
+        if let Some(value) = value {
+            // a failing write to a String does not exist
+            let _ = write!(target, "&{key}={}", percent_encode(value));
+        }
+    }
+    target
 }
 
 /// Whether packets get to a server.
 fn is_served(found: &Explanation) -> bool {
     match found.because.known() {
+        _ if found.refused.is_some() => false,
         Some(Because::Proxied) => found.candidates > 0,
         Some(Because::Packets(flow::Because::FlowServerDown)) => false,
         _ => found.server.is_some(),
@@ -96,6 +102,9 @@ fn draw(found: &Explanation, colour: bool) -> String {
             ),
         );
     }
+    if let Some(route) = found.route {
+        line("route", &route.to_string());
+    }
     match (&found.server, &found.server_addr) {
         (Some(server), Some(addr)) => {
             let state = found.server_state.as_ref();
@@ -127,6 +136,17 @@ fn because(found: &Explanation) -> String {
     let Some(because) = found.because.known() else {
         return found.because.to_string();
     };
+    if let Some(refused) = &found.refused {
+        return match refused.known() {
+            Some(TerminationReason::RouteRejected) => {
+                "proxied: a route rejects it, or none matches and the frontend has no backend".to_owned()
+            }
+            Some(TerminationReason::UnexpectedSni) => {
+                "proxied: neither a route nor a server expects the name that it asks for".to_owned()
+            }
+            _ => format!("proxied: it is refused ({refused})"),
+        };
+    }
     match because {
         Because::Proxied if found.candidates == 0 => {
             "proxied: each connection gets its own server, but none is eligible".to_owned()
@@ -208,232 +228,4 @@ fn warning(blocked_by: &Word<PacketReason>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        base::{BackendName, ClientAddr, FrontendName, ListenAddr, ServerAddr, ServerName, ServerState},
-        config::Mode,
-    };
-
-    fn addr(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    fn by_maglev() -> Explanation {
-        Explanation {
-            protocol: Protocol::Tcp.into(),
-            client: ClientAddr(addr("192.0.2.1:40000")),
-            vip: ListenAddr::new(addr("10.0.0.1:80")),
-            frontend: FrontendName::new("web").ok(),
-            mode: Some(Mode::Passthrough.into()),
-            backend: BackendName::new("app").ok(),
-            because: Because::Packets(flow::Because::Maglev).into(),
-            server: ServerName::new("a").ok(),
-            server_addr: Some(ServerAddr::new(addr("10.1.0.2:8080"))),
-            server_state: Some(ServerState::Up.into()),
-            candidates: 2,
-            balance: None,
-            shares: Vec::new(),
-            slot: Some(4711),
-            flow: None,
-            blocked_by: None,
-        }
-    }
-
-    fn nobody() -> Explanation {
-        Explanation {
-            server: None,
-            server_addr: None,
-            server_state: None,
-            slot: None,
-            ..by_maglev()
-        }
-    }
-
-    #[test]
-    fn a_new_flow_is_explained_by_its_slot() {
-        assert_eq!(
-            draw(&by_maglev(), false),
-            "\
-tcp 192.0.2.1:40000 -> 10.0.0.1:80
-frontend  web, mode passthrough, backend app
-server    a at 10.1.0.2:8080 (up)
-because   it has no flow yet; its address hash selects slot 4711 (2 servers eligible)
-"
-        );
-        assert_eq!(status(&by_maglev()), exit::OK);
-    }
-
-    #[test]
-    fn a_flow_is_shown_with_its_port_its_age_and_what_blocks_it() {
-        let found = Explanation {
-            because: Because::Packets(flow::Because::FlowDraining).into(),
-            server_state: Some(ServerState::Draining.into()),
-            flow: Some(Flow {
-                vip: ListenAddr::new(addr("10.0.0.1:80")),
-                nat: Some(addr("10.1.0.1:61234")),
-                state: flow::FlowState::Established.into(),
-                idle_seconds: 3.2,
-                expires_in_seconds: 896.8,
-            }),
-            blocked_by: Some(PacketReason::Unresolved.into()),
-            ..by_maglev()
-        };
-        assert_eq!(
-            draw(&found, false),
-            "\
-tcp 192.0.2.1:40000 -> 10.0.0.1:80
-frontend  web, mode passthrough, backend app
-server    a at 10.1.0.2:8080 (draining)
-because   it has a flow, which stays with its server until it ends; new ones go elsewhere
-flow      established, source 10.1.0.1:61234, idle 3s, expires in 14m 56s
-warning   dropped: the next hop to the server has not answered yet (ARP, neighbour discovery)
-"
-        );
-        assert_eq!(status(&found), exit::OK);
-    }
-
-    #[test]
-    fn who_would_be_refused_is_told_why() {
-        let told = |reason: PacketReason| {
-            let blocked_by = Some(reason.into());
-            draw(
-                &Explanation {
-                    blocked_by,
-                    ..by_maglev()
-                },
-                false,
-            )
-        };
-        let denied = told(PacketReason::Denied);
-        assert!(
-            denied.ends_with("warning   dropped: the frontend's access rules deny this client\n"),
-            "{denied}"
-        );
-        let full = told(PacketReason::ClientPorts);
-        assert!(
-            full.ends_with(
-                "warning   dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client\n"
-            ),
-            "{full}"
-        );
-    }
-
-    #[test]
-    fn an_address_that_nobody_serves_is_left_to_the_kernel() {
-        let found = Explanation {
-            frontend: None,
-            mode: None,
-            backend: None,
-            because: Because::Packets(flow::Because::NotServed).into(),
-            ..nobody()
-        };
-        assert_eq!(
-            draw(&found, false),
-            "\
-tcp 192.0.2.1:40000 -> 10.0.0.1:80
-server    none
-because   no frontend has this address, port and protocol: packets are left to the kernel
-"
-        );
-        assert_eq!(status(&found), exit::UNAVAILABLE);
-    }
-
-    /// A proxied connection between a of weight 2 and b that is full.
-    fn proxied(balance: Algorithm) -> Explanation {
-        let candidate = |name: &str, percent, connections| Candidate {
-            server: ServerName::new(name).expect("a name"),
-            addr: ServerAddr::new(addr("10.1.0.2:8080")),
-            percent,
-            connections,
-        };
-        Explanation {
-            mode: Some(Mode::Proxy.into()),
-            because: Because::Proxied.into(),
-            balance: Some(balance.into()),
-            shares: vec![
-                candidate("a", 66.7, 3),
-                candidate("b", 33.3, 1),
-                candidate("c", 0.0, 5),
-            ],
-            candidates: 3,
-            ..nobody()
-        }
-    }
-
-    #[test]
-    fn a_proxied_connection_is_explained_by_the_shares_of_the_servers() {
-        assert_eq!(
-            draw(&proxied(Algorithm::RoundRobin), false),
-            "\
-tcp 192.0.2.1:40000 -> 10.0.0.1:80
-frontend  web, mode proxy, backend app (round_robin)
-because   proxied: each connection gets its own server; 3 eligible
-servers   a at 10.1.0.2:8080: 67 % of new connections by weight, 3 open connections
-          b at 10.1.0.2:8080: 33 % of new connections by weight, 1 open connection
-          c at 10.1.0.2:8080: no room, 5 open connections
-"
-        );
-    }
-
-    #[test]
-    fn where_the_choice_is_certain_the_server_is_named_and_why() {
-        let certain = Explanation {
-            server: ServerName::new("a").ok(),
-            server_addr: Some(ServerAddr::new(addr("10.1.0.2:8080"))),
-            server_state: Some(ServerState::Up.into()),
-            ..proxied(Algorithm::SourceHash)
-        };
-        assert_eq!(
-            draw(&certain, false),
-            "\
-tcp 192.0.2.1:40000 -> 10.0.0.1:80
-frontend  web, mode proxy, backend app (source_hash)
-server    a at 10.1.0.2:8080 (up)
-because   proxied: the hash of the client's address selects the server (3 servers eligible)
-"
-        );
-        assert_eq!(status(&certain), exit::OK);
-    }
-
-    #[test]
-    fn without_a_server_that_is_up_the_exit_status_is_69() {
-        let status_of = |because: &str, candidates, server: Option<&str>| {
-            status(&Explanation {
-                because: because.parse().expect("any text is a word"),
-                candidates,
-                server: server.and_then(|name| ServerName::new(name).ok()),
-                ..nobody()
-            })
-        };
-        assert_eq!(status_of("no_server", 0, None), exit::UNAVAILABLE);
-        assert_eq!(status_of("flow_server_down", 1, Some("a")), exit::UNAVAILABLE);
-        assert_eq!(status_of("proxied", 0, None), exit::UNAVAILABLE);
-        assert_eq!(status_of("proxied", 1, None), exit::OK);
-        assert_eq!(status_of("flow", 1, Some("a")), exit::OK);
-    }
-
-    #[test]
-    fn what_only_a_newer_convey_knows_is_shown_as_it_says_it() {
-        let found = Explanation {
-            because: Word::Other("by_the_moon".into()),
-            blocked_by: Some(Word::Other("10.0.0.1 is on no interface".into())),
-            ..by_maglev()
-        };
-        let drawn = draw(&found, false);
-        assert!(drawn.contains("because   by_the_moon\n"), "{drawn}");
-        assert!(
-            drawn.ends_with("warning   10.0.0.1 is on no interface\n"),
-            "{drawn}"
-        );
-        assert_eq!(status(&found), exit::OK);
-    }
-
-    #[test]
-    fn addresses_travel_percent_encoded() {
-        assert_eq!(
-            target(Transport::Udp, addr("[2001:db8::1]:1"), addr("[2001:db8::2]:53")),
-            "/v1/explain?protocol=udp&client=%5B2001%3Adb8%3A%3A1%5D%3A1&vip=%5B2001%3Adb8%3A%3A2%5D%3A53"
-        );
-    }
-}
+mod tests;

@@ -54,12 +54,20 @@ pub fn page(schema: &Value) -> String {
 /// One section with its keys, then those inside it.
 fn section(page: &mut String, root: &Value, path: &str, property: &Value) {
     let target = resolve(root, property);
-    let each = &target["additionalProperties"];
+    let (each, item) = (&target["additionalProperties"], resolve(root, &target["items"]));
     let (path, object) = match each.is_object() {
         true => (format!("{path}.NAME"), resolve(root, each)),
+        false if is_object(item) => (path.to_owned(), item),
         false => (path.to_owned(), target),
     };
-    let _ = writeln!(page, ".SH \"[{}]\"\n{}", escape(&path), description(property));
+    let heading = match is_object(item) {
+        true => format!("[[{path}]]"),
+        false => format!("[{path}]"),
+    };
+    let _ = writeln!(page, ".SH \"{}\"\n{}", escape(&heading), description(property));
+    if is_object(item) {
+        let _ = writeln!(page, ".PP\n{}", description(item));
+    }
     let keys = object["properties"].as_object();
     if let Some(place) = explained_elsewhere(&path) {
         let names: Vec<_> = keys.into_iter().flatten().map(|(name, _)| bold(name)).collect();
@@ -69,7 +77,7 @@ fn section(page: &mut String, root: &Value, path: &str, property: &Value) {
     let (inside, plain): (Vec<_>, Vec<_>) = keys
         .into_iter()
         .flatten()
-        .partition(|(_, value)| is_section(resolve(root, value)));
+        .partition(|(_, value)| is_section(root, resolve(root, value)));
     for (name, value) in plain {
         let kind = escape(&kind(value));
         let _ = writeln!(page, ".TP\n{} = {kind}\n{}", bold(name), description(value));
@@ -88,8 +96,15 @@ fn explained_elsewhere(section: &str) -> Option<&'static str> {
     }
 }
 
-fn is_section(schema: &Value) -> bool {
-    schema["properties"].is_object() || schema["additionalProperties"].is_object()
+/// Whether it is a section, several by name, or a list of them.
+fn is_section(root: &Value, schema: &Value) -> bool {
+    is_object(schema)
+        || schema["additionalProperties"].is_object()
+        || is_object(resolve(root, &schema["items"]))
+}
+
+fn is_object(schema: &Value) -> bool {
+    schema["properties"].is_object()
 }
 
 /// What a `$ref` points to.
@@ -169,6 +184,7 @@ mod tests {
             }
         }
         assert!(page.contains(".SH \"[backends.NAME.servers.NAME]\""), "{page}");
+        assert!(page.contains(".SH \"[[frontends.NAME.routes]]\""), "{page}");
     }
 
     #[test]
@@ -188,6 +204,7 @@ mod tests {
             line.unwrap_or_else(|| panic!("{key} in {print}")).to_owned()
         };
         for key in [
+            "client_hello_timeout",
             "connect_timeout",
             "retries",
             "queue_timeout",

@@ -238,7 +238,7 @@ fn frontends(status: &Status, look: &Look<'_>) -> Table {
             Cell::new(name, Style::Bold),
             first.map_or_else(|| Cell::plain("-"), |first| listens_on(frontend, first)),
             Cell::plain(&frontend.mode),
-            Cell::plain(&frontend.backend),
+            Cell::plain(leads_to(frontend)),
             conns,
             limit(frontend.max_connections),
             second,
@@ -256,6 +256,14 @@ fn frontends(status: &Status, look: &Look<'_>) -> Table {
         }
     }
     table.fit(look.width, &["MAX", "TOTAL", "MODE", "CONN/S", "BACKEND"])
+}
+
+/// The backend, and how many others its routes lead to.
+fn leads_to(frontend: &Frontend) -> String {
+    match frontend.route_backends.len() {
+        0 => frontend.backend.to_string(),
+        others => format!("{} +{others}", frontend.backend),
+    }
 }
 
 fn listens_on(frontend: &Frontend, address: &ListenRange) -> Cell {

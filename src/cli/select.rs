@@ -67,7 +67,8 @@ impl Selection<'_> {
         }
         let backends_of_named: Vec<_> = (status.frontends.iter())
             .filter(|(name, _)| is_named(name.as_str()))
-            .map(|(_, frontend)| frontend.backend.clone())
+            .flat_map(|(_, frontend)| std::iter::once(&frontend.backend).chain(&frontend.route_backends))
+            .cloned()
             .collect();
         status.backends.retain(|name, backend| {
             if is_named(name.as_str()) || backends_of_named.contains(name) {
@@ -78,8 +79,10 @@ impl Selection<'_> {
                 .retain(|server, _| pair(name.as_str(), server.as_str()));
             !backend.servers.is_empty()
         });
-        (status.frontends)
-            .retain(|name, frontend| is_named(name.as_str()) || is_named(frontend.backend.as_str()));
+        (status.frontends).retain(|name, frontend| {
+            let mut backends = std::iter::once(&frontend.backend).chain(&frontend.route_backends);
+            is_named(name.as_str()) || backends.any(|backend| is_named(backend.as_str()))
+        });
         Ok(())
     }
 }

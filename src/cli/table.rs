@@ -140,7 +140,8 @@ impl Table {
         used.map(|width| width + 2).sum::<usize>().saturating_sub(2)
     }
 
-    fn remove(&mut self, title: &str) {
+    /// Takes a column out.
+    pub fn remove(&mut self, title: &str) {
         let Some(index) = self.titles.iter().position(|own| own == title) else {
             return;
         };

@@ -1,5 +1,7 @@
 //! What differs between two configurations, in words.
 
+mod routes;
+
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use super::{
@@ -120,6 +122,9 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
     changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
     let keepalive = |frontend: &Frontend| settings::keepalive(frontend.client_keepalive);
     changed(out, label, "client_keepalive.", &keepalive(old), &keepalive(new));
+    routes::compare(label, &old.routing.routes, &new.routing.routes, out);
+    let proxy = |frontend: &Frontend| settings::proxy_protocol(frontend.proxy_protocol.as_ref());
+    changed(out, label, "proxy_protocol.", &proxy(old), &proxy(new));
     let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());
     changed(out, label, "access.", &access(old), &access(new));
     let limits = |frontend: &Frontend| settings::limits(&frontend.limits);

@@ -94,7 +94,7 @@ fn is_haproxy(code: &str) -> bool {
             Some(_),
             _,
         )
-        | (Some("timeout" | "server"), Some(_), Some(_)) => true,
+        | (Some("timeout" | "server" | "tcp-request"), Some(_), Some(_)) => true,
         _ => false,
     }
 }
@@ -118,6 +118,8 @@ fn is_nginx(code: &str) -> bool {
         "root",
         "hash",
         "ip_hash",
+        "ssl_preread",
+        "proxy_protocol",
     ];
     (code.ends_with('{') && opens.contains(&word))
         || (code.ends_with(';') && ends.contains(&word.trim_end_matches(';')))

@@ -6,6 +6,7 @@
 //! ```
 
 mod address;
+mod destination;
 mod diff;
 mod duration;
 mod findings;

@@ -51,7 +51,14 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
         &["frontends", name, "client_keepalive"],
         settings::keepalive(frontend.client_keepalive),
     );
+    for route in &frontend.routing.routes {
+        item(out, &["frontends", name, "routes"], settings::route(route));
+    }
     // sections that say nothing are left out, as in the file
+    if frontend.proxy_protocol.is_some() {
+        let proxy = settings::proxy_protocol(frontend.proxy_protocol.as_ref());
+        section(out, &["frontends", name, "proxy_protocol"], proxy);
+    }
     if frontend.access.is_some() {
         let access = settings::access(frontend.access.as_ref());
         section(out, &["frontends", name, "access"], access);
@@ -97,11 +104,24 @@ fn print_backend(out: &mut String, backend: &Backend) {
 }
 
 fn section<K: Display>(out: &mut String, path: &[&str], settings: Vec<(K, Setting)>) {
+    headed(out, &format!("[{}]", dotted(path)), settings);
+}
+
+/// One section of a list of them.
+fn item<K: Display>(out: &mut String, path: &[&str], settings: Vec<(K, Setting)>) {
+    headed(out, &format!("[[{}]]", dotted(path)), settings);
+}
+
+fn dotted(path: &[&str]) -> String {
+    let path: Vec<String> = path.iter().map(|name| key(name)).collect();
+    path.join(".")
+}
+
+fn headed<K: Display>(out: &mut String, header: &str, settings: Vec<(K, Setting)>) {
     if !out.is_empty() {
         out.push('\n');
     }
-    let path: Vec<String> = path.iter().map(|name| key(name)).collect();
-    let _infallible = writeln!(out, "[{}]", path.join("."));
+    let _infallible = writeln!(out, "{header}");
     for (name, setting) in settings {
         let _infallible = match setting {
             Setting::Value(value) | Setting::Secret(value) => writeln!(out, "{name} = {value}"),

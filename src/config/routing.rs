@@ -1,7 +1,7 @@
 //! What a proxied connection says before its payload, and where that leads (`[frontends.NAME.proxy_protocol]`,
 //! `[[frontends.NAME.routes]]`, `send_proxy`), resolved.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
     access::{Network, RuleSubject},
@@ -121,6 +121,57 @@ pub struct SentTlvs {
     pub crc32c: bool,
 }
 
+/// One of `send_proxy_tlvs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyTlv {
+    /// See [`SentTlvs::authority`].
+    Authority,
+    /// See [`SentTlvs::alpn`].
+    Alpn,
+    /// See [`SentTlvs::ssl`].
+    Ssl,
+    /// See [`SentTlvs::unique_id`].
+    UniqueId,
+    /// See [`SentTlvs::crc32c`].
+    Crc32c,
+}
+
+impl SentTlvs {
+    /// Whether one of them is sent.
+    pub const fn flag(&mut self, tlv: ProxyTlv) -> &mut bool {
+        match tlv {
+            ProxyTlv::Authority => &mut self.authority,
+            ProxyTlv::Alpn => &mut self.alpn,
+            ProxyTlv::Ssl => &mut self.ssl,
+            ProxyTlv::UniqueId => &mut self.unique_id,
+            ProxyTlv::Crc32c => &mut self.crc32c,
+        }
+    }
+
+    /// Those that are sent, in their order.
+    pub fn sent(mut self) -> impl Iterator<Item = ProxyTlv> {
+        let all = [
+            ProxyTlv::Authority,
+            ProxyTlv::Alpn,
+            ProxyTlv::Ssl,
+            ProxyTlv::UniqueId,
+            ProxyTlv::Crc32c,
+        ];
+        all.into_iter().filter(move |tlv| *self.flag(*tlv))
+    }
+}
+
+impl SendProxy {
+    /// `"v1"` or `"v2"`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2(_) => "v2",
+        }
+    }
+}
+
 impl Default for Routing {
     fn default() -> Self {
         Self {
@@ -156,5 +207,22 @@ impl Destination {
                 .ports
                 .as_ref()
                 .is_none_or(|ports| ports.contains(&addr.port()))
+    }
+}
+
+impl fmt::Display for Destination {
+    /// As it is written in the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.network, &self.ports) {
+            (Some(network), None) => return network.fmt(f),
+            (Some(network), Some(_)) if network.first().is_ipv4() => network.fmt(f)?,
+            (Some(network), Some(_)) => write!(f, "[{network}]")?,
+            (None, _) => {}
+        }
+        match &self.ports {
+            Some(ports) if ports.start() == ports.end() => write!(f, ":{}", ports.start()),
+            Some(ports) => write!(f, ":{}-{}", ports.start(), ports.end()),
+            None => f.write_str("*"),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, time::Duration};
 
 use super::{
     duration,
@@ -11,6 +11,7 @@ use super::{
         PortsPerClient, Server, Stats,
     },
     quote::{self, string},
+    routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
 };
 use crate::{
     access::{AccessRules, Action, Limits, PerClient},
@@ -31,7 +32,7 @@ pub enum Setting {
 /// Keys of one section in the order of printing.
 pub type Settings = Vec<(&'static str, Setting)>;
 
-fn set<T: std::fmt::Display + Copy>(value: T) -> Setting {
+fn set<T: Display + Copy>(value: T) -> Setting {
     Setting::Value(value.to_string())
 }
 
@@ -128,7 +129,6 @@ pub fn packet(packet: &PacketModes) -> Settings {
         stats_update_frequency,
     } = packet;
     let unset = || Setting::Unset("the default");
-    let addresses: Vec<String> = (nat_addresses.iter()).map(|ip| string(&ip.to_string())).collect();
     vec![
         ("engine", text(engine.label())),
         ("workers", workers.map_or_else(|| text("auto"), set)),
@@ -142,13 +142,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
                 word => text(&word.to_string()),
             },
         ),
-        (
-            "nat_address",
-            match addresses.as_slice() {
-                [] => Setting::Unset("the route's choice"),
-                some => Setting::Value(format!("[{}]", some.join(", "))),
-            },
-        ),
+        ("nat_address", some(nat_addresses, "the route's choice")),
         (
             "connection_tracker_capacity",
             connection_tracker_capacity.map_or_else(unset, set),
@@ -160,6 +154,22 @@ pub fn packet(packet: &PacketModes) -> Settings {
     ]
 }
 
+/// A list of strings.
+fn list<T: Display>(items: impl IntoIterator<Item = T>) -> Setting {
+    let items: Vec<String> = (items.into_iter())
+        .map(|item| string(&item.to_string()))
+        .collect();
+    Setting::Value(format!("[{}]", items.join(", ")))
+}
+
+/// A list that is left out when it is empty.
+fn some<T: Display>(items: &[T], meaning: &'static str) -> Setting {
+    match items {
+        [] => Setting::Unset(meaning),
+        items => list(items),
+    }
+}
+
 /// `[frontends.NAME]`.
 pub fn frontend(frontend: &Frontend) -> Settings {
     let Frontend {
@@ -169,7 +179,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         protocol,
         interface,
         backend,
-        routing: _,
+        routing,
         proxy_protocol: _,
         max_connections,
         idle_timeout,
@@ -180,13 +190,12 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         access: _,
         limits: _,
     } = frontend;
-    let addrs: Vec<String> = listen.iter().map(|addr| string(&addr.to_string())).collect();
-    let listen = match addrs.as_slice() {
-        [one] => one.clone(),
-        several => format!("[{}]", several.join(", ")),
+    let listen = match listen.as_slice() {
+        [one] => text(&one.to_string()),
+        several => list(several),
     };
     vec![
-        ("listen_addr", Setting::Value(listen)),
+        ("listen_addr", listen),
         ("mode", text(mode.label())),
         ("protocol", text(protocol.label())),
         (
@@ -195,7 +204,16 @@ pub fn frontend(frontend: &Frontend) -> Settings {
                 .as_deref()
                 .map_or(Setting::Unset("the one that has the address"), text),
         ),
-        ("backend", text(backend.as_str())),
+        (
+            "backend",
+            match routing.unrouted {
+                Unrouted::Backend => text(backend.as_str()),
+                Unrouted::Reject => Setting::Unset("what no route matches is reset"),
+            },
+        ),
+        ("unexpected_sni", text(routing.unexpected_sni.label())),
+        ("non_tls", text(routing.non_tls.label())),
+        ("client_hello_timeout", time(routing.client_hello_timeout)),
         ("max_connections", limit(*max_connections)),
         ("idle_timeout", time_or_never(*idle_timeout)),
         ("fin_timeout", time_or_never(*fin_timeout)),
@@ -208,6 +226,45 @@ pub fn frontend(frontend: &Frontend) -> Settings {
                 AccessLog::Off => set(false),
             },
         ),
+    ]
+}
+
+/// One of `[[frontends.NAME.routes]]`.
+pub fn route(route: &Route) -> Settings {
+    let Route {
+        sni,
+        alpn,
+        source,
+        destination,
+        target,
+    } = route;
+    vec![
+        ("sni", some(sni, "every name, and none")),
+        ("alpn", some(alpn, "every protocol, and none")),
+        ("source", some(source, "every client")),
+        ("destination", some(destination, "every address and port")),
+        match target {
+            RouteTarget::Backend(name) => ("backend", text(name.as_str())),
+            RouteTarget::Reject => ("reject", set(true)),
+        },
+    ]
+}
+
+/// `[frontends.NAME.proxy_protocol]`.
+pub fn proxy_protocol(proxy: Option<&AcceptProxy>) -> Settings {
+    let Some(AcceptProxy {
+        from,
+        required,
+        timeout,
+    }) = proxy
+    else {
+        return vec![("enabled", set(false))];
+    };
+    vec![
+        ("enabled", set(true)),
+        ("from", list(from)),
+        ("required", set(*required)),
+        ("timeout", time(*timeout)),
     ]
 }
 
@@ -241,11 +298,7 @@ pub fn network_lists(lists: &BTreeMap<NetworkListName, NetworkList>) -> Vec<(Str
 /// `[frontends.NAME.access]`.
 pub fn access(access: Option<&AccessRules>) -> Settings {
     let (default, rules) = access.map_or((Action::Allow, [].as_slice()), |a| (a.default, &a.rules));
-    let rules: Vec<String> = rules.iter().map(|rule| string(&rule.to_string())).collect();
-    vec![
-        ("default", text(default.label())),
-        ("rules", Setting::Value(format!("[{}]", rules.join(", ")))),
-    ]
+    vec![("default", text(default.label())), ("rules", list(rules))]
 }
 
 /// `[frontends.NAME.limits]`, without `per_client`.
@@ -291,8 +344,8 @@ pub fn backend(backend: &Backend) -> Settings {
         on_down,
         dsr_method,
         slow_start,
-        fallback: _,
-        send_proxy: _,
+        fallback,
+        send_proxy,
         servers: _,
     } = backend;
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));
@@ -306,6 +359,21 @@ pub fn backend(backend: &Backend) -> Settings {
         ("on_down", text(on_down.label())),
         ("dsr_method", text(dsr_method.label())),
         ("slow_start", time(*slow_start)),
+        (
+            "fallback",
+            fallback.as_ref().map_or(
+                Setting::Unset("connections are refused while no server is eligible"),
+                |name| text(name.as_str()),
+            ),
+        ),
+        ("send_proxy", text(send_proxy.map_or("off", SendProxy::label))),
+        (
+            "send_proxy_tlvs",
+            match send_proxy {
+                Some(SendProxy::V2(tlvs)) => list(tlvs.sent()),
+                Some(SendProxy::V1) | None => Setting::Unset("for version 2"),
+            },
+        ),
     ]
 }
 
@@ -317,7 +385,7 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
         rise,
         fall,
         fast_interval,
-        send_proxy: _,
+        send_proxy,
         initial,
     }) = check
     else {
@@ -330,6 +398,7 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
         ("rise", set(*rise)),
         ("fall", set(*fall)),
         ("fast_interval", time(*fast_interval)),
+        ("send_proxy", set(*send_proxy)),
         ("initial", text(initial.label())),
     ]
 }
@@ -360,12 +429,13 @@ pub fn server(server: &Server) -> Settings {
         weight,
         priority,
         max_connections,
-        sni: _,
+        sni,
     } = server;
     vec![
         ("addr", text(&addr.to_string())),
         ("weight", set(*weight)),
         ("priority", set(*priority)),
         ("max_connections", limit(*max_connections)),
+        ("sni", some(sni, "no name in particular")),
     ]
 }

@@ -82,8 +82,110 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
             elsewhere("[frontends.NAME] and below it listen_addr = \"0.0.0.0:80\"")
         }
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
+        (section, key) => routing(section, key, value).map(|(key, line)| Meant { key, line }),
+    }
+}
+
+/// As [`meant`], of what is about routes and PROXY headers: the key if it is of the same section, and the line.
+fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static str>, String)> {
+    let same = |key: &'static str, value: &str| Some((Some(key), format!("{key} = {value}")));
+    let text = |key: &'static str, example: &str| same(key, &own_text(value, example));
+    let elsewhere = |line: &str| Some((None, line.to_owned()));
+    match (section, key) {
+        (
+            "Frontend" | "FrontendOptions" | "Defaults",
+            "accept_proxy" | "expect_proxy" | "trusted_proxies" | "set_real_ip_from",
+        ) => same(
+            "proxy_protocol",
+            &format!(
+                "{{ from = {} }}, the networks that send the header",
+                own_list(value, "10.0.0.0/8")
+            ),
+        ),
+        (
+            "Frontend",
+            "sni" | "server_name" | "server_names" | "hostname" | "hostnames" | "hosts" | "domains"
+            | "ssl_preread" | "match" | "matches" | "route",
+        ) => elsewhere(
+            "[[frontends.NAME.routes]] and below it sni = \"www.example.com\" and backend = \"NAME\"",
+        ),
+        (_, "hostname_matching_strategy") => elsewhere(
+            "nothing for it: sni = \"~REGEX\" is a regular expression, \"*.example.com\" a wildcard, else a name",
+        ),
+        ("Frontend" | "Defaults", "unexpected_hostname_strategy") => text("unexpected_sni", "default"),
+        ("Frontend" | "Defaults", "read_timeout" | "preread_timeout" | "inspect_delay") => {
+            text("client_hello_timeout", "5s")
+        }
+        (
+            "Route",
+            "server_name" | "hostname" | "hostnames" | "host" | "hosts" | "domain" | "domains" | "name"
+            | "names",
+        ) => same("sni", &own_list(value, "www.example.com")),
+        ("Route", "src" | "client" | "clients" | "from" | "network" | "networks" | "source_ip") => {
+            same("source", &own_list(value, "10.0.0.0/8"))
+        }
+        (
+            "Route",
+            "dst" | "dst_port" | "port" | "ports" | "to" | "listen_addr" | "local_addr" | "local_port",
+        ) => {
+            let own = own_port(value).map(|port| super::quote::string(&format!(":{port}")));
+            same("destination", &own.unwrap_or_else(|| own_text(value, ":443")))
+        }
+        ("Route", "use_backend" | "target" | "pool" | "upstream" | "proxy_pass" | "default_backend") => {
+            text("backend", "web")
+        }
+        ("Route", "deny" | "drop" | "action" | "ssl_reject_handshake") => same("reject", "true"),
+        (
+            "ProxyProtocol",
+            "trusted" | "trust" | "networks" | "allow" | "allowed" | "sources" | "trusted_proxies",
+        ) => same("from", &own_list(value, "10.0.0.0/8")),
+        ("ProxyProtocol", "optional") => same("required", "false"),
+        ("ProxyProtocol", "version") => elsewhere(
+            "nothing for it: both versions are read; what servers get is send_proxy in [backends.NAME]",
+        ),
+        (
+            "Backend" | "Defaults" | "BackendOptions",
+            "send_proxy_v2" | "send_proxy_v2_ssl" | "send_proxy_v2_ssl_cn",
+        ) => same("send_proxy", "\"v2\""),
+        ("Backend" | "Defaults" | "BackendOptions", "proxy_protocol_version") => {
+            same("send_proxy", own_version(value))
+        }
+        ("Backend", "proxy_protocol") => same("send_proxy", own_version(value)),
+        ("Backend" | "Defaults" | "BackendOptions", "proxy_v2_options" | "proxy_tlvs" | "tlvs") => {
+            same("send_proxy_tlvs", "[\"authority\", \"ssl\"]")
+        }
+        ("Backend", "backup" | "sorry_server" | "failover" | "sorry") => text("fallback", "sorry"),
+        ("Server", "send_proxy" | "send_proxy_v2" | "proxy_protocol") => {
+            elsewhere("send_proxy = \"v2\" in [backends.NAME]: it is for all servers of a backend")
+        }
+        ("Server", "server_name" | "hostname" | "hostnames" | "domain" | "domains") => {
+            same("sni", &own_list(value, "www.example.com"))
+        }
         _ => None,
     }
+}
+
+/// The version of PROXY headers that other programs' words mean.
+fn own_version(value: &DeValue<'_>) -> &'static str {
+    let text = match value {
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::String(text) => text.to_string(),
+        DeValue::Table(table) => match table.get("version") {
+            Some(version) => return own_version(version.get_ref()),
+            None => String::new(),
+        },
+        _ => String::new(),
+    };
+    if text.ends_with('1') { "\"v1\"" } else { "\"v2\"" }
+}
+
+/// The file's own strings as a list, or its one.
+fn own_list(value: &DeValue<'_>, example: &str) -> String {
+    let DeValue::Array(all) = value else {
+        return own_text(value, example);
+    };
+    let texts: Vec<String> = all.iter().map(|item| own_text(item.get_ref(), example)).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 fn own_text(value: &DeValue<'_>, example: &str) -> String {
@@ -204,6 +306,39 @@ mod tests {
                 "addr = \"[2001:db8::1]:8080\"",
             ),
             ("Server", "maxconn = 7", "max_connections = 7"),
+            (
+                "Frontend",
+                "accept-proxy = true",
+                "proxy_protocol = { from = \"10.0.0.0/8\" }, the networks that send the header",
+            ),
+            (
+                "Frontend",
+                "unexpected_hostname_strategy = \"any\"",
+                "unexpected_sni = \"any\"",
+            ),
+            (
+                "Frontend",
+                "read_timeout = \"2s\"",
+                "client_hello_timeout = \"2s\"",
+            ),
+            (
+                "Route",
+                "hostnames = [\"a.example.com\", \"b.example.com\"]",
+                "sni = [\"a.example.com\", \"b.example.com\"]",
+            ),
+            ("Route", "dst_port = 8443", "destination = \":8443\""),
+            ("Backend", "send-proxy-v2 = true", "send_proxy = \"v2\""),
+            (
+                "Backend",
+                "proxy_protocol = { version = \"1\" }",
+                "send_proxy = \"v1\"",
+            ),
+            ("Backend", "proxy_protocol = \"1\"", "send_proxy = \"v1\""),
+            (
+                "Server",
+                "server_name = \"a.example.com\"",
+                "sni = \"a.example.com\"",
+            ),
             ("Server", "addrr = 7", ""),
         ] {
             assert_eq!(line(section, text), expected, "{text}");

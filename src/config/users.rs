@@ -1,10 +1,13 @@
 //! Which frontends use which backend: found once, asked for each backend.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::model::{Config, Frontend};
 
-/// The frontends that send to each backend, by the backend's name.
+/// Most fallbacks in a row.
+pub const MOST_FALLBACKS: usize = 8;
+
+/// The frontends that send to each backend, by the backend's name: directly, by a route, or as a fallback.
 #[derive(Debug)]
 pub struct Users<'a>(HashMap<&'a str, Vec<&'a Frontend>>);
 
@@ -13,7 +16,20 @@ impl<'a> Users<'a> {
     pub fn of(config: &'a Config) -> Self {
         let mut users: HashMap<&str, Vec<&Frontend>> = HashMap::new();
         for frontend in config.frontends.values() {
-            users.entry(frontend.backend.as_str()).or_default().push(frontend);
+            let mut known: HashSet<&str> = HashSet::new();
+            for target in frontend.targets() {
+                let next = |name: &&'a str| Some(config.backends.get(*name)?.fallback.as_ref()?.as_str());
+                // packets know no fallback
+                let most = if frontend.mode.is_packet() {
+                    0
+                } else {
+                    MOST_FALLBACKS
+                };
+                let row = std::iter::successors(Some(target.as_str()), next).take(1 + most);
+                for backend in row.take_while(|name| known.insert(*name)) {
+                    users.entry(backend).or_default().push(frontend);
+                }
+            }
         }
         Self(users)
     }

@@ -1,6 +1,9 @@
 //! The words of closed sets: read, printed and described from one list each.
 
-use super::model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown};
+use super::{
+    model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    routing::{NonTls, ProxyTlv, UnexpectedSni},
+};
 use crate::base::{Protocol, by_label};
 
 /// A closed set of values that the file names by words.
@@ -50,6 +53,15 @@ words!(Algorithm {
     First = "first",
 });
 words!(OnDown { Keep = "keep", Close = "close" });
+words!(UnexpectedSni { Default = "default", Reject = "reject", Any = "any" });
+words!(NonTls { Reject = "reject", Backend = "backend" });
+words!(ProxyTlv {
+    Authority = "authority",
+    Alpn = "alpn",
+    Ssl = "ssl",
+    UniqueId = "unique_id",
+    Crc32c = "crc32c",
+});
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.

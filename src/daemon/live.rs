@@ -105,6 +105,7 @@ fn proxied(c: OpenConnection) -> views::Connection {
         server_addr: c.server_addr,
         server_removed: false,
         frontend_removed: false,
+        sni: c.sni.as_deref().map(str::to_owned),
         local: c.local,
         idle_seconds: c.idle.map(|idle| idle.as_secs_f64()),
         worker: Some(c.worker.0),

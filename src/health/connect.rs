@@ -11,11 +11,17 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 use socket2::SockRef;
-use tokio::{net::TcpSocket, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use super::machine::CheckResult;
 use crate::{
     base::{ServerAddr, Zone},
+    config::SendProxy,
+    preamble::proxy::{self, ProxySource, Tlvs},
     sys::zone,
 };
 
@@ -40,9 +46,18 @@ enum CheckError {
     Itself,
 }
 
+/// How a server is connected to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The source address; `None`: the kernel's choice.
+    pub source: Option<IpAddr>,
+    /// The PROXY header that it expects.
+    pub send_proxy: Option<SendProxy>,
+}
+
 /// Connects and closes again within a time.
-pub async fn check(addr: ServerAddr, source: Option<IpAddr>, limit: Duration) -> CheckResult {
-    match timeout(limit, connect(addr, source)).await {
+pub async fn check(addr: ServerAddr, way: Way, limit: Duration) -> CheckResult {
+    match timeout(limit, connect(addr, way)).await {
         Ok(Ok(())) => CheckResult::Passed,
         Ok(Err(error @ CheckError::Local(_))) => CheckResult::NotMade(error.to_string().into()),
         Ok(Err(error)) => CheckResult::Failed(error.to_string().into()),
@@ -50,7 +65,7 @@ pub async fn check(addr: ServerAddr, source: Option<IpAddr>, limit: Duration) ->
     }
 }
 
-async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckError> {
+async fn connect(addr: ServerAddr, way: Way) -> Result<(), CheckError> {
     let socket = match addr.0 {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -58,10 +73,12 @@ async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckEr
     let socket = socket.map_err(CheckError::Local)?;
     // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
     // complete the handshake, it takes the ACK's place: most servers then never hear of the check
-    socket.set_zero_linger().map_err(CheckError::Local)?;
-    SockRef::from(&socket)
-        .set_tcp_quickack(false)
-        .map_err(CheckError::Local)?;
+    if way.send_proxy.is_none() {
+        socket.set_zero_linger().map_err(CheckError::Local)?;
+        SockRef::from(&socket)
+            .set_tcp_quickack(false)
+            .map_err(CheckError::Local)?;
+    }
     let at = |to: SocketAddr| match addr.zone() {
         Some(zone) => {
             let found = zone::at_interface(&socket, to, zone.as_str());
@@ -70,7 +87,7 @@ async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckEr
         None => Ok(to),
     };
     let to = at(addr.0)?;
-    if let Some(source) = source {
+    if let Some(source) = way.source {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(|e| CheckError::Local(e.into()))?;
         socket
             .bind(at(SocketAddr::new(source, 0))?)
@@ -79,8 +96,22 @@ async fn connect(addr: ServerAddr, source: Option<IpAddr>) -> Result<(), CheckEr
     let stream = socket.connect(to).await.map_err(of_connect)?;
     match stream.local_addr() {
         Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
-        _ => Ok(()),
+        _ => match way.send_proxy {
+            Some(how) => introduce(stream, how).await.map_err(CheckError::Connect),
+            None => Ok(()),
+        },
     }
+}
+
+/// Says that the connection is Convey's own, and ends it in order: what the server logs is not an error then.
+async fn introduce(mut stream: TcpStream, how: SendProxy) -> io::Result<()> {
+    let header = match how {
+        // some servers refuse UNKNOWN
+        SendProxy::V1 => proxy::write_v1(ProxySource::client(stream.local_addr()?, stream.peer_addr()?)),
+        SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
+    };
+    stream.write_all(&header).await?;
+    stream.shutdown().await
 }
 
 fn of_connect(error: io::Error) -> CheckError {
@@ -111,6 +142,13 @@ mod tests {
 
     const LIMIT: Duration = crate::PATIENCE;
 
+    fn from(source: IpAddr) -> Way {
+        Way {
+            source: Some(source),
+            ..Way::default()
+        }
+    }
+
     fn reason(result: &CheckResult) -> &str {
         match result {
             CheckResult::Failed(reason) => reason,
@@ -124,11 +162,11 @@ mod tests {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let addr = listener.local_addr().unwrap();
             assert_eq!(
-                check(ServerAddr::new(addr), None, LIMIT).await,
+                check(ServerAddr::new(addr), Way::default(), LIMIT).await,
                 CheckResult::Passed
             );
             assert_eq!(
-                check(ServerAddr::new(addr), Some(ip), LIMIT).await,
+                check(ServerAddr::new(addr), from(ip), LIMIT).await,
                 CheckResult::Passed
             );
         }
@@ -137,7 +175,12 @@ mod tests {
     #[tokio::test]
     async fn a_check_leaves_nothing_behind_at_the_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let result = check(ServerAddr::new(listener.local_addr().unwrap()), None, LIMIT).await;
+        let result = check(
+            ServerAddr::new(listener.local_addr().unwrap()),
+            Way::default(),
+            LIMIT,
+        )
+        .await;
         assert_eq!(result, CheckResult::Passed);
         listener.set_nonblocking(true).unwrap();
         // either it never hears of the check, or the connection it gets is reset
@@ -158,7 +201,10 @@ mod tests {
             .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
             .unwrap();
         let addr = taken.local_addr().unwrap().as_socket().unwrap();
-        assert!(reason(&check(ServerAddr::new(addr), None, LIMIT).await).starts_with("connection refused"));
+        assert!(
+            reason(&check(ServerAddr::new(addr), Way::default(), LIMIT).await)
+                .starts_with("connection refused")
+        );
     }
 
     #[tokio::test]
@@ -172,14 +218,19 @@ mod tests {
         let _fills_it = std::net::TcpStream::connect(addr).unwrap();
         let limit = Duration::from_millis(100);
         assert_eq!(
-            reason(&check(ServerAddr::new(addr), None, limit).await),
+            reason(&check(ServerAddr::new(addr), Way::default(), limit).await),
             "timeout after 100ms"
         );
     }
 
     #[tokio::test]
     async fn an_interface_that_is_not_there_is_named() {
-        let result = check("[fe80::1%no-such-link]:80".parse().unwrap(), None, LIMIT).await;
+        let result = check(
+            "[fe80::1%no-such-link]:80".parse().unwrap(),
+            Way::default(),
+            LIMIT,
+        )
+        .await;
         assert_eq!(reason(&result), "no interface no-such-link: no such device");
     }
 
@@ -189,7 +240,7 @@ mod tests {
         let source = IpAddr::from([192, 0, 2, 77]);
         let result = check(
             ServerAddr::new(listener.local_addr().unwrap()),
-            Some(source),
+            from(source),
             LIMIT,
         )
         .await;

@@ -15,7 +15,6 @@ mod trial;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -90,8 +89,8 @@ struct Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Orders {
     settings: CheckSettings,
-    /// `source_addr` of the checks.
-    source: Option<IpAddr>,
+    /// How they connect.
+    way: connect::Way,
 }
 
 /// What is known of servers anew: the initial health of those that are watched from now on, nothing of those that are no
@@ -323,7 +322,12 @@ impl Orders {
                 check: backend.health_check.clone(),
                 passive: backend.passive_check.clone(),
             },
-            source: backend.source_addr,
+            way: connect::Way {
+                source: backend.source_addr,
+                send_proxy: (backend.health_check.as_ref())
+                    .filter(|check| check.send_proxy)
+                    .and(backend.send_proxy),
+            },
         }
     }
 }

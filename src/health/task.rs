@@ -98,12 +98,12 @@ impl Watcher {
     fn new_check(&self) -> Option<Check> {
         let orders = self.orders.borrow();
         let limit = orders.settings.check.as_ref()?.timeout;
-        let (addr, source) = (self.addr, orders.source);
+        let (addr, way) = (self.addr, orders.way);
         let connects = Arc::clone(&self.connects);
         Some(Box::pin(async move {
             // never closed
             let _turn = connects.acquire().await;
-            connect::check(addr, source, limit).await
+            connect::check(addr, way, limit).await
         }))
     }
 

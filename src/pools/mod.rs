@@ -19,7 +19,7 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    base::{BackendName, ServerAddr, ServerKey, ServerName},
+    base::{BackendName, HostPattern, ServerAddr, ServerKey, ServerName},
     config::{self, Config, PacketService},
 };
 pub(crate) use saved::{MAX_FILE_BYTES, MAX_OVERRIDES, Saved, SavedOverride};
@@ -49,6 +49,8 @@ pub struct Server {
     pub priority: u16,
     /// `max_connections`.
     pub max_connections: Option<u32>,
+    /// The names that it serves.
+    pub sni: Arc<[HostPattern]>,
     /// Its weight without an override.
     pub configured_weight: u16,
     /// What an operator has set.
@@ -148,6 +150,7 @@ impl Pool {
                 addr: server.addr,
                 priority: server.priority,
                 max_connections: server.max_connections.map(Into::into),
+                sni: server.sni.as_slice().into(),
                 configured_weight: server.weight,
                 overridden: (before.and_then(|pool| pool.server(server.name.as_str())))
                     .map(|before| before.overridden)

@@ -205,6 +205,20 @@ impl Alpn {
     }
 }
 
+impl<'a> FromIterator<&'a str> for Alpn {
+    /// Those of 1 to 255 bytes.
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        let mut list = Vec::new();
+        for name in names {
+            if let Some(length) = u8::try_from(name.len()).ok().filter(|length| *length > 0) {
+                list.push(length);
+                list.extend(name.as_bytes());
+            }
+        }
+        Self(list.into())
+    }
+}
+
 impl std::fmt::Debug for Alpn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names = self.iter().map(|name| name.escape_ascii().to_string());

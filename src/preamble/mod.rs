@@ -15,7 +15,7 @@ mod cursor;
 pub mod proxy;
 mod records;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client_hello::{Alpn, ClientHello, HelloRefusal, MAX_HOST_NAME_BYTES};
 pub use records::{HelloReader, MAX_HELLO_BYTES, MAX_HELLO_MESSAGE_BYTES};

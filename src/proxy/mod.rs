@@ -14,6 +14,7 @@ mod tests;
 mod worker;
 
 use std::{
+    hash::{BuildHasher, RandomState},
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
@@ -30,8 +31,8 @@ use crate::{
 };
 use limit::ConnectionLimit;
 pub use limit::Descriptors;
-use shared::WorkerContext;
 pub use shared::{OpenConnection, ProxyEvent, Select};
+use shared::{UniqueIds, WorkerContext};
 use worker::{Filter, ProxyOrder};
 
 /// Connections of the process against their limit.
@@ -71,6 +72,7 @@ impl Workers {
             events,
             limit: ConnectionLimit::new(descriptors, count),
             started: Instant::now(),
+            ids: UniqueIds::new(RandomState::new().hash_one(0_u8)),
         });
         let workers = (0..count)
             .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))

@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,10 @@ use tokio::sync::mpsc;
 
 use super::limit::ConnectionLimit;
 use crate::{
-    base::{AccessSink, BackendName, ClientAddr, FrontendName, ServerAddr, ServerKey, ServerName, WorkerId},
+    base::{
+        AccessSink, BackendName, ClientAddr, FrontendName, ServerAddr, ServerKey, ServerName, UniqueId,
+        WorkerId,
+    },
     snapshot::Snapshot,
 };
 
@@ -55,6 +61,8 @@ pub struct OpenConnection {
     pub worker: WorkerId,
     /// When it was accepted.
     pub accepted_at: Instant,
+    /// The name that the client has asked for, where that was read.
+    pub sni: Option<Arc<str>>,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.
@@ -73,4 +81,35 @@ pub(crate) struct WorkerContext {
     pub limit: ConnectionLimit,
     /// When the workers were started: the clock of the limits per client.
     pub started: Instant,
+    /// Numbers of connections.
+    pub ids: UniqueIds,
+}
+
+impl WorkerContext {
+    /// Milliseconds on the clock of the limits per client.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Numbers of connections that servers are told of and that the connection log has: a random part of the process and a count.
+#[derive(Debug)]
+pub(crate) struct UniqueIds {
+    process: u64,
+    last: AtomicU64,
+}
+
+impl UniqueIds {
+    /// Numbers that begin with this.
+    pub const fn new(process: u64) -> Self {
+        Self {
+            process,
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// The next one, which no other connection has.
+    pub fn next(&self) -> UniqueId {
+        UniqueId(u128::from(self.process) << 64 | u128::from(self.last.fetch_add(1, Ordering::Relaxed)))
+    }
 }

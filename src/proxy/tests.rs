@@ -2,6 +2,7 @@
 
 mod limit;
 mod odd_peers;
+mod preamble;
 mod reload;
 mod rig;
 

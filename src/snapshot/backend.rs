@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    BackendView, Health, ServerCounts, ServerView, initial_state,
+    BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
     live::{BackendStats, ServerStats, StatsSet},
 };
 use crate::{
     balance::{Balancer, Candidate, HashKey, WEIGHT_UNIT},
-    base::{ServerName, ServerState},
+    base::{HostPattern, ServerName, ServerState},
     config::Algorithm,
     pools::{AdminState, Pool, Server},
 };
@@ -38,6 +38,8 @@ pub(super) struct Parts<'a> {
 /// A server's state and weight.
 struct Standing<'a> {
     server: &'a Server,
+    /// Index of its class.
+    class: u16,
     health: Option<&'a Health>,
     state: ServerState,
     /// As if its priority group were the one in use.
@@ -53,7 +55,7 @@ impl<'a> Parts<'a> {
     /// more.
     pub fn view(&self, live: &mut StatsSet, generation: u64) -> (BackendView, Option<Duration>) {
         let backend = self.pool.backend();
-        let (standings, group) = self.standings();
+        let (standings, classes) = self.standings();
         let mut counts = ServerCounts::default();
         let mut ramp_left: Option<Duration> = None;
         let mut servers = Vec::with_capacity(standings.len());
@@ -69,18 +71,17 @@ impl<'a> Parts<'a> {
                 Some(before) => Arc::clone(&before.live),
                 None => live.server(&backend.name, server),
             };
-            let view = self.server(standing, group, before, live);
+            let view = self.server(standing, &classes, before, live);
             counts.add(&view);
             ramp_left = [ramp_left, standing.ramp_left].into_iter().flatten().min();
             servers.push(view);
         }
-        let candidates: Vec<Candidate> = (servers.iter())
-            .map(|server| Candidate {
-                name: server.name.clone(),
-                weight: server.effective_weight,
-            })
-            .collect();
-        let (balancer, balancer_generation) = self.balancer(&candidates, generation);
+        let candidates = candidates(&servers, None);
+        let before = self
+            .previous
+            .map(|previous| (&previous.balancer, previous.balancer_generation));
+        let (balancer, balancer_generation) = self.balancer(before, &candidates, generation);
+        let names = self.names(&classes, &servers, generation);
         let maglev = self.by_packets.then(|| self.maglev(&balancer, &candidates));
         let live: Arc<BackendStats> = live.backend(&backend.name);
         // fine enough to be smooth, and rebuilding a Maglev table (1.8 ms in its paper) stays cheap
@@ -91,6 +92,7 @@ impl<'a> Parts<'a> {
             counts,
             balancer,
             balancer_generation,
+            names,
             maglev,
             live,
         };
@@ -99,37 +101,42 @@ impl<'a> Parts<'a> {
 
     /// How many servers could be chosen.
     pub fn eligible(&self) -> usize {
-        let (standings, group) = self.standings();
-        let is_eligible =
-            |standing: &&Standing| standing.weight > 0 && Some(standing.server.priority) == group;
-        standings.iter().filter(is_eligible).count()
+        let (standings, classes) = self.standings();
+        (standings.iter())
+            .filter(|standing| classes.weight(standing) > 0)
+            .count()
     }
 
-    /// Every server's standing, and the priority group that is in use: the lowest with a server that has a weight.
-    fn standings(&self) -> (Vec<Standing<'a>>, Option<u16>) {
+    /// Every server's standing, and their classes.
+    fn standings(&self) -> (Vec<Standing<'a>>, Classes<'a>) {
         let servers = self.pool.servers();
+        let mut classes = Classes::default();
         let mut standings = Vec::with_capacity(servers.len());
         let mut known = self.health.into_iter().flatten().peekable();
         for server in servers {
             // both are sorted by name
             while known.next_if(|(name, _)| **name < server.name).is_some() {}
             let health = known.next_if(|(name, _)| **name == server.name);
-            standings.push(self.standing(server, health.map(|(_, health)| health)));
+            let class = classes.enter(&server.sni);
+            standings.push(self.standing(server, class, health.map(|(_, health)| health)));
         }
-        if standings.iter().all(|standing| standing.weight == 0) {
+        let mut serves = vec![false; classes.0.len()];
+        for standing in &standings {
+            serves[usize::from(standing.class)] |= standing.weight > 0;
+        }
+        for standing in &mut standings {
             // connects to a server that is the last one are worth a try: it is not ejected (as in nginx)
-            for standing in &mut standings {
-                if standing.state == ServerState::Down && standing.health.is_some_and(|h| h.is_ejected) {
-                    standing.weight = u32::from(standing.server.weight()) * WEIGHT_UNIT;
-                }
+            let is_ejected =
+                standing.state == ServerState::Down && standing.health.is_some_and(|h| h.is_ejected);
+            if is_ejected && !serves[usize::from(standing.class)] {
+                standing.weight = u32::from(standing.server.weight()) * WEIGHT_UNIT;
             }
+            classes.note(standing);
         }
-        let weighty = standings.iter().filter(|standing| standing.weight > 0);
-        let group = weighty.map(|standing| standing.server.priority).min();
-        (standings, group)
+        (standings, classes)
     }
 
-    fn standing(&self, server: &'a Server, health: Option<&'a Health>) -> Standing<'a> {
+    fn standing(&self, server: &'a Server, class: u16, health: Option<&'a Health>) -> Standing<'a> {
         let state = match server.overridden.admin {
             Some(AdminState::Maintenance) => ServerState::Maintenance,
             Some(AdminState::Draining) => ServerState::Draining,
@@ -140,6 +147,7 @@ impl<'a> Parts<'a> {
         };
         let mut standing = Standing {
             server,
+            class,
             health,
             state,
             weight: 0,
@@ -160,12 +168,13 @@ impl<'a> Parts<'a> {
     fn server(
         &self,
         standing: &Standing<'_>,
-        group: Option<u16>,
+        classes: &Classes<'_>,
         before: Option<&ServerView>,
         live: Arc<ServerStats>,
     ) -> ServerView {
         let Standing {
             server,
+            class,
             health,
             state,
             ..
@@ -186,11 +195,8 @@ impl<'a> Parts<'a> {
             priority: server.priority,
             weight: server.weight(),
             configured_weight: server.configured_weight,
-            effective_weight: if Some(server.priority) == group {
-                standing.weight
-            } else {
-                0
-            },
+            class,
+            effective_weight: classes.weight(standing),
             state,
             state_since,
             state_reason: health.and_then(|h| h.reason.clone()),
@@ -199,12 +205,39 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The previous balancer if a new one would be the same, else a new one of this generation.
-    fn balancer(&self, candidates: &[Candidate], generation: u64) -> (Arc<Balancer>, u64) {
+    /// The servers by the names that they serve, if they differ in them.
+    fn names(&self, classes: &Classes<'_>, servers: &[ServerView], generation: u64) -> Box<[NameClass]> {
+        if classes.0.iter().all(|class| class.sni.is_empty()) {
+            return Box::default();
+        }
+        let before = self.previous.map_or(&[][..], |previous| &previous.names);
+        (classes.0.iter().zip(0_u16..))
+            .map(|(class, index)| {
+                let candidates = candidates(servers, Some(index));
+                let before = (before.iter().find(|before| before.sni == *class.sni))
+                    .map(|before| (&before.balancer, before.balancer_generation));
+                let (balancer, balancer_generation) = self.balancer(before, &candidates, generation);
+                NameClass {
+                    sni: Arc::clone(class.sni),
+                    balancer,
+                    balancer_generation,
+                    eligible: candidates.iter().filter(|candidate| candidate.weight > 0).count(),
+                }
+            })
+            .collect()
+    }
+
+    /// The balancer before if a new one would be the same, else a new one of this generation.
+    fn balancer(
+        &self,
+        before: Option<(&Arc<Balancer>, u64)>,
+        candidates: &[Candidate],
+        generation: u64,
+    ) -> (Arc<Balancer>, u64) {
         let algorithm = self.pool.backend().balance;
-        match self.previous {
-            Some(previous) if previous.balancer.is_of(algorithm, candidates, self.key) => {
-                (Arc::clone(&previous.balancer), previous.balancer_generation)
+        match before {
+            Some((balancer, generation)) if balancer.is_of(algorithm, candidates, self.key) => {
+                (Arc::clone(balancer), generation)
             }
             _ => (
                 Arc::new(Balancer::new(algorithm, candidates, self.key)),
@@ -225,6 +258,67 @@ impl<'a> Parts<'a> {
                 Arc::clone,
             )
     }
+}
+
+/// The servers of a pool by their `sni`, in the order in which the first of each comes.
+#[derive(Default)]
+struct Classes<'a>(Vec<Class<'a>>);
+
+struct Class<'a> {
+    sni: &'a Arc<[HostPattern]>,
+    /// The priority group that is in use: the lowest with a server that has a weight.
+    group: Option<u16>,
+}
+
+impl<'a> Classes<'a> {
+    /// The index of a class.
+    fn enter(&mut self, sni: &'a Arc<[HostPattern]>) -> u16 {
+        let known = self.0.iter().position(|class| class.sni == sni);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(Class { sni, group: None });
+            self.0.len() - 1
+        });
+        // no file has room for so many
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+
+    fn note(&mut self, standing: &Standing<'_>) {
+        if let Some(class) = self
+            .0
+            .get_mut(usize::from(standing.class))
+            .filter(|_| standing.weight > 0)
+        {
+            let priority = standing.server.priority;
+            class.group = Some(class.group.map_or(priority, |group| group.min(priority)));
+        }
+    }
+
+    /// A server's weight if its priority group is in use.
+    fn weight(&self, standing: &Standing<'_>) -> u32 {
+        let group = self
+            .0
+            .get(usize::from(standing.class))
+            .and_then(|class| class.group);
+        if group == Some(standing.server.priority) {
+            standing.weight
+        } else {
+            0
+        }
+    }
+}
+
+/// The servers as a balancer takes them: all of them, or with those of other classes at weight 0.
+fn candidates(servers: &[ServerView], class: Option<u16>) -> Vec<Candidate> {
+    let weight = |server: &ServerView| match class {
+        Some(class) if class != server.class => 0,
+        _ => server.effective_weight,
+    };
+    (servers.iter())
+        .map(|server| Candidate {
+            name: server.name.clone(),
+            weight: weight(server),
+        })
+        .collect()
 }
 
 /// A weight in units, reduced while a slow start runs: linear in time, but at least one unit of any weight.

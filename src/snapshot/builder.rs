@@ -1,18 +1,18 @@
 //! From one snapshot to the next.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Instant,
 };
 
 use super::{
-    BackendView, FrontendView, Health, ServerCounts, Snapshot,
+    BackendView, FrontendView, Health, Routes, ServerCounts, Snapshot,
     backend::{HealthOf, Parts},
     live::StatsSet,
 };
 use crate::{
-    access::{FrontendAccess, NetworkLists},
+    access::{FrontendAccess, NetworkLists, Subjects},
     balance::HashKey,
     base::{BackendName, Endpoint, FrontendName, NetworkListName, ServerKey},
     config::{self, Config},
@@ -49,7 +49,7 @@ pub struct Builder {
 /// The frontends that send to a backend.
 #[derive(Debug, Default)]
 struct Users {
-    frontends: Vec<FrontendName>,
+    frontends: BTreeSet<FrontendName>,
     /// Whether one of them is in a packet mode.
     by_packets: bool,
 }
@@ -130,9 +130,11 @@ impl Builder {
         }
         let mut users: HashMap<BackendName, Users> = HashMap::new();
         for (name, frontend) in &config.frontends {
-            let users = users.entry(frontend.backend.clone()).or_default();
-            users.frontends.push(name.clone());
-            users.by_packets |= frontend.mode.is_packet();
+            for target in frontend.targets() {
+                let users = users.entry(target.clone()).or_default();
+                users.frontends.insert(name.clone());
+                users.by_packets |= frontend.mode.is_packet();
+            }
         }
         let by_packets = |users: &HashMap<BackendName, Users>, name| {
             users.get(name).is_some_and(|users: &Users| users.by_packets)
@@ -277,23 +279,31 @@ impl Builder {
         let mut replaced = Vec::new();
         for (name, frontend) in &config.frontends {
             // a resolved configuration names no missing backend
-            let Some(backend) = next.backends.get(&frontend.backend) else {
+            let Some(targets) = targets(frontend, next) else {
                 continue;
             };
             let before = before.remove(name);
             let same = (before.as_ref()).filter(|before| {
                 Arc::ptr_eq(&before.config, frontend)
-                    && Arc::ptr_eq(&before.backend, backend)
+                    && (before.targets.iter().zip(&targets)).all(|(before, now)| Arc::ptr_eq(before, now))
                     && !frontend.lists().any(|name| self.changed_lists.contains(name))
             });
             let view = match same {
                 Some(same) => Arc::clone(same),
                 None => {
+                    let index = |name: &_| targets.iter().position(|target| target.config.name == *name);
+                    let list = |name: &_| self.lists.get(name).map(Arc::clone);
+                    let proxies = frontend.proxy_protocol.as_ref();
+                    let routes = Routes::new(&frontend.routing, &self.lists, index).map(Arc::new);
                     let view = Arc::new(FrontendView {
                         config: Arc::clone(frontend),
-                        backend: Arc::clone(backend),
+                        backend: Arc::clone(&targets[0]),
+                        needs_hello: Routes::need_hello(routes.as_deref(), &frontend.routing, &targets),
+                        routes,
+                        proxies: proxies.map(|proxies| Arc::new(Subjects::new(&proxies.from, list))),
                         live: self.live.frontend(name),
                         access: self.access(frontend, before.as_deref()),
+                        targets: targets.into(),
                     });
                     replaced.push(Replaced {
                         before,
@@ -337,27 +347,45 @@ impl Builder {
         next: &mut Snapshot,
         backends: &[Replaced<BackendView>],
     ) -> Vec<Replaced<FrontendView>> {
+        let names: BTreeSet<&FrontendName> = (backends.iter())
+            .filter_map(|backend| self.users.get(&backend.after.as_ref()?.config.name))
+            .flat_map(|users| &users.frontends)
+            .collect();
         let mut replaced = Vec::new();
-        for backend in backends.iter().filter_map(|backend| backend.after.as_ref()) {
-            let users = self.users.get(&backend.config.name);
-            for name in users.iter().flat_map(|users| &users.frontends) {
-                let Some(view) = next.frontends.get_mut(name) else {
-                    continue;
-                };
-                let after = Arc::new(FrontendView {
-                    config: Arc::clone(&view.config),
-                    backend: Arc::clone(backend),
-                    live: Arc::clone(&view.live),
-                    access: view.access.clone(),
-                });
-                replaced.push(Replaced {
-                    before: Some(std::mem::replace(view, Arc::clone(&after))),
-                    after: Some(after),
-                });
-            }
+        for name in names {
+            let Some(before) = next.frontends.get(name).map(Arc::clone) else {
+                continue;
+            };
+            let Some(targets) = targets(&before.config, next) else {
+                continue;
+            };
+            let after = Arc::new(FrontendView {
+                config: Arc::clone(&before.config),
+                backend: Arc::clone(&targets[0]),
+                needs_hello: Routes::need_hello(before.routes.as_deref(), &before.config.routing, &targets),
+                targets: targets.into(),
+                routes: before.routes.clone(),
+                proxies: before.proxies.clone(),
+                live: Arc::clone(&before.live),
+                access: before.access.clone(),
+            });
+            next.frontends.insert(name.clone(), Arc::clone(&after));
+            replaced.push(Replaced {
+                before: Some(before),
+                after: Some(after),
+            });
         }
         replaced
     }
+}
+
+/// The backends that a frontend may send to, its own first, each once; `None` if one is missing.
+fn targets(frontend: &config::Frontend, snapshot: &Snapshot) -> Option<Vec<Arc<BackendView>>> {
+    let mut seen = HashSet::new();
+    let names = frontend.targets().filter(|name| seen.insert(*name));
+    names
+        .map(|name| snapshot.backends.get(name).map(Arc::clone))
+        .collect()
 }
 
 /// Proxy frontends by what they listen on.
@@ -383,8 +411,10 @@ impl Built {
     pub fn wake_queues(&self) {
         for frontend in self.frontends.iter().filter_map(|f| f.before.as_ref()) {
             frontend.live.slots.freed().notify_waiters();
-            // it may send to another backend now
-            frontend.backend.live.server_freed.notify_waiters();
+            // it may send to other backends now
+            for backend in &frontend.targets {
+                backend.live.server_freed.notify_waiters();
+            }
         }
         for backend in self.backends.iter().filter_map(|b| b.before.as_ref()) {
             backend.live.server_freed.notify_waiters();

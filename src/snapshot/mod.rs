@@ -12,6 +12,8 @@
 mod backend;
 mod builder;
 pub mod live;
+mod names;
+mod routes;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use std::{
 };
 
 use crate::{
-    access::FrontendAccess,
+    access::{FrontendAccess, Subjects},
     balance::{Balancer, WEIGHT_UNIT},
     base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
     config::{self, InitialState, PortsPerClient},
@@ -33,6 +35,8 @@ use crate::{
 };
 pub use builder::{Builder, Built, Replaced};
 use live::{BackendStats, FrontendStats, ServerStats};
+pub use names::{NameClass, Offered};
+pub use routes::{Facts, Hello, Routes, Way};
 
 /// One generation of everything a data plane needs.
 #[derive(Debug, Default)]
@@ -99,6 +103,14 @@ pub struct FrontendView {
     pub config: Arc<config::Frontend>,
     /// The backend it sends to.
     pub backend: Arc<BackendView>,
+    /// The backends that it may send to: its own first, then those of its routes, each once.
+    pub targets: Box<[Arc<BackendView>]>,
+    /// Its routes; `None`: it has none.
+    pub routes: Option<Arc<Routes>>,
+    /// Whether it depends on the ClientHello where a connection goes.
+    pub needs_hello: bool,
+    /// The peers whose PROXY headers count; `None`: nobody's.
+    pub proxies: Option<Arc<Subjects>>,
     /// Its counters and slots.
     pub live: Arc<FrontendStats>,
     /// Who may open a connection; `None`: everybody.
@@ -119,6 +131,8 @@ pub struct BackendView {
     pub balancer: Arc<Balancer>,
     /// The generation that `balancer` was built in: a thread's `PickState` for another generation starts afresh.
     pub balancer_generation: u64,
+    /// Its servers by the names that they serve; empty if none has an `sni`.
+    pub names: Box<[NameClass]>,
     /// The Maglev table that packet modes choose by; `None` if no frontend in a packet mode uses the backend.
     pub maglev: Option<Arc<Balancer>>,
     /// Its counters and queue.
@@ -136,6 +150,8 @@ pub struct ServerView {
     pub max_connections: Option<u32>,
     /// Its priority group.
     pub priority: u16,
+    /// The index of its class among the backend's [`names`](BackendView::names); 0 where there are none.
+    pub class: u16,
     /// Its weight: the configured one, or the operator's.
     pub weight: u16,
     /// The weight in the configuration.

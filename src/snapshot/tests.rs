@@ -448,3 +448,4 @@ fn a_lender_lends_choosers_and_no_counters() {
 mod eligible;
 mod maglev;
 mod random;
+mod routes;

@@ -2,6 +2,8 @@
 
 mod configs;
 mod peers;
+mod process;
+mod routing;
 
 use convey::config::{self, Config, Options, Source};
 use libtest_mimic::{Failed, Trial};
@@ -148,6 +150,14 @@ const PIECES: &[&str] = &[
     "listen_addr = \"0.0.0.0:80\"\n",
     "backend = \"b\"\n",
     "[global]\n",
+    "[[frontends.a.routes]]\n",
+    "sni = \"*.example.com\"\n",
+    "reject = true\n",
+    "destination = \":80\"\n",
+    "[frontends.a.proxy_protocol]\n",
+    "from = [\"10.0.0.0/8\"]\n",
+    "fallback = \"b\"\n",
+    "send_proxy = \"v2\"\n",
     "9999999999999999999999",
 ];
 

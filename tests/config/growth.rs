@@ -19,8 +19,11 @@ type Work = fn(&str);
 const PARTS: usize = 4_000;
 const BROKEN_PARTS: usize = 1_500;
 
+/// Routes of a frontend are 1,000 at most, in the larger.
+const ROUTES: usize = 500;
+
 pub fn trials() -> Vec<Trial> {
-    let files: [(&str, usize, File); 13] = [
+    let files: [(&str, usize, File); 17] = [
         ("a_backend_for_each_frontend", PARTS, backend_each),
         ("one_backend_for_all_frontends", PARTS, one_backend),
         ("packet_modes", PARTS, packet_modes),
@@ -28,6 +31,10 @@ pub fn trials() -> Vec<Trial> {
         ("one_address_for_all", PARTS, one_address),
         ("ranges_of_one_address", PARTS, ranges),
         ("ranges_that_overlap", PARTS, overlapping_ranges),
+        ("two_routes_for_each_frontend", PARTS, routes_each),
+        ("routes_of_one_frontend", ROUTES, routes_of_one),
+        ("fallbacks_in_rows", PARTS, fallback_rows),
+        ("a_circle_of_fallbacks", PARTS, fallback_circle),
         ("unknown_keys", PARTS, unknown_keys),
         ("wrong_values", PARTS, wrong_values),
         ("one_line", BROKEN_PARTS, one_line),
@@ -160,6 +167,61 @@ fn missing_backends(parts: usize) -> String {
     let mut out = String::new();
     (0..parts).for_each(|n| frontend(&mut out, n, &format!("backend = \"x{n}\"")));
     backends(&mut out, parts);
+    out
+}
+
+/// Two for each frontend: one hides a name of the other, and leads to the backend before.
+fn routes_each(parts: usize) -> String {
+    let mut out = String::new();
+    for n in 0..parts {
+        let routes = format!(
+            "backend = \"b{n}\"\n[[frontends.f{n}.routes]]\nsni = \"*.example.com\"\nbackend = \"b{}\"\n\
+             [[frontends.f{n}.routes]]\nsni = \"a.b.example.com\"\nsource = \"10.0.0.0/8\"\nreject = true",
+            n.saturating_sub(1)
+        );
+        frontend(&mut out, n, &routes);
+    }
+    backends(&mut out, parts);
+    out
+}
+
+/// Each to a backend of its own, by names that only differ at their beginning, of as many addresses.
+fn routes_of_one(parts: usize) -> String {
+    let listen: Vec<String> = (0..parts)
+        .map(|n| format!("\"{}\"", address(10, n + 1)))
+        .collect();
+    let mut out = format!("[frontends.f]\nlisten_addr = [{}]\n", listen.join(", "));
+    for n in 0..parts {
+        let _ = writeln!(
+            out,
+            "[[frontends.f.routes]]\nsni = [\"a{n}.b.c.d.example.com\", \"*.a{n}.example.com\"]\n\
+             destination = \":{}\"\nbackend = \"b{n}\"",
+            n + 1
+        );
+    }
+    backends(&mut out, parts);
+    out
+}
+
+/// Rows of nine, which is one too many.
+fn fallback_rows(parts: usize) -> String {
+    with_fallbacks(parts, |n| (n % 10 < 9).then_some(n + 1))
+}
+
+fn fallback_circle(parts: usize) -> String {
+    with_fallbacks(parts, |n| Some((n + 1) % parts))
+}
+
+fn with_fallbacks(parts: usize, next: impl Fn(usize) -> Option<usize>) -> String {
+    let mut out = String::new();
+    for n in 0..parts {
+        frontend(&mut out, n, &format!("backend = \"b{n}\""));
+        let addr = address(11, n + 1);
+        let _ = writeln!(out, "[backends.b{n}]\nservers.s = {{ addr = \"{addr}\" }}");
+        if let Some(next) = next(n).filter(|next| *next < parts) {
+            let _ = writeln!(out, "fallback = \"b{next}\"");
+        }
+    }
     out
 }
 

@@ -21,7 +21,7 @@ struct Key {
     required: bool,
 }
 
-/// Every key below a schema; where names are the operator's, `x` stands for one.
+/// Every key below a schema; where names are the operator's, `x` stands for one, and `0` for the first of a list.
 fn collect(root: &Value, schema: &Value, section: &mut Vec<String>, out: &mut Vec<Key>) {
     let schema = resolve(root, schema);
     let required = |name: &str| {
@@ -37,6 +37,11 @@ fn collect(root: &Value, schema: &Value, section: &mut Vec<String>, out: &mut Ve
         });
         section.push(name.clone());
         collect(root, property, section, out);
+        section.pop();
+    }
+    if schema["items"].is_object() {
+        section.push("0".to_owned());
+        collect(root, &schema["items"], section, out);
         section.pop();
     }
     if schema["additionalProperties"].is_object() {
@@ -64,6 +69,7 @@ impl Key {
     fn file(&self, lines: &str) -> String {
         match self.section.as_slice() {
             [] => lines.to_owned(),
+            [list @ .., item] if item == "0" => format!("[[{}]]\n{lines}", list.join(".")),
             section => format!("[{}]\n{lines}", section.join(".")),
         }
     }

@@ -6,7 +6,7 @@ use convey::{
     base::{BackendName, KeepAlive, ServerName},
     config::{
         self, AccessLog, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode,
-        OnDown, Options, Severity,
+        OnDown, Options, Routing, SendProxy, SentTlvs, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -116,6 +116,8 @@ fn documented_defaults() -> Outcome {
     });
     same(frontend.client_keepalive, keepalive)?;
     same(frontend.access_log, AccessLog::All)?;
+    same(frontend.routing.clone(), Routing::default())?;
+    same(frontend.proxy_protocol.clone(), None)?;
     let backend = config.backends.values().next().ok_or("no backend")?;
     same(backend.balance, Algorithm::RoundRobin)?;
     same(backend.connect_timeout, 5 * SECOND)?;
@@ -126,6 +128,7 @@ fn documented_defaults() -> Outcome {
     same(backend.source_addr, None)?;
     same(backend.on_down, OnDown::Keep)?;
     same(backend.slow_start, Duration::ZERO)?;
+    same((backend.fallback.clone(), backend.send_proxy), (None, None))?;
     let check = HealthCheck {
         interval: 2 * SECOND,
         timeout: SECOND,
@@ -430,10 +433,19 @@ fn commented_settings() -> Outcome {
     // What the comments call defaults are the defaults.
     let plain =
         backend_of("[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n")?;
-    let expected = Backend {
+    let mut expected = Backend {
         source_addr: Some("10.0.0.2".parse()?),
+        fallback: Some(BackendName::new("sorry")?),
+        send_proxy: Some(SendProxy::V2(SentTlvs {
+            authority: true,
+            crc32c: true,
+            ..SentTlvs::default()
+        })),
         ..plain
     };
+    for server in expected.servers.values_mut() {
+        server.sni = vec!["www.example.com".parse()?];
+    }
     same(&**web, &expected)?;
     let shipped = load(&source(&top().join("configs/convey.toml"))?)?;
     same(all.config.global.user.as_deref(), Some("convey"))?;

@@ -58,6 +58,19 @@ fn refuses() -> Result<(), Failed> {
         ("[global]\nlog_level = \"loud\"", "/global/log_level"),
         ("[stats]\nlisten_addr = \"::1\"", "/stats/port"),
         ("[frontends.a]\nbackend = \"b\"", "/frontends/a/listen_addr"),
+        ("[frontends.a]\nlisten_addr = \"0.0.0.0:80\"", "/frontends/a"),
+        (
+            "[frontends.a]\nlisten_addr = \"0.0.0.0:80\"\n[[frontends.a.routes]]\nsni = \"a.example.com\"",
+            "/frontends/a/routes/0",
+        ),
+        (
+            "[frontends.a]\nlisten_addr = \"0.0.0.0:80\"\nroutes = []",
+            "/frontends/a/routes",
+        ),
+        (
+            "[backends.a]\nsend_proxy_tlvs = [\"netns\"]",
+            "/backends/a/send_proxy_tlvs/0",
+        ),
         (
             "[backends.a.servers.s]\naddr = \"10.0.0.1:80\"\nweight = 65536",
             "/backends/a/servers/s/weight",
@@ -149,13 +162,13 @@ pub fn every_key() -> BTreeSet<String> {
 
 /// Every key that a document has, at any depth.
 pub fn keys_in(value: &toml::Value) -> BTreeSet<String> {
-    let toml::Value::Table(table) = value else {
-        return BTreeSet::new();
-    };
-    table
-        .iter()
-        .flat_map(|(key, value)| std::iter::once(key.clone()).chain(keys_in(value)))
-        .collect()
+    match value {
+        toml::Value::Table(table) => (table.iter())
+            .flat_map(|(key, value)| std::iter::once(key.clone()).chain(keys_in(value)))
+            .collect(),
+        toml::Value::Array(items) => items.iter().flat_map(keys_in).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 fn visit(schema: &Value, each: &mut impl FnMut(&str, &Value)) {

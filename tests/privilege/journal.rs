@@ -139,5 +139,8 @@ fn record() -> AccessRecord {
         redispatched: false,
         frontend_connections: 1,
         server_connections: 1,
+        route: None,
+        sni: None,
+        unique_id: None,
     }
 }

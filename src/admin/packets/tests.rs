@@ -106,7 +106,13 @@ fn a_flow() -> FlowInfo {
 fn what_no_packet_frontend_serves_may_be_proxied_by_the_nearest_listener() {
     let snapshot = site();
     let by = |protocol, vip: &str| {
-        let found = explanation(&snapshot, &tuple(protocol, vip), None, &Waiting::new());
+        let found = explanation(
+            &snapshot,
+            &tuple(protocol, vip),
+            &Asks::default(),
+            None,
+            &Waiting::new(),
+        );
         (found.because, found.frontend)
     };
     let proxied = |name: &str| (Because::Proxied.into(), FrontendName::new(name).ok());
@@ -127,7 +133,7 @@ fn an_explanation_says_that_the_rules_of_a_proxy_frontend_deny_the_client() {
             client: ClientAddr(client.parse().expect("an address")),
             ..tuple(Protocol::Tcp, "192.0.2.7:80")
         };
-        explanation(&snapshot, &tuple, None, &Waiting::new()).blocked_by
+        explanation(&snapshot, &tuple, &Asks::default(), None, &Waiting::new()).blocked_by
     };
     assert_eq!(
         blocked_by("198.51.100.66:4000"),
@@ -147,7 +153,15 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
         flow: Some(flow.clone()),
         blocked_by: Some(PacketReason::NoRoute),
     };
-    let explain = |waiting: &Waiting| explanation(&site(), &flow.tuple, Some(found.clone()), waiting);
+    let explain = |waiting: &Waiting| {
+        explanation(
+            &site(),
+            &flow.tuple,
+            &Asks::default(),
+            Some(found.clone()),
+            waiting,
+        )
+    };
     let view = explain(&Waiting::new());
     assert_eq!(view.frontend, Some(flow.frontend.clone()));
     assert_eq!(view.mode, Some(Mode::Passthrough.into()));
@@ -270,13 +284,13 @@ fn a_frontend_serves_with_an_eligible_server_and_addresses_that_are_live_or_else
     let name = FrontendName::new("shop").expect("a name");
     let shop = &snapshot.frontends[&name];
     let second: EndpointRange = Endpoint::tcp("192.0.2.2:80".parse().expect("an address")).into();
-    let serves = |wait| serves(shop, &[(second, wait)].into());
-    assert!(super::serves(shop, &Waiting::new()));
+    let serves = |wait| serves(&snapshot, shop, &[(second, wait)].into());
+    assert!(super::serves(&snapshot, shop, &Waiting::new()));
     assert!(serves(wait("no interface has it", true)), "a standby");
     assert!(!serves(wait("its interface is down", false)));
     let drained = site_where(&[("a", AdminState::Draining)]);
     assert!(
-        !super::serves(&drained.frontends[&name], &Waiting::new()),
+        !super::serves(&drained, &drained.frontends[&name], &Waiting::new()),
         "b has weight 0"
     );
 }

@@ -58,6 +58,9 @@ pub struct Connection {
     /// Whether the frontend is no longer configured.
     #[serde(default)]
     pub frontend_removed: bool,
+    /// The name that the client of a connection has asked for in its ClientHello, where that was read.
+    #[serde(default)]
+    pub sni: Option<String>,
     /// Address and port on our side towards the server.
     #[serde(default)]
     pub local: Option<SocketAddr>,

@@ -123,6 +123,7 @@ pub(in crate::cli) fn example() -> Status {
             .collect(),
     };
     let frontend = |addrs: &[&str], backend: &str, max, traffic| Frontend {
+        route_backends: Vec::new(),
         listen: addrs.iter().map(|addr| listen(addr)).collect(),
         mode: Mode::Proxy.into(),
         protocol: Protocol::Tcp.into(),

@@ -312,7 +312,8 @@ fn first_text<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
     }
 }
 
-fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Option<T> {
+/// Reads one of a closed set of words.
+pub(super) fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Option<T> {
     let list = T::ALL
         .iter()
         .map(|(_, word)| format!("\"{word}\""))
@@ -352,6 +353,7 @@ macro_rules! word_fields {
         )+
     };
 }
+pub(super) use word_fields;
 word_fields!(
     LogLevel,
     LogFormat,

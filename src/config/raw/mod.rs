@@ -8,6 +8,7 @@ mod field;
 mod fields;
 mod packet;
 mod process;
+mod routing;
 mod section;
 
 use std::net::IpAddr;
@@ -19,11 +20,15 @@ pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
+pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
 
-use super::model::{
-    AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode, OnDown,
-    PortsPerClient,
+use super::{
+    model::{
+        AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode,
+        OnDown, PortsPerClient,
+    },
+    routing::{NonTls, UnexpectedSni},
 };
 use crate::{
     access::Action,
@@ -144,11 +149,13 @@ section! {
 
 section! {
     /// An address that clients connect to, and where they are sent.
-    Frontend {
+    Frontend needs backend or routes {
         /// Address to listen on, IP:port or IP:first-last, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard. The first port of a range leads to the port in a server's addr, each other as far above it; in packet modes a client's address has one server for a whole range. Link-local (mode "proxy" only): "[fe80::1%eth0]:80".
         listen_addr (required): ListenAddrs,
-        /// Name of the backend that serves the connections.
-        backend (required): BackendRef,
+        /// Name of the backend that serves the connections. With routes, those that no route matches: without it they are reset.
+        backend: BackendRef,
+        /// Other backends for some of the connections, mode "proxy" only: one section [[frontends.NAME.routes]] each, in the order in which they are tried.
+        routes: Routes,
         ..options: FrontendOptions,
     }
 }
@@ -174,10 +181,50 @@ section! {
         client_keepalive: KeepAlive,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
+        /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
+        unexpected_sni: UnexpectedSni,
+        /// Connections that do not begin with a TLS ClientHello: "reject" (default) resets them, "backend" routes them as if they named no host and no protocol. Counts where a route or a server has `sni` or `alpn`.
+        non_tls: NonTls,
+        /// How long a client may take for its ClientHello. Counts where a route or a server has `sni` or `alpn`; elsewhere nothing is waited for. Default: "5s".
+        client_hello_timeout: Time<false, HOUR>,
+        /// PROXY protocol of the clients' connections, mode "proxy" only: the address in the header is the client's for rules, limits, balancing and logs. Off unless `from` is given.
+        proxy_protocol: ProxyProtocol,
         /// Which clients may connect; others are reset, in packet modes ignored. Default: all.
         access: Access,
         /// How many connections are accepted; more are reset, in packet modes ignored. Default: no limits.
         limits: Limits,
+    }
+}
+
+section! {
+    /// Where some of a frontend's connections go. The first route that matches decides; every key that is given must match, and a key that is not given matches everything. TLS is not terminated: the ClientHello is read and passed on.
+    Route needs backend or reject {
+        /// Host names that the client asks for (SNI): a name, "*.example.com" for every name below it, "www.*" for every name that begins so, "~REGEX", or a list of them. Case does not matter. Connections without a name do not match.
+        sni: HostPatterns,
+        /// Protocols of which the client offers one (ALPN), such as "h2" or "http/1.1", or a list of them.
+        alpn: AlpnNames,
+        /// Networks of clients, or "file:NAME" for those of [network_lists], or a list of them.
+        source: Subjects<{ routing::MAX_ITEMS }>,
+        /// Addresses and ports of this host that the client has connected to: "192.0.2.1:443", a network such as "192.0.2.0/24", a port ":8443", ports ":8000-8010", or a list of them.
+        destination: Destinations,
+        /// Name of the backend that serves these connections.
+        backend: BackendRef,
+        /// Reset these connections: reject = true.
+        reject: bool,
+    }
+}
+
+section! {
+    /// PROXY protocol, versions 1 and 2: who may say whom a connection is from. A frontend takes the keys that it does not set from [defaults.proxy_protocol].
+    ProxyProtocol {
+        /// Networks of the load balancers and proxies that send the header, or "file:NAME" for those of [network_lists], or a list of them. A header from anywhere else is not believed.
+        from: Subjects<{ routing::MAX_NETWORKS }>,
+        /// Reset connections from elsewhere and those without a header. false: they are clients that speak for themselves. Default: true.
+        required: bool,
+        /// How long the header may take. Default: "3s".
+        timeout: Time<false, HOUR>,
+        /// Whether headers are read; false turns off what [defaults] says. Default: true.
+        enabled: bool,
     }
 }
 
@@ -236,6 +283,8 @@ section! {
     Backend {
         /// The servers: one section [backends.BACKEND.servers.NAME] each.
         servers: Named<Server>,
+        /// Name of the backend that serves the connections while this one has no eligible server, mode "proxy" only. It may have a fallback of its own.
+        fallback: BackendRef,
         ..options: BackendOptions,
     }
 }
@@ -269,6 +318,10 @@ section! {
         dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,
+        /// Tell the servers the client's address in a PROXY header, mode "proxy" only: "v1" (text), "v2" (binary) or "off" (default). They must expect it.
+        send_proxy: ProxyVersion,
+        /// What else a header of version 2 says: "authority" (the name that the client asks for), "alpn", "ssl" (TLS version, cipher, client certificate), "unique_id" (a number of the connection, as in the log), "crc32c" (a checksum). Default: none.
+        send_proxy_tlvs: TlvList,
     }
 }
 
@@ -287,6 +340,8 @@ section! {
         fall: Int<1, 1000>,
         /// Interval while the state is changing. Default: "1s", or the interval if that is shorter.
         fast_interval: Time<false, DAY>,
+        /// Begin each check with a PROXY header too, which says that the connection is Convey's own; needs send_proxy. Default: false.
+        send_proxy: bool,
         /// State before the first check: "up", "down", or "check" (default), which lets the first result decide.
         initial: InitialState,
     }
@@ -317,6 +372,8 @@ section! {
         priority: Int<0, { u16::MAX as u64 }>,
         /// Maximum number of open connections; more go to other servers or wait. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
+        /// Host names (SNI) that this server of the backend is for, mode "proxy" only, as in a route: a name, "*.example.com", "www.*", "~REGEX", or a list of them. Other names go to the servers without one: see unexpected_sni. Default: none.
+        sni: HostPatterns,
     }
 }
 
@@ -328,7 +385,7 @@ impl File {
     }
 }
 
-/// `backend` of a frontend, not yet looked up.
+/// `backend` of a frontend or route, or `fallback` of a backend, not yet looked up.
 #[derive(Debug, Clone)]
 pub struct BackendRef(pub String);
 
@@ -341,7 +398,7 @@ mod tests {
         let keys = |list: Vec<&'static str>| list.into_iter().collect::<std::collections::BTreeSet<_>>();
         let mut expected = keys(Frontend::keys());
         expected.extend(Backend::keys());
-        for own in ["listen_addr", "backend", "servers"] {
+        for own in ["listen_addr", "backend", "routes", "servers", "fallback"] {
             assert!(expected.remove(own), "{own}");
         }
         assert_eq!(keys(Defaults::keys()), expected);

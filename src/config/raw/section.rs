@@ -18,6 +18,8 @@ pub trait Section: Default {
     const ABOUT: &'static str;
     /// Keys that must be given.
     const REQUIRED: &'static [&'static str];
+    /// Keys of which one at least must be given.
+    const EITHER: &'static [&'static str];
 
     /// Every key that it may have.
     fn keys() -> Vec<&'static str>;
@@ -55,6 +57,8 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.access]", super::Access::keys),
     ("[frontends.NAME.limits]", super::Limits::keys),
     ("[frontends.NAME.limits.per_client]", super::PerClient::keys),
+    ("[frontends.NAME.proxy_protocol]", super::ProxyProtocol::keys),
+    ("[[frontends.NAME.routes]]", super::Route::keys),
     ("the top of the file", super::File::keys),
 ];
 
@@ -77,7 +81,23 @@ fn read_keys<S: Section>(table: &DeTable<'_>, place: std::ops::Range<usize>, fin
             findings.error(place.clone(), format!("missing key `{required}`"), about);
         }
     }
+    let has = |key: &&str| table.contains_key(*key) || misspelt.contains(key);
+    if findings.absence_counts() && !S::EITHER.is_empty() && !S::EITHER.iter().any(has) {
+        let names: Vec<_> = S::EITHER.iter().map(|key| format!("`{key}`")).collect();
+        let message = format!("missing key {}", names.join(" or "));
+        let about = S::EITHER.first().and_then(|key| about::<S>(key));
+        let help = format!("one of them is needed. {}", about.unwrap_or_default());
+        findings.error(place, message, help);
+    }
     section
+}
+
+/// Reads one section of a list of them; `None` if it is none.
+pub fn read_item<S: Section>(value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Option<S> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(read_keys(table, value.span(), findings)),
+        _ => None,
+    }
 }
 
 /// Reports a key that the section does not have; returns the one that it was probably meant for. Of several that were meant
@@ -123,13 +143,18 @@ fn unknown_key<S: Section>(
 
 /// What a key is for, for the help of its absence.
 fn property_about<S: Section>(key: &str) -> Option<String> {
+    about::<S>(key).map(|about| format!("`{key}` is needed. {about}"))
+}
+
+/// What a key is for.
+fn about<S: Section>(key: &str) -> Option<String> {
     let mut properties = Map::new();
     S::properties(&mut schema_generator(), &mut properties);
     properties
         .get(key)?
         .get("description")?
         .as_str()
-        .map(|about| format!("`{key}` is needed. {about}"))
+        .map(str::to_owned)
 }
 
 fn schema_generator() -> SchemaGenerator {
@@ -175,6 +200,12 @@ pub fn schema_of<S: Section>(generator: &mut SchemaGenerator) -> Schema {
     if !S::REQUIRED.is_empty() {
         schema.insert("required".to_owned(), S::REQUIRED.into());
     }
+    if !S::EITHER.is_empty() {
+        let each = S::EITHER
+            .iter()
+            .map(|key| serde_json::json!({ "required": [key] }));
+        schema.insert("anyOf".to_owned(), each.collect());
+    }
     schema
 }
 
@@ -185,14 +216,14 @@ pub fn property<T: Field>(generator: &mut SchemaGenerator, about: &str) -> Value
     schema.to_value()
 }
 
-/// Declares a section: its keys with their types and descriptions. `(required)` marks a key that must be given;
-/// `..name: Section` takes in the keys of another section.
+/// Declares a section: its keys with their types and descriptions. `(required)` marks a key that must be given,
+/// `needs one or other` two of which one must be; `..name: Section` takes in the keys of another section.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
-        $name:ident {
+        $name:ident $(needs $one:ident or $other:ident)? {
             $( $(#[doc = $doc:literal])+ $key:ident $(($required:ident))? : $type:ty, )*
-            $(..$part:ident: $other:ty,)*
+            $(..$part:ident: $whole:ty,)*
         }
     ) => {
         $(#[doc = $about])+
@@ -201,7 +232,7 @@ macro_rules! section {
             $( $(#[doc = $doc])+ pub $key: Option<$crate::config::raw::Located<$type>>, )*
             $(
                 /// The keys it shares with `[defaults]`.
-                pub $part: $other,
+                pub $part: $whole,
             )*
         }
 
@@ -209,10 +240,11 @@ macro_rules! section {
             const NAME: &'static str = stringify!($name);
             const ABOUT: &'static str = concat!($($about),+).trim_ascii();
             const REQUIRED: &'static [&'static str] = &[$($( $crate::config::raw::section::required!($required $key), )?)*];
+            const EITHER: &'static [&'static str] = &[$( stringify!($one), stringify!($other) )?];
 
             fn keys() -> Vec<&'static str> {
                 let own: &[&'static str] = &[$(stringify!($key)),*];
-                own.iter().copied()$(.chain(<$other>::keys()))*.collect()
+                own.iter().copied()$(.chain(<$whole>::keys()))*.collect()
             }
 
             fn take(
@@ -242,7 +274,7 @@ macro_rules! section {
                     stringify!($key).to_owned(),
                     $crate::config::raw::section::property::<$type>(generator, concat!($($doc),+).trim_ascii()),
                 ); )*
-                $( <$other>::properties(generator, out); )*
+                $( <$whole>::properties(generator, out); )*
             }
         }
 

@@ -1,6 +1,9 @@
 //! Access rules, limits and the lists of networks that rules name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{int, limit, value};
 use crate::{
@@ -87,10 +90,22 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
             findings.within(name, |findings| {
                 let mode = config.frontends.get(name.as_str()).map(|frontend| frontend.mode);
                 options(&at.value.options, mode, &known, findings);
+                sources(at.value.routes.as_ref(), &known, findings);
             });
         }
     });
     unused(file, config, findings);
+}
+
+/// The lists that routes name.
+fn sources(routes: Option<&Located<raw::Routes>>, known: &BTreeSet<&str>, findings: &mut Findings) {
+    for (index, at) in routes.iter().flat_map(|at| &at.value.0).enumerate() {
+        findings.within_all(&["routes", &index.to_string(), "source"], |findings| {
+            for (subject, span) in at.value.source.iter().flat_map(|at| &at.value.0) {
+                exists(subject, span, known, findings);
+            }
+        });
+    }
 }
 
 fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str>, findings: &mut Findings) {
@@ -100,23 +115,19 @@ fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str
             if rules.is_none_or(|rules| rules.value.0.is_empty()) && findings.is_clean() {
                 empty(at, rules.is_some(), findings);
             }
-            for (rule, span) in rules.iter().flat_map(|at| &at.value.0) {
-                if let RuleSubject::List(name) = &rule.clients
-                    && !known.contains(name.as_str())
-                    && findings.absence_counts()
-                {
-                    findings.within("rules", |findings| {
-                        let help = match nearest(name.as_str(), known.iter().copied()) {
-                            Some(near) => format!("did you mean \"file:{near}\"?"),
-                            None => "name its file in a section [network_lists]".to_owned(),
-                        };
-                        let message = format!("there is no list of networks \"{name}\"");
-                        findings.error(span.clone(), message, help);
-                    });
+            findings.within("rules", |findings| {
+                for (rule, span) in rules.iter().flat_map(|at| &at.value.0) {
+                    exists(&rule.clients, span, known, findings);
                 }
-            }
+            });
         });
     }
+    let from = own.proxy_protocol.as_ref().and_then(|at| at.value.from.as_ref());
+    findings.within_all(&["proxy_protocol", "from"], |findings| {
+        for (subject, span) in from.iter().flat_map(|at| &at.value.0) {
+            exists(subject, span, known, findings);
+        }
+    });
     if let Some(at) = &own.limits
         && limits(Some(at)).sets_none()
         && !names_clients(at, mode)
@@ -132,6 +143,20 @@ fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str
             );
         });
     }
+}
+
+/// Finds a list that there is not.
+fn exists(subject: &RuleSubject, span: &Range<usize>, known: &BTreeSet<&str>, findings: &mut Findings) {
+    let RuleSubject::List(name) = subject else { return };
+    if known.contains(name.as_str()) || !findings.absence_counts() {
+        return;
+    }
+    let help = match nearest(name.as_str(), known.iter().copied()) {
+        Some(near) => format!("did you mean \"file:{near}\"?"),
+        None => "name its file in a section [network_lists]".to_owned(),
+    };
+    let message = format!("there is no list of networks \"{name}\"");
+    findings.error(span.clone(), message, help);
 }
 
 /// Whether it says what a client network is, and that counts: `max_ports_per_client` uses it in mode passthrough.
@@ -166,7 +191,7 @@ fn unused(file: &raw::File, config: &Config, findings: &mut Findings) {
                 findings.within(name, |findings| {
                     findings.warn(
                         at.key.clone(),
-                        format!("no rule uses the list \"{name}\""),
+                        format!("no rule or route uses the list \"{name}\""),
                         format!("name it in a rule, such as \"deny file:{name}\", or remove it"),
                     );
                 });

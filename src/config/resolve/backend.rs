@@ -1,8 +1,16 @@
 //! One backend: its checks, in the two dialects, and its servers.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU32,
+    rc::Rc,
+    time::Duration,
+};
 
-use super::{defaults, int, keepalive::keepalive, limit, merged, named, time, value};
+use super::{
+    defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named, routing, time, value,
+};
 use crate::{
     base::{BackendName, ServerName},
     config::{
@@ -10,18 +18,21 @@ use crate::{
         findings::Findings,
         model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
         raw::{self, Located, Section as _},
+        routing::SendProxy,
     },
 };
 
-/// Resolves a backend.
+/// Resolves a backend; `known` are the names of all.
 pub fn backend(
     name: BackendName,
     at: &Located<raw::Backend>,
     defaults: &raw::BackendOptions,
+    known: &Rc<BTreeSet<String>>,
     findings: &mut Findings,
 ) -> Option<Backend> {
     check_dialects(&at.value.options, findings);
-    let checks = active(&at.value.options, defaults, findings);
+    let send_proxy = routing::send_proxy(&at.value.options, defaults, findings);
+    let checks = active(&at.value.options, defaults, send_proxy, findings);
     let own = at.value.options.clone().or(defaults);
     let passive = passive(&at.value.options, defaults, findings);
     let servers = named(
@@ -34,6 +45,7 @@ pub fn backend(
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
+    let fallback = fallback(&name, &at.value, known, findings);
     Some(Backend {
         name,
         balance: value(own.balance.as_ref(), Algorithm::RoundRobin, |v| v),
@@ -51,8 +63,8 @@ pub fn backend(
         on_down: value(own.on_down.as_ref(), OnDown::Keep, |v| v),
         dsr_method: value(own.dsr_method.as_ref(), DsrMethod::Tc, |v| v),
         slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
-        fallback: None,
-        send_proxy: None,
+        fallback,
+        send_proxy,
         servers,
     })
 }
@@ -75,6 +87,7 @@ pub fn check_dialects(raw: &raw::BackendOptions, findings: &mut Findings) {
 fn active(
     own: &raw::BackendOptions,
     defaults: &raw::BackendOptions,
+    send_proxy: Option<SendProxy>,
     findings: &mut Findings,
 ) -> Option<HealthCheck> {
     let inherited = defaults
@@ -110,7 +123,7 @@ fn active(
         rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
         fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
         fast_interval,
-        send_proxy: false,
+        send_proxy: routing::checks_send_proxy(own.health_check.as_ref(), &raw, send_proxy, findings),
         initial: value(raw.initial.as_ref(), InitialState::Check, |v| v),
     })
 }
@@ -178,7 +191,7 @@ fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
         weight: int(raw.weight.as_ref(), 1),
         priority: int(raw.priority.as_ref(), 1),
         max_connections: limit(raw.max_connections.as_ref()),
-        sni: Vec::new(),
+        sni: routing::names(raw.sni.as_ref()),
     })
 }
 

@@ -7,8 +7,11 @@ use std::{
     ops::Range,
 };
 
+use super::ranges::MOST_PROXIED;
 use crate::{
-    base::{Endpoint, EndpointRange, ListenAddr, PortMap, PortRange, Protocol, ServerAddr, Zone},
+    base::{
+        Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone,
+    },
     config::{
         findings::Findings,
         model::{Backend, Config, Frontend},
@@ -22,15 +25,15 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     listen_addresses(file, config, findings);
     // What is missing may stand in what could not be read, so these wait for a file without errors.
     if findings.is_clean() {
-        unused_backends(file, findings);
+        unused_backends(file, users, findings);
     }
     let Some(backends) = &file.backends else { return };
+    let listeners = Listeners::of(config);
     findings.within("backends", |findings| {
         for (name, at) in &backends.value.0 {
             if let Some(backend) = config.backends.get(name.as_str()) {
-                findings.within(name, |findings| {
-                    servers(at, backend, users.of_backend(name), findings);
-                });
+                let own = listeners.of_users(users.of_backend(name));
+                findings.within(name, |findings| servers(at, backend, &own, findings));
             }
         }
     });
@@ -145,16 +148,10 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
     places
 }
 
-fn unused_backends(file: &raw::File, findings: &mut Findings) {
-    let used: HashSet<&str> = file
-        .frontends
-        .iter()
-        .flat_map(|at| at.value.0.values())
-        .filter_map(|at| at.value.backend.as_ref().map(|backend| backend.value.0.as_str()))
-        .collect();
+fn unused_backends(file: &raw::File, users: &Users<'_>, findings: &mut Findings) {
     findings.within("backends", |findings| {
         for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
-            if !used.contains(name.as_str()) {
+            if users.of_backend(name).is_empty() {
                 findings.within(name, |findings| {
                     findings.warn(
                         at.key.clone(),
@@ -171,7 +168,12 @@ fn unused_backends(file: &raw::File, findings: &mut Findings) {
 }
 
 /// Servers that can never be used, or not as meant.
-fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Frontend], findings: &mut Findings) {
+fn servers(
+    at: &raw::Located<raw::Backend>,
+    backend: &Backend,
+    listeners: &OwnListeners<'_>,
+    findings: &mut Findings,
+) {
     let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
     if raw_servers.is_none_or(BTreeMap::is_empty) {
         if findings.is_clean() {
@@ -199,8 +201,6 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
             "set the weight of at least one to 1 or more".to_owned(),
         );
     }
-    let by_packets = users.iter().any(|frontend| frontend.mode.is_packet());
-    let listeners = Listeners::of(users);
     let mut seen: HashMap<ServerAddr, (&str, Range<usize>)> = HashMap::new();
     let mut raw_servers: Vec<_> = raw_servers.into_iter().flatten().collect();
     raw_servers.sort_by_key(|(_, at)| at.key.start);
@@ -227,7 +227,7 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
                             ),
                             "write the address of the server behind the load balancer".to_owned(),
                         );
-                    } else if addr.value.0.ip().is_unspecified() && !by_packets {
+                    } else if addr.value.0.ip().is_unspecified() && !listeners.by_packets {
                         findings.warn(
                             addr.span.clone(),
                             format!(
@@ -244,32 +244,76 @@ fn servers(at: &raw::Located<raw::Backend>, backend: &Backend, users: &[&Fronten
     }
 }
 
-/// What a backend's proxied frontends listen on.
-struct Listeners {
-    /// By the address, with its interface if it has one.
-    by_address: PortMap<(SocketAddr, Option<Zone>), ()>,
-    /// The highest offset of a port in its range.
-    furthest: u16,
+/// What proxied frontends listen on.
+struct Listeners<'a> {
+    /// By the address, with its interface if it has one: the frontend's name.
+    by_address: PortMap<(SocketAddr, Option<Zone>), &'a str>,
+    /// By the frontend's name, the highest offset of a port in its ranges.
+    furthest: HashMap<&'a str, u16>,
 }
 
-impl Listeners {
-    fn of(users: &[&Frontend]) -> Self {
-        let proxied = users.iter().filter(|frontend| !frontend.mode.is_packet());
-        let ranges = proxied.flat_map(|frontend| &frontend.listen);
-        let furthest = ranges
-            .clone()
-            .map(|range| range.ports().last - range.ports().first);
+/// What the frontends of one backend listen on.
+struct OwnListeners<'a> {
+    all: &'a Listeners<'a>,
+    /// Names of those in mode proxy.
+    own: HashSet<&'a str>,
+    /// The highest offset of a port in their ranges.
+    furthest: u16,
+    /// Whether there are some in packet modes.
+    by_packets: bool,
+}
+
+impl<'a> Listeners<'a> {
+    fn of(config: &'a Config) -> Self {
+        let proxied: Vec<&Frontend> = (config.frontends.values())
+            .map(|frontend| &**frontend)
+            .filter(|frontend| !frontend.mode.is_packet())
+            .collect();
+        let span = |range: &ListenRange| range.ports().last - range.ports().first;
+        // more is an error, which this need not look far for
+        let furthest = |frontend: &Frontend| {
+            let furthest = frontend.listen.iter().map(span).max().unwrap_or(0);
+            furthest.min(MOST_PROXIED)
+        };
         Self {
-            furthest: furthest.max().unwrap_or(0),
-            by_address: ranges
-                .map(|range| {
+            furthest: (proxied.iter())
+                .map(|frontend| (frontend.name.as_str(), furthest(frontend)))
+                .collect(),
+            by_address: (proxied.iter())
+                .flat_map(|frontend| {
+                    frontend
+                        .listen
+                        .iter()
+                        .map(|range| (range, frontend.name.as_str()))
+                })
+                .map(|(range, name)| {
                     let first = range.first();
-                    ((first.with_port(0).0, first.zone().copied()), range.ports(), ())
+                    let address = (first.with_port(0).0, first.zone().copied());
+                    (address, range.ports(), name)
                 })
                 .collect(),
         }
     }
 
+    fn of_users(&'a self, users: &[&'a Frontend]) -> OwnListeners<'a> {
+        let own: HashSet<&str> = (users.iter())
+            .filter(|frontend| !frontend.mode.is_packet())
+            .map(|frontend| frontend.name.as_str())
+            .collect();
+        OwnListeners {
+            all: self,
+            furthest: (own.iter())
+                .filter_map(|name| self.furthest.get(name))
+                .copied()
+                .max()
+                .unwrap_or(0),
+            by_packets: own.len() < users.len(),
+            own,
+        }
+    }
+}
+
+impl OwnListeners<'_> {
     /// Whether a connection to one of the ports that a server's address stands for surely ends at one of these.
     fn are_reached(&self, server: ServerAddr) -> bool {
         let first = server.0.port();
@@ -281,7 +325,10 @@ impl Listeners {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let has = |addr, zone| self.by_address.overlapping(&(addr, zone), ports).next().is_some();
+        let has = |addr, zone| {
+            let mut there = self.all.by_address.overlapping(&(addr, zone), ports);
+            there.any(|(_, name)| self.own.contains(name))
+        };
         let is_local = server.0.ip().is_loopback() || server.0.ip().is_unspecified();
         has(server.with_port(0).0, server.zone().copied())
             || (is_local && has(SocketAddr::new(wildcard, 0), None))

@@ -3,10 +3,14 @@
 mod access;
 mod backend;
 mod conflicts;
+mod fallbacks;
 mod keepalive;
 mod local;
+mod modes;
 mod packet;
 mod ranges;
+mod routes;
+mod routing;
 mod unused;
 
 use std::{
@@ -27,7 +31,6 @@ use super::{
         PortsPerClient, Stats,
     },
     raw::{self, Located, Section, Time},
-    routing::Routing,
     users::Users,
     words::nearest,
 };
@@ -63,6 +66,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         .unwrap_or_default();
     findings.within("defaults", |findings| {
         backend::check_dialects(&defaults.backend, findings);
+        routing::check_trust(defaults.frontend.proxy_protocol.as_ref(), findings);
     });
     two_names(file, findings);
     let packet_section = file.packet_section();
@@ -87,7 +91,9 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
             "backends",
             BackendName::new,
             findings,
-            |name, at, findings| backend::backend(name, at, &defaults.backend, findings).map(Arc::new),
+            |name, at, findings| {
+                backend::backend(name, at, &defaults.backend, &backends, findings).map(Arc::new)
+            },
         ),
         frontends: named(
             file.frontends.as_ref(),
@@ -97,7 +103,10 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
             |name, at, findings| frontend(name, at, &inherited, &backends, findings).map(Arc::new),
         ),
     };
+    fallbacks::check(file, findings);
     let users = Users::of(&config);
+    modes::check(file, &users, findings);
+    routes::check(file, &config, findings);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
     ranges::check(file, &config, &users, findings);
@@ -331,24 +340,29 @@ fn frontend(
         .iter()
         .flat_map(|at| at.value.0.iter().map(|(range, _)| *range))
         .collect();
-    let backend = raw
-        .backend
-        .as_ref()
-        .and_then(|at| findings.within("backend", |f| backend_name(at, backends, f)));
+    let routing = routing::routing(raw, &own, mode, backends, findings);
+    let proxy_protocol = routing::accept_proxy(
+        raw.options.proxy_protocol.as_ref(),
+        inherited.defaults.proxy_protocol.as_ref(),
+        mode,
+        findings,
+    );
+    routing::check_trust(raw.options.proxy_protocol.as_ref(), findings);
     let idle_timeout = if mode.is_packet() {
         Some(packet_idle(&raw.options, inherited, mode, protocol, findings))
     } else {
         time_or_never(own.idle_timeout.as_ref(), Duration::from_secs(600))
     };
+    let (backend, routing) = routing?;
     Some(Frontend {
         name,
         listen,
         mode,
         protocol,
         interface: own.interface.map(|at| at.value.0),
-        backend: backend?,
-        routing: Routing::default(),
-        proxy_protocol: None,
+        backend,
+        routing,
+        proxy_protocol,
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),

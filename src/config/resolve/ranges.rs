@@ -1,6 +1,6 @@
 //! What ranges of ports and link-local addresses demand.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{collections::HashMap, net::SocketAddr, ops::Range};
 
 use crate::{
     base::{ListenRange, ServerAddr},
@@ -16,7 +16,7 @@ use crate::{
 /// Ports of a range in mode proxy, at most. Each is a socket for every worker: with 16 workers these are all that the service
 /// manager keeps over a restart (FileDescriptorStoreMax of the unit), and 20,000 open files, a common limit, leave room for
 /// connections. In packet modes a range costs as much as a port.
-const MOST_PROXIED: u32 = 1_024;
+pub const MOST_PROXIED: u16 = 1_024;
 
 /// Checks every frontend, and the servers behind ranges.
 pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
@@ -30,12 +30,15 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             });
         }
     });
+    let several: HashMap<&str, ListenRange> = (config.frontends.values())
+        .filter_map(|frontend| Some((frontend.name.as_str(), several_ports(frontend)?)))
+        .collect();
     for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
         let Some(backend) = config.backends.get(name.as_str()) else {
             continue;
         };
         let users = users.of_backend(name);
-        let widest = widest(file, backend, users);
+        let widest = widest(file, &several, backend, users);
         let by_proxy = users.iter().any(|frontend| !frontend.mode.is_packet());
         for (server, at) in at.value.servers.iter().flat_map(|at| &at.value.0) {
             let Some(addr) = &at.value.addr else { continue };
@@ -63,13 +66,22 @@ struct Widest<'a> {
     span: Range<usize>,
 }
 
-/// That one, of the ranges whose ports may differ from the servers'; `None` if all are of one port.
-fn widest<'a>(file: &raw::File, backend: &Backend, users: &[&'a Frontend]) -> Option<Widest<'a>> {
+/// The range of a frontend that has the most ports; `None` if all are of one port.
+fn several_ports(frontend: &Frontend) -> Option<ListenRange> {
+    let ranges = frontend.listen.iter().filter(|range| range.is_several());
+    ranges.max_by_key(|range| range.ports().len()).copied()
+}
+
+/// That one, of the ranges whose ports may differ from the servers'; `several` has the widest of each frontend.
+fn widest<'a>(
+    file: &raw::File,
+    several: &HashMap<&str, ListenRange>,
+    backend: &Backend,
+    users: &[&'a Frontend],
+) -> Option<Widest<'a>> {
     let maps_ports = |frontend: &Frontend| frontend.mode != Mode::Dsr || backend.dsr_method == DsrMethod::Nft;
-    let ranges = (users.iter().filter(|frontend| maps_ports(frontend)))
-        .flat_map(|frontend| frontend.listen.iter().map(|range| (*frontend, *range)));
-    let (frontend, range) = ranges
-        .filter(|(_, range)| range.is_several())
+    let (frontend, range) = (users.iter().filter(|frontend| maps_ports(frontend)))
+        .filter_map(|frontend| Some((*frontend, *several.get(frontend.name.as_str())?)))
         .max_by_key(|(_, range)| range.ports().len())?;
     let raw = file.frontends.as_ref()?.value.0.get(frontend.name.as_str())?;
     let mut listen = raw.value.listen_addr.iter().flat_map(|at| &at.value.0);
@@ -115,7 +127,7 @@ fn listen(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
     }
     for (range, span) in raw.listen_addr.iter().flat_map(|at| &at.value.0) {
         let ports = range.ports().len();
-        if ports > MOST_PROXIED {
+        if ports > u32::from(MOST_PROXIED) {
             findings.error(
                 span.clone(),
                 format!("{range} has {ports} ports: mode proxy listens on {MOST_PROXIED} of a range at most"),

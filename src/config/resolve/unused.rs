@@ -4,7 +4,7 @@
 //! inherited `balance` is named once), and only if it says something else than the default, so that a printed
 //! configuration is not full of warnings.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use super::{defaults, keepalive};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         findings::Findings,
         model::{AccessLog, Algorithm, Backend, Config, Frontend, Mode, OnDown},
         raw,
+        routing::{Route, Routing},
         users::Users,
     },
 };
@@ -23,10 +24,16 @@ type Set = Option<(&'static str, Range<usize>)>;
 
 /// Warns about keys without effect.
 pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
+    let with_hello = with_hello(config, users);
     findings.within("frontends", |findings| {
         for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
             if let Some(frontend) = config.frontends.get(name.as_str()) {
-                findings.within(name, |findings| in_frontend(frontend, &at.value, findings));
+                findings.within(name, |findings| {
+                    in_frontend(frontend, &at.value, findings);
+                    if !with_hello.contains(name.as_str()) {
+                        without_hello(frontend, &at.value.options, findings);
+                    }
+                });
             }
         }
     });
@@ -68,6 +75,9 @@ pub fn clear(config: &mut Config) {
         frontend.access_log = AccessLog::All;
     }
     let users = Users::of(config);
+    let with_hello: HashSet<String> = (with_hello(config, &users).into_iter())
+        .map(str::to_owned)
+        .collect();
     let by_packets_only: Vec<BackendName> = (config.backends.keys())
         .filter(|name| users.are_only_packets(name.as_str()))
         .cloned()
@@ -84,10 +94,37 @@ pub fn clear(config: &mut Config) {
         backend.max_queue = defaults::MAX_QUEUE;
         backend.server_keepalive = Some(keepalive::DEFAULT);
         backend.on_down = OnDown::Keep;
+        backend.send_proxy = None;
+        if let Some(check) = &mut backend.health_check {
+            check.send_proxy = false;
+        }
         for server in backend.servers.values_mut() {
             server.max_connections = None;
         }
     }
+    for frontend in config.frontends.values_mut() {
+        if !with_hello.contains(frontend.name.as_str()) {
+            let frontend = Arc::make_mut(frontend);
+            frontend.routing = Routing {
+                routes: std::mem::take(&mut frontend.routing.routes),
+                unrouted: frontend.routing.unrouted,
+                ..Routing::default()
+            };
+        }
+    }
+}
+
+/// The frontends of which something depends on the ClientHello.
+fn with_hello<'a>(config: &'a Config, users: &Users<'a>) -> HashSet<&'a str> {
+    let by_route = (config.frontends.values())
+        .filter(|frontend| frontend.routing.routes.iter().any(Route::needs_hello))
+        .map(|frontend| frontend.name.as_str());
+    let by_server = (config.backends.values())
+        .filter(|backend| backend.servers.values().any(|server| !server.sni.is_empty()))
+        .flat_map(|backend| users.of_backend(backend.name.as_str()))
+        .filter(|frontend| !frontend.mode.is_packet())
+        .map(|frontend| frontend.name.as_str());
+    by_route.chain(by_server).collect()
 }
 
 /// The key if it says something else than its default.
@@ -173,6 +210,37 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
         set,
         &why,
         "remove it: packets are forwarded, there are no connections to apply it to",
+        findings,
+    );
+}
+
+/// What is about the ClientHello where nothing depends on it.
+fn without_hello(frontend: &Frontend, own: &raw::FrontendOptions, findings: &mut Findings) {
+    let default = Routing::default();
+    let set = [
+        unless(
+            "unexpected_sni",
+            own.unexpected_sni.as_ref(),
+            |v| v,
+            &default.unexpected_sni,
+        ),
+        unless("non_tls", own.non_tls.as_ref(), |v| v, &default.non_tls),
+        unless(
+            "client_hello_timeout",
+            own.client_hello_timeout.as_ref(),
+            |v| v.0,
+            &default.client_hello_timeout,
+        ),
+    ];
+    if frontend.mode.is_packet() {
+        let why = format!("in mode {}", frontend.mode);
+        warn(set, &why, "remove it: packets are forwarded unread", findings);
+        return;
+    }
+    warn(
+        set,
+        "where no route and no server depends on the ClientHello",
+        "remove it, or give a route `sni` or `alpn`, or a server `sni`",
         findings,
     );
 }

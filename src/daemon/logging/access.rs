@@ -1,6 +1,6 @@
 //! The access log: one event for each finished connection.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use tracing::{
     Level, Metadata,
@@ -48,7 +48,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
-static FIELDS: [&str; 18] = [
+static FIELDS: [&str; 21] = [
     "message",
     "event",
     "frontend",
@@ -67,6 +67,9 @@ static FIELDS: [&str; 18] = [
     "total_ms",
     "retries",
     "redispatched",
+    "route",
+    "sni",
+    "unique_id",
 ];
 
 struct AccessCallsite;
@@ -88,6 +91,8 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let (client, listen) = (display(record.client), display(record.listen));
     let peer = (record.peer.0 != record.client.0).then(|| display(record.peer));
     let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
+    let (sni, unique_id) = (record.sni.as_deref(), record.unique_id.map(display));
+    let route = record.route.map(NonZeroU32::get);
     // an Option that is None records nothing
     let values: [&dyn Value; FIELDS.len()] = [
         &message,
@@ -108,6 +113,9 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
         &millis(record.total_time),
         &record.retries,
         &record.redispatched,
+        &route,
+        &sni,
+        &unique_id,
     ];
     take(&values.map(Some));
 }
@@ -119,7 +127,7 @@ fn millis(duration: Duration) -> u64 {
 /// The line that a person reads, after HAProxy's tcplog (configuration manual, section 8.2.2):
 ///
 /// ```text
-/// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
+/// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES [sni=NAME] [peer=ADDR]
 /// ```
 ///
 /// `-` and `<NOSRV>` stand for a backend and a server that it did not get to. Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
@@ -154,7 +162,15 @@ impl fmt::Display for Line<'_> {
             record.server_connections,
             if record.redispatched { "+" } else { "" },
             record.retries
-        )
+        )?;
+        if let Some(sni) = &record.sni {
+            write!(f, " sni={sni}")?;
+        }
+        // whom its PROXY header does not name
+        if record.peer.0 != record.client.0 {
+            write!(f, " peer={}", record.peer)?;
+        }
+        Ok(())
     }
 }
 
@@ -199,6 +215,9 @@ pub mod tests {
             redispatched: true,
             frontend_connections: 3,
             server_connections: 2,
+            route: None,
+            sni: None,
+            unique_id: None,
         }
     }
 
@@ -221,6 +240,20 @@ pub mod tests {
         assert_eq!(
             Line(&record()).to_string(),
             "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 0/1/5007 77/212 -- 3/2/+1"
+        );
+    }
+
+    #[test]
+    fn the_name_asked_for_and_a_peer_that_speaks_for_the_client_stand_at_the_end() {
+        let record = AccessRecord {
+            peer: PeerAddr(([10, 0, 9, 9], 4000).into()),
+            sni: Some("www.example.com".into()),
+            ..record()
+        };
+        assert_eq!(
+            Line(&record).to_string(),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 0/1/5007 77/212 -- 3/2/+1 sni=www.example.com \
+             peer=10.0.9.9:4000"
         );
     }
 

@@ -2,15 +2,15 @@
 
 /// The parts of a ClientHello.
 #[derive(Debug, Clone)]
-pub(super) struct Forge {
-    pub(super) legacy_version: u16,
-    pub(super) session_id: Vec<u8>,
-    pub(super) cipher_suites: Vec<u8>,
-    pub(super) compression_methods: Vec<u8>,
+pub(crate) struct Forge {
+    pub(crate) legacy_version: u16,
+    pub(crate) session_id: Vec<u8>,
+    pub(crate) cipher_suites: Vec<u8>,
+    pub(crate) compression_methods: Vec<u8>,
     /// `None`: not even their length.
-    pub(super) extensions: Option<Vec<(u16, Vec<u8>)>>,
+    pub(crate) extensions: Option<Vec<(u16, Vec<u8>)>>,
     /// What comes after everything.
-    pub(super) rest: Vec<u8>,
+    pub(crate) rest: Vec<u8>,
 }
 
 impl Default for Forge {
@@ -28,18 +28,18 @@ impl Default for Forge {
 
 impl Forge {
     /// One with an extension.
-    pub(super) fn with(kind: u16, data: Vec<u8>) -> Self {
+    pub(crate) fn with(kind: u16, data: Vec<u8>) -> Self {
         Self::default().and(kind, data)
     }
 
     /// The same with an extension more.
-    pub(super) fn and(mut self, kind: u16, data: Vec<u8>) -> Self {
+    pub(crate) fn and(mut self, kind: u16, data: Vec<u8>) -> Self {
         self.extensions.get_or_insert_default().push((kind, data));
         self
     }
 
     /// The message, with its type and length.
-    pub(super) fn message(&self) -> Vec<u8> {
+    pub(crate) fn message(&self) -> Vec<u8> {
         let mut body = self.legacy_version.to_be_bytes().to_vec();
         body.extend([0x5a; 32]);
         body.extend(block8(&self.session_id));
@@ -59,13 +59,13 @@ impl Forge {
     }
 
     /// The message in records as long as they may be.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         records(&self.message(), &[1 << 14])
     }
 }
 
 /// A message in records of these sizes, in turn.
-pub(super) fn records(mut message: &[u8], sizes: &[usize]) -> Vec<u8> {
+pub(crate) fn records(mut message: &[u8], sizes: &[usize]) -> Vec<u8> {
     let mut out = Vec::new();
     for size in sizes.iter().cycle() {
         let (payload, rest) = message.split_at(message.len().min(*size));
@@ -79,12 +79,12 @@ pub(super) fn records(mut message: &[u8], sizes: &[usize]) -> Vec<u8> {
 }
 
 /// A record of TLS.
-pub(super) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 3, 1][..], &block16(payload)].concat()
 }
 
 /// The extension that names these hosts.
-pub(super) fn server_names(names: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn server_names(names: &[&[u8]]) -> Vec<u8> {
     let names: Vec<_> = names
         .iter()
         .map(|name| [&[0][..], &block16(name)].concat())
@@ -93,17 +93,17 @@ pub(super) fn server_names(names: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The extension that offers these protocols.
-pub(super) fn protocols(names: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn protocols(names: &[&[u8]]) -> Vec<u8> {
     let names: Vec<_> = names.iter().map(|name| block8(name)).collect();
     block16(&names.concat())
 }
 
 /// Bytes after one that says how many they are.
-pub(super) fn block8(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn block8(bytes: &[u8]) -> Vec<u8> {
     [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
 }
 
 /// Bytes after two that say how many they are.
-pub(super) fn block16(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn block16(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }

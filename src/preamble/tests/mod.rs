@@ -1,7 +1,7 @@
 //! The readers and writers, from outside.
 
 mod clients;
-mod forge;
+pub(crate) mod forge;
 mod hello;
 mod hello_faults;
 mod proxy_v1;

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     session::serve,
-    stages::{AcceptedSocket, FrontendSlot, Origin, ProcessPlace},
+    stages::{AcceptedSocket, FrontendSlot, Origin, ProcessPlace, Speaker},
 };
 use crate::{
     access::Permit,
@@ -108,8 +108,8 @@ impl AcceptQueue {
                 Err(e) if concerns_one_connection(&e) => continue,
                 Err(e) => return Err(e),
             };
-            let permit = match self.admit(peer.ip()) {
-                Ok(permit) => permit,
+            let (speaker, permit) = match self.admit(peer.ip()) {
+                Ok(admitted) => admitted,
                 Err(reason) => {
                     self.refuse(socket, peer.ip(), reason);
                     continue;
@@ -129,18 +129,28 @@ impl AcceptQueue {
                 slot,
                 in_process,
                 permit,
+                speaker,
             }));
         }
         Ok(Batch::Full)
     }
 
-    /// What access rules and limits say of a client; nothing where there are none.
-    fn admit(&self, client: IpAddr) -> Result<Option<Permit>, AccessReason> {
-        let Some(access) = &self.frontend.access else {
-            return Ok(None);
-        };
-        let now = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        access.admit(client, now).map(Some)
+    /// What access rules and limits say of a peer that is the client; one that speaks for clients is judged by
+    /// `proxy_protocol.from` alone.
+    fn admit(&self, peer: IpAddr) -> Result<(Speaker, Option<Permit>), AccessReason> {
+        if let (Some(proxies), Some(settings)) =
+            (&self.frontend.proxies, &self.frontend.config.proxy_protocol)
+        {
+            if proxies.has(peer) {
+                return Ok((Speaker::Proxy, None));
+            }
+            if settings.required {
+                return Err(AccessReason::UntrustedProxy);
+            }
+        }
+        let access = self.frontend.access.as_ref();
+        let permit = access.map(|access| access.admit(peer, self.shared.now()));
+        Ok((Speaker::Itself, permit.transpose()?))
     }
 
     /// Resets a connection and counts it. The log has one event a minute: whoever floods must not fill it.

@@ -10,15 +10,16 @@ use std::{
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
     base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerName},
-    snapshot::{BackendView, ServerView},
+    snapshot::{BackendView, Offered, ServerView},
 };
 
 /// Backends whose rounds a thread remembers; those of removed backends are forgotten with the rest when it is full.
 const MAX_ROUNDS: usize = 4_096;
 
 thread_local! {
-    /// This thread's place in each backend's round, with the balancer generation that it belongs to.
-    static ROUNDS: RefCell<HashMap<BackendName, (u64, PickState)>> = RefCell::default();
+    /// This thread's place in the rounds of each backend, each with the balancer generation that it belongs to: that of all
+    /// its servers, then those of their classes.
+    static ROUNDS: RefCell<HashMap<BackendName, Vec<(u64, PickState)>>> = RefCell::default();
     /// This thread's random numbers for balancing; nothing secret hangs on them.
     static RANDOM: RefCell<SplitMix64> = RefCell::new(SplitMix64::new(RandomState::new().hash_one(0_u8)));
 }
@@ -109,11 +110,17 @@ impl Tried {
     }
 }
 
-/// Chooses a server that was not tried and has room, and takes a connection slot on it.
+/// Chooses a server of those offered that was not tried and has room, and takes a connection slot on it.
 ///
 /// # Errors
 /// Why there is none.
-pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) -> Result<Chosen, Nothing> {
+pub fn choose(
+    backend: &Arc<BackendView>,
+    offered: Offered,
+    flow: ConnectionAddrs,
+    tried: &Tried,
+) -> Result<Chosen, Nothing> {
+    let (balancer, generation, round) = backend.chooser(offered);
     let servers = &backend.servers;
     let untried = |i: usize| !tried.has(&servers[i]);
     let has_room = |i: usize| {
@@ -125,19 +132,20 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
     let load = |i: usize| servers[i].live.slots.used();
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
-        let client_hash = backend.balancer.client_hash(flow.client.0.ip());
+        let client_hash = balancer.client_hash(flow.client.0.ip());
         let pick = Pick {
             client_hash,
             // a range has one Maglev choice, as in packet modes
             flow_hash: match flow.offset {
                 Some(_) => client_hash,
-                None => backend.balancer.flow_hash(flow.client.0, flow.listen.0),
+                None => balancer.flow_hash(flow.client.0, flow.listen.0),
             },
             random: random(),
             load: &load,
             usable: &usable,
         };
-        let Some(index) = with_round(backend, |state| backend.balancer.pick(state, &pick)) else {
+        let picked = with_round(backend, generation, round, |state| balancer.pick(state, &pick));
+        let Some(index) = picked else {
             break;
         };
         if servers[index].live.slots.try_take(servers[index].max_connections) {
@@ -149,40 +157,45 @@ pub fn choose(backend: &Arc<BackendView>, flow: ConnectionAddrs, tried: &Tried) 
             });
         }
     }
-    Err(if another_is_eligible(backend, tried) {
+    Err(if another_is_eligible(backend, offered, tried) {
         Nothing::AllFull
     } else {
         Nothing::NoneEligible
     })
 }
 
-/// Whether a server that can be chosen was not tried yet.
+/// Whether one of the servers offered can be chosen and was not tried yet.
 #[must_use]
-pub fn another_is_eligible(backend: &BackendView, tried: &Tried) -> bool {
-    backend.servers.iter().any(|s| s.is_eligible() && !tried.has(s))
+pub fn another_is_eligible(backend: &BackendView, offered: Offered, tried: &Tried) -> bool {
+    let is_another = |server: &ServerView| server.is_eligible() && !tried.has(server);
+    (backend.servers.iter().enumerate())
+        .any(|(index, server)| backend.offers(offered, index) && is_another(server))
 }
 
-fn with_round<R>(backend: &BackendView, choose: impl FnOnce(&mut PickState) -> R) -> R {
+fn with_round<R>(
+    backend: &BackendView,
+    generation: u64,
+    round: usize,
+    choose: impl FnOnce(&mut PickState) -> R,
+) -> R {
     ROUNDS.with_borrow_mut(|rounds| {
         if !rounds.contains_key(backend.config.name.as_str()) {
             if rounds.len() >= MAX_ROUNDS {
                 rounds.clear();
             }
-            rounds.insert(
-                backend.config.name.clone(),
-                (backend.balancer_generation, PickState::seeded(random())),
-            );
+            rounds.insert(backend.config.name.clone(), Vec::with_capacity(1));
         }
-        match rounds.get_mut(backend.config.name.as_str()) {
-            Some((generation, state)) => {
-                if *generation != backend.balancer_generation {
-                    *generation = backend.balancer_generation;
-                    *state = PickState::seeded(random());
-                }
-                choose(state)
-            }
-            None => choose(&mut PickState::seeded(random())),
+        let Some(states) = rounds.get_mut(backend.config.name.as_str()) else {
+            return choose(&mut PickState::seeded(random()));
+        };
+        while states.len() <= round {
+            states.push((generation, PickState::seeded(random())));
         }
+        let (of, state) = &mut states[round];
+        if *of != generation {
+            (*of, *state) = (generation, PickState::seeded(random()));
+        }
+        choose(state)
     })
 }
 

@@ -5,7 +5,6 @@
 //! neither buffer nor pipe. End of stream is passed on (half-close), and so is TCP urgent data, as such.
 
 use std::{
-    cell::RefCell,
     io,
     task::{Context, Poll, ready},
     time::Instant,
@@ -16,6 +15,7 @@ use tokio::io::Interest;
 use super::{
     memory::{COPY_BYTES, Held},
     pipes::{self, LentPipe, PIPE_BYTES},
+    receive::{is_transient, poll_io, receive_if_ready, receive_now, with_scratch},
 };
 use crate::sys::{readiness::Stream, tcp};
 
@@ -30,10 +30,6 @@ const SMALL_ROUNDS_TO_COPY: u8 = 8;
 
 /// Rounds before a busy direction lets the thread's other connections have a turn.
 const ROUNDS_A_TURN: usize = 16;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BYTES].into_boxed_slice());
-}
 
 /// Which end of a direction failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +84,8 @@ pub struct Direction {
     /// What was read by copying and not yet written, from `sent` on.
     held: Held,
     sent: usize,
+    /// How many of the first bytes are our own, not the source's.
+    ahead: usize,
     pipe: Option<Box<LentPipe>>,
     /// Doublings of [`COPY_BYTES`] that one round may put into the pipe: few at first, so that a destination that never takes
     /// anything does not leave a full one behind.
@@ -114,9 +112,28 @@ pub struct Direction {
 }
 
 impl Direction {
+    /// One whose source has sent this already.
+    #[must_use]
+    pub fn with(early: Vec<u8>) -> Self {
+        let mut direction = Self::default();
+        direction.held = Held::early(early);
+        direction
+    }
+
+    /// Puts bytes of our own before everything that the source has sent; nothing may have been delivered yet.
+    pub fn put_before(&mut self, mut bytes: Vec<u8>) {
+        debug_assert!(self.sent == 0 && self.ahead == 0, "it has begun");
+        self.ahead = bytes.len();
+        bytes.extend_from_slice(&self.held);
+        self.held = Held::early(bytes);
+    }
+
     /// Takes what the source has sent already, before there is a destination. To be called once.
     pub fn read_early(&mut self, source: &Stream) -> Early {
-        SCRATCH.with_borrow_mut(|scratch| match receive_now(source, scratch) {
+        if !self.held.is_empty() {
+            return Early::Data;
+        }
+        with_scratch(|scratch| match receive_now(source, scratch) {
             // an end of stream is met again when the relay reads
             Ok(0) => Early::Nothing,
             Ok(n) => {
@@ -262,7 +279,9 @@ impl Direction {
                     n
                 }
             };
-            self.moved += n as u64;
+            let own = n.min(self.ahead);
+            self.ahead -= own;
+            self.moved += (n - own) as u64;
         }
         if !self.held.is_empty() {
             // freed, not cleared: an idle connection keeps no buffer
@@ -312,7 +331,7 @@ impl Direction {
                 Ok(None) | Err(_) => {}
             }
         }
-        SCRATCH.with_borrow_mut(|scratch| {
+        with_scratch(|scratch| {
             let received = if is_forced {
                 tcp::receive(source, scratch)
             } else {
@@ -421,54 +440,4 @@ impl Drop for Direction {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
-}
-
-/// Runs a non-blocking call as often as the reactor says that it may succeed.
-fn poll_io(
-    cx: &mut Context<'_>,
-    stream: &Stream,
-    interest: Interest,
-    mut call: impl FnMut(&Stream) -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        if interest.is_readable() {
-            ready!(stream.poll_read_ready(cx))?;
-        } else {
-            ready!(stream.poll_write_ready(cx))?;
-        }
-        match stream.try_io(interest, || call(stream)) {
-            Err(e) if is_transient(&e) => {}
-            result => return Poll::Ready(result),
-        }
-    }
-}
-
-/// Receives whatever the reactor knows; it may not have looked yet.
-fn receive_now(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
-    receive_if_ready(stream, buffer).unwrap_or_else(|| tcp::receive(stream, buffer))
-}
-
-/// Receives unless the reactor says that nothing is there. A read that leaves room in the buffer has emptied the
-/// socket, so readiness is given up with it (the closure's `WouldBlock`) and the read that would find nothing is saved;
-/// the reactor is edge-triggered and reports what arrives later.
-fn receive_if_ready(stream: &Stream, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-    let mut received = None;
-    let _ = stream.try_io(Interest::READABLE, || {
-        let result = tcp::receive(stream, buffer);
-        let emptied = !matches!(result, Ok(n) if n == 0 || n == buffer.len());
-        received = Some(result);
-        if emptied {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(())
-        }
-    });
-    received
 }

@@ -33,6 +33,14 @@ impl Held {
         Self(bytes.to_vec())
     }
 
+    /// These, which were read before there was a destination.
+    #[must_use]
+    pub fn early(bytes: Vec<u8>) -> Self {
+        let held = Self(bytes);
+        UNLOADED.set(UNLOADED.get() + held.counted());
+        held
+    }
+
     /// What a pipe holds; the pipe is empty then. `None` if there is no room for as much: then it is as it was.
     ///
     /// # Errors

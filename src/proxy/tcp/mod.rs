@@ -15,10 +15,12 @@ mod direction;
 mod listener;
 mod memory;
 mod pipes;
+mod receive;
 pub mod registry;
 mod relay;
 mod session;
 mod stages;
+mod ways;
 
 pub use listener::Listener;
 pub use pipes::limit as limit_pipes;

@@ -28,6 +28,8 @@ struct Entry {
     bytes: Arc<ByteCounts>,
     client_fd: RawFd,
     server_fd: Option<RawFd>,
+    /// The name that the client has asked for.
+    sni: Option<Arc<str>>,
     /// Set when the connection was ended from outside.
     ended_by: Option<TerminationReason>,
 }
@@ -74,6 +76,7 @@ impl Registration {
             bytes,
             client_fd: socket.as_raw_fd(),
             server_fd: None,
+            sni: None,
             ended_by: None,
         };
         REGISTRY.with_borrow_mut(|registry| {
@@ -99,6 +102,11 @@ impl Registration {
     /// Notes who the client is.
     pub fn identified(&self, client: ClientAddr) {
         self.update(|entry| entry.client = client);
+    }
+
+    /// Notes the name that the client has asked for.
+    pub fn named(&self, sni: Arc<str>) {
+        self.update(|entry| entry.sni = Some(sni));
     }
 
     /// Notes the backend that the connection is routed to.
@@ -248,6 +256,7 @@ impl Entry {
             idle: None,
             worker,
             accepted_at: self.accepted_at,
+            sni: self.sni.clone(),
             bytes_in: self.bytes.from_client.read(),
             bytes_out: self.bytes.from_server.read(),
         }

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time::Sleep;
 
-use super::direction::{Direction, Fault, Gone};
+use super::{
+    direction::{Fault, Gone},
+    ways::{Side, Ways},
+};
 use crate::{
     base::{KeepAlive, TerminationReason},
     sys::{
@@ -38,13 +41,6 @@ pub struct RelayTimeouts<'a> {
     pub server_keepalive: Option<&'a KeepAlive>,
 }
 
-/// A side of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Client,
-    Server,
-}
-
 /// How a relay ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -54,30 +50,23 @@ enum End {
     Broken(Side, Gone),
 }
 
-/// The two directions of a connection and when something last moved.
-pub struct Relay<'a> {
+/// The two ways of a connection and when something last moved.
+pub struct Relay<'a, W> {
     client: &'a Stream,
     server: &'a Stream,
-    up: &'a mut Direction,
-    down: Direction,
+    ways: W,
     limits: RelayTimeouts<'a>,
     last_moved: Instant,
 }
 
-impl<'a> Relay<'a> {
+impl<'a, W: Ways> Relay<'a, W> {
     /// A relay whose way up may hold what the client had sent before the server was connected.
     #[must_use]
-    pub fn new(
-        client: &'a Stream,
-        server: &'a Stream,
-        up: &'a mut Direction,
-        limits: RelayTimeouts<'a>,
-    ) -> Self {
+    pub fn new(client: &'a Stream, server: &'a Stream, ways: W, limits: RelayTimeouts<'a>) -> Self {
         Self {
             client,
             server,
-            up,
-            down: Direction::default(),
+            ways,
             limits,
             last_moved: Instant::now(),
         }
@@ -96,7 +85,7 @@ impl<'a> Relay<'a> {
         let mut armed_for = None;
         let end = poll_fn(|cx| {
             let outcome = self.poll_directions(cx);
-            let (bytes_in, bytes_out) = (self.up.take_moved(), self.down.take_moved());
+            let (bytes_in, bytes_out) = self.ways.take_moved();
             if bytes_in + bytes_out > 0 {
                 self.last_moved = Instant::now();
                 moved(bytes_in, bytes_out);
@@ -134,17 +123,16 @@ impl<'a> Relay<'a> {
         let (mut left, mut since) = (usize::MAX, Instant::now());
         let mut is_handed_over = false;
         loop {
-            let (direction, source, destination) = match gone {
-                Side::Client => (&mut *self.up, self.client, self.server),
-                Side::Server => (&mut self.down, self.server, self.client),
+            let destination = match gone {
+                Side::Client => self.server,
+                Side::Server => self.client,
             };
             if !is_handed_over {
-                let polled = poll_fn(|cx| Poll::Ready(direction.poll(cx, source, destination, true))).await;
-                let bytes = direction.take_moved();
-                match gone {
-                    Side::Client => moved(bytes, 0),
-                    Side::Server => moved(0, bytes),
-                }
+                let (client, server, ways) = (self.client, self.server, &mut self.ways);
+                let polled = poll_fn(|cx| Poll::Ready(ways.poll_from(gone, cx, client, server, true))).await;
+                let (bytes_in, bytes_out) = ways.take_moved();
+                moved(bytes_in, bytes_out);
+                let bytes = bytes_in + bytes_out;
                 if matches!(polled, Poll::Ready(Err(Fault::Destination(_)))) {
                     return;
                 }
@@ -171,14 +159,15 @@ impl<'a> Relay<'a> {
     }
 
     fn poll_directions(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.up.poll(cx, self.client, self.server, self.down.is_done());
+        let (client, server, ways) = (self.client, self.server, &mut self.ways);
+        let up = ways.poll_from(Side::Client, cx, client, server, ways.is_done(Side::Server));
         if let Poll::Ready(Err(fault)) = up {
             return Poll::Ready(match fault {
                 Fault::Source(how) => End::Broken(Side::Client, how),
                 Fault::Destination(how) => End::Broken(Side::Server, how),
             });
         }
-        let down = self.down.poll(cx, self.server, self.client, self.up.is_done());
+        let down = ways.poll_from(Side::Server, cx, client, server, ways.is_done(Side::Client));
         if let Poll::Ready(Err(fault)) = down {
             return Poll::Ready(match fault {
                 Fault::Source(how) => End::Broken(Side::Server, how),
@@ -203,8 +192,7 @@ impl<'a> Relay<'a> {
         loop {
             let end = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
             let probes = (self.limits.server_keepalive).and_then(|k| self.last_moved.checked_add(k.idle));
-            let stalls = [self.up.stalled_since(), self.down.stalled_since()];
-            let pipes = stalls.into_iter().flatten().min().map(|since| since + PIPE_REST);
+            let pipes = self.ways.stalled_since().map(|since| since + PIPE_REST);
             let Some(next) = [end, probes, pipes].into_iter().flatten().min() else {
                 return Poll::Pending;
             };
@@ -222,9 +210,7 @@ impl<'a> Relay<'a> {
                 let _ = tcp::keep_alive(self.server, *keepalive);
             }
             if pipes.is_some_and(|at| at <= now) {
-                let since = now.checked_sub(PIPE_REST).unwrap_or(now);
-                self.up.rest_pipe(since);
-                self.down.rest_pipe(since);
+                self.ways.rest_pipes(now.checked_sub(PIPE_REST).unwrap_or(now));
             }
             if next > now {
                 timer.as_mut().reset(next.into());
@@ -238,14 +224,15 @@ impl<'a> Relay<'a> {
 
     /// How long nothing may move.
     fn limit(&self) -> Option<Duration> {
-        let is_half_closed = self.up.is_done() || self.down.is_done();
+        let is_half_closed = self.ways.is_done(Side::Client) || self.ways.is_done(Side::Server);
         let fin = self.limits.fin.filter(|_| is_half_closed);
         fin.or(self.limits.idle)
     }
 
     /// Who was waited for.
     fn timed_out(&self) -> TerminationReason {
-        let server_waited_for = self.up.is_backed_up() || (self.up.is_done() && !self.down.is_backed_up());
+        let server_waited_for = self.ways.is_backed_up(Side::Client)
+            || (self.ways.is_done(Side::Client) && !self.ways.is_backed_up(Side::Server));
         if server_waited_for {
             TerminationReason::ServerTimeout
         } else {

@@ -18,7 +18,12 @@ pub async fn serve(arrival: AcceptedSocket) {
     let Some(accepted) = Accepted::new(arrival) else {
         return;
     };
-    let mut routed = Routed::new(Identified::new(accepted));
+    let Some(identified) = Identified::of(accepted).await else {
+        return;
+    };
+    let Some(mut routed) = Routed::new(identified) else {
+        return;
+    };
     let first_deadline = Instant::now() + routed.backend().config.connect_timeout;
     // the connection's only timer
     let mut timer = pin!(sleep_until(first_deadline.into()));

@@ -11,18 +11,22 @@ use std::{
 use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
-        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, PortRange, Protocol, ServerAddr,
-        ServerName,
+        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, Protocol, ServerAddr, ServerName,
     },
     config::{
-        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, HashSeed,
-        HealthCheck, InitialState, LogFormat, LogLevel, Mode, NetworkList, OnDown, PacketModes, PassiveCheck,
-        PortsPerClient, Routing, Server, Stats,
+        AccessLog, Algorithm, Backend, Config, DsrMethod, Frontend, HealthCheck, InitialState, Mode,
+        NetworkList, OnDown, PassiveCheck, Server, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use super::peers::{access_log, default_keepalive, keepalive};
+use super::{
+    peers::{access_log, default_keepalive, keepalive},
+    process::{admin, global, packet},
+    routing::{
+        accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
+    },
+};
 
 /// Any configuration, as a file of it would be resolved.
 pub fn configs() -> impl Strategy<Value = Config> {
@@ -54,9 +58,10 @@ pub fn configs() -> impl Strategy<Value = Config> {
                 .map(|(index, name)| frontend(name, index, targets.clone()))
                 .collect();
             let backends: Vec<_> = backends.into_iter().map(backend).collect();
-            (Just((global, admin, stats, packet)), frontends, backends).prop_map(
-                |((global, admin, stats, packet), frontends, backends)| {
-                    settle(Config {
+            let top = (Just((global, admin, stats, packet)), any::<u8>());
+            (top, frontends, backends).prop_map(
+                |(((global, admin, stats, packet), with_fallback), frontends, backends)| {
+                    let config = Config {
                         global,
                         admin,
                         stats: stats.map(|addr| Stats {
@@ -72,7 +77,8 @@ pub fn configs() -> impl Strategy<Value = Config> {
                             .into_iter()
                             .map(|backend| (backend.name.clone(), Arc::new(backend)))
                             .collect(),
-                    })
+                    };
+                    settle(config, |index| with_fallback >> (index % 8) & 1 == 1)
                 },
             )
         })
@@ -82,7 +88,8 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z][a-z0-9_-]{0,8}", "[a-zA-Z0-9 .\"'\\\\#=\\[\\]{}é日]{1,12}"]
 }
 
-fn millis(min: u64, max: u64) -> impl Strategy<Value = Duration> {
+/// Lengths of time in milliseconds, half of them whole seconds.
+pub fn millis(min: u64, max: u64) -> impl Strategy<Value = Duration> {
     prop_oneof![
         (min..=max).prop_map(Duration::from_millis),
         (min.div_ceil(1_000)..=max / 1_000).prop_map(Duration::from_secs)
@@ -93,132 +100,27 @@ fn or_never(max: u64) -> impl Strategy<Value = Option<Duration>> {
     option::of(millis(1, max))
 }
 
-fn count(max: u32) -> impl Strategy<Value = NonZeroU32> {
+/// A number from 1.
+pub fn count(max: u32) -> impl Strategy<Value = NonZeroU32> {
     (1..=max).prop_map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
 }
 
 /// Addresses that every key takes.
-fn address() -> impl Strategy<Value = SocketAddr> {
+pub fn address() -> impl Strategy<Value = SocketAddr> {
     let v4 = (1..=223_u8, any::<u8>(), any::<u8>(), any::<u8>())
         .prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d]));
     let v6 = any::<[u16; 7]>().prop_map(|s| IpAddr::from([0x2001, s[0], s[1], s[2], s[3], s[4], s[5], s[6]]));
     (prop_oneof![v4, v6], 1..=65_000_u16).prop_map(SocketAddr::from) // and the ports of a range
 }
 
-const DAY: u64 = 86_400_000;
-
-fn global() -> impl Strategy<Value = Global> {
-    use prop::sample::select;
-    let levels = select(vec![
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-        LogLevel::Trace,
-    ]);
-    let formats = select(vec![LogFormat::Text, LogFormat::Json]);
-    (
-        levels,
-        (formats, count(1_000_000)),
-        any::<bool>(),
-        option::of("[a-z_][a-z0-9_-]{0,20}"),
-        option::of(count(1_024)),
-        millis(0, DAY),
-        option::of("/[a-z \"\\\\é]{0,20}[a-z]"),
-        option::of("\\PC{1,20}"),
-    )
-        .prop_map(
-            |(
-                log_level,
-                (log_format, access_log_per_second),
-                watch_config,
-                user,
-                workers,
-                shutdown_timeout,
-                state_dir,
-                hash_seed,
-            )| {
-                Global {
-                    log_level,
-                    log_format,
-                    access_log_per_second,
-                    watch_config,
-                    user,
-                    workers,
-                    shutdown_timeout,
-                    state_dir: state_dir.map(Into::into),
-                    hash_seed: hash_seed.map(HashSeed),
-                }
-            },
-        )
-}
-
-fn admin() -> impl Strategy<Value = Admin> {
-    option::of("/[a-z \"\\\\é]{0,20}[a-z]").prop_map(|path| Admin {
-        socket: path.map(Into::into),
-    })
-}
-
-fn packet() -> impl Strategy<Value = PacketModes> {
-    const MOST: u32 = 1 << 24;
-    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
-    let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
-        first: one.min(other),
-        last: one.max(other),
-    });
-    let address = prop_oneof![
-        (1..=254_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])),
-        any::<u16>().prop_map(|host| IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host])),
-    ];
-    let addresses = prop::collection::hash_set(address, 0..=16).prop_map(|all| all.into_iter().collect());
-    (
-        engine,
-        option::of(count(1_024)),
-        64..=MOST,
-        (ports, any::<bool>(), ports_per_client()),
-        addresses,
-        option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
-        option::of(millis(0, 365 * DAY)),
-    )
-        .prop_map(
-            |(
-                engine,
-                workers,
-                flows,
-                (nat_ports, any_interface, max_ports_per_client),
-                nat_addresses,
-                capacity,
-                stats_update_frequency,
-            )| {
-                let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
-                PacketModes {
-                    engine,
-                    workers,
-                    max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
-                    nat_ports: nat_ports.into(),
-                    any_interface,
-                    max_ports_per_client,
-                    nat_addresses,
-                    connection_tracker_capacity: capacity,
-                    stats_update_frequency,
-                }
-            },
-        )
-}
-
-fn ports_per_client() -> impl Strategy<Value = PortsPerClient> {
-    let part = |(one, other): (NonZeroU32, NonZeroU32)| PortsPerClient::Part(one.min(other), one.max(other));
-    prop_oneof![
-        Just(PortsPerClient::Unlimited),
-        count(u32::MAX).prop_map(PortsPerClient::Count),
-        (count(u32::MAX), count(u32::MAX)).prop_map(part),
-    ]
-}
+/// In milliseconds.
+pub const DAY: u64 = 86_400_000;
 
 /// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
 /// servers and addresses, and they never wait for ever.
-fn settle(mut config: Config) -> Config {
+fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
     for (index, frontend) in config.frontends.values_mut().map(Arc::make_mut).enumerate() {
+        settle_frontend(frontend);
         if !frontend.mode.is_packet() {
             frontend.protocol = Protocol::Tcp;
             continue;
@@ -253,6 +155,8 @@ fn settle(mut config: Config) -> Config {
         frontend.client_keepalive = Some(default_keepalive());
         frontend.access_log = AccessLog::All;
     }
+    settle_backends(&mut config, with_fallback);
+    settle_hellos(&mut config);
     let named: Vec<_> = (config.frontends.values())
         .flat_map(|frontend| frontend.lists().cloned())
         .collect();
@@ -295,7 +199,11 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
     let times = (or_never(365 * DAY), or_never(365 * DAY), or_never(DAY));
     (
         listen,
-        prop::sample::select(backends),
+        (
+            prop::sample::select(backends.clone()),
+            routing(backends),
+            accept_proxy(),
+        ),
         option::of(count(u32::MAX)),
         times,
         (keepalive(), access_log()),
@@ -311,7 +219,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
             "a usable name",
             move |(
                 listen,
-                backend,
+                (backend, routing, proxy_protocol),
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout),
                 (client_keepalive, access_log),
@@ -325,8 +233,8 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                     interface,
                     backend: BackendName::new(&backend).ok()?,
-                    routing: Routing::default(),
-                    proxy_protocol: None,
+                    routing,
+                    proxy_protocol,
                     max_connections,
                     idle_timeout,
                     fin_timeout,
@@ -382,16 +290,17 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
         count(1_000),
         count(1_000),
         millis(1, DAY),
+        any::<bool>(),
         initial,
     )
         .prop_map(
-            |(interval, timeout, rise, fall, fast_interval, initial)| HealthCheck {
+            |(interval, timeout, rise, fall, fast_interval, send_proxy, initial)| HealthCheck {
                 interval,
                 timeout,
                 rise,
                 fall,
                 fast_interval,
-                send_proxy: false,
+                send_proxy,
                 initial,
             },
         )
@@ -412,11 +321,12 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
         any::<u16>(),
         any::<u16>(),
         option::of(count(u32::MAX)),
+        host_patterns(2),
     );
     vec(server, 0..5).prop_map(|all| {
         let named = all
             .into_iter()
-            .filter_map(|(name, addr, weight, priority, max_connections)| {
+            .filter_map(|(name, addr, weight, priority, max_connections, sni)| {
                 let name = ServerName::new(&name).ok()?;
                 Some((
                     name.clone(),
@@ -426,7 +336,7 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
                         weight,
                         priority,
                         max_connections,
-                        sni: Vec::new(),
+                        sni,
                     },
                 ))
             });
@@ -463,7 +373,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of(health_check()),
         option::of(passive_check()),
         down,
-        servers(),
+        (servers(), send_proxy()),
     )
         .prop_filter_map(
             "a usable name",
@@ -472,7 +382,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
-                servers,
+                (servers, send_proxy),
             )| {
                 // A source address is of the family of all servers.
                 let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
@@ -492,7 +402,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     dsr_method,
                     slow_start,
                     fallback: None,
-                    send_proxy: None,
+                    send_proxy,
                     servers,
                 })
             },
@@ -500,7 +410,17 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
 }
 
 /// Whether frontends use a backend, all of them in packet modes.
-fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
-    let mut users = (config.frontends.values()).filter(|frontend| frontend.backend.as_str() == backend);
+pub fn only_in_packet_modes(config: &Config, backend: &str) -> bool {
+    let mut users = (config.frontends.values()).filter(|frontend| uses(config, frontend, backend));
     users.clone().all(|frontend| frontend.mode.is_packet()) && users.next().is_some()
+}
+
+/// Whether a frontend sends to a backend, by a route or as a fallback if need be.
+fn uses(config: &Config, frontend: &Frontend, backend: &str) -> bool {
+    frontend.targets().any(|target| {
+        let next = |name: &&BackendName| config.backends.get(*name)?.fallback.as_ref();
+        let row = std::iter::successors(Some(target), next);
+        let most = if frontend.mode.is_packet() { 1 } else { usize::MAX };
+        row.take(most).any(|name| name.as_str() == backend)
+    })
 }

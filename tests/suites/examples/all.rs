@@ -34,6 +34,8 @@ fn site() -> Site {
         Options::default(),
     );
     site.lb
+        .write("/etc/convey/balancers.list", "# the pair's other one\n10.0.0.5\n");
+    site.lb
         .write("/etc/convey/blocked.list", "# nobody here\n198.51.100.0/24\n");
     site
 }

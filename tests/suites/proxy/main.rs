@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod meanwhile;
 mod peers;
+mod preambles;
 mod ranges;
 mod reload;
 mod restart;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),
+        ("preambles", preambles::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

@@ -33,6 +33,15 @@ pub struct Origin {
     pub generation: u64,
 }
 
+/// For whom a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// It is the client.
+    Itself,
+    /// For the client that its PROXY header names: rules and limits have not been asked yet.
+    Proxy,
+}
+
 /// A connection as the listener hands it over.
 pub struct AcceptedSocket {
     pub socket: OwnedFd,
@@ -40,6 +49,7 @@ pub struct AcceptedSocket {
     pub slot: FrontendSlot,
     pub in_process: ProcessPlace,
     pub permit: Option<Permit>,
+    pub speaker: Speaker,
 }
 
 /// A connection whose peer and frontend are known.
@@ -49,8 +59,10 @@ pub struct Accepted {
     pub socket: Stream,
     pub origin: Origin,
     pub bytes: Arc<ByteCounts>,
+    pub speaker: Speaker,
     _in_frontend: FrontendPlace,
-    _permit: Option<Permit>,
+    /// Kept for as long as the connection counts for its client.
+    pub permit: Option<Permit>,
     // last: the connection's descriptors are closed by then
     in_process: ProcessPlace,
 }
@@ -80,6 +92,9 @@ impl Origin {
             redispatched: false,
             frontend_connections: u64::from(self.frontend.live.slots.used()),
             server_connections: 0,
+            route: None,
+            sni: None,
+            unique_id: None,
         }
     }
 }
@@ -95,6 +110,7 @@ impl Accepted {
             slot,
             in_process,
             permit,
+            speaker,
         } = arrival;
         let in_frontend = FrontendPlace::new(slot, origin.worker);
         let Ok(socket) = Stream::new(socket) else {
@@ -113,8 +129,9 @@ impl Accepted {
             socket,
             origin,
             bytes,
+            speaker,
             _in_frontend: in_frontend,
-            _permit: permit,
+            permit,
             in_process,
         })
     }

@@ -18,6 +18,7 @@ use crate::{
             connect::{ConnectError, connect},
             direction::Early,
             relay::{Relay, RelayTimeouts},
+            ways::Plain,
         },
     },
     snapshot::live::StatsShard,
@@ -63,6 +64,9 @@ impl<'a> Connected<'a> {
             match connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
                 Ok(server) => {
                     routed.outcome.connect_time = Some(chosen_at.elapsed());
+                    if let Some(how) = chosen.backend.config.send_proxy {
+                        routed.announce(how);
+                    }
                     return Ok(Self {
                         routed,
                         server,
@@ -109,7 +113,7 @@ impl<'a> Connected<'a> {
             }
         };
         let is_cut = || accepted.registration.ended_by().is_some();
-        let reason = Relay::new(&accepted.socket, &server, &mut routed.up, limits)
+        let reason = Relay::new(&accepted.socket, &server, Plain::new(&mut routed.up), limits)
             .run(timer, count, is_cut)
             .await;
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);

@@ -1,7 +1,19 @@
-//! Who the client of a connection is.
+//! Who the client of a connection is, and what it has said before its payload.
 
-use super::accepted::Accepted;
-use crate::base::ClientAddr;
+use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc};
+
+use super::{
+    accepted::{Accepted, Speaker},
+    preamble::{self, HelloRead, Preamble},
+};
+use crate::{
+    base::{ClientAddr, ListenAddr, TerminationReason, UniqueId},
+    config::SendProxy,
+    preamble::proxy::{self, ProxySource, Tlvs},
+    proxy::tcp::direction::Direction,
+    snapshot::{Facts, Hello},
+    sys::tcp,
+};
 
 /// A connection whose client is known.
 pub struct Identified {
@@ -9,14 +21,191 @@ pub struct Identified {
     /// Whom the connection comes from: its peer as long as nothing else can speak for a client. What a PROXY header says
     /// goes here, and only here.
     pub client: ClientAddr,
+    /// What was read before the payload; `None` if nothing had to be.
+    preamble: Option<Box<Preamble>>,
 }
 
 impl Identified {
-    /// Takes the peer for the client.
-    #[must_use]
-    pub fn new(accepted: Accepted) -> Self {
-        let client = ClientAddr(accepted.origin.peer.0);
+    /// Reads what stands before the payload if somebody has to know it: a PROXY header, a ClientHello. `None`: the connection
+    /// was ended, counted and logged.
+    pub async fn of(accepted: Accepted) -> Option<Self> {
+        if accepted.speaker == Speaker::Itself && !accepted.origin.frontend.needs_hello {
+            return Some(Self::new(accepted, None));
+        }
+        // boxed, because most connections say nothing before their payload and are to be small
+        Box::pin(Self::read(accepted)).await
+    }
+
+    fn new(accepted: Accepted, preamble: Option<Box<Preamble>>) -> Self {
+        let said = preamble.as_ref().and_then(|preamble| preamble.header.as_ref());
+        let client = match said.map(|header| &header.source) {
+            Some(ProxySource::Client { client, .. }) => ClientAddr(*client),
+            _ => ClientAddr(accepted.origin.peer.0),
+        };
         accepted.registration.identified(client);
-        Self { accepted, client }
+        Self {
+            accepted,
+            client,
+            preamble,
+        }
+    }
+
+    async fn read(accepted: Accepted) -> Option<Self> {
+        let mut preamble = Box::<Preamble>::default();
+        let header = match accepted.speaker {
+            Speaker::Itself => Ok(()),
+            Speaker::Proxy => preamble::read_header(&accepted, &mut preamble).await,
+        };
+        let mut identified = Self::new(accepted, Some(preamble));
+        let read = match header.and_then(|()| identified.admit()) {
+            Ok(()) => identified.read_hello().await,
+            Err(reason) => Err(reason),
+        };
+        match read {
+            Ok(()) => Some(identified),
+            Err(reason) => {
+                identified.end(reason);
+                None
+            }
+        }
+    }
+
+    /// What access rules and limits say of a client that was not known before its header.
+    fn admit(&mut self) -> Result<(), TerminationReason> {
+        let Self { accepted, client, .. } = self;
+        let origin = &accepted.origin;
+        let Some(access) = origin
+            .frontend
+            .access
+            .as_ref()
+            .filter(|_| accepted.speaker == Speaker::Proxy)
+        else {
+            return Ok(());
+        };
+        match access.admit(client.0.ip(), accepted.shared().now()) {
+            Ok(permit) => {
+                accepted.permit = Some(permit);
+                Ok(())
+            }
+            Err(reason) => {
+                let counters = origin.frontend.live.counters.shard(origin.worker);
+                counters.refused[reason as usize].add(1);
+                Err(TerminationReason::AccessRefused)
+            }
+        }
+    }
+
+    async fn read_hello(&mut self) -> Result<(), TerminationReason> {
+        match &mut self.preamble {
+            Some(preamble) if self.accepted.origin.frontend.needs_hello => {
+                preamble::read_hello(&self.accepted, preamble).await?;
+            }
+            _ => return Ok(()),
+        }
+        if let Some(sni) = self.sni() {
+            self.accepted.registration.named(Arc::clone(sni));
+        }
+        Ok(())
+    }
+
+    /// What routes are chosen by.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'_> {
+        let hello = self.preamble.as_ref().map(|preamble| &preamble.hello);
+        Facts {
+            client: self.client,
+            destination: ListenAddr::new(match self.accepted.origin.frontend.routes {
+                Some(_) => self.destination(),
+                None => self.accepted.origin.listen.0,
+            }),
+            hello: match hello {
+                None | Some(HelloRead::Unread) => Hello::Unread,
+                Some(HelloRead::NotTls) => Hello::NotTls,
+                Some(HelloRead::Read { sni, alpn }) => Hello::Read {
+                    sni: sni.as_deref(),
+                    alpn,
+                },
+            },
+        }
+    }
+
+    /// The address that the client connected to: ours, or the one that the header names.
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        let header = self
+            .preamble
+            .as_ref()
+            .and_then(|preamble| preamble.header.as_ref());
+        if let Some(ProxySource::Client { destination, .. }) = header.map(|header| &header.source) {
+            return *destination;
+        }
+        let listen = self.accepted.origin.listen.0;
+        if !listen.ip().is_unspecified() {
+            return listen;
+        }
+        let local = tcp::local_address(self.accepted.socket.as_raw_fd());
+        local.map_or(listen, SocketAddr::from)
+    }
+
+    /// The name that the client has asked for, if its ClientHello was read.
+    #[must_use]
+    pub fn sni(&self) -> Option<&Arc<str>> {
+        match &self.preamble.as_ref()?.hello {
+            HelloRead::Read { sni, .. } => sni.as_ref(),
+            HelloRead::Unread | HelloRead::NotTls => None,
+        }
+    }
+
+    /// What a server is told of the client. `id` is given out if it is told of that too.
+    #[must_use]
+    pub fn proxy_header(&self, how: SendProxy, id: impl FnOnce() -> UniqueId) -> Vec<u8> {
+        let source = ProxySource::client(self.client.0, self.destination());
+        let SendProxy::V2(sent) = how else {
+            return proxy::write_v1(source);
+        };
+        let said = self
+            .preamble
+            .as_ref()
+            .and_then(|preamble| preamble.header.as_ref());
+        let said = said.map(|header| &header.tlvs);
+        let name = self.sni().and_then(|sni| proxy::Text::new(sni.as_bytes()));
+        let id = sent.unique_id.then(|| id().to_string());
+        let tlvs = Tlvs {
+            authority: name
+                .or_else(|| said?.authority.clone())
+                .filter(|_| sent.authority),
+            alpn: said.and_then(|said| said.alpn.clone()).filter(|_| sent.alpn),
+            unique_id: id.and_then(|id| proxy::Bytes::new(id.as_bytes())),
+            ssl: sent
+                .ssl
+                .then(|| said.and_then(|said| said.ssl.clone()))
+                .map(Option::unwrap_or_default),
+        };
+        proxy::write_v2(source, &tlvs, sent.crc32c)
+    }
+
+    /// What the client has sent already, to go to the server first of all.
+    #[must_use]
+    pub fn take_early(&mut self) -> Direction {
+        match &mut self.preamble {
+            Some(preamble) => Direction::with(std::mem::take(&mut preamble.bytes)),
+            None => Direction::default(),
+        }
+    }
+
+    /// Counts and reports the end of a connection that was not routed.
+    pub fn end(self, reason: TerminationReason) {
+        let accepted = &self.accepted;
+        let reason = accepted.registration.ended_by().unwrap_or(reason);
+        let origin = &accepted.origin;
+        let counters = origin.frontend.live.counters.shard(origin.worker);
+        counters.ended[reason as usize].add(1);
+        tcp::reset_on_close(&accepted.socket);
+        if origin.frontend.config.access_log.wants(reason) {
+            let mut record = origin.record(reason);
+            record.client = self.client;
+            record.sni = self.sni().map(Arc::clone);
+            accepted.shared().access.record(record);
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! AcceptedSocket ─► Accepted    a peer, a frontend, a place in the registry
-//!        ─► Identified   the client: the peer, or whom the peer speaks for        (PROXY protocol in: here)
-//!        ─► Routed       a backend, the one in effect when a server is chosen     (ClientHello and routes: here)
-//!        ─► Connected    a server
+//!        ─► Identified   the client: the peer, or whom its PROXY header names; its ClientHello if a route needs it
+//!        ─► Routed       a backend and which of its servers, as in effect when one is chosen
+//!        ─► Connected    a server, which is told of the client first if it is to be
 //! ```
 //! A connection may be routed anew until it has a server. Each stage is made from the one before by its own file, so that
 //! files point up this list only.
@@ -12,9 +12,10 @@
 mod accepted;
 mod connected;
 mod identified;
+mod preamble;
 mod routed;
 
-pub use accepted::{Accepted, AcceptedSocket, FrontendSlot, Origin, ProcessPlace};
+pub use accepted::{Accepted, AcceptedSocket, FrontendSlot, Origin, ProcessPlace, Speaker};
 pub use connected::Connected;
 pub use identified::Identified;
 pub use routed::Routed;

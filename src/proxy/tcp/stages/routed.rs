@@ -5,6 +5,7 @@
 //! that was known of it, as established ones do.
 
 use std::{
+    num::NonZeroU32,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,12 +15,13 @@ use tokio::time::timeout_at;
 
 use super::identified::Identified;
 use crate::{
-    base::{ServerAddr, ServerName, TerminationReason, WorkerId},
+    base::{ServerAddr, ServerName, TerminationReason, UniqueId, WorkerId},
+    config::SendProxy,
     proxy::tcp::{
         choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
         direction::Direction,
     },
-    snapshot::{BackendView, FrontendView, Snapshot, live::BackendStats},
+    snapshot::{BackendView, FrontendView, Offered, Way, live::BackendStats},
 };
 
 /// A connection that belongs to a backend.
@@ -32,6 +34,8 @@ pub struct Routed {
     pub tried: Tried,
     pub outcome: RouteRecord,
     backend: Arc<BackendView>,
+    /// Which of its servers.
+    offered: Offered,
 }
 
 /// What is learned on the way, for the access log.
@@ -45,31 +49,41 @@ pub struct RouteRecord {
     pub connect_time: Option<Duration>,
     pub retries: u32,
     pub redispatched: bool,
+    /// The number that the server was told of.
+    pub unique_id: Option<Box<UniqueId>>,
+    /// The route that has decided, counted from 1.
+    pub route: Option<NonZeroU32>,
 }
 
 impl Routed {
     /// Routes a connection by the snapshot in effect.
-    #[must_use]
-    pub fn new(identified: Identified) -> Self {
-        let accepted = &identified.accepted;
-        let origin = &accepted.origin;
-        let snapshot = accepted.shared().snapshot.load();
-        let (frontend, backend) = if snapshot.generation == origin.generation {
-            (Arc::clone(&origin.frontend), Arc::clone(&origin.frontend.backend))
-        } else {
-            route(&snapshot, &origin.frontend, &origin.frontend.backend)
+    ///
+    /// # Errors
+    /// It is to be reset: it was counted and logged.
+    pub fn new(mut identified: Identified) -> Option<Self> {
+        let (frontend, way) = match first_way(&identified) {
+            Ok(found) => found,
+            Err(reason) => {
+                identified.end(reason);
+                return None;
+            }
         };
-        drop(snapshot);
-        accepted.registration.routed(&backend);
-        backend.live.counters.shard(origin.worker).opened.add(1);
-        Self {
+        let accepted = &identified.accepted;
+        accepted.registration.routed(&way.backend);
+        let worker = accepted.origin.worker;
+        way.backend.live.counters.shard(worker).opened.add(1);
+        Some(Self {
+            up: identified.take_early(),
             identified,
             frontend,
-            up: Direction::default(),
             tried: Tried::default(),
-            outcome: RouteRecord::default(),
-            backend,
-        }
+            outcome: RouteRecord {
+                route: way.route,
+                ..RouteRecord::default()
+            },
+            backend: way.backend,
+            offered: way.offered,
+        })
     }
 
     /// The backend.
@@ -81,16 +95,35 @@ impl Routed {
     /// The backend that the connection belongs to if it is [routed anew](Self::reroute) now.
     #[must_use]
     pub fn backend_in_effect(&self) -> Arc<BackendView> {
+        self.way_in_effect().1.backend
+    }
+
+    fn way_in_effect(&self) -> (Arc<FrontendView>, Way) {
         let snapshot = self.identified.accepted.shared().snapshot.load();
-        route(&snapshot, &self.frontend, &self.backend).1
+        let facts = self.identified.facts();
+        let (frontend, found) = match snapshot.frontends.get(&self.frontend.config.name) {
+            Some(current) => (Arc::clone(current), current.way(&facts).ok()),
+            None => (Arc::clone(&self.frontend), None),
+        };
+        // one that was let in is not sent away by routes that have come since
+        let way = found.unwrap_or_else(|| {
+            let backend = snapshot.backends.get(&self.backend.config.name);
+            Way {
+                backend: Arc::clone(backend.unwrap_or(&self.backend)),
+                offered: self.offered,
+                route: self.outcome.route,
+            }
+        });
+        let way = snapshot.with_fallback(&frontend, way, &facts);
+        (frontend, way)
     }
 
     /// Takes up what is in effect now. In another backend nothing has been tried yet.
     pub fn reroute(&mut self) {
-        let snapshot = self.identified.accepted.shared().snapshot.load();
-        let (frontend, backend) = route(&snapshot, &self.frontend, &self.backend);
-        drop(snapshot);
+        let (frontend, way) = self.way_in_effect();
+        let backend = way.backend;
         self.frontend = frontend;
+        (self.offered, self.outcome.route) = (way.offered, way.route);
         if Arc::ptr_eq(&backend, &self.backend) {
             return;
         }
@@ -130,10 +163,20 @@ impl Routed {
         Ok(chosen)
     }
 
+    /// Has the server told of the client before anything else.
+    pub fn announce(&mut self, how: SendProxy) {
+        let ids = &self.identified.accepted.shared().ids;
+        let id = &mut self.outcome.unique_id;
+        let header = self
+            .identified
+            .proxy_header(how, || **id.insert(Box::new(ids.next())));
+        self.up.put_before(header);
+    }
+
     /// Whether the backend has an eligible server that was not tried.
     #[must_use]
     pub fn has_another(&self) -> bool {
-        choose::another_is_eligible(&self.backend, &self.tried)
+        choose::another_is_eligible(&self.backend, self.offered, &self.tried)
     }
 
     /// The thread.
@@ -161,6 +204,9 @@ impl Routed {
         record.bytes_in = accepted.bytes.from_client.read();
         record.bytes_out = accepted.bytes.from_server.read();
         record.retries = self.outcome.retries;
+        record.route = self.outcome.route;
+        record.sni = self.identified.sni().map(Arc::clone);
+        record.unique_id = self.outcome.unique_id.take().map(|id| *id);
         record.redispatched = self.outcome.redispatched;
         record.server_connections = u64::from(self.outcome.server_connections);
         accepted.shared().access.record(record);
@@ -176,7 +222,7 @@ impl Routed {
             listen: *origin.listen,
             offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
         };
-        choose::choose(&self.backend, flow, &self.tried)
+        choose::choose(&self.backend, self.offered, flow, &self.tried)
     }
 
     /// When servers were tried before, their failure is the reason.
@@ -234,19 +280,24 @@ impl Drop for Routed {
     }
 }
 
-/// Where connections of a frontend go now, given what is known of it and of its backend.
-fn route(
-    snapshot: &Snapshot,
-    frontend: &Arc<FrontendView>,
-    backend: &Arc<BackendView>,
-) -> (Arc<FrontendView>, Arc<BackendView>) {
-    match snapshot.frontends.get(&frontend.config.name) {
-        Some(current) => (Arc::clone(current), Arc::clone(&current.backend)),
-        None => {
-            let current = snapshot.backends.get(&backend.config.name);
-            (Arc::clone(frontend), Arc::clone(current.unwrap_or(backend)))
-        }
+/// Where a connection goes first: by the snapshot in effect, or the last that knew its frontend.
+fn first_way(identified: &Identified) -> Result<(Arc<FrontendView>, Way), TerminationReason> {
+    let origin = &identified.accepted.origin;
+    let snapshot = identified.accepted.shared().snapshot.load();
+    let current = match snapshot.generation == origin.generation {
+        true => None,
+        false => snapshot.frontends.get(&origin.frontend.config.name),
+    };
+    let frontend = Arc::clone(current.unwrap_or(&origin.frontend));
+    let facts = identified.facts();
+    let mut way = frontend.way(&facts)?;
+    if current.is_none()
+        && let Some(backend) = snapshot.backends.get(&way.backend.config.name)
+    {
+        way.backend = Arc::clone(backend);
     }
+    let way = snapshot.with_fallback(&frontend, way, &facts);
+    Ok((frontend, way))
 }
 
 /// A place in a backend's queue, given up on drop.

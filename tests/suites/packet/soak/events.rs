@@ -112,6 +112,21 @@ impl<'a> Events<'a> {
         self.done.push(Done { kind, from, until });
     }
 
+    /// What was done within some seconds of a connection's end, in seconds from then.
+    pub fn around(&self, outcome: &Outcome, start: Instant) -> String {
+        let at = |moment: Instant| moment.duration_since(start).as_secs_f64();
+        let (from, until) = (at(outcome.from), at(outcome.until));
+        let near = self
+            .done
+            .iter()
+            .filter(|done| at(done.until) > from - 4.0 && at(done.from) < until + 1.0);
+        let lines = near.map(|done| {
+            let (begun, over) = (at(done.from) - until, at(done.until) - until);
+            format!("{:?} from {begun:.3} to {over:.3}", done.kind)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Everything is as it was at the start.
     pub fn calm(&mut self, mortals: &mut [Mortal]) {
         self.clear_override();

@@ -13,7 +13,8 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    process::Command,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -92,8 +93,9 @@ fn whatever_happens_nothing_leaks_and_every_broken_connection_is_explained() {
     for outcome in &outcomes {
         assert!(
             events.done.iter().any(|done| done.explains(outcome)),
-            "nothing explains {outcome:?} (CONVEY_SOAK_SEED={seed})\n{:#?}",
-            events.done
+            "nothing explains {outcome:?} (CONVEY_SOAK_SEED={seed})\n{}\n{}",
+            events.around(outcome, start),
+            log_around(&convey, outcome)
         );
     }
     expect_counters_to_add_up(&convey, &clients);
@@ -133,6 +135,32 @@ fn config(behind: &Behind, weight: u32, has_others: bool) -> String {
         );
     }
     text
+}
+
+/// What the log says of the seconds before a connection was seen to have failed.
+fn log_around(convey: &Convey, outcome: &Outcome) -> String {
+    let ago = |seconds: u64| {
+        let at = SystemTime::now() - outcome.until.elapsed() - Duration::from_secs(seconds);
+        humantime(at)
+    };
+    let (from, until) = (ago(4), ago(0));
+    let log = convey.stderr();
+    let lines = log.lines().filter(|line| {
+        let second = line.get(..19).unwrap_or_default();
+        (from.as_str()..=until.as_str()).contains(&second)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A moment as the log writes it, to the second.
+fn humantime(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let date = Command::new("date")
+        .args(["-u", &format!("-d@{seconds}"), "+%FT%T"])
+        .output();
+    String::from_utf8_lossy(&date.expect("date(1)").stdout)
+        .trim()
+        .to_owned()
 }
 
 fn report(broken: &[Outcome], clients: &Clients, done: &[Done], start: Instant) {

@@ -1,0 +1,122 @@
+//! Any sections about the process and the packet modes.
+
+use std::{net::IpAddr, num::NonZeroU32};
+
+use convey::{
+    base::PortRange,
+    config::{Admin, EngineChoice, Global, HashSeed, LogFormat, LogLevel, PacketModes, PortsPerClient},
+};
+use proptest::{option, prelude::*};
+
+use super::configs::{DAY, count, millis};
+
+/// Any `[global]`.
+pub fn global() -> impl Strategy<Value = Global> {
+    use prop::sample::select;
+    let levels = select(vec![
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ]);
+    let formats = select(vec![LogFormat::Text, LogFormat::Json]);
+    (
+        levels,
+        (formats, count(1_000_000)),
+        any::<bool>(),
+        option::of("[a-z_][a-z0-9_-]{0,20}"),
+        option::of(count(1_024)),
+        millis(0, DAY),
+        option::of("/[a-z \"\\\\é]{0,20}[a-z]"),
+        option::of("\\PC{1,20}"),
+    )
+        .prop_map(
+            |(
+                log_level,
+                (log_format, access_log_per_second),
+                watch_config,
+                user,
+                workers,
+                shutdown_timeout,
+                state_dir,
+                hash_seed,
+            )| {
+                Global {
+                    log_level,
+                    log_format,
+                    access_log_per_second,
+                    watch_config,
+                    user,
+                    workers,
+                    shutdown_timeout,
+                    state_dir: state_dir.map(Into::into),
+                    hash_seed: hash_seed.map(HashSeed),
+                }
+            },
+        )
+}
+
+/// Any `[admin]`.
+pub fn admin() -> impl Strategy<Value = Admin> {
+    option::of("/[a-z \"\\\\é]{0,20}[a-z]").prop_map(|path| Admin {
+        socket: path.map(Into::into),
+    })
+}
+
+/// Any `[packet]`.
+pub fn packet() -> impl Strategy<Value = PacketModes> {
+    const MOST: u32 = 1 << 24;
+    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
+    let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
+        first: one.min(other),
+        last: one.max(other),
+    });
+    let address = prop_oneof![
+        (1..=254_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])),
+        any::<u16>().prop_map(|host| IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host])),
+    ];
+    let addresses = prop::collection::hash_set(address, 0..=16).prop_map(|all| all.into_iter().collect());
+    (
+        engine,
+        option::of(count(1_024)),
+        64..=MOST,
+        (ports, any::<bool>(), ports_per_client()),
+        addresses,
+        option::of(prop_oneof![0..=u64::MAX / 2, 0..=1_000_000_u64]),
+        option::of(millis(0, 365 * DAY)),
+    )
+        .prop_map(
+            |(
+                engine,
+                workers,
+                flows,
+                (nat_ports, any_interface, max_ports_per_client),
+                nat_addresses,
+                capacity,
+                stats_update_frequency,
+            )| {
+                let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
+                PacketModes {
+                    engine,
+                    workers,
+                    max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
+                    nat_ports: nat_ports.into(),
+                    any_interface,
+                    max_ports_per_client,
+                    nat_addresses,
+                    connection_tracker_capacity: capacity,
+                    stats_update_frequency,
+                }
+            },
+        )
+}
+
+fn ports_per_client() -> impl Strategy<Value = PortsPerClient> {
+    let part = |(one, other): (NonZeroU32, NonZeroU32)| PortsPerClient::Part(one.min(other), one.max(other));
+    prop_oneof![
+        Just(PortsPerClient::Unlimited),
+        count(u32::MAX).prop_map(PortsPerClient::Count),
+        (count(u32::MAX), count(u32::MAX)).prop_map(part),
+    ]
+}
