@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     base::{TerminationReason, TlsRecord},
+    config::Group,
     proxy::tcp::tls::TlsWays,
     snapshot::{FrontendTls, live::FrontendStats},
     tls::{HandshakeFailure, Session},
@@ -69,7 +70,7 @@ fn record(session: Session) -> TlsRecord {
     TlsRecord {
         version: session.version.protocol(),
         cipher: session.cipher.label(),
-        group: session.group.map(|group| group.label()),
+        group: session.group.map(Group::label),
         alpn: session.alpn,
         resumed: session.resumed,
         client_subject,
