@@ -52,6 +52,11 @@ impl TerminationReason {
             Self::RouteRejected => {
                 "a route has reject = true, or no route matches and the frontend has no backend"
             }
+            Self::TlsHandshake => {
+                "its TLS handshake failed, or what it sent before was no TLS: tls_failure in the log says why"
+            }
+            Self::TlsHandshakeTimeout => "its TLS handshake took longer than handshake_timeout",
+            Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::AccessRefused => {
                 "access rules or limits refuse the client that its PROXY header names; counted as refused, too"
             }
