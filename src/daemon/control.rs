@@ -154,7 +154,7 @@ impl Control {
         }
         let is_beside = |what: &What| matches!(what, What::NetworkList(_) | What::TlsFile(_));
         if changed.files.iter().any(is_beside) && self.state.config().global.watch_config {
-            self.ask_reload(Trigger::ListChange, None);
+            self.ask_reload(Trigger::BesideChange, None);
         }
         if changed.rules {
             tracing::debug!(

@@ -173,7 +173,9 @@ impl HandshakeFailure {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::Tls13RequiredForQuic
-            | PeerIncompatible::SupportedVersionsExtensionRequired => Self::Version,
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            // every client of TLS 1.2 sends it
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired => Self::Version,
             PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::NamedGroupsExtensionRequired
             | PeerIncompatible::KeyShareExtensionRequired => Self::Group,

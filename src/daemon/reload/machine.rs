@@ -19,7 +19,7 @@ pub enum Trigger {
     /// The file, or something near it, has changed.
     FileChange,
     /// A network list has changed.
-    ListChange,
+    BesideChange,
     /// SIGHUP.
     Signal,
     /// `convey reload`.
@@ -34,7 +34,7 @@ impl Trigger {
         match self {
             Self::Signal => "SIGHUP",
             Self::FileChange => "file change",
-            Self::ListChange => "network list change",
+            Self::BesideChange => "change of a named file",
             Self::Request => "request",
             Self::CutRequest => "request to cut",
         }

@@ -126,7 +126,7 @@ fn a_file_that_says_again_what_runs_ends_the_failure_and_changes_nothing() {
 #[test]
 fn a_network_list_that_cannot_be_read_stays_a_failure_until_it_can() {
     let load = |machine: &mut ReloadMachine, loaded| {
-        let _ = machine.step(asked(Trigger::ListChange));
+        let _ = machine.step(asked(Trigger::BesideChange));
         let read = machine.step(ReloadEvent::Read(Ok(saved("a", 1))));
         assert_eq!(
             read,
@@ -136,7 +136,7 @@ fn a_network_list_that_cannot_be_read_stays_a_failure_until_it_can() {
         machine.step(ReloadEvent::Loaded(loaded))
     };
     let mut machine = ReloadMachine::new(source("a"));
-    let end = finished(Trigger::ListChange, ReloadOutcome::Failed(failed("line 2")));
+    let end = finished(Trigger::BesideChange, ReloadOutcome::Failed(failed("line 2")));
     assert_eq!(load(&mut machine, Err(failed("line 2"))), [end]);
     let _ = machine.step(asked(Trigger::FileChange));
     let look = machine.step(ReloadEvent::Read(Ok(saved("a", 2))));

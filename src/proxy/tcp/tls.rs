@@ -43,8 +43,10 @@ pub struct TlsWays {
     said_end: bool,
     client_done: bool,
     server_done: bool,
-    /// An error that is met behind data that is still to be delivered.
-    broken: Option<Fault>,
+    /// The client's error, met behind data that is still to be delivered.
+    client_fault: Option<Fault>,
+    /// The server's error: the kernel tells it once, and then an end of stream.
+    server_fault: Option<Fault>,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -70,7 +72,8 @@ impl TlsWays {
             said_end: false,
             client_done: false,
             server_done: false,
-            broken: None,
+            client_fault: None,
+            server_fault: None,
             bytes_in: 0,
             bytes_out: 0,
         })
@@ -124,7 +127,7 @@ impl TlsWays {
     ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS_A_TURN {
             ready!(self.poll_held(cx, server)).map_err(|error| destination_fault(&error))?;
-            if let Some(fault) = self.broken {
+            if let Some(fault) = self.client_fault {
                 return Poll::Ready(Err(fault));
             }
             if self.client_ended {
@@ -178,7 +181,7 @@ impl TlsWays {
                     Some(Ok(n)) => self.decrypt(&scratch[..n], plain),
                     Some(Err(error)) if is_transient(&error) => Ok(()),
                     Some(Err(error)) => {
-                        self.broken = Some(source_fault(&error));
+                        self.client_fault = Some(source_fault(&error));
                         Ok(())
                     }
                 })
@@ -186,7 +189,7 @@ impl TlsWays {
             if decrypted.is_err() {
                 // the alert that says why is sent as far as it can be
                 let _ = self.connection.write_tls(&mut Sink(client));
-                self.broken.get_or_insert(Fault::Source(Gone::Aborted));
+                self.client_fault.get_or_insert(Fault::Source(Gone::Aborted));
             }
             if plain.is_empty() {
                 return Ok(());
@@ -237,6 +240,9 @@ impl TlsWays {
     ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS_A_TURN {
             ready!(self.poll_flush(cx, client)).map_err(|error| destination_fault(&error))?;
+            if let Some(fault) = self.server_fault {
+                return Poll::Ready(Err(fault));
+            }
             if self.server_ended {
                 if !std::mem::replace(&mut self.said_end, true) {
                     self.connection.send_close_notify();
@@ -262,7 +268,10 @@ impl TlsWays {
                 None => return Ok(()),
                 Some(Ok(n)) => n,
                 Some(Err(error)) if is_transient(&error) => return Ok(()),
-                Some(Err(error)) => return Err(source_fault(&error)),
+                Some(Err(error)) => {
+                    self.server_fault = Some(source_fault(&error));
+                    return Ok(());
+                }
             };
             if n == 0 {
                 self.server_ended = true;

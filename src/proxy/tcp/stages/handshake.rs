@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     base::{TerminationReason, TlsRecord},
+    config::Group,
     proxy::tcp::tls::TlsWays,
     snapshot::{FrontendTls, live::FrontendStats},
     tls::{HandshakeFailure, Session},
@@ -69,7 +70,7 @@ fn record(session: Session) -> TlsRecord {
     TlsRecord {
         version: session.version.protocol(),
         cipher: session.cipher.label(),
-        group: session.group.map(|group| group.label()),
+        group: session.group.map(Group::label),
         alpn: session.alpn,
         resumed: session.resumed,
         client_subject,
@@ -82,7 +83,7 @@ struct Place<'a>(&'a FrontendStats);
 
 impl<'a> Place<'a> {
     fn take(live: &'a FrontendStats, most: u32) -> Option<Self> {
-        live.handshakes.try_take(Some(most)).then_some(Self(live))
+        live.handshakes.try_take(Some(most)).then(|| Self(live))
     }
 }
 
