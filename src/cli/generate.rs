@@ -14,6 +14,7 @@ use super::{
 use crate::{
     base::{AccessReason, Alert, PacketReason, TerminationReason, exit},
     config,
+    tls::HandshakeFailure,
 };
 
 /// Section of system administration.
@@ -169,11 +170,13 @@ fn ends() -> String {
     let mut ended = TerminationReason::ALL
         .map(|reason| (format!("{} {}", reason.code(), reason.label()), reason.sentence()));
     ended.sort();
+    let handshakes = HandshakeFailure::ALL.map(|why| (why.label().to_owned(), why.sentence()));
     let refused = AccessReason::ALL.map(|reason| (reason.label().to_owned(), reason.sentence()));
     format!(
-        "{}.PP\nA connection that access rules or limits refuse is reset at once, and counted by reason: at the frontend in\n\
+        "{}.PP\nWhy a TLS handshake failed\n.RB ( tls_failure ):\n{}.PP\nA connection that access rules or limits refuse is reset at once, and counted by reason: at the frontend in\n\
          .BR \"convey status \\-\\-json\" ,\nand in one event a minute\n.RB ( connections_refused ).\n{}",
         entries(ended.into_iter()),
+        entries(handshakes.into_iter()),
         entries(refused.into_iter())
     )
 }

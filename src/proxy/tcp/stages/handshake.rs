@@ -57,7 +57,9 @@ pub async fn shake(
         // what was agreed on is what will be spoken
         alpn: session.alpn.as_deref().into_iter().collect(),
     };
-    preamble.session = Some(Box::new(record(session)));
+    let session = Arc::new(record(session));
+    accepted.registration.secured(Arc::clone(&session));
+    preamble.session = Some(session);
     preamble.tls = Some(ways);
     Ok(())
 }
