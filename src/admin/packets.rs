@@ -227,7 +227,7 @@ fn proxied_way(
     let facts = Facts {
         client: tuple.client,
         destination: tuple.vip,
-        hello: match frontend.needs_hello {
+        hello: match frontend.needs_hello || frontend.tls.is_some() {
             true => asks.hello(),
             false => Hello::Unread,
         },
