@@ -210,6 +210,7 @@ impl TlsWays {
     /// Appends the plaintext of ciphertext, and of what had come before.
     fn decrypt(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Error> {
         loop {
+            let left = bytes.len();
             let mut state = self.connection.process_new_packets()?;
             if !bytes.is_empty() {
                 // full of plaintext, which is taken below
@@ -227,6 +228,9 @@ impl TlsWays {
             }
             if bytes.is_empty() && there == 0 {
                 return Ok(());
+            }
+            if bytes.len() == left && there == 0 {
+                return Err(Error::General("rustls takes nothing more".to_owned()));
             }
         }
     }
