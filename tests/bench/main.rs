@@ -5,6 +5,7 @@
 //! cargo bench                                  every row, 3 cells of ours against each peer
 //! cargo bench -- --cells 9                     the figures of record
 //! cargo bench -- --rows connections --peers haproxy --seconds 5
+//! cargo bench -- --rows sni                    routing by the name in a ClientHello, TLS is the servers'
 //! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
 //! cargo bench -- --hurry yes                   on a busy machine: proves the bench, its figures mean nothing
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
@@ -27,6 +28,7 @@ mod failover;
 mod fleet;
 mod flood;
 mod meter;
+mod names;
 mod packets;
 mod rig;
 mod rows;

@@ -14,7 +14,7 @@ use crate::{
     flood::Flood,
     lab::load::{Wrk, iperf3},
     meter::{Meter, Reading},
-    packets,
+    names, packets,
     rig::{LB_CPU, LOAD_CPU, Rig},
     subjects::{BULK_PORT, Subject},
 };
@@ -29,6 +29,8 @@ pub enum Row {
     Connections,
     /// The same with an access log.
     ConnectionsLogged,
+    /// New connections whose backend is chosen by the name in their ClientHello; per 10,000.
+    Names,
     /// Small requests on 64 kept connections; per 100,000.
     Requests,
     /// One stream from client to server; per GB (10⁹ bytes).
@@ -75,12 +77,13 @@ impl fmt::Display for Cell {
 
 impl Row {
     /// In the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connections,
         Self::Requests,
         Self::BulkToServer,
         Self::BulkToClient,
         Self::ConnectionsLogged,
+        Self::Names,
         Self::Memory,
         Self::PacketConnections,
         Self::PacketToServer,
@@ -94,6 +97,7 @@ impl Row {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsLogged => "connections-logged",
+            Self::Names => "sni",
             Self::Requests => "requests",
             Self::BulkToServer => "bulk-to-server",
             Self::BulkToClient => "bulk-to-client",
@@ -111,6 +115,7 @@ impl Row {
         match self {
             Self::Connections => "CPU s per 10,000 new connections",
             Self::ConnectionsLogged => "the same, with the access log",
+            Self::Names => "CPU s per 10,000 connections routed by SNI",
             Self::Requests => "CPU s per 100,000 keep-alive requests",
             Self::BulkToServer => "CPU s per GB, client to server",
             Self::BulkToClient => "CPU s per GB, server to client",
@@ -185,6 +190,7 @@ impl Row {
         match self {
             Self::Connections | Self::PacketConnections => requests(rig, subject, seconds, true, false),
             Self::ConnectionsLogged => requests(rig, subject, seconds, true, true),
+            Self::Names => names::measure(rig, subject, seconds),
             Self::Requests => requests(rig, subject, seconds, false, false),
             Self::BulkToServer | Self::PacketToServer => bulk(rig, subject, seconds, false),
             Self::BulkToClient | Self::PacketToClient => bulk(rig, subject, seconds, true),

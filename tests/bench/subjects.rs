@@ -1,6 +1,12 @@
 //! What is measured: Convey and its peers, configured alike.
 
-use std::{fs, net::TcpStream, process::Command, time::Duration};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use nix::unistd::Pid;
 
@@ -49,6 +55,18 @@ const EARLIER: [&str; 4] = [
     "shift; exec taskset -c 1 \"$CONVEY_EARLIER\" \"$@\"",
     "earlier",
 ];
+
+/// One job, as each of them is told of it.
+pub struct Configs {
+    /// The port that is open once the load balancer is ready.
+    pub port: u16,
+    /// For Convey.
+    pub convey: String,
+    /// For HAProxy.
+    pub haproxy: String,
+    /// For nginx.
+    pub nginx: String,
+}
 
 /// A running load balancer: port 80 to the web servers, [`BULK_PORT`] to the first server's. Ends when dropped.
 pub enum Running {
@@ -155,47 +173,51 @@ impl Subject {
 
     /// Starts it on the load balancer's CPU with one thread, with or without an access log, and waits for its port.
     pub fn start(self, rig: &Rig, log: bool) -> Running {
+        let configs = Configs {
+            port: 80,
+            convey: convey_config(rig, log),
+            haproxy: haproxy_config(rig, log, self == Self::HaproxySplice),
+            nginx: nginx_config(rig, log),
+        };
+        self.start_with(rig, &configs)
+    }
+
+    /// As [`start`](Self::start), for another job than the usual one; what forwards packets knows only that.
+    pub fn start_with(self, rig: &Rig, configs: &Configs) -> Running {
         let taskset = ["taskset", "-c", "1"];
+        let start_peer = |file: &str, config: &str, program: &[&str]| {
+            let addr = rig.lb.addr(configs.port);
+            Running::Peer(peer(rig, addr, (file, config), program, &taskset))
+        };
         match self {
             Self::Convey | Self::Earlier => {
                 let launcher = self.launcher(&taskset);
-                let mut convey = Convey::launch_with(&rig.lb, &convey_config(rig, log), launcher);
+                let mut convey = Convey::launch_with(&rig.lb, &configs.convey, launcher);
                 convey.wait_ready();
                 Running::Convey(convey)
             }
             Self::Haproxy | Self::HaproxySplice => {
-                let config = haproxy_config(rig, log, self == Self::HaproxySplice);
-                Running::Peer(peer(
-                    rig,
-                    "haproxy.cfg",
-                    &config,
-                    &["haproxy", "-db", "-f"],
-                    &taskset,
-                ))
+                start_peer("haproxy.cfg", &configs.haproxy, &["haproxy", "-db", "-f"])
             }
             _ if self.is_of_packets() => packets::start(self, rig, self.launcher(&taskset)),
-            _ => {
-                let config = nginx_config(rig, log);
-                Running::Peer(peer(
-                    rig,
-                    "nginx-lb.conf",
-                    &config,
-                    &["nginx", "-e", "stderr", "-c"],
-                    &taskset,
-                ))
-            }
+            _ => start_peer("nginx-lb.conf", &configs.nginx, &["nginx", "-e", "stderr", "-c"]),
         }
     }
 }
 
-/// Starts `command FILE` where FILE holds `config`.
-fn peer(rig: &Rig, file: &str, config: &str, program: &[&str], launcher: &[&str]) -> Process {
+/// Starts `program FILE` where FILE holds `config`, and waits for its address.
+fn peer(
+    rig: &Rig,
+    addr: SocketAddr,
+    (file, config): (&str, &str),
+    program: &[&str],
+    launcher: &[&str],
+) -> Process {
     let path = rig.lb.path(file);
     fs::write(&path, config).expect("the peer's configuration");
     let mut command = Command::new(launcher[0]);
     command.args(&launcher[1..]).args(program).arg(&path);
     let mut process = rig.lb.spawn(command);
-    let addr = rig.lb.addr(80);
     wait_until("the peer listens", Duration::from_secs(10), || {
         if let Some(status) = process.ended() {
             panic!(
@@ -210,6 +232,17 @@ fn peer(rig: &Rig, file: &str, config: &str, program: &[&str], launcher: &[&str]
     process
 }
 
+/// What every configuration of ours begins with.
+pub fn convey_globals(log: bool) -> String {
+    // as much as the peers log; left out where nothing is logged, for builds that do not know it
+    let rate = if log {
+        "access_log_per_second = 1_000_000\n"
+    } else {
+        ""
+    };
+    format!("[global]\nworkers = 1\n{rate}watch_config = false\n")
+}
+
 fn convey_config(rig: &Rig, log: bool) -> String {
     let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
     let (web, bulk, target) = (
@@ -217,17 +250,9 @@ fn convey_config(rig: &Rig, log: bool) -> String {
         rig.lb.addr(BULK_PORT),
         rig.webs[0].host().addr(BULK_PORT),
     );
-    // as much as the peers log; left out where nothing is logged, for builds that do not know it
-    let rate = if log {
-        "access_log_per_second = 1_000_000\n"
-    } else {
-        ""
-    };
+    let globals = convey_globals(log);
     format!(
-        r#"[global]
-workers = 1
-{rate}watch_config = false
-
+        r#"{globals}
 [frontends.web]
 listen_addr = "{web}"
 backend = "web"
@@ -251,13 +276,7 @@ servers.a = {{ addr = "{target}" }}
 }
 
 /// Time-outs as Convey's defaults; the log goes to a file, as Convey's does.
-fn haproxy_config(rig: &Rig, log: bool, splice: bool) -> String {
-    let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
-    let (web, bulk, target) = (
-        rig.lb.addr(80),
-        rig.lb.addr(BULK_PORT),
-        rig.webs[0].host().addr(BULK_PORT),
-    );
+pub fn haproxy_globals(log: bool, splice: bool) -> String {
     let (to, logging) = if log {
         ("log stdout format raw local0", "log global\n  option tcplog")
     } else {
@@ -282,7 +301,20 @@ defaults
   timeout server 10m
   {logging}
   {splicing}
-frontend web
+"
+    )
+}
+
+fn haproxy_config(rig: &Rig, log: bool, splice: bool) -> String {
+    let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
+    let (web, bulk, target) = (
+        rig.lb.addr(80),
+        rig.lb.addr(BULK_PORT),
+        rig.webs[0].host().addr(BULK_PORT),
+    );
+    let globals = haproxy_globals(log, splice);
+    format!(
+        "{globals}frontend web
   bind {web} backlog 4096
   default_backend web
 backend web
@@ -297,6 +329,21 @@ backend bulk
     )
 }
 
+/// What every configuration of nginx begins with.
+pub fn nginx_globals(pid: &Path) -> String {
+    format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+master_process off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {};
+events {{ worker_connections 19900; }}
+",
+        pid.display()
+    )
+}
+
 fn nginx_config(rig: &Rig, log: bool) -> String {
     let [a, b] = [rig.webs[0].addr(), rig.webs[1].addr()];
     let (web, bulk, target) = (
@@ -304,8 +351,7 @@ fn nginx_config(rig: &Rig, log: bool) -> String {
         rig.lb.addr(BULK_PORT),
         rig.webs[0].host().addr(BULK_PORT),
     );
-    let pid = rig.lb.path("nginx-lb.pid");
-    let pid = pid.display();
+    let globals = nginx_globals(&rig.lb.path("nginx-lb.pid"));
     let logging = if log {
         let file = rig.lb.path("nginx-lb.log");
         format!(
@@ -317,14 +363,7 @@ fn nginx_config(rig: &Rig, log: bool) -> String {
         "access_log off;".to_owned()
     };
     format!(
-        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off;
-master_process off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {pid};
-events {{ worker_connections 19900; }}
-stream {{
+        "{globals}stream {{
   {logging}
   upstream web {{ server {a}; server {b}; }}
   server {{ listen {web} backlog=4096; proxy_pass web; proxy_timeout 10m; proxy_connect_timeout 5s; }}
