@@ -25,7 +25,7 @@
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
 //! flow           flow tables, NAT ports, TCP life, the path from packet to verdict
-//! snapshot       what data planes read: pools + health; a build costs what changed
+//! snapshot       what data planes read: pools + health, and routes made ready; a build costs what changed
 //! pools          which servers there are: configuration + overrides
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
@@ -75,6 +75,14 @@
 //! what was prepared. Each of these is a job beside the control loop, which goes on with the old state meanwhile. Established connections and flows belong to no snapshot and
 //! outlive any.
 //!
+//! A connection of mode proxy goes through types that each have what is known from then on: accepted (the peer, judged by
+//! access rules and limits, or by `proxy_protocol.from` if it may speak for others), identified (the client: the peer, or whom
+//! its PROXY header names, who is judged then; the ClientHello if a route or a server depends on it), routed (a backend and
+//! which of its servers), connected (a server, told of the client first by `send_proxy`), relayed. What stands before the
+//! payload is read by [`preamble`] from bytes that stay: the ClientHello goes to the server as it came. Nothing is waited for
+//! that nothing depends on, so protocols in which the server speaks first work. [`snapshot::FrontendView::way`] decides for
+//! connections and for `convey explain` alike.
+//!
 //! A packet: the kernel's stack sees it too and drops it (chain CONVEY), the socket filter admits it, a packet thread
 //! receives a batch, [`flow::Path`] finds or makes its flow and rewrites it in place, the thread sends the batch. Frames
 //! keep the kernel's offload marks (super-frames, unfinished checksums) all the way.
@@ -112,6 +120,8 @@
 //! - pair: a certificate with its chain and key.
 //! - session: what client and frontend agreed on in a TLS handshake, and may go on with (resume) at the next connection.
 //! - ticket: a session that the client keeps, encrypted.
+//! - route: a rule of a frontend that leads some of its connections to a backend of their own.
+//! - fallback: the backend that serves for another one while that has no eligible server.
 //! - broker: the privileged process.
 //! - slow path: packets that the raw sockets handle in place of a faster engine.
 //!
@@ -120,8 +130,9 @@
 //! Every queue and table has one: connections by `max_connections` (the excess waits in the kernel's accept queue),
 //! waiting for a server by `max_queue` and `queue_timeout`, flows by `max_flows` (half-open ones by a share of it, per
 //! server by `nat_ports`), fragments by a table of their own, log events by a queue whose drops are counted, pipes for
-//! splicing by a pool beyond which data is copied, control connections and their bodies by [`admin`], diagnostics of a
-//! bad file by a hundred. Packets are counted by verdict: [`base::PacketReason`].
+//! splicing by a pool beyond which data is copied, what a client says before its payload by [`preamble`] and by a time-out,
+//! control connections and their bodies by [`admin`], diagnostics of a bad file by a hundred. Packets are counted by verdict:
+//! [`base::PacketReason`].
 
 pub mod access;
 pub mod admin;

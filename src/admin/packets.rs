@@ -149,6 +149,7 @@ pub fn connection(flow: &FlowInfo) -> views::Connection {
         server_addr: Some(flow.server_addr),
         server_removed: false,
         sni: None,
+        tls: None,
         frontend_removed: false,
         local: flow.nat,
         idle_seconds: Some(flow.idle.as_secs_f64()),

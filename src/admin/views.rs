@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
-pub use connections::{Connection, ConnectionFilter, Connections, Flow};
+pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
 
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{

@@ -57,7 +57,7 @@ pub struct AccessRecord {
     /// Its number, if the server was told of it.
     pub unique_id: Option<UniqueId>,
     /// What client and frontend have agreed on, where TLS ends here.
-    pub tls: Option<Box<TlsRecord>>,
+    pub tls: Option<Arc<TlsRecord>>,
     /// Why the handshake has failed: the label.
     pub tls_failure: Option<&'static str>,
 }

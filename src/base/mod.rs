@@ -6,6 +6,7 @@
 pub(crate) mod addr;
 mod alert;
 pub(crate) mod connection_record;
+mod ending;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
 pub(crate) mod holder;

@@ -12,8 +12,9 @@ use super::{
     outcome::{CommandResult, Failure},
 };
 use crate::{
-    base::{Alert, PacketReason, exit},
+    base::{AccessReason, Alert, PacketReason, TerminationReason, exit},
     config,
+    tls::HandshakeFailure,
 };
 
 /// Section of system administration.
@@ -21,6 +22,9 @@ const SECTION: &str = "8";
 
 /// What convey(8) says besides the grammar, in roff.
 const MORE: &str = include_str!("man.roff");
+
+/// The line of it in whose place the reasons stand.
+const ENDS_GO_HERE: &str = ".\\\" reasons\n";
 
 /// What the page of a subcommand ends with.
 const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n.BR convey (8)\n";
@@ -104,7 +108,7 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
     // NAME has a noun phrase without an article (man-pages(7))
     let root = root.about("layer-4 load balancer");
     let mut pages = Vec::new();
-    collect(&root, MORE, &mut pages)?;
+    collect(&root, &MORE.replace(ENDS_GO_HERE, &ends()), &mut pages)?;
     let reference = man_config::page(&config::schema());
     pages.push((man_config::FILE_NAME.to_owned(), reference.into_bytes()));
     Ok(pages)
@@ -134,29 +138,46 @@ fn collect(command: &Command, ending: &str, pages: &mut Vec<(String, Vec<u8>)>) 
     Ok(())
 }
 
+/// Words with their sentences, in roff.
+fn entries(all: impl Iterator<Item = (String, &'static str)>) -> String {
+    all.map(|(label, sentence)| {
+        format!(
+            ".TP\n.B {}\n{}.\n",
+            man_config::escape(&label),
+            man_config::escape(sentence)
+        )
+    })
+    .collect()
+}
+
 /// What each verdict on a packet means, and each alert, in roff.
 fn verdicts() -> String {
-    let entries = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| -> String {
-        all.map(|(label, sentence)| {
-            format!(
-                ".TP\n.B {}\n{}.\n",
-                man_config::escape(label),
-                man_config::escape(sentence)
-            )
-        })
-        .collect()
-    };
-    let packets = PacketReason::ALL
-        .iter()
-        .map(|reason| (reason.label(), reason.sentence()));
-    let alerts = Alert::ALL.iter().map(|alert| (alert.label(), alert.sentence()));
+    let packets = PacketReason::ALL.iter();
+    let packets = packets.map(|reason| (reason.label().to_owned(), reason.sentence()));
+    let alerts = Alert::ALL.map(|alert| (alert.label().to_owned(), alert.sentence()));
     format!(
         ".SH \"PACKET VERDICTS\"\nThe packet modes count what they did with each packet.\n{}\
          .SH ALERTS\nWhat an operator should look at is noted beside the server or below the heading of the packet \
          modes, and logged as an event of this name. A shortage is noted until it has been over for a minute, and \
          logged at most once a minute; that no handshake completes is noted until one does, and logged once.\n{}",
-        entries(&mut packets.into_iter()),
-        entries(&mut alerts.into_iter())
+        entries(packets),
+        entries(alerts.into_iter())
+    )
+}
+
+/// Why connections end and are refused, in roff.
+fn ends() -> String {
+    let mut ended = TerminationReason::ALL
+        .map(|reason| (format!("{} {}", reason.code(), reason.label()), reason.sentence()));
+    ended.sort();
+    let handshakes = HandshakeFailure::ALL.map(|why| (why.label().to_owned(), why.sentence()));
+    let refused = AccessReason::ALL.map(|reason| (reason.label().to_owned(), reason.sentence()));
+    format!(
+        "{}.PP\nWhy a TLS handshake failed\n.RB ( tls_failure ):\n{}.PP\nA connection that access rules or limits refuse is reset at once, and counted by reason: at the frontend in\n\
+         .BR \"convey status \\-\\-json\" ,\nand in one event a minute\n.RB ( connections_refused ).\n{}",
+        entries(ended.into_iter()),
+        entries(handshakes.into_iter()),
+        entries(refused.into_iter())
     )
 }
 
@@ -212,6 +233,22 @@ mod tests {
         let labels = PacketReason::ALL.iter().map(|reason| reason.label());
         for label in labels.chain(Alert::ALL.iter().map(|alert| alert.label())) {
             assert!(text.contains(&format!(".TP\n.B {label}\n")), "{label}");
+        }
+    }
+
+    #[test]
+    fn the_page_of_convey_explains_every_reason_of_an_end_and_a_refusal() {
+        let pages = pages().expect("pages");
+        let (_, page) = (pages.iter().find(|(name, _)| name == "convey.8")).expect("the page");
+        let text = String::from_utf8_lossy(page);
+        for reason in TerminationReason::ALL {
+            let code = man_config::escape(reason.code());
+            let heading = format!(".TP\n.B {code} {}\n", reason.label());
+            assert!(text.contains(&heading), "{heading}{text}");
+        }
+        for reason in AccessReason::ALL {
+            let heading = format!(".TP\n.B {}\n", reason.label());
+            assert!(text.contains(&heading), "{heading}{text}");
         }
     }
 }

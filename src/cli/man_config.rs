@@ -232,6 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn every_example_is_a_valid_file() {
+        let examples: Vec<_> = ENDING.split(".nf\n").skip(1).collect();
+        assert!(examples.len() >= 3, "{ENDING}");
+        for example in examples {
+            let (text, _) = example.split_once("\n.fi").expect("its end");
+            let source = config::Source {
+                name: "example.toml".to_owned(),
+                bytes: text.into(),
+            };
+            let loaded = config::load(&source, config::Options::default());
+            assert!(loaded.is_ok_and(|loaded| loaded.warnings.is_empty()), "{text}");
+        }
+    }
+
+    #[test]
     fn values_are_named_by_what_may_be_written() {
         let page = page(&config::schema());
         for line in [

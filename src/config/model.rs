@@ -1,9 +1,18 @@
 //! The resolved configuration: every value is meaningful, every reference points at something that exists.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::routing::{AcceptProxy, RouteTarget, Routing, SendProxy};
-use super::tls::FrontendTls;
+use super::{
+    routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
+    tls::FrontendTls,
+};
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
@@ -289,6 +298,16 @@ pub struct Frontend {
 pub struct NetworkList {
     /// Its path, absolute.
     pub path: PathBuf,
+}
+
+impl Config {
+    /// Every file that is about TLS.
+    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
+        let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
+        ended
+            .flat_map(FrontendTls::files)
+            .chain(self.global.ticket_keys_file.as_deref())
+    }
 }
 
 impl Frontend {

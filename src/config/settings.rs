@@ -4,7 +4,7 @@
 
 mod tls;
 
-use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
     duration,
@@ -44,7 +44,7 @@ fn text(value: &str) -> Setting {
     Setting::Value(string(value))
 }
 
-fn path(path: &PathBuf) -> Setting {
+fn path(path: &Path) -> Setting {
     text(&path.to_string_lossy())
 }
 
@@ -86,13 +86,13 @@ pub fn global(global: &Global) -> Settings {
         (
             "state_dir",
             state_dir
-                .as_ref()
+                .as_deref()
                 .map_or(Setting::Unset("$STATE_DIRECTORY, or /var/lib/convey"), path),
         ),
         (
             "ticket_keys_file",
             ticket_keys_file
-                .as_ref()
+                .as_deref()
                 .map_or(Setting::Unset("keys of its own, in state_dir"), path),
         ),
         (

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CipherSuite, ClientAuth, Config, CrlPolicy, Group, TlsVersion};
+use super::tls_names::{CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion};
 
 /// `[frontends.NAME.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,18 +59,5 @@ impl FrontendTls {
             std::iter::once(&files.cert).chain(others.into_iter().flatten())
         });
         (pairs.chain(&self.client_ca).chain(&self.client_crl)).map(PathBuf::as_path)
-    }
-}
-
-impl Config {
-    /// Every file that is about TLS.
-    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
-        let ended = self
-            .frontends
-            .values()
-            .filter_map(|frontend| frontend.tls.as_ref());
-        ended
-            .flat_map(FrontendTls::files)
-            .chain(self.global.ticket_keys_file.as_deref())
     }
 }

@@ -182,11 +182,21 @@ impl Control {
     /// Changes the keys of TLS tickets if it is time, unless they are shared ones.
     pub(super) fn turn_ticket_keys(&mut self) {
         if self.ticket_keys.turn(SystemTime::now()) {
-            if self.state.config().global.ticket_keys_file.is_none() {
-                self.tls.tickets().replace(self.ticket_keys.keys());
-            }
+            self.use_ticket_keys();
+        }
+    }
+
+    /// Has tickets made with our own keys, unless there are shared ones; they are kept where a frontend makes any.
+    pub(super) fn use_ticket_keys(&mut self) {
+        let config = self.state.config();
+        if config.global.ticket_keys_file.is_some() {
+            return;
+        }
+        self.tls.tickets().replace(self.ticket_keys.keys());
+        let are_used = config.frontends.values().any(|frontend| frontend.tls.is_some());
+        if let Some(keep) = are_used.then(|| self.ticket_keys.keep()).flatten() {
             // nobody waits for the disk
-            drop(tokio::task::spawn_blocking(self.ticket_keys.keep()));
+            drop(tokio::task::spawn_blocking(keep));
         }
     }
 

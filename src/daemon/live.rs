@@ -12,7 +12,7 @@ use crate::{
         views::{self, ConnectionFilter, ProxiedConnections},
     },
     backend_setup,
-    base::Protocol,
+    base::{Protocol, TlsRecord},
     config::Mode,
     engine::Engine,
     flow::{self, FiveTuple, FlowInfo},
@@ -106,6 +106,7 @@ fn proxied(c: OpenConnection) -> views::Connection {
         server_removed: false,
         frontend_removed: false,
         sni: c.sni.as_deref().map(str::to_owned),
+        tls: c.tls.as_deref().map(tls),
         local: c.local,
         idle_seconds: c.idle.map(|idle| idle.as_secs_f64()),
         worker: Some(c.worker.0),
@@ -113,5 +114,16 @@ fn proxied(c: OpenConnection) -> views::Connection {
         bytes_in: Some(c.bytes_in),
         bytes_out: Some(c.bytes_out),
         flow: None,
+    }
+}
+
+fn tls(session: &TlsRecord) -> views::Tls {
+    views::Tls {
+        version: session.version.to_owned(),
+        cipher: session.cipher.to_owned(),
+        group: session.group.map(str::to_owned),
+        alpn: session.alpn.as_deref().map(str::to_owned),
+        resumed: session.resumed,
+        client_subject: session.client_subject.as_deref().map(str::to_owned),
     }
 }

@@ -441,6 +441,7 @@ fn assemble(
         let watched = watch::watch(&control.config_path, control.file_changes.clone());
         control.take_watch(watched.map_err(|error| error.to_string()));
     }
+    control.use_ticket_keys();
     let inboxes = Inboxes {
         events,
         health,

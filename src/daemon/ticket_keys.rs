@@ -35,6 +35,8 @@ pub struct NoRandomness;
 pub struct TicketKeyFile {
     keys: TicketKeys,
     directory: Option<PathBuf>,
+    /// Whether the file has them as they are now.
+    is_kept: bool,
 }
 
 impl TicketKeyFile {
@@ -58,15 +60,17 @@ impl TicketKeyFile {
             }
             None => None,
         };
-        let is_new = kept.is_none();
+        let is_kept = kept.is_some();
         let keys = match kept {
             Some(keys) => keys,
             None => TicketKeys::new(now, random()?),
         };
-        let mut file = Self { keys, directory };
-        if file.turn(now) || is_new {
-            file.keep()();
-        }
+        let mut file = Self {
+            keys,
+            directory,
+            is_kept,
+        };
+        file.turn(now);
         Ok(file)
     }
 
@@ -76,23 +80,25 @@ impl TicketKeyFile {
         &self.keys
     }
 
-    /// Changes the keys if it is time. Whether it was.
+    /// Changes the keys if it is time. Whether it was; then they are to be [kept](Self::keep).
     pub fn turn(&mut self, now: SystemTime) -> bool {
         if self.keys.next_rotation().is_none_or(|at| at > now) {
             return false;
         }
         // without randomness the old ones are better than none
         let turned = random().ok().and_then(|random| self.keys.rotated(now, random));
-        let is_turned = turned.is_some();
-        self.keys = turned.unwrap_or_else(|| self.keys.clone());
-        is_turned
+        let Some(turned) = turned else { return false };
+        (self.keys, self.is_kept) = (turned, false);
+        true
     }
 
-    /// What keeps the keys as they are now: it waits for the disk.
-    pub fn keep(&self) -> impl FnOnce() + Send + use<> {
-        let (directory, keys) = (self.directory.clone(), self.keys.clone());
-        move || {
-            let Some(directory) = directory else { return };
+    /// What keeps the keys as they are now, if the file has others: it waits for the disk.
+    pub fn keep(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+        if std::mem::replace(&mut self.is_kept, true) {
+            return None;
+        }
+        let (directory, keys) = (self.directory.clone()?, self.keys.clone());
+        Some(move || {
             if let Err(error) = write(&directory, &keys) {
                 tracing::warn!(
                     event = "ticket_keys",
@@ -100,7 +106,7 @@ impl TicketKeyFile {
                     directory.display()
                 );
             }
-        }
+        })
     }
 }
 
@@ -130,4 +136,76 @@ fn write(directory: &Path, keys: &TicketKeys) -> io::Result<()> {
     file.write_all(&keys.to_state())?;
     file.sync_all()?;
     fs::rename(new, directory.join(NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use super::*;
+    use crate::{
+        config::{self, Options, Source},
+        tls::ROTATION,
+    };
+
+    fn open(directory: &Path, now: SystemTime) -> TicketKeyFile {
+        let source = Source {
+            name: "c.toml".to_owned(),
+            bytes: format!("global.state_dir = \"{}\"", directory.display()).into(),
+        };
+        let config = config::load(&source, Options::default()).unwrap().config;
+        TicketKeyFile::open(&StateDir::prepare(&config, None), now).unwrap()
+    }
+
+    /// The file has whole seconds.
+    fn now() -> SystemTime {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    }
+
+    fn keep(file: &mut TicketKeyFile) {
+        file.keep().expect("something to keep")();
+    }
+
+    #[test]
+    fn keys_outlive_the_process_once_they_are_used() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), now());
+        let path = directory.path().join(NAME);
+        let mut first = open(directory.path(), now);
+        assert!(!path.exists(), "nobody uses them yet");
+        keep(&mut first);
+        assert!(first.keep().is_none(), "the file has them");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        let mut second = open(directory.path(), now);
+        assert!(second.keys() == first.keys() && second.keep().is_none());
+    }
+
+    #[test]
+    fn they_change_when_it_is_time_and_the_old_ones_still_read() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), now());
+        let mut file = open(directory.path(), now);
+        keep(&mut file);
+        let before = file.keys().clone();
+        assert!(!file.turn(now + ROTATION - Duration::from_secs(1)));
+        assert!(file.turn(now + ROTATION) && *file.keys() != before);
+        assert_eq!(file.keys().count(), 2);
+        keep(&mut file);
+        let later = open(directory.path(), now + ROTATION);
+        assert!(later.keys() == file.keys());
+    }
+
+    #[test]
+    fn what_is_no_file_of_keys_is_replaced_and_not_followed() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), now());
+        let path = directory.path().join(NAME);
+        fs::write(&path, "something else\n").unwrap();
+        keep(&mut open(directory.path(), now));
+        assert!(open(directory.path(), now).keep().is_none(), "it is ours now");
+        fs::remove_file(&path).unwrap();
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "secret\n").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        keep(&mut open(directory.path(), now));
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "secret\n");
+    }
 }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use super::limit::ConnectionLimit;
 use crate::{
     base::{
-        AccessSink, BackendName, ClientAddr, FrontendName, ServerAddr, ServerKey, ServerName, UniqueId,
-        WorkerId,
+        AccessSink, BackendName, ClientAddr, FrontendName, ServerAddr, ServerKey, ServerName, TlsRecord,
+        UniqueId, WorkerId,
     },
     snapshot::Snapshot,
 };
@@ -63,6 +63,8 @@ pub struct OpenConnection {
     pub accepted_at: Instant,
     /// The name that the client has asked for, where that was read.
     pub sni: Option<Arc<str>>,
+    /// What its TLS has agreed on, where that ends here.
+    pub tls: Option<Arc<TlsRecord>>,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.

@@ -134,6 +134,32 @@ impl HandshakeFailure {
         }
     }
 
+    /// What went wrong, and what to do if there is anything, in one line.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::NotTls => "what the client sent is no TLS",
+            Self::Version => "it speaks no version between min_version and max_version",
+            Self::Cipher => {
+                "it has none of ciphers, or cannot verify the kinds of keys that the certificates have"
+            }
+            Self::Group => "it has none of groups",
+            Self::Alpn => "it offers protocols, and none of alpn",
+            Self::NoCertificate => "no certificate is for the name that it asks for, and strict_sni is on",
+            Self::ClientCertificateMissing => "it shows no certificate, and client_auth is \"required\"",
+            Self::ClientCertificateExpired => "its certificate has expired, or is not yet valid",
+            Self::ClientCertificateRevoked => "its certificate is revoked by client_crl",
+            Self::ClientCertificateUnlisted => {
+                "client_crl has no list of the certificate's issuer; add it, or set client_crl_policy = \"listed\""
+            }
+            Self::ClientCertificateUnknownCa => "its certificate is signed by none of client_ca",
+            Self::ClientCertificateBad => "its certificate has another fault: a wrong signature, use or form",
+            Self::ClientAlert => "the client ended it with an alert; often it does not trust the certificate",
+            Self::Protocol => "it broke the protocol",
+            Self::Internal => "an error in convey itself; please report it",
+        }
+    }
+
     /// The failure that an error of rustls stands for.
     #[must_use]
     pub fn of(error: &Error) -> Self {

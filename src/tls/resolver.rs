@@ -113,11 +113,13 @@ impl Certificates {
         all.map(|name| &**name)
     }
 
-    /// Whether a certificate covers a host name.
+    /// Whether a certificate covers a host name. One for every name right below a top-level domain (`*.test`) covers none:
+    /// clients refuse it.
     #[must_use]
     pub fn covers(&self, host: &str) -> bool {
         let host = folded(host);
-        self.exact.contains_key(&*host) || self.wildcard_of(&host).is_some()
+        let is_below_a_domain = host.split('.').count() > 2;
+        self.exact.contains_key(&*host) || is_below_a_domain && self.wildcard_of(&host).is_some()
     }
 
     /// The first certificate that suits a client: by the very name, by a wildcard for it, or the default one.

@@ -4,6 +4,7 @@ mod configs;
 mod peers;
 mod process;
 mod routing;
+mod tls;
 
 use convey::config::{self, Config, Options, Source};
 use libtest_mimic::{Failed, Trial};

@@ -117,7 +117,10 @@ fn documented_defaults() -> Outcome {
     same(frontend.client_keepalive, keepalive)?;
     same(frontend.access_log, AccessLog::All)?;
     same(frontend.routing.clone(), Routing::default())?;
-    same(frontend.proxy_protocol.clone(), None)?;
+    same(
+        (frontend.proxy_protocol.clone(), frontend.tls.clone()),
+        (None, None),
+    )?;
     let backend = config.backends.values().next().ok_or("no backend")?;
     same(backend.balance, Algorithm::RoundRobin)?;
     same(backend.connect_timeout, 5 * SECOND)?;
@@ -452,6 +455,7 @@ fn commented_settings() -> Outcome {
     let global = config::Global {
         user: None,
         state_dir: None,
+        ticket_keys_file: None,
         hash_seed: None,
         ..all.config.global
     };

@@ -4,7 +4,9 @@
 
 #![no_main]
 
-use convey::preamble::{ClientHello, HelloReader, HelloRefusal, MAX_HELLO_BYTES, MAX_HOST_NAME_BYTES, Progress};
+use convey::preamble::{
+    ClientHello, HelloReader, HelloRefusal, MAX_HELLO_BYTES, MAX_HOST_NAME_BYTES, Progress,
+};
 use libfuzzer_sys::fuzz_target;
 
 type Answer = Progress<ClientHello, HelloRefusal>;
@@ -40,7 +42,8 @@ fn in_pieces(bytes: &[u8], size: usize) -> Answer {
 /// The ClientHello that bytes begin with, in records of another size.
 fn in_records(bytes: &[u8], size: usize) -> Vec<u8> {
     let (mut rest, mut message) = (bytes, Vec::new());
-    let length = |header: &[u8]| usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+    let length =
+        |header: &[u8]| usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
     while message.len() < 4 || message.len() < 4 + length(&message[1..4]) {
         let payload = usize::from(u16::from_be_bytes([rest[3], rest[4]]));
         message.extend_from_slice(&rest[5..5 + payload]);

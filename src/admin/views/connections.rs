@@ -34,6 +34,23 @@ pub struct Connections {
     pub connections: Vec<Connection>,
 }
 
+/// TLS between a client and its frontend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// Its version, such as `TLSv1.3`.
+    pub version: String,
+    /// The suite, by its IANA name.
+    pub cipher: String,
+    /// The group of its key exchange.
+    pub group: Option<String>,
+    /// The protocol agreed on.
+    pub alpn: Option<String>,
+    /// Whether it goes on with an earlier session.
+    pub resumed: bool,
+    /// The subject of the client's certificate.
+    pub client_subject: Option<String>,
+}
+
 /// One open connection of the proxy, or one flow of a packet mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
@@ -61,6 +78,9 @@ pub struct Connection {
     /// The name that the client of a connection has asked for in its ClientHello, where that was read.
     #[serde(default)]
     pub sni: Option<String>,
+    /// What the client of a connection has agreed on in TLS that ends here.
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// Address and port on our side towards the server.
     #[serde(default)]
     pub local: Option<SocketAddr>,

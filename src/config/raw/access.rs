@@ -118,7 +118,8 @@ impl Field for FilePath {
             return Some(Self(PathBuf::from(text)));
         }
         let example = match findings.key() {
-            "cert" | "key" | "ocsp" | "client_ca" => "/etc/convey/certificates/www.pem",
+            "cert" | "key" | "ocsp" => "/etc/convey/certificates/www.pem",
+            "client_ca" => "/etc/convey/certificates/clients.pem",
             "ticket_keys_file" => "/etc/convey/ticket.keys",
             _ => "/etc/convey/office.list",
         };

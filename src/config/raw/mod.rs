@@ -212,7 +212,7 @@ section! {
         alpn: AlpnNames,
         /// Networks of clients, or "file:NAME" for those of [network_lists], or a list of them.
         source: Subjects<{ routing::MAX_ITEMS }>,
-        /// Addresses and ports of this host that the client has connected to: "192.0.2.1:443", a network such as "192.0.2.0/24", a port ":8443", ports ":8000-8010", or a list of them.
+        /// Addresses and ports of this host that the client has connected to, or those that its PROXY header names: "192.0.2.1:443", a network such as "192.0.2.0/24", a port ":8443", ports ":8000-8010", or a list of them.
         destination: Destinations,
         /// Name of the backend that serves these connections.
         backend: BackendRef,

@@ -53,7 +53,9 @@ impl Field for Certificates {
         };
         let DeValue::Array(items) = value.get_ref() else {
             let help = example(value);
-            return wrong_type(value, "a list of certificates", Some(help), findings);
+            wrong_type::<()>(value, "a list of certificates", Some(help), findings);
+            // what could not be read is not missing
+            return Some(Self(Vec::new()));
         };
         if items.is_empty() {
             let message = format!("`{}` is an empty list", findings.key());
@@ -138,8 +140,8 @@ impl Field for TlsVersion {
     }
 }
 inline_schema!([] TlsVersion, _g => {
-    // other programs' spellings are read too, and not proposed
-    let words = TlsVersion::ALL.map(TlsVersion::label);
+    let [ours, others] = [TlsVersion::label, TlsVersion::protocol].map(|name| TlsVersion::ALL.map(name));
+    let words = [ours, others].concat();
     json_schema!({ "enum": words })
 });
 
@@ -198,7 +200,11 @@ inline_schema!([] Groups, _g => one_or_several(
 
 /// What could be written.
 fn known<const N: usize>(text: &str, names: [&'static str; N]) -> String {
-    match nearest(text, names) {
+    // as `nearest` folds what it compares
+    let folded = names.map(|name| name.replace('-', "_"));
+    let near = nearest(text, folded.iter().map(String::as_str));
+    let near = near.and_then(|near| folded.iter().position(|name| name == near));
+    match near.and_then(|index| names.get(index)) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("known here: {}", names.join(", ")),
     }

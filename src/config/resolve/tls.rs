@@ -113,13 +113,19 @@ fn versions(raw: &raw::FrontendTls, findings: &mut Findings) -> (TlsVersion, Tls
 
 /// Warns of a frontend's own suites that its versions do not have.
 fn ruled_out(own: &raw::FrontendTls, min: TlsVersion, max: TlsVersion, findings: &mut Findings) {
+    let spoken = match min == max {
+        true => min.to_string(),
+        false => format!("{min} to {max}"),
+    };
     for (suite, span) in own.ciphers.iter().flat_map(|at| &at.value.0) {
         let version = suite.version();
         if version < min || version > max {
             findings.within("ciphers", |findings| {
                 findings.warn(
                     span.clone(),
-                    format!("{suite} is never used: it belongs to TLS {version}, and the frontend speaks {min} to {max}"),
+                    format!(
+                        "{suite} is never used: it belongs to TLS {version}, and the frontend speaks {spoken}"
+                    ),
                     "remove it, or change min_version or max_version".to_owned(),
                 );
             });
@@ -178,7 +184,11 @@ fn clients(own: &raw::FrontendTls, raw: &raw::FrontendTls, findings: &mut Findin
     let crl: Vec<PathBuf> = (raw.client_crl.iter())
         .flat_map(|at| at.value.0.iter().map(|(path, _)| path.clone()))
         .collect();
-    if let Some(at) = own.client_crl_policy.as_ref().filter(|_| crl.is_empty()) {
+    if let Some(at) = own
+        .client_crl_policy
+        .as_ref()
+        .filter(|at| crl.is_empty() && at.value != CrlPolicy::default())
+    {
         findings.within("client_crl_policy", |findings| {
             findings.warn(
                 at.key.clone(),

@@ -32,7 +32,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
         ("alpn", some(alpn, "no protocol is agreed on")),
         ("strict_sni", set(*strict_sni)),
         ("client_auth", text(client_auth.label())),
-        ("client_ca", client_ca.as_ref().map_or_else(nobody, path)),
+        ("client_ca", client_ca.as_deref().map_or_else(nobody, path)),
         ("client_crl", some(&crls, "nothing is revoked")),
         (
             "client_crl_policy",

@@ -318,10 +318,8 @@ impl Control {
         for line in broken {
             tracing::error!(event = "certificate_broken", "{line}");
         }
-        if config.global.ticket_keys_file.is_none() {
-            self.tls.tickets().replace(self.ticket_keys.keys());
-        }
         self.state.apply(Config::clone(&config), new.lists.clone(), tls);
+        self.use_ticket_keys();
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
         self.publish();

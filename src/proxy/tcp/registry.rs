@@ -10,7 +10,9 @@ use std::{
 
 use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
-    base::{ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, WorkerId},
+    base::{
+        ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, TlsRecord, WorkerId,
+    },
     proxy::shared::{OpenConnection, Select},
     snapshot::{BackendView, ServerView},
     sys::{readiness::Stream, tcp},
@@ -30,6 +32,8 @@ struct Entry {
     server_fd: Option<RawFd>,
     /// The name that the client has asked for.
     sni: Option<Arc<str>>,
+    /// What its TLS has agreed on, where that ends here.
+    tls: Option<Arc<TlsRecord>>,
     /// Set when the connection was ended from outside.
     ended_by: Option<TerminationReason>,
 }
@@ -77,6 +81,7 @@ impl Registration {
             client_fd: socket.as_raw_fd(),
             server_fd: None,
             sni: None,
+            tls: None,
             ended_by: None,
         };
         REGISTRY.with_borrow_mut(|registry| {
@@ -107,6 +112,11 @@ impl Registration {
     /// Notes the name that the client has asked for.
     pub fn named(&self, sni: Arc<str>) {
         self.update(|entry| entry.sni = Some(sni));
+    }
+
+    /// Notes what its TLS has agreed on.
+    pub fn secured(&self, tls: Arc<TlsRecord>) {
+        self.update(|entry| entry.tls = Some(tls));
     }
 
     /// Notes the backend that the connection is routed to.
@@ -257,6 +267,7 @@ impl Entry {
             worker,
             accepted_at: self.accepted_at,
             sni: self.sni.clone(),
+            tls: self.tls.clone(),
             bytes_in: self.bytes.from_client.read(),
             bytes_out: self.bytes.from_server.read(),
         }

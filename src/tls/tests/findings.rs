@@ -87,7 +87,9 @@ fn a_certificate_that_clients_refuse_for_what_it_is_is_found() {
 #[test]
 fn names_of_routes_that_no_certificate_covers_are_found() {
     let ca = Ca::new("ca");
-    let one = ca.issue(Key::P256, &["www.a.test", "*.b.test"]).pair();
+    let one = ca
+        .issue(Key::P256, &["www.a.test", "*.b.test", "*.internal"])
+        .pair();
     let set = store(&[&one]).current();
     let wanted = |names: &[&str]| -> Vec<String> {
         let patterns: Vec<HostPattern> = names.iter().map(|name| name.parse().unwrap()).collect();
@@ -107,6 +109,7 @@ fn names_of_routes_that_no_certificate_covers_are_found() {
     ];
     assert_eq!(wanted(&covered), Vec::<String>::new());
     let not = [
+        "web.internal",
         "a.test",
         "b.test",
         "x.y.b.test",

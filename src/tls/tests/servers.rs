@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, IsCa, date_time_ymd};
-use rustls::{CertificateError, ClientConfig, Error, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 
 use super::lab::*;
 use crate::{config::CrlPolicy, tls::*};
@@ -26,10 +26,10 @@ fn serving(files: &Files) -> Arc<ServerConfig> {
 }
 
 /// Why we refuse the server.
-fn refusal(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str) -> CertificateError {
+fn refusal(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str) -> ServerTlsFailure {
     match connect(client, server, host).unwrap_err() {
-        Refused::Client(Error::InvalidCertificate(why)) => why,
-        other => panic!("{other:?}"),
+        Refused::Client(error) => ServerTlsFailure::of(&error),
+        Refused::Server(error) => panic!("the server refused: {error}"),
     }
 }
 
@@ -53,15 +53,14 @@ fn a_server_is_believed_by_the_ca_and_its_name_only() {
     let client = trusting(&ca.certificate.pem());
     assert!(connect(&client, &server, "a.test").is_ok());
     assert!(connect(&client, &server, "10.0.0.1").is_ok());
-    let wrong_name = refusal(&client, &server, "b.test");
-    assert!(
-        matches!(wrong_name, CertificateError::NotValidForNameContext { .. }),
-        "{wrong_name:?}"
+    assert_eq!(
+        refusal(&client, &server, "b.test"),
+        ServerTlsFailure::CertificateName
     );
     let stranger = trusting(&Ca::new("another").certificate.pem());
     assert_eq!(
         refusal(&stranger, &server, "a.test"),
-        CertificateError::UnknownIssuer
+        ServerTlsFailure::CertificateUnknownCa
     );
 }
 
@@ -105,7 +104,7 @@ fn a_server_with_a_certificate_of_its_own_making_is_believed_if_it_is_the_very_o
 fn a_pinned_certificate_expires_as_any_other() {
     let own = self_signed(2002);
     let why = refusal(&trusting(&own.certificate), &serving(&own), "server");
-    assert_eq!(why, CertificateError::Expired);
+    assert_eq!(why, ServerTlsFailure::CertificateExpired);
 }
 
 #[test]
@@ -144,6 +143,25 @@ fn a_server_that_asks_is_shown_our_certificate() {
     settings.identity = None;
     let refused = connect(&client_config(&settings).unwrap(), &server, "a.test").unwrap_err();
     assert_eq!(refused.failure(), HandshakeFailure::ClientCertificateMissing);
+}
+
+#[test]
+fn what_a_server_sends_in_place_of_a_handshake_has_a_reason() {
+    let client = with(Trust::Anybody);
+    let failure = |bytes: &[u8]| {
+        let mut client = ClientConnection::new(Arc::clone(&client), "a.test".try_into().unwrap()).unwrap();
+        client.read_tls(&mut &*bytes).unwrap();
+        ServerTlsFailure::of(&client.process_new_packets().unwrap_err())
+    };
+    assert_eq!(
+        failure(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        ServerTlsFailure::NotTls
+    );
+    let alert = |number: u8| failure(&[0x15, 3, 3, 0, 2, 2, number]);
+    assert_eq!(alert(40), ServerTlsFailure::Incompatible);
+    assert_eq!(alert(116), ServerTlsFailure::OurCertificate);
+    assert_eq!(alert(120), ServerTlsFailure::Alpn);
+    assert_eq!(alert(80), ServerTlsFailure::ServerAlert);
 }
 
 #[test]

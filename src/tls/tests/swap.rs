@@ -58,9 +58,9 @@ fn a_handshake_under_way_finishes_with_the_certificate_that_it_began_with() {
 fn no_handshake_fails_while_another_thread_changes_certificates() {
     let ca = Ca::new("ca");
     let pairs = [
-        ca.issue(Key::P256, &["a.test"]).pair(),
-        ca.issue(Key::Rsa, &["*.test"]).pair(),
-        ca.issue(Key::Ed25519, &["a.test", "b.test"]).pair(),
+        ca.issue(Key::P256, &["www.a.test"]).pair(),
+        ca.issue(Key::Rsa, &["*.a.test"]).pair(),
+        ca.issue(Key::Ed25519, &["www.a.test", "b.test"]).pair(),
     ];
     let store = store(&[&pairs[0]]);
     let server = server(&ServerSettings::new("web"), &store);
@@ -76,7 +76,7 @@ fn no_handshake_fails_while_another_thread_changes_certificates() {
             swaps
         });
         let client = Client::of(&ca).arc();
-        let failed = (0..200).find_map(|_| connect(&client, &server, "a.test").err());
+        let failed = (0..200).find_map(|_| connect(&client, &server, "www.a.test").err());
         done.store(true, Ordering::Relaxed);
         assert!(failed.is_none(), "{failed:?}");
         assert!(swapping.join().unwrap() > 1);

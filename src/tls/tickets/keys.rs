@@ -166,7 +166,11 @@ impl TicketKeys {
     /// # Errors
     /// It has no key, or a line that is none.
     pub fn from_shared(bytes: &[u8]) -> Result<Self, TicketKeyError> {
-        if let Some(key) = TicketKey::shared(bytes) {
+        // text may have the length of a key too; random bytes are never all text
+        let is_text = bytes
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        if let Some(key) = TicketKey::shared(bytes).filter(|_| !is_text) {
             return Ok(Self {
                 keys: vec![key],
                 current: 0,

@@ -175,9 +175,13 @@ fn a_new_key_gets_to_every_load_balancer_before_one_of_them_encrypts_with_it() {
 
 #[test]
 fn a_shared_file_of_nginx_is_one_key_in_binary() {
-    for bytes in [&key(1)[..], &[9; 80]] {
+    for bytes in [&key(1)[..], &[200; 80]] {
         assert_eq!(TicketKeys::from_shared(bytes).unwrap().count(), 1);
     }
+    let text = format!("# of frontends\n{}", shared(&[&key(1)]));
+    assert_eq!(text.len(), 80, "as long as a key in binary");
+    let keys = TicketKeys::from_shared(text.as_bytes()).unwrap();
+    assert_eq!(keys.current().unwrap()[..], key(1)[..16]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::{
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
     },
+    tls::frontend_tls,
 };
 
 /// Any configuration, as a file of it would be resolved.
@@ -203,6 +204,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
             prop::sample::select(backends.clone()),
             routing(backends),
             accept_proxy(),
+            frontend_tls(),
         ),
         option::of(count(u32::MAX)),
         times,
@@ -219,7 +221,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
             "a usable name",
             move |(
                 listen,
-                (backend, routing, proxy_protocol),
+                (backend, routing, proxy_protocol, tls),
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout),
                 (client_keepalive, access_log),
@@ -227,7 +229,6 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (udp, interface, access, limits),
             )| {
                 Some(Frontend {
-                    tls: None,
                     name: FrontendName::new(&name).ok()?,
                     listen,
                     mode,
@@ -235,6 +236,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     interface,
                     backend: BackendName::new(&backend).ok()?,
                     routing,
+                    tls,
                     proxy_protocol,
                     max_connections,
                     idle_timeout,

@@ -8,7 +8,10 @@ use convey::{
 };
 use proptest::{option, prelude::*};
 
-use super::configs::{DAY, count, millis};
+use super::{
+    configs::{DAY, count, millis},
+    tls::path,
+};
 
 /// Any `[global]`.
 pub fn global() -> impl Strategy<Value = Global> {
@@ -28,8 +31,8 @@ pub fn global() -> impl Strategy<Value = Global> {
         option::of("[a-z_][a-z0-9_-]{0,20}"),
         option::of(count(1_024)),
         millis(0, DAY),
-        option::of("/[a-z \"\\\\é]{0,20}[a-z]"),
-        option::of("\\PC{1,20}"),
+        option::of(path()),
+        (option::of(path()), option::of("\\PC{1,20}")),
     )
         .prop_map(
             |(
@@ -40,10 +43,9 @@ pub fn global() -> impl Strategy<Value = Global> {
                 workers,
                 shutdown_timeout,
                 state_dir,
-                hash_seed,
+                (ticket_keys_file, hash_seed),
             )| {
                 Global {
-                    ticket_keys_file: None,
                     log_level,
                     log_format,
                     access_log_per_second,
@@ -51,7 +53,8 @@ pub fn global() -> impl Strategy<Value = Global> {
                     user,
                     workers,
                     shutdown_timeout,
-                    state_dir: state_dir.map(Into::into),
+                    state_dir,
+                    ticket_keys_file,
                     hash_seed: hash_seed.map(HashSeed),
                 }
             },
@@ -60,9 +63,7 @@ pub fn global() -> impl Strategy<Value = Global> {
 
 /// Any `[admin]`.
 pub fn admin() -> impl Strategy<Value = Admin> {
-    option::of("/[a-z \"\\\\é]{0,20}[a-z]").prop_map(|path| Admin {
-        socket: path.map(Into::into),
-    })
+    option::of(path()).prop_map(|socket| Admin { socket })
 }
 
 /// Any `[packet]`.

@@ -14,7 +14,8 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::configs::{address, millis};
 
-const HOUR: u64 = 3_600_000;
+/// In milliseconds.
+pub const HOUR: u64 = 3_600_000;
 
 /// Patterns of host names, at most so many.
 pub fn host_patterns(most: usize) -> impl Strategy<Value = Vec<HostPattern>> {
@@ -54,6 +55,11 @@ fn destination() -> impl Strategy<Value = Destination> {
     })
 }
 
+/// Names of protocols.
+pub fn alpn() -> impl Strategy<Value = Vec<Box<str>>> {
+    vec("[!-~é]{1,12}".prop_map(String::into_boxed_str), 0..3)
+}
+
 fn route(backends: Vec<String>) -> impl Strategy<Value = Route> {
     let target = option::weighted(0.8, prop::sample::select(backends)).prop_map(|name| {
         let name = name.and_then(|name| BackendName::new(&name).ok());
@@ -61,7 +67,7 @@ fn route(backends: Vec<String>) -> impl Strategy<Value = Route> {
     });
     (
         host_patterns(3),
-        vec("[!-~é]{1,12}".prop_map(String::into_boxed_str), 0..3),
+        alpn(),
         subjects(0),
         vec(destination(), 0..3),
         target,
@@ -128,6 +134,7 @@ pub fn settle_frontend(frontend: &mut Frontend) {
     if frontend.mode.is_packet() {
         frontend.routing = Routing::default();
         frontend.proxy_protocol = None;
+        frontend.tls = None;
         return;
     }
     let routing = &mut frontend.routing;
@@ -165,7 +172,7 @@ pub fn settle_backends(config: &mut Config, with_fallback: impl Fn(usize) -> boo
     }
 }
 
-/// Puts what is about the ClientHello to its default where nothing depends on it.
+/// Puts what is about the ClientHello to its default where nothing depends on it, or TLS ends here.
 pub fn settle_hellos(config: &mut Config) {
     let backends = config.backends.clone();
     for frontend in config.frontends.values_mut() {
@@ -181,9 +188,13 @@ pub fn settle_hellos(config: &mut Config) {
             .flat_map(|backend| backend.servers.values())
             .any(|server| !server.sni.is_empty());
         let by_route = frontend.routing.routes.iter().any(Route::needs_hello);
-        if frontend.mode.is_packet() || !(by_server || by_route) {
-            let routing = &mut std::sync::Arc::make_mut(frontend).routing;
+        let depends = !frontend.mode.is_packet() && (by_server || by_route);
+        let ends_here = frontend.tls.is_some();
+        let routing = &mut std::sync::Arc::make_mut(frontend).routing;
+        if !depends {
             routing.unexpected_sni = UnexpectedSni::Default;
+        }
+        if !depends || ends_here {
             routing.non_tls = NonTls::Reject;
             routing.client_hello_timeout = Duration::from_secs(5);
         }

@@ -2,10 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use convey::{base::ServerState, config::Options};
+use rustls::{
+    ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 
 use crate::{
     classic::expect_stats,
@@ -19,7 +26,33 @@ pub const TESTS: &[crate::Test] = tests![
     web_and_mail_are_proxied_and_the_log_is_json,
     the_database_is_one_server_at_a_time,
     queries_leave_from_the_nat_addresses_and_files_come_directly,
+    tls_ends_here_with_a_certificate_for_each_name,
 ];
+
+/// As an operator makes what the file names: a CA, a certificate with its key and an OCSP response, a bundle, a list of revoked
+/// certificates, keys of tickets.
+const CERTIFICATES: &str = r#"
+set -eu
+mkdir -p /etc/convey/certificates
+cd /etc/convey/certificates
+key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+openssl req -x509 $key -days 30 -subj "/CN=Lab CA" -keyout ca.key -out clients.pem
+issue() {
+    openssl req $key -subj "/CN=$2" -addext "subjectAltName=DNS:$2" -keyout "$1.key" -out "$1.csr"
+    openssl x509 -req -in "$1.csr" -CA clients.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copyall -out "$1.pem"
+}
+issue www www.example.com
+issue shop shop.example.com
+cat shop.pem shop.key >bundle.pem
+printf 'V\t350101000000Z\t\t%s\tunknown\t/CN=www.example.com\n' "$(openssl x509 -in www.pem -noout -serial | cut -d= -f2)" >index
+openssl ocsp -issuer clients.pem -cert www.pem -no_nonce -reqout request
+openssl ocsp -index index -CA clients.pem -rsigner clients.pem -rkey ca.key -ndays 30 -reqin request -respout www.ocsp
+printf '[ca]\ndefault_ca = lab\n[lab]\ndatabase = index\ncrlnumber = number\ndefault_md = sha256\n' >ca.cnf
+echo 01 >number
+openssl ca -config ca.cnf -gencrl -crldays 30 -keyfile ca.key -cert clients.pem -out revoked.pem
+for turn in 1 2; do openssl rand -base64 80 | tr -d '\n'; echo; done >/etc/convey/ticket.keys
+chmod 640 www.key bundle.pem /etc/convey/ticket.keys
+"#;
 
 fn site() -> Site {
     let site = Site::new(
@@ -37,7 +70,43 @@ fn site() -> Site {
         .write("/etc/convey/balancers.list", "# the pair's other one\n10.0.0.5\n");
     site.lb
         .write("/etc/convey/blocked.list", "# nobody here\n198.51.100.0/24\n");
+    site.lb.run(CERTIFICATES);
     site
+}
+
+fn tls_ends_here_with_a_certificate_for_each_name() {
+    let site = site();
+    let convey = site.convey();
+    for name in ["www.example.com", "shop.example.com"] {
+        let (server, version) = over_tls(&site, name);
+        assert!(server.starts_with("web"), "{name}: {server}");
+        assert_eq!(version, ProtocolVersion::TLSv1_3, "{name}");
+    }
+    assert!(!convey.log().contains("cannot be used"), "{}", convey.log());
+}
+
+/// Connects as a client that knows the CA and insists on a name; returns which server greets it, and the version of TLS.
+fn over_tls(site: &Site, name: &str) -> (String, ProtocolVersion) {
+    let mut roots = RootCertStore::empty();
+    let ca = site.lb.path("/etc/convey/certificates/clients.pem");
+    let ca = CertificateDer::from_pem_file(ca).expect("the CA's certificate");
+    roots.add(ca).expect("a CA");
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let host = ServerName::try_from(name.to_owned()).expect("a name");
+    let client = ClientConnection::new(Arc::new(config), host).expect("a client");
+    let socket = site.client.connect(([203, 0, 113, 10], 9443).into());
+    let mut stream = BufReader::new(StreamOwned::new(client, socket));
+    stream.get_mut().write_all(b"hello\n").expect("a handshake");
+    let (mut greeting, mut back) = (String::new(), String::new());
+    stream.read_line(&mut greeting).expect("the server's greeting");
+    stream.read_line(&mut back).expect("an echo");
+    assert_eq!(back, "hello\n");
+    let version = stream.get_ref().conn.protocol_version().expect("a version");
+    (greeting, version)
 }
 
 fn web_and_mail_are_proxied_and_the_log_is_json() {

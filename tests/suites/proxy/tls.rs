@@ -173,8 +173,7 @@ fn each_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     assert!(with("RSA-PSS+SHA256:RSA+SHA256").contains("rsaEncryption"));
     // the first is the default
     assert!(ended.s_client("-noservername").contains("CN = one"));
-    let line = format!(" sni=www.two.example TLSv1.3/");
-    logged(&convey, &line);
+    logged(&convey, " sni=www.two.example TLSv1.3/");
     let strict = ended.config(&["one", "wild"], "strict_sni = true");
     convey.reload(&strict);
     assert!(!ended.s_client("-noservername").contains("CN = one"));

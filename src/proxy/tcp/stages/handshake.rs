@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     base::{TerminationReason, TlsRecord},
+    config::Group,
     proxy::tcp::tls::TlsWays,
     snapshot::{FrontendTls, live::FrontendStats},
     tls::{HandshakeFailure, Session},
@@ -56,7 +57,9 @@ pub async fn shake(
         // what was agreed on is what will be spoken
         alpn: session.alpn.as_deref().into_iter().collect(),
     };
-    preamble.session = Some(Box::new(record(session)));
+    let session = Arc::new(record(session));
+    accepted.registration.secured(Arc::clone(&session));
+    preamble.session = Some(session);
     preamble.tls = Some(ways);
     Ok(())
 }
@@ -69,7 +72,7 @@ fn record(session: Session) -> TlsRecord {
     TlsRecord {
         version: session.version.protocol(),
         cipher: session.cipher.label(),
-        group: session.group.map(|group| group.label()),
+        group: session.group.map(Group::label),
         alpn: session.alpn,
         resumed: session.resumed,
         client_subject,

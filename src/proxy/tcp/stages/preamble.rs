@@ -29,7 +29,7 @@ pub struct Preamble {
     /// Where TLS ends here: the connection through it.
     pub tls: Option<Box<TlsWays>>,
     /// What it has agreed on.
-    pub session: Option<Box<TlsRecord>>,
+    pub session: Option<Arc<TlsRecord>>,
     /// Why its handshake has failed.
     pub tls_failure: Option<HandshakeFailure>,
 }

@@ -57,6 +57,9 @@ pub struct Clients {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// How a connection ended: if badly, with the server's name if it came to one, and what was said.
+type Talk = Result<(), (Option<String>, String)>;
+
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
@@ -172,7 +175,7 @@ impl Shared {
         host: &Host,
         to: SocketAddr,
         random: &mut Random,
-    ) -> (Instant, bool, Result<(), (Option<String>, String)>) {
+    ) -> (Instant, bool, Talk) {
         let mut well = Instant::now();
         let met = host.inside(|| {
             let stream = TcpStream::connect_timeout(&to, PATIENCE)?;

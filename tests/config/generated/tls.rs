@@ -1,0 +1,94 @@
+//! Any TLS that ends at a frontend.
+
+use std::path::PathBuf;
+
+use convey::config::{CertificateFiles, CipherSuite, ClientAuth, CrlPolicy, FrontendTls, Group, TlsVersion};
+use proptest::{collection::vec, option, prelude::*, sample::subsequence};
+
+use super::{
+    configs::millis,
+    routing::{HOUR, alpn},
+};
+
+/// The path of a file.
+pub fn path() -> impl Strategy<Value = PathBuf> {
+    "/[a-z \"\\\\é]{0,20}[a-z]".prop_map(PathBuf::from)
+}
+
+fn certificate() -> impl Strategy<Value = CertificateFiles> {
+    (path(), option::of(path()), option::of(path())).prop_map(|(cert, key, ocsp)| CertificateFiles {
+        cert,
+        key,
+        ocsp,
+    })
+}
+
+fn versions() -> impl Strategy<Value = (TlsVersion, TlsVersion)> {
+    use TlsVersion::{Tls12, Tls13};
+    prop::sample::select(vec![(Tls12, Tls12), (Tls12, Tls13), (Tls13, Tls13)])
+}
+
+/// What certificates of clients must be, with the files for it.
+fn clients() -> impl Strategy<Value = (ClientAuth, Option<PathBuf>, Vec<PathBuf>, CrlPolicy)> {
+    let auth = prop::sample::select(vec![ClientAuth::None, ClientAuth::Optional, ClientAuth::Required]);
+    let policy = prop::sample::select(vec![CrlPolicy::Complete, CrlPolicy::Listed]);
+    (auth, path(), vec(path(), 0..3), policy).prop_map(|(auth, ca, crl, policy)| {
+        if auth == ClientAuth::None {
+            return (auth, None, Vec::new(), CrlPolicy::default());
+        }
+        let policy = if crl.is_empty() {
+            CrlPolicy::default()
+        } else {
+            policy
+        };
+        (auth, Some(ca), crl, policy)
+    })
+}
+
+/// `tls`.
+pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
+    let sets = (
+        subsequence(CipherSuite::ALL.to_vec(), 0..=CipherSuite::ALL.len()).prop_shuffle(),
+        subsequence(Group::ALL.to_vec(), 0..=Group::ALL.len()).prop_shuffle(),
+        alpn(),
+    );
+    let some = (
+        vec(certificate(), 1..4),
+        versions(),
+        sets,
+        clients(),
+        any::<[bool; 2]>(),
+        (millis(1, HOUR), 1..=1_000_000_u32),
+    )
+        .prop_map(
+            |(
+                certificates,
+                (min_version, max_version),
+                (ciphers, mut groups, alpn),
+                (client_auth, client_ca, client_crl, client_crl_policy),
+                [strict_sni, tickets],
+                (handshake_timeout, max_handshakes),
+            )| {
+                if max_version == TlsVersion::Tls12 && groups.iter().all(|group| group.is_tls13_only()) {
+                    groups.clear();
+                }
+                FrontendTls {
+                    certificates,
+                    min_version,
+                    max_version,
+                    ciphers,
+                    groups,
+                    alpn,
+                    strict_sni,
+                    client_auth,
+                    client_ca,
+                    client_crl,
+                    client_crl_policy,
+                    tickets,
+                    handshake_timeout,
+                    max_handshakes,
+                }
+            },
+        );
+    option::of(some)
+}
