@@ -6,6 +6,7 @@
 //! cargo bench -- --cells 9                     the figures of record
 //! cargo bench -- --rows connections --peers haproxy --seconds 5
 //! cargo bench -- --rows sni                    routing by the name in a ClientHello, TLS is the servers'
+//! cargo bench -- --rows tls-full-p256,tls-full-rsa,tls-full-p256-pq,tls-resumed,tls-requests,tls-bulk,tls-bulk-chacha20,tls-idle
 //! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
 //! cargo bench -- --hurry yes                   on a busy machine: proves the bench, its figures mean nothing
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
@@ -34,6 +35,8 @@ mod rig;
 mod rows;
 mod subjects;
 mod table;
+mod tls;
+mod tls_client;
 
 use churn::Churn;
 use fleet::Moment;

@@ -64,13 +64,13 @@ pub fn why_not() -> Option<String> {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return Some("two CPUs are needed".to_owned());
     }
-    let missing: Vec<&str> = ["haproxy", "taskset"]
+    let missing: Vec<&str> = ["haproxy", "taskset", "openssl"]
         .into_iter()
         .filter(|tool| !is_installed(tool))
         .collect();
     if !missing.is_empty() {
         return Some(format!(
-            "not installed: {} (apt-get install haproxy)",
+            "not installed: {} (apt-get install haproxy openssl)",
             missing.join(", ")
         ));
     }

@@ -16,11 +16,13 @@ use crate::{
     meter::{Meter, Reading},
     names, packets,
     rig::{LB_CPU, LOAD_CPU, Rig},
-    subjects::{BULK_PORT, Subject},
+    subjects::{BULK_PORT, Running, Subject},
+    tls::{self, Key},
+    tls_client::Offer,
 };
 
 /// Idle connections whose memory is measured: two descriptors each, under a limit of 20,000.
-const IDLE_CONNECTIONS: usize = 9000;
+pub const IDLE_CONNECTIONS: usize = 9000;
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,22 @@ pub enum Row {
     BulkToClient,
     /// Memory of one idle connection.
     Memory,
+    /// Full TLS handshakes with a P-256 certificate, each on a connection with one small request; per 10,000.
+    TlsFullP256,
+    /// The same with an RSA certificate.
+    TlsFullRsa,
+    /// As [`TlsFullP256`](Self::TlsFullP256), by clients that offer a group that quantum computers do not break.
+    TlsFullPostQuantum,
+    /// As [`TlsFullP256`](Self::TlsFullP256), with sessions that tickets resume.
+    TlsResumed,
+    /// Small requests on 64 kept connections by TLS; per 100,000.
+    TlsRequests,
+    /// One stream by TLS from server to client with AES; per GB.
+    TlsBulk,
+    /// The same with ChaCha20.
+    TlsBulkChacha,
+    /// Memory of one idle connection by TLS.
+    TlsMemory,
     /// New connections with one small request each, forwarded as packets; per 10,000.
     PacketConnections,
     /// One stream from client to server, forwarded as packets; per GB.
@@ -77,7 +95,7 @@ impl fmt::Display for Cell {
 
 impl Row {
     /// In the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 20] = [
         Self::Connections,
         Self::Requests,
         Self::BulkToServer,
@@ -85,6 +103,14 @@ impl Row {
         Self::ConnectionsLogged,
         Self::Names,
         Self::Memory,
+        Self::TlsFullP256,
+        Self::TlsFullRsa,
+        Self::TlsFullPostQuantum,
+        Self::TlsResumed,
+        Self::TlsRequests,
+        Self::TlsBulk,
+        Self::TlsBulkChacha,
+        Self::TlsMemory,
         Self::PacketConnections,
         Self::PacketToServer,
         Self::PacketToClient,
@@ -102,6 +128,14 @@ impl Row {
             Self::BulkToServer => "bulk-to-server",
             Self::BulkToClient => "bulk-to-client",
             Self::Memory => "memory",
+            Self::TlsFullP256 => "tls-full-p256",
+            Self::TlsFullRsa => "tls-full-rsa",
+            Self::TlsFullPostQuantum => "tls-full-p256-pq",
+            Self::TlsResumed => "tls-resumed",
+            Self::TlsRequests => "tls-requests",
+            Self::TlsBulk => "tls-bulk",
+            Self::TlsBulkChacha => "tls-bulk-chacha20",
+            Self::TlsMemory => "tls-idle",
             Self::PacketConnections => "packet-connections",
             Self::PacketToServer => "packet-to-server",
             Self::PacketToClient => "packet-to-client",
@@ -120,6 +154,16 @@ impl Row {
             Self::BulkToServer => "CPU s per GB, client to server",
             Self::BulkToClient => "CPU s per GB, server to client",
             Self::Memory => "KiB per idle connection",
+            Self::TlsFullP256 => "CPU s per 10,000 full TLS 1.3 handshakes, P-256, X25519",
+            Self::TlsFullRsa => "CPU s per 10,000 full TLS 1.3 handshakes, RSA-2048, X25519",
+            Self::TlsFullPostQuantum => {
+                "CPU s per 10,000 full TLS 1.3 handshakes, P-256, ours with X25519MLKEM768, peers' with X25519"
+            }
+            Self::TlsResumed => "CPU s per 10,000 resumed TLS 1.3 handshakes, X25519",
+            Self::TlsRequests => "CPU s per 100,000 keep-alive requests over TLS",
+            Self::TlsBulk => "CPU s per GB over TLS, server to client, AES-256-GCM",
+            Self::TlsBulkChacha => "CPU s per GB over TLS, server to client, ChaCha20-Poly1305",
+            Self::TlsMemory => "KiB per idle TLS connection",
             Self::PacketConnections => "CPU s per 10,000 new connections, as packets",
             Self::PacketToServer => "CPU s per GB, client to server, as packets",
             Self::PacketToClient => "CPU s per GB, server to client, as packets",
@@ -180,7 +224,7 @@ impl Row {
     pub const fn enough_cells(self) -> usize {
         match self {
             // the same to three digits each time
-            Self::Memory => 2,
+            Self::Memory | Self::TlsMemory => 2,
             _ => usize::MAX,
         }
     }
@@ -195,6 +239,16 @@ impl Row {
             Self::BulkToServer | Self::PacketToServer => bulk(rig, subject, seconds, false),
             Self::BulkToClient | Self::PacketToClient => bulk(rig, subject, seconds, true),
             Self::Memory => memory(rig, subject),
+            Self::TlsFullP256 => tls::handshakes(rig, subject, seconds, Key::P256, Offer::FULL),
+            Self::TlsFullRsa => tls::handshakes(rig, subject, seconds, Key::Rsa, Offer::FULL),
+            Self::TlsFullPostQuantum => {
+                tls::handshakes(rig, subject, seconds, Key::P256, Offer::POST_QUANTUM)
+            }
+            Self::TlsResumed => tls::handshakes(rig, subject, seconds, Key::P256, Offer::RESUMED),
+            Self::TlsRequests => tls::requests(rig, subject, seconds),
+            Self::TlsBulk => tls::bulk(rig, subject, seconds, Offer::FULL),
+            Self::TlsBulkChacha => tls::bulk(rig, subject, seconds, Offer::CHACHA),
+            Self::TlsMemory => tls::memory(rig, subject),
             Self::Echoes => packets::echoes(rig, subject, seconds),
             Self::LonePacket => packets::lone(rig, subject, seconds),
         }
@@ -249,16 +303,23 @@ fn memory(rig: &Rig, subject: Subject) -> Cell {
     let lb = subject.start(rig, false);
     let url = format!("http://{}/", rig.lb.addr(80));
     Wrk::start(&rig.client, &url, 8, 1, true).finish();
+    let addr = rig.lb.addr(80);
+    idle(rig, &lb, || {
+        rig.client.inside(|| -> Vec<TcpStream> {
+            let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("connect");
+            (0..IDLE_CONNECTIONS).map(connect).collect()
+        })
+    })
+}
+
+/// Memory of the load balancer for each of [`IDLE_CONNECTIONS`] that are opened here.
+pub fn idle<T>(rig: &Rig, lb: &Running, open: impl FnOnce() -> T) -> Cell {
     thread::sleep(Duration::from_millis(500));
     let before = lb.private_memory();
-    let addr = rig.lb.addr(80);
-    let streams: Vec<TcpStream> = rig.client.inside(|| {
-        let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("connect");
-        (0..IDLE_CONNECTIONS).map(connect).collect()
-    });
+    let opened = open();
     wait_settled(rig);
     let after = lb.private_memory();
-    drop(streams);
+    drop(opened);
     Cell {
         cost: after.saturating_sub(before) as f64 / 1024.0 / IDLE_CONNECTIONS as f64,
         rate: None,
