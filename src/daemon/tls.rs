@@ -32,6 +32,8 @@ type Contents = HashMap<PathBuf, Result<Vec<u8>, String>>;
 #[derive(Debug)]
 pub struct TlsFrontends {
     shared: Arc<Shared>,
+    /// Those of `ticket_keys_file`; `None`: our own.
+    shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
 }
 
@@ -65,6 +67,7 @@ impl TlsFrontends {
                 sessions: SessionCache::new(),
                 clock: SystemTime::now,
             }),
+            shared_keys: None,
             frontends: HashMap::new(),
         }
     }
@@ -74,6 +77,7 @@ impl TlsFrontends {
     pub fn known(&self) -> Known {
         Known {
             shared: Arc::clone(&self.shared),
+            shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
         }
     }
@@ -101,6 +105,7 @@ impl TlsFrontends {
         if let Some(keys) = &prepared.shared_keys {
             self.shared.tickets.replace(keys);
         }
+        self.shared_keys = prepared.shared_keys;
         let views = self
             .frontends
             .iter()
@@ -113,6 +118,7 @@ impl TlsFrontends {
 #[derive(Debug, Clone)]
 pub struct Known {
     shared: Arc<Shared>,
+    shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
 }
 
@@ -166,6 +172,9 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
         prepared.shared_keys =
             Some(keys.map_err(|why| failed(format!("ticket_keys_file {}: {why}", path.display())))?);
     }
+    if prepared.shared_keys != known.shared_keys {
+        prepared.changes.push("keys of TLS tickets: replaced".to_owned());
+    }
     for (name, frontend) in &config.frontends {
         let Some(tls) = &frontend.tls else { continue };
         let in_frontend = |why: String| failed(format!("frontend {name}: {why}"));
@@ -178,6 +187,12 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
             if let (Err(why), false) = (result, is_kept) {
                 return Err(in_frontend(format!("{pair}: {why}")));
             }
+        }
+        // its configuration may be the same, and the files of client certificates others
+        if before.is_some_and(|before| before.settings.client_auth != settings.client_auth) {
+            prepared.changes.push(format!(
+                "client certificates of frontend {name}: another CA or revocation list"
+            ));
         }
         prepared.note(name, &pairs, frontend, before);
         let store = before.map_or_else(

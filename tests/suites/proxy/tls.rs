@@ -296,6 +296,15 @@ fn clients_show_certificates_that_are_right_and_others_are_refused() {
         Some("served"),
         "none is needed"
     );
+    // the same file with another content
+    ended.pki.issue("bob", &["bob"], EC, 30);
+    assert_eq!(shown(&ended.pki, "bob").as_deref(), Some("served"));
+    ended.pki.run(
+        "openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem -revoke bob.pem && \
+         openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem -gencrl -out crl.pem",
+    );
+    convey.order("reload");
+    assert_eq!(shown(&ended.pki, "bob"), None, "a list that has changed counts");
 }
 
 fn certificates_are_swapped_under_load_and_no_handshake_fails() {
