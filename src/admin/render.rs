@@ -8,7 +8,7 @@ use super::{
     views::{self, Overridden, Traffic},
 };
 use crate::{
-    base::{AccessReason, BackendName, BackendState, TerminationReason},
+    base::{AccessReason, BackendName, BackendState, DatagramDrop, TerminationReason},
     snapshot::{
         BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
@@ -135,6 +135,12 @@ fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> view
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| ((*reason).into(), count))
             .collect(),
+        max_sessions: view.config.udp.map(|udp| udp.max_sessions.get()),
+        datagrams_dropped: (DatagramDrop::ALL.iter())
+            .zip(totals.lost)
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| ((*reason).into(), count))
+            .collect(),
         traffic: totals.into(),
     }
 }
@@ -150,11 +156,13 @@ impl From<Totals> for Traffic {
             connections_current: totals.current,
             bytes_in: totals.bytes_in,
             bytes_out: totals.bytes_out,
+            datagrams_in: totals.datagrams_in,
+            datagrams_out: totals.datagrams_out,
             connect_failures: totals.connect_failures,
             retries: totals.retries,
             ended: TerminationReason::ALL
                 .iter()
-                .zip(totals.ended)
+                .zip(totals.ended.iter().copied())
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| ((*reason).into(), count))
                 .collect(),

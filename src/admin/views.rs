@@ -18,8 +18,9 @@ pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
-        AccessReason, Alert, BackendName, BackendState, ClientAddr, FrontendName, Handshake, ListenAddr,
-        ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState, TerminationReason,
+        AccessReason, Alert, BackendName, BackendState, ClientAddr, DatagramDrop, FrontendName, Handshake,
+        ListenAddr, ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState,
+        TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
 };
@@ -162,7 +163,13 @@ pub struct Traffic {
     pub bytes_in: u64,
     /// Bytes from servers to clients.
     pub bytes_out: u64,
-    /// Connect attempts to servers that failed.
+    /// Datagrams of UDP sessions from clients to servers, in mode proxy.
+    #[serde(default)]
+    pub datagrams_in: u64,
+    /// Datagrams of UDP sessions from servers to clients, in mode proxy.
+    #[serde(default)]
+    pub datagrams_out: u64,
+    /// Connect attempts to servers that failed; of UDP sessions, that ICMP has told the server cannot be reached.
     pub connect_failures: u64,
     /// Connect attempts after the first of a connection.
     pub retries: u64,
@@ -206,6 +213,12 @@ pub struct Frontend {
     /// Connections refused by access rules or limits, in packet modes packets that would have made flows, by reason; reasons
     /// without any are left out.
     pub refused: BTreeMap<Word<AccessReason>, u64>,
+    /// `udp.max_sessions`, where UDP is proxied.
+    #[serde(default)]
+    pub max_sessions: Option<u32>,
+    /// Datagrams that the UDP proxy has dropped, by reason; reasons without any are left out.
+    #[serde(default)]
+    pub datagrams_dropped: BTreeMap<Word<DatagramDrop>, u64>,
     /// Its traffic.
     pub traffic: Traffic,
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
-    UniqueId,
+    BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerName,
+    TerminationReason, UniqueId,
 };
 
 /// One finished connection, as HAProxy's tcplog describes it.
@@ -24,6 +24,8 @@ pub struct AccessRecord {
     pub client: ClientAddr,
     /// The local address that the client connected to.
     pub listen: ListenAddr,
+    /// By which protocol.
+    pub protocol: Protocol,
     /// The frontend that accepted it.
     pub frontend: FrontendName,
     /// The backend that it belonged to at the end; `None` if it ended before it was routed.
@@ -40,6 +42,8 @@ pub struct AccessRecord {
     pub bytes_in: u64,
     /// Bytes from server to client.
     pub bytes_out: u64,
+    /// Datagrams of a UDP session: from client to server, and from server to client.
+    pub datagrams: Option<(u64, u64)>,
     /// How it ended.
     pub reason: TerminationReason,
     /// Connects that failed before the one that counted.

@@ -19,7 +19,9 @@ impl TerminationReason {
                 "the client went away before its PROXY header or ClientHello was complete; a health check of another load \
                  balancer that only connects does"
             }
-            Self::ServerAbort => "the server reset it while data was flowing",
+            Self::ServerAbort => {
+                "the server reset it while data was flowing; in UDP: said that its port is closed, after it had answered"
+            }
             Self::ServerLost => "the server has vanished: it answers nothing (see server_keepalive)",
             Self::ServerConnect => "no server could be connected: refused, unreachable or reset",
             Self::NoServer => "no server is eligible, nor one of a fallback; convey status says why",
@@ -56,6 +58,11 @@ impl TerminationReason {
                 "its TLS handshake failed, or what it sent before was no TLS: tls_failure in the log says why"
             }
             Self::TlsHandshakeTimeout => "its TLS handshake took longer than handshake_timeout",
+            Self::Idle => "a UDP session on which nothing moved for idle_timeout",
+            Self::Answered => "a UDP session that has had its udp.max_requests and udp.max_responses",
+            Self::ServersFull => {
+                "a UDP session that found every eligible server at its max_connections: datagrams do not wait"
+            }
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::AccessRefused => {
                 "access rules or limits refuse the client that its PROXY header names; counted as refused, too"

@@ -6,6 +6,7 @@
 pub(crate) mod addr;
 mod alert;
 pub(crate) mod connection_record;
+mod datagram;
 mod ending;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
@@ -26,6 +27,7 @@ pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, Serv
 pub use alert::{Alert, Handshake, ServerDrop};
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};
+pub use datagram::DatagramDrop;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};

@@ -72,11 +72,17 @@ pub enum TerminationReason {
     TlsHandshakeTimeout,
     /// As many handshakes of the frontend were under way as there may be: `max_handshakes`.
     TlsHandshakesFull,
+    /// Of a UDP session: nothing moved for `idle_timeout`, which is how they end.
+    Idle,
+    /// Of a UDP session: it has had its `udp.max_requests` and `udp.max_responses`.
+    Answered,
+    /// Of a UDP session: every eligible server has `max_connections`, and a datagram does not wait.
+    ServersFull,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -108,20 +114,29 @@ impl TerminationReason {
         Self::TlsHandshake,
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
+        Self::Idle,
+        Self::Answered,
+        Self::ServersFull,
     ];
+
+    /// Whether it ended as both sides wanted.
+    #[must_use]
+    pub const fn is_orderly(self) -> bool {
+        matches!(self, Self::Normal | Self::Idle | Self::Answered)
+    }
 
     /// HAProxy's two-letter state, for the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Normal | Self::Rerouted => "--",
+            Self::Normal | Self::Rerouted | Self::Idle | Self::Answered => "--",
             Self::ClientAbort | Self::ClientLost => "CD",
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
             Self::ServerAbort | Self::ServerLost => "SD",
             Self::ServerConnect | Self::NoServer => "SC",
             Self::ConnectTimeout => "sC",
-            Self::QueueTimeout => "sQ",
+            Self::QueueTimeout | Self::ServersFull => "sQ",
             Self::QueueFull => "PC",
             Self::ClientTimeout => "cD",
             Self::ServerTimeout => "sD",
@@ -177,6 +192,9 @@ impl TerminationReason {
             Self::TlsHandshake => "tls_handshake",
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
+            Self::Idle => "idle",
+            Self::Answered => "answered",
+            Self::ServersFull => "servers_full",
         }
     }
 }

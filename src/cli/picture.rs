@@ -283,12 +283,17 @@ fn waits(frontend: &Frontend, address: &ListenRange) -> Option<Cell> {
 fn frontend_note(frontend: &Frontend) -> Cell {
     let full = frontend
         .max_connections
+        .min(frontend.max_sessions)
+        .or(frontend.max_connections)
+        .or(frontend.max_sessions)
         .is_some_and(|max| frontend.traffic.connections_current >= u64::from(max));
+    let dropped: u64 = frontend.datagrams_dropped.values().sum();
     let refused: u64 = frontend.refused.values().sum();
     let notes = [
         full.then(|| "full".to_owned()),
         (!full && frontend.accept_errors > 0).then(|| counted(frontend.accept_errors, "accept error")),
         (refused > 0).then(|| format!("{refused} refused")),
+        (dropped > 0).then(|| format!("{dropped} dropped")),
     ];
     match notes.into_iter().flatten().collect::<Vec<_>>().join(", ") {
         note if note.is_empty() => Cell::plain(""),

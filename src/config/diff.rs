@@ -129,6 +129,12 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
         old.tls.as_ref().map(settings::tls),
         new.tls.as_ref().map(settings::tls),
     );
+    optional(
+        out,
+        &format!("{label}: udp"),
+        old.udp.as_ref().map(settings::udp),
+        new.udp.as_ref().map(settings::udp),
+    );
     let proxy = |frontend: &Frontend| settings::proxy_protocol(frontend.proxy_protocol.as_ref());
     changed(out, label, "proxy_protocol.", &proxy(old), &proxy(new));
     let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());

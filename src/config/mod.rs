@@ -26,6 +26,7 @@ mod synonyms;
 mod text;
 mod tls;
 mod tls_names;
+mod udp;
 mod users;
 mod words;
 
@@ -40,6 +41,7 @@ pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
 pub use tls::{CertificateFiles, FrontendTls};
 pub use tls_names::*;
+pub use udp::UdpSessions;
 pub(crate) use words::nearest;
 
 /// Largest configuration that is read, in bytes: far above any real one, small enough to hold twice.

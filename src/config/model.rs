@@ -12,6 +12,7 @@ use std::{
 use super::{
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     tls::FrontendTls,
+    udp::UdpSessions,
 };
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
@@ -117,7 +118,7 @@ impl AccessLog {
     pub fn wants(self, reason: TerminationReason) -> bool {
         match self {
             Self::All => true,
-            Self::Errors => reason != TerminationReason::Normal,
+            Self::Errors => !reason.is_orderly(),
             Self::Off => false,
         }
     }
@@ -261,7 +262,7 @@ pub struct Frontend {
     pub listen: Vec<ListenRange>,
     /// `mode`.
     pub mode: Mode,
-    /// `protocol`, default TCP; UDP in the packet modes only.
+    /// `protocol`, default TCP.
     pub protocol: Protocol,
     /// `interface` where the packets of a packet mode's VIPs arrive; `None`: the one that has the VIP.
     pub interface: Option<String>,
@@ -273,10 +274,12 @@ pub struct Frontend {
     pub tls: Option<FrontendTls>,
     /// `proxy_protocol`; `None`: every peer is a client that speaks for itself.
     pub proxy_protocol: Option<AcceptProxy>,
+    /// `udp`; `None` unless UDP is proxied.
+    pub udp: Option<UdpSessions>,
     /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.
     pub max_connections: Option<NonZeroU32>,
     /// `idle_timeout`: a connection on which nothing moves for so long is closed. Default 10 min; `None` (`0`) never.
-    /// In packet modes a flow is forgotten; default 15 min for TCP, 60 s for UDP; never `None`.
+    /// In packet modes a flow is forgotten, default 15 min for TCP; UDP in all modes 60 s; both never `None`.
     pub idle_timeout: Option<Duration>,
     /// `fin_timeout`: another `idle_timeout` once one side has closed its half. Default `None` (`0`): the same.
     pub fin_timeout: Option<Duration>,
@@ -320,6 +323,12 @@ impl Frontend {
             RuleSubject::List(name) => Some(name),
             RuleSubject::Network(_) => None,
         })
+    }
+
+    /// Whether UDP is proxied.
+    #[must_use]
+    pub const fn has_sessions(&self) -> bool {
+        self.udp.is_some()
     }
 
     /// When the kernel gives up a client's connection.

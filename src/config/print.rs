@@ -58,6 +58,9 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
     if let Some(tls) = &frontend.tls {
         section(out, &["frontends", name, "tls"], settings::tls(tls));
     }
+    if let Some(udp) = &frontend.udp {
+        section(out, &["frontends", name, "udp"], settings::udp(udp));
+    }
     if frontend.proxy_protocol.is_some() {
         let proxy = settings::proxy_protocol(frontend.proxy_protocol.as_ref());
         section(out, &["frontends", name, "proxy_protocol"], proxy);

@@ -14,6 +14,7 @@ use super::{
     },
     quote::{self, string},
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
+    udp::UdpSessions,
 };
 use crate::{
     access::{AccessRules, Action, Limits, PerClient},
@@ -203,6 +204,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         access: _,
         limits: _,
         tls: _,
+        udp: _,
     } = frontend;
     let listen = match listen.as_slice() {
         [one] => text(&one.to_string()),
@@ -279,6 +281,22 @@ pub fn proxy_protocol(proxy: Option<&AcceptProxy>) -> Settings {
         ("from", list(from)),
         ("required", set(*required)),
         ("timeout", time(*timeout)),
+    ]
+}
+
+/// `[frontends.NAME.udp]`.
+pub fn udp(udp: &UdpSessions) -> Settings {
+    let UdpSessions {
+        max_sessions,
+        max_requests,
+        max_responses,
+        buffer_size,
+    } = udp;
+    vec![
+        ("max_sessions", set(*max_sessions)),
+        ("max_requests", limit(*max_requests)),
+        ("max_responses", limit(*max_responses)),
+        ("buffer_size", set(*buffer_size)),
     ]
 }
 

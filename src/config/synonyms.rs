@@ -83,6 +83,7 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         }
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
         (section, key) => (routing(section, key, value).or_else(|| tls(section, key, value)))
+            .or_else(|| udp(section, key, value))
             .map(|(key, line)| Meant { key, line }),
     }
 }
@@ -237,6 +238,42 @@ fn tls(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static
         }
         ("Certificate", "ocsp_file" | "ssl_stapling_file" | "staple") => {
             text("ocsp", "/etc/convey/certificates/www.ocsp")
+        }
+        _ => None,
+    }
+}
+
+/// As [`routing`], of what is about UDP: nginx's, gobetween's and awe4lb's keys.
+fn udp(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static str>, String)> {
+    let (ours, example) = match key {
+        "max_requests" | "proxy_requests" | "requests" => ("max_requests", 1),
+        "max_responses" | "proxy_responses" | "responses" => ("max_responses", 1),
+        "max_sessions" | "maxsessions" | "max_flows" | "sessions" => ("max_sessions", 16_384),
+        "buffer_size" | "buffersize" | "max_datagram_size" => ("buffer_size", 65_535),
+        "idletimeoutms" | "idletimeout" | "timeout" | "idle_timeout" | "proxy_timeout"
+            if section == "Udp" =>
+        {
+            let line = "idle_timeout = \"60s\" in [frontends.NAME], beside [frontends.NAME.udp]";
+            return Some((None, line.to_owned()));
+        }
+        "client_idle_timeout" | "backend_idle_timeout" if section != "Udp" => {
+            return Some((
+                Some("idle_timeout"),
+                format!("idle_timeout = {}", own_text(value, "60s")),
+            ));
+        }
+        "transparent" => {
+            let line =
+                "nothing for it: servers are told of the client by send_proxy = \"v2\" in [backends.NAME]";
+            return Some((None, line.to_owned()));
+        }
+        _ => return None,
+    };
+    let number = own_number(value, example);
+    match section {
+        "Udp" => Some((Some(ours), format!("{ours} = {number}"))),
+        "Frontend" | "FrontendOptions" | "Defaults" => {
+            Some((None, format!("udp = {{ {ours} = {number} }} in [frontends.NAME]")))
         }
         _ => None,
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::model::{Config, Frontend};
+use crate::base::Protocol;
 
 /// Most fallbacks in a row.
 pub const MOST_FALLBACKS: usize = 8;
@@ -37,6 +38,19 @@ impl<'a> Users<'a> {
     /// Those that send to one backend, sorted by name.
     pub fn of_backend(&self, backend: &str) -> &[&'a Frontend] {
         self.0.get(backend).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether frontends use a backend, all of them by UDP.
+    pub fn are_only_udp(&self, backend: &str) -> bool {
+        let users = self.of_backend(backend);
+        !users.is_empty() && users.iter().all(|frontend| frontend.protocol == Protocol::Udp)
+    }
+
+    /// Whether a frontend in mode proxy sends UDP to a backend, and none TCP.
+    pub fn are_sessions(&self, backend: &str) -> bool {
+        let users = self.of_backend(backend);
+        let has_connections = |user: &&Frontend| !user.mode.is_packet() && user.protocol == Protocol::Tcp;
+        users.iter().any(|user| user.has_sessions()) && !users.iter().any(has_connections)
     }
 
     /// Whether frontends use a backend, all of them in packet modes.

@@ -1,6 +1,9 @@
 //! What is told of new listeners.
 
-use crate::{base::Endpoint, snapshot::Snapshot};
+use crate::{
+    base::{Endpoint, Protocol},
+    snapshot::Snapshot,
+};
 
 /// Listeners that get a line of their own when many are made at once; the rest is counted.
 const LINES: usize = 20;
@@ -18,8 +21,12 @@ pub fn say(snapshot: &Snapshot, added: impl ExactSizeIterator<Item = Endpoint>) 
             frontend = %name,
             backend = %backend.config.name,
             listen = %endpoint.addr,
-            "listening on {} (frontend {name} → backend {}, {} of {} servers up)",
+            "listening on {}{} (frontend {name} → backend {}, {} of {} servers up)",
             endpoint.addr,
+            match endpoint.protocol {
+                Protocol::Tcp => "",
+                Protocol::Udp => " (udp)",
+            },
             backend.config.name,
             backend.counts.up,
             backend.counts.servers

@@ -12,7 +12,7 @@ use crate::{
         views::{self, ConnectionFilter, ProxiedConnections},
     },
     backend_setup,
-    base::{Protocol, TlsRecord},
+    base::TlsRecord,
     config::Mode,
     engine::Engine,
     flow::{self, FiveTuple, FlowInfo},
@@ -97,7 +97,7 @@ impl Live for Sources {
 fn proxied(c: OpenConnection) -> views::Connection {
     views::Connection {
         client: c.client,
-        protocol: Protocol::Tcp.into(),
+        protocol: c.protocol.into(),
         mode: Mode::Proxy.into(),
         frontend: c.frontend,
         backend: c.backend,

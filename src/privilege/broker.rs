@@ -18,9 +18,9 @@ use super::{
     switch::{SwitchError, switch_to},
 };
 use crate::{
-    base::Zone,
+    base::{Protocol, Zone},
     config::{Options, PacketService, Source},
-    sys::{capability, fdpass, listener, memfd, process, readiness, signals, task_status},
+    sys::{capability, fdpass, listener, memfd, process, readiness, signals, task_status, udp_socket},
 };
 
 /// How the process shows up in `ps`.
@@ -53,7 +53,7 @@ pub struct Broker {
     /// The rules in effect.
     pub policy: Policy,
     /// Ports bound so far: the daemon may hold sockets there.
-    pub bound: BTreeSet<u16>,
+    pub bound: BTreeSet<(Protocol, u16)>,
     /// What it holds for the packet modes.
     pub packets: PacketSockets,
     /// What the daemon is to be told of the firewall.
@@ -208,14 +208,18 @@ impl Broker {
             timeouts: permitted.timeouts,
         };
         // once the daemon may hold sockets of this port the probe would see those
-        let port = addr.0.port();
+        let port = (permitted.protocol, addr.0.port());
         let ours = self.bound.contains(&port);
-        let probed = if ours {
-            Ok(())
-        } else {
-            listener::probe_exclusive(addr.0, interface)
+        let bound = match permitted.protocol {
+            Protocol::Tcp if ours => listener::listen(&what),
+            Protocol::Tcp => {
+                listener::probe_exclusive(addr.0, interface).and_then(|()| listener::listen(&what))
+            }
+            Protocol::Udp if ours => udp_socket::listen(addr.0, interface),
+            Protocol::Udp => udp_socket::probe_exclusive(addr.0, interface)
+                .and_then(|()| udp_socket::listen(addr.0, interface)),
         };
-        match probed.and_then(|()| listener::listen(&what)) {
+        match bound {
             Ok(socket) => {
                 self.bound.insert(port);
                 (Outcome::Bound, Some(socket))

@@ -16,7 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
-    base::PortRanges,
+    base::{PortRanges, Protocol},
     config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
@@ -114,7 +114,7 @@ impl Channel {
         options: Options,
         target: Option<&Target>,
         kernel: Box<dyn KernelOps>,
-        bound: BTreeSet<u16>,
+        bound: BTreeSet<(Protocol, u16)>,
     ) -> Result<Self, ForkError> {
         Self::fork_with(config::load, path, source, options, target, kernel, bound)
     }
@@ -130,7 +130,7 @@ impl Channel {
         options: Options,
         target: Option<&Target>,
         kernel: Box<dyn KernelOps>,
-        bound: BTreeSet<u16>,
+        bound: BTreeSet<(Protocol, u16)>,
     ) -> Result<Self, ForkError> {
         if ids::must_switch() && target.is_none() {
             return Err(ForkError::NoTarget);

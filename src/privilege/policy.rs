@@ -8,7 +8,9 @@ use std::{
 
 use super::ListenerRef;
 use crate::{
-    base::{Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, ServerAddr},
+    base::{
+        Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
+    },
     config::{Config, PacketService},
 };
 
@@ -33,6 +35,8 @@ pub struct Policy {
 pub struct Permitted {
     /// Where.
     pub addr: ListenAddr,
+    /// By which protocol.
+    pub protocol: Protocol,
     /// When the kernel gives up connections that it accepts.
     pub timeouts: PeerTimeouts,
 }
@@ -186,6 +190,7 @@ impl Policy {
                     .ok_or("the configuration has no [stats] section")?;
                 Ok(Permitted {
                     addr: stats.listen,
+                    protocol: Protocol::Tcp,
                     timeouts: PeerTimeouts::default(),
                 })
             }
@@ -207,6 +212,7 @@ impl Policy {
                 }
                 Ok(Permitted {
                     addr: endpoint.addr,
+                    protocol: endpoint.protocol,
                     timeouts: frontend.client_timeouts(),
                 })
             }

@@ -88,12 +88,29 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
     ),
     (
         libc::IPPROTO_IP,
-        &[libc::IP_BIND_ADDRESS_NO_PORT, libc::IP_FREEBIND, libc::IP_TTL],
+        &[
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            libc::IP_FREEBIND,
+            libc::IP_TTL,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PKTINFO,
+            libc::IP_RECVERR,
+            libc::IP_RECVTOS,
+        ],
     ),
     (
         libc::IPPROTO_IPV6,
-        &[libc::IPV6_V6ONLY, libc::IPV6_FREEBIND, libc::IPV6_UNICAST_HOPS],
+        &[
+            libc::IPV6_V6ONLY,
+            libc::IPV6_FREEBIND,
+            libc::IPV6_UNICAST_HOPS,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_RECVPKTINFO,
+            libc::IPV6_RECVERR,
+            libc::IPV6_RECVTCLASS,
+        ],
     ),
+    (libc::SOL_UDP, &[libc::UDP_GRO]),
     (
         libc::SOL_NETLINK,
         &[libc::NETLINK_ADD_MEMBERSHIP, libc::NETLINK_DROP_MEMBERSHIP],

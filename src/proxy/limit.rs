@@ -25,8 +25,8 @@ use crate::snapshot::live::Slots;
 /// Descriptors that are kept back for all that is no connection; half of what there is where that is less.
 const KEPT_BACK: u64 = 64;
 
-/// Descriptors of a worker's runtime: epoll twice, its waker, signals.
-const OF_A_RUNTIME: u64 = 4;
+/// Descriptors of a worker's runtime: epoll three times, its waker, signals.
+const OF_A_RUNTIME: u64 = 5;
 
 /// Pipes of a worker; beyond them, data is copied.
 const MAX_PIPES: u64 = 256;

@@ -1,16 +1,21 @@
 //! The proxy data plane: one runtime a CPU, listeners, relay.
 //!
 //! ```text
-//! Workers ─ orders ─► worker ─► tcp: listeners, sessions
+//! Workers ─ orders ─► worker ─┬► tcp: listeners, sessions
+//!     │                        └► udp: sockets, sessions
 //!     └─ shared: snapshot, limit of connections, where to report
 //! ```
 //! A connection never leaves the thread that accepted it. Threads share the snapshot, and of it only atomics.
 
+mod choose;
 mod limit;
+mod owners;
+mod places;
 mod shared;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod worker;
 
 use std::{
@@ -31,6 +36,7 @@ use crate::{
 };
 use limit::ConnectionLimit;
 pub use limit::Descriptors;
+use owners::Owners;
 pub use shared::{OpenConnection, ProxyEvent, Select};
 use shared::{UniqueIds, WorkerContext};
 use worker::{Filter, ProxyOrder};
@@ -66,6 +72,7 @@ impl Workers {
         events: mpsc::Sender<ProxyEvent>,
         descriptors: Descriptors,
     ) -> io::Result<Self> {
+        let (owners, inboxes) = Owners::new(count);
         let shared = Arc::new(WorkerContext {
             snapshot,
             access,
@@ -73,9 +80,10 @@ impl Workers {
             limit: ConnectionLimit::new(descriptors, count),
             started: Instant::now(),
             ids: UniqueIds::new(RandomState::new().hash_one(0_u8)),
+            owners,
         });
-        let workers = (0..count)
-            .map(|i| worker::start(WorkerId(i), Arc::clone(&shared)))
+        let workers = (inboxes.into_iter().enumerate())
+            .map(|(i, inbox)| worker::start(WorkerId(i), Arc::clone(&shared), inbox))
             .collect::<io::Result<Vec<_>>>()?;
         let (orders, threads) = workers.into_iter().map(|w| (w.orders, w.thread)).unzip();
         Ok(Self {

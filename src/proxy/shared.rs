@@ -13,11 +13,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::limit::ConnectionLimit;
+use super::{limit::ConnectionLimit, owners::Owners};
 use crate::{
     base::{
-        AccessSink, BackendName, ClientAddr, FrontendName, ServerAddr, ServerKey, ServerName, TlsRecord,
-        UniqueId, WorkerId,
+        AccessSink, BackendName, ClientAddr, FrontendName, Protocol, ServerAddr, ServerKey, ServerName,
+        TlsRecord, UniqueId, WorkerId,
     },
     snapshot::Snapshot,
 };
@@ -45,6 +45,8 @@ pub enum Select {
 pub struct OpenConnection {
     /// The client's address; its peer's as long as the client is not known.
     pub client: ClientAddr,
+    /// Its protocol: a UDP session, or a TCP connection.
+    pub protocol: Protocol,
     /// The frontend that accepted it.
     pub frontend: FrontendName,
     /// The backend that it is routed to now.
@@ -85,6 +87,8 @@ pub(crate) struct WorkerContext {
     pub started: Instant,
     /// Numbers of connections.
     pub ids: UniqueIds,
+    /// Which worker has which UDP session.
+    pub owners: Owners,
 }
 
 impl WorkerContext {

@@ -6,6 +6,7 @@ mod preamble;
 mod reload;
 mod rig;
 mod tls;
+mod udp;
 
 use std::{
     io::{ErrorKind, Read, Write},

@@ -1,4 +1,4 @@
-//! A worker thread: its runtime, its listeners and the orders it takes.
+//! A worker thread: its runtime, its listeners, its UDP sessions and the orders it takes.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,12 @@ use tokio::{
 };
 
 use super::{
+    owners::Inbox,
     shared::{OpenConnection, Select, WorkerContext},
     tcp::{Listener, limit_pipes, registry},
+    udp::UdpWorker,
 };
-use crate::base::{Endpoint, TerminationReason, WorkerId};
+use crate::base::{Endpoint, Protocol, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
@@ -57,14 +59,14 @@ pub struct Worker {
 ///
 /// # Errors
 /// The runtime or the thread cannot be made.
-pub fn start(worker: WorkerId, shared: Arc<WorkerContext>) -> io::Result<Worker> {
+pub fn start(worker: WorkerId, shared: Arc<WorkerContext>, handed: Inbox) -> io::Result<Worker> {
     let (orders, inbox) = mpsc::unbounded_channel();
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let thread = thread::Builder::new()
         .name(format!("convey-worker-{}", worker.0))
         .spawn(move || {
             limit_pipes(shared.limit.pipes_a_worker());
-            runtime.block_on(handle_orders(worker, shared, inbox));
+            runtime.block_on(handle_orders(worker, shared, inbox, handed));
             // what is still open is dropped with the runtime, on this thread
         })?;
     Ok(Worker { orders, thread })
@@ -74,11 +76,28 @@ async fn handle_orders(
     worker: WorkerId,
     shared: Arc<WorkerContext>,
     mut inbox: mpsc::UnboundedReceiver<ProxyOrder>,
+    handed: Inbox,
 ) {
+    let mut udp = UdpWorker::new(Arc::clone(&shared), worker, handed);
     // more than one of an endpoint when sockets were taken over from a process with more workers
     let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
-    while let Some(order) = inbox.recv().await {
+    loop {
+        let order = tokio::select! {
+            biased;
+            order = inbox.recv() => order,
+            () = udp.turn() => continue,
+        };
+        let Some(order) = order else { return };
         match order {
+            ProxyOrder::Listen(endpoint, socket) if endpoint.protocol == Protocol::Udp => {
+                if let Err(error) = udp.listen(endpoint, socket) {
+                    tracing::error!(event = "listen_error", "cannot receive on {endpoint}: {error}");
+                }
+            }
+            ProxyOrder::Retire(endpoint, done) if endpoint.protocol == Protocol::Udp => {
+                udp.retire(endpoint);
+                let _ = done.send(());
+            }
             ProxyOrder::Listen(endpoint, socket) => {
                 match Listener::new(endpoint, socket, Arc::clone(&shared), worker) {
                     Ok(listener) => {
@@ -108,19 +127,24 @@ async fn handle_orders(
             ProxyOrder::Leave(done) => {
                 // their tasks see the end of the channel before they can accept anything more
                 listeners.clear();
+                udp.leave();
                 let _ = done.send(());
             }
             ProxyOrder::CountOlder(than, reply) => {
-                let _ = reply.send(registry::count_older(than));
+                let _ = reply.send(registry::count_older(than) + udp.count_older(than));
             }
             ProxyOrder::Count(select, reply) => {
-                let _ = reply.send(registry::count(&select));
+                let _ = reply.send(registry::count(&select) + udp.count(&select));
             }
             ProxyOrder::Close(select, reason, done) => {
-                let _ = done.send(registry::close(&select, reason));
+                let closed = registry::close(&select, reason) + udp.close(&select, reason);
+                let _ = done.send(closed);
             }
             ProxyOrder::List(filter, limit, reply) => {
-                let _ = reply.send(registry::list(worker, &*filter, limit));
+                let (connections, mut listed) = registry::list(worker, &*filter, limit);
+                let (sessions, more) = udp.list(&*filter, limit);
+                listed.extend(more);
+                let _ = reply.send((connections + sessions, listed));
             }
             ProxyOrder::Ping(reply) => {
                 let _ = reply.send(());

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::{
     base::{
-        AccessReason, BackendName, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
+        AccessReason, BackendName, DatagramDrop, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
         TerminationReason, WorkerId,
     },
     pools::Server,
@@ -40,6 +41,24 @@ impl Counter {
     }
 }
 
+/// One value for each [`TerminationReason`], by discriminant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByReason<T>([T; TerminationReason::ALL.len()]);
+
+impl<T: Default> Default for ByReason<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> Deref for ByReason<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
 /// One thread's counters of one frontend, backend or server.
 ///
 /// Aligned to two cache lines (the unit that x86 prefetches), so that threads do not share one.
@@ -54,17 +73,23 @@ pub struct StatsShard {
     pub bytes_in: Counter,
     /// Bytes from servers to clients.
     pub bytes_out: Counter,
-    /// Connect attempts to a server that failed.
+    /// Datagrams of UDP sessions from clients to servers.
+    pub datagrams_in: Counter,
+    /// Datagrams of UDP sessions from servers to clients.
+    pub datagrams_out: Counter,
+    /// Connect attempts to a server that failed; of UDP sessions, that ICMP has told its port is closed or unreachable.
     pub connect_failures: Counter,
     /// Connect attempts after the first of a connection.
     pub retries: Counter,
     /// Accept calls that failed for want of descriptors or memory (frontends only).
     pub accept_errors: Counter,
     /// Ended connections by [`TerminationReason`].
-    pub ended: [Counter; TerminationReason::ALL.len()],
+    pub ended: ByReason<Counter>,
     /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); in packet modes the packets
     /// that would have made flows.
     pub refused: [Counter; AccessReason::ALL.len()],
+    /// Datagrams that the UDP proxy has dropped, by [`DatagramDrop`] (frontends only).
+    pub lost: [Counter; DatagramDrop::ALL.len()],
     /// TCP handshakes by how they ended, in packet modes (servers only).
     pub handshakes: [Counter; Handshake::ALL.len()],
     /// Packets that did not leave for it, by [`ServerDrop`] (servers only).
@@ -86,6 +111,10 @@ pub struct Totals {
     pub bytes_in: u64,
     /// See [`StatsShard::bytes_out`].
     pub bytes_out: u64,
+    /// See [`StatsShard::datagrams_in`].
+    pub datagrams_in: u64,
+    /// See [`StatsShard::datagrams_out`].
+    pub datagrams_out: u64,
     /// See [`StatsShard::connect_failures`].
     pub connect_failures: u64,
     /// See [`StatsShard::retries`].
@@ -93,9 +122,11 @@ pub struct Totals {
     /// See [`StatsShard::accept_errors`].
     pub accept_errors: u64,
     /// See [`StatsShard::ended`], by discriminant.
-    pub ended: [u64; TerminationReason::ALL.len()],
+    pub ended: ByReason<u64>,
     /// See [`StatsShard::refused`], by discriminant.
     pub refused: [u64; AccessReason::ALL.len()],
+    /// See [`StatsShard::lost`], by discriminant.
+    pub lost: [u64; DatagramDrop::ALL.len()],
     /// See [`StatsShard::handshakes`], by discriminant.
     pub handshakes: [u64; Handshake::ALL.len()],
     /// See [`StatsShard::dropped`], by discriminant.
@@ -127,11 +158,14 @@ impl Counters {
             totals.opened += shard.opened.read();
             totals.bytes_in += shard.bytes_in.read();
             totals.bytes_out += shard.bytes_out.read();
+            totals.datagrams_in += shard.datagrams_in.read();
+            totals.datagrams_out += shard.datagrams_out.read();
             totals.connect_failures += shard.connect_failures.read();
             totals.retries += shard.retries.read();
             totals.accept_errors += shard.accept_errors.read();
-            add(&mut totals.ended, &shard.ended);
+            add(&mut totals.ended.0, &shard.ended.0);
             add(&mut totals.refused, &shard.refused);
+            add(&mut totals.lost, &shard.lost);
             add(&mut totals.handshakes, &shard.handshakes);
             add(&mut totals.dropped, &shard.dropped);
         }

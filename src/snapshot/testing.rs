@@ -70,6 +70,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             routing: Routing::default(),
             tls: None,
             proxy_protocol: None,
+            udp: None,
             max_connections: None,
             idle_timeout: None,
             fin_timeout: None,

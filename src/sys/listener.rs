@@ -37,7 +37,7 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
+pub(super) fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
     move |source| ListenError { step, source }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use convey::{
     base::{
-        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName,
-        TerminationReason,
+        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, Protocol, ServerAddr,
+        ServerName, TerminationReason,
     },
     config::{LogFormat, LogLevel},
     daemon::logging::Logging,
@@ -134,6 +134,8 @@ fn record() -> AccessRecord {
         total_time: Duration::ZERO,
         bytes_in: 1,
         bytes_out: 2,
+        datagrams: None,
+        protocol: Protocol::Tcp,
         reason: TerminationReason::ServerAbort,
         retries: 0,
         redispatched: false,

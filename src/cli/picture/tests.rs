@@ -133,6 +133,8 @@ pub(in crate::cli) fn example() -> Status {
         backend: BackendName::new(backend).expect("a name"),
         max_connections: max,
         accept_errors: 0,
+        max_sessions: None,
+        datagrams_dropped: Default::default(),
         refused: BTreeMap::new(),
         traffic,
     };

@@ -170,13 +170,13 @@ section! {
     FrontendOptions {
         /// "proxy": connections end here and a second one goes to the server. "passthrough": packets are forwarded with both addresses rewritten. "dsr": only the destination is rewritten, and servers answer the clients directly. Default: "proxy", or the mode set by -p or -d.
         mode: Mode,
-        /// Protocol on the listen addresses: "tcp" (default), or "udp" in packet modes.
+        /// Protocol on the listen addresses: "tcp" (default) or "udp".
         protocol: Protocol,
         /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key.
         interface: InterfaceName,
-        /// Maximum number of open connections; more wait in the kernel's accept queue. Default: no limit.
+        /// Maximum number of open connections; more wait in the kernel's accept queue, and of UDP are dropped. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
-        /// Close a connection that has been idle this long; 0 disables. Default: "10m". In packet modes remove the flow, and 0 is not allowed; default "15m" for TCP, "60s" for UDP.
+        /// Close a connection that has been idle this long; 0 disables. Default: "10m". Of UDP end the session; in packet modes remove the flow; 0 is not allowed for both. Default for UDP "60s", for TCP in packet modes "15m".
         idle_timeout: Time<true, YEAR>,
         /// Another idle_timeout once one side has closed its half; 0 leaves it at idle_timeout. Default: 0.
         fin_timeout: Time<true, YEAR>,
@@ -194,11 +194,13 @@ section! {
         client_hello_timeout: Time<false, HOUR>,
         /// TLS that ends here, mode "proxy" only: the servers get what is inside. On where a frontend has this section; [defaults] may have some of its keys.
         tls: FrontendTls,
+        /// Sessions of protocol "udp" in mode "proxy": what comes from one client address and port, and the answers. They end by idle_timeout.
+        udp: Udp,
         /// PROXY protocol of the clients' connections, mode "proxy" only: the address in the header is the client's for rules, limits, balancing and logs. Off unless `from` is given.
         proxy_protocol: ProxyProtocol,
-        /// Which clients may connect; others are reset, in packet modes ignored. Default: all.
+        /// Which clients may connect; others are reset, of UDP and in packet modes ignored. Default: all.
         access: Access,
-        /// How many connections are accepted; more are reset, in packet modes ignored. Default: no limits.
+        /// How many connections are accepted; more are reset, of UDP and in packet modes ignored. Default: no limits.
         limits: Limits,
     }
 }
@@ -282,6 +284,20 @@ section! {
 }
 
 section! {
+    /// Sessions of UDP in mode "proxy". A session's datagrams all go to the server that its first one was given to.
+    Udp {
+        /// Maximum number of sessions; datagrams that would begin more are dropped and counted, and never end another session. Each needs a socket, some 3 KB in all. max_connections counts, too. Default: 16384.
+        max_sessions: Int<1, 10_000_000>,
+        /// Datagrams of a client after which its next one begins another session, so that it may go to another server. Default: no limit.
+        max_requests: Int<1, { u32::MAX as u64 }>,
+        /// Datagrams of the server after which the session ends: 1 for what asks once and is answered once, such as DNS with max_requests = 1. Default: no limit.
+        max_responses: Int<1, { u32::MAX as u64 }>,
+        /// Largest datagram that is passed on, in bytes; longer ones are dropped and counted. Default: 65535, all.
+        buffer_size: Int<1, 65_535>,
+    }
+}
+
+section! {
     /// TCP keep-alive: probes of an idle connection keep the state of NATs and firewalls on the way, and find a peer that has vanished. No traffic in the sense of idle_timeout. Times are whole seconds, rounded up.
     KeepAlive {
         /// Whether connections are probed. Default: true.
@@ -306,7 +322,7 @@ section! {
 }
 
 section! {
-    /// How many connections a frontend accepts; more are reset, in packet modes ignored. There each new flow is a connection, and anybody can use up a rate with forged packets.
+    /// How many connections a frontend accepts; more are reset, of UDP and in packet modes ignored. There each new session or flow is a connection, and anybody can use up a rate with forged packets.
     Limits {
         /// New connections a second of all clients; as many at once after a quiet second. Default: no limit.
         new_per_second: Int<1, 1_000_000>,
@@ -361,7 +377,7 @@ section! {
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.
         health_check_interval: Time<true, YEAR>,
-        /// Active checks: a TCP connect to every server. On by default.
+        /// Active checks: a TCP connect to every server. On by default, unless only UDP frontends use the backend.
         health_check: HealthCheck,
         /// Passive checks: a server with failing client connections is ejected for a while. On by default.
         passive_check: PassiveCheck,
@@ -371,7 +387,7 @@ section! {
         dsr_method: DsrMethod,
         /// Time over which a server that comes back gets its full weight. Default: 0, at once.
         slow_start: Time<true, DAY>,
-        /// Tell the servers the client's address in a PROXY header, mode "proxy" only: "v1" (text), "v2" (binary) or "off" (default). They must expect it.
+        /// Tell the servers the client's address in a PROXY header, mode "proxy" only: "v1" (text), "v2" (binary) or "off" (default). They must expect it. Of UDP it stands before the first datagram of a session, and only "v2" is possible.
         send_proxy: ProxyVersion,
         /// What else a header of version 2 says: "authority" (the name that the client asks for), "alpn", "ssl" (TLS version, cipher, client certificate), "unique_id" (a number of the connection, as in the log), "crc32c" (a checksum). Default: none.
         send_proxy_tlvs: TlvList,

@@ -12,6 +12,7 @@ mod ranges;
 mod routes;
 mod routing;
 mod tls;
+mod udp;
 mod unused;
 
 use std::{
@@ -105,8 +106,10 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         ),
     };
     fallbacks::check(file, findings);
+    udp::without_checks(file, &mut config);
     let users = Users::of(&config);
     modes::check(file, &users, findings);
+    udp::check(file, &config, &users, findings);
     routes::check(file, &config, findings);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
@@ -324,19 +327,7 @@ fn frontend(
     let own = raw.options.clone().or(inherited.defaults);
     let mode = value(own.mode.as_ref(), inherited.default_mode, |v| v);
     let protocol = value(own.protocol.as_ref(), Protocol::Tcp, |v| v);
-    if let Some(at) = own
-        .protocol
-        .as_ref()
-        .filter(|at| at.value == Protocol::Udp && !mode.is_packet())
-    {
-        findings.within("protocol", |findings| {
-            findings.error(
-                at.span.clone(),
-                "protocol \"udp\" is for the packet modes: mode \"proxy\" supports only \"tcp\" in this version",
-                "add mode = \"passthrough\" or mode = \"dsr\"".to_owned(),
-            );
-        });
-    }
+    let has_sessions = protocol == Protocol::Udp && !mode.is_packet();
     let listen: Vec<ListenRange> = raw
         .listen_addr
         .iter()
@@ -356,8 +347,17 @@ fn frontend(
         findings,
     );
     routing::check_trust(raw.options.proxy_protocol.as_ref(), findings);
+    let udp = udp::sessions(
+        raw.options.udp.as_ref(),
+        inherited.defaults.udp.as_ref(),
+        mode,
+        protocol,
+        findings,
+    );
     let idle_timeout = if mode.is_packet() {
         Some(packet_idle(&raw.options, inherited, mode, protocol, findings))
+    } else if has_sessions {
+        Some(udp::idle_timeout(&raw.options, inherited.defaults, findings))
     } else {
         time_or_never(own.idle_timeout.as_ref(), Duration::from_secs(600))
     };
@@ -370,8 +370,9 @@ fn frontend(
         interface: own.interface.map(|at| at.value.0),
         backend,
         routing,
-        tls,
-        proxy_protocol,
+        tls: tls.filter(|_| !has_sessions),
+        proxy_protocol: proxy_protocol.filter(|_| !has_sessions),
+        udp,
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),

@@ -42,6 +42,11 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
                 findings.within(name, |findings| {
                     if users.are_only_packets(name) {
                         in_backend(&at.value, findings);
+                    } else if users.are_sessions(name) {
+                        let why = "with protocol udp, and no frontend sends TCP to this backend";
+                        let help =
+                            "remove it: there are no connections to establish, and datagrams do not wait";
+                        warn(connecting(&at.value.options), why, help, findings);
                     }
                     checked_by_tcp(at, backend, users.of_backend(name), findings);
                 });
@@ -65,6 +70,12 @@ pub fn clear(config: &mut Config) {
             Arc::make_mut(frontend).limits.per_client = rest;
         }
     }
+    for frontend in config.frontends.values_mut().filter(|f| f.has_sessions()) {
+        let frontend = Arc::make_mut(frontend);
+        frontend.fin_timeout = None;
+        frontend.tcp_user_timeout = None;
+        frontend.client_keepalive = Some(keepalive::DEFAULT);
+    }
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
@@ -81,6 +92,20 @@ pub fn clear(config: &mut Config) {
         .filter(|name| users.are_only_packets(name.as_str()))
         .cloned()
         .collect();
+    let by_sessions: Vec<BackendName> = (config.backends.keys())
+        .filter(|name| users.are_sessions(name.as_str()))
+        .cloned()
+        .collect();
+    for name in by_sessions {
+        let Some(backend) = config.backends.get_mut(&name) else {
+            continue;
+        };
+        let backend = Arc::make_mut(backend);
+        backend.connect_timeout = defaults::CONNECT_TIMEOUT;
+        backend.queue_timeout = defaults::QUEUE_TIMEOUT;
+        backend.max_queue = defaults::MAX_QUEUE;
+        backend.server_keepalive = Some(keepalive::DEFAULT);
+    }
     for name in by_packets_only {
         let Some(backend) = config.backends.get_mut(&name) else {
             continue;
@@ -125,7 +150,7 @@ fn with_hello<'a>(config: &'a Config, users: &Users<'a>) -> HashSet<&'a str> {
     let by_server = (config.backends.values())
         .filter(|backend| backend.servers.values().any(|server| !server.sni.is_empty()))
         .flat_map(|backend| users.of_backend(backend.name.as_str()))
-        .filter(|frontend| !frontend.mode.is_packet())
+        .filter(|frontend| !frontend.mode.is_packet() && !frontend.has_sessions())
         .map(|frontend| frontend.name.as_str());
     by_route.chain(by_server).collect()
 }
@@ -179,6 +204,10 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             "remove it: connections are accepted on every interface",
             findings,
         );
+        if frontend.protocol == Protocol::Udp {
+            let help = "remove it: it is about TCP";
+            warn(of_tcp(own), "with protocol udp", help, findings);
+        }
         return;
     }
     let set = [
@@ -188,6 +217,20 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             |v| v.0 > 0,
             &false,
         ),
+        unless("access_log", own.access_log.as_ref(), |v| v, &AccessLog::All),
+    ];
+    let why = format!("in mode {}", frontend.mode);
+    warn(
+        set.into_iter().chain(of_tcp(own)),
+        &why,
+        "remove it: packets are forwarded, there are no connections to apply it to",
+        findings,
+    );
+}
+
+/// What is about TCP connections of clients.
+fn of_tcp(own: &raw::FrontendOptions) -> [Set; 3] {
+    [
         unless(
             "fin_timeout",
             own.fin_timeout.as_ref(),
@@ -206,15 +249,37 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             |v| keepalive::says(&v),
             &Some(keepalive::DEFAULT),
         ),
-        unless("access_log", own.access_log.as_ref(), |v| v, &AccessLog::All),
-    ];
-    let why = format!("in mode {}", frontend.mode);
-    warn(
-        set,
-        &why,
-        "remove it: packets are forwarded, there are no connections to apply it to",
-        findings,
-    );
+    ]
+}
+
+/// What is about establishing connections to servers.
+fn connecting(own: &raw::BackendOptions) -> [Set; 4] {
+    [
+        unless(
+            "connect_timeout",
+            own.connect_timeout.as_ref(),
+            |v| v.0,
+            &defaults::CONNECT_TIMEOUT,
+        ),
+        unless(
+            "server_keepalive",
+            own.server_keepalive.as_ref(),
+            |v| keepalive::says(&v),
+            &Some(keepalive::DEFAULT),
+        ),
+        unless(
+            "queue_timeout",
+            own.queue_timeout.as_ref(),
+            |v| v.0,
+            &defaults::QUEUE_TIMEOUT,
+        ),
+        unless(
+            "max_queue",
+            own.max_queue.as_ref(),
+            |v| v.0,
+            &u64::from(defaults::MAX_QUEUE),
+        ),
+    ]
 }
 
 /// What is about the ClientHello where nothing `depends` on it, or TLS ends here.
@@ -275,38 +340,13 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
         "remove it: flows of a server that goes down are reset (passthrough) or go to another one (dsr)",
         findings,
     );
-    let set = [
-        unless(
-            "connect_timeout",
-            own.connect_timeout.as_ref(),
-            |v| v.0,
-            &defaults::CONNECT_TIMEOUT,
-        ),
-        unless(
-            "server_keepalive",
-            own.server_keepalive.as_ref(),
-            |v| keepalive::says(&v),
-            &Some(keepalive::DEFAULT),
-        ),
-        unless(
-            "retries",
-            own.retries.as_ref(),
-            |v| v.0,
-            &u64::from(defaults::RETRIES),
-        ),
-        unless(
-            "queue_timeout",
-            own.queue_timeout.as_ref(),
-            |v| v.0,
-            &defaults::QUEUE_TIMEOUT,
-        ),
-        unless(
-            "max_queue",
-            own.max_queue.as_ref(),
-            |v| v.0,
-            &u64::from(defaults::MAX_QUEUE),
-        ),
-    ];
+    let retries = unless(
+        "retries",
+        own.retries.as_ref(),
+        |v| v.0,
+        &u64::from(defaults::RETRIES),
+    );
+    let set = connecting(own).into_iter().chain([retries]);
     let help = "remove it: packets are forwarded, Convey makes no connections for its clients";
     warn(set, why, help, findings);
     findings.within("servers", |findings| {

@@ -11,7 +11,7 @@ use tracing::{
 };
 
 use super::{queue::Queue, time::Utc};
-use crate::base::{AccessRecord, AccessSink, BackendName};
+use crate::base::{AccessRecord, AccessSink, BackendName, Protocol};
 
 /// Sends access records to the logging thread.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
-static FIELDS: [&str; 28] = [
+static FIELDS: [&str; 31] = [
     "message",
     "event",
     "frontend",
@@ -58,10 +58,13 @@ static FIELDS: [&str; 28] = [
     "client",
     "peer",
     "listen",
+    "protocol",
     "reason",
     "code",
     "bytes_in",
     "bytes_out",
+    "datagrams_in",
+    "datagrams_out",
     "queue_ms",
     "connect_ms",
     "total_ms",
@@ -99,6 +102,8 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let peer = (record.peer.0 != record.client.0).then(|| display(record.peer));
     let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
     let (sni, unique_id) = (record.sni.as_deref(), record.unique_id.map(display));
+    // what is not said is TCP, as it always was
+    let protocol = (record.protocol != Protocol::Tcp).then(|| record.protocol.label());
     let tls = record.tls.as_deref();
     let route = record.route.map(NonZeroU32::get);
     // an Option that is None records nothing
@@ -112,10 +117,13 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
         &client,
         &peer,
         &listen,
+        &protocol,
         &record.reason.label(),
         &record.reason.code(),
         &record.bytes_in,
         &record.bytes_out,
+        &record.datagrams.map(|(from_client, _)| from_client),
+        &record.datagrams.map(|(_, from_server)| from_server),
         &queue_ms,
         &connect_ms,
         &millis(record.total_time),
@@ -143,7 +151,7 @@ fn millis(duration: Duration) -> u64 {
 ///
 /// ```text
 /// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
-///     [sni=NAME] [peer=ADDR] [VERSION/CIPHER[/resumed]] [tls_failure=WHY]
+///     [udp=DATAGRAMS_IN/DATAGRAMS_OUT] [sni=NAME] [peer=ADDR] [VERSION/CIPHER[/resumed]] [tls_failure=WHY]
 /// ```
 ///
 /// `-` and `<NOSRV>` stand for a backend and a server that it did not get to. Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
@@ -179,6 +187,9 @@ impl fmt::Display for Line<'_> {
             if record.redispatched { "+" } else { "" },
             record.retries
         )?;
+        if let Some((from_client, from_server)) = record.datagrams {
+            write!(f, " udp={from_client}/{from_server}")?;
+        }
         if let Some(sni) = &record.sni {
             write!(f, " sni={sni}")?;
         }
@@ -222,6 +233,7 @@ pub mod tests {
             peer: PeerAddr(([10, 0, 1, 2], 33313).into()),
             client: ClientAddr(([10, 0, 1, 2], 33313).into()),
             listen: ListenAddr::new(([10, 0, 1, 1], 80).into()),
+            protocol: Protocol::Tcp,
             frontend: FrontendName::new("fnt").unwrap(),
             backend: Some(BackendName::new("bck").unwrap()),
             server: Some((
@@ -233,6 +245,7 @@ pub mod tests {
             total_time: Duration::from_millis(5007),
             bytes_in: 77,
             bytes_out: 212,
+            datagrams: None,
             reason: TerminationReason::Normal,
             retries: 1,
             redispatched: true,

@@ -12,7 +12,7 @@ use crate::{
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
         inherited::{self, Inherited},
-        listener,
+        listener, udp_socket,
     },
 };
 
@@ -99,8 +99,9 @@ impl Predecessors {
     }
 
     /// Ports that their sockets listen on.
-    pub fn ports(&self) -> impl Iterator<Item = u16> {
-        self.sockets.keys().map(|endpoint| endpoint.port())
+    pub fn ports(&self) -> impl Iterator<Item = (Protocol, u16)> {
+        let endpoints = self.sockets.keys();
+        endpoints.map(|endpoint| (endpoint.protocol, endpoint.port()))
     }
 
     /// What they listen on.
@@ -113,6 +114,7 @@ impl Predecessors {
         let mut names = self.outdated;
         for (endpoint, sockets) in self.sockets {
             for socket in sockets {
+                // one of UDP ends where nobody keeps it
                 listener::end(socket.as_fd());
             }
             names.insert(kept_as(endpoint));
@@ -123,7 +125,10 @@ impl Predecessors {
     fn take_endpoint(&mut self, endpoint: Endpoint, timeouts: PeerTimeouts) -> Vec<OwnedFd> {
         let mut sockets = self.sockets.remove(&endpoint).unwrap_or_default();
         sockets.retain(|socket| {
-            let taken = listener::take_over(socket.as_fd(), timeouts);
+            let taken = match endpoint.protocol {
+                Protocol::Tcp => listener::take_over(socket.as_fd(), timeouts),
+                Protocol::Udp => udp_socket::take_over(socket.as_fd(), endpoint.addr.0),
+            };
             if let Err(error) = &taken {
                 tracing::warn!(
                     event = "listener_not_taken_over",
@@ -139,7 +144,8 @@ impl Predecessors {
 
 /// What a socket listens on. Of an interface by its number or by its name, whichever it is kept as: the socket knows both.
 fn endpoint_of(fd: &OwnedFd, name: &str) -> Option<Endpoint> {
-    let by_number = Endpoint::tcp(listener::address_of(fd.as_fd())?);
+    let tcp = listener::address_of(fd.as_fd()).map(Endpoint::tcp);
+    let by_number = tcp.or_else(|| udp_socket::address_of(fd.as_fd()).map(Endpoint::udp))?;
     let has_number = matches!(by_number.addr.0, SocketAddr::V6(addr) if addr.scope_id() != 0);
     if !has_number || kept_as(by_number) == name {
         return Some(by_number);
@@ -279,7 +285,21 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_later_version_serves_is_kept_no_longer() {
+    fn a_socket_of_udp_is_taken_over_with_what_waits_in_it() {
+        let socket = udp_socket::listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let addr = udp_socket::address_of(socket.as_fd()).unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"meanwhile", addr).unwrap();
+        let endpoint = Endpoint::udp(addr);
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        let taken = predecessors.take_endpoint(endpoint, PeerTimeouts::default());
+        let socket = std::net::UdpSocket::from(taken.into_iter().next().unwrap());
+        assert_eq!(socket.recv(&mut [0; 20]).unwrap(), 9);
+        assert!(predecessors.end().is_empty());
+    }
+
+    #[test]
+    fn what_no_version_listens_with_is_kept_no_longer() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let name = kept_as(Endpoint::udp(socket.local_addr().unwrap()));
         let predecessors = Predecessors::of(vec![kept(&name, socket)]);

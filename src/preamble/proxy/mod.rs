@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::Progress;
 pub use tlvs::{Bytes, Ssl, Text, Tlvs, UNVERIFIED};
 pub use v1::write as write_v1;
-pub use v2::write as write_v2;
+pub use v2::{write as write_v2, write_of as write_v2_of};
 
 /// Longest line of version 1 in bytes (section 2.1).
 pub const MAX_V1_BYTES: usize = 107;

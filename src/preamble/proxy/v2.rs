@@ -6,7 +6,7 @@ use super::{
     MAX_HEADER_BYTES, ProxyHeader, ProxyRefusal, ProxySource, ProxyVersion, Tlvs, canonical, crc32c,
     tlvs::{self, Checksum},
 };
-use crate::preamble::cursor::Cursor;
+use crate::{base::Protocol, preamble::cursor::Cursor};
 use ProxyRefusal::Malformed;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -34,12 +34,22 @@ const UNIX_BYTES: usize = 2 * 108;
 /// A client and a destination of two families are written as INET6 with the IPv4 one mapped into IPv6, as HAProxy does.
 #[must_use]
 pub fn write(source: ProxySource, tlvs: &Tlvs, with_checksum: bool) -> Vec<u8> {
+    write_of(Protocol::Tcp, source, tlvs, with_checksum)
+}
+
+/// As [`write`], of a connection of either protocol: of UDP it stands before the first datagram.
+#[must_use]
+pub fn write_of(protocol: Protocol, source: ProxySource, tlvs: &Tlvs, with_checksum: bool) -> Vec<u8> {
+    let transport = match protocol {
+        Protocol::Tcp => STREAM,
+        Protocol::Udp => DGRAM,
+    };
     let (command, family, addresses) = match source {
         ProxySource::Local => (LOCAL, UNSPEC, Vec::new()),
         ProxySource::Unknown => (PROXY, UNSPEC, Vec::new()),
         ProxySource::Client { client, destination } => {
             let (family, addresses) = write_addresses(canonical(client), canonical(destination));
-            (PROXY, (family << 4) | STREAM, addresses)
+            (PROXY, (family << 4) | transport, addresses)
         }
     };
     let mut header = SIGNATURE.to_vec();

@@ -282,6 +282,7 @@ fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
     for addr in ["0.0.0.0:80", "[::]:80"] {
         let expected = Permitted {
             addr: addr.parse().unwrap(),
+            protocol: Protocol::Tcp,
             timeouts: PeerTimeouts {
                 user_timeout: Some(Duration::from_secs(30)),
                 keepalive: None,

@@ -12,12 +12,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     session::serve,
-    stages::{AcceptedSocket, FrontendSlot, Origin, ProcessPlace, Speaker},
+    stages::{AcceptedSocket, Origin, Speaker},
 };
 use crate::{
     access::Permit,
     base::{AccessReason, Endpoint, ListenAddr, PeerAddr, WorkerId},
-    proxy::shared::WorkerContext,
+    proxy::{
+        places::{FrontendSlot, ProcessPlace},
+        shared::WorkerContext,
+    },
     snapshot::FrontendView,
     sys::tcp,
 };

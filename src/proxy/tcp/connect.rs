@@ -11,9 +11,10 @@ use std::{
 
 use tokio::time::Sleep;
 
-use super::{choose::Chosen, direction::Early};
+use super::direction::Early;
 use crate::{
     base::{TerminationReason, Zone},
+    proxy::choose::Chosen,
     sys::{readiness::Stream, tcp},
 };
 

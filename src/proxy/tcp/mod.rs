@@ -9,7 +9,6 @@
 
 mod accept;
 mod bytes;
-mod choose;
 mod connect;
 mod direction;
 mod listener;

@@ -11,7 +11,8 @@ use std::{
 use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
     base::{
-        ClientAddr, FrontendName, PeerAddr, ServerAddr, ServerKey, TerminationReason, TlsRecord, WorkerId,
+        ClientAddr, FrontendName, PeerAddr, Protocol, ServerAddr, ServerKey, TerminationReason, TlsRecord,
+        WorkerId,
     },
     proxy::shared::{OpenConnection, Select},
     snapshot::{BackendView, ServerView},
@@ -258,6 +259,7 @@ impl Entry {
     fn view(&self, worker: WorkerId) -> OpenConnection {
         OpenConnection {
             client: self.client,
+            protocol: Protocol::Tcp,
             frontend: self.frontend.clone(),
             backend: (self.backend.as_ref()).map(|backend| backend.config.name.clone()),
             server: self.connected().map(|(_, server)| server.name.clone()),

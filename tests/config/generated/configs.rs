@@ -241,6 +241,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     max_connections,
                     idle_timeout,
                     fin_timeout,
+                    udp: None,
                     tcp_user_timeout,
                     client_keepalive,
                     access_log,

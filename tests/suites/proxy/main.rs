@@ -18,11 +18,13 @@ mod reload;
 mod restart;
 mod saved;
 mod scale;
+mod sessions;
 mod site;
 mod standby;
 mod strangers;
 mod tls;
 mod traffic;
+mod udp;
 mod waiting;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         ("reload", reload::TESTS),
         ("meanwhile", meanwhile::TESTS),
         ("ranges", ranges::TESTS),
+        ("udp", udp::TESTS),
+        ("sessions", sessions::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),

@@ -8,12 +8,13 @@ use std::{
 
 use crate::{
     access::Permit,
-    base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, TerminationReason, WorkerId},
+    base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, Protocol, TerminationReason, WorkerId},
     proxy::{
+        places::{FrontendPlace, FrontendSlot, ProcessPlace},
         shared::WorkerContext,
         tcp::{bytes::ByteCounts, registry::Registration},
     },
-    snapshot::{FrontendView, live::FrontendStats},
+    snapshot::FrontendView,
     sys::readiness::Stream,
 };
 
@@ -79,6 +80,7 @@ impl Origin {
             peer: self.peer,
             client: ClientAddr(self.peer.0),
             listen: *self.listen,
+            protocol: Protocol::Tcp,
             frontend: self.frontend.config.name.clone(),
             backend: None,
             server: None,
@@ -87,6 +89,7 @@ impl Origin {
             total_time,
             bytes_in: 0,
             bytes_out: 0,
+            datagrams: None,
             reason,
             retries: 0,
             redispatched: false,
@@ -120,7 +123,7 @@ impl Accepted {
             let counters = &origin.frontend.live.counters;
             counters.shard(origin.worker).ended[reason as usize].add(1);
             if origin.frontend.config.access_log.wants(reason) {
-                in_process.0.access.record(origin.record(reason));
+                in_process.shared().access.record(origin.record(reason));
             }
             return None;
         };
@@ -141,68 +144,6 @@ impl Accepted {
     /// What the workers share.
     #[must_use]
     pub fn shared(&self) -> &WorkerContext {
-        &self.in_process.0
-    }
-}
-
-/// A connection's place among those of the process, given back on drop.
-pub struct ProcessPlace(Arc<WorkerContext>);
-
-impl ProcessPlace {
-    /// Takes a place if fewer than `most` are taken.
-    #[must_use]
-    pub fn take(shared: &Arc<WorkerContext>, most: u32) -> Option<Self> {
-        shared.limit.try_take(most).then(|| Self(Arc::clone(shared)))
-    }
-}
-
-impl Drop for ProcessPlace {
-    fn drop(&mut self) {
-        self.0.limit.release();
-    }
-}
-
-/// A slot of a frontend's `max_connections`, given back on drop.
-pub struct FrontendSlot(Arc<FrontendStats>);
-
-impl FrontendSlot {
-    /// Takes a slot if there is one.
-    #[must_use]
-    pub fn take(frontend: &FrontendView) -> Option<Self> {
-        let limit = frontend.config.max_connections.map(u32::from);
-        let live = &frontend.live;
-        live.slots.try_take(limit).then(|| Self(Arc::clone(live)))
-    }
-
-    /// Takes a slot whatever the limit.
-    #[must_use]
-    pub fn take_beyond_the_limit(frontend: &FrontendView) -> Self {
-        frontend.live.slots.try_take(None);
-        Self(Arc::clone(&frontend.live))
-    }
-}
-
-impl Drop for FrontendSlot {
-    fn drop(&mut self) {
-        self.0.slots.release();
-    }
-}
-
-/// Counts a connection as open in its frontend until it is dropped, so that the number of open ones cannot drift.
-struct FrontendPlace {
-    slot: FrontendSlot,
-    worker: WorkerId,
-}
-
-impl FrontendPlace {
-    fn new(slot: FrontendSlot, worker: WorkerId) -> Self {
-        slot.0.counters.shard(worker).opened.add(1);
-        Self { slot, worker }
-    }
-}
-
-impl Drop for FrontendPlace {
-    fn drop(&mut self) {
-        self.slot.0.counters.shard(self.worker).closed.add(1);
+        self.in_process.shared()
     }
 }

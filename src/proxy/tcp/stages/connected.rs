@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -10,11 +9,10 @@ use tokio::time::Sleep;
 
 use super::routed::Routed;
 use crate::{
-    base::{ServerKey, TerminationReason},
+    base::TerminationReason,
     proxy::{
-        shared::ProxyEvent,
+        choose::Chosen,
         tcp::{
-            choose::Chosen,
             connect::{ConnectError, connect},
             direction::Early,
             relay::{Relay, RelayTimeouts},
@@ -90,9 +88,7 @@ impl<'a> Connected<'a> {
         let worker = routed.worker();
         let accepted = &routed.identified.accepted;
         let live = &chosen.server().live;
-        if live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
-            live.failures_in_a_row.store(0, Ordering::Relaxed);
-        }
+        chosen.note_success();
         let in_server = live.counters.shard(worker);
         let _open = Opened::new(in_server);
         accepted
@@ -166,7 +162,7 @@ async fn prepare_retry(
         chosen.addr()
     );
     if error.is_servers_fault() {
-        note_server_failure(routed, &chosen);
+        chosen.note_failure(routed.identified.accepted.shared());
     }
     // a connection that ends here ends in the backend that it has failed in
     if routed.outcome.retries >= routed.backend_in_effect().config.retries {
@@ -190,28 +186,6 @@ async fn prepare_retry(
     }
     timer.reset((next + routed.backend().config.connect_timeout).into());
     Ok(())
-}
-
-/// The passive check: so many failures in a row, on any thread, are reported once.
-fn note_server_failure(routed: &Routed, chosen: &Chosen) {
-    let Some(check) = &chosen.backend.config.passive_check else {
-        return;
-    };
-    let failures = chosen
-        .server()
-        .live
-        .failures_in_a_row
-        .fetch_add(1, Ordering::Relaxed)
-        .saturating_add(1);
-    if failures == check.max_failures.get() {
-        let key = ServerKey {
-            backend: chosen.backend.config.name.clone(),
-            server: chosen.server().name.clone(),
-        };
-        let shared = routed.identified.accepted.shared();
-        // a full channel means that the control loop has news enough; the next failure series reports again
-        let _ = shared.events.try_send(ProxyEvent::ServerFailing(key));
-    }
 }
 
 /// Before a retry: the client may have gone meanwhile.

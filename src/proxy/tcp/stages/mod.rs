@@ -16,7 +16,7 @@ mod identified;
 mod preamble;
 mod routed;
 
-pub use accepted::{Accepted, AcceptedSocket, FrontendSlot, Origin, ProcessPlace, Speaker};
+pub use accepted::{Accepted, AcceptedSocket, Origin, Speaker};
 pub use connected::Connected;
 pub use identified::Identified;
 pub use routed::Routed;

@@ -17,10 +17,9 @@ use super::identified::Identified;
 use crate::{
     base::{ServerAddr, ServerName, TerminationReason, UniqueId, WorkerId},
     config::SendProxy,
-    proxy::tcp::{
+    proxy::{
         choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
-        direction::Direction,
-        tls::TlsWays,
+        tcp::{direction::Direction, tls::TlsWays},
     },
     snapshot::{BackendView, FrontendView, Offered, Way, live::BackendStats},
 };

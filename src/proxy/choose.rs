@@ -4,12 +4,13 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
+use super::shared::{ProxyEvent, WorkerContext};
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
-    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerName},
+    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName},
     snapshot::{BackendView, Offered, ServerView},
 };
 
@@ -52,6 +53,31 @@ impl Chosen {
     #[must_use]
     pub fn addr(&self) -> ServerAddr {
         self.server().addr.further(self.offset)
+    }
+
+    /// The passive check: it has answered.
+    pub fn note_success(&self) {
+        let failures = &self.server().live.failures_in_a_row;
+        if failures.load(Ordering::Relaxed) != 0 {
+            failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The passive check: so many failures in a row, on any thread, are reported once.
+    pub fn note_failure(&self, shared: &WorkerContext) {
+        let Some(check) = &self.backend.config.passive_check else {
+            return;
+        };
+        let failures = &self.server().live.failures_in_a_row;
+        let failures = failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if failures == check.max_failures.get() {
+            let key = ServerKey {
+                backend: self.backend.config.name.clone(),
+                server: self.server().name.clone(),
+            };
+            // a full channel means that the control loop has news enough; the next failure series reports again
+            let _ = shared.events.try_send(ProxyEvent::ServerFailing(key));
+        }
     }
 }
 

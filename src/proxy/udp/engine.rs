@@ -1,0 +1,496 @@
+//! What is done with each datagram.
+
+use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc};
+
+use nix::errno::Errno;
+
+use super::{
+    listener::Listener,
+    live::Live,
+    opening::{NotBegun, Opening, is_servers_fault},
+    sessions::{Request, SessionId, SessionLimits, Sessions},
+    wheel::Millis,
+};
+use crate::{
+    base::{DatagramDrop, TerminationReason, WorkerId},
+    proxy::{
+        owners::{HandedOver, SessionKey},
+        shared::WorkerContext,
+    },
+    sys::{
+        poller::Poller,
+        udp_socket::{Message, Outgoing, Receiver, Sender},
+    },
+};
+
+/// Numbers of the poller from here on are listeners'; below are sessions'.
+pub const LISTENERS: u64 = 1 << 63;
+
+/// How often a datagram begins a session anew whose server turns out to be unreachable, at most.
+const ATTEMPTS: u32 = 3;
+
+/// Datagrams of a client, all of one size but the last.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagrams<'a> {
+    pub key: SessionKey,
+    pub ecn: u8,
+    /// The size of each; `None`: it is one.
+    pub segment: Option<u16>,
+    pub bytes: &'a [u8],
+    /// Whether another worker has handed them over.
+    pub is_handed_over: bool,
+}
+
+/// An answer that waits to be sent: where its bytes are, and where they go.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    listener: u32,
+    key: SessionKey,
+    /// Its number in the receiver.
+    index: usize,
+    length: usize,
+    ecn: u8,
+    segment: Option<u16>,
+}
+
+/// The sessions of a worker with all that they need.
+pub struct Engine {
+    pub shared: Arc<WorkerContext>,
+    pub worker: WorkerId,
+    pub poller: Poller,
+    pub listeners: Vec<Option<Listener>>,
+    pub sessions: Sessions,
+    pub live: Vec<Option<Live>>,
+    sender: Sender,
+    answers: Vec<Answer>,
+}
+
+impl<'a> Datagrams<'a> {
+    fn count(&self) -> u32 {
+        let count = match self.segment {
+            Some(size) => self.bytes.len().div_ceil(usize::from(size).max(1)).max(1),
+            None => 1,
+        };
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// The first so many of them, and the others if there are any.
+    fn split(self, count: u32) -> (Self, Option<Self>) {
+        if count >= self.count() {
+            return (self, None);
+        }
+        let at = usize::from(self.segment.unwrap_or(0)) * count as usize;
+        let (first, rest) = self.bytes.split_at(at.min(self.bytes.len()));
+        (Self { bytes: first, ..self }, Some(Self { bytes: rest, ..self }))
+    }
+
+    /// One that the kernel need not cut is none of several.
+    fn segment(&self) -> Option<u16> {
+        self.segment.filter(|size| self.bytes.len() > usize::from(*size))
+    }
+}
+
+impl Engine {
+    /// Nothing yet.
+    pub fn new(shared: Arc<WorkerContext>, worker: WorkerId, poller: Poller) -> Self {
+        Self {
+            shared,
+            worker,
+            poller,
+            listeners: Vec::new(),
+            sessions: Sessions::default(),
+            live: Vec::new(),
+            sender: Sender::default(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// What a client has sent to a listener.
+    pub fn from_client(&mut self, number: u32, message: Message, bytes: &[u8], now: Millis) {
+        let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(client) = message.from else { return };
+        let own = listener.endpoint.addr.0;
+        let key = SessionKey {
+            client,
+            local: message
+                .local
+                .map_or(own, |local| SocketAddr::new(local, own.port())),
+        };
+        let count = message.datagrams();
+        if message.is_cut || message.longest() > longest(listener) {
+            listener.drop_datagrams(count, DatagramDrop::TooLong);
+            return;
+        }
+        let datagrams = Datagrams {
+            key,
+            ecn: message.ecn,
+            segment: message.segment,
+            bytes,
+            is_handed_over: false,
+        };
+        if let Some(datagrams) = self.within_rate(number, datagrams, now) {
+            self.pass(number, datagrams, now);
+        }
+    }
+
+    /// Those of them that the limits of the client let through: all of them, the first ones, none.
+    fn within_rate<'a>(&mut self, number: u32, all: Datagrams<'a>, now: Millis) -> Option<Datagrams<'a>> {
+        let listener = self.listeners.get_mut(number as usize)?.as_mut()?;
+        let Some(access) = &listener.frontend.access else {
+            return Some(all);
+        };
+        let client = all.key.client.ip();
+        let count = all.count();
+        let mut allowed = 0;
+        while allowed < count {
+            if let Err(reason) = access.datagram(client, now) {
+                let counters = listener.frontend.live.counters.shard(self.worker);
+                counters.refused[reason as usize].add(u64::from(count - allowed));
+                break;
+            }
+            allowed += 1;
+        }
+        (allowed > 0).then(|| all.split(allowed).0)
+    }
+
+    /// Gives datagrams to the sessions that they belong to, or to whoever has them.
+    pub fn pass(&mut self, number: u32, all: Datagrams<'_>, now: Millis) {
+        let mut left = Some(all);
+        let mut failed = 0;
+        while let Some(datagrams) = left {
+            match self.sessions.request(&datagrams.key, datagrams.count(), now) {
+                Some(request) => {
+                    let (some, rest) = datagrams.split(request.taken);
+                    // the last one of a session that nobody has heard of yet begins another one
+                    left = match self.send(request, some) {
+                        Ok(()) => rest,
+                        Err(()) if failed < ATTEMPTS => {
+                            failed += 1;
+                            left
+                        }
+                        Err(()) => rest,
+                    };
+                }
+                None => {
+                    if !self.begin(number, datagrams, now) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins a session for datagrams that have none. False if they are done with.
+    fn begin(&mut self, number: u32, datagrams: Datagrams<'_>, now: Millis) -> bool {
+        let count = datagrams.count() as usize;
+        let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
+            return false;
+        };
+        if let Some(owner) = self.shared.owners.of(&datagrams.key) {
+            hand_over(&self.shared, listener, owner, datagrams);
+            return false;
+        }
+        let opening = Opening {
+            key: datagrams.key,
+            listener,
+            number,
+            shared: &self.shared,
+            worker: self.worker,
+            now,
+        };
+        match opening.begin() {
+            Ok(live) => {
+                listener.sessions += 1;
+                self.enter(datagrams.key, live, now)
+            }
+            Err(NotBegun::Dropped(why)) => {
+                listener.drop_datagrams(count, why);
+                false
+            }
+            Err(NotBegun::Refused(reason)) => {
+                let counters = listener.frontend.live.counters.shard(self.worker);
+                counters.refused[reason as usize].add(1);
+                listener.log(
+                    format_args!(
+                        "refuses sessions, now one from {} ({reason})",
+                        datagrams.key.client.ip()
+                    ),
+                    reason.label(),
+                );
+                false
+            }
+            Err(NotBegun::Owned(owner)) => {
+                hand_over(&self.shared, listener, owner, datagrams);
+                false
+            }
+            Err(NotBegun::Ended) => false,
+        }
+    }
+
+    /// Enters a session that has begun; false if the poller does not take it.
+    fn enter(&mut self, key: SessionKey, live: Live, now: Millis) -> bool {
+        let config = &live.frontend.config;
+        let idle = config.idle_timeout.unwrap_or_default().as_millis();
+        let udp = config.udp.as_ref();
+        let limits = SessionLimits {
+            idle: Millis::try_from(idle).unwrap_or(Millis::MAX),
+            max_requests: udp.and_then(|udp| udp.max_requests),
+            max_responses: udp.and_then(|udp| udp.max_responses),
+        };
+        let id = self.sessions.open(key, limits, now);
+        let added = self.poller.add(live.socket.as_fd(), id.to_number());
+        if self.live.len() <= id.index() {
+            self.live.resize_with(id.index() + 1, || None);
+        }
+        if let Some(place) = self.live.get_mut(id.index()) {
+            *place = Some(live);
+        }
+        if added.is_err() {
+            self.end(id, TerminationReason::Resource);
+        }
+        added.is_ok()
+    }
+
+    /// Sends to the server. An error: the server cannot be reached, the session has ended, and nothing was sent.
+    fn send(&mut self, request: Request, datagrams: Datagrams<'_>) -> Result<(), ()> {
+        let id = request.session;
+        if request.is_last {
+            self.shared.owners.release(&datagrams.key);
+        }
+        let Some(live) = self.live.get_mut(id.index()).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let is_ipv4 = live.chosen.addr().0.is_ipv4();
+        let header = live.header.take();
+        // a header stands before one datagram
+        let (first, rest) = match &header {
+            Some(_) => datagrams.split(1),
+            None => (datagrams, None),
+        };
+        let mut lost = (0, 0);
+        let mut unreachable = None;
+        for (before, part) in [(header.as_deref(), Some(first)), (None, rest)] {
+            let Some(part) = part else { continue };
+            let outgoing = Outgoing {
+                to: None,
+                from: None,
+                is_ipv4,
+                ecn: part.ecn,
+                segment: part.segment(),
+                before: before.unwrap_or_default(),
+                bytes: part.bytes,
+            };
+            self.sender
+                .send(live.socket.as_fd(), !is_ipv4, &[outgoing], |_, count, error| {
+                    let error_is = std::io::Error::from(error);
+                    if is_servers_fault(&error_is) {
+                        unreachable = Some(error);
+                    } else if error == Errno::EMSGSIZE {
+                        lost.0 += count;
+                    } else {
+                        lost.1 += count;
+                    }
+                });
+        }
+        if unreachable.is_some() {
+            self.unreachable(id);
+            return Err(());
+        }
+        let count = datagrams.count() as usize - (lost.0 + lost.1).min(datagrams.count() as usize);
+        live.count_in(self.worker, count, datagrams.bytes.len());
+        let number = live.listener as usize;
+        if let Some(listener) = self.listeners.get_mut(number).and_then(Option::as_mut) {
+            for (count, why) in [
+                (lost.0, DatagramDrop::TooLong),
+                (lost.1, DatagramDrop::SendFailed),
+            ] {
+                if count > 0 {
+                    listener.drop_datagrams(count, why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives what a server has answered, as far as there is room; true if there may be more.
+    pub fn from_server(&mut self, id: SessionId, receiver: &mut Receiver, limit: usize, now: Millis) -> bool {
+        let Some(key) = self.sessions.key(id) else {
+            return false;
+        };
+        let Some(live) = self.live.get_mut(id.index()).and_then(Option::as_mut) else {
+            return false;
+        };
+        let first = receiver.len();
+        let limit = limit.min(receiver.room());
+        let received = match receiver.receive(live.socket.as_fd(), limit) {
+            Ok(received) => received,
+            Err(error) if is_servers_fault(&error) => {
+                self.unreachable(id);
+                return false;
+            }
+            // memory is short: it is told of again with the next datagram
+            Err(_) => return false,
+        };
+        let number = live.listener;
+        let longest = live
+            .frontend
+            .config
+            .udp
+            .map_or(usize::MAX, |udp| udp.buffer_size as usize);
+        for index in first..first + received {
+            let Some(message) = receiver.message(index) else {
+                continue;
+            };
+            let count = message.datagrams();
+            if message.is_cut || message.longest() > longest {
+                live.frontend.live.counters.shard(self.worker).lost[DatagramDrop::TooLong as usize]
+                    .add(count as u64);
+                continue;
+            }
+            let response = self
+                .sessions
+                .response(id, u32::try_from(count).unwrap_or(u32::MAX), now);
+            let Some(response) = response else { break };
+            let taken = response.taken as usize;
+            let length = match message.segment {
+                Some(size) => message.len.min(taken * usize::from(size)),
+                None => message.len,
+            };
+            live.count_out(self.worker, taken, length);
+            self.answers.push(Answer {
+                listener: number,
+                key,
+                index,
+                length,
+                ecn: message.ecn,
+                segment: message.segment.filter(|size| length > usize::from(*size)),
+            });
+            if response.is_last {
+                self.end(id, TerminationReason::Answered);
+                return false;
+            }
+        }
+        received == limit
+    }
+
+    /// Sends the answers that wait, and makes room for others.
+    pub fn flush(&mut self, receiver: &mut Receiver) {
+        let mut answers = std::mem::take(&mut self.answers);
+        // those of one listener in a row, else as they came
+        answers.sort_by_key(|answer| answer.listener);
+        for of_one in answers.chunk_by(|a, b| a.listener == b.listener) {
+            let number = of_one.first().map_or(0, |answer| answer.listener);
+            let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let outgoing: Vec<_> = (of_one.iter())
+                .map(|answer| Outgoing {
+                    to: Some(answer.key.client),
+                    from: listener.is_wildcard().then(|| answer.key.local.ip()),
+                    is_ipv4: answer.key.client.is_ipv4(),
+                    ecn: answer.ecn,
+                    segment: answer.segment,
+                    before: &[],
+                    bytes: receiver
+                        .bytes(answer.index)
+                        .get(..answer.length)
+                        .unwrap_or_default(),
+                })
+                .collect();
+            let mut lost = 0;
+            let (socket, is_ipv6) = (listener.socket.as_fd(), listener.is_ipv6());
+            self.sender
+                .send(socket, is_ipv6, &outgoing, |_, count, _| lost += count);
+            if lost > 0 {
+                listener.drop_datagrams(lost, DatagramDrop::SendFailed);
+            }
+        }
+        answers.clear();
+        self.answers = answers;
+        receiver.clear();
+    }
+
+    /// Takes what another worker has handed over.
+    pub fn handed_over(&mut self, what: &HandedOver, now: Millis) {
+        let session = self
+            .listeners
+            .iter()
+            .position(|listener| (listener.as_ref()).is_some_and(|listener| listener.has(what.key.local)));
+        let Some(number) = session.and_then(|number| u32::try_from(number).ok()) else {
+            return;
+        };
+        let datagrams = Datagrams {
+            key: what.key,
+            ecn: what.ecn,
+            segment: what.segment,
+            bytes: &what.bytes,
+            is_handed_over: true,
+        };
+        self.pass(number, datagrams, now);
+    }
+
+    /// Ends a session.
+    pub fn end(&mut self, id: SessionId, reason: TerminationReason) {
+        let Some(ended) = self.sessions.end(id) else {
+            return;
+        };
+        if ended.had_key {
+            self.shared.owners.release(&ended.key);
+        }
+        let Some(live) = self.live.get_mut(id.index()).and_then(Option::take) else {
+            return;
+        };
+        if self.sessions.len() == 0 {
+            // what a flood has taken goes back
+            self.live = Vec::new();
+        }
+        let number = live.listener as usize;
+        if let Some(place) = self.listeners.get_mut(number)
+            && let Some(listener) = place
+        {
+            listener.sessions = listener.sessions.saturating_sub(1);
+            if listener.is_deaf && listener.sessions == 0 {
+                *place = None;
+            }
+        }
+        live.end(&ended.key, self.worker, reason);
+    }
+
+    /// ICMP says that the server cannot be reached: the client hears nothing, its next datagram begins another session.
+    fn unreachable(&mut self, id: SessionId) {
+        let Some(live) = self.live.get(id.index()).and_then(Option::as_ref) else {
+            return;
+        };
+        live.note_failure(self.worker);
+        let reason = match live.is_answered {
+            true => TerminationReason::ServerAbort,
+            false => TerminationReason::ServerConnect,
+        };
+        self.end(id, reason);
+    }
+}
+
+/// Bytes of the longest datagram that a listener passes on.
+fn longest(listener: &Listener) -> usize {
+    listener
+        .frontend
+        .config
+        .udp
+        .map_or(usize::MAX, |udp| udp.buffer_size as usize)
+}
+
+/// Hands datagrams over to the worker that has their session. What was handed over to us is not sent round: its session has
+/// just ended there.
+fn hand_over(shared: &WorkerContext, listener: &mut Listener, owner: WorkerId, datagrams: Datagrams<'_>) {
+    let what = HandedOver {
+        key: datagrams.key,
+        ecn: datagrams.ecn,
+        segment: datagrams.segment,
+        bytes: datagrams.bytes.into(),
+    };
+    if datagrams.is_handed_over || !shared.owners.hand_over(owner, what) {
+        listener.drop_datagrams(datagrams.count() as usize, DatagramDrop::HandOver);
+    }
+}

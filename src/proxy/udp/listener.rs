@@ -1,0 +1,132 @@
+//! A socket that clients send to, and the frontend that it is of.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    base::{DatagramDrop, Endpoint, WorkerId},
+    proxy::shared::WorkerContext,
+    snapshot::FrontendView,
+};
+
+/// Least time between two log events about what one listener drops or refuses.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// A listening socket at work.
+pub struct Listener {
+    pub socket: OwnedFd,
+    pub endpoint: Endpoint,
+    /// As of the last snapshot that had one there.
+    pub frontend: Arc<FrontendView>,
+    /// Most connections of the process, as of then.
+    pub most: u32,
+    /// No session begins here any more: a reload has removed the address.
+    pub is_deaf: bool,
+    /// Sessions whose answers leave here.
+    pub sessions: usize,
+    generation: u64,
+    shared: Arc<WorkerContext>,
+    worker: WorkerId,
+    logged_at: Option<Instant>,
+}
+
+impl Listener {
+    /// A socket of this endpoint.
+    ///
+    /// # Errors
+    /// No frontend of the snapshot has the endpoint.
+    pub fn new(
+        endpoint: Endpoint,
+        socket: OwnedFd,
+        shared: &Arc<WorkerContext>,
+        worker: WorkerId,
+    ) -> io::Result<Self> {
+        let snapshot = shared.snapshot.load_full();
+        let frontend = snapshot
+            .frontend_at(endpoint)
+            .cloned()
+            .ok_or_else(|| io::Error::other("no frontend has this address"))?;
+        shared.limit.listener_added();
+        Ok(Self {
+            socket,
+            endpoint,
+            frontend,
+            most: shared.limit.most(snapshot.counts.servers),
+            is_deaf: false,
+            sessions: 0,
+            generation: snapshot.generation,
+            shared: Arc::clone(shared),
+            worker,
+            logged_at: None,
+        })
+    }
+
+    /// Takes up a new snapshot.
+    pub fn refresh(&mut self) {
+        let snapshot = self.shared.snapshot.load();
+        if snapshot.generation == self.generation {
+            return;
+        }
+        self.generation = snapshot.generation;
+        self.most = self.shared.limit.most(snapshot.counts.servers);
+        if let Some(current) = snapshot.frontend_at(self.endpoint) {
+            self.frontend = Arc::clone(current);
+        }
+    }
+
+    /// Whether datagrams to this address come here.
+    pub fn has(&self, local: SocketAddr) -> bool {
+        let own = self.endpoint.addr.0;
+        own.port() == local.port()
+            && (own.ip() == local.ip() || (own.ip().is_unspecified() && (own.is_ipv6() || local.is_ipv4())))
+    }
+
+    /// Whether its socket is one of IPv6, which takes IPv4 too where it is of every address.
+    pub const fn is_ipv6(&self) -> bool {
+        self.endpoint.addr.0.is_ipv6()
+    }
+
+    /// Whether answers must say which address they leave from.
+    pub const fn is_wildcard(&self) -> bool {
+        self.endpoint.ip().is_unspecified()
+    }
+
+    /// Counts datagrams that are not passed on.
+    pub fn drop_datagrams(&mut self, count: usize, why: DatagramDrop) {
+        let counters = self.frontend.live.counters.shard(self.worker);
+        counters.lost[why as usize].add(count as u64);
+        if matches!(why, DatagramDrop::SessionsFull | DatagramDrop::ProcessFull) {
+            self.log(
+                format_args!("begins no more sessions: {}", why.sentence()),
+                why.label(),
+            );
+        }
+    }
+
+    /// Logs, once a minute at most: whoever floods must not fill the log.
+    pub fn log(&mut self, what: std::fmt::Arguments<'_>, reason: &'static str) {
+        let now = Instant::now();
+        if self.logged_at.is_some_and(|at| now - at < LOG_PAUSE) {
+            return;
+        }
+        self.logged_at = Some(now);
+        tracing::warn!(
+            event = "sessions_refused",
+            frontend = %self.frontend.config.name,
+            reason,
+            "frontend {} {what}; `convey status --json` counts them",
+            self.frontend.config.name,
+        );
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.limit.listener_removed();
+    }
+}
