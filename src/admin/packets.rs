@@ -305,9 +305,6 @@ fn name_frontend(view: &mut views::Explanation, snapshot: &Snapshot, frontend: &
 
 /// The frontend whose listener takes connections to an address: that of the address itself before a wildcard's.
 fn proxied_by<'a>(snapshot: &'a Snapshot, tuple: &FiveTuple) -> Option<&'a FrontendView> {
-    if tuple.protocol != Protocol::Tcp {
-        return None;
-    }
     let wanted = tuple.vip.0;
     let rank = |listen: &ListenRange| {
         if !listen.ports().contains(wanted.port()) {
@@ -327,7 +324,7 @@ fn proxied_by<'a>(snapshot: &'a Snapshot, tuple: &FiveTuple) -> Option<&'a Front
         }
     };
     (snapshot.frontends.values())
-        .filter(|view| !view.config.mode.is_packet())
+        .filter(|view| !view.config.mode.is_packet() && view.config.protocol == tuple.protocol)
         .filter_map(|view| Some((view.config.listen.iter().filter_map(rank).min()?, view)))
         .min_by_key(|(rank, view)| (*rank, view.config.name.clone()))
         .map(|(_, view)| view.as_ref())

@@ -190,15 +190,21 @@ fn a_flood_from_forged_addresses_ends_no_session_and_leaves_nothing() {
         UdpServer::echo(&host, host.addr(7_001), "a"),
         UdpServer::echo(&host, host.addr(7_002), "b"),
     ];
-    let settings = "idle_timeout = \"20s\"\naccess_log = false\nudp = { max_sessions = 2_000 }\n";
-    let text = config(&quoted(lb.addr(53)), &[&servers[0], &servers[1]], settings, "");
+    // longer than the flood
+    let (flood, idle) = if on_demand() {
+        (1_000_000, "3m")
+    } else {
+        (30_000, "8s")
+    };
+    let settings =
+        format!("idle_timeout = \"{idle}\"\naccess_log = false\nudp = {{ max_sessions = 2_000 }}\n");
+    let text = config(&quoted(lb.addr(53)), &[&servers[0], &servers[1]], &settings, "");
     let convey = lab.convey(&lb, &text);
     // what has no way is not answered
     lb.run("ip route add blackhole 11.0.0.0/8");
     let clients: Vec<_> = (0..8).map(|_| UdpClient::new(&client, lb.addr(53))).collect();
     let first: Vec<_> = clients.iter().map(|client| ask(client, "x")).collect();
     let before = convey.private_memory();
-    let flood: usize = if on_demand() { 1_000_000 } else { 30_000 };
     let forger = Forger::new(&client);
     for (sent, nobody) in nobodies(Family::V4, 7).take(flood).enumerate() {
         forger.udp(nobody, lb.addr(53), b"flood");
