@@ -49,7 +49,7 @@ pub use client_auth::ClientAuthError;
 pub use client_config::{ClientSettings, ClientSettingsError, Trust, client_config};
 pub use handshake::{HandshakeFailure, Session};
 pub use ocsp::{OcspError, OcspResponse, OcspStatus};
-pub use pem::PemError;
+pub use pem::{PemError, has_private_key};
 pub use resolver::{Broken, CertificateStore, Certificates, ReadPair};
 pub use server_config::{SettingsError, Shared, server_config};
 pub use server_failure::ServerTlsFailure;

@@ -224,8 +224,10 @@ section! {
 section! {
     /// TLS that ends at the frontend. Routes go by what was negotiated: the name that the client asked for, and the protocol that was agreed on. Certificates are read again when their files change, and at each reload; established connections keep theirs.
     FrontendTls {
-        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. Needed here or in [defaults.tls].
+        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. This or certificate_dir is needed here or in [defaults.tls].
         certificates: Certificates,
+        /// Directory of certificates: each NAME.pem or NAME.crt, with its key inside or in NAME.key, and NAME.ocsp if there is one; hidden files, directories and other suffixes are left alone. They come after `certificates`, in the order of their names, the first being the default. What is added, changed or removed takes effect by itself.
+        certificate_dir: DirectoryPath,
         /// Oldest version of TLS: "1.2" (default) or "1.3". Older ones are not supported.
         min_version: TlsVersion,
         /// Newest version of TLS: "1.2" or "1.3" (default).
@@ -328,6 +330,8 @@ section! {
         new_per_second: Int<1, 1_000_000>,
         /// Datagrams a second, also of flows that exist; as many at once after a quiet second. Protocol "udp" only. Default: no limit.
         datagrams_per_second: Int<1, 100_000_000>,
+        /// TLS handshakes a second, where TLS ends at the frontend; as many at once after a quiet second. More are reset before they cost anything. Default: no limit.
+        handshakes_per_second: Int<1, 1_000_000>,
     }
 }
 

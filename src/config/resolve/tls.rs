@@ -47,6 +47,7 @@ pub fn frontend_tls(
         let clients = clients(&at.value, &raw, findings);
         Some(FrontendTls {
             certificates: certificates(at, &raw, findings)?,
+            certificate_dir: raw.certificate_dir.as_ref().map(|at| at.value.0.clone()),
             min_version,
             max_version,
             ciphers,
@@ -75,11 +76,15 @@ fn certificates(
     findings: &mut Findings,
 ) -> Option<Vec<CertificateFiles>> {
     let Some(list) = &raw.certificates else {
+        if raw.certificate_dir.is_some() {
+            return Some(Vec::new());
+        }
         if findings.absence_counts() {
             findings.error(
                 at.key.clone(),
                 "missing key `certificates` of `tls`",
-                "write the PEM files of one or more: certificates = [{ cert = \"/etc/convey/certificates/www.pem\" }]"
+                "write the PEM files of one or more: certificates = [{ cert = \"/etc/convey/certificates/www.pem\" }]; \
+                 or the directory that has them: certificate_dir = \"/etc/convey/certificates\""
                     .to_owned(),
             );
         }

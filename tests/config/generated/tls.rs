@@ -53,7 +53,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
         alpn(),
     );
     let some = (
-        vec(certificate(), 1..4),
+        (vec(certificate(), 0..4), option::of(path())),
         versions(),
         sets,
         clients(),
@@ -62,7 +62,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
     )
         .prop_map(
             |(
-                certificates,
+                (mut certificates, certificate_dir),
                 (min_version, max_version),
                 (ciphers, mut groups, alpn),
                 (client_auth, client_ca, client_crl, client_crl_policy),
@@ -72,8 +72,16 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                 if max_version == TlsVersion::Tls12 && groups.iter().all(|group| group.is_tls13_only()) {
                     groups.clear();
                 }
+                if certificates.is_empty() && certificate_dir.is_none() {
+                    certificates.push(CertificateFiles {
+                        cert: "/a.pem".into(),
+                        key: None,
+                        ocsp: None,
+                    });
+                }
                 FrontendTls {
                     certificates,
+                    certificate_dir,
                     min_version,
                     max_version,
                     ciphers,

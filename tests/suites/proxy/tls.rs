@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = tests![
     clients_show_certificates_that_are_right_and_others_are_refused,
     certificates_are_swapped_under_load_and_no_handshake_fails,
     a_broken_new_pair_keeps_the_old_one_and_says_so,
+    what_comes_to_a_directory_of_certificates_changes_or_goes_takes_effect_by_itself,
     check_says_what_is_wrong_with_certificates,
 ];
 
@@ -107,10 +108,11 @@ impl Ended {
 
     fn config(&self, certificates: &[&str], settings: &str) -> String {
         let pairs: Vec<_> = certificates.iter().map(|name| self.certificate(name)).collect();
-        let tls = format!(
-            "[frontends.tls.tls]\ncertificates = [{}]\n{settings}",
-            pairs.join(", ")
-        );
+        let list = match pairs.is_empty() {
+            true => String::new(),
+            false => format!("certificates = [{}]\n", pairs.join(", ")),
+        };
+        let tls = format!("[frontends.tls.tls]\n{list}{settings}");
         frontend("tls", self.lb.addr(PORT), "web", &tls)
             + &backend("web", NO_CHECK, &[("web", self._web.addr(), "")])
     }
@@ -351,6 +353,71 @@ fn a_broken_new_pair_keeps_the_old_one_and_says_so() {
     wait_until("the new one is served", PATIENCE, || {
         ended.curl("new.example", "").is_some()
     });
+}
+
+fn what_comes_to_a_directory_of_certificates_changes_or_goes_takes_effect_by_itself() {
+    let ended = Ended::new("tlsdir");
+    let dir = ended.pki.path("sites");
+    ended.pki.issue("two", &["two.example"], RSA, 30);
+    ended.pki.run(&format!(
+        "mkdir {dir} && cat two.pem two.key > {dir}/b-two.pem && cp one.pem {dir}/a-one.crt && cp one.key {dir}/a-one.key \
+         && echo text > {dir}/README && chmod 644 {dir}/*"
+    ));
+    let text = format!(
+        "[global]\nwatch_config = true\n{}",
+        ended.config(&[], &format!("certificate_dir = \"{dir}\""))
+    );
+    let convey = ended.lab.convey(&ended.lb, &text);
+    for name in ["one.example", "two.example"] {
+        assert_eq!(ended.curl(name, "").as_deref(), Some("served"), "{name}");
+    }
+    assert!(
+        ended.s_client("-noservername").contains("CN = one"),
+        "the first by name"
+    );
+    // a new pair with a broken one beside it
+    ended.pki.issue("three", &["three.example"], EC, 30);
+    ended.pki.run(&format!(
+        "echo broken > {dir}/c-broken.pem && cat three.pem three.key > {dir}/.new && chmod 644 {dir}/.new && mv {dir}/.new {dir}/d-three.pem"
+    ));
+    wait_until("the new one is served", PATIENCE, || {
+        ended.curl("three.example", "").is_some()
+    });
+    logged(&convey, "it is left out");
+    // one breaks, another goes
+    ended
+        .pki
+        .run(&format!("echo broken > {dir}/b-two.pem && rm {dir}/a-one.crt"));
+    wait_until("the removed one is not served", PATIENCE, || {
+        ended.curl("one.example", "").is_none()
+    });
+    logged(&convey, "b-two.pem: certificate: the file is not PEM");
+    assert_eq!(
+        ended.curl("two.example", "").as_deref(),
+        Some("served"),
+        "the one from before stays"
+    );
+    let check = || {
+        let check = format!("{} check {}", binary(), convey.config_path().display());
+        let output = ended.lb.try_run(&check);
+        (output.status.code(), output.stderr + &output.stdout)
+    };
+    let (code, said) = check();
+    assert_eq!(code, Some(78), "{said}");
+    for part in ["c-broken.pem", "b-two.pem", "not read: README, a-one.key"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // nothing at all: what runs goes on, and another start is refused
+    ended.pki.run(&format!("rm {dir}/*"));
+    logged(&convey, "has no certificate: each is a file NAME.pem");
+    assert_eq!(ended.curl("three.example", "").as_deref(), Some("served"));
+    let (code, said) = check();
+    assert_eq!(code, Some(78), "{said}");
+    let other = ended.pki.path("other.toml");
+    fs::write(&other, format!("[admin]\nsocket = \"\"\n{text}")).expect("a file");
+    let again = ended.lb.try_run(&format!("timeout 20 {} -c {other}", binary()));
+    assert_eq!(again.status.code(), Some(78), "{}", again.stderr);
+    assert!(again.stderr.contains("has no certificate"), "{}", again.stderr);
 }
 
 fn check_says_what_is_wrong_with_certificates() {
