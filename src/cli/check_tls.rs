@@ -16,7 +16,7 @@ use crate::{
     },
     privilege::{DIRECTORY_FILE_BYTES, TLS_FILE_BYTES},
     sys::{config_file, directory},
-    tls::{self, CertificateFinding, CertificateStore, Pair, PairFiles, TicketKeys},
+    tls::{self, CertificateFinding, CertificateStore, Pair, PairFiles, StaleList, TicketKeys},
 };
 
 /// What was found.
@@ -107,6 +107,16 @@ impl Found {
                     pairs.push((files.cert.display().to_string().into(), pair.into()));
                 }
                 Some(Err(why)) => self.error(&files.cert, &section, why),
+            }
+        }
+        for path in &tls.client_crl {
+            let content = self
+                .files
+                .get(path)
+                .and_then(Option::as_deref)
+                .unwrap_or_default();
+            for list in StaleList::all(content, SystemTime::now()) {
+                self.warn(path, &section, list.sentence(tls.client_crl_policy));
             }
         }
         // one that could not be read may cover a name

@@ -36,6 +36,8 @@ pub struct FrontendTls {
     pub client_crl_policy: CrlPolicy,
     /// `tickets`. Default true.
     pub tickets: bool,
+    /// `key_log`: the secrets of connections are written to a file in the state directory. Default false.
+    pub key_log: bool,
     /// `handshake_timeout`. Default 10 s.
     pub handshake_timeout: Duration,
     /// `max_handshakes` under way. Default 1,000.

@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use super::key_log::KeyLogFile;
 use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
@@ -21,8 +22,8 @@ use crate::{
     snapshot::FrontendTls,
     tls::{
         CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles,
-        ReadPair, ServerSettings, SessionCache, Shared, TicketKeyRing, TicketKeys, has_private_key,
-        server_config, uncovered,
+        ReadPair, ServerSettings, SessionCache, Shared, StaleList, TicketKeyRing, TicketKeys,
+        has_private_key, server_config, uncovered,
     },
 };
 
@@ -39,6 +40,7 @@ struct Contents {
 #[derive(Debug)]
 pub struct TlsFrontends {
     shared: Arc<Shared>,
+    key_log: Arc<KeyLogFile>,
     /// Those of `ticket_keys_file`; `None`: our own.
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
@@ -65,15 +67,17 @@ pub struct Prepared {
 }
 
 impl TlsFrontends {
-    /// Nothing yet, with these keys of tickets.
+    /// Nothing yet, with these keys of tickets, and where secrets are logged if that is asked for.
     #[must_use]
-    pub fn new(keys: &TicketKeys) -> Self {
+    pub fn new(keys: &TicketKeys, key_log: Arc<KeyLogFile>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 tickets: TicketKeyRing::new(keys),
                 sessions: SessionCache::new(),
                 clock: SystemTime::now,
+                key_log: Arc::<KeyLogFile>::clone(&key_log),
             }),
+            key_log,
             shared_keys: None,
             frontends: HashMap::new(),
         }
@@ -84,6 +88,7 @@ impl TlsFrontends {
     pub fn known(&self) -> Known {
         Known {
             shared: Arc::clone(&self.shared),
+            key_log: Arc::clone(&self.key_log),
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
         }
@@ -113,6 +118,9 @@ impl TlsFrontends {
             self.shared.tickets.replace(keys);
         }
         self.shared_keys = prepared.shared_keys;
+        if !self.frontends.values().any(|served| served.settings.key_log) {
+            self.key_log.close();
+        }
         let views = self
             .frontends
             .iter()
@@ -125,6 +133,7 @@ impl TlsFrontends {
 #[derive(Debug, Clone)]
 pub struct Known {
     shared: Arc<Shared>,
+    key_log: Arc<KeyLogFile>,
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
 }
@@ -210,6 +219,10 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
             ));
         }
         prepared.note(name, &pairs, frontend, before);
+        for (path, stale) in stale_lists(tls, contents) {
+            let said = stale.sentence(tls.client_crl_policy);
+            (prepared.warnings).push(format!("frontend {name}: {}: {said}", path.display()));
+        }
         let store = before.map_or_else(
             || CertificateStore::new(Vec::new()),
             |before| Arc::clone(&before.store),
@@ -242,6 +255,15 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
             view,
         };
         prepared.frontends.insert(name.clone(), (served, pairs));
+    }
+    let mut logged = prepared
+        .frontends
+        .values()
+        .map(|(served, _)| served.settings.key_log);
+    if logged.any(|is_logged| is_logged)
+        && let Err(why) = known.key_log.open()
+    {
+        prepared.warnings.push(why);
     }
     Ok(prepared)
 }
@@ -384,6 +406,22 @@ fn settings(
         strict_sni: tls.strict_sni,
         client_auth: auth,
         tickets: tls.tickets,
+        key_log: tls.key_log,
+    })
+}
+
+/// The revocation lists of a frontend that are out of date.
+fn stale_lists<'a>(
+    tls: &'a config::FrontendTls,
+    contents: &Contents,
+) -> impl Iterator<Item = (&'a PathBuf, StaleList)> {
+    let now = SystemTime::now();
+    (tls.client_crl.iter()).flat_map(move |path| {
+        let lists = contents.bytes(path).map(|bytes| StaleList::all(bytes, now));
+        lists
+            .unwrap_or_default()
+            .into_iter()
+            .map(move |list| (path, list))
     })
 }
 

@@ -246,10 +246,12 @@ section! {
         client_ca: FilePath,
         /// PEM file of revoked certificates of clients (CRL), or a list of files.
         client_crl: FilePaths,
-        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list; "listed" refuses only what is listed.
+        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list, or one that is out of date (nextUpdate), as HAProxy and nginx do; "listed" refuses only what is listed, also by an old list.
         client_crl_policy: CrlPolicy,
         /// Clients keep their sessions themselves, as encrypted tickets. false: sessions are kept here, and end with a restart. Default: true.
         tickets: bool,
+        /// Write the secrets of every connection to tls-keys.log in state_dir (mode 0600, at most 64 MiB), as SSLKEYLOGFILE does elsewhere, so that Wireshark can read captured traffic. Who has the file reads the connections: for looking into a fault, and no longer. Default: false.
+        key_log: bool,
         /// How long a handshake may take. Default: "10s".
         handshake_timeout: Time<false, HOUR>,
         /// Maximum number of handshakes under way; more connections are reset. Default: 1000.

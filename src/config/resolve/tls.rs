@@ -59,6 +59,7 @@ pub fn frontend_tls(
             client_crl: clients.crl,
             client_crl_policy: clients.policy,
             tickets: value(raw.tickets.as_ref(), true, |v| v),
+            key_log: key_log(at, &raw, findings),
             handshake_timeout: time(raw.handshake_timeout.as_ref(), HANDSHAKE_TIMEOUT),
             max_handshakes: int(raw.max_handshakes.as_ref(), MAX_HANDSHAKES),
         })
@@ -99,6 +100,22 @@ fn certificates(
         })
     });
     Some(files.collect())
+}
+
+/// `key_log`, which nobody is to forget.
+fn key_log(at: &Located<raw::FrontendTls>, raw: &raw::FrontendTls, findings: &mut Findings) -> bool {
+    let is_on = value(raw.key_log.as_ref(), false, |v| v);
+    if is_on {
+        let span = at.value.key_log.as_ref().map_or(&at.key, |own| &own.key).clone();
+        findings.within("key_log", |findings| {
+            findings.warn(
+                span,
+                "`key_log` is on: who can read tls-keys.log in the state directory can read every connection of this frontend",
+                "for looking into a fault only: remove it and the file as soon as you can".to_owned(),
+            );
+        });
+    }
+    is_on
 }
 
 fn versions(raw: &raw::FrontendTls, findings: &mut Findings) -> (TlsVersion, TlsVersion) {

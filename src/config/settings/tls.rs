@@ -19,6 +19,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
         client_crl,
         client_crl_policy,
         tickets,
+        key_log,
         handshake_timeout,
         max_handshakes,
     } = tls;
@@ -47,6 +48,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
             },
         ),
         ("tickets", set(*tickets)),
+        ("key_log", set(*key_log)),
         ("handshake_timeout", time(*handshake_timeout)),
         ("max_handshakes", set(*max_handshakes)),
     ]
