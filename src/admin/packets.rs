@@ -236,6 +236,7 @@ fn proxied_way(
         Ok(way) => proxied_choice(view, &snapshot.with_fallback(frontend, way, &facts), tuple),
         Err(reason) => {
             view.refused = Some(reason.into());
+            view.route = frontend.deciding_route(&facts);
             (view.backend, view.candidates) = (None, 0);
         }
     }

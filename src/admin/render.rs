@@ -128,6 +128,7 @@ fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> view
             .map(|target| target.config.name.clone())
             .collect(),
         max_connections: view.config.max_connections.map(Into::into),
+        logs_tls_keys: (view.config.tls.as_ref()).is_some_and(|tls| tls.key_log),
         accept_errors: totals.accept_errors,
         refused: AccessReason::ALL
             .iter()

@@ -201,6 +201,9 @@ pub struct Frontend {
     pub route_backends: Vec<BackendName>,
     /// `max_connections`.
     pub max_connections: Option<u32>,
+    /// Whether the secrets of its TLS connections are written to a file (`key_log`).
+    #[serde(default)]
+    pub logs_tls_keys: bool,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
     /// Connections refused by access rules or limits, in packet modes packets that would have made flows, by reason; reasons

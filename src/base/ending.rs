@@ -57,6 +57,9 @@ impl TerminationReason {
             }
             Self::TlsHandshakeTimeout => "its TLS handshake took longer than handshake_timeout",
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
+            Self::ClientHandshakes => {
+                "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too"
+            }
             Self::AccessRefused => {
                 "access rules or limits refuse the client that its PROXY header names; counted as refused, too"
             }
@@ -77,6 +80,9 @@ impl AccessReason {
                 "the client's network holds [packet] max_ports_per_client NAT ports of the server (mode passthrough)"
             }
             Self::ClientDatagrams => "the client's network has sent limits.per_client.datagrams_per_second",
+            Self::ClientHandshakes => {
+                "the client's network has begun limits.per_client.handshakes_per_second TLS handshakes"
+            }
             Self::UntrustedProxy => {
                 "a PROXY header is required, and the address that connects is not in proxy_protocol.from"
             }

@@ -72,11 +72,13 @@ pub enum TerminationReason {
     TlsHandshakeTimeout,
     /// As many handshakes of the frontend were under way as there may be: `max_handshakes`.
     TlsHandshakesFull,
+    /// Its client network has begun as many handshakes a second as it may: `per_client.handshakes_per_second`.
+    ClientHandshakes,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -108,6 +110,7 @@ impl TerminationReason {
         Self::TlsHandshake,
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
+        Self::ClientHandshakes,
     ];
 
     /// HAProxy's two-letter state, for the access log.
@@ -136,7 +139,8 @@ impl TerminationReason {
             | Self::RouteRejected
             | Self::AccessRefused
             | Self::TlsHandshake
-            | Self::TlsHandshakesFull => "PR",
+            | Self::TlsHandshakesFull
+            | Self::ClientHandshakes => "PR",
             Self::ProxyHeaderTimeout | Self::ClientHelloTimeout | Self::TlsHandshakeTimeout => "cR",
             Self::ClientAbortPreamble => "CR",
         }
@@ -177,6 +181,7 @@ impl TerminationReason {
             Self::TlsHandshake => "tls_handshake",
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
+            Self::ClientHandshakes => "client_handshakes",
         }
     }
 }
@@ -201,11 +206,13 @@ pub enum AccessReason {
     ClientDatagrams,
     /// `proxy_protocol` requires a PROXY header, and its peer is not among those that may send one.
     UntrustedProxy,
+    /// Its network has begun as many TLS handshakes a second as it may: `per_client.handshakes_per_second`.
+    ClientHandshakes,
 }
 
 impl AccessReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Denied,
         Self::ClientConnections,
         Self::ClientRate,
@@ -213,6 +220,7 @@ impl AccessReason {
         Self::ClientPorts,
         Self::ClientDatagrams,
         Self::UntrustedProxy,
+        Self::ClientHandshakes,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -226,6 +234,7 @@ impl AccessReason {
             Self::ClientPorts => "client_ports",
             Self::ClientDatagrams => "client_datagrams",
             Self::UntrustedProxy => "untrusted_proxy",
+            Self::ClientHandshakes => "client_handshakes",
         }
     }
 }

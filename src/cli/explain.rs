@@ -138,9 +138,10 @@ fn because(found: &Explanation) -> String {
     };
     if let Some(refused) = &found.refused {
         return match refused.known() {
-            Some(TerminationReason::RouteRejected) => {
-                "proxied: a route rejects it, or none matches and the frontend has no backend".to_owned()
-            }
+            Some(TerminationReason::RouteRejected) => match found.route {
+                Some(route) => format!("proxied: route {route} rejects it"),
+                None => "proxied: no route matches, and the frontend has no backend".to_owned(),
+            },
             Some(TerminationReason::UnexpectedSni) => {
                 "proxied: neither a route nor a server expects the name that it asks for".to_owned()
             }

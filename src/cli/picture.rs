@@ -286,6 +286,9 @@ fn frontend_note(frontend: &Frontend) -> Cell {
         .is_some_and(|max| frontend.traffic.connections_current >= u64::from(max));
     let refused: u64 = frontend.refused.values().sum();
     let notes = [
+        frontend
+            .logs_tls_keys
+            .then(|| "writes TLS keys to a file".to_owned()),
         full.then(|| "full".to_owned()),
         (!full && frontend.accept_errors > 0).then(|| counted(frontend.accept_errors, "accept error")),
         (refused > 0).then(|| format!("{refused} refused")),

@@ -301,7 +301,13 @@ pub struct NetworkList {
 }
 
 impl Config {
-    /// Every file that is about TLS.
+    /// Every `certificate_dir`.
+    pub fn certificate_dirs(&self) -> impl Iterator<Item = &Path> {
+        let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
+        ended.filter_map(|tls| tls.certificate_dir.as_deref())
+    }
+
+    /// Every file that is about TLS, without those of a `certificate_dir`.
     pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
         ended

@@ -332,6 +332,7 @@ pub fn per_client(limits: &Limits) -> Settings {
         connections,
         new_per_second,
         datagrams_per_second,
+        handshakes_per_second,
     } = limits.per_client.unwrap_or_default();
     vec![
         ("prefix4", set(prefix4)),
@@ -339,6 +340,7 @@ pub fn per_client(limits: &Limits) -> Settings {
         ("connections", limit(connections)),
         ("new_per_second", limit(new_per_second)),
         ("datagrams_per_second", limit(datagrams_per_second)),
+        ("handshakes_per_second", limit(handshakes_per_second)),
     ]
 }
 

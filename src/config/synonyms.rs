@@ -191,6 +191,9 @@ fn tls(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static
             "certificates",
             &format!("[{{ cert = \"{PEM}\", key = {} }}]", pem()),
         ),
+        ("FrontendTls", "crt_dir" | "cert_dir" | "certificates_dir" | "certificate_directory") => {
+            text("certificate_dir", "/etc/convey/certificates")
+        }
         (
             "FrontendTls",
             "protocols" | "ssl_protocols" | "versions" | "ssl_min_ver" | "min_tls_version"
@@ -227,6 +230,9 @@ fn tls(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static
                 own_text(value, "/etc/convey/ticket.keys")
             ),
         )),
+        ("FrontendTls", "sslkeylogfile" | "SSLKEYLOGFILE" | "keylog" | "keylog_file" | "key_log_file") => {
+            same("key_log", "true")
+        }
         ("FrontendTls", "ssl_reject_handshake" | "reject_unknown_sni") => same("strict_sni", "true"),
         (
             "Certificate",

@@ -10,8 +10,10 @@ use super::tls_names::{CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion};
 /// `[frontends.NAME.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendTls {
-    /// `certificates`, the default one first. Never empty.
+    /// `certificates`, the default one first. Empty only if there is a `certificate_dir`.
     pub certificates: Vec<CertificateFiles>,
+    /// `certificate_dir`: more certificates, after those, in the order of their names.
+    pub certificate_dir: Option<PathBuf>,
     /// `min_version`, default 1.2.
     pub min_version: TlsVersion,
     /// `max_version`, default 1.3.
@@ -34,6 +36,8 @@ pub struct FrontendTls {
     pub client_crl_policy: CrlPolicy,
     /// `tickets`. Default true.
     pub tickets: bool,
+    /// `key_log`: the secrets of connections are written to a file in the state directory. Default false.
+    pub key_log: bool,
     /// `handshake_timeout`. Default 10 s.
     pub handshake_timeout: Duration,
     /// `max_handshakes` under way. Default 1,000.
@@ -52,7 +56,7 @@ pub struct CertificateFiles {
 }
 
 impl FrontendTls {
-    /// Every file that it names.
+    /// Every file that it names, without those of `certificate_dir`.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let pairs = self.certificates.iter().flat_map(|files| {
             let others = [&files.key, &files.ocsp];

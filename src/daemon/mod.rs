@@ -17,6 +17,7 @@ mod alerts;
 mod coalesce;
 mod control;
 mod health;
+mod key_log;
 mod listening;
 mod lists;
 mod live;

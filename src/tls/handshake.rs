@@ -70,7 +70,7 @@ pub enum HandshakeFailure {
     Group,
     /// It offers none of the protocols of `alpn`.
     Alpn,
-    /// No certificate is for the name that it asks for, or for its kinds of keys.
+    /// No certificate is for the name that it asks for.
     NoCertificate,
     /// It shows no certificate.
     ClientCertificateMissing,
@@ -150,7 +150,8 @@ impl HandshakeFailure {
             Self::ClientCertificateExpired => "its certificate has expired, or is not yet valid",
             Self::ClientCertificateRevoked => "its certificate is revoked by client_crl",
             Self::ClientCertificateUnlisted => {
-                "client_crl has no list of the certificate's issuer; add it, or set client_crl_policy = \"listed\""
+                "client_crl has no list of the certificate's issuer, or one that is out of date; get it, or set \
+                 client_crl_policy = \"listed\""
             }
             Self::ClientCertificateUnknownCa => "its certificate is signed by none of client_ca",
             Self::ClientCertificateBad => "its certificate has another fault: a wrong signature, use or form",

@@ -124,6 +124,7 @@ pub(in crate::cli) fn example() -> Status {
     };
     let frontend = |addrs: &[&str], backend: &str, max, traffic| Frontend {
         route_backends: Vec::new(),
+        logs_tls_keys: false,
         listen: addrs.iter().map(|addr| listen(addr)).collect(),
         mode: Mode::Proxy.into(),
         protocol: Protocol::Tcp.into(),

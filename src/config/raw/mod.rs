@@ -224,8 +224,10 @@ section! {
 section! {
     /// TLS that ends at the frontend. Routes go by what was negotiated: the name that the client asked for, and the protocol that was agreed on. Certificates are read again when their files change, and at each reload; established connections keep theirs.
     FrontendTls {
-        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. Needed here or in [defaults.tls].
+        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. This or certificate_dir is needed here or in [defaults.tls].
         certificates: Certificates,
+        /// Directory of certificates: each NAME.pem or NAME.crt, with its key inside or in NAME.key, and NAME.ocsp if there is one; hidden files, directories and other suffixes are left alone. They come after `certificates`, in the order of their names, the first being the default. What is added, changed or removed takes effect by itself.
+        certificate_dir: DirectoryPath,
         /// Oldest version of TLS: "1.2" (default) or "1.3". Older ones are not supported.
         min_version: TlsVersion,
         /// Newest version of TLS: "1.2" or "1.3" (default).
@@ -244,10 +246,12 @@ section! {
         client_ca: FilePath,
         /// PEM file of revoked certificates of clients (CRL), or a list of files.
         client_crl: FilePaths,
-        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list; "listed" refuses only what is listed.
+        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list, or one that is out of date (nextUpdate), as HAProxy and nginx do; "listed" refuses only what is listed, also by an old list.
         client_crl_policy: CrlPolicy,
         /// Clients keep their sessions themselves, as encrypted tickets. false: sessions are kept here, and end with a restart. Default: true.
         tickets: bool,
+        /// Write the secrets of every connection to tls-keys.log in state_dir (mode 0600, at most 64 MiB), as SSLKEYLOGFILE does elsewhere, so that Wireshark can read captured traffic. Who has the file reads the connections: for looking into a fault, and no longer. Default: false.
+        key_log: bool,
         /// How long a handshake may take. Default: "10s".
         handshake_timeout: Time<false, HOUR>,
         /// Maximum number of handshakes under way; more connections are reset. Default: 1000.
@@ -328,6 +332,8 @@ section! {
         new_per_second: Int<1, 1_000_000>,
         /// Datagrams a second, also of flows that exist; as many at once after a quiet second. Protocol "udp" only. Default: no limit.
         datagrams_per_second: Int<1, 100_000_000>,
+        /// TLS handshakes a second, where TLS ends at the frontend; as many at once after a quiet second. More are reset before they cost anything. Default: no limit.
+        handshakes_per_second: Int<1, 1_000_000>,
     }
 }
 

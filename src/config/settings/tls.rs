@@ -7,6 +7,7 @@ use crate::config::tls::{CertificateFiles, FrontendTls};
 pub fn tls(tls: &FrontendTls) -> Settings {
     let FrontendTls {
         certificates,
+        certificate_dir,
         min_version,
         max_version,
         ciphers,
@@ -18,6 +19,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
         client_crl,
         client_crl_policy,
         tickets,
+        key_log,
         handshake_timeout,
         max_handshakes,
     } = tls;
@@ -25,6 +27,10 @@ pub fn tls(tls: &FrontendTls) -> Settings {
     let nobody = || Setting::Unset("no CA");
     vec![
         ("certificates", certificate_list(certificates)),
+        (
+            "certificate_dir",
+            (certificate_dir.as_deref()).map_or_else(|| Setting::Unset("none"), path),
+        ),
         ("min_version", text(min_version.label())),
         ("max_version", text(max_version.label())),
         ("ciphers", some(ciphers, "all")),
@@ -42,12 +48,16 @@ pub fn tls(tls: &FrontendTls) -> Settings {
             },
         ),
         ("tickets", set(*tickets)),
+        ("key_log", set(*key_log)),
         ("handshake_timeout", time(*handshake_timeout)),
         ("max_handshakes", set(*max_handshakes)),
     ]
 }
 
 fn certificate_list(certificates: &[CertificateFiles]) -> Setting {
+    if certificates.is_empty() {
+        return Setting::Unset("those of certificate_dir");
+    }
     let one = |files: &CertificateFiles| {
         let CertificateFiles { cert, key, ocsp } = files;
         let keys = [

@@ -278,6 +278,8 @@ fn limits() -> impl Strategy<Value = Limits> {
         new_per_second,
         // it says nothing with protocol tcp
         datagrams_per_second: None,
+        // nor this without TLS
+        handshakes_per_second: None,
     });
     (option::of(count(1_000_000)), option::of(per_client)).prop_map(|(new_per_second, per_client)| Limits {
         new_per_second,

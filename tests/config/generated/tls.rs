@@ -53,27 +53,35 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
         alpn(),
     );
     let some = (
-        vec(certificate(), 1..4),
+        (vec(certificate(), 0..4), option::of(path())),
         versions(),
         sets,
         clients(),
-        any::<[bool; 2]>(),
+        any::<[bool; 3]>(),
         (millis(1, HOUR), 1..=1_000_000_u32),
     )
         .prop_map(
             |(
-                certificates,
+                (mut certificates, certificate_dir),
                 (min_version, max_version),
                 (ciphers, mut groups, alpn),
                 (client_auth, client_ca, client_crl, client_crl_policy),
-                [strict_sni, tickets],
+                [strict_sni, tickets, key_log],
                 (handshake_timeout, max_handshakes),
             )| {
                 if max_version == TlsVersion::Tls12 && groups.iter().all(|group| group.is_tls13_only()) {
                     groups.clear();
                 }
+                if certificates.is_empty() && certificate_dir.is_none() {
+                    certificates.push(CertificateFiles {
+                        cert: "/a.pem".into(),
+                        key: None,
+                        ocsp: None,
+                    });
+                }
                 FrontendTls {
                     certificates,
+                    certificate_dir,
                     min_version,
                     max_version,
                     ciphers,
@@ -85,6 +93,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                     client_crl,
                     client_crl_policy,
                     tickets,
+                    key_log,
                     handshake_timeout,
                     max_handshakes,
                 }

@@ -4,6 +4,7 @@
 mod lab;
 
 mod access;
+mod certbot;
 mod counters;
 mod descriptors;
 mod harness;
@@ -22,6 +23,7 @@ mod site;
 mod standby;
 mod strangers;
 mod tls;
+mod tls_files;
 mod traffic;
 mod waiting;
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         ("peers", peers::TESTS),
         ("preambles", preambles::TESTS),
         ("tls", tls::TESTS),
+        ("tls_files", tls_files::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),
+        // `packaging/test --all`
+        ("on_demand", certbot::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }

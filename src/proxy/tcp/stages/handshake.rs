@@ -9,7 +9,7 @@ use super::{
     preamble::{self, Halt, HelloRead, Preamble},
 };
 use crate::{
-    base::{TerminationReason, TlsRecord},
+    base::{ClientAddr, TerminationReason, TlsRecord},
     config::Group,
     proxy::tcp::tls::TlsWays,
     snapshot::{FrontendTls, live::FrontendStats},
@@ -22,6 +22,7 @@ use crate::{
 /// The reason with which the connection ends.
 pub async fn shake(
     accepted: &Accepted,
+    client: ClientAddr,
     preamble: &mut Preamble,
     tls: &FrontendTls,
 ) -> Result<(), TerminationReason> {
@@ -29,7 +30,13 @@ pub async fn shake(
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
     let until = Instant::now() + tls.handshake_timeout;
     let mut ways = Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
+    let mut has_begun = false;
     loop {
+        // before the first byte is looked at: what costs is what follows it
+        if !has_begun && !preamble.bytes.is_empty() {
+            begin(accepted, client)?;
+            has_begun = true;
+        }
         let said = std::mem::take(&mut preamble.bytes);
         let shaken = ways.shake(&said);
         let flushed = timeout_at(until, poll_fn(|cx| ways.poll_flush(cx, &accepted.socket))).await;
@@ -62,6 +69,20 @@ pub async fn shake(
     preamble.session = Some(session);
     preamble.tls = Some(ways);
     Ok(())
+}
+
+/// What the limit of the client's network says of one more handshake.
+fn begin(accepted: &Accepted, client: ClientAddr) -> Result<(), TerminationReason> {
+    let frontend = &accepted.origin.frontend;
+    let Some(access) = &frontend.access else {
+        return Ok(());
+    };
+    let asked = access.handshake(client.0.ip(), accepted.shared().now());
+    asked.map_err(|reason| {
+        let counters = frontend.live.counters.shard(accepted.origin.worker);
+        counters.refused[reason as usize].add(1);
+        TerminationReason::ClientHandshakes
+    })
 }
 
 fn record(session: Session) -> TlsRecord {

@@ -101,7 +101,9 @@ impl Identified {
     async fn read_hello(&mut self) -> Result<(), TerminationReason> {
         let frontend = &self.accepted.origin.frontend;
         match (&mut self.preamble, &frontend.tls) {
-            (Some(preamble), Some(tls)) => handshake::shake(&self.accepted, preamble, tls).await?,
+            (Some(preamble), Some(tls)) => {
+                handshake::shake(&self.accepted, self.client, preamble, tls).await?;
+            }
             (Some(preamble), None) if frontend.needs_hello => {
                 preamble::read_hello(&self.accepted, preamble).await?;
             }
