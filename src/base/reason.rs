@@ -72,11 +72,13 @@ pub enum TerminationReason {
     TlsHandshakeTimeout,
     /// As many handshakes of the frontend were under way as there may be: `max_handshakes`.
     TlsHandshakesFull,
+    /// No server completed its TLS handshake: why, `server_tls_failure` says.
+    ServerTls,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -108,6 +110,7 @@ impl TerminationReason {
         Self::TlsHandshake,
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
+        Self::ServerTls,
     ];
 
     /// HAProxy's two-letter state, for the access log.
@@ -119,7 +122,7 @@ impl TerminationReason {
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
             Self::ServerAbort | Self::ServerLost => "SD",
-            Self::ServerConnect | Self::NoServer => "SC",
+            Self::ServerConnect | Self::NoServer | Self::ServerTls => "SC",
             Self::ConnectTimeout => "sC",
             Self::QueueTimeout => "sQ",
             Self::QueueFull => "PC",
@@ -177,6 +180,7 @@ impl TerminationReason {
             Self::TlsHandshake => "tls_handshake",
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
+            Self::ServerTls => "server_tls",
         }
     }
 }

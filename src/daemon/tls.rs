@@ -1,4 +1,4 @@
-//! TLS at frontends: files that the broker reads become certificates and keys, in effect at once or with a reload.
+//! TLS at frontends, and with [`tls_to_servers`] to servers: files that the broker reads become certificates and keys, in effect at once or with a reload.
 //!
 //! ```text
 //! broker ─ bytes ─► prepare ─► Prepared ─ commit ─► certificate stores, ticket keys
@@ -13,6 +13,10 @@ use std::{
     time::SystemTime,
 };
 
+use super::{
+    state::TlsViews,
+    tls_to_servers::{self, Backends},
+};
 use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
@@ -35,6 +39,7 @@ pub struct TlsFrontends {
     /// Those of `ticket_keys_file`; `None`: our own.
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// A frontend whose clients' TLS ends here.
@@ -51,6 +56,8 @@ pub struct Prepared {
     frontends: HashMap<FrontendName, (Served, Vec<ReadPair>)>,
     /// Those that load balancers share; `None`: our own.
     shared_keys: Option<TicketKeys>,
+    /// TLS to servers.
+    pub to_servers: tls_to_servers::Prepared,
     /// What a reload says of it.
     pub changes: Vec<String>,
     /// What an operator should look at.
@@ -69,6 +76,7 @@ impl TlsFrontends {
             }),
             shared_keys: None,
             frontends: HashMap::new(),
+            to_servers: Backends::default(),
         }
     }
 
@@ -79,6 +87,7 @@ impl TlsFrontends {
             shared: Arc::clone(&self.shared),
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
+            to_servers: self.to_servers.clone(),
         }
     }
 
@@ -89,8 +98,9 @@ impl TlsFrontends {
     }
 
     /// Puts what was read in effect; gives what the snapshot is made of, and what is broken and goes on as it was.
-    pub fn commit(&mut self, prepared: Prepared) -> (HashMap<FrontendName, Arc<FrontendTls>>, Vec<String>) {
-        let mut broken = Vec::new();
+    pub fn commit(&mut self, mut prepared: Prepared) -> (TlsViews, Vec<String>) {
+        let mut broken = std::mem::take(&mut prepared.to_servers.broken);
+        let to_servers = self.to_servers.commit(prepared.to_servers);
         self.frontends = (prepared.frontends.into_iter())
             .map(|(name, (served, pairs))| {
                 for fault in served.store.replace(pairs) {
@@ -110,7 +120,14 @@ impl TlsFrontends {
             .frontends
             .iter()
             .map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
-        (views.collect(), broken)
+        let frontends = views.collect();
+        (
+            TlsViews {
+                frontends,
+                to_servers,
+            },
+            broken,
+        )
     }
 }
 
@@ -120,6 +137,7 @@ pub struct Known {
     shared: Arc<Shared>,
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// Reads what a configuration names.
@@ -175,6 +193,10 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
     if prepared.shared_keys != known.shared_keys {
         prepared.changes.push("keys of TLS tickets: replaced".to_owned());
     }
+    let read = |path: &Path| bytes(contents, path);
+    prepared.to_servers = known.to_servers.prepare(config, &read).map_err(failed)?;
+    prepared.changes.append(&mut prepared.to_servers.changes);
+    prepared.warnings.append(&mut prepared.to_servers.warnings);
     for (name, frontend) in &config.frontends {
         let Some(tls) = &frontend.tls else { continue };
         let in_frontend = |why: String| failed(format!("frontend {name}: {why}"));

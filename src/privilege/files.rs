@@ -105,7 +105,7 @@ impl Files {
                 let text = match what {
                     What::Config => error.to_string(),
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
-                    What::TlsFile(_) => error.of_file_named_in("a [frontends.NAME.tls] section"),
+                    What::TlsFile(_) => error.of_file_named_in("a tls section"),
                 };
                 return Err(Outcome::unreadable(&text));
             }

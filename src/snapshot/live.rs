@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     base::{
         AccessReason, BackendName, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
-        TerminationReason, WorkerId,
+        ServerTlsFailure, TerminationReason, WorkerId,
     },
     pools::Server,
 };
@@ -69,6 +69,8 @@ pub struct StatsShard {
     pub handshakes: [Counter; Handshake::ALL.len()],
     /// Packets that did not leave for it, by [`ServerDrop`] (servers only).
     pub dropped: [Counter; ServerDrop::ALL.len()],
+    /// TLS handshakes with it that failed, by [`ServerTlsFailure`] (servers only).
+    pub tls_failures: [Counter; ServerTlsFailure::ALL.len()],
 }
 
 /// Counters with one shard for each worker.
@@ -100,6 +102,8 @@ pub struct Totals {
     pub handshakes: [u64; Handshake::ALL.len()],
     /// See [`StatsShard::dropped`], by discriminant.
     pub dropped: [u64; ServerDrop::ALL.len()],
+    /// See [`StatsShard::tls_failures`], by discriminant.
+    pub tls_failures: [u64; ServerTlsFailure::ALL.len()],
 }
 
 impl Counters {
@@ -134,6 +138,7 @@ impl Counters {
             add(&mut totals.refused, &shard.refused);
             add(&mut totals.handshakes, &shard.handshakes);
             add(&mut totals.dropped, &shard.dropped);
+            add(&mut totals.tls_failures, &shard.tls_failures);
         }
         totals.current = totals.opened.saturating_sub(closed);
         totals
