@@ -18,7 +18,7 @@ use crate::{
     pools::Server,
     preamble::proxy::{self, ProxySource, Tlvs},
     snapshot::BackendTls,
-    tls::server_failure,
+    tls::{handshake_failure, server_failure},
 };
 
 /// The TLS that a server is checked by.
@@ -174,9 +174,10 @@ async fn receive(
     let mut bytes = buffer.get(..n).filter(|bytes| !bytes.is_empty()).ok_or(None)?;
     while !bytes.is_empty() {
         let taken = connection.read_tls(&mut bytes);
-        let state = connection
-            .process_new_packets()
-            .map_err(|error| Some(server_failure(&error)))?;
+        let state = match connection.process_new_packets() {
+            Ok(state) => state,
+            Err(error) => return Err(Some(handshake_failure(connection, &error))),
+        };
         // what it says is of no interest
         let mut plain = vec![0; state.plaintext_bytes_to_read()];
         let _ = io::Read::read(&mut connection.reader(), &mut plain);
@@ -185,4 +186,151 @@ async fn receive(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        PATIENCE,
+        config::{ServerAlpn, ServerTrust, TlsVersion},
+        tls::{
+            ClientAuthSettings, ClientSettings, Pair, ServerSettings, Trust, client_configs,
+            tests::lab::{Ca, Key, server, store},
+        },
+    };
+    use rustls::{ServerConfig, ServerConnection};
+    use std::{
+        io::Read,
+        net::{SocketAddr, TcpListener},
+        thread::{self, JoinHandle},
+        time::Duration,
+    };
+
+    /// A server for one connection, which gives back what was wrong with it.
+    fn serve_one(config: Arc<ServerConfig>) -> (SocketAddr, JoinHandle<Result<(), String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let served = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let connection = ServerConnection::new(config).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, socket);
+            // an end of stream without close_notify is an error, and so is a reset
+            match stream.read_to_end(&mut Vec::new()) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        (addr, served)
+    }
+
+    fn check_of(trusted: &Ca, identity: Option<Arc<Pair>>, name: ServerNameFrom) -> CheckTls {
+        let made = client_configs(&ClientSettings {
+            trust: Trust::Ca(trusted.certificate.pem().into_bytes()),
+            identity,
+            alpn: Vec::new(),
+        })
+        .unwrap();
+        let tls = BackendTls {
+            connections: made.connections,
+            checks: made.checks,
+            checks_of_any_name: made.checks_of_any_name,
+        };
+        let settings = config::BackendTls {
+            trust: ServerTrust::System,
+            server_name: name,
+            identity: None,
+            alpn: ServerAlpn::Client,
+        };
+        let config = crate::snapshot::testing::config(&[("s1", 1, 1)]);
+        let pools = crate::pools::Pools::of(&config);
+        let server = pools.get("web").unwrap().server("s1").unwrap();
+        CheckTls::of(&tls, &settings, server)
+    }
+
+    async fn checked(check: &CheckTls, addr: SocketAddr, limit: Duration) -> Result<(), String> {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let result = check.check(stream, None, Instant::now() + limit).await;
+        result.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_check_shakes_hands_and_leaves_in_order() {
+        let ca = Ca::new("lab");
+        for version in TlsVersion::ALL {
+            let mut settings = ServerSettings::new("server");
+            settings.max_version = version;
+            let config = server(&settings, &store(&[&ca.issue(Key::P256, &["a.test"]).pair()]));
+            let (addr, served) = serve_one(config);
+            let check = check_of(&ca, None, ServerNameFrom::Fixed("a.test".into()));
+            assert_eq!(checked(&check, addr, PATIENCE).await, Ok(()));
+            assert_eq!(
+                served.join().unwrap(),
+                Ok(()),
+                "the server has nothing to complain about"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_certificate_is_said() {
+        let (ca, other) = (Ca::new("lab"), Ca::new("other"));
+        let config = || {
+            let pair = ca.issue(Key::P256, &["a.test"]).pair();
+            server(&ServerSettings::new("server"), &store(&[&pair]))
+        };
+        let why = async |check: CheckTls| {
+            let (addr, _served) = serve_one(config());
+            checked(&check, addr, PATIENCE).await.unwrap_err()
+        };
+        let name = check_of(&ca, None, ServerNameFrom::Fixed("b.test".into()));
+        assert!(why(name).await.ends_with("(verified for b.test)"));
+        let address = check_of(&ca, None, ServerNameFrom::Address);
+        assert!(why(address).await.ends_with("(verified for 192.0.2.1)"));
+        let unknown = check_of(&other, None, ServerNameFrom::Fixed("a.test".into()));
+        assert_eq!(
+            why(unknown).await,
+            ServerTlsFailure::CertificateUnknownCa.sentence()
+        );
+        // there is no client whose name could be expected
+        let (addr, _served) = serve_one(config());
+        let any = check_of(&ca, None, ServerNameFrom::Client);
+        assert_eq!(checked(&any, addr, PATIENCE).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_our_certificate_is_heard_with_each_version() {
+        let ca = Ca::new("lab");
+        for version in TlsVersion::ALL {
+            let mut settings = ServerSettings::new("server");
+            settings.max_version = version;
+            settings.client_auth = Some(ClientAuthSettings {
+                required: true,
+                ca: ca.certificate.pem().into_bytes(),
+                crls: Vec::new(),
+                crl_policy: config::CrlPolicy::Complete,
+            });
+            let config = server(&settings, &store(&[&ca.issue(Key::P256, &["a.test"]).pair()]));
+            let name = || ServerNameFrom::Fixed("a.test".into());
+            let (addr, _served) = serve_one(Arc::clone(&config));
+            let refused = checked(&check_of(&ca, None, name()), addr, PATIENCE).await;
+            assert_eq!(
+                refused,
+                Err(ServerTlsFailure::OurCertificate.sentence().to_owned())
+            );
+            let (addr, served) = serve_one(config);
+            let own = check_of(&ca, Some(ca.issue(Key::P256, &["convey"]).pair()), name());
+            assert_eq!(checked(&own, addr, PATIENCE).await, Ok(()));
+            assert_eq!(served.join().unwrap(), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_has_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let check = check_of(&Ca::new("lab"), None, ServerNameFrom::Address);
+        let limit = Duration::from_millis(50);
+        let silent = checked(&check, listener.local_addr().unwrap(), limit).await;
+        assert_eq!(silent, Err(ServerTlsFailure::TimedOut.sentence().to_owned()));
+    }
 }

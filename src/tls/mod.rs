@@ -54,7 +54,7 @@ pub use ocsp::{OcspError, OcspResponse, OcspStatus};
 pub use pem::PemError;
 pub use resolver::{Broken, CertificateStore, Certificates, ReadPair};
 pub use server_config::{SettingsError, Shared, server_config};
-pub use server_failure::server_failure;
+pub use server_failure::{handshake_failure, server_failure};
 pub use sessions::SessionCache;
 pub use settings::{ClientAuthSettings, ServerSettings};
 pub use tickets::{KEY_BYTES, ROTATION, TICKET_LIFETIME, TicketKeyError, TicketKeyRing, TicketKeys};

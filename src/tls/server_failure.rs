@@ -1,6 +1,6 @@
 //! Why a handshake with a server has failed, told from what rustls says.
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, CommonState, Error, InvalidMessage};
 
 use crate::base::ServerTlsFailure;
 
@@ -26,6 +26,20 @@ pub const fn server_failure(error: &Error) -> ServerTlsFailure {
         | Error::DecryptError
         | Error::PeerSentOversizedRecord => ServerTlsFailure::Protocol,
         _ => ServerTlsFailure::Internal,
+    }
+}
+
+/// As [`server_failure`], of a connection whose handshake it has ended: some servers that get no certificate from us say the same
+/// as those that cannot agree on anything, but only once a cipher is agreed on.
+#[must_use]
+pub fn handshake_failure(connection: &CommonState, error: &Error) -> ServerTlsFailure {
+    match (server_failure(error), error) {
+        (ServerTlsFailure::Incompatible, Error::AlertReceived(_))
+            if connection.negotiated_cipher_suite().is_some() =>
+        {
+            ServerTlsFailure::OurCertificate
+        }
+        (why, _) => why,
     }
 }
 

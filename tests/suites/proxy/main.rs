@@ -22,6 +22,8 @@ mod site;
 mod standby;
 mod strangers;
 mod tls;
+mod tls_to_servers;
+mod tls_to_servers_live;
 mod traffic;
 mod waiting;
 
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         ("peers", peers::TESTS),
         ("preambles", preambles::TESTS),
         ("tls", tls::TESTS),
+        ("tls_to_servers", tls_to_servers::TESTS),
+        ("tls_to_servers", tls_to_servers_live::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

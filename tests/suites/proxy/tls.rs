@@ -30,13 +30,13 @@ pub const TESTS: &[Test] = tests![
 const PORT: u16 = 443;
 
 /// A CA with certificates, in a directory that the daemon can read.
-struct Pki {
+pub struct Pki {
     host: Host,
     dir: PathBuf,
 }
 
 impl Pki {
-    fn new(host: &Host, ca: &str) -> Self {
+    pub fn new(host: &Host, ca: &str) -> Self {
         let dir = host.path("pki");
         fs::create_dir_all(&dir).expect("a directory");
         let pki = Self {
@@ -47,17 +47,17 @@ impl Pki {
         pki
     }
 
-    fn run(&self, command: &str) {
+    pub fn run(&self, command: &str) {
         self.host
             .run(&format!("cd {} && {command} 2>&1", self.dir.display()));
     }
 
-    fn path(&self, file: &str) -> String {
+    pub fn path(&self, file: &str) -> String {
         self.dir.join(file).display().to_string()
     }
 
     /// `NAME.pem` and `NAME.key` for these names, with such a key.
-    fn issue(&self, name: &str, names: &[&str], key: &str, days: u32) {
+    pub fn issue(&self, name: &str, names: &[&str], key: &str, days: u32) {
         let alt: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
         self.run(&format!(
             "openssl req -newkey {key} -nodes -subj /CN={name} -keyout {name}.key.new -out {name}.csr && \
@@ -69,8 +69,8 @@ impl Pki {
     }
 }
 
-const EC: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
-const RSA: &str = "rsa:2048";
+pub const EC: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
+pub const RSA: &str = "rsa:2048";
 
 /// A client, a load balancer that ends TLS, and a web server behind it.
 struct Ended {
@@ -148,7 +148,7 @@ fn is_shaken(said: &str) -> bool {
 }
 
 #[track_caller]
-fn logged(convey: &Convey, what: &str) {
+pub fn logged(convey: &Convey, what: &str) {
     wait_until(what, PATIENCE, || convey.stderr().contains(what));
 }
 

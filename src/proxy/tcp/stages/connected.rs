@@ -26,7 +26,7 @@ use crate::{
         readiness::{Stream, is_hung_up},
         tcp,
     },
-    tls::server_failure,
+    tls::handshake_failure,
 };
 
 /// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
@@ -152,8 +152,7 @@ impl<'a> Connected<'a> {
         };
         let is_silent = accepted.bytes.from_server.read() == 0;
         let refusal = (routed.tls.as_ref())
-            .and_then(|tls| tls.server.error())
-            .map(server_failure);
+            .and_then(|tls| Some(handshake_failure(tls.server.connection()?, tls.server.error()?)));
         let reason = match refusal {
             Some(why) => {
                 routed.outcome.server_tls_failure = Some(why);

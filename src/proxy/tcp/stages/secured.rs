@@ -19,7 +19,7 @@ use crate::{
     },
     snapshot::BackendTls,
     sys::{readiness::Stream, tcp},
-    tls::{ServerSession, server_failure},
+    tls::{ServerSession, handshake_failure, server_failure},
 };
 
 /// Tells a server of the client if it is to be told, and shakes hands with it, until `deadline`. What the server says
@@ -130,7 +130,11 @@ impl Attempt<'_> {
             if let Err(error) = shaken {
                 // the alert that says why, as far as it can be sent
                 poll_fn(|cx| Poll::Ready(self.end.poll_flush(cx, self.server).is_ready())).await;
-                return Err(ConnectError::Tls(server_failure(&error)));
+                let why = match self.end.connection() {
+                    Some(connection) => handshake_failure(connection, &error),
+                    None => server_failure(&error),
+                };
+                return Err(ConnectError::Tls(why));
             }
         }
     }

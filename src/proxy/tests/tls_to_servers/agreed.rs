@@ -155,3 +155,31 @@ fn a_proxy_header_comes_before_the_handshake() {
     assert_eq!(ask(&mut spoken.connect(NAME), b"question"), b"question");
     assert_eq!(told.load(Ordering::Relaxed), 2);
 }
+
+#[test]
+fn a_name_that_is_only_read_reaches_the_server_too() {
+    let ca = Ca::new("lab");
+    let addr = tls_server(serving(&ca, &["b.example"], |_| ()), |mut stream| {
+        let name = stream.conn.server_name().unwrap_or("-").to_owned();
+        let mut hello = [0; 1];
+        stream.read_exact(&mut hello).unwrap();
+        let _ = write!(stream, "{name} {}", hello[0]);
+        end(stream);
+    });
+    let spoken = Spoken::new(&[addr], trusting(&ca, None, &[]), |_, backend| {
+        backend.tls = Some(settings(ServerNameFrom::Client));
+        // somebody wants to know the name
+        let server = backend.servers.values_mut().next().unwrap();
+        server.sni = vec!["*.example".parse().unwrap()];
+    });
+    // the client's own TLS goes through, inside
+    let name = "b.example".to_owned().try_into().unwrap();
+    let mut client = ClientConnection::new(Arc::clone(&spoken.client), name).unwrap();
+    let mut socket = spoken.rig.client();
+    client.write_tls(&mut socket).unwrap();
+    assert_eq!(
+        read_all(&mut socket),
+        b"b.example 22",
+        "22 is what a handshake begins with"
+    );
+}
