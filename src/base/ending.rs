@@ -23,7 +23,12 @@ impl TerminationReason {
             Self::ServerLost => "the server has vanished: it answers nothing (see server_keepalive)",
             Self::ServerConnect => "no server could be connected: refused, unreachable or reset",
             Self::NoServer => "no server is eligible, nor one of a fallback; convey status says why",
-            Self::ConnectTimeout => "no server answered within connect_timeout",
+            Self::ConnectTimeout => {
+                "no server answered within connect_timeout; with TLS to it, none completed its handshake"
+            }
+            Self::ServerTls => {
+                "the TLS handshake with the server failed: server_tls_failure in the log says why"
+            }
             Self::QueueTimeout => {
                 "no server had room within queue_timeout; add servers, or raise their max_connections"
             }

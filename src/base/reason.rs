@@ -74,11 +74,13 @@ pub enum TerminationReason {
     TlsHandshakesFull,
     /// Its client network has begun as many handshakes a second as it may: `per_client.handshakes_per_second`.
     ClientHandshakes,
+    /// No server completed its TLS handshake: why, `server_tls_failure` says.
+    ServerTls,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -111,6 +113,7 @@ impl TerminationReason {
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
         Self::ClientHandshakes,
+        Self::ServerTls,
     ];
 
     /// HAProxy's two-letter state, for the access log.
@@ -122,7 +125,7 @@ impl TerminationReason {
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
             Self::ServerAbort | Self::ServerLost => "SD",
-            Self::ServerConnect | Self::NoServer => "SC",
+            Self::ServerConnect | Self::NoServer | Self::ServerTls => "SC",
             Self::ConnectTimeout => "sC",
             Self::QueueTimeout => "sQ",
             Self::QueueFull => "PC",
@@ -182,6 +185,7 @@ impl TerminationReason {
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
             Self::ClientHandshakes => "client_handshakes",
+            Self::ServerTls => "server_tls",
         }
     }
 }

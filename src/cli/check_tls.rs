@@ -1,4 +1,4 @@
-//! What `convey check` says of the files that `[frontends.NAME.tls]` names.
+//! What `convey check` says of the files that `[frontends.NAME.tls]` and `[backends.NAME.tls]` name.
 
 use std::{
     collections::HashMap,
@@ -9,14 +9,17 @@ use std::{
 };
 
 use crate::{
-    base::FrontendName,
+    base::{BackendName, FrontendName},
     config::{
-        self, CertificateFiles, Config, Diagnostic, DirectoryFile, FrontendTls, MAX_DIRECTORY_ENTRIES,
-        Severity,
+        self, BackendTls, CertificateFiles, Config, Diagnostic, DirectoryFile, FrontendTls,
+        MAX_DIRECTORY_ENTRIES, SYSTEM_CAS, ServerTrust, Severity,
     },
     privilege::{DIRECTORY_FILE_BYTES, TLS_FILE_BYTES},
     sys::{config_file, directory},
-    tls::{self, CertificateFinding, CertificateStore, Pair, PairFiles, StaleList, TicketKeys},
+    tls::{
+        self, CertificateFinding, CertificateStore, ClientSettings, Pair, PairFiles, StaleList, TicketKeys,
+        Trust,
+    },
 };
 
 /// What was found.
@@ -47,6 +50,11 @@ pub fn look(config: &Config) -> Found {
             );
         }
     }
+    for (name, backend) in &config.backends {
+        if let Some(tls) = &backend.tls {
+            found.backend(name, tls);
+        }
+    }
     if let Some(path) = &config.global.ticket_keys_file
         && let Some(Some(bytes)) = found.files.get(path)
         && let Err(why) = TicketKeys::from_shared(bytes)
@@ -62,11 +70,16 @@ impl Found {
         if let Err(error) = &read {
             let message = error.of_file_named_in("a tls section");
             let mut warning = diagnostic(Severity::Warning, path, "tls", message);
-            warning.help = Some(
-                "convey does not start where it cannot read it. Keys belong to root:convey with mode 0640; for certbot, \
-                 /usr/share/convey/certbot-hook makes such copies"
-                    .to_owned(),
-            );
+            let help = match path == Path::new(SYSTEM_CAS) {
+                true => {
+                    "convey does not start without it: install the package ca-certificates, or set ca in [backends.NAME.tls]"
+                }
+                false => {
+                    "convey does not start where it cannot read it. Keys belong to root:convey with mode 0640; for certbot, \
+                     /usr/share/convey/certbot-hook makes such copies"
+                }
+            };
+            warning.help = Some(help.to_owned());
             self.warnings.push(warning);
         }
         self.files.insert(path.to_owned(), read.ok());
@@ -161,6 +174,41 @@ impl Found {
             self.warn(dir, section, left_alone(&unused));
         }
         Some(found)
+    }
+
+    fn backend(&mut self, name: &BackendName, tls: &BackendTls) {
+        let section = format!("backends.{name}.tls");
+        let ca = match &tls.trust {
+            ServerTrust::System => Some((Path::new(SYSTEM_CAS), Trust::System as fn(Vec<u8>) -> Trust)),
+            ServerTrust::Ca(path) => Some((path.as_path(), Trust::Ca as fn(Vec<u8>) -> Trust)),
+            ServerTrust::Anybody => None,
+        };
+        // what could not be read was said
+        if let Some((path, trust)) = ca
+            && let Some(Some(bytes)) = self.files.get(path)
+        {
+            let settings = ClientSettings {
+                trust: trust(bytes.clone()),
+                identity: None,
+                alpn: Vec::new(),
+            };
+            if let Err(why) = tls::client_configs(&settings) {
+                self.error(path, &section, why.to_string());
+            }
+        }
+        let Some(files) = &tls.identity else { return };
+        self.readable_by_others(files, &section);
+        match self.pair(files) {
+            None => {}
+            Some(Ok(pair)) => {
+                for finding in CertificateFinding::all(&pair, SystemTime::now()) {
+                    if finding.concerns_clients() {
+                        self.warn(&files.cert, &section, finding.to_string());
+                    }
+                }
+            }
+            Some(Err(why)) => self.error(&files.cert, &section, why),
+        }
     }
 
     fn pair(&self, files: &CertificateFiles) -> Option<Result<Pair, String>> {

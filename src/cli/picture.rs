@@ -386,6 +386,8 @@ fn backend_note(backend: &Backend) -> Cell {
         Cell::new("no servers", Style::Bad)
     } else if backend.state == BackendState::Down {
         Cell::new("no eligible server: new connections are refused", Style::Bad)
+    } else if backend.tls.as_ref().is_some_and(|tls| !tls.verified) {
+        Cell::new("servers are not verified (tls.verify = false)", Style::Notice)
     } else {
         Cell::plain("")
     }

@@ -40,7 +40,9 @@ pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
-pub use tls::{CertificateFiles, FrontendTls};
+pub use tls::{
+    BackendTls, CertificateFiles, FrontendTls, SYSTEM_CAS, ServerAlpn, ServerNameFrom, ServerTrust,
+};
 pub use tls_names::*;
 pub(crate) use words::nearest;
 

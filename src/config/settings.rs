@@ -20,7 +20,7 @@ use crate::{
     base::{KeepAlive, NetworkListName},
 };
 
-pub use tls::tls;
+pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -362,6 +362,7 @@ pub fn backend(backend: &Backend) -> Settings {
         slow_start,
         fallback,
         send_proxy,
+        tls: _,
         servers: _,
     } = backend;
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));

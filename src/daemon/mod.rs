@@ -37,6 +37,7 @@ mod stop;
 mod terminal;
 mod ticket_keys;
 mod tls;
+mod tls_to_servers;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};

@@ -1,4 +1,4 @@
-//! TLS at frontends: files that the broker reads become certificates and keys, in effect at once or with a reload.
+//! TLS at frontends, and with [`tls_to_servers`] to servers: files that the broker reads become certificates and keys, in effect at once or with a reload.
 //!
 //! ```text
 //! broker ─ bytes ─► prepare ─► Prepared ─ commit ─► certificate stores, ticket keys
@@ -13,7 +13,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::key_log::KeyLogFile;
+use super::{
+    key_log::KeyLogFile,
+    state::TlsViews,
+    tls_to_servers::{self, Backends},
+};
 use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
@@ -44,6 +48,7 @@ pub struct TlsFrontends {
     /// Those of `ticket_keys_file`; `None`: our own.
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// A frontend whose clients' TLS ends here.
@@ -60,6 +65,8 @@ pub struct Prepared {
     frontends: HashMap<FrontendName, (Served, Vec<ReadPair>)>,
     /// Those that load balancers share; `None`: our own.
     shared_keys: Option<TicketKeys>,
+    /// TLS to servers.
+    pub to_servers: tls_to_servers::Prepared,
     /// What a reload says of it.
     pub changes: Vec<String>,
     /// What an operator should look at.
@@ -80,6 +87,7 @@ impl TlsFrontends {
             key_log,
             shared_keys: None,
             frontends: HashMap::new(),
+            to_servers: Backends::default(),
         }
     }
 
@@ -91,6 +99,7 @@ impl TlsFrontends {
             key_log: Arc::clone(&self.key_log),
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
+            to_servers: self.to_servers.clone(),
         }
     }
 
@@ -101,8 +110,9 @@ impl TlsFrontends {
     }
 
     /// Puts what was read in effect; gives what the snapshot is made of, and what is broken and goes on as it was.
-    pub fn commit(&mut self, prepared: Prepared) -> (HashMap<FrontendName, Arc<FrontendTls>>, Vec<String>) {
-        let mut broken = Vec::new();
+    pub fn commit(&mut self, mut prepared: Prepared) -> (TlsViews, Vec<String>) {
+        let mut broken = std::mem::take(&mut prepared.to_servers.broken);
+        let to_servers = self.to_servers.commit(prepared.to_servers);
         self.frontends = (prepared.frontends.into_iter())
             .map(|(name, (served, pairs))| {
                 for fault in served.store.replace(pairs) {
@@ -125,7 +135,14 @@ impl TlsFrontends {
             .frontends
             .iter()
             .map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
-        (views.collect(), broken)
+        let frontends = views.collect();
+        (
+            TlsViews {
+                frontends,
+                to_servers,
+            },
+            broken,
+        )
     }
 }
 
@@ -136,6 +153,7 @@ pub struct Known {
     key_log: Arc<KeyLogFile>,
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// Reads what a configuration names.
@@ -198,6 +216,10 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
     if prepared.shared_keys != known.shared_keys {
         prepared.changes.push("keys of TLS tickets: replaced".to_owned());
     }
+    let read = |path: &Path| contents.bytes(path);
+    prepared.to_servers = known.to_servers.prepare(config, &read).map_err(failed)?;
+    prepared.changes.append(&mut prepared.to_servers.changes);
+    prepared.warnings.append(&mut prepared.to_servers.warnings);
     for (name, frontend) in &config.frontends {
         let Some(tls) = &frontend.tls else { continue };
         let in_frontend = |why: String| failed(format!("frontend {name}: {why}"));

@@ -157,9 +157,7 @@ impl Watched {
                 let text = match what {
                     What::Config => error.to_string(),
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
-                    What::TlsFile(_) | What::CertificateDir(_) => {
-                        error.of_file_named_in("a [frontends.NAME.tls] section")
-                    }
+                    What::TlsFile(_) | What::CertificateDir(_) => error.of_file_named_in("a tls section"),
                 };
                 Err(Outcome::unreadable(&text))
             }

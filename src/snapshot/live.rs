@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     base::{
         AccessReason, BackendName, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
-        TerminationReason, WorkerId,
+        ServerTlsFailure, TerminationReason, WorkerId,
     },
     pools::Server,
 };
@@ -61,7 +61,7 @@ pub struct StatsShard {
     /// Accept calls that failed for want of descriptors or memory (frontends only).
     pub accept_errors: Counter,
     /// Ended connections by [`TerminationReason`].
-    pub ended: [Counter; TerminationReason::ALL.len()],
+    pub ended: PerEnding<Counter>,
     /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); in packet modes the packets
     /// that would have made flows.
     pub refused: [Counter; AccessReason::ALL.len()],
@@ -69,6 +69,32 @@ pub struct StatsShard {
     pub handshakes: [Counter; Handshake::ALL.len()],
     /// Packets that did not leave for it, by [`ServerDrop`] (servers only).
     pub dropped: [Counter; ServerDrop::ALL.len()],
+    /// TLS handshakes with it that failed, by [`ServerTlsFailure`] (servers only).
+    pub tls_failures: [Counter; ServerTlsFailure::ALL.len()],
+}
+
+/// One for each [`TerminationReason`], by discriminant: more than an array that has a default may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerEnding<T>([T; TerminationReason::ALL.len()]);
+
+impl<T: Default> Default for PerEnding<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> std::ops::Deref for PerEnding<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for PerEnding<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
 }
 
 /// Counters with one shard for each worker.
@@ -93,13 +119,15 @@ pub struct Totals {
     /// See [`StatsShard::accept_errors`].
     pub accept_errors: u64,
     /// See [`StatsShard::ended`], by discriminant.
-    pub ended: [u64; TerminationReason::ALL.len()],
+    pub ended: PerEnding<u64>,
     /// See [`StatsShard::refused`], by discriminant.
     pub refused: [u64; AccessReason::ALL.len()],
     /// See [`StatsShard::handshakes`], by discriminant.
     pub handshakes: [u64; Handshake::ALL.len()],
     /// See [`StatsShard::dropped`], by discriminant.
     pub dropped: [u64; ServerDrop::ALL.len()],
+    /// See [`StatsShard::tls_failures`], by discriminant.
+    pub tls_failures: [u64; ServerTlsFailure::ALL.len()],
 }
 
 impl Counters {
@@ -134,6 +162,7 @@ impl Counters {
             add(&mut totals.refused, &shard.refused);
             add(&mut totals.handshakes, &shard.handshakes);
             add(&mut totals.dropped, &shard.dropped);
+            add(&mut totals.tls_failures, &shard.tls_failures);
         }
         totals.current = totals.opened.saturating_sub(closed);
         totals

@@ -30,6 +30,7 @@ fn by_maglev() -> Explanation {
         refused: None,
         balance: None,
         shares: Vec::new(),
+        server_tls: None,
         slot: Some(4711),
         flow: None,
         blocked_by: None,

@@ -57,6 +57,7 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         max_connections: None,
         overridden: None,
         traffic,
+        tls_failures: BTreeMap::new(),
         packet: None,
     }
 }
@@ -116,6 +117,7 @@ pub(in crate::cli) fn example() -> Status {
         state: BackendState::of(servers.len()).into(),
         eligible: servers.iter().filter(|(_, server)| server.eligible).count(),
         queued,
+        tls: None,
         traffic,
         servers: servers
             .into_iter()

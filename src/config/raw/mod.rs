@@ -23,7 +23,7 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
-pub use tls::{Certificates, Ciphers, FilePaths, Groups};
+pub use tls::{Certificates, Ciphers, FilePaths, Groups, ServerAlpn, ServerNameFrom, is_tls_name};
 
 use super::{
     model::{
@@ -344,7 +344,27 @@ section! {
         servers: Named<Server>,
         /// Name of the backend that serves the connections while this one has no eligible server, mode "proxy" only. It may have a fallback of its own.
         fallback: BackendRef,
+        /// TLS to the servers, mode "proxy" only; health checks shake hands too. Without this section connections to them are plain.
+        tls: BackendTls,
         ..options: BackendOptions,
+    }
+}
+
+section! {
+    /// TLS to the servers of a backend. A handshake that fails is a failed connect: another server is tried. Files are read again when they change, and at each reload; established connections keep theirs.
+    BackendTls {
+        /// Refuse servers whose certificate nobody vouches for, or that is for another name. false believes anybody. Default: true.
+        verify: bool,
+        /// PEM file of the CAs that sign the servers' certificates, or of the certificates themselves, which are then accepted whatever their names. Default: the CAs of the host, of Debian's package ca-certificates.
+        ca: FilePath,
+        /// The name that servers are asked for (SNI) and that their certificates must have: a host name, "server" for the server's name in this file, or "client" for the name that the client asks for. "address" (default) asks for none: the certificate must have the server's IP address. A host that is called as one of the words is written with a dot at its end.
+        server_name: ServerNameFrom,
+        /// The certificate that a server is shown that asks for one, and its chain; the private key, too, unless `key` names another file. Default: none.
+        cert: FilePath,
+        /// The private key of the certificate, unencrypted. Default: it is in cert.
+        key: FilePath,
+        /// Protocols to offer to servers (ALPN), such as "h2" or "http/1.1", or a list of them; "client" (default) offers the one that the frontend has agreed on with the client, "off" none.
+        alpn: ServerAlpn,
     }
 }
 
@@ -367,7 +387,7 @@ section! {
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.
         health_check_interval: Time<true, YEAR>,
-        /// Active checks: a TCP connect to every server. On by default.
+        /// Active checks: a TCP connect to every server, and a TLS handshake where `tls` is set. On by default.
         health_check: HealthCheck,
         /// Passive checks: a server with failing client connections is ejected for a while. On by default.
         passive_check: PassiveCheck,
@@ -385,7 +405,7 @@ section! {
 }
 
 section! {
-    /// Active checks: a TCP connect to every server.
+    /// Active checks: a TCP connect to every server, and a TLS handshake where the backend has `tls`.
     HealthCheck {
         /// Whether servers are checked. Default: true.
         enabled: bool,

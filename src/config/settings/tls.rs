@@ -1,7 +1,7 @@
 //! Settings of TLS as text.
 
-use super::{Setting, Settings, path, set, some, string, text, time};
-use crate::config::tls::{CertificateFiles, FrontendTls};
+use super::{Setting, Settings, list, path, set, some, string, text, time};
+use crate::config::tls::{BackendTls, CertificateFiles, FrontendTls, ServerAlpn, ServerTrust};
 
 /// `[frontends.NAME.tls]`.
 pub fn tls(tls: &FrontendTls) -> Settings {
@@ -51,6 +51,45 @@ pub fn tls(tls: &FrontendTls) -> Settings {
         ("key_log", set(*key_log)),
         ("handshake_timeout", time(*handshake_timeout)),
         ("max_handshakes", set(*max_handshakes)),
+    ]
+}
+
+/// `[backends.NAME.tls]`.
+pub fn backend_tls(tls: &BackendTls) -> Settings {
+    let BackendTls {
+        trust,
+        server_name,
+        identity,
+        alpn,
+    } = tls;
+    let (cert, key) = match identity {
+        Some(files) => (
+            path(&files.cert),
+            (files.key.as_deref()).map_or(Setting::Unset("it is in cert"), path),
+        ),
+        None => (Setting::Unset("no certificate"), Setting::Unset("no certificate")),
+    };
+    vec![
+        ("verify", set(*trust != ServerTrust::Anybody)),
+        (
+            "ca",
+            match trust {
+                ServerTrust::System => Setting::Unset("the CAs of the host"),
+                ServerTrust::Ca(file) => path(file),
+                ServerTrust::Anybody => Setting::Unset("nothing is verified"),
+            },
+        ),
+        ("server_name", text(&server_name.label())),
+        ("cert", cert),
+        ("key", key),
+        (
+            "alpn",
+            match alpn {
+                ServerAlpn::Client => text("client"),
+                ServerAlpn::Off => text("off"),
+                ServerAlpn::Offered(names) => list(names),
+            },
+        ),
     ]
 }
 

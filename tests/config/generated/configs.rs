@@ -378,7 +378,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of(health_check()),
         option::of(passive_check()),
         down,
-        (servers(), send_proxy()),
+        (servers(), send_proxy(), super::tls::backend_tls()),
     )
         .prop_filter_map(
             "a usable name",
@@ -387,7 +387,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
-                (servers, send_proxy),
+                (servers, send_proxy, tls),
             )| {
                 // A source address is of the family of all servers.
                 let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
@@ -408,6 +408,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     slow_start,
                     fallback: None,
                     send_proxy,
+                    tls,
                     servers,
                 })
             },

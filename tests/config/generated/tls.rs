@@ -1,8 +1,11 @@
-//! Any TLS that ends at a frontend.
+//! Any TLS that ends at a frontend, and any to servers.
 
 use std::path::PathBuf;
 
-use convey::config::{CertificateFiles, CipherSuite, ClientAuth, CrlPolicy, FrontendTls, Group, TlsVersion};
+use convey::config::{
+    BackendTls, CertificateFiles, CipherSuite, ClientAuth, CrlPolicy, FrontendTls, Group, ServerAlpn,
+    ServerNameFrom, ServerTrust, TlsVersion,
+};
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
 use super::{
@@ -99,5 +102,43 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                 }
             },
         );
+    option::of(some)
+}
+
+/// `tls` of a backend.
+pub fn backend_tls() -> impl Strategy<Value = Option<BackendTls>> {
+    use ServerNameFrom::{Address, Client, Fixed};
+    let trust = prop_oneof![
+        Just(ServerTrust::System),
+        path().prop_map(ServerTrust::Ca),
+        Just(ServerTrust::Anybody),
+    ];
+    let host = "[a-z][a-z0-9-]{0,8}[a-z0-9](\\.[a-z][a-z0-9]{0,8}){0,3}";
+    let name = prop_oneof![
+        Just(Address),
+        Just(Client),
+        Just(Fixed("server".into())),
+        Just(Fixed("2001:db8::1".into())),
+        host.prop_map(|host| Fixed(host.into())),
+    ];
+    let identity = option::of((path(), option::of(path()))).prop_map(|files| {
+        let (cert, key) = files?;
+        Some(CertificateFiles {
+            cert,
+            key,
+            ocsp: None,
+        })
+    });
+    let alpn = prop_oneof![
+        Just(ServerAlpn::Client),
+        Just(ServerAlpn::Off),
+        vec("[!-~é]{1,12}".prop_map(String::into_boxed_str), 1..3).prop_map(ServerAlpn::Offered),
+    ];
+    let some = (trust, name, identity, alpn).prop_map(|(trust, server_name, identity, alpn)| BackendTls {
+        trust,
+        server_name,
+        identity,
+        alpn,
+    });
     option::of(some)
 }

@@ -24,6 +24,8 @@ mod standby;
 mod strangers;
 mod tls;
 mod tls_files;
+mod tls_to_servers;
+mod tls_to_servers_live;
 mod traffic;
 mod waiting;
 
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         ("preambles", preambles::TESTS),
         ("tls", tls::TESTS),
         ("tls_files", tls_files::TESTS),
+        ("tls_to_servers", tls_to_servers::TESTS),
+        ("tls_to_servers", tls_to_servers_live::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

@@ -8,9 +8,9 @@ use std::{
 
 use tokio::time::Sleep;
 
-use super::routed::Routed;
+use super::{routed::Routed, secured::secure};
 use crate::{
-    base::{ServerKey, TerminationReason},
+    base::{ServerKey, ServerTlsFailure, TerminationReason},
     proxy::{
         shared::ProxyEvent,
         tcp::{
@@ -26,6 +26,7 @@ use crate::{
         readiness::{Stream, is_hung_up},
         tcp,
     },
+    tls::handshake_failure,
 };
 
 /// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
@@ -56,18 +57,36 @@ impl<'a> Connected<'a> {
             let has_tls = routed.tls.is_some();
             let (up, client) = (&mut routed.up, &routed.identified.accepted.socket);
             let early = || {
-                if is_first && !has_tls {
+                let early = if is_first && !has_tls {
                     up.read_early(client)
                 } else {
                     still_there(client)
+                };
+                match early {
+                    // a ClientHello follows in any case
+                    Early::Nothing if chosen.backend.tls.is_some() => Early::Data,
+                    early => early,
                 }
             };
-            match connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
-                Ok(server) => {
-                    routed.outcome.connect_time = Some(chosen_at.elapsed());
+            let connected = connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await;
+            let secured = match (connected, &chosen.backend.tls) {
+                // boxed, as all that TLS adds is
+                (Ok(server), Some(tls)) => {
+                    let deadline = chosen_at + chosen.backend.config.connect_timeout;
+                    let shaken = Box::pin(secure(routed, &chosen, tls, &server, timer.as_mut(), deadline));
+                    shaken.await.map(|()| server)
+                }
+                (Ok(server), None) => {
                     if let Some(how) = chosen.backend.config.send_proxy {
                         routed.announce(how);
                     }
+                    Ok(server)
+                }
+                (Err(error), _) => Err(error),
+            };
+            match secured {
+                Ok(server) => {
+                    routed.outcome.connect_time = Some(chosen_at.elapsed());
                     return Ok(Self {
                         routed,
                         server,
@@ -90,14 +109,19 @@ impl<'a> Connected<'a> {
         let worker = routed.worker();
         let accepted = &routed.identified.accepted;
         let live = &chosen.server().live;
-        if live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+        // with TLS 1.3 a server refuses our certificate only after the handshake
+        let may_be_refused = routed.outcome.server_tls.is_some();
+        if !may_be_refused && live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
             live.failures_in_a_row.store(0, Ordering::Relaxed);
         }
         let in_server = live.counters.shard(worker);
         let _open = Opened::new(in_server);
-        accepted
-            .registration
-            .connected(&chosen.backend, chosen.index(), &server);
+        accepted.registration.connected(
+            &chosen.backend,
+            chosen.index(),
+            &server,
+            routed.outcome.server_tls.as_ref(),
+        );
         let limits = RelayTimeouts {
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
@@ -126,6 +150,26 @@ impl<'a> Connected<'a> {
                 Box::pin(relay.run(timer, count, is_cut)).await
             }
         };
+        let is_silent = accepted.bytes.from_server.read() == 0;
+        let refusal = (routed.tls.as_ref())
+            .and_then(|tls| Some(handshake_failure(tls.server.connection()?, tls.server.error()?)));
+        let reason = match refusal {
+            Some(why) => {
+                routed.outcome.server_tls_failure = Some(why);
+                in_server.tls_failures[why as usize].add(1);
+                if is_silent {
+                    TerminationReason::ServerTls
+                } else {
+                    reason
+                }
+            }
+            None => reason,
+        };
+        if reason == TerminationReason::ServerTls {
+            note_server_failure(routed, &chosen, refusal);
+        } else if may_be_refused && !is_silent && live.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            live.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
         if reason != TerminationReason::Normal {
             tcp::reset_on_close(&server);
@@ -165,8 +209,17 @@ async fn prepare_retry(
         "connect to {} failed: {error}",
         chosen.addr()
     );
+    let why = match error {
+        ConnectError::Tls(why) => Some(*why),
+        _ => None,
+    };
+    routed.outcome.server_tls_failure = why;
+    if let Some(why) = why {
+        let in_server = server.live.counters.shard(routed.worker());
+        in_server.tls_failures[why as usize].add(1);
+    }
     if error.is_servers_fault() {
-        note_server_failure(routed, &chosen);
+        note_server_failure(routed, &chosen, why);
     }
     // a connection that ends here ends in the backend that it has failed in
     if routed.outcome.retries >= routed.backend_in_effect().config.retries {
@@ -193,7 +246,7 @@ async fn prepare_retry(
 }
 
 /// The passive check: so many failures in a row, on any thread, are reported once.
-fn note_server_failure(routed: &Routed, chosen: &Chosen) {
+fn note_server_failure(routed: &Routed, chosen: &Chosen, tls: Option<ServerTlsFailure>) {
     let Some(check) = &chosen.backend.config.passive_check else {
         return;
     };
@@ -210,7 +263,7 @@ fn note_server_failure(routed: &Routed, chosen: &Chosen) {
         };
         let shared = routed.identified.accepted.shared();
         // a full channel means that the control loop has news enough; the next failure series reports again
-        let _ = shared.events.try_send(ProxyEvent::ServerFailing(key));
+        let _ = shared.events.try_send(ProxyEvent::ServerFailing(key, tls));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc};
 
+use rustls::{Connection, ServerConnection};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     base::{ClientAddr, TerminationReason, TlsRecord},
     config::Group,
-    proxy::tcp::tls::TlsWays,
+    proxy::tcp::{end::End, tls::TlsWays},
     snapshot::{FrontendTls, live::FrontendStats},
     tls::{HandshakeFailure, Session},
 };
@@ -29,7 +30,10 @@ pub async fn shake(
     let live = &accepted.origin.frontend.live;
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
     let until = Instant::now() + tls.handshake_timeout;
-    let mut ways = Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
+    let connection =
+        ServerConnection::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?;
+    let mut ways = Box::new(TlsWays::new(End::tls(connection.into()), End::default()));
+    let end = &mut ways.client;
     let mut has_begun = false;
     loop {
         // before the first byte is looked at: what costs is what follows it
@@ -38,8 +42,8 @@ pub async fn shake(
             has_begun = true;
         }
         let said = std::mem::take(&mut preamble.bytes);
-        let shaken = ways.shake(&said);
-        let flushed = timeout_at(until, poll_fn(|cx| ways.poll_flush(cx, &accepted.socket))).await;
+        let shaken = end.shake(&said);
+        let flushed = timeout_at(until, poll_fn(|cx| end.poll_flush(cx, &accepted.socket))).await;
         if let Err(error) = shaken {
             preamble.tls_failure = Some(HandshakeFailure::of(&error));
             return Err(TerminationReason::TlsHandshake);
@@ -49,7 +53,7 @@ pub async fn shake(
             Ok(Err(_)) => return Err(TerminationReason::ClientAbortPreamble),
             Err(_) => return Err(TerminationReason::TlsHandshakeTimeout),
         }
-        if !ways.connection().is_handshaking() {
+        if !end.is_handshaking() {
             break;
         }
         match preamble::more(&accepted.socket, &mut preamble.bytes, until).await {
@@ -58,7 +62,11 @@ pub async fn shake(
             Err(Halt::TimedOut) => return Err(TerminationReason::TlsHandshakeTimeout),
         }
     }
-    let session = Session::of(ways.connection()).ok_or(TerminationReason::Internal)?;
+    let session = match end.connection() {
+        Some(Connection::Server(connection)) => Session::of(connection),
+        _ => None,
+    };
+    let session = session.ok_or(TerminationReason::Internal)?;
     preamble.hello = HelloRead::Read {
         sni: session.sni.as_deref().map(Into::into),
         // what was agreed on is what will be spoken

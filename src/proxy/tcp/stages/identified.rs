@@ -163,6 +163,12 @@ impl Identified {
         }
     }
 
+    /// The protocol that was agreed on with the client, if its TLS ends here.
+    #[must_use]
+    pub fn agreed_alpn(&self) -> Option<&str> {
+        self.preamble.as_ref()?.session.as_ref()?.alpn.as_deref()
+    }
+
     /// What a server is told of the client. `id` is given out if it is told of that too.
     #[must_use]
     pub fn proxy_header(&self, how: SendProxy, id: impl FnOnce() -> UniqueId) -> Vec<u8> {
