@@ -96,7 +96,7 @@ impl Found {
         let mut certificates = tls.certificates.clone();
         let is_listed = match &tls.certificate_dir {
             None => true,
-            Some(dir) => match self.directory(dir, &section) {
+            Some(dir) => match self.directory(dir, tls.certificates.is_empty(), &section) {
                 Some(found) => {
                     certificates.extend(
                         found
@@ -143,8 +143,9 @@ impl Found {
         }
     }
 
-    /// The certificates of a directory, with what is wrong with it. `None`: it cannot be listed here.
-    fn directory(&mut self, dir: &Path, section: &str) -> Option<Vec<CertificateFiles>> {
+    /// The certificates of a directory, with what is wrong with it; one that `is_alone` must have some. `None`: it cannot be
+    /// listed here.
+    fn directory(&mut self, dir: &Path, is_alone: bool, section: &str) -> Option<Vec<CertificateFiles>> {
         let names = match directory::names(dir, MAX_DIRECTORY_ENTRIES) {
             Ok(names) => names,
             Err(error) => {
@@ -168,7 +169,10 @@ impl Found {
         let (found, unused) = config::certificates_of(dir, &names, has_key);
         if found.is_empty() {
             let text = "the directory has no certificate: each is a file NAME.pem or NAME.crt, with its key inside or in NAME.key";
-            self.error(dir, section, text.to_owned());
+            match is_alone {
+                true => self.error(dir, section, text.to_owned()),
+                false => self.warn(dir, section, text.to_owned()),
+            }
         }
         if !unused.is_empty() {
             self.warn(dir, section, left_alone(&unused));

@@ -44,6 +44,9 @@ issue() {
 issue www www.example.com
 issue shop shop.example.com
 cat shop.pem shop.key >bundle.pem
+issue blog blog.example.com
+mkdir sites
+mv blog.pem blog.key sites
 printf 'V\t350101000000Z\t\t%s\tunknown\t/CN=www.example.com\n' "$(openssl x509 -in www.pem -noout -serial | cut -d= -f2)" >index
 openssl ocsp -issuer clients.pem -cert www.pem -no_nonce -reqout request
 openssl ocsp -index index -CA clients.pem -rsigner clients.pem -rkey ca.key -ndays 30 -reqin request -respout www.ocsp
@@ -51,7 +54,7 @@ printf '[ca]\ndefault_ca = lab\n[lab]\ndatabase = index\ncrlnumber = number\ndef
 echo 01 >number
 openssl ca -config ca.cnf -gencrl -crldays 30 -keyfile ca.key -cert clients.pem -out revoked.pem
 for turn in 1 2; do openssl rand -base64 80 | tr -d '\n'; echo; done >/etc/convey/ticket.keys
-chmod 640 www.key bundle.pem /etc/convey/ticket.keys
+chmod 640 www.key bundle.pem sites/blog.key /etc/convey/ticket.keys
 "#;
 
 fn site() -> Site {
@@ -77,7 +80,7 @@ fn site() -> Site {
 fn tls_ends_here_with_a_certificate_for_each_name() {
     let site = site();
     let convey = site.convey();
-    for name in ["www.example.com", "shop.example.com"] {
+    for name in ["www.example.com", "shop.example.com", "blog.example.com"] {
         let (server, version) = over_tls(&site, name);
         assert!(server.starts_with("web"), "{name}: {server}");
         assert_eq!(version, ProtocolVersion::TLSv1_3, "{name}");
