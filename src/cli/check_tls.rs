@@ -234,7 +234,8 @@ impl Found {
     fn readable_by_others(&mut self, files: &CertificateFiles, section: &str) {
         let path = files.key.as_ref().unwrap_or(&files.cert);
         let is_open = fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
-        if is_open {
+        let content = self.files.get(path).and_then(Option::as_deref);
+        if is_open && content.is_some_and(tls::has_private_key) {
             let text = "others can read this key: chmod 640, and root:convey as its owner".to_owned();
             self.warn(path, section, text);
         }

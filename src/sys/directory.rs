@@ -67,7 +67,8 @@ fn help(error: &io::Error) -> &'static str {
     }
 }
 
-/// The names of the files in a directory, sorted; without those of directories in it, and names that are not UTF-8.
+/// The names of the files in a directory, sorted; without those of directories in it. A name that is not UTF-8 or has control
+/// characters is given in quotes and escaped: it can be shown, and no file is found by it.
 ///
 /// # Errors
 /// It cannot be listed, or has more than `limit` entries of whatever kind.
@@ -122,7 +123,11 @@ fn read(from: &Path, path: &Path, limit: usize) -> Result<Vec<String>, ListError
             Err(_) => false,
         };
         if !is_directory {
-            names.extend(entry.file_name().into_string());
+            let name = entry.file_name();
+            names.push(match name.to_str() {
+                Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+                _ => format!("{name:?}"),
+            });
         }
     }
     names.sort_unstable();
@@ -150,6 +155,17 @@ mod tests {
         );
         let text = names(dir.path(), 5).unwrap_err().to_string();
         assert!(text.contains("more than 5 entries"), "{text}");
+    }
+
+    #[test]
+    fn names_that_no_terminal_should_be_shown_are_given_escaped() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        let dir = tempfile::tempdir().unwrap();
+        for name in [b"\xff.pem".as_slice(), b"line\nERROR fake.pem"] {
+            fs::write(dir.path().join(OsStr::from_bytes(name)), "x").unwrap();
+        }
+        let expected = [r#""\xFF.pem""#, r#""line\nERROR fake.pem""#];
+        assert_eq!(names(dir.path(), 6).unwrap(), expected);
     }
 
     #[test]

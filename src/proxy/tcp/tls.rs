@@ -6,13 +6,19 @@ use std::{
     time::Instant,
 };
 
+use rustls::ProtocolVersion;
+
 use super::{
     direction::{Fault, ROUNDS_A_TURN, destination_fault},
     end::{End, Ending},
     memory::COPY_BYTES,
     ways::{Side, Ways},
 };
-use crate::sys::{readiness::Stream, tcp};
+use crate::{
+    base::ServerTlsFailure,
+    sys::{readiness::Stream, tcp},
+    tls::handshake_failure,
+};
 
 thread_local! {
     /// What was decrypted and not yet sent.
@@ -40,6 +46,20 @@ impl TlsWays {
             client_done: false,
             server_done: false,
         }
+    }
+
+    /// Why the server has refused the handshake after its end: with TLS 1.3 it judges our certificate only then. What it says
+    /// to a client that was cut off is no refusal.
+    pub fn refusal(&self) -> Option<ServerTlsFailure> {
+        let connection = self.server.connection()?;
+        let is_judged_late = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let error = (self.server.error()).filter(|_| is_judged_late && !self.is_client_cut())?;
+        Some(handshake_failure(connection, error))
+    }
+
+    /// Whether the client has ended without a `close_notify`.
+    pub fn is_client_cut(&self) -> bool {
+        self.client.ending() == Some(Ending::Cut)
     }
 }
 

@@ -344,6 +344,33 @@ fn what_a_client_cuts_off_is_not_made_whole_for_a_server_with_tls() {
 }
 
 #[test]
+fn what_a_server_says_to_a_client_that_was_cut_off_is_not_its_own_failure() {
+    let ca = Ca::new("lab");
+    for answer in [b"".as_slice(), b"answer"] {
+        let addr = tls_server(serving(&ca, &[NAME], |_| ()), |mut stream| {
+            let _ = stream.write_all(answer);
+            let _ = stream.read_to_end(&mut Vec::new());
+            // an alert, as servers send one that take truncation for an attack
+            let _ = stream.sock.write_all(b"\x15\x03\x03\x00\x02\x02\x32");
+            let _ = stream.sock.read_to_end(&mut Vec::new());
+        });
+        let spoken = Spoken::new(&[addr], trusting(&ca, None, &[]), |_, _| ()).ended(&ca, |_| ());
+        let mut stream = spoken.connect(NAME);
+        stream.write_all(b"question").unwrap();
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        drop(stream);
+        let record = spoken.rig.record();
+        assert_eq!(
+            (record.reason, record.server_tls_failure),
+            (Reason::ClientAbort, None)
+        );
+        let failures = spoken.rig.server_totals(0).tls_failures;
+        assert_eq!(failures.iter().sum::<u64>(), 0);
+    }
+}
+
+#[test]
 fn a_server_with_a_wrong_certificate_is_passed_over_and_counted_with_the_reason() {
     let ca = Ca::new("lab");
     let wrong = tls_server(serving(&ca, &["other.example"], |_| ()), echo);

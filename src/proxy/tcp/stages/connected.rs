@@ -26,7 +26,6 @@ use crate::{
         readiness::{Stream, is_hung_up},
         tcp,
     },
-    tls::handshake_failure,
 };
 
 /// Most of a pause before the same server is tried again, when there is no other; HAProxy waits as long.
@@ -152,16 +151,19 @@ impl<'a> Connected<'a> {
         };
         let is_silent = accepted.bytes.from_server.read() == 0;
         let refusal = (routed.tls.as_ref())
-            .and_then(|tls| Some(handshake_failure(tls.server.connection()?, tls.server.error()?)));
+            .filter(|_| is_silent)
+            .and_then(|tls| tls.refusal());
         let reason = match refusal {
             Some(why) => {
                 routed.outcome.server_tls_failure = Some(why);
                 in_server.tls_failures[why as usize].add(1);
-                if is_silent {
-                    TerminationReason::ServerTls
-                } else {
-                    reason
-                }
+                TerminationReason::ServerTls
+            }
+            // a server that knows what a truncation is resets, or sends an alert
+            None if reason == TerminationReason::ServerAbort
+                && routed.tls.as_ref().is_some_and(|tls| tls.is_client_cut()) =>
+            {
+                TerminationReason::ClientAbort
             }
             None => reason,
         };
