@@ -30,7 +30,7 @@ pub const TESTS: &[crate::Test] = tests![
 ];
 
 /// As an operator makes what the file names: a CA, a certificate with its key and an OCSP response, a bundle, a list of revoked
-/// certificates, keys of tickets.
+/// certificates, keys of tickets; the servers' CA and a certificate to show them.
 const CERTIFICATES: &str = r#"
 set -eu
 mkdir -p /etc/convey/certificates
@@ -41,6 +41,8 @@ issue() {
     openssl req $key -subj "/CN=$2" -addext "subjectAltName=DNS:$2" -keyout "$1.key" -out "$1.csr"
     openssl x509 -req -in "$1.csr" -CA clients.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copyall -out "$1.pem"
 }
+cp clients.pem servers-ca.pem
+issue convey convey.example.com
 issue www www.example.com
 issue shop shop.example.com
 cat shop.pem shop.key >bundle.pem
@@ -54,7 +56,7 @@ printf '[ca]\ndefault_ca = lab\n[lab]\ndatabase = index\ncrlnumber = number\ndef
 echo 01 >number
 openssl ca -config ca.cnf -gencrl -crldays 30 -keyfile ca.key -cert clients.pem -out revoked.pem
 for turn in 1 2; do openssl rand -base64 80 | tr -d '\n'; echo; done >/etc/convey/ticket.keys
-chmod 640 www.key bundle.pem sites/blog.key /etc/convey/ticket.keys
+chmod 640 www.key convey.key bundle.pem sites/blog.key /etc/convey/ticket.keys
 "#;
 
 fn site() -> Site {
