@@ -78,7 +78,8 @@
 //! A connection of mode proxy goes through types that each have what is known from then on: accepted (the peer, judged by
 //! access rules and limits, or by `proxy_protocol.from` if it may speak for others), identified (the client: the peer, or whom
 //! its PROXY header names, who is judged then; the ClientHello if a route or a server depends on it), routed (a backend and
-//! which of its servers), connected (a server, told of the client first by `send_proxy`), relayed. What stands before the
+//! which of its servers), connected (a server, told of the client first by `send_proxy`, then its TLS handshake if it speaks TLS),
+//! relayed. What stands before the
 //! payload is read by [`preamble`] from bytes that stay: the ClientHello goes to the server as it came. Nothing is waited for
 //! that nothing depends on, so protocols in which the server speaks first work. [`snapshot::FrontendView::way`] decides for
 //! connections and for `convey explain` alike.
@@ -118,7 +119,7 @@
 //! - endpoint: protocol and listening address.
 //! - preamble: what precedes the payload of a connection.
 //! - pair: a certificate with its chain and key.
-//! - session: what client and frontend agreed on in a TLS handshake, and may go on with (resume) at the next connection.
+//! - session: what client and frontend, or Convey and a server, agreed on in a TLS handshake, and may go on with (resume) at the next connection.
 //! - ticket: a session that the client keeps, encrypted.
 //! - route: a rule of a frontend that leads some of its connections to a backend of their own.
 //! - fallback: the backend that serves for another one while that has no eligible server.

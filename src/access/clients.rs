@@ -22,7 +22,7 @@ use crate::base::AccessReason;
 /// Parts of the table that threads lock one by one.
 const SHARDS: usize = 64;
 
-/// Client networks of one table: some 20 MB.
+/// Client networks of one table: some 25 MB.
 pub const CAPACITY: usize = 1 << 18;
 
 /// Entries looked at for each new one while there is room, and without room.
@@ -42,6 +42,8 @@ pub struct PerClient {
     pub new_per_second: Option<NonZeroU32>,
     /// `datagrams_per_second`: datagrams a second, of flows that there are too.
     pub datagrams_per_second: Option<NonZeroU32>,
+    /// `handshakes_per_second`: TLS handshakes a second, where TLS ends at the frontend.
+    pub handshakes_per_second: Option<NonZeroU32>,
 }
 
 impl Default for PerClient {
@@ -53,6 +55,7 @@ impl Default for PerClient {
             connections: None,
             new_per_second: None,
             datagrams_per_second: None,
+            handshakes_per_second: None,
         }
     }
 }
@@ -105,6 +108,7 @@ struct Entry {
     connections: u32,
     bucket: Bucket,
     datagrams: Bucket,
+    handshakes: Bucket,
 }
 
 impl Entry {
@@ -139,6 +143,14 @@ impl Entry {
         Ok(())
     }
 
+    fn handshake(&mut self, limits: &PerClient, now: u64) -> Result<(), AccessReason> {
+        let rate = limits.handshakes_per_second;
+        if rate.is_some_and(|rate| !self.handshakes.take(rate, now)) {
+            return Err(AccessReason::ClientHandshakes);
+        }
+        Ok(())
+    }
+
     fn has_room(&self, limits: &PerClient) -> Result<(), AccessReason> {
         let is_full = (limits.connections).is_some_and(|max| self.connections >= max.get());
         if is_full {
@@ -156,6 +168,7 @@ impl Entry {
         self.connections == 0
             && (limits.new_per_second).is_none_or(|rate| self.bucket.is_full(rate, now))
             && (limits.datagrams_per_second).is_none_or(|rate| self.datagrams.is_full(rate, now))
+            && (limits.handshakes_per_second).is_none_or(|rate| self.handshakes.is_full(rate, now))
     }
 }
 
@@ -203,6 +216,14 @@ impl Clients {
     /// It has sent as many as it may.
     pub fn datagram(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
         self.change(limits, client, now, |entry| entry.datagram(limits, now))
+    }
+
+    /// Counts a TLS handshake of a client network.
+    ///
+    /// # Errors
+    /// It has begun as many as it may.
+    pub fn handshake(&self, limits: &PerClient, client: IpAddr, now: u64) -> Result<Counted, AccessReason> {
+        self.change(limits, client, now, |entry| entry.handshake(limits, now))
     }
 
     fn change(

@@ -65,6 +65,7 @@ impl Limits {
             client.connections.is_some()
                 || client.new_per_second.is_some()
                 || client.datagrams_per_second.is_some()
+                || client.handshakes_per_second.is_some()
         };
         self.per_client.filter(sets_one)
     }
@@ -177,6 +178,19 @@ impl FrontendAccess {
         Ok(())
     }
 
+    /// Lets a client begin a TLS handshake, or says why not. Its connection was let in before.
+    ///
+    /// # Errors
+    /// Its network has begun as many in this second as it may.
+    pub fn handshake(&self, client: IpAddr, now: u64) -> Result<(), AccessReason> {
+        let is_limited = (self.limits.per_client).is_some_and(|limit| limit.handshakes_per_second.is_some());
+        if is_limited {
+            // it is no connection that would end
+            let _ = self.of_client(|clients, limit| clients.handshake(limit, client, now))?;
+        }
+        Ok(())
+    }
+
     /// Asks the table of clients, if clients have limits.
     fn of_client(
         &self,
@@ -250,6 +264,7 @@ mod tests {
                 connections: NonZeroU32::new(connections),
                 new_per_second: NonZeroU32::new(new_per_second),
                 datagrams_per_second: None,
+                handshakes_per_second: None,
             }),
         }
     }
@@ -352,5 +367,29 @@ mod tests {
         let more = admit(&raised, CLIENT, 0).unwrap();
         drop((held, more));
         assert!(admit(&after, CLIENT, 0).is_ok());
+    }
+
+    #[test]
+    fn handshakes_of_a_client_network_have_a_rate_of_their_own() {
+        let of_handshakes = Limits {
+            per_client: Some(PerClient {
+                handshakes_per_second: NonZeroU32::new(2),
+                ..PerClient::default()
+            }),
+            ..Limits::default()
+        };
+        let gate = gate(&[], of_handshakes, None).expect("a limit");
+        let shake = |client: &str, now| gate.handshake(client.parse().unwrap(), now);
+        // connections are not counted by it
+        let _permits: Vec<_> = (0..5).map(|_| admit(&gate, CLIENT, 0).unwrap()).collect();
+        assert_eq!((shake(CLIENT, 0), shake(CLIENT, 0)), (Ok(()), Ok(())));
+        assert_eq!(shake(CLIENT, 0), Err(AccessReason::ClientHandshakes));
+        assert_eq!(shake("192.0.2.2", 0), Ok(()), "others are not concerned");
+        assert_eq!(
+            shake(CLIENT, 500),
+            Ok(()),
+            "half a second later there is one more"
+        );
+        assert_eq!(shake(CLIENT, 500), Err(AccessReason::ClientHandshakes));
     }
 }

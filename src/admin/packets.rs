@@ -10,8 +10,8 @@ use super::{
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{Alert, ListenRange, PortRanges, Protocol, ServerKey},
-    config::Mode,
+    base::{Alert, ListenRange, PortRanges, ServerKey},
+    config::{self, Mode, ServerNameFrom, ServerTrust},
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     preamble::Alpn,
     snapshot::{Facts, FrontendView, Hello, Snapshot, Way},
@@ -150,6 +150,7 @@ pub fn connection(flow: &FlowInfo) -> views::Connection {
         server_removed: false,
         sni: None,
         tls: None,
+        server_tls: None,
         frontend_removed: false,
         local: flow.nat,
         idle_seconds: Some(flow.idle.as_secs_f64()),
@@ -196,6 +197,7 @@ pub fn explanation(
         refused: None,
         balance: None,
         shares: Vec::new(),
+        server_tls: None,
         slot: None,
         flow: None,
         blocked_by: None,
@@ -233,11 +235,42 @@ fn proxied_way(
         },
     };
     match frontend.way(&facts) {
-        Ok(way) => proxied_choice(view, &snapshot.with_fallback(frontend, way, &facts), tuple),
+        Ok(way) => {
+            let way = snapshot.with_fallback(frontend, way, &facts);
+            proxied_choice(view, &way, tuple);
+            let asked = match facts.hello {
+                Hello::Read { sni, .. } => sni,
+                Hello::Unread | Hello::NotTls => None,
+            };
+            view.server_tls = (way.backend.config.tls.as_ref()).map(|tls| to_server(tls, view, asked));
+        }
         Err(reason) => {
             view.refused = Some(reason.into());
+            view.route = frontend.deciding_route(&facts);
             (view.backend, view.candidates) = (None, 0);
         }
+    }
+}
+
+/// The TLS that a connection to the server goes through, of a client that asks for this name.
+fn to_server(
+    tls: &config::BackendTls,
+    view: &views::Explanation,
+    asked: Option<&str>,
+) -> views::TlsToServers {
+    let address = || {
+        let addr = view.server_addr.map(|addr| addr.0.ip().to_string());
+        addr.unwrap_or_else(|| "the server's address".to_owned())
+    };
+    let server = || view.server.as_ref().map(ToString::to_string);
+    views::TlsToServers {
+        verified: tls.trust != ServerTrust::Anybody,
+        server_name: match &tls.server_name {
+            ServerNameFrom::Address => address(),
+            ServerNameFrom::Server => server().unwrap_or_else(|| "the server's name".to_owned()),
+            ServerNameFrom::Client => asked.map_or_else(address, str::to_owned),
+            ServerNameFrom::Fixed(name) => name.to_string(),
+        },
     }
 }
 

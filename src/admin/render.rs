@@ -8,7 +8,8 @@ use super::{
     views::{self, Overridden, Traffic},
 };
 use crate::{
-    base::{AccessReason, BackendName, BackendState, DatagramDrop, TerminationReason},
+    base::{AccessReason, BackendName, BackendState, DatagramDrop, ServerTlsFailure, TerminationReason},
+    config::ServerTrust,
     snapshot::{
         BackendView, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
@@ -93,6 +94,12 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
         max_connections: server.max_connections,
         overridden: overridden.map(|overridden| Overridden(overridden).into()),
         traffic: traffic(&server.live.counters),
+        tls_failures: ServerTlsFailure::ALL
+            .into_iter()
+            .zip(server.live.counters.totals().tls_failures)
+            .filter(|(_, count)| *count > 0)
+            .map(|(why, count)| (why.into(), count))
+            .collect(),
         packet: None,
     }
 }
@@ -105,6 +112,10 @@ pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> v
         state: BackendState::of(view.counts.eligible).into(),
         eligible: view.counts.eligible,
         queued: view.live.queue.used(),
+        tls: view.config.tls.as_ref().map(|tls| views::TlsToServers {
+            verified: tls.trust != ServerTrust::Anybody,
+            server_name: tls.server_name.label(),
+        }),
         traffic: traffic(&view.live.counters),
         servers: (view.servers.iter())
             .map(|each| (each.name.clone(), server(packets, view, each, now)))
@@ -128,6 +139,7 @@ fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> view
             .map(|target| target.config.name.clone())
             .collect(),
         max_connections: view.config.max_connections.map(Into::into),
+        logs_tls_keys: (view.config.tls.as_ref()).is_some_and(|tls| tls.key_log),
         accept_errors: totals.accept_errors,
         refused: AccessReason::ALL
             .iter()

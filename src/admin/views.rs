@@ -1,6 +1,7 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
 mod connections;
+mod server_tls;
 
 use std::{
     collections::BTreeMap,
@@ -14,13 +15,14 @@ use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
 pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
+pub use server_tls::{ServerTls, TlsToServers};
 
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
         AccessReason, Alert, BackendName, BackendState, ClientAddr, DatagramDrop, FrontendName, Handshake,
         ListenAddr, ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState,
-        TerminationReason,
+        ServerTlsFailure, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
 };
@@ -208,6 +210,9 @@ pub struct Frontend {
     pub route_backends: Vec<BackendName>,
     /// `max_connections`.
     pub max_connections: Option<u32>,
+    /// Whether the secrets of its TLS connections are written to a file (`key_log`).
+    #[serde(default)]
+    pub logs_tls_keys: bool,
     /// Accept calls that failed for lack of resources.
     pub accept_errors: u64,
     /// Connections refused by access rules or limits, in packet modes packets that would have made flows, by reason; reasons
@@ -234,6 +239,9 @@ pub struct Backend {
     pub eligible: usize,
     /// Connections waiting for a server now.
     pub queued: u32,
+    /// TLS to its servers, if connections to them go through that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsToServers>,
     /// Its traffic.
     pub traffic: Traffic,
     /// Servers by name.
@@ -267,6 +275,9 @@ pub struct Server {
     pub overridden: Option<Word<Overridden>>,
     /// Its traffic.
     pub traffic: Traffic,
+    /// TLS handshakes with it that failed, by reason; reasons without any are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls_failures: BTreeMap<Word<ServerTlsFailure>, u64>,
     /// What only the packet modes know of it, if they use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet: Option<ServerPackets>,
@@ -437,6 +448,9 @@ pub struct Explanation {
     /// The eligible servers with their shares, if its frontend is proxied.
     #[serde(default)]
     pub shares: Vec<Candidate>,
+    /// TLS to the server, if connections go through that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_tls: Option<TlsToServers>,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.

@@ -171,7 +171,8 @@ impl Alert {
             | AccessReason::ClientConnections
             | AccessReason::ClientRate
             | AccessReason::ClientDatagrams
-            | AccessReason::UntrustedProxy => None,
+            | AccessReason::UntrustedProxy
+            | AccessReason::ClientHandshakes => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerName,
-    TerminationReason, UniqueId,
+    ServerTlsFailure, ServerTlsRecord, TerminationReason, UniqueId,
 };
 
 /// One finished connection, as HAProxy's tcplog describes it.
@@ -64,6 +64,10 @@ pub struct AccessRecord {
     pub tls: Option<Arc<TlsRecord>>,
     /// Why the handshake has failed: the label.
     pub tls_failure: Option<&'static str>,
+    /// What the server and Convey have agreed on, where connections to it go through TLS.
+    pub server_tls: Option<Arc<ServerTlsRecord>>,
+    /// Why there was no TLS with the last server that was tried.
+    pub server_tls_failure: Option<ServerTlsFailure>,
 }
 
 /// A TLS session as the log knows it.

@@ -25,7 +25,12 @@ impl TerminationReason {
             Self::ServerLost => "the server has vanished: it answers nothing (see server_keepalive)",
             Self::ServerConnect => "no server could be connected: refused, unreachable or reset",
             Self::NoServer => "no server is eligible, nor one of a fallback; convey status says why",
-            Self::ConnectTimeout => "no server answered within connect_timeout",
+            Self::ConnectTimeout => {
+                "no server answered within connect_timeout; with TLS to it, none completed its handshake"
+            }
+            Self::ServerTls => {
+                "the TLS handshake with the server failed: server_tls_failure in the log says why"
+            }
             Self::QueueTimeout => {
                 "no server had room within queue_timeout; add servers, or raise their max_connections"
             }
@@ -64,6 +69,9 @@ impl TerminationReason {
                 "a UDP session that found every eligible server at its max_connections: datagrams do not wait"
             }
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
+            Self::ClientHandshakes => {
+                "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too"
+            }
             Self::AccessRefused => {
                 "access rules or limits refuse the client that its PROXY header names; counted as refused, too"
             }
@@ -84,6 +92,9 @@ impl AccessReason {
                 "the client's network holds [packet] max_ports_per_client NAT ports of the server (mode passthrough)"
             }
             Self::ClientDatagrams => "the client's network has sent limits.per_client.datagrams_per_second",
+            Self::ClientHandshakes => {
+                "the client's network has begun limits.per_client.handshakes_per_second TLS handshakes"
+            }
             Self::UntrustedProxy => {
                 "a PROXY header is required, and the address that connects is not in proxy_protocol.from"
             }

@@ -19,6 +19,7 @@ mod peer_timeouts;
 mod port_map;
 mod ports;
 pub(crate) mod reason;
+mod server_tls;
 pub(crate) mod time;
 mod verdict;
 mod zone;
@@ -40,6 +41,7 @@ pub(crate) use port_map::PortMap;
 pub(crate) use ports::merged;
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
+pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

@@ -162,8 +162,10 @@ by_label!(PacketReason, PacketReason::ALL);
 impl From<AccessReason> for PacketReason {
     fn from(reason: AccessReason) -> Self {
         match reason {
-            // packets have no PROXY header
-            AccessReason::Denied | AccessReason::UntrustedProxy => Self::Denied,
+            // packets have no PROXY header, and TLS does not end at their frontends
+            AccessReason::Denied | AccessReason::UntrustedProxy | AccessReason::ClientHandshakes => {
+                Self::Denied
+            }
             AccessReason::ClientConnections => Self::ClientConnections,
             AccessReason::ClientRate => Self::ClientRate,
             AccessReason::FrontendRate => Self::FrontendRate,
@@ -239,8 +241,9 @@ mod tests {
 
     #[test]
     fn what_access_refuses_has_the_same_word_in_every_mode() {
-        // packets have no PROXY header
-        let in_every_mode = |reason: &AccessReason| *reason != AccessReason::UntrustedProxy;
+        // packets have no PROXY header, and TLS does not end at their frontends
+        let of_proxy = [AccessReason::UntrustedProxy, AccessReason::ClientHandshakes];
+        let in_every_mode = |reason: &AccessReason| !of_proxy.contains(reason);
         for reason in AccessReason::ALL.into_iter().filter(in_every_mode) {
             assert_eq!(PacketReason::from(reason).label(), reason.label());
         }

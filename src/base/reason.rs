@@ -72,6 +72,10 @@ pub enum TerminationReason {
     TlsHandshakeTimeout,
     /// As many handshakes of the frontend were under way as there may be: `max_handshakes`.
     TlsHandshakesFull,
+    /// Its client network has begun as many handshakes a second as it may: `per_client.handshakes_per_second`.
+    ClientHandshakes,
+    /// No server completed its TLS handshake: why, `server_tls_failure` says.
+    ServerTls,
     /// Of a UDP session: nothing moved for `idle_timeout`, which is how they end.
     Idle,
     /// Of a UDP session: it has had its `udp.max_requests` and `udp.max_responses`.
@@ -82,7 +86,7 @@ pub enum TerminationReason {
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -114,6 +118,8 @@ impl TerminationReason {
         Self::TlsHandshake,
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
+        Self::ClientHandshakes,
+        Self::ServerTls,
         Self::Idle,
         Self::Answered,
         Self::ServersFull,
@@ -134,7 +140,7 @@ impl TerminationReason {
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
             Self::ServerAbort | Self::ServerLost => "SD",
-            Self::ServerConnect | Self::NoServer => "SC",
+            Self::ServerConnect | Self::NoServer | Self::ServerTls => "SC",
             Self::ConnectTimeout => "sC",
             Self::QueueTimeout | Self::ServersFull => "sQ",
             Self::QueueFull => "PC",
@@ -151,7 +157,8 @@ impl TerminationReason {
             | Self::RouteRejected
             | Self::AccessRefused
             | Self::TlsHandshake
-            | Self::TlsHandshakesFull => "PR",
+            | Self::TlsHandshakesFull
+            | Self::ClientHandshakes => "PR",
             Self::ProxyHeaderTimeout | Self::ClientHelloTimeout | Self::TlsHandshakeTimeout => "cR",
             Self::ClientAbortPreamble => "CR",
         }
@@ -192,6 +199,8 @@ impl TerminationReason {
             Self::TlsHandshake => "tls_handshake",
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
+            Self::ClientHandshakes => "client_handshakes",
+            Self::ServerTls => "server_tls",
             Self::Idle => "idle",
             Self::Answered => "answered",
             Self::ServersFull => "servers_full",
@@ -219,11 +228,13 @@ pub enum AccessReason {
     ClientDatagrams,
     /// `proxy_protocol` requires a PROXY header, and its peer is not among those that may send one.
     UntrustedProxy,
+    /// Its network has begun as many TLS handshakes a second as it may: `per_client.handshakes_per_second`.
+    ClientHandshakes,
 }
 
 impl AccessReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Denied,
         Self::ClientConnections,
         Self::ClientRate,
@@ -231,6 +242,7 @@ impl AccessReason {
         Self::ClientPorts,
         Self::ClientDatagrams,
         Self::UntrustedProxy,
+        Self::ClientHandshakes,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -244,6 +256,7 @@ impl AccessReason {
             Self::ClientPorts => "client_ports",
             Self::ClientDatagrams => "client_datagrams",
             Self::UntrustedProxy => "untrusted_proxy",
+            Self::ClientHandshakes => "client_handshakes",
         }
     }
 }

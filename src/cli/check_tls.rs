@@ -1,4 +1,4 @@
-//! What `convey check` says of the files that `[frontends.NAME.tls]` names.
+//! What `convey check` says of the files that `[frontends.NAME.tls]` and `[backends.NAME.tls]` name.
 
 use std::{
     collections::HashMap,
@@ -9,11 +9,17 @@ use std::{
 };
 
 use crate::{
-    base::FrontendName,
-    config::{CertificateFiles, Config, Diagnostic, FrontendTls, Severity},
-    privilege::TLS_FILE_BYTES,
-    sys::config_file,
-    tls::{self, CertificateFinding, CertificateStore, Pair, PairFiles, TicketKeys},
+    base::{BackendName, FrontendName},
+    config::{
+        self, BackendTls, CertificateFiles, Config, Diagnostic, DirectoryFile, FrontendTls,
+        MAX_DIRECTORY_ENTRIES, SYSTEM_CAS, ServerTrust, Severity,
+    },
+    privilege::{DIRECTORY_FILE_BYTES, TLS_FILE_BYTES},
+    sys::{config_file, directory},
+    tls::{
+        self, CertificateFinding, CertificateStore, ClientSettings, Pair, PairFiles, StaleList, TicketKeys,
+        Trust,
+    },
 };
 
 /// What was found.
@@ -32,7 +38,7 @@ pub fn look(config: &Config) -> Found {
     let mut found = Found::default();
     for path in config.tls_files() {
         if !found.files.contains_key(path) {
-            found.read(path);
+            found.read(path, TLS_FILE_BYTES);
         }
     }
     for (name, frontend) in &config.frontends {
@@ -42,6 +48,11 @@ pub fn look(config: &Config) -> Found {
                 tls,
                 frontend.routing.routes.iter().flat_map(|route| &route.sni),
             );
+        }
+    }
+    for (name, backend) in &config.backends {
+        if let Some(tls) = &backend.tls {
+            found.backend(name, tls);
         }
     }
     if let Some(path) = &config.global.ticket_keys_file
@@ -54,16 +65,21 @@ pub fn look(config: &Config) -> Found {
 }
 
 impl Found {
-    fn read(&mut self, path: &Path) {
-        let read = config_file::read(path, TLS_FILE_BYTES);
+    fn read(&mut self, path: &Path, limit: usize) {
+        let read = config_file::read(path, limit);
         if let Err(error) = &read {
             let message = error.of_file_named_in("a tls section");
             let mut warning = diagnostic(Severity::Warning, path, "tls", message);
-            warning.help = Some(
-                "convey does not start where it cannot read it. Keys belong to root:convey with mode 0640; for certbot, \
-                 /usr/share/convey/certbot-hook makes such copies"
-                    .to_owned(),
-            );
+            let help = match path == Path::new(SYSTEM_CAS) {
+                true => {
+                    "convey does not start without it: install the package ca-certificates, or set ca in [backends.NAME.tls]"
+                }
+                false => {
+                    "convey does not start where it cannot read it. Keys belong to root:convey with mode 0640; for certbot, \
+                     /usr/share/convey/certbot-hook makes such copies"
+                }
+            };
+            warning.help = Some(help.to_owned());
             self.warnings.push(warning);
         }
         self.files.insert(path.to_owned(), read.ok());
@@ -77,7 +93,22 @@ impl Found {
     ) {
         let section = format!("frontends.{name}.tls");
         let mut pairs = Vec::new();
-        for files in &tls.certificates {
+        let mut certificates = tls.certificates.clone();
+        let is_listed = match &tls.certificate_dir {
+            None => true,
+            Some(dir) => match self.directory(dir, tls.certificates.is_empty(), &section) {
+                Some(found) => {
+                    certificates.extend(
+                        found
+                            .into_iter()
+                            .filter(|files| !tls.certificates.contains(files)),
+                    );
+                    true
+                }
+                None => false,
+            },
+        };
+        for files in &certificates {
             self.readable_by_others(files, &section);
             match self.pair(files) {
                 // what could not be read was said
@@ -91,15 +122,96 @@ impl Found {
                 Some(Err(why)) => self.error(&files.cert, &section, why),
             }
         }
-        // one that could not be read may cover a name
-        if pairs.len() == tls.certificates.len() {
-            for pattern in tls::uncovered(&CertificateStore::new(pairs).current(), wanted) {
-                self.warn(
-                    &tls.certificates[0].cert,
-                    &section,
-                    format!("no certificate covers {pattern}"),
-                );
+        for path in &tls.client_crl {
+            let content = self
+                .files
+                .get(path)
+                .and_then(Option::as_deref)
+                .unwrap_or_default();
+            for list in StaleList::all(content, SystemTime::now()) {
+                self.warn(path, &section, list.sentence(tls.client_crl_policy));
             }
+        }
+        // one that could not be read may cover a name
+        if let Some(first) = certificates.first()
+            && is_listed
+            && pairs.len() == certificates.len()
+        {
+            for pattern in tls::uncovered(&CertificateStore::new(pairs).current(), wanted) {
+                self.warn(&first.cert, &section, format!("no certificate covers {pattern}"));
+            }
+        }
+    }
+
+    /// The certificates of a directory, with what is wrong with it; one that `is_alone` must have some. `None`: it cannot be
+    /// listed here.
+    fn directory(&mut self, dir: &Path, is_alone: bool, section: &str) -> Option<Vec<CertificateFiles>> {
+        let names = match directory::names(dir, MAX_DIRECTORY_ENTRIES) {
+            Ok(names) => names,
+            Err(error) => {
+                let mut warning = diagnostic(Severity::Warning, dir, section, error.to_string());
+                warning.help = Some("convey does not start where it cannot list it".to_owned());
+                self.warnings.push(warning);
+                return None;
+            }
+        };
+        let read = names.iter().filter(|name| DirectoryFile::of(name).is_read());
+        for path in read.map(|name| dir.join(name)) {
+            if !self.files.contains_key(&path) {
+                self.read(&path, DIRECTORY_FILE_BYTES);
+            }
+        }
+        let has_key = |name: &str| {
+            let content = self.files.get(&dir.join(name)).and_then(Option::as_deref);
+            content.is_some_and(tls::has_private_key)
+        };
+        let names = names.iter().map(String::as_str).collect();
+        let (found, unused) = config::certificates_of(dir, &names, has_key);
+        if found.is_empty() {
+            let text = "the directory has no certificate: each is a file NAME.pem or NAME.crt, with its key inside or in NAME.key";
+            match is_alone {
+                true => self.error(dir, section, text.to_owned()),
+                false => self.warn(dir, section, text.to_owned()),
+            }
+        }
+        if !unused.is_empty() {
+            self.warn(dir, section, left_alone(&unused));
+        }
+        Some(found)
+    }
+
+    fn backend(&mut self, name: &BackendName, tls: &BackendTls) {
+        let section = format!("backends.{name}.tls");
+        let ca = match &tls.trust {
+            ServerTrust::System => Some((Path::new(SYSTEM_CAS), Trust::System as fn(Vec<u8>) -> Trust)),
+            ServerTrust::Ca(path) => Some((path.as_path(), Trust::Ca as fn(Vec<u8>) -> Trust)),
+            ServerTrust::Anybody => None,
+        };
+        // what could not be read was said
+        if let Some((path, trust)) = ca
+            && let Some(Some(bytes)) = self.files.get(path)
+        {
+            let settings = ClientSettings {
+                trust: trust(bytes.clone()),
+                identity: None,
+                alpn: Vec::new(),
+            };
+            if let Err(why) = tls::client_configs(&settings) {
+                self.error(path, &section, why.to_string());
+            }
+        }
+        let Some(files) = &tls.identity else { return };
+        self.readable_by_others(files, &section);
+        match self.pair(files) {
+            None => {}
+            Some(Ok(pair)) => {
+                for finding in CertificateFinding::all(&pair, SystemTime::now()) {
+                    if finding.concerns_clients() {
+                        self.warn(&files.cert, &section, finding.to_string());
+                    }
+                }
+            }
+            Some(Err(why)) => self.error(&files.cert, &section, why),
         }
     }
 
@@ -122,7 +234,8 @@ impl Found {
     fn readable_by_others(&mut self, files: &CertificateFiles, section: &str) {
         let path = files.key.as_ref().unwrap_or(&files.cert);
         let is_open = fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
-        if is_open {
+        let content = self.files.get(path).and_then(Option::as_deref);
+        if is_open && content.is_some_and(tls::has_private_key) {
             let text = "others can read this key: chmod 640, and root:convey as its owner".to_owned();
             self.warn(path, section, text);
         }
@@ -137,6 +250,19 @@ impl Found {
         self.errors
             .push(diagnostic(Severity::Error, path, section, message));
     }
+}
+
+/// That files of a directory are of no use.
+fn left_alone(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.get(..SHOWN).unwrap_or(names).join(", ");
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "not read: {shown}{more}; certificates are NAME.pem and NAME.crt, with NAME.key and NAME.ocsp beside them"
+    )
 }
 
 fn diagnostic(severity: Severity, path: &Path, section: &str, message: String) -> Diagnostic {

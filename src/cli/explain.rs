@@ -10,7 +10,7 @@ use super::{
     text::{Style, colour_wanted, harmless, time},
 };
 use crate::{
-    admin::views::{Because, Candidate, Explanation, Flow, Word},
+    admin::views::{Because, Candidate, Explanation, Flow, TlsToServers, Word},
     base::{
         PacketReason, Protocol, TerminationReason,
         exit::{self, Exit},
@@ -120,6 +120,9 @@ fn draw(found: &Explanation, colour: bool) -> String {
         let key = if index == 0 { "servers" } else { "" };
         line(key, &share_text(share));
     }
+    if let Some(tls) = &found.server_tls {
+        line("tls", &tls_text(tls));
+    }
     if let Some(flow) = &found.flow {
         line("flow", &flow_text(flow));
     }
@@ -138,9 +141,10 @@ fn because(found: &Explanation) -> String {
     };
     if let Some(refused) = &found.refused {
         return match refused.known() {
-            Some(TerminationReason::RouteRejected) => {
-                "proxied: a route rejects it, or none matches and the frontend has no backend".to_owned()
-            }
+            Some(TerminationReason::RouteRejected) => match found.route {
+                Some(route) => format!("proxied: route {route} rejects it"),
+                None => "proxied: no route matches, and the frontend has no backend".to_owned(),
+            },
             Some(TerminationReason::UnexpectedSni) => {
                 "proxied: neither a route nor a server expects the name that it asks for".to_owned()
             }
@@ -205,6 +209,16 @@ fn share_text(share: &Candidate) -> String {
     match *percent {
         0.0 => format!("{server} at {addr}: no room, {open}"),
         percent => format!("{server} at {addr}: {percent:.0} % of new connections by weight, {open}"),
+    }
+}
+
+fn tls_text(tls: &TlsToServers) -> String {
+    match tls.verified {
+        true => format!("to the server, whose certificate must be for {}", tls.server_name),
+        false => format!(
+            "to the server, which is not verified; it is asked for {}",
+            tls.server_name
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     outcome::{CommandResult, Failure},
 };
 use crate::{
-    base::{AccessReason, Alert, DatagramDrop, PacketReason, TerminationReason, exit},
+    base::{AccessReason, Alert, DatagramDrop, PacketReason, ServerTlsFailure, TerminationReason, exit},
     config,
     tls::HandshakeFailure,
 };
@@ -171,13 +171,15 @@ fn ends() -> String {
         .map(|reason| (format!("{} {}", reason.code(), reason.label()), reason.sentence()));
     ended.sort();
     let handshakes = HandshakeFailure::ALL.map(|why| (why.label().to_owned(), why.sentence()));
+    let to_servers = ServerTlsFailure::ALL.map(|why| (why.label().to_owned(), why.sentence()));
     let dropped = DatagramDrop::ALL.map(|reason| (reason.label().to_owned(), reason.sentence()));
     let refused = AccessReason::ALL.map(|reason| (reason.label().to_owned(), reason.sentence()));
     format!(
-        "{}.PP\nWhy a TLS handshake failed\n.RB ( tls_failure ):\n{}.PP\nA connection that access rules or limits refuse is reset at once, and counted by reason: at the frontend in\n\
+        "{}.PP\nWhy a TLS handshake failed\n.RB ( tls_failure ):\n{}.PP\nWhy there was no TLS with a server\n.RB ( server_tls_failure ):\n{}.PP\nA connection that access rules or limits refuse is reset at once, and counted by reason: at the frontend in\n\
          .BR \"convey status \\-\\-json\" ,\nand in one event a minute\n.RB ( connections_refused ).\n{}.PP\nDatagrams that the UDP proxy drops are counted in the same way\n.RB ( datagrams_dropped ).\n{}",
         entries(ended.into_iter()),
         entries(handshakes.into_iter()),
+        entries(to_servers.into_iter()),
         entries(refused.into_iter()),
         entries(dropped.into_iter())
     )

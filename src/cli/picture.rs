@@ -290,6 +290,9 @@ fn frontend_note(frontend: &Frontend) -> Cell {
     let dropped: u64 = frontend.datagrams_dropped.values().sum();
     let refused: u64 = frontend.refused.values().sum();
     let notes = [
+        frontend
+            .logs_tls_keys
+            .then(|| "writes TLS keys to a file".to_owned()),
         full.then(|| "full".to_owned()),
         (!full && frontend.accept_errors > 0).then(|| counted(frontend.accept_errors, "accept error")),
         (refused > 0).then(|| format!("{refused} refused")),
@@ -388,6 +391,8 @@ fn backend_note(backend: &Backend) -> Cell {
         Cell::new("no servers", Style::Bad)
     } else if backend.state == BackendState::Down {
         Cell::new("no eligible server: new connections are refused", Style::Bad)
+    } else if backend.tls.as_ref().is_some_and(|tls| !tls.verified) {
+        Cell::new("servers are not verified (tls.verify = false)", Style::Notice)
     } else {
         Cell::plain("")
     }

@@ -159,6 +159,12 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "health_check.", &checks(old), &checks(new));
     let passive = |backend: &Backend| settings::passive_check(backend.passive_check.as_ref());
     changed(out, label, "passive_check.", &passive(old), &passive(new));
+    optional(
+        out,
+        &format!("{label}: tls"),
+        old.tls.as_ref().map(settings::backend_tls),
+        new.tls.as_ref().map(settings::backend_tls),
+    );
     let label = format!("{label}: server");
     each(
         &old.servers,

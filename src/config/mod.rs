@@ -6,6 +6,7 @@
 //! ```
 
 mod address;
+mod certificate_dir;
 mod destination;
 mod diff;
 mod duration;
@@ -35,11 +36,14 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 use crate::base::PortRanges;
 use findings::Findings;
 
+pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
-pub use tls::{CertificateFiles, FrontendTls};
+pub use tls::{
+    BackendTls, CertificateFiles, FrontendTls, SYSTEM_CAS, ServerAlpn, ServerNameFrom, ServerTrust,
+};
 pub use tls_names::*;
 pub use udp::UdpSessions;
 pub(crate) use words::nearest;

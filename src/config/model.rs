@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
-    tls::FrontendTls,
+    tls::{BackendTls, FrontendTls},
     udp::UdpSessions,
 };
 use crate::{
@@ -304,11 +304,18 @@ pub struct NetworkList {
 }
 
 impl Config {
-    /// Every file that is about TLS.
+    /// Every `certificate_dir`.
+    pub fn certificate_dirs(&self) -> impl Iterator<Item = &Path> {
+        let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
+        ended.filter_map(|tls| tls.certificate_dir.as_deref())
+    }
+
+    /// Every file that is about TLS, without those of a `certificate_dir`.
     pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
-        ended
-            .flat_map(FrontendTls::files)
+        let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        (ended.flat_map(FrontendTls::files))
+            .chain(to_servers.flat_map(BackendTls::files))
             .chain(self.global.ticket_keys_file.as_deref())
     }
 }
@@ -409,6 +416,8 @@ pub struct Backend {
     pub fallback: Option<BackendName>,
     /// `send_proxy`.
     pub send_proxy: Option<SendProxy>,
+    /// `tls`; `None`: connections to the servers are plain.
+    pub tls: Option<BackendTls>,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
     pub servers: BTreeMap<ServerName, Server>,
 }

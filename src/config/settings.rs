@@ -21,7 +21,7 @@ use crate::{
     base::{KeepAlive, NetworkListName},
 };
 
-pub use tls::tls;
+pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -350,6 +350,7 @@ pub fn per_client(limits: &Limits) -> Settings {
         connections,
         new_per_second,
         datagrams_per_second,
+        handshakes_per_second,
     } = limits.per_client.unwrap_or_default();
     vec![
         ("prefix4", set(prefix4)),
@@ -357,6 +358,7 @@ pub fn per_client(limits: &Limits) -> Settings {
         ("connections", limit(connections)),
         ("new_per_second", limit(new_per_second)),
         ("datagrams_per_second", limit(datagrams_per_second)),
+        ("handshakes_per_second", limit(handshakes_per_second)),
     ]
 }
 
@@ -378,6 +380,7 @@ pub fn backend(backend: &Backend) -> Settings {
         slow_start,
         fallback,
         send_proxy,
+        tls: _,
         servers: _,
     } = backend;
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));

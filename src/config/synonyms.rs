@@ -1,5 +1,8 @@
 //! Keys of other programs for what Convey calls otherwise. No distance between words finds these.
 
+mod tls;
+mod udp;
+
 use toml::de::{DeTable, DeValue};
 
 /// What a key was meant for.
@@ -82,8 +85,8 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
             elsewhere("[frontends.NAME] and below it listen_addr = \"0.0.0.0:80\"")
         }
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
-        (section, key) => (routing(section, key, value).or_else(|| tls(section, key, value)))
-            .or_else(|| udp(section, key, value))
+        (section, key) => (routing(section, key, value).or_else(|| tls::meant(section, key, value)))
+            .or_else(|| udp::meant(section, key, value))
             .map(|(key, line)| Meant { key, line }),
     }
 }
@@ -162,118 +165,6 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
         }
         ("Server", "server_name" | "hostname" | "hostnames" | "domain" | "domains") => {
             same("sni", &own_list(value, "www.example.com"))
-        }
-        _ => None,
-    }
-}
-
-/// As [`routing`], of what is about TLS.
-fn tls(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static str>, String)> {
-    const PEM: &str = "/etc/convey/certificates/www.pem";
-    let same = |key: &'static str, value: &str| Some((Some(key), format!("{key} = {value}")));
-    let text = |key: &'static str, example: &str| same(key, &own_text(value, example));
-    let pem = || own_text(value, PEM);
-    match (section, key) {
-        (
-            "Frontend",
-            "ssl"
-            | "crt"
-            | "cert"
-            | "certificate"
-            | "certificates"
-            | "ssl_certificate"
-            | "ssl_certificate_key",
-        ) => same("tls", &format!("{{ certificates = [{{ cert = {} }}] }}", pem())),
-        (
-            "FrontendTls",
-            "crt" | "cert" | "cert_path" | "cert_file" | "certificate" | "ssl_certificate" | "pem",
-        ) => same("certificates", &format!("[{{ cert = {} }}]", pem())),
-        ("FrontendTls", "key" | "key_path" | "key_file" | "ssl_certificate_key" | "private_key") => same(
-            "certificates",
-            &format!("[{{ cert = \"{PEM}\", key = {} }}]", pem()),
-        ),
-        (
-            "FrontendTls",
-            "protocols" | "ssl_protocols" | "versions" | "ssl_min_ver" | "min_tls_version"
-            | "minimum_version",
-        ) => same("min_version", "\"1.2\""),
-        ("FrontendTls", "ssl_max_ver" | "max_tls_version" | "maximum_version") => {
-            same("max_version", "\"1.3\"")
-        }
-        ("FrontendTls", "ciphersuites" | "cipher_suites" | "ssl_ciphers" | "ssl_conf_command") => {
-            same("ciphers", "[\"TLS_AES_128_GCM_SHA256\", …]")
-        }
-        ("FrontendTls", "curves" | "ecdhe" | "ssl_ecdh_curve" | "ecdh_curves" | "named_groups") => {
-            same("groups", &own_list(value, "x25519"))
-        }
-        (
-            "FrontendTls",
-            "ca" | "ca_file" | "ssl_client_certificate" | "client_ca_file" | "root_ca_cert_path",
-        ) => same("client_ca", &pem()),
-        ("FrontendTls", "crl" | "crl_file" | "ssl_crl") => same("client_crl", &pem()),
-        ("FrontendTls", "verify" | "ssl_verify_client" | "client_certificates" | "mtls") => {
-            same("client_auth", "\"required\", \"optional\" or \"none\"")
-        }
-        ("FrontendTls", "session_tickets" | "tls_tickets" | "ssl_session_tickets") => same(
-            "tickets",
-            match value {
-                DeValue::Boolean(false) => "false",
-                _ => "true",
-            },
-        ),
-        ("FrontendTls", "ticket_keys_file" | "tls_ticket_keys" | "ssl_session_ticket_key") => Some((
-            None,
-            format!(
-                "ticket_keys_file = {} in [global]",
-                own_text(value, "/etc/convey/ticket.keys")
-            ),
-        )),
-        ("FrontendTls", "ssl_reject_handshake" | "reject_unknown_sni") => same("strict_sni", "true"),
-        (
-            "Certificate",
-            "crt" | "cert_path" | "certificate" | "ssl_certificate" | "pem" | "chain" | "fullchain",
-        ) => text("cert", PEM),
-        ("Certificate", "key_path" | "private_key" | "ssl_certificate_key" | "privkey") => {
-            text("key", "/etc/convey/certificates/www.key")
-        }
-        ("Certificate", "ocsp_file" | "ssl_stapling_file" | "staple") => {
-            text("ocsp", "/etc/convey/certificates/www.ocsp")
-        }
-        _ => None,
-    }
-}
-
-/// As [`routing`], of what is about UDP: nginx's, gobetween's and awe4lb's keys.
-fn udp(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'static str>, String)> {
-    let (ours, example) = match key {
-        "max_requests" | "proxy_requests" | "requests" => ("max_requests", 1),
-        "max_responses" | "proxy_responses" | "responses" => ("max_responses", 1),
-        "max_sessions" | "maxsessions" | "max_flows" | "sessions" => ("max_sessions", 16_384),
-        "buffer_size" | "buffersize" | "max_datagram_size" => ("buffer_size", 65_535),
-        "idletimeoutms" | "idletimeout" | "timeout" | "idle_timeout" | "proxy_timeout"
-            if section == "Udp" =>
-        {
-            let line = "idle_timeout = \"60s\" in [frontends.NAME], beside [frontends.NAME.udp]";
-            return Some((None, line.to_owned()));
-        }
-        "client_idle_timeout" | "backend_idle_timeout" if section != "Udp" => {
-            return Some((
-                Some("idle_timeout"),
-                format!("idle_timeout = {}", own_text(value, "60s")),
-            ));
-        }
-        "transparent" => {
-            let line =
-                "nothing for it: servers are told of the client by send_proxy = \"v2\" in [backends.NAME]";
-            return Some((None, line.to_owned()));
-        }
-        _ => return None,
-    };
-    let number = own_number(value, example);
-    match section {
-        "Udp" => Some((Some(ours), format!("{ours} = {number}"))),
-        "Frontend" | "FrontendOptions" | "Defaults" => {
-            Some((None, format!("udp = {{ {ours} = {number} }} in [frontends.NAME]")))
         }
         _ => None,
     }
@@ -442,6 +333,23 @@ mod tests {
             ),
             ("Route", "dst_port = 8443", "destination = \":8443\""),
             ("Backend", "send-proxy-v2 = true", "send_proxy = \"v2\""),
+            ("BackendTls", "ignore_verify = true", "verify = false"),
+            ("BackendTls", "sni = \"ssl_fc_sni\"", "server_name = \"client\""),
+            (
+                "BackendTls",
+                "sni = \"str(www.example.com)\"",
+                "server_name = \"www.example.com\"",
+            ),
+            (
+                "BackendTls",
+                "proxy_ssl_name = \"www.example.com\"",
+                "server_name = \"www.example.com\"",
+            ),
+            (
+                "BackendTls",
+                "root_ca_cert_path = \"/ca.pem\"",
+                "ca = \"/ca.pem\"",
+            ),
             (
                 "Backend",
                 "proxy_protocol = { version = \"1\" }",

@@ -152,7 +152,12 @@ impl Control {
         if changed.files.contains(&What::Config) {
             file_change.noticed(Instant::now());
         }
-        let is_beside = |what: &What| matches!(what, What::NetworkList(_) | What::TlsFile(_));
+        let is_beside = |what: &What| {
+            matches!(
+                what,
+                What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_)
+            )
+        };
         if changed.files.iter().any(is_beside) && self.state.config().global.watch_config {
             self.ask_reload(Trigger::BesideChange, None);
         }

@@ -12,7 +12,7 @@ use crate::{
         views::{self, ConnectionFilter, ProxiedConnections},
     },
     backend_setup,
-    base::TlsRecord,
+    base::{ServerTlsRecord, TlsRecord},
     config::Mode,
     engine::Engine,
     flow::{self, FiveTuple, FlowInfo},
@@ -107,6 +107,7 @@ fn proxied(c: OpenConnection) -> views::Connection {
         frontend_removed: false,
         sni: c.sni.as_deref().map(str::to_owned),
         tls: c.tls.as_deref().map(tls),
+        server_tls: c.server_tls.as_deref().map(server_tls),
         local: c.local,
         idle_seconds: c.idle.map(|idle| idle.as_secs_f64()),
         worker: Some(c.worker.0),
@@ -125,5 +126,15 @@ fn tls(session: &TlsRecord) -> views::Tls {
         alpn: session.alpn.as_deref().map(str::to_owned),
         resumed: session.resumed,
         client_subject: session.client_subject.as_deref().map(str::to_owned),
+    }
+}
+
+fn server_tls(session: &ServerTlsRecord) -> views::ServerTls {
+    views::ServerTls {
+        version: session.version.to_owned(),
+        cipher: session.cipher.to_owned(),
+        group: session.group.map(str::to_owned),
+        alpn: session.alpn.as_deref().map(str::to_owned),
+        resumed: session.resumed,
     }
 }

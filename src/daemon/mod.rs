@@ -17,6 +17,7 @@ mod alerts;
 mod coalesce;
 mod control;
 mod health;
+mod key_log;
 mod listening;
 mod lists;
 mod live;
@@ -36,6 +37,7 @@ mod stop;
 mod terminal;
 mod ticket_keys;
 mod tls;
+mod tls_to_servers;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};

@@ -162,7 +162,7 @@ impl Control {
                     }
                 }
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
-                Some(ProxyEvent::ServerFailing(key)) = inboxes.events.recv() => self.state.checker().passive_failure(&key),
+                Some(ProxyEvent::ServerFailing(key, tls)) = inboxes.events.recv() => self.state.checker().passive_failure(&key, tls),
                 () = self.packets.changed() => self.packets_changed(),
                 () = self.addresses.changed() => self.addresses_changed(),
                 Some(command) = inboxes.commands.recv() => self.handle_command(command),

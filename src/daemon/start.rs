@@ -15,6 +15,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Control, Fatal, RunOptions,
     alerts::AlertWatch,
+    key_log::KeyLogFile,
     lists,
     live::Sources,
     logging::{Logging, is_stderr_coloured},
@@ -239,7 +240,7 @@ fn run_unprivileged(
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
     let ticket_keys = TicketKeyFile::open(&state_dir, SystemTime::now())
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: {e}")))?;
-    let mut tls = TlsFrontends::new(ticket_keys.keys());
+    let mut tls = TlsFrontends::new(ticket_keys.keys(), KeyLogFile::new(&state_dir));
     let prepared = tls::read_at_start(&broker, &loaded.config, &tls.known())
         .map_err(|e| Fatal::new(exit::CONFIG, format_args!("convey: {}", e.message)))?;
     for warning in &prepared.warnings {

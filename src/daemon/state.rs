@@ -25,7 +25,7 @@ use crate::{
     access::NetworkLists,
     base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
-    health::{Checker, HealthUpdate, Known, Trial},
+    health::{Checker, HealthUpdate, Known, TlsToServers, Trial},
     pools::{Override, Pool, Pools, Saved},
     snapshot::{BackendView, Builder, Built, FrontendTls, Health, ServerCounts, ServerView, Snapshot},
 };
@@ -71,8 +71,14 @@ struct Before {
     connections: u64,
 }
 
-/// What the TLS of clients ends with, by frontend.
-pub type TlsViews = HashMap<FrontendName, Arc<FrontendTls>>;
+/// What TLS is spoken with.
+#[derive(Debug, Default)]
+pub struct TlsViews {
+    /// With clients, by frontend.
+    pub frontends: HashMap<FrontendName, Arc<FrontendTls>>,
+    /// With servers, by backend.
+    pub to_servers: TlsToServers,
+}
 
 /// What follows from a snapshot that has been published.
 #[derive(Debug)]
@@ -100,13 +106,16 @@ impl State {
         let mut builder = Builder::new(shards, Arc::default());
         builder.config_changed(&config, pools.apply(&config));
         builder.lists_changed(lists);
-        builder.tls_changed(tls);
+        builder.tls_changed(tls.frontends);
+        builder.tls_to_servers_changed(tls.to_servers.clone());
+        let mut checker = Checker::new(updates);
+        checker.set_tls(tls.to_servers);
         saved.restore(&mut pools);
         let first = builder.build(&config, &pools, now).snapshot;
         Self {
             config,
             pools,
-            checker: Checker::new(updates),
+            checker,
             builder,
             published: Arc::new(ArcSwap::new(first)),
             coalescer: Coalescer::default(),
@@ -166,10 +175,10 @@ impl State {
     }
 
     /// Starts to check the servers that a configuration would add. Nothing else changes. To be called within the runtime.
-    pub fn try_out(&mut self, config: &Config) {
+    pub fn try_out(&mut self, config: &Config, tls: &TlsToServers) {
         let mut pools = self.pools.clone();
         let changed = pools.apply(config);
-        let trial = self.checker.try_out(&pools, &changed);
+        let trial = self.checker.try_out(&pools, &changed, tls);
         let pools = changed.iter().filter_map(|name| pools.get(name.as_str()));
         let awaited = pools.filter_map(|pool| {
             let states = || states(pool, &trial, &self.builder);
@@ -214,10 +223,15 @@ impl State {
             change.log(None);
         }
         let changed = self.pools.apply(&config);
-        let known = self.checker.apply(&self.pools, &changed, trial);
+        let mut to_check = changed.clone();
+        to_check.extend(self.checker.set_tls(tls.to_servers.clone()));
+        to_check.sort();
+        to_check.dedup();
+        let known = self.checker.apply(&self.pools, &to_check, trial);
         self.builder.config_changed(&config, changed);
         self.builder.lists_changed(lists);
-        self.builder.tls_changed(tls);
+        self.builder.tls_changed(tls.frontends);
+        self.builder.tls_to_servers_changed(tls.to_servers);
         self.config = config;
         self.take(known);
     }

@@ -1,4 +1,4 @@
-//! TLS at frontends: files that the broker reads become certificates and keys, in effect at once or with a reload.
+//! TLS at frontends, and with [`tls_to_servers`] to servers: files that the broker reads become certificates and keys, in effect at once or with a reload.
 //!
 //! ```text
 //! broker ─ bytes ─► prepare ─► Prepared ─ commit ─► certificate stores, ticket keys
@@ -7,34 +7,48 @@
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
+use super::{
+    key_log::KeyLogFile,
+    state::TlsViews,
+    tls_to_servers::{self, Backends},
+};
 use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
     config::{self, CertificateFiles, ClientAuth, Config},
-    privilege::{BrokerError, Channel, Client, What},
+    privilege::{BrokerError, Channel, Client, What, read_archive},
     snapshot::FrontendTls,
     tls::{
         CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles,
-        ReadPair, ServerSettings, SessionCache, Shared, TicketKeyRing, TicketKeys, server_config, uncovered,
+        ReadPair, ServerSettings, SessionCache, Shared, StaleList, TicketKeyRing, TicketKeys,
+        has_private_key, server_config, uncovered,
     },
 };
 
-/// The content of files by their paths; of those that could not be read, why.
-type Contents = HashMap<PathBuf, Result<Vec<u8>, String>>;
+/// What was read.
+#[derive(Debug, Default)]
+struct Contents {
+    /// Files by their paths; of those that could not be read, why.
+    files: HashMap<PathBuf, Result<Vec<u8>, String>>,
+    /// What each `certificate_dir` has; of those that could not be read, why.
+    directories: HashMap<PathBuf, Result<Vec<CertificateFiles>, String>>,
+}
 
 /// What is in effect.
 #[derive(Debug)]
 pub struct TlsFrontends {
     shared: Arc<Shared>,
+    key_log: Arc<KeyLogFile>,
     /// Those of `ticket_keys_file`; `None`: our own.
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// A frontend whose clients' TLS ends here.
@@ -51,6 +65,8 @@ pub struct Prepared {
     frontends: HashMap<FrontendName, (Served, Vec<ReadPair>)>,
     /// Those that load balancers share; `None`: our own.
     shared_keys: Option<TicketKeys>,
+    /// TLS to servers.
+    pub to_servers: tls_to_servers::Prepared,
     /// What a reload says of it.
     pub changes: Vec<String>,
     /// What an operator should look at.
@@ -58,17 +74,20 @@ pub struct Prepared {
 }
 
 impl TlsFrontends {
-    /// Nothing yet, with these keys of tickets.
+    /// Nothing yet, with these keys of tickets, and where secrets are logged if that is asked for.
     #[must_use]
-    pub fn new(keys: &TicketKeys) -> Self {
+    pub fn new(keys: &TicketKeys, key_log: Arc<KeyLogFile>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 tickets: TicketKeyRing::new(keys),
                 sessions: SessionCache::new(),
                 clock: SystemTime::now,
+                key_log: Arc::<KeyLogFile>::clone(&key_log),
             }),
+            key_log,
             shared_keys: None,
             frontends: HashMap::new(),
+            to_servers: Backends::default(),
         }
     }
 
@@ -77,8 +96,10 @@ impl TlsFrontends {
     pub fn known(&self) -> Known {
         Known {
             shared: Arc::clone(&self.shared),
+            key_log: Arc::clone(&self.key_log),
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
+            to_servers: self.to_servers.clone(),
         }
     }
 
@@ -89,8 +110,9 @@ impl TlsFrontends {
     }
 
     /// Puts what was read in effect; gives what the snapshot is made of, and what is broken and goes on as it was.
-    pub fn commit(&mut self, prepared: Prepared) -> (HashMap<FrontendName, Arc<FrontendTls>>, Vec<String>) {
-        let mut broken = Vec::new();
+    pub fn commit(&mut self, mut prepared: Prepared) -> (TlsViews, Vec<String>) {
+        let mut broken = std::mem::take(&mut prepared.to_servers.broken);
+        let to_servers = self.to_servers.commit(prepared.to_servers);
         self.frontends = (prepared.frontends.into_iter())
             .map(|(name, (served, pairs))| {
                 for fault in served.store.replace(pairs) {
@@ -106,11 +128,21 @@ impl TlsFrontends {
             self.shared.tickets.replace(keys);
         }
         self.shared_keys = prepared.shared_keys;
+        if !self.frontends.values().any(|served| served.settings.key_log) {
+            self.key_log.close();
+        }
         let views = self
             .frontends
             .iter()
             .map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
-        (views.collect(), broken)
+        let frontends = views.collect();
+        (
+            TlsViews {
+                frontends,
+                to_servers,
+            },
+            broken,
+        )
     }
 }
 
@@ -118,8 +150,10 @@ impl TlsFrontends {
 #[derive(Debug, Clone)]
 pub struct Known {
     shared: Arc<Shared>,
+    key_log: Arc<KeyLogFile>,
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
+    to_servers: Backends,
 }
 
 /// Reads what a configuration names.
@@ -127,12 +161,10 @@ pub struct Known {
 /// # Errors
 /// A file cannot be used, and there is nothing before it that could go on.
 pub async fn read_all(broker: &Client, config: &Arc<Config>, known: Known) -> Result<Prepared, ReloadFailed> {
-    let mut contents = Contents::new();
-    for path in config.tls_files() {
-        if !contents.contains_key(path) {
-            let read = broker.read(What::TlsFile(path.to_owned())).await;
-            contents.insert(path.to_owned(), content(read.map(|file| file.source.bytes))?);
-        }
+    let mut contents = Contents::default();
+    for what in wanted(config) {
+        let read = broker.read(what.clone()).await;
+        contents.add(what, content(read.map(|file| file.source.bytes))?);
     }
     let config = Arc::clone(config);
     let prepared = tokio::task::spawn_blocking(move || prepare(&config, &contents, &known));
@@ -144,12 +176,19 @@ pub async fn read_all(broker: &Client, config: &Arc<Config>, known: Known) -> Re
 /// # Errors
 /// As [`read_all`].
 pub fn read_at_start(broker: &Channel, config: &Config, known: &Known) -> Result<Prepared, ReloadFailed> {
-    let mut contents = Contents::new();
-    for path in config.tls_files() {
-        let read = broker.read(What::TlsFile(path.to_owned()));
-        contents.insert(path.to_owned(), content(read.map(|file| file.source.bytes))?);
+    let mut contents = Contents::default();
+    for what in wanted(config) {
+        let read = broker.read(what.clone());
+        contents.add(what, content(read.map(|file| file.source.bytes))?);
     }
     prepare(config, &contents, known)
+}
+
+/// What the broker is asked for: each once.
+fn wanted(config: &Config) -> BTreeSet<What> {
+    let files = config.tls_files().map(|path| What::TlsFile(path.to_owned()));
+    let directories = (config.certificate_dirs()).map(|path| What::CertificateDir(path.to_owned()));
+    files.chain(directories).collect()
 }
 
 /// Of a file that is not as it should be, why; a broker that fails is no fault of the file.
@@ -167,7 +206,9 @@ fn content(read: Result<Vec<u8>, BrokerError>) -> Result<Result<Vec<u8>, String>
 fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepared, ReloadFailed> {
     let mut prepared = Prepared::default();
     if let Some(path) = &config.global.ticket_keys_file {
-        let bytes = bytes(contents, path).map_err(|why| failed(format!("ticket_keys_file: {why}")))?;
+        let bytes = contents
+            .bytes(path)
+            .map_err(|why| failed(format!("ticket_keys_file: {why}")))?;
         let keys = TicketKeys::from_shared(bytes);
         prepared.shared_keys =
             Some(keys.map_err(|why| failed(format!("ticket_keys_file {}: {why}", path.display())))?);
@@ -175,18 +216,23 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
     if prepared.shared_keys != known.shared_keys {
         prepared.changes.push("keys of TLS tickets: replaced".to_owned());
     }
+    let read = |path: &Path| contents.bytes(path);
+    prepared.to_servers = known.to_servers.prepare(config, &read).map_err(failed)?;
+    prepared.changes.append(&mut prepared.to_servers.changes);
+    prepared.warnings.append(&mut prepared.to_servers.warnings);
     for (name, frontend) in &config.frontends {
         let Some(tls) = &frontend.tls else { continue };
         let in_frontend = |why: String| failed(format!("frontend {name}: {why}"));
         let settings = settings(name, tls, contents).map_err(in_frontend)?;
         let before = known.frontends.get(name);
-        let pairs = pairs(tls, contents);
-        for (pair, result) in &pairs {
-            let is_kept =
-                before.is_some_and(|before| before.store.current().pairs().any(|(name, _)| *name == **pair));
-            if let (Err(why), false) = (result, is_kept) {
-                return Err(in_frontend(format!("{pair}: {why}")));
-            }
+        let served = before.map(|before| before.store.current());
+        let Pairs { pairs, left_out } = pairs(tls, contents, served.as_deref()).map_err(in_frontend)?;
+        for (path, why) in left_out {
+            // as of one that has another before it: a reload that changes nothing else has to take effect for it
+            prepared
+                .changes
+                .push(format!("certificate {path} of frontend {name} cannot be used"));
+            (prepared.warnings).push(format!("frontend {name}: {path}: {why}; it is left out"));
         }
         // its configuration may be the same, and the files of client certificates others
         if before.is_some_and(|before| before.settings.client_auth != settings.client_auth) {
@@ -195,6 +241,10 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
             ));
         }
         prepared.note(name, &pairs, frontend, before);
+        for (path, stale) in stale_lists(tls, contents) {
+            let said = stale.sentence(tls.client_crl_policy);
+            (prepared.warnings).push(format!("frontend {name}: {}: {said}", path.display()));
+        }
         let store = before.map_or_else(
             || CertificateStore::new(Vec::new()),
             |before| Arc::clone(&before.store),
@@ -228,6 +278,15 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
         };
         prepared.frontends.insert(name.clone(), (served, pairs));
     }
+    let mut logged = prepared
+        .frontends
+        .values()
+        .map(|(served, _)| served.settings.key_log);
+    if logged.any(|is_logged| is_logged)
+        && let Err(why) = known.key_log.open()
+    {
+        prepared.warnings.push(why);
+    }
     Ok(prepared)
 }
 
@@ -253,12 +312,20 @@ impl Prepared {
                 let mut known = before.pairs().filter(|(known, _)| **known == **path);
                 known.any(|(_, old)| old.looks_like(pair))
             };
-            if before.as_ref().is_some_and(|before| !is_same(before)) {
+            if let Some(before) = before.as_ref().filter(|before| !is_same(before)) {
+                let is_new = before.pairs().all(|(known, _)| *known != **path);
+                let how = if is_new { "added" } else { "replaced" };
                 self.changes
-                    .push(format!("certificate {path} of frontend {name}: replaced"));
+                    .push(format!("certificate {path} of frontend {name}: {how}"));
             }
             for finding in CertificateFinding::all(pair, now) {
                 self.warnings.push(format!("frontend {name}: {path}: {finding}"));
+            }
+        }
+        for (path, _) in before.iter().flat_map(|before| before.pairs()) {
+            if pairs.iter().all(|(other, _)| **other != *path) {
+                self.changes
+                    .push(format!("certificate {path} of frontend {name}: removed"));
             }
         }
         let names = frontend.routing.routes.iter().flat_map(|route| &route.sni);
@@ -272,19 +339,62 @@ impl Prepared {
     }
 }
 
-fn pairs(tls: &config::FrontendTls, contents: &Contents) -> Vec<ReadPair> {
-    (tls.certificates.iter())
-        .map(|files| {
-            (
-                files.cert.display().to_string().into(),
-                pair(files, contents).map(Arc::new),
-            )
-        })
-        .collect()
+/// The certificates of a frontend.
+#[derive(Debug, Default)]
+struct Pairs {
+    /// Broken ones that have another before them too.
+    pairs: Vec<ReadPair>,
+    /// Those that are left out, and why.
+    left_out: Vec<(String, PairError)>,
+}
+
+/// Reads the certificates of a frontend.
+///
+/// # Errors
+/// One that is named, or at the start one of a directory, cannot be used and has none before it; or there is none at all.
+fn pairs(
+    tls: &config::FrontendTls,
+    contents: &Contents,
+    served: Option<&Certificates>,
+) -> Result<Pairs, String> {
+    let found = match &tls.certificate_dir {
+        Some(path) => contents.directory(path)?,
+        None => &[],
+    };
+    let of_directory = found.iter().filter(|files| !tls.certificates.contains(files));
+    let named = tls.certificates.iter().map(|files| (files, true));
+    let (mut pairs, mut left_out) = (Vec::new(), Vec::new());
+    for (files, is_named) in named.chain(of_directory.map(|files| (files, false))) {
+        let name = files.cert.display().to_string();
+        let result = pair(files, contents);
+        let is_kept = || served.is_some_and(|served| served.pairs().any(|(other, _)| other == name));
+        match result {
+            Err(why) if !is_kept() => {
+                // files come to a directory one by one, and a half-written one must not hold up the others
+                if is_named || served.is_none() {
+                    return Err(format!("{name}: {why}"));
+                }
+                left_out.push((name, why));
+            }
+            result => pairs.push((name.into(), result.map(Arc::new))),
+        }
+    }
+    match (&tls.certificate_dir, pairs.is_empty()) {
+        (Some(dir), true) => Err(format!(
+            "certificate_dir: {} has no certificate{}: each is a file NAME.pem or NAME.crt, with its key inside or in NAME.key",
+            dir.display(),
+            if left_out.is_empty() {
+                ""
+            } else {
+                " that can be used"
+            }
+        )),
+        _ => Ok(Pairs { pairs, left_out }),
+    }
 }
 
 fn pair(files: &CertificateFiles, contents: &Contents) -> Result<Pair, PairError> {
-    let read = |path: &Path| bytes(contents, path).map_err(PairError::NotRead);
+    let read = |path: &Path| contents.bytes(path).map_err(PairError::NotRead);
     Pair::parse(PairFiles {
         certificate: read(&files.cert)?,
         key: files.key.as_deref().map(read).transpose()?,
@@ -301,9 +411,9 @@ fn settings(
         (ClientAuth::None, _) | (_, None) => None,
         (auth, Some(ca)) => Some(ClientAuthSettings {
             required: auth == ClientAuth::Required,
-            ca: bytes(contents, ca)?.to_vec(),
+            ca: contents.bytes(ca)?.to_vec(),
             crls: (tls.client_crl.iter())
-                .map(|path| bytes(contents, path).map(<[u8]>::to_vec))
+                .map(|path| contents.bytes(path).map(<[u8]>::to_vec))
                 .collect::<Result<_, _>>()?,
             crl_policy: tls.client_crl_policy,
         }),
@@ -318,14 +428,64 @@ fn settings(
         strict_sni: tls.strict_sni,
         client_auth: auth,
         tickets: tls.tickets,
+        key_log: tls.key_log,
     })
 }
 
-fn bytes<'a>(contents: &'a Contents, path: &Path) -> Result<&'a [u8], String> {
-    match contents.get(path) {
-        Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(why)) => Err(why.clone()),
-        None => Err(format!("{} was not read", path.display())),
+/// The revocation lists of a frontend that are out of date.
+fn stale_lists<'a>(
+    tls: &'a config::FrontendTls,
+    contents: &Contents,
+) -> impl Iterator<Item = (&'a PathBuf, StaleList)> {
+    let now = SystemTime::now();
+    (tls.client_crl.iter()).flat_map(move |path| {
+        let lists = contents.bytes(path).map(|bytes| StaleList::all(bytes, now));
+        lists
+            .unwrap_or_default()
+            .into_iter()
+            .map(move |list| (path, list))
+    })
+}
+
+impl Contents {
+    fn add(&mut self, what: What, read: Result<Vec<u8>, String>) {
+        match what {
+            What::TlsFile(path) => {
+                self.files.insert(path, read);
+            }
+            What::CertificateDir(path) => {
+                let found = read.and_then(|bytes| self.add_directory(&path, &bytes));
+                self.directories.insert(path, found);
+            }
+            What::Config | What::NetworkList(_) => {}
+        }
+    }
+
+    fn add_directory(&mut self, dir: &Path, archive: &[u8]) -> Result<Vec<CertificateFiles>, String> {
+        let files = read_archive(archive).map_err(|why| format!("{}: {why}", dir.display()))?;
+        let names: BTreeSet<&str> = files.iter().map(|(name, _)| *name).collect();
+        for (name, content) in files {
+            let content = content.map(<[u8]>::to_vec).map_err(str::to_owned);
+            self.files.entry(dir.join(name)).or_insert(content);
+        }
+        let has_key = |name: &str| self.bytes(&dir.join(name)).is_ok_and(has_private_key);
+        Ok(config::certificates_of(dir, &names, has_key).0)
+    }
+
+    fn bytes(&self, path: &Path) -> Result<&[u8], String> {
+        match self.files.get(path) {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(format!("{} was not read", path.display())),
+        }
+    }
+
+    fn directory(&self, path: &Path) -> Result<&[CertificateFiles], String> {
+        match self.directories.get(path) {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(format!("{} was not read", path.display())),
+        }
     }
 }
 

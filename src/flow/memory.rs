@@ -228,8 +228,8 @@ impl NatEntry for NatFlow {
         Self::observe(self, side, segment, now)
     }
 
-    fn is_next(&self, segment: &Segment) -> bool {
-        Self::is_next(self, segment)
+    fn proves_path(&self, segment: &Segment) -> bool {
+        Self::proves_path(self, segment)
     }
 
     fn is_under_way(&self, side: Side, sequence: u32) -> bool {

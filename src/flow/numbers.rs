@@ -16,6 +16,9 @@ use super::segment::{Segment, SegmentKind, Side};
 const NEAR: i32 = 1 << 15;
 /// Distance that tells before from behind.
 const FAR: i32 = 1 << 30;
+/// Distance from the end of what a side has sent within which it may send again: 2^20 / 2^32 × 2 / 2^32 = 2^-43 for a guess
+/// at that and at one of two numbers that it acknowledges.
+const AGAIN: i32 = 1 << 20;
 
 /// Both sides' numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,9 +124,14 @@ impl Numbers {
         segment.sequence == self.half(side.other()).acknowledged || segment.sequence == self.half(side).end
     }
 
-    /// Whether a segment carries exactly the next number and acknowledges exactly what the other side has sent.
-    pub fn is_next(&self, side: Side, segment: &Segment) -> bool {
-        segment.sequence == self.half(side).end && segment.acknowledged == Some(self.half(side.other()).end)
+    /// Whether a segment proves that its sender is on the path: it acknowledges exactly what the other side has sent, or what
+    /// its own side has last acknowledged, and begins at the end of what its side has sent. Or not far before it: a side that
+    /// hears nothing sends again, and acknowledges nothing new.
+    pub fn proves_path(&self, side: Side, segment: &Segment) -> bool {
+        let (own, other) = (self.half(side), self.half(side.other()));
+        let before = distance(own.end, segment.sequence);
+        let acknowledged = [Some(other.end), Some(own.acknowledged)];
+        (0..=AGAIN).contains(&before) && acknowledged.contains(&segment.acknowledged)
     }
 
     /// Takes a segment of an open connection in, if it fits.

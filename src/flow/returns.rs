@@ -8,7 +8,8 @@
 //!
 //! Replies go to where the flow came from, by whichever router that was, as long as the route to the client stays as it was
 //! when the hop was first looked up; when it changes (another gateway, another link address, another interface), they
-//! follow it.
+//! follow it. A hop that is younger than the look-up goes with the others of its router, and any goes with a client that
+//! sends again by another way.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -74,6 +75,43 @@ struct ReturnHop {
     routed: Option<LinkHeader>,
     /// Where replies go since the route has changed.
     moved: Option<ReturnLink>,
+}
+
+/// What came of comparing a hop's route with what it was.
+enum LookUp {
+    /// Its route is not known, or was not until now.
+    First,
+    Same,
+    Moved {
+        before: LinkHeader,
+        now: ReturnLink,
+    },
+}
+
+impl ReturnHop {
+    fn look_up(&mut self, clients: &HashMap<IpAddr, Hop>) -> LookUp {
+        let known = clients
+            .get(&self.client)
+            .and_then(|route| match route.resolution {
+                Resolution::Known(link) => Some(ReturnLink { link, mtu: route.mtu }),
+                Resolution::Unresolved { .. } | Resolution::NoRoute => None,
+            });
+        let Some(now) = known else {
+            return if self.routed.is_none() {
+                LookUp::First
+            } else {
+                LookUp::Same
+            };
+        };
+        match self.routed.replace(now.link) {
+            None => LookUp::First,
+            Some(before) if before == now.link => LookUp::Same,
+            Some(before) => {
+                self.moved = Some(now);
+                LookUp::Moved { before, now }
+            }
+        }
+    }
 }
 
 impl ReturnPath {
@@ -157,19 +195,28 @@ impl ReturnHops {
     /// Compares the routes to clients with what they were. Gives the links of the hops that have moved.
     pub fn follow(&self, clients: &HashMap<IpAddr, Hop>) -> HashMap<HopNumber, ReturnLink> {
         let mut numbered = self.lock();
-        for hop in numbered.hops.values_mut() {
-            let Some(route) = clients.get(&hop.client) else {
-                continue;
-            };
-            let Resolution::Known(link) = route.resolution else {
-                continue;
-            };
-            let before = hop.routed.replace(link);
-            if before.is_some_and(|before| before != link) {
-                hop.moved = Some(ReturnLink { link, mtu: route.mtu });
+        let Numbered { numbers, hops, .. } = &mut *numbered;
+        // where replies go by what routers were left behind
+        let mut replaced: HashMap<(u32, Mac, bool), ReturnLink> = HashMap::new();
+        let mut unknown = Vec::new();
+        for (origin, number) in &*numbers {
+            let Some(hop) = hops.get_mut(number) else { continue };
+            match hop.look_up(clients) {
+                LookUp::Moved { before, now } => {
+                    replaced.insert((before.ifindex, before.destination, origin.is_v6), now);
+                }
+                LookUp::First => unknown.push((*origin, *number)),
+                LookUp::Same => {}
             }
         }
-        (numbered.hops.iter())
+        // of a hop that is too young to have been looked up, others know what router it was
+        for (origin, number) in unknown {
+            let now = replaced.get(&(origin.ifindex, origin.mac, origin.is_v6));
+            if let (Some(now), Some(hop)) = (now, hops.get_mut(&number)) {
+                hop.moved = Some(*now);
+            }
+        }
+        (hops.iter())
             .filter_map(|(number, hop)| Some((*number, hop.moved?)))
             .collect()
     }

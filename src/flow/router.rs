@@ -232,7 +232,7 @@ impl<S: FlowStore> Router<S> {
                 Err(refusal) => return Visit::Keep(Lookup::Decided(Err(refusal))),
             };
             let origin = origin(arrival);
-            let has_moved = flow.back().origin != origin && flow.is_next(&packet.segment);
+            let has_moved = flow.back().origin != origin && flow.proves_path(&packet.segment);
             let observed = flow.observe(Side::Client, &packet.segment, arrival.now);
             if let Some(handshake) = observed.handshake {
                 flow.target().count_handshake(self.worker, handshake);

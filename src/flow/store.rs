@@ -104,7 +104,7 @@ pub trait NatEntry: FlowEntry {
     fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed;
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
-    fn is_next(&self, segment: &Segment) -> bool;
+    fn proves_path(&self, segment: &Segment) -> bool;
 
     /// Whether a segment of a side with this sequence number is on its way, or has just been.
     fn is_under_way(&self, side: Side, sequence: u32) -> bool;

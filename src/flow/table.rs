@@ -152,11 +152,11 @@ impl NatFlow {
     }
 
     /// Whether a client's segment proves that its sender is on the path: then it may move the way back.
-    pub fn is_next(&self, segment: &Segment) -> bool {
+    pub fn proves_path(&self, segment: &Segment) -> bool {
         matches!(
             self.life,
             TcpState::Answered | TcpState::Established | TcpState::HalfClosed(_)
-        ) && self.numbers.is_next(Side::Client, segment)
+        ) && self.numbers.proves_path(Side::Client, segment)
     }
 
     /// Whether one more ICMP error about it is passed on.

@@ -376,8 +376,8 @@ impl Site {
 }
 
 /// First sequence numbers of clients and servers.
-const ISN: u32 = 1_000;
-const SERVER_ISN: u32 = 5_000;
+pub const ISN: u32 = 1_000;
+pub const SERVER_ISN: u32 = 5_000;
 
 /// What flags add to the sequence number.
 fn counted(flags: u8) -> u32 {

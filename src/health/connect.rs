@@ -14,14 +14,16 @@ use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
-use super::machine::CheckResult;
+use super::{
+    machine::CheckResult,
+    tls::{CheckTls, TlsCheckError, proxy_header},
+};
 use crate::{
     base::{ServerAddr, Zone},
     config::SendProxy,
-    preamble::proxy::{self, ProxySource, Tlvs},
     sys::zone,
 };
 
@@ -44,28 +46,51 @@ enum CheckError {
     /// connected to as the local one.
     #[error("connection refused (nothing listens; the check reached itself)")]
     Itself,
+    /// The server answers, and there is no TLS with it.
+    #[error("TLS: {0}")]
+    Tls(TlsCheckError),
 }
 
 /// How a server is connected to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Way {
     /// The source address; `None`: the kernel's choice.
     pub source: Option<IpAddr>,
     /// The PROXY header that it expects.
     pub send_proxy: Option<SendProxy>,
+    /// The TLS that it speaks.
+    pub tls: Option<CheckTls>,
 }
 
-/// Connects and closes again within a time.
+/// Connects, shakes hands where the server speaks TLS, and closes again within a time.
 pub async fn check(addr: ServerAddr, way: Way, limit: Duration) -> CheckResult {
-    match timeout(limit, connect(addr, way)).await {
-        Ok(Ok(())) => CheckResult::Passed,
-        Ok(Err(error @ CheckError::Local(_))) => CheckResult::NotMade(error.to_string().into()),
-        Ok(Err(error)) => CheckResult::Failed(error.to_string().into()),
-        Err(_) => CheckResult::Failed(format!("timeout after {limit:?}").into()),
+    let until = Instant::now() + limit;
+    let stream = match timeout_at(until, connect(addr, &way)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error @ CheckError::Local(_))) => return CheckResult::NotMade(error.to_string().into()),
+        Ok(Err(error)) => return CheckResult::Failed(error.to_string().into()),
+        Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
+    };
+    let spoken = match &way.tls {
+        Some(tls) => tls
+            .check(stream, way.send_proxy, until)
+            .await
+            .map_err(CheckError::Tls),
+        None => match way.send_proxy {
+            Some(how) => match timeout_at(until, introduce(stream, how)).await {
+                Ok(said) => said.map_err(CheckError::Connect),
+                Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
+            },
+            None => Ok(()),
+        },
+    };
+    match spoken {
+        Ok(()) => CheckResult::Passed,
+        Err(error) => CheckResult::Failed(error.to_string().into()),
     }
 }
 
-async fn connect(addr: ServerAddr, way: Way) -> Result<(), CheckError> {
+async fn connect(addr: ServerAddr, way: &Way) -> Result<TcpStream, CheckError> {
     let socket = match addr.0 {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -73,7 +98,7 @@ async fn connect(addr: ServerAddr, way: Way) -> Result<(), CheckError> {
     let socket = socket.map_err(CheckError::Local)?;
     // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
     // complete the handshake, it takes the ACK's place: most servers then never hear of the check
-    if way.send_proxy.is_none() {
+    if way.send_proxy.is_none() && way.tls.is_none() {
         socket.set_zero_linger().map_err(CheckError::Local)?;
         SockRef::from(&socket)
             .set_tcp_quickack(false)
@@ -96,21 +121,13 @@ async fn connect(addr: ServerAddr, way: Way) -> Result<(), CheckError> {
     let stream = socket.connect(to).await.map_err(of_connect)?;
     match stream.local_addr() {
         Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
-        _ => match way.send_proxy {
-            Some(how) => introduce(stream, how).await.map_err(CheckError::Connect),
-            None => Ok(()),
-        },
+        _ => Ok(stream),
     }
 }
 
 /// Says that the connection is Convey's own, and ends it in order: what the server logs is not an error then.
 async fn introduce(mut stream: TcpStream, how: SendProxy) -> io::Result<()> {
-    let header = match how {
-        // some servers refuse UNKNOWN
-        SendProxy::V1 => proxy::write_v1(ProxySource::client(stream.local_addr()?, stream.peer_addr()?)),
-        SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
-    };
-    stream.write_all(&header).await?;
+    stream.write_all(&proxy_header(&stream, how)?).await?;
     stream.shutdown().await
 }
 

@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     balance::hash::below,
-    base::ServerState,
+    base::{ServerState, ServerTlsFailure},
     config::{HealthCheck, PassiveCheck},
     snapshot::{Health, initial_state},
 };
@@ -138,9 +138,10 @@ impl Machine {
         }
     }
 
-    /// So many connects of real traffic failed in a row that the passive check takes the server out. Ignored if it has
+    /// So many connects of real traffic failed in a row, the last by the server's TLS if that has a reason, that the passive
+    /// check takes the server out. Ignored if it has
     /// none, or if the server is out already.
-    pub fn connects_failed(&mut self, now: Instant) {
+    pub fn connects_failed(&mut self, tls: Option<ServerTlsFailure>, now: Instant) {
         let Some(passive) = &self.settings.passive else {
             return;
         };
@@ -157,8 +158,9 @@ impl Machine {
             .ejection_time
             .saturating_mul(self.ejections)
             .min(passive.max_ejection_time);
+        let why = tls.map_or_else(String::new, |why| format!(" ({})", why.sentence()));
         let reason = format!(
-            "{} consecutive connection failures; ejected for {time:?}",
+            "{} consecutive connection failures{why}; ejected for {time:?}",
             passive.max_failures
         );
         self.ejected_until = Some(now + time);

@@ -10,12 +10,13 @@ pub mod machine;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod trial;
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,10 +24,10 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{
     balance::hash::{SplitMix64, below},
-    base::{BackendName, ServerAddr, ServerKey, ServerName},
+    base::{BackendName, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
     config,
     pools::{AdminState, Pool, Pools, Server},
-    snapshot::Health,
+    snapshot::{BackendTls, Health},
 };
 use machine::{CheckSettings, Machine};
 pub use trial::Trial;
@@ -65,6 +66,19 @@ pub struct Checker {
     connects: Arc<Semaphore>,
     random: SplitMix64,
     last_task: u64,
+    /// TLS to the servers of backends.
+    tls: TlsToServers,
+}
+
+/// TLS to the servers of backends that speak it.
+pub type TlsToServers = HashMap<BackendName, Arc<BackendTls>>;
+
+/// What real traffic tells a server's task.
+#[derive(Debug, Default)]
+struct ConnectsFailed {
+    told: Notify,
+    /// Why the last of them failed, if it was the server's TLS.
+    tls: Mutex<Option<ServerTlsFailure>>,
 }
 
 /// How a server is watched.
@@ -81,7 +95,7 @@ struct Task {
     id: TaskId,
     addr: ServerAddr,
     orders: watch::Sender<Orders>,
-    connects_failed: Arc<Notify>,
+    connects_failed: Arc<ConnectsFailed>,
     had_result: watch::Receiver<bool>,
 }
 
@@ -108,7 +122,20 @@ impl Checker {
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
             last_task: 0,
+            tls: TlsToServers::new(),
         }
+    }
+
+    /// Takes TLS to servers, for the backends that are [applied](Self::apply) from now on: those where it is another are
+    /// returned. What did not change is the same [`Arc`].
+    pub fn set_tls(&mut self, tls: TlsToServers) -> Vec<BackendName> {
+        let before = std::mem::replace(&mut self.tls, tls);
+        let of = |all: &TlsToServers, name| all.get(name).map(Arc::as_ptr);
+        let mut names: Vec<_> = before.keys().chain(self.tls.keys()).collect();
+        names.sort();
+        names.dedup();
+        names.retain(|name| of(&before, *name) != of(&self.tls, *name));
+        names.into_iter().cloned().collect()
     }
 
     /// Starts, changes and stops tasks so that exactly the servers of the pools of these backends are watched, those in
@@ -160,6 +187,7 @@ impl Checker {
         &mut self,
         pools: &Pools,
         changed: impl IntoIterator<Item = &'a BackendName>,
+        tls: &TlsToServers,
     ) -> Trial {
         let new: Vec<_> = changed
             .into_iter()
@@ -172,7 +200,7 @@ impl Checker {
         let spread = FIRST_SPREAD.min(Duration::from_millis(new.len() as u64));
         let mut trial = Trial::default();
         for (pool, server, key) in new {
-            let orders = Orders::of(pool.backend());
+            let orders = Orders::of(pool.backend(), server, tls);
             let machine = Machine::new(orders.settings.clone(), false, Instant::now());
             let health = machine.health().clone();
             let task = self.start(key.clone(), server.addr, orders, machine, spread);
@@ -197,13 +225,13 @@ impl Checker {
         tried: Option<(Task, Health)>,
     ) -> Option<(ServerKey, Option<Health>)> {
         let backend = pool.backend();
+        let orders = Orders::of(backend, server, &self.tls);
         let watched = self.watched.entry(backend.name.clone()).or_default();
         let before = watched.get(&server.name);
         if server.overridden.admin == Some(AdminState::Maintenance) {
             watched.insert(server.name.clone(), Watched::Not);
             return Some((pool.key(server), None));
         }
-        let orders = Orders::of(backend);
         if let Some(Watched::By(task)) = before
             && task.addr == server.addr
         {
@@ -233,7 +261,7 @@ impl Checker {
         machine: Machine,
         spread: Duration,
     ) -> Task {
-        let connects_failed = Arc::new(Notify::new());
+        let connects_failed = Arc::new(ConnectsFailed::default());
         let (had_result_tx, had_result) = watch::channel(orders.settings.check.is_none());
         let (orders_tx, orders) = watch::channel(orders);
         let spread = u64::try_from(spread.as_nanos()).unwrap_or(0);
@@ -284,13 +312,13 @@ impl Checker {
         }
     }
 
-    /// A connect of real traffic failed `max_failures` times in a row: ejects the server for a growing time, if its
+    /// A connect of real traffic failed `max_failures` times in a row, the last time by the server's TLS if that has a reason: ejects the server for a growing time, if its
     /// backend has a passive check and the server is up. The change arrives as an update, like a check's.
     ///
     /// Nobody needs to reset `failures_in_a_row` then: the snapshot does it when the server comes up again.
-    pub fn passive_failure(&self, key: &ServerKey) {
+    pub fn passive_failure(&self, key: &ServerKey, tls: Option<ServerTlsFailure>) {
         if let Some(task) = self.task(key) {
-            task.connects_failed.notify_one();
+            task.connects_failed.tell(tls);
         }
     }
 
@@ -305,6 +333,19 @@ impl Checker {
     }
 }
 
+impl ConnectsFailed {
+    fn tell(&self, tls: Option<ServerTlsFailure>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+        self.told.notify_one();
+    }
+
+    /// Waits for the next time.
+    async fn next(&self) -> Option<ServerTlsFailure> {
+        self.told.notified().await;
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Task {
     fn order(&self, orders: Orders) {
         self.orders.send_if_modified(|old| {
@@ -316,7 +357,7 @@ impl Task {
 }
 
 impl Orders {
-    fn of(backend: &config::Backend) -> Self {
+    fn of(backend: &config::Backend, server: &Server, tls: &TlsToServers) -> Self {
         Self {
             settings: CheckSettings {
                 check: backend.health_check.clone(),
@@ -327,6 +368,8 @@ impl Orders {
                 send_proxy: (backend.health_check.as_ref())
                     .filter(|check| check.send_proxy)
                     .and(backend.send_proxy),
+                tls: (tls.get(&backend.name).zip(backend.tls.as_ref()))
+                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server)),
             },
         }
     }

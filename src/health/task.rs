@@ -3,12 +3,12 @@
 use std::{future::pending, pin::Pin, sync::Arc, time::Instant};
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::sleep_until,
 };
 
 use super::{
-    HealthUpdate, Orders, TaskId, connect,
+    ConnectsFailed, HealthUpdate, Orders, TaskId, connect,
     machine::{CheckResult, Machine},
 };
 use crate::{
@@ -24,7 +24,7 @@ pub(super) struct Watcher {
     pub id: TaskId,
     pub machine: Machine,
     pub orders: watch::Receiver<Orders>,
-    pub connects_failed: Arc<Notify>,
+    pub connects_failed: Arc<ConnectsFailed>,
     pub had_result: watch::Sender<bool>,
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
@@ -68,7 +68,7 @@ impl Watcher {
                         is_result = true;
                     }
                 }
-                () = self.connects_failed.notified() => self.machine.connects_failed(Instant::now()),
+                tls = self.connects_failed.next() => self.machine.connects_failed(tls, Instant::now()),
                 result = poll_check(&mut running) => {
                     running = None;
                     is_result = true;
@@ -98,7 +98,7 @@ impl Watcher {
     fn new_check(&self) -> Option<Check> {
         let orders = self.orders.borrow();
         let limit = orders.settings.check.as_ref()?.timeout;
-        let (addr, way) = (self.addr, orders.way);
+        let (addr, way) = (self.addr, orders.way.clone());
         let connects = Arc::clone(&self.connects);
         Some(Box::pin(async move {
             // never closed

@@ -352,7 +352,7 @@ async fn without_checks_failing_connects_take_a_server_out_for_the_ejection_time
         Some(ServerState::Up),
         "nothing checks it, so it is up"
     );
-    site.checker.passive_failure(&key("s1"));
+    site.checker.passive_failure(&key("s1"), None);
     let down = site.until("s1", ServerState::Down).await;
     assert_eq!(
         down.health.reason.as_deref(),
@@ -366,9 +366,9 @@ async fn without_checks_failing_connects_take_a_server_out_for_the_ejection_time
 async fn a_connect_failure_of_an_unknown_server_is_ignored() {
     let dead = Port::new();
     let mut site = Site::new(&[dead.addr], &None);
-    site.checker.passive_failure(&key("s4"));
+    site.checker.passive_failure(&key("s4"), None);
     // there is no passive check
-    site.checker.passive_failure(&key("s1"));
+    site.checker.passive_failure(&key("s1"), None);
     tokio::task::yield_now().await;
     site.backend().passive_check = Some(PassiveCheck {
         max_failures: NonZeroU32::new(3).unwrap(),
@@ -377,7 +377,7 @@ async fn a_connect_failure_of_an_unknown_server_is_ignored() {
     });
     site.apply();
     let later = Instant::now();
-    site.checker.passive_failure(&key("s1"));
+    site.checker.passive_failure(&key("s1"), None);
     let down = site.until("s1", ServerState::Down).await;
     assert!(down.health.since >= later && site.heard == [key("s1")]);
 }

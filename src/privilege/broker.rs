@@ -247,7 +247,7 @@ impl Broker {
                 self.adopt(bytes);
                 self.options.default_nat_ports
             }
-            What::NetworkList(_) | What::TlsFile(_) => None,
+            What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) => None,
         };
         let outcome = Outcome::Contents {
             identity,

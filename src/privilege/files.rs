@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{What, message::Outcome};
+use super::{DIRECTORY_BYTES, DIRECTORY_FILE_BYTES, What, archive::Archive, message::Outcome};
 use crate::{
-    config::Config,
+    config::{Config, DirectoryFile, MAX_DIRECTORY_ENTRIES},
     sys::{
         config_file::{self, FileIdentity, Vetted},
         controllers::Controllers,
+        directory::{self, ListError},
         memfd,
     },
 };
@@ -34,7 +35,16 @@ struct Watched {
     /// Absolute.
     path: PathBuf,
     /// What was there when it was last read, or last said to have changed.
-    seen: Option<FileIdentity>,
+    seen: Seen,
+}
+
+/// What was at a path.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// A file; `None` if nothing could be found there.
+    File(Option<FileIdentity>),
+    /// The files of a directory by name; none if it could not be listed.
+    Directory(Vec<(String, Option<FileIdentity>)>),
 }
 
 impl Files {
@@ -43,7 +53,7 @@ impl Files {
     pub fn new(path: PathBuf, config: &Config) -> Self {
         let mut files = Self {
             authors: Controllers::of(&path),
-            files: BTreeMap::from([(What::Config, Watched::at(path))]),
+            files: BTreeMap::from([(What::Config, Watched::at(path, &What::Config))]),
             looked: Instant::now(),
         };
         files.adopt(config);
@@ -53,6 +63,7 @@ impl Files {
     /// Goes on with the files that another configuration names.
     pub fn adopt(&mut self, config: &Config) {
         let tls: BTreeSet<&Path> = config.tls_files().collect();
+        let directories: BTreeSet<&Path> = config.certificate_dirs().collect();
         // one at another path is another file
         self.files.retain(|what, file| match what {
             What::Config => true,
@@ -61,16 +72,18 @@ impl Files {
                 list.is_some_and(|list| list.path == file.path)
             }
             What::TlsFile(path) => tls.contains(path.as_path()),
+            What::CertificateDir(path) => directories.contains(path.as_path()),
         });
-        for path in tls {
-            self.files
-                .entry(What::TlsFile(path.to_owned()))
-                .or_insert_with(|| Watched::at(path.to_owned()));
+        let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
+        let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
+        for (path, what) in files.chain(directories) {
+            let watched = || Watched::at(path.to_owned(), &what);
+            self.files.entry(what.clone()).or_insert_with(watched);
         }
         for (name, list) in &config.network_lists {
-            self.files
-                .entry(What::NetworkList(name.clone()))
-                .or_insert_with(|| Watched::at(list.path.clone()));
+            let what = What::NetworkList(name.clone());
+            let watched = || Watched::at(list.path.clone(), &What::NetworkList(name.clone()));
+            self.files.entry(what).or_insert_with(watched);
         }
     }
 
@@ -80,34 +93,25 @@ impl Files {
         self.looked + LOOK
     }
 
-    /// Reads a file: its bytes, its identity and a copy to pass; or the answer that it cannot be read.
+    /// Reads a file: its bytes, its identity and a copy to pass; or the answer that it cannot be read. Of a directory, the
+    /// bytes are an [`archive`](super::archive).
     pub fn read(&mut self, what: &What) -> Result<(Vec<u8>, FileIdentity, OwnedFd), Outcome> {
         let Some(file) = self.files.get_mut(what) else {
             return Err(Outcome::refused("the configuration does not name this file"));
         };
-        let nobody = Controllers::default();
-        let named_by = match what {
-            What::Config => &nobody,
-            What::NetworkList(_) | What::TlsFile(_) => &self.authors,
-        };
-        let Vetted {
-            content: bytes,
-            identity,
-            controllers,
-        } = match config_file::read_vetted(&file.path, what.limit(), named_by) {
-            Ok(read) => read,
-            Err(error) => {
-                if let Some(errno) = error.system_errno() {
-                    let step = format!("open {}", file.path.display());
-                    return Err(Outcome::failed(&step, errno));
-                }
-                file.seen = FileIdentity::at(&file.path);
-                let text = match what {
-                    What::Config => error.to_string(),
-                    What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
-                    What::TlsFile(_) => error.of_file_named_in("a [frontends.NAME.tls] section"),
+        let (bytes, identity) = match what {
+            What::CertificateDir(_) => file.read_directory(&self.authors)?,
+            _ => {
+                let nobody = Controllers::default();
+                let named_by = match what {
+                    What::Config => &nobody,
+                    _ => &self.authors,
                 };
-                return Err(Outcome::unreadable(&text));
+                let read = file.read(what, named_by)?;
+                if *what == What::Config {
+                    self.authors = read.controllers;
+                }
+                (read.content, read.identity)
             }
         };
         let copy = memfd::sealed(&bytes).map_err(|error| {
@@ -116,10 +120,6 @@ impl Files {
                 error.raw_os_error().unwrap_or(libc::EIO),
             )
         })?;
-        file.seen = Some(identity);
-        if *what == What::Config {
-            self.authors = controllers;
-        }
         Ok((bytes, identity, copy))
     }
 
@@ -127,7 +127,7 @@ impl Files {
     pub fn look(&mut self, now: Instant, mut tell: impl FnMut(&What) -> bool) {
         self.looked = now;
         for (what, file) in &mut self.files {
-            let there = FileIdentity::at(&file.path);
+            let there = Seen::at(&file.path, what);
             if there != file.seen && tell(what) {
                 file.seen = there;
             }
@@ -137,10 +137,91 @@ impl Files {
 
 impl Watched {
     /// What is there now.
-    fn at(path: PathBuf) -> Self {
-        let seen = FileIdentity::at(&path);
+    fn at(path: PathBuf, what: &What) -> Self {
+        let seen = Seen::at(&path, what);
         Self { path, seen }
     }
+
+    fn read(&mut self, what: &What, named_by: &Controllers) -> Result<Vetted, Outcome> {
+        match config_file::read_vetted(&self.path, what.limit(), named_by) {
+            Ok(read) => {
+                self.seen = Seen::File(Some(read.identity));
+                Ok(read)
+            }
+            Err(error) => {
+                if let Some(errno) = error.system_errno() {
+                    let step = format!("open {}", self.path.display());
+                    return Err(Outcome::failed(&step, errno));
+                }
+                self.seen = Seen::at(&self.path, what);
+                let text = match what {
+                    What::Config => error.to_string(),
+                    What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
+                    What::TlsFile(_) | What::CertificateDir(_) => error.of_file_named_in("a tls section"),
+                };
+                Err(Outcome::unreadable(&text))
+            }
+        }
+    }
+
+    /// Reads every file of a directory of certificates that its name says is one. A file that cannot be read is in the
+    /// archive as the reason; a directory that cannot be read as a whole is none.
+    fn read_directory(&mut self, named_by: &Controllers) -> Result<(Vec<u8>, FileIdentity), Outcome> {
+        let unlisted = |error: &ListError| match error.system_errno() {
+            Some(errno) => Outcome::failed(&format!("list {}", self.path.display()), errno),
+            None => Outcome::unreadable(&format!("certificate_dir: {error}")),
+        };
+        // looked at first: what changes while it is read is told of later
+        let seen = directory_names(&self.path);
+        let names = directory::names_vetted(&self.path, MAX_DIRECTORY_ENTRIES, named_by);
+        self.seen = Seen::of(seen, &self.path);
+        let names = names.map_err(|error| unlisted(&error))?;
+        let mut archive = Archive::default();
+        for name in names.iter().filter(|name| DirectoryFile::of(name).is_read()) {
+            let path = self.path.join(name);
+            let content = match config_file::read_vetted(&path, DIRECTORY_FILE_BYTES, named_by) {
+                Ok(read) => Ok(read.content),
+                Err(error) => match error.system_errno() {
+                    Some(errno) => return Err(Outcome::failed(&format!("open {}", path.display()), errno)),
+                    None => Err(error.of_file_named_in("certificate_dir")),
+                },
+            };
+            archive.add(name, &content);
+            if archive.len() > DIRECTORY_BYTES {
+                return Err(Outcome::unreadable(&format!(
+                    "certificate_dir: the files of {} have more than {DIRECTORY_BYTES} bytes together, the most that is read",
+                    self.path.display()
+                )));
+            }
+        }
+        let identity = FileIdentity::at(&self.path);
+        let gone = || Outcome::unreadable(&format!("certificate_dir: {} is gone", self.path.display()));
+        Ok((archive.into_bytes(), identity.ok_or_else(gone)?))
+    }
+}
+
+impl Seen {
+    fn at(path: &Path, what: &What) -> Self {
+        match what {
+            What::CertificateDir(_) => Self::of(directory_names(path), path),
+            What::Config | What::NetworkList(_) | What::TlsFile(_) => Self::File(FileIdentity::at(path)),
+        }
+    }
+
+    fn of(names: Vec<String>, directory: &Path) -> Self {
+        let identified = |name: String| {
+            let identity = FileIdentity::at(&directory.join(&name));
+            (name, identity)
+        };
+        Self::Directory(names.into_iter().map(identified).collect())
+    }
+}
+
+/// The files of a directory that are read; none if it cannot be listed.
+fn directory_names(path: &Path) -> Vec<String> {
+    let mut names = directory::names(path, MAX_DIRECTORY_ENTRIES).unwrap_or_default();
+    names.retain(|name| DirectoryFile::of(name).is_read());
+    names
 }
 
 #[cfg(test)]
@@ -149,6 +230,7 @@ mod tests {
     use crate::{
         base::NetworkListName,
         config::{self, Options, Source},
+        privilege::archive,
     };
 
     fn config(text: &str) -> Config {
@@ -221,5 +303,65 @@ mod tests {
         assert_eq!(look(&mut files, true), []);
         save("b");
         assert_eq!(look(&mut files, true), [What::Config]);
+    }
+
+    #[test]
+    fn a_directory_is_read_file_by_file_and_what_comes_changes_or_goes_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = dir.path().join("certificates");
+        std::fs::create_dir(&certificates).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(certificates.join(name), text).unwrap();
+        write("a.pem", "one");
+        write("README", "not read");
+        write(".a.pem.new", "not read");
+        write("large.pem", &"x".repeat(DIRECTORY_FILE_BYTES + 1));
+        let text = format!(
+            "[frontends.a]\nlisten_addr = \"127.0.0.1:443\"\nbackend = \"b\"\ntls.certificate_dir = {certificates:?}\n\
+             [backends.b]\nservers.s = {{ addr = \"127.0.0.1:80\" }}\n"
+        );
+        let what = What::CertificateDir(certificates.clone());
+        let mut files = Files::new(dir.path().join("convey.toml"), &config("[global]"));
+        assert!(files.read(&what).is_err(), "it is not named");
+        files.adopt(&config(&text));
+        let names = |files: &mut Files| {
+            let (bytes, ..) = files.read(&what).unwrap();
+            let read = archive::read(&bytes).unwrap();
+            (read.into_iter().map(|(name, content)| {
+                (
+                    name.to_owned(),
+                    content.map(<[u8]>::to_vec).map_err(str::to_owned),
+                )
+            }))
+            .collect::<Vec<_>>()
+        };
+        let read = names(&mut files);
+        assert_eq!(read.len(), 2, "{read:?}");
+        assert_eq!(read[0], ("a.pem".to_owned(), Ok(b"one".to_vec())));
+        assert!(
+            read[1].1.as_ref().is_err_and(|why| why.contains("larger")),
+            "one file of many"
+        );
+        let told = |files: &mut Files| {
+            let mut told = 0;
+            files.look(Instant::now(), |_| {
+                told += 1;
+                true
+            });
+            told
+        };
+        assert_eq!(told(&mut files), 0);
+        write("README", "is not looked at");
+        assert_eq!(told(&mut files), 0);
+        write("b.key", "added");
+        assert_eq!(told(&mut files), 1);
+        assert_eq!(told(&mut files), 0);
+        write("a.pem", "changed");
+        assert_eq!(told(&mut files), 1);
+        std::fs::remove_file(certificates.join("a.pem")).unwrap();
+        assert_eq!(told(&mut files), 1);
+        std::fs::remove_dir_all(&certificates).unwrap();
+        assert_eq!(told(&mut files), 1);
+        assert!(matches!(files.read(&what), Err(Outcome::Unreadable { .. })));
+        assert_eq!(told(&mut files), 0);
     }
 }

@@ -60,6 +60,7 @@
 //! The broker, which takes no input but the daemon's few messages and the configuration file, is not filtered: it executes
 //! `iptables`.
 
+mod archive;
 mod broker;
 mod channel;
 mod client;
@@ -88,6 +89,7 @@ use crate::{
     config::{Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
 };
 
+pub use archive::{ArchiveError, ArchivedFile, read as read_archive};
 pub use channel::{Changed, Channel, FileRead, ForkError};
 pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
@@ -173,6 +175,12 @@ pub enum ClaimError {
 /// Largest file about TLS, in bytes: revocation lists of large CAs have some MiB.
 pub const TLS_FILE_BYTES: usize = 16 << 20;
 
+/// Most bytes of all files of a `certificate_dir` together, with their names.
+pub const DIRECTORY_BYTES: usize = 64 << 20;
+
+/// Largest file of a `certificate_dir`, in bytes: one with a long chain has some 20 KiB.
+pub const DIRECTORY_FILE_BYTES: usize = 1 << 20;
+
 /// A file that the broker reads for the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,6 +192,8 @@ pub enum What {
     /// A file that is about TLS, by its path in the configuration: certificate, key, CA, revocation list, OCSP response,
     /// ticket keys.
     TlsFile(PathBuf),
+    /// A `certificate_dir`, by its path in the configuration: its names are those that the broker finds there.
+    CertificateDir(PathBuf),
 }
 
 impl What {
@@ -193,6 +203,7 @@ impl What {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
             Self::TlsFile(_) => TLS_FILE_BYTES,
+            Self::CertificateDir(_) => DIRECTORY_BYTES,
         }
     }
 }

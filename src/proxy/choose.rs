@@ -10,7 +10,7 @@ use std::{
 use super::shared::{ProxyEvent, WorkerContext};
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
-    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName},
+    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
     snapshot::{BackendView, Offered, ServerView},
 };
 
@@ -64,7 +64,7 @@ impl Chosen {
     }
 
     /// The passive check: so many failures in a row, on any thread, are reported once.
-    pub fn note_failure(&self, shared: &WorkerContext) {
+    pub fn note_failure(&self, shared: &WorkerContext, tls: Option<ServerTlsFailure>) {
         let Some(check) = &self.backend.config.passive_check else {
             return;
         };
@@ -76,7 +76,7 @@ impl Chosen {
                 server: self.server().name.clone(),
             };
             // a full channel means that the control loop has news enough; the next failure series reports again
-            let _ = shared.events.try_send(ProxyEvent::ServerFailing(key));
+            let _ = shared.events.try_send(ProxyEvent::ServerFailing(key, tls));
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{limit::ConnectionLimit, owners::Owners};
 use crate::{
     base::{
         AccessSink, BackendName, ClientAddr, FrontendName, Protocol, ServerAddr, ServerKey, ServerName,
-        TlsRecord, UniqueId, WorkerId,
+        ServerTlsFailure, ServerTlsRecord, TlsRecord, UniqueId, WorkerId,
     },
     snapshot::Snapshot,
 };
@@ -25,8 +25,8 @@ use crate::{
 /// What workers report to the control loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyEvent {
-    /// `max_failures` connects in a row to this server failed.
-    ServerFailing(ServerKey),
+    /// `max_failures` connects in a row to this server failed; the last one by its TLS, if there is a reason.
+    ServerFailing(ServerKey, Option<ServerTlsFailure>),
 }
 
 /// Which connections an order is about.
@@ -67,6 +67,8 @@ pub struct OpenConnection {
     pub sni: Option<Arc<str>>,
     /// What its TLS has agreed on, where that ends here.
     pub tls: Option<Arc<TlsRecord>>,
+    /// What its TLS with the server has agreed on.
+    pub server_tls: Option<Arc<ServerTlsRecord>>,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.

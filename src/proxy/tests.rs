@@ -6,6 +6,7 @@ mod preamble;
 mod reload;
 mod rig;
 mod tls;
+mod tls_to_servers;
 mod udp;
 
 use std::{
@@ -156,7 +157,10 @@ fn connects_that_fail_in_a_row_are_reported_once() {
         backend: BackendName::new("pool").unwrap(),
         server: ServerName::new("s0").unwrap(),
     };
-    assert_eq!(rig.events.try_recv().ok(), Some(ProxyEvent::ServerFailing(key)));
+    assert_eq!(
+        rig.events.try_recv().ok(),
+        Some(ProxyEvent::ServerFailing(key, None))
+    );
     assert!(rig.events.try_recv().is_err(), "reported again");
 }
 

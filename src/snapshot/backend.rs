@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
+    BackendTls, BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
     live::{BackendStats, ServerStats, StatsSet},
 };
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Parts<'a> {
     pub by_packets: bool,
     /// What clients are mapped to servers with.
     pub key: HashKey,
+    /// TLS to its servers.
+    pub tls: Option<&'a Arc<BackendTls>>,
     pub now: Instant,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Parts<'a> {
             balancer_generation,
             names,
             maglev,
+            tls: self.tls.map(Arc::clone),
             live,
         };
         (view, ramp_left.map(|left| left.min(step)))

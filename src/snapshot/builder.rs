@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BackendView, FrontendTls, FrontendView, Health, Routes, ServerCounts, Snapshot,
+    BackendTls, BackendView, FrontendTls, FrontendView, Health, Routes, ServerCounts, Snapshot,
     backend::{HealthOf, Parts},
     live::StatsSet,
 };
@@ -40,10 +40,12 @@ pub struct Builder {
     is_config_new: bool,
     /// Backends with a running slow start, and when they need another view.
     ramps: HashMap<BackendName, Instant>,
-    /// What access rules name.
-    lists: NetworkLists,
     /// Of the frontends where TLS ends.
     tls: HashMap<FrontendName, Arc<FrontendTls>>,
+    /// To the servers of backends.
+    tls_to_servers: HashMap<BackendName, Arc<BackendTls>>,
+    /// What access rules name.
+    lists: NetworkLists,
     /// Those of them that changed since the last build.
     changed_lists: BTreeSet<NetworkListName>,
 }
@@ -95,6 +97,7 @@ impl Builder {
             ramps: HashMap::new(),
             lists: NetworkLists::new(),
             tls: HashMap::new(),
+            tls_to_servers: HashMap::new(),
             changed_lists: BTreeSet::new(),
         }
     }
@@ -120,6 +123,15 @@ impl Builder {
     pub fn tls_changed(&mut self, tls: HashMap<FrontendName, Arc<FrontendTls>>) {
         self.is_config_new = true;
         self.tls = tls;
+    }
+
+    /// TLS to servers is another; what did not change is the same [`Arc`].
+    pub fn tls_to_servers_changed(&mut self, tls: HashMap<BackendName, Arc<BackendTls>>) {
+        let before = std::mem::replace(&mut self.tls_to_servers, tls);
+        let names = before.keys().chain(self.tls_to_servers.keys());
+        let of = |all: &HashMap<_, Arc<BackendTls>>, name| all.get(name).map(Arc::as_ptr);
+        let changed = names.filter(|name| of(&before, *name) != of(&self.tls_to_servers, *name));
+        self.dirty.extend(changed.cloned());
     }
 
     /// The last snapshot.
@@ -194,6 +206,7 @@ impl Builder {
             previous: None,
             is_lent: false,
             by_packets: false,
+            tls: None,
             key: self.key,
             now,
         };
@@ -265,6 +278,7 @@ impl Builder {
             previous: before.as_deref(),
             is_lent: self.is_lent,
             by_packets: self.users.get(&name).is_some_and(|users| users.by_packets),
+            tls: self.tls_to_servers.get(&name),
             key: self.key,
             now,
         };

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    ops::Deref,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -17,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     base::{
         AccessReason, BackendName, DatagramDrop, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
-        TerminationReason, WorkerId,
+        ServerTlsFailure, TerminationReason, WorkerId,
     },
     pools::Server,
 };
@@ -38,24 +37,6 @@ impl Counter {
     #[must_use]
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One value for each [`TerminationReason`], by discriminant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByReason<T>([T; TerminationReason::ALL.len()]);
-
-impl<T: Default> Default for ByReason<T> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| T::default()))
-    }
-}
-
-impl<T> Deref for ByReason<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.0
     }
 }
 
@@ -84,7 +65,7 @@ pub struct StatsShard {
     /// Accept calls that failed for want of descriptors or memory (frontends only).
     pub accept_errors: Counter,
     /// Ended connections by [`TerminationReason`].
-    pub ended: ByReason<Counter>,
+    pub ended: PerEnding<Counter>,
     /// Connections that access rules or limits refused, by [`AccessReason`] (frontends only); in packet modes the packets
     /// that would have made flows.
     pub refused: [Counter; AccessReason::ALL.len()],
@@ -94,6 +75,32 @@ pub struct StatsShard {
     pub handshakes: [Counter; Handshake::ALL.len()],
     /// Packets that did not leave for it, by [`ServerDrop`] (servers only).
     pub dropped: [Counter; ServerDrop::ALL.len()],
+    /// TLS handshakes with it that failed, by [`ServerTlsFailure`] (servers only).
+    pub tls_failures: [Counter; ServerTlsFailure::ALL.len()],
+}
+
+/// One for each [`TerminationReason`], by discriminant: more than an array that has a default may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerEnding<T>([T; TerminationReason::ALL.len()]);
+
+impl<T: Default> Default for PerEnding<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> std::ops::Deref for PerEnding<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for PerEnding<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
 }
 
 /// Counters with one shard for each worker.
@@ -122,7 +129,7 @@ pub struct Totals {
     /// See [`StatsShard::accept_errors`].
     pub accept_errors: u64,
     /// See [`StatsShard::ended`], by discriminant.
-    pub ended: ByReason<u64>,
+    pub ended: PerEnding<u64>,
     /// See [`StatsShard::refused`], by discriminant.
     pub refused: [u64; AccessReason::ALL.len()],
     /// See [`StatsShard::lost`], by discriminant.
@@ -131,6 +138,8 @@ pub struct Totals {
     pub handshakes: [u64; Handshake::ALL.len()],
     /// See [`StatsShard::dropped`], by discriminant.
     pub dropped: [u64; ServerDrop::ALL.len()],
+    /// See [`StatsShard::tls_failures`], by discriminant.
+    pub tls_failures: [u64; ServerTlsFailure::ALL.len()],
 }
 
 impl Counters {
@@ -168,6 +177,7 @@ impl Counters {
             add(&mut totals.lost, &shard.lost);
             add(&mut totals.handshakes, &shard.handshakes);
             add(&mut totals.dropped, &shard.dropped);
+            add(&mut totals.tls_failures, &shard.tls_failures);
         }
         totals.current = totals.opened.saturating_sub(closed);
         totals

@@ -130,6 +130,17 @@ pub struct FrontendTls {
     pub max_handshakes: u32,
 }
 
+/// What connections to the servers of a backend are opened with, where they go through TLS.
+#[derive(Debug)]
+pub struct BackendTls {
+    /// Of clients; whoever connects adds a memory for sessions.
+    pub connections: Arc<rustls::ClientConfig>,
+    /// Health checks.
+    pub checks: Arc<rustls::ClientConfig>,
+    /// Health checks where no name can be expected.
+    pub checks_of_any_name: Arc<rustls::ClientConfig>,
+}
+
 /// A backend in a snapshot.
 #[derive(Debug)]
 pub struct BackendView {
@@ -148,6 +159,8 @@ pub struct BackendView {
     pub names: Box<[NameClass]>,
     /// The Maglev table that packet modes choose by; `None` if no frontend in a packet mode uses the backend.
     pub maglev: Option<Arc<Balancer>>,
+    /// TLS to its servers; `None`: connections to them are plain.
+    pub tls: Option<Arc<BackendTls>>,
     /// Its counters and queue.
     pub live: Arc<BackendStats>,
 }

@@ -229,14 +229,18 @@ impl FrontendView {
             None => (routing.unrouted == Unrouted::Backend).then_some(&self.backend),
         };
         let backend = backend.ok_or(TerminationReason::RouteRejected)?;
-        // no file has room for so many
-        let number = |index: usize| u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
         let route = found.and_then(|(_, index)| number(index));
         Ok(Way {
             offered: self.offered(backend, route.is_some(), facts.hello)?,
             backend: Arc::clone(backend),
             route,
         })
+    }
+
+    /// The route that decides, counted from 1 in the order of the file, also where it rejects; `None`: no route does.
+    #[must_use]
+    pub fn deciding_route(&self, facts: &Facts<'_>) -> Option<NonZeroU32> {
+        number(self.routes.as_ref()?.first(facts)?)
     }
 
     /// Which servers of a fallback a connection may get: it is not refused there for its name.
@@ -268,4 +272,10 @@ impl FrontendView {
             UnexpectedSni::Default => unnamed().ok_or(TerminationReason::UnexpectedSni),
         }
     }
+}
+
+/// The number of a route by its index.
+fn number(index: usize) -> Option<NonZeroU32> {
+    // no file has room for so many
+    u32::try_from(index + 1).ok().and_then(NonZeroU32::new)
 }

@@ -56,6 +56,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         slow_start: Duration::ZERO,
         fallback: None,
         send_proxy: None,
+        tls: None,
         servers,
     };
     let frontends = ["a", "b"].map(|frontend| {

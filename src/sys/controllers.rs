@@ -214,6 +214,21 @@ pub fn open(path: &Path, named_by: &Controllers) -> Result<(File, Controllers), 
     Ok((directory, controllers))
 }
 
+/// Opens the directory at an absolute path, which `named_by` have chosen, to be listed.
+///
+/// # Errors
+/// One of them could not list it himself, it is none, or a system call failed.
+pub fn open_directory(path: &Path, named_by: &Controllers) -> Result<File, OpenError> {
+    let (there, controllers) = open(path, named_by)?;
+    let owned = of(&there)?;
+    if !there.metadata()?.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    controllers.all_may(READ, owned)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(&there, ".", flags, Mode::empty())?))
+}
+
 /// The last step: what is read, and who can write it.
 fn finish(
     mut controllers: Controllers,

@@ -8,6 +8,7 @@ pub mod calls;
 pub mod capability;
 pub(crate) mod config_file;
 pub(crate) mod controllers;
+pub(crate) mod directory;
 pub(crate) mod environment;
 pub mod fdpass;
 pub mod ids;

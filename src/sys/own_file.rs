@@ -46,6 +46,22 @@ pub fn create(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file to write at its end, whether it is there or not. It has this mode, whatever the umask says.
+///
+/// # Errors
+/// As [`open`].
+pub fn append(path: &Path, mode: u32) -> io::Result<File> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(mode)
+        .custom_flags(flags())
+        .open(path);
+    let file = ours(path, opened)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
 /// Whether a file of ours is there. It is not opened: a process that may open no file here can ask, too.
 #[must_use]
 pub fn is_there(path: &Path) -> bool {

@@ -103,6 +103,21 @@ impl CertificateFinding {
     }
 }
 
+impl CertificateFinding {
+    /// Whether it matters of a certificate that we show to servers, which look at no names.
+    #[must_use]
+    pub const fn concerns_clients(&self) -> bool {
+        matches!(
+            self,
+            Self::Expired { .. }
+                | Self::ExpiresSoon { .. }
+                | Self::NotYetValid { .. }
+                | Self::ChainExpires { .. }
+                | Self::ChainOrder(_)
+        )
+    }
+}
+
 fn ends_soon(at: SystemTime, now: SystemTime) -> bool {
     at.duration_since(now).map_or(true, |left| left <= EXPIRY_WARNING)
 }
@@ -130,17 +145,13 @@ pub fn uncovered<'a>(
 impl fmt::Display for CertificateFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expired { at } => write!(f, "it expired on {}: clients refuse it", date(*at)),
+            Self::Expired { at } => write!(f, "it expired on {}: it is refused", date(*at)),
             Self::ExpiresSoon { at, left } => {
                 let days = left.as_secs() / (24 * 3600);
                 write!(f, "it expires on {}, in {days} days: renew it", date(*at))
             }
             Self::NotYetValid { from } => {
-                write!(
-                    f,
-                    "it is valid from {}: until then clients refuse it",
-                    date(*from)
-                )
+                write!(f, "it is valid from {}: until then it is refused", date(*from))
             }
             Self::ChainExpires { subject, at } => {
                 write!(

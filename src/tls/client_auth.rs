@@ -75,9 +75,12 @@ pub(super) fn verifier(
     if !auth.crls.is_empty() {
         builder = builder.with_crls(crls(&auth.crls)?);
     }
-    if auth.crl_policy == CrlPolicy::Listed {
-        builder = builder.allow_unknown_revocation_status();
-    }
+    // a list that is out of date says nothing of what was revoked since: as one that is missing, and as OpenSSL has it
+    // (X509_V_ERR_CRL_HAS_EXPIRED); what it lists stays revoked for who asks no more of it
+    builder = match auth.crl_policy {
+        CrlPolicy::Complete => builder.enforce_revocation_expiration(),
+        CrlPolicy::Listed => builder.allow_unknown_revocation_status(),
+    };
     builder.build().map_err(|error| match error {
         VerifierBuilderError::InvalidCrl(why) => ClientAuthError::UnusableCrl(why),
         other => ClientAuthError::Other(other),

@@ -1,7 +1,7 @@
 //! What a handshake has agreed on, and why one has failed, in words for the log.
 
 use rustls::{
-    AlertDescription, CertificateError, Error, HandshakeKind, InvalidMessage, PeerIncompatible,
+    AlertDescription, CertificateError, CommonState, Error, HandshakeKind, InvalidMessage, PeerIncompatible,
     ProtocolVersion, ServerConnection,
 };
 
@@ -34,6 +34,39 @@ impl Session {
     /// Reads it from a connection; `None` before the handshake is complete.
     #[must_use]
     pub fn of(connection: &ServerConnection) -> Option<Self> {
+        let agreed = ServerSession::of(connection)?;
+        let client = connection.peer_certificates().and_then(<[_]>::first);
+        Some(Self {
+            version: agreed.version,
+            cipher: agreed.cipher,
+            group: agreed.group,
+            sni: connection.server_name().map(Into::into),
+            alpn: agreed.alpn,
+            resumed: agreed.resumed,
+            client: client.map(|certificate| Identity::read(certificate)),
+        })
+    }
+}
+
+/// What a server and we have agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSession {
+    /// The version.
+    pub version: TlsVersion,
+    /// The suite.
+    pub cipher: CipherSuite,
+    /// The group of the key exchange; `None` where TLS 1.2 has resumed a session without one.
+    pub group: Option<Group>,
+    /// The protocol that it has chosen; what is no text is shown as far as it is.
+    pub alpn: Option<Box<str>>,
+    /// Whether it goes on with an earlier session.
+    pub resumed: bool,
+}
+
+impl ServerSession {
+    /// Reads it from a connection to a server, or as a client sees it; `None` before the handshake is complete.
+    #[must_use]
+    pub fn of(connection: &CommonState) -> Option<Self> {
         if connection.is_handshaking() {
             return None;
         }
@@ -44,15 +77,12 @@ impl Session {
         };
         let group = connection.negotiated_key_exchange_group();
         let alpn = connection.alpn_protocol();
-        let client = connection.peer_certificates().and_then(<[_]>::first);
         Some(Self {
             version,
             cipher: provider::own_suite(connection.negotiated_cipher_suite()?.suite())?,
             group: group.and_then(|group| provider::own_group(group.name())),
-            sni: connection.server_name().map(Into::into),
             alpn: alpn.map(|name| String::from_utf8_lossy(name).into()),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            client: client.map(|certificate| Identity::read(certificate)),
         })
     }
 }
@@ -70,7 +100,7 @@ pub enum HandshakeFailure {
     Group,
     /// It offers none of the protocols of `alpn`.
     Alpn,
-    /// No certificate is for the name that it asks for, or for its kinds of keys.
+    /// No certificate is for the name that it asks for.
     NoCertificate,
     /// It shows no certificate.
     ClientCertificateMissing,
@@ -150,7 +180,8 @@ impl HandshakeFailure {
             Self::ClientCertificateExpired => "its certificate has expired, or is not yet valid",
             Self::ClientCertificateRevoked => "its certificate is revoked by client_crl",
             Self::ClientCertificateUnlisted => {
-                "client_crl has no list of the certificate's issuer; add it, or set client_crl_policy = \"listed\""
+                "client_crl has no list of the certificate's issuer, or one that is out of date; get it, or set \
+                 client_crl_policy = \"listed\""
             }
             Self::ClientCertificateUnknownCa => "its certificate is signed by none of client_ca",
             Self::ClientCertificateBad => "its certificate has another fault: a wrong signature, use or form",

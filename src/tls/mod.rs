@@ -31,6 +31,7 @@ mod check;
 mod client_auth;
 mod client_config;
 mod context;
+mod crl;
 mod handshake;
 mod ocsp;
 mod pem;
@@ -46,13 +47,16 @@ mod x509;
 pub use certificates::{ChainFault, KeyKind, Pair, PairError, PairFiles};
 pub use check::{CertificateFinding, EXPIRY_WARNING, uncovered};
 pub use client_auth::ClientAuthError;
-pub use client_config::{ClientSettings, ClientSettingsError, Trust, client_config};
-pub use handshake::{HandshakeFailure, Session};
+pub use client_config::{
+    ClientConfigs, ClientSettings, ClientSettingsError, Trust, client_configs, for_one_server,
+};
+pub use crl::StaleList;
+pub use handshake::{HandshakeFailure, ServerSession, Session};
 pub use ocsp::{OcspError, OcspResponse, OcspStatus};
-pub use pem::PemError;
+pub use pem::{PemError, has_private_key};
 pub use resolver::{Broken, CertificateStore, Certificates, ReadPair};
 pub use server_config::{SettingsError, Shared, server_config};
-pub use server_failure::ServerTlsFailure;
+pub use server_failure::{handshake_failure, server_failure};
 pub use sessions::SessionCache;
 pub use settings::{ClientAuthSettings, ServerSettings};
 pub use tickets::{KEY_BYTES, ROTATION, TICKET_LIFETIME, TicketKeyError, TicketKeyRing, TicketKeys};

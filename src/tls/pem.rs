@@ -55,6 +55,13 @@ pub enum PemError {
     Form(String),
 }
 
+/// Whether a file is PEM and has a private key, of whatever kind: then it needs no other file for that.
+#[must_use]
+pub fn has_private_key(bytes: &[u8]) -> bool {
+    let sections = PemFile::new(bytes).map(|file| file.sections).unwrap_or_default();
+    (sections.iter()).any(|section| section.label.ends_with("PRIVATE KEY"))
+}
+
 /// A PEM file, cut into its sections and not decoded.
 #[derive(Debug)]
 pub(super) struct PemFile<'a> {

@@ -122,7 +122,9 @@ impl Certificates {
         self.exact.contains_key(&*host) || is_below_a_domain && self.wildcard_of(&host).is_some()
     }
 
-    /// The first certificate that suits a client: by the very name, by a wildcard for it, or the default one.
+    /// The first certificate that suits a client: by the very name, by a wildcard for it, or the default one. If none suits,
+    /// one that does not: then rustls ends the handshake for want of a suite in common, as a client expects it
+    /// (handshake_failure; without a certificate it would be access_denied).
     fn choose(
         &self,
         host: Option<&str>,
@@ -133,10 +135,9 @@ impl Certificates {
         let exact = host.as_deref().and_then(|host| self.exact.get(host));
         let wildcard = host.as_deref().and_then(|host| self.wildcard_of(host));
         let default = (!is_strict).then_some(&self.default);
-        [exact, wildcard, default]
-            .into_iter()
-            .flatten()
-            .find_map(|candidates| candidates.0.iter().find(|pair| suits(pair)))
+        let candidates = || [exact, wildcard, default].into_iter().flatten();
+        let suitable = candidates().find_map(|candidates| candidates.0.iter().find(|pair| suits(pair)));
+        suitable.or_else(|| candidates().find_map(|candidates| candidates.0.first()))
     }
 
     /// The candidates of a name as certificates write it.

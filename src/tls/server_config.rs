@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use rustls::{
-    ServerConfig,
+    KeyLog, ServerConfig,
     server::{NoClientAuth, ProducesTickets, danger::ClientCertVerifier},
 };
 
@@ -27,6 +27,8 @@ pub struct Shared {
     pub sessions: SessionCache,
     /// The wall clock.
     pub clock: fn() -> SystemTime,
+    /// Who gets the secrets of frontends with [`ServerSettings::key_log`].
+    pub key_log: Arc<dyn KeyLog>,
 }
 
 /// Why settings cannot be used.
@@ -88,6 +90,9 @@ pub fn server_config(
         let tickets: Arc<dyn ProducesTickets> =
             Arc::new(Tickets::new(Arc::clone(&shared.tickets), context, shared.clock));
         config.ticketer = tickets;
+    }
+    if settings.key_log {
+        config.key_log = Arc::clone(&shared.key_log);
     }
     // early data could be replayed to the server, which does not know that it was early: rustls' default, and it stays
     config.max_early_data_size = 0;

@@ -28,6 +28,8 @@ pub struct ServerSettings {
     /// `tickets`: whether clients keep their sessions themselves, encrypted. Without, sessions are kept here, in a bounded
     /// cache that a restart empties.
     pub tickets: bool,
+    /// `key_log`: whether the secrets of connections are written where an operator can read them.
+    pub key_log: bool,
 }
 
 /// How clients show who they are. A changed file means a new [`server_config`](super::server_config), which ends the sessions
@@ -58,6 +60,7 @@ impl ServerSettings {
             strict_sni: false,
             client_auth: None,
             tickets: true,
+            key_log: false,
         }
     }
 }

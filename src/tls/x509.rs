@@ -173,7 +173,7 @@ fn common_name(subject: &RdnSequence) -> Option<&str> {
     std::str::from_utf8(value).ok()
 }
 
-fn bounded(name: &RdnSequence) -> String {
+pub(super) fn bounded(name: &RdnSequence) -> String {
     let mut text = String::new();
     // a name that cannot be written in full is shown as far as it goes
     let _ = write!(text, "{name}");

@@ -38,9 +38,13 @@ fn somebody_else(directory: &tempfile::TempDir) -> Command {
         return convey();
     }
     let copy = directory.path().join("convey-copy");
-    // one that runs cannot be written
+    // one that runs cannot be written, and none runs that is being written: another test's child would hold it open so
     if !copy.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_convey"), &copy).expect("copy");
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_convey"))
+            .arg(&copy)
+            .status();
+        assert!(copied.expect("cp").success());
     }
     let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     fs::set_permissions(directory.path(), open).expect("chmod");

@@ -5,8 +5,9 @@ use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 use convey::{
     base::{BackendName, KeepAlive, ServerName},
     config::{
-        self, AccessLog, Algorithm, Backend, Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode,
-        OnDown, Options, Routing, SendProxy, SentTlvs, Severity,
+        self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
+        LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
+        ServerTrust, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -132,6 +133,7 @@ fn documented_defaults() -> Outcome {
     same(backend.on_down, OnDown::Keep)?;
     same(backend.slow_start, Duration::ZERO)?;
     same((backend.fallback.clone(), backend.send_proxy), (None, None))?;
+    same(backend.tls.clone(), None)?;
     let check = HealthCheck {
         interval: 2 * SECOND,
         timeout: SECOND,
@@ -444,6 +446,16 @@ fn commented_settings() -> Outcome {
             crc32c: true,
             ..SentTlvs::default()
         })),
+        tls: Some(BackendTls {
+            trust: ServerTrust::Ca("/etc/convey/certificates/ca.pem".into()),
+            server_name: ServerNameFrom::Address,
+            identity: Some(CertificateFiles {
+                cert: "/etc/convey/certificates/convey.pem".into(),
+                key: Some("/etc/convey/certificates/convey.key".into()),
+                ocsp: None,
+            }),
+            alpn: ServerAlpn::Client,
+        }),
         ..plain
     };
     for server in expected.servers.values_mut() {

@@ -146,5 +146,7 @@ fn record() -> AccessRecord {
         unique_id: None,
         tls: None,
         tls_failure: None,
+        server_tls: None,
+        server_tls_failure: None,
     }
 }

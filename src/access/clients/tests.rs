@@ -13,6 +13,7 @@ fn limits(connections: u32, new_per_second: u32) -> PerClient {
         connections: NonZeroU32::new(connections),
         new_per_second: NonZeroU32::new(new_per_second),
         datagrams_per_second: None,
+        handshakes_per_second: None,
     }
 }
 

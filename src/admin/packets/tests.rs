@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     admin::lookup,
     base::{
-        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, Mac, PacketReason, ServerAddr,
-        ServerKey, ServerName, ServerState, WorkerId,
+        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, Mac, PacketReason, Protocol,
+        ServerAddr, ServerKey, ServerName, ServerState, WorkerId,
     },
     config::{self, EngineChoice, Options, Source},
     flow::{FlowState, Hops, Usage},

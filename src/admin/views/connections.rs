@@ -81,6 +81,9 @@ pub struct Connection {
     /// What the client of a connection has agreed on in TLS that ends here.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// What the server of a connection has agreed on, where connections to it go through TLS.
+    #[serde(default)]
+    pub server_tls: Option<super::ServerTls>,
     /// Address and port on our side towards the server.
     #[serde(default)]
     pub local: Option<SocketAddr>,

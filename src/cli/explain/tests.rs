@@ -30,6 +30,7 @@ fn by_maglev() -> Explanation {
         refused: None,
         balance: None,
         shares: Vec::new(),
+        server_tls: None,
         slot: Some(4711),
         flow: None,
         blocked_by: None,
@@ -217,8 +218,20 @@ because   proxied: neither a route nor a server expects the name that it asks fo
 "
     );
     assert_eq!(status(&unexpected), exit::UNAVAILABLE);
-    let rejected = draw(&refused(TerminationReason::RouteRejected), false);
-    assert!(rejected.contains("a route rejects it"), "{rejected}");
+    let unmatched = draw(&refused(TerminationReason::RouteRejected), false);
+    assert!(
+        unmatched.contains("because   proxied: no route matches"),
+        "{unmatched}"
+    );
+    let by_route = Explanation {
+        route: std::num::NonZeroU32::new(2),
+        ..refused(TerminationReason::RouteRejected)
+    };
+    let rejected = draw(&by_route, false);
+    assert!(
+        rejected.ends_with("route     2\nserver    none\nbecause   proxied: route 2 rejects it\n"),
+        "{rejected}"
+    );
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         max_connections: None,
         overridden: None,
         traffic,
+        tls_failures: BTreeMap::new(),
         packet: None,
     }
 }
@@ -116,6 +117,7 @@ pub(in crate::cli) fn example() -> Status {
         state: BackendState::of(servers.len()).into(),
         eligible: servers.iter().filter(|(_, server)| server.eligible).count(),
         queued,
+        tls: None,
         traffic,
         servers: servers
             .into_iter()
@@ -124,6 +126,7 @@ pub(in crate::cli) fn example() -> Status {
     };
     let frontend = |addrs: &[&str], backend: &str, max, traffic| Frontend {
         route_backends: Vec::new(),
+        logs_tls_keys: false,
         listen: addrs.iter().map(|addr| listen(addr)).collect(),
         mode: Mode::Proxy.into(),
         protocol: Protocol::Tcp.into(),

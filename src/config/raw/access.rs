@@ -120,6 +120,7 @@ impl Field for FilePath {
         let example = match findings.key() {
             "cert" | "key" | "ocsp" => "/etc/convey/certificates/www.pem",
             "client_ca" => "/etc/convey/certificates/clients.pem",
+            "ca" => "/etc/convey/certificates/ca.pem",
             "ticket_keys_file" => "/etc/convey/ticket.keys",
             _ => "/etc/convey/office.list",
         };

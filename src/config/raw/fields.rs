@@ -94,6 +94,13 @@ impl Field for bool {
                 let help = format!("leave out the quotes: {} = {text}", findings.key());
                 wrong_type(value, "true or false", Some(help), findings)
             }
+            // HAProxy's and nginx's words
+            DeValue::String(text) => {
+                let is_on = !matches!(text.as_ref(), "off" | "no" | "none");
+                let help = matches!(text.as_ref(), "on" | "off" | "yes" | "no" | "none" | "required")
+                    .then(|| format!("write {} = {is_on}", findings.key()));
+                wrong_type(value, "true or false", help, findings)
+            }
             _ => wrong_type(value, "true or false", None, findings),
         }
     }

@@ -23,7 +23,7 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
-pub use tls::{Certificates, Ciphers, FilePaths, Groups};
+pub use tls::{Certificates, Ciphers, FilePaths, Groups, ServerAlpn, ServerNameFrom, is_tls_name};
 
 use super::{
     model::{
@@ -226,8 +226,10 @@ section! {
 section! {
     /// TLS that ends at the frontend. Routes go by what was negotiated: the name that the client asked for, and the protocol that was agreed on. Certificates are read again when their files change, and at each reload; established connections keep theirs.
     FrontendTls {
-        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. Needed here or in [defaults.tls].
+        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. This or certificate_dir is needed here or in [defaults.tls].
         certificates: Certificates,
+        /// Directory of certificates: each NAME.pem or NAME.crt, with its key inside or in NAME.key, and NAME.ocsp if there is one; hidden files, directories and other suffixes are left alone. They come after `certificates`, in the order of their names, the first being the default. What is added, changed or removed takes effect by itself.
+        certificate_dir: DirectoryPath,
         /// Oldest version of TLS: "1.2" (default) or "1.3". Older ones are not supported.
         min_version: TlsVersion,
         /// Newest version of TLS: "1.2" or "1.3" (default).
@@ -246,10 +248,12 @@ section! {
         client_ca: FilePath,
         /// PEM file of revoked certificates of clients (CRL), or a list of files.
         client_crl: FilePaths,
-        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list; "listed" refuses only what is listed.
+        /// What client_crl must say: "complete" (default) refuses a certificate of whose issuer there is no list, or one that is out of date (nextUpdate), as HAProxy and nginx do; "listed" refuses only what is listed, also by an old list.
         client_crl_policy: CrlPolicy,
         /// Clients keep their sessions themselves, as encrypted tickets. false: sessions are kept here, and end with a restart. Default: true.
         tickets: bool,
+        /// Write the secrets of every connection to tls-keys.log in state_dir (mode 0600, at most 64 MiB), as SSLKEYLOGFILE does elsewhere, so that Wireshark can read captured traffic. Who has the file reads the connections: for looking into a fault, and no longer. Default: false.
+        key_log: bool,
         /// How long a handshake may take. Default: "10s".
         handshake_timeout: Time<false, HOUR>,
         /// Maximum number of handshakes under way; more connections are reset. Default: 1000.
@@ -344,6 +348,8 @@ section! {
         new_per_second: Int<1, 1_000_000>,
         /// Datagrams a second, also of flows that exist; as many at once after a quiet second. Protocol "udp" only. Default: no limit.
         datagrams_per_second: Int<1, 100_000_000>,
+        /// TLS handshakes a second, where TLS ends at the frontend; as many at once after a quiet second. More are reset before they cost anything. Default: no limit.
+        handshakes_per_second: Int<1, 1_000_000>,
     }
 }
 
@@ -354,7 +360,27 @@ section! {
         servers: Named<Server>,
         /// Name of the backend that serves the connections while this one has no eligible server, mode "proxy" only. It may have a fallback of its own.
         fallback: BackendRef,
+        /// TLS to the servers, mode "proxy" only; health checks shake hands too. Without this section connections to them are plain.
+        tls: BackendTls,
         ..options: BackendOptions,
+    }
+}
+
+section! {
+    /// TLS to the servers of a backend. A handshake that fails is a failed connect: another server is tried. Files are read again when they change, and at each reload; established connections keep theirs.
+    BackendTls {
+        /// Refuse servers whose certificate nobody vouches for, or that is for another name. false believes anybody. Default: true.
+        verify: bool,
+        /// PEM file of the CAs that sign the servers' certificates, or of the certificates themselves, which are then accepted whatever their names. Default: the CAs of the host, of Debian's package ca-certificates.
+        ca: FilePath,
+        /// The name that servers are asked for (SNI) and that their certificates must have: a host name, "server" for the server's name in this file, or "client" for the name that the client asks for. "address" (default) asks for none: the certificate must have the server's IP address. A host that is called as one of the words is written with a dot at its end.
+        server_name: ServerNameFrom,
+        /// The certificate that a server is shown that asks for one, and its chain; the private key, too, unless `key` names another file. Default: none.
+        cert: FilePath,
+        /// The private key of the certificate, unencrypted. Default: it is in cert.
+        key: FilePath,
+        /// Protocols to offer to servers (ALPN), such as "h2" or "http/1.1", or a list of them; "client" (default) offers the one that the frontend has agreed on with the client, "off" none.
+        alpn: ServerAlpn,
     }
 }
 
@@ -377,7 +403,8 @@ section! {
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.
         health_check_interval: Time<true, YEAR>,
-        /// Active checks: a TCP connect to every server. On by default, unless only UDP frontends use the backend.
+        /// Active checks: a TCP connect to every server, and a TLS handshake where `tls` is set. On by default, unless only
+        /// UDP frontends use the backend.
         health_check: HealthCheck,
         /// Passive checks: a server with failing client connections is ejected for a while. On by default.
         passive_check: PassiveCheck,
@@ -395,7 +422,7 @@ section! {
 }
 
 section! {
-    /// Active checks: a TCP connect to every server.
+    /// Active checks: a TCP connect to every server, and a TLS handshake where the backend has `tls`.
     HealthCheck {
         /// Whether servers are checked. Default: true.
         enabled: bool,

@@ -20,7 +20,7 @@ const MAX_SEED_BYTES: usize = 128;
 /// Longest path of a directory in bytes: PATH_MAX (`linux/limits.h`) less room for a file's name in it.
 const MAX_DIRECTORY_BYTES: usize = 4_096 - 256;
 
-/// `state_dir`.
+/// `state_dir`, `certificate_dir`.
 #[derive(Debug, Clone)]
 pub struct DirectoryPath(pub PathBuf);
 
@@ -107,10 +107,14 @@ impl Field for DirectoryPath {
         if is_path && text.len() <= MAX_DIRECTORY_BYTES {
             return Some(Self(PathBuf::from(text)));
         }
+        let (whose, example) = match findings.key() {
+            "certificate_dir" => ("", "/etc/convey/certificates"),
+            _ => (" for Convey", "/var/lib/convey"),
+        };
         bad_value(
             value,
-            format!("\"{text}\" is not the absolute path of a directory for Convey"),
-            "write a path such as \"/var/lib/convey\", without a slash at its end",
+            format!("\"{text}\" is not the absolute path of a directory{whose}"),
+            format!("write a path such as \"{example}\", without a slash at its end"),
             findings,
         )
     }

@@ -61,6 +61,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[[frontends.NAME.routes]]", super::Route::keys),
     ("[frontends.NAME.tls]", super::FrontendTls::keys),
     ("certificates of [frontends.NAME.tls]", super::Certificate::keys),
+    ("[backends.NAME.tls]", super::BackendTls::keys),
     ("the top of the file", super::File::keys),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::{ops::Range, path::PathBuf};
 
+use rustls::pki_types::ServerName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 use toml::de::DeValue;
@@ -9,9 +10,9 @@ use toml::de::DeValue;
 use super::{
     Certificate,
     access::{MAX_PATH_BYTES, is_path},
-    field::{Field, Key, Located, Node, bad_value, inline_schema, wrong_type},
+    field::{Field, Key, Located, Node, bad_value, inline_schema, string, wrong_type},
     fields::word,
-    routing::{List, one_or_several},
+    routing::{AlpnNames, List, one_or_several},
     section,
 };
 use crate::config::{
@@ -37,6 +38,14 @@ pub struct FilePaths(pub Vec<(PathBuf, Range<usize>)>);
 /// `ciphers`, each with its place.
 #[derive(Debug, Clone)]
 pub struct Ciphers(pub Vec<(CipherSuite, Range<usize>)>);
+
+/// `server_name` of a backend.
+#[derive(Debug, Clone)]
+pub struct ServerNameFrom(pub crate::config::tls::ServerNameFrom);
+
+/// `alpn` of a backend.
+#[derive(Debug, Clone)]
+pub struct ServerAlpn(pub crate::config::tls::ServerAlpn);
 
 /// `groups`, each with its place.
 #[derive(Debug, Clone)]
@@ -197,6 +206,53 @@ impl Field for Groups {
 inline_schema!([] Groups, _g => one_or_several(
     &json!({ "type": "string", "minLength": 1 }), Group::ALL.len()
 ));
+
+impl Field for ServerNameFrom {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        use crate::config::tls::ServerNameFrom as From;
+        let text = string(
+            value,
+            "a host name in quotes, or \"server\", \"client\" or \"address\"",
+            findings,
+        )?;
+        if let Some((word, _)) = From::WORDS.into_iter().find(|(_, word)| *word == text) {
+            return Some(Self(word));
+        }
+        let host = text.strip_suffix('.').unwrap_or(text);
+        // what other programs fetch the client's name with
+        let is_fetch = text.ends_with("_sni") || text.starts_with('$');
+        if is_tls_name(host) && !is_fetch {
+            return Some(Self(From::Fixed(host.to_ascii_lowercase().into())));
+        }
+        let help = match text {
+            _ if text.contains('*') => "a server is asked for one name: write it without a star",
+            _ if text.contains(['/', ':']) => "write the name alone, without a scheme, a port or a path",
+            _ if is_fetch => "write \"client\" for the name that the client asks for",
+            _ => "write a host name such as \"www.example.com\", or \"server\", \"client\" or \"address\"",
+        };
+        bad_value(value, format!("\"{text}\" is not a host name"), help, findings)
+    }
+}
+inline_schema!([] ServerNameFrom, _g => json_schema!({
+    "type": "string", "minLength": 1, "maxLength": 254
+}));
+
+/// Whether a certificate can be verified for this name: that of a host, or an IP address.
+pub fn is_tls_name(text: &str) -> bool {
+    ServerName::try_from(text).is_ok()
+}
+
+impl Field for ServerAlpn {
+    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        use crate::config::tls::ServerAlpn as Alpn;
+        Some(Self(match value.get_ref() {
+            DeValue::String(word) if word == "client" => Alpn::Client,
+            DeValue::String(word) if word == "off" => Alpn::Off,
+            _ => Alpn::Offered(AlpnNames::read(key, value, findings)?.0),
+        }))
+    }
+}
+inline_schema!([] ServerAlpn, generator => generator.subschema_for::<AlpnNames>());
 
 /// What could be written.
 fn known<const N: usize>(text: &str, names: [&'static str; N]) -> String {

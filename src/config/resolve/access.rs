@@ -68,6 +68,7 @@ pub fn limits(at: Option<&Located<raw::Limits>>) -> Limits {
         connections: limit(at.value.connections.as_ref()),
         new_per_second: limit(at.value.new_per_second.as_ref()),
         datagrams_per_second: limit(at.value.datagrams_per_second.as_ref()),
+        handshakes_per_second: limit(at.value.handshakes_per_second.as_ref()),
     });
     Limits {
         new_per_second: limit(raw.new_per_second.as_ref()),
@@ -137,8 +138,8 @@ fn options(own: &raw::FrontendOptions, mode: Option<Mode>, known: &BTreeSet<&str
             findings.warn(
                 at.key.clone(),
                 "`limits` sets no limit",
-                "set new_per_second, per_client.connections, per_client.new_per_second or \
-                 per_client.datagrams_per_second"
+                "set new_per_second, per_client.connections, per_client.new_per_second, \
+                 per_client.datagrams_per_second or per_client.handshakes_per_second"
                     .to_owned(),
             );
         });

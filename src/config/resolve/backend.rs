@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named, routing, time, value,
+    backend_tls, defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named, routing,
+    time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
@@ -46,6 +47,7 @@ pub fn backend(
         check_source(&name, source, &servers, findings);
     }
     let fallback = fallback(&name, &at.value, known, findings);
+    let tls = backend_tls::backend_tls(at.value.tls.as_ref(), &servers, findings);
     Some(Backend {
         name,
         balance: value(own.balance.as_ref(), Algorithm::RoundRobin, |v| v),
@@ -65,6 +67,7 @@ pub fn backend(
         slow_start: time(own.slow_start.as_ref(), Duration::ZERO),
         fallback,
         send_proxy,
+        tls,
         servers,
     })
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod backend;
+mod backend_tls;
 mod conflicts;
 mod fallbacks;
 mod keepalive;

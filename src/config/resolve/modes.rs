@@ -45,6 +45,9 @@ fn backend(place: &Place<'_>, raw: &raw::Backend, findings: &mut Findings) {
             findings,
         );
     }
+    if let Some(at) = &raw.tls {
+        place.report("tls", at.key.clone(), "passes packets on as they come", findings);
+    }
     for (name, at) in raw.servers.iter().flat_map(|at| &at.value.0) {
         if let Some(at) = &at.value.sni {
             findings.within_all(&["servers", name], |findings| {

@@ -47,6 +47,7 @@ pub fn frontend_tls(
         let clients = clients(&at.value, &raw, findings);
         Some(FrontendTls {
             certificates: certificates(at, &raw, findings)?,
+            certificate_dir: raw.certificate_dir.as_ref().map(|at| at.value.0.clone()),
             min_version,
             max_version,
             ciphers,
@@ -58,6 +59,7 @@ pub fn frontend_tls(
             client_crl: clients.crl,
             client_crl_policy: clients.policy,
             tickets: value(raw.tickets.as_ref(), true, |v| v),
+            key_log: key_log(at, &raw, findings),
             handshake_timeout: time(raw.handshake_timeout.as_ref(), HANDSHAKE_TIMEOUT),
             max_handshakes: int(raw.max_handshakes.as_ref(), MAX_HANDSHAKES),
         })
@@ -75,11 +77,15 @@ fn certificates(
     findings: &mut Findings,
 ) -> Option<Vec<CertificateFiles>> {
     let Some(list) = &raw.certificates else {
+        if raw.certificate_dir.is_some() {
+            return Some(Vec::new());
+        }
         if findings.absence_counts() {
             findings.error(
                 at.key.clone(),
                 "missing key `certificates` of `tls`",
-                "write the PEM files of one or more: certificates = [{ cert = \"/etc/convey/certificates/www.pem\" }]"
+                "write the PEM files of one or more: certificates = [{ cert = \"/etc/convey/certificates/www.pem\" }]; \
+                 or the directory that has them: certificate_dir = \"/etc/convey/certificates\""
                     .to_owned(),
             );
         }
@@ -94,6 +100,22 @@ fn certificates(
         })
     });
     Some(files.collect())
+}
+
+/// `key_log`, which nobody is to forget.
+fn key_log(at: &Located<raw::FrontendTls>, raw: &raw::FrontendTls, findings: &mut Findings) -> bool {
+    let is_on = value(raw.key_log.as_ref(), false, |v| v);
+    if is_on {
+        let span = at.value.key_log.as_ref().map_or(&at.key, |own| &own.key).clone();
+        findings.within("key_log", |findings| {
+            findings.warn(
+                span,
+                "`key_log` is on: who can read tls-keys.log in the state directory can read every connection of this frontend",
+                "for looking into a fault only: remove it and the file as soon as you can".to_owned(),
+            );
+        });
+    }
+    is_on
 }
 
 fn versions(raw: &raw::FrontendTls, findings: &mut Findings) -> (TlsVersion, TlsVersion) {

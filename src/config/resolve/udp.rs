@@ -97,7 +97,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
         let user = users.of_backend(name).iter().find(|user| user.has_sessions());
         if let Some(user) = user {
             findings.within_all(&["backends", name], |findings| {
-                version_1(file, &at.value, user, findings)
+                version_1(file, &at.value, user, findings);
             });
         }
     }

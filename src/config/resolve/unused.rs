@@ -61,11 +61,16 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
 /// Puts what has no effect back to its default, so that the configuration says what is in effect.
 pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut() {
-        let per_client = frontend.limits.per_client;
-        if frontend.protocol == Protocol::Tcp
-            && let Some(mut per_client) = per_client
-            && per_client.datagrams_per_second.take().is_some()
-        {
+        let Some(mut per_client) = frontend.limits.per_client else {
+            continue;
+        };
+        if frontend.protocol == Protocol::Tcp {
+            per_client.datagrams_per_second = None;
+        }
+        if frontend.tls.is_none() {
+            per_client.handshakes_per_second = None;
+        }
+        if frontend.limits.per_client != Some(per_client) {
             let rest = Some(per_client).filter(|rest| *rest != PerClient::default());
             Arc::make_mut(frontend).limits.per_client = rest;
         }
@@ -174,28 +179,38 @@ fn warn(set: impl IntoIterator<Item = Set>, why: &str, help: &str, findings: &mu
     }
 }
 
-/// A limit of datagrams where there are none.
-fn datagrams(own: &raw::FrontendOptions, findings: &mut Findings) {
-    let per_client = own.limits.as_ref().and_then(|at| at.value.per_client.as_ref());
-    let set = per_client.and_then(|at| at.value.datagrams_per_second.as_ref());
-    let set = set.map(|at| ("datagrams_per_second", at.key.clone()));
-    findings.within("limits", |findings| {
-        findings.within("per_client", |findings| {
-            warn(
-                [set],
-                "with protocol tcp",
-                "remove it, or set new_per_second, which limits connections",
-                findings,
-            );
-        });
+/// A limit of datagrams where there are none, and of handshakes where nobody shakes hands.
+fn per_client(frontend: &Frontend, own: &raw::FrontendOptions, findings: &mut Findings) {
+    let Some(at) = own.limits.as_ref().and_then(|at| at.value.per_client.as_ref()) else {
+        return;
+    };
+    let datagrams = at.value.datagrams_per_second.as_ref();
+    let handshakes = at.value.handshakes_per_second.as_ref();
+    let is_tcp = frontend.protocol == Protocol::Tcp;
+    let ends_no_tls = frontend.tls.is_none() && own.tls.is_none();
+    findings.within_all(&["limits", "per_client"], |findings| {
+        warn(
+            [datagrams
+                .filter(|_| is_tcp)
+                .map(|at| ("datagrams_per_second", at.key.clone()))],
+            "with protocol tcp",
+            "remove it, or set new_per_second, which limits connections",
+            findings,
+        );
+        warn(
+            [handshakes
+                .filter(|_| ends_no_tls)
+                .map(|at| ("handshakes_per_second", at.key.clone()))],
+            "where TLS does not end at the frontend",
+            "remove it, or add a section [frontends.NAME.tls]; new_per_second limits connections",
+            findings,
+        );
     });
 }
 
 fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
     let own = &raw.options;
-    if frontend.protocol == Protocol::Tcp {
-        datagrams(own, findings);
-    }
+    per_client(frontend, own, findings);
     if frontend.mode == Mode::Proxy {
         let interface = own.interface.as_ref().map(|at| ("interface", at.key.clone()));
         warn(

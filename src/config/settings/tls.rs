@@ -1,12 +1,13 @@
 //! Settings of TLS as text.
 
-use super::{Setting, Settings, path, set, some, string, text, time};
-use crate::config::tls::{CertificateFiles, FrontendTls};
+use super::{Setting, Settings, list, path, set, some, string, text, time};
+use crate::config::tls::{BackendTls, CertificateFiles, FrontendTls, ServerAlpn, ServerTrust};
 
 /// `[frontends.NAME.tls]`.
 pub fn tls(tls: &FrontendTls) -> Settings {
     let FrontendTls {
         certificates,
+        certificate_dir,
         min_version,
         max_version,
         ciphers,
@@ -18,6 +19,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
         client_crl,
         client_crl_policy,
         tickets,
+        key_log,
         handshake_timeout,
         max_handshakes,
     } = tls;
@@ -25,6 +27,10 @@ pub fn tls(tls: &FrontendTls) -> Settings {
     let nobody = || Setting::Unset("no CA");
     vec![
         ("certificates", certificate_list(certificates)),
+        (
+            "certificate_dir",
+            (certificate_dir.as_deref()).map_or_else(|| Setting::Unset("none"), path),
+        ),
         ("min_version", text(min_version.label())),
         ("max_version", text(max_version.label())),
         ("ciphers", some(ciphers, "all")),
@@ -42,12 +48,55 @@ pub fn tls(tls: &FrontendTls) -> Settings {
             },
         ),
         ("tickets", set(*tickets)),
+        ("key_log", set(*key_log)),
         ("handshake_timeout", time(*handshake_timeout)),
         ("max_handshakes", set(*max_handshakes)),
     ]
 }
 
+/// `[backends.NAME.tls]`.
+pub fn backend_tls(tls: &BackendTls) -> Settings {
+    let BackendTls {
+        trust,
+        server_name,
+        identity,
+        alpn,
+    } = tls;
+    let (cert, key) = match identity {
+        Some(files) => (
+            path(&files.cert),
+            (files.key.as_deref()).map_or(Setting::Unset("it is in cert"), path),
+        ),
+        None => (Setting::Unset("no certificate"), Setting::Unset("no certificate")),
+    };
+    vec![
+        ("verify", set(*trust != ServerTrust::Anybody)),
+        (
+            "ca",
+            match trust {
+                ServerTrust::System => Setting::Unset("the CAs of the host"),
+                ServerTrust::Ca(file) => path(file),
+                ServerTrust::Anybody => Setting::Unset("nothing is verified"),
+            },
+        ),
+        ("server_name", text(&server_name.label())),
+        ("cert", cert),
+        ("key", key),
+        (
+            "alpn",
+            match alpn {
+                ServerAlpn::Client => text("client"),
+                ServerAlpn::Off => text("off"),
+                ServerAlpn::Offered(names) => list(names),
+            },
+        ),
+    ]
+}
+
 fn certificate_list(certificates: &[CertificateFiles]) -> Setting {
+    if certificates.is_empty() {
+        return Setting::Unset("those of certificate_dir");
+    }
     let one = |files: &CertificateFiles| {
         let CertificateFiles { cert, key, ocsp } = files;
         let keys = [

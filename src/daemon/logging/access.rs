@@ -11,7 +11,7 @@ use tracing::{
 };
 
 use super::{queue::Queue, time::Utc};
-use crate::base::{AccessRecord, AccessSink, BackendName, Protocol};
+use crate::base::{AccessRecord, AccessSink, BackendName, Protocol, ServerTlsFailure};
 
 /// Sends access records to the logging thread.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub static METADATA: Metadata<'static> = Metadata::new(
 const TARGET: &str = "convey::access";
 
 /// In the order of [`with_values`].
-static FIELDS: [&str; 31] = [
+static FIELDS: [&str; 37] = [
     "message",
     "event",
     "frontend",
@@ -80,6 +80,12 @@ static FIELDS: [&str; 31] = [
     "tls_resumed",
     "client_subject",
     "tls_failure",
+    "server_tls_version",
+    "server_tls_cipher",
+    "server_tls_group",
+    "server_alpn",
+    "server_tls_resumed",
+    "server_tls_failure",
 ];
 
 struct AccessCallsite;
@@ -104,7 +110,7 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let (sni, unique_id) = (record.sni.as_deref(), record.unique_id.map(display));
     // what is not said is TCP, as it always was
     let protocol = (record.protocol != Protocol::Tcp).then(|| record.protocol.label());
-    let tls = record.tls.as_deref();
+    let (tls, server_tls) = (record.tls.as_deref(), record.server_tls.as_deref());
     let route = record.route.map(NonZeroU32::get);
     // an Option that is None records nothing
     let values: [&dyn Value; FIELDS.len()] = [
@@ -139,6 +145,12 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
         &tls.map(|tls| tls.resumed),
         &tls.and_then(|tls| tls.client_subject.as_deref()),
         &record.tls_failure,
+        &server_tls.map(|tls| tls.version),
+        &server_tls.map(|tls| tls.cipher),
+        &server_tls.and_then(|tls| tls.group),
+        &server_tls.and_then(|tls| tls.alpn.as_deref()),
+        &server_tls.map(|tls| tls.resumed),
+        &record.server_tls_failure.map(ServerTlsFailure::label),
     ];
     take(&values.map(Some));
 }
@@ -151,7 +163,8 @@ fn millis(duration: Duration) -> u64 {
 ///
 /// ```text
 /// CLIENT [ACCEPTED, UTC] FRONTEND BACKEND/SERVER QUEUE/CONNECT/TOTAL BYTES_IN/BYTES_OUT CODE FC/SC/RETRIES
-///     [udp=DATAGRAMS_IN/DATAGRAMS_OUT] [sni=NAME] [peer=ADDR] [VERSION/CIPHER[/resumed]] [tls_failure=WHY]
+///     [udp=DATAGRAMS_IN/DATAGRAMS_OUT] [sni=NAME] [peer=ADDR] [VERSION/CIPHER[/resumed]] [tls_failure=WHY] [server_tls=VERSION/CIPHER[/resumed]]
+///     [server_tls_failure=WHY]
 /// ```
 ///
 /// `-` and `<NOSRV>` stand for a backend and a server that it did not get to. Times in milliseconds, -1 for what was not reached; FC and SC are the connections of frontend and server at the
@@ -203,6 +216,13 @@ impl fmt::Display for Line<'_> {
         }
         if let Some(why) = record.tls_failure {
             write!(f, " tls_failure={why}")?;
+        }
+        if let Some(tls) = &record.server_tls {
+            let resumed = if tls.resumed { "/resumed" } else { "" };
+            write!(f, " server_tls={}/{}{resumed}", tls.version, tls.cipher)?;
+        }
+        if let Some(why) = record.server_tls_failure {
+            write!(f, " server_tls_failure={why}")?;
         }
         Ok(())
     }
@@ -256,6 +276,8 @@ pub mod tests {
             unique_id: None,
             tls: None,
             tls_failure: None,
+            server_tls: None,
+            server_tls_failure: None,
         }
     }
 

@@ -279,7 +279,7 @@ impl Control {
             }
             Action::TryOut => {
                 let Some(new) = &self.reload.new else { return };
-                self.state.try_out(&new.config);
+                self.state.try_out(&new.config, &new.tls.to_servers.views());
                 self.reload.settle_until = Some(longest_check(&new.config));
             }
             Action::Count { may_cut } => self.count_cut(may_cut),

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     base::ServerName,
     config::{Options, Source},
+    health::TlsToServers,
     pools::AdminState,
 };
 
@@ -107,7 +108,7 @@ impl World {
             Move::TryOut(number) => {
                 let mut new = config(number);
                 new.keep(self.state.config());
-                self.state.try_out(&new);
+                self.state.try_out(&new, &TlsToServers::new());
                 self.tried = Some(number);
             }
             Move::Abandon => {

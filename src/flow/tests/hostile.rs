@@ -186,16 +186,10 @@ fn replies_take_the_new_way_when_the_route_to_the_client_changes() {
     let mut site = site(1);
     let client = site.client(1, 40_000);
     let (nat, server) = site.connect(client);
-    let gateway = |mac| Hop {
-        resolution: Resolution::Known(LinkHeader {
-            ifindex: CLIENTS,
-            source: own_mac(CLIENTS),
-            destination: mac,
-        }),
-        mtu: 1_400,
-        locals: [site.nat_ip()].into(),
-    };
-    let (old, new) = (gateway(CLIENT_MAC), gateway(Mac([2, 7, 7, 7, 7, 7])));
+    let (old, new) = (
+        gateway(&site, CLIENT_MAC),
+        gateway(&site, Mac([2, 7, 7, 7, 7, 7])),
+    );
     assert_eq!(site.flows.return_clients(), [client.ip()].into());
     for (hop, mac) in [
         (&old, CLIENT_MAC),
@@ -210,6 +204,81 @@ fn replies_take_the_new_way_when_the_route_to_the_client_changes() {
     site.close(client, nat, server);
     site.expire_after(Duration::from_secs(10));
     assert!(site.flows.return_clients().is_empty());
+}
+
+#[test]
+fn a_flow_whose_way_back_was_not_looked_up_yet_goes_with_the_others_of_its_router() {
+    let mut site = site(1);
+    let (old, young) = (site.client(1, 40_000), site.client(2, 40_000));
+    let (first, third) = (Mac([2, 7, 7, 7, 7, 1]), Mac([2, 7, 7, 7, 7, 3]));
+    site.connect(old);
+    let from_first = Packet {
+        link_source: first,
+        ..site.segment(old, ACK)
+    };
+    site.send(&from_first, CLIENTS);
+    for mac in [first, CLIENT_MAC] {
+        lead(&mut site, old, mac);
+    }
+    let (nat, server) = site.connect(young);
+    lead(&mut site, old, third);
+    assert_eq!(site.reply(server, nat, ACK).parsed().link_destination, third);
+    for mac in [third, first] {
+        lead(&mut site, young, mac);
+        assert_eq!(site.reply(server, nat, ACK).parsed().link_destination, mac);
+    }
+}
+
+#[test]
+fn replies_follow_a_client_that_hears_nothing_and_sends_again_by_another_way() {
+    let mut site = site(1);
+    let client = site.client(1, 40_000);
+    let (nat, server) = site.connect(client);
+    let (asked, heard) = (ISN + 1, SERVER_ISN + 1);
+    let other = Mac([2, 9, 9, 9, 9, 9]);
+    let vip = site.vip();
+    let question = |sequence, acknowledged, link_source| Packet {
+        link_source,
+        ..Packet::tcp(client, vip, ACK, b"question").numbered(sequence, acknowledged)
+    };
+    let answer = Packet::tcp(server, nat, ACK, b"answer").numbered(heard, asked + 8);
+    site.send(&question(asked, heard, CLIENT_MAC), CLIENTS);
+    site.send(&answer, SERVERS);
+    let guesses = [
+        (asked, heard + (1 << 20)),
+        (asked + (1 << 20), heard),
+        (asked.wrapping_sub(1 << 21), heard),
+    ];
+    for (sequence, acknowledged) in guesses {
+        site.send(&question(sequence, acknowledged, other), CLIENTS);
+        let again = site.send(&answer, SERVERS);
+        assert_eq!(
+            again.parsed().link_destination,
+            CLIENT_MAC,
+            "{sequence} {acknowledged}"
+        );
+    }
+    site.send(&question(asked, heard, other), CLIENTS);
+    assert_eq!(site.send(&answer, SERVERS).parsed().link_destination, other);
+}
+
+/// The route to a client leads by this router now.
+fn lead(site: &mut Site, client: SocketAddr, mac: Mac) {
+    let hop = gateway(site, mac);
+    site.hops.clients.insert(client.ip(), hop);
+    site.apply();
+}
+
+fn gateway(site: &Site, mac: Mac) -> Hop {
+    Hop {
+        resolution: Resolution::Known(LinkHeader {
+            ifindex: CLIENTS,
+            source: own_mac(CLIENTS),
+            destination: mac,
+        }),
+        mtu: 1_400,
+        locals: [site.nat_ip()].into(),
+    }
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Server {
     }
 
     fn connects_fail(&mut self) {
-        self.machine.connects_failed(self.now());
+        self.machine.connects_failed(None, self.now());
     }
 
     /// Seconds until the ejection is over, found by waiting.

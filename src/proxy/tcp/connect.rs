@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     pin::Pin,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::direction::Early;
 use crate::{
-    base::{TerminationReason, Zone},
+    base::{ServerTlsFailure, TerminationReason, Zone},
     proxy::choose::Chosen,
     sys::{readiness::Stream, tcp},
 };
@@ -30,6 +30,9 @@ pub enum ConnectError {
     /// No answer within `connect_timeout`.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The server is connected, and its TLS handshake has failed.
+    #[error("{}", .0.sentence())]
+    Tls(ServerTlsFailure),
     /// The client has reset its connection.
     #[error("the client has disconnected")]
     ClientGone,
@@ -42,7 +45,8 @@ impl ConnectError {
         match self {
             Self::Local(_) => TerminationReason::Resource,
             Self::Server(_) => TerminationReason::ServerConnect,
-            Self::TimedOut(_) => TerminationReason::ConnectTimeout,
+            Self::TimedOut(_) | Self::Tls(ServerTlsFailure::TimedOut) => TerminationReason::ConnectTimeout,
+            Self::Tls(_) => TerminationReason::ServerTls,
             Self::ClientGone => TerminationReason::ClientAbortConnect,
         }
     }
@@ -50,7 +54,11 @@ impl ConnectError {
     /// Whether the server is to blame, so that the passive check counts it.
     #[must_use]
     pub fn is_servers_fault(&self) -> bool {
-        matches!(self, Self::Server(_) | Self::TimedOut(_))
+        match self {
+            Self::Server(_) | Self::TimedOut(_) => true,
+            Self::Tls(why) => why.is_servers_fault(),
+            Self::Local(_) | Self::ClientGone => false,
+        }
     }
 }
 
@@ -81,18 +89,26 @@ pub async fn connect(
         timer.as_mut().reset(deadline.into());
     }
     poll_fn(|cx| {
-        // after a wait in the queue the timer stands too early; it is moved only then
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Poll::Ready(Err(ConnectError::TimedOut(backend.connect_timeout)));
-            }
-            timer.as_mut().reset(deadline.into());
+        if poll_over(&mut timer, deadline, cx) {
+            return Poll::Ready(Err(ConnectError::TimedOut(backend.connect_timeout)));
         }
         stream.poll_write_ready(cx).map_err(ConnectError::Local)
     })
     .await?;
     tcp::connect_result(&stream).map_err(ConnectError::Server)?;
     Ok(stream)
+}
+
+/// Whether the time of an attempt is over; if not, `cx` is woken when it is.
+pub fn poll_over(timer: &mut Pin<&mut Sleep>, deadline: Instant, cx: &mut Context<'_>) -> bool {
+    // after a wait in the queue the timer stands too early; it is moved only then
+    while timer.as_mut().poll(cx).is_ready() {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        timer.as_mut().reset(deadline.into());
+    }
+    false
 }
 
 fn start(chosen: &Chosen, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {

@@ -50,7 +50,8 @@ pub enum Gone {
 }
 
 impl Gone {
-    fn of(error: &io::Error) -> Self {
+    /// What an error of a socket says.
+    pub fn of(error: &io::Error) -> Self {
         if tcp::is_lost(error) {
             Self::Lost
         } else {
@@ -145,6 +146,12 @@ impl Direction {
             Err(e) if is_transient(&e) => Early::Nothing,
             Err(_) => Early::Gone,
         })
+    }
+
+    /// What the source has sent and is still here; to be called before anything is delivered.
+    #[must_use]
+    pub fn take_early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held).into_bytes()
     }
 
     /// Whether everything up to the source's end of stream was delivered.

@@ -56,6 +56,14 @@ impl Held {
         Ok(Some(held))
     }
 
+    /// The bytes themselves.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        UNLOADED.set(UNLOADED.get().saturating_sub(self.counted()));
+        // nothing is left to be dropped
+        std::mem::take(&mut self.0)
+    }
+
     /// What of its memory counts as unloaded.
     fn counted(&self) -> usize {
         Some(self.0.capacity())

@@ -11,8 +11,8 @@ use std::{
 use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
     base::{
-        ClientAddr, FrontendName, PeerAddr, Protocol, ServerAddr, ServerKey, TerminationReason, TlsRecord,
-        WorkerId,
+        ClientAddr, FrontendName, PeerAddr, Protocol, ServerAddr, ServerKey, ServerTlsRecord,
+        TerminationReason, TlsRecord, WorkerId,
     },
     proxy::shared::{OpenConnection, Select},
     snapshot::{BackendView, ServerView},
@@ -35,6 +35,8 @@ struct Entry {
     sni: Option<Arc<str>>,
     /// What its TLS has agreed on, where that ends here.
     tls: Option<Arc<TlsRecord>>,
+    /// What its TLS with the server has agreed on.
+    server_tls: Option<Arc<ServerTlsRecord>>,
     /// Set when the connection was ended from outside.
     ended_by: Option<TerminationReason>,
 }
@@ -83,6 +85,7 @@ impl Registration {
             server_fd: None,
             sni: None,
             tls: None,
+            server_tls: None,
             ended_by: None,
         };
         REGISTRY.with_borrow_mut(|registry| {
@@ -126,8 +129,15 @@ impl Registration {
     }
 
     /// Notes the server that is connected, by its index in the backend as it was when it was chosen.
-    pub fn connected(&self, backend: &Arc<BackendView>, server: usize, socket: &Stream) {
+    pub fn connected(
+        &self,
+        backend: &Arc<BackendView>,
+        server: usize,
+        socket: &Stream,
+        tls: Option<&Arc<ServerTlsRecord>>,
+    ) {
         self.update(|entry| {
+            entry.server_tls = tls.map(Arc::clone);
             entry.backend = Some(Arc::clone(backend));
             entry.server = u32::try_from(server).ok();
             entry.server_fd = Some(socket.as_raw_fd());
@@ -270,6 +280,7 @@ impl Entry {
             accepted_at: self.accepted_at,
             sni: self.sni.clone(),
             tls: self.tls.clone(),
+            server_tls: self.server_tls.clone(),
             bytes_in: self.bytes.from_client.read(),
             bytes_out: self.bytes.from_server.read(),
         }

@@ -19,7 +19,7 @@ use crate::{
     config::{Backend, Config, Frontend, Options, Source, load},
     pools::Pools,
     proxy::{Descriptors, ProxyEvent, Workers},
-    snapshot::{BackendView, Builder, FrontendTls, Snapshot},
+    snapshot::{BackendTls, BackendView, Builder, FrontendTls, Snapshot},
 };
 
 /// Descriptors without end.
@@ -96,6 +96,14 @@ impl Rig {
     pub fn end_tls(&mut self, config: &Config, tls: FrontendTls) {
         let name = config.frontends.keys().next().unwrap().clone();
         self.builder.tls_changed([(name, Arc::new(tls))].into());
+        self.reload(config);
+    }
+
+    /// Has connections to the servers of the backend `pool` of this configuration go through TLS.
+    pub fn speak_tls(&mut self, config: &Config, tls: BackendTls) {
+        let name = config.backends.keys().next().unwrap().clone();
+        self.builder
+            .tls_to_servers_changed([(name, Arc::new(tls))].into());
         self.reload(config);
     }
 

@@ -13,7 +13,8 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use super::rig::{PLENTY, Rig, config, echo, pattern, server, wait_until};
 use crate::{
     PATIENCE,
-    base::{HostPattern, TerminationReason as Reason},
+    access::PerClient,
+    base::{AccessReason, HostPattern, TerminationReason as Reason},
     config::{Backend, Frontend, SendProxy, SentTlvs},
     preamble::{Progress, proxy},
     snapshot::FrontendTls,
@@ -262,6 +263,42 @@ fn a_handshake_has_a_time_and_a_number() {
     assert_eq!(ended.rig.record().reason, Reason::TlsHandshakeTimeout);
     wait_until("its place is free", || live.handshakes.used() == 0);
     assert_eq!(ask(&mut ended.connect(), b"x"), b"x");
+}
+
+#[test]
+fn a_client_network_begins_so_many_handshakes_a_second_and_a_connection_without_one_is_none() {
+    let ended = Ended::new(
+        &[server(echo)],
+        |frontend, _| {
+            frontend.limits.per_client = Some(PerClient {
+                handshakes_per_second: std::num::NonZeroU32::new(1),
+                ..PerClient::default()
+            });
+        },
+        |_, _| (),
+    );
+    let frontend = Arc::clone(ended.rig.snapshot.load().frontends.values().next().unwrap());
+    let silent = ended.rig.client();
+    wait_until("it may shake hands", || frontend.live.handshakes.used() == 1);
+    assert_eq!(ask(&mut ended.connect(), b"x"), b"x");
+    assert_eq!(ended.rig.record().reason, Reason::Normal);
+    // more than one more would need a second of its own
+    let refused = || frontend.live.counters.totals().refused[AccessReason::ClientHandshakes as usize];
+    let mut client = ended.rig.client();
+    while refused() == 0 {
+        client = ended.rig.client();
+        client.write_all(&[22]).unwrap();
+        wait_until("it is judged", || {
+            refused() > 0 || frontend.live.handshakes.used() == 2
+        });
+    }
+    assert_eq!(
+        client.read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let mut reasons = std::iter::repeat_with(|| ended.rig.record().reason);
+    assert!(reasons.any(|reason| reason == Reason::ClientHandshakes));
+    drop(silent);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// What a client has sent to a listener.
-    pub fn from_client(&mut self, number: u32, message: Message, bytes: &[u8], now: Millis) {
+    pub fn take_from_client(&mut self, number: u32, message: Message, bytes: &[u8], now: Millis) {
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -165,12 +165,11 @@ impl Engine {
                     let (some, rest) = datagrams.split(request.taken);
                     // the last one of a session that nobody has heard of yet begins another one
                     left = match self.send(request, some) {
-                        Ok(()) => rest,
                         Err(()) if failed < ATTEMPTS => {
                             failed += 1;
                             left
                         }
-                        Err(()) => rest,
+                        Ok(()) | Err(()) => rest,
                     };
                 }
                 None => {
@@ -315,7 +314,13 @@ impl Engine {
     }
 
     /// Receives what a server has answered, as far as there is room; true if there may be more.
-    pub fn from_server(&mut self, id: SessionId, receiver: &mut Receiver, limit: usize, now: Millis) -> bool {
+    pub fn take_from_server(
+        &mut self,
+        id: SessionId,
+        receiver: &mut Receiver,
+        limit: usize,
+        now: Millis,
+    ) -> bool {
         let Some(key) = self.sessions.key(id) else {
             return false;
         };

@@ -109,7 +109,7 @@ impl Live {
         ] {
             counters.shard(worker).connect_failures.add(1);
         }
-        self.chosen.note_failure(self.in_process.shared());
+        self.chosen.note_failure(self.in_process.shared(), None);
     }
 
     /// Counts and reports its end.
@@ -176,6 +176,7 @@ impl Live {
             accepted_at: self.begun.at,
             sni: None,
             tls: None,
+            server_tls: None,
             bytes_in: self.traffic.bytes_in,
             bytes_out: self.traffic.bytes_out,
         }
@@ -221,6 +222,8 @@ pub fn record(
         sni: None,
         unique_id: None,
         tls: None,
+        server_tls: None,
         tls_failure: None,
+        server_tls_failure: None,
     }
 }

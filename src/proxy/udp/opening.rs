@@ -35,6 +35,9 @@ pub enum NotBegun {
     Ended,
 }
 
+/// Why a session has no server, and the backend that it got to.
+type Failed = (Option<Arc<BackendView>>, TerminationReason);
+
 /// Who wants a session, and where.
 pub struct Opening<'a> {
     pub key: SessionKey,
@@ -108,10 +111,7 @@ impl Opening<'_> {
     }
 
     /// Chooses a server and makes a socket towards it; of others while that fails and retries are left.
-    fn server(
-        &self,
-        begun: &mut Begun,
-    ) -> Result<(Chosen, OwnedFd), (Option<Arc<BackendView>>, TerminationReason)> {
+    fn server(&self, begun: &mut Begun) -> Result<(Chosen, OwnedFd), Failed> {
         let way = self.way().map_err(|reason| (None, reason))?;
         begun.route = way.route;
         let backend = &way.backend;
@@ -146,7 +146,7 @@ impl Opening<'_> {
             for shard in shards {
                 shard.connect_failures.add(1);
             }
-            chosen.note_failure(self.shared);
+            chosen.note_failure(self.shared, None);
             if begun.retries >= backend.config.retries {
                 return Err(failed(TerminationReason::ServerConnect));
             }

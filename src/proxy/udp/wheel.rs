@@ -111,22 +111,17 @@ impl Wheel {
     /// Takes out one whose tick has come.
     pub fn pop_due(&mut self, now: Millis) -> Option<u32> {
         let until = now / TICK;
-        while self.members > 0 && self.tick < until {
-            // the next that has one: nothing lies between
-            let next = self.next_tick()?;
-            if next > until {
-                self.tick = until;
-                return None;
-            }
-            self.tick = next - 1;
-            let number = self.first[place_of(next)];
-            self.remove(number);
-            if self.first[place_of(next)] == NONE {
-                self.tick = next;
-            }
-            return Some(number);
+        let next = self.next_tick().filter(|_| self.tick < until)?;
+        // between the two nothing lies
+        if next > until {
+            self.tick = until;
+            return None;
         }
-        None
+        let number = self.first[place_of(next)];
+        self.remove(number);
+        let is_done = self.first[place_of(next)] == NONE;
+        self.tick = if is_done { next } else { next - 1 };
+        Some(number)
     }
 
     /// When the next tick with a number comes; `None`: there is none.

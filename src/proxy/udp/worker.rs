@@ -252,7 +252,8 @@ impl Work {
                         self.engine.flush(&mut self.receiver);
                     }
                     let id = SessionId::from_number(number);
-                    self.engine.from_server(id, &mut self.receiver, OF_A_SESSION, now)
+                    self.engine
+                        .take_from_server(id, &mut self.receiver, OF_A_SESSION, now)
                 }
             };
             if has_more {
@@ -277,7 +278,7 @@ impl Work {
         for index in 0..received {
             if let Some(message) = self.receiver.message(index) {
                 self.engine
-                    .from_client(number, message, self.receiver.bytes(index), now);
+                    .take_from_client(number, message, self.receiver.bytes(index), now);
             }
         }
         self.receiver.clear();

@@ -127,7 +127,37 @@ fn a_client_without_a_common_suite_is_refused() {
     };
     let refused = session(Client::of(&ca), &server(&settings, &store));
     // its suites are for RSA keys, and the only certificate has another
-    assert_eq!(refused, Err(HandshakeFailure::NoCertificate));
+    assert_eq!(refused, Err(HandshakeFailure::Cipher));
+}
+
+#[test]
+fn a_client_without_a_common_suite_is_told_so_by_the_alert_for_it() {
+    // RFC 8446, section 6: level fatal, handshake_failure
+    const ALERT: [u8; 2] = [2, 40];
+    let ca = Ca::new("ca");
+    let (store, settings) = plain(&ca);
+    for (version, suite) in [
+        (TlsVersion::Tls12, CipherSuite::EcdsaAes128Gcm),
+        (TlsVersion::Tls13, CipherSuite::Aes128Gcm),
+    ] {
+        let settings = ServerSettings {
+            ciphers: vec![suite],
+            min_version: version,
+            max_version: version,
+            ..settings.clone()
+        };
+        let mut client = Client::of(&ca);
+        client
+            .provider
+            .cipher_suites
+            .retain(|other| !format!("{:?}", other.suite()).contains("AES_128"));
+        let mut connected = start(&client.arc(), &server(&settings, &store), "a.test");
+        let refused = to_server(&mut connected.client, &mut connected.server).unwrap_err();
+        assert_eq!(refused.failure(), HandshakeFailure::Cipher);
+        let mut wire = Vec::new();
+        connected.server.write_tls(&mut wire).unwrap();
+        assert_eq!(wire.get(5..), Some(&ALERT[..]), "{version}: {wire:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Client certificates: right, wrong, missing, revoked.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
     CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
@@ -57,6 +60,11 @@ fn client(ca: &Ca, serial: u64) -> Files {
 
 /// A list of revoked serial numbers, in PEM.
 fn crl(ca: &Ca, serials: &[u64]) -> Vec<u8> {
+    crl_until(ca, serials, 2100)
+}
+
+/// One that is to be replaced at the beginning of a year.
+fn crl_until(ca: &Ca, serials: &[u64], year: i32) -> Vec<u8> {
     let revoked = serials.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2025, 1, 1),
@@ -64,14 +72,59 @@ fn crl(ca: &Ca, serials: &[u64]) -> Vec<u8> {
         invalidity_date: None,
     });
     let params = CertificateRevocationListParams {
-        this_update: date_time_ymd(2025, 1, 1),
-        next_update: date_time_ymd(2100, 1, 1),
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(year, 1, 1),
         crl_number: SerialNumber::from(1_u64),
         issuing_distribution_point: None,
         revoked_certs: revoked.collect(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
     params.signed_by(&ca.issuer).unwrap().pem().unwrap().into_bytes()
+}
+
+#[test]
+fn a_list_that_is_out_of_date_is_as_none_where_lists_must_be_complete_and_counts_elsewhere() {
+    let ca = Ca::new("ca");
+    let with = |crl_policy| {
+        let crls = vec![crl_until(&ca, &[2], 2021)];
+        let auth = ClientAuthSettings {
+            crls,
+            crl_policy,
+            ..auth(&ca)
+        };
+        let server = frontend(&ca, auth);
+        [1, 2].map(|serial| outcome(&ca, &server, Some(&client(&ca, serial))))
+    };
+    assert_eq!(
+        with(CrlPolicy::Complete)[0],
+        Err(HandshakeFailure::ClientCertificateUnlisted)
+    );
+    assert_eq!(
+        with(CrlPolicy::Listed),
+        [
+            Ok(Some("CN=client".into())),
+            Err(HandshakeFailure::ClientCertificateRevoked)
+        ]
+    );
+}
+
+#[test]
+fn lists_that_are_out_of_date_are_named_with_what_that_means() {
+    let ca = Ca::new("ca");
+    let file = [crl_until(&ca, &[], 2021), crl(&ca, &[])].concat();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_609_459_200);
+    assert_eq!(StaleList::all(&file, end - Duration::from_secs(1)), []);
+    let stale = StaleList::all(&file, end);
+    let [list] = stale.as_slice() else {
+        panic!("{stale:?}")
+    };
+    let said = list.sentence(CrlPolicy::Complete);
+    assert!(
+        said.starts_with("the revocation list of CN=ca is out of date since 2021-01-01 00:00 UTC; clients"),
+        "{said}"
+    );
+    assert!(list.sentence(CrlPolicy::Listed).contains("is not known"));
+    assert_eq!(StaleList::all(b"nothing of the kind", end), []);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn the_end_of_a_certificate_is_warned_of_for_three_weeks() {
         ["it expires on 2030-01-01 00:00 UTC, in 0 days: renew it"]
     );
     let after = texts(&pair, end() + Duration::from_secs(1));
-    assert_eq!(after, ["it expired on 2030-01-01 00:00 UTC: clients refuse it"]);
+    assert_eq!(after, ["it expired on 2030-01-01 00:00 UTC: it is refused"]);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_certificate_that_is_not_yet_valid_is_found() {
     let early = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     assert_eq!(
         texts(&pair, early),
-        ["it is valid from 2025-01-01 00:00 UTC: until then clients refuse it"]
+        ["it is valid from 2025-01-01 00:00 UTC: until then it is refused"]
     );
 }
 

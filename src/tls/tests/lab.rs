@@ -161,6 +161,7 @@ pub fn pass(time: Duration) {
 /// A fresh process with these ticket keys.
 pub fn process(keys: &TicketKeys) -> Shared {
     Shared {
+        key_log: Arc::new(rustls::NoKeyLog),
         tickets: TicketKeyRing::new(keys),
         sessions: SessionCache::new(),
         clock,

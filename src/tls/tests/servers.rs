@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
 
 use super::lab::*;
-use crate::{config::CrlPolicy, tls::*};
+use crate::{base::ServerTlsFailure, config::CrlPolicy, tls::*};
 
 fn trusting(pem: &str) -> Arc<ClientConfig> {
     with(Trust::Ca(pem.as_bytes().to_vec()))
@@ -18,7 +18,11 @@ fn with(trust: Trust) -> Arc<ClientConfig> {
         identity: None,
         alpn: Vec::new(),
     };
-    client_config(&settings).unwrap()
+    opened_with(&settings).unwrap()
+}
+
+fn opened_with(settings: &ClientSettings) -> Result<Arc<ClientConfig>, ClientSettingsError> {
+    client_configs(settings).map(|configs| for_one_server(&configs.connections))
 }
 
 fn serving(files: &Files) -> Arc<ServerConfig> {
@@ -28,7 +32,7 @@ fn serving(files: &Files) -> Arc<ServerConfig> {
 /// Why we refuse the server.
 fn refusal(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, host: &str) -> ServerTlsFailure {
     match connect(client, server, host).unwrap_err() {
-        Refused::Client(error) => ServerTlsFailure::of(&error),
+        Refused::Client(error) => server_failure(&error),
         Refused::Server(error) => panic!("the server refused: {error}"),
     }
 }
@@ -131,7 +135,7 @@ fn a_server_that_asks_is_shown_our_certificate() {
         identity: Some(ca.issue(Key::P256, &["convey"]).pair()),
         alpn: vec!["imap".into()],
     };
-    let client = client_config(&settings).unwrap();
+    let client = opened_with(&settings).unwrap();
     for resumed in [false, true] {
         let session = connect(&client, &server, "a.test").unwrap().session();
         assert_eq!(&*session.client.unwrap().common_name, "convey");
@@ -141,7 +145,7 @@ fn a_server_that_asks_is_shown_our_certificate() {
         );
     }
     settings.identity = None;
-    let refused = connect(&client_config(&settings).unwrap(), &server, "a.test").unwrap_err();
+    let refused = connect(&opened_with(&settings).unwrap(), &server, "a.test").unwrap_err();
     assert_eq!(refused.failure(), HandshakeFailure::ClientCertificateMissing);
 }
 
@@ -151,7 +155,7 @@ fn what_a_server_sends_in_place_of_a_handshake_has_a_reason() {
     let failure = |bytes: &[u8]| {
         let mut client = ClientConnection::new(Arc::clone(&client), "a.test".try_into().unwrap()).unwrap();
         client.read_tls(&mut &*bytes).unwrap();
-        ServerTlsFailure::of(&client.process_new_packets().unwrap_err())
+        server_failure(&client.process_new_packets().unwrap_err())
     };
     assert_eq!(
         failure(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
@@ -172,7 +176,7 @@ fn a_file_without_a_ca_is_refused_with_what_it_has() {
             identity: None,
             alpn: Vec::new(),
         };
-        client_config(&settings).unwrap_err().to_string()
+        opened_with(&settings).unwrap_err().to_string()
     };
     assert_eq!(why(""), "ca: the file is empty");
     let key = self_signed(2100).key;
@@ -184,5 +188,31 @@ fn a_file_without_a_ca_is_refused_with_what_it_has() {
     assert_eq!(
         why(odd),
         "ca: the file has no certificate that can be used, only CERTIFICATE"
+    );
+}
+
+#[test]
+fn checks_shake_hands_in_full_each_time_and_may_leave_the_name_alone() {
+    let ca = Ca::new("ca");
+    let server = serving(&ca.issue(Key::P256, &["a.test"]));
+    let settings = ClientSettings {
+        trust: Trust::Ca(ca.certificate.pem().into_bytes()),
+        identity: None,
+        alpn: Vec::new(),
+    };
+    let configs = client_configs(&settings).unwrap();
+    for _ in 0..2 {
+        let session = connect(&configs.checks, &server, "a.test").unwrap().session();
+        assert!(!session.resumed);
+        assert!(connect(&configs.checks_of_any_name, &server, "10.0.0.1").is_ok());
+    }
+    assert_eq!(
+        refusal(&configs.checks, &server, "10.0.0.1"),
+        ServerTlsFailure::CertificateName
+    );
+    let stranger = serving(&Ca::new("another").issue(Key::P256, &["a.test"]));
+    assert_eq!(
+        refusal(&configs.checks_of_any_name, &stranger, "a.test"),
+        ServerTlsFailure::CertificateUnknownCa
     );
 }

@@ -279,6 +279,8 @@ fn limits() -> impl Strategy<Value = Limits> {
         new_per_second,
         // it says nothing with protocol tcp
         datagrams_per_second: None,
+        // nor this without TLS
+        handshakes_per_second: None,
     });
     (option::of(count(1_000_000)), option::of(per_client)).prop_map(|(new_per_second, per_client)| Limits {
         new_per_second,
@@ -377,7 +379,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of(health_check()),
         option::of(passive_check()),
         down,
-        (servers(), send_proxy()),
+        (servers(), send_proxy(), super::tls::backend_tls()),
     )
         .prop_filter_map(
             "a usable name",
@@ -386,7 +388,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
-                (servers, send_proxy),
+                (servers, send_proxy, tls),
             )| {
                 // A source address is of the family of all servers.
                 let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
@@ -407,6 +409,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     slow_start,
                     fallback: None,
                     send_proxy,
+                    tls,
                     servers,
                 })
             },

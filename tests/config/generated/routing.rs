@@ -160,6 +160,7 @@ pub fn settle_backends(config: &mut Config, with_fallback: impl Fn(usize) -> boo
             edit(config, name, |backend| {
                 backend.fallback = None;
                 backend.send_proxy = None;
+                backend.tls = None;
                 backend.servers.values_mut().for_each(|server| server.sni.clear());
             });
         }

@@ -1,8 +1,11 @@
-//! Any TLS that ends at a frontend.
+//! Any TLS that ends at a frontend, and any to servers.
 
 use std::path::PathBuf;
 
-use convey::config::{CertificateFiles, CipherSuite, ClientAuth, CrlPolicy, FrontendTls, Group, TlsVersion};
+use convey::config::{
+    BackendTls, CertificateFiles, CipherSuite, ClientAuth, CrlPolicy, FrontendTls, Group, ServerAlpn,
+    ServerNameFrom, ServerTrust, TlsVersion,
+};
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
 use super::{
@@ -53,27 +56,35 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
         alpn(),
     );
     let some = (
-        vec(certificate(), 1..4),
+        (vec(certificate(), 0..4), option::of(path())),
         versions(),
         sets,
         clients(),
-        any::<[bool; 2]>(),
+        any::<[bool; 3]>(),
         (millis(1, HOUR), 1..=1_000_000_u32),
     )
         .prop_map(
             |(
-                certificates,
+                (mut certificates, certificate_dir),
                 (min_version, max_version),
                 (ciphers, mut groups, alpn),
                 (client_auth, client_ca, client_crl, client_crl_policy),
-                [strict_sni, tickets],
+                [strict_sni, tickets, key_log],
                 (handshake_timeout, max_handshakes),
             )| {
                 if max_version == TlsVersion::Tls12 && groups.iter().all(|group| group.is_tls13_only()) {
                     groups.clear();
                 }
+                if certificates.is_empty() && certificate_dir.is_none() {
+                    certificates.push(CertificateFiles {
+                        cert: "/a.pem".into(),
+                        key: None,
+                        ocsp: None,
+                    });
+                }
                 FrontendTls {
                     certificates,
+                    certificate_dir,
                     min_version,
                     max_version,
                     ciphers,
@@ -85,10 +96,49 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                     client_crl,
                     client_crl_policy,
                     tickets,
+                    key_log,
                     handshake_timeout,
                     max_handshakes,
                 }
             },
         );
+    option::of(some)
+}
+
+/// `tls` of a backend.
+pub fn backend_tls() -> impl Strategy<Value = Option<BackendTls>> {
+    use ServerNameFrom::{Address, Client, Fixed};
+    let trust = prop_oneof![
+        Just(ServerTrust::System),
+        path().prop_map(ServerTrust::Ca),
+        Just(ServerTrust::Anybody),
+    ];
+    let host = "[a-z][a-z0-9-]{0,8}[a-z0-9](\\.[a-z][a-z0-9]{0,8}){0,3}";
+    let name = prop_oneof![
+        Just(Address),
+        Just(Client),
+        Just(Fixed("server".into())),
+        Just(Fixed("2001:db8::1".into())),
+        host.prop_map(|host| Fixed(host.into())),
+    ];
+    let identity = option::of((path(), option::of(path()))).prop_map(|files| {
+        let (cert, key) = files?;
+        Some(CertificateFiles {
+            cert,
+            key,
+            ocsp: None,
+        })
+    });
+    let alpn = prop_oneof![
+        Just(ServerAlpn::Client),
+        Just(ServerAlpn::Off),
+        vec("[!-~é]{1,12}".prop_map(String::into_boxed_str), 1..3).prop_map(ServerAlpn::Offered),
+    ];
+    let some = (trust, name, identity, alpn).prop_map(|(trust, server_name, identity, alpn)| BackendTls {
+        trust,
+        server_name,
+        identity,
+        alpn,
+    });
     option::of(some)
 }

@@ -30,7 +30,7 @@ pub const TESTS: &[crate::Test] = tests![
 ];
 
 /// As an operator makes what the file names: a CA, a certificate with its key and an OCSP response, a bundle, a list of revoked
-/// certificates, keys of tickets.
+/// certificates, keys of tickets; the servers' CA and a certificate to show them.
 const CERTIFICATES: &str = r#"
 set -eu
 mkdir -p /etc/convey/certificates
@@ -41,9 +41,14 @@ issue() {
     openssl req $key -subj "/CN=$2" -addext "subjectAltName=DNS:$2" -keyout "$1.key" -out "$1.csr"
     openssl x509 -req -in "$1.csr" -CA clients.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copyall -out "$1.pem"
 }
+cp clients.pem servers-ca.pem
+issue convey convey.example.com
 issue www www.example.com
 issue shop shop.example.com
 cat shop.pem shop.key >bundle.pem
+issue blog blog.example.com
+mkdir sites
+mv blog.pem blog.key sites
 printf 'V\t350101000000Z\t\t%s\tunknown\t/CN=www.example.com\n' "$(openssl x509 -in www.pem -noout -serial | cut -d= -f2)" >index
 openssl ocsp -issuer clients.pem -cert www.pem -no_nonce -reqout request
 openssl ocsp -index index -CA clients.pem -rsigner clients.pem -rkey ca.key -ndays 30 -reqin request -respout www.ocsp
@@ -51,7 +56,7 @@ printf '[ca]\ndefault_ca = lab\n[lab]\ndatabase = index\ncrlnumber = number\ndef
 echo 01 >number
 openssl ca -config ca.cnf -gencrl -crldays 30 -keyfile ca.key -cert clients.pem -out revoked.pem
 for turn in 1 2; do openssl rand -base64 80 | tr -d '\n'; echo; done >/etc/convey/ticket.keys
-chmod 640 www.key bundle.pem /etc/convey/ticket.keys
+chmod 640 www.key convey.key bundle.pem sites/blog.key /etc/convey/ticket.keys
 "#;
 
 fn site() -> Site {
@@ -77,7 +82,7 @@ fn site() -> Site {
 fn tls_ends_here_with_a_certificate_for_each_name() {
     let site = site();
     let convey = site.convey();
-    for name in ["www.example.com", "shop.example.com"] {
+    for name in ["www.example.com", "shop.example.com", "blog.example.com"] {
         let (server, version) = over_tls(&site, name);
         assert!(server.starts_with("web"), "{name}: {server}");
         assert_eq!(version, ProtocolVersion::TLSv1_3, "{name}");

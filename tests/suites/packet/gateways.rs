@@ -21,6 +21,7 @@ use crate::{
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
     Any: a_gateway_that_gets_a_new_link_address_loses_no_byte,
+    Any: a_gateway_that_changes_again_at_once_takes_its_newest_flows_along,
     Any: another_uplink_takes_the_flows_over,
 ];
 
@@ -29,28 +30,46 @@ const TICKER: Port = Port::same("ticker", Transport::Udp, 7);
 const FLOWS_EACH: usize = 4;
 
 fn a_gateway_that_gets_a_new_link_address_loses_no_byte() {
-    const NEW: &str = "02:00:00:00:77:77";
     let behind = Behind::new("gateway", 1);
-    let router = &behind.routers[0];
-    bytes_go_on(&behind, || {
-        // it says so itself: gratuitous ARP, unsolicited neighbour advertisement
-        router.run(&format!(
-            "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify
-             echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify
-             ip link set eth0 address {NEW}"
-        ));
-        for family in Family::ALL {
-            wait_for_neighbour(&behind, router.addr_of(family, 0).ip(), NEW);
-        }
+    bytes_go_on(&behind, |_| {
+        change_gateway(&behind, "02:00:00:00:77:77");
+        Vec::new()
+    });
+}
+
+fn a_gateway_that_changes_again_at_once_takes_its_newest_flows_along() {
+    let behind = Behind::new("twice", 1);
+    bytes_go_on(&behind, |meet| {
+        change_gateway(&behind, "02:00:00:00:77:77");
+        // their way back is looked up within a second, and is another one before
+        let newest = meet();
+        change_gateway(&behind, "02:00:00:00:88:88");
+        newest
     });
 }
 
 fn another_uplink_takes_the_flows_over() {
     let behind = Behind::new("uplink", 2);
-    bytes_go_on(&behind, || {
+    bytes_go_on(&behind, |_| {
         behind.site.lab.unplug(&behind.routers[0]);
         behind.lead_by(1);
+        Vec::new()
     });
+}
+
+/// The router gets another link address.
+#[track_caller]
+fn change_gateway(behind: &Behind, address: &str) {
+    let router = &behind.routers[0];
+    // it says so itself: gratuitous ARP, unsolicited neighbour advertisement
+    router.run(&format!(
+        "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify
+         echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify
+         ip link set eth0 address {address}"
+    ));
+    for family in Family::ALL {
+        wait_for_neighbour(behind, router.addr_of(family, 0).ip(), address);
+    }
 }
 
 /// Waits until the load balancer's kernel says this of a neighbour.
@@ -62,24 +81,29 @@ fn wait_for_neighbour(behind: &Behind, address: IpAddr, what: &str) {
     });
 }
 
-/// Clients that have said nothing since get what servers send after the change.
+type Readers = Vec<(Way, Witness)>;
+
+/// Clients that have said nothing since get what servers send after the change; also those that come while it lasts.
 #[track_caller]
-fn bytes_go_on(behind: &Behind, change: impl FnOnce()) {
+fn bytes_go_on(behind: &Behind, change: impl FnOnce(&dyn Fn() -> Readers) -> Readers) {
     let site = &behind.site;
     let server = &site.servers[0];
     let (gate, bytes) = (Arc::<Gate>::default(), random_bytes(5, 300_000));
     let _servers =
         Family::ALL.map(|family| TcpServer::gated(server, server.addr_of(family, 9), &gate, &bytes));
     let balancer = site.balance(&Plan::new(&[NEWS, TICKER], &site.servers).by(&PASSTHROUGH));
-    let mut readers: Vec<(Way, Witness)> = PASSTHROUGH
-        .into_iter()
-        .flat_map(|way| (0..FLOWS_EACH).map(move |_| way))
-        .map(|way| {
+    let meet = || -> Readers {
+        let ways = PASSTHROUGH
+            .into_iter()
+            .flat_map(|way| (0..FLOWS_EACH).map(move |_| way));
+        ways.map(|way| {
             let reader = Witness::meet(&behind.far, SocketAddr::new(vip(way), 9))
                 .unwrap_or_else(|error| panic!("{way:?}: {error}"));
             (way, reader)
         })
-        .collect();
+        .collect()
+    };
+    let mut readers = meet();
     let subscribers = PASSTHROUGH.map(|way| Subscriber::new(&behind.far, server, way));
     // a way back that the load balancer has looked up: what changes before that is not a change to it
     for family in Family::ALL {
@@ -88,7 +112,7 @@ fn bytes_go_on(behind: &Behind, change: impl FnOnce()) {
     if let Some(convey) = balancer.convey() {
         convey.status();
     }
-    change();
+    readers.extend(change(&meet));
     gate.open();
     for (way, reader) in &mut readers {
         let got = reader.rest().unwrap_or_else(|error| panic!("{way:?}: {error}"));

@@ -4,6 +4,7 @@
 mod lab;
 
 mod access;
+mod certbot;
 mod counters;
 mod descriptors;
 mod harness;
@@ -23,6 +24,9 @@ mod site;
 mod standby;
 mod strangers;
 mod tls;
+mod tls_files;
+mod tls_to_servers;
+mod tls_to_servers_live;
 mod traffic;
 mod udp;
 mod waiting;
@@ -48,6 +52,9 @@ fn main() -> ExitCode {
         ("peers", peers::TESTS),
         ("preambles", preambles::TESTS),
         ("tls", tls::TESTS),
+        ("tls_files", tls_files::TESTS),
+        ("tls_to_servers", tls_to_servers::TESTS),
+        ("tls_to_servers", tls_to_servers_live::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
@@ -57,6 +64,8 @@ fn main() -> ExitCode {
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),
+        // `packaging/test --all`
+        ("on_demand", certbot::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }

@@ -100,6 +100,8 @@ impl Origin {
             unique_id: None,
             tls: None,
             tls_failure: None,
+            server_tls: None,
+            server_tls_failure: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Sleep;
 
-use super::routed::Routed;
+use super::{routed::Routed, secured::secure};
 use crate::{
     base::TerminationReason,
     proxy::{
@@ -54,18 +54,36 @@ impl<'a> Connected<'a> {
             let has_tls = routed.tls.is_some();
             let (up, client) = (&mut routed.up, &routed.identified.accepted.socket);
             let early = || {
-                if is_first && !has_tls {
+                let early = if is_first && !has_tls {
                     up.read_early(client)
                 } else {
                     still_there(client)
+                };
+                match early {
+                    // a ClientHello follows in any case
+                    Early::Nothing if chosen.backend.tls.is_some() => Early::Data,
+                    early => early,
                 }
             };
-            match connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await {
-                Ok(server) => {
-                    routed.outcome.connect_time = Some(chosen_at.elapsed());
+            let connected = connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await;
+            let secured = match (connected, &chosen.backend.tls) {
+                // boxed, as all that TLS adds is
+                (Ok(server), Some(tls)) => {
+                    let deadline = chosen_at + chosen.backend.config.connect_timeout;
+                    let shaken = Box::pin(secure(routed, &chosen, tls, &server, timer.as_mut(), deadline));
+                    shaken.await.map(|()| server)
+                }
+                (Ok(server), None) => {
                     if let Some(how) = chosen.backend.config.send_proxy {
                         routed.announce(how);
                     }
+                    Ok(server)
+                }
+                (Err(error), _) => Err(error),
+            };
+            match secured {
+                Ok(server) => {
+                    routed.outcome.connect_time = Some(chosen_at.elapsed());
                     return Ok(Self {
                         routed,
                         server,
@@ -88,12 +106,19 @@ impl<'a> Connected<'a> {
         let worker = routed.worker();
         let accepted = &routed.identified.accepted;
         let live = &chosen.server().live;
-        chosen.note_success();
+        // with TLS 1.3 a server refuses our certificate only after the handshake
+        let may_be_refused = routed.outcome.server_tls.is_some();
+        if !may_be_refused {
+            chosen.note_success();
+        }
         let in_server = live.counters.shard(worker);
         let _open = Opened::new(in_server);
-        accepted
-            .registration
-            .connected(&chosen.backend, chosen.index(), &server);
+        accepted.registration.connected(
+            &chosen.backend,
+            chosen.index(),
+            &server,
+            routed.outcome.server_tls.as_ref(),
+        );
         let limits = RelayTimeouts {
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
@@ -122,6 +147,29 @@ impl<'a> Connected<'a> {
                 Box::pin(relay.run(timer, count, is_cut)).await
             }
         };
+        let is_silent = accepted.bytes.from_server.read() == 0;
+        let refusal = (routed.tls.as_ref())
+            .filter(|_| is_silent)
+            .and_then(|tls| tls.refusal());
+        let reason = match refusal {
+            Some(why) => {
+                routed.outcome.server_tls_failure = Some(why);
+                in_server.tls_failures[why as usize].add(1);
+                TerminationReason::ServerTls
+            }
+            // a server that knows what a truncation is resets, or sends an alert
+            None if reason == TerminationReason::ServerAbort
+                && routed.tls.as_ref().is_some_and(|tls| tls.is_client_cut()) =>
+            {
+                TerminationReason::ClientAbort
+            }
+            None => reason,
+        };
+        if reason == TerminationReason::ServerTls {
+            chosen.note_failure(accepted.shared(), refusal);
+        } else if may_be_refused && !is_silent {
+            chosen.note_success();
+        }
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
         if reason != TerminationReason::Normal {
             tcp::reset_on_close(&server);
@@ -161,8 +209,17 @@ async fn prepare_retry(
         "connect to {} failed: {error}",
         chosen.addr()
     );
+    let why = match error {
+        ConnectError::Tls(why) => Some(*why),
+        _ => None,
+    };
+    routed.outcome.server_tls_failure = why;
+    if let Some(why) = why {
+        let in_server = server.live.counters.shard(routed.worker());
+        in_server.tls_failures[why as usize].add(1);
+    }
     if error.is_servers_fault() {
-        chosen.note_failure(routed.identified.accepted.shared());
+        chosen.note_failure(routed.identified.accepted.shared(), why);
     }
     // a connection that ends here ends in the backend that it has failed in
     if routed.outcome.retries >= routed.backend_in_effect().config.retries {

@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc};
 
+use rustls::{Connection, ServerConnection};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -9,9 +10,9 @@ use super::{
     preamble::{self, Halt, HelloRead, Preamble},
 };
 use crate::{
-    base::{TerminationReason, TlsRecord},
+    base::{ClientAddr, TerminationReason, TlsRecord},
     config::Group,
-    proxy::tcp::tls::TlsWays,
+    proxy::tcp::{end::End, tls::TlsWays},
     snapshot::{FrontendTls, live::FrontendStats},
     tls::{HandshakeFailure, Session},
 };
@@ -22,17 +23,27 @@ use crate::{
 /// The reason with which the connection ends.
 pub async fn shake(
     accepted: &Accepted,
+    client: ClientAddr,
     preamble: &mut Preamble,
     tls: &FrontendTls,
 ) -> Result<(), TerminationReason> {
     let live = &accepted.origin.frontend.live;
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
     let until = Instant::now() + tls.handshake_timeout;
-    let mut ways = Box::new(TlsWays::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?);
+    let connection =
+        ServerConnection::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?;
+    let mut ways = Box::new(TlsWays::new(End::tls(connection.into()), End::default()));
+    let end = &mut ways.client;
+    let mut has_begun = false;
     loop {
+        // before the first byte is looked at: what costs is what follows it
+        if !has_begun && !preamble.bytes.is_empty() {
+            begin(accepted, client)?;
+            has_begun = true;
+        }
         let said = std::mem::take(&mut preamble.bytes);
-        let shaken = ways.shake(&said);
-        let flushed = timeout_at(until, poll_fn(|cx| ways.poll_flush(cx, &accepted.socket))).await;
+        let shaken = end.shake(&said);
+        let flushed = timeout_at(until, poll_fn(|cx| end.poll_flush(cx, &accepted.socket))).await;
         if let Err(error) = shaken {
             preamble.tls_failure = Some(HandshakeFailure::of(&error));
             return Err(TerminationReason::TlsHandshake);
@@ -42,7 +53,7 @@ pub async fn shake(
             Ok(Err(_)) => return Err(TerminationReason::ClientAbortPreamble),
             Err(_) => return Err(TerminationReason::TlsHandshakeTimeout),
         }
-        if !ways.connection().is_handshaking() {
+        if !end.is_handshaking() {
             break;
         }
         match preamble::more(&accepted.socket, &mut preamble.bytes, until).await {
@@ -51,7 +62,11 @@ pub async fn shake(
             Err(Halt::TimedOut) => return Err(TerminationReason::TlsHandshakeTimeout),
         }
     }
-    let session = Session::of(ways.connection()).ok_or(TerminationReason::Internal)?;
+    let session = match end.connection() {
+        Some(Connection::Server(connection)) => Session::of(connection),
+        _ => None,
+    };
+    let session = session.ok_or(TerminationReason::Internal)?;
     preamble.hello = HelloRead::Read {
         sni: session.sni.as_deref().map(Into::into),
         // what was agreed on is what will be spoken
@@ -62,6 +77,20 @@ pub async fn shake(
     preamble.session = Some(session);
     preamble.tls = Some(ways);
     Ok(())
+}
+
+/// What the limit of the client's network says of one more handshake.
+fn begin(accepted: &Accepted, client: ClientAddr) -> Result<(), TerminationReason> {
+    let frontend = &accepted.origin.frontend;
+    let Some(access) = &frontend.access else {
+        return Ok(());
+    };
+    let asked = access.handshake(client.0.ip(), accepted.shared().now());
+    asked.map_err(|reason| {
+        let counters = frontend.live.counters.shard(accepted.origin.worker);
+        counters.refused[reason as usize].add(1);
+        TerminationReason::ClientHandshakes
+    })
 }
 
 fn record(session: Session) -> TlsRecord {

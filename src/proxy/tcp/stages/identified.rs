@@ -101,7 +101,9 @@ impl Identified {
     async fn read_hello(&mut self) -> Result<(), TerminationReason> {
         let frontend = &self.accepted.origin.frontend;
         match (&mut self.preamble, &frontend.tls) {
-            (Some(preamble), Some(tls)) => handshake::shake(&self.accepted, preamble, tls).await?,
+            (Some(preamble), Some(tls)) => {
+                handshake::shake(&self.accepted, self.client, preamble, tls).await?;
+            }
             (Some(preamble), None) if frontend.needs_hello => {
                 preamble::read_hello(&self.accepted, preamble).await?;
             }
@@ -159,6 +161,12 @@ impl Identified {
             HelloRead::Read { sni, .. } => sni.as_ref(),
             HelloRead::Unread | HelloRead::NotTls => None,
         }
+    }
+
+    /// The protocol that was agreed on with the client, if its TLS ends here.
+    #[must_use]
+    pub fn agreed_alpn(&self) -> Option<&str> {
+        self.preamble.as_ref()?.session.as_ref()?.alpn.as_deref()
     }
 
     /// What a server is told of the client. `id` is given out if it is told of that too.

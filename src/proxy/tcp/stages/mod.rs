@@ -4,7 +4,7 @@
 //! AcceptedSocket ─► Accepted    a peer, a frontend, a place in the registry
 //!        ─► Identified   the client: the peer, or whom its PROXY header names; its ClientHello if a route needs it
 //!        ─► Routed       a backend and which of its servers, as in effect when one is chosen
-//!        ─► Connected    a server, which is told of the client first if it is to be
+//!        ─► Connected    a server, which is told of the client first if it is to be, and has shaken hands if it speaks TLS
 //! ```
 //! A connection may be routed anew until it has a server. Each stage is made from the one before by its own file, so that
 //! files point up this list only.
@@ -15,6 +15,7 @@ mod handshake;
 mod identified;
 mod preamble;
 mod routed;
+mod secured;
 
 pub use accepted::{Accepted, AcceptedSocket, Origin, Speaker};
 pub use connected::Connected;

@@ -15,11 +15,13 @@ use tokio::time::timeout_at;
 
 use super::identified::Identified;
 use crate::{
-    base::{ServerAddr, ServerName, TerminationReason, UniqueId, WorkerId},
+    base::{
+        ServerAddr, ServerName, ServerTlsFailure, ServerTlsRecord, TerminationReason, UniqueId, WorkerId,
+    },
     config::SendProxy,
     proxy::{
         choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
-        tcp::{direction::Direction, tls::TlsWays},
+        tcp::{direction::Direction, end::End, tls::TlsWays},
     },
     snapshot::{BackendView, FrontendView, Offered, Way, live::BackendStats},
 };
@@ -31,7 +33,7 @@ pub struct Routed {
     pub frontend: Arc<FrontendView>,
     /// The way from client to server, which may hold what the client has said already.
     pub up: Direction,
-    /// Both ways where TLS ends here: then `up` holds nothing.
+    /// Both ways where the client's TLS ends here, or the server's begins: then `up` holds nothing.
     pub tls: Option<Box<TlsWays>>,
     pub tried: Tried,
     pub outcome: RouteRecord,
@@ -55,6 +57,10 @@ pub struct RouteRecord {
     pub unique_id: Option<Box<UniqueId>>,
     /// The route that has decided, counted from 1.
     pub route: Option<NonZeroU32>,
+    /// What the server has agreed on.
+    pub server_tls: Option<Arc<ServerTlsRecord>>,
+    /// Why there is no TLS with the last server that was tried.
+    pub server_tls_failure: Option<ServerTlsFailure>,
 }
 
 impl Routed {
@@ -140,7 +146,7 @@ impl Routed {
         left.closed.add(1);
         (self.backend.live.counters.shard(self.worker())).opened.add(1);
         self.tried.clear();
-        self.outcome.server = None;
+        (self.outcome.server, self.outcome.server_tls_failure) = (None, None);
     }
 
     /// Chooses a server of the backend; waits in its queue while all have as many connections as they may.
@@ -166,16 +172,31 @@ impl Routed {
         Ok(chosen)
     }
 
-    /// Has the server told of the client before anything else.
+    /// Has a server without TLS told of the client before anything else.
     pub fn announce(&mut self, how: SendProxy) {
+        let header = self.header(how);
+        match &mut self.tls {
+            Some(tls) => tls.server.put_before(header),
+            None => self.up.put_before(header),
+        }
+    }
+
+    /// What a server is told of the client.
+    pub fn header(&mut self, how: SendProxy) -> Vec<u8> {
         let ids = &self.identified.accepted.shared().ids;
         let id = &mut self.outcome.unique_id;
-        let header = self
-            .identified
-            .proxy_header(how, || **id.insert(Box::new(ids.next())));
+        self.identified
+            .proxy_header(how, || **id.insert(Box::new(ids.next())))
+    }
+
+    /// Has what client and server say go through the server's TLS.
+    pub fn wrap(&mut self, server: End) {
         match &mut self.tls {
-            Some(tls) => tls.put_before(header),
-            None => self.up.put_before(header),
+            Some(tls) => tls.server = server,
+            None => {
+                let client = End::plain(self.up.take_early());
+                self.tls = Some(Box::new(TlsWays::new(client, server)));
+            }
         }
     }
 
@@ -216,6 +237,8 @@ impl Routed {
         record.route = self.outcome.route;
         record.unique_id = self.outcome.unique_id.take().map(|id| *id);
         record.redispatched = self.outcome.redispatched;
+        record.server_tls = self.outcome.server_tls.take();
+        record.server_tls_failure = self.outcome.server_tls_failure;
         record.server_connections = u64::from(self.outcome.server_connections);
         self.identified.accepted.shared().access.record(record);
     }

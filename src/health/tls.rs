@@ -1,0 +1,336 @@
+//! What a check says to a server that wants more than a connect: whom it comes from, and a TLS handshake.
+
+use std::{fmt, io, sync::Arc};
+
+use rustls::{
+    ClientConfig, ClientConnection,
+    pki_types::{IpAddr, ServerName as TlsName},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    base::{HostPattern, ServerTlsFailure},
+    config::{self, SendProxy, ServerNameFrom},
+    pools::Server,
+    preamble::proxy::{self, ProxySource, Tlvs},
+    snapshot::BackendTls,
+    tls::{handshake_failure, server_failure},
+};
+
+/// The TLS that a server is checked by.
+#[derive(Debug, Clone)]
+pub struct CheckTls {
+    config: Arc<ClientConfig>,
+    name: TlsName<'static>,
+}
+
+/// Why there is no TLS with a server.
+#[derive(Debug)]
+pub struct TlsCheckError {
+    why: ServerTlsFailure,
+    /// What its certificate was to be for.
+    name: TlsName<'static>,
+}
+
+impl CheckTls {
+    /// As clients' connections, but that each handshake is whole. Where those ask for the names of clients, a check asks
+    /// for one that the server is for (`sni`), else for none and leaves the certificate's name alone.
+    #[must_use]
+    pub fn of(tls: &BackendTls, settings: &config::BackendTls, server: &Server) -> Self {
+        let own = server.sni.iter().find_map(HostPattern::exact);
+        let is_any = settings.server_name == ServerNameFrom::Client && own.is_none();
+        Self {
+            config: Arc::clone(match is_any {
+                true => &tls.checks_of_any_name,
+                false => &tls.checks,
+            }),
+            name: (settings.server_name).of_server(&server.name, server.addr.0.ip(), own),
+        }
+    }
+
+    /// Shakes hands and takes leave in order, so that the server has nothing to complain about.
+    ///
+    /// # Errors
+    /// Why there is no TLS.
+    pub async fn check(
+        &self,
+        mut stream: TcpStream,
+        send_proxy: Option<SendProxy>,
+        until: Instant,
+    ) -> Result<(), TlsCheckError> {
+        let fault = |why| TlsCheckError {
+            why,
+            name: self.name.clone(),
+        };
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        let mut connection = connection.map_err(|error| fault(server_failure(&error)))?;
+        let header = send_proxy.map(|how| proxy_header(&stream, how)).transpose();
+        let header = header
+            .map_err(|_| fault(ServerTlsFailure::Closed))?
+            .unwrap_or_default();
+        let shaken = timeout_at(until, shake(&mut stream, &mut connection, header)).await;
+        shaken.unwrap_or(Err(ServerTlsFailure::TimedOut)).map_err(fault)?;
+        // a server that says nothing more has not refused us
+        let left = timeout_at(until, leave(&mut stream, &mut connection)).await;
+        left.unwrap_or(Ok(())).map_err(fault)
+    }
+}
+
+impl PartialEq for CheckTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.name == other.name
+    }
+}
+
+impl Eq for CheckTls {}
+
+impl fmt::Display for TlsCheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why.sentence())?;
+        if self.why != ServerTlsFailure::CertificateName {
+            return Ok(());
+        }
+        match &self.name {
+            TlsName::DnsName(name) => write!(f, " (verified for {})", name.as_ref()),
+            TlsName::IpAddress(IpAddr::V4(ip)) => {
+                write!(f, " (verified for {})", std::net::Ipv4Addr::from(*ip))
+            }
+            TlsName::IpAddress(IpAddr::V6(ip)) => {
+                write!(f, " (verified for {})", std::net::Ipv6Addr::from(*ip))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The header that says that a connection is Convey's own.
+///
+/// # Errors
+/// The connection is gone.
+pub fn proxy_header(stream: &TcpStream, how: SendProxy) -> io::Result<Vec<u8>> {
+    Ok(match how {
+        // some servers refuse UNKNOWN
+        SendProxy::V1 => proxy::write_v1(ProxySource::client(stream.local_addr()?, stream.peer_addr()?)),
+        SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
+    })
+}
+
+/// Sends `first` and shakes hands.
+async fn shake(
+    stream: &mut TcpStream,
+    connection: &mut ClientConnection,
+    mut first: Vec<u8>,
+) -> Result<(), ServerTlsFailure> {
+    loop {
+        while connection.wants_write() {
+            // a Vec takes everything
+            let _ = connection.write_tls(&mut first);
+        }
+        let sent = stream.write_all(&first).await;
+        first.clear();
+        if !connection.is_handshaking() {
+            return sent.map_err(|_| ServerTlsFailure::Closed);
+        }
+        // one that refuses us may have said why before it closed
+        if let Err(why) = receive(stream, connection).await {
+            let _ = connection.write_tls(&mut first);
+            let _ = stream.write_all(&first).await;
+            return Err(why.unwrap_or(ServerTlsFailure::Closed));
+        }
+    }
+}
+
+/// Ends it in order, and waits until the server does: with TLS 1.3 it refuses our certificate only now.
+async fn leave(stream: &mut TcpStream, connection: &mut ClientConnection) -> Result<(), ServerTlsFailure> {
+    let mut last = Vec::new();
+    connection.send_close_notify();
+    while connection.wants_write() {
+        // a Vec takes everything
+        let _ = connection.write_tls(&mut last);
+    }
+    // it may have closed already, and said why
+    let _ = stream.write_all(&last).await;
+    let _ = stream.shutdown().await;
+    loop {
+        match receive(stream, connection).await {
+            Ok(()) => {}
+            Err(Some(why @ ServerTlsFailure::OurCertificate)) => return Err(why),
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Takes up what comes next. `None`: the server has closed the connection.
+async fn receive(
+    stream: &mut TcpStream,
+    connection: &mut ClientConnection,
+) -> Result<(), Option<ServerTlsFailure>> {
+    let mut buffer = [0; 4096];
+    let n = stream.read(&mut buffer).await.map_err(|_| None)?;
+    let mut bytes = buffer.get(..n).filter(|bytes| !bytes.is_empty()).ok_or(None)?;
+    while !bytes.is_empty() {
+        let taken = connection.read_tls(&mut bytes);
+        let state = match connection.process_new_packets() {
+            Ok(state) => state,
+            Err(error) => return Err(Some(handshake_failure(connection, &error))),
+        };
+        // what it says is of no interest
+        let mut plain = vec![0; state.plaintext_bytes_to_read()];
+        let _ = io::Read::read(&mut connection.reader(), &mut plain);
+        if taken.is_err() && plain.is_empty() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        PATIENCE,
+        config::{ServerAlpn, ServerTrust, TlsVersion},
+        tls::{
+            ClientAuthSettings, ClientSettings, Pair, ServerSettings, Trust, client_configs,
+            tests::lab::{Ca, Key, server, store},
+        },
+    };
+    use rustls::{ServerConfig, ServerConnection};
+    use std::{
+        io::Read,
+        net::{SocketAddr, TcpListener},
+        thread::{self, JoinHandle},
+        time::Duration,
+    };
+
+    /// A server for one connection, which gives back what was wrong with it.
+    fn serve_one(config: Arc<ServerConfig>) -> (SocketAddr, JoinHandle<Result<(), String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let served = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let connection = ServerConnection::new(config).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, socket);
+            // an end of stream without close_notify is an error, and so is a reset
+            match stream.read_to_end(&mut Vec::new()) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        (addr, served)
+    }
+
+    fn check_of(trusted: &Ca, identity: Option<Arc<Pair>>, name: ServerNameFrom) -> CheckTls {
+        let made = client_configs(&ClientSettings {
+            trust: Trust::Ca(trusted.certificate.pem().into_bytes()),
+            identity,
+            alpn: Vec::new(),
+        })
+        .unwrap();
+        let tls = BackendTls {
+            connections: made.connections,
+            checks: made.checks,
+            checks_of_any_name: made.checks_of_any_name,
+        };
+        let settings = config::BackendTls {
+            trust: ServerTrust::System,
+            server_name: name,
+            identity: None,
+            alpn: ServerAlpn::Client,
+        };
+        let config = crate::snapshot::testing::config(&[("s1", 1, 1)]);
+        let pools = crate::pools::Pools::of(&config);
+        let server = pools.get("web").unwrap().server("s1").unwrap();
+        CheckTls::of(&tls, &settings, server)
+    }
+
+    async fn checked(check: &CheckTls, addr: SocketAddr, limit: Duration) -> Result<(), String> {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let result = check.check(stream, None, Instant::now() + limit).await;
+        result.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_check_shakes_hands_and_leaves_in_order() {
+        let ca = Ca::new("lab");
+        for version in TlsVersion::ALL {
+            let mut settings = ServerSettings::new("server");
+            settings.max_version = version;
+            let config = server(&settings, &store(&[&ca.issue(Key::P256, &["a.test"]).pair()]));
+            let (addr, served) = serve_one(config);
+            let check = check_of(&ca, None, ServerNameFrom::Fixed("a.test".into()));
+            assert_eq!(checked(&check, addr, PATIENCE).await, Ok(()));
+            assert_eq!(
+                served.join().unwrap(),
+                Ok(()),
+                "the server has nothing to complain about"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_certificate_is_said() {
+        let (ca, other) = (Ca::new("lab"), Ca::new("other"));
+        let config = || {
+            let pair = ca.issue(Key::P256, &["a.test"]).pair();
+            server(&ServerSettings::new("server"), &store(&[&pair]))
+        };
+        let why = async |check: CheckTls| {
+            let (addr, _served) = serve_one(config());
+            checked(&check, addr, PATIENCE).await.unwrap_err()
+        };
+        let name = check_of(&ca, None, ServerNameFrom::Fixed("b.test".into()));
+        assert!(why(name).await.ends_with("(verified for b.test)"));
+        let address = check_of(&ca, None, ServerNameFrom::Address);
+        assert!(why(address).await.ends_with("(verified for 192.0.2.1)"));
+        let unknown = check_of(&other, None, ServerNameFrom::Fixed("a.test".into()));
+        assert_eq!(
+            why(unknown).await,
+            ServerTlsFailure::CertificateUnknownCa.sentence()
+        );
+        // there is no client whose name could be expected
+        let (addr, _served) = serve_one(config());
+        let any = check_of(&ca, None, ServerNameFrom::Client);
+        assert_eq!(checked(&any, addr, PATIENCE).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_our_certificate_is_heard_with_each_version() {
+        let ca = Ca::new("lab");
+        for version in TlsVersion::ALL {
+            let mut settings = ServerSettings::new("server");
+            settings.max_version = version;
+            settings.client_auth = Some(ClientAuthSettings {
+                required: true,
+                ca: ca.certificate.pem().into_bytes(),
+                crls: Vec::new(),
+                crl_policy: config::CrlPolicy::Complete,
+            });
+            let config = server(&settings, &store(&[&ca.issue(Key::P256, &["a.test"]).pair()]));
+            let name = || ServerNameFrom::Fixed("a.test".into());
+            let (addr, _served) = serve_one(Arc::clone(&config));
+            let refused = checked(&check_of(&ca, None, name()), addr, PATIENCE).await;
+            assert_eq!(
+                refused,
+                Err(ServerTlsFailure::OurCertificate.sentence().to_owned())
+            );
+            let (addr, served) = serve_one(config);
+            let own = check_of(&ca, Some(ca.issue(Key::P256, &["convey"]).pair()), name());
+            assert_eq!(checked(&own, addr, PATIENCE).await, Ok(()));
+            assert_eq!(served.join().unwrap(), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_has_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let check = check_of(&Ca::new("lab"), None, ServerNameFrom::Address);
+        let limit = Duration::from_millis(50);
+        let silent = checked(&check, listener.local_addr().unwrap(), limit).await;
+        assert_eq!(silent, Err(ServerTlsFailure::TimedOut.sentence().to_owned()));
+    }
+}
