@@ -353,7 +353,6 @@ fn frontend(
         inherited.defaults.udp.as_ref(),
         mode,
         protocol,
-        findings,
     );
     let idle_timeout = if mode.is_packet() {
         Some(packet_idle(&raw.options, inherited, mode, protocol, findings))

@@ -31,32 +31,17 @@ pub fn sessions(
     defaults: Section<'_>,
     mode: Mode,
     protocol: Protocol,
-    findings: &mut Findings,
 ) -> Option<UdpSessions> {
-    let why = match (mode, protocol) {
-        (Mode::Proxy, Protocol::Udp) => {
-            let raw = merged(own, defaults);
-            return Some(UdpSessions {
-                max_sessions: limit(raw.max_sessions.as_ref()).unwrap_or(MAX_SESSIONS),
-                max_requests: limit(raw.max_requests.as_ref()),
-                max_responses: limit(raw.max_responses.as_ref()),
-                buffer_size: int(raw.buffer_size.as_ref(), BUFFER_SIZE),
-            });
-        }
-        (Mode::Proxy, Protocol::Tcp) => "with protocol tcp".to_owned(),
-        (mode, _) => format!("in mode {mode}"),
-    };
-    if let Some(at) = own {
-        findings.within("udp", |findings| {
-            let help = "remove it: it is about the sessions of protocol \"udp\" in mode \"proxy\"";
-            findings.warn(
-                at.key.clone(),
-                format!("`udp` has no effect {why}"),
-                help.to_owned(),
-            );
-        });
+    if mode != Mode::Proxy || protocol != Protocol::Udp {
+        return None;
     }
-    None
+    let raw = merged(own, defaults);
+    Some(UdpSessions {
+        max_sessions: limit(raw.max_sessions.as_ref()).unwrap_or(MAX_SESSIONS),
+        max_requests: limit(raw.max_requests.as_ref()),
+        max_responses: limit(raw.max_responses.as_ref()),
+        buffer_size: int(raw.buffer_size.as_ref(), BUFFER_SIZE),
+    })
 }
 
 /// `idle_timeout` of a UDP frontend in mode proxy: never zero.
@@ -82,16 +67,20 @@ pub fn idle_timeout(
     }
 }
 
-/// Checks what is meant for TCP.
+/// Checks what is meant for TCP, and what is meant for UDP where there is none.
 pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     let frontends = file.frontends.iter().flat_map(|at| &at.value.0);
     for (name, at) in frontends {
         let Some(frontend) = config.frontends.get(name.as_str()) else {
             continue;
         };
-        if frontend.has_sessions() {
-            findings.within_all(&["frontends", name], |findings| tcp_alone(&at.value, findings));
-        }
+        findings.within_all(&["frontends", name], |findings| {
+            if frontend.has_sessions() {
+                tcp_alone(&at.value, findings);
+            } else if let Some(udp) = &at.value.options.udp {
+                no_sessions(udp, frontend, findings);
+            }
+        });
     }
     for (name, at) in file.backends.iter().flat_map(|at| &at.value.0) {
         let user = users.of_backend(name).iter().find(|user| user.has_sessions());
@@ -101,6 +90,21 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             });
         }
     }
+}
+
+/// `udp` where UDP is not proxied.
+fn no_sessions(udp: &Located<raw::Udp>, frontend: &Frontend, findings: &mut Findings) {
+    let why = match frontend.mode {
+        Mode::Proxy => "with protocol tcp".to_owned(),
+        mode => format!("in mode {mode}"),
+    };
+    findings.within("udp", |findings| {
+        findings.warn(
+            udp.key.clone(),
+            format!("`udp` has no effect {why}"),
+            "remove it: it is about the sessions of protocol \"udp\" in mode \"proxy\"".to_owned(),
+        );
+    });
 }
 
 /// What a frontend has that UDP cannot have.

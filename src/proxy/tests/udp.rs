@@ -16,7 +16,7 @@ use crate::{
     PATIENCE,
     base::{DatagramDrop, Endpoint, TerminationReason},
     pools::Pools,
-    proxy::{Descriptors, Occupancy, Select, Workers},
+    proxy::{Descriptors, Select, Workers},
     snapshot::{Builder, Snapshot, live::Totals},
     sys::udp_socket,
 };
@@ -151,7 +151,9 @@ fn a_session_takes_its_part_of_the_descriptors() {
         checks: 0,
     };
     let udp = Udp::new("", few);
-    let Occupancy { most, .. } = udp.workers.occupancy();
+    // 200 less 30, less 64 kept back, less 5 pipes of each worker, less a listener of each: two a session
+    let most = 42;
+    wait_until("both workers listen", || udp.workers.occupancy().most == most);
     let clients: Vec<_> = (0..most).map(|_| udp.client()).collect();
     for client in &clients {
         ask(client);

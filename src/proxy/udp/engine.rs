@@ -373,6 +373,11 @@ impl Engine {
                 segment: message.segment.filter(|size| length > usize::from(*size)),
             });
             if response.is_last {
+                // the listener may be closed with its last session, and its answer leaves by it
+                let listener = self.listeners.get(number as usize).and_then(Option::as_ref);
+                if listener.is_some_and(|listener| listener.is_deaf) {
+                    self.flush(receiver);
+                }
                 self.end(id, TerminationReason::Answered);
                 return false;
             }

@@ -192,7 +192,7 @@ fn a_flood_from_forged_addresses_ends_no_session_and_leaves_nothing() {
     ];
     // longer than the flood
     let (flood, idle) = if on_demand() {
-        (1_000_000, "3m")
+        (1_000_000, "1m")
     } else {
         (30_000, "8s")
     };
