@@ -14,6 +14,7 @@ mod findings;
 mod foreign;
 mod listen;
 pub mod model;
+mod packet_modes;
 mod place;
 mod print;
 mod quote;

@@ -7,7 +7,7 @@ use crate::{
     base::{BackendName, Protocol},
     config::{
         findings::Findings,
-        model::{Config, Frontend, Mode},
+        model::{Backend, Config, Frontend, Mode},
         raw::{self, Located, ProxyVersion},
         udp::UdpSessions,
         users::Users,
@@ -89,6 +89,28 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
                 version_1(file, &at.value, user, findings);
             });
         }
+    }
+}
+
+/// Checks connect by TCP, which a server of a UDP service may not answer.
+pub fn checked_by_tcp(
+    at: &Located<raw::Backend>,
+    backend: &Backend,
+    users: &[&Frontend],
+    findings: &mut Findings,
+) {
+    let own = &at.value.options;
+    let decided = own.health_check.is_some() || own.health_check_interval.is_some();
+    let udp = users.iter().find(|frontend| frontend.protocol == Protocol::Udp);
+    if let Some(frontend) = udp.filter(|_| backend.health_check.is_some() && !decided) {
+        findings.warn(
+            at.key.clone(),
+            format!(
+                "servers of backend `{}` are checked by a TCP connect to the port that frontend `{}` serves by UDP",
+                backend.name, frontend.name
+            ),
+            "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else set health_check.enabled = true".to_owned(),
+        );
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-use super::{defaults, keepalive};
+use super::{defaults, keepalive, udp};
 use crate::{
     access::PerClient,
     base::{BackendName, Protocol},
     config::{
         findings::Findings,
-        model::{AccessLog, Algorithm, Backend, Config, Frontend, Mode, OnDown},
+        model::{AccessLog, Algorithm, Config, Frontend, Mode, OnDown},
         raw,
         routing::{Route, Routing},
         users::Users,
@@ -48,7 +48,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
                             "remove it: there are no connections to establish, and datagrams do not wait";
                         warn(connecting(&at.value.options), why, help, findings);
                     }
-                    checked_by_tcp(at, backend, users.of_backend(name), findings);
+                    udp::checked_by_tcp(at, backend, users.of_backend(name), findings);
                 });
             }
         }
@@ -445,28 +445,6 @@ fn inherited_balance(file: &raw::File, users: &Users<'_>, findings: &mut Finding
             );
         });
     });
-}
-
-/// Checks connect by TCP, which a server of a UDP service may not answer.
-fn checked_by_tcp(
-    at: &raw::Located<raw::Backend>,
-    backend: &Backend,
-    users: &[&Frontend],
-    findings: &mut Findings,
-) {
-    let own = &at.value.options;
-    let decided = own.health_check.is_some() || own.health_check_interval.is_some();
-    let udp = users.iter().find(|frontend| frontend.protocol == Protocol::Udp);
-    if let Some(frontend) = udp.filter(|_| backend.health_check.is_some() && !decided) {
-        findings.warn(
-            at.key.clone(),
-            format!(
-                "servers of backend `{}` are checked by a TCP connect to the port that frontend `{}` serves by UDP",
-                backend.name, frontend.name
-            ),
-            "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else set health_check.enabled = true".to_owned(),
-        );
-    }
 }
 
 /// 0.3.5 refused flows beyond `connection_tracker_capacity`. Said once, where its packet modes are used and nothing

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc};
 use nix::errno::Errno;
 
 use super::{
+    datagrams::Datagrams,
     listener::Listener,
     live::Live,
     opening::{NotBegun, Opening, is_servers_fault},
@@ -29,18 +30,6 @@ pub const LISTENERS: u64 = 1 << 63;
 /// How often a datagram begins a session anew whose server turns out to be unreachable, at most.
 const ATTEMPTS: u32 = 3;
 
-/// Datagrams of a client, all of one size but the last.
-#[derive(Debug, Clone, Copy)]
-pub struct Datagrams<'a> {
-    pub key: SessionKey,
-    pub ecn: u8,
-    /// The size of each; `None`: it is one.
-    pub segment: Option<u16>,
-    pub bytes: &'a [u8],
-    /// Whether another worker has handed them over.
-    pub is_handed_over: bool,
-}
-
 /// An answer that waits to be sent: where its bytes are, and where they go.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
@@ -63,31 +52,6 @@ pub struct Engine {
     pub live: Vec<Option<Live>>,
     sender: Sender,
     answers: Vec<Answer>,
-}
-
-impl<'a> Datagrams<'a> {
-    fn count(&self) -> u32 {
-        let count = match self.segment {
-            Some(size) => self.bytes.len().div_ceil(usize::from(size).max(1)).max(1),
-            None => 1,
-        };
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// The first so many of them, and the others if there are any.
-    fn split(self, count: u32) -> (Self, Option<Self>) {
-        if count >= self.count() {
-            return (self, None);
-        }
-        let at = usize::from(self.segment.unwrap_or(0)) * count as usize;
-        let (first, rest) = self.bytes.split_at(at.min(self.bytes.len()));
-        (Self { bytes: first, ..self }, Some(Self { bytes: rest, ..self }))
-    }
-
-    /// One that the kernel need not cut is none of several.
-    fn segment(&self) -> Option<u16> {
-        self.segment.filter(|size| self.bytes.len() > usize::from(*size))
-    }
 }
 
 impl Engine {

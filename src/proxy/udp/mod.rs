@@ -10,6 +10,7 @@
 //! towards its server; all of a thread's in one [`Poller`](crate::sys::poller::Poller), so that a session costs no task and
 //! no timer of its own.
 
+mod datagrams;
 mod engine;
 mod listener;
 mod live;

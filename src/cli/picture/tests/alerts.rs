@@ -40,7 +40,7 @@ fn alerts_and_scarce_nat_ports_stand_beside_their_servers() {
 
 #[test]
 fn alerts_about_all_servers_stand_below_the_heading_of_the_packet_modes() {
-    let mut status = packet_site();
+    let mut status = packets::packet_site();
     if let Some(packet) = &mut status.packet {
         packet.alerts = vec![Alert::FlowTable.into(), Word::Other("a_new_alert".into())];
     }
