@@ -11,6 +11,7 @@ mod process;
 mod routing;
 mod section;
 mod tls;
+mod tls_sections;
 
 use std::net::IpAddr;
 
@@ -23,7 +24,8 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
-pub use tls::{BackendTls, Certificate, FrontendTls, is_tls_name};
+pub use tls::is_tls_name;
+pub use tls_sections::{BackendTls, FrontendTls};
 
 use super::{
     model::{
@@ -48,6 +50,32 @@ const KEEPALIVE: u64 = 9 * HOUR;
 
 /// Most flows that `max_flows` may ask for: some 4 GB of tables.
 pub const MAX_FLOWS: u64 = 1 << 24;
+
+type KeyList = fn() -> Vec<&'static str>;
+
+/// Where the unknown keys of one section might have been meant for.
+const ELSEWHERE: &[(&str, KeyList)] = &[
+    ("[global]", Global::keys),
+    ("[admin]", Admin::keys),
+    ("[stats]", Stats::keys),
+    ("[frontends.NAME]", Frontend::keys),
+    ("[backends.NAME]", Backend::keys),
+    ("[backends.NAME.servers.NAME]", Server::keys),
+    ("[backends.NAME.health_check]", HealthCheck::keys),
+    ("[backends.NAME.passive_check]", PassiveCheck::keys),
+    ("[packet]", Packet::keys),
+    ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
+    ("[frontends.NAME.access]", Access::keys),
+    ("[frontends.NAME.limits]", Limits::keys),
+    ("[frontends.NAME.limits.per_client]", PerClient::keys),
+    ("[frontends.NAME.proxy_protocol]", ProxyProtocol::keys),
+    ("[[frontends.NAME.routes]]", Route::keys),
+    ("[frontends.NAME.tls]", FrontendTls::keys),
+    ("certificates of [frontends.NAME.tls]", Certificate::keys),
+    ("[frontends.NAME.udp]", Udp::keys),
+    ("[backends.NAME.tls]", BackendTls::keys),
+    ("the top of the file", File::keys),
+];
 
 section! {
     /// Configuration of Convey, a layer-4 load balancer.
@@ -219,6 +247,18 @@ section! {
         backend: BackendRef,
         /// Reset these connections: reject = true.
         reject: bool,
+    }
+}
+
+section! {
+    /// The PEM files of a certificate.
+    Certificate {
+        /// The certificate and its chain, each followed by its issuer; the private key, too, unless `key` names another file.
+        cert (required): FilePath,
+        /// The private key of the certificate, unencrypted. Default: it is in cert.
+        key: FilePath,
+        /// OCSP response for the certificate, in DER, which clients get with it. Default: none.
+        ocsp: FilePath,
     }
 }
 

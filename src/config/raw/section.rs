@@ -40,31 +40,6 @@ pub trait Section: Default {
     fn properties(generator: &mut SchemaGenerator, out: &mut Map<String, Value>);
 }
 
-type KeyList = fn() -> Vec<&'static str>;
-
-/// Where the unknown keys of one section might have been meant for.
-const ELSEWHERE: &[(&str, KeyList)] = &[
-    ("[global]", super::Global::keys),
-    ("[admin]", super::Admin::keys),
-    ("[stats]", super::Stats::keys),
-    ("[frontends.NAME]", super::Frontend::keys),
-    ("[backends.NAME]", super::Backend::keys),
-    ("[backends.NAME.servers.NAME]", super::Server::keys),
-    ("[backends.NAME.health_check]", super::HealthCheck::keys),
-    ("[backends.NAME.passive_check]", super::PassiveCheck::keys),
-    ("[packet]", super::Packet::keys),
-    ("[frontends.NAME.client_keepalive]", super::KeepAlive::keys),
-    ("[frontends.NAME.access]", super::Access::keys),
-    ("[frontends.NAME.limits]", super::Limits::keys),
-    ("[frontends.NAME.limits.per_client]", super::PerClient::keys),
-    ("[frontends.NAME.proxy_protocol]", super::ProxyProtocol::keys),
-    ("[[frontends.NAME.routes]]", super::Route::keys),
-    ("[frontends.NAME.tls]", super::FrontendTls::keys),
-    ("certificates of [frontends.NAME.tls]", super::Certificate::keys),
-    ("[backends.NAME.tls]", super::BackendTls::keys),
-    ("the top of the file", super::File::keys),
-];
-
 /// Reads the top of the file.
 pub fn read_file<S: Section>(table: &DeTable<'_>, findings: &mut Findings) -> S {
     read_keys(table, 0..0, findings)
@@ -119,7 +94,7 @@ fn unknown_key<S: Section>(
         return meant_key;
     }
     let elsewhere = || {
-        ELSEWHERE
+        super::ELSEWHERE
             .iter()
             .find(|(_, keys)| keys().contains(&name))
             .map(|(place, _)| *place)
