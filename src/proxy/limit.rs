@@ -5,7 +5,7 @@
 //!             ├─ kept back (64): control socket, broker, logs, watches, a reload's new listeners
 //!             ├─ listeners, checks
 //!             ├─ pipes: two each, one for every four connections, at most 256 a worker
-//!             └─ connections: two each
+//!             └─ connections: two each; UDP sessions: one each
 //! ```
 //! HAProxy computes its `maxconn` so (`compute_ideal_maxconn` in its haproxy.c). Above the limit nothing is accepted: what
 //! comes waits in the kernel's queues.
@@ -19,8 +19,6 @@ use std::{
 };
 
 use tokio::sync::Notify;
-
-use crate::snapshot::live::Slots;
 
 /// Descriptors that are kept back for all that is no connection; half of what there is where that is less.
 const KEPT_BACK: u64 = 64;
@@ -85,12 +83,53 @@ impl Budget {
     }
 }
 
-/// The proxied connections of the process against their limit.
+/// What takes up descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant {
+    /// A connection: towards the client, and towards the server.
+    Connection,
+    /// A UDP session: towards the server.
+    Session,
+}
+
+impl Occupant {
+    const fn descriptors(self) -> u32 {
+        match self {
+            Self::Connection => 2,
+            Self::Session => 1,
+        }
+    }
+}
+
+/// What is open, and how many descriptors it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Used {
+    open: u32,
+    descriptors: u32,
+}
+
+impl Used {
+    const fn unpacked(packed: u64) -> Self {
+        Self {
+            open: packed as u32,
+            descriptors: (packed >> 32) as u32,
+        }
+    }
+
+    /// In one word, which changes at once.
+    const fn packed(self) -> u64 {
+        (self.descriptors as u64) << 32 | self.open as u64
+    }
+}
+
+/// The proxied connections and sessions of the process against their limit.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     budget: Budget,
     listeners: AtomicUsize,
-    slots: Slots,
+    /// See [`Used`].
+    used: AtomicU64,
+    freed: Notify,
     pauses: AtomicU64,
     logged_at: Mutex<Option<Instant>>,
 }
@@ -101,7 +140,8 @@ impl ConnectionLimit {
         Self {
             budget: Budget::new(descriptors, workers),
             listeners: AtomicUsize::new(0),
-            slots: Slots::default(),
+            used: AtomicU64::new(0),
+            freed: Notify::new(),
             pauses: AtomicU64::new(0),
             logged_at: Mutex::new(None),
         }
@@ -113,9 +153,19 @@ impl ConnectionLimit {
             .connections(self.listeners.load(Ordering::Relaxed), servers)
     }
 
-    /// Connections that are open now.
-    pub fn used(&self) -> u32 {
-        self.slots.used()
+    /// Connections and sessions that are open now.
+    pub fn open(&self) -> u32 {
+        Used::unpacked(self.used.load(Ordering::Relaxed)).open
+    }
+
+    /// How many connections and sessions there would be if connections took all that is left.
+    pub fn reachable(&self, servers: usize) -> u32 {
+        let used = Used::unpacked(self.used.load(Ordering::Relaxed));
+        let descriptors = self
+            .most(servers)
+            .saturating_mul(Occupant::Connection.descriptors());
+        let left = descriptors.saturating_sub(used.descriptors) / Occupant::Connection.descriptors();
+        used.open.saturating_add(left)
     }
 
     /// How often a listener has stopped accepting because of the limit.
@@ -128,19 +178,33 @@ impl ConnectionLimit {
         usize::try_from(self.budget.pipes_a_worker).unwrap_or(usize::MAX)
     }
 
-    /// Takes a slot if fewer than `most` are taken. To be [released](Self::release).
-    pub fn try_take(&self, most: u32) -> bool {
-        self.slots.try_take(Some(most))
+    /// Takes a place if it fits into what `most` connections take. To be [released](Self::release).
+    pub fn try_take(&self, what: Occupant, most: u32) -> bool {
+        let limit = most.saturating_mul(Occupant::Connection.descriptors());
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
+                let used = Used::unpacked(packed);
+                let descriptors = used.descriptors.saturating_add(what.descriptors());
+                let open = used.open.saturating_add(1);
+                (descriptors <= limit).then(|| Used { open, descriptors }.packed())
+            });
+        taken.is_ok()
     }
 
-    /// Gives a slot back, once the descriptors of its connection are closed.
-    pub fn release(&self) {
-        self.slots.release();
+    /// Gives a place back, once its descriptors are closed.
+    pub fn release(&self, what: Occupant) {
+        let one = Used {
+            open: 1,
+            descriptors: what.descriptors(),
+        };
+        self.used.fetch_sub(one.packed(), Ordering::Relaxed);
+        self.freed.notify_one();
     }
 
-    /// Signalled when a slot is given back; wakes one listener.
+    /// Signalled when a place is given back; wakes one listener.
     pub fn freed(&self) -> &Notify {
-        self.slots.freed()
+        &self.freed
     }
 
     /// Notes a listening socket.
@@ -229,6 +293,29 @@ mod tests {
         let budget = budget(4_096, 1);
         assert_eq!(budget.connections(0, 256), budget.connections(0, 10_000));
         assert_eq!(budget.connections(0, 0) - budget.connections(0, 256), 128);
+    }
+
+    #[test]
+    fn a_session_takes_half_the_place_of_a_connection() {
+        let descriptors = Descriptors {
+            limit: 300,
+            open: 30,
+            checks: 0,
+        };
+        let limit = ConnectionLimit::new(descriptors, 1);
+        assert!(limit.try_take(Occupant::Connection, 2));
+        assert!(limit.try_take(Occupant::Session, 2));
+        assert!(!limit.try_take(Occupant::Connection, 2), "one descriptor is left");
+        assert!(limit.try_take(Occupant::Session, 2));
+        assert!(!limit.try_take(Occupant::Session, 2));
+        assert_eq!(limit.open(), 3);
+        assert_eq!(limit.reachable(0), 3 + limit.most(0) - 2);
+        limit.release(Occupant::Connection);
+        assert!(limit.try_take(Occupant::Connection, 2));
+        for what in [Occupant::Connection, Occupant::Session, Occupant::Session] {
+            limit.release(what);
+        }
+        assert_eq!((limit.open(), limit.reachable(0)), (0, limit.most(0)));
     }
 
     #[test]

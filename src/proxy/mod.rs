@@ -44,9 +44,9 @@ use worker::{Filter, ProxyOrder};
 /// Connections of the process against their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Connections that are open now.
+    /// Connections and UDP sessions that are open now.
     pub open: u32,
-    /// Most at a time, as the limit of open files allows.
+    /// How many there would be if TCP connections took all that the limit of open files leaves.
     pub most: u32,
     /// How often a listener has stopped accepting because of that.
     pub pauses: u64,
@@ -162,7 +162,7 @@ impl Workers {
     /// Connections open on all workers.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
-        u64::from(self.shared.limit.used())
+        u64::from(self.shared.limit.open())
     }
 
     /// Connections open on all workers, and how many there may be.
@@ -170,8 +170,8 @@ impl Workers {
     pub fn occupancy(&self) -> Occupancy {
         let servers = self.shared.snapshot.load().counts.servers;
         Occupancy {
-            open: self.shared.limit.used(),
-            most: self.shared.limit.most(servers),
+            open: self.shared.limit.open(),
+            most: self.shared.limit.reachable(servers),
             pauses: self.shared.limit.pauses(),
         }
     }

@@ -2,32 +2,38 @@
 
 use std::sync::Arc;
 
-use super::shared::WorkerContext;
+use super::{limit::Occupant, shared::WorkerContext};
 use crate::{
     base::WorkerId,
     snapshot::{FrontendView, live::FrontendStats},
 };
 
-/// A connection's place among those of the process, given back on drop.
-pub struct ProcessPlace(Arc<WorkerContext>);
+/// A place of a connection or session among those of the process, given back on drop.
+pub struct ProcessPlace {
+    shared: Arc<WorkerContext>,
+    what: Occupant,
+}
 
 impl ProcessPlace {
-    /// Takes a place if fewer than `most` are taken.
+    /// Takes a place if there is one where there may be `most` connections.
     #[must_use]
-    pub fn take(shared: &Arc<WorkerContext>, most: u32) -> Option<Self> {
-        shared.limit.try_take(most).then(|| Self(Arc::clone(shared)))
+    pub fn take(shared: &Arc<WorkerContext>, what: Occupant, most: u32) -> Option<Self> {
+        shared.limit.try_take(what, most).then(|| Self {
+            shared: Arc::clone(shared),
+            what,
+        })
     }
 
     /// What the workers share.
     #[must_use]
     pub fn shared(&self) -> &WorkerContext {
-        &self.0
+        &self.shared
     }
 }
 
 impl Drop for ProcessPlace {
     fn drop(&mut self) {
-        self.0.limit.release();
+        self.shared.limit.release(self.what);
     }
 }
 

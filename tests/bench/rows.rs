@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     churn::Churn,
+    datagrams::{self, Pattern},
     failover,
     fleet::Moment,
     flood::Flood,
@@ -65,6 +66,12 @@ pub enum Row {
     PacketToClient,
     /// Small UDP datagrams that come back; per one.
     Echoes,
+    /// Single datagrams of 64 clients that come back, in mode proxy; per one.
+    Datagrams,
+    /// Bursts of 8 datagrams that come back, in mode proxy; per datagram.
+    DatagramBursts,
+    /// As [`Datagrams`](Self::Datagrams), of 10,000 clients.
+    ManySessions,
     /// Time from a datagram to its echo when nothing else is under way.
     LonePacket,
 }
@@ -95,7 +102,7 @@ impl fmt::Display for Cell {
 
 impl Row {
     /// In the order of the table.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Connections,
         Self::Requests,
         Self::BulkToServer,
@@ -116,6 +123,9 @@ impl Row {
         Self::PacketToClient,
         Self::Echoes,
         Self::LonePacket,
+        Self::Datagrams,
+        Self::DatagramBursts,
+        Self::ManySessions,
     ];
 
     /// Its name on the command line.
@@ -141,6 +151,9 @@ impl Row {
             Self::PacketToClient => "packet-to-client",
             Self::Echoes => "echoes",
             Self::LonePacket => "lone-packet",
+            Self::Datagrams => "udp",
+            Self::DatagramBursts => "udp-bursts",
+            Self::ManySessions => "udp-10000",
         }
     }
 
@@ -168,6 +181,9 @@ impl Row {
             Self::PacketToServer => "CPU s per GB, client to server, as packets",
             Self::PacketToClient => "CPU s per GB, server to client, as packets",
             Self::Echoes => "CPU µs per UDP echo",
+            Self::Datagrams => "CPU µs per UDP datagram and its echo, 64 clients",
+            Self::DatagramBursts => "CPU µs per UDP datagram and its echo, in bursts of 8",
+            Self::ManySessions => "CPU µs per UDP datagram and its echo, 10,000 clients",
             Self::LonePacket => "µs until a lone packet's echo (median)",
         }
     }
@@ -200,12 +216,19 @@ impl Row {
         )
     }
 
+    /// Whether it is about UDP in mode proxy.
+    const fn is_of_sessions(self) -> bool {
+        matches!(self, Self::Datagrams | Self::DatagramBursts | Self::ManySessions)
+    }
+
     /// Whether a comparison with this peer says something: splicing is about bulk, a way without a load balancer about
     /// latency.
     pub fn concerns(self, peer: Subject) -> bool {
         match peer {
             Subject::HaproxySplice => matches!(self, Self::BulkToServer | Self::BulkToClient),
             Subject::Direct => self == Self::LonePacket,
+            // it has no UDP
+            Subject::Haproxy if self.is_of_sessions() => false,
             _ => self.is_of_packets() == peer.is_of_packets(),
         }
     }
@@ -251,6 +274,9 @@ impl Row {
             Self::TlsMemory => tls::memory(rig, subject),
             Self::Echoes => packets::echoes(rig, subject, seconds),
             Self::LonePacket => packets::lone(rig, subject, seconds),
+            Self::Datagrams => datagrams::measure(rig, subject, seconds, Pattern::SINGLE),
+            Self::DatagramBursts => datagrams::measure(rig, subject, seconds, Pattern::BURSTS),
+            Self::ManySessions => datagrams::measure(rig, subject, seconds, Pattern::MANY),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     access::Permit,
     base::{AccessReason, Endpoint, ListenAddr, PeerAddr, WorkerId},
     proxy::{
+        limit::Occupant,
         places::{FrontendSlot, ProcessPlace},
         shared::WorkerContext,
     },
@@ -97,7 +98,7 @@ impl AcceptQueue {
     pub fn accept_batch(&mut self, socket: &AsyncFd<OwnedFd>, limited: bool) -> io::Result<Batch> {
         self.refresh(socket);
         for _ in 0..ACCEPT_BATCH {
-            let Some(in_process) = ProcessPlace::take(&self.shared, self.most) else {
+            let Some(in_process) = ProcessPlace::take(&self.shared, Occupant::Connection, self.most) else {
                 return Ok(Batch::ProcessFull);
             };
             let slot = match FrontendSlot::take(&self.frontend) {

@@ -15,6 +15,7 @@ use crate::{
     preamble::proxy::{self, ProxySource, Ssl, Tlvs},
     proxy::{
         choose::{Chosen, ConnectionAddrs, Nothing, Tried, choose},
+        limit::Occupant,
         owners::SessionKey,
         places::{FrontendPlace, FrontendSlot, ProcessPlace},
         shared::WorkerContext,
@@ -67,8 +68,8 @@ impl Opening<'_> {
             return Err(NotBegun::Dropped(DatagramDrop::Removed));
         }
         let frontend = &listener.frontend;
-        let in_process =
-            ProcessPlace::take(shared, listener.most).ok_or(NotBegun::Dropped(DatagramDrop::ProcessFull))?;
+        let in_process = ProcessPlace::take(shared, Occupant::Session, listener.most)
+            .ok_or(NotBegun::Dropped(DatagramDrop::ProcessFull))?;
         let slot = FrontendSlot::take(frontend).ok_or(NotBegun::Dropped(DatagramDrop::SessionsFull))?;
         let access = frontend.access.as_ref();
         let permit = access.map(|access| access.admit(key.client.ip(), self.now));
