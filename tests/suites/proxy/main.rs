@@ -14,6 +14,7 @@ mod limits;
 mod meanwhile;
 mod peers;
 mod preambles;
+mod quic;
 mod ranges;
 mod reload;
 mod restart;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("ranges", ranges::TESTS),
         ("udp", udp::TESTS),
         ("sessions", sessions::TESTS),
+        ("quic", quic::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
