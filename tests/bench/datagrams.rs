@@ -30,14 +30,16 @@ use crate::{
 
 const PORT: u16 = 7;
 
-/// Clients that have a datagram or burst under way at a time.
-const AT_A_TIME: usize = 64;
-
 /// What clients send.
 #[derive(Debug, Clone, Copy)]
 pub struct Pattern {
     /// How many clients, each with a session of its own.
     pub clients: usize,
+    /// How many of them have a datagram or burst under way at a time: no more than a socket with the kernel's default
+    /// buffer holds.
+    pub at_a_time: usize,
+    /// How many of them a client has under way at a time.
+    pub each: usize,
     /// Datagrams in a burst, which is sent at once (UDP_SEGMENT).
     pub burst: usize,
     /// Bytes of each.
@@ -47,19 +49,30 @@ pub struct Pattern {
 impl Pattern {
     /// Small datagrams of few clients.
     pub const SINGLE: Self = Self {
-        clients: AT_A_TIME,
+        clients: 64,
+        at_a_time: 64,
+        each: 1,
         burst: 1,
         size: 100,
     };
+    /// Small datagrams of few clients that do not wait for each.
+    pub const WINDOW: Self = Self {
+        each: 4,
+        ..Self::SINGLE
+    };
     /// As QUIC sends.
     pub const BURSTS: Self = Self {
-        clients: AT_A_TIME,
+        clients: 64,
+        at_a_time: 8,
+        each: 1,
         burst: 8,
         size: 1_200,
     };
     /// Small datagrams of many clients in turn.
     pub const MANY: Self = Self {
         clients: 10_000,
+        at_a_time: 64,
+        each: 1,
         burst: 1,
         size: 100,
     };
@@ -105,12 +118,15 @@ fn round_trips(clients: &[UdpClient], pattern: Pattern, time: Duration) -> (u64,
     let (mut answered, mut lost) = (0, 0);
     let start = Instant::now();
     while start.elapsed() < time {
-        for some in clients.chunks(AT_A_TIME) {
+        for some in clients.chunks(pattern.at_a_time) {
             for client in some {
-                send(client.socket(), &datagrams, pattern.size, None).expect("sent");
+                for _ in 0..pattern.each {
+                    send(client.socket(), &datagrams, pattern.size, None).expect("sent");
+                }
             }
             for client in some {
-                let mut left = datagrams.len();
+                let sent = pattern.each * pattern.burst;
+                let mut left = pattern.each * datagrams.len();
                 while left > 0 {
                     match client.socket().recv(&mut buffer) {
                         Ok(length) => left = left.saturating_sub(length),
@@ -119,7 +135,7 @@ fn round_trips(clients: &[UdpClient], pattern: Pattern, time: Duration) -> (u64,
                 }
                 let missing = left.div_ceil(pattern.size);
                 lost += missing as u64;
-                answered += (pattern.burst - missing) as u64;
+                answered += (sent - missing) as u64;
             }
         }
     }

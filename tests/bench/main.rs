@@ -13,7 +13,7 @@
 //! CONVEY_EARLIER=PATH cargo bench -- --peers earlier,earlier-passthrough,earlier-dsr --cells 15      no worse than that?
 //! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
 //! cargo bench -- --rows flood-none,flood-slow,flood-fast --seconds 20         honest clients beside forged ones
-//! cargo bench -- --rows udp,udp-bursts,udp-10000 --peers nginx                     UDP in mode proxy
+//! cargo bench -- --rows udp,udp-window,udp-bursts,udp-10000 --peers nginx                     UDP in mode proxy
 //! cargo bench -- --rows failover                                              a router that changes under many flows
 //! cargo bench -- --rows churn-server-first,churn-client-first --seconds 60    NAT ports that come round
 //! ```

@@ -68,6 +68,8 @@ pub enum Row {
     Echoes,
     /// Single datagrams of 64 clients that come back, in mode proxy; per one.
     Datagrams,
+    /// The same, 4 of each under way.
+    DatagramWindow,
     /// Bursts of 8 datagrams that come back, in mode proxy; per datagram.
     DatagramBursts,
     /// As [`Datagrams`](Self::Datagrams), of 10,000 clients.
@@ -102,7 +104,7 @@ impl fmt::Display for Cell {
 
 impl Row {
     /// In the order of the table.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Connections,
         Self::Requests,
         Self::BulkToServer,
@@ -124,6 +126,7 @@ impl Row {
         Self::Echoes,
         Self::LonePacket,
         Self::Datagrams,
+        Self::DatagramWindow,
         Self::DatagramBursts,
         Self::ManySessions,
     ];
@@ -152,6 +155,7 @@ impl Row {
             Self::Echoes => "echoes",
             Self::LonePacket => "lone-packet",
             Self::Datagrams => "udp",
+            Self::DatagramWindow => "udp-window",
             Self::DatagramBursts => "udp-bursts",
             Self::ManySessions => "udp-10000",
         }
@@ -182,6 +186,7 @@ impl Row {
             Self::PacketToClient => "CPU s per GB, server to client, as packets",
             Self::Echoes => "CPU µs per UDP echo",
             Self::Datagrams => "CPU µs per UDP datagram and its echo, 64 clients",
+            Self::DatagramWindow => "the same, 4 of each client under way",
             Self::DatagramBursts => "CPU µs per UDP datagram and its echo, in bursts of 8",
             Self::ManySessions => "CPU µs per UDP datagram and its echo, 10,000 clients",
             Self::LonePacket => "µs until a lone packet's echo (median)",
@@ -218,7 +223,10 @@ impl Row {
 
     /// Whether it is about UDP in mode proxy.
     const fn is_of_sessions(self) -> bool {
-        matches!(self, Self::Datagrams | Self::DatagramBursts | Self::ManySessions)
+        matches!(
+            self,
+            Self::Datagrams | Self::DatagramWindow | Self::DatagramBursts | Self::ManySessions
+        )
     }
 
     /// Whether a comparison with this peer says something: splicing is about bulk, a way without a load balancer about
@@ -275,6 +283,7 @@ impl Row {
             Self::Echoes => packets::echoes(rig, subject, seconds),
             Self::LonePacket => packets::lone(rig, subject, seconds),
             Self::Datagrams => datagrams::measure(rig, subject, seconds, Pattern::SINGLE),
+            Self::DatagramWindow => datagrams::measure(rig, subject, seconds, Pattern::WINDOW),
             Self::DatagramBursts => datagrams::measure(rig, subject, seconds, Pattern::BURSTS),
             Self::ManySessions => datagrams::measure(rig, subject, seconds, Pattern::MANY),
         }
