@@ -14,6 +14,8 @@ pub enum DatagramDrop {
     ProcessFull,
     /// Its session is another worker's, whose queue was full.
     HandOver,
+    /// It found the queue of its socket full: this process was too slow, or the burst too long. Merged ones count once.
+    QueueFull,
     /// The kernel did not take it: a queue on the way out is full, or there is no way.
     SendFailed,
     /// It would have begun a session at an address that a reload has removed.
@@ -22,11 +24,12 @@ pub enum DatagramDrop {
 
 impl DatagramDrop {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TooLong,
         Self::SessionsFull,
         Self::ProcessFull,
         Self::HandOver,
+        Self::QueueFull,
         Self::SendFailed,
         Self::Removed,
     ];
@@ -39,6 +42,7 @@ impl DatagramDrop {
             Self::SessionsFull => "sessions_full",
             Self::ProcessFull => "process_full",
             Self::HandOver => "hand_over",
+            Self::QueueFull => "queue_full",
             Self::SendFailed => "send_failed",
             Self::Removed => "removed",
         }
@@ -56,6 +60,9 @@ impl DatagramDrop {
                 "it would begin a session, and all connections that the limit of open files allows are in use"
             }
             Self::HandOver => "its session belongs to another worker, whose queue is full",
+            Self::QueueFull => {
+                "it found the queue of its socket full: Convey was too slow, or the burst too long"
+            }
             Self::SendFailed => "the kernel did not send it: a queue is full, or there is no route",
             Self::Removed => "it would begin a session at an address that a reload has removed",
         }

@@ -73,6 +73,7 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
             libc::SO_RCVLOWAT,
             libc::SO_RCVTIMEO,
             libc::SO_SNDTIMEO,
+            libc::SO_RXQ_OVFL,
         ],
     ),
     (

@@ -74,6 +74,9 @@ impl Engine {
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
             return;
         };
+        if let Some(dropped) = message.dropped {
+            listener.note_dropped(dropped);
+        }
         let Some(client) = message.from else { return };
         let own = listener.endpoint.addr.0;
         let key = SessionKey {
@@ -312,6 +315,9 @@ impl Engine {
             let Some(message) = receiver.message(index) else {
                 continue;
             };
+            if let Some(dropped) = message.dropped {
+                live.note_dropped(self.worker, dropped);
+            }
             let count = message.datagrams();
             if message.is_cut || message.longest() > longest {
                 live.frontend.live.counters.shard(self.worker).lost[DatagramDrop::TooLong as usize]

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use crate::{
     base::{DatagramDrop, Endpoint, WorkerId},
     proxy::shared::WorkerContext,
     snapshot::FrontendView,
+    sys::udp_socket,
 };
 
 /// Least time between two log events about what one listener drops or refuses.
@@ -30,6 +31,8 @@ pub struct Listener {
     /// Sessions whose answers leave here.
     pub sessions: usize,
     generation: u64,
+    /// What its queue had no room for and was counted.
+    dropped: u32,
     shared: Arc<WorkerContext>,
     worker: WorkerId,
     logged_at: Option<Instant>,
@@ -53,6 +56,7 @@ impl Listener {
             .ok_or_else(|| io::Error::other("no frontend has this address"))?;
         shared.limit.listener_added();
         Ok(Self {
+            dropped: udp_socket::dropped(socket.as_fd()),
             socket,
             endpoint,
             frontend,
@@ -64,6 +68,14 @@ impl Listener {
             worker,
             logged_at: None,
         })
+    }
+
+    /// Counts what its queue had no room for, of which a datagram tells.
+    pub fn note_dropped(&mut self, dropped: u32) {
+        let more = dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped));
+        if more > 0 {
+            self.drop_datagrams(more as usize, DatagramDrop::QueueFull);
+        }
     }
 
     /// Takes up a new snapshot.

@@ -12,8 +12,8 @@ use std::{
 use crate::{
     access::Permit,
     base::{
-        AccessRecord, ClientAddr, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerKey, TerminationReason,
-        UniqueId, WorkerId,
+        AccessRecord, ClientAddr, DatagramDrop, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerKey,
+        TerminationReason, UniqueId, WorkerId,
     },
     proxy::{
         choose::Chosen,
@@ -61,6 +61,8 @@ pub struct Traffic {
     pub bytes_out: u64,
     pub datagrams_in: u64,
     pub datagrams_out: u64,
+    /// Answers that the socket's queue had no room for.
+    pub dropped: u32,
 }
 
 impl Live {
@@ -78,6 +80,13 @@ impl Live {
             shard.datagrams_in.add(datagrams);
             shard.bytes_in.add(bytes);
         }
+    }
+
+    /// Counts answers that the socket's queue had no room for, of which one that came tells.
+    pub fn note_dropped(&mut self, worker: WorkerId, dropped: u32) {
+        let more = dropped.wrapping_sub(std::mem::replace(&mut self.traffic.dropped, dropped));
+        let counters = self.frontend.live.counters.shard(worker);
+        counters.lost[DatagramDrop::QueueFull as usize].add(more.into());
     }
 
     /// Counts what the server has answered.

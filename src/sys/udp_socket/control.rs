@@ -25,6 +25,8 @@ pub struct Received {
     pub ecn: u8,
     /// The size of each of the datagrams that it was merged from; the last may be shorter.
     pub segment: Option<u16>,
+    /// How many the socket's queue had no room for since it was made, as of when this one came; 0 is not told.
+    pub dropped: Option<u32>,
 }
 
 const fn aligned(length: usize) -> usize {
@@ -69,6 +71,7 @@ impl Received {
                 let address = data.first_chunk::<16>();
                 self.local = address.map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)).to_canonical());
             }
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => self.dropped = word.map(i32::cast_unsigned),
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 self.segment = word
                     .and_then(|size| u16::try_from(size).ok())

@@ -98,6 +98,28 @@ pub fn connect(addr: SocketAddr, interface: Option<&str>, source: Option<IpAddr>
     Ok(socket.into())
 }
 
+/// How many datagrams a socket's queue had no room for since it was made.
+pub fn dropped(socket: BorrowedFd<'_>) -> u32 {
+    let mut counts = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut length = size_of_val(&counts) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of plain numbers into `counts`, which has that size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            counts.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // kernels before 4.12 do not tell
+    if result == 0 {
+        counts[libc::SK_MEMINFO_DROPS as usize]
+    } else {
+        0
+    }
+}
+
 fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
     // socket2 adds SOCK_CLOEXEC
     let socket = Socket::new(
@@ -137,7 +159,7 @@ fn options(socket: &Socket, addr: SocketAddr) -> Result<(), ListenError> {
     }
 }
 
-/// What all have: no DF, merged datagrams, and the ECN bits of what comes.
+/// What all have: no DF, merged datagrams, and to be told of ECN bits and of what the queue had no room for.
 fn common(socket: &Socket, is_ipv6: bool) -> Result<(), ListenError> {
     if is_ipv6 {
         let [never, on] = [libc::IPV6_PMTUDISC_DONT, 1];
@@ -153,6 +175,7 @@ fn common(socket: &Socket, is_ipv6: bool) -> Result<(), ListenError> {
     )
     .map_err(at("IP_MTU_DISCOVER"))?;
     set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).map_err(at("IP_RECVTOS"))?;
+    set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1).map_err(at("SO_RXQ_OVFL"))?;
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1).map_err(at("UDP_GRO"))
 }
 

@@ -49,6 +49,8 @@ pub struct Message {
     pub len: usize,
     /// Whether it was longer than any buffer.
     pub is_cut: bool,
+    /// How many datagrams the socket's queue had no room for since it was made, as of when this one came; 0 is not told.
+    pub dropped: Option<u32>,
 }
 
 impl Message {
@@ -171,6 +173,7 @@ impl Receiver {
             segment: control.segment,
             len: header.msg_len as usize,
             is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            dropped: control.dropped,
         })
     }
 

@@ -6,6 +6,7 @@ mod lab;
 mod access;
 mod certbot;
 mod counters;
+mod datagrams;
 mod descriptors;
 mod harness;
 mod health;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("ranges", ranges::TESTS),
         ("udp", udp::TESTS),
         ("sessions", sessions::TESTS),
+        ("datagrams", datagrams::TESTS),
         ("quic", quic::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
