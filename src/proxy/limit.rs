@@ -3,7 +3,7 @@
 //! ```text
 //! open files ─┬─ open at start, and the workers' runtimes
 //!             ├─ kept back (64): control socket, broker, logs, watches, a reload's new listeners
-//!             ├─ listeners, checks
+//!             ├─ listeners, checks, transparent sockets in stock
 //!             ├─ pipes: two each, one for every four connections, at most 256 a worker
 //!             └─ connections: two each
 //! ```
@@ -90,6 +90,7 @@ impl Budget {
 pub struct ConnectionLimit {
     budget: Budget,
     listeners: AtomicUsize,
+    stock: AtomicUsize,
     slots: Slots,
     pauses: AtomicU64,
     logged_at: Mutex<Option<Instant>>,
@@ -101,6 +102,7 @@ impl ConnectionLimit {
         Self {
             budget: Budget::new(descriptors, workers),
             listeners: AtomicUsize::new(0),
+            stock: AtomicUsize::new(0),
             slots: Slots::default(),
             pauses: AtomicU64::new(0),
             logged_at: Mutex::new(None),
@@ -109,8 +111,9 @@ impl ConnectionLimit {
 
     /// Most connections at a time while so many servers are configured.
     pub fn most(&self, servers: usize) -> u32 {
-        self.budget
-            .connections(self.listeners.load(Ordering::Relaxed), servers)
+        let listeners = self.listeners.load(Ordering::Relaxed);
+        let stock = self.stock.load(Ordering::Relaxed);
+        self.budget.connections(listeners.saturating_add(stock), servers)
     }
 
     /// Connections that are open now.
@@ -141,6 +144,12 @@ impl ConnectionLimit {
     /// Signalled when a slot is given back; wakes one listener.
     pub fn freed(&self) -> &Notify {
         self.slots.freed()
+    }
+
+    /// Notes how many sockets are kept in stock at most.
+    pub fn stock(&self, sockets: usize) {
+        self.stock.store(sockets, Ordering::Relaxed);
+        self.freed().notify_one();
     }
 
     /// Notes a listening socket.

@@ -5,10 +5,12 @@ use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc};
 use nix::errno::Errno;
 
 use super::{
+    datagrams::Datagrams,
     listener::Listener,
     live::Live,
     opening::{NotBegun, Opening, is_servers_fault},
     sessions::{Request, SessionId, SessionLimits, Sessions},
+    waiting::Waiting,
     wheel::Millis,
 };
 use crate::{
@@ -28,18 +30,6 @@ pub const LISTENERS: u64 = 1 << 63;
 
 /// How often a datagram begins a session anew whose server turns out to be unreachable, at most.
 const ATTEMPTS: u32 = 3;
-
-/// Datagrams of a client, all of one size but the last.
-#[derive(Debug, Clone, Copy)]
-pub struct Datagrams<'a> {
-    pub key: SessionKey,
-    pub ecn: u8,
-    /// The size of each; `None`: it is one.
-    pub segment: Option<u16>,
-    pub bytes: &'a [u8],
-    /// Whether another worker has handed them over.
-    pub is_handed_over: bool,
-}
 
 /// An answer that waits to be sent: where its bytes are, and where they go.
 #[derive(Debug, Clone, Copy)]
@@ -61,33 +51,10 @@ pub struct Engine {
     pub listeners: Vec<Option<Listener>>,
     pub sessions: Sessions,
     pub live: Vec<Option<Live>>,
+    /// What waits for sockets.
+    pub waiting: Waiting,
     sender: Sender,
     answers: Vec<Answer>,
-}
-
-impl<'a> Datagrams<'a> {
-    fn count(&self) -> u32 {
-        let count = match self.segment {
-            Some(size) => self.bytes.len().div_ceil(usize::from(size).max(1)).max(1),
-            None => 1,
-        };
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// The first so many of them, and the others if there are any.
-    fn split(self, count: u32) -> (Self, Option<Self>) {
-        if count >= self.count() {
-            return (self, None);
-        }
-        let at = usize::from(self.segment.unwrap_or(0)) * count as usize;
-        let (first, rest) = self.bytes.split_at(at.min(self.bytes.len()));
-        (Self { bytes: first, ..self }, Some(Self { bytes: rest, ..self }))
-    }
-
-    /// One that the kernel need not cut is none of several.
-    fn segment(&self) -> Option<u16> {
-        self.segment.filter(|size| self.bytes.len() > usize::from(*size))
-    }
 }
 
 impl Engine {
@@ -100,6 +67,7 @@ impl Engine {
             listeners: Vec::new(),
             sessions: Sessions::default(),
             live: Vec::new(),
+            waiting: Waiting::default(),
             sender: Sender::default(),
             answers: Vec::new(),
         }
@@ -222,6 +190,13 @@ impl Engine {
             }
             Err(NotBegun::Owned(owner)) => {
                 hand_over(&self.shared, listener, owner, datagrams);
+                false
+            }
+            Err(NotBegun::NoSocketYet) => {
+                // too many wait already
+                if !self.waiting.push(number, datagrams) {
+                    listener.drop_datagrams(count, DatagramDrop::NoSourceSocket);
+                }
                 false
             }
             Err(NotBegun::Ended) => false,
@@ -489,13 +464,7 @@ fn longest(listener: &Listener) -> usize {
 /// Hands datagrams over to the worker that has their session. What was handed over to us is not sent round: its session has
 /// just ended there.
 fn hand_over(shared: &WorkerContext, listener: &mut Listener, owner: WorkerId, datagrams: Datagrams<'_>) {
-    let what = HandedOver {
-        key: datagrams.key,
-        ecn: datagrams.ecn,
-        segment: datagrams.segment,
-        bytes: datagrams.bytes.into(),
-    };
-    if datagrams.is_handed_over || !shared.owners.hand_over(owner, what) {
+    if datagrams.is_handed_over || !shared.owners.hand_over(owner, datagrams.to_be_kept()) {
         listener.drop_datagrams(datagrams.count() as usize, DatagramDrop::HandOver);
     }
 }

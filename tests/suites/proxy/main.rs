@@ -28,6 +28,7 @@ mod tls_files;
 mod tls_to_servers;
 mod tls_to_servers_live;
 mod traffic;
+mod transparent;
 mod udp;
 mod waiting;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("ranges", ranges::TESTS),
         ("udp", udp::TESTS),
         ("sessions", sessions::TESTS),
+        ("transparent", transparent::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
