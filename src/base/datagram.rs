@@ -20,11 +20,13 @@ pub enum DatagramDrop {
     SendFailed,
     /// It would have begun a session at an address that a reload has removed.
     Removed,
+    /// It would have begun a session with the client's address, and too many wait for sockets already.
+    NoSourceSocket,
 }
 
 impl DatagramDrop {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::TooLong,
         Self::SessionsFull,
         Self::ProcessFull,
@@ -32,6 +34,7 @@ impl DatagramDrop {
         Self::QueueFull,
         Self::SendFailed,
         Self::Removed,
+        Self::NoSourceSocket,
     ];
 
     /// The label in metrics, the API and structured logs.
@@ -45,6 +48,7 @@ impl DatagramDrop {
             Self::QueueFull => "queue_full",
             Self::SendFailed => "send_failed",
             Self::Removed => "removed",
+            Self::NoSourceSocket => "no_source_socket",
         }
     }
 
@@ -65,6 +69,9 @@ impl DatagramDrop {
             }
             Self::SendFailed => "the kernel did not send it: a queue is full, or there is no route",
             Self::Removed => "it would begin a session at an address that a reload has removed",
+            Self::NoSourceSocket => {
+                "it would begin a session with source = \"client\", and too many datagrams wait for a transparent socket"
+            }
         }
     }
 }

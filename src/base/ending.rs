@@ -68,6 +68,13 @@ impl TerminationReason {
             Self::ServersFull => {
                 "a UDP session that found every eligible server at its max_connections: datagrams do not wait"
             }
+            Self::ClientSource => {
+                "source = \"client\": no server of the backend has the family of the client's address, or that can be none of a \
+                 connection through routers"
+            }
+            Self::NoSourceSocket => {
+                "source = \"client\": the broker gave no transparent socket in time; the log says why (no_source_sockets)"
+            }
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::ClientHandshakes => {
                 "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too"

@@ -20,6 +20,7 @@ mod port_map;
 mod ports;
 pub(crate) mod reason;
 mod server_tls;
+mod socket_kind;
 pub(crate) mod time;
 mod verdict;
 mod zone;
@@ -42,6 +43,7 @@ pub(crate) use ports::merged;
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
+pub use socket_kind::{IpFamily, SocketKind};
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

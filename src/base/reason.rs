@@ -82,11 +82,15 @@ pub enum TerminationReason {
     Answered,
     /// Of a UDP session: every eligible server has `max_connections`, and a datagram does not wait.
     ServersFull,
+    /// `source = "client"`: no server can be reached from the client's address.
+    ClientSource,
+    /// `source = "client"`: there was no transparent socket for it.
+    NoSourceSocket,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -123,6 +127,8 @@ impl TerminationReason {
         Self::Idle,
         Self::Answered,
         Self::ServersFull,
+        Self::ClientSource,
+        Self::NoSourceSocket,
     ];
 
     /// Whether it ended as both sides wanted.
@@ -143,12 +149,12 @@ impl TerminationReason {
             Self::ServerConnect | Self::NoServer | Self::ServerTls => "SC",
             Self::ConnectTimeout => "sC",
             Self::QueueTimeout | Self::ServersFull => "sQ",
-            Self::QueueFull => "PC",
+            Self::QueueFull | Self::ClientSource => "PC",
             Self::ClientTimeout => "cD",
             Self::ServerTimeout => "sD",
             Self::ServerDown => "DD",
             Self::Killed => "KD",
-            Self::Resource => "RC",
+            Self::Resource | Self::NoSourceSocket => "RC",
             Self::Internal => "IC",
             Self::ProxyHeader
             | Self::ClientHello
@@ -204,6 +210,8 @@ impl TerminationReason {
             Self::Idle => "idle",
             Self::Answered => "answered",
             Self::ServersFull => "servers_full",
+            Self::ClientSource => "client_source",
+            Self::NoSourceSocket => "no_source_socket",
         }
     }
 }

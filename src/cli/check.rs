@@ -8,7 +8,7 @@ use super::{
     args::{CheckArgs, Format, ModeArgs},
     check_tls, gateways, others,
     outcome::{CommandResult, Failure},
-    target,
+    source_notes, target,
     text::colour_wanted,
 };
 use crate::{
@@ -152,6 +152,7 @@ fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     if services.iter().any(|service| service.nat_ports.is_some()) {
         notes.extend(few_ephemeral(config, ephemeral));
     }
+    notes.extend(source_notes::notes(config));
     // the file may be meant for another host
     if ephemeral.is_none() {
         notes.extend(others::notes(config));

@@ -20,6 +20,7 @@ mod picture;
 mod reload;
 mod select;
 mod server;
+mod source_notes;
 mod status;
 mod table;
 mod target;

@@ -22,8 +22,10 @@ mod raw;
 mod render;
 mod resolve;
 mod routing;
+mod server_sockets;
 mod services;
 mod settings;
+mod source;
 mod synonyms;
 mod text;
 mod tls;
@@ -42,6 +44,7 @@ pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
+pub use source::SourceAddress;
 pub use tls::{
     BackendTls, CertificateFiles, FrontendTls, SYSTEM_CAS, ServerAlpn, ServerNameFrom, ServerTrust,
 };

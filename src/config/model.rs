@@ -12,6 +12,7 @@ use std::{
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
+    source::SourceAddress,
     tls::{BackendTls, FrontendTls},
     udp::UdpSessions,
 };
@@ -180,6 +181,8 @@ pub struct Frontend {
     pub tls: Option<FrontendTls>,
     /// `proxy_protocol`; `None`: every peer is a client that speaks for itself.
     pub proxy_protocol: Option<AcceptProxy>,
+    /// `source`: the address that servers see. Default own.
+    pub source: SourceAddress,
     /// `udp`; `None` unless UDP is proxied.
     pub udp: Option<UdpSessions>,
     /// `max_connections` of the process on this frontend; more wait in the kernel's accept queue.

@@ -144,6 +144,9 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
             "ProxyProtocol",
             "trusted" | "trust" | "networks" | "allow" | "allowed" | "sources" | "trusted_proxies",
         ) => same("from", &own_list(value, "10.0.0.0/8")),
+        ("Frontend" | "FrontendOptions" | "Defaults", "usesrc" | "transparent" | "proxy_bind") => {
+            same("source", "\"client\", and see what `convey check` says of routes")
+        }
         ("ProxyProtocol", "optional") => same("required", "false"),
         ("ProxyProtocol", "version") => elsewhere(
             "nothing for it: both versions are read; what servers get is send_proxy in [backends.NAME]",

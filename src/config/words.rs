@@ -3,6 +3,7 @@
 use super::{
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
+    source::SourceAddress,
     tls_names::{ClientAuth, CrlPolicy},
 };
 use crate::base::{Protocol, by_label};
@@ -65,6 +66,7 @@ words!(ProxyTlv {
     UniqueId = "unique_id",
     Crc32c = "crc32c",
 });
+words!(SourceAddress { Own = "own", Client = "client" });
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 
 /// The candidate that `word` is most likely a misspelling of.

@@ -24,6 +24,7 @@ use super::{
         addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
         packets::{HostKernel, PacketPlane},
+        sockets::BrokerSockets,
         stats::Stats,
     },
     reload::Reload,
@@ -373,8 +374,16 @@ fn assemble(
         open: sys::rlimit::open_files().unwrap_or(files),
         checks: health::MAX_CONNECTS,
     };
-    let pool = Workers::start(workers, snapshots, logging.access_log(), events_tx, descriptors)
-        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
+    let sockets = Arc::new(BrokerSockets(broker.clone()));
+    let pool = Workers::start(
+        workers,
+        snapshots,
+        logging.access_log(),
+        events_tx,
+        descriptors,
+        sockets,
+    )
+    .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     tracing::debug!(
         event = "descriptors",
         "open files limit {files}, enough for {} connections",

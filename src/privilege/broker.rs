@@ -18,9 +18,12 @@ use super::{
     switch::{SwitchError, switch_to},
 };
 use crate::{
-    base::{Protocol, Zone},
+    base::{Protocol, SocketKind, Zone},
     config::{Options, PacketService, Source},
-    sys::{capability, fdpass, listener, memfd, process, readiness, signals, task_status, udp_socket},
+    sys::{
+        capability, config_file::FileIdentity, fdpass, listener, memfd, process, readiness, signals,
+        task_status, transparent, udp_socket,
+    },
 };
 
 /// How the process shows up in `ps`.
@@ -52,6 +55,8 @@ pub struct Broker {
     pub parse: Parser,
     /// The rules in effect.
     pub policy: Policy,
+    /// The file that they were last read from; `None`: as at the start.
+    pub adopted: Option<FileIdentity>,
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<(Protocol, u16)>,
     /// What it holds for the packet modes.
@@ -101,11 +106,11 @@ impl Broker {
                 Outcome::Unable {
                     why: format!("confine it: {error}"),
                 },
-                None,
+                &[],
             );
             return 71;
         }
-        if reply(socket.as_fd(), 0, Outcome::Ready, None).is_err() {
+        if reply(socket.as_fd(), 0, Outcome::Ready, &[]).is_err() {
             return 71;
         }
         let status = self.answer_all(socket.as_fd());
@@ -148,6 +153,17 @@ impl Broker {
                 return 70;
             }
             let (outcome, fd) = match verb {
+                Verb::TransparentSockets(kind) => {
+                    let (outcome, sockets) = self.transparent_sockets(kind);
+                    if reply(socket, number, outcome, &sockets).is_err() {
+                        return 71;
+                    }
+                    continue;
+                }
+                Verb::InEffect(identity) => {
+                    self.note_in_effect(identity);
+                    (Outcome::Done, None)
+                }
                 Verb::Bind(listener) => self.bind(&listener),
                 Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
@@ -159,7 +175,7 @@ impl Broker {
                     (self.packets.serve(&mut self.policy, services), None)
                 }
             };
-            if reply(socket, number, outcome, fd.as_ref()).is_err() {
+            if reply(socket, number, outcome, fd.as_slice()).is_err() {
                 return 71;
             }
         }
@@ -244,7 +260,7 @@ impl Broker {
         };
         let default_nat_ports = match what {
             What::Config => {
-                self.adopt(bytes);
+                self.adopt(bytes, identity);
                 self.options.default_nat_ports
             }
             What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) => None,
@@ -258,7 +274,7 @@ impl Broker {
 
     /// Goes by a configuration from now on if it is valid. Both processes parse the same bytes with the same code and
     /// options: the daemon sees by itself whether they are. The host's ephemeral ports may have changed meanwhile.
-    fn adopt(&mut self, bytes: Vec<u8>) {
+    fn adopt(&mut self, bytes: Vec<u8>, identity: FileIdentity) {
         let source = Source {
             name: self.name.clone(),
             bytes,
@@ -277,6 +293,28 @@ impl Broker {
         }
         self.files.adopt(&loaded.config);
         self.policy.adopt(loaded.config);
+        self.adopted = Some(identity);
+    }
+
+    /// The daemon runs by a configuration, which may be another than the last that was read by now.
+    fn note_in_effect(&mut self, identity: FileIdentity) {
+        if self.adopted == Some(identity) {
+            self.policy.in_effect_alone();
+        }
+    }
+
+    fn transparent_sockets(&self, kind: SocketKind) -> (Outcome, Vec<OwnedFd>) {
+        if let Err(why) = self.policy.may_make(kind) {
+            return (Outcome::refused(&why), Vec::new());
+        }
+        match transparent::make(kind, SocketKind::BATCH) {
+            Ok(sockets) => (Outcome::TransparentSockets, sockets),
+            Err(error) => {
+                let step = format!("make transparent sockets of {kind}");
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                (Outcome::failed(&step, errno), Vec::new())
+            }
+        }
     }
 
     /// Tells the daemon which files have changed. What it has no room for is said at the next look.
@@ -329,9 +367,9 @@ fn services(fds: Vec<ManuallyDrop<OwnedFd>>) -> Option<Vec<PacketService>> {
     decode(&bytes).ok()
 }
 
-fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fd: Option<&OwnedFd>) -> io::Result<()> {
+fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fds: &[OwnedFd]) -> io::Result<()> {
     let bytes = encode(&Reply { number, outcome }).map_err(io::Error::other)?;
-    let fds: Vec<BorrowedFd<'_>> = fd.map(AsFd::as_fd).into_iter().collect();
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     fdpass::send(socket, &bytes, &fds)
 }
 

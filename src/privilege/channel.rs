@@ -16,7 +16,7 @@ use super::{
     packets::PacketSockets,
 };
 use crate::{
-    base::{PortRanges, Protocol},
+    base::{PortRanges, Protocol, SocketKind},
     config::{self, Options, PacketService, Source},
     sys::{
         config_file::FileIdentity,
@@ -147,6 +147,7 @@ impl Channel {
             options,
             parse,
             policy: Policy::new(loaded.config),
+            adopted: None,
             bound,
             packets: PacketSockets::new(kernel, std::process::id()),
             rules: broker::RulesNews::default(),
@@ -264,6 +265,24 @@ impl Channel {
             (Outcome::Served(served), _) => Ok(served),
             (outcome, _) => Err(unexpected(&outcome)),
         }
+    }
+
+    /// Has the broker make [`SocketKind::BATCH`] transparent sockets: unbound, non-blocking, to be bound to a client's
+    /// address.
+    ///
+    /// # Errors
+    /// Refused (no frontend needs such), a step failed, or the broker is lost.
+    pub fn transparent_sockets(&self, kind: SocketKind) -> Result<Vec<OwnedFd>, BrokerError> {
+        self.call(Verb::TransparentSockets(kind), &[], &Outcome::TransparentSockets)
+    }
+
+    /// Tells the broker that a configuration is in effect, by the identity that [`read`](Self::read) gave: what only the one
+    /// before it had is refused from now on.
+    ///
+    /// # Errors
+    /// The broker is lost.
+    pub fn in_effect(&self, identity: FileIdentity) -> Result<(), BrokerError> {
+        self.call(Verb::InEffect(identity), &[], &Outcome::Done).map(drop)
     }
 
     /// A descriptor that becomes readable when the broker says something unasked, and at end-of-file when it dies.

@@ -15,7 +15,11 @@ use tokio::{
 };
 
 use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What};
-use crate::{config::PacketService, sys::readiness};
+use crate::{
+    base::SocketKind,
+    config::PacketService,
+    sys::{config_file::FileIdentity, readiness},
+};
 
 /// Requests that may wait; who asks then waits for room.
 const QUEUE: usize = 64;
@@ -144,6 +148,31 @@ impl Client {
         self.ask(move |channel| channel.serve(&services)).await
     }
 
+    /// [`Channel::in_effect`].
+    ///
+    /// # Errors
+    /// As [`Channel::in_effect`].
+    pub async fn in_effect(&self, identity: FileIdentity) -> Result<(), BrokerError> {
+        self.ask(move |channel| channel.in_effect(identity)).await
+    }
+
+    /// [`Channel::transparent_sockets`], for who must not wait: `answer` is called by the client's thread. False if too many
+    /// requests wait already, or the thread is gone: then it is not called.
+    #[must_use]
+    pub fn ask_transparent_sockets(
+        &self,
+        kind: SocketKind,
+        answer: impl FnOnce(Result<Vec<OwnedFd>, BrokerError>) + Send + 'static,
+    ) -> bool {
+        let request: Request = Box::new(move |channel| {
+            let result = channel.transparent_sockets(kind);
+            let lost = lost(&result);
+            answer(result);
+            lost
+        });
+        self.requests.try_send(request).is_ok()
+    }
+
     /// Has the thread carry out a request. One that nobody waits for any more when its turn comes is not carried out; what
     /// one that has begun brings is dropped.
     async fn ask<T: Send + 'static>(
@@ -157,15 +186,20 @@ impl Client {
                 return None;
             }
             let result = request(channel);
-            let lost = match &result {
-                Err(BrokerError::Lost(why)) => Some(why.clone()),
-                _ => None,
-            };
+            let lost = lost(&result);
             let _ = reply.send(result);
             lost
         });
         self.requests.send(boxed).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Why the broker is lost, if it is.
+fn lost<T>(result: &Result<T, BrokerError>) -> Option<String> {
+    match result {
+        Err(BrokerError::Lost(why)) => Some(why.clone()),
+        _ => None,
     }
 }
 

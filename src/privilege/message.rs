@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ListenerRef, Served, What};
 use crate::{
-    base::{Holder, PortRanges},
+    base::{Holder, PortRanges, SocketKind},
     config::PacketService,
     sys::{config_file::FileIdentity, fdpass::MAX_MESSAGE_BYTES},
 };
@@ -40,6 +40,11 @@ pub enum Verb {
     /// Put rules and filters in effect for the services in the sealed memfd that comes with the request: they may be too
     /// many for a message.
     Serve,
+    /// Make [`SocketKind::BATCH`] transparent sockets.
+    TransparentSockets(SocketKind),
+    /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
+    /// had is over.
+    InEffect(FileIdentity),
 }
 
 impl Verb {
@@ -48,7 +53,12 @@ impl Verb {
     pub const fn descriptors(&self) -> usize {
         match self {
             Self::Serve => 1,
-            Self::Bind(_) | Self::Read(_) | Self::PacketSocket(_) | Self::ReleasePacketSockets(_) => 0,
+            Self::Bind(_)
+            | Self::Read(_)
+            | Self::PacketSocket(_)
+            | Self::ReleasePacketSockets(_)
+            | Self::TransparentSockets(_)
+            | Self::InEffect(_) => 0,
         }
     }
 }
@@ -85,6 +95,8 @@ pub enum Outcome {
     RulesChanged,
     /// The packet socket comes with the reply.
     PacketSocket,
+    /// [`SocketKind::BATCH`] transparent sockets come with the reply.
+    TransparentSockets,
     /// Done; there is nothing to pass.
     Done,
     /// The services are in effect.
@@ -121,6 +133,7 @@ impl Outcome {
     pub const fn descriptors(&self) -> usize {
         match self {
             Self::Bound | Self::Contents { .. } | Self::PacketSocket => 1,
+            Self::TransparentSockets => SocketKind::BATCH,
             Self::Ready
             | Self::Changed(_)
             | Self::RulesChanged
@@ -242,7 +255,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Endpoint, ServerAddr};
+    use crate::base::{Endpoint, IpFamily, Protocol, ServerAddr};
 
     #[test]
     fn requests_survive_the_way() {
@@ -256,6 +269,11 @@ mod tests {
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),
             Verb::Serve,
+            Verb::TransparentSockets(SocketKind {
+                protocol: Protocol::Udp,
+                family: IpFamily::V6,
+            }),
+            Verb::InEffect(FileIdentity::of_test(1)),
         ] {
             let request = Request { number: 7, verb };
             assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
@@ -277,6 +295,9 @@ mod tests {
             r#"{"number":1,"verb":{"packet_socket":2}}"#,
             r#"{"number":1,"verb":{"packet_socket":{"interface":"eth0"}}}"#,
             r#"{"number":1,"verb":{"serve":[]}}"#,
+            r#"{"number":1,"verb":"transparent_sockets"}"#,
+            r#"{"number":1,"verb":{"transparent_sockets":{"protocol":"tcp","family":"unix"}}}"#,
+            r#"{"number":1,"verb":{"transparent_sockets":{"protocol":"tcp","family":"v4","count":1000}}}"#,
             r#"{"number":1,"verb":{"read":"config"}} {"number":2,"verb":{"read":"config"}}"#,
             "\u{0}\u{1}\u{2}",
         ] {

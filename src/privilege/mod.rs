@@ -22,6 +22,8 @@
 //! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect |
+//! | [`transparent_sockets`](Channel::transparent_sockets) | a kind that a frontend with `source = "client"` needs, in the configuration or in the one before that is still in effect |
+//! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
 //! Three ways to start, one code:
 //!
@@ -47,6 +49,11 @@
 //!   (SO_LOCK_FILTER) that reads a map of the broker's. On the threads of the packet
 //!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
+//! - where a frontend has `source = "client"`: speaks for anybody. With a transparent socket it connects, and sends datagrams,
+//!   with any source address, not only those of clients, to any server; hears the answers wherever this host's routing rules
+//!   bring them to it; and listens on any address from port 1024. What it has got of them it keeps: a reload without such a
+//!   frontend ends the supply, a restart takes them away. Without such a frontend it gets none, and cannot make one: the option
+//!   needs CAP_NET_RAW or CAP_NET_ADMIN;
 //! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;
@@ -269,6 +276,7 @@ pub mod fuzzing {
                 options: Options::default(),
                 parse,
                 policy: Policy::new(config),
+                adopted: None,
                 bound: BTreeSet::new(),
                 packets: PacketSockets::new(kernel, 1),
                 rules: broker::RulesNews::default(),

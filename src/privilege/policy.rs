@@ -10,6 +10,7 @@ use super::ListenerRef;
 use crate::{
     base::{
         Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
+        SocketKind,
     },
     config::{Config, PacketService},
 };
@@ -28,6 +29,10 @@ pub struct Policy {
     before: Vec<PacketService>,
     /// Interfaces that frontends named when `in_effect` was theirs.
     named: BTreeSet<String>,
+    /// Transparent sockets that frontends need.
+    sockets: BTreeSet<SocketKind>,
+    /// Those that they needed by the configuration that was last said to be in effect: a reload that fails goes back to it.
+    sockets_before: BTreeSet<SocketKind>,
 }
 
 /// A listener that may be bound.
@@ -61,6 +66,8 @@ impl Policy {
         Self {
             configured: config.packet_services(),
             listeners: listeners(&config),
+            sockets: config.socket_kinds(),
+            sockets_before: config.socket_kinds(),
             config,
             in_effect: Vec::new(),
             before: Vec::new(),
@@ -72,7 +79,26 @@ impl Policy {
     pub fn adopt(&mut self, config: Config) {
         self.configured = config.packet_services();
         self.listeners = listeners(&config);
+        self.sockets = config.socket_kinds();
         self.config = config;
+    }
+
+    /// Notes that the configuration is in effect: what only one before it needed is needed no more.
+    pub fn in_effect_alone(&mut self) {
+        self.sockets_before.clone_from(&self.sockets);
+    }
+
+    /// Whether transparent sockets of a kind may be made.
+    ///
+    /// # Errors
+    /// Why not, as text for the operator.
+    pub fn may_make(&self, kind: SocketKind) -> Result<(), String> {
+        if self.sockets.contains(&kind) || self.sockets_before.contains(&kind) {
+            return Ok(());
+        }
+        Err(format!(
+            "no frontend with source = \"client\" has servers that need transparent sockets of {kind}"
+        ))
     }
 
     /// The services in effect.

@@ -4,13 +4,17 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
 };
 
 use super::shared::{ProxyEvent, WorkerContext};
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
-    base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
+    base::{
+        BackendName, ClientAddr, IpFamily, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure,
+    },
+    config::Frontend,
     snapshot::{BackendView, Offered, ServerView},
 };
 
@@ -99,6 +103,14 @@ pub struct ConnectionAddrs {
     pub listen: ListenAddr,
     /// How far that is from the first port of its range; `None` if that has one port.
     pub offset: Option<u16>,
+    /// The client's address, if the server is to see it.
+    pub source: Option<IpAddr>,
+}
+
+/// The address that connections to servers come from; `None`: one of ours.
+#[must_use]
+pub fn source(frontend: &Frontend, client: ClientAddr) -> Option<IpAddr> {
+    frontend.is_transparent().then(|| client.0.ip())
 }
 
 /// Why no server was chosen.
@@ -108,6 +120,8 @@ pub enum Nothing {
     NoneEligible,
     /// Those that are eligible have no room.
     AllFull,
+    /// None can be reached from the client's address.
+    ClientSource,
 }
 
 /// Servers whose connects failed. At another address it is another server.
@@ -146,9 +160,12 @@ pub fn choose(
     flow: ConnectionAddrs,
     tried: &Tried,
 ) -> Result<Chosen, Nothing> {
+    if flow.source.is_some_and(|source| !can_be_source(source)) {
+        return Err(Nothing::ClientSource);
+    }
     let (balancer, generation, round) = backend.chooser(offered);
     let servers = &backend.servers;
-    let untried = |i: usize| !tried.has(&servers[i]);
+    let untried = |i: usize| !tried.has(&servers[i]) && is_reached(&servers[i], flow.source);
     let has_room = |i: usize| {
         servers[i]
             .max_connections
@@ -183,17 +200,41 @@ pub fn choose(
             });
         }
     }
-    Err(if another_is_eligible(backend, offered, tried) {
+    let is_one = |index: usize| backend.offers(offered, index) && is_reached(&servers[index], flow.source);
+    Err(if another_is_eligible(backend, offered, tried, flow.source) {
         Nothing::AllFull
-    } else {
+    } else if servers.is_empty() || (0..servers.len()).any(is_one) {
         Nothing::NoneEligible
+    } else {
+        Nothing::ClientSource
     })
+}
+
+/// Whether a packet with this address as its source can have an answer through routers.
+fn can_be_source(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast() && !v4.is_link_local()
+        }
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local(),
+    }
+}
+
+/// Whether a server can be connected to from an address.
+fn is_reached(server: &ServerView, source: Option<IpAddr>) -> bool {
+    source.is_none_or(|source| IpFamily::of(source) == IpFamily::of(server.addr.0.ip()))
 }
 
 /// Whether one of the servers offered can be chosen and was not tried yet.
 #[must_use]
-pub fn another_is_eligible(backend: &BackendView, offered: Offered, tried: &Tried) -> bool {
-    let is_another = |server: &ServerView| server.is_eligible() && !tried.has(server);
+pub fn another_is_eligible(
+    backend: &BackendView,
+    offered: Offered,
+    tried: &Tried,
+    source: Option<IpAddr>,
+) -> bool {
+    let is_another =
+        |server: &ServerView| server.is_eligible() && !tried.has(server) && is_reached(server, source);
     (backend.servers.iter().enumerate())
         .any(|(index, server)| backend.offers(offered, index) && is_another(server))
 }

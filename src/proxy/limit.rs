@@ -3,7 +3,7 @@
 //! ```text
 //! open files ─┬─ open at start, and the workers' runtimes
 //!             ├─ kept back (64): control socket, broker, logs, watches, a reload's new listeners
-//!             ├─ listeners, checks
+//!             ├─ listeners, checks, transparent sockets in stock
 //!             ├─ pipes: two each, one for every four connections, at most 256 a worker
 //!             └─ connections: two each; UDP sessions: one each
 //! ```
@@ -130,6 +130,7 @@ pub struct ConnectionLimit {
     /// See [`Used`].
     used: AtomicU64,
     freed: Notify,
+    stock: AtomicUsize,
     pauses: AtomicU64,
     logged_at: Mutex<Option<Instant>>,
 }
@@ -142,6 +143,7 @@ impl ConnectionLimit {
             listeners: AtomicUsize::new(0),
             used: AtomicU64::new(0),
             freed: Notify::new(),
+            stock: AtomicUsize::new(0),
             pauses: AtomicU64::new(0),
             logged_at: Mutex::new(None),
         }
@@ -149,8 +151,9 @@ impl ConnectionLimit {
 
     /// Most connections at a time while so many servers are configured.
     pub fn most(&self, servers: usize) -> u32 {
-        self.budget
-            .connections(self.listeners.load(Ordering::Relaxed), servers)
+        let listeners = self.listeners.load(Ordering::Relaxed);
+        let stock = self.stock.load(Ordering::Relaxed);
+        self.budget.connections(listeners.saturating_add(stock), servers)
     }
 
     /// Connections and sessions that are open now.
@@ -205,6 +208,12 @@ impl ConnectionLimit {
     /// Signalled when a place is given back; wakes one listener.
     pub fn freed(&self) -> &Notify {
         &self.freed
+    }
+
+    /// Notes how many sockets are kept in stock at most.
+    pub fn stock(&self, sockets: usize) {
+        self.stock.store(sockets, Ordering::Relaxed);
+        self.freed().notify_one();
     }
 
     /// Notes a listening socket.

@@ -11,6 +11,7 @@ mod choose;
 mod limit;
 mod owners;
 mod places;
+mod pool;
 mod shared;
 mod tcp;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod udp;
 mod worker;
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     io,
     os::fd::OwnedFd,
@@ -31,12 +33,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    base::{AccessSink, Endpoint, TerminationReason, WorkerId},
+    base::{AccessSink, Endpoint, SocketKind, TerminationReason, WorkerId},
     snapshot::Snapshot,
 };
 use limit::ConnectionLimit;
 pub use limit::Descriptors;
 use owners::Owners;
+#[cfg(test)]
+pub(crate) use pool::NoSockets;
+pub use pool::{Batch, SocketPool};
 pub use shared::{OpenConnection, ProxyEvent, Select};
 use shared::{UniqueIds, WorkerContext};
 use worker::{Filter, ProxyOrder};
@@ -71,6 +76,7 @@ impl Workers {
         access: Arc<dyn AccessSink>,
         events: mpsc::Sender<ProxyEvent>,
         descriptors: Descriptors,
+        sockets: Arc<dyn SocketPool>,
     ) -> io::Result<Self> {
         let (owners, inboxes) = Owners::new(count);
         let shared = Arc::new(WorkerContext {
@@ -81,6 +87,7 @@ impl Workers {
             started: Instant::now(),
             ids: UniqueIds::new(RandomState::new().hash_one(0_u8)),
             owners,
+            sockets,
         });
         let workers = (inboxes.into_iter().enumerate())
             .map(|(i, inbox)| worker::start(WorkerId(i), Arc::clone(&shared), inbox))
@@ -107,6 +114,17 @@ impl Workers {
         for (worker, socket) in self.orders.iter().cycle().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
             let _ = worker.send(ProxyOrder::Listen(endpoint, socket));
+        }
+    }
+
+    /// Keeps transparent sockets of these kinds ready on every worker, and closes all others.
+    pub fn keep_sockets(&self, kinds: BTreeSet<SocketKind>) {
+        self.shared
+            .limit
+            .stock(kinds.len() * pool::MOST * self.orders.len());
+        let kinds = Arc::new(kinds);
+        for worker in &self.orders {
+            let _ = worker.send(ProxyOrder::KeepSockets(Arc::clone(&kinds)));
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::{limit::ConnectionLimit, owners::Owners};
+use super::{limit::ConnectionLimit, owners::Owners, pool::SocketPool};
 use crate::{
     base::{
         AccessSink, BackendName, ClientAddr, FrontendName, Protocol, ServerAddr, ServerKey, ServerName,
@@ -91,6 +91,8 @@ pub(crate) struct WorkerContext {
     pub ids: UniqueIds,
     /// Which worker has which UDP session.
     pub owners: Owners,
+    /// Where transparent sockets come from.
+    pub sockets: Arc<dyn SocketPool>,
 }
 
 impl WorkerContext {

@@ -1,7 +1,7 @@
 //! A worker thread: its runtime, its listeners, its UDP sessions and the orders it takes.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     os::fd::OwnedFd,
     sync::Arc,
@@ -16,11 +16,12 @@ use tokio::{
 
 use super::{
     owners::Inbox,
+    pool,
     shared::{OpenConnection, Select, WorkerContext},
     tcp::{Listener, limit_pipes, registry},
     udp::UdpWorker,
 };
-use crate::base::{Endpoint, Protocol, TerminationReason, WorkerId};
+use crate::base::{Endpoint, Protocol, SocketKind, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
@@ -29,6 +30,8 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 pub enum ProxyOrder {
     /// Accept from this socket.
     Listen(Endpoint, OwnedFd),
+    /// Keep transparent sockets of these kinds ready.
+    KeepSockets(Arc<BTreeSet<SocketKind>>),
     /// Accept what the endpoint's listeners hold, and end them.
     Retire(Endpoint, oneshot::Sender<()>),
     /// Leave all listeners, and what they hold, to whoever else has their sockets.
@@ -66,6 +69,7 @@ pub fn start(worker: WorkerId, shared: Arc<WorkerContext>, handed: Inbox) -> io:
         .name(format!("convey-worker-{}", worker.0))
         .spawn(move || {
             limit_pipes(shared.limit.pipes_a_worker());
+            pool::begin(Arc::clone(&shared.sockets));
             runtime.block_on(handle_orders(worker, shared, inbox, handed));
             // what is still open is dropped with the runtime, on this thread
         })?;
@@ -89,6 +93,7 @@ async fn handle_orders(
         };
         let Some(order) = order else { return };
         match order {
+            ProxyOrder::KeepSockets(kinds) => pool::keep(&kinds),
             ProxyOrder::Listen(endpoint, socket) if endpoint.protocol == Protocol::Udp => {
                 if let Err(error) = udp.listen(endpoint, socket) {
                     tracing::error!(event = "listen_error", "cannot receive on {endpoint}: {error}");

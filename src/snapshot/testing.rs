@@ -7,7 +7,7 @@ use crate::{
     base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
-        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
+        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server, SourceAddress,
     },
 };
 
@@ -67,6 +67,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             mode: Mode::Proxy,
             protocol: Protocol::Tcp,
             interface: None,
+            source: SourceAddress::Own,
             backend: name.clone(),
             routing: Routing::default(),
             tls: None,

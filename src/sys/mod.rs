@@ -29,5 +29,6 @@ pub(crate) mod signals;
 pub(crate) mod splice;
 pub mod task_status;
 pub(crate) mod tcp;
+pub mod transparent;
 pub(crate) mod udp_socket;
 pub(crate) mod zone;

@@ -11,7 +11,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use super::zone::at_interface;
+use super::{transparent::Source, zone::at_interface};
 use crate::base::{KeepAlive, PeerTimeouts};
 
 /// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
@@ -79,14 +79,13 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 pub fn start_connect(
     addr: SocketAddr,
     interface: Option<&str>,
-    source: Option<IpAddr>,
+    source: Source,
     user_timeout: Option<Duration>,
 ) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
+    let (socket, source) = source.socket(|| {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
+    })?;
     socket.set_tcp_nodelay(true)?;
     if user_timeout.is_some() {
         socket.set_tcp_user_timeout(user_timeout)?;
@@ -355,7 +354,7 @@ mod tests {
     fn a_connect_leaves_from_the_source_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let source = "127.0.0.9".parse().unwrap();
-        let socket = start_connect(listener.local_addr().unwrap(), None, Some(source), None).unwrap();
+        let socket = start_connect(listener.local_addr().unwrap(), None, Source::Own(source), None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), source);
         assert!(connect_result(&socket).is_ok());

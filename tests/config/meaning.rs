@@ -7,7 +7,7 @@ use convey::{
     config::{
         self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
         LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
-        ServerTrust, Severity,
+        ServerTrust, Severity, SourceAddress,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -116,6 +116,7 @@ fn documented_defaults() -> Outcome {
         count: number(6),
     });
     same(frontend.client_keepalive, keepalive)?;
+    same(frontend.source, SourceAddress::Own)?;
     same(frontend.access_log, AccessLog::All)?;
     same(frontend.routing.clone(), Routing::default())?;
     same(

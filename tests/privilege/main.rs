@@ -12,6 +12,7 @@ mod journal;
 mod packets;
 mod sandbox;
 mod scenario;
+mod transparent;
 
 use std::{
     env, fs,
@@ -107,6 +108,21 @@ fn main() -> ExitCode {
         passing(
             "a_configuration_that_became_a_fifo_is_reported_not_waited_for",
             "fifo",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "no_transparent_socket_is_made_unless_a_frontend_needs_it",
+            "transparent_refused",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "the_dropped_daemon_speaks_for_clients_by_sockets_of_the_brokers",
+            "transparent_supplied",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "a_daemon_without_room_for_transparent_sockets_hears_so",
+            "transparent_without_room",
         )
         .with_ignored_flag(!root),
         passing("a_malformed_message_ends_the_broker", "malformed").with_ignored_flag(!root),

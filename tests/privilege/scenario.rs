@@ -25,7 +25,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
-use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, sandbox};
+use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, sandbox, transparent};
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
 pub fn run(name: &str) {
@@ -58,6 +58,9 @@ pub fn run(name: &str) {
         "malformed_services" => packets::malformed(),
         "iptables" => packets::iptables(),
         "iptables_unit" => packets::iptables_of_the_packaged_unit(),
+        "transparent_refused" => transparent::refused(),
+        "transparent_supplied" => transparent::supplied(),
+        "transparent_without_room" => transparent::without_room(),
         "serving_idle" => packets::idle(),
         "every_call" => sandbox::every_call(),
         "others" => sandbox::others(),

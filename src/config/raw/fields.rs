@@ -17,6 +17,7 @@ use crate::{
         findings::Findings,
         listen,
         model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+        source::SourceAddress,
         words::{Words, nearest},
     },
 };
@@ -370,5 +371,6 @@ word_fields!(
     DsrMethod,
     Algorithm,
     OnDown,
-    InitialState
+    InitialState,
+    SourceAddress
 );

@@ -33,6 +33,7 @@ use super::{
         OnDown, PortsPerClient,
     },
     routing::{NonTls, UnexpectedSni},
+    source::SourceAddress,
 };
 use crate::{
     access::Action,
@@ -201,6 +202,8 @@ section! {
         protocol: Protocol,
         /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key.
         interface: InterfaceName,
+        /// Source address of connections to the servers, mode "proxy" only: "own" (default), this host's, or the backend's source_addr; "client": the client's own, with a port of the kernel's choice, so that servers see it. An IPv4 client then gets IPv4 servers alone, an IPv6 client IPv6 servers. Servers must route their answers through this host, and this host must keep them: `convey check` prints the commands. Health checks come from this host's own address.
+        source: SourceAddress,
         /// Maximum number of open connections; more wait in the kernel's accept queue, and of UDP are dropped. Default: no limit.
         max_connections: Int<1, { u32::MAX as u64 }>,
         /// Close a connection that has been idle this long; 0 disables. Default: "10m". Of UDP end the session; in packet modes remove the flow; 0 is not allowed for both. Default for UDP "60s", for TCP in packet modes "15m".

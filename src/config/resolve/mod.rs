@@ -12,6 +12,7 @@ mod packet;
 mod ranges;
 mod routes;
 mod routing;
+mod source;
 mod tls;
 mod udp;
 mod unused;
@@ -111,6 +112,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     let users = Users::of(&config);
     modes::check(file, &users, findings);
     udp::check(file, &config, &users, findings);
+    source::check(file, &config, &users, findings);
     routes::check(file, &config, findings);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
@@ -373,6 +375,7 @@ fn frontend(
         tls: tls.filter(|_| !has_sessions),
         proxy_protocol: proxy_protocol.filter(|_| !has_sessions),
         udp,
+        source: source::of(own.source.as_ref(), mode),
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),

@@ -25,8 +25,7 @@ pub fn meant(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'
             ));
         }
         "transparent" => {
-            let line =
-                "nothing for it: servers are told of the client by send_proxy = \"v2\" in [backends.NAME]";
+            let line = "source = \"client\" in [frontends.NAME], which needs routes through this host; or send_proxy = \"v2\" in [backends.NAME]";
             return Some((None, line.to_owned()));
         }
         _ => return None,

@@ -3,4 +3,5 @@
 pub mod addresses;
 pub mod listeners;
 pub mod packets;
+pub mod sockets;
 pub mod stats;

@@ -31,6 +31,7 @@ use crate::{
     base::Endpoint,
     config::{self, Config, Diff, Source},
     privilege::{BrokerError, Client, FileRead, What},
+    sys::config_file::FileIdentity,
 };
 use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
@@ -51,6 +52,8 @@ pub struct Reload {
     jobs: JoinSet<Done>,
     /// What has been loaded.
     new: Option<New>,
+    /// The file that was read last.
+    identity: Option<FileIdentity>,
     bound: Option<Bound>,
     armed: Option<Armed>,
     /// What changes hands, and how many connections that concerned when it was last counted.
@@ -93,6 +96,7 @@ impl Reload {
             machine: ReloadMachine::new(in_effect),
             jobs: JoinSet::new(),
             new: None,
+            identity: None,
             bound: None,
             armed: None,
             cut: Default::default(),
@@ -179,6 +183,7 @@ impl Control {
                 // what the broker resolves by, so do we
                 if let Ok(file) = &read {
                     self.options.default_nat_ports = file.default_nat_ports;
+                    self.reload.identity = Some(file.identity);
                 }
                 ReloadEvent::Read(read)
             }
@@ -322,6 +327,7 @@ impl Control {
         self.use_ticket_keys();
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
+        self.workers.keep_sockets(config.socket_kinds());
         self.publish();
         // first, for their places are needed
         let removed = bound.listeners.removed;
@@ -335,6 +341,7 @@ impl Control {
         self.listen(bound.listeners.added);
         self.addresses.follow(&config);
         let served = self.packets.commit(armed, config);
+        let (broker, identity) = (self.broker.clone(), self.reload.identity);
         let (cut, workers) = (self.reload.cut.0.clone(), Arc::clone(&self.workers));
         self.reload.jobs.spawn(async move {
             if cut.is_empty() {
@@ -344,6 +351,10 @@ impl Control {
             retired.join_all().await;
             let connections = cut.perform(&workers).await;
             served.await;
+            if let Some(identity) = identity {
+                // a broker that is lost ends the daemon, and one that is silent keeps a right for longer
+                let _ = broker.in_effect(identity).await;
+            }
             Done::Served(connections)
         });
         self.scripts.write(self.state.config(), self.state.pools());

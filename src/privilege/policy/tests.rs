@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    base::Protocol,
+    base::{IpFamily, Protocol, SocketKind},
     config::{self, Options, Source},
 };
 
@@ -322,4 +322,60 @@ fn stats_are_bound_only_if_the_section_exists() {
         without.may_bind(&ListenerRef::Stats),
         Err("the configuration has no [stats] section".into())
     );
+}
+
+/// A frontend whose servers see the clients' addresses, if `source` says so, and one whose do not.
+fn transparent(source: &str) -> Config {
+    let text = format!(
+        "[frontends.web]\nlisten_addr = [\"0.0.0.0:80\"]\nsource = \"{source}\"\nbackend = \"web\"\n\
+         [frontends.dns]\nlisten_addr = \"0.0.0.0:53\"\nprotocol = \"udp\"\nbackend = \"web\"\n\
+         [backends.web]\nservers.a = {{ addr = \"10.0.0.2:80\" }}\n"
+    );
+    let source = Source {
+        name: "c.toml".into(),
+        bytes: text.into_bytes(),
+    };
+    config::load(&source, Options::default()).unwrap().config
+}
+
+const TCP_V4: SocketKind = SocketKind {
+    protocol: Protocol::Tcp,
+    family: IpFamily::V4,
+};
+
+#[test]
+fn transparent_sockets_are_made_for_frontends_with_that_source_and_for_no_others() {
+    let off = Policy::new(transparent("own"));
+    let why = off.may_make(TCP_V4).unwrap_err();
+    assert!(why.contains("no frontend with source = \"client\""), "{why}");
+    let on = Policy::new(transparent("client"));
+    on.may_make(TCP_V4).unwrap();
+    for other in [
+        SocketKind {
+            protocol: Protocol::Udp,
+            ..TCP_V4
+        },
+        SocketKind {
+            family: IpFamily::V6,
+            ..TCP_V4
+        },
+    ] {
+        on.may_make(other).unwrap_err();
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_supply_of_transparent_sockets_until_it_is_in_effect() {
+    let mut policy = Policy::new(transparent("client"));
+    // read, and perhaps never put in effect
+    for _ in 0..3 {
+        policy.adopt(transparent("own"));
+        policy.may_make(TCP_V4).unwrap();
+    }
+    policy.in_effect_alone();
+    policy.may_make(TCP_V4).unwrap_err();
+    policy.adopt(transparent("client"));
+    policy.may_make(TCP_V4).unwrap();
+    policy.adopt(transparent("own"));
+    policy.may_make(TCP_V4).unwrap_err();
 }

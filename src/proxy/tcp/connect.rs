@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    net::IpAddr,
     os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll},
@@ -13,9 +14,9 @@ use tokio::time::Sleep;
 
 use super::direction::Early;
 use crate::{
-    base::{ServerTlsFailure, TerminationReason, Zone},
-    proxy::choose::Chosen,
-    sys::{readiness::Stream, tcp},
+    base::{IpFamily, Protocol, ServerTlsFailure, SocketKind, TerminationReason, Zone},
+    proxy::{choose::Chosen, pool},
+    sys::{readiness::Stream, tcp, transparent::Source},
 };
 
 /// Why there is no connection.
@@ -36,6 +37,12 @@ pub enum ConnectError {
     /// The client has reset its connection.
     #[error("the client has disconnected")]
     ClientGone,
+    /// The connection was to come from the client's address, and cannot.
+    #[error("from the client's address: {0}")]
+    ClientSource(io::Error),
+    /// The connection was to come from the client's address, and there is no socket for that.
+    #[error("no transparent socket")]
+    NoSourceSocket,
 }
 
 impl ConnectError {
@@ -48,7 +55,18 @@ impl ConnectError {
             Self::TimedOut(_) | Self::Tls(ServerTlsFailure::TimedOut) => TerminationReason::ConnectTimeout,
             Self::Tls(_) => TerminationReason::ServerTls,
             Self::ClientGone => TerminationReason::ClientAbortConnect,
+            Self::ClientSource(_) => TerminationReason::ClientSource,
+            Self::NoSourceSocket => TerminationReason::NoSourceSocket,
         }
+    }
+
+    /// Whether another attempt would fail in the same way.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone | Self::ClientSource(_) | Self::NoSourceSocket
+        )
     }
 
     /// Whether the server is to blame, so that the passive check counts it.
@@ -57,26 +75,39 @@ impl ConnectError {
         match self {
             Self::Server(_) | Self::TimedOut(_) => true,
             Self::Tls(why) => why.is_servers_fault(),
-            Self::Local(_) | Self::ClientGone => false,
+            Self::Local(_) | Self::ClientGone | Self::ClientSource(_) | Self::NoSourceSocket => false,
         }
     }
 }
 
 /// Connects to the chosen server. `timer` is the connection's; as a rule it stands at this attempt's deadline or a little
-/// before, and is moved only where it must be. `early` is asked, once the connect is under way, what the client has said.
+/// before, and is moved only where it must be. `source` is the client's address if the server is to see it. `early` is asked, once the connect is under way, what the client has said.
 ///
 /// # Errors
 /// Why there is no connection.
 pub async fn connect(
     user_timeout: Option<Duration>,
     chosen: &Chosen,
+    source: Option<IpAddr>,
     mut timer: Pin<&mut Sleep>,
     started: Instant,
     early: impl FnOnce() -> Early,
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
-    let socket = start(chosen, user_timeout).map_err(of_start)?;
+    let socket = match source {
+        None => start(chosen, Source::own(backend.source_addr), user_timeout).map_err(of_start)?,
+        Some(client) => {
+            let made = transparent(chosen, deadline).await?;
+            start(chosen, Source::Foreign(made, client), user_timeout).map_err(|error| {
+                match error.raw_os_error() {
+                    // the kernel knows no way from there, as from a loopback address to another host
+                    Some(libc::EINVAL) => ConnectError::ClientSource(error),
+                    _ => of_start(error),
+                }
+            })?
+        }
+    };
     let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
@@ -111,10 +142,23 @@ pub fn poll_over(timer: &mut Pin<&mut Sleep>, deadline: Instant, cx: &mut Contex
     false
 }
 
-fn start(chosen: &Chosen, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
+/// A socket that may have the client's address.
+async fn transparent(chosen: &Chosen, until: Instant) -> Result<OwnedFd, ConnectError> {
+    let kind = SocketKind {
+        protocol: Protocol::Tcp,
+        family: IpFamily::of(chosen.addr().0.ip()),
+    };
+    let made = match pool::take(kind) {
+        Some(made) => Some(made),
+        // boxed, because it is rare and a connection is to be small
+        None => Box::pin(pool::wait(kind, until)).await,
+    };
+    made.ok_or(ConnectError::NoSourceSocket)
+}
+
+fn start(chosen: &Chosen, source: Source, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
     let addr = chosen.addr();
     let interface = addr.zone().map(Zone::as_str);
-    let source = chosen.backend.config.source_addr;
     tcp::start_connect(addr.0, interface, source, user_timeout)
 }
 

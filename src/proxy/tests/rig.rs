@@ -18,7 +18,7 @@ use crate::{
     base::{AccessRecord, AccessSink, Endpoint},
     config::{Backend, Config, Frontend, Options, Source, load},
     pools::Pools,
-    proxy::{Descriptors, ProxyEvent, Workers},
+    proxy::{Descriptors, NoSockets, ProxyEvent, Workers},
     snapshot::{BackendTls, BackendView, Builder, FrontendTls, Snapshot},
 };
 
@@ -70,7 +70,15 @@ impl Rig {
         let records = Arc::new(Records::default());
         let (tx, events) = mpsc::channel(16);
         let access = Arc::clone(&records) as _;
-        let workers = Workers::start(1, Arc::clone(&snapshot), access, tx, descriptors).unwrap();
+        let workers = Workers::start(
+            1,
+            Arc::clone(&snapshot),
+            access,
+            tx,
+            descriptors,
+            Arc::new(NoSockets),
+        )
+        .unwrap();
         workers.listen(Endpoint::tcp(addr), vec![listener.into()]);
         Self {
             addr,

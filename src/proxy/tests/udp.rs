@@ -16,7 +16,7 @@ use crate::{
     PATIENCE,
     base::{DatagramDrop, Endpoint, TerminationReason},
     pools::Pools,
-    proxy::{Descriptors, Select, Workers},
+    proxy::{Descriptors, NoSockets, Select, Workers},
     snapshot::{Builder, Snapshot, live::Totals},
     sys::udp_socket,
 };
@@ -60,7 +60,15 @@ impl Udp {
         let records = Arc::new(Records::default());
         let access = Arc::clone(&records) as _;
         let (events, _) = mpsc::channel(16);
-        let workers = Workers::start(2, Arc::clone(&snapshot), access, events, descriptors).unwrap();
+        let workers = Workers::start(
+            2,
+            Arc::clone(&snapshot),
+            access,
+            events,
+            descriptors,
+            Arc::new(NoSockets),
+        )
+        .unwrap();
         workers.listen(
             Endpoint::udp(addr),
             vec![socket, udp_socket::listen(addr, None).unwrap()],

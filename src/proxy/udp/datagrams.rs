@@ -1,6 +1,6 @@
 //! What one client has sent at once.
 
-use crate::proxy::owners::SessionKey;
+use crate::proxy::owners::{HandedOver, SessionKey};
 
 /// Datagrams of a client, all of one size but the last.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,17 @@ pub struct Datagrams<'a> {
 }
 
 impl<'a> Datagrams<'a> {
+    /// A copy of them.
+    pub fn to_be_kept(self) -> HandedOver {
+        HandedOver {
+            key: self.key,
+            ecn: self.ecn,
+            segment: self.segment,
+            bytes: self.bytes.into(),
+        }
+    }
+
+    /// How many they are.
     pub fn count(&self) -> u32 {
         let count = match self.segment {
             Some(size) => self.bytes.len().div_ceil(usize::from(size).max(1)).max(1),

@@ -10,6 +10,7 @@ use super::{
     live::Live,
     opening::{NotBegun, Opening, is_servers_fault},
     sessions::{Request, SessionId, SessionLimits, Sessions},
+    waiting::Waiting,
     wheel::Millis,
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct Engine {
     pub listeners: Vec<Option<Listener>>,
     pub sessions: Sessions,
     pub live: Vec<Option<Live>>,
+    /// What waits for sockets.
+    pub waiting: Waiting,
     sender: Sender,
     answers: Vec<Answer>,
 }
@@ -64,6 +67,7 @@ impl Engine {
             listeners: Vec::new(),
             sessions: Sessions::default(),
             live: Vec::new(),
+            waiting: Waiting::default(),
             sender: Sender::default(),
             answers: Vec::new(),
         }
@@ -189,6 +193,13 @@ impl Engine {
             }
             Err(NotBegun::Owned(owner)) => {
                 hand_over(&self.shared, listener, owner, datagrams);
+                false
+            }
+            Err(NotBegun::NoSocketYet) => {
+                // too many wait already
+                if !self.waiting.push(number, datagrams) {
+                    listener.drop_datagrams(count, DatagramDrop::NoSourceSocket);
+                }
                 false
             }
             Err(NotBegun::Ended) => false,
@@ -464,13 +475,7 @@ fn longest(listener: &Listener) -> usize {
 /// Hands datagrams over to the worker that has their session. What was handed over to us is not sent round: its session has
 /// just ended there.
 fn hand_over(shared: &WorkerContext, listener: &mut Listener, owner: WorkerId, datagrams: Datagrams<'_>) {
-    let what = HandedOver {
-        key: datagrams.key,
-        ecn: datagrams.ecn,
-        segment: datagrams.segment,
-        bytes: datagrams.bytes.into(),
-    };
-    if datagrams.is_handed_over || !shared.owners.hand_over(owner, what) {
+    if datagrams.is_handed_over || !shared.owners.hand_over(owner, datagrams.to_be_kept()) {
         listener.drop_datagrams(datagrams.count() as usize, DatagramDrop::HandOver);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! UdpWorker ─ turn ─► listeners: datagrams of clients ─► Sessions (pure): whose are they? ─► the session's socket ─► server
-//!     │                                     └ a new one: Opening: rules, limits, way, server, socket
+//!     │                                     └ a new one: Opening: rules, limits, way, server, socket (or Waiting for one)
 //!     ├─ turn ─► sessions' sockets: datagrams of servers ─► the listener ─► client
 //!     └─ Owners: sessions of other workers
 //! ```
@@ -15,7 +15,9 @@ mod engine;
 mod listener;
 mod live;
 mod opening;
+mod retry;
 mod sessions;
+mod waiting;
 mod wheel;
 mod worker;
 

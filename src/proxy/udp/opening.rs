@@ -1,6 +1,6 @@
 //! The first datagram of a client: whether a session begins, and with which server.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use super::{
     listener::Listener,
@@ -8,20 +8,21 @@ use super::{
 };
 use crate::{
     base::{
-        AccessReason, ClientAddr, DatagramDrop, ListenAddr, Protocol, TerminationReason, UniqueId, WorkerId,
-        Zone,
+        AccessReason, ClientAddr, DatagramDrop, IpFamily, ListenAddr, Protocol, SocketKind,
+        TerminationReason, UniqueId, WorkerId, Zone,
     },
     config::{SendProxy, SentTlvs},
     preamble::proxy::{self, ProxySource, Ssl, Tlvs},
     proxy::{
-        choose::{Chosen, ConnectionAddrs, Nothing, Tried, choose},
+        choose::{self, Chosen, ConnectionAddrs, Nothing, Tried, choose},
         limit::Occupant,
         owners::SessionKey,
         places::{FrontendPlace, FrontendSlot, ProcessPlace},
+        pool,
         shared::WorkerContext,
     },
     snapshot::{BackendView, Facts, FrontendView, Hello, Way, live::StatsShard},
-    sys::udp_socket,
+    sys::{transparent::Source, udp_socket},
 };
 
 /// Why none begins.
@@ -32,6 +33,8 @@ pub enum NotBegun {
     Refused(AccessReason),
     /// Another worker has it.
     Owned(WorkerId),
+    /// It is to have the client's address, and a socket for that will come.
+    NoSocketYet,
     /// It began and is over: counted and reported.
     Ended,
 }
@@ -68,6 +71,9 @@ impl Opening<'_> {
             return Err(NotBegun::Dropped(DatagramDrop::Removed));
         }
         let frontend = &listener.frontend;
+        if self.source().is_some() && pool::is_awaited(self.kind()) {
+            return Err(NotBegun::NoSocketYet);
+        }
         let in_process = ProcessPlace::take(shared, Occupant::Session, listener.most)
             .ok_or(NotBegun::Dropped(DatagramDrop::ProcessFull))?;
         let slot = FrontendSlot::take(frontend).ok_or(NotBegun::Dropped(DatagramDrop::SessionsFull))?;
@@ -125,14 +131,29 @@ impl Opening<'_> {
             let chosen = found.map_err(|nothing| {
                 failed(match nothing {
                     Nothing::AllFull => TerminationReason::ServersFull,
+                    Nothing::ClientSource => TerminationReason::ClientSource,
                     Nothing::NoneEligible if tried.is_empty() => TerminationReason::NoServer,
                     Nothing::NoneEligible => TerminationReason::ServerConnect,
                 })
             })?;
-            let error = match connect(&chosen) {
+            let source = match self.source() {
+                None => Source::own(backend.config.source_addr),
+                Some(client) => {
+                    let made = pool::take(self.kind());
+                    Source::Foreign(
+                        made.ok_or_else(|| failed(TerminationReason::NoSourceSocket))?,
+                        client,
+                    )
+                }
+            };
+            let error = match connect(&chosen, source) {
                 Ok(socket) => return Ok((chosen, socket)),
                 Err(error) => error,
             };
+            // the kernel knows no way from there
+            if self.source().is_some() && error.raw_os_error() == Some(libc::EINVAL) {
+                return Err(failed(TerminationReason::ClientSource));
+            }
             if !is_servers_fault(&error) {
                 tracing::debug!(
                     event = "connect_failed",
@@ -159,6 +180,19 @@ impl Opening<'_> {
         }
     }
 
+    /// The client's address, if the server is to see it.
+    fn source(&self) -> Option<IpAddr> {
+        choose::source(&self.listener.frontend.config, ClientAddr(self.key.client))
+    }
+
+    /// The sockets that have it.
+    fn kind(&self) -> SocketKind {
+        SocketKind {
+            protocol: Protocol::Udp,
+            family: IpFamily::of(self.key.client.ip()),
+        }
+    }
+
     /// Where it goes.
     fn way(&self) -> Result<Way, TerminationReason> {
         let frontend: &FrontendView = &self.listener.frontend;
@@ -178,6 +212,7 @@ impl Opening<'_> {
             client: ClientAddr(self.key.client),
             listen,
             offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
+            source: self.source(),
         }
     }
 
@@ -214,10 +249,10 @@ impl Opening<'_> {
     }
 }
 
-fn connect(chosen: &Chosen) -> io::Result<OwnedFd> {
+fn connect(chosen: &Chosen, source: Source) -> io::Result<OwnedFd> {
     let addr = chosen.addr();
     let interface = addr.zone().map(Zone::as_str);
-    udp_socket::connect(addr.0, interface, chosen.backend.config.source_addr)
+    udp_socket::connect(addr.0, interface, source)
 }
 
 /// Tells what the network says of a server from what we lack.

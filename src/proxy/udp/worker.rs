@@ -20,6 +20,7 @@ use crate::{
     base::{Endpoint, TerminationReason, WorkerId},
     proxy::{
         owners::{HandedOver, Inbox},
+        pool,
         shared::{OpenConnection, Select, WorkerContext},
     },
     sys::{poller::Poller, udp_socket::Receiver},
@@ -193,10 +194,13 @@ impl UdpWorker {
         let Some(work) = &mut self.work else {
             return std::future::pending().await;
         };
-        let is_waiting = work.again.is_empty() && !work.has_more_over;
+        // one that came while nobody waited for it, too
+        let has_answer = work.engine.waiting.has_news(pool::answers());
+        let is_waiting = work.again.is_empty() && !work.has_more_over && !has_answer;
         let handed = if is_waiting {
             work.set_timer(self.shared.now());
             let has_timer = work.wakes_at.is_some();
+            let has_held = work.engine.waiting.len() > 0;
             tokio::select! {
                 ready = work.engine.poller.ready(&mut work.ready) => {
                     // the reactor's end is the thread's
@@ -206,6 +210,7 @@ impl UdpWorker {
                     None
                 }
                 handed = self.inbox.recv() => handed,
+                () = pool::answered(), if has_held => None,
                 () = &mut work.timer, if has_timer => None,
             }
         } else {
@@ -213,7 +218,9 @@ impl UdpWorker {
             tokio::task::yield_now().await;
             None
         };
-        work.turn(self.shared.now(), handed.as_ref());
+        let now = self.shared.now();
+        work.engine.try_again(now, pool::answers());
+        work.turn(now, handed.as_ref());
     }
 }
 

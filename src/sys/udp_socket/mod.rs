@@ -13,7 +13,7 @@ pub use send::{Outgoing, Sender};
 use std::{
     io,
     mem::size_of,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
@@ -21,6 +21,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{
     listener::{ListenError, at},
+    transparent::Source,
     zone::at_interface,
 };
 
@@ -71,17 +72,16 @@ pub fn take_over(socket: BorrowedFd<'_>, addr: SocketAddr) -> Result<(), ListenE
     options(&socket, addr)
 }
 
-/// Makes a non-blocking socket that sends to a server and hears it alone, from `source` if there is one; ICMP errors of it are
-/// told as errors of the socket (IP_RECVERR).
+/// Makes a non-blocking socket that sends to a server and hears it alone; ICMP errors of it are told as errors of the socket
+/// (IP_RECVERR).
 ///
 /// # Errors
 /// No socket could be made, there is no such interface, the source address is not ours, or there is no route.
-pub fn connect(addr: SocketAddr, interface: Option<&str>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::DGRAM.nonblocking().cloexec(),
-        Some(Protocol::UDP),
-    )?;
+pub fn connect(addr: SocketAddr, interface: Option<&str>, source: Source) -> io::Result<OwnedFd> {
+    let (socket, source) = source.socket(|| {
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))
+    })?;
     common(&socket, addr.is_ipv6()).map_err(|error| error.source)?;
     if addr.is_ipv4() {
         set(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;

@@ -15,7 +15,7 @@ use convey::{
     },
     config::{
         AccessLog, Algorithm, Backend, Config, DsrMethod, Frontend, HealthCheck, InitialState, Mode,
-        NetworkList, OnDown, PassiveCheck, Server, Stats,
+        NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -242,6 +242,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     idle_timeout,
                     fin_timeout,
                     udp: None,
+                    source: SourceAddress::Own,
                     tcp_user_timeout,
                     client_keepalive,
                     access_log,

@@ -30,6 +30,7 @@ mod tls_files;
 mod tls_to_servers;
 mod tls_to_servers_live;
 mod traffic;
+mod transparent;
 mod udp;
 mod waiting;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("sessions", sessions::TESTS),
         ("datagrams", datagrams::TESTS),
         ("quic", quic::TESTS),
+        ("transparent", transparent::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),

@@ -51,6 +51,7 @@ impl<'a> Connected<'a> {
             let chosen_at = Instant::now();
             let is_first = routed.outcome.retries == 0;
             let user_timeout = routed.frontend.config.tcp_user_timeout;
+            let source = routed.source();
             let has_tls = routed.tls.is_some();
             let (up, client) = (&mut routed.up, &routed.identified.accepted.socket);
             let early = || {
@@ -65,7 +66,7 @@ impl<'a> Connected<'a> {
                     early => early,
                 }
             };
-            let connected = connect(user_timeout, &chosen, timer.as_mut(), chosen_at, early).await;
+            let connected = connect(user_timeout, &chosen, source, timer.as_mut(), chosen_at, early).await;
             let secured = match (connected, &chosen.backend.tls) {
                 // boxed, as all that TLS adds is
                 (Ok(server), Some(tls)) => {
@@ -90,7 +91,7 @@ impl<'a> Connected<'a> {
                         chosen,
                     });
                 }
-                Err(ConnectError::ClientGone) => return Err(TerminationReason::ClientAbortConnect),
+                Err(error) if error.is_final() => return Err(error.reason()),
                 Err(error) => prepare_retry(routed, &error, chosen, timer.as_mut()).await?,
             }
         }

@@ -5,6 +5,7 @@
 //! that was known of it, as established ones do.
 
 use std::{
+    net::IpAddr,
     num::NonZeroU32,
     pin::pin,
     sync::Arc,
@@ -158,6 +159,7 @@ impl Routed {
         let chosen = match self.choose_now() {
             Ok(chosen) => chosen,
             Err(Nothing::NoneEligible) => return Err(self.none_eligible()),
+            Err(Nothing::ClientSource) => return Err(TerminationReason::ClientSource),
             // boxed, because it is rare and a connection is to be small
             Err(Nothing::AllFull) => Box::pin(self.wait_for_room(queued_at)).await?,
         };
@@ -203,7 +205,13 @@ impl Routed {
     /// Whether the backend has an eligible server that was not tried.
     #[must_use]
     pub fn has_another(&self) -> bool {
-        choose::another_is_eligible(&self.backend, self.offered, &self.tried)
+        choose::another_is_eligible(&self.backend, self.offered, &self.tried, self.source())
+    }
+
+    /// The client's address, if the server is to see it.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        choose::source(&self.frontend.config, self.identified.client)
     }
 
     /// The thread.
@@ -252,6 +260,7 @@ impl Routed {
             client: self.identified.client,
             listen: *origin.listen,
             offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
+            source: self.source(),
         };
         choose::choose(&self.backend, self.offered, flow, &self.tried)
     }
@@ -284,6 +293,7 @@ impl Routed {
             match self.choose_now() {
                 Ok(chosen) => return Ok(chosen),
                 Err(Nothing::NoneEligible) => return Err(self.none_eligible()),
+                Err(Nothing::ClientSource) => return Err(TerminationReason::ClientSource),
                 Err(Nothing::AllFull) => {}
             }
             if place.is_none() {
