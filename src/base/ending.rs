@@ -68,6 +68,7 @@ impl TerminationReason {
             Self::ServersFull => {
                 "a UDP session that found every eligible server at its max_connections: datagrams do not wait"
             }
+            Self::MaxLifetime => "it had lived for max_lifetime; the client may connect again",
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::ClientHandshakes => {
                 "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too"

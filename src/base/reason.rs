@@ -82,11 +82,13 @@ pub enum TerminationReason {
     Answered,
     /// Of a UDP session: every eligible server has `max_connections`, and a datagram does not wait.
     ServersFull,
+    /// It has lived for `max_lifetime`.
+    MaxLifetime,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -123,6 +125,7 @@ impl TerminationReason {
         Self::Idle,
         Self::Answered,
         Self::ServersFull,
+        Self::MaxLifetime,
     ];
 
     /// Whether it ended as both sides wanted.
@@ -147,6 +150,7 @@ impl TerminationReason {
             Self::ClientTimeout => "cD",
             Self::ServerTimeout => "sD",
             Self::ServerDown => "DD",
+            Self::MaxLifetime => "PD",
             Self::Killed => "KD",
             Self::Resource => "RC",
             Self::Internal => "IC",
@@ -204,6 +208,7 @@ impl TerminationReason {
             Self::Idle => "idle",
             Self::Answered => "answered",
             Self::ServersFull => "servers_full",
+            Self::MaxLifetime => "max_lifetime",
         }
     }
 }

@@ -283,6 +283,8 @@ pub struct Frontend {
     pub idle_timeout: Option<Duration>,
     /// `fin_timeout`: another `idle_timeout` once one side has closed its half. Default `None` (`0`): the same.
     pub fin_timeout: Option<Duration>,
+    /// `max_lifetime`: a connection or a session of UDP ends so long after it began. Default `None` (`0`): never.
+    pub max_lifetime: Option<Duration>,
     /// `tcp_user_timeout`: sent data unacknowledged for so long kills either connection (TCP_USER_TIMEOUT).
     /// Default `None` (`0`): leaves the kernel's retransmission limit.
     pub tcp_user_timeout: Option<Duration>,

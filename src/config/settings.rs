@@ -198,6 +198,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         max_connections,
         idle_timeout,
         fin_timeout,
+        max_lifetime,
         tcp_user_timeout,
         client_keepalive: _,
         access_log,
@@ -233,6 +234,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         ("max_connections", limit(*max_connections)),
         ("idle_timeout", time_or_never(*idle_timeout)),
         ("fin_timeout", time_or_never(*fin_timeout)),
+        ("max_lifetime", time_or_never(*max_lifetime)),
         ("tcp_user_timeout", time_or_never(*tcp_user_timeout)),
         (
             "access_log",

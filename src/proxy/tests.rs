@@ -231,6 +231,24 @@ fn a_half_closed_connection_has_the_shorter_time_out() {
 }
 
 #[test]
+fn a_connection_ends_with_its_lifetime_although_bytes_move() {
+    let rig = Rig::new(&[server(echo)], |frontend, _| {
+        frontend.idle_timeout = Some(10 * PATIENCE);
+        frontend.max_lifetime = Some(Duration::from_millis(300));
+    });
+    let mut client = rig.client();
+    let mut answer = [0];
+    while client
+        .write_all(b"x")
+        .and_then(|()| client.read_exact(&mut answer))
+        .is_ok()
+    {}
+    let record = rig.record();
+    assert_eq!(record.reason, Reason::MaxLifetime);
+    assert!(record.total_time >= Duration::from_millis(300));
+}
+
+#[test]
 fn a_server_that_aborts_resets_the_client_after_its_last_data() {
     let rig = Rig::new(
         &[server(|mut s| {

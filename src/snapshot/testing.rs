@@ -75,6 +75,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             max_connections: None,
             idle_timeout: None,
             fin_timeout: None,
+            max_lifetime: None,
             tcp_user_timeout: None,
             client_keepalive: None,
             access_log: AccessLog::All,

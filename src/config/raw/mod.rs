@@ -180,6 +180,8 @@ section! {
         idle_timeout: Time<true, YEAR>,
         /// Another idle_timeout once one side has closed its half; 0 leaves it at idle_timeout. Default: 0.
         fin_timeout: Time<true, YEAR>,
+        /// End a connection, or a session of UDP, this long after it began, whatever moves on it; 0 never does. For clients that are to be spread anew over the servers once in a while. Mode "proxy" only. Default: 0.
+        max_lifetime: Time<true, YEAR>,
         /// Close a connection whose sent data has been unacknowledged this long, also while its peer is alive but reads nothing; 0 leaves it to the kernel. Default: 0.
         tcp_user_timeout: Time<true, DAY>,
         /// TCP keep-alive of the clients' connections. On by default.

@@ -49,6 +49,8 @@ mod defaults {
     pub const MAX_FLOWS: u32 = 1 << 20;
     /// Off: a half-closed connection whose other half is alive is an open connection.
     pub const FIN_TIMEOUT: Duration = Duration::ZERO;
+    /// Off: nobody who works is interrupted unasked.
+    pub const MAX_LIFETIME: Duration = Duration::ZERO;
     /// Off: it ends connections whose peer acknowledges every window probe (tcp(7)), which RFC 9293 section 3.8.6.1 keeps
     /// open.
     pub const TCP_USER_TIMEOUT: Duration = Duration::ZERO;
@@ -377,6 +379,7 @@ fn frontend(
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
+        max_lifetime: time_or_never(own.max_lifetime.as_ref(), defaults::MAX_LIFETIME),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
         client_keepalive: keepalive::keepalive(
             raw.options.client_keepalive.as_ref(),

@@ -30,9 +30,11 @@ const PIPE_REST: Duration = Duration::from_secs(1);
 /// How often is looked whether it has taken all: the kernel tells of no such moment.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What happens when nothing moves.
+/// When a relay ends by itself, and what happens when nothing moves.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayTimeouts<'a> {
+    /// When it ends, whatever moves.
+    pub end: Option<Instant>,
     /// How long that may be while both halves are open.
     pub idle: Option<Duration>,
     /// Once one side has closed its half, if that is another time.
@@ -150,7 +152,8 @@ impl<'a, W: Ways> Relay<'a, W> {
                 since = Instant::now();
             }
             left = unacknowledged;
-            if since.elapsed() >= REST {
+            let is_over = self.limits.end.is_some_and(|end| end <= Instant::now());
+            if is_over || since.elapsed() >= REST {
                 return;
             }
             timer.as_mut().reset((Instant::now() + LOOK).into());
@@ -190,17 +193,21 @@ impl<'a, W: Ways> Relay<'a, W> {
         armed_for: &mut Option<Instant>,
     ) -> Poll<TerminationReason> {
         loop {
-            let end = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
+            let idle = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
             let probes = (self.limits.server_keepalive).and_then(|k| self.last_moved.checked_add(k.idle));
             let pipes = self.ways.stalled_since().map(|since| since + PIPE_REST);
-            let Some(next) = [end, probes, pipes].into_iter().flatten().min() else {
+            let all = [self.limits.end, idle, probes, pipes];
+            let Some(next) = all.into_iter().flatten().min() else {
                 return Poll::Pending;
             };
             if armed_for.is_some_and(|at| at <= next) && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if end.is_some_and(|end| end <= now) {
+            if self.limits.end.is_some_and(|end| end <= now) {
+                return Poll::Ready(TerminationReason::MaxLifetime);
+            }
+            if idle.is_some_and(|end| end <= now) {
                 return Poll::Ready(self.timed_out());
             }
             if probes.is_some_and(|at| at <= now)

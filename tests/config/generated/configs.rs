@@ -152,6 +152,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
         // What has no effect is at its default.
         frontend.max_connections = None;
         frontend.fin_timeout = None;
+        frontend.max_lifetime = None;
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(default_keepalive());
         frontend.access_log = AccessLog::All;
@@ -197,7 +198,12 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         };
         hosts.into_iter().map(addr).collect::<Vec<_>>()
     });
-    let times = (or_never(365 * DAY), or_never(365 * DAY), or_never(DAY));
+    let times = (
+        or_never(365 * DAY),
+        or_never(365 * DAY),
+        or_never(DAY),
+        or_never(365 * DAY),
+    );
     (
         listen,
         (
@@ -223,7 +229,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 listen,
                 (backend, routing, proxy_protocol, tls),
                 max_connections,
-                (idle_timeout, fin_timeout, tcp_user_timeout),
+                (idle_timeout, fin_timeout, tcp_user_timeout, max_lifetime),
                 (client_keepalive, access_log),
                 mode,
                 (udp, interface, access, limits),
@@ -241,6 +247,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     max_connections,
                     idle_timeout,
                     fin_timeout,
+                    max_lifetime,
                     udp: None,
                     tcp_user_timeout,
                     client_keepalive,

@@ -12,6 +12,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod meanwhile;
+mod options;
 mod peers;
 mod preambles;
 mod ranges;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
+        ("options", options::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),

@@ -119,7 +119,9 @@ impl<'a> Connected<'a> {
             &server,
             routed.outcome.server_tls.as_ref(),
         );
+        let lifetime = routed.frontend.config.max_lifetime;
         let limits = RelayTimeouts {
+            end: lifetime.and_then(|lifetime| accepted.origin.at.checked_add(lifetime)),
             idle: routed.frontend.config.idle_timeout,
             fin: routed.frontend.config.fin_timeout,
             server_keepalive: chosen.backend.config.server_keepalive.as_ref(),
