@@ -54,17 +54,19 @@ pub fn of(backend: &BackendView, offered: Offered) -> Vec<Candidate> {
 /// The index of the server that a connection would get, where that follows from its addresses and the servers' room alone.
 #[must_use]
 pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Option<usize> {
-    if !matches!(
+    let follows = matches!(
         backend.config.balance,
         Algorithm::SourceHash | Algorithm::Maglev | Algorithm::First
-    ) {
+    );
+    // where clients stick it depends on what they had before
+    if !follows || backend.config.sticky.is_some() {
         return None;
     }
     let load = |index: usize| {
         backend
             .servers
             .get(index)
-            .map_or(0, |server| server.live.slots.used())
+            .map_or(0, |server| u64::from(server.live.slots.used()))
     };
     let (balancer, ..) = backend.chooser(offered);
     let pick = Pick {
@@ -138,7 +140,13 @@ mod tests {
 
     #[test]
     fn only_algorithms_of_addresses_are_certain_and_then_as_a_worker_chooses() {
-        for balance in ["round_robin", "random", "least_connections", "power_of_two"] {
+        for balance in [
+            "round_robin",
+            "random",
+            "least_connections",
+            "least_bandwidth",
+            "power_of_two",
+        ] {
             assert_eq!(
                 certain(&backend(balance), Offered::All, &from(1)),
                 None,

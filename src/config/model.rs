@@ -10,6 +10,8 @@ use std::{
 };
 
 use super::{
+    balancing::Sticky,
+    connections::ConnectionRates,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     tls::{BackendTls, FrontendTls},
     udp::UdpSessions,
@@ -18,7 +20,8 @@ use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
+        ListenerOptions, NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName,
+        TerminationReason,
     },
 };
 
@@ -290,6 +293,10 @@ pub struct Frontend {
     pub tcp_user_timeout: Option<Duration>,
     /// `client_keepalive` of the clients' connections; `None` (`enabled = false`): none.
     pub client_keepalive: Option<KeepAlive>,
+    /// `tcp_fast_open`, `defer_accept`, `backlog`.
+    pub listener: ListenerOptions,
+    /// `upload_rate`, `download_rate`.
+    pub rates: ConnectionRates,
     /// `access_log`: one event for each connection. Default all.
     pub access_log: AccessLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
@@ -392,6 +399,10 @@ pub struct Backend {
     pub name: BackendName,
     /// `balance`, default round robin.
     pub balance: Algorithm,
+    /// `hash_balance_factor` in percent: most connections of a server against its share, where a hash chooses.
+    pub hash_balance_factor: Option<NonZeroU32>,
+    /// `sticky`; `None`: each connection is balanced by itself.
+    pub sticky: Option<Sticky>,
     /// `connect_timeout` of one attempt. Default 5 s.
     pub connect_timeout: Duration,
     /// `retries` of a failed connect, each on another server while there is one. Default 2.
@@ -433,6 +444,8 @@ pub enum Algorithm {
     Random,
     /// `least_connections`: fewest connections for its weight.
     LeastConnections,
+    /// `least_bandwidth`: fewest bytes of late for its weight.
+    LeastBandwidth,
     /// `power_of_two`: the less loaded of two random servers.
     PowerOfTwo,
     /// `source_hash`: weighted rendezvous hash of the client's IP address.

@@ -5,12 +5,17 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
-use super::shared::{ProxyEvent, WorkerContext};
+use super::{
+    shared::{ProxyEvent, WorkerContext},
+    stick::Stick,
+};
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
     base::{BackendName, ClientAddr, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
+    config::Algorithm,
     snapshot::{BackendView, Offered, ServerView},
 };
 
@@ -155,7 +160,30 @@ pub fn choose(
             .is_none_or(|limit| servers[i].live.slots.used() < limit)
     };
     let usable = |i: usize| untried(i) && has_room(i);
-    let load = |i: usize| servers[i].live.slots.used();
+    let take = |index: usize| {
+        let server = &servers[index];
+        let is_taken = server.live.slots.try_take(server.max_connections);
+        is_taken.then(|| Chosen {
+            backend: Arc::clone(backend),
+            // no file has room for so many servers
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            offset: flow.offset.unwrap_or(0),
+        })
+    };
+    let mut stick = Stick::of(backend, round, flow.client.0.ip());
+    let before = stick.as_ref().and_then(|stick| stick.server(backend));
+    if let Some(index) = before.filter(|index| backend.offers(offered, *index) && untried(*index)) {
+        if let Some(chosen) = take(index) {
+            return Ok(chosen);
+        }
+        // full: its clients come back once it has room
+        stick = None;
+    }
+    let by_bytes = (backend.config.balance == Algorithm::LeastBandwidth).then(Instant::now);
+    let load = |i: usize| match by_bytes {
+        Some(now) => servers[i].live.bytes_of_late(now),
+        None => u64::from(servers[i].live.slots.used()),
+    };
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
         let client_hash = balancer.client_hash(flow.client.0.ip());
@@ -174,13 +202,14 @@ pub fn choose(
         let Some(index) = picked else {
             break;
         };
-        if servers[index].live.slots.try_take(servers[index].max_connections) {
-            return Ok(Chosen {
-                backend: Arc::clone(backend),
-                // no file has room for so many servers
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                offset: flow.offset.unwrap_or(0),
-            });
+        if let Some(chosen) = take(index) {
+            if by_bytes.is_some() {
+                servers[index].live.charge();
+            }
+            if let Some(stick) = stick {
+                stick.to(&servers[index]);
+            }
+            return Ok(chosen);
         }
     }
     Err(if another_is_eligible(backend, offered, tried) {

@@ -12,6 +12,7 @@ mod limit;
 mod owners;
 mod places;
 mod shared;
+mod stick;
 mod tcp;
 #[cfg(test)]
 mod tests;

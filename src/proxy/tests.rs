@@ -3,6 +3,7 @@
 mod limit;
 mod odd_peers;
 mod preamble;
+mod rates;
 mod reload;
 mod rig;
 mod tls;

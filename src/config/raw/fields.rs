@@ -17,6 +17,7 @@ use crate::{
         findings::Findings,
         listen,
         model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+        synonyms,
         words::{Words, nearest},
     },
 };
@@ -338,7 +339,10 @@ pub(super) fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Optio
                 .to_owned()
         }
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("write one of {list}"),
+        None => match synonyms::algorithm(text).filter(|_| findings.key() == "balance") {
+            Some(ours) => format!("write balance = \"{ours}\""),
+            None => format!("write one of {list}"),
+        },
     };
     let message = format!("`{}` cannot be \"{text}\"", findings.key());
     bad_value(value, message, help, findings)

@@ -186,6 +186,16 @@ section! {
         tcp_user_timeout: Time<true, DAY>,
         /// TCP keep-alive of the clients' connections. On by default.
         client_keepalive: KeepAlive,
+        /// Let clients that have been here before send data with their first packet (TCP Fast Open). What they send so may come twice. Mode "proxy" only. Default: false.
+        tcp_fast_open: bool,
+        /// Accept a connection when its client has sent something, or after a second: for protocols in which clients speak first, mode "proxy" only. Default: false.
+        defer_accept: bool,
+        /// Maximum number of connections that wait to be accepted, in each thread; the kernel allows at most net.core.somaxconn. Mode "proxy" only. Default: as many as that.
+        backlog: Int<1, 65_535>,
+        /// Most bytes a second that a connection takes from its client; more wait at the client's. Mode "proxy" and protocol "tcp" only. Default: no limit.
+        upload_rate: Int<1, 1_000_000_000_000>,
+        /// Most bytes a second that a connection takes from its server; more wait at the server's. Mode "proxy" and protocol "tcp" only. Default: no limit.
+        download_rate: Int<1, 1_000_000_000_000>,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
         /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
@@ -391,6 +401,10 @@ section! {
     BackendOptions {
         /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev", with weights and priorities; a warning says so where another is set.
         balance: Algorithm,
+        /// Most connections of a server in percent of its share, where balance is "source_hash" or "maglev": at 125 a server has at most a quarter more than its weight gives it, and further clients of its hash get the next one. Mode "proxy" only. Default: no bound.
+        hash_balance_factor: Int<101, 100_000>,
+        /// Send a client to the server that it had before, mode "proxy" only. On where a backend or [defaults] has this section.
+        sticky: Sticky,
         /// Time limit of one connection attempt. Default: "5s".
         connect_timeout: Time<false, HOUR>,
         /// Further attempts after a failed connect, on another server while there is one. Default: 2.
@@ -420,6 +434,22 @@ section! {
         send_proxy: ProxyVersion,
         /// What else a header of version 2 says: "authority" (the name that the client asks for), "alpn", "ssl" (TLS version, cipher, client certificate), "unique_id" (a number of the connection, as in the log), "crc32c" (a checksum). Default: none.
         send_proxy_tlvs: TlvList,
+    }
+}
+
+section! {
+    /// Clients that come back go to the server that they had before, as long as it is eligible; else they are balanced, and go to that one from then on. Reloads forget nobody, a restart everybody.
+    Sticky {
+        /// How long after a client's last new connection it is sent to the same server. Default: "30m".
+        ttl: Time<false, YEAR>,
+        /// Bits of an IPv4 address that make a client network, which sticks as a whole. Default: 32, each address.
+        prefix4: Int<8, 32>,
+        /// Bits of an IPv6 address that make a client network. Default: 64.
+        prefix6: Int<16, 128>,
+        /// Maximum number of client networks to remember, some 150 bytes each; more are balanced and counted, and nobody is forgotten for them. Default: 100000.
+        max_entries: Int<1, 10_000_000>,
+        /// Whether clients stick; false turns off what [defaults] says. Default: true.
+        enabled: bool,
     }
 }
 

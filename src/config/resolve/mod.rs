@@ -3,7 +3,9 @@
 mod access;
 mod backend;
 mod backend_tls;
+mod balancing;
 mod conflicts;
+mod connections;
 mod fallbacks;
 mod keepalive;
 mod local;
@@ -122,7 +124,11 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         local::check(file, &config, here, findings);
     }
     unused::check(file, &config, &users, findings);
+    balancing::check(file, &config, &users, findings);
+    connections::check(file, &config, findings);
     unused::clear(&mut config);
+    balancing::clear(&mut config);
+    connections::clear(&mut config);
     config
 }
 
@@ -370,7 +376,7 @@ fn frontend(
         listen,
         mode,
         protocol,
-        interface: own.interface.map(|at| at.value.0),
+        interface: own.interface.as_ref().map(|at| at.value.0.clone()),
         backend,
         routing,
         tls: tls.filter(|_| !has_sessions),
@@ -385,6 +391,8 @@ fn frontend(
             raw.options.client_keepalive.as_ref(),
             inherited.defaults.client_keepalive.as_ref(),
         ),
+        listener: connections::listener(&own),
+        rates: connections::rates(&own),
         access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
         access: access::rules(own.access.as_ref()),
         limits: access::limits(own.limits.as_ref()),

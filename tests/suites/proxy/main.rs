@@ -4,6 +4,7 @@
 mod lab;
 
 mod access;
+mod balancing;
 mod certbot;
 mod counters;
 mod descriptors;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
         ("options", options::TESTS),
+        ("balancing", balancing::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),
