@@ -1,5 +1,7 @@
 //! Which servers a new connection of a proxy frontend can get, and how likely. Pure, but for the counters that it reads.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -54,12 +56,10 @@ pub fn of(backend: &BackendView, offered: Offered) -> Vec<Candidate> {
 /// The index of the server that a connection would get, where that follows from its addresses and the servers' room alone.
 #[must_use]
 pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Option<usize> {
-    let follows = matches!(
+    if !matches!(
         backend.config.balance,
         Algorithm::SourceHash | Algorithm::Maglev | Algorithm::First
-    );
-    // where clients stick it depends on what they had before
-    if !follows || backend.config.sticky.is_some() {
+    ) {
         return None;
     }
     let load = |index: usize| {
@@ -79,6 +79,13 @@ pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Op
     balancer.pick(&mut PickState::default(), &pick)
 }
 
+/// The index of the server that a connection would get because its client's network had it before.
+#[must_use]
+pub fn stuck(backend: &BackendView, offered: Offered, tuple: &FiveTuple, now: Instant) -> Option<usize> {
+    let index = backend.would_stick_to(offered, tuple.client.0.ip(), now);
+    index.filter(|index| has_room(backend, *index))
+}
+
 fn has_room(backend: &BackendView, index: usize) -> bool {
     (backend.servers.get(index))
         .is_some_and(|server| (server.max_connections).is_none_or(|limit| server.live.slots.used() < limit))
@@ -86,7 +93,7 @@ fn has_room(backend: &BackendView, index: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{

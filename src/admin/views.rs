@@ -465,6 +465,9 @@ pub struct Explanation {
     /// TLS to the server, if connections go through that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_tls: Option<TlsToServers>,
+    /// Whether its client's network had this server before, and sticks to it.
+    #[serde(default)]
+    pub sticky: bool,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.

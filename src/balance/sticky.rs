@@ -107,6 +107,14 @@ impl StickyTable {
         server.cloned()
     }
 
+    /// As [`get`](Self::get), but no use.
+    #[must_use]
+    pub fn peek(&self, key: &StickyKey, ttl: Duration, now: Instant) -> Option<StuckTo> {
+        let shard = self.shard_of(key);
+        let entry = shard.entries.get(*shard.by_key.get(key)? as usize)?;
+        (!is_over(entry, ttl, now)).then(|| entry.server.clone())
+    }
+
     /// Has a client's network stick to a server from now on. False: there is no room for it.
     pub fn stick(&self, key: StickyKey, server: StuckTo, bounds: StickyBounds, now: Instant) -> bool {
         let mut shard = self.shard_of(&key);

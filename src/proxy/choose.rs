@@ -170,9 +170,9 @@ pub fn choose(
             offset: flow.offset.unwrap_or(0),
         })
     };
-    let mut stick = Stick::of(backend, round, flow.client.0.ip());
-    let before = stick.as_ref().and_then(|stick| stick.server(backend));
-    if let Some(index) = before.filter(|index| backend.offers(offered, *index) && untried(*index)) {
+    let mut stick = Stick::of(backend, offered, flow.client.0.ip());
+    let before = stick.as_ref().and_then(|stick| stick.server(backend, offered));
+    if let Some(index) = before.filter(|index| untried(*index)) {
         if let Some(chosen) = take(index) {
             return Ok(chosen);
         }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use crate::{
     balance::{StickyBounds, StickyKey, StickyTable, StuckTo},
-    snapshot::{BackendView, ServerView},
+    snapshot::{BackendView, Offered, ServerView},
 };
 
 /// Where a connection looks for the server of its client's network, and notes the one that it gets.
@@ -16,30 +16,21 @@ pub struct Stick<'a> {
 }
 
 impl<'a> Stick<'a> {
-    /// `None`: nothing sticks in this backend. `round` is that of the servers that are offered.
-    pub fn of(backend: &'a BackendView, round: usize, client: IpAddr) -> Option<Self> {
-        let sticky = backend.config.sticky?;
+    /// `None`: nothing sticks in this backend.
+    pub fn of(backend: &'a BackendView, offered: Offered, client: IpAddr) -> Option<Self> {
+        let (key, bounds) = backend.sticky(offered, client)?;
         Some(Self {
             table: backend.live.sticky(),
-            key: StickyKey {
-                network: sticky.network(client),
-                // there are as many as classes of names
-                class: u16::try_from(round).unwrap_or(u16::MAX),
-            },
-            bounds: StickyBounds {
-                ttl: sticky.ttl,
-                max_entries: usize::try_from(sticky.max_entries.get()).unwrap_or(usize::MAX),
-            },
+            key,
+            bounds,
             now: Instant::now(),
         })
     }
 
     /// The index of the server that it sticks to, if that is still there and can be chosen.
-    pub fn server(&self, backend: &BackendView) -> Option<usize> {
-        let StuckTo { name, addr } = self.table.get(&self.key, self.bounds, self.now)?;
-        let index = backend.index(name.as_str())?;
-        let server = backend.servers.get(index)?;
-        (server.addr == addr && server.is_eligible()).then_some(index)
+    pub fn server(&self, backend: &BackendView, offered: Offered) -> Option<usize> {
+        let to = self.table.get(&self.key, self.bounds, self.now)?;
+        backend.index_of_stuck(offered, &to)
     }
 
     /// Has it stick to a server from now on, if there is room for it.

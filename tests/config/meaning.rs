@@ -7,7 +7,7 @@ use convey::{
     config::{
         self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
         LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
-        ServerTrust, Severity, Sticky,
+        ServerTrust, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -437,15 +437,10 @@ fn commented_settings() -> Outcome {
     let all = load(&text(&uncommented()?))?;
     let web = all.config.backends.get("web").ok_or("no backend")?;
     // What the comments call defaults are the defaults.
-    let plain =
-        backend_of("[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n")?;
+    let plain = backend_of(
+        "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n",
+    )?;
     let mut expected = Backend {
-        sticky: Some(Sticky {
-            ttl: 1_800 * SECOND,
-            prefix4: 32,
-            prefix6: 64,
-            max_entries: NonZeroU32::new(100_000).ok_or("not zero")?,
-        }),
         source_addr: Some("10.0.0.2".parse()?),
         fallback: Some(BackendName::new("sorry")?),
         send_proxy: Some(SendProxy::V2(SentTlvs {

@@ -34,6 +34,9 @@ fn a_client_sticks_until_it_has_not_come_for_the_time_to_live() {
     let at = |seconds| start + Duration::from_secs(seconds);
     assert_eq!(table.get(&client(1), bounds(9), at(0)), None);
     assert!(table.stick(client(1), server(1), bounds(9), at(0)));
+    // a look does not
+    assert_eq!(table.peek(&client(1), TTL, at(59)), Some(server(1)));
+    assert_eq!(table.peek(&client(1), TTL, at(60)), None);
     // each use refreshes it
     for seconds in [59, 118, 177] {
         assert_eq!(table.get(&client(1), bounds(9), at(seconds)), Some(server(1)));

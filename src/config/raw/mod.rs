@@ -4,6 +4,7 @@
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
 mod access;
+mod balancing;
 mod field;
 mod fields;
 mod packet;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use section::section;
 
 pub use access::{FilePath, Files, RuleList};
+pub use balancing::Sticky;
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -434,22 +436,6 @@ section! {
         send_proxy: ProxyVersion,
         /// What else a header of version 2 says: "authority" (the name that the client asks for), "alpn", "ssl" (TLS version, cipher, client certificate), "unique_id" (a number of the connection, as in the log), "crc32c" (a checksum). Default: none.
         send_proxy_tlvs: TlvList,
-    }
-}
-
-section! {
-    /// Clients that come back go to the server that they had before, as long as it is eligible; else they are balanced, and go to that one from then on. Reloads forget nobody, a restart everybody.
-    Sticky {
-        /// How long after a client's last new connection it is sent to the same server. Default: "30m".
-        ttl: Time<false, YEAR>,
-        /// Bits of an IPv4 address that make a client network, which sticks as a whole. Default: 32, each address.
-        prefix4: Int<8, 32>,
-        /// Bits of an IPv6 address that make a client network. Default: 64.
-        prefix6: Int<16, 128>,
-        /// Maximum number of client networks to remember, some 150 bytes each; more are balanced and counted, and nobody is forgotten for them. Default: 100000.
-        max_entries: Int<1, 10_000_000>,
-        /// Whether clients stick; false turns off what [defaults] says. Default: true.
-        enabled: bool,
     }
 }
 

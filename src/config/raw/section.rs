@@ -52,7 +52,6 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.servers.NAME]", super::Server::keys),
     ("[backends.NAME.health_check]", super::HealthCheck::keys),
     ("[backends.NAME.passive_check]", super::PassiveCheck::keys),
-    ("[backends.NAME.sticky]", super::Sticky::keys),
     ("[packet]", super::Packet::keys),
     ("[frontends.NAME.client_keepalive]", super::KeepAlive::keys),
     ("[frontends.NAME.access]", super::Access::keys),

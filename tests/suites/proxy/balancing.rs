@@ -177,6 +177,13 @@ fn a_client_keeps_its_server_through_reloads_and_leaves_one_that_drains() {
         assert_eq!(site.meet(&site.client, 4), vec![first.clone(); 4]);
     }
     assert_eq!(sticky(&convey), (1, 0));
+    let explained = |from: &Host| convey.order(&format!("explain tcp {} {}", from.addr(40_000), site.at()));
+    let own = explained(&site.client);
+    assert!(
+        own.contains(&format!("{first} at")) && own.contains("sticks to it"),
+        "{own}"
+    );
+    assert!(!explained(&site.lb).contains("sticks to it"));
     convey.order(&format!("server drain b/{first}"));
     let second = site.meet(&site.client, 1).remove(0);
     assert_ne!(second, first);
