@@ -28,6 +28,8 @@ pub const TESTS: &[Test] = tests![
     a_client_keeps_its_server_through_reloads_and_leaves_one_that_drains,
     sessions_of_one_client_go_to_one_server,
     a_full_table_remembers_those_that_it_has,
+    a_full_server_sends_its_clients_elsewhere_only_meanwhile,
+    a_client_whose_server_cannot_be_connected_sticks_to_another,
 ];
 
 const PORT: u16 = 9;
@@ -57,8 +59,12 @@ impl Site {
     }
 
     fn config(&self, settings: &str) -> String {
+        self.config_with(settings, "")
+    }
+
+    fn config_with(&self, settings: &str, server: &str) -> String {
         let servers: Vec<_> = (NAMES.iter().zip(&self.servers))
-            .map(|(name, server)| (*name, server.addr(), ""))
+            .map(|(name, at)| (*name, at.addr(), server))
             .collect();
         frontend("f", self.at(), "b", "") + &backend("b", &format!("{NO_CHECK}\n{settings}"), &servers)
     }
@@ -245,4 +251,35 @@ fn a_full_table_remembers_those_that_it_has() {
     assert_eq!(sticky(&convey), (1, 10));
     let status = convey.cli("status").stdout;
     assert!(status.contains("no room to remember 10 clients"), "{status}");
+}
+
+fn a_full_server_sends_its_clients_elsewhere_only_meanwhile() {
+    let site = Site::new("sticky-busy", 2);
+    let text = site.config_with("sticky = { ttl = \"1h\" }", "max_connections = 1");
+    let convey = site.lab.convey(&site.lb, &text);
+    let (first, held) = site.open(&site.client);
+    let (second, other) = site.open(&site.client);
+    assert_ne!(first, second);
+    drop((held, other));
+    for _ in 0..4 {
+        wait_until("all have ended", PATIENCE, || {
+            convey.traffic("f").connections_current == 0
+        });
+        assert_eq!(site.open(&site.client).0, first);
+    }
+}
+
+fn a_client_whose_server_cannot_be_connected_sticks_to_another() {
+    let mut site = Site::new("sticky-dead", 2);
+    let blind = "sticky = { ttl = \"1h\" }\npassive_check = { enabled = false }";
+    let text = site.config(blind);
+    let _convey = site.lab.convey(&site.lb, &text);
+    let first = site.meet(&site.client, 1).remove(0);
+    let index = NAMES.iter().position(|name| **name == *first).expect("a server");
+    // nobody listens there any more
+    let dead = site.servers.remove(index);
+    drop(dead);
+    let second = site.meet(&site.client, 1).remove(0);
+    assert_ne!(second, first);
+    assert_eq!(site.meet(&site.client, 6), vec![second; 6]);
 }

@@ -11,7 +11,7 @@ use convey::base::TerminationReason;
 use crate::{
     Test,
     lab::{
-        Lab, PATIENCE,
+        Convey, Lab, PATIENCE,
         servers::TcpServer,
         udp::{UdpClient, UdpServer},
         wait_until,
@@ -91,8 +91,9 @@ fn each_connection_has_its_own_rate() {
     let settings = "upload_rate = 2_000_000\ndownload_rate = 1_000_000";
     let text =
         frontend("f", lb.addr(PORT), "b", settings) + &backend("b", NO_CHECK, &[("s", server.addr(), "")]);
-    let _convey = lab.convey(&lb, &text);
+    let convey = lab.convey(&lb, &text);
     let bytes = vec![b'x'; 2_000_000];
+    let before = sleeps(&convey);
     let start = Instant::now();
     let downloads: Vec<_> = (0..2)
         .map(|_| {
@@ -117,6 +118,25 @@ fn each_connection_has_its_own_rate() {
         // both at once, and not one after the other
         assert!(took >= Duration::from_millis(1_850), "{took:?}");
     }
+    // two ways of two connections go on twenty times a second each: who polled or was woken by each packet slept more often
+    let (slept, seconds) = (sleeps(&convey) - before, start.elapsed().as_secs_f64());
+    assert!(
+        (slept as f64) < 400.0 * seconds,
+        "slept {slept} times in {seconds} s"
+    );
+}
+
+/// How often the threads of the daemon have gone to sleep, all of them.
+fn sleeps(convey: &Convey) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", convey.pid())).expect("its threads");
+    let of = |task: std::fs::DirEntry| -> u64 {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    };
+    tasks.flatten().map(of).sum()
 }
 
 fn a_client_that_was_here_before_sends_its_request_with_its_first_packet() {
