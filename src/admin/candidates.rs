@@ -1,5 +1,7 @@
 //! Which servers a new connection of a proxy frontend can get, and how likely. Pure, but for the counters that it reads.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,7 +66,7 @@ pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Op
         backend
             .servers
             .get(index)
-            .map_or(0, |server| server.live.slots.used())
+            .map_or(0, |server| u64::from(server.live.slots.used()))
     };
     let (balancer, ..) = backend.chooser(offered);
     let pick = Pick {
@@ -77,6 +79,13 @@ pub fn certain(backend: &BackendView, offered: Offered, tuple: &FiveTuple) -> Op
     balancer.pick(&mut PickState::default(), &pick)
 }
 
+/// The index of the server that a connection would get because its client's network had it before.
+#[must_use]
+pub fn stuck(backend: &BackendView, offered: Offered, tuple: &FiveTuple, now: Instant) -> Option<usize> {
+    let index = backend.would_stick_to(offered, tuple.client.0.ip(), now);
+    index.filter(|index| has_room(backend, *index))
+}
+
 fn has_room(backend: &BackendView, index: usize) -> bool {
     (backend.servers.get(index))
         .is_some_and(|server| (server.max_connections).is_none_or(|limit| server.live.slots.used() < limit))
@@ -84,7 +93,7 @@ fn has_room(backend: &BackendView, index: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
@@ -138,7 +147,13 @@ mod tests {
 
     #[test]
     fn only_algorithms_of_addresses_are_certain_and_then_as_a_worker_chooses() {
-        for balance in ["round_robin", "random", "least_connections", "power_of_two"] {
+        for balance in [
+            "round_robin",
+            "random",
+            "least_connections",
+            "least_bandwidth",
+            "power_of_two",
+        ] {
             assert_eq!(
                 certain(&backend(balance), Offered::All, &from(1)),
                 None,

@@ -2,7 +2,7 @@
 
 mod servers;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use super::{
     candidates,
@@ -199,6 +199,7 @@ pub fn explanation(
         shares: Vec::new(),
         server_tls: None,
         slot: None,
+        sticky: false,
         flow: None,
         blocked_by: None,
     };
@@ -284,7 +285,9 @@ fn proxied_choice(view: &mut views::Explanation, way: &Way, tuple: &FiveTuple) {
     view.shares = candidates::of(backend, offered);
     let (balancer, ..) = backend.chooser(offered);
     view.slot = balancer.slot(balancer.flow_hash(tuple.client.0, tuple.vip.0));
-    let chosen = candidates::certain(backend, offered, tuple);
+    let stuck = candidates::stuck(backend, offered, tuple, Instant::now());
+    view.sticky = stuck.is_some();
+    let chosen = stuck.or_else(|| candidates::certain(backend, offered, tuple));
     if let Some(server) = chosen.and_then(|index| backend.servers.get(index)) {
         view.server = Some(server.name.clone());
         view.server_addr = Some(server.addr);

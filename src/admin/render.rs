@@ -112,6 +112,11 @@ pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> v
         state: BackendState::of(view.counts.eligible).into(),
         eligible: view.counts.eligible,
         queued: view.live.queue.used(),
+        sticky: view.config.sticky.map(|sticky| views::StickyClients {
+            entries: view.live.sticky().entries(sticky.ttl, now),
+            max_entries: sticky.max_entries.get(),
+            refused: view.live.sticky().refused(),
+        }),
         tls: view.config.tls.as_ref().map(|tls| views::TlsToServers {
             verified: tls.trust != ServerTrust::Anybody,
             server_name: tls.server_name.label(),

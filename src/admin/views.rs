@@ -239,6 +239,9 @@ pub struct Backend {
     pub eligible: usize,
     /// Connections waiting for a server now.
     pub queued: u32,
+    /// What sticks, where something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<StickyClients>,
     /// TLS to its servers, if connections to them go through that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsToServers>,
@@ -246,6 +249,17 @@ pub struct Backend {
     pub traffic: Traffic,
     /// Servers by name.
     pub servers: BTreeMap<ServerName, Server>,
+}
+
+/// Clients that are sent to the server that they had before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StickyClients {
+    /// Client networks that are remembered now.
+    pub entries: usize,
+    /// `max_entries`.
+    pub max_entries: u32,
+    /// How often there was no room to remember one.
+    pub refused: u64,
 }
 
 /// One server.
@@ -451,6 +465,9 @@ pub struct Explanation {
     /// TLS to the server, if connections go through that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_tls: Option<TlsToServers>,
+    /// Whether its client's network had this server before, and sticks to it.
+    #[serde(default)]
+    pub sticky: bool,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
     pub slot: Option<usize>,
     /// Its flow, if there is one.

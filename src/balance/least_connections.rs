@@ -15,15 +15,15 @@ pub(super) struct LeastConnections {
 /// A load and the weight that carries it; compared by cross multiplication, without division or rounding.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Burden {
-    pub(super) load: u32,
+    pub(super) load: u64,
     pub(super) weight: u32,
 }
 
 impl Burden {
-    fn cross(self, other: Self) -> (u64, u64) {
+    fn cross(self, other: Self) -> (u128, u128) {
         (
-            u64::from(self.load) * u64::from(other.weight),
-            u64::from(other.load) * u64::from(self.weight),
+            u128::from(self.load) * u128::from(other.weight),
+            u128::from(other.load) * u128::from(self.weight),
         )
     }
 

@@ -3,6 +3,8 @@
 //! A [`Balancer`] is built once for each change of a backend's weights and shared by all threads; what changes with each
 //! choice lives in a [`PickState`] of the calling thread. Randomness is an argument.
 
+mod bandwidth;
+mod bound;
 mod first;
 pub mod hash;
 mod key;
@@ -12,10 +14,16 @@ mod power_of_two;
 mod random;
 mod round_robin;
 mod source_hash;
+mod sticky;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
 
 use crate::{base::ServerName, config::Algorithm};
+pub use bandwidth::Bandwidth;
+use bound::Bound;
 pub use key::HashKey;
 use least_connections::LeastConnections;
 use maglev::Maglev;
@@ -23,6 +31,7 @@ use power_of_two::PowerOfTwo;
 use random::Random;
 use round_robin::RoundRobin;
 use source_hash::SourceHash;
+pub use sticky::{StickyBounds, StickyKey, StickyTable, StuckTo};
 
 /// What a [`Balancer`] knows of one server. Servers are sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +52,7 @@ pub struct Balancer {
     candidates: Vec<Candidate>,
     key: HashKey,
     chooser: Chooser,
+    bound: Option<Bound>,
 }
 
 #[derive(Debug)]
@@ -50,6 +60,8 @@ enum Chooser {
     RoundRobin(RoundRobin),
     Random(Random),
     LeastConnections(LeastConnections),
+    /// The same of another load.
+    LeastBandwidth(LeastConnections),
     PowerOfTwo(PowerOfTwo),
     SourceHash(SourceHash),
     Maglev(Maglev),
@@ -85,8 +97,8 @@ pub struct Pick<'a> {
     pub flow_hash: u64,
     /// Uniform random bits.
     pub random: u64,
-    /// Connections that a candidate has now, by its index.
-    pub load: &'a dyn Fn(usize) -> u32,
+    /// What a candidate carries now, by its index: connections; for least bandwidth bytes of late.
+    pub load: &'a dyn Fn(usize) -> u64,
     /// Whether a candidate may be chosen (not tried yet, below its limit), by its index.
     pub usable: &'a dyn Fn(usize) -> bool,
 }
@@ -101,6 +113,7 @@ impl Balancer {
             Algorithm::RoundRobin => Chooser::RoundRobin(RoundRobin::new(weights())),
             Algorithm::Random => Chooser::Random(Random::new(weights())),
             Algorithm::LeastConnections => Chooser::LeastConnections(LeastConnections::new(weights())),
+            Algorithm::LeastBandwidth => Chooser::LeastBandwidth(LeastConnections::new(weights())),
             Algorithm::PowerOfTwo => Chooser::PowerOfTwo(PowerOfTwo::new(weights())),
             Algorithm::SourceHash => Chooser::SourceHash(SourceHash::new(candidates, key)),
             Algorithm::Maglev => Chooser::Maglev(Maglev::new(candidates, key)),
@@ -111,14 +124,30 @@ impl Balancer {
             candidates: candidates.to_vec(),
             key,
             chooser,
+            bound: None,
         }
+    }
+
+    /// With a bound: no candidate gets more connections than so many percent of its share, whatever the hash says. It has no
+    /// effect on what does not hash.
+    #[must_use]
+    pub fn bounded(mut self, factor: Option<NonZeroU32>) -> Self {
+        let factor = factor.filter(|_| hashes(self.algorithm));
+        self.bound = factor.map(|factor| Bound::new(factor, &self.candidates));
+        self
+    }
+
+    /// Whether its bound is what [`bounded`](Self::bounded) would make of this.
+    #[must_use]
+    pub fn has_bound(&self, factor: Option<NonZeroU32>) -> bool {
+        self.bound.as_ref().map(Bound::factor) == factor.filter(|_| hashes(self.algorithm))
     }
 
     /// Whether a new balancer of these would be the same as this one.
     #[must_use]
     pub fn is_of(&self, algorithm: Algorithm, candidates: &[Candidate], key: HashKey) -> bool {
-        let hashes = matches!(algorithm, Algorithm::SourceHash | Algorithm::Maglev);
-        self.algorithm == algorithm && self.candidates == candidates && (self.key == key || !hashes)
+        let is_of_key = self.key == key || !hashes(algorithm);
+        self.algorithm == algorithm && self.candidates == candidates && is_of_key
     }
 
     /// Hash of a client: its IP address without the port, for [`Pick::client_hash`].
@@ -150,16 +179,35 @@ impl Balancer {
 
     /// Index of the chosen candidate; `None` when none is usable. Allocates nothing after a state's first pick.
     pub fn pick(&self, state: &mut PickState, pick: &Pick<'_>) -> Option<usize> {
+        let Some(bound) = &self.bound else {
+            return self.choose(state, pick);
+        };
+        let connections = bound.connections(pick);
+        let is_below = |index: usize| (pick.load)(index) < bound.most(index, connections);
+        let bounded = Pick {
+            usable: &|index| (pick.usable)(index) && is_below(index),
+            ..*pick
+        };
+        // those that are below it may all be unusable
+        self.choose(state, &bounded).or_else(|| self.choose(state, pick))
+    }
+
+    fn choose(&self, state: &mut PickState, pick: &Pick<'_>) -> Option<usize> {
         match &self.chooser {
             Chooser::RoundRobin(chooser) => chooser.pick(&mut state.round_robin, state.seed, pick),
             Chooser::Random(chooser) => chooser.pick(pick),
-            Chooser::LeastConnections(chooser) => chooser.pick(pick),
+            Chooser::LeastConnections(chooser) | Chooser::LeastBandwidth(chooser) => chooser.pick(pick),
             Chooser::PowerOfTwo(chooser) => chooser.pick(pick),
             Chooser::SourceHash(chooser) => chooser.pick(pick),
             Chooser::Maglev(chooser) => chooser.pick(pick),
             Chooser::First(chooser) => chooser.pick(pick),
         }
     }
+}
+
+/// Whether an algorithm sends a client where a hash says.
+const fn hashes(algorithm: Algorithm) -> bool {
+    matches!(algorithm, Algorithm::SourceHash | Algorithm::Maglev)
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ pub(super) struct Chooser {
     balancer: Balancer,
     state: PickState,
     random: SplitMix64,
-    /// Connections of each server.
-    pub(super) loads: Vec<u32>,
+    /// What each server carries.
+    pub(super) loads: Vec<u64>,
     usable: Vec<bool>,
 }
 

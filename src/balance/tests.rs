@@ -5,10 +5,11 @@ use super::*;
 use crate::config::HashSeed;
 use proptest::prelude::*;
 
-const ALL: [Algorithm; 7] = [
+const ALL: [Algorithm; 8] = [
     Algorithm::RoundRobin,
     Algorithm::Random,
     Algorithm::LeastConnections,
+    Algorithm::LeastBandwidth,
     Algorithm::PowerOfTwo,
     Algorithm::SourceHash,
     Algorithm::Maglev,
@@ -95,7 +96,7 @@ fn the_greatest_weights_a_configuration_can_have_do_not_overflow() {
     let greatest = u32::from(u16::MAX) * WEIGHT_UNIT;
     for algorithm in ALL {
         let mut chooser = Chooser::with_seed(algorithm, &[greatest; 3], u64::MAX);
-        chooser.loads = vec![u32::MAX, u32::MAX, u32::MAX - 1];
+        chooser.loads = vec![u64::MAX, u64::MAX, u64::MAX - 1];
         assert!(chooser.picks(100).iter().all(Option::is_some), "{algorithm:?}");
     }
 }
@@ -136,7 +137,7 @@ proptest! {
         for algorithm in ALL {
             let mut chooser = Chooser::new(algorithm, &weights);
             for (index, (_, usable, load)) in servers.iter().enumerate() {
-                chooser.loads[index] = *load;
+                chooser.loads[index] = u64::from(*load);
                 if !usable {
                     chooser.unusable(index);
                 }

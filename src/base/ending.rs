@@ -75,6 +75,7 @@ impl TerminationReason {
             Self::NoSourceSocket => {
                 "source = \"client\": the broker gave no transparent socket in time; the log says why (no_source_sockets)"
             }
+            Self::MaxLifetime => "it had lived for max_lifetime; the client may connect again",
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::ClientHandshakes => {
                 "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too"

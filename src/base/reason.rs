@@ -86,11 +86,13 @@ pub enum TerminationReason {
     ClientSource,
     /// `source = "client"`: there was no transparent socket for it.
     NoSourceSocket,
+    /// It has lived for `max_lifetime`.
+    MaxLifetime,
 }
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -129,6 +131,7 @@ impl TerminationReason {
         Self::ServersFull,
         Self::ClientSource,
         Self::NoSourceSocket,
+        Self::MaxLifetime,
     ];
 
     /// Whether it ended as both sides wanted.
@@ -153,6 +156,7 @@ impl TerminationReason {
             Self::ClientTimeout => "cD",
             Self::ServerTimeout => "sD",
             Self::ServerDown => "DD",
+            Self::MaxLifetime => "PD",
             Self::Killed => "KD",
             Self::Resource | Self::NoSourceSocket => "RC",
             Self::Internal => "IC",
@@ -212,6 +216,7 @@ impl TerminationReason {
             Self::ServersFull => "servers_full",
             Self::ClientSource => "client_source",
             Self::NoSourceSocket => "no_source_socket",
+            Self::MaxLifetime => "max_lifetime",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    check_tls, gateways, others,
+    check_sockets, check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
@@ -156,6 +156,7 @@ fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     // the file may be meant for another host
     if ephemeral.is_none() {
         notes.extend(others::notes(config));
+        notes.extend(check_sockets::notes(config));
         // where the kernel is not to be asked, there is nothing to say
         if let Ok(network) = network::look(Wanted::of(config, &services)) {
             notes.extend(moving_sources(&network.moving));

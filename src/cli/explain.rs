@@ -188,6 +188,9 @@ fn because(found: &Explanation) -> String {
 
 /// Why there is no other choice.
 fn certainty(found: &Explanation) -> String {
+    if found.sticky {
+        return "its client's network had this server before, and sticks to it".to_owned();
+    }
     match found.balance.as_ref().and_then(Word::known) {
         Some(Algorithm::SourceHash) => "the hash of the client's address selects the server".to_owned(),
         Some(Algorithm::First) => "the first server by name that has room".to_owned(),

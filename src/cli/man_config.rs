@@ -223,7 +223,7 @@ mod tests {
             value("interval")
         );
         assert!(TIMEOUTS.contains(&probes), "{probes}");
-        for key in ["tcp_user_timeout", "fin_timeout"] {
+        for key in ["tcp_user_timeout", "fin_timeout", "max_lifetime"] {
             assert!(
                 value(key) == "\"0s\"" && TIMEOUTS.contains(&format!("{key} 0 ")),
                 "{key}"

@@ -393,6 +393,12 @@ fn backend_note(backend: &Backend) -> Cell {
         Cell::new("no eligible server: new connections are refused", Style::Bad)
     } else if backend.tls.as_ref().is_some_and(|tls| !tls.verified) {
         Cell::new("servers are not verified (tls.verify = false)", Style::Notice)
+    } else if let Some(sticky) = backend.sticky.filter(|sticky| sticky.refused > 0) {
+        let clients = counted(sticky.refused, "client");
+        Cell::new(
+            format!("no room to remember {clients} (sticky.max_entries)"),
+            Style::Notice,
+        )
     } else {
         Cell::plain("")
     }

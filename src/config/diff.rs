@@ -161,6 +161,12 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "passive_check.", &passive(old), &passive(new));
     optional(
         out,
+        &format!("{label}: sticky"),
+        old.sticky.as_ref().map(settings::sticky),
+        new.sticky.as_ref().map(settings::sticky),
+    );
+    optional(
+        out,
         &format!("{label}: tls"),
         old.tls.as_ref().map(settings::backend_tls),
         new.tls.as_ref().map(settings::backend_tls),

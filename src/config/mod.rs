@@ -6,7 +6,9 @@
 //! ```
 
 mod address;
+mod balancing;
 mod certificate_dir;
+mod connections;
 mod destination;
 mod diff;
 mod duration;
@@ -39,7 +41,9 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 use crate::base::PortRanges;
 use findings::Findings;
 
+pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
+pub use connections::ConnectionRates;
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;

@@ -11,6 +11,8 @@ use std::{
 
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
+    balancing::Sticky,
+    connections::ConnectionRates,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     source::SourceAddress,
     tls::{BackendTls, FrontendTls},
@@ -20,7 +22,7 @@ use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName, TerminationReason,
+        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName, TerminationReason,
     },
 };
 
@@ -192,11 +194,17 @@ pub struct Frontend {
     pub idle_timeout: Option<Duration>,
     /// `fin_timeout`: another `idle_timeout` once one side has closed its half. Default `None` (`0`): the same.
     pub fin_timeout: Option<Duration>,
+    /// `max_lifetime`: a connection or a session of UDP ends so long after it began. Default `None` (`0`): never.
+    pub max_lifetime: Option<Duration>,
     /// `tcp_user_timeout`: sent data unacknowledged for so long kills either connection (TCP_USER_TIMEOUT).
     /// Default `None` (`0`): leaves the kernel's retransmission limit.
     pub tcp_user_timeout: Option<Duration>,
     /// `client_keepalive` of the clients' connections; `None` (`enabled = false`): none.
     pub client_keepalive: Option<KeepAlive>,
+    /// `tcp_fast_open`, `defer_accept`, `backlog`.
+    pub listener: ListenerOptions,
+    /// `upload_rate`, `download_rate`.
+    pub rates: ConnectionRates,
     /// `access_log`: one event for each connection. Default all.
     pub access_log: AccessLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
@@ -299,6 +307,10 @@ pub struct Backend {
     pub name: BackendName,
     /// `balance`, default round robin.
     pub balance: Algorithm,
+    /// `hash_balance_factor` in percent: most connections of a server against its share, where a hash chooses.
+    pub hash_balance_factor: Option<NonZeroU32>,
+    /// `sticky`; `None`: each connection is balanced by itself.
+    pub sticky: Option<Sticky>,
     /// `connect_timeout` of one attempt. Default 5 s.
     pub connect_timeout: Duration,
     /// `retries` of a failed connect, each on another server while there is one. Default 2.
@@ -340,6 +352,8 @@ pub enum Algorithm {
     Random,
     /// `least_connections`: fewest connections for its weight.
     LeastConnections,
+    /// `least_bandwidth`: fewest bytes of late for its weight.
+    LeastBandwidth,
     /// `power_of_two`: the less loaded of two random servers.
     PowerOfTwo,
     /// `source_hash`: weighted rendezvous hash of the client's IP address.

@@ -100,6 +100,9 @@ fn print_backend(out: &mut String, backend: &Backend) {
         &["backends", name, "passive_check"],
         settings::passive_check(backend.passive_check.as_ref()),
     );
+    if let Some(sticky) = &backend.sticky {
+        section(out, &["backends", name, "sticky"], settings::sticky(sticky));
+    }
     if let Some(tls) = &backend.tls {
         section(out, &["backends", name, "tls"], settings::backend_tls(tls));
     }

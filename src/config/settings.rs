@@ -2,6 +2,7 @@
 //!
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
+mod balancing;
 mod tls;
 
 use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, path::Path, time::Duration};
@@ -21,6 +22,7 @@ use crate::{
     base::{KeepAlive, NetworkListName},
 };
 
+pub use balancing::sticky;
 pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
@@ -199,8 +201,11 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         max_connections,
         idle_timeout,
         fin_timeout,
+        max_lifetime,
         tcp_user_timeout,
         client_keepalive: _,
+        listener,
+        rates,
         access_log,
         access: _,
         limits: _,
@@ -235,7 +240,22 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         ("max_connections", limit(*max_connections)),
         ("idle_timeout", time_or_never(*idle_timeout)),
         ("fin_timeout", time_or_never(*fin_timeout)),
+        ("max_lifetime", time_or_never(*max_lifetime)),
         ("tcp_user_timeout", time_or_never(*tcp_user_timeout)),
+        ("tcp_fast_open", set(listener.fast_open)),
+        ("defer_accept", set(listener.defer_accept)),
+        (
+            "backlog",
+            listener.backlog.map_or(Setting::Unset("the kernel's limit"), set),
+        ),
+        (
+            "upload_rate",
+            rates.upload.map_or(Setting::Unset("no limit"), set),
+        ),
+        (
+            "download_rate",
+            rates.download.map_or(Setting::Unset("no limit"), set),
+        ),
         (
             "access_log",
             match access_log {
@@ -369,6 +389,8 @@ pub fn backend(backend: &Backend) -> Settings {
     let Backend {
         name: _,
         balance,
+        hash_balance_factor,
+        sticky: _,
         connect_timeout,
         retries,
         queue_timeout,
@@ -388,6 +410,7 @@ pub fn backend(backend: &Backend) -> Settings {
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));
     vec![
         ("balance", text(balance.label())),
+        ("hash_balance_factor", limit(*hash_balance_factor)),
         ("connect_timeout", time(*connect_timeout)),
         ("retries", set(*retries)),
         ("queue_timeout", time(*queue_timeout)),

@@ -1,5 +1,7 @@
 //! Keys of other programs for what Convey calls otherwise. No distance between words finds these.
 
+mod balancing;
+mod connections;
 mod tls;
 mod udp;
 
@@ -87,6 +89,8 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
         (section, key) => (routing(section, key, value).or_else(|| tls::meant(section, key, value)))
             .or_else(|| udp::meant(section, key, value))
+            .or_else(|| balancing::meant(section, key, value))
+            .or_else(|| connections::meant(section, key, value))
             .map(|(key, line)| Meant { key, line }),
     }
 }
@@ -246,18 +250,25 @@ fn own_address(value: &DeValue<'_>, ip: &str, port: u16) -> String {
 }
 
 fn own_algorithm(value: &DeValue<'_>) -> String {
-    let DeValue::String(text) = value else {
-        return "\"round_robin\"".to_owned();
+    let ours = match value {
+        DeValue::String(text) => algorithm(text),
+        _ => None,
     };
-    let ours = match text.to_lowercase().replace(['-', '_'], "").as_str() {
+    super::quote::string(ours.unwrap_or("round_robin"))
+}
+
+/// Our word for another program's word for an algorithm.
+pub fn algorithm(text: &str) -> Option<&'static str> {
+    Some(match text.to_lowercase().replace(['-', '_'], "").as_str() {
         "leastconn" | "leastconnections" | "leastrequest" => "least_connections",
-        "source" | "iphash" | "sourcehash" | "hash" => "source_hash",
+        "leastbandwidth" | "leasttraffic" | "leastbytes" => "least_bandwidth",
+        "source" | "iphash" | "iphash1" | "sourcehash" | "hash" | "consistent" => "source_hash",
         "random" => "random",
         "maglev" => "maglev",
         "first" => "first",
-        _ => "round_robin",
-    };
-    super::quote::string(ours)
+        "roundrobin" | "wrr" | "staticrr" => "round_robin",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ words!(Algorithm {
     RoundRobin = "round_robin",
     Random = "random",
     LeastConnections = "least_connections",
+    LeastBandwidth = "least_bandwidth",
     PowerOfTwo = "power_of_two",
     SourceHash = "source_hash",
     Maglev = "maglev",

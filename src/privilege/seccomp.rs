@@ -85,6 +85,8 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
             libc::TCP_KEEPIDLE,
             libc::TCP_KEEPINTVL,
             libc::TCP_KEEPCNT,
+            libc::TCP_FASTOPEN,
+            libc::TCP_DEFER_ACCEPT,
         ],
     ),
     (

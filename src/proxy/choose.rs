@@ -6,15 +6,19 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
-use super::shared::{ProxyEvent, WorkerContext};
+use super::{
+    shared::{ProxyEvent, WorkerContext},
+    stick::Stick,
+};
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
     base::{
         BackendName, ClientAddr, IpFamily, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure,
     },
-    config::Frontend,
+    config::{Algorithm, Frontend},
     snapshot::{BackendView, Offered, ServerView},
 };
 
@@ -172,7 +176,30 @@ pub fn choose(
             .is_none_or(|limit| servers[i].live.slots.used() < limit)
     };
     let usable = |i: usize| untried(i) && has_room(i);
-    let load = |i: usize| servers[i].live.slots.used();
+    let take = |index: usize| {
+        let server = &servers[index];
+        let is_taken = server.live.slots.try_take(server.max_connections);
+        is_taken.then(|| Chosen {
+            backend: Arc::clone(backend),
+            // no file has room for so many servers
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            offset: flow.offset.unwrap_or(0),
+        })
+    };
+    let mut stick = Stick::of(backend, offered, flow.client.0.ip());
+    let before = stick.as_ref().and_then(|stick| stick.server(backend, offered));
+    if let Some(index) = before.filter(|index| untried(*index)) {
+        if let Some(chosen) = take(index) {
+            return Ok(chosen);
+        }
+        // full: its clients come back once it has room
+        stick = None;
+    }
+    let by_bytes = (backend.config.balance == Algorithm::LeastBandwidth).then(Instant::now);
+    let load = |i: usize| match by_bytes {
+        Some(now) => servers[i].live.bytes_of_late(now),
+        None => u64::from(servers[i].live.slots.used()),
+    };
     // another thread may take the last slot between the choice and the claim: then choose again
     for _ in 0..=servers.len() {
         let client_hash = balancer.client_hash(flow.client.0.ip());
@@ -191,13 +218,14 @@ pub fn choose(
         let Some(index) = picked else {
             break;
         };
-        if servers[index].live.slots.try_take(servers[index].max_connections) {
-            return Ok(Chosen {
-                backend: Arc::clone(backend),
-                // no file has room for so many servers
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                offset: flow.offset.unwrap_or(0),
-            });
+        if let Some(chosen) = take(index) {
+            if by_bytes.is_some() {
+                servers[index].live.charge();
+            }
+            if let Some(stick) = stick {
+                stick.to(&servers[index]);
+            }
+            return Ok(chosen);
         }
     }
     let is_one = |index: usize| backend.offers(offered, index) && is_reached(&servers[index], flow.source);

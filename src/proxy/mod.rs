@@ -13,6 +13,7 @@ mod owners;
 mod places;
 mod pool;
 mod shared;
+mod stick;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod limit;
 mod odd_peers;
 mod preamble;
+mod rates;
 mod reload;
 mod rig;
 mod tls;
@@ -228,6 +229,24 @@ fn a_half_closed_connection_has_the_shorter_time_out() {
     let record = rig.record();
     assert_eq!(record.reason, Reason::ServerTimeout);
     assert!(record.total_time >= Duration::from_millis(200));
+}
+
+#[test]
+fn a_connection_ends_with_its_lifetime_although_bytes_move() {
+    let rig = Rig::new(&[server(echo)], |frontend, _| {
+        frontend.idle_timeout = Some(10 * PATIENCE);
+        frontend.max_lifetime = Some(Duration::from_millis(300));
+    });
+    let mut client = rig.client();
+    let mut answer = [0];
+    while client
+        .write_all(b"x")
+        .and_then(|()| client.read_exact(&mut answer))
+        .is_ok()
+    {}
+    let record = rig.record();
+    assert_eq!(record.reason, Reason::MaxLifetime);
+    assert!(record.total_time >= Duration::from_millis(300));
 }
 
 #[test]

@@ -237,15 +237,18 @@ impl<'a> Parts<'a> {
         candidates: &[Candidate],
         generation: u64,
     ) -> (Arc<Balancer>, u64) {
-        let algorithm = self.pool.backend().balance;
+        let backend = self.pool.backend();
+        let (algorithm, bound) = (backend.balance, backend.hash_balance_factor);
         match before {
-            Some((balancer, generation)) if balancer.is_of(algorithm, candidates, self.key) => {
+            Some((balancer, generation))
+                if balancer.is_of(algorithm, candidates, self.key) && balancer.has_bound(bound) =>
+            {
                 (Arc::clone(balancer), generation)
             }
-            _ => (
-                Arc::new(Balancer::new(algorithm, candidates, self.key)),
-                generation,
-            ),
+            _ => {
+                let balancer = Balancer::new(algorithm, candidates, self.key).bounded(bound);
+                (Arc::new(balancer), generation)
+            }
         }
     }
 

@@ -6,14 +6,16 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use tokio::sync::Notify;
 
 use crate::{
+    balance::{Bandwidth, StickyTable},
     base::{
         AccessReason, BackendName, DatagramDrop, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
         ServerTlsFailure, TerminationReason, WorkerId,
@@ -156,6 +158,13 @@ impl Counters {
         &self.0[worker.0]
     }
 
+    /// Bytes of all shards, both ways.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let of = |shard: &StatsShard| shard.bytes_in.read().wrapping_add(shard.bytes_out.read());
+        self.0.iter().map(of).fold(0, u64::wrapping_add)
+    }
+
     /// Sums the shards.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -254,6 +263,8 @@ pub struct BackendStats {
     pub queue: Slots,
     /// Signalled when any server of the backend frees a slot or becomes usable.
     pub server_freed: Notify,
+    /// Which server each client network had last; made with the first.
+    sticky: OnceLock<Box<StickyTable>>,
 }
 
 /// A server's lasting part.
@@ -268,6 +279,8 @@ pub struct ServerStats {
     pub failures_in_a_row: AtomicU32,
     /// NAT ports that passthrough flows to it have claimed.
     pub nat_ports: AtomicU32,
+    /// Its bytes of late: looked at by least bandwidth alone.
+    bandwidth: Mutex<Bandwidth>,
 }
 
 impl FrontendStats {
@@ -290,7 +303,14 @@ impl BackendStats {
             counters: Counters::new(workers),
             queue: Slots::default(),
             server_freed: Notify::new(),
+            sticky: OnceLock::new(),
         })
+    }
+
+    /// Which server each client network had last.
+    #[must_use]
+    pub fn sticky(&self) -> &StickyTable {
+        self.sticky.get_or_init(Box::default)
     }
 }
 
@@ -303,7 +323,22 @@ impl ServerStats {
             slots: Slots::default(),
             failures_in_a_row: AtomicU32::new(0),
             nat_ports: AtomicU32::new(0),
+            bandwidth: Mutex::default(),
         })
+    }
+
+    /// What it stands at in bytes of late, both ways.
+    #[must_use]
+    pub fn bytes_of_late(&self, now: Instant) -> u64 {
+        let bytes = self.counters.bytes();
+        let mut bandwidth = self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        bandwidth.seen(bytes, now)
+    }
+
+    /// Charges it in advance with a connection that it was given by its bytes of late.
+    pub fn charge(&self) {
+        let mut bandwidth = self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        bandwidth.charge();
     }
 }
 

@@ -14,6 +14,7 @@ mod builder;
 pub mod live;
 mod names;
 mod routes;
+mod sticky;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

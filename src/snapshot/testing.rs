@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, ti
 
 use crate::{
     access::Limits,
-    base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
+    base::{
+        BackendName, FrontendName, ListenAddr, ListenerOptions, PortRanges, Protocol, ServerAddr, ServerName,
+    },
     config::{
-        AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
-        LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server, SourceAddress,
+        AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
+        Global, LogFormat, LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
+        SourceAddress,
     },
 };
 
@@ -42,6 +45,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         .collect();
     let backend = Backend {
         name: name.clone(),
+        hash_balance_factor: None,
+        sticky: None,
         balance: Algorithm::RoundRobin,
         connect_timeout: Duration::from_secs(5),
         retries: 2,
@@ -76,8 +81,11 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             max_connections: None,
             idle_timeout: None,
             fin_timeout: None,
+            max_lifetime: None,
             tcp_user_timeout: None,
             client_keepalive: None,
+            listener: ListenerOptions::default(),
+            rates: ConnectionRates::default(),
             access_log: AccessLog::All,
             access: None,
             limits: Limits::default(),

@@ -15,6 +15,7 @@ pub mod ids;
 pub(crate) mod inherited;
 pub mod interfaces;
 pub(crate) mod listener;
+pub(crate) mod listener_options;
 pub mod memfd;
 pub mod memory;
 pub(crate) mod netlink;

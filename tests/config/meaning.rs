@@ -109,6 +109,7 @@ fn documented_defaults() -> Outcome {
     same(frontend.max_connections, None)?;
     same(frontend.idle_timeout, Some(600 * SECOND))?;
     same(frontend.fin_timeout, None)?;
+    same(frontend.max_lifetime, None)?;
     same(frontend.tcp_user_timeout, None)?;
     let keepalive = Some(KeepAlive {
         idle: 120 * SECOND,
@@ -437,8 +438,9 @@ fn commented_settings() -> Outcome {
     let all = load(&text(&uncommented()?))?;
     let web = all.config.backends.get("web").ok_or("no backend")?;
     // What the comments call defaults are the defaults.
-    let plain =
-        backend_of("[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n")?;
+    let plain = backend_of(
+        "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n",
+    )?;
     let mut expected = Backend {
         source_addr: Some("10.0.0.2".parse()?),
         fallback: Some(BackendName::new("sorry")?),

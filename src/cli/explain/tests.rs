@@ -32,6 +32,7 @@ fn by_maglev() -> Explanation {
         shares: Vec::new(),
         server_tls: None,
         slot: Some(4711),
+        sticky: false,
         flow: None,
         blocked_by: None,
     }

@@ -114,6 +114,7 @@ pub(in crate::cli) fn example() -> Status {
         ),
     ];
     let pool = |servers: Vec<(&str, Server)>, queued, traffic| Backend {
+        sticky: None,
         balance: Algorithm::RoundRobin.into(),
         state: BackendState::of(servers.len()).into(),
         eligible: servers.iter().filter(|(_, server)| server.eligible).count(),

@@ -18,6 +18,7 @@ use crate::{
         listen,
         model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
         source::SourceAddress,
+        synonyms,
         words::{Words, nearest},
     },
 };
@@ -339,7 +340,10 @@ pub(super) fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Optio
                 .to_owned()
         }
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("write one of {list}"),
+        None => match synonyms::algorithm(text).filter(|_| findings.key() == "balance") {
+            Some(ours) => format!("write balance = \"{ours}\""),
+            None => format!("write one of {list}"),
+        },
     };
     let message = format!("`{}` cannot be \"{text}\"", findings.key());
     bad_value(value, message, help, findings)

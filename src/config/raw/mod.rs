@@ -4,6 +4,7 @@
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
 mod access;
+mod balancing;
 mod field;
 mod fields;
 mod packet;
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 use section::section;
 
 pub use access::{FilePath, Files, RuleList};
+pub use balancing::Sticky;
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -210,10 +212,22 @@ section! {
         idle_timeout: Time<true, YEAR>,
         /// Another idle_timeout once one side has closed its half; 0 leaves it at idle_timeout. Default: 0.
         fin_timeout: Time<true, YEAR>,
+        /// End a connection, or a session of UDP, this long after it began, whatever moves on it; 0 never does. For clients that are to be spread anew over the servers once in a while. Mode "proxy" only. Default: 0.
+        max_lifetime: Time<true, YEAR>,
         /// Close a connection whose sent data has been unacknowledged this long, also while its peer is alive but reads nothing; 0 leaves it to the kernel. Default: 0.
         tcp_user_timeout: Time<true, DAY>,
         /// TCP keep-alive of the clients' connections. On by default.
         client_keepalive: KeepAlive,
+        /// Let clients that have been here before send data with their first packet (TCP Fast Open). What they send so may come twice. Mode "proxy" only. Default: false.
+        tcp_fast_open: bool,
+        /// Accept a connection when its client has sent something, or after a second: for protocols in which clients speak first, mode "proxy" only. Default: false.
+        defer_accept: bool,
+        /// Maximum number of connections that wait to be accepted, in each thread; the kernel allows at most net.core.somaxconn. Mode "proxy" only. Default: as many as that.
+        backlog: Int<1, 65_535>,
+        /// Most bytes a second that a connection takes from its client; more wait at the client's. Mode "proxy" and protocol "tcp" only. Default: no limit.
+        upload_rate: Int<1, 1_000_000_000_000>,
+        /// Most bytes a second that a connection takes from its server; more wait at the server's. Mode "proxy" and protocol "tcp" only. Default: no limit.
+        download_rate: Int<1, 1_000_000_000_000>,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
         /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
@@ -363,6 +377,10 @@ section! {
     BackendOptions {
         /// How a server is chosen. Default: "round_robin". Packet modes always choose by "maglev", with weights and priorities; a warning says so where another is set.
         balance: Algorithm,
+        /// Most connections of a server in percent of its share, where balance is "source_hash" or "maglev": at 125 a server has at most a quarter more than its weight gives it, and further clients of its hash get the next one. Mode "proxy" only. Default: no bound.
+        hash_balance_factor: Int<101, 100_000>,
+        /// Send a client to the server that it had before, mode "proxy" only. On where a backend or [defaults] has this section.
+        sticky: Sticky,
         /// Time limit of one connection attempt. Default: "5s".
         connect_timeout: Time<false, HOUR>,
         /// Further attempts after a failed connect, on another server while there is one. Default: 2.

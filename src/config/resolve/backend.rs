@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    backend_tls, defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named, routing,
-    time, value,
+    backend_tls, balancing, defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named,
+    routing, time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
@@ -51,6 +51,8 @@ pub fn backend(
     Some(Backend {
         name,
         balance: value(own.balance.as_ref(), Algorithm::RoundRobin, |v| v),
+        hash_balance_factor: limit(own.hash_balance_factor.as_ref()),
+        sticky: balancing::sticky(at.value.options.sticky.as_ref(), defaults.sticky.as_ref()),
         connect_timeout: time(own.connect_timeout.as_ref(), defaults::CONNECT_TIMEOUT),
         retries: int(own.retries.as_ref(), defaults::RETRIES),
         queue_timeout: time(own.queue_timeout.as_ref(), defaults::QUEUE_TIMEOUT),

@@ -3,7 +3,9 @@
 mod access;
 mod backend;
 mod backend_tls;
+mod balancing;
 mod conflicts;
+mod connections;
 mod fallbacks;
 mod keepalive;
 mod local;
@@ -50,6 +52,8 @@ mod defaults {
     pub const MAX_FLOWS: u32 = 1 << 20;
     /// Off: a half-closed connection whose other half is alive is an open connection.
     pub const FIN_TIMEOUT: Duration = Duration::ZERO;
+    /// Off: nobody who works is interrupted unasked.
+    pub const MAX_LIFETIME: Duration = Duration::ZERO;
     /// Off: it ends connections whose peer acknowledges every window probe (tcp(7)), which RFC 9293 section 3.8.6.1 keeps
     /// open.
     pub const TCP_USER_TIMEOUT: Duration = Duration::ZERO;
@@ -122,7 +126,11 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         local::check(file, &config, here, findings);
     }
     unused::check(file, &config, &users, findings);
+    balancing::check(file, &config, &users, findings);
+    connections::check(file, &config, findings);
     unused::clear(&mut config);
+    balancing::clear(&mut config);
+    connections::clear(&mut config);
     config
 }
 
@@ -369,7 +377,7 @@ fn frontend(
         listen,
         mode,
         protocol,
-        interface: own.interface.map(|at| at.value.0),
+        interface: own.interface.as_ref().map(|at| at.value.0.clone()),
         backend,
         routing,
         tls: tls.filter(|_| !has_sessions),
@@ -379,11 +387,14 @@ fn frontend(
         max_connections: limit(own.max_connections.as_ref()),
         idle_timeout,
         fin_timeout: time_or_never(own.fin_timeout.as_ref(), defaults::FIN_TIMEOUT),
+        max_lifetime: time_or_never(own.max_lifetime.as_ref(), defaults::MAX_LIFETIME),
         tcp_user_timeout: time_or_never(own.tcp_user_timeout.as_ref(), defaults::TCP_USER_TIMEOUT),
         client_keepalive: keepalive::keepalive(
             raw.options.client_keepalive.as_ref(),
             inherited.defaults.client_keepalive.as_ref(),
         ),
+        listener: connections::listener(&own),
+        rates: connections::rates(&own),
         access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
         access: access::rules(own.access.as_ref()),
         limits: access::limits(own.limits.as_ref()),

@@ -84,6 +84,7 @@ pub fn clear(config: &mut Config) {
     for frontend in config.frontends.values_mut().filter(|f| f.mode.is_packet()) {
         let frontend = Arc::make_mut(frontend);
         frontend.max_connections = None;
+        frontend.max_lifetime = None;
         frontend.fin_timeout = None;
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(keepalive::DEFAULT);
@@ -233,6 +234,12 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             &false,
         ),
         unless("access_log", own.access_log.as_ref(), |v| v, &AccessLog::All),
+        unless(
+            "max_lifetime",
+            own.max_lifetime.as_ref(),
+            |v| v.0,
+            &defaults::MAX_LIFETIME,
+        ),
     ];
     let why = format!("in mode {}", frontend.mode);
     warn(

@@ -23,7 +23,7 @@ use crate::{
         shared::WorkerContext,
     },
     snapshot::FrontendView,
-    sys::tcp,
+    sys::{listener_options, tcp},
 };
 
 /// Connections accepted in a row before those already accepted have a turn.
@@ -88,6 +88,14 @@ impl AcceptQueue {
             logged_at: None,
             refusal_logged_at: None,
         })
+    }
+
+    /// Sets what the socket does before a connection is accepted.
+    ///
+    /// # Errors
+    /// What setsockopt(2) or listen(2) says.
+    pub fn set_options(&self, socket: &impl AsFd) -> io::Result<()> {
+        listener_options::set(socket, self.frontend.config.listener)
     }
 
     /// Accepts what there is, a batch at most. What a frontend that is gone has left is accepted even above its
@@ -244,7 +252,11 @@ impl AcceptQueue {
         {
             self.note_error(&error);
         }
+        let has_changed = current.config.listener != self.frontend.config.listener;
         self.frontend = Arc::clone(current);
+        if has_changed && let Err(error) = self.set_options(socket.get_ref()) {
+            self.note_error(&error);
+        }
     }
 }
 

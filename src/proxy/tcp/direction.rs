@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use super::{
     memory::{COPY_BYTES, Held},
     pipes::{self, LentPipe, PIPE_BYTES},
+    rate::Budget,
     receive::{is_transient, poll_io, receive_if_ready, receive_now, with_scratch},
 };
 use crate::sys::{readiness::Stream, tcp};
@@ -112,6 +113,8 @@ pub struct Direction {
     broken: Option<Fault>,
     done: bool,
     moved: u64,
+    /// What may be read of the source.
+    budget: Budget,
 }
 
 impl Direction {
@@ -195,6 +198,17 @@ impl Direction {
         }
     }
 
+    /// So much may be read of the source from now on.
+    pub fn allow(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
+    /// How much of that is left.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.budget.left()
+    }
+
     /// Bytes delivered since the last call.
     pub fn take_moved(&mut self) -> u64 {
         std::mem::take(&mut self.moved)
@@ -235,6 +249,10 @@ impl Direction {
                 self.release();
                 return Poll::Ready(Ok(()));
             }
+            if self.budget.is_spent() {
+                self.rest(source);
+                return Poll::Pending;
+            }
             let read = if self.splicing {
                 self.poll_splice(cx, source, destination)
             } else {
@@ -248,11 +266,7 @@ impl Direction {
                 }
                 Poll::Pending => {
                     // nothing is held here: the source is what is waited for
-                    if self.muted {
-                        tcp::unmute(source);
-                        self.muted = false;
-                    }
-                    self.release();
+                    self.rest(source);
                     return Poll::Pending;
                 }
             }
@@ -341,6 +355,8 @@ impl Direction {
             }
         }
         with_scratch(|scratch| {
+            let room = self.budget.room(scratch.len());
+            let scratch = &mut scratch[..room];
             let received = if is_forced {
                 tcp::receive(source, scratch)
             } else {
@@ -373,6 +389,7 @@ impl Direction {
                     }
                 }
             }
+            self.budget.spend(n);
             // Tried at once, without asking the reactor: it nearly always fits. If not, the rest is held and the
             // next flush waits until there is room.
             let sent = match tcp::transmit(destination, &scratch[..n], self.end_of_stream) {
@@ -413,7 +430,8 @@ impl Direction {
             self.splicing = false;
             return self.poll_copy(cx, source, destination);
         };
-        let most = COPY_BYTES << self.window;
+        let window = COPY_BYTES << self.window;
+        let most = self.budget.room(window);
         let n = ready!(poll_io(cx, source, Interest::READABLE, |s| pipe.fill_from(s, most)))
             .map_err(|error| source_fault(&error))?;
         if n == 0 {
@@ -422,6 +440,7 @@ impl Direction {
             (self.splicing, self.unread) = (false, true);
             return Poll::Ready(Ok(()));
         }
+        self.budget.spend(n);
         self.streak = if n < BULK_READ { self.streak + 1 } else { 0 };
         if self.streak >= SMALL_ROUNDS_TO_COPY {
             self.streak = 0;
@@ -432,10 +451,19 @@ impl Direction {
             Err(e) if is_transient(&e) => {}
             Err(e) => return Poll::Ready(Err(destination_fault(&e))),
         }
-        if n == most && pipe.filled() == 0 && most < PIPE_BYTES {
+        if n == window && pipe.filled() == 0 && window < PIPE_BYTES {
             self.window += 1;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps nothing while it waits for the source or its rate.
+    fn rest(&mut self, source: &Stream) {
+        if self.muted {
+            tcp::unmute(source);
+            self.muted = false;
+        }
+        self.release();
     }
 
     fn release(&mut self) {

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use super::{
     direction::{Fault, Gone, destination_fault, source_fault},
     memory::Held,
+    rate::Budget,
     receive::{is_transient, poll_io, receive_if_ready, with_scratch},
 };
 use crate::sys::{readiness::Stream, tcp};
@@ -37,6 +38,8 @@ pub struct End {
     error: Option<Error>,
     /// Payload that it was given, since that was last asked for.
     delivered: u64,
+    /// What may be read of it, with TLS of what it is encrypted to.
+    budget: Budget,
 }
 
 /// How an end has ended what it says.
@@ -113,6 +116,17 @@ impl End {
     /// Payload that it was given since the last call.
     pub fn take_delivered(&mut self) -> u64 {
         std::mem::take(&mut self.delivered)
+    }
+
+    /// So much may be read of it from now on.
+    pub fn allow(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
+    /// How much of that is left.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.budget.left()
     }
 
     /// Puts bytes of our own before everything that a plain end is given.
@@ -192,9 +206,13 @@ impl End {
             let early = std::mem::take(&mut self.early);
             return Poll::Ready(self.pass_on(&early, to, own_socket, to_socket, plain, cx));
         }
+        if self.budget.is_spent() {
+            return Poll::Pending;
+        }
         ready!(own_socket.poll_read_ready(cx)).map_err(|error| source_fault(&error))?;
         Poll::Ready(with_scratch(|scratch| {
-            match receive_if_ready(own_socket, scratch) {
+            let room = self.budget.room(scratch.len());
+            match receive_if_ready(own_socket, &mut scratch[..room]) {
                 None => Ok(()),
                 Some(Ok(0)) => {
                     self.ending = Some(match self.tls {
@@ -203,7 +221,10 @@ impl End {
                     });
                     Ok(())
                 }
-                Some(Ok(n)) => self.pass_on(&scratch[..n], to, own_socket, to_socket, plain, cx),
+                Some(Ok(n)) => {
+                    self.budget.spend(n);
+                    self.pass_on(&scratch[..n], to, own_socket, to_socket, plain, cx)
+                }
                 Some(Err(error)) if is_transient(&error) => Ok(()),
                 Some(Err(error)) => {
                     self.gone = Some(Gone::of(&error));

@@ -42,6 +42,8 @@ impl Listener {
         worker: WorkerId,
     ) -> io::Result<Self> {
         let queue = AcceptQueue::new(endpoint, shared, worker)?;
+        // of an earlier process it may have others
+        queue.set_options(&socket)?;
         let socket = readiness::readable(socket)?;
         Ok(Self { socket, queue })
     }

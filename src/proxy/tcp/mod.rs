@@ -15,6 +15,7 @@ mod end;
 mod listener;
 mod memory;
 mod pipes;
+mod rate;
 mod receive;
 pub mod registry;
 mod relay;

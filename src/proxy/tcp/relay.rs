@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -11,10 +12,12 @@ use tokio::time::Sleep;
 
 use super::{
     direction::{Fault, Gone},
+    rate::{Budget, Rate, Rates},
     ways::{Side, Ways},
 };
 use crate::{
     base::{KeepAlive, TerminationReason},
+    config::{ConnectionRates, Frontend},
     sys::{
         readiness::{Stream, is_hung_up},
         tcp,
@@ -30,15 +33,30 @@ const PIPE_REST: Duration = Duration::from_secs(1);
 /// How often is looked whether it has taken all: the kernel tells of no such moment.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What happens when nothing moves.
+/// When a relay ends by itself, and what happens when nothing moves. References, because a connection is to be small.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayTimeouts<'a> {
-    /// How long that may be while both halves are open.
-    pub idle: Option<Duration>,
-    /// Once one side has closed its half, if that is another time.
-    pub fin: Option<Duration>,
+    /// `max_lifetime`, `idle_timeout` and `fin_timeout`.
+    pub frontend: &'a Frontend,
+    /// When the connection was accepted.
+    pub begun: &'a Instant,
     /// Probes to the server. (The client's connection has them from its listener.)
     pub server_keepalive: Option<&'a KeepAlive>,
+}
+
+impl RelayTimeouts<'_> {
+    /// When it ends, whatever moves.
+    fn end(&self) -> Option<Instant> {
+        self.begun.checked_add(self.frontend.max_lifetime?)
+    }
+}
+
+/// What time brings.
+enum Due {
+    /// The end.
+    End(TerminationReason),
+    /// A way that was as fast as it may be goes on.
+    Resume,
 }
 
 /// How a relay ends.
@@ -56,6 +74,7 @@ pub struct Relay<'a, W> {
     server: &'a Stream,
     ways: W,
     limits: RelayTimeouts<'a>,
+    rates: Option<Box<Rates>>,
     last_moved: Instant,
 }
 
@@ -68,8 +87,23 @@ impl<'a, W: Ways> Relay<'a, W> {
             server,
             ways,
             limits,
+            rates: None,
             last_moved: Instant::now(),
         }
+    }
+
+    /// No faster than that.
+    #[must_use]
+    pub fn limited(mut self, rates: ConnectionRates) -> Self {
+        if rates != ConnectionRates::default() {
+            let rate = |rate: Option<NonZeroU64>| Some(Rate::new(rate?, self.last_moved));
+            // boxed, because most connections have none and are to be small
+            self.rates = Some(Box::new(Rates {
+                up: rate(rates.upload),
+                down: rate(rates.download),
+            }));
+        }
+        self
     }
 
     /// Runs to the end; where one side breaks the connection, until the other has what was sent before. `timer` is the
@@ -84,16 +118,22 @@ impl<'a, W: Ways> Relay<'a, W> {
     ) -> TerminationReason {
         let mut armed_for = None;
         let end = poll_fn(|cx| {
-            let outcome = self.poll_directions(cx);
-            let (bytes_in, bytes_out) = self.ways.take_moved();
-            if bytes_in + bytes_out > 0 {
-                self.last_moved = Instant::now();
-                moved(bytes_in, bytes_out);
+            loop {
+                let outcome = self.poll_directions(cx);
+                let (bytes_in, bytes_out) = self.ways.take_moved();
+                if bytes_in + bytes_out > 0 {
+                    self.last_moved = Instant::now();
+                    moved(bytes_in, bytes_out);
+                }
+                if outcome.is_ready() {
+                    return outcome;
+                }
+                match self.poll_time(cx, &mut timer, &mut armed_for) {
+                    Poll::Ready(Due::Resume) => {}
+                    Poll::Ready(Due::End(reason)) => return Poll::Ready(End::Over(reason)),
+                    Poll::Pending => return Poll::Pending,
+                }
             }
-            if outcome.is_ready() {
-                return outcome;
-            }
-            self.poll_time(cx, &mut timer, &mut armed_for).map(End::Over)
         })
         .await;
         let (side, how) = match end {
@@ -121,6 +161,7 @@ impl<'a, W: Ways> Relay<'a, W> {
         mut moved: impl FnMut(u64, u64),
     ) {
         let (mut left, mut since) = (usize::MAX, Instant::now());
+        self.ways.allow(gone, Budget::ALL);
         let mut is_handed_over = false;
         loop {
             let destination = match gone {
@@ -150,7 +191,8 @@ impl<'a, W: Ways> Relay<'a, W> {
                 since = Instant::now();
             }
             left = unacknowledged;
-            if since.elapsed() >= REST {
+            let is_over = self.limits.end().is_some_and(|end| end <= Instant::now());
+            if is_over || since.elapsed() >= REST {
                 return;
             }
             timer.as_mut().reset((Instant::now() + LOOK).into());
@@ -159,15 +201,14 @@ impl<'a, W: Ways> Relay<'a, W> {
     }
 
     fn poll_directions(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let (client, server, ways) = (self.client, self.server, &mut self.ways);
-        let up = ways.poll_from(Side::Client, cx, client, server, ways.is_done(Side::Server));
+        let up = self.poll_side(Side::Client, cx, self.ways.is_done(Side::Server));
         if let Poll::Ready(Err(fault)) = up {
             return Poll::Ready(match fault {
                 Fault::Source(how) => End::Broken(Side::Client, how),
                 Fault::Destination(how) => End::Broken(Side::Server, how),
             });
         }
-        let down = ways.poll_from(Side::Server, cx, client, server, ways.is_done(Side::Client));
+        let down = self.poll_side(Side::Server, cx, self.ways.is_done(Side::Client));
         if let Poll::Ready(Err(fault)) = down {
             return Poll::Ready(match fault {
                 Fault::Source(how) => End::Broken(Side::Server, how),
@@ -181,6 +222,26 @@ impl<'a, W: Ways> Relay<'a, W> {
         }
     }
 
+    /// Moves what can be moved now from one side, no faster than it may be.
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>, last: bool) -> Poll<Result<(), Fault>> {
+        let (client, server, ways) = (self.client, self.server, &mut self.ways);
+        let rate = (self.rates.as_mut()).and_then(|rates| match side {
+            Side::Client => rates.up.as_mut(),
+            Side::Server => rates.down.as_mut(),
+        });
+        let Some(rate) = rate else {
+            return ways.poll_from(side, cx, client, server, last);
+        };
+        let now = Instant::now();
+        let allowed = rate.allowed(now);
+        ways.allow(side, Budget::of(allowed));
+        let polled = ways.poll_from(side, cx, client, server, last);
+        if polled.is_pending() {
+            rate.spend(allowed - ways.left(side).min(allowed), allowed, now);
+        }
+        polled
+    }
+
     /// Does what is due because nothing moves. The timer is touched when there is none armed yet, when it fired, and when
     /// something brought the moment forward: a half-close, a pipe that waits.
     fn poll_time(
@@ -188,20 +249,25 @@ impl<'a, W: Ways> Relay<'a, W> {
         cx: &mut Context<'_>,
         timer: &mut Pin<&mut Sleep>,
         armed_for: &mut Option<Instant>,
-    ) -> Poll<TerminationReason> {
+    ) -> Poll<Due> {
         loop {
-            let end = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
+            let idle = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
             let probes = (self.limits.server_keepalive).and_then(|k| self.last_moved.checked_add(k.idle));
             let pipes = self.ways.stalled_since().map(|since| since + PIPE_REST);
-            let Some(next) = [end, probes, pipes].into_iter().flatten().min() else {
+            let resume = self.rates.as_ref().and_then(|rates| rates.pauses_until());
+            let all = [self.limits.end(), idle, probes, pipes, resume];
+            let Some(next) = all.into_iter().flatten().min() else {
                 return Poll::Pending;
             };
             if armed_for.is_some_and(|at| at <= next) && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if end.is_some_and(|end| end <= now) {
-                return Poll::Ready(self.timed_out());
+            if self.limits.end().is_some_and(|end| end <= now) {
+                return Poll::Ready(Due::End(TerminationReason::MaxLifetime));
+            }
+            if idle.is_some_and(|end| end <= now) {
+                return Poll::Ready(Due::End(self.timed_out()));
             }
             if probes.is_some_and(|at| at <= now)
                 && let Some(keepalive) = self.limits.server_keepalive.take()
@@ -211,6 +277,10 @@ impl<'a, W: Ways> Relay<'a, W> {
             }
             if pipes.is_some_and(|at| at <= now) {
                 self.ways.rest_pipes(now.checked_sub(PIPE_REST).unwrap_or(now));
+            }
+            if resume.is_some_and(|at| at <= now) {
+                *armed_for = None;
+                return Poll::Ready(Due::Resume);
             }
             if next > now {
                 timer.as_mut().reset(next.into());
@@ -225,8 +295,8 @@ impl<'a, W: Ways> Relay<'a, W> {
     /// How long nothing may move.
     fn limit(&self) -> Option<Duration> {
         let is_half_closed = self.ways.is_done(Side::Client) || self.ways.is_done(Side::Server);
-        let fin = self.limits.fin.filter(|_| is_half_closed);
-        fin.or(self.limits.idle)
+        let fin = self.limits.frontend.fin_timeout.filter(|_| is_half_closed);
+        fin.or(self.limits.frontend.idle_timeout)
     }
 
     /// Who was waited for.

@@ -12,6 +12,7 @@ use super::{
     direction::{Fault, ROUNDS_A_TURN, destination_fault},
     end::{End, Ending},
     memory::COPY_BYTES,
+    rate::Budget,
     ways::{Side, Ways},
 };
 use crate::{
@@ -117,6 +118,20 @@ impl Ways for &mut TlsWays {
         };
         *done = matches!(polled, Poll::Ready(Ok(())));
         polled
+    }
+
+    fn allow(&mut self, side: Side, budget: Budget) {
+        match side {
+            Side::Client => self.client.allow(budget),
+            Side::Server => self.server.allow(budget),
+        }
+    }
+
+    fn left(&self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.client.left(),
+            Side::Server => self.server.left(),
+        }
     }
 
     fn is_done(&self, side: Side) -> bool {

@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use super::direction::{Direction, Fault};
+use super::{
+    direction::{Direction, Fault},
+    rate::Budget,
+};
 use crate::sys::readiness::Stream;
 
 /// A side of a connection.
@@ -29,6 +32,12 @@ pub trait Ways {
         server: &Stream,
         last: bool,
     ) -> Poll<Result<(), Fault>>;
+
+    /// What may still be read of a side.
+    fn allow(&mut self, side: Side, budget: Budget);
+
+    /// How much of that is left.
+    fn left(&self, side: Side) -> u64;
 
     /// Whether everything up to the end of what a side says was delivered.
     fn is_done(&self, side: Side) -> bool;
@@ -82,6 +91,17 @@ impl Ways for Plain<'_> {
             Side::Client => self.up.poll(cx, client, server, last),
             Side::Server => self.down.poll(cx, server, client, last),
         }
+    }
+
+    fn allow(&mut self, side: Side, budget: Budget) {
+        match side {
+            Side::Client => self.up.allow(budget),
+            Side::Server => self.down.allow(budget),
+        }
+    }
+
+    fn left(&self, side: Side) -> u64 {
+        self.from(side).left()
     }
 
     fn is_done(&self, side: Side) -> bool {

@@ -147,6 +147,22 @@ fn bulk_data_arrives_whole_in_both_directions_at_once() {
     );
 }
 
+#[test]
+fn an_encrypted_connection_is_no_faster_than_its_rate() {
+    let rate = std::num::NonZeroU64::new(4_000_000);
+    let ended = Ended::new(
+        &[server(|mut stream| stream.write_all(&pattern(4 << 20)).unwrap())],
+        |frontend, _| frontend.rates.download = rate,
+        |_, _| (),
+    );
+    let (mut stream, start) = (ended.connect(), std::time::Instant::now());
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got == pattern(4 << 20));
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+}
+
 /// How much was sent up to the end of a part.
 fn stream_sent(all: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize + part.len() - all.as_ptr() as usize

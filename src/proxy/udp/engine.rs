@@ -1,6 +1,6 @@
 //! What is done with each datagram.
 
-use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc};
+use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use nix::errno::Errno;
 
@@ -209,10 +209,11 @@ impl Engine {
     /// Enters a session that has begun; false if the poller does not take it.
     fn enter(&mut self, key: SessionKey, live: Live, now: Millis) -> bool {
         let config = &live.frontend.config;
-        let idle = config.idle_timeout.unwrap_or_default().as_millis();
+        let millis = |time: Duration| Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
         let udp = config.udp.as_ref();
         let limits = SessionLimits {
-            idle: Millis::try_from(idle).unwrap_or(Millis::MAX),
+            idle: millis(config.idle_timeout.unwrap_or_default()),
+            lifetime: config.max_lifetime.map(millis),
             max_requests: udp.and_then(|udp| udp.max_requests),
             max_responses: udp.and_then(|udp| udp.max_responses),
         };

@@ -20,6 +20,8 @@ pub struct SessionId {
 pub struct SessionLimits {
     /// Time without a datagram of either side.
     pub idle: Millis,
+    /// Time after which it ends whatever comes.
+    pub lifetime: Option<Millis>,
     /// Datagrams of the client.
     pub max_requests: Option<NonZeroU32>,
     /// Datagrams of the server.
@@ -61,8 +63,22 @@ struct Session {
     limits: SessionLimits,
     requests: u32,
     responses: u32,
+    begun: Millis,
     last: Millis,
     has_key: bool,
+}
+
+impl Session {
+    /// When its lifetime is over; `None`: never.
+    fn dies(&self) -> Option<Millis> {
+        Some(self.begun.saturating_add(self.limits.lifetime?))
+    }
+
+    /// When it ends if nothing comes any more.
+    fn due(&self) -> Millis {
+        let idle = self.last.saturating_add(self.limits.idle);
+        self.dies().map_or(idle, |dies| dies.min(idle))
+    }
 }
 
 #[derive(Debug)]
@@ -152,9 +168,11 @@ impl Sessions {
             limits,
             requests: 0,
             responses: 0,
+            begun: now,
             last: now,
             has_key: true,
         };
+        let due = session.due();
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -174,7 +192,7 @@ impl Sessions {
             generation = entry.generation;
             entry.session = Some(session);
         }
-        self.wheel.insert(index, now.saturating_add(limits.idle), now);
+        self.wheel.insert(index, due, now);
         SessionId { index, generation }
     }
 
@@ -220,7 +238,7 @@ impl Sessions {
         })
     }
 
-    /// Appends sessions whose idle time is over; they are to be ended. Looks at `most` at a time: true if there may be more.
+    /// Appends sessions whose idle time or lifetime is over; they are to be ended. Looks at `most` at a time: true if there may be more.
     pub fn expired(&mut self, now: Millis, most: usize, out: &mut Vec<SessionId>) -> bool {
         for _ in 0..most {
             let Some(index) = self.wheel.pop_due(now) else {
@@ -230,7 +248,7 @@ impl Sessions {
                 continue;
             };
             let Some(session) = &entry.session else { continue };
-            let due = session.last.saturating_add(session.limits.idle);
+            let due = session.due();
             if due <= now {
                 out.push(SessionId {
                     index,
@@ -241,6 +259,15 @@ impl Sessions {
             }
         }
         true
+    }
+
+    /// Whether a session's lifetime is over.
+    #[must_use]
+    pub fn has_lived(&self, id: SessionId, now: Millis) -> bool {
+        let entry = self.entries.get(id.index());
+        let entry = entry.filter(|entry| entry.generation == id.generation);
+        let session = entry.and_then(|entry| entry.session.as_ref());
+        session.and_then(Session::dies).is_some_and(|dies| dies <= now)
     }
 
     /// When to look for them next; `None`: there are no sessions.

@@ -297,7 +297,11 @@ impl Work {
         let mut over = std::mem::take(&mut self.over);
         self.has_more_over = self.engine.sessions.expired(now, LOOKS, &mut over);
         for id in over.drain(..) {
-            self.engine.end(id, TerminationReason::Idle);
+            let reason = match self.engine.sessions.has_lived(id, now) {
+                true => TerminationReason::MaxLifetime,
+                false => TerminationReason::Idle,
+            };
+            self.engine.end(id, reason);
         }
         self.over = over;
     }

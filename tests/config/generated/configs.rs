@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     sync::Arc,
     time::Duration,
 };
@@ -11,11 +11,12 @@ use std::{
 use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
-        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, Protocol, ServerAddr, ServerName,
+        BackendName, FrontendName, ListenAddr, ListenRange, ListenerOptions, NetworkListName, Protocol,
+        ServerAddr, ServerName,
     },
     config::{
-        AccessLog, Algorithm, Backend, Config, DsrMethod, Frontend, HealthCheck, InitialState, Mode,
-        NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats,
+        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
+        InitialState, Mode, NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats, Sticky,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -152,9 +153,11 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
         // What has no effect is at its default.
         frontend.max_connections = None;
         frontend.fin_timeout = None;
+        frontend.max_lifetime = None;
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(default_keepalive());
         frontend.access_log = AccessLog::All;
+        (frontend.listener, frontend.rates) = (ListenerOptions::default(), ConnectionRates::default());
     }
     settle_backends(&mut config, with_fallback);
     settle_hellos(&mut config);
@@ -172,6 +175,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
     for name in alone {
         if let Some(backend) = config.backends.get_mut(&name).map(Arc::make_mut) {
             backend.balance = Algorithm::Maglev;
+            (backend.hash_balance_factor, backend.sticky) = (None, None);
             backend.connect_timeout = Duration::from_secs(5);
             backend.retries = 2;
             backend.queue_timeout = Duration::from_secs(5);
@@ -197,7 +201,12 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         };
         hosts.into_iter().map(addr).collect::<Vec<_>>()
     });
-    let times = (or_never(365 * DAY), or_never(365 * DAY), or_never(DAY));
+    let times = (
+        or_never(365 * DAY),
+        or_never(365 * DAY),
+        or_never(DAY),
+        or_never(365 * DAY),
+    );
     (
         listen,
         (
@@ -208,7 +217,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         ),
         option::of(count(u32::MAX)),
         times,
-        (keepalive(), access_log()),
+        (keepalive(), access_log(), listener_options(), rates()),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
         (
             any::<bool>(),
@@ -223,8 +232,8 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 listen,
                 (backend, routing, proxy_protocol, tls),
                 max_connections,
-                (idle_timeout, fin_timeout, tcp_user_timeout),
-                (client_keepalive, access_log),
+                (idle_timeout, fin_timeout, tcp_user_timeout, max_lifetime),
+                (client_keepalive, access_log, listener, rates),
                 mode,
                 (udp, interface, access, limits),
             )| {
@@ -241,16 +250,33 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     max_connections,
                     idle_timeout,
                     fin_timeout,
+                    max_lifetime,
                     udp: None,
                     source: SourceAddress::Own,
                     tcp_user_timeout,
                     client_keepalive,
+                    listener,
+                    rates,
                     access_log,
                     access,
                     limits,
                 })
             },
         )
+}
+
+fn listener_options() -> impl Strategy<Value = ListenerOptions> {
+    let options = (any::<bool>(), any::<bool>(), option::of(count(65_535)));
+    options.prop_map(|(fast_open, defer_accept, backlog)| ListenerOptions {
+        fast_open,
+        defer_accept,
+        backlog,
+    })
+}
+
+fn rates() -> impl Strategy<Value = ConnectionRates> {
+    let rate = || (0..=1_000_000_000_000_u64).prop_map(NonZeroU64::new);
+    (rate(), rate()).prop_map(|(upload, download)| ConnectionRates { upload, download })
 }
 
 fn access() -> impl Strategy<Value = Option<AccessRules>> {
@@ -321,6 +347,16 @@ fn passive_check() -> impl Strategy<Value = PassiveCheck> {
     })
 }
 
+fn sticky() -> impl Strategy<Value = Option<Sticky>> {
+    let sticky = (millis(1, 365 * DAY), 8..=32_u8, 16..=128_u8, count(10_000_000));
+    option::of(sticky.prop_map(|(ttl, prefix4, prefix6, max_entries)| Sticky {
+        ttl,
+        prefix4,
+        prefix6,
+        max_entries,
+    }))
+}
+
 fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
     let server = (
         name(),
@@ -357,6 +393,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         Algorithm::RoundRobin,
         Algorithm::Random,
         Algorithm::LeastConnections,
+        Algorithm::LeastBandwidth,
         Algorithm::PowerOfTwo,
         Algorithm::SourceHash,
         Algorithm::Maglev,
@@ -375,12 +412,15 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         millis(0, DAY),
         select(vec![DsrMethod::Tc, DsrMethod::Nft, DsrMethod::L2]),
     );
+    let factor =
+        option::of((101..=100_000_u32).prop_map(|factor| NonZeroU32::new(factor).expect("not zero")));
     (
         connecting,
         option::of(health_check()),
         option::of(passive_check()),
         down,
         (servers(), send_proxy(), super::tls::backend_tls()),
+        (factor, sticky()),
     )
         .prop_filter_map(
             "a usable name",
@@ -390,13 +430,17 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 passive_check,
                 (on_down, slow_start, dsr_method),
                 (servers, send_proxy, tls),
+                (factor, sticky),
             )| {
+                let hashes = matches!(balance, Algorithm::SourceHash | Algorithm::Maglev);
                 // A source address is of the family of all servers.
                 let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
                 let source_addr = (source && v4).then(|| IpAddr::from([10, 0, 0, 9]));
                 Some(Backend {
                     name: BackendName::new(&name).ok()?,
                     balance,
+                    hash_balance_factor: factor.filter(|_| hashes),
+                    sticky,
                     connect_timeout,
                     retries,
                     queue_timeout,

@@ -4,6 +4,7 @@
 mod lab;
 
 mod access;
+mod balancing;
 mod certbot;
 mod counters;
 mod datagrams;
@@ -13,6 +14,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod meanwhile;
+mod options;
 mod peers;
 mod preambles;
 mod quic;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
+        ("options", options::TESTS),
+        ("balancing", balancing::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),

@@ -13,6 +13,7 @@ pub(in crate::cli) fn backends_of(all: &[(&str, &[&str])]) -> BTreeMap<BackendNa
         state: BackendState::Up.into(),
         eligible: servers.len(),
         queued: 0,
+        sticky: None,
         tls: None,
         traffic: Traffic::default(),
         servers: (servers.iter())

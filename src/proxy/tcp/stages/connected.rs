@@ -121,10 +121,11 @@ impl<'a> Connected<'a> {
             routed.outcome.server_tls.as_ref(),
         );
         let limits = RelayTimeouts {
-            idle: routed.frontend.config.idle_timeout,
-            fin: routed.frontend.config.fin_timeout,
+            frontend: &routed.frontend.config,
+            begun: &accepted.origin.at,
             server_keepalive: chosen.backend.config.server_keepalive.as_ref(),
         };
+        let rates = routed.frontend.config.rates;
         let in_frontend = routed.frontend.live.counters.shard(worker);
         let in_backend = chosen.backend.live.counters.shard(worker);
         let count = |from_client, from_server| {
@@ -139,12 +140,13 @@ impl<'a> Connected<'a> {
         let client = &accepted.socket;
         let reason = match &mut routed.tls {
             None => {
-                let relay = Relay::new(client, &server, Plain::new(&mut routed.up), limits);
+                let ways = Plain::new(&mut routed.up);
+                let relay = Relay::new(client, &server, ways, limits).limited(rates);
                 relay.run(timer, count, is_cut).await
             }
             // boxed, as all that TLS adds is
             Some(tls) => {
-                let relay = Relay::new(client, &server, &mut **tls, limits);
+                let relay = Relay::new(client, &server, &mut **tls, limits).limited(rates);
                 Box::pin(relay.run(timer, count, is_cut)).await
             }
         };

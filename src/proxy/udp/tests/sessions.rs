@@ -14,6 +14,7 @@ fn key(number: u16) -> SessionKey {
 const fn limits(idle: Millis, max_requests: u32, max_responses: u32) -> SessionLimits {
     SessionLimits {
         idle,
+        lifetime: None,
         max_requests: NonZeroU32::new(max_requests),
         max_responses: NonZeroU32::new(max_responses),
     }
@@ -43,6 +44,36 @@ fn a_session_ends_when_neither_side_has_sent_for_its_idle_time() {
     );
     assert_eq!(expire(&mut sessions, 181_000), [id]);
     assert_eq!((sessions.len(), sessions.next_look()), (0, None));
+}
+
+#[test]
+fn a_session_ends_with_its_lifetime_whatever_comes() {
+    let mut sessions = Sessions::default();
+    let limits = SessionLimits {
+        lifetime: Some(600_000),
+        ..limits(60_000, 0, 0)
+    };
+    let busy = sessions.open(key(1), limits, 1_000);
+    let idle = sessions.open(key(2), limits, 1_000);
+    let mut ended = Vec::new();
+    for now in (1_000..700_000).step_by(500) {
+        sessions.request(&key(1), 1, now);
+        let mut over = Vec::new();
+        while sessions.expired(now, 7, &mut over) {}
+        for id in over {
+            ended.push((id, sessions.has_lived(id, now), now));
+            sessions.end(id).expect("it lives");
+        }
+    }
+    let [(first, has_lived, at), (second, has_died, then)] = ended[..] else {
+        panic!("{ended:?}");
+    };
+    assert_eq!((first, has_lived, second, has_died), (idle, false, busy, true));
+    // a tick and a step later at most
+    assert!(
+        (61_000..=62_000).contains(&at) && (601_000..=602_000).contains(&then),
+        "{at} {then}"
+    );
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! How fast one way of a connection may be: what of it may be read now, and when more.
+//!
+//! A bucket of a tenth of a second's bytes (Turner: New Directions in Communications, 1986), so that a burst is short. Once it is
+//! empty nothing is read until it has filled by a twentieth: the rest stays in the kernel's buffer, whose window slows the sender
+//! down, and the connection is woken twenty times a second at most, however its packets come.
+
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
+
+/// Time whose bytes the bucket holds.
+const BURST: Duration = Duration::from_millis(100);
+
+/// Time for which an empty one fills.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes a second, and how many of them may come now.
+#[derive(Debug)]
+pub struct Rate {
+    per_second: NonZeroU64,
+    /// What may be read.
+    bytes: f64,
+    at: Instant,
+    /// Nothing is read before.
+    pauses_until: Option<Instant>,
+}
+
+impl Rate {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(per_second: NonZeroU64, now: Instant) -> Self {
+        let mut rate = Self {
+            per_second,
+            bytes: 0.0,
+            at: now,
+            pauses_until: None,
+        };
+        rate.bytes = rate.in_time(BURST);
+        rate
+    }
+
+    /// Bytes that may be read now; 0 in a pause.
+    pub fn allowed(&mut self, now: Instant) -> u64 {
+        let past = now.saturating_duration_since(self.at);
+        self.at = self.at.max(now);
+        self.bytes =
+            (self.bytes + past.as_secs_f64() * self.per_second.get() as f64).min(self.in_time(BURST));
+        if self.pauses_until.is_some_and(|until| until > now) {
+            return 0;
+        }
+        self.pauses_until = None;
+        // never negative
+        self.bytes as u64
+    }
+
+    /// Takes away what was read of `allowed`. Where all of it was, a pause begins.
+    pub fn spend(&mut self, bytes: u64, allowed: u64, now: Instant) {
+        self.bytes = (self.bytes - bytes as f64).max(0.0);
+        if bytes >= allowed && self.pauses_until.is_none() {
+            let wanted = self.in_time(PAUSE);
+            let seconds = (wanted - self.bytes).max(0.0) / self.per_second.get() as f64;
+            // a day at most: one byte a second
+            self.pauses_until = now.checked_add(Duration::from_secs_f64(seconds));
+        }
+    }
+
+    /// When the pause ends, if there is one.
+    #[must_use]
+    pub const fn pauses_until(&self) -> Option<Instant> {
+        self.pauses_until
+    }
+
+    /// What may be read in a time, a byte at least.
+    fn in_time(&self, time: Duration) -> f64 {
+        (self.per_second.get() as f64 * time.as_secs_f64()).max(1.0)
+    }
+}
+
+/// The rates of both ways.
+#[derive(Debug)]
+pub struct Rates {
+    /// From the client.
+    pub up: Option<Rate>,
+    /// From the server.
+    pub down: Option<Rate>,
+}
+
+impl Rates {
+    /// When the first pause ends.
+    #[must_use]
+    pub fn pauses_until(&self) -> Option<Instant> {
+        let each = [&self.up, &self.down].into_iter().flatten();
+        each.filter_map(Rate::pauses_until).min()
+    }
+}
+
+/// What one way may still read in a turn. Without a rate: everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget(u64);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl Budget {
+    /// Everything.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// So many bytes.
+    #[must_use]
+    pub const fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub const fn left(self) -> u64 {
+        self.0
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub const fn is_spent(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many of so many bytes may be read.
+    #[must_use]
+    pub fn room(self, most: usize) -> usize {
+        usize::try_from(self.0).map_or(most, |left| left.min(most))
+    }
+
+    /// Takes away what was read.
+    pub const fn spend(&mut self, bytes: usize) {
+        if self.0 != u64::MAX {
+            self.0 = self.0.saturating_sub(bytes as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rate(per_second: u64, now: Instant) -> Rate {
+        Rate::new(NonZeroU64::new(per_second).unwrap(), now)
+    }
+
+    /// Reads all that may be read whenever it may for so long; how much, and how often it was woken.
+    fn greedy(rate: &mut Rate, mut now: Instant, time: Duration, late: Duration) -> (u64, u32) {
+        let (end, mut all, mut woken) = (now + time, 0, 0);
+        while now < end {
+            let allowed = rate.allowed(now);
+            all += allowed;
+            woken += 1;
+            rate.spend(allowed, allowed, now);
+            now = rate.pauses_until().expect("all was read") + late;
+        }
+        (all, woken)
+    }
+
+    #[test]
+    fn a_pause_is_not_cut_short_by_what_comes() {
+        let now = Instant::now();
+        let mut rate = rate(1_000_000, now);
+        let allowed = rate.allowed(now);
+        assert_eq!(allowed, 100_000);
+        rate.spend(allowed, allowed, now);
+        for millis in 0..50 {
+            assert_eq!(rate.allowed(now + Duration::from_millis(millis)), 0);
+        }
+        let then = now + Duration::from_millis(50);
+        assert_eq!((rate.pauses_until(), rate.allowed(then)), (Some(then), 50_000));
+    }
+
+    #[test]
+    fn what_is_not_read_does_not_add_up_beyond_a_burst() {
+        let now = Instant::now();
+        let mut rate = rate(1_000_000, now);
+        rate.spend(40_000, 100_000, now);
+        assert_eq!(rate.pauses_until(), None, "there is more to read");
+        assert_eq!(rate.allowed(now), 60_000);
+        assert_eq!(rate.allowed(now + Duration::from_secs(3_600)), 100_000);
+    }
+
+    proptest! {
+        #[test]
+        fn a_greedy_reader_gets_the_rate_and_is_woken_twenty_times_a_second(per_second in 40_u64..1 << 36) {
+            let now = Instant::now();
+            let (bytes, woken) = greedy(&mut rate(per_second, now), now, Duration::from_secs(10), Duration::ZERO);
+            let due = per_second as f64 * 10.0;
+            // a burst more, and what rounding to whole bytes leaves for later
+            prop_assert!((0.97..=1.02).contains(&(bytes as f64 / due)), "{bytes} of {due}");
+            prop_assert!(woken <= 202, "{woken}");
+        }
+
+        #[test]
+        fn however_late_it_is_woken_it_gets_no_more_than_the_rate_and_a_burst(
+            per_second in 1_u64..1 << 36,
+            late in 0_u64..400,
+        ) {
+            let now = Instant::now();
+            let late = Duration::from_millis(late);
+            let (bytes, _) = greedy(&mut rate(per_second, now), now, Duration::from_secs(10), late);
+            let seconds = 10.0 + late.as_secs_f64() + 1.0 / per_second as f64;
+            let most = per_second as f64 * (seconds + 0.15) + 2.0;
+            prop_assert!(bytes as f64 <= most, "{bytes} of {most}");
+        }
+    }
+}
