@@ -16,6 +16,8 @@ pub enum DatagramDrop {
     HandOver,
     /// It found the queue of its socket full: this process was too slow, or the burst too long. Merged ones count once.
     QueueFull,
+    /// It was sent to a broadcast or multicast address.
+    NotUnicast,
     /// The kernel did not take it: a queue on the way out is full, or there is no way.
     SendFailed,
     /// It would have begun a session at an address that a reload has removed.
@@ -26,12 +28,13 @@ pub enum DatagramDrop {
 
 impl DatagramDrop {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TooLong,
         Self::SessionsFull,
         Self::ProcessFull,
         Self::HandOver,
         Self::QueueFull,
+        Self::NotUnicast,
         Self::SendFailed,
         Self::Removed,
         Self::NoSourceSocket,
@@ -46,6 +49,7 @@ impl DatagramDrop {
             Self::ProcessFull => "process_full",
             Self::HandOver => "hand_over",
             Self::QueueFull => "queue_full",
+            Self::NotUnicast => "not_unicast",
             Self::SendFailed => "send_failed",
             Self::Removed => "removed",
             Self::NoSourceSocket => "no_source_socket",
@@ -67,6 +71,7 @@ impl DatagramDrop {
             Self::QueueFull => {
                 "it found the queue of its socket full: Convey was too slow, or the burst too long"
             }
+            Self::NotUnicast => "it was sent to a broadcast or multicast address",
             Self::SendFailed => "the kernel did not send it: a queue is full, or there is no route",
             Self::Removed => "it would begin a session at an address that a reload has removed",
             Self::NoSourceSocket => {

@@ -32,6 +32,9 @@ const MAX_PIPES: u64 = 256;
 /// Connections to a pipe, where descriptors are scarce (HAProxy's `maxpipes` is a quarter of `maxconn`).
 const CONNECTIONS_A_PIPE: u64 = 4;
 
+/// A fourth of what is left is for connections alone: sessions begin with a datagram that anybody can forge, and end by time.
+const OF_CONNECTIONS_ALONE: u32 = 4;
+
 /// Least time between two log events about the limit.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -116,6 +119,11 @@ impl Used {
         }
     }
 
+    const fn sessions(self) -> u32 {
+        // of two that take 2 and 1
+        (2 * self.open as u64).saturating_sub(self.descriptors as u64) as u32
+    }
+
     /// In one word, which changes at once.
     const fn packed(self) -> u64 {
         (self.descriptors as u64) << 32 | self.open as u64
@@ -190,7 +198,14 @@ impl ConnectionLimit {
                 let used = Used::unpacked(packed);
                 let descriptors = used.descriptors.saturating_add(what.descriptors());
                 let open = used.open.saturating_add(1);
-                (descriptors <= limit).then(|| Used { open, descriptors }.packed())
+                let fits = match what {
+                    Occupant::Connection => descriptors <= limit,
+                    Occupant::Session => {
+                        let sessions = used.sessions().saturating_add(1);
+                        descriptors <= limit && sessions <= limit - limit / OF_CONNECTIONS_ALONE
+                    }
+                };
+                fits.then(|| Used { open, descriptors }.packed())
             });
         taken.is_ok()
     }
@@ -319,9 +334,13 @@ mod tests {
         assert!(!limit.try_take(Occupant::Session, 2));
         assert_eq!(limit.open(), 3);
         assert_eq!(limit.reachable(0), 3 + limit.most(0) - 2);
-        limit.release(Occupant::Connection);
-        assert!(limit.try_take(Occupant::Connection, 2));
         for what in [Occupant::Connection, Occupant::Session, Occupant::Session] {
+            limit.release(what);
+        }
+        let sessions = (0..10).filter(|_| limit.try_take(Occupant::Session, 4)).count();
+        assert_eq!(sessions, 6, "a fourth is for connections");
+        assert!(limit.try_take(Occupant::Connection, 4));
+        for what in [Occupant::Session; 6].into_iter().chain([Occupant::Connection]) {
             limit.release(what);
         }
         assert_eq!((limit.open(), limit.reachable(0)), (0, limit.most(0)));

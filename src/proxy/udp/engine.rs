@@ -82,14 +82,15 @@ impl Engine {
             listener.note_dropped(dropped);
         }
         let Some(client) = message.from else { return };
-        let own = listener.endpoint.addr.0;
+        let count = message.datagrams();
+        if message.is_to_many {
+            listener.drop_datagrams(count, DatagramDrop::NotUnicast);
+            return;
+        }
         let key = SessionKey {
             client,
-            local: message
-                .local
-                .map_or(own, |local| SocketAddr::new(local, own.port())),
+            local: listener.local(message),
         };
-        let count = message.datagrams();
         if message.is_cut || message.longest() > longest(listener) {
             listener.drop_datagrams(count, DatagramDrop::TooLong);
             return;
@@ -155,6 +156,7 @@ impl Engine {
     /// Begins a session for datagrams that have none. False if they are done with.
     fn begin(&mut self, number: u32, datagrams: Datagrams<'_>, now: Millis) -> bool {
         let count = datagrams.count() as usize;
+        let number = self.that_begins(number, datagrams.key.local);
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
             return false;
         };
@@ -204,6 +206,23 @@ impl Engine {
             }
             Err(NotBegun::Ended) => false,
         }
+    }
+
+    /// The listener at which a session begins whose first datagram has come to this one. A removed address keeps its socket
+    /// for the answers of its last sessions, and the kernel prefers that to one of every address, which new ones belong to.
+    fn that_begins(&self, number: u32, local: SocketAddr) -> u32 {
+        let is_deaf =
+            |listener: &Option<Listener>| listener.as_ref().is_some_and(|listener| listener.is_deaf);
+        if !self.listeners.get(number as usize).is_some_and(is_deaf) {
+            return number;
+        }
+        let takes = |listener: &Option<Listener>| {
+            (listener.as_ref()).is_some_and(|listener| !listener.is_deaf && listener.has(local))
+        };
+        let other = self.listeners.iter().position(takes);
+        other
+            .and_then(|other| u32::try_from(other).ok())
+            .unwrap_or(number)
     }
 
     /// Enters a session that has begun; false if the poller does not take it.
@@ -277,7 +296,8 @@ impl Engine {
             return Err(());
         }
         let count = datagrams.count() as usize - (lost.0 + lost.1).min(datagrams.count() as usize);
-        live.count_in(self.worker, count, datagrams.bytes.len());
+        let bytes = if count == 0 { 0 } else { datagrams.bytes.len() };
+        live.count_in(self.worker, count, bytes);
         let number = live.listener as usize;
         if let Some(listener) = self.listeners.get_mut(number).and_then(Option::as_mut) {
             for (count, why) in [
@@ -380,7 +400,7 @@ impl Engine {
             let outgoing: Vec<_> = (of_one.iter())
                 .map(|answer| Outgoing {
                     to: Some(answer.key.client),
-                    from: listener.is_wildcard().then(|| answer.key.local.ip()),
+                    from: listener.is_wildcard().then_some(answer.key.local),
                     is_ipv4: answer.key.client.is_ipv4(),
                     ecn: answer.ecn,
                     segment: answer.segment,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use crate::{
     base::{DatagramDrop, Endpoint, WorkerId},
     proxy::shared::WorkerContext,
     snapshot::FrontendView,
-    sys::udp_socket,
+    sys::udp_socket::{self, Message},
 };
 
 /// Least time between two log events about what one listener drops or refuses.
@@ -96,6 +96,16 @@ impl Listener {
         let own = self.endpoint.addr.0;
         own.port() == local.port()
             && (own.ip() == local.ip() || (own.ip().is_unspecified() && (own.is_ipv6() || local.is_ipv4())))
+    }
+
+    /// The address that a datagram was sent to.
+    pub fn local(&self, message: Message) -> SocketAddr {
+        let own = self.endpoint.addr.0;
+        match message.local {
+            None => own,
+            Some(IpAddr::V6(ip)) => SocketAddrV6::new(ip, own.port(), 0, message.interface).into(),
+            Some(ip) => SocketAddr::new(ip, own.port()),
+        }
     }
 
     /// Whether its socket is one of IPv6, which takes IPv4 too where it is of every address.

@@ -255,22 +255,21 @@ fn connect(chosen: &Chosen, source: Source) -> io::Result<OwnedFd> {
     udp_socket::connect(addr.0, interface, source)
 }
 
-/// Tells what the network says of a server from what we lack.
+/// Tells what the network says of a server, or a rule of this host about it, from what we lack.
 pub fn is_servers_fault(error: &io::Error) -> bool {
-    matches!(
+    !matches!(
         error.raw_os_error(),
-        Some(
-            libc::ECONNREFUSED
-                | libc::ECONNRESET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::ENOPROTOOPT
-                | libc::EPROTO
-                | libc::ETIMEDOUT
-                // the interface of a link-local address
-                | libc::ENODEV
+        None | Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EAGAIN
+                | libc::EINTR
+                | libc::EMSGSIZE
+                // no port is left, or source_addr is none of ours
+                | libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
         )
     )
 }

@@ -2,11 +2,11 @@
 
 use std::{
     mem::size_of,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// Room for all that comes with a datagram: where it was sent to, its TOS, its segments.
-pub const RECEIVED: usize = 128;
+pub const RECEIVED: usize = 192;
 
 /// Room for all that goes with one.
 pub const SENT: usize = 96;
@@ -21,6 +21,10 @@ const HEADER: usize = size_of::<libc::cmsghdr>();
 pub struct Received {
     /// The address that it was sent to, where the socket tells.
     pub local: Option<IpAddr>,
+    /// The interface of that address if it is a link-local one, else 0.
+    pub interface: u32,
+    /// Whether it was sent to a broadcast or multicast address.
+    pub is_to_many: bool,
     /// Its ECN bits.
     pub ecn: u8,
     /// The size of each of the datagrams that it was merged from; the last may be shorter.
@@ -64,12 +68,23 @@ impl Received {
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 // struct in_pktinfo: index, the local address to answer from, the address in the header
-                let address = data.get(4..).and_then(<[u8]>::first_chunk::<4>);
-                self.local = address.map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)));
+                let address = |at: usize| {
+                    let octets = data.get(at..).and_then(<[u8]>::first_chunk::<4>);
+                    octets.map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)))
+                };
+                self.local = address(4);
+                // they differ where the second is of several hosts
+                self.is_to_many |= address(4) != address(8);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let address = data.first_chunk::<16>();
-                self.local = address.map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)).to_canonical());
+                let address = address.map(|octets| Ipv6Addr::from(*octets));
+                self.local = address.map(|address| IpAddr::V6(address).to_canonical());
+                self.is_to_many |= address.is_some_and(|address| address.is_multicast());
+                let number = data.get(16..).and_then(<[u8]>::first_chunk).copied();
+                self.interface = (number
+                    .filter(|_| address.is_some_and(|address| address.is_unicast_link_local())))
+                .map_or(0, u32::from_ne_bytes);
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => self.dropped = word.map(i32::cast_unsigned),
             (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -103,9 +118,9 @@ impl Written {
         self.bytes.get_mut(..self.length).unwrap_or_default()
     }
 
-    /// Adds the address to send from. A socket of IPv6 is told of an IPv4 one in IPv6 form.
-    pub fn from(&mut self, ip: IpAddr, is_ipv6_socket: bool) {
-        match ip {
+    /// Adds the address to send from, with the interface if it is a link-local one; the port is the socket's. A socket of IPv6 is told of an IPv4 one in IPv6 form.
+    pub fn from(&mut self, addr: SocketAddr, is_ipv6_socket: bool) {
+        match addr.ip() {
             IpAddr::V4(ip) if !is_ipv6_socket => {
                 let mut info = [0; 12];
                 info[4..8].copy_from_slice(&ip.octets());
@@ -118,6 +133,9 @@ impl Written {
                 };
                 let mut info = [0; 20];
                 info[..16].copy_from_slice(&ip.octets());
+                if let SocketAddr::V6(addr) = addr {
+                    info[16..].copy_from_slice(&addr.scope_id().to_ne_bytes());
+                }
                 self.add(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             }
         }
@@ -155,18 +173,49 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV6;
+
     use super::*;
 
     #[test]
     fn what_is_written_reads_back() {
-        for (ip, on_ipv6) in [("192.0.2.7", false), ("192.0.2.7", true), ("2001:db8::7", true)] {
-            let ip: IpAddr = ip.parse().unwrap();
+        let scoped = SocketAddrV6::new("fe80::7".parse().unwrap(), 53, 0, 3);
+        let addresses: [SocketAddr; 3] = [
+            "192.0.2.7:53".parse().unwrap(),
+            "[2001:db8::7]:53".parse().unwrap(),
+            scoped.into(),
+        ];
+        for (addr, on_ipv6) in addresses.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
             let mut written = Written::new();
-            written.from(ip, on_ipv6);
-            written.ecn(2, ip.is_ipv4() && !on_ipv6);
-            let read = read(written.bytes_mut());
-            assert_eq!((read.local, read.ecn), (Some(ip), 2));
+            written.from(addr, on_ipv6);
+            written.ecn(2, addr.is_ipv4() && !on_ipv6);
+            let mut bytes = written.bytes_mut().to_vec();
+            if addr.is_ipv4() && !on_ipv6 {
+                // the address in the header, which is not written
+                let at = HEADER + 8;
+                bytes.copy_within(HEADER + 4..at, at);
+            }
+            let read = read(&bytes);
+            assert_eq!((read.local, read.ecn), (Some(addr.ip()), 2));
+            let interface = if addr == SocketAddr::from(scoped) { 3 } else { 0 };
+            assert_eq!((read.interface, read.is_to_many), (interface, false));
         }
+    }
+
+    #[test]
+    fn what_is_for_several_hosts_is_told_apart() {
+        let mut info = [0; 12];
+        info[4..8].copy_from_slice(&[192, 0, 2, 7]);
+        info[8..].copy_from_slice(&[192, 0, 2, 255]);
+        let mut received = Received::default();
+        received.take(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        assert_eq!(
+            (received.local, received.is_to_many),
+            (Some([192, 0, 2, 7].into()), true)
+        );
+        let mut written = Written::new();
+        written.from("[ff02::1]:53".parse().unwrap(), true);
+        assert!(read(written.bytes_mut()).is_to_many);
     }
 
     #[test]

@@ -153,7 +153,9 @@ fn options(socket: &Socket, addr: SocketAddr) -> Result<(), ListenError> {
             set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(at("IP_PKTINFO"))
         }
         SocketAddr::V6(addr) if addr.ip().is_unspecified() => {
-            set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1).map_err(at("IPV6_RECVPKTINFO"))
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1).map_err(at("IPV6_RECVPKTINFO"))?;
+            // of what comes by IPv4 it alone tells broadcasts
+            set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(at("IP_PKTINFO"))
         }
         _ => Ok(()),
     }

@@ -41,6 +41,10 @@ pub struct Message {
     pub from: Option<SocketAddr>,
     /// The address that it was sent to, where the socket tells.
     pub local: Option<IpAddr>,
+    /// The interface of a link-local address that it was sent to, else 0.
+    pub interface: u32,
+    /// Whether it was sent to a broadcast or multicast address, where the socket tells.
+    pub is_to_many: bool,
     /// Its ECN bits.
     pub ecn: u8,
     /// The size of each datagram that it is merged of; the last may be shorter. `None`: it is one.
@@ -169,6 +173,8 @@ impl Receiver {
         Some(Message {
             from: slot.from(header.msg_hdr.msg_namelen as usize),
             local: control.local,
+            interface: control.interface,
+            is_to_many: control.is_to_many,
             ecn: control.ecn,
             segment: control.segment,
             len: header.msg_len as usize,

@@ -16,8 +16,8 @@ use super::control::Written;
 pub struct Outgoing<'a> {
     /// Where to; `None`: where the socket is connected to.
     pub to: Option<SocketAddr>,
-    /// From which of our addresses; `None`: from the socket's.
-    pub from: Option<IpAddr>,
+    /// From which of our addresses, of which the port is the socket's; `None`: from the socket's.
+    pub from: Option<SocketAddr>,
     /// Whether it leaves by IPv4; only asked where there are ECN bits.
     pub is_ipv4: bool,
     /// ECN bits.

@@ -106,7 +106,7 @@ fn an_answer_leaves_from_the_address_that_was_asked_with_its_ecn_bits() {
         assert_eq!(message.local.unwrap_or(addr.ip()), to.ip(), "{listen}");
         let answer = Outgoing {
             to: message.from,
-            from: message.local,
+            from: message.local.map(|local| SocketAddr::new(local, 0)),
             ecn: 1,
             is_ipv4,
             ..plain(b"answer")

@@ -1,6 +1,9 @@
 //! UDP in mode proxy: who may send how much, and what stays on a datagram.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv6Addr, SocketAddrV6, UdpSocket},
+    time::Duration,
+};
 
 use convey::base::AccessReason;
 use nix::sys::signal::Signal;
@@ -25,6 +28,10 @@ pub const TESTS: &[Test] = tests![
     congestion_marks_pass_both_ways,
     the_largest_datagram_passes_by_both_families,
     what_a_full_queue_of_the_kernel_drops_is_counted,
+    what_is_sent_to_many_is_dropped_and_counted,
+    a_client_that_asks_a_link_local_address_of_a_wildcard_is_answered_from_it,
+    an_address_that_becomes_part_of_a_wildcard_serves_new_clients_at_once,
+    a_server_that_cannot_be_reached_loses_its_clients_to_others,
 ];
 
 fn refused(convey: &Convey, reason: AccessReason) -> u64 {
@@ -94,7 +101,8 @@ fn a_client_sends_no_more_datagrams_a_second_than_it_may() {
     let settings = "limits.per_client.datagrams_per_second = 50\n";
     let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], settings, ""));
     let client = UdpClient::new(&client, lb.addr(53));
-    const SENT: u64 = 400;
+    // fewer than the kernel's queue holds
+    const SENT: u64 = 150;
     for _ in 0..SENT {
         client.socket().send(b"x").expect("sent");
     }
@@ -241,4 +249,135 @@ fn what_a_full_queue_of_the_kernel_drops_is_counted() {
         let (passed, dropped) = counted();
         dropped > 0 && passed + dropped == SENT + 2
     });
+}
+
+fn what_is_sent_to_many_is_dropped_and_counted() {
+    let lab = Lab::new("udp-many");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let server = UdpServer::echo(&host, host.addr(7_001), "a");
+    let listen = "[\"0.0.0.0:53\", \"[::]:54\"]";
+    let convey = lab.convey(&lb, &config(listen, &[&server], "", ""));
+    let socket = UdpClient::new(&client, lb.addr(53));
+    let broadcaster = client.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+    broadcaster.set_broadcast(true).expect("set");
+    for (count, to) in [(1, "10.77.0.255:53"), (2, "10.77.0.255:54")] {
+        broadcaster.send_to(b"x", to).expect("sent");
+        wait_until("it is dropped", PATIENCE, || {
+            dropped(&convey, "not_unicast") >= count
+        });
+    }
+    assert_eq!(ask(&socket, "x"), "a:x");
+    assert_eq!(open(&convey), 1);
+    assert_eq!(server.seen().senders.len(), 1);
+}
+
+fn a_client_that_asks_a_link_local_address_of_a_wildcard_is_answered_from_it() {
+    let lab = Lab::new("udp-link");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let server = UdpServer::echo(&host, host.addr(7_001), "a");
+    let _convey = lab.convey(&lb, &config("\"[::]:53\"", &[&server], "", ""));
+    let shown = lb.run("ip -6 -o address show dev eth0 scope link");
+    let address = shown
+        .split_whitespace()
+        .nth(3)
+        .and_then(|network| network.split('/').next());
+    let to: Ipv6Addr = address
+        .and_then(|address| address.parse().ok())
+        .expect("a link-local address");
+    let shown = client.run("ip -o link show dev eth0");
+    let index = shown
+        .split(':')
+        .next()
+        .and_then(|index| index.parse().ok())
+        .expect("an index");
+    let to = SocketAddrV6::new(to, 53, 0, index);
+    // one with a link-local address of its own, and one without
+    for own in [
+        "[::]:0".parse().expect("an address"),
+        client.addr_of(Family::V6, 0),
+    ] {
+        let socket = client.inside(|| {
+            let socket = UdpSocket::bind(own)?;
+            socket.connect(to)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            std::io::Result::Ok(socket)
+        });
+        let socket = socket.expect("a socket");
+        socket.send(b"x").expect("sent");
+        let mut buffer = [0; 9];
+        let length = socket.recv(&mut buffer).expect("an answer");
+        assert_eq!(&buffer[..length], b"a:x", "{own}");
+    }
+}
+
+fn an_address_that_becomes_part_of_a_wildcard_serves_new_clients_at_once() {
+    let lab = Lab::new("udp-wider");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let server = UdpServer::echo(&host, host.addr(7_001), "a");
+    let narrow = config(&quoted(lb.addr(53)), &[&server], "", "");
+    let wide = config("\"0.0.0.0:53\"", &[&server], "", "");
+    let convey = lab.convey(&lb, &narrow);
+    // its session keeps the socket of the address open
+    let kept = UdpClient::new(&client, lb.addr(53));
+    for (round, text) in [&narrow, &wide, &narrow, &wide].into_iter().enumerate() {
+        convey.reload(text);
+        assert_eq!(ask(&kept, "x"), "a:x", "round {round}");
+        let late = UdpClient::new(&client, lb.addr(53));
+        for _ in 0..5 {
+            assert_eq!(ask(&late, "x"), "a:x", "round {round}");
+        }
+    }
+    assert_eq!(dropped(&convey, "removed"), 0);
+    assert_eq!(open(&convey), 5);
+}
+
+/// Whatever the network or a rule of this host says of a server, its clients get another one.
+fn a_server_that_cannot_be_reached_loses_its_clients_to_others() {
+    let lab = Lab::new("udp-unreached");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let route = |kind: &str| format!("ip route add {kind} 10.78.0.9/32; ip -6 route add {kind} fd78::9/128");
+    let kept = UdpServer::echo(&host, host.addr(7_001), "b");
+    let text = |gone: &str| {
+        alone(&format!(
+            "[frontends.echo]\nprotocol = \"udp\"\nlisten_addr = {}\nbackend = \"echo\"\n\
+             [backends.echo]\nservers.a = {{ addr = \"{gone}\" }}\nservers.b = {{ addr = \"{}\" }}\n",
+            quoted(lb.addr(53)),
+            kept.addr(),
+        ))
+    };
+    let convey = lab.convey(&lb, &text("10.78.0.9:7"));
+    for kind in ["blackhole", "prohibit", "unreachable"] {
+        lb.run(&route(kind));
+        for gone in ["10.78.0.9:7", "[fd78::9]:7"] {
+            convey.reload(&text(gone));
+            // the turn of one of them is the other server's
+            for _ in 0..2 {
+                let client = UdpClient::new(&client, lb.addr(53));
+                assert_eq!(ask(&client, "x"), "b:x", "{kind} {gone}");
+            }
+        }
+        lb.run(&route(kind).replace(" add ", " del "));
+    }
+    let rejects = [
+        ("ip", host.addr(7_009), "icmp type admin-prohibited"),
+        ("ip", host.addr(7_009), "icmp type host-unreachable"),
+        (
+            "ip6",
+            host.addr_of(Family::V6, 7_009),
+            "icmpv6 type admin-prohibited",
+        ),
+        ("ip6", host.addr_of(Family::V6, 7_009), "icmpv6 type no-route"),
+    ];
+    for (family, gone, with) in rejects {
+        host.nft(&format!(
+            "table {family} gone {{\n chain in {{\n  type filter hook input priority 0;\n  udp dport 7009 reject with {with}\n }}\n}}\n"
+        ));
+        convey.reload(&text(&gone.to_string()));
+        let client = UdpClient::new(&client, lb.addr(53));
+        let patience = Some(Duration::from_millis(300));
+        client.socket().set_read_timeout(patience).expect("a time-out");
+        let answer = (0..20).find_map(|_| client.ask(b"x").ok());
+        assert_eq!(answer.as_deref(), Some(&b"b:x"[..]), "{with}");
+        host.run(&format!("nft delete table {family} gone"));
+    }
 }
