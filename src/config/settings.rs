@@ -5,7 +5,7 @@
 mod balancing;
 mod tls;
 
-use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, path::Path, time::Duration};
 
 use super::{
     duration,
@@ -59,7 +59,7 @@ fn time_or_never(value: Option<Duration>) -> Setting {
     time(value.unwrap_or_default())
 }
 
-fn limit(value: Option<NonZeroU32>) -> Setting {
+fn limit<T: Display + Copy>(value: Option<T>) -> Setting {
     value.map_or(Setting::Unset("no limit"), set)
 }
 
@@ -248,14 +248,8 @@ pub fn frontend(frontend: &Frontend) -> Settings {
             "backlog",
             listener.backlog.map_or(Setting::Unset("the kernel's limit"), set),
         ),
-        (
-            "upload_rate",
-            rates.upload.map_or(Setting::Unset("no limit"), set),
-        ),
-        (
-            "download_rate",
-            rates.download.map_or(Setting::Unset("no limit"), set),
-        ),
+        ("upload_rate", limit(rates.upload)),
+        ("download_rate", limit(rates.download)),
         (
             "access_log",
             match access_log {

@@ -108,8 +108,7 @@ fn documented_defaults() -> Outcome {
     same(frontend.mode, Mode::Proxy)?;
     same(frontend.max_connections, None)?;
     same(frontend.idle_timeout, Some(600 * SECOND))?;
-    same(frontend.fin_timeout, None)?;
-    same(frontend.max_lifetime, None)?;
+    same((frontend.fin_timeout, frontend.max_lifetime), (None, None))?;
     same(frontend.tcp_user_timeout, None)?;
     let keepalive = Some(KeepAlive {
         idle: 120 * SECOND,

@@ -89,7 +89,7 @@ pub struct Direction {
     held: Held,
     sent: usize,
     /// How many of the first bytes are our own, not the source's.
-    ahead: usize,
+    ahead: u32,
     pipe: Option<Box<LentPipe>>,
     /// Doublings of [`COPY_BYTES`] that one round may put into the pipe: few at first, so that a destination that never takes
     /// anything does not leave a full one behind.
@@ -129,7 +129,8 @@ impl Direction {
     /// Puts bytes of our own before everything that the source has sent; nothing may have been delivered yet.
     pub fn put_before(&mut self, mut bytes: Vec<u8>) {
         debug_assert!(self.sent == 0 && self.ahead == 0, "it has begun");
-        self.ahead = bytes.len();
+        // a header, which is short
+        self.ahead = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         bytes.extend_from_slice(&self.held);
         self.held = Held::early(bytes);
     }
@@ -205,7 +206,7 @@ impl Direction {
 
     /// How much of that is left.
     #[must_use]
-    pub const fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.budget.left()
     }
 
@@ -302,9 +303,9 @@ impl Direction {
                     n
                 }
             };
-            let own = n.min(self.ahead);
+            let own = u32::try_from(n).unwrap_or(u32::MAX).min(self.ahead);
             self.ahead -= own;
-            self.moved += (n - own) as u64;
+            self.moved += n as u64 - u64::from(own);
         }
         if !self.held.is_empty() {
             // freed, not cleared: an idle connection keeps no buffer

@@ -125,7 +125,7 @@ impl End {
 
     /// How much of that is left.
     #[must_use]
-    pub const fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.budget.left()
     }
 

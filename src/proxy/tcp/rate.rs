@@ -95,9 +95,9 @@ impl Rates {
     }
 }
 
-/// What one way may still read in a turn. Without a rate: everything.
+/// What one way may still read in a turn. Without a rate: everything. Four bytes, because a connection is to be small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget(u64);
+pub struct Budget(u32);
 
 impl Default for Budget {
     fn default() -> Self {
@@ -107,18 +107,18 @@ impl Default for Budget {
 
 impl Budget {
     /// Everything.
-    pub const ALL: Self = Self(u64::MAX);
+    pub const ALL: Self = Self(u32::MAX);
 
-    /// So many bytes.
+    /// So many bytes, 4 GB at most.
     #[must_use]
-    pub const fn of(bytes: u64) -> Self {
-        Self(bytes)
+    pub fn of(bytes: u64) -> Self {
+        Self(u32::try_from(bytes).unwrap_or(u32::MAX).min(u32::MAX - 1))
     }
 
     /// What is left of it.
     #[must_use]
-    pub const fn left(self) -> u64 {
-        self.0
+    pub fn left(self) -> u64 {
+        self.0.into()
     }
 
     /// Whether nothing is left.
@@ -134,9 +134,10 @@ impl Budget {
     }
 
     /// Takes away what was read.
-    pub const fn spend(&mut self, bytes: usize) {
-        if self.0 != u64::MAX {
-            self.0 = self.0.saturating_sub(bytes as u64);
+    pub fn spend(&mut self, bytes: usize) {
+        if *self != Self::ALL {
+            let left = self.left().saturating_sub(bytes as u64);
+            *self = Self::of(left);
         }
     }
 }

@@ -233,8 +233,9 @@ impl<'a, W: Ways> Relay<'a, W> {
             return ways.poll_from(side, cx, client, server, last);
         };
         let now = Instant::now();
-        let allowed = rate.allowed(now);
-        ways.allow(side, Budget::of(allowed));
+        let budget = Budget::of(rate.allowed(now));
+        let allowed = budget.left();
+        ways.allow(side, budget);
         let polled = ways.poll_from(side, cx, client, server, last);
         if polled.is_pending() {
             rate.spend(allowed - ways.left(side).min(allowed), allowed, now);
