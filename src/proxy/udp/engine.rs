@@ -91,7 +91,7 @@ impl Engine {
             client,
             local: listener.local(message),
         };
-        if message.is_cut || message.longest() > longest(listener) {
+        if message.is_cut || message.longest() > listener.longest() {
             listener.drop_datagrams(count, DatagramDrop::TooLong);
             return;
         }
@@ -482,15 +482,6 @@ impl Engine {
         };
         self.end(id, reason);
     }
-}
-
-/// Bytes of the longest datagram that a listener passes on.
-fn longest(listener: &Listener) -> usize {
-    listener
-        .frontend
-        .config
-        .udp
-        .map_or(usize::MAX, |udp| udp.buffer_size as usize)
 }
 
 /// Hands datagrams over to the worker that has their session. What was handed over to us is not sent round: its session has

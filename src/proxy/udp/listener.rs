@@ -98,6 +98,12 @@ impl Listener {
             && (own.ip() == local.ip() || (own.ip().is_unspecified() && (own.is_ipv6() || local.is_ipv4())))
     }
 
+    /// Bytes of the longest datagram that it passes on.
+    pub fn longest(&self) -> usize {
+        let udp = self.frontend.config.udp;
+        udp.map_or(usize::MAX, |udp| udp.buffer_size as usize)
+    }
+
     /// The address that a datagram was sent to.
     pub fn local(&self, message: Message) -> SocketAddr {
         let own = self.endpoint.addr.0;
