@@ -19,7 +19,8 @@ use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, TerminationReason,
+        NetworkListName, PeerTimeouts, PortRanges, Protocol, ServerAddr, ServerName, SocketOptions,
+        TerminationReason,
     },
 };
 
@@ -291,6 +292,8 @@ pub struct Frontend {
     pub tcp_user_timeout: Option<Duration>,
     /// `client_keepalive` of the clients' connections; `None` (`enabled = false`): none.
     pub client_keepalive: Option<KeepAlive>,
+    /// `client_socket`: options of the sockets that clients connect to.
+    pub client_socket: SocketOptions,
     /// `access_log`: one event for each connection. Default all.
     pub access_log: AccessLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
@@ -403,6 +406,8 @@ pub struct Backend {
     pub max_queue: u32,
     /// `server_keepalive` of the connections to the servers; `None` (`enabled = false`): none.
     pub server_keepalive: Option<KeepAlive>,
+    /// `server_socket`: options of the sockets towards the servers.
+    pub server_socket: SocketOptions,
     /// `source_addr`: source address of connections to the servers.
     pub source_addr: Option<IpAddr>,
     /// `[health_check]`; `None` when `enabled = false`.

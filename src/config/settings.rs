@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     access::{AccessRules, Action, Limits, PerClient},
-    base::{KeepAlive, NetworkListName},
+    base::{KeepAlive, NetworkListName, SocketOptions},
 };
 
 pub use tls::{backend_tls, tls};
@@ -201,6 +201,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         fin_timeout,
         tcp_user_timeout,
         client_keepalive: _,
+        client_socket: _,
         access_log,
         access: _,
         limits: _,
@@ -320,6 +321,12 @@ pub fn keepalive(keepalive: Option<KeepAlive>) -> Settings {
     ]
 }
 
+/// `[frontends.NAME.client_socket]` and `[backends.NAME.server_socket]`.
+pub fn socket(options: SocketOptions) -> Settings {
+    let SocketOptions { mark } = options;
+    vec![("mark", mark.map_or(Setting::Unset("no mark"), set))]
+}
+
 /// `[network_lists]`.
 pub fn network_lists(lists: &BTreeMap<NetworkListName, NetworkList>) -> Vec<(String, Setting)> {
     let path = |list: &NetworkList| text(&list.path.to_string_lossy());
@@ -374,6 +381,7 @@ pub fn backend(backend: &Backend) -> Settings {
         queue_timeout,
         max_queue,
         server_keepalive: _,
+        server_socket: _,
         source_addr,
         health_check: _,
         passive_check: _,

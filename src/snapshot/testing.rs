@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, ti
 
 use crate::{
     access::Limits,
-    base::{BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName},
+    base::{
+        BackendName, FrontendName, ListenAddr, PortRanges, Protocol, ServerAddr, ServerName, SocketOptions,
+    },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, DsrMethod, EngineChoice, Frontend, Global, LogFormat,
         LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server, SourceAddress,
@@ -49,6 +51,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         max_queue: 1_024,
         source_addr: None,
         server_keepalive: None,
+        server_socket: SocketOptions::default(),
         health_check: None,
         passive_check: None,
         on_down: OnDown::Keep,
@@ -78,6 +81,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             fin_timeout: None,
             tcp_user_timeout: None,
             client_keepalive: None,
+            client_socket: SocketOptions::default(),
             access_log: AccessLog::All,
             access: None,
             limits: Limits::default(),

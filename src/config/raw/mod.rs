@@ -187,6 +187,8 @@ section! {
         tcp_user_timeout: Time<true, DAY>,
         /// TCP keep-alive of the clients' connections. On by default.
         client_keepalive: KeepAlive,
+        /// Options of the sockets that clients connect to, mode "proxy" only.
+        client_socket: SocketOptions,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
         /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
@@ -319,6 +321,14 @@ section! {
 }
 
 section! {
+    /// Options of the sockets of one side.
+    SocketOptions {
+        /// Mark of the packets that leave (SO_MARK), for routing rules (`ip rule add fwmark 7 …`) and filters of this host. Of client_socket a change of an address that is listened on needs a restart. Default: none.
+        mark: Int<1, { u32::MAX as u64 }>,
+    }
+}
+
+section! {
     /// Which clients may connect: the first rule that names a client decides. In packet modes this is asked for packets without a flow: flows from before go on.
     Access {
         /// Clients that no rule names: "allow" (default) or "deny".
@@ -402,6 +412,8 @@ section! {
         max_queue: Int<0, 1_000_000>,
         /// TCP keep-alive of the connections to the servers. On by default.
         server_keepalive: KeepAlive,
+        /// Options of the sockets towards the servers, those of health checks too; mode "proxy" only.
+        server_socket: SocketOptions,
         /// Source address of connections to the servers. Default: the kernel's choice.
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.

@@ -54,6 +54,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.passive_check]", super::PassiveCheck::keys),
     ("[packet]", super::Packet::keys),
     ("[frontends.NAME.client_keepalive]", super::KeepAlive::keys),
+    ("[frontends.NAME.client_socket]", super::SocketOptions::keys),
     ("[frontends.NAME.access]", super::Access::keys),
     ("[frontends.NAME.limits]", super::Limits::keys),
     ("[frontends.NAME.limits.per_client]", super::PerClient::keys),

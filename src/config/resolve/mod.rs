@@ -12,6 +12,7 @@ mod packet;
 mod ranges;
 mod routes;
 mod routing;
+mod socket;
 mod source;
 mod tls;
 mod udp;
@@ -384,6 +385,10 @@ fn frontend(
         client_keepalive: keepalive::keepalive(
             raw.options.client_keepalive.as_ref(),
             inherited.defaults.client_keepalive.as_ref(),
+        ),
+        client_socket: socket::options(
+            raw.options.client_socket.as_ref(),
+            inherited.defaults.client_socket.as_ref(),
         ),
         access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
         access: access::rules(own.access.as_ref()),

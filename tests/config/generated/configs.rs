@@ -11,7 +11,8 @@ use std::{
 use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
-        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, Protocol, ServerAddr, ServerName,
+        BackendName, FrontendName, ListenAddr, ListenRange, NetworkListName, Protocol, ServerAddr,
+        ServerName, SocketOptions,
     },
     config::{
         AccessLog, Algorithm, Backend, Config, DsrMethod, Frontend, HealthCheck, InitialState, Mode,
@@ -21,7 +22,7 @@ use convey::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    peers::{access_log, default_keepalive, keepalive},
+    peers::{access_log, default_keepalive, keepalive, socket},
     process::{admin, global, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
@@ -177,6 +178,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
             backend.queue_timeout = Duration::from_secs(5);
             backend.max_queue = 1_024;
             backend.server_keepalive = Some(default_keepalive());
+            backend.server_socket = SocketOptions::default();
             backend.on_down = OnDown::Keep;
             for server in backend.servers.values_mut() {
                 server.max_connections = None;
@@ -208,7 +210,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         ),
         option::of(count(u32::MAX)),
         times,
-        (keepalive(), access_log()),
+        (keepalive(), socket(), access_log()),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
         (
             any::<bool>(),
@@ -224,7 +226,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (backend, routing, proxy_protocol, tls),
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout),
-                (client_keepalive, access_log),
+                (client_keepalive, client_socket, access_log),
                 mode,
                 (udp, interface, access, limits),
             )| {
@@ -245,6 +247,11 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     source: SourceAddress::Own,
                     tcp_user_timeout,
                     client_keepalive,
+                    client_socket: if mode.is_packet() {
+                        SocketOptions::default()
+                    } else {
+                        client_socket
+                    },
                     access_log,
                     access,
                     limits,
@@ -368,7 +375,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         0..=100_u32,
         millis(1, DAY / 24),
         0..=1_000_000_u32,
-        (any::<bool>(), keepalive()),
+        (any::<bool>(), keepalive(), socket()),
     );
     let down = (
         select(vec![OnDown::Keep, OnDown::Close]),
@@ -385,7 +392,14 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         .prop_filter_map(
             "a usable name",
             move |(
-                (balance, connect_timeout, retries, queue_timeout, max_queue, (source, server_keepalive)),
+                (
+                    balance,
+                    connect_timeout,
+                    retries,
+                    queue_timeout,
+                    max_queue,
+                    (source, server_keepalive, server_socket),
+                ),
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
@@ -402,6 +416,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     queue_timeout,
                     max_queue,
                     server_keepalive,
+                    server_socket,
                     source_addr,
                     health_check,
                     passive_check,

@@ -11,6 +11,7 @@ mod harness;
 mod health;
 mod lifecycle;
 mod limits;
+mod marks;
 mod meanwhile;
 mod peers;
 mod preambles;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("udp", udp::TESTS),
         ("sessions", sessions::TESTS),
         ("transparent", transparent::TESTS),
+        ("marks", marks::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
