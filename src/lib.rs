@@ -48,7 +48,7 @@
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
+//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!
 //! The broker is forked before any thread exists, and talks only to the daemon over one socketpair. Neither outlives
 //! the other. What this contains and what it does not is said in [`privilege`].

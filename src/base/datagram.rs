@@ -22,7 +22,7 @@ pub enum DatagramDrop {
     SendFailed,
     /// It would have begun a session at an address that a reload has removed.
     Removed,
-    /// It would have begun a session with the client's address, and too many wait for sockets already.
+    /// It would have begun a session that takes a socket of the broker's, and too many wait for those already.
     NoSourceSocket,
 }
 
@@ -75,7 +75,7 @@ impl DatagramDrop {
             Self::SendFailed => "the kernel did not send it: a queue is full, or there is no route",
             Self::Removed => "it would begin a session at an address that a reload has removed",
             Self::NoSourceSocket => {
-                "it would begin a session with source = \"client\", and too many datagrams wait for a transparent socket"
+                "it would begin a session with source = \"client\" or a mark, and too many datagrams wait for a socket of the broker's"
             }
         }
     }

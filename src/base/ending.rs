@@ -73,7 +73,7 @@ impl TerminationReason {
                  connection through routers"
             }
             Self::NoSourceSocket => {
-                "source = \"client\": the broker gave no transparent socket in time; the log says why (no_source_sockets)"
+                "source = \"client\" or server_socket.mark: the broker gave no socket in time; the log says why (no_source_sockets)"
             }
             Self::MaxLifetime => "it had lived for max_lifetime; the client may connect again",
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",

@@ -22,6 +22,7 @@ mod ports;
 pub(crate) mod reason;
 mod server_tls;
 mod socket_kind;
+mod socket_options;
 pub(crate) mod time;
 mod verdict;
 mod zone;
@@ -46,6 +47,7 @@ pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
 pub use socket_kind::{IpFamily, SocketKind};
+pub use socket_options::SocketOptions;
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

@@ -84,7 +84,7 @@ pub enum TerminationReason {
     ServersFull,
     /// `source = "client"`: no server can be reached from the client's address.
     ClientSource,
-    /// `source = "client"`: there was no transparent socket for it.
+    /// `source = "client"` or `server_socket.mark`: there was no socket for it.
     NoSourceSocket,
     /// It has lived for `max_lifetime`.
     MaxLifetime,

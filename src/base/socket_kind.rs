@@ -1,6 +1,6 @@
 //! Sockets towards servers that only who holds capabilities can make.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for IpFamily {
     }
 }
 
-/// A kind of transparent sockets: unbound ones that may be bound to anybody's address (IP_TRANSPARENT).
+/// A kind of unbound sockets that have what takes a capability to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SocketKind {
@@ -50,15 +50,32 @@ pub struct SocketKind {
     pub protocol: Protocol,
     /// The family of the servers, and of the clients.
     pub family: IpFamily,
+    /// Whether they may be bound to anybody's address (IP_TRANSPARENT).
+    pub is_transparent: bool,
+    /// The mark of their packets (SO_MARK).
+    pub mark: Option<NonZeroU32>,
 }
 
 impl SocketKind {
     /// Sockets that are handed out at a time.
     pub const BATCH: usize = 64;
+
+    /// Whether they have anything that others have not.
+    #[must_use]
+    pub const fn is_special(self) -> bool {
+        self.is_transparent || self.mark.is_some()
+    }
 }
 
 impl std::fmt::Display for SocketKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.family, self.protocol)
+        write!(f, "{} {}", self.family, self.protocol)?;
+        if self.is_transparent {
+            f.write_str(", transparent")?;
+        }
+        match self.mark {
+            Some(mark) => write!(f, ", mark {mark}"),
+            None => Ok(()),
+        }
     }
 }

@@ -71,6 +71,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &mut found.changes,
         |label, old, new, out| frontend(label, old, new, out),
     );
+    listeners(&mut found, old, new);
     each(
         &old.backends,
         &new.backends,
@@ -79,6 +80,32 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         |label, old, new, out| backend(label, old, new, out),
     );
     found
+}
+
+/// Options of listeners that stay: only who binds one can give it another mark.
+fn listeners(found: &mut Diff, old: &Config, new: &Config) {
+    let marks = |config: &Config| -> BTreeMap<_, _> {
+        let frontends = config
+            .frontends
+            .values()
+            .filter(|frontend| !frontend.mode.is_packet());
+        frontends
+            .flat_map(|frontend| {
+                let mark = frontend.client_socket.mark;
+                frontend
+                    .endpoints()
+                    .map(move |endpoint| (endpoint, (frontend.name.clone(), mark)))
+            })
+            .collect()
+    };
+    let (before, after) = (marks(old), marks(new));
+    let mut names: Vec<_> = (after.iter())
+        .filter(|(endpoint, (_, mark))| before.get(endpoint).is_some_and(|(_, before)| before != mark))
+        .map(|(_, (name, _))| format!("frontends.{name}.client_socket.mark"))
+        .collect();
+    names.sort();
+    names.dedup();
+    found.needs_restart.extend(names);
 }
 
 impl Config {
@@ -122,6 +149,8 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
     changed(out, label, "", &settings::frontend(old), &settings::frontend(new));
     let keepalive = |frontend: &Frontend| settings::keepalive(frontend.client_keepalive);
     changed(out, label, "client_keepalive.", &keepalive(old), &keepalive(new));
+    let socket = |frontend: &Frontend| settings::socket(frontend.client_socket);
+    changed(out, label, "client_socket.", &socket(old), &socket(new));
     routes::compare(label, &old.routing.routes, &new.routing.routes, out);
     optional(
         out,
@@ -155,6 +184,8 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "", &settings::backend(old), &settings::backend(new));
     let keepalive = |backend: &Backend| settings::keepalive(backend.server_keepalive);
     changed(out, label, "server_keepalive.", &keepalive(old), &keepalive(new));
+    let socket = |backend: &Backend| settings::socket(backend.server_socket);
+    changed(out, label, "server_socket.", &socket(old), &socket(new));
     let checks = |backend: &Backend| settings::health_check(backend.health_check.as_ref());
     changed(out, label, "health_check.", &checks(old), &checks(new));
     let passive = |backend: &Backend| settings::passive_check(backend.passive_check.as_ref());

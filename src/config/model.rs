@@ -22,7 +22,8 @@ use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName, TerminationReason,
+        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName, SocketOptions,
+        TerminationReason,
     },
 };
 
@@ -205,6 +206,8 @@ pub struct Frontend {
     pub listener: ListenerOptions,
     /// `upload_rate`, `download_rate`.
     pub rates: ConnectionRates,
+    /// `client_socket`: options of the sockets that clients connect to.
+    pub client_socket: SocketOptions,
     /// `access_log`: one event for each connection. Default all.
     pub access_log: AccessLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
@@ -321,6 +324,8 @@ pub struct Backend {
     pub max_queue: u32,
     /// `server_keepalive` of the connections to the servers; `None` (`enabled = false`): none.
     pub server_keepalive: Option<KeepAlive>,
+    /// `server_socket`: options of the sockets towards the servers.
+    pub server_socket: SocketOptions,
     /// `source_addr`: source address of connections to the servers.
     pub source_addr: Option<IpAddr>,
     /// `[health_check]`; `None` when `enabled = false`.

@@ -7,7 +7,7 @@ use super::{
     quote::key,
     settings::{self, Setting},
 };
-use crate::access::Limits;
+use crate::{access::Limits, base::SocketOptions};
 
 /// Prints every section with every value, names sorted.
 pub fn print(config: &Config) -> String {
@@ -51,6 +51,10 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
         &["frontends", name, "client_keepalive"],
         settings::keepalive(frontend.client_keepalive),
     );
+    if frontend.client_socket != SocketOptions::default() {
+        let options = settings::socket(frontend.client_socket);
+        section(out, &["frontends", name, "client_socket"], options);
+    }
     for route in &frontend.routing.routes {
         item(out, &["frontends", name, "routes"], settings::route(route));
     }
@@ -90,6 +94,10 @@ fn print_backend(out: &mut String, backend: &Backend) {
         &["backends", name, "server_keepalive"],
         settings::keepalive(backend.server_keepalive),
     );
+    if backend.server_socket != SocketOptions::default() {
+        let options = settings::socket(backend.server_socket);
+        section(out, &["backends", name, "server_socket"], options);
+    }
     section(
         out,
         &["backends", name, "health_check"],

@@ -7,7 +7,7 @@ use super::{
     source::SourceAddress,
     users::Users,
 };
-use crate::base::{IpFamily, ListenRange, ServerAddr, SocketKind};
+use crate::base::{IpFamily, ListenRange, Protocol, ServerAddr, SocketKind};
 
 impl Frontend {
     /// Whether its servers see the clients' own addresses.
@@ -29,6 +29,17 @@ impl Frontend {
 }
 
 impl Backend {
+    /// The kind of socket that a check of a server takes: this host's own address, and the mark.
+    #[must_use]
+    pub fn check_socket(&self, server: ServerAddr) -> SocketKind {
+        SocketKind {
+            protocol: Protocol::Tcp,
+            family: IpFamily::of(server.0.ip()),
+            is_transparent: false,
+            mark: self.server_socket.mark,
+        }
+    }
+
     /// The servers of a family.
     pub fn servers_of(&self, family: IpFamily) -> impl Iterator<Item = ServerAddr> {
         let addresses = self.servers.values().map(|server| server.addr);
@@ -37,17 +48,55 @@ impl Backend {
 }
 
 impl Config {
-    /// The transparent sockets that its frontends need.
+    /// The kinds of sockets towards servers that only the broker can make: those of [connections](Self::connection_sockets) and
+    /// of [checks](Self::check_sockets).
     #[must_use]
     pub fn socket_kinds(&self) -> BTreeSet<SocketKind> {
-        self.transparent()
-            .flat_map(|(frontend, servers)| {
-                servers.into_iter().map(|server| SocketKind {
-                    protocol: frontend.protocol,
-                    family: IpFamily::of(server.0.ip()),
-                })
+        let mut all = self.connection_sockets();
+        all.append(&mut self.check_sockets());
+        all
+    }
+
+    /// Those of health checks.
+    #[must_use]
+    pub fn check_sockets(&self) -> BTreeSet<SocketKind> {
+        let checked = self
+            .backends
+            .values()
+            .filter(|backend| backend.health_check.is_some());
+        checked
+            .flat_map(|backend| {
+                backend
+                    .servers
+                    .values()
+                    .map(|server| backend.check_socket(server.addr))
             })
+            .filter(|kind| kind.is_special())
             .collect()
+    }
+
+    /// Those of proxied connections.
+    #[must_use]
+    pub fn connection_sockets(&self) -> BTreeSet<SocketKind> {
+        let users = Users::of(self);
+        let mut kinds = BTreeSet::new();
+        for backend in self.backends.values() {
+            let users = users.of_backend(backend.name.as_str());
+            for frontend in users.iter().filter(|frontend| !frontend.mode.is_packet()) {
+                let families = backend
+                    .servers
+                    .values()
+                    .map(|server| IpFamily::of(server.addr.0.ip()));
+                kinds.extend(families.map(|family| SocketKind {
+                    protocol: frontend.protocol,
+                    family,
+                    is_transparent: frontend.is_transparent(),
+                    mark: backend.server_socket.mark,
+                }));
+            }
+        }
+        kinds.retain(|kind| kind.is_special());
+        kinds
     }
 
     /// The frontends whose servers see the clients' addresses, each with its servers, sorted.

@@ -3,6 +3,7 @@
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
 mod balancing;
+mod socket;
 mod tls;
 
 use std::{collections::BTreeMap, fmt::Display, path::Path, time::Duration};
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub use balancing::sticky;
+pub use socket::socket;
 pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
@@ -206,6 +208,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         client_keepalive: _,
         listener,
         rates,
+        client_socket: _,
         access_log,
         access: _,
         limits: _,
@@ -390,6 +393,7 @@ pub fn backend(backend: &Backend) -> Settings {
         queue_timeout,
         max_queue,
         server_keepalive: _,
+        server_socket: _,
         source_addr,
         health_check: _,
         passive_check: _,

@@ -89,6 +89,15 @@ impl Control {
         }
     }
 
+    /// Has sockets ready that the configuration in effect needs and that only the broker can make, and no others.
+    pub fn keep_sockets(&mut self) {
+        let config = self.state.config();
+        let of_checks = config.check_sockets();
+        self.workers
+            .keep_sockets(config.connection_sockets(), of_checks.len());
+        self.sockets.keep_for_checks(&of_checks);
+    }
+
     /// Puts a snapshot of what is known now in effect, and does what follows from it.
     pub fn publish(&mut self) {
         let Published { built, to_close } = self.state.publish(Instant::now());

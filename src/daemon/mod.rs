@@ -58,6 +58,7 @@ use plane::{
     addresses::ProxiedAddresses,
     listeners::{Listeners, Predecessors},
     packets::PacketPlane,
+    sockets::BrokerSockets,
     stats::Stats,
 };
 use reload::Reload;
@@ -109,6 +110,7 @@ struct Control {
     config_generation: u64,
     broker: Client,
     workers: Arc<Workers>,
+    sockets: BrokerSockets,
     listeners: Listeners,
     /// Of proxied frontends: those that wait.
     addresses: ProxiedAddresses,

@@ -117,7 +117,7 @@ impl Control {
             .map_err(|e| Fatal::new(e.exit(), e))?;
         self.state.start_checks();
         self.first_round(&mut inboxes.health).await;
-        self.workers.keep_sockets(self.state.config().socket_kinds());
+        self.keep_sockets();
         self.publish();
         self.listen(prepared.added);
         self.addresses.follow(&config);

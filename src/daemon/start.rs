@@ -350,7 +350,7 @@ fn assemble(
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);
-    let state = State::new(
+    let mut state = State::new(
         config,
         saved.saved(),
         lists,
@@ -374,14 +374,15 @@ fn assemble(
         open: sys::rlimit::open_files().unwrap_or(files),
         checks: health::MAX_CONNECTS,
     };
-    let sockets = Arc::new(BrokerSockets(broker.clone()));
+    let sockets = BrokerSockets::new(broker.clone());
+    state.set_check_sockets(Arc::new(sockets.clone()));
     let pool = Workers::start(
         workers,
         snapshots,
         logging.access_log(),
         events_tx,
         descriptors,
-        sockets,
+        Arc::new(sockets.clone()),
     )
     .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the workers: {e}")))?;
     tracing::debug!(
@@ -423,6 +424,7 @@ fn assemble(
         config_generation: 1,
         broker,
         workers: pool,
+        sockets,
         listeners: Listeners::default(),
         addresses: ProxiedAddresses::default(),
         predecessors,

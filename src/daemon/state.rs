@@ -25,7 +25,7 @@ use crate::{
     access::NetworkLists,
     base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
-    health::{Checker, HealthUpdate, Known, TlsToServers, Trial},
+    health::{CheckSockets, Checker, HealthUpdate, Known, TlsToServers, Trial},
     pools::{Override, Pool, Pools, Saved},
     snapshot::{BackendView, Builder, Built, FrontendTls, Health, ServerCounts, ServerView, Snapshot},
 };
@@ -123,6 +123,11 @@ impl State {
             down: HashSet::new(),
             tryout: None,
         }
+    }
+
+    /// Has checks that take a socket of the broker's ask here.
+    pub fn set_check_sockets(&mut self, sockets: Arc<dyn CheckSockets>) {
+        self.checker.set_sockets(sockets);
     }
 
     /// The configuration in effect.

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
+    sync::oneshot,
     time::{Instant, timeout_at},
 };
 
@@ -22,7 +24,7 @@ use super::{
     tls::{CheckTls, TlsCheckError, proxy_header},
 };
 use crate::{
-    base::{ServerAddr, Zone},
+    base::{ServerAddr, SocketKind, Zone},
     config::SendProxy,
     sys::zone,
 };
@@ -60,12 +62,25 @@ pub struct Way {
     pub send_proxy: Option<SendProxy>,
     /// The TLS that it speaks.
     pub tls: Option<CheckTls>,
+    /// The kind of socket that it takes, if only the broker can make it.
+    pub socket: Option<SocketKind>,
+}
+
+/// Where such sockets come from: whoever may make them.
+pub trait CheckSockets: std::fmt::Debug + Send + Sync {
+    /// Asks for one; returns at once.
+    fn ask(&self, kind: SocketKind, answer: oneshot::Sender<Result<OwnedFd, String>>);
 }
 
 /// Connects, shakes hands where the server speaks TLS, and closes again within a time.
-pub async fn check(addr: ServerAddr, way: Way, limit: Duration) -> CheckResult {
+pub async fn check(
+    addr: ServerAddr,
+    way: Way,
+    sockets: Option<&dyn CheckSockets>,
+    limit: Duration,
+) -> CheckResult {
     let until = Instant::now() + limit;
-    let stream = match timeout_at(until, connect(addr, &way)).await {
+    let stream = match timeout_at(until, connect(addr, &way, sockets)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error @ CheckError::Local(_))) => return CheckResult::NotMade(error.to_string().into()),
         Ok(Err(error)) => return CheckResult::Failed(error.to_string().into()),
@@ -90,10 +105,15 @@ pub async fn check(addr: ServerAddr, way: Way, limit: Duration) -> CheckResult {
     }
 }
 
-async fn connect(addr: ServerAddr, way: &Way) -> Result<TcpStream, CheckError> {
-    let socket = match addr.0 {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
+async fn connect(
+    addr: ServerAddr,
+    way: &Way,
+    sockets: Option<&dyn CheckSockets>,
+) -> Result<TcpStream, CheckError> {
+    let socket = match (way.socket, addr.0) {
+        (Some(kind), _) => made(kind, sockets).await,
+        (None, SocketAddr::V4(_)) => TcpSocket::new_v4(),
+        (None, SocketAddr::V6(_)) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(CheckError::Local)?;
     // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
@@ -122,6 +142,21 @@ async fn connect(addr: ServerAddr, way: &Way) -> Result<TcpStream, CheckError> {
     match stream.local_addr() {
         Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
         _ => Ok(stream),
+    }
+}
+
+/// A socket of the broker's.
+async fn made(kind: SocketKind, sockets: Option<&dyn CheckSockets>) -> io::Result<TcpSocket> {
+    let (answer, answered) = oneshot::channel();
+    if let Some(sockets) = sockets {
+        sockets.ask(kind, answer);
+    }
+    let made = answered
+        .await
+        .map_err(|_| "there is nobody who makes it".to_owned());
+    match made.and_then(|made| made) {
+        Ok(socket) => Ok(TcpSocket::from_std_stream(socket.into())),
+        Err(why) => Err(io::Error::other(format!("no socket ({kind}): {why}"))),
     }
 }
 
@@ -179,11 +214,11 @@ mod tests {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let addr = listener.local_addr().unwrap();
             assert_eq!(
-                check(ServerAddr::new(addr), Way::default(), LIMIT).await,
+                check(ServerAddr::new(addr), Way::default(), None, LIMIT).await,
                 CheckResult::Passed
             );
             assert_eq!(
-                check(ServerAddr::new(addr), from(ip), LIMIT).await,
+                check(ServerAddr::new(addr), from(ip), None, LIMIT).await,
                 CheckResult::Passed
             );
         }
@@ -195,6 +230,7 @@ mod tests {
         let result = check(
             ServerAddr::new(listener.local_addr().unwrap()),
             Way::default(),
+            None,
             LIMIT,
         )
         .await;
@@ -219,7 +255,7 @@ mod tests {
             .unwrap();
         let addr = taken.local_addr().unwrap().as_socket().unwrap();
         assert!(
-            reason(&check(ServerAddr::new(addr), Way::default(), LIMIT).await)
+            reason(&check(ServerAddr::new(addr), Way::default(), None, LIMIT).await)
                 .starts_with("connection refused")
         );
     }
@@ -235,7 +271,7 @@ mod tests {
         let _fills_it = std::net::TcpStream::connect(addr).unwrap();
         let limit = Duration::from_millis(100);
         assert_eq!(
-            reason(&check(ServerAddr::new(addr), Way::default(), limit).await),
+            reason(&check(ServerAddr::new(addr), Way::default(), None, limit).await),
             "timeout after 100ms"
         );
     }
@@ -245,6 +281,7 @@ mod tests {
         let result = check(
             "[fe80::1%no-such-link]:80".parse().unwrap(),
             Way::default(),
+            None,
             LIMIT,
         )
         .await;
@@ -258,6 +295,7 @@ mod tests {
         let result = check(
             ServerAddr::new(listener.local_addr().unwrap()),
             from(source),
+            None,
             LIMIT,
         )
         .await;

@@ -29,6 +29,7 @@ use crate::{
     pools::{AdminState, Pool, Pools, Server},
     snapshot::{BackendTls, Health},
 };
+pub use connect::CheckSockets;
 use machine::{CheckSettings, Machine};
 pub use trial::Trial;
 
@@ -66,6 +67,8 @@ pub struct Checker {
     connects: Arc<Semaphore>,
     random: SplitMix64,
     last_task: u64,
+    /// Where sockets come from that only the broker can make.
+    sockets: Option<Arc<dyn CheckSockets>>,
     /// TLS to the servers of backends.
     tls: TlsToServers,
 }
@@ -119,11 +122,17 @@ impl Checker {
             updates,
             watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
+            sockets: None,
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
             last_task: 0,
             tls: TlsToServers::new(),
         }
+    }
+
+    /// Has checks that take a socket of the broker's ask here.
+    pub fn set_sockets(&mut self, sockets: Arc<dyn CheckSockets>) {
+        self.sockets = Some(sockets);
     }
 
     /// Takes TLS to servers, for the backends that are [applied](Self::apply) from now on: those where it is another are
@@ -278,6 +287,7 @@ impl Checker {
             had_result: had_result_tx,
             updates: self.updates.clone(),
             connects: Arc::clone(&self.connects),
+            sockets: self.sockets.clone(),
             random: SplitMix64::new(self.random.next_u64()),
         };
         tokio::spawn(watcher.run(first_check));
@@ -365,6 +375,7 @@ impl Orders {
             },
             way: connect::Way {
                 source: backend.source_addr,
+                socket: Some(backend.check_socket(server.addr)).filter(|kind| kind.is_special()),
                 send_proxy: (backend.health_check.as_ref())
                     .filter(|check| check.send_proxy)
                     .and(backend.send_proxy),

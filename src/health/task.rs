@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use super::{
-    ConnectsFailed, HealthUpdate, Orders, TaskId, connect,
+    ConnectsFailed, HealthUpdate, Orders, TaskId,
+    connect::{self, CheckSockets},
     machine::{CheckResult, Machine},
 };
 use crate::{
@@ -28,6 +29,7 @@ pub(super) struct Watcher {
     pub had_result: watch::Sender<bool>,
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
+    pub sockets: Option<Arc<dyn CheckSockets>>,
     pub random: SplitMix64,
 }
 
@@ -99,11 +101,11 @@ impl Watcher {
         let orders = self.orders.borrow();
         let limit = orders.settings.check.as_ref()?.timeout;
         let (addr, way) = (self.addr, orders.way.clone());
-        let connects = Arc::clone(&self.connects);
+        let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
         Some(Box::pin(async move {
             // never closed
             let _turn = connects.acquire().await;
-            connect::check(addr, way, limit).await
+            connect::check(addr, way, sockets.as_deref(), limit).await
         }))
     }
 

@@ -21,8 +21,8 @@ use crate::{
     base::{Protocol, SocketKind, Zone},
     config::{Options, PacketService, Source},
     sys::{
-        capability, config_file::FileIdentity, fdpass, listener, memfd, process, readiness, signals,
-        task_status, transparent, udp_socket,
+        capability, config_file::FileIdentity, fdpass, listener, memfd, process, readiness, server_socket,
+        signals, task_status, udp_socket,
     },
 };
 
@@ -153,8 +153,8 @@ impl Broker {
                 return 70;
             }
             let (outcome, fd) = match verb {
-                Verb::TransparentSockets(kind) => {
-                    let (outcome, sockets) = self.transparent_sockets(kind);
+                Verb::ServerSockets(kind) => {
+                    let (outcome, sockets) = self.server_sockets(kind);
                     if reply(socket, number, outcome, &sockets).is_err() {
                         return 71;
                     }
@@ -222,6 +222,7 @@ impl Broker {
             addr: addr.0,
             interface,
             timeouts: permitted.timeouts,
+            options: permitted.options,
         };
         // once the daemon may hold sockets of this port the probe would see those
         let port = (permitted.protocol, addr.0.port());
@@ -231,9 +232,9 @@ impl Broker {
             Protocol::Tcp => {
                 listener::probe_exclusive(addr.0, interface).and_then(|()| listener::listen(&what))
             }
-            Protocol::Udp if ours => udp_socket::listen(addr.0, interface),
+            Protocol::Udp if ours => udp_socket::listen(addr.0, interface, permitted.options),
             Protocol::Udp => udp_socket::probe_exclusive(addr.0, interface)
-                .and_then(|()| udp_socket::listen(addr.0, interface)),
+                .and_then(|()| udp_socket::listen(addr.0, interface, permitted.options)),
         };
         match bound {
             Ok(socket) => {
@@ -303,14 +304,14 @@ impl Broker {
         }
     }
 
-    fn transparent_sockets(&self, kind: SocketKind) -> (Outcome, Vec<OwnedFd>) {
+    fn server_sockets(&self, kind: SocketKind) -> (Outcome, Vec<OwnedFd>) {
         if let Err(why) = self.policy.may_make(kind) {
             return (Outcome::refused(&why), Vec::new());
         }
-        match transparent::make(kind, SocketKind::BATCH) {
-            Ok(sockets) => (Outcome::TransparentSockets, sockets),
+        match server_socket::make(kind, SocketKind::BATCH) {
+            Ok(sockets) => (Outcome::ServerSockets, sockets),
             Err(error) => {
-                let step = format!("make transparent sockets of {kind}");
+                let step = format!("make sockets ({kind})");
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 (Outcome::failed(&step, errno), Vec::new())
             }

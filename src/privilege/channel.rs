@@ -267,13 +267,12 @@ impl Channel {
         }
     }
 
-    /// Has the broker make [`SocketKind::BATCH`] transparent sockets: unbound, non-blocking, to be bound to a client's
-    /// address.
+    /// Has the broker make [`SocketKind::BATCH`] sockets towards servers: unbound, non-blocking, with what the kind says.
     ///
     /// # Errors
     /// Refused (no frontend needs such), a step failed, or the broker is lost.
-    pub fn transparent_sockets(&self, kind: SocketKind) -> Result<Vec<OwnedFd>, BrokerError> {
-        self.call(Verb::TransparentSockets(kind), &[], &Outcome::TransparentSockets)
+    pub fn server_sockets(&self, kind: SocketKind) -> Result<Vec<OwnedFd>, BrokerError> {
+        self.call(Verb::ServerSockets(kind), &[], &Outcome::ServerSockets)
     }
 
     /// Tells the broker that a configuration is in effect, by the identity that [`read`](Self::read) gave: what only the one

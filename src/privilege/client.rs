@@ -156,16 +156,16 @@ impl Client {
         self.ask(move |channel| channel.in_effect(identity)).await
     }
 
-    /// [`Channel::transparent_sockets`], for who must not wait: `answer` is called by the client's thread. False if too many
+    /// [`Channel::server_sockets`], for who must not wait: `answer` is called by the client's thread. False if too many
     /// requests wait already, or the thread is gone: then it is not called.
     #[must_use]
-    pub fn ask_transparent_sockets(
+    pub fn ask_server_sockets(
         &self,
         kind: SocketKind,
         answer: impl FnOnce(Result<Vec<OwnedFd>, BrokerError>) + Send + 'static,
     ) -> bool {
         let request: Request = Box::new(move |channel| {
-            let result = channel.transparent_sockets(kind);
+            let result = channel.server_sockets(kind);
             let lost = lost(&result);
             answer(result);
             lost

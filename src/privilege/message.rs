@@ -40,8 +40,8 @@ pub enum Verb {
     /// Put rules and filters in effect for the services in the sealed memfd that comes with the request: they may be too
     /// many for a message.
     Serve,
-    /// Make [`SocketKind::BATCH`] transparent sockets.
-    TransparentSockets(SocketKind),
+    /// Make [`SocketKind::BATCH`] sockets towards servers.
+    ServerSockets(SocketKind),
     /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
     /// had is over.
     InEffect(FileIdentity),
@@ -57,7 +57,7 @@ impl Verb {
             | Self::Read(_)
             | Self::PacketSocket(_)
             | Self::ReleasePacketSockets(_)
-            | Self::TransparentSockets(_)
+            | Self::ServerSockets(_)
             | Self::InEffect(_) => 0,
         }
     }
@@ -95,8 +95,8 @@ pub enum Outcome {
     RulesChanged,
     /// The packet socket comes with the reply.
     PacketSocket,
-    /// [`SocketKind::BATCH`] transparent sockets come with the reply.
-    TransparentSockets,
+    /// [`SocketKind::BATCH`] sockets towards servers come with the reply.
+    ServerSockets,
     /// Done; there is nothing to pass.
     Done,
     /// The services are in effect.
@@ -133,7 +133,7 @@ impl Outcome {
     pub const fn descriptors(&self) -> usize {
         match self {
             Self::Bound | Self::Contents { .. } | Self::PacketSocket => 1,
-            Self::TransparentSockets => SocketKind::BATCH,
+            Self::ServerSockets => SocketKind::BATCH,
             Self::Ready
             | Self::Changed(_)
             | Self::RulesChanged
@@ -255,6 +255,8 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
+
     use crate::base::{Endpoint, IpFamily, Protocol, ServerAddr};
 
     #[test]
@@ -269,9 +271,11 @@ mod tests {
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),
             Verb::Serve,
-            Verb::TransparentSockets(SocketKind {
+            Verb::ServerSockets(SocketKind {
                 protocol: Protocol::Udp,
                 family: IpFamily::V6,
+                is_transparent: true,
+                mark: NonZeroU32::new(7),
             }),
             Verb::InEffect(FileIdentity::of_test(1)),
         ] {
@@ -295,9 +299,10 @@ mod tests {
             r#"{"number":1,"verb":{"packet_socket":2}}"#,
             r#"{"number":1,"verb":{"packet_socket":{"interface":"eth0"}}}"#,
             r#"{"number":1,"verb":{"serve":[]}}"#,
-            r#"{"number":1,"verb":"transparent_sockets"}"#,
-            r#"{"number":1,"verb":{"transparent_sockets":{"protocol":"tcp","family":"unix"}}}"#,
-            r#"{"number":1,"verb":{"transparent_sockets":{"protocol":"tcp","family":"v4","count":1000}}}"#,
+            r#"{"number":1,"verb":"server_sockets"}"#,
+            r#"{"number":1,"verb":{"server_sockets":{"protocol":"tcp","family":"v4","is_transparent":true,"mark":0}}}"#,
+            r#"{"number":1,"verb":{"server_sockets":{"protocol":"tcp","family":"unix","is_transparent":true,"mark":null}}}"#,
+            r#"{"number":1,"verb":{"server_sockets":{"protocol":"tcp","family":"v4","is_transparent":true,"mark":null,"count":1000}}}"#,
             r#"{"number":1,"verb":{"read":"config"}} {"number":2,"verb":{"read":"config"}}"#,
             "\u{0}\u{1}\u{2}",
         ] {

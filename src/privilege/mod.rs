@@ -22,7 +22,7 @@
 //! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect |
-//! | [`transparent_sockets`](Channel::transparent_sockets) | a kind that a frontend with `source = "client"` needs, in the configuration or in the one before that is still in effect |
+//! | [`server_sockets`](Channel::server_sockets) | a kind that a frontend with `source = "client"` or a backend with `server_socket.mark` needs, in the configuration or in the one before that is still in effect |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
 //! Three ways to start, one code:
@@ -54,6 +54,8 @@
 //!   bring them to it; and listens on any address from port 1024. What it has got of them it keeps: a reload without such a
 //!   frontend ends the supply, a restart takes them away. Without such a frontend it gets none, and cannot make one: the option
 //!   needs CAP_NET_RAW or CAP_NET_ADMIN;
+//! - where a backend has `server_socket.mark`: gives connections of its own choice that mark, and no other, so that they take
+//!   the routes and pass the filters that this host has for it;
 //! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;

@@ -10,7 +10,7 @@ use super::ListenerRef;
 use crate::{
     base::{
         Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
-        SocketKind,
+        SocketKind, SocketOptions,
     },
     config::{Config, PacketService},
 };
@@ -29,7 +29,7 @@ pub struct Policy {
     before: Vec<PacketService>,
     /// Interfaces that frontends named when `in_effect` was theirs.
     named: BTreeSet<String>,
-    /// Transparent sockets that frontends need.
+    /// Sockets towards servers that only the broker can make.
     sockets: BTreeSet<SocketKind>,
     /// Those that they needed by the configuration that was last said to be in effect: a reload that fails goes back to it.
     sockets_before: BTreeSet<SocketKind>,
@@ -44,6 +44,8 @@ pub struct Permitted {
     pub protocol: Protocol,
     /// When the kernel gives up connections that it accepts.
     pub timeouts: PeerTimeouts,
+    /// What the operator has chosen for its sockets.
+    pub options: SocketOptions,
 }
 
 /// What the broker found out about an interface that a packet socket is wanted on.
@@ -88,7 +90,7 @@ impl Policy {
         self.sockets_before.clone_from(&self.sockets);
     }
 
-    /// Whether transparent sockets of a kind may be made.
+    /// Whether sockets of a kind may be made.
     ///
     /// # Errors
     /// Why not, as text for the operator.
@@ -97,7 +99,7 @@ impl Policy {
             return Ok(());
         }
         Err(format!(
-            "no frontend with source = \"client\" has servers that need transparent sockets of {kind}"
+            "no frontend with source = \"client\" and no backend with server_socket.mark needs sockets of the kind {kind}"
         ))
     }
 
@@ -218,6 +220,7 @@ impl Policy {
                     addr: stats.listen,
                     protocol: Protocol::Tcp,
                     timeouts: PeerTimeouts::default(),
+                    options: SocketOptions::default(),
                 })
             }
             ListenerRef::Frontend { name, endpoint } => {
@@ -240,6 +243,7 @@ impl Policy {
                     addr: endpoint.addr,
                     protocol: endpoint.protocol,
                     timeouts: frontend.client_timeouts(),
+                    options: frontend.client_socket,
                 })
             }
         }

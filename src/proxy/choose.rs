@@ -16,7 +16,8 @@ use super::{
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
     base::{
-        BackendName, ClientAddr, IpFamily, ListenAddr, ServerAddr, ServerKey, ServerName, ServerTlsFailure,
+        BackendName, ClientAddr, IpFamily, ListenAddr, Protocol, ServerAddr, ServerKey, ServerName,
+        ServerTlsFailure, SocketKind,
     },
     config::{Algorithm, Frontend},
     snapshot::{BackendView, Offered, ServerView},
@@ -55,6 +56,17 @@ impl Chosen {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index as usize
+    }
+
+    /// The kind of socket that connections to it take.
+    #[must_use]
+    pub fn kind(&self, protocol: Protocol, source: Option<IpAddr>) -> SocketKind {
+        SocketKind {
+            protocol,
+            family: IpFamily::of(self.server().addr.0.ip()),
+            is_transparent: source.is_some(),
+            mark: self.backend.config.server_socket.mark,
+        }
     }
 
     /// The server's address, with the port that the connection's leads to.

@@ -3,7 +3,7 @@
 //! ```text
 //! open files ─┬─ open at start, and the workers' runtimes
 //!             ├─ kept back (64): control socket, broker, logs, watches, a reload's new listeners
-//!             ├─ listeners, checks, transparent sockets in stock
+//!             ├─ listeners, checks, sockets in stock
 //!             ├─ pipes: two each, one for every four connections, at most 256 a worker
 //!             └─ connections: two each; UDP sessions: one each
 //! ```

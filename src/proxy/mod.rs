@@ -118,11 +118,11 @@ impl Workers {
         }
     }
 
-    /// Keeps transparent sockets of these kinds ready on every worker, and closes all others.
-    pub fn keep_sockets(&self, kinds: BTreeSet<SocketKind>) {
-        self.shared
-            .limit
-            .stock(kinds.len() * pool::MOST * self.orders.len());
+    /// Keeps sockets of these kinds ready on every worker, and closes all others. Of so many kinds others in the process have
+    /// a batch.
+    pub fn keep_sockets(&self, kinds: BTreeSet<SocketKind>, elsewhere: usize) {
+        let ours = kinds.len() * pool::MOST * self.orders.len();
+        self.shared.limit.stock(ours + elsewhere * SocketKind::BATCH);
         let kinds = Arc::new(kinds);
         for worker in &self.orders {
             let _ = worker.send(ProxyOrder::KeepSockets(Arc::clone(&kinds)));

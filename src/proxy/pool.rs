@@ -1,4 +1,4 @@
-//! Transparent sockets of a thread, asked for ahead: a connection that needs one has it at once, as a rule.
+//! Sockets of a thread that only the broker can make, asked for ahead: a connection that needs one has it at once, as a rule.
 //!
 //! Each thread has its own, so that taking one costs no lock. Fewer than [`LOW`] in stock have another batch asked for, whoever
 //! finds none waits for it: connections up to their `connect_timeout`, datagrams in a queue of their worker's.
@@ -36,7 +36,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// A batch of sockets, or why there is none.
 pub type Batch = Result<Vec<OwnedFd>, String>;
 
-/// Where transparent sockets come from: whoever may make them.
+/// Where such sockets come from: whoever may make them.
 pub trait SocketPool: Send + Sync {
     /// Asks for a batch; returns at once.
     fn ask(&self, kind: SocketKind, answer: oneshot::Sender<Batch>);
@@ -50,7 +50,7 @@ pub struct NoSockets;
 #[cfg(test)]
 impl SocketPool for NoSockets {
     fn ask(&self, _: SocketKind, answer: oneshot::Sender<Batch>) {
-        let _ = answer.send(Err("this process has no transparent sockets".into()));
+        let _ = answer.send(Err("this process has no such sockets".into()));
     }
 }
 
@@ -162,6 +162,12 @@ pub async fn wait(kind: SocketKind, until: Instant) -> Option<OwnedFd> {
     }
 }
 
+/// Whether this thread keeps sockets at all.
+#[must_use]
+pub fn keeps_any() -> bool {
+    with(|pool| !pool.stocks.is_empty()).unwrap_or(false)
+}
+
 /// Whether there is no socket of a kind now, and one will come.
 #[must_use]
 pub fn is_awaited(kind: SocketKind) -> bool {
@@ -225,7 +231,7 @@ impl Pool {
             self.logged_at = Some(now);
             tracing::warn!(
                 event = "no_source_sockets",
-                "no transparent sockets of {kind} for source = \"client\": {why}"
+                "no sockets towards servers ({kind}): {why}"
             );
         }
         // those that are wanted no more are closed

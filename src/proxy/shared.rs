@@ -91,7 +91,7 @@ pub(crate) struct WorkerContext {
     pub ids: UniqueIds,
     /// Which worker has which UDP session.
     pub owners: Owners,
-    /// Where transparent sockets come from.
+    /// Where sockets come from that take a capability to make.
     pub sockets: Arc<dyn SocketPool>,
 }
 

@@ -30,7 +30,7 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 pub enum ProxyOrder {
     /// Accept from this socket.
     Listen(Endpoint, OwnedFd),
-    /// Keep transparent sockets of these kinds ready.
+    /// Keep sockets of these kinds ready.
     KeepSockets(Arc<BTreeSet<SocketKind>>),
     /// Accept what the endpoint's listeners hold, and end them.
     Retire(Endpoint, oneshot::Sender<()>),

@@ -6,6 +6,7 @@ use crate::{
     access::Limits,
     base::{
         BackendName, FrontendName, ListenAddr, ListenerOptions, PortRanges, Protocol, ServerAddr, ServerName,
+        SocketOptions,
     },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
@@ -54,6 +55,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         max_queue: 1_024,
         source_addr: None,
         server_keepalive: None,
+        server_socket: SocketOptions::default(),
         health_check: None,
         passive_check: None,
         on_down: OnDown::Keep,
@@ -86,6 +88,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             client_keepalive: None,
             listener: ListenerOptions::default(),
             rates: ConnectionRates::default(),
+            client_socket: SocketOptions::default(),
             access_log: AccessLog::All,
             access: None,
             limits: Limits::default(),

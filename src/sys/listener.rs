@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
+    num::NonZeroU32,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -10,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::tcp;
-use crate::base::PeerTimeouts;
+use crate::base::{PeerTimeouts, SocketOptions};
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
 /// an administrator sets it (4,096 by default since Linux 5.4).
@@ -25,6 +26,8 @@ pub struct Listen<'a> {
     pub interface: Option<&'a str>,
     /// When the kernel gives an accepted connection up.
     pub timeouts: PeerTimeouts,
+    /// What the operator has chosen.
+    pub options: SocketOptions,
 }
 
 /// The step of making a listener that failed.
@@ -51,6 +54,7 @@ pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
     tcp::set_peer_timeouts(&socket, what.timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
+    chosen(&socket, what.options)?;
     socket.bind(&what.addr.into()).map_err(at("bind"))?;
     socket.listen(BACKLOG).map_err(at("listen"))?;
     Ok(socket.into())
@@ -61,6 +65,20 @@ fn inherited(socket: &Socket) -> Result<(), ListenError> {
     socket.set_tcp_nodelay(true).map_err(at("TCP_NODELAY"))?;
     // no read skips an urgent byte
     socket.set_out_of_band_inline(true).map_err(at("SO_OOBINLINE"))
+}
+
+/// Sets what the operator has chosen and only the broker can.
+pub(super) fn chosen(socket: &Socket, options: SocketOptions) -> Result<(), ListenError> {
+    match options.mark {
+        Some(mark) => socket.set_mark(mark.get()).map_err(at("SO_MARK")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a socket of an earlier process has what only the broker can set.
+pub fn has_chosen(socket: BorrowedFd<'_>, options: SocketOptions) -> bool {
+    let mark = SockRef::from(&socket).mark();
+    mark.is_ok_and(|mark| mark == options.mark.map_or(0, NonZeroU32::get))
 }
 
 /// The address that a descriptor listens on, if it is a socket such as [`listen`] makes.
@@ -151,7 +169,6 @@ mod tests {
     use super::*;
     use std::{
         net::{TcpListener, TcpStream},
-        num::NonZeroU32,
         os::fd::AsFd as _,
         time::Duration,
     };
@@ -163,6 +180,7 @@ mod tests {
             addr: "127.0.0.1:0".parse().unwrap(),
             interface: None,
             timeouts: patient_for(30),
+            options: SocketOptions::default(),
         }
     }
 
@@ -206,6 +224,7 @@ mod tests {
             addr,
             interface: None,
             timeouts: PeerTimeouts::default(),
+            options: SocketOptions::default(),
         });
         assert!(second.is_ok(), "a second worker's socket: {second:?}");
         let error = probe_exclusive(addr, None).unwrap_err();
@@ -242,6 +261,7 @@ mod tests {
                 addr,
                 interface: None,
                 timeouts: PeerTimeouts::default(),
+                options: SocketOptions::default(),
             };
             let socket = listen(&what).unwrap();
             assert_eq!(address_of(socket.as_fd()), Some(addr));
@@ -268,6 +288,7 @@ mod tests {
                 addr: addr.parse().unwrap(),
                 interface: None,
                 timeouts: PeerTimeouts::default(),
+                options: SocketOptions::default(),
             };
             let socket = listen(&what).unwrap();
             let known = address_of(socket.as_fd()).map(|known| known.ip());
@@ -305,6 +326,7 @@ mod tests {
                 addr,
                 interface: None,
                 timeouts: PeerTimeouts::default(),
+                options: SocketOptions::default(),
             };
             TcpListener::from(listen(&what).unwrap())
         };

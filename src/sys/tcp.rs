@@ -11,7 +11,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{transparent::Source, zone::at_interface};
+use super::{server_socket::Source, zone::at_interface};
 use crate::base::{KeepAlive, PeerTimeouts};
 
 /// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
@@ -82,7 +82,7 @@ pub fn start_connect(
     source: Source,
     user_timeout: Option<Duration>,
 ) -> io::Result<OwnedFd> {
-    let (socket, source) = source.socket(|| {
+    let (socket, source) = source.open(|| {
         let kind = Type::STREAM.nonblocking().cloexec();
         Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
     })?;
@@ -350,11 +350,18 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
+    fn from(address: IpAddr) -> Source {
+        Source {
+            address: Some(address),
+            ..Source::default()
+        }
+    }
+
     #[test]
     fn a_connect_leaves_from_the_source_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let source = "127.0.0.9".parse().unwrap();
-        let socket = start_connect(listener.local_addr().unwrap(), None, Source::Own(source), None).unwrap();
+        let socket = start_connect(listener.local_addr().unwrap(), None, from(source), None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), source);
         assert!(connect_result(&socket).is_ok());

@@ -3,11 +3,11 @@
 use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 
 use convey::{
-    base::{BackendName, KeepAlive, ServerName},
+    base::{BackendName, KeepAlive, ServerName, SocketOptions},
     config::{
         self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
         LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
-        ServerTrust, Severity, SourceAddress,
+        ServerTrust, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -116,7 +116,7 @@ fn documented_defaults() -> Outcome {
         count: number(6),
     });
     same(frontend.client_keepalive, keepalive)?;
-    same(frontend.source, SourceAddress::Own)?;
+    same((frontend.source, frontend.client_socket), Default::default())?;
     same(frontend.access_log, AccessLog::All)?;
     same(frontend.routing.clone(), Routing::default())?;
     same(
@@ -126,11 +126,10 @@ fn documented_defaults() -> Outcome {
     let backend = config.backends.values().next().ok_or("no backend")?;
     same(backend.balance, Algorithm::RoundRobin)?;
     same(backend.connect_timeout, 5 * SECOND)?;
-    same(backend.retries, 2)?;
     same(backend.queue_timeout, 5 * SECOND)?;
-    same(backend.max_queue, 1_024)?;
+    same((backend.retries, backend.max_queue), (2, 1_024))?;
     same(backend.server_keepalive, keepalive)?;
-    same(backend.source_addr, None)?;
+    same((backend.source_addr, backend.server_socket), Default::default())?;
     same(backend.on_down, OnDown::Keep)?;
     same(backend.slow_start, Duration::ZERO)?;
     same((backend.fallback.clone(), backend.send_proxy), (None, None))?;
@@ -440,8 +439,10 @@ fn commented_settings() -> Outcome {
     let plain = backend_of(
         "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n",
     )?;
+    let mark = Some(number(7));
     let mut expected = Backend {
         source_addr: Some("10.0.0.2".parse()?),
+        server_socket: SocketOptions { mark },
         fallback: Some(BackendName::new("sorry")?),
         send_proxy: Some(SendProxy::V2(SentTlvs {
             authority: true,

@@ -121,7 +121,12 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
         passing(
-            "a_daemon_without_room_for_transparent_sockets_hears_so",
+            "a_mark_is_to_be_had_as_the_configuration_has_it_and_no_other",
+            "marked",
+        )
+        .with_ignored_flag(!root),
+        passing(
+            "a_daemon_without_room_for_server_sockets_hears_so",
             "transparent_without_room",
         )
         .with_ignored_flag(!root),

@@ -60,6 +60,7 @@ pub fn run(name: &str) {
         "iptables_unit" => packets::iptables_of_the_packaged_unit(),
         "transparent_refused" => transparent::refused(),
         "transparent_supplied" => transparent::supplied(),
+        "marked" => transparent::marked(),
         "transparent_without_room" => transparent::without_room(),
         "serving_idle" => packets::idle(),
         "every_call" => sandbox::every_call(),

@@ -9,7 +9,7 @@ use convey::{
     base::{IpFamily, Protocol, SocketKind},
     config,
     privilege::{BrokerError, Channel, NoPacketModes},
-    sys::transparent,
+    sys::server_socket,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use socket2::SockRef;
@@ -24,18 +24,26 @@ const KINDS: [SocketKind; 4] = [
     SocketKind {
         protocol: Protocol::Tcp,
         family: IpFamily::V4,
+        is_transparent: true,
+        mark: None,
     },
     SocketKind {
         protocol: Protocol::Tcp,
         family: IpFamily::V6,
+        is_transparent: true,
+        mark: None,
     },
     SocketKind {
         protocol: Protocol::Udp,
         family: IpFamily::V4,
+        is_transparent: true,
+        mark: None,
     },
     SocketKind {
         protocol: Protocol::Udp,
         family: IpFamily::V6,
+        is_transparent: true,
+        mark: None,
     },
 ];
 
@@ -48,7 +56,9 @@ fn started(source_address: &str) -> Channel {
              source = \"{source_address}\"\nbackend = \"b\"\n"
         );
     }
-    text += "[backends.b]\nhealth_check.enabled = false\nservers.a = { addr = \"10.0.0.2:80\" }\n\
+    text += "[frontends.marked]\nlisten_addr = \"127.0.0.1:7001\"\nbackend = \"marked\"\n\
+             [backends.marked]\nserver_socket.mark = 7\nservers.a = { addr = \"10.0.0.3:80\" }\n\
+             [backends.b]\nhealth_check.enabled = false\nservers.a = { addr = \"10.0.0.2:80\" }\n\
              servers.b = { addr = \"[2001:db8::2]:80\" }\n";
     let target = nobody();
     let broker = Channel::fork(
@@ -68,7 +78,7 @@ fn started(source_address: &str) -> Channel {
 pub fn refused() {
     let broker = started("own");
     for kind in KINDS {
-        let error = broker.transparent_sockets(kind).unwrap_err();
+        let error = broker.server_sockets(kind).unwrap_err();
         assert!(matches!(&error, BrokerError::Refused(_)), "{error}");
     }
 }
@@ -77,9 +87,9 @@ pub fn refused() {
 pub fn supplied() {
     let broker = started("client");
     for kind in KINDS {
-        let made = transparent::make(kind, 1).map_err(|error| error.raw_os_error());
+        let made = server_socket::make(kind, 1).map_err(|error| error.raw_os_error());
         assert_eq!(made.unwrap_err(), Some(libc::EPERM), "{kind}");
-        let sockets = broker.transparent_sockets(kind).unwrap();
+        let sockets = broker.server_sockets(kind).unwrap();
         assert_eq!(sockets.len(), SocketKind::BATCH);
         for socket in &sockets {
             assert!(SockRef::from(socket).nonblocking().unwrap(), "{kind}");
@@ -100,11 +110,30 @@ pub fn supplied() {
     assert_eq!(set.unwrap_err().raw_os_error(), Some(libc::EPERM));
 }
 
+/// A mark is to be had as the configuration has it, and by no call of the daemon's own.
+pub fn marked() {
+    let broker = started("own");
+    let kind = |mark| SocketKind {
+        is_transparent: false,
+        mark: std::num::NonZeroU32::new(mark),
+        ..KINDS[0]
+    };
+    for socket in broker.server_sockets(kind(7)).unwrap() {
+        assert_eq!(SockRef::from(&socket).mark().unwrap(), 7);
+        let set = attempts::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, 8);
+        assert_eq!(set.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+    for mark in [8, 0] {
+        let error = broker.server_sockets(kind(mark)).unwrap_err();
+        assert!(matches!(&error, BrokerError::Refused(_)), "{error}");
+    }
+}
+
 /// A daemon without room for a batch hears so, and the broker goes on.
 pub fn without_room() {
     let broker = started("client");
     setrlimit(Resource::RLIMIT_NOFILE, 32, 32).unwrap();
-    let error = broker.transparent_sockets(KINDS[0]).unwrap_err();
+    let error = broker.server_sockets(KINDS[0]).unwrap_err();
     assert!(matches!(&error, BrokerError::Failed { .. }), "{error}");
 }
 

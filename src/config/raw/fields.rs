@@ -69,11 +69,9 @@ fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Find
                 let message = format!("`{}` must be {expected}, not {number}", findings.key());
                 // Limits have no upper bound of their own; zero is how other programs write "none".
                 let unlimited = max == u64::from(u32::MAX) && number.as_str() == "0";
-                findings.error(
-                    value.span(),
-                    message,
-                    unlimited.then(|| "leave the key out for no limit".to_owned()),
-                );
+                let what = if findings.key() == "mark" { "mark" } else { "limit" };
+                let help = unlimited.then(|| format!("leave the key out for no {what}"));
+                findings.error(value.span(), message, help);
             }
             fits
         }

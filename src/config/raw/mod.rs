@@ -11,6 +11,7 @@ mod packet;
 mod process;
 mod routing;
 mod section;
+mod socket_options;
 mod tls;
 mod tls_sections;
 
@@ -26,6 +27,7 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
+pub use socket_options::SocketOptions;
 pub use tls::is_tls_name;
 pub use tls_sections::{BackendTls, FrontendTls};
 
@@ -68,6 +70,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.passive_check]", PassiveCheck::keys),
     ("[packet]", Packet::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
+    ("[frontends.NAME.client_socket]", SocketOptions::keys),
     ("[frontends.NAME.access]", Access::keys),
     ("[frontends.NAME.limits]", Limits::keys),
     ("[frontends.NAME.limits.per_client]", PerClient::keys),
@@ -228,6 +231,8 @@ section! {
         upload_rate: Int<1, 1_000_000_000_000>,
         /// Most bytes a second that a connection takes from its server; more wait at the server's. Mode "proxy" and protocol "tcp" only. Default: no limit.
         download_rate: Int<1, 1_000_000_000_000>,
+        /// Options of the sockets that clients connect to, mode "proxy" only.
+        client_socket: SocketOptions,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
         /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
@@ -391,6 +396,8 @@ section! {
         max_queue: Int<0, 1_000_000>,
         /// TCP keep-alive of the connections to the servers. On by default.
         server_keepalive: KeepAlive,
+        /// Options of the sockets towards the servers, those of health checks too; mode "proxy" only.
+        server_socket: SocketOptions,
         /// Source address of connections to the servers. Default: the kernel's choice.
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.

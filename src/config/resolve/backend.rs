@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     backend_tls, balancing, defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named,
-    routing, time, value,
+    routing, socket, time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
@@ -60,6 +60,10 @@ pub fn backend(
         server_keepalive: keepalive(
             at.value.options.server_keepalive.as_ref(),
             defaults.server_keepalive.as_ref(),
+        ),
+        server_socket: socket::options(
+            at.value.options.server_socket.as_ref(),
+            defaults.server_socket.as_ref(),
         ),
         source_addr: own.source_addr.as_ref().map(|at| at.value),
         health_check: checks,

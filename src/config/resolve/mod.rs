@@ -14,6 +14,7 @@ mod packet;
 mod ranges;
 mod routes;
 mod routing;
+mod socket;
 mod source;
 mod tls;
 mod udp;
@@ -395,6 +396,10 @@ fn frontend(
         ),
         listener: connections::listener(&own),
         rates: connections::rates(&own),
+        client_socket: socket::options(
+            raw.options.client_socket.as_ref(),
+            inherited.defaults.client_socket.as_ref(),
+        ),
         access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
         access: access::rules(own.access.as_ref()),
         limits: access::limits(own.limits.as_ref()),

@@ -6,10 +6,10 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-use super::{defaults, keepalive, udp};
+use super::{defaults, keepalive, socket, udp};
 use crate::{
     access::PerClient,
-    base::{BackendName, Protocol},
+    base::{BackendName, Protocol, SocketOptions},
     config::{
         findings::Findings,
         model::{AccessLog, Algorithm, Config, Frontend, Mode, OnDown},
@@ -88,6 +88,7 @@ pub fn clear(config: &mut Config) {
         frontend.fin_timeout = None;
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(keepalive::DEFAULT);
+        frontend.client_socket = SocketOptions::default();
         frontend.access_log = AccessLog::All;
     }
     let users = Users::of(config);
@@ -123,6 +124,7 @@ pub fn clear(config: &mut Config) {
         backend.queue_timeout = defaults::QUEUE_TIMEOUT;
         backend.max_queue = defaults::MAX_QUEUE;
         backend.server_keepalive = Some(keepalive::DEFAULT);
+        backend.server_socket = SocketOptions::default();
         backend.on_down = OnDown::Keep;
         backend.send_proxy = None;
         if let Some(check) = &mut backend.health_check {
@@ -239,6 +241,12 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             own.max_lifetime.as_ref(),
             |v| v.0,
             &defaults::MAX_LIFETIME,
+        ),
+        unless(
+            "client_socket",
+            own.client_socket.as_ref(),
+            |v| socket::says(&v),
+            &SocketOptions::default(),
         ),
     ];
     let why = format!("in mode {}", frontend.mode);
@@ -368,7 +376,13 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
         |v| v.0,
         &u64::from(defaults::RETRIES),
     );
-    let set = connecting(own).into_iter().chain([retries]);
+    let socket = unless(
+        "server_socket",
+        own.server_socket.as_ref(),
+        |v| socket::says(&v),
+        &SocketOptions::default(),
+    );
+    let set = connecting(own).into_iter().chain([retries, socket]);
     let help = "remove it: packets are forwarded, Convey makes no connections for its clients";
     warn(set, why, help, findings);
     findings.within("servers", |findings| {

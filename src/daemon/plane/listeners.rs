@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{Endpoint, ListenAddr, PeerTimeouts, Protocol, Zone},
+    base::{Endpoint, ListenAddr, PeerTimeouts, Protocol, SocketOptions, Zone},
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
@@ -23,10 +23,19 @@ pub struct Listeners(BTreeMap<Endpoint, usize>);
 /// What a configuration needs of listeners beyond those that there are.
 #[derive(Debug, Default)]
 pub struct Missing {
-    /// New endpoints: what the broker is asked for, and when connections of theirs are given up.
-    wanted: BTreeMap<Endpoint, (ListenerRef, PeerTimeouts)>,
+    /// New endpoints: what the broker is asked for, and what their sockets have.
+    wanted: BTreeMap<Endpoint, (ListenerRef, Wanted)>,
     /// Endpoints that the configuration no longer has.
     removed: Vec<Endpoint>,
+}
+
+/// What the sockets of an endpoint have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    /// When their connections are given up.
+    timeouts: PeerTimeouts,
+    /// What only the broker can set.
+    options: SocketOptions,
 }
 
 /// Sockets made for a configuration that is not in effect yet; dropping it closes them.
@@ -50,8 +59,8 @@ impl Missing {
         predecessors: &mut Predecessors,
     ) -> Result<PreparedListeners, BrokerError> {
         let mut added = BTreeMap::new();
-        for (endpoint, (reference, timeouts)) in self.wanted {
-            let mut sockets = predecessors.take_endpoint(endpoint, timeouts);
+        for (endpoint, (reference, has)) in self.wanted {
+            let mut sockets = predecessors.take_endpoint(endpoint, has);
             while sockets.len() < workers {
                 sockets.push(broker.bind(reference.clone()).await?);
             }
@@ -122,11 +131,23 @@ impl Predecessors {
         names.into_iter().collect()
     }
 
-    fn take_endpoint(&mut self, endpoint: Endpoint, timeouts: PeerTimeouts) -> Vec<OwnedFd> {
+    fn take_endpoint(&mut self, endpoint: Endpoint, wanted: Wanted) -> Vec<OwnedFd> {
         let mut sockets = self.sockets.remove(&endpoint).unwrap_or_default();
+        let is_as_wanted = |socket: &OwnedFd| listener::has_chosen(socket.as_fd(), wanted.options);
+        if !sockets.iter().all(is_as_wanted) {
+            tracing::info!(
+                event = "listener_not_taken_over",
+                "the inherited sockets of {endpoint} have another mark: it is opened anew"
+            );
+            for socket in sockets {
+                listener::end(socket.as_fd());
+            }
+            self.outdated.insert(kept_as(endpoint));
+            return Vec::new();
+        }
         sockets.retain(|socket| {
             let taken = match endpoint.protocol {
-                Protocol::Tcp => listener::take_over(socket.as_fd(), timeouts),
+                Protocol::Tcp => listener::take_over(socket.as_fd(), wanted.timeouts),
                 Protocol::Udp => udp_socket::take_over(socket.as_fd(), endpoint.addr.0),
             };
             if let Err(error) = &taken {
@@ -173,7 +194,11 @@ impl Listeners {
             .filter(|(endpoint, _)| !self.0.contains_key(endpoint));
         let wanted = new.map(|(endpoint, frontend)| {
             let reference = ListenerRef::frontend(&frontend.name, endpoint);
-            (endpoint, (reference, frontend.client_timeouts()))
+            let wanted = Wanted {
+                timeouts: frontend.client_timeouts(),
+                options: frontend.client_socket,
+            };
+            (endpoint, (reference, wanted))
         });
         Missing {
             wanted: wanted.collect(),
@@ -240,6 +265,7 @@ mod tests {
             addr: "127.0.0.1:0".parse().unwrap(),
             interface: None,
             timeouts: PeerTimeouts::default(),
+            options: SocketOptions::default(),
         };
         let socket = listener::listen(&what).unwrap();
         let addr = listener::address_of(socket.as_fd()).unwrap();
@@ -259,12 +285,7 @@ mod tests {
         for name in ["listener tcp 127.0.0.1_80", "stored", "80"] {
             let (endpoint, socket, manager) = listening();
             let mut predecessors = Predecessors::of(vec![kept(name, socket)]);
-            assert_eq!(
-                predecessors
-                    .take_endpoint(endpoint, PeerTimeouts::default())
-                    .len(),
-                1
-            );
+            assert_eq!(predecessors.take_endpoint(endpoint, Wanted::default()).len(), 1);
             // to be kept under today's name instead
             assert_eq!(predecessors.end(), [name]);
             assert_eq!(listener::address_of(manager.as_fd()), Some(endpoint.addr.0));
@@ -275,27 +296,39 @@ mod tests {
     fn a_listener_that_this_version_called_so_stays_under_its_name() {
         let (endpoint, socket, _manager) = listening();
         let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
-        assert_eq!(
-            predecessors
-                .take_endpoint(endpoint, PeerTimeouts::default())
-                .len(),
-            1
-        );
+        assert_eq!(predecessors.take_endpoint(endpoint, Wanted::default()).len(), 1);
         assert!(predecessors.end().is_empty());
     }
 
     #[test]
     fn a_socket_of_udp_is_taken_over_with_what_waits_in_it() {
-        let socket = udp_socket::listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let socket =
+            udp_socket::listen("127.0.0.1:0".parse().unwrap(), None, SocketOptions::default()).unwrap();
         let addr = udp_socket::address_of(socket.as_fd()).unwrap();
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"meanwhile", addr).unwrap();
         let endpoint = Endpoint::udp(addr);
         let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
-        let taken = predecessors.take_endpoint(endpoint, PeerTimeouts::default());
+        let taken = predecessors.take_endpoint(endpoint, Wanted::default());
         let socket = std::net::UdpSocket::from(taken.into_iter().next().unwrap());
         assert_eq!(socket.recv(&mut [0; 20]).unwrap(), 9);
         assert!(predecessors.end().is_empty());
+    }
+
+    #[test]
+    fn a_listener_with_another_mark_than_the_configuration_says_is_opened_anew() {
+        let (endpoint, socket, manager) = listening();
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        let wanted = Wanted {
+            options: SocketOptions {
+                mark: std::num::NonZeroU32::new(7),
+            },
+            ..Wanted::default()
+        };
+        assert!(predecessors.take_endpoint(endpoint, wanted).is_empty());
+        assert_eq!(listener::address_of(manager.as_fd()), None);
+        // before the new ones are kept under it
+        assert_eq!(predecessors.end(), [kept_as(endpoint)]);
     }
 
     #[test]

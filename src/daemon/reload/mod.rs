@@ -327,7 +327,7 @@ impl Control {
         self.use_ticket_keys();
         self.saved.follow(self.state.pools());
         self.config_generation += 1;
-        self.workers.keep_sockets(config.socket_kinds());
+        self.keep_sockets();
         self.publish();
         // first, for their places are needed
         let removed = bound.listeners.removed;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    base::{IpFamily, Protocol, SocketKind},
+    base::{IpFamily, Protocol, SocketKind, SocketOptions},
     config::{self, Options, Source},
 };
 
@@ -287,6 +287,7 @@ fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
                 user_timeout: Some(Duration::from_secs(30)),
                 keepalive: None,
             },
+            options: SocketOptions::default(),
         };
         assert_eq!(bind("web", addr), Ok(expected));
     }
@@ -341,10 +342,12 @@ fn transparent(source: &str) -> Config {
 const TCP_V4: SocketKind = SocketKind {
     protocol: Protocol::Tcp,
     family: IpFamily::V4,
+    is_transparent: true,
+    mark: None,
 };
 
 #[test]
-fn transparent_sockets_are_made_for_frontends_with_that_source_and_for_no_others() {
+fn server_sockets_are_made_for_frontends_with_that_source_and_for_no_others() {
     let off = Policy::new(transparent("own"));
     let why = off.may_make(TCP_V4).unwrap_err();
     assert!(why.contains("no frontend with source = \"client\""), "{why}");
@@ -365,7 +368,27 @@ fn transparent_sockets_are_made_for_frontends_with_that_source_and_for_no_others
 }
 
 #[test]
-fn a_reload_keeps_the_supply_of_transparent_sockets_until_it_is_in_effect() {
+fn marked_sockets_are_made_with_the_marks_of_backends_and_no_others() {
+    let text = "[frontends.web]\nlisten_addr = \"0.0.0.0:80\"\nbackend = \"web\"\n\
+                [backends.web]\nserver_socket.mark = 7\nservers.a = { addr = \"10.0.0.2:80\" }\n";
+    let source = Source {
+        name: "c.toml".into(),
+        bytes: text.into(),
+    };
+    let policy = Policy::new(config::load(&source, Options::default()).unwrap().config);
+    let with = |mark, is_transparent| SocketKind {
+        is_transparent,
+        mark: std::num::NonZeroU32::new(mark),
+        ..TCP_V4
+    };
+    policy.may_make(with(7, false)).unwrap();
+    for (mark, is_transparent) in [(8, false), (0, false), (7, true), (0, true)] {
+        policy.may_make(with(mark, is_transparent)).unwrap_err();
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_supply_of_server_sockets_until_it_is_in_effect() {
     let mut policy = Policy::new(transparent("client"));
     // read, and perhaps never put in effect
     for _ in 0..3 {

@@ -14,9 +14,9 @@ use tokio::time::Sleep;
 
 use super::direction::Early;
 use crate::{
-    base::{IpFamily, Protocol, ServerTlsFailure, SocketKind, TerminationReason, Zone},
+    base::{Protocol, ServerTlsFailure, SocketKind, TerminationReason, Zone},
     proxy::{choose::Chosen, pool},
-    sys::{readiness::Stream, tcp, transparent::Source},
+    sys::{readiness::Stream, server_socket::Source, tcp},
 };
 
 /// Why there is no connection.
@@ -40,8 +40,8 @@ pub enum ConnectError {
     /// The connection was to come from the client's address, and cannot.
     #[error("from the client's address: {0}")]
     ClientSource(io::Error),
-    /// The connection was to come from the client's address, and there is no socket for that.
-    #[error("no transparent socket")]
+    /// The connection takes a socket of the broker's, and there is none.
+    #[error("no socket of the broker's")]
     NoSourceSocket,
 }
 
@@ -95,19 +95,19 @@ pub async fn connect(
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
-    let socket = match source {
-        None => start(chosen, Source::own(backend.source_addr), user_timeout).map_err(of_start)?,
-        Some(client) => {
-            let made = transparent(chosen, deadline).await?;
-            start(chosen, Source::Foreign(made, client), user_timeout).map_err(|error| {
-                match error.raw_os_error() {
-                    // the kernel knows no way from there, as from a loopback address to another host
-                    Some(libc::EINVAL) => ConnectError::ClientSource(error),
-                    _ => of_start(error),
-                }
-            })?
-        }
+    let kind = chosen.kind(Protocol::Tcp, source);
+    let from = Source {
+        socket: match kind.is_special() {
+            true => Some(made(kind, deadline).await?),
+            false => None,
+        },
+        address: source.or(backend.source_addr),
     };
+    let socket = start(chosen, from, user_timeout).map_err(|error| match error.raw_os_error() {
+        // the kernel knows no way from there, as from a loopback address to another host
+        Some(libc::EINVAL) if source.is_some() => ConnectError::ClientSource(error),
+        _ => of_start(error),
+    })?;
     let stream = Stream::new(socket).map_err(ConnectError::Local)?;
     match early() {
         Early::Nothing => {}
@@ -142,12 +142,8 @@ pub fn poll_over(timer: &mut Pin<&mut Sleep>, deadline: Instant, cx: &mut Contex
     false
 }
 
-/// A socket that may have the client's address.
-async fn transparent(chosen: &Chosen, until: Instant) -> Result<OwnedFd, ConnectError> {
-    let kind = SocketKind {
-        protocol: Protocol::Tcp,
-        family: IpFamily::of(chosen.addr().0.ip()),
-    };
+/// A socket of the broker's.
+async fn made(kind: SocketKind, until: Instant) -> Result<OwnedFd, ConnectError> {
     let made = match pool::take(kind) {
         Some(made) => Some(made),
         // boxed, because it is rare and a connection is to be small

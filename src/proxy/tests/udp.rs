@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::rig::{PLENTY, Records, parsed, wait_until};
 use crate::{
     PATIENCE,
-    base::{DatagramDrop, Endpoint, TerminationReason},
+    base::{DatagramDrop, Endpoint, SocketOptions, TerminationReason},
     pools::Pools,
     proxy::{Descriptors, NoSockets, Select, Workers},
     snapshot::{Builder, Snapshot, live::Totals},
@@ -44,7 +44,8 @@ fn server(letter: u8) -> SocketAddr {
 
 impl Udp {
     fn new(settings: &str, descriptors: Descriptors) -> Self {
-        let socket = udp_socket::listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let socket =
+            udp_socket::listen("127.0.0.1:0".parse().unwrap(), None, SocketOptions::default()).unwrap();
         let addr = udp_socket::address_of(socket.as_fd()).unwrap();
         let config = parsed(&format!(
             "[frontends.echo]\nprotocol = \"udp\"\nlisten_addr = \"{addr}\"\nbackend = \"pool\"\n{settings}\n\
@@ -71,7 +72,10 @@ impl Udp {
         .unwrap();
         workers.listen(
             Endpoint::udp(addr),
-            vec![socket, udp_socket::listen(addr, None).unwrap()],
+            vec![
+                socket,
+                udp_socket::listen(addr, None, SocketOptions::default()).unwrap(),
+            ],
         );
         Self {
             addr,
@@ -114,7 +118,7 @@ fn a_datagram_that_comes_to_another_worker_is_handed_over_to_its_session() {
     let first: Vec<u8> = clients.iter().map(ask).collect();
     assert!(first.contains(&b'a') && first.contains(&b'b'));
     // the kernel gives the datagrams of half of them to other sockets now
-    let more = (0..2).map(|_| udp_socket::listen(udp.addr, None).unwrap());
+    let more = (0..2).map(|_| udp_socket::listen(udp.addr, None, SocketOptions::default()).unwrap());
     udp.workers.listen(Endpoint::udp(udp.addr), more.collect());
     for _ in 0..3 {
         let again: Vec<u8> = clients.iter().map(ask).collect();

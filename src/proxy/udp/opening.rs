@@ -22,7 +22,7 @@ use crate::{
         shared::WorkerContext,
     },
     snapshot::{BackendView, Facts, FrontendView, Hello, Way, live::StatsShard},
-    sys::{transparent::Source, udp_socket},
+    sys::{server_socket::Source, udp_socket},
 };
 
 /// Why none begins.
@@ -71,7 +71,7 @@ impl Opening<'_> {
             return Err(NotBegun::Dropped(DatagramDrop::Removed));
         }
         let frontend = &listener.frontend;
-        if self.source().is_some() && pool::is_awaited(self.kind()) {
+        if self.awaits_socket() {
             return Err(NotBegun::NoSocketYet);
         }
         let in_process = ProcessPlace::take(shared, Occupant::Session, listener.most)
@@ -136,15 +136,14 @@ impl Opening<'_> {
                     Nothing::NoneEligible => TerminationReason::ServerConnect,
                 })
             })?;
-            let source = match self.source() {
-                None => Source::own(backend.config.source_addr),
-                Some(client) => {
-                    let made = pool::take(self.kind());
-                    Source::Foreign(
-                        made.ok_or_else(|| failed(TerminationReason::NoSourceSocket))?,
-                        client,
-                    )
-                }
+            let kind = chosen.kind(Protocol::Udp, self.source());
+            let made = match kind.is_special() {
+                true => Some(pool::take(kind).ok_or_else(|| failed(TerminationReason::NoSourceSocket))?),
+                false => None,
+            };
+            let source = Source {
+                socket: made,
+                address: self.source().or(backend.config.source_addr),
             };
             let error = match connect(&chosen, source) {
                 Ok(socket) => return Ok((chosen, socket)),
@@ -185,12 +184,24 @@ impl Opening<'_> {
         choose::source(&self.listener.frontend.config, ClientAddr(self.key.client))
     }
 
-    /// The sockets that have it.
-    fn kind(&self) -> SocketKind {
-        SocketKind {
-            protocol: Protocol::Udp,
-            family: IpFamily::of(self.key.client.ip()),
+    /// Whether it takes a socket of the broker's, and has to wait for it.
+    fn awaits_socket(&self) -> bool {
+        let source = self.source();
+        if !pool::keeps_any() {
+            return false;
         }
+        let Ok(way) = self.way() else { return false };
+        let families = match source {
+            Some(client) => vec![IpFamily::of(client)],
+            None => vec![IpFamily::V4, IpFamily::V6],
+        };
+        let kind = |family| SocketKind {
+            protocol: Protocol::Udp,
+            family,
+            is_transparent: source.is_some(),
+            mark: way.backend.config.server_socket.mark,
+        };
+        families.into_iter().any(|family| pool::is_awaited(kind(family)))
     }
 
     /// Where it goes.

@@ -20,20 +20,26 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{
-    listener::{ListenError, at},
-    transparent::Source,
+    listener::{self, ListenError, at},
+    server_socket::Source,
     zone::at_interface,
 };
+use crate::base::SocketOptions;
 
 /// Makes a non-blocking socket that shares its address with others of the same user (SO_REUSEPORT), so that every worker
 /// thread can have its own. `[::]` takes IPv4 too; `interface` is that of a link-local address.
 ///
 /// # Errors
 /// The step that failed.
-pub fn listen(addr: SocketAddr, interface: Option<&str>) -> Result<OwnedFd, ListenError> {
+pub fn listen(
+    addr: SocketAddr,
+    interface: Option<&str>,
+    chosen: SocketOptions,
+) -> Result<OwnedFd, ListenError> {
     let socket = socket_for(addr, interface)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     options(&socket, addr)?;
+    listener::chosen(&socket, chosen)?;
     socket.bind(&addr.into()).map_err(at("bind"))?;
     Ok(socket.into())
 }
@@ -78,7 +84,7 @@ pub fn take_over(socket: BorrowedFd<'_>, addr: SocketAddr) -> Result<(), ListenE
 /// # Errors
 /// No socket could be made, there is no such interface, the source address is not ours, or there is no route.
 pub fn connect(addr: SocketAddr, interface: Option<&str>, source: Source) -> io::Result<OwnedFd> {
-    let (socket, source) = source.socket(|| {
+    let (socket, source) = source.open(|| {
         let kind = Type::DGRAM.nonblocking().cloexec();
         Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))
     })?;

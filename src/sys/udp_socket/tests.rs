@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use super::*;
 
 fn listening(addr: &str) -> (OwnedFd, SocketAddr) {
-    let socket = listen(addr.parse().unwrap(), None).unwrap();
+    let socket = listen(addr.parse().unwrap(), None, SocketOptions::default()).unwrap();
     let addr = address_of(socket.as_fd()).unwrap();
     (socket, addr)
 }
@@ -60,7 +60,10 @@ fn plain(bytes: &[u8]) -> Outgoing<'_> {
 #[test]
 fn an_address_is_shared_by_workers_and_taken_for_everybody_else() {
     let (_first, addr) = listening("127.0.0.1:0");
-    assert!(listen(addr, None).is_ok(), "a second worker's");
+    assert!(
+        listen(addr, None, SocketOptions::default()).is_ok(),
+        "a second worker's"
+    );
     let error = probe_exclusive(addr, None).unwrap_err();
     assert_eq!(
         (error.step, error.source.kind()),
@@ -72,7 +75,7 @@ fn an_address_is_shared_by_workers_and_taken_for_everybody_else() {
 fn what_no_worker_listens_with_is_none_of_ours() {
     let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
     assert_eq!(address_of(alone.as_fd()), None);
-    let connected = connect(alone.local_addr().unwrap(), None, Source::Any).unwrap();
+    let connected = connect(alone.local_addr().unwrap(), None, Source::default()).unwrap();
     assert_eq!(address_of(connected.as_fd()), None);
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     assert_eq!(address_of(tcp.as_fd()), None);
@@ -88,7 +91,7 @@ fn an_answer_leaves_from_the_address_that_was_asked_with_its_ecn_bits() {
     ] {
         let (socket, addr) = listening(listen);
         let to = SocketAddr::new(to.parse().unwrap(), addr.port());
-        let client = connect(to, None, Source::Any).unwrap();
+        let client = connect(to, None, Source::default()).unwrap();
         let is_ipv4 = to.is_ipv4();
         let marked = Outgoing {
             ecn: 2,
@@ -125,7 +128,7 @@ fn an_answer_leaves_from_the_address_that_was_asked_with_its_ecn_bits() {
 #[test]
 fn what_is_sent_merged_comes_as_datagrams_of_that_size() {
     let (socket, addr) = listening("127.0.0.1:0");
-    let client = connect(addr, None, Source::Any).unwrap();
+    let client = connect(addr, None, Source::default()).unwrap();
     let bytes: Vec<u8> = (0..750_u16).map(|i| i as u8).collect();
     let merged = Outgoing {
         segment: Some(100),
@@ -144,7 +147,7 @@ fn what_is_sent_merged_comes_as_datagrams_of_that_size() {
 #[test]
 fn segments_that_the_way_out_does_not_take_are_sent_as_datagrams_of_their_own() {
     let (socket, addr) = listening("127.0.0.1:0");
-    let client = connect(addr, None, Source::Any).unwrap();
+    let client = connect(addr, None, Source::default()).unwrap();
     // more of them than the kernel takes in one call (UDP_MAX_SEGMENTS)
     let bytes = [7; 150];
     let merged = Outgoing {
@@ -196,7 +199,7 @@ fn a_closed_port_of_a_server_is_an_error_of_the_socket() {
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = gone.local_addr().unwrap();
     drop(gone);
-    let socket = connect(addr, None, Source::Any).unwrap();
+    let socket = connect(addr, None, Source::default()).unwrap();
     assert_eq!(send(&socket, false, plain(b"hello")), []);
     let mut receiver = Receiver::new(1);
     let start = std::time::Instant::now();
@@ -212,7 +215,7 @@ fn a_closed_port_of_a_server_is_an_error_of_the_socket() {
 #[test]
 fn what_stands_before_a_datagram_is_sent_with_it() {
     let (socket, addr) = listening("127.0.0.1:0");
-    let client = connect(addr, None, Source::Any).unwrap();
+    let client = connect(addr, None, Source::default()).unwrap();
     assert_eq!(
         send(
             &client,

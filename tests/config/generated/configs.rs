@@ -12,7 +12,7 @@ use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
         BackendName, FrontendName, ListenAddr, ListenRange, ListenerOptions, NetworkListName, Protocol,
-        ServerAddr, ServerName,
+        ServerAddr, ServerName, SocketOptions,
     },
     config::{
         AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
@@ -22,7 +22,7 @@ use convey::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    peers::{access_log, default_keepalive, keepalive},
+    peers::{access_log, default_keepalive, keepalive, socket},
     process::{admin, global, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
@@ -181,6 +181,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
             backend.queue_timeout = Duration::from_secs(5);
             backend.max_queue = 1_024;
             backend.server_keepalive = Some(default_keepalive());
+            backend.server_socket = SocketOptions::default();
             backend.on_down = OnDown::Keep;
             for server in backend.servers.values_mut() {
                 server.max_connections = None;
@@ -217,7 +218,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         ),
         option::of(count(u32::MAX)),
         times,
-        (keepalive(), access_log(), listener_options(), rates()),
+        (keepalive(), socket(), access_log(), listener_options(), rates()),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
         (
             any::<bool>(),
@@ -233,7 +234,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (backend, routing, proxy_protocol, tls),
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout, max_lifetime),
-                (client_keepalive, access_log, listener, rates),
+                (client_keepalive, client_socket, access_log, listener, rates),
                 mode,
                 (udp, interface, access, limits),
             )| {
@@ -257,6 +258,11 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                     client_keepalive,
                     listener,
                     rates,
+                    client_socket: if mode.is_packet() {
+                        SocketOptions::default()
+                    } else {
+                        client_socket
+                    },
                     access_log,
                     access,
                     limits,
@@ -405,7 +411,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         0..=100_u32,
         millis(1, DAY / 24),
         0..=1_000_000_u32,
-        (any::<bool>(), keepalive()),
+        (any::<bool>(), keepalive(), socket()),
     );
     let down = (
         select(vec![OnDown::Keep, OnDown::Close]),
@@ -425,7 +431,14 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         .prop_filter_map(
             "a usable name",
             move |(
-                (balance, connect_timeout, retries, queue_timeout, max_queue, (source, server_keepalive)),
+                (
+                    balance,
+                    connect_timeout,
+                    retries,
+                    queue_timeout,
+                    max_queue,
+                    (source, server_keepalive, server_socket),
+                ),
                 health_check,
                 passive_check,
                 (on_down, slow_start, dsr_method),
@@ -446,6 +459,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     queue_timeout,
                     max_queue,
                     server_keepalive,
+                    server_socket,
                     source_addr,
                     health_check,
                     passive_check,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use convey::{base::KeepAlive, config::AccessLog};
+use convey::{
+    base::{KeepAlive, SocketOptions},
+    config::AccessLog,
+};
 use proptest::{option, prelude::*};
 
 use crate::meaning::number;
@@ -25,6 +28,13 @@ pub fn keepalive() -> impl Strategy<Value = Option<KeepAlive>> {
         count: number(count),
     });
     option::of(some)
+}
+
+/// Options of sockets, or none.
+pub fn socket() -> impl Strategy<Value = SocketOptions> {
+    option::of(1..=u32::MAX).prop_map(|mark| SocketOptions {
+        mark: mark.map(number),
+    })
 }
 
 /// Which connections are logged.

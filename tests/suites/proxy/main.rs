@@ -13,6 +13,7 @@ mod harness;
 mod health;
 mod lifecycle;
 mod limits;
+mod marks;
 mod meanwhile;
 mod options;
 mod peers;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ("datagrams", datagrams::TESTS),
         ("quic", quic::TESTS),
         ("transparent", transparent::TESTS),
+        ("marks", marks::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),

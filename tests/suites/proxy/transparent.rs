@@ -274,6 +274,7 @@ fn without_the_capability_connections_are_refused_and_the_log_says_why() {
     ended(&convey, "no_source_socket", 1);
     wait_until("the log says why", PATIENCE, || {
         let log = convey.stderr();
-        log.contains("no transparent sockets of IPv4 tcp") && log.contains("Operation not permitted")
+        log.contains("no sockets towards servers (IPv4 tcp, transparent)")
+            && log.contains("Operation not permitted")
     });
 }

@@ -1,6 +1,7 @@
-//! Sockets that may be bound to anybody's address (IP_TRANSPARENT of ip(7)).
+//! Sockets towards servers that have what takes a capability to give: anybody's address (IP_TRANSPARENT of ip(7)), a mark
+//! (SO_MARK of socket(7)).
 //!
-//! To set the option takes a capability, CAP_NET_RAW or CAP_NET_ADMIN; to bind such a socket takes none.
+//! To set these takes CAP_NET_RAW or CAP_NET_ADMIN (the mark before Linux 5.17 the latter); to use such a socket takes none.
 
 use std::{io, net::IpAddr, os::fd::OwnedFd};
 
@@ -8,41 +9,33 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::base::{self, IpFamily, SocketKind};
 
-/// What a socket towards a server is bound to before it is connected.
-#[derive(Debug)]
-pub enum Source {
-    /// Nothing: the kernel chooses.
-    Any,
-    /// An address of ours.
-    Own(IpAddr),
-    /// Anybody's address, of a socket such as [`make`] makes.
-    Foreign(OwnedFd, IpAddr),
+/// What a connection to a server begins with.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// A socket that has been made for it, as [`make`] does; `None`: an ordinary one.
+    pub socket: Option<OwnedFd>,
+    /// The address that it leaves from; `None`: the kernel's choice.
+    pub address: Option<IpAddr>,
 }
 
 impl Source {
-    /// One of ours, or the kernel's choice.
-    #[must_use]
-    pub fn own(address: Option<IpAddr>) -> Self {
-        address.map_or(Self::Any, Self::Own)
-    }
-
     /// The socket, which `new` makes if there is none yet, and what it is to be bound to.
     ///
     /// # Errors
     /// Those of `new`.
-    pub(super) fn socket(
+    pub(super) fn open(
         self,
         new: impl FnOnce() -> io::Result<Socket>,
     ) -> io::Result<(Socket, Option<IpAddr>)> {
-        Ok(match self {
-            Self::Any => (new()?, None),
-            Self::Own(address) => (new()?, Some(address)),
-            Self::Foreign(socket, address) => (socket.into(), Some(address)),
-        })
+        let socket = match self.socket {
+            Some(made) => made.into(),
+            None => new()?,
+        };
+        Ok((socket, self.address))
     }
 }
 
-/// Makes so many unbound, non-blocking transparent sockets of a kind.
+/// Makes so many unbound, non-blocking sockets of a kind.
 ///
 /// # Errors
 /// The capability is missing, or no descriptor or memory is left.
@@ -61,8 +54,12 @@ fn make_one(kind: SocketKind) -> io::Result<OwnedFd> {
     };
     let socket = Socket::new(domain, of.nonblocking().cloexec(), Some(protocol))?;
     match kind.family {
-        IpFamily::V4 => socket.set_ip_transparent_v4(true)?,
-        IpFamily::V6 => socket.set_ip_transparent_v6(true)?,
+        IpFamily::V4 if kind.is_transparent => socket.set_ip_transparent_v4(true)?,
+        IpFamily::V6 if kind.is_transparent => socket.set_ip_transparent_v6(true)?,
+        IpFamily::V4 | IpFamily::V6 => {}
+    }
+    if let Some(mark) = kind.mark {
+        socket.set_mark(mark.get())?;
     }
     Ok(socket.into())
 }
