@@ -5,6 +5,7 @@
 
 mod access;
 mod balancing;
+mod checks;
 mod field;
 mod fields;
 mod packet;
@@ -21,6 +22,7 @@ use section::section;
 
 pub use access::{FilePath, Files, RuleList};
 pub use balancing::Sticky;
+pub use checks::{HealthCheck, PassiveCheck};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -33,8 +35,8 @@ pub use tls_sections::{BackendTls, FrontendTls};
 
 use super::{
     model::{
-        AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, InitialState, LogFormat, LogLevel, Mode,
-        OnDown, PortsPerClient,
+        AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, LogFormat, LogLevel, Mode, OnDown,
+        PortsPerClient,
     },
     routing::{NonTls, UnexpectedSni},
     source::SourceAddress,
@@ -79,6 +81,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.tls]", FrontendTls::keys),
     ("certificates of [frontends.NAME.tls]", Certificate::keys),
     ("[frontends.NAME.udp]", Udp::keys),
+    ("[backends.NAME.sticky]", Sticky::keys),
     ("[backends.NAME.tls]", BackendTls::keys),
     ("the top of the file", File::keys),
 ];
@@ -417,42 +420,6 @@ section! {
         send_proxy: ProxyVersion,
         /// What else a header of version 2 says: "authority" (the name that the client asks for), "alpn", "ssl" (TLS version, cipher, client certificate), "unique_id" (a number of the connection, as in the log), "crc32c" (a checksum). Default: none.
         send_proxy_tlvs: TlvList,
-    }
-}
-
-section! {
-    /// Active checks: a TCP connect to every server, and a TLS handshake where the backend has `tls`.
-    HealthCheck {
-        /// Whether servers are checked. Default: true.
-        enabled: bool,
-        /// Time between two checks of a server. Default: "2s".
-        interval: Time<false, DAY>,
-        /// Time limit of one check. Default: "1s", or the interval if that is shorter.
-        timeout: Time<false, HOUR>,
-        /// Consecutive successes that bring a server up. Default: 2.
-        rise: Int<1, 1000>,
-        /// Consecutive failures that take a server down. Default: 3.
-        fall: Int<1, 1000>,
-        /// Interval while the state is changing. Default: "1s", or the interval if that is shorter.
-        fast_interval: Time<false, DAY>,
-        /// Begin each check with a PROXY header too, which says that the connection is Convey's own; needs send_proxy. Default: false.
-        send_proxy: bool,
-        /// State before the first check: "up", "down", or "check" (default), which lets the first result decide.
-        initial: InitialState,
-    }
-}
-
-section! {
-    /// Passive checks: connects of clients that fail.
-    PassiveCheck {
-        /// Whether failed connects count. Default: true.
-        enabled: bool,
-        /// Consecutive failures that eject a server. Default: 3.
-        max_failures: Int<1, 1000>,
-        /// Duration of the first ejection; each further one is longer by as much. Default: "10s".
-        ejection_time: Time<false, DAY>,
-        /// Longest duration of an ejection. Default: "5m", or ejection_time if that is longer.
-        max_ejection_time: Time<false, DAY>,
     }
 }
 

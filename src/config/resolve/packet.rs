@@ -82,6 +82,42 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     }
 }
 
+/// 0.3.5 refused flows beyond `connection_tracker_capacity`. Said once, where its packet modes are used and nothing
+/// else is said.
+pub fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
+    let Some((section, packet)) = file.packet_section() else {
+        return;
+    };
+    let Some(capacity) = &packet.value.connection_tracker_capacity else {
+        return;
+    };
+    let limit = config.packet.max_flows.get();
+    let used = config
+        .frontends
+        .values()
+        .any(|frontend| frontend.mode.is_packet());
+    findings.within(section, |findings| match &packet.value.max_flows {
+        Some(max_flows) if max_flows.value.0 < u64::from(limit) => findings.within("max_flows", |findings| {
+            findings.warn(
+                max_flows.span.clone(),
+                format!("`connection_tracker_capacity` is larger, so the limit is {limit}"),
+                "remove connection_tracker_capacity, which is 0.3.5's key, so that max_flows is the limit"
+                    .to_owned(),
+            );
+        }),
+        None if used && capacity.value.0 != u64::from(limit) => {
+            findings.within("connection_tracker_capacity", |findings| {
+                findings.warn(
+                    capacity.key.clone(),
+                    format!("the limit is {limit} flows; in Convey 0.3.5 this key was the limit"),
+                    format!("write max_flows = {limit} to confirm that, or remove this key and write another max_flows"),
+                );
+            });
+        }
+        _ => {}
+    });
+}
+
 /// An address of a frontend in a packet mode, with its ports.
 #[derive(Clone)]
 struct Vip<'a> {

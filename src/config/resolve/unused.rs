@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-use super::{defaults, keepalive, socket, udp};
+use super::{defaults, keepalive, packet, socket, udp};
 use crate::{
     access::PerClient,
     base::{BackendName, Protocol, SocketOptions},
@@ -55,7 +55,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
     });
     balances_of_both(file, users, findings);
     inherited_balance(file, users, findings);
-    capacity(file, config, findings);
+    packet::capacity(file, config, findings);
 }
 
 /// Puts what has no effect back to its default, so that the configuration says what is in effect.
@@ -465,41 +465,5 @@ fn inherited_balance(file: &raw::File, users: &Users<'_>, findings: &mut Finding
                 ),
             );
         });
-    });
-}
-
-/// 0.3.5 refused flows beyond `connection_tracker_capacity`. Said once, where its packet modes are used and nothing
-/// else is said.
-fn capacity(file: &raw::File, config: &Config, findings: &mut Findings) {
-    let Some((section, packet)) = file.packet_section() else {
-        return;
-    };
-    let Some(capacity) = &packet.value.connection_tracker_capacity else {
-        return;
-    };
-    let limit = config.packet.max_flows.get();
-    let used = config
-        .frontends
-        .values()
-        .any(|frontend| frontend.mode.is_packet());
-    findings.within(section, |findings| match &packet.value.max_flows {
-        Some(max_flows) if max_flows.value.0 < u64::from(limit) => findings.within("max_flows", |findings| {
-            findings.warn(
-                max_flows.span.clone(),
-                format!("`connection_tracker_capacity` is larger, so the limit is {limit}"),
-                "remove connection_tracker_capacity, which is 0.3.5's key, so that max_flows is the limit"
-                    .to_owned(),
-            );
-        }),
-        None if used && capacity.value.0 != u64::from(limit) => {
-            findings.within("connection_tracker_capacity", |findings| {
-                findings.warn(
-                    capacity.key.clone(),
-                    format!("the limit is {limit} flows; in Convey 0.3.5 this key was the limit"),
-                    format!("write max_flows = {limit} to confirm that, or remove this key and write another max_flows"),
-                );
-            });
-        }
-        _ => {}
     });
 }
