@@ -221,8 +221,14 @@ impl Witness {
     pub fn hear(mut stream: TcpStream) -> io::Result<Self> {
         let mut line = Vec::new();
         let mut byte = [0];
-        while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-            line.push(byte[0]);
+        loop {
+            match stream.read(&mut byte) {
+                Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
+                Ok(_) => break,
+                // by a signal
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         let line = String::from_utf8_lossy(&line).into_owned();
         let strange = || io::Error::new(io::ErrorKind::InvalidData, format!("not a witness: {line:?}"));
