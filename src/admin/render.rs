@@ -143,7 +143,7 @@ fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> view
         route_backends: (view.targets.iter().skip(1))
             .map(|target| target.config.name.clone())
             .collect(),
-        max_connections: view.config.max_connections.map(Into::into),
+        max_connections: view.config.most_connections(),
         logs_tls_keys: (view.config.tls.as_ref()).is_some_and(|tls| tls.key_log),
         accept_errors: totals.accept_errors,
         refused: AccessReason::ALL

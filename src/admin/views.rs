@@ -208,7 +208,7 @@ pub struct Frontend {
     /// Other backends that its routes lead to.
     #[serde(default)]
     pub route_backends: Vec<BackendName>,
-    /// `max_connections`.
+    /// `max_connections`, of UDP `udp.max_sessions` if that is less.
     pub max_connections: Option<u32>,
     /// Whether the secrets of its TLS connections are written to a file (`key_log`).
     #[serde(default)]

@@ -258,6 +258,14 @@ impl Frontend {
         self.udp.is_some()
     }
 
+    /// Most connections or UDP sessions at a time; `None`: as many as the process may have.
+    #[must_use]
+    pub fn most_connections(&self) -> Option<u32> {
+        let sessions = self.udp.map(|udp| udp.max_sessions.get());
+        let limits = [self.max_connections.map(u32::from), sessions];
+        limits.into_iter().flatten().min()
+    }
+
     /// When the kernel gives up a client's connection.
     #[must_use]
     pub const fn client_timeouts(&self) -> PeerTimeouts {

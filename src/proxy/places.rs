@@ -44,12 +44,10 @@ impl FrontendSlot {
     /// Takes a slot if there is one.
     #[must_use]
     pub fn take(frontend: &FrontendView) -> Option<Self> {
-        let config = &frontend.config;
-        let limit = config.max_connections.map(u32::from);
-        let sessions = config.udp.map(|udp| udp.max_sessions.get());
-        let limit = [limit, sessions].into_iter().flatten().min();
         let live = &frontend.live;
-        live.slots.try_take(limit).then(|| Self(Arc::clone(live)))
+        live.slots
+            .try_take(frontend.config.most_connections())
+            .then(|| Self(Arc::clone(live)))
     }
 
     /// Takes a slot whatever the limit.

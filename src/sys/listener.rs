@@ -50,7 +50,7 @@ pub(super) fn at(step: &'static str) -> impl FnOnce(io::Error) -> ListenError {
 /// # Errors
 /// The step that failed.
 pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
-    let socket = socket_for(what.addr, what.interface)?;
+    let socket = reusable(what.addr, what.interface)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
     tcp::set_peer_timeouts(&socket, what.timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
@@ -130,19 +130,25 @@ pub fn has_waiting(socket: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// Why the address cannot be bound.
 pub fn probe_exclusive(addr: SocketAddr, interface: Option<&str>) -> Result<(), ListenError> {
-    socket_for(addr, interface)?
-        .bind(&addr.into())
-        .map_err(at("bind"))
+    reusable(addr, interface)?.bind(&addr.into()).map_err(at("bind"))
 }
 
-fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
+/// A socket of TCP for an address.
+fn reusable(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
+    let socket = socket_for(addr, interface, Type::STREAM)?;
+    // connections of an earlier process in TIME-WAIT must not keep this one from starting
+    socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
+    Ok(socket)
+}
+
+/// A non-blocking socket of a kind (TCP or UDP) for an address that clients send to.
+pub(super) fn socket_for(
+    addr: SocketAddr,
+    interface: Option<&str>,
+    kind: Type,
+) -> Result<Socket, ListenError> {
     // socket2 adds SOCK_CLOEXEC
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )
-    .map_err(at("socket"))?;
+    let socket = Socket::new(Domain::for_address(addr), kind.nonblocking(), None).map_err(at("socket"))?;
     if addr.is_ipv6() {
         // whatever net.ipv6.bindv6only says; where 0.0.0.0 is listened on too, the kernel prefers that for IPv4
         socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
@@ -159,8 +165,6 @@ fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, Liste
         SocketAddr::V6(_) => socket.set_freebind_v6(true),
     };
     freebind.map_err(at("IP_FREEBIND"))?;
-    // connections of an earlier process in TIME-WAIT must not keep this one from starting
-    socket.set_reuse_address(true).map_err(at("SO_REUSEADDR"))?;
     Ok(socket)
 }
 
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_is_taken_over_gets_the_backlog_of_a_new_one() {
-        let socket = socket_for("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let socket = reusable("127.0.0.1:0".parse().unwrap(), None).unwrap();
         socket.bind(&loopback().addr.into()).unwrap();
         socket.listen(1).unwrap();
         take_over(socket.as_fd(), PeerTimeouts::default()).unwrap();

@@ -199,6 +199,12 @@ impl Direction {
         }
     }
 
+    /// Bytes of the source that are held before anything is delivered.
+    #[must_use]
+    pub fn early(&self) -> u64 {
+        (self.held.len() as u64).saturating_sub(self.ahead.into())
+    }
+
     /// So much may be read of the source from now on.
     pub fn allow(&mut self, budget: Budget) {
         self.budget = budget;

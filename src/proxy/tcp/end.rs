@@ -74,6 +74,11 @@ impl End {
         }
     }
 
+    /// Bytes that it had sent before the relay.
+    pub fn early(&self) -> u64 {
+        self.early.len() as u64
+    }
+
     /// What rustls knows of it.
     #[must_use]
     pub fn connection(&self) -> Option<&Connection> {

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Rate {
     per_second: NonZeroU64,
-    /// What may be read.
+    /// What may be read; negative after more than that was read before.
     bytes: f64,
     at: Instant,
     /// Nothing is read before.
@@ -50,19 +50,31 @@ impl Rate {
             return 0;
         }
         self.pauses_until = None;
-        // never negative
+        // 0 of a negative one
         self.bytes as u64
     }
 
     /// Takes away what was read of `allowed`. Where all of it was, a pause begins.
     pub fn spend(&mut self, bytes: u64, allowed: u64, now: Instant) {
-        self.bytes = (self.bytes - bytes as f64).max(0.0);
+        self.bytes -= bytes as f64;
         if bytes >= allowed && self.pauses_until.is_none() {
-            let wanted = self.in_time(PAUSE);
-            let seconds = (wanted - self.bytes).max(0.0) / self.per_second.get() as f64;
-            // a day at most: one byte a second
-            self.pauses_until = now.checked_add(Duration::from_secs_f64(seconds));
+            self.pause(now);
         }
+    }
+
+    /// Takes away what was read before anybody asked, which may be more than there is: then a pause begins.
+    pub fn charge(&mut self, bytes: u64, now: Instant) {
+        self.bytes -= bytes as f64;
+        if self.bytes < 1.0 {
+            self.pause(now);
+        }
+    }
+
+    /// Until it has filled for the length of a pause.
+    fn pause(&mut self, now: Instant) {
+        let seconds = (self.in_time(PAUSE) - self.bytes).max(0.0) / self.per_second.get() as f64;
+        // a day at most: 64 KiB at one byte a second
+        self.pauses_until = now.checked_add(Duration::from_secs_f64(seconds));
     }
 
     /// When the pause ends, if there is one.
@@ -92,6 +104,13 @@ impl Rates {
     pub fn pauses_until(&self) -> Option<Instant> {
         let each = [&self.up, &self.down].into_iter().flatten();
         each.filter_map(Rate::pauses_until).min()
+    }
+
+    /// When the last one ends.
+    #[must_use]
+    pub fn all_resumed(&self) -> Option<Instant> {
+        let each = [&self.up, &self.down].into_iter().flatten();
+        each.filter_map(Rate::pauses_until).max()
     }
 }
 
@@ -186,6 +205,25 @@ mod tests {
         assert_eq!(rate.pauses_until(), None, "there is more to read");
         assert_eq!(rate.allowed(now), 60_000);
         assert_eq!(rate.allowed(now + Duration::from_secs(3_600)), 100_000);
+    }
+
+    #[test]
+    fn what_was_read_before_is_paid_for_first() {
+        let now = Instant::now();
+        let mut rate = rate(10_000, now);
+        rate.charge(400, now);
+        assert_eq!((rate.pauses_until(), rate.allowed(now)), (None, 600));
+        rate.charge(60_600, now);
+        // 60,000 more than there were, and a pause's 500
+        let then = now + Duration::from_millis(6_050);
+        assert_eq!(rate.pauses_until(), Some(then));
+        for millis in [0, 1, 3_000, 6_049] {
+            let early = now + Duration::from_millis(millis);
+            let allowed = rate.allowed(early);
+            rate.spend(allowed, allowed, early);
+            assert_eq!(allowed, 0);
+        }
+        assert!((499..=500).contains(&rate.allowed(then)));
     }
 
     proptest! {

@@ -96,11 +96,15 @@ impl<'a, W: Ways> Relay<'a, W> {
     #[must_use]
     pub fn limited(mut self, rates: ConnectionRates) -> Self {
         if rates != ConnectionRates::default() {
-            let rate = |rate: Option<NonZeroU64>| Some(Rate::new(rate?, self.last_moved));
+            let rate = |rate: Option<NonZeroU64>, side| {
+                let mut rate = Rate::new(rate?, self.last_moved);
+                rate.charge(self.ways.early(side), self.last_moved);
+                Some(rate)
+            };
             // boxed, because most connections have none and are to be small
             self.rates = Some(Box::new(Rates {
-                up: rate(rates.upload),
-                down: rate(rates.download),
+                up: rate(rates.upload, Side::Client),
+                down: rate(rates.download, Side::Server),
             }));
         }
         self
@@ -233,7 +237,12 @@ impl<'a, W: Ways> Relay<'a, W> {
             return ways.poll_from(side, cx, client, server, last);
         };
         let now = Instant::now();
+        let has_paused = rate.pauses_until().is_some();
         let budget = Budget::of(rate.allowed(now));
+        if has_paused && rate.pauses_until().is_none() {
+            // idle time begins behind it
+            self.last_moved = now;
+        }
         let allowed = budget.left();
         ways.allow(side, budget);
         let polled = ways.poll_from(side, cx, client, server, last);
@@ -252,7 +261,10 @@ impl<'a, W: Ways> Relay<'a, W> {
         armed_for: &mut Option<Instant>,
     ) -> Poll<Due> {
         loop {
-            let idle = self.limit().and_then(|limit| self.last_moved.checked_add(limit));
+            // a pause for the rate is no idle time
+            let resumed = self.rates.as_ref().and_then(|rates| rates.all_resumed());
+            let moving = resumed.map_or(self.last_moved, |at| at.max(self.last_moved));
+            let idle = self.limit().and_then(|limit| moving.checked_add(limit));
             let probes = (self.limits.server_keepalive).and_then(|k| self.last_moved.checked_add(k.idle));
             let pipes = self.ways.stalled_since().map(|since| since + PIPE_REST);
             let resume = self.rates.as_ref().and_then(|rates| rates.pauses_until());

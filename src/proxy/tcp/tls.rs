@@ -120,6 +120,13 @@ impl Ways for &mut TlsWays {
         polled
     }
 
+    fn early(&self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.client.early(),
+            Side::Server => self.server.early(),
+        }
+    }
+
     fn allow(&mut self, side: Side, budget: Budget) {
         match side {
             Side::Client => self.client.allow(budget),

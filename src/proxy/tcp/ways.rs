@@ -33,6 +33,9 @@ pub trait Ways {
         last: bool,
     ) -> Poll<Result<(), Fault>>;
 
+    /// Bytes of a side that were read before anything could be moved.
+    fn early(&self, side: Side) -> u64;
+
     /// What may still be read of a side.
     fn allow(&mut self, side: Side, budget: Budget);
 
@@ -91,6 +94,10 @@ impl Ways for Plain<'_> {
             Side::Client => self.up.poll(cx, client, server, last),
             Side::Server => self.down.poll(cx, server, client, last),
         }
+    }
+
+    fn early(&self, side: Side) -> u64 {
+        self.from(side).early()
     }
 
     fn allow(&mut self, side: Side, budget: Budget) {

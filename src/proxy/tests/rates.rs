@@ -68,6 +68,24 @@ fn an_upload_takes_its_time_whatever_the_other_way_may() {
 }
 
 #[test]
+fn what_a_client_sends_before_its_server_is_connected_counts() {
+    let rig = Rig::new(&[server(echo)], |frontend, _| {
+        frontend.rates = rates(60_000, 0);
+        // waiting for its rate is none of it
+        frontend.idle_timeout = Some(Duration::from_millis(400));
+    });
+    let rates_hold = |bytes: usize| {
+        let (mut client, start) = (rig.client(), Instant::now());
+        // at once: it is there when the connection is accepted
+        client.write_all(&pattern(bytes)).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(read_all(&mut client) == pattern(bytes));
+        start.elapsed() >= least(bytes, 60_000)
+    };
+    assert!((0..3).all(|_| rates_hold(40_000)));
+}
+
+#[test]
 fn what_waits_for_its_rate_is_not_idle() {
     let rig = Rig::new(&[source(60_000)], |frontend, _| {
         frontend.rates = rates(0, 50_000);

@@ -211,18 +211,21 @@ impl Engine {
     /// The listener at which a session begins whose first datagram has come to this one. A removed address keeps its socket
     /// for the answers of its last sessions, and the kernel prefers that to one of every address, which new ones belong to.
     fn that_begins(&self, number: u32, local: SocketAddr) -> u32 {
-        let is_deaf =
-            |listener: &Option<Listener>| listener.as_ref().is_some_and(|listener| listener.is_deaf);
-        if !self.listeners.get(number as usize).is_some_and(is_deaf) {
-            return number;
-        }
-        let takes = |listener: &Option<Listener>| {
-            (listener.as_ref()).is_some_and(|listener| !listener.is_deaf && listener.has(local))
-        };
-        let other = self.listeners.iter().position(takes);
-        other
-            .and_then(|other| u32::try_from(other).ok())
-            .unwrap_or(number)
+        let listener = self.listeners.get(number as usize).and_then(Option::as_ref);
+        let is_deaf = listener.is_some_and(|listener| listener.is_deaf);
+        let other = is_deaf.then(|| self.listener_of(local)).flatten();
+        other.unwrap_or(number)
+    }
+
+    /// The listener that an address is served by: one that is not deaf before one that is, one of the address before one of
+    /// every address.
+    fn listener_of(&self, local: SocketAddr) -> Option<u32> {
+        let all = self.listeners.iter().zip(0_u32..);
+        let fitting = all.filter_map(|(listener, number)| {
+            let listener = listener.as_ref().filter(|listener| listener.has(local))?;
+            Some(((!listener.is_deaf, !listener.is_wildcard()), number))
+        });
+        fitting.max_by_key(|(rank, _)| *rank).map(|(_, number)| number)
     }
 
     /// Enters a session that has begun; false if the poller does not take it.
@@ -426,11 +429,8 @@ impl Engine {
 
     /// Takes what another worker has handed over.
     pub fn handed_over(&mut self, what: &HandedOver, now: Millis) {
-        let session = self
-            .listeners
-            .iter()
-            .position(|listener| (listener.as_ref()).is_some_and(|listener| listener.has(what.key.local)));
-        let Some(number) = session.and_then(|number| u32::try_from(number).ok()) else {
+        // a worker that has none of the address has no session there either
+        let Some(number) = self.listener_of(what.key.local) else {
             return;
         };
         let datagrams = Datagrams {
@@ -470,7 +470,7 @@ impl Engine {
         live.end(&ended.key, self.worker, reason);
     }
 
-    /// ICMP says that the server cannot be reached: the client hears nothing, its next datagram begins another session.
+    /// The network, or a rule of this host, says that the server cannot be reached: the client hears nothing, its next datagram begins another session.
     fn unreachable(&mut self, id: SessionId) {
         let Some(live) = self.live.get(id.index()).and_then(Option::as_ref) else {
             return;

@@ -186,22 +186,21 @@ impl Opening<'_> {
 
     /// Whether it takes a socket of the broker's, and has to wait for it.
     fn awaits_socket(&self) -> bool {
-        let source = self.source();
         if !pool::keeps_any() {
             return false;
         }
         let Ok(way) = self.way() else { return false };
-        let families = match source {
-            Some(client) => vec![IpFamily::of(client)],
-            None => vec![IpFamily::V4, IpFamily::V6],
-        };
+        let source = self.source();
+        let families = [IpFamily::V4, IpFamily::V6];
+        let families = (families.into_iter())
+            .filter(|family| source.is_none_or(|client| IpFamily::of(client) == *family));
         let kind = |family| SocketKind {
             protocol: Protocol::Udp,
             family,
             is_transparent: source.is_some(),
             mark: way.backend.config.server_socket.mark,
         };
-        families.into_iter().any(|family| pool::is_awaited(kind(family)))
+        families.map(kind).any(pool::is_awaited)
     }
 
     /// Where it goes.

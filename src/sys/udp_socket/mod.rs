@@ -20,7 +20,7 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{
-    listener::{self, ListenError, at},
+    listener::{self, ListenError, at, socket_for},
     server_socket::Source,
     zone::at_interface,
 };
@@ -36,7 +36,7 @@ pub fn listen(
     interface: Option<&str>,
     chosen: SocketOptions,
 ) -> Result<OwnedFd, ListenError> {
-    let socket = socket_for(addr, interface)?;
+    let socket = socket_for(addr, interface, Type::DGRAM)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     options(&socket, addr)?;
     listener::chosen(&socket, chosen)?;
@@ -50,7 +50,7 @@ pub fn listen(
 /// Why the address cannot be bound.
 pub fn probe_exclusive(addr: SocketAddr, interface: Option<&str>) -> Result<(), ListenError> {
     // without SO_REUSEADDR, by which UDP sockets share an address
-    socket_for(addr, interface)?
+    socket_for(addr, interface, Type::DGRAM)?
         .bind(&addr.into())
         .map_err(at("bind"))
 }
@@ -124,30 +124,6 @@ pub fn dropped(socket: BorrowedFd<'_>) -> u32 {
     } else {
         0
     }
-}
-
-fn socket_for(addr: SocketAddr, interface: Option<&str>) -> Result<Socket, ListenError> {
-    // socket2 adds SOCK_CLOEXEC
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::DGRAM.nonblocking(),
-        Some(Protocol::UDP),
-    )
-    .map_err(at("socket"))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(false).map_err(at("IPV6_V6ONLY"))?;
-    }
-    if let Some(interface) = interface {
-        socket
-            .bind_device(Some(interface.as_bytes()))
-            .map_err(at("find the interface"))?;
-    }
-    let freebind = match addr {
-        SocketAddr::V4(_) => socket.set_freebind_v4(true),
-        SocketAddr::V6(_) => socket.set_freebind_v6(true),
-    };
-    freebind.map_err(at("IP_FREEBIND"))?;
-    Ok(socket)
 }
 
 /// What a socket that clients send to has besides its address.

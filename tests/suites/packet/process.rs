@@ -221,8 +221,14 @@ fn rules_that_another_program_takes_out_come_back() {
     let told = "rules_noticed";
     let is_heard = |since: usize| convey.stderr()[since..].contains(told);
     wait_until("its own change is told", PATIENCE, || is_heard(0));
+    // a look that is under way sees the rules of one family before they go, and those of the other one after
+    let is_over = || {
+        let log = convey.stderr();
+        log.rfind(told) < log.rfind("rules_checked")
+    };
     // as Debian's nftables.service does when it is reloaded
     for (times, command) in (1..).zip(["nft flush ruleset", "iptables -t raw -F CONVEY"]) {
+        wait_until("nobody looks", PATIENCE, is_over);
         let since = convey.stderr().len();
         site.lb.run(command);
         wait_until("they come back by themselves", PATIENCE, || {

@@ -128,6 +128,11 @@ impl InstalledRules {
     /// taken them out (Debian's nftables.service begins with `flush ruleset`), and an earlier process may have left some
     /// that its successor's configuration does not need.
     pub async fn check(&mut self, broker: &Client) {
+        self.look(broker).await;
+        tracing::debug!(event = "rules_checked", "the firewall rules were checked");
+    }
+
+    async fn look(&mut self, broker: &Client) {
         let is_first = self.checked.is_none();
         if self.in_effect.is_empty() && !(is_first && firewall::has_left_rules(&self.record)) {
             self.checked = Some(Instant::now());
