@@ -1,6 +1,6 @@
 //! Convey, a layer-4 load balancer for Linux. This page is the architecture.
 //!
-//! One binary, two processes, one configuration file, three modes: **proxy** (a connection is terminated and a second one
+//! One binary, three processes, one configuration file, three modes: **proxy** (a connection is terminated and a second one
 //! goes to a server), **passthrough** (packets are full-NATed) and **dsr** (only the destination is rewritten, the server
 //! answers the client directly). Frontends of all modes live in one process.
 //!
@@ -19,8 +19,9 @@
 //! admin          control endpoint (HTTP/JSON on a unix socket), /stats         admin thread
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
-//! privilege      the broker and its verbs; dropping privileges and proving it  both processes
+//! privilege      broker and runner; dropping privileges and proving it         all processes
 //! ─ low I/O ───────────────────────────────────────────────────────────────────
+//! client         asking what answers slowly: the runner of commands
 //! tls            certificates, sessions, rustls configurations; no network
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
@@ -50,8 +51,11 @@
 //! | | the file watcher's | tells of changes near the configuration file | |
 //! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!
-//! The broker is forked before any thread exists, and talks only to the daemon over one socketpair. Neither outlives
-//! the other. What this contains and what it does not is said in [`privilege`].
+//! | `convey-runner` | one | starts the commands that the configuration names, as the broker has read it | nothing; its commands neither |
+//! | `convey-command` | one, a process for each command that runs | watches over it, and ends all that it has started | |
+//!
+//! Broker and runner are forked before any thread exists, and talk only to the daemon, over a socketpair each; the broker tells
+//! the runner which commands there are. Neither outlives the daemon. What this contains and what it does not is said in [`privilege`].
 //!
 //! # How data flows
 //!
@@ -124,6 +128,7 @@
 //! - route: a rule of a frontend that leads some of its connections to a backend of their own.
 //! - fallback: the backend that serves for another one while that has no eligible server.
 //! - broker: the privileged process.
+//! - runner: the process that starts the commands of the configuration.
 //! - slow path: packets that the raw sockets handle in place of a faster engine.
 //!
 //! # Bounds
@@ -141,6 +146,7 @@ pub(crate) mod backend_setup;
 pub(crate) mod balance;
 pub mod base;
 pub mod cli;
+pub(crate) mod client;
 pub mod config;
 pub mod daemon;
 pub mod engine;

@@ -21,6 +21,7 @@ mod shares;
 mod socket;
 mod stats;
 pub mod status;
+mod strangers;
 mod thread;
 pub mod views;
 mod words;

@@ -26,7 +26,9 @@ use super::{
     routes::{self, ControlRoutes},
     stats::{self, Reach},
     status::{Live, Status},
+    strangers::without_commands,
 };
+use crate::client::runner::Runner;
 
 /// How long the end waits for the thread: an answer that is being made takes less.
 const END: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ const WALKERS: usize = 1;
 pub struct AdminThread {
     runtime: Handle,
     control: ControlRoutes,
+    /// Knows which processes are commands of Convey's own.
+    runner: Option<Runner>,
     /// Ends the thread when it goes.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -56,7 +60,12 @@ impl AdminThread {
     ///
     /// # Errors
     /// The thread or its runtime cannot be made.
-    pub fn start(status: Arc<ArcSwap<Status>>, live: Arc<dyn Live>, commands: Commands) -> io::Result<Self> {
+    pub fn start(
+        status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
+        commands: Commands,
+        runner: Option<Runner>,
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(WALKERS)
@@ -75,6 +84,7 @@ impl AdminThread {
         Ok(Self {
             runtime: handle,
             control: ControlRoutes::new(status, live, commands, HttpLimits::default()),
+            runner,
             stop: Some(stop),
             thread: Some(thread),
             done,
@@ -97,7 +107,10 @@ impl AdminThread {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let router = routes::router(self.control.within(limits));
+        let mut router = routes::router(self.control.within(limits));
+        if let Some(runner) = &self.runner {
+            router = without_commands(router, runner.clone());
+        }
         Ok(http::serve(listener, router, limits, self.refused()))
     }
 

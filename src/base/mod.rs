@@ -5,6 +5,8 @@
 
 pub(crate) mod addr;
 mod alert;
+mod change;
+mod command_id;
 pub(crate) mod connection_record;
 mod datagram;
 mod ending;
@@ -29,6 +31,8 @@ mod zone;
 
 pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, ServerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
+pub use change::ChangeEvent;
+pub use command_id::CommandId;
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};
 pub use datagram::DatagramDrop;

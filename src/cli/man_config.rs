@@ -17,7 +17,7 @@ const TIMEOUTS: &str = include_str!("man_timeouts.roff");
 const ENDING: &str = include_str!("man_config_end.roff");
 
 /// Sections in the order in which they are explained; any other comes after.
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     "global",
     "admin",
     "stats",
@@ -25,6 +25,7 @@ const ORDER: [&str; 9] = [
     "packet",
     "passthrough",
     "network_lists",
+    "hooks",
     "frontends",
     "backends",
 ];

@@ -64,6 +64,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             out.push(format!("{label}: {old} -> {new}"));
         },
     );
+    top(
+        &mut found,
+        "hooks",
+        &settings::hooks(&old.hooks),
+        &settings::hooks(&new.hooks),
+    );
     each(
         &old.frontends,
         &new.frontends,

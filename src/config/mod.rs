@@ -8,6 +8,8 @@
 mod address;
 mod balancing;
 mod certificate_dir;
+mod command_list;
+mod commands;
 mod connections;
 mod destination;
 mod diff;
@@ -43,6 +45,7 @@ use findings::Findings;
 
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
+pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
 pub use model::*;
 pub(crate) use render::in_one_line;

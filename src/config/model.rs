@@ -12,6 +12,7 @@ use std::{
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
     balancing::Sticky,
+    commands::Hooks,
     connections::ConnectionRates,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     source::SourceAddress,
@@ -40,6 +41,8 @@ pub struct Config {
     pub packet: PacketModes,
     /// `[network_lists]`, sorted by name.
     pub network_lists: BTreeMap<NetworkListName, NetworkList>,
+    /// `[hooks]`.
+    pub hooks: Hooks,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.

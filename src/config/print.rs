@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 
 use super::{
+    commands::Hooks,
     model::{Backend, Config, Frontend},
     quote::key,
     settings::{self, Setting},
@@ -17,6 +18,7 @@ pub fn print(config: &Config) -> String {
         stats,
         packet,
         network_lists,
+        hooks,
         frontends,
         backends,
     } = config;
@@ -33,6 +35,9 @@ pub fn print(config: &Config) -> String {
             &["network_lists"],
             settings::network_lists(network_lists),
         );
+    }
+    if *hooks != Hooks::default() {
+        section(&mut out, &["hooks"], settings::hooks(hooks));
     }
     for frontend in frontends.values() {
         print_frontend(&mut out, frontend);

@@ -2,7 +2,9 @@
 //!
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
+mod access;
 mod balancing;
+mod commands;
 mod socket;
 mod tls;
 
@@ -18,12 +20,11 @@ use super::{
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
     udp::UdpSessions,
 };
-use crate::{
-    access::{AccessRules, Action, Limits, PerClient},
-    base::{KeepAlive, NetworkListName},
-};
+use crate::base::{KeepAlive, NetworkListName};
 
+pub use access::{access, limits, per_client};
 pub use balancing::sticky;
+pub use commands::hooks;
 pub use socket::socket;
 pub use tls::{backend_tls, tls};
 
@@ -344,41 +345,6 @@ pub fn network_lists(lists: &BTreeMap<NetworkListName, NetworkList>) -> Vec<(Str
         .iter()
         .map(|(name, list)| (quote::key(name.as_str()), path(list)))
         .collect()
-}
-
-/// `[frontends.NAME.access]`.
-pub fn access(access: Option<&AccessRules>) -> Settings {
-    let (default, rules) = access.map_or((Action::Allow, [].as_slice()), |a| (a.default, &a.rules));
-    vec![("default", text(default.label())), ("rules", list(rules))]
-}
-
-/// `[frontends.NAME.limits]`, without `per_client`.
-pub fn limits(limits: &Limits) -> Settings {
-    let Limits {
-        new_per_second,
-        per_client: _,
-    } = limits;
-    vec![("new_per_second", limit(*new_per_second))]
-}
-
-/// `[frontends.NAME.limits.per_client]`.
-pub fn per_client(limits: &Limits) -> Settings {
-    let PerClient {
-        prefix4,
-        prefix6,
-        connections,
-        new_per_second,
-        datagrams_per_second,
-        handshakes_per_second,
-    } = limits.per_client.unwrap_or_default();
-    vec![
-        ("prefix4", set(prefix4)),
-        ("prefix6", set(prefix6)),
-        ("connections", limit(connections)),
-        ("new_per_second", limit(new_per_second)),
-        ("datagrams_per_second", limit(datagrams_per_second)),
-        ("handshakes_per_second", limit(handshakes_per_second)),
-    ]
 }
 
 /// `[backends.NAME]`, without its checks and servers.

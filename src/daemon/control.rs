@@ -102,6 +102,7 @@ impl Control {
     pub fn publish(&mut self) {
         let Published { built, to_close } = self.state.publish(Instant::now());
         self.publish_status();
+        self.hooks.published(&built, &self.state.config().hooks);
         if built.concerns_packets {
             self.packets.snapshot_changed();
         }

@@ -17,6 +17,7 @@ mod alerts;
 mod coalesce;
 mod control;
 mod health;
+mod hooks;
 mod key_log;
 mod listening;
 mod lists;
@@ -52,6 +53,7 @@ use crate::{
     proxy::Workers,
 };
 use alerts::AlertWatch;
+use hooks::Hooks;
 use logging::Logging;
 use notify::Notifier;
 use plane::{
@@ -122,6 +124,8 @@ struct Control {
     scripts: Scripts,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
+    /// Tells commands of the operator what happens.
+    hooks: Hooks,
     tls: TlsFrontends,
     ticket_keys: TicketKeyFile,
     notify: Notifier,

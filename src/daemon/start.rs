@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal as _},
     num::NonZeroU32,
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -15,6 +15,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Control, Fatal, RunOptions,
     alerts::AlertWatch,
+    hooks::Hooks,
     key_log::KeyLogFile,
     lists,
     live::Sources,
@@ -50,10 +51,11 @@ use crate::{
         Holder,
         exit::{self, Exit},
     },
+    client::runner::Runner,
     config::{self, Config, Here, Loaded, Options, Severity, Source},
     firewall::{self, Firewall},
     health,
-    privilege::{self, Channel, Client, Proof, Sandbox, Target},
+    privilege::{self, Channel, Children, Client, Proof, Sandbox, Start, Target},
     proxy::{Descriptors, Workers},
     sys,
 };
@@ -70,7 +72,7 @@ type AdminSocket = Result<Option<(UnixListener, SocketFile)>, admin::BindError>;
 /// What exists when the privileges are gone and before any thread has started.
 struct Unprivileged {
     predecessors: io::Result<Predecessors>,
-    broker: Channel,
+    children: Children,
     proof: Proof,
     socket: AdminSocket,
     state_dir: StateDir,
@@ -88,6 +90,7 @@ struct Kept {
     ticket_keys: TicketKeyFile,
     predecessors: Predecessors,
     broker: Channel,
+    runner: OwnedFd,
     state_dir: StateDir,
     scripts: Scripts,
     record: PathBuf,
@@ -164,20 +167,22 @@ fn drop_everything(
             .map(|path| path.display().to_string()),
     };
     let kernel = HostKernel::new(Firewall::new(record.clone()), us);
-    let broker = Channel::fork(
-        &run.config_path,
+    let children = Start {
+        parse: config::load,
+        path: &run.config_path,
         source,
-        run.options,
-        target.as_ref(),
-        Box::new(kernel),
-        predecessors.iter().flat_map(Predecessors::ports).collect(),
-    )
-    .map_err(|e| failed(&e))?;
+        options: run.options,
+        target: target.as_ref(),
+        kernel: Box::new(kernel),
+        bound: predecessors.iter().flat_map(Predecessors::ports).collect(),
+        hidden: state_dir.path().map(Path::to_owned).into_iter().collect(),
+    };
+    let children = children.fork().map_err(|e| failed(&e))?;
     let sandbox = Sandbox::of(config, state_dir.path());
     let proof = privilege::drop_privileges(target.as_ref(), &sandbox).map_err(|e| failed(&e))?;
     Ok(Unprivileged {
         predecessors,
-        broker,
+        children,
         proof,
         socket,
         state_dir,
@@ -216,7 +221,7 @@ fn run_unprivileged(
 ) -> Result<Exit, Fatal> {
     let Unprivileged {
         predecessors,
-        broker,
+        children: Children { broker, runner },
         proof,
         socket,
         state_dir,
@@ -256,6 +261,7 @@ fn run_unprivileged(
         ticket_keys,
         predecessors: log_inherited(predecessors),
         broker,
+        runner,
         state_dir,
         scripts,
         record,
@@ -333,6 +339,7 @@ fn assemble(
         ticket_keys,
         predecessors,
         broker,
+        runner,
         state_dir,
         scripts,
         record,
@@ -349,6 +356,8 @@ fn assemble(
     let startup_config = config.clone();
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
+    let runner = Runner::start(runner)
+        .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("ask the runner of commands: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);
     let mut state = State::new(
         config,
@@ -413,6 +422,7 @@ fn assemble(
         Arc::clone(board.published()),
         Arc::clone(board.live()) as _,
         commands_tx,
+        Some(runner.clone()),
     )
     .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the admin thread: {e}")))?;
     let (file_changes_tx, file_changes) = mpsc::channel(1);
@@ -432,6 +442,7 @@ fn assemble(
         alerts: AlertWatch::default(),
         scripts,
         saved,
+        hooks: Hooks::new(runner),
         tls,
         ticket_keys,
         notify: Notifier::from_environment(),

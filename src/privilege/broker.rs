@@ -15,6 +15,7 @@ use super::{
     files::Files,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::PacketSockets,
+    runner::Link,
     switch::{SwitchError, switch_to},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub struct Broker {
     pub rules: RulesNews,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
+    /// Where the runner is told which commands there are; `None` where there is no runner.
+    pub runner: Option<Link>,
     /// Ends with the daemon, where the kernel has such descriptors.
     pub daemon: Option<OwnedFd>,
 }
@@ -293,6 +296,9 @@ impl Broker {
             }
         }
         self.files.adopt(&loaded.config);
+        if let Some(runner) = &mut self.runner {
+            runner.adopt(&loaded.config);
+        }
         self.policy.adopt(loaded.config);
         self.adopted = Some(identity);
     }
@@ -301,6 +307,9 @@ impl Broker {
     fn note_in_effect(&mut self, identity: FileIdentity) {
         if self.adopted == Some(identity) {
             self.policy.in_effect_alone();
+            if let Some(runner) = &mut self.runner {
+                runner.in_effect_alone();
+            }
         }
     }
 
@@ -323,6 +332,9 @@ impl Broker {
         self.files.look(Instant::now(), |what| {
             tell(socket, Outcome::Changed(what.clone()))
         });
+        if let Some(runner) = &mut self.runner {
+            runner.tell();
+        }
     }
 }
 
@@ -355,7 +367,7 @@ impl RulesNews {
 
 /// Says something unasked. Whether there was room for it.
 fn tell(socket: BorrowedFd<'_>, outcome: Outcome) -> bool {
-    encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes).is_ok())
+    encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes, &[]).is_ok())
 }
 
 /// The services in a sealed memfd; `None` if they have another form. Closed is only what is a memfd.

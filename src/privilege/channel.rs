@@ -4,50 +4,27 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::{
-    BrokerError, KernelOps, ListenerRef, Parser, Policy, Served, Target, What, broker,
-    files::Files,
+    BrokerError, ListenerRef, Served, What,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
-    packets::PacketSockets,
 };
 use crate::{
-    base::{PortRanges, Protocol, SocketKind},
-    config::{self, Options, PacketService, Source},
+    base::{PortRanges, SocketKind},
+    config::{PacketService, Source},
     sys::{
         config_file::FileIdentity,
         fdpass::{self, RecvError},
-        ids, memfd, process,
+        memfd,
     },
 };
 
 /// How long a call waits for the broker. It answers within milliseconds; a file system that hangs or somebody who holds
 /// the lock of iptables may hold it up.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Why there is no broker.
-#[derive(Debug, thiserror::Error)]
-pub enum ForkError {
-    /// Root has to say who to become.
-    #[error("started as root, but no user to switch to")]
-    NoTarget,
-    /// The configuration does not parse: no policy.
-    #[error("the configuration is not valid")]
-    Config,
-    /// A system call failed.
-    #[error("{0}: {1}")]
-    Step(&'static str, io::Error),
-    /// No child was made.
-    #[error(transparent)]
-    Fork(#[from] process::ForkError),
-    /// The child could not confine itself.
-    #[error("start the privileged broker: {0}")]
-    Start(#[from] BrokerError),
-}
 
 /// The daemon's end of the socketpair. Calls block until the broker answers, 20 s at most: where that must not be, ask by
 /// a [`Client`](super::Client).
@@ -102,67 +79,27 @@ pub struct FileRead {
 }
 
 impl Channel {
-    /// Forks the broker; returns in the daemon only, when the broker has confined itself. Must be called before any
-    /// thread exists. `target` comes from [`super::resolve_target`]: some user if and only if started as root.
-    /// `kernel` does the broker's work for the packet modes. `bound` are ports that the daemon has listeners of already.
+    /// Takes the daemon's end of a socketpair over, when the broker at the other end says that it has confined itself.
+    /// `keeps_rules`: whether it leaves firewall rules at its end.
     ///
     /// # Errors
-    /// The process already has threads, the configuration is not valid, or a step of the start failed.
-    pub fn fork(
-        path: &Path,
-        source: &Source,
-        options: Options,
-        target: Option<&Target>,
-        kernel: Box<dyn KernelOps>,
-        bound: BTreeSet<(Protocol, u16)>,
-    ) -> Result<Self, ForkError> {
-        Self::fork_with(config::load, path, source, options, target, kernel, bound)
-    }
-
-    /// As [`fork`](Self::fork), with another parser than [`config::load`].
-    ///
-    /// # Errors
-    /// As [`fork`](Self::fork).
-    pub fn fork_with(
-        parse: Parser,
-        path: &Path,
-        source: &Source,
-        options: Options,
-        target: Option<&Target>,
-        kernel: Box<dyn KernelOps>,
-        bound: BTreeSet<(Protocol, u16)>,
-    ) -> Result<Self, ForkError> {
-        if ids::must_switch() && target.is_none() {
-            return Err(ForkError::NoTarget);
-        }
-        let loaded = parse(source, options).map_err(|_| ForkError::Config)?;
-        let keeps_rules = is_under_systemd(|name| std::env::var(name).ok(), std::process::id());
-        let child = broker::Broker {
-            // links in the path are followed at each reading, so that swapping one is a new configuration
-            files: Files::new(
-                std::path::absolute(path).map_err(|e| ForkError::Step("find the configuration file", e))?,
-                &loaded.config,
-            ),
-            name: source.name.clone(),
-            options,
-            parse,
-            policy: Policy::new(loaded.config),
-            adopted: None,
-            bound,
-            packets: PacketSockets::new(kernel, std::process::id()),
-            rules: broker::RulesNews::default(),
-            keeps_rules,
-            daemon: None,
+    /// It could not, or says what is no answer.
+    pub(super) fn of_child(
+        socket: OwnedFd,
+        pid: u32,
+        name: String,
+        keeps_rules: bool,
+    ) -> Result<Self, BrokerError> {
+        let unbounded = |source| BrokerError::Failed {
+            step: "SO_RCVTIMEO".into(),
+            source,
         };
-        let daemon = std::process::id();
-        let (ours, theirs) = fdpass::pair().map_err(|e| ForkError::Step("make a socketpair", e))?;
-        let pid = process::fork_child(theirs, |socket| child.run(&socket, target, daemon))?;
-        fdpass::set_timeout(ours.as_fd(), TIMEOUT).map_err(|e| ForkError::Step("SO_RCVTIMEO", e))?;
-        let mut channel = Self::over(ours, pid.as_raw().unsigned_abs(), source.name.clone());
+        fdpass::set_timeout(socket.as_fd(), TIMEOUT).map_err(unbounded)?;
+        let mut channel = Self::over(socket, pid, name);
         channel.keeps_rules = keeps_rules;
         match channel.receive(RecvHow::Wait)? {
             (Reply { number: 0, outcome }, _) => only(&Outcome::Ready, (done(outcome)?, Vec::new()))?,
-            (reply, _) => return Err(BrokerError::Lost(format!("unexpected first message {reply:?}")).into()),
+            (reply, _) => return Err(BrokerError::Lost(format!("unexpected first message {reply:?}"))),
         };
         Ok(channel)
     }
@@ -454,40 +391,4 @@ fn only(expected: &Outcome, (outcome, fds): (Outcome, Vec<OwnedFd>)) -> Result<V
 
 fn unexpected(outcome: &Outcome) -> BrokerError {
     BrokerError::Lost(format!("unexpected answer {outcome:?}"))
-}
-
-/// Whether systemd started this very process as a service that it watches, not just one of its ancestors.
-fn is_under_systemd(environment: impl Fn(&str) -> Option<String>, pid: u32) -> bool {
-    let main_pid = environment("SYSTEMD_EXEC_PID");
-    environment("INVOCATION_ID").is_some()
-        && environment("NOTIFY_SOCKET").is_some()
-        && main_pid.is_none_or(|main_pid| main_pid == pid.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn systemd_is_told_from_a_shell_that_it_started() {
-        let under = |set: &'static [(&str, &str)]| {
-            let get = move |name: &str| {
-                let found = set.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| (*value).to_owned())
-            };
-            is_under_systemd(get, 7)
-        };
-        assert!(under(&[
-            ("INVOCATION_ID", "x"),
-            ("NOTIFY_SOCKET", "@x"),
-            ("SYSTEMD_EXEC_PID", "7")
-        ]));
-        assert!(under(&[("INVOCATION_ID", "x"), ("NOTIFY_SOCKET", "@x")]));
-        assert!(!under(&[
-            ("INVOCATION_ID", "x"),
-            ("NOTIFY_SOCKET", "@x"),
-            ("SYSTEMD_EXEC_PID", "6")
-        ]));
-        assert!(!under(&[("INVOCATION_ID", "x")]) && !under(&[("NOTIFY_SOCKET", "@x")]) && !under(&[]));
-    }
 }

@@ -107,6 +107,36 @@ impl fmt::Display for Proof {
 /// # Errors
 /// A step failed, or something that must not work does: the caller must end.
 pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof, DropError> {
+    let emptied = give_up(target)?;
+    let confined = sandbox::confine_files(files)?;
+    seccomp::confine_daemon().map_err(DropError::Seccomp)?;
+    let proof = prove()?;
+    if confined && !proof.landlock {
+        return Err(DropError::ClimbedBack("listing / despite landlock"));
+    }
+    if emptied && proof.bounding != 0 {
+        return Err(DropError::ClimbedBack("restoring part of the bounding set"));
+    }
+    Ok(proof)
+}
+
+/// As [`drop_privileges`], for the runner: what it starts may call and open more, but never have more.
+///
+/// # Errors
+/// As [`drop_privileges`].
+pub fn drop_to_run(target: Option<&Target>) -> Result<(), DropError> {
+    let emptied = give_up(target)?;
+    seccomp::confine_commands().map_err(DropError::Seccomp)?;
+    let proof = prove()?;
+    if emptied && proof.bounding != 0 {
+        return Err(DropError::ClimbedBack("restoring part of the bounding set"));
+    }
+    Ok(())
+}
+
+/// Becomes `target`, empties every capability set, sets `no_new_privs` and tries to climb back. Whether the bounding set was
+/// emptied too.
+fn give_up(target: Option<&Target>) -> Result<bool, DropError> {
     let step = |name| move |error| DropError::Step(name, error);
     let capabilities = |name| move |error| DropError::Capabilities(name, error);
     let threads = process::thread_count().map_err(step("count threads"))?;
@@ -136,16 +166,7 @@ pub fn drop_privileges(target: Option<&Target>, files: &Sandbox) -> Result<Proof
             return Err(DropError::ClimbedBack("switching back to the starting user"));
         }
     }
-    let confined = sandbox::confine_files(files)?;
-    seccomp::confine_daemon().map_err(DropError::Seccomp)?;
-    let proof = prove()?;
-    if confined && !proof.landlock {
-        return Err(DropError::ClimbedBack("listing / despite landlock"));
-    }
-    if emptied && proof.bounding != 0 {
-        return Err(DropError::ClimbedBack("restoring part of the bounding set"));
-    }
-    Ok(proof)
+    Ok(emptied)
 }
 
 /// OpenSSH's habit (uidswap.c): after dropping, the way back is tried, because only the kernel knows it is shut.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! main ── parse ── fork ─┬─ daemon: drop everything, prove it, run       (parent, MainPID)
-//!                        └─ broker: keep three capabilities (four if root), serve verbs                (child)
+//!                        ├─ broker: keep three capabilities (four if root), serve verbs                (child)
+//!                        └─ runner: drop everything, run the commands that the broker names ([`runner`]) (child)
 //! ```
 //!
 //! The daemon asks by configuration name, never by free address; the broker answers from the configuration that it
@@ -66,6 +67,14 @@
 //! not by a signal (PR_SET_PDEATHSIG), for it takes the rules out first. A broker that may read everything reads for nobody
 //! what he could not read himself (`sys::controllers`).
 //!
+//! - has the runner run any command of the configuration, as often as it likes (32 at once), and gives it what it likes to read
+//!   on standard input; the command line it cannot choose.
+//!
+//! A command runs as the same user without a capability, under a deny list of system calls and, where the kernel has landlock,
+//! without the files that this page says are hidden from it. By itself it is trusted with the network, and with whatever that
+//! user may open. It signals none of our processes (seccomp knows their numbers), and the control socket refuses it by its
+//! descent, for no file mode could.
+//!
 //! The broker, which takes no input but the daemon's few messages and the configuration file, is not filtered: it executes
 //! `iptables`.
 
@@ -78,8 +87,10 @@ mod files;
 mod message;
 mod packets;
 mod policy;
+mod runner;
 pub mod sandbox;
 mod seccomp;
+mod start;
 mod switch;
 mod target;
 #[cfg(test)]
@@ -99,12 +110,13 @@ use crate::{
 };
 
 pub use archive::{ArchiveError, ArchivedFile, read as read_archive};
-pub use channel::{Changed, Channel, FileRead, ForkError};
+pub use channel::{Changed, Channel, FileRead};
 pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub(crate) use files::LOOK;
 pub(crate) use policy::Policy;
 pub use sandbox::Sandbox;
+pub use start::{Children, ForkError, Start};
 pub use target::{Target, TargetError, resolve_target};
 
 /// How the broker makes a configuration of bytes: [`crate::config::load`].
@@ -283,6 +295,7 @@ pub mod fuzzing {
                 packets: PacketSockets::new(kernel, 1),
                 rules: broker::RulesNews::default(),
                 keeps_rules: false,
+                runner: None,
                 daemon: None,
             })
         }

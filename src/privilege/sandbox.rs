@@ -2,13 +2,14 @@
 //! the kernel has it.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::seccomp;
@@ -33,6 +34,9 @@ const READABLE: &[&str] = &[
     "/dev/null",
     "/dev/urandom",
 ];
+
+/// Entries of a directory above a hidden file that stay reachable, at most.
+const MAX_ENTRIES: usize = 10_000;
 
 /// The directories in which the daemon may change something. Nothing else can be written, and little be read; what is
 /// open already stays so.
@@ -86,6 +90,38 @@ pub(super) fn confine_files(sandbox: &Sandbox) -> Result<bool, RulesetError> {
         }
     }
     Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Confines the calling thread, and so all that it starts, to every file but these and what is below them, and to signals
+/// among what it starts, as far as the kernel can. Needs `no_new_privs`. The directories above a hidden file are not listed
+/// and get no new entries: what is beside it stays as reachable as it was.
+pub(super) fn hide_files(hidden: &[PathBuf]) -> Result<(), RulesetError> {
+    // by where they really are: a link among them leads nowhere else
+    let hidden: BTreeSet<PathBuf> = hidden
+        .iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    let all = AccessFs::from_all(LANDLOCK);
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)?
+        .scope(Scope::Signal)?
+        .create()?;
+    let mut above = vec![PathBuf::from("/")];
+    while let Some(directory) = above.pop() {
+        if !hidden.iter().any(|path| path.starts_with(&directory)) {
+            if let Ok(parent) = PathFd::new(&directory) {
+                ruleset = ruleset.add_rule(rule(parent, &directory, all))?;
+            }
+        } else if !hidden.contains(&directory) {
+            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            // what a link leads to is reached, or not, by where that is
+            let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+            above.extend(entries.map(|entry| entry.path()).take(MAX_ENTRIES));
+        }
+    }
+    ruleset.restrict_self()?;
+    Ok(())
 }
 
 /// A rule for a file may not speak of directories.

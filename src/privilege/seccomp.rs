@@ -120,6 +120,14 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
     ),
 ];
 
+/// Answers of a filter (include/uapi/linux/seccomp.h).
+const ALLOW: u32 = 0x7fff_0000;
+const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS.cast_unsigned();
+// operations of a filter (include/uapi/linux/bpf_common.h)
+const LOAD_NUMBER: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+
 /// Flags of clone that make a namespace.
 const NAMESPACES: &[c_int] = &[
     libc::CLONE_NEWNS,
@@ -152,6 +160,62 @@ pub fn confine_packet_thread() -> io::Result<()> {
     let denied = errno(libc::EPERM);
     let program = compile(rules, SeccompAction::Allow, denied).map_err(io::Error::other)?;
     seccomp::apply(&program, Refusals::Logged)
+}
+
+/// Puts a filter before the calling thread, and so all that it starts: a deny list, for programs of all kinds. Needs
+/// `no_new_privs`.
+///
+/// # Errors
+/// As [`confine_daemon`].
+pub fn confine_commands() -> io::Result<()> {
+    let rules = denied_to_commands().map_err(io::Error::other)?;
+    let denied = errno(libc::EPERM);
+    let program = compile(rules, SeccompAction::Allow, denied).map_err(io::Error::other)?;
+    seccomp::apply(&program, Refusals::Silent)?;
+    seccomp::apply(&without_clone3(), Refusals::Silent)
+}
+
+/// Has the calling thread, and all that it starts, send no signal to these processes, nor to all at once.
+///
+/// # Errors
+/// As [`confine_daemon`].
+pub fn keep_from(processes: &[u32]) -> io::Result<()> {
+    let rules = || -> Result<SyscallRules, BackendError> {
+        // as the argument of kill, a process, and its group
+        let all = u64::from(u32::MAX);
+        let targets: Vec<u64> = (processes.iter())
+            .flat_map(|id| [u64::from(*id), u64::from(id.wrapping_neg())])
+            .chain([all])
+            .collect();
+        let calls = [
+            libc::SYS_kill,
+            libc::SYS_tkill,
+            libc::SYS_tgkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::SYS_pidfd_open,
+            libc::SYS_prlimit64,
+        ];
+        calls
+            .into_iter()
+            .map(|call| Ok((call, one_of(0, targets.iter().copied())?)))
+            .collect()
+    };
+    let rules = rules().map_err(io::Error::other)?;
+    let denied = errno(libc::EPERM);
+    let program = compile(rules, SeccompAction::Allow, denied).map_err(io::Error::other)?;
+    seccomp::apply(&program, Refusals::Silent)
+}
+
+/// What no command of an operator needs, and many a way into a kernel began with.
+fn denied_to_commands() -> Result<SyscallRules, BackendError> {
+    let mut rules: SyscallRules = whole(calls::DENIED_TO_COMMANDS).collect();
+    let namespaces = NAMESPACES.iter().map(|flag| {
+        let flag = number(*flag);
+        all([condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
+    });
+    rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
+    Ok(rules)
 }
 
 /// What the daemon may call.
@@ -278,19 +342,24 @@ fn number(value: c_int) -> u64 {
     u64::from(value.cast_unsigned())
 }
 
+/// Answers ENOSYS to clone3, so that the flags of clone can be seen.
+fn without_clone3() -> BpfProgram {
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 1, call_number(calls::CLONE3.number())),
+        step(RETURN, 0, 0, NO_SUCH_CALL),
+        step(RETURN, 0, 0, ALLOW),
+    ]
+}
+
 /// Answers ENOSYS to calls that are newer than the list, and to clone3: the C library then makes threads with clone, whose
 /// flags can be seen. Ends the process at a call by the numbers of x32, which pass the check of the architecture.
 fn unknown_numbers() -> BpfProgram {
     // __X32_SYSCALL_BIT of arch/x86/include/uapi/asm/unistd.h
     const X32_BIT: u32 = 0x4000_0000;
     const KILL_PROCESS: u32 = 0x8000_0000;
-    const ALLOW: u32 = 0x7fff_0000;
-    const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS.cast_unsigned();
-    // operations of include/uapi/linux/bpf_common.h
-    const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_AT_LEAST: u16 = 0x35;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let mut program = vec![step(LOAD_NUMBER, 0, 0, 0)];
     let mut when = |jump, number, answer| {

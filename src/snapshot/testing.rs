@@ -10,7 +10,7 @@ use crate::{
     },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
-        Global, LogFormat, LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
+        Global, Hooks, LogFormat, LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
         SourceAddress,
     },
 };
@@ -122,6 +122,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             stats_update_frequency: None,
         },
         network_lists: BTreeMap::new(),
+        hooks: Hooks::default(),
         frontends: frontends.into(),
         backends: [(name, Arc::new(backend))].into(),
     }

@@ -51,6 +51,20 @@ pub const NEEDLESS_TO_PACKET_THREADS: &[Call] = calls! {
     SYS_socket SYS_socketpair SYS_bind SYS_connect SYS_listen SYS_accept4 SYS_setsockopt
 };
 
+/// What commands of an operator may not call, by what for: to look into other processes, to change what is mounted, loaded,
+/// named or timed, namespaces, programs in the kernel, its keys, and doors by which kernels have been entered.
+pub const DENIED_TO_COMMANDS: &[Call] = calls! {
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_process_madvise SYS_kcmp SYS_pidfd_getfd
+    SYS_mount SYS_umount2 SYS_move_mount SYS_open_tree SYS_mount_setattr SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick
+    SYS_pivot_root SYS_chroot SYS_open_by_handle_at SYS_name_to_handle_at SYS_fanotify_init SYS_quotactl
+    SYS_init_module SYS_finit_module SYS_delete_module SYS_kexec_load SYS_kexec_file_load SYS_reboot
+    SYS_swapon SYS_swapoff SYS_acct SYS_sethostname SYS_setdomainname SYS_vhangup
+    SYS_settimeofday SYS_clock_settime SYS_clock_adjtime SYS_adjtimex
+    SYS_setns SYS_unshare
+    SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
+    SYS_add_key SYS_request_key SYS_keyctl
+};
+
 /// clone3: its flags are in memory, where no filter can look.
 pub const CLONE3: Call = Call {
     name: "SYS_clone3",

@@ -78,12 +78,12 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
     send_with(socket, message, fds, MsgFlags::empty())
 }
 
-/// As [`send`] without descriptors, and without waiting: [`io::ErrorKind::WouldBlock`] when there is no room.
+/// As [`send`], without waiting: [`io::ErrorKind::WouldBlock`] when there is no room.
 ///
 /// # Errors
 /// As [`send`].
-pub fn try_send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
-    send_with(socket, message, &[], MsgFlags::MSG_DONTWAIT)
+pub fn try_send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, message, fds, MsgFlags::MSG_DONTWAIT)
 }
 
 fn send_with(

@@ -4,6 +4,12 @@ use std::{fs, io};
 
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
+/// The user that the calling process acts as.
+#[must_use]
+pub fn user() -> u32 {
+    Uid::effective().as_raw()
+}
+
 /// Whether the effective user is root.
 #[must_use]
 pub fn is_root() -> bool {

@@ -23,6 +23,7 @@ pub(crate) mod own_file;
 pub mod packet_socket;
 pub(crate) mod poller;
 pub mod process;
+pub(crate) mod processes;
 pub(crate) mod readiness;
 pub(crate) mod rlimit;
 pub mod seccomp;

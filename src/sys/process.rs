@@ -5,18 +5,19 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
         stat::{Mode, umask},
     },
-    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid},
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, setsid},
 };
 
 /// `EX_SOFTWARE` of sysexits: the child panicked.
@@ -63,12 +64,15 @@ pub fn names_in_this_network() -> BTreeSet<String> {
         .collect()
 }
 
-/// Forks. The child keeps no descriptor but `keep` (0, 1 and 2 become /dev/null), runs `child` and exits with what
+/// Forks. The child keeps no descriptor but those of `keep` (0, 1 and 2 become /dev/null), runs `child` and exits with what
 /// that returns; it never returns from here. The parent gets the child's id, and `keep` is closed in it.
 ///
 /// # Errors
 /// The process has more than one thread, or a system call failed.
-pub fn fork_child(keep: OwnedFd, child: impl FnOnce(OwnedFd) -> i32) -> Result<Pid, ForkError> {
+pub fn fork_child<const N: usize>(
+    keep: [OwnedFd; N],
+    child: impl FnOnce([OwnedFd; N]) -> i32,
+) -> Result<Pid, ForkError> {
     let threads = thread_count().map_err(ForkError::CountThreads)?;
     if threads != 1 {
         return Err(ForkError::Threads(threads));
@@ -80,7 +84,7 @@ pub fn fork_child(keep: OwnedFd, child: impl FnOnce(OwnedFd) -> i32) -> Result<P
         ForkResult::Child => {
             // A panic must not unwind into the parent's frames, of which this process has a copy.
             let status = catch_unwind(AssertUnwindSafe(|| {
-                if close_all_but(keep.as_raw_fd()).is_err() {
+                if close_all_but(keep.each_ref().map(AsRawFd::as_raw_fd)).is_err() {
                     return EXIT_OS_ERROR;
                 }
                 child(keep)
@@ -92,12 +96,12 @@ pub fn fork_child(keep: OwnedFd, child: impl FnOnce(OwnedFd) -> i32) -> Result<P
     }
 }
 
-/// Closes every descriptor but 0, 1, 2, which become /dev/null, and `keep`, which must be none of those.
+/// Closes every descriptor but 0, 1, 2, which become /dev/null, and those of `keep`, of which none may be one of those.
 ///
 /// Only the forked child may call it: the Rust owners of what is closed are in frames that never run there.
-fn close_all_but(keep: RawFd) -> io::Result<()> {
-    let keep = libc::c_uint::try_from(keep).map_err(|_| Errno::EBADF)?;
-    if keep <= 2 {
+fn close_all_but<const N: usize>(mut keep: [RawFd; N]) -> io::Result<()> {
+    keep.sort_unstable();
+    if keep.iter().any(|fd| *fd <= 2) {
         return Err(Errno::EBADF.into());
     }
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -105,11 +109,19 @@ fn close_all_but(keep: RawFd) -> io::Result<()> {
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
     drop(null);
-    for (first, last) in [(3, keep - 1), (keep + 1, libc::c_uint::MAX)] {
-        if first <= last {
-            // SAFETY: closes descriptors, touches no memory; no live owner of one of them runs in this process.
-            Errno::result(unsafe { libc::close_range(first, last, 0) })?;
-        }
+    let mut first = 3;
+    for kept in keep {
+        let kept = kept.cast_unsigned();
+        close_range(first, kept - 1)?;
+        first = kept + 1;
+    }
+    close_range(first, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
+    if first <= last {
+        // SAFETY: closes descriptors, touches no memory; no live owner of one of them runs in this process (see above).
+        Errno::result(unsafe { libc::close_range(first, last, 0) })?;
     }
     Ok(())
 }
@@ -159,6 +171,24 @@ pub fn with_umask<T>(mask: u32, make: impl FnOnce() -> T) -> io::Result<T> {
     let made = make();
     umask(before);
     Ok(made)
+}
+
+/// Leaves the terminal and the group of processes that the calling process belongs to, so that their signals do not reach it.
+///
+/// # Errors
+/// It leads a group already.
+pub fn leave_terminal() -> io::Result<()> {
+    setsid().map(drop).map_err(Into::into)
+}
+
+/// Has reads and writes of a descriptor never wait.
+///
+/// # Errors
+/// It is not open.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Makes sure that neither the calling thread nor what it starts can gain privileges by executing a file.

@@ -15,3 +15,15 @@ pub fn ignore_termination() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Has the calling process, and what it starts, take the signals that [`ignore_termination`] ignores as any other does.
+///
+/// # Errors
+/// The kernel refused, which it never does for these signals.
+pub fn stop_ignoring() -> io::Result<()> {
+    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+        // SAFETY: SIG_DFL installs no handler, so nothing has to be async-signal-safe.
+        unsafe { signal(ignored, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}

@@ -27,6 +27,7 @@ const FLOORS: &[&[&str]] = &[
         "privilege",
     ],
     // low I/O
+    &["client"],
     &["tls"],
     &["sys"],
     // pure: no I/O, no clock, no randomness

@@ -145,21 +145,35 @@ impl Convey {
         self.process.pid()
     }
 
-    /// The broker's process id: the daemon's only child.
+    /// The broker's process id.
     #[track_caller]
     pub fn broker(&self) -> Pid {
+        self.child("convey-broker")
+    }
+
+    /// The process id of the runner of commands.
+    #[track_caller]
+    pub fn runner(&self) -> Pid {
+        self.child("convey-runner")
+    }
+
+    /// The daemon's only child of that name; it has two children.
+    #[track_caller]
+    fn child(&self, name: &str) -> Pid {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let text = fs::read_to_string(&children).expect("the daemon's children");
         let pids: Vec<i32> = text
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok())
             .collect();
-        assert_eq!(
-            pids.len(),
-            1,
-            "the broker and nothing else is a child of the daemon: {text:?}"
-        );
-        Pid::from_raw(pids[0])
+        assert_eq!(pids.len(), 2, "broker and runner and nothing else: {text:?}");
+        let named = |pid: &&i32| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let found: Vec<_> = pids.iter().filter(named).collect();
+        assert_eq!(found.len(), 1, "one {name} of {text:?}");
+        Pid::from_raw(*found[0])
     }
 
     /// The host it runs on.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use convey::{
     config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source},
-    privilege::{Channel, ForkError, KernelOps, Target},
+    privilege::{Channel, ForkError, KernelOps, Start, Target},
 };
 
 /// User and group id of `nobody` and `nogroup` on Debian.
@@ -43,16 +43,18 @@ pub fn fork(
     target: Option<&Target>,
     executor: Box<dyn KernelOps>,
 ) -> Result<Channel, ForkError> {
-    let none_bound = BTreeSet::new();
-    Channel::fork_with(
+    let start = Start {
         parse,
         path,
-        &source(text),
-        Options::default(),
+        source: &source(text),
+        options: Options::default(),
         target,
-        executor,
-        none_bound,
-    )
+        kernel: executor,
+        // it has no listeners yet
+        bound: BTreeSet::new(),
+        hidden: Vec::new(),
+    };
+    Ok(start.fork()?.broker)
 }
 
 /// The services of a configuration in packet modes.

@@ -183,9 +183,13 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
         Trial::test(
-            "the_broker_holds_four_capabilities_and_one_socket",
+            "the_broker_holds_four_capabilities_and_two_sockets",
             the_broker_holds_little,
         )
+        test(
+            "the_runner_holds_no_capability_and_nothing_but_its_sockets",
+            the_runner_holds_nothing,
+        ),
         .with_ignored_flag(!root),
         passing(
             "a_packet_socket_is_opened_only_where_a_frontend_needs_one",
@@ -350,18 +354,56 @@ fn the_broker_holds_little() -> Result<(), Failed> {
         assert_eq!((task.uids, task.gids), ([config::NOBODY; 4], [config::NOBODY; 4]));
         assert!(task.groups.is_empty() && task.no_new_privs, "{task:?}");
     }
-    let mut sockets = 0;
-    for entry in fs::read_dir(format!("{proc}/fd"))? {
-        match fs::read_link(entry?.path())?.to_string_lossy() {
-            link if link == "/dev/null" => {}
-            // the daemon's, by which the broker sees its end
-            link if link.contains("pidfd") => {}
-            link if link.starts_with("socket:") => sockets += 1,
-            link => return Err(format!("the broker holds {link}").into()),
+    // the daemon's, by which the broker sees its end, is a pidfd; one socket is the daemon's, one the runner's
+    assert_eq!(open_descriptors(idle.broker)?, ["pidfd", "socket", "socket"]);
+    Ok(())
+}
+
+fn the_runner_holds_nothing() -> Result<(), Failed> {
+    let idle = Idle::start()?;
+    let daemon = idle.daemon.id();
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children"))?;
+    let children = children
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<u32>, _>>()?;
+    let others: Vec<u32> = children.into_iter().filter(|pid| *pid != idle.broker).collect();
+    let [runner] = others[..] else {
+        return Err(format!("one runner, not {others:?}").into());
+    };
+    assert_eq!(
+        fs::read_to_string(format!("/proc/{runner}/comm"))?.trim(),
+        "convey-runner"
+    );
+    let tasks = task_status::read_process(runner)?;
+    assert_eq!(tasks.len(), 1);
+    for task in tasks {
+        assert!(!task.has_capabilities() && task.bounding == 0, "{task:?}");
+        assert_eq!((task.uids, task.gids), ([config::NOBODY; 4], [config::NOBODY; 4]));
+        assert!(
+            task.groups.is_empty() && task.no_new_privs && task.seccomp == 2,
+            "{task:?}"
+        );
+    }
+    // the daemon's socket and the broker's; the pipe by whose end keepers see the runner's
+    assert_eq!(open_descriptors(runner)?, ["pipe", "pipe", "socket", "socket"]);
+    Ok(())
+}
+
+/// The kinds of what a process has open besides /dev/null, sorted.
+fn open_descriptors(process: u32) -> Result<Vec<String>, Failed> {
+    let mut kinds = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
+        let link = fs::read_link(entry?.path())?.to_string_lossy().into_owned();
+        match link.split(':').next() {
+            _ if link == "/dev/null" => {}
+            _ if link.contains("pidfd") => kinds.push("pidfd".to_owned()),
+            Some(kind) => kinds.push(kind.to_owned()),
+            None => {}
         }
     }
-    assert_eq!(sockets, 1, "the broker holds one socketpair end");
-    Ok(())
+    kinds.sort();
+    Ok(kinds)
 }
 
 fn the_broker_ends_with_the_daemon() -> Result<(), Failed> {

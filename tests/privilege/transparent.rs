@@ -8,7 +8,7 @@ use std::{
 use convey::{
     base::{IpFamily, Protocol, SocketKind},
     config,
-    privilege::{BrokerError, Channel, NoPacketModes},
+    privilege::{BrokerError, Channel, NoPacketModes, Start},
     sys::server_socket,
 };
 use nix::sys::resource::{Resource, setrlimit};
@@ -61,15 +61,17 @@ fn started(source_address: &str) -> Channel {
              [backends.b]\nhealth_check.enabled = false\nservers.a = { addr = \"10.0.0.2:80\" }\n\
              servers.b = { addr = \"[2001:db8::2]:80\" }\n";
     let target = nobody();
-    let broker = Channel::fork(
-        &nowhere(),
-        &source(&text),
-        config::Options::default(),
-        Some(&target),
-        Box::new(NoPacketModes),
-        Default::default(),
-    );
-    let broker = broker.unwrap();
+    let start = Start {
+        parse: config::load,
+        path: &nowhere(),
+        source: &source(&text),
+        options: config::Options::default(),
+        target: Some(&target),
+        kernel: Box::new(NoPacketModes),
+        bound: Default::default(),
+        hidden: Vec::new(),
+    };
+    let broker = start.fork().unwrap().broker;
     drop_privileges(Some(&target)).unwrap();
     broker
 }

@@ -166,7 +166,7 @@ impl Daemon {
         });
         let status = Arc::new(ArcSwap::from_pointee(running()));
         let (commands, queue) = mpsc::channel(1);
-        let thread = AdminThread::start(Arc::clone(&status), Arc::clone(&live) as _, commands)
+        let thread = AdminThread::start(Arc::clone(&status), Arc::clone(&live) as _, commands, None)
             .expect("the admin thread");
         let log = Log::default();
         let written = log.clone();

@@ -6,6 +6,7 @@
 mod access;
 mod balancing;
 mod checks;
+mod commands;
 mod field;
 mod fields;
 mod packet;
@@ -23,6 +24,7 @@ use section::section;
 pub use access::{FilePath, Files, RuleList};
 pub use balancing::Sticky;
 pub use checks::{HealthCheck, PassiveCheck};
+pub use commands::Hooks;
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -71,6 +73,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.health_check]", HealthCheck::keys),
     ("[backends.NAME.passive_check]", PassiveCheck::keys),
     ("[packet]", Packet::keys),
+    ("[hooks]", Hooks::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
     ("[frontends.NAME.client_socket]", SocketOptions::keys),
     ("[frontends.NAME.access]", Access::keys),
@@ -103,6 +106,8 @@ section! {
         passthrough: Packet,
         /// Files of networks for access rules, NAME = "/path": a network or address a line, # begins a comment. A change of a file is a reload.
         network_lists: Files,
+        /// Commands that Convey runs when something happens.
+        hooks: Hooks,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.

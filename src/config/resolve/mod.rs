@@ -7,6 +7,7 @@ mod balancing;
 mod conflicts;
 mod connections;
 mod fallbacks;
+mod hooks;
 mod keepalive;
 mod local;
 mod modes;
@@ -95,6 +96,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
         network_lists: access::lists(file, findings),
+        hooks: hooks::hooks(file.hooks.as_ref().map(|at| &at.value), findings),
         backends: named(
             file.backends.as_ref(),
             "backends",

@@ -23,7 +23,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     peers::{access_log, default_keepalive, keepalive, socket},
-    process::{admin, global, packet},
+    process::{admin, global, hooks, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
     },
@@ -34,7 +34,7 @@ use super::{
 pub fn configs() -> impl Strategy<Value = Config> {
     let names = || prop::collection::btree_set(name(), 0..5);
     (
-        global(),
+        (global(), hooks()),
         admin(),
         option::of(address()),
         packet(),
@@ -63,8 +63,10 @@ pub fn configs() -> impl Strategy<Value = Config> {
             let top = (Just((global, admin, stats, packet)), any::<u8>());
             (top, frontends, backends).prop_map(
                 |(((global, admin, stats, packet), with_fallback), frontends, backends)| {
+                    let (global, hooks) = global;
                     let config = Config {
                         global,
+                        hooks,
                         admin,
                         stats: stats.map(|addr| Stats {
                             listen: ListenAddr::new(addr),

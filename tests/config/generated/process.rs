@@ -4,7 +4,10 @@ use std::{net::IpAddr, num::NonZeroU32};
 
 use convey::{
     base::PortRange,
-    config::{Admin, EngineChoice, Global, HashSeed, LogFormat, LogLevel, PacketModes, PortsPerClient},
+    config::{
+        Admin, Command, EngineChoice, Global, HashSeed, Hooks, LogFormat, LogLevel, PacketModes,
+        PortsPerClient,
+    },
 };
 use proptest::{option, prelude::*};
 
@@ -12,6 +15,17 @@ use super::{
     configs::{DAY, count, millis},
     tls::path,
 };
+
+/// Any `[hooks]`.
+pub fn hooks() -> impl Strategy<Value = Hooks> {
+    let program = prop_oneof!["/[a-z/]{1,20}", "[a-z]{1,9}"];
+    let words = prop::collection::vec("[^\\x00]{0,12}", 0..4);
+    let command = (program, words, millis(1, 600_000)).prop_map(|(program, words, timeout)| Command {
+        line: [vec![program], words].concat(),
+        timeout,
+    });
+    option::of(command).prop_map(|on_change| Hooks { on_change })
+}
 
 /// Any `[global]`.
 pub fn global() -> impl Strategy<Value = Global> {

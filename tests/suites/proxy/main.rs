@@ -11,6 +11,7 @@ mod datagrams;
 mod descriptors;
 mod harness;
 mod health;
+mod hooks;
 mod lifecycle;
 mod limits;
 mod marks;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("marks", marks::TESTS),
         ("health", health::TESTS),
+        ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
         ("options", options::TESTS),

@@ -1,0 +1,31 @@
+//! Which commands a configuration names, and which files they may not open.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::{commands::Command, model::Config};
+use crate::base::CommandId;
+
+impl Config {
+    /// The commands that it names, by what they are asked for by.
+    #[must_use]
+    pub fn commands(&self) -> BTreeMap<CommandId, Command> {
+        let hooks = self.hooks.on_change.iter();
+        hooks.map(|command| (command.id(), command.clone())).collect()
+    }
+
+    /// The files and directories that no command may open, because private keys are in them.
+    #[must_use]
+    pub fn secret_files(&self) -> BTreeSet<&Path> {
+        let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
+        let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        (ended.flat_map(|tls| &tls.certificates))
+            .chain(to_servers.filter_map(|tls| tls.identity.as_ref()))
+            .map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path())
+            .chain(self.certificate_dirs())
+            .chain(self.global.ticket_keys_file.as_deref())
+            .collect()
+    }
+}
