@@ -186,10 +186,11 @@ fn main() -> ExitCode {
             "the_broker_holds_four_capabilities_and_two_sockets",
             the_broker_holds_little,
         )
-        test(
+        .with_ignored_flag(!root),
+        Trial::test(
             "the_runner_holds_no_capability_and_nothing_but_its_sockets",
             the_runner_holds_nothing,
-        ),
+        )
         .with_ignored_flag(!root),
         passing(
             "a_packet_socket_is_opened_only_where_a_frontend_needs_one",
