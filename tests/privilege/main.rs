@@ -10,6 +10,7 @@ mod config;
 mod containers;
 mod journal;
 mod packets;
+mod runner;
 mod sandbox;
 mod scenario;
 mod transparent;
@@ -209,6 +210,17 @@ fn main() -> ExitCode {
             .with_ignored_flag(!root || !iptables),
         passing("iptables_works_under_the_packaged_unit", "iptables_unit")
             .with_ignored_flag(!root || !iptables),
+        passing(
+            "the_runner_runs_what_the_file_names_and_nothing_else",
+            "runner_named",
+        )
+        .with_ignored_flag(!root),
+        passing("only_so_many_commands_run_at_once", "runner_many").with_ignored_flag(!root),
+        passing("junk_ends_the_runner", "runner_junk").with_ignored_flag(!root),
+        passing("a_command_line_ends_the_runner", "runner_line").with_ignored_flag(!root),
+        passing("a_request_without_input_ends_the_runner", "runner_no_input").with_ignored_flag(!root),
+        passing("a_request_without_number_ends_the_runner", "runner_number").with_ignored_flag(!root),
+        passing("a_descriptor_too_many_ends_the_runner", "runner_descriptor").with_ignored_flag(!root),
         passing("what_is_not_listed_cannot_be_called", "every_call").with_ignored_flag(!root),
         passing("the_daemon_signals_and_limits_nobody_else", "others").with_ignored_flag(!root),
         passing("the_daemon_opens_ip_local_and_route_sockets_only", "sockets").with_ignored_flag(!root),

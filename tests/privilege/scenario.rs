@@ -25,7 +25,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
-use crate::{DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, sandbox, transparent};
+use crate::{
+    DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, runner, sandbox, transparent,
+};
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
 pub fn run(name: &str) {
@@ -63,6 +65,13 @@ pub fn run(name: &str) {
         "marked" => transparent::marked(),
         "transparent_without_room" => transparent::without_room(),
         "serving_idle" => packets::idle(),
+        "runner_named" => runner::only_what_the_file_names(),
+        "runner_many" => runner::so_many_at_once(),
+        "runner_junk" => runner::junk("junk", false),
+        "runner_line" => runner::junk(r#"{"number":1,"verb":{"run":["/bin/sh"]}}"#, true),
+        "runner_no_input" => runner::junk(r#"{"number":1,"verb":{"run":7}}"#, false),
+        "runner_number" => runner::junk(r#"{"number":0,"verb":{"run":7}}"#, true),
+        "runner_descriptor" => runner::junk(r#"{"number":1,"verb":{"is_command":7}}"#, true),
         "every_call" => sandbox::every_call(),
         "others" => sandbox::others(),
         "sockets" => sandbox::sockets(),
