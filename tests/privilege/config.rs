@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use convey::{
     config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source},
-    privilege::{Channel, ForkError, KernelOps, Start, Target},
+    privilege::{Channel, Children, ForkError, KernelOps, Start, Target},
 };
 
 /// User and group id of `nobody` and `nogroup` on Debian.
@@ -54,7 +54,10 @@ pub fn fork(
         bound: BTreeSet::new(),
         hidden: Vec::new(),
     };
-    Ok(start.fork()?.broker)
+    let Children { broker, runner } = start.fork()?;
+    // it ends with the daemon, not before
+    std::mem::forget(runner);
+    Ok(broker)
 }
 
 /// The services of a configuration in packet modes.
