@@ -7,6 +7,7 @@ pub(crate) mod addr;
 mod alert;
 pub(crate) mod connection_record;
 mod datagram;
+mod dscp;
 mod ending;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
@@ -32,6 +33,7 @@ pub use alert::{Alert, Handshake, ServerDrop};
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};
 pub use datagram::DatagramDrop;
+pub use dscp::Dscp;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};
@@ -47,7 +49,7 @@ pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
 pub use socket_kind::{IpFamily, SocketKind};
-pub use socket_options::SocketOptions;
+pub use socket_options::{ServerSocketOptions, SocketOptions};
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub use balancing::sticky;
-pub use socket::socket;
+pub use socket::{server_socket, socket};
 pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
@@ -215,20 +215,11 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         tls: _,
         udp: _,
     } = frontend;
-    let listen = match listen.as_slice() {
-        [one] => text(&one.to_string()),
-        several => list(several),
-    };
     vec![
-        ("listen_addr", listen),
+        ("listen_addr", socket::listen_addr(listen)),
         ("mode", text(mode.label())),
         ("protocol", text(protocol.label())),
-        (
-            "interface",
-            interface
-                .as_deref()
-                .map_or(Setting::Unset("the one that has the address"), text),
-        ),
+        ("interface", socket::interface(*mode, interface.as_deref())),
         (
             "backend",
             match routing.unrouted {

@@ -46,12 +46,18 @@ struct ListenPlace<'a> {
     owner: String,
     span: Range<usize>,
     path: [&'a str; 3],
+    is_packet: bool,
 }
 
 impl ListenPlace<'_> {
     /// Its address and protocol, without ports.
     fn address(&self) -> (Protocol, ListenAddr) {
         (self.range.protocol, self.range.listen.first().with_port(0))
+    }
+
+    /// Its address and protocol, without ports and interface.
+    fn everywhere(&self) -> (Protocol, SocketAddr) {
+        (self.range.protocol, self.range.listen.first().with_port(0).0)
     }
 
     /// What it shares with one before it.
@@ -73,7 +79,8 @@ impl ListenPlace<'_> {
 }
 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
-/// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
+/// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP. So are an
+/// address on an interface and the same on another, or on every one.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
     let mut places = listen_places(file, config);
     places.sort_by_key(|place| (place.address(), place.range.ports(), place.span.start));
@@ -97,6 +104,7 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
         }
         furthest = Some(place);
     }
+    clashes.extend(on_vips(&places));
     clashes.sort_by_key(|(first, second)| (second.span.start, first.span.start));
     clashes.dedup_by_key(|(_, second)| second.span.start);
     for (first, second) in clashes {
@@ -108,6 +116,26 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             "two listeners cannot use the same address: change or remove one",
         );
     }
+}
+
+/// Addresses that are listened on at an interface and that are VIPs, too: packets for a VIP come to no listener.
+fn on_vips<'a, 'b>(places: &'a [ListenPlace<'b>]) -> Vec<(&'a ListenPlace<'b>, &'a ListenPlace<'b>)> {
+    let vips = places.iter().filter(|place| place.is_packet);
+    let vips: PortMap<_, _> = vips
+        .map(|place| (place.everywhere(), place.range.ports(), place))
+        .collect();
+    let at_interfaces = places
+        .iter()
+        .filter(|place| !place.is_packet && place.address().1.zone().is_some());
+    at_interfaces
+        .filter_map(|place| {
+            let (_, vip) = vips
+                .overlapping(&place.everywhere(), place.range.ports())
+                .next()?;
+            let is_first = place.span.start <= vip.span.start;
+            Some(if is_first { (place, *vip) } else { (*vip, place) })
+        })
+        .collect()
 }
 
 fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a>> {
@@ -127,21 +155,26 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
             owner: "[stats]".to_owned(),
             span: port.span.clone(),
             path: ["stats", "port", ""],
+            is_packet: false,
         });
     }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
         let frontend = config.frontends.get(name.as_str());
         let own = at.value.options.protocol.as_ref().map(|at| at.value);
         let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
+        let is_packet = frontend.is_some_and(|frontend| frontend.mode.is_packet());
+        let interface = frontend.and_then(|frontend| frontend.interface.as_deref());
+        let zone = interface.filter(|_| !is_packet).and_then(Zone::new);
         for (listen, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
             places.push(ListenPlace {
                 range: EndpointRange {
-                    listen: *listen,
+                    listen: zone.map_or(*listen, |zone| listen.at(zone)),
                     protocol,
                 },
                 owner: format!("frontend `{name}`"),
                 span: span.clone(),
                 path: ["frontends", name, "listen_addr"],
+                is_packet,
             });
         }
     }

@@ -26,6 +26,7 @@ mod saved;
 mod scale;
 mod sessions;
 mod site;
+mod sockets;
 mod standby;
 mod strangers;
 mod tls;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("quic", quic::TESTS),
         ("transparent", transparent::TESTS),
         ("marks", marks::TESTS),
+        ("sockets", sockets::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
