@@ -209,7 +209,7 @@ section! {
         mode: Mode,
         /// Protocol on the listen addresses: "tcp" (default) or "udp".
         protocol: Protocol,
-        /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key. In mode "proxy" only what arrives on it is served (SO_BINDTODEVICE), and frontends on other interfaces may have the same address; a VRF is one, too. It must be there when Convey starts. Default there: every interface.
+        /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key. In mode "proxy" only what arrives on it is served (SO_BINDTODEVICE), and frontends on other interfaces may have the same address, none without `interface`; a VRF is one, too. It must be there when Convey starts. Default there: every interface.
         interface: InterfaceName,
         /// Source address of connections to the servers, mode "proxy" only: "own" (default), this host's, or the backend's source_addr; "client": the client's own, with a port of the kernel's choice, so that servers see it. An IPv4 client then gets IPv4 servers alone, an IPv6 client IPv6 servers. Servers must route their answers through this host, and this host must keep them: `convey check` prints the commands. Health checks come from this host's own address.
         source: SourceAddress,

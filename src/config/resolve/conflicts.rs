@@ -13,6 +13,7 @@ use crate::{
         Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone,
     },
     config::{
+        address,
         findings::Findings,
         model::{Backend, Config, Frontend},
         raw::{self, Section},
@@ -46,7 +47,6 @@ struct ListenPlace<'a> {
     owner: String,
     span: Range<usize>,
     path: [&'a str; 3],
-    is_packet: bool,
 }
 
 impl ListenPlace<'_> {
@@ -80,7 +80,7 @@ impl ListenPlace<'_> {
 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
 /// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP. So are an
-/// address on an interface and the same on another, or on every one.
+/// address on an interface and the same on another.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
     let mut places = listen_places(file, config);
     places.sort_by_key(|place| (place.address(), place.range.ports(), place.span.start));
@@ -104,7 +104,7 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
         }
         furthest = Some(place);
     }
-    clashes.extend(on_vips(&places));
+    clashes.extend(at_every_interface(&places));
     clashes.sort_by_key(|(first, second)| (second.span.start, first.span.start));
     clashes.dedup_by_key(|(_, second)| second.span.start);
     for (first, second) in clashes {
@@ -118,22 +118,32 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
     }
 }
 
-/// Addresses that are listened on at an interface and that are VIPs, too: packets for a VIP come to no listener.
-fn on_vips<'a, 'b>(places: &'a [ListenPlace<'b>]) -> Vec<(&'a ListenPlace<'b>, &'a ListenPlace<'b>)> {
-    let vips = places.iter().filter(|place| place.is_packet);
-    let vips: PortMap<_, _> = vips
+/// Addresses that are listened on at an interface and at every one, too: of sockets that share their address (SO_REUSEPORT) the
+/// kernel takes the first that fits, whichever is nearer (inet_lhash2_lookup, udp4_lib_lookup2). What is for a VIP comes to
+/// neither.
+fn at_every_interface<'a, 'b>(
+    places: &'a [ListenPlace<'b>],
+) -> Vec<(&'a ListenPlace<'b>, &'a ListenPlace<'b>)> {
+    // a link-local address is nowhere without its interface, which is said elsewhere
+    let has_none = |place: &&ListenPlace<'_>| {
+        place.address().1.zone().is_none() && !address::is_link_local(place.range.ip())
+    };
+    let everywhere = places.iter().filter(has_none);
+    let everywhere: PortMap<_, _> = everywhere
         .map(|place| (place.everywhere(), place.range.ports(), place))
         .collect();
-    let at_interfaces = places
-        .iter()
-        .filter(|place| !place.is_packet && place.address().1.zone().is_some());
-    at_interfaces
+    let somewhere = places.iter().filter(|place| place.address().1.zone().is_some());
+    somewhere
         .filter_map(|place| {
-            let (_, vip) = vips
+            let (_, other) = everywhere
                 .overlapping(&place.everywhere(), place.range.ports())
                 .next()?;
-            let is_first = place.span.start <= vip.span.start;
-            Some(if is_first { (place, *vip) } else { (*vip, place) })
+            let is_first = place.span.start <= other.span.start;
+            Some(if is_first {
+                (place, *other)
+            } else {
+                (*other, place)
+            })
         })
         .collect()
 }
@@ -155,16 +165,15 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
             owner: "[stats]".to_owned(),
             span: port.span.clone(),
             path: ["stats", "port", ""],
-            is_packet: false,
         });
     }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {
         let frontend = config.frontends.get(name.as_str());
         let own = at.value.options.protocol.as_ref().map(|at| at.value);
         let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
-        let is_packet = frontend.is_some_and(|frontend| frontend.mode.is_packet());
-        let interface = frontend.and_then(|frontend| frontend.interface.as_deref());
-        let zone = interface.filter(|_| !is_packet).and_then(Zone::new);
+        let proxied = frontend.filter(|frontend| !frontend.mode.is_packet());
+        let interface = proxied.and_then(|frontend| frontend.interface.as_deref());
+        let zone = interface.and_then(Zone::new);
         for (listen, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
             places.push(ListenPlace {
                 range: EndpointRange {
@@ -174,7 +183,6 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
                 owner: format!("frontend `{name}`"),
                 span: span.clone(),
                 path: ["frontends", name, "listen_addr"],
-                is_packet,
             });
         }
     }
