@@ -45,8 +45,14 @@ fn parse(text: &str) -> Option<(SocketAddr, Option<Zone>)> {
         return Some((addr, None));
     }
     let (ip, rest) = text.split_once('%')?;
-    let (zone, port) = rest.split_once(']')?;
-    Some((format!("{ip}]{port}").parse().ok()?, Some(Zone::new(zone)?)))
+    let (zone, after) = match rest.split_once(']') {
+        Some((zone, port)) => (zone, format!("]{port}")),
+        // as ss(8) writes an IPv4 address on an interface
+        None => rest
+            .split_once(':')
+            .map(|(zone, port)| (zone, format!(":{port}")))?,
+    };
+    Some((format!("{ip}{after}").parse().ok()?, Some(Zone::new(zone)?)))
 }
 
 macro_rules! zoned_type {
@@ -72,7 +78,8 @@ macro_rules! zoned_type {
                 Self(addr, Some(zone))
             }
 
-            /// The name of the interface that it is on, if it has one: a link-local IPv6 address.
+            /// The name of the interface that it is on, if it has one: a link-local IPv6 address, or one that is listened
+            /// on at one interface only.
             #[must_use]
             pub const fn zone(&self) -> Option<&Zone> {
                 self.1.as_ref()
@@ -92,7 +99,10 @@ macro_rules! zoned_type {
                     (SocketAddr::V6(addr), Some(zone)) => {
                         f.pad(&format!("[{}%{zone}]:{}", addr.ip(), addr.port()))
                     }
-                    (addr, _) => fmt::Display::fmt(&addr, f),
+                    (SocketAddr::V4(addr), Some(zone)) => {
+                        f.pad(&format!("{}%{zone}:{}", addr.ip(), addr.port()))
+                    }
+                    (addr, None) => fmt::Display::fmt(&addr, f),
                 }
             }
         }
@@ -159,6 +169,27 @@ impl ListenRange {
     #[must_use]
     pub fn new(first: ListenAddr, last: u16) -> Option<Self> {
         (first.0.port() <= last).then_some(Self { first, last })
+    }
+
+    /// The same on an interface.
+    #[must_use]
+    pub const fn at(self, zone: Zone) -> Self {
+        Self {
+            first: ListenAddr::zoned(self.first.0, zone),
+            last: self.last,
+        }
+    }
+
+    /// The same as it is written in a configuration, where only a link-local address has its interface with it.
+    #[must_use]
+    pub const fn written(self) -> Self {
+        match self.first.0 {
+            SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() => self,
+            addr => Self {
+                first: ListenAddr::new(addr),
+                last: self.last,
+            },
+        }
     }
 
     /// Its lowest port.
@@ -277,6 +308,8 @@ mod tests {
             "[2001:db8::1]:80",
             "[fe80::1%2]:80",
             "[fe80::1%eth0]:80",
+            "10.0.0.1%eth0:80",
+            "[::%eth0]:80",
         ] {
             let addr: ServerAddr = text.parse().unwrap();
             assert_eq!(addr.to_string(), text);
@@ -288,7 +321,9 @@ mod tests {
         for wrong in [
             "fe80::1%eth0",
             "[fe80::1%]:80",
-            "10.0.0.1%eth0:80",
+            "10.0.0.1%:80",
+            "10.0.0.1%eth0]:80",
+            "fe80::1%eth0:80",
             "[fe80::1%eth0]80",
         ] {
             assert!(wrong.parse::<ServerAddr>().is_err(), "{wrong}");

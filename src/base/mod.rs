@@ -9,6 +9,7 @@ mod change;
 mod command_id;
 pub(crate) mod connection_record;
 mod datagram;
+mod dscp;
 mod ending;
 pub(crate) mod endpoint;
 pub(crate) mod exit;
@@ -36,6 +37,7 @@ pub use command_id::CommandId;
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};
 pub use datagram::DatagramDrop;
+pub use dscp::Dscp;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};
@@ -51,7 +53,7 @@ pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
 pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
 pub use socket_kind::{IpFamily, SocketKind};
-pub use socket_options::SocketOptions;
+pub use socket_options::{ServerSocketOptions, SocketOptions};
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

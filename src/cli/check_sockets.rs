@@ -1,8 +1,11 @@
 //! What this host's kernel makes of socket options that the configuration asks for.
 
-use std::{fs, str::FromStr};
+use std::{fs, num::NonZeroU32, str::FromStr, sync::Arc};
 
-use crate::{base::FrontendName, config::Config};
+use crate::{
+    base::{FrontendName, SocketOptions},
+    config::{Backend, Config},
+};
 
 /// Bit of net.ipv4.tcp_fastopen that lets listeners take data with a SYN (ip-sysctl of the kernel).
 const FAST_OPEN_OF_SERVERS: u32 = 2;
@@ -14,6 +17,10 @@ struct Kernel {
     tcp_fastopen: Option<u32>,
     /// net.core.somaxconn.
     somaxconn: Option<u32>,
+    /// net.core.rmem_max.
+    rmem_max: Option<u32>,
+    /// net.core.wmem_max.
+    wmem_max: Option<u32>,
 }
 
 /// What is not as the configuration says, in a line each.
@@ -21,6 +28,8 @@ pub fn notes(config: &Config) -> Vec<String> {
     let kernel = Kernel {
         tcp_fastopen: read("/proc/sys/net/ipv4/tcp_fastopen"),
         somaxconn: read("/proc/sys/net/core/somaxconn"),
+        rmem_max: read("/proc/sys/net/core/rmem_max"),
+        wmem_max: read("/proc/sys/net/core/wmem_max"),
     };
     judge(config, kernel)
 }
@@ -55,7 +64,39 @@ fn judge(config: &Config, kernel: Kernel) -> Vec<String> {
             long.join(", ")
         )
     });
-    [fast_open, backlog].into_iter().flatten().collect()
+    let receive = buffer(config, "receive_buffer", "rmem_max", kernel.rmem_max, |socket| {
+        socket.receive_buffer
+    });
+    let send = buffer(config, "send_buffer", "wmem_max", kernel.wmem_max, |socket| {
+        socket.send_buffer
+    });
+    [fast_open, backlog, receive, send]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Backends whose sockets get less than a key says: only listeners are the broker's.
+fn buffer(
+    config: &Config,
+    key: &str,
+    sysctl: &str,
+    most: Option<u32>,
+    wanted: impl Fn(&SocketOptions) -> Option<NonZeroU32>,
+) -> Option<String> {
+    let most = most?;
+    let exceeds = |backend: &&Arc<Backend>| {
+        wanted(&backend.server_socket.common).is_some_and(|bytes| bytes.get() > most)
+    };
+    let names: Vec<_> = (config.backends.values().filter(exceeds))
+        .map(|backend| format!("backend `{}`", backend.name))
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "server_socket.{key} of {} is more than this host allows: net.core.{sysctl} is {most}; raise it in /etc/sysctl.d/",
+            names.join(", ")
+        )
+    })
 }
 
 /// The frontends of which something is so, each quoted.
@@ -86,6 +127,8 @@ mod tests {
         let kernel = Kernel {
             tcp_fastopen: Some(tcp_fastopen),
             somaxconn: Some(somaxconn),
+            rmem_max: Some(212_992),
+            wmem_max: Some(212_992),
         };
         judge(&config(settings), kernel)
     }
@@ -112,6 +155,14 @@ mod tests {
             "{notes:?}"
         );
         assert!(said("backlog = 4096", 3, 4_096).is_empty());
+    }
+
+    #[test]
+    fn a_buffer_that_the_kernel_cuts_is_named_where_no_broker_makes_the_socket() {
+        let buffers = "client_socket.receive_buffer = 8388608\n[defaults]\nserver_socket = { receive_buffer = 212992, send_buffer = 300000 }";
+        let notes = said(buffers, 3, 4_096);
+        let named = "server_socket.send_buffer of backend `web` is more than this host allows: net.core.wmem_max is 212992";
+        assert!(notes.len() == 1 && notes[0].contains(named), "{notes:?}");
     }
 
     #[test]

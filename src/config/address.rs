@@ -73,7 +73,12 @@ fn check(text: &str, addr: SocketAddr, zone: Option<&Zone>, purpose: Purpose) ->
     match zone.filter(|_| !is_link_local(addr.ip())) {
         Some(zone) => Err(fault(
             format!("interface `{zone}` in `{text}`: only a link-local address (fe80::/10) has one"),
-            format!("write \"{addr}\""),
+            match purpose {
+                Purpose::Listen => format!("write \"{addr}\", and interface = \"{zone}\" in the frontend"),
+                Purpose::Server => {
+                    format!("write \"{addr}\", and server_socket.interface = \"{zone}\" in the backend")
+                }
+            },
         )),
         None => Ok(()),
     }

@@ -88,27 +88,37 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     found
 }
 
-/// Options of listeners that stay: only who binds one can give it another mark.
+/// Options of listeners that stay: who binds one gives them to it.
 fn listeners(found: &mut Diff, old: &Config, new: &Config) {
-    let marks = |config: &Config| -> BTreeMap<_, _> {
+    let bound = |config: &Config| -> BTreeMap<_, _> {
         let frontends = config
             .frontends
             .values()
             .filter(|frontend| !frontend.mode.is_packet());
         frontends
             .flat_map(|frontend| {
-                let mark = frontend.client_socket.mark;
+                let options = frontend.client_socket;
                 frontend
                     .endpoints()
-                    .map(move |endpoint| (endpoint, (frontend.name.clone(), mark)))
+                    .map(move |endpoint| (endpoint, (frontend.name.clone(), options)))
             })
             .collect()
     };
-    let (before, after) = (marks(old), marks(new));
-    let mut names: Vec<_> = (after.iter())
-        .filter(|(endpoint, (_, mark))| before.get(endpoint).is_some_and(|(_, before)| before != mark))
-        .map(|(_, (name, _))| format!("frontends.{name}.client_socket.mark"))
-        .collect();
+    let (before, after) = (bound(old), bound(new));
+    let both = after
+        .iter()
+        .filter_map(|(endpoint, (name, after))| Some((name, before.get(endpoint)?.1, *after)));
+    let mut names = Vec::new();
+    for (name, before, after) in both {
+        let differing = [
+            ("mark", before.mark != after.mark),
+            ("receive_buffer", before.receive_buffer != after.receive_buffer),
+            ("send_buffer", before.send_buffer != after.send_buffer),
+        ];
+        for (key, _) in differing.iter().filter(|(_, differs)| *differs) {
+            names.push(format!("frontends.{name}.client_socket.{key}"));
+        }
+    }
     names.sort();
     names.dedup();
     found.needs_restart.extend(names);
@@ -190,7 +200,7 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "", &settings::backend(old), &settings::backend(new));
     let keepalive = |backend: &Backend| settings::keepalive(backend.server_keepalive);
     changed(out, label, "server_keepalive.", &keepalive(old), &keepalive(new));
-    let socket = |backend: &Backend| settings::socket(backend.server_socket);
+    let socket = |backend: &Backend| settings::server_socket(backend.server_socket);
     changed(out, label, "server_socket.", &socket(old), &socket(new));
     let checks = |backend: &Backend| settings::health_check(backend.health_check.as_ref());
     changed(out, label, "health_check.", &checks(old), &checks(new));

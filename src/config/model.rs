@@ -23,8 +23,8 @@ use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName, SocketOptions,
-        TerminationReason,
+        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName,
+        ServerSocketOptions, SocketOptions, TerminationReason,
     },
 };
 
@@ -171,13 +171,14 @@ impl Mode {
 pub struct Frontend {
     /// Its name.
     pub name: FrontendName,
-    /// `listen_addr` (a string or a list): never empty, none overlaps another.
+    /// `listen_addr` (a string or a list): never empty, none overlaps another. In mode proxy each is on `interface`, if that is given.
     pub listen: Vec<ListenRange>,
     /// `mode`.
     pub mode: Mode,
     /// `protocol`, default TCP.
     pub protocol: Protocol,
-    /// `interface` where the packets of a packet mode's VIPs arrive; `None`: the one that has the VIP.
+    /// `interface` where the packets of a packet mode's VIPs arrive; `None`: the one that has the VIP. In mode proxy where what
+    /// is served arrives; `None`: every one.
     pub interface: Option<String>,
     /// `backend`: exists in [`Config::backends`]. Where it is not given, the first that a route leads to.
     pub backend: BackendName,
@@ -336,7 +337,7 @@ pub struct Backend {
     /// `server_keepalive` of the connections to the servers; `None` (`enabled = false`): none.
     pub server_keepalive: Option<KeepAlive>,
     /// `server_socket`: options of the sockets towards the servers.
-    pub server_socket: SocketOptions,
+    pub server_socket: ServerSocketOptions,
     /// `source_addr`: source address of connections to the servers.
     pub source_addr: Option<IpAddr>,
     /// `[health_check]`; `None` when `enabled = false`.

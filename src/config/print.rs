@@ -8,7 +8,10 @@ use super::{
     quote::key,
     settings::{self, Setting},
 };
-use crate::{access::Limits, base::SocketOptions};
+use crate::{
+    access::Limits,
+    base::{ServerSocketOptions, SocketOptions},
+};
 
 /// Prints every section with every value, names sorted.
 pub fn print(config: &Config) -> String {
@@ -99,8 +102,8 @@ fn print_backend(out: &mut String, backend: &Backend) {
         &["backends", name, "server_keepalive"],
         settings::keepalive(backend.server_keepalive),
     );
-    if backend.server_socket != SocketOptions::default() {
-        let options = settings::socket(backend.server_socket);
+    if backend.server_socket != ServerSocketOptions::default() {
+        let options = settings::server_socket(backend.server_socket);
         section(out, &["backends", name, "server_socket"], options);
     }
     section(

@@ -36,7 +36,7 @@ impl Backend {
             protocol: Protocol::Tcp,
             family: IpFamily::of(server.0.ip()),
             is_transparent: false,
-            mark: self.server_socket.mark,
+            mark: self.server_socket.common.mark,
         }
     }
 
@@ -91,7 +91,7 @@ impl Config {
                     protocol: frontend.protocol,
                     family,
                     is_transparent: frontend.is_transparent(),
-                    mark: backend.server_socket.mark,
+                    mark: backend.server_socket.common.mark,
                 }));
             }
         }

@@ -1,11 +1,14 @@
 //! What the packet modes need of the kernel (firewall rules, socket filters), derived from the configuration in one
 //! place, so that the daemon, the broker and `convey firewall` mean the same.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::model::{Config, Mode};
 use crate::base::{
-    BackendName, Endpoint, EndpointRange, PortMap, PortRange, PortRanges, Protocol, ServerAddr,
+    BackendName, Endpoint, EndpointRange, PortMap, PortRange, PortRanges, Protocol, ServerAddr, merged,
 };
 
 /// One VIP address with its ports, of a frontend in a packet mode.
@@ -100,12 +103,18 @@ impl Config {
             .frontends
             .values()
             .filter(|frontend| !frontend.mode.is_packet());
-        let ranges = proxied.flat_map(|frontend| frontend.ranges());
-        ProxiedEndpoints(
-            ranges
-                .map(|range| ((range.ip(), range.protocol), range.ports(), ()))
-                .collect(),
-        )
+        // of one address on several interfaces ranges may overlap
+        let mut ports: BTreeMap<_, Vec<PortRange>> = BTreeMap::new();
+        for range in proxied.flat_map(|frontend| frontend.ranges()) {
+            ports
+                .entry((range.ip(), range.protocol))
+                .or_default()
+                .push(range.ports());
+        }
+        let ranges = ports
+            .into_iter()
+            .flat_map(|(address, ports)| merged(ports).into_iter().map(move |ports| (address, ports, ())));
+        ProxiedEndpoints(ranges.collect())
     }
 
     /// The services of all frontends in packet modes, sorted, with the servers that the file names.

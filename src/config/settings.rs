@@ -25,7 +25,7 @@ use crate::base::{KeepAlive, NetworkListName};
 pub use access::{access, limits, per_client};
 pub use balancing::sticky;
 pub use commands::hooks;
-pub use socket::socket;
+pub use socket::{server_socket, socket};
 pub use tls::{backend_tls, tls};
 
 /// What a key is set to.
@@ -216,20 +216,11 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         tls: _,
         udp: _,
     } = frontend;
-    let listen = match listen.as_slice() {
-        [one] => text(&one.to_string()),
-        several => list(several),
-    };
     vec![
-        ("listen_addr", listen),
+        ("listen_addr", socket::listen_addr(listen)),
         ("mode", text(mode.label())),
         ("protocol", text(protocol.label())),
-        (
-            "interface",
-            interface
-                .as_deref()
-                .map_or(Setting::Unset("the one that has the address"), text),
-        ),
+        ("interface", socket::interface(*mode, interface.as_deref())),
         (
             "backend",
             match routing.unrouted {

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod connections;
+mod sockets;
 mod tls;
 mod udp;
 
@@ -91,6 +92,7 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
             .or_else(|| udp::meant(section, key, value))
             .or_else(|| balancing::meant(section, key, value))
             .or_else(|| connections::meant(section, key, value))
+            .or_else(|| sockets::meant(section, key, value))
             .map(|(key, line)| Meant { key, line }),
     }
 }
@@ -148,13 +150,6 @@ fn routing(section: &str, key: &str, value: &DeValue<'_>) -> Option<(Option<&'st
             "ProxyProtocol",
             "trusted" | "trust" | "networks" | "allow" | "allowed" | "sources" | "trusted_proxies",
         ) => same("from", &own_list(value, "10.0.0.0/8")),
-        ("Frontend" | "FrontendOptions", "mark" | "fwmark" | "so_mark") => {
-            elsewhere(&format!("client_socket.mark = {}", own_number(value, 1)))
-        }
-        ("Backend" | "BackendOptions" | "Server", "mark" | "fwmark" | "so_mark") => elsewhere(&format!(
-            "server_socket.mark = {} in [backends.NAME]",
-            own_number(value, 1)
-        )),
         ("Frontend" | "FrontendOptions" | "Defaults", "usesrc" | "transparent" | "proxy_bind") => {
             same("source", "\"client\", and see what `convey check` says of routes")
         }

@@ -24,9 +24,9 @@ use super::{
     tls::{CheckTls, TlsCheckError, proxy_header},
 };
 use crate::{
-    base::{ServerAddr, SocketKind, Zone},
+    base::{ServerAddr, ServerSocketOptions, SocketKind, Zone},
     config::SendProxy,
-    sys::zone,
+    sys::{socket_options, zone},
 };
 
 /// Why a connect check did not pass.
@@ -64,6 +64,8 @@ pub struct Way {
     pub tls: Option<CheckTls>,
     /// The kind of socket that it takes, if only the broker can make it.
     pub socket: Option<SocketKind>,
+    /// What is chosen for its socket, buffers left out.
+    pub options: ServerSocketOptions,
 }
 
 /// Where such sockets come from: whoever may make them.
@@ -116,6 +118,14 @@ async fn connect(
         (None, SocketAddr::V6(_)) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(CheckError::Local)?;
+    socket_options::set_for_server(&socket, addr.0.is_ipv6(), &way.options).map_err(|error| {
+        match way.options.interface {
+            Some(interface) if error.raw_os_error() == Some(libc::ENODEV) => {
+                CheckError::Interface(interface, error)
+            }
+            _ => CheckError::Local(error),
+        }
+    })?;
     // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
     // complete the handshake, it takes the ACK's place: most servers then never hear of the check
     if way.send_proxy.is_none() && way.tls.is_none() {
@@ -278,14 +288,20 @@ mod tests {
 
     #[tokio::test]
     async fn an_interface_that_is_not_there_is_named() {
-        let result = check(
-            "[fe80::1%no-such-link]:80".parse().unwrap(),
-            Way::default(),
-            None,
-            LIMIT,
-        )
-        .await;
-        assert_eq!(reason(&result), "no interface no-such-link: no such device");
+        let by_it = Way {
+            options: ServerSocketOptions {
+                interface: Zone::new("no-such-link"),
+                ..ServerSocketOptions::default()
+            },
+            ..Way::default()
+        };
+        for (addr, way) in [
+            ("[fe80::1%no-such-link]:80", Way::default()),
+            ("192.0.2.7:80", by_it),
+        ] {
+            let result = check(addr.parse().unwrap(), way, None, LIMIT).await;
+            assert_eq!(reason(&result), "no interface no-such-link: no such device");
+        }
     }
 
     #[tokio::test]

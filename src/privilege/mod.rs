@@ -57,6 +57,8 @@
 //!   needs CAP_NET_RAW or CAP_NET_ADMIN;
 //! - where a backend has `server_socket.mark`: gives connections of its own choice that mark, and no other, so that they take
 //!   the routes and pass the filters that this host has for it;
+//! - chooses the interface by which its own connections leave (`server_socket.interface`: SO_BINDTODEVICE, which takes no
+//!   capability on a socket that has none yet), and with it the VRF, and the class of their packets;
 //! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;

@@ -74,6 +74,8 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
             libc::SO_RCVTIMEO,
             libc::SO_SNDTIMEO,
             libc::SO_RXQ_OVFL,
+            // without a capability only of a socket that has none yet
+            libc::SO_BINDTODEVICE,
         ],
     ),
     (
@@ -94,6 +96,7 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
         &[
             libc::IP_BIND_ADDRESS_NO_PORT,
             libc::IP_FREEBIND,
+            libc::IP_TOS,
             libc::IP_TTL,
             libc::IP_MTU_DISCOVER,
             libc::IP_PKTINFO,
@@ -111,6 +114,7 @@ const OPTIONS: &[(c_int, &[c_int])] = &[
             libc::IPV6_RECVPKTINFO,
             libc::IPV6_RECVERR,
             libc::IPV6_RECVTCLASS,
+            libc::IPV6_TCLASS,
         ],
     ),
     (libc::SOL_UDP, &[libc::UDP_GRO]),

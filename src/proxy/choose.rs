@@ -65,7 +65,7 @@ impl Chosen {
             protocol,
             family: IpFamily::of(self.server().addr.0.ip()),
             is_transparent: source.is_some(),
-            mark: self.backend.config.server_socket.mark,
+            mark: self.backend.config.server_socket.common.mark,
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::base::WorkerId;
+use crate::base::{ListenAddr, WorkerId, Zone};
 
 /// Parts of the table that threads lock one by one.
 const SHARDS: usize = 64;
@@ -29,6 +29,18 @@ pub struct SessionKey {
     pub client: SocketAddr,
     /// The address of ours that it sends to, and that answers leave from.
     pub local: SocketAddr,
+    /// The interface that this is listened on at: on another one the same addresses may be others'.
+    pub interface: Option<Zone>,
+}
+
+impl SessionKey {
+    /// What the client has sent to.
+    #[must_use]
+    pub fn listen(&self) -> ListenAddr {
+        let local = ListenAddr::new(self.local);
+        self.interface
+            .map_or(local, |zone| ListenAddr::zoned(self.local, zone))
+    }
 }
 
 /// Datagrams of a client for the worker that has its session.
@@ -120,6 +132,7 @@ mod tests {
         SessionKey {
             client: ([192, 0, 2, 1], port).into(),
             local: ([198, 51, 100, 1], 53).into(),
+            interface: None,
         }
     }
 

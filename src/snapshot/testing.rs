@@ -6,7 +6,7 @@ use crate::{
     access::Limits,
     base::{
         BackendName, FrontendName, ListenAddr, ListenerOptions, PortRanges, Protocol, ServerAddr, ServerName,
-        SocketOptions,
+        ServerSocketOptions, SocketOptions,
     },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
@@ -55,7 +55,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         max_queue: 1_024,
         source_addr: None,
         server_keepalive: None,
-        server_socket: SocketOptions::default(),
+        server_socket: ServerSocketOptions::default(),
         health_check: None,
         passive_check: None,
         on_down: OnDown::Keep,

@@ -10,7 +10,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::tcp;
+use super::{
+    socket_options::{force_buffers, has_buffers, of_listener, set_dscp},
+    tcp,
+};
 use crate::base::{PeerTimeouts, SocketOptions};
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
@@ -54,7 +57,7 @@ pub fn listen(what: &Listen<'_>) -> Result<OwnedFd, ListenError> {
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     inherited(&socket)?;
     tcp::set_peer_timeouts(&socket, what.timeouts).map_err(at("TCP_USER_TIMEOUT, SO_KEEPALIVE"))?;
-    chosen(&socket, what.options)?;
+    chosen(&socket, what.options, what.addr.is_ipv6())?;
     socket.bind(&what.addr.into()).map_err(at("bind"))?;
     socket.listen(BACKLOG).map_err(at("listen"))?;
     Ok(socket.into())
@@ -67,18 +70,22 @@ fn inherited(socket: &Socket) -> Result<(), ListenError> {
     socket.set_out_of_band_inline(true).map_err(at("SO_OOBINLINE"))
 }
 
-/// Sets what the operator has chosen and only the broker can.
-pub(super) fn chosen(socket: &Socket, options: SocketOptions) -> Result<(), ListenError> {
-    match options.mark {
-        Some(mark) => socket.set_mark(mark.get()).map_err(at("SO_MARK")),
-        None => Ok(()),
+/// Sets what the operator has chosen: what only the broker can, and the class that the first answer has.
+pub(super) fn chosen(socket: &Socket, options: SocketOptions, is_ipv6: bool) -> Result<(), ListenError> {
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark.get()).map_err(at("SO_MARK"))?;
     }
+    if options.dscp.is_some() {
+        set_dscp(socket, is_ipv6, options.dscp).map_err(at("IP_TOS"))?;
+    }
+    let kind = socket.r#type().map_err(at("SO_TYPE"))?;
+    force_buffers(socket, of_listener(options, kind)).map_err(at("SO_RCVBUF, SO_SNDBUF"))
 }
 
 /// Whether a socket of an earlier process has what only the broker can set.
 pub fn has_chosen(socket: BorrowedFd<'_>, options: SocketOptions) -> bool {
     let mark = SockRef::from(&socket).mark();
-    mark.is_ok_and(|mark| mark == options.mark.map_or(0, NonZeroU32::get))
+    mark.is_ok_and(|mark| mark == options.mark.map_or(0, NonZeroU32::get)) && has_buffers(&socket, options)
 }
 
 /// The address that a descriptor listens on, if it is a socket such as [`listen`] makes.
@@ -95,8 +102,12 @@ pub fn address_of(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
 }
 
 /// The name of the interface that a socket is bound to; `None` if to none.
-pub fn interface_of(socket: BorrowedFd<'_>) -> Option<String> {
-    String::from_utf8(SockRef::from(&socket).device().ok()??).ok()
+///
+/// # Errors
+/// The interface is gone, and with it all that could come to the socket.
+pub fn interface_of(socket: BorrowedFd<'_>) -> io::Result<Option<String>> {
+    let name = SockRef::from(&socket).device()?;
+    Ok(name.and_then(|name| String::from_utf8(name).ok()))
 }
 
 /// Makes a listening socket of an earlier process like one that [`listen`] would make now.
@@ -297,7 +308,7 @@ mod tests {
             let socket = listen(&what).unwrap();
             let known = address_of(socket.as_fd()).map(|known| known.ip());
             assert_eq!(known, Some(what.addr.ip()), "{addr}");
-            assert_eq!(interface_of(socket.as_fd()), None);
+            assert_eq!(interface_of(socket.as_fd()).unwrap(), None);
         }
     }
 

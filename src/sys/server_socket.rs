@@ -7,7 +7,8 @@ use std::{io, net::IpAddr, os::fd::OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::base::{self, IpFamily, SocketKind};
+use super::socket_options;
+use crate::base::{self, IpFamily, ServerSocketOptions, SocketKind};
 
 /// What a connection to a server begins with.
 #[derive(Debug, Default)]
@@ -16,21 +17,25 @@ pub struct Source {
     pub socket: Option<OwnedFd>,
     /// The address that it leaves from; `None`: the kernel's choice.
     pub address: Option<IpAddr>,
+    /// What is chosen for it, of which the mark is the socket's already.
+    pub options: ServerSocketOptions,
 }
 
 impl Source {
     /// The socket, which `new` makes if there is none yet, and what it is to be bound to.
     ///
     /// # Errors
-    /// Those of `new`.
+    /// Those of `new`, or an option cannot be set.
     pub(super) fn open(
         self,
+        is_ipv6: bool,
         new: impl FnOnce() -> io::Result<Socket>,
     ) -> io::Result<(Socket, Option<IpAddr>)> {
         let socket = match self.socket {
             Some(made) => made.into(),
             None => new()?,
         };
+        socket_options::set_for_server(&socket, is_ipv6, &self.options)?;
         Ok((socket, self.address))
     }
 }

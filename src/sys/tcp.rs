@@ -82,7 +82,7 @@ pub fn start_connect(
     source: Source,
     user_timeout: Option<Duration>,
 ) -> io::Result<OwnedFd> {
-    let (socket, source) = source.open(|| {
+    let (socket, source) = source.open(addr.is_ipv6(), || {
         let kind = Type::STREAM.nonblocking().cloexec();
         Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
     })?;

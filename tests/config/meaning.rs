@@ -3,7 +3,7 @@
 use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
 
 use convey::{
-    base::{BackendName, KeepAlive, ServerName, SocketOptions},
+    base::{BackendName, Dscp, KeepAlive, ServerName, ServerSocketOptions},
     config::{
         self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
         LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
@@ -439,10 +439,11 @@ fn commented_settings() -> Outcome {
     let plain = backend_of(
         "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n",
     )?;
-    let mark = Some(number(7));
+    let mut server_socket = ServerSocketOptions::default();
+    (server_socket.common.mark, server_socket.common.dscp) = (Some(number(7)), Dscp::named("af21"));
     let mut expected = Backend {
         source_addr: Some("10.0.0.2".parse()?),
-        server_socket: SocketOptions { mark },
+        server_socket,
         fallback: Some(BackendName::new("sorry")?),
         send_proxy: Some(SendProxy::V2(SentTlvs {
             authority: true,

@@ -308,7 +308,7 @@ fn restart() -> Outcome {
     same(
         found.changes.join("\n"),
         "frontend f: mode proxy -> dsr\n\
-         frontend f: interface the one that has the address -> eth0\n\
+         frontend f: interface every interface -> eth0\n\
          frontend f: idle_timeout 10m -> 15m\n\
          backend b: balance round_robin -> maglev"
             .to_owned(),

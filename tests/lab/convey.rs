@@ -104,10 +104,18 @@ impl Convey {
                 )
             })
             .unzip();
+        // what is handed over has no second holder
+        let far_numbers = (503..).take(handed.len());
+        let originals = handed.iter().map(|(_, fd)| fd.as_raw_fd() as usize);
+        let closed: Vec<_> = far_numbers
+            .chain(originals.filter(|fd| *fd >= 3 + handed.len()))
+            .map(|fd| format!("{fd}<&-"))
+            .collect();
         let script = format!(
-            "exec {} ; exec {} ; export LISTEN_PID=$$; exec \"$@\"",
+            "exec {} ; exec {} ; exec {} ; export LISTEN_PID=$$; exec \"$@\"",
             far.join(" "),
-            near.join(" ")
+            near.join(" "),
+            closed.join(" ")
         );
         let mut command = command(
             &self.dir,

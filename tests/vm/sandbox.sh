@@ -110,9 +110,9 @@ confined() {
 
 # Root reads a file elsewhere, and with the profile it does not.
 profile_holds() {
-    echo 'nonsense = 1' >/tmp/acceptance.toml
-    has 'nonsense' "$(convey check /tmp/acceptance.toml 2>&1)" &&
-        has 'ermission denied' "$(aa-exec -p convey -- convey check /tmp/acceptance.toml 2>&1)" &&
+    echo 'nonsense = 1' >/srv/acceptance.toml
+    has 'nonsense' "$(convey check /srv/acceptance.toml 2>&1)" &&
+        has 'ermission denied' "$(aa-exec -p convey -- convey check /srv/acceptance.toml 2>&1)" &&
         within 60 has 'acceptance.toml' "$(denials)"
 }
 

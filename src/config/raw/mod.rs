@@ -31,7 +31,7 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
-pub use socket_options::SocketOptions;
+pub use socket_options::{NOT_A_ZONE, ServerSocketOptions, SocketOptions};
 pub use tls::is_tls_name;
 pub use tls_sections::{BackendTls, FrontendTls};
 
@@ -76,6 +76,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[hooks]", Hooks::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
     ("[frontends.NAME.client_socket]", SocketOptions::keys),
+    ("[backends.NAME.server_socket]", ServerSocketOptions::keys),
     ("[frontends.NAME.access]", Access::keys),
     ("[frontends.NAME.limits]", Limits::keys),
     ("[frontends.NAME.limits.per_client]", PerClient::keys),
@@ -213,7 +214,7 @@ section! {
         mode: Mode,
         /// Protocol on the listen addresses: "tcp" (default) or "udp".
         protocol: Protocol,
-        /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key.
+        /// Interface on which packets for a VIP arrive. Default: the one that has the address, so a VIP on lo needs this key. In mode "proxy" only what arrives on it is served (SO_BINDTODEVICE), and frontends on other interfaces may have the same address, none without `interface`; a VRF is one, too. It must be there when Convey starts. Default there: every interface.
         interface: InterfaceName,
         /// Source address of connections to the servers, mode "proxy" only: "own" (default), this host's, or the backend's source_addr; "client": the client's own, with a port of the kernel's choice, so that servers see it. An IPv4 client then gets IPv4 servers alone, an IPv6 client IPv6 servers. Servers must route their answers through this host, and this host must keep them: `convey check` prints the commands. Health checks come from this host's own address.
         source: SourceAddress,
@@ -405,7 +406,7 @@ section! {
         /// TCP keep-alive of the connections to the servers. On by default.
         server_keepalive: KeepAlive,
         /// Options of the sockets towards the servers, those of health checks too; mode "proxy" only.
-        server_socket: SocketOptions,
+        server_socket: ServerSocketOptions,
         /// Source address of connections to the servers. Default: the kernel's choice.
         source_addr: IpAddr,
         /// As in 0.3.5: seconds between two checks of a server; one result decides. Not together with health_check.

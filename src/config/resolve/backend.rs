@@ -46,6 +46,12 @@ pub fn backend(
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
+    let server_socket = socket::server_options(
+        at.value.options.server_socket.as_ref(),
+        defaults.server_socket.as_ref(),
+        &servers,
+        findings,
+    );
     let fallback = fallback(&name, &at.value, known, findings);
     let tls = backend_tls::backend_tls(at.value.tls.as_ref(), &servers, findings);
     Some(Backend {
@@ -61,10 +67,7 @@ pub fn backend(
             at.value.options.server_keepalive.as_ref(),
             defaults.server_keepalive.as_ref(),
         ),
-        server_socket: socket::options(
-            at.value.options.server_socket.as_ref(),
-            defaults.server_socket.as_ref(),
-        ),
+        server_socket,
         source_addr: own.source_addr.as_ref().map(|at| at.value),
         health_check: checks,
         passive_check: passive,

@@ -13,6 +13,7 @@ use crate::{
         Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone,
     },
     config::{
+        address,
         findings::Findings,
         model::{Backend, Config, Frontend},
         raw::{self, Section},
@@ -54,6 +55,11 @@ impl ListenPlace<'_> {
         (self.range.protocol, self.range.listen.first().with_port(0))
     }
 
+    /// Its address and protocol, without ports and interface.
+    fn everywhere(&self) -> (Protocol, SocketAddr) {
+        (self.range.protocol, self.range.listen.first().with_port(0).0)
+    }
+
     /// What it shares with one before it.
     fn clash(&self, other: &Self) -> String {
         let (owner, range) = (&self.owner, self.range.listen);
@@ -73,7 +79,8 @@ impl ListenPlace<'_> {
 }
 
 /// Every address may be listened on once for each protocol. A wildcard and a specific address on one port are two
-/// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP.
+/// different listeners: the kernel gives a connection to the more specific one, and never sees what is for a VIP. So are an
+/// address on an interface and the same on another.
 fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) {
     let mut places = listen_places(file, config);
     places.sort_by_key(|place| (place.address(), place.range.ports(), place.span.start));
@@ -97,6 +104,7 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
         }
         furthest = Some(place);
     }
+    clashes.extend(at_every_interface(&places));
     clashes.sort_by_key(|(first, second)| (second.span.start, first.span.start));
     clashes.dedup_by_key(|(_, second)| second.span.start);
     for (first, second) in clashes {
@@ -108,6 +116,36 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             "two listeners cannot use the same address: change or remove one",
         );
     }
+}
+
+/// Addresses that are listened on at an interface and at every one, too: of sockets that share their address (SO_REUSEPORT) the
+/// kernel takes the first that fits, whichever is nearer (inet_lhash2_lookup, udp4_lib_lookup2). What is for a VIP comes to
+/// neither.
+fn at_every_interface<'a, 'b>(
+    places: &'a [ListenPlace<'b>],
+) -> Vec<(&'a ListenPlace<'b>, &'a ListenPlace<'b>)> {
+    // a link-local address is nowhere without its interface, which is said elsewhere
+    let has_none = |place: &&ListenPlace<'_>| {
+        place.address().1.zone().is_none() && !address::is_link_local(place.range.ip())
+    };
+    let everywhere = places.iter().filter(has_none);
+    let everywhere: PortMap<_, _> = everywhere
+        .map(|place| (place.everywhere(), place.range.ports(), place))
+        .collect();
+    let somewhere = places.iter().filter(|place| place.address().1.zone().is_some());
+    somewhere
+        .filter_map(|place| {
+            let (_, other) = everywhere
+                .overlapping(&place.everywhere(), place.range.ports())
+                .next()?;
+            let is_first = place.span.start <= other.span.start;
+            Some(if is_first {
+                (place, *other)
+            } else {
+                (*other, place)
+            })
+        })
+        .collect()
 }
 
 fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a>> {
@@ -133,10 +171,13 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
         let frontend = config.frontends.get(name.as_str());
         let own = at.value.options.protocol.as_ref().map(|at| at.value);
         let protocol = frontend.map_or(own.unwrap_or(Protocol::Tcp), |frontend| frontend.protocol);
+        let proxied = frontend.filter(|frontend| !frontend.mode.is_packet());
+        let interface = proxied.and_then(|frontend| frontend.interface.as_deref());
+        let zone = interface.and_then(Zone::new);
         for (listen, span) in at.value.listen_addr.iter().flat_map(|at| &at.value.0) {
             places.push(ListenPlace {
                 range: EndpointRange {
-                    listen: *listen,
+                    listen: zone.map_or(*listen, |zone| listen.at(zone)),
                     protocol,
                 },
                 owner: format!("frontend `{name}`"),

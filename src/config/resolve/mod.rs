@@ -42,7 +42,7 @@ use super::{
     users::Users,
     words::nearest,
 };
-use crate::base::{BackendName, FrontendName, ListenAddr, ListenRange, NameError, Protocol};
+use crate::base::{BackendName, FrontendName, ListenAddr, NameError, Protocol};
 
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
@@ -342,11 +342,9 @@ fn frontend(
     let mode = value(own.mode.as_ref(), inherited.default_mode, |v| v);
     let protocol = value(own.protocol.as_ref(), Protocol::Tcp, |v| v);
     let has_sessions = protocol == Protocol::Udp && !mode.is_packet();
-    let listen: Vec<ListenRange> = raw
-        .listen_addr
-        .iter()
-        .flat_map(|at| at.value.0.iter().map(|(range, _)| *range))
-        .collect();
+    let listen = raw.listen_addr.as_ref().map(|at| at.value.0.as_slice());
+    let interface = own.interface.as_ref().filter(|_| !mode.is_packet());
+    let listen = socket::listen_at(interface, listen.unwrap_or_default(), findings);
     let routing = routing::routing(raw, &own, mode, backends, findings);
     let proxy_protocol = routing::accept_proxy(
         raw.options.proxy_protocol.as_ref(),

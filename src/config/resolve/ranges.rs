@@ -46,7 +46,8 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             if let Some(widest) = &widest {
                 widest.fits_above(server, addr, &path, findings);
             }
-            if by_proxy && lacks_zone(addr.value.0, addr.value.zone()) {
+            let interface = addr.value.zone().or(backend.server_socket.interface.as_ref());
+            if by_proxy && lacks_zone(addr.value.0, interface) {
                 findings.within_all(&path, |findings| {
                     findings.warn(
                         addr.span.clone(),
@@ -136,7 +137,7 @@ fn listen(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings) {
             );
         }
         let first = range.first();
-        if lacks_zone(first.0, first.zone()) {
+        if frontend.interface.is_none() && lacks_zone(first.0, first.zone()) {
             findings.error(
                 span.clone(),
                 format!("link-local address {} without its interface", first.0.ip()),

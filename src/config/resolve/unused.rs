@@ -9,7 +9,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use super::{defaults, keepalive, packet, socket, udp};
 use crate::{
     access::PerClient,
-    base::{BackendName, Protocol, SocketOptions},
+    base::{BackendName, Protocol, ServerSocketOptions, SocketOptions},
     config::{
         findings::Findings,
         model::{AccessLog, Algorithm, Config, Frontend, Mode, OnDown},
@@ -124,7 +124,7 @@ pub fn clear(config: &mut Config) {
         backend.queue_timeout = defaults::QUEUE_TIMEOUT;
         backend.max_queue = defaults::MAX_QUEUE;
         backend.server_keepalive = Some(keepalive::DEFAULT);
-        backend.server_socket = SocketOptions::default();
+        backend.server_socket = ServerSocketOptions::default();
         backend.on_down = OnDown::Keep;
         backend.send_proxy = None;
         if let Some(check) = &mut backend.health_check {
@@ -215,13 +215,6 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
     let own = &raw.options;
     per_client(frontend, own, findings);
     if frontend.mode == Mode::Proxy {
-        let interface = own.interface.as_ref().map(|at| ("interface", at.key.clone()));
-        warn(
-            [interface],
-            "in mode proxy",
-            "remove it: connections are accepted on every interface",
-            findings,
-        );
         if frontend.protocol == Protocol::Udp {
             let help = "remove it: it is about TCP";
             warn(of_tcp(own), "with protocol udp", help, findings);
@@ -379,8 +372,8 @@ fn in_backend(raw: &raw::Backend, findings: &mut Findings) {
     let socket = unless(
         "server_socket",
         own.server_socket.as_ref(),
-        |v| socket::says(&v),
-        &SocketOptions::default(),
+        |v| socket::server_says(&v),
+        &ServerSocketOptions::default(),
     );
     let set = connecting(own).into_iter().chain([retries, socket]);
     let help = "remove it: packets are forwarded, Convey makes no connections for its clients";

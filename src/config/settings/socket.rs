@@ -1,10 +1,59 @@
 //! Options of sockets.
 
-use super::{Setting, Settings, set};
-use crate::base::SocketOptions;
+use super::{Setting, Settings, list, set, text};
+use crate::{
+    base::{Dscp, ListenRange, ServerSocketOptions, SocketOptions},
+    config::model::Mode,
+};
 
-/// `[frontends.NAME.client_socket]` and `[backends.NAME.server_socket]`.
+/// `listen_addr` of a frontend.
+pub fn listen_addr(listen: &[ListenRange]) -> Setting {
+    let written: Vec<_> = listen.iter().map(|range| range.written()).collect();
+    match written.as_slice() {
+        [one] => text(&one.to_string()),
+        several => list(several),
+    }
+}
+
+/// `interface` of a frontend.
+pub fn interface(mode: Mode, interface: Option<&str>) -> Setting {
+    let every = if mode.is_packet() {
+        "the one that has the address"
+    } else {
+        "every interface"
+    };
+    interface.map_or(Setting::Unset(every), text)
+}
+
+/// `[frontends.NAME.client_socket]`, and what `[backends.NAME.server_socket]` has of it.
 pub fn socket(options: SocketOptions) -> Settings {
-    let SocketOptions { mark } = options;
-    vec![("mark", mark.map_or(Setting::Unset("no mark"), set))]
+    let SocketOptions {
+        mark,
+        dscp,
+        receive_buffer,
+        send_buffer,
+    } = options;
+    let kernels = Setting::Unset("the kernel's");
+    vec![
+        ("mark", mark.map_or(Setting::Unset("no mark"), set)),
+        ("dscp", dscp.map_or(Setting::Unset("best effort"), class)),
+        ("receive_buffer", receive_buffer.map_or(kernels.clone(), set)),
+        ("send_buffer", send_buffer.map_or(kernels, set)),
+    ]
+}
+
+/// `[backends.NAME.server_socket]`.
+pub fn server_socket(options: ServerSocketOptions) -> Settings {
+    let ServerSocketOptions { common, interface } = options;
+    let interface = interface.map_or(Setting::Unset("what the routes say"), |zone| text(zone.as_str()));
+    let mut all = vec![("interface", interface)];
+    all.append(&mut socket(common));
+    all
+}
+
+fn class(dscp: Dscp) -> Setting {
+    match dscp.name() {
+        Some(name) => text(name),
+        None => set(dscp.number()),
+    }
 }

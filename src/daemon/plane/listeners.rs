@@ -137,7 +137,7 @@ impl Predecessors {
         if !sockets.iter().all(is_as_wanted) {
             tracing::info!(
                 event = "listener_not_taken_over",
-                "the inherited sockets of {endpoint} have another mark: it is opened anew"
+                "the inherited sockets of {endpoint} have another mark or other buffers: it is opened anew"
             );
             for socket in sockets {
                 listener::end(socket.as_fd());
@@ -164,14 +164,15 @@ impl Predecessors {
 }
 
 /// What a socket listens on. Of an interface by its number or by its name, whichever it is kept as: the socket knows both.
+/// `None` too if its interface is gone: nothing comes to it any more, not even if there is one of that name again.
 fn endpoint_of(fd: &OwnedFd, name: &str) -> Option<Endpoint> {
     let tcp = listener::address_of(fd.as_fd()).map(Endpoint::tcp);
     let by_number = tcp.or_else(|| udp_socket::address_of(fd.as_fd()).map(Endpoint::udp))?;
     let has_number = matches!(by_number.addr.0, SocketAddr::V6(addr) if addr.scope_id() != 0);
-    if !has_number || kept_as(by_number) == name {
+    if has_number && kept_as(by_number) == name {
         return Some(by_number);
     }
-    let interface = listener::interface_of(fd.as_fd());
+    let interface = listener::interface_of(fd.as_fd()).ok()?;
     let zone = interface.as_deref().and_then(Zone::new);
     Some(zone.map_or(by_number, |zone| Endpoint {
         addr: ListenAddr::zoned(by_number.addr.0, zone),
@@ -322,6 +323,7 @@ mod tests {
         let wanted = Wanted {
             options: SocketOptions {
                 mark: std::num::NonZeroU32::new(7),
+                ..SocketOptions::default()
             },
             ..Wanted::default()
         };

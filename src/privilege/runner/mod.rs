@@ -16,7 +16,8 @@ mod link;
 mod table;
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Write as _},
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
@@ -148,7 +149,9 @@ fn confine(target: Option<&Target>) -> Result<(), String> {
     // no terminal's signals, and none to say something on
     process::leave_terminal().map_err(step("setsid"))?;
     // what runs here gives way before the balancer does; what cannot be written stays as it is
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    if let Ok(mut score) = File::options().write(true).open("/proc/self/oom_score_adj") {
+        let _ = score.write_all(b"0");
+    }
     processes::adopt_orphans().map_err(step("adopt orphans"))?;
     drop_to_run(target).map_err(|error| error.to_string())?;
     process::set_undumpable().map_err(step("forbid core dumps"))

@@ -229,7 +229,8 @@ fn options_and_requests_are_judged_by_argument() {
         libc::SO_ATTACH_REUSEPORT_EBPF,
         libc::SO_LOCK_FILTER,
         libc::SO_MARK,
-        libc::SO_BINDTODEVICE,
+        libc::SO_RCVBUFFORCE,
+        libc::SO_SNDBUFFORCE,
     ] {
         assert_eq!(option(libc::SOL_SOCKET, name), DENY);
     }

@@ -23,7 +23,7 @@ use crate::{
         shared::WorkerContext,
     },
     snapshot::FrontendView,
-    sys::{listener_options, tcp},
+    sys::{listener_options, socket_options, tcp},
 };
 
 /// Connections accepted in a row before those already accepted have a turn.
@@ -95,7 +95,9 @@ impl AcceptQueue {
     /// # Errors
     /// What setsockopt(2) or listen(2) says.
     pub fn set_options(&self, socket: &impl AsFd) -> io::Result<()> {
-        listener_options::set(socket, self.frontend.config.listener)
+        let config = &self.frontend.config;
+        socket_options::set_dscp(socket, !self.endpoint.is_ipv4(), config.client_socket.dscp)?;
+        listener_options::set(socket, config.listener)
     }
 
     /// Accepts what there is, a batch at most. What a frontend that is gone has left is accepted even above its
@@ -252,7 +254,8 @@ impl AcceptQueue {
         {
             self.note_error(&error);
         }
-        let has_changed = current.config.listener != self.frontend.config.listener;
+        let options = |view: &FrontendView| (view.config.listener, view.config.client_socket.dscp);
+        let has_changed = options(current) != options(&self.frontend);
         self.frontend = Arc::clone(current);
         if has_changed && let Err(error) = self.set_options(socket.get_ref()) {
             self.note_error(&error);

@@ -102,6 +102,7 @@ pub async fn connect(
             false => None,
         },
         address: source.or(backend.source_addr),
+        options: backend.server_socket,
     };
     let socket = start(chosen, from, user_timeout).map_err(|error| match error.raw_os_error() {
         // the kernel knows no way from there, as from a loopback address to another host

@@ -1,6 +1,6 @@
 //! What is done with each datagram.
 
-use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use nix::errno::Errno;
 
@@ -90,6 +90,7 @@ impl Engine {
         let key = SessionKey {
             client,
             local: listener.local(message),
+            interface: listener.endpoint.addr.zone().copied(),
         };
         if message.is_cut || message.longest() > listener.longest() {
             listener.drop_datagrams(count, DatagramDrop::TooLong);
@@ -156,7 +157,7 @@ impl Engine {
     /// Begins a session for datagrams that have none. False if they are done with.
     fn begin(&mut self, number: u32, datagrams: Datagrams<'_>, now: Millis) -> bool {
         let count = datagrams.count() as usize;
-        let number = self.that_begins(number, datagrams.key.local);
+        let number = self.that_begins(number, &datagrams.key);
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::as_mut) else {
             return false;
         };
@@ -210,20 +211,21 @@ impl Engine {
 
     /// The listener at which a session begins whose first datagram has come to this one. A removed address keeps its socket
     /// for the answers of its last sessions, and the kernel prefers that to one of every address, which new ones belong to.
-    fn that_begins(&self, number: u32, local: SocketAddr) -> u32 {
+    fn that_begins(&self, number: u32, key: &SessionKey) -> u32 {
         let listener = self.listeners.get(number as usize).and_then(Option::as_ref);
         let is_deaf = listener.is_some_and(|listener| listener.is_deaf);
-        let other = is_deaf.then(|| self.listener_of(local)).flatten();
+        let other = is_deaf.then(|| self.listener_of(key)).flatten();
         other.unwrap_or(number)
     }
 
-    /// The listener that an address is served by: one that is not deaf before one that is, one of the address before one of
-    /// every address.
-    fn listener_of(&self, local: SocketAddr) -> Option<u32> {
+    /// The listener that an address is served by: one that is not deaf before one that is, one of the interface before one of
+    /// all, one of the address before one of every address.
+    fn listener_of(&self, key: &SessionKey) -> Option<u32> {
         let all = self.listeners.iter().zip(0_u32..);
         let fitting = all.filter_map(|(listener, number)| {
-            let listener = listener.as_ref().filter(|listener| listener.has(local))?;
-            Some(((!listener.is_deaf, !listener.is_wildcard()), number))
+            let listener = listener.as_ref().filter(|listener| listener.has(key))?;
+            let is_of_all = listener.endpoint.addr.zone().is_none();
+            Some(((!listener.is_deaf, !is_of_all, !listener.is_wildcard()), number))
         });
         fitting.max_by_key(|(rank, _)| *rank).map(|(_, number)| number)
     }
@@ -278,6 +280,7 @@ impl Engine {
                 from: None,
                 is_ipv4,
                 ecn: part.ecn,
+                dscp: live.chosen.backend.config.server_socket.common.dscp,
                 segment: part.segment(),
                 before: before.unwrap_or_default(),
                 bytes: part.bytes,
@@ -406,6 +409,7 @@ impl Engine {
                     from: listener.is_wildcard().then_some(answer.key.local),
                     is_ipv4: answer.key.client.is_ipv4(),
                     ecn: answer.ecn,
+                    dscp: listener.dscp(),
                     segment: answer.segment,
                     before: &[],
                     bytes: receiver
@@ -430,7 +434,7 @@ impl Engine {
     /// Takes what another worker has handed over.
     pub fn handed_over(&mut self, what: &HandedOver, now: Millis) {
         // a worker that has none of the address has no session there either
-        let Some(number) = self.listener_of(what.key.local) else {
+        let Some(number) = self.listener_of(&what.key) else {
             return;
         };
         let datagrams = Datagrams {

@@ -9,10 +9,13 @@ use std::{
 };
 
 use crate::{
-    base::{DatagramDrop, Endpoint, WorkerId},
-    proxy::shared::WorkerContext,
+    base::{DatagramDrop, Dscp, Endpoint, WorkerId, Zone},
+    proxy::{owners::SessionKey, shared::WorkerContext},
     snapshot::FrontendView,
-    sys::udp_socket::{self, Message},
+    sys::{
+        socket_options,
+        udp_socket::{self, Message},
+    },
 };
 
 /// Least time between two log events about what one listener drops or refuses.
@@ -54,6 +57,9 @@ impl Listener {
             .frontend_at(endpoint)
             .cloned()
             .ok_or_else(|| io::Error::other("no frontend has this address"))?;
+        // of an earlier process it may have another
+        let dscp = frontend.config.client_socket.dscp;
+        socket_options::set_dscp(&socket, !endpoint.is_ipv4(), dscp)?;
         shared.limit.listener_added();
         Ok(Self {
             dropped: udp_socket::dropped(socket.as_fd()),
@@ -86,14 +92,34 @@ impl Listener {
         }
         self.generation = snapshot.generation;
         self.most = self.shared.limit.most(snapshot.counts.servers);
-        if let Some(current) = snapshot.frontend_at(self.endpoint) {
-            self.frontend = Arc::clone(current);
+        let Some(current) = snapshot.frontend_at(self.endpoint) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.frontend, Arc::clone(current));
+        let dscp = self.dscp();
+        if dscp != before.config.client_socket.dscp
+            && let Err(error) = socket_options::set_dscp(&self.socket, self.is_ipv6(), dscp)
+        {
+            tracing::warn!(
+                event = "listener_option_failed",
+                "cannot set dscp of {}: {error}",
+                self.endpoint
+            );
         }
     }
 
-    /// Whether datagrams to this address come here.
-    pub fn has(&self, local: SocketAddr) -> bool {
-        let own = self.endpoint.addr.0;
+    /// The class of what it sends.
+    pub fn dscp(&self) -> Option<Dscp> {
+        self.frontend.config.client_socket.dscp
+    }
+
+    /// Whether such datagrams come here.
+    pub fn has(&self, key: &SessionKey) -> bool {
+        let (own, local) = (self.endpoint.addr.0, key.local);
+        let is_elsewhere = |zone: &Zone| key.interface != Some(*zone);
+        if self.endpoint.addr.zone().is_some_and(is_elsewhere) {
+            return false;
+        }
         own.port() == local.port()
             && (own.ip() == local.ip() || (own.ip().is_unspecified() && (own.is_ipv6() || local.is_ipv4())))
     }

@@ -12,8 +12,8 @@ use std::{
 use crate::{
     access::Permit,
     base::{
-        AccessRecord, ClientAddr, DatagramDrop, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerKey,
-        TerminationReason, UniqueId, WorkerId,
+        AccessRecord, ClientAddr, DatagramDrop, PeerAddr, Protocol, ServerAddr, ServerKey, TerminationReason,
+        UniqueId, WorkerId,
     },
     proxy::{
         choose::Chosen,
@@ -211,7 +211,7 @@ pub fn record(
             .unwrap_or(SystemTime::UNIX_EPOCH),
         peer: PeerAddr(key.client),
         client: ClientAddr(key.client),
-        listen: ListenAddr::new(key.local),
+        listen: key.listen(),
         protocol: Protocol::Udp,
         frontend: frontend.config.name.clone(),
         backend: None,

@@ -144,6 +144,7 @@ impl Opening<'_> {
             let source = Source {
                 socket: made,
                 address: self.source().or(backend.config.source_addr),
+                options: chosen.backend.config.server_socket,
             };
             let error = match connect(&chosen, source) {
                 Ok(socket) => return Ok((chosen, socket)),
@@ -198,7 +199,7 @@ impl Opening<'_> {
             protocol: Protocol::Udp,
             family,
             is_transparent: source.is_some(),
-            mark: way.backend.config.server_socket.mark,
+            mark: way.backend.config.server_socket.common.mark,
         };
         families.map(kind).any(pool::is_awaited)
     }

@@ -66,6 +66,7 @@ mod tests {
             key: SessionKey {
                 client: ([192, 0, 2, 1], 1).into(),
                 local: ([198, 51, 100, 1], 53).into(),
+                interface: None,
             },
             ecn: 0,
             segment: None,

@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use crate::base::Dscp;
+
 /// Room for all that comes with a datagram: where it was sent to, its TOS, its segments.
 pub const RECEIVED: usize = 192;
 
@@ -141,14 +143,16 @@ impl Written {
         }
     }
 
-    /// Adds ECN bits. Which option it is depends on what is sent, IPv4 or IPv6, and not on the socket.
-    pub fn ecn(&mut self, ecn: u8, is_ipv4: bool) {
+    /// Adds ECN bits with the class that stands in the same byte. Which option it is depends on what is sent, IPv4 or IPv6, and
+    /// not on the socket.
+    pub fn tos(&mut self, dscp: Option<Dscp>, ecn: u8, is_ipv4: bool) {
         let (level, kind) = if is_ipv4 {
             (libc::IPPROTO_IP, libc::IP_TOS)
         } else {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
         };
-        self.add(level, kind, &i32::from(ecn & ECN).to_ne_bytes());
+        let tos = dscp.map_or(0, Dscp::tos) | (ecn & ECN);
+        self.add(level, kind, &i32::from(tos).to_ne_bytes());
     }
 
     /// Adds the size of the datagrams that it is to be cut into.
@@ -188,7 +192,7 @@ mod tests {
         for (addr, on_ipv6) in addresses.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
             let mut written = Written::new();
             written.from(addr, on_ipv6);
-            written.ecn(2, addr.is_ipv4() && !on_ipv6);
+            written.tos(Dscp::named("ef"), 2, addr.is_ipv4() && !on_ipv6);
             let mut bytes = written.bytes_mut().to_vec();
             if addr.is_ipv4() && !on_ipv6 {
                 // the address in the header, which is not written
@@ -221,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_cut_short_or_lies_about_its_length_is_not_read() {
         let mut written = Written::new();
-        written.ecn(3, true);
+        written.tos(None, 3, true);
         let whole = written.bytes_mut().to_vec();
         for length in 0..whole.len() {
             let _ = read(&whole[..length]);

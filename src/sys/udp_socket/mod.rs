@@ -39,7 +39,7 @@ pub fn listen(
     let socket = socket_for(addr, interface, Type::DGRAM)?;
     socket.set_reuse_port(true).map_err(at("SO_REUSEPORT"))?;
     options(&socket, addr)?;
-    listener::chosen(&socket, chosen)?;
+    listener::chosen(&socket, chosen, addr.is_ipv6())?;
     socket.bind(&addr.into()).map_err(at("bind"))?;
     Ok(socket.into())
 }
@@ -84,7 +84,7 @@ pub fn take_over(socket: BorrowedFd<'_>, addr: SocketAddr) -> Result<(), ListenE
 /// # Errors
 /// No socket could be made, there is no such interface, the source address is not ours, or there is no route.
 pub fn connect(addr: SocketAddr, interface: Option<&str>, source: Source) -> io::Result<OwnedFd> {
-    let (socket, source) = source.open(|| {
+    let (socket, source) = source.open(addr.is_ipv6(), || {
         let kind = Type::DGRAM.nonblocking().cloexec();
         Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))
     })?;

@@ -10,6 +10,7 @@ use std::{
 use nix::errno::Errno;
 
 use super::control::Written;
+use crate::base::Dscp;
 
 /// A datagram that is to leave, or several of one size that are merged.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub struct Outgoing<'a> {
     pub is_ipv4: bool,
     /// ECN bits.
     pub ecn: u8,
+    /// The class that its socket gives what has no ECN bits.
+    pub dscp: Option<Dscp>,
     /// The size of each datagram that it is merged of. `None`: it is one.
     pub segment: Option<u16>,
     /// What stands before the bytes; nothing where they are merged.
@@ -155,7 +158,7 @@ impl Slot {
             control.from(from, is_ipv6_socket);
         }
         if outgoing.ecn != 0 {
-            control.ecn(outgoing.ecn, outgoing.is_ipv4);
+            control.tos(outgoing.dscp, outgoing.ecn, outgoing.is_ipv4);
         }
         if let Some(size) = outgoing.segment {
             control.segment(size);

@@ -51,6 +51,7 @@ fn plain(bytes: &[u8]) -> Outgoing<'_> {
         from: None,
         is_ipv4: true,
         ecn: 0,
+        dscp: None,
         segment: None,
         before: &[],
         bytes,

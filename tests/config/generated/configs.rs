@@ -12,7 +12,7 @@ use convey::{
     access::{AccessRules, Action, Limits, Network, PerClient, Rule, RuleSubject},
     base::{
         BackendName, FrontendName, ListenAddr, ListenRange, ListenerOptions, NetworkListName, Protocol,
-        ServerAddr, ServerName, SocketOptions,
+        ServerAddr, ServerName, ServerSocketOptions, SocketOptions, Zone,
     },
     config::{
         AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
@@ -22,7 +22,7 @@ use convey::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    peers::{access_log, default_keepalive, keepalive, socket},
+    peers::{access_log, default_keepalive, keepalive, server_socket, socket},
     process::{admin, global, hooks, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
@@ -183,7 +183,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
             backend.queue_timeout = Duration::from_secs(5);
             backend.max_queue = 1_024;
             backend.server_keepalive = Some(default_keepalive());
-            backend.server_socket = SocketOptions::default();
+            backend.server_socket = ServerSocketOptions::default();
             backend.on_down = OnDown::Keep;
             for server in backend.servers.values_mut() {
                 server.max_connections = None;
@@ -240,9 +240,12 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 mode,
                 (udp, interface, access, limits),
             )| {
+                let zone = interface.as_deref().and_then(Zone::new);
+                let at = zone.filter(|_| !mode.is_packet());
+                let on = |range: ListenRange| at.map_or(range, |zone| range.at(zone));
                 Some(Frontend {
                     name: FrontendName::new(&name).ok()?,
-                    listen,
+                    listen: listen.into_iter().map(on).collect(),
                     mode,
                     protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                     interface,
@@ -413,7 +416,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         0..=100_u32,
         millis(1, DAY / 24),
         0..=1_000_000_u32,
-        (any::<bool>(), keepalive(), socket()),
+        (any::<bool>(), keepalive(), server_socket()),
     );
     let down = (
         select(vec![OnDown::Keep, OnDown::Close]),

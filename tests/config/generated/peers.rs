@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convey::{
-    base::{KeepAlive, SocketOptions},
+    base::{Dscp, KeepAlive, ServerSocketOptions, SocketOptions, Zone},
     config::AccessLog,
 };
 use proptest::{option, prelude::*};
@@ -32,8 +32,22 @@ pub fn keepalive() -> impl Strategy<Value = Option<KeepAlive>> {
 
 /// Options of sockets, or none.
 pub fn socket() -> impl Strategy<Value = SocketOptions> {
-    option::of(1..=u32::MAX).prop_map(|mark| SocketOptions {
-        mark: mark.map(number),
+    let buffer = || option::of((4_096..1_u32 << 30).prop_map(number));
+    let mark = option::of((1..=u32::MAX).prop_map(number));
+    let dscp = (0..=Dscp::MAX).prop_map(|dscp| Dscp::new(dscp).filter(|dscp| *dscp != Dscp::BEST_EFFORT));
+    (mark, dscp, buffer(), buffer()).prop_map(|(mark, dscp, receive_buffer, send_buffer)| SocketOptions {
+        mark,
+        dscp,
+        receive_buffer,
+        send_buffer,
+    })
+}
+
+/// Those towards servers.
+pub fn server_socket() -> impl Strategy<Value = ServerSocketOptions> {
+    (socket(), option::of("[a-z]{1,9}[0-9]{0,3}")).prop_map(|(common, interface)| ServerSocketOptions {
+        common,
+        interface: interface.and_then(|name| Zone::new(&name)),
     })
 }
 

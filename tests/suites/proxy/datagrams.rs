@@ -228,7 +228,8 @@ fn what_a_full_queue_of_the_kernel_drops_is_counted() {
     let lab = Lab::new("udp-queue");
     let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
     let server = UdpServer::echo(&host, host.addr(7_001), "");
-    let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], "", ""));
+    let small = "client_socket.receive_buffer = 65_536";
+    let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], small, ""));
     let client = UdpClient::new(&client, lb.addr(53));
     assert_eq!(ask(&client, "x"), "x");
     // more than its queue holds while it does not look

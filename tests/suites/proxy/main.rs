@@ -27,6 +27,7 @@ mod saved;
 mod scale;
 mod sessions;
 mod site;
+mod sockets;
 mod standby;
 mod strangers;
 mod tls;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ("quic", quic::TESTS),
         ("transparent", transparent::TESTS),
         ("marks", marks::TESTS),
+        ("sockets", sockets::TESTS),
         ("health", health::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),

@@ -8,6 +8,7 @@ fn key(number: u16) -> SessionKey {
     SessionKey {
         client: ([192, 0, 2, 1], number).into(),
         local: ([198, 51, 100, 1], 53).into(),
+        interface: None,
     }
 }
 
