@@ -13,6 +13,7 @@ pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClie
 use super::{
     balancing::Sticky,
     connections::ConnectionRates,
+    discovery::Discovery,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     source::SourceAddress,
     tls::{BackendTls, FrontendTls},
@@ -352,6 +353,8 @@ pub struct Backend {
     pub send_proxy: Option<SendProxy>,
     /// `tls`; `None`: connections to the servers are plain.
     pub tls: Option<BackendTls>,
+    /// `discovery`; `None`: its servers are those of the file.
+    pub discovery: Option<Discovery>,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
     pub servers: BTreeMap<ServerName, Server>,
 }

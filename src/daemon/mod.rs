@@ -16,6 +16,7 @@
 mod alerts;
 mod coalesce;
 mod control;
+mod discovery;
 mod health;
 mod key_log;
 mod listening;
@@ -52,6 +53,7 @@ use crate::{
     proxy::Workers,
 };
 use alerts::AlertWatch;
+use discovery::Discovery;
 use logging::Logging;
 use notify::Notifier;
 use plane::{
@@ -120,6 +122,8 @@ struct Control {
     /// What an operator should look at in the packet modes.
     alerts: AlertWatch,
     scripts: Scripts,
+    /// Servers that come by themselves.
+    discovery: Discovery,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
     tls: TlsFrontends,

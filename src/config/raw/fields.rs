@@ -58,7 +58,13 @@ fn integer(value: &toml::de::DeInteger<'_>) -> Option<i128> {
 }
 
 /// An integer in bounds, or what is wrong with it.
-fn bounded(value: &Node<'_>, min: u64, max: u64, what: &str, findings: &mut Findings) -> Option<u64> {
+pub(super) fn bounded(
+    value: &Node<'_>,
+    min: u64,
+    max: u64,
+    what: &str,
+    findings: &mut Findings,
+) -> Option<u64> {
     let expected = format!("{what} from {min} to {max}");
     match value.get_ref() {
         DeValue::Integer(number) => {
