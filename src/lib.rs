@@ -16,6 +16,7 @@
 //! engine         raw: packet sockets and the threads that serve them           packet threads
 //!                network: links, addresses, routes, neighbours by netlink      control thread
 //! health         active checks                                                 control thread
+//! discovery      sources of servers, their answers                             control thread
 //! admin          control endpoint (HTTP/JSON on a unix socket), /stats         admin thread
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
@@ -27,7 +28,7 @@
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
 //! flow           flow tables, NAT ports, TCP life, the path from packet to verdict
 //! snapshot       what data planes read: pools + health, and routes made ready; a build costs what changed
-//! pools          which servers there are: configuration + overrides
+//! pools          which servers there are: configuration + discovered ones + overrides
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
 //! preamble       PROXY headers read and written, ClientHello read
@@ -61,6 +62,7 @@
 //!
 //! ```text
 //! file ─► broker ─► config ─┐                                   ┌─► workers ─► connections
+//! sources ─► discovery ─────┤                                   │
 //! operator ─► overrides ────┴─► pools ─┬─► snapshot ─► ArcSwap ──┤
 //!    ▲          checks ─► health ──────┘                         └─► packet threads ─► flows ◄── next hops ◄── netlink
 //!    │                                                        │
@@ -70,8 +72,9 @@
 //! The endpoints read [`admin::Status`], which is published beside the snapshot and holds it, and the counters; only what
 //! changes something (a reload, an override) is put before the control loop.
 //!
-//! It flows one way: overrides re-enter only at the pools, health only at the snapshot. Whatever asks which servers there are
-//! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the file's. Events are
+//! It flows one way: overrides and discovered servers re-enter only at the pools, health only at the snapshot. Whatever asks which servers there are
+//! (snapshot, checks, packet services, next hops, scripts) asks the pools; the broker's policy stays the
+//! file's, which for a backend with `[discovery]` is a bound. Events are
 //! coalesced for up to 10 ms before one build, which remakes the backends that changed and the frontends that use them, and
 //! shares everything else with the snapshot before.
 //! A reload reads, parses and resolves everything, compares, binds, checks new servers,
@@ -117,7 +120,9 @@
 //! - remove, clear, delete: to take away a thing, an override, a file.
 //! - apply, in effect: of configuration.
 //! - OK: of a configuration file without errors.
-//! - pools: configuration and overrides: which servers there are.
+//! - pools: configuration, discovered servers and overrides: which servers there are.
+//! - source: what names servers of a backend outside the configuration; discovery asks it. Its answer is taken, held (the servers
+//!   in effect stay) or refused.
 //! - snapshot: the immutable picture of frontends, backends and server states that every data plane reads.
 //! - generation: the number of a snapshot or of a configuration.
 //! - endpoint: protocol and listening address.
@@ -149,6 +154,7 @@ pub mod cli;
 pub(crate) mod client;
 pub mod config;
 pub mod daemon;
+pub(crate) mod discovery;
 pub mod engine;
 pub mod firewall;
 pub mod flow;

@@ -1,10 +1,10 @@
 //! The views of a snapshot: pure, but for the counters that they read.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     packets::{self, ServerViews},
-    status::{PacketCounts, Status, Waiting},
+    status::{PacketCounts, SourceStatus, Status, Waiting},
     views::{self, Overridden, Traffic},
 };
 use crate::{
@@ -58,7 +58,12 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
 /// Every backend by name.
 pub fn backends(status: &Status, now: Instant) -> impl Iterator<Item = (BackendName, views::Backend)> {
     let packets = ServerViews::new(status);
-    (status.snapshot.backends.iter()).map(move |(name, view)| (name.clone(), backend(&packets, view, now)))
+    (status.snapshot.backends.iter()).map(move |(name, view)| {
+        (
+            name.clone(),
+            backend(&packets, view, status.discovery.get(name), now),
+        )
+    })
 }
 
 /// One server, with what the packet modes know of it.
@@ -92,6 +97,7 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
         effective_percent: server.effective_percent(),
         priority: server.priority,
         max_connections: server.max_connections,
+        discovered: server.is_discovered,
         overridden: overridden.map(|overridden| Overridden(overridden).into()),
         traffic: traffic(&server.live.counters),
         tls_failures: ServerTlsFailure::ALL
@@ -106,7 +112,12 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
 
 /// One backend.
 #[must_use]
-pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> views::Backend {
+pub fn backend(
+    packets: &ServerViews<'_>,
+    view: &BackendView,
+    source: Option<&SourceStatus>,
+    now: Instant,
+) -> views::Backend {
     views::Backend {
         balance: view.config.balance.into(),
         state: BackendState::of(view.counts.eligible).into(),
@@ -121,10 +132,29 @@ pub fn backend(packets: &ServerViews<'_>, view: &BackendView, now: Instant) -> v
             verified: tls.trust != ServerTrust::Anybody,
             server_name: tls.server_name.label(),
         }),
+        discovery: source.map(|source| discovery(source, now)),
         traffic: traffic(&view.live.counters),
         servers: (view.servers.iter())
             .map(|each| (each.name.clone(), server(packets, view, each, now)))
             .collect(),
+    }
+}
+
+fn discovery(source: &SourceStatus, now: Instant) -> views::Discovery {
+    let seconds = |since: Instant| now.saturating_duration_since(since).as_secs_f64();
+    views::Discovery {
+        kind: source.kind.into(),
+        source: Arc::clone(&source.source),
+        servers: source.servers,
+        answered_seconds: source.answered.map(seconds),
+        left_out: source.left_out,
+        duplicates: source.duplicates,
+        problem: source.problem.as_ref().map(|problem| views::DiscoveryProblem {
+            held: problem.is_held,
+            reason: problem.label.into(),
+            text: Arc::clone(&problem.text),
+            seconds: seconds(problem.since),
+        }),
     }
 }
 
@@ -276,6 +306,7 @@ pub(super) mod tests {
             workers: 2,
             snapshot: site(now),
             waiting: Waiting::new(),
+            discovery: Arc::default(),
             packet: None,
         }
     }

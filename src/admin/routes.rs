@@ -281,7 +281,12 @@ async fn backend(
     let status = control.now();
     let view = lookup::find_backend(&status.snapshot, &name)?;
     let packets = ServerViews::new(&status);
-    Ok(Json(render::backend(&packets, view, Instant::now())))
+    Ok(Json(render::backend(
+        &packets,
+        view,
+        status.discovery.get(&view.config.name),
+        Instant::now(),
+    )))
 }
 
 async fn server(

@@ -18,8 +18,8 @@ use std::{
 
 use super::views::{self, Phase, ProxiedConnections};
 use crate::{
-    base::{Alert, EndpointRange, PacketReason, ServerKey},
-    config::EngineChoice,
+    base::{Alert, BackendName, EndpointRange, PacketReason, ServerKey},
+    config::{DiscoveryKind, EngineChoice},
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot},
 };
@@ -48,6 +48,40 @@ pub struct Status {
     pub waiting: Waiting,
     /// The packet modes, if the engine runs.
     pub packet: Option<PacketStatus>,
+    /// How sources of servers are, by backend.
+    pub discovery: Arc<BTreeMap<BackendName, SourceStatus>>,
+}
+
+/// How a source of servers is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// What it is, such as `file /etc/convey/web.servers`.
+    pub source: Arc<str>,
+    /// Its kind.
+    pub kind: DiscoveryKind,
+    /// Servers in effect that are not in the file.
+    pub servers: usize,
+    /// When its last answer that was obeyed came.
+    pub answered: Option<Instant>,
+    /// Servers of that which may not be taken.
+    pub left_out: usize,
+    /// Servers that it named again.
+    pub duplicates: usize,
+    /// What is wrong, if something is.
+    pub problem: Option<SourceProblem>,
+}
+
+/// What is wrong with a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceProblem {
+    /// Whether it has answered, but would take too many servers away.
+    pub is_held: bool,
+    /// The reason in one word.
+    pub label: &'static str,
+    /// In words.
+    pub text: Arc<str>,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// The packet modes.

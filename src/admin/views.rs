@@ -1,6 +1,7 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
 mod connections;
+mod discovery;
 mod server_tls;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
 pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
+pub use discovery::{Discovery, DiscoveryProblem};
 pub use server_tls::{ServerTls, TlsToServers};
 
 pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
@@ -245,6 +247,9 @@ pub struct Backend {
     /// TLS to its servers, if connections to them go through that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsToServers>,
+    /// Where its servers come from besides the configuration, if they come by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
     /// Its traffic.
     pub traffic: Traffic,
     /// Servers by name.
@@ -285,6 +290,9 @@ pub struct Server {
     pub priority: u16,
     /// `max_connections`.
     pub max_connections: Option<u32>,
+    /// Whether it is not in the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discovered: bool,
     /// The operator's override in effect.
     pub overridden: Option<Word<Overridden>>,
     /// Its traffic.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    check_sockets, check_tls, gateways, others,
+    check_discovery, check_sockets, check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
@@ -51,7 +51,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             loaded
         }),
     };
-    let checked = checked.and_then(with_lists).and_then(with_tls);
+    let checked = checked.and_then(with_lists).and_then(with_tls).map(with_sources);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -122,6 +122,12 @@ fn with_tls(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
     Err(found.errors)
 }
 
+/// With what is wrong with files that name servers.
+fn with_sources(mut loaded: Loaded) -> Loaded {
+    loaded.warnings.extend(check_discovery::warnings(&loaded.config));
+    loaded
+}
+
 /// Findings go to stderr with their excerpts; stdout has the verdict, or the configuration in full.
 fn human(
     checked: &Result<Loaded, Vec<Diagnostic>>,
@@ -153,6 +159,7 @@ fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
         notes.extend(few_ephemeral(config, ephemeral));
     }
     notes.extend(source_notes::notes(config));
+    notes.extend(check_discovery::notes(config));
     // the file may be meant for another host
     if ephemeral.is_none() {
         notes.extend(others::notes(config));

@@ -4,6 +4,7 @@ mod aliases;
 mod args;
 mod backend_script;
 mod check;
+mod check_discovery;
 mod check_sockets;
 mod check_tls;
 mod client;

@@ -1,5 +1,6 @@
 //! `convey status` as text: pure, from the daemon's view to lines.
 
+mod discovery;
 mod packets;
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -387,6 +388,12 @@ fn backend_note(backend: &Backend) -> Cell {
     if backend.queued > 0 {
         let waiting = counted(u64::from(backend.queued), "connection");
         Cell::new(format!("{waiting} waiting for a server"), Style::Notice)
+    } else if let Some(source) = backend
+        .discovery
+        .as_ref()
+        .filter(|source| source.problem.is_some())
+    {
+        discovery::note(source)
     } else if backend.servers.is_empty() {
         Cell::new("no servers", Style::Bad)
     } else if backend.state == BackendState::Down {
@@ -399,6 +406,8 @@ fn backend_note(backend: &Backend) -> Cell {
             format!("no room to remember {clients} (sticky.max_entries)"),
             Style::Notice,
         )
+    } else if let Some(source) = &backend.discovery {
+        discovery::note(source)
     } else {
         Cell::plain("")
     }

@@ -218,6 +218,12 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
         old.tls.as_ref().map(settings::backend_tls),
         new.tls.as_ref().map(settings::backend_tls),
     );
+    optional(
+        out,
+        &format!("{label}: discovery"),
+        old.discovery.as_ref().map(settings::discovery),
+        new.discovery.as_ref().map(settings::discovery),
+    );
     let label = format!("{label}: server");
     each(
         &old.servers,

@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod destination;
 mod diff;
+mod discovery;
 mod duration;
 mod findings;
 mod foreign;
@@ -43,10 +44,15 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 use crate::base::PortRanges;
 use findings::Findings;
 
+pub(crate) use address::parse_server;
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
 pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
+pub use discovery::{
+    AnswerFormat, Discovery, DiscoveryKind, DiscoverySource, MAX_DISCOVERED, MaxRemoval, OnFailure,
+    ServerRules, Unfit,
+};
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;

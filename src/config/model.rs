@@ -14,6 +14,7 @@ use super::{
     balancing::Sticky,
     commands::Hooks,
     connections::ConnectionRates,
+    discovery::Discovery,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     source::SourceAddress,
     tls::{BackendTls, FrontendTls},
@@ -356,6 +357,8 @@ pub struct Backend {
     pub send_proxy: Option<SendProxy>,
     /// `tls`; `None`: connections to the servers are plain.
     pub tls: Option<BackendTls>,
+    /// `discovery`; `None`: its servers are those of the file.
+    pub discovery: Option<Discovery>,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
     pub servers: BTreeMap<ServerName, Server>,
 }

@@ -122,6 +122,10 @@ fn print_backend(out: &mut String, backend: &Backend) {
     if let Some(tls) = &backend.tls {
         section(out, &["backends", name, "tls"], settings::backend_tls(tls));
     }
+    if let Some(discovery) = &backend.discovery {
+        let discovery = settings::discovery(discovery);
+        section(out, &["backends", name, "discovery"], discovery);
+    }
     for (server, settings) in &backend.servers {
         section(
             out,

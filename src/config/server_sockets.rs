@@ -32,12 +32,30 @@ impl Backend {
     /// The kind of socket that a check of a server takes: this host's own address, and the mark.
     #[must_use]
     pub fn check_socket(&self, server: ServerAddr) -> SocketKind {
+        self.check_socket_of(IpFamily::of(server.0.ip()))
+    }
+
+    fn check_socket_of(&self, family: IpFamily) -> SocketKind {
         SocketKind {
             protocol: Protocol::Tcp,
-            family: IpFamily::of(server.0.ip()),
+            family,
             is_transparent: false,
             mark: self.server_socket.common.mark,
         }
+    }
+
+    /// The families of the servers that it has or may discover.
+    fn server_families(&self) -> BTreeSet<IpFamily> {
+        let mut families: BTreeSet<_> = (self.servers.values())
+            .map(|server| IpFamily::of(server.addr.0.ip()))
+            .collect();
+        if self.discovery.is_some() {
+            match self.source_addr {
+                Some(source) => families.extend([IpFamily::of(source)]),
+                None => families.extend([IpFamily::V4, IpFamily::V6]),
+            }
+        }
+        families
     }
 
     /// The servers of a family.
@@ -66,10 +84,8 @@ impl Config {
             .filter(|backend| backend.health_check.is_some());
         checked
             .flat_map(|backend| {
-                backend
-                    .servers
-                    .values()
-                    .map(|server| backend.check_socket(server.addr))
+                let families = backend.server_families().into_iter();
+                families.map(|family| backend.check_socket_of(family))
             })
             .filter(|kind| kind.is_special())
             .collect()
@@ -83,10 +99,7 @@ impl Config {
         for backend in self.backends.values() {
             let users = users.of_backend(backend.name.as_str());
             for frontend in users.iter().filter(|frontend| !frontend.mode.is_packet()) {
-                let families = backend
-                    .servers
-                    .values()
-                    .map(|server| IpFamily::of(server.addr.0.ip()));
+                let families = backend.server_families().into_iter();
                 kinds.extend(families.map(|family| SocketKind {
                     protocol: frontend.protocol,
                     family,

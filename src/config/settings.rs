@@ -4,7 +4,9 @@
 
 mod access;
 mod balancing;
+mod checks;
 mod commands;
+mod discovery;
 mod socket;
 mod tls;
 
@@ -13,8 +15,7 @@ use std::{collections::BTreeMap, fmt::Display, path::Path, time::Duration};
 use super::{
     duration,
     model::{
-        AccessLog, Admin, Backend, Frontend, Global, HealthCheck, NetworkList, PacketModes, PassiveCheck,
-        PortsPerClient, Server, Stats,
+        AccessLog, Admin, Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats,
     },
     quote::{self, string},
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
@@ -24,7 +25,9 @@ use crate::base::{KeepAlive, NetworkListName};
 
 pub use access::{access, limits, per_client};
 pub use balancing::sticky;
+pub use checks::{health_check, passive_check};
 pub use commands::hooks;
+pub use discovery::discovery;
 pub use socket::{server_socket, socket};
 pub use tls::{backend_tls, tls};
 
@@ -360,6 +363,7 @@ pub fn backend(backend: &Backend) -> Settings {
         fallback,
         send_proxy,
         tls: _,
+        discovery: _,
         servers: _,
     } = backend;
     let source = source_addr.map_or(Setting::Unset("the kernel's choice"), |ip| text(&ip.to_string()));
@@ -389,50 +393,6 @@ pub fn backend(backend: &Backend) -> Settings {
                 Some(SendProxy::V1) | None => Setting::Unset("for version 2"),
             },
         ),
-    ]
-}
-
-/// `[backends.NAME.health_check]`.
-pub fn health_check(check: Option<&HealthCheck>) -> Settings {
-    let Some(HealthCheck {
-        interval,
-        timeout,
-        rise,
-        fall,
-        fast_interval,
-        send_proxy,
-        initial,
-    }) = check
-    else {
-        return vec![("enabled", set(false))];
-    };
-    vec![
-        ("enabled", set(true)),
-        ("interval", time(*interval)),
-        ("timeout", time(*timeout)),
-        ("rise", set(*rise)),
-        ("fall", set(*fall)),
-        ("fast_interval", time(*fast_interval)),
-        ("send_proxy", set(*send_proxy)),
-        ("initial", text(initial.label())),
-    ]
-}
-
-/// `[backends.NAME.passive_check]`.
-pub fn passive_check(check: Option<&PassiveCheck>) -> Settings {
-    let Some(PassiveCheck {
-        max_failures,
-        ejection_time,
-        max_ejection_time,
-    }) = check
-    else {
-        return vec![("enabled", set(false))];
-    };
-    vec![
-        ("enabled", set(true)),
-        ("max_failures", set(*max_failures)),
-        ("ejection_time", time(*ejection_time)),
-        ("max_ejection_time", time(*max_ejection_time)),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::{
+    discovery::{AnswerFormat, DiscoveryKind, OnFailure},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
@@ -55,6 +56,9 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
+words!(DiscoveryKind { File = "file" });
+words!(AnswerFormat { Text = "text", Json = "json" });
+words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });
 words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
 words!(CrlPolicy { Complete = "complete", Listed = "listed" });

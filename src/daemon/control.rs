@@ -162,6 +162,7 @@ impl Control {
         if changed.files.contains(&What::Config) {
             file_change.noticed(Instant::now());
         }
+        self.discovery_files_changed(changed.files.iter());
         let is_beside = |what: &What| {
             matches!(
                 what,

@@ -16,6 +16,7 @@
 mod alerts;
 mod coalesce;
 mod control;
+mod discovery;
 mod health;
 mod hooks;
 mod key_log;
@@ -53,6 +54,7 @@ use crate::{
     proxy::Workers,
 };
 use alerts::AlertWatch;
+use discovery::Discovery;
 use hooks::Hooks;
 use logging::Logging;
 use notify::Notifier;
@@ -122,6 +124,8 @@ struct Control {
     /// What an operator should look at in the packet modes.
     alerts: AlertWatch,
     scripts: Scripts,
+    /// Servers that come by themselves.
+    discovery: Discovery,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
     /// Tells commands of the operator what happens.

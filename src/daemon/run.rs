@@ -22,6 +22,7 @@ use super::{
 use crate::{
     admin::AdminCommand,
     base::exit::{self, Exit},
+    discovery::Found,
     health::HealthUpdate,
     privilege::{BrokerNews, News},
     proxy::ProxyEvent,
@@ -44,6 +45,8 @@ pub struct Inboxes {
     pub health: mpsc::Receiver<HealthUpdate>,
     /// From the control socket.
     pub commands: mpsc::Receiver<AdminCommand>,
+    /// From sources of servers.
+    pub found: mpsc::Receiver<Found>,
     /// From the file watcher.
     pub file_changes: mpsc::Receiver<()>,
     /// From the broker.
@@ -95,6 +98,7 @@ impl Control {
     /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
     pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
         let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
+        self.first_servers().await;
         let mut predecessors = std::mem::take(&mut self.predecessors);
         let missing = self.listeners.missing(self.state.config());
         let prepared = missing
@@ -164,6 +168,8 @@ impl Control {
                 }
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key, tls)) = inboxes.events.recv() => self.state.checker().passive_failure(&key, tls),
+                Some(found) = inboxes.found.recv() => self.found(found),
+                armed = self.discovery.armed() => self.discovery_armed(armed),
                 () = self.packets.changed() => self.packets_changed(),
                 () = self.addresses.changed() => self.addresses_changed(),
                 Some(command) = inboxes.commands.recv() => self.handle_command(command),
@@ -180,6 +186,7 @@ impl Control {
                     self.terminal_closed();
                     self.look_for_alerts(Instant::now());
                     self.turn_ticket_keys();
+                    self.retry_discovery();
                     self.tell_status();
                 }
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },

@@ -15,6 +15,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 use super::{
     Control, Fatal, RunOptions,
     alerts::AlertWatch,
+    discovery::Discovery,
     hooks::Hooks,
     key_log::KeyLogFile,
     lists,
@@ -53,6 +54,7 @@ use crate::{
     },
     client::runner::Runner,
     config::{self, Config, Here, Loaded, Options, Severity, Source},
+    discovery,
     firewall::{self, Firewall},
     health,
     privilege::{self, Channel, Children, Client, Proof, Sandbox, Start, Target},
@@ -353,12 +355,14 @@ fn assemble(
     let (events_tx, events) = mpsc::channel(INBOX);
     let (health_tx, health) = mpsc::channel(INBOX);
     let (commands_tx, commands) = mpsc::channel(INBOX);
+    let (found_tx, found) = mpsc::channel(discovery::INBOX);
     let startup_config = config.clone();
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
     let runner = Runner::start(runner)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("ask the runner of commands: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);
+    let discovery = Discovery::new(broker.clone(), found_tx, &state_dir);
     let mut state = State::new(
         config,
         saved.saved(),
@@ -411,6 +415,7 @@ fn assemble(
         snapshot: Arc::clone(state.snapshot()),
         waiting: admin::status::Waiting::new(),
         packet: None,
+        discovery: Arc::default(),
     };
     let live = Arc::new(Sources::new(
         Arc::clone(&pool),
@@ -441,6 +446,7 @@ fn assemble(
         packets,
         alerts: AlertWatch::default(),
         scripts,
+        discovery,
         saved,
         hooks: Hooks::new(runner),
         tls,
@@ -469,6 +475,7 @@ fn assemble(
         events,
         health,
         commands,
+        found,
         file_changes,
         broker: broker_news,
     };

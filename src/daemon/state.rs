@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! reload ── apply ──────────┐
+//! discovery ── discovered ──┤
 //! operator ── set_override ─┼─► pools, checks, health ── (≤ 10 ms) ─► publish ─► snapshot, then what it entails
 //! checks ── note_health ────┘
 //! ```
 //! Whatever changes is published in one snapshot at [`State::due`]; what is said of it in the log, and which connections
 //! have to go, follows from that snapshot.
 
+mod discovered;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +28,7 @@ use crate::{
     base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerState, time::two_units},
     config::{Config, OnDown},
     health::{CheckSockets, Checker, HealthUpdate, Known, TlsToServers, Trial},
-    pools::{Override, Pool, Pools, Saved},
+    pools::{Discovered, Override, Pool, Pools, Saved},
     snapshot::{BackendView, Builder, Built, FrontendTls, Health, ServerCounts, ServerView, Snapshot},
 };
 
@@ -171,18 +173,19 @@ impl State {
         self.take(known);
     }
 
-    /// The servers that a configuration would have now.
+    /// The servers that a configuration would have now, with what was discovered for it.
     #[must_use]
-    pub fn pools_with(&self, config: &Config) -> Pools {
+    pub fn pools_with(&self, config: &Config, discovered: &Discovered) -> Pools {
         let mut pools = self.pools.clone();
-        pools.apply(config);
+        pools.apply_with(config, discovered);
         pools
     }
 
-    /// Starts to check the servers that a configuration would add. Nothing else changes. To be called within the runtime.
-    pub fn try_out(&mut self, config: &Config, tls: &TlsToServers) {
+    /// Starts to check the servers that a configuration would add, with what was discovered for it. Nothing else changes. To be
+    /// called within the runtime.
+    pub fn try_out(&mut self, config: &Config, discovered: &Discovered, tls: &TlsToServers) {
         let mut pools = self.pools.clone();
-        let changed = pools.apply(config);
+        let changed = pools.apply_with(config, discovered);
         let trial = self.checker.try_out(&pools, &changed, tls);
         let pools = changed.iter().filter_map(|name| pools.get(name.as_str()));
         let awaited = pools.filter_map(|pool| {
@@ -214,9 +217,9 @@ impl State {
         self.builder.lists()
     }
 
-    /// Puts a configuration in effect, from the next snapshot on, with its network lists, its TLS and what was found out about its
-    /// servers.
-    pub fn apply(&mut self, config: Config, lists: NetworkLists, tls: TlsViews) {
+    /// Puts a configuration in effect, from the next snapshot on, with its network lists, its TLS, what was discovered for it and
+    /// what was found out about its servers.
+    pub fn apply(&mut self, config: Config, discovered: &Discovered, lists: NetworkLists, tls: TlsViews) {
         let trial = self.tryout.take().map(|tryout| tryout.trial).unwrap_or_default();
         for (key, addr, health) in trial.findings() {
             let change = Change {
@@ -227,7 +230,14 @@ impl State {
             };
             change.log(None);
         }
-        let changed = self.pools.apply(&config);
+        let before = self.pools.clone();
+        let changed = self.pools.apply_with(&config, discovered);
+        for name in changed.iter().map(BackendName::as_str) {
+            discovered::say(
+                before.get(name).map(Arc::as_ref),
+                self.pools.get(name).map(Arc::as_ref),
+            );
+        }
         let mut to_check = changed.clone();
         to_check.extend(self.checker.set_tls(tls.to_servers.clone()));
         to_check.sort();

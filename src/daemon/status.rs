@@ -96,6 +96,7 @@ impl Control {
             snapshot: Arc::clone(self.state.snapshot()),
             waiting,
             packet,
+            discovery: Arc::clone(self.discovery.statuses()),
         };
         drop(before);
         self.board.published.store(Arc::new(status));

@@ -457,7 +457,7 @@ impl Contents {
                 let found = read.and_then(|bytes| self.add_directory(&path, &bytes));
                 self.directories.insert(path, found);
             }
-            What::Config | What::NetworkList(_) => {}
+            What::Config | What::NetworkList(_) | What::DiscoveryFile(_) => {}
         }
     }
 

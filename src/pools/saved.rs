@@ -87,7 +87,7 @@ impl Saved {
                 .filter(|server| !server.overridden.is_none());
             set.map(|server| (pool.key(server), server.overridden))
         });
-        let overrides = servers
+        let overrides = (servers.chain(pools.absent()))
             .map(|(key, overridden)| {
                 let before = self.overrides.get(&key).copied();
                 let same = before.filter(|before| before.overridden == overridden);
@@ -98,10 +98,10 @@ impl Saved {
         Self { overrides }
     }
 
-    /// Sets the overrides of the servers that there are.
+    /// Sets the overrides of the servers that there are, or that may still be discovered.
     pub fn restore(&self, pools: &mut Pools) {
         for (key, saved) in &self.overrides {
-            pools.set_override(key, saved.overridden);
+            pools.restore_override(key, saved.overridden);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What operators rely on when configurations and overrides change.
 
+mod discovered;
 mod saved;
 
 use std::sync::Arc;

@@ -267,7 +267,9 @@ impl Broker {
                 self.adopt(bytes, identity);
                 self.options.default_nat_ports
             }
-            What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) => None,
+            What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) | What::DiscoveryFile(_) => {
+                None
+            }
         };
         let outcome = Outcome::Contents {
             identity,

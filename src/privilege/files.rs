@@ -64,6 +64,7 @@ impl Files {
     pub fn adopt(&mut self, config: &Config) {
         let tls: BTreeSet<&Path> = config.tls_files().collect();
         let directories: BTreeSet<&Path> = config.certificate_dirs().collect();
+        let sources: BTreeSet<&Path> = config.discovery_files().collect();
         // one at another path is another file
         self.files.retain(|what, file| match what {
             What::Config => true,
@@ -73,10 +74,12 @@ impl Files {
             }
             What::TlsFile(path) => tls.contains(path.as_path()),
             What::CertificateDir(path) => directories.contains(path.as_path()),
+            What::DiscoveryFile(path) => sources.contains(path.as_path()),
         });
         let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
         let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
-        for (path, what) in files.chain(directories) {
+        let sources = (sources.into_iter()).map(|path| (path, What::DiscoveryFile(path.to_owned())));
+        for (path, what) in files.chain(directories).chain(sources) {
             let watched = || Watched::at(path.to_owned(), &what);
             self.files.entry(what.clone()).or_insert_with(watched);
         }
@@ -158,6 +161,7 @@ impl Watched {
                     What::Config => error.to_string(),
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
                     What::TlsFile(_) | What::CertificateDir(_) => error.of_file_named_in("a tls section"),
+                    What::DiscoveryFile(_) => error.of_file_named_in("a discovery section"),
                 };
                 Err(Outcome::unreadable(&text))
             }
@@ -204,7 +208,9 @@ impl Seen {
     fn at(path: &Path, what: &What) -> Self {
         match what {
             What::CertificateDir(_) => Self::of(directory_names(path), path),
-            What::Config | What::NetworkList(_) | What::TlsFile(_) => Self::File(FileIdentity::at(path)),
+            What::Config | What::NetworkList(_) | What::TlsFile(_) | What::DiscoveryFile(_) => {
+                Self::File(FileIdentity::at(path))
+            }
         }
     }
 

@@ -22,7 +22,7 @@
 //! | [`bind`](Channel::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
 //! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
-//! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect |
+//! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect; servers of a backend with `[discovery]` within its bound |
 //! | [`server_sockets`](Channel::server_sockets) | a kind that a frontend with `source = "client"` or a backend with `server_socket.mark` needs, in the configuration or in the one before that is still in effect |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
@@ -60,6 +60,12 @@
 //! - chooses the interface by which its own connections leave (`server_socket.interface`: SO_BINDTODEVICE, which takes no
 //!   capability on a socket that has none yet), and with it the VRF, and the class of their packets;
 //! - has the broker put rules in effect for any part of the configuration, or none: it can stop the service;
+//! - where a frontend in a packet mode uses a backend with `[discovery]`: has rules and filters put in for servers of its own
+//!   choice, for their addresses are not in the file. They are unicast addresses within `servers_within` (by default all but
+//!   loopback and link-local ones and those of this host), never a VIP, on the ports that the mode asks for, and at most twice
+//!   `max_servers` at a time. In passthrough it so hears what such hosts send to the NAT ports of the load balancer, which
+//!   this host's own programs then do not; it hears nothing else of them, and other backends stay exact. Narrow
+//!   `servers_within` to the servers' networks;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;
 //! - reaches the kernel by the system calls that are listed, and no others (`seccomp`).
@@ -204,6 +210,9 @@ pub const DIRECTORY_BYTES: usize = 64 << 20;
 /// Largest file of a `certificate_dir`, in bytes: one with a long chain has some 20 KiB.
 pub const DIRECTORY_FILE_BYTES: usize = 1 << 20;
 
+/// Largest file that names servers, in bytes: the most that `max_answer_bytes` may be.
+pub const DISCOVERY_FILE_BYTES: usize = 16 << 20;
+
 /// A file that the broker reads for the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -217,6 +226,8 @@ pub enum What {
     TlsFile(PathBuf),
     /// A `certificate_dir`, by its path in the configuration: its names are those that the broker finds there.
     CertificateDir(PathBuf),
+    /// A file that names servers (`[discovery]`), by its path in the configuration.
+    DiscoveryFile(PathBuf),
 }
 
 impl What {
@@ -227,6 +238,7 @@ impl What {
             Self::NetworkList(_) => MAX_LIST_BYTES,
             Self::TlsFile(_) => TLS_FILE_BYTES,
             Self::CertificateDir(_) => DIRECTORY_BYTES,
+            Self::DiscoveryFile(_) => DISCOVERY_FILE_BYTES,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! place, and what knows rules and sockets.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
@@ -119,7 +119,11 @@ impl PacketSockets {
 
     /// Puts rules and filters in effect if the policy allows it; if that fails, those that were.
     pub fn serve(&mut self, policy: &mut Policy, services: Vec<PacketService>) -> Outcome {
-        if let Err(why) = policy.may_serve(&services) {
+        let host = match policy.has_bounds() {
+            true => interfaces::own_addresses(),
+            false => BTreeSet::new(),
+        };
+        if let Err(why) = policy.may_serve(&services, &host) {
             return Outcome::refused(&why);
         }
         // whoever needs nothing does not wait

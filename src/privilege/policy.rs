@@ -1,9 +1,13 @@
 //! What the broker may do: exactly what the configuration that it read itself names, and for the packet modes what was
 //! in effect until now. Pure.
+//!
+//! The servers of a backend with `[discovery]` are not in the file: there the policy is a bound, which [`ServerRules`] says.
+//! What that lets a taken-over daemon do is said in [`privilege`](super).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::ListenerRef;
@@ -12,7 +16,7 @@ use crate::{
         Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
         SocketKind, SocketOptions,
     },
-    config::{Config, PacketService},
+    config::{Config, Mode, PacketService, ServerRules},
 };
 
 /// The rules of one configuration.
@@ -23,6 +27,8 @@ pub struct Policy {
     listeners: HashMap<Endpoint, FrontendName>,
     /// What [`Config::packet_services`] says.
     configured: Vec<PacketService>,
+    /// Which servers the services of backends with `[discovery]` may have besides.
+    bounds: Vec<Bound>,
     /// What is served now: flows outlive the configuration that they came by.
     in_effect: Vec<PacketService>,
     /// What was served before that: a reload that fails goes back to it.
@@ -33,6 +39,14 @@ pub struct Policy {
     sockets: BTreeSet<SocketKind>,
     /// Those that they needed by the configuration that was last said to be in effect: a reload that fails goes back to it.
     sockets_before: BTreeSet<SocketKind>,
+}
+
+/// A service whose servers are discovered.
+#[derive(Debug, Clone)]
+struct Bound {
+    /// Without them.
+    service: PacketService,
+    rules: Arc<ServerRules>,
 }
 
 /// A listener that may be bound.
@@ -67,6 +81,7 @@ impl Policy {
     pub fn new(config: Config) -> Self {
         Self {
             configured: config.packet_services(),
+            bounds: bounds(&config),
             listeners: listeners(&config),
             sockets: config.socket_kinds(),
             sockets_before: config.socket_kinds(),
@@ -80,6 +95,7 @@ impl Policy {
     /// Goes on with another configuration. What is in effect stays so.
     pub fn adopt(&mut self, config: Config) {
         self.configured = config.packet_services();
+        self.bounds = bounds(&config);
         self.listeners = listeners(&config);
         self.sockets = config.socket_kinds();
         self.config = config;
@@ -111,7 +127,7 @@ impl Policy {
 
     /// Notes that these services, which [`may_serve`](Self::may_serve) allowed, are in effect now.
     pub fn served(&mut self, services: Vec<PacketService>) {
-        let alien = find_alien(&services, &[&self.configured]).is_some();
+        let alien = (self.find_alien(&services, &[&self.configured], &BTreeSet::new())).is_some();
         let mut named: BTreeSet<String> = self.configured_interfaces().map(str::to_owned).collect();
         if alien {
             named.append(&mut self.named);
@@ -169,18 +185,24 @@ impl Policy {
         ))
     }
 
-    /// Whether rules and filters may be applied for these services.
+    /// Whether there are servers that the configuration does not name one by one.
+    #[must_use]
+    pub const fn has_bounds(&self) -> bool {
+        !self.bounds.is_empty()
+    }
+
+    /// Whether rules and filters may be applied for these services, on a host with these addresses.
     ///
     /// # Errors
-    /// The first that is neither in the configuration nor was in effect, as text for the operator.
-    pub fn may_serve(&self, services: &[PacketService]) -> Result<(), String> {
+    /// The first that is neither in the configuration nor was in effect, nor may be discovered, as text for the operator.
+    pub fn may_serve(&self, services: &[PacketService], host: &BTreeSet<IpAddr>) -> Result<(), String> {
         let known = [
             self.configured.as_slice(),
             self.in_effect.as_slice(),
             self.before.as_slice(),
         ];
-        match find_alien(services, &known) {
-            None => Ok(()),
+        match self.find_alien(services, &known, host) {
+            None => self.are_few(services),
             Some((service, server)) => {
                 let how = match (server, service.nat_ports) {
                     (Some(server), _) => format!("to server {}", server.0),
@@ -195,6 +217,63 @@ impl Policy {
                 ))
             }
         }
+    }
+
+    /// Whether no service has more discovered servers than may be: those of now, and as many whose flows go on.
+    fn are_few(&self, services: &[PacketService]) -> Result<(), String> {
+        for service in services {
+            let Some(bound) = self.bounds.iter().find(|bound| bound.service.covers(service)) else {
+                continue;
+            };
+            let most = (bound.rules.max_servers().saturating_mul(2)).saturating_add(self.named(service));
+            if service.servers.len() > most {
+                return Err(format!(
+                    "{} servers for {}, with those that have gone and whose flows go on, are more than twice max_servers",
+                    service.servers.len(),
+                    service.vip
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many servers the configuration names for a service.
+    fn named(&self, service: &PacketService) -> usize {
+        let named = self.configured.iter().filter(|known| known.covers(service));
+        named.map(|known| known.servers.len()).sum()
+    }
+
+    /// The first service, or server of a service, that none of the lists has and no bound lets in. A part of a range is known
+    /// with the range: a reload that narrows one keeps what is left over for its flows.
+    fn find_alien<'a>(
+        &self,
+        services: &'a [PacketService],
+        known: &[&[PacketService]],
+        host: &BTreeSet<IpAddr>,
+    ) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+        let known = || known.iter().copied().flatten();
+        let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
+        for service in known() {
+            permitted
+                .entry(front(service))
+                .or_default()
+                .extend(&service.servers);
+        }
+        services.iter().find_map(|service| {
+            let exact = permitted.get(&front(service));
+            let mut whole = known().filter(|known| known.covers(service));
+            if exact.is_none() && whole.next().is_none() {
+                return Some((service, None));
+            }
+            let bound = self.bounds.iter().find(|bound| bound.service.covers(service));
+            let is_known = |server: ServerAddr| {
+                exact.is_some_and(|servers| servers.contains(&server))
+                    || bound.is_some_and(|bound| bound.lets_in(service, server, host))
+                    || known().any(|known| known.covers(service) && known.has_server_of(service, server))
+            };
+            let alien = service.servers.iter().find(|server| !is_known(**server));
+            alien.map(|server| (service, Some(*server)))
+        })
     }
 
     fn configured_interfaces(&self) -> impl Iterator<Item = &str> {
@@ -250,33 +329,36 @@ impl Policy {
     }
 }
 
-/// The first service, or server of a service, that none of the lists has. A part of a range is known with the range: a reload
-/// that narrows one keeps what is left over for its flows.
-fn find_alien<'a>(
-    services: &'a [PacketService],
-    known: &[&[PacketService]],
-) -> Option<(&'a PacketService, Option<ServerAddr>)> {
-    let known = || known.iter().copied().flatten();
-    let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
-    for service in known() {
-        permitted
-            .entry(front(service))
-            .or_default()
-            .extend(&service.servers);
+impl Bound {
+    /// Whether a service that this one covers may have a server.
+    fn lets_in(&self, service: &PacketService, server: ServerAddr, host: &BTreeSet<IpAddr>) -> bool {
+        let first = self.service.server_of(service.vip.first(), server);
+        first.0.is_ipv4() == service.vip.is_ipv4() && self.rules.unfit_address(first, host).is_none()
     }
-    services.iter().find_map(|service| {
-        let exact = permitted.get(&front(service));
-        let mut whole = known().filter(|known| known.covers(service));
-        if exact.is_none() && whole.next().is_none() {
-            return Some((service, None));
-        }
-        let is_known = |server: ServerAddr| {
-            exact.is_some_and(|servers| servers.contains(&server))
-                || known().any(|known| known.covers(service) && known.has_server_of(service, server))
-        };
-        let alien = service.servers.iter().find(|server| !is_known(**server));
-        alien.map(|server| (service, Some(*server)))
-    })
+}
+
+/// The services whose servers are discovered.
+fn bounds(config: &Config) -> Vec<Bound> {
+    let packets = config.frontends.values().filter(|f| f.mode.is_packet());
+    packets
+        .filter_map(|frontend| {
+            Some((
+                frontend,
+                Arc::new(config.server_rules(frontend.backend.as_str())?),
+            ))
+        })
+        .flat_map(|(frontend, rules)| {
+            let nat_ports = (frontend.mode == Mode::Passthrough).then_some(config.packet.nat_ports);
+            frontend.ranges().map(move |vip| Bound {
+                service: PacketService {
+                    vip,
+                    nat_ports,
+                    servers: Vec::new(),
+                },
+                rules: Arc::clone(&rules),
+            })
+        })
+        .collect()
 }
 
 /// A service without its servers.

@@ -203,6 +203,7 @@ impl<'a> Parts<'a> {
             state,
             state_since,
             state_reason: health.and_then(|h| h.reason.clone()),
+            is_discovered: server.is_discovered,
             overridden: server.overridden,
             live,
         }

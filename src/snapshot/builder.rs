@@ -288,6 +288,14 @@ impl Builder {
             None => self.ramps.remove(&name),
         };
         next.counts = next.counts.with(view.counts);
+        let gone = before.iter().flat_map(|before| &before.servers);
+        let mut gone = gone
+            .filter(|server| server.is_discovered && view.server(server.name.as_str()).is_none())
+            .map(|server| Arc::clone(&server.live))
+            .peekable();
+        if gone.peek().is_some() {
+            self.live.gone(&name, gone);
+        }
         let after = Arc::new(view);
         next.backends.insert(name, Arc::clone(&after));
         Replaced {

@@ -4,7 +4,7 @@
 //! a reader sums the shards. Slots are process-wide atomics.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -351,7 +351,13 @@ pub(super) struct StatsSet {
     backends: HashMap<BackendName, Weak<BackendStats>>,
     /// Keyed by address too: a server that moves to another address is another server.
     servers: HashMap<BackendName, HashMap<(ServerName, ServerAddr), Weak<ServerStats>>>,
+    /// Those of discovered servers that are away, for they may come back; the one that went last is at the end.
+    away: VecDeque<Arc<ServerStats>>,
 }
+
+/// Most discovered servers that are away and whose counters are kept, some 1 KB for each worker; of more the oldest are
+/// forgotten.
+const MOST_AWAY: usize = 1_000;
 
 impl StatsSet {
     /// An empty set for so many workers.
@@ -382,6 +388,22 @@ impl StatsSet {
         };
         let weak = servers.entry((server.name.clone(), server.addr)).or_default();
         shared(weak, || ServerStats::new(self.workers))
+    }
+
+    /// Discovered servers of a backend have gone: their counters are kept for a while. What nobody holds of the backend's
+    /// others is forgotten.
+    pub fn gone(&mut self, backend: &BackendName, gone: impl Iterator<Item = Arc<ServerStats>>) {
+        for stats in gone {
+            // it was away before, and back meanwhile
+            self.away.retain(|away| !Arc::ptr_eq(away, &stats));
+            if self.away.len() >= MOST_AWAY {
+                self.away.pop_front();
+            }
+            self.away.push_back(stats);
+        }
+        if let Some(servers) = self.servers.get_mut(backend) {
+            servers.retain(|_, weak| weak.strong_count() > 0);
+        }
     }
 
     /// Forgets what nobody holds any more.

@@ -191,6 +191,8 @@ pub struct ServerView {
     pub state_since: Option<Instant>,
     /// Why it is in that state, for display: such as the last check's error.
     pub state_reason: Option<Arc<str>>,
+    /// Whether it is not in the configuration.
+    pub is_discovered: bool,
     /// What an operator has set.
     pub overridden: Override,
     /// Its counters and slots.

@@ -64,6 +64,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         fallback: None,
         send_proxy: None,
         tls: None,
+        discovery: None,
         servers,
     };
     let frontends = ["a", "b"].map(|frontend| {

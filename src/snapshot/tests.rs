@@ -445,6 +445,7 @@ fn a_lender_lends_choosers_and_no_counters() {
     assert!(!Arc::ptr_eq(&view.servers[0].live, &before.servers[0].live));
 }
 
+mod discovered;
 mod eligible;
 mod maglev;
 mod random;

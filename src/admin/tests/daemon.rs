@@ -285,6 +285,7 @@ fn running() -> Status {
         workers: 1,
         snapshot: snapshot(),
         waiting: Waiting::new(),
+        discovery: Arc::default(),
         packet: None,
     }
 }

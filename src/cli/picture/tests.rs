@@ -46,6 +46,7 @@ fn traffic(total: u64, current: u64, bytes_in: u64, bytes_out: u64) -> Traffic {
 
 fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Server {
     Server {
+        discovered: false,
         addr: addr.parse().expect("an address"),
         state: state.into(),
         state_seconds: Some(seconds),
@@ -114,6 +115,7 @@ pub(in crate::cli) fn example() -> Status {
         ),
     ];
     let pool = |servers: Vec<(&str, Server)>, queued, traffic| Backend {
+        discovery: None,
         sticky: None,
         balance: Algorithm::RoundRobin.into(),
         state: BackendState::of(servers.len()).into(),

@@ -7,6 +7,7 @@ mod access;
 mod balancing;
 mod checks;
 mod commands;
+mod discovery;
 mod field;
 mod fields;
 mod packet;
@@ -25,6 +26,7 @@ pub use access::{FilePath, Files, RuleList};
 pub use balancing::Sticky;
 pub use checks::{HealthCheck, PassiveCheck};
 pub use commands::Hooks;
+pub use discovery::Discovery;
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -87,6 +89,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.udp]", Udp::keys),
     ("[backends.NAME.sticky]", Sticky::keys),
     ("[backends.NAME.tls]", BackendTls::keys),
+    ("[backends.NAME.discovery]", Discovery::keys),
     ("the top of the file", File::keys),
 ];
 
@@ -382,6 +385,8 @@ section! {
         fallback: BackendRef,
         /// TLS to the servers, mode "proxy" only; health checks shake hands too. Without this section connections to them are plain.
         tls: BackendTls,
+        /// Servers that come by themselves, beside those of `servers`.
+        discovery: Discovery,
         ..options: BackendOptions,
     }
 }
@@ -466,7 +471,14 @@ mod tests {
         let keys = |list: Vec<&'static str>| list.into_iter().collect::<std::collections::BTreeSet<_>>();
         let mut expected = keys(Frontend::keys());
         expected.extend(Backend::keys());
-        for own in ["listen_addr", "backend", "routes", "servers", "fallback"] {
+        for own in [
+            "listen_addr",
+            "backend",
+            "routes",
+            "servers",
+            "fallback",
+            "discovery",
+        ] {
             assert!(expected.remove(own), "{own}");
         }
         assert_eq!(keys(Defaults::keys()), expected);

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    backend_tls, balancing, defaults, fallbacks::fallback, int, keepalive::keepalive, limit, merged, named,
-    routing, socket, time, value,
+    backend_tls, balancing, defaults, discovery::discovery, fallbacks::fallback, int, keepalive::keepalive,
+    limit, merged, named, routing, socket, time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
@@ -77,6 +77,7 @@ pub fn backend(
         fallback,
         send_proxy,
         tls,
+        discovery: discovery(at.value.discovery.as_ref(), findings),
         servers,
     })
 }

@@ -217,7 +217,7 @@ fn servers(
 ) {
     let raw_servers = at.value.servers.as_ref().map(|at| &at.value.0);
     if raw_servers.is_none_or(BTreeMap::is_empty) {
-        if findings.is_clean() {
+        if findings.is_clean() && at.value.discovery.is_none() {
             findings.warn(
                 at.key.clone(),
                 format!(
@@ -232,7 +232,8 @@ fn servers(
         }
         return;
     }
-    if !backend.servers.is_empty() && backend.servers.values().all(|server| server.weight == 0) {
+    let are_all = !backend.servers.is_empty() && backend.discovery.is_none();
+    if are_all && backend.servers.values().all(|server| server.weight == 0) {
         findings.warn(
             at.key.clone(),
             format!(

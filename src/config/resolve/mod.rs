@@ -6,6 +6,7 @@ mod backend_tls;
 mod balancing;
 mod conflicts;
 mod connections;
+mod discovery;
 mod fallbacks;
 mod hooks;
 mod keepalive;

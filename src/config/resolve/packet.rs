@@ -271,7 +271,7 @@ fn one_answer(uses: &Uses<'_>, vip: &Vip<'_>, findings: &mut Findings) {
 
 /// Nothing translates between IPv4 and IPv6: each address needs servers of its family.
 fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
-    if backend.servers.is_empty() {
+    if backend.servers.is_empty() || backend.discovery.is_some() {
         return;
     }
     for (v4, vip) in [(true, &uses.v4), (false, &uses.v6)] {

@@ -66,7 +66,7 @@ fn in_packet_mode(mode: Mode, span: Range<usize>, findings: &mut Findings) {
 fn families(frontend: &Frontend, backend: &Backend, span: &Range<usize>, findings: &mut Findings) {
     let clients = frontend.client_families();
     let has_servers = |family| backend.servers_of(family).next().is_some();
-    if clients.iter().copied().all(has_servers) || backend.servers.is_empty() {
+    if clients.iter().copied().all(has_servers) || backend.servers.is_empty() || backend.discovery.is_some() {
         return;
     }
     let (name, pool) = (&frontend.name, &backend.name);

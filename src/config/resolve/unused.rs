@@ -156,7 +156,9 @@ fn with_hello<'a>(config: &'a Config, users: &Users<'a>) -> HashSet<&'a str> {
         .filter(|frontend| frontend.routing.routes.iter().any(Route::needs_hello))
         .map(|frontend| frontend.name.as_str());
     let by_server = (config.backends.values())
-        .filter(|backend| backend.servers.values().any(|server| !server.sni.is_empty()))
+        .filter(|backend| {
+            backend.discovery.is_some() || backend.servers.values().any(|server| !server.sni.is_empty())
+        })
         .flat_map(|backend| users.of_backend(backend.name.as_str()))
         .filter(|frontend| !frontend.mode.is_packet() && !frontend.has_sessions())
         .map(|frontend| frontend.name.as_str());

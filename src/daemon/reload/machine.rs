@@ -194,6 +194,12 @@ impl ReloadMachine {
         }
     }
 
+    /// Whether no reload is under way.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
     /// Why the last reload failed, until one succeeds or the file says again what runs.
     #[must_use]
     pub fn last_error(&self) -> Option<&ReloadFailed> {

@@ -35,7 +35,7 @@ use crate::{
 };
 use cut::{Counted, Cut};
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
-use new::{New, load, with_files};
+use new::{New, Running, load, with_files};
 use texts::{failure, log_success, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
@@ -107,6 +107,12 @@ impl Reload {
             look_again: None,
             has_warned: false,
         }
+    }
+
+    /// Whether none is under way.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.machine.is_idle()
     }
 
     /// Why the last reload failed, until one succeeds.
@@ -225,6 +231,8 @@ impl Control {
         if self.reload.settle_until.is_some() && self.state.is_settled() {
             self.settled();
         }
+        // what sources have answered meanwhile
+        self.take_answers();
     }
 
     fn act(&mut self, action: Action) {
@@ -251,12 +259,17 @@ impl Control {
             }
             Action::Load(source) => {
                 let (options, before) = (self.options, self.state.config().clone());
-                let lists = self.state.lists().clone();
-                let known = self.tls.known();
+                let running = Running {
+                    config: before.clone(),
+                    lists: self.state.lists().clone(),
+                    known: self.tls.known(),
+                    pools: self.state.pools().clone(),
+                    files: self.discovery.files(),
+                };
                 self.reload.jobs.spawn(async move {
                     let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
                     Done::Loaded(match parsed {
-                        Ok(Ok(new)) => with_files(new, &broker, &lists, known).await,
+                        Ok(Ok(new)) => with_files(new, &broker, running).await,
                         Ok(Err(why)) => Err(why),
                         Err(_) => Err(panicked()),
                     })
@@ -284,13 +297,16 @@ impl Control {
             }
             Action::TryOut => {
                 let Some(new) = &self.reload.new else { return };
-                self.state.try_out(&new.config, &new.tls.to_servers.views());
+                let views = new.tls.to_servers.views();
+                self.state.try_out(&new.config, &new.first.discovered, &views);
                 self.reload.settle_until = Some(longest_check(&new.config));
             }
             Action::Count { may_cut } => self.count_cut(may_cut),
             Action::Arm => {
+                self.discovery.give_way();
                 let Some(new) = &self.reload.new else { return };
-                let pools = Arc::new(self.state.pools_with(&new.config));
+                let pools = self.state.pools_with(&new.config, &new.first.discovered);
+                let pools = Arc::new(pools);
                 let armed = self.packets.arm(Arc::clone(&new.config), pools);
                 self.reload.jobs.spawn(async move {
                     Done::Armed(armed.await.map_err(|error| ReloadFailed {
@@ -323,9 +339,13 @@ impl Control {
         for line in broken {
             tracing::error!(event = "certificate_broken", "{line}");
         }
-        self.state.apply(Config::clone(&config), new.lists.clone(), tls);
+        let first = std::mem::take(&mut new.first);
+        let lists = new.lists.clone();
+        self.state
+            .apply(Config::clone(&config), &first.discovered, lists, tls);
+        self.discovery.follow(&config, first);
         self.use_ticket_keys();
-        self.saved.follow(self.state.pools());
+        self.servers_changed();
         self.config_generation += 1;
         self.keep_sockets();
         self.publish();
@@ -357,7 +377,6 @@ impl Control {
             }
             Done::Served(connections)
         });
-        self.scripts.write(self.state.config(), self.state.pools());
         self.stats.swap(bound.stats);
         if !self.state.config().global.watch_config {
             self.watcher = None;

@@ -8,9 +8,12 @@ use crate::{
     admin::views::ReloadFailed,
     config::{self, Config, Diff, Here, Loaded, Severity, Source},
     daemon::{
+        discovery::{First, first_answers},
         lists,
         tls::{self, Known, Prepared},
     },
+    discovery::Files,
+    pools::Pools,
     privilege::Client,
     sys::interfaces,
 };
@@ -21,6 +24,8 @@ pub struct New {
     pub config: Arc<Config>,
     pub lists: NetworkLists,
     pub tls: Prepared,
+    /// What sources that it adds or changes have answered.
+    pub first: First,
     pub diff: Diff,
     /// For a terminal; empty without any.
     pub warnings: String,
@@ -52,26 +57,41 @@ pub fn load(source: &Source, options: config::Options, before: &Config) -> Resul
         config: Arc::new(config),
         lists: NetworkLists::new(),
         tls: Prepared::default(),
+        first: First::default(),
         diff,
         warnings,
         warning_lines,
     })
 }
 
-/// With the files that the new configuration names.
+/// What runs now, as far as what is read depends on it.
+pub struct Running {
+    pub config: Config,
+    pub lists: NetworkLists,
+    pub known: Known,
+    pub pools: Pools,
+    /// What reads files for sources of servers.
+    pub files: Arc<dyn Files>,
+}
+
+/// With the files that the new configuration names, and the first answers of its sources of servers: these fail no reload.
 ///
 /// # Errors
 /// One cannot be read, or cannot be used.
-pub async fn with_files(
-    mut new: New,
-    broker: &Client,
-    before: &NetworkLists,
-    known: Known,
-) -> Result<New, ReloadFailed> {
-    new.lists = lists::read_all(broker, &new.config, before).await?;
-    new.diff.changes.extend(lists::changes(before, &new.lists));
+pub async fn with_files(mut new: New, broker: &Client, running: Running) -> Result<New, ReloadFailed> {
+    let Running {
+        config,
+        lists: before,
+        known,
+        pools,
+        files,
+    } = running;
+    new.lists = lists::read_all(broker, &new.config, &before).await?;
+    new.diff.changes.extend(lists::changes(&before, &new.lists));
     new.tls = tls::read_all(broker, &new.config, known).await?;
     new.diff.changes.append(&mut new.tls.changes);
+    new.first = first_answers(&new.config, Some(&config), &pools, files).await;
+    new.tls.warnings.extend(new.first.warnings());
     for warning in &new.tls.warnings {
         new.warnings += &format!(
             "{}warning: {warning}",

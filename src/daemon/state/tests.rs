@@ -108,7 +108,7 @@ impl World {
             Move::TryOut(number) => {
                 let mut new = config(number);
                 new.keep(self.state.config());
-                self.state.try_out(&new, &TlsToServers::new());
+                self.state.try_out(&new, &Discovered::new(), &TlsToServers::new());
                 self.tried = Some(number);
             }
             Move::Abandon => {
@@ -119,8 +119,12 @@ impl World {
                 let Some(number) = self.tried.take() else { return };
                 let mut new = config(number);
                 new.keep(self.state.config());
-                self.state
-                    .apply(new, NetworkLists::default(), TlsViews::default());
+                self.state.apply(
+                    new,
+                    &Discovered::new(),
+                    NetworkLists::default(),
+                    TlsViews::default(),
+                );
                 self.state.publish(Instant::now());
                 if number != self.number {
                     self.overrides.clear();

@@ -1,5 +1,7 @@
 //! What the broker allows, and what not.
 
+mod discovered;
+
 use std::time::Duration;
 
 use super::*;
@@ -110,8 +112,8 @@ fn services() -> Vec<PacketService> {
 #[test]
 fn exactly_what_the_configuration_says_is_served() {
     let policy = policy_of(PACKETS);
-    policy.may_serve(&services()).unwrap();
-    policy.may_serve(&[]).unwrap();
+    policy.may_serve(&services(), &BTreeSet::new()).unwrap();
+    policy.may_serve(&[], &BTreeSet::new()).unwrap();
     type PolicyChange = fn(&mut PacketService);
     let changes: [(PolicyChange, &str); 6] = [
         (
@@ -139,7 +141,7 @@ fn exactly_what_the_configuration_says_is_served() {
     for (change, named) in changes {
         let mut services = services();
         change(&mut services[0]);
-        let refused = policy.may_serve(&services);
+        let refused = policy.may_serve(&services, &BTreeSet::new());
         assert!(
             refused.as_ref().is_err_and(|why| why.contains(named)),
             "{services:?}: {refused:?}"
@@ -152,16 +154,16 @@ fn flows_outlive_their_configuration_but_nothing_returns_by_itself() {
     let mut policy = policy_of(PACKETS);
     policy.served(services());
     policy.adopt(policy_of("[global]\n").config);
-    policy.may_serve(&services()).unwrap();
+    policy.may_serve(&services(), &BTreeSet::new()).unwrap();
     open(&policy, "eth9", "192.0.2.1", "none").unwrap();
     open(&policy, "eth0", "10.0.0.1", "none").unwrap();
 
     // a change that fails is undone, one that is gone for good stays so
     policy.served(services()[..1].to_vec());
-    policy.may_serve(&services()).unwrap();
+    policy.may_serve(&services(), &BTreeSet::new()).unwrap();
     policy.served(Vec::new());
-    policy.may_serve(&services()[..1]).unwrap();
-    assert!(policy.may_serve(&services()).is_err());
+    policy.may_serve(&services()[..1], &BTreeSet::new()).unwrap();
+    assert!(policy.may_serve(&services(), &BTreeSet::new()).is_err());
     for (name, address) in [("eth9", "192.0.2.1"), ("eth0", "10.0.0.1")] {
         assert!(open(&policy, name, address, "10.1.").is_err(), "{name}");
     }
@@ -187,7 +189,7 @@ fn a_part_of_a_range_is_served_where_the_range_leads_and_no_further() {
         servers: vec![server.parse().unwrap()],
         ..policy.configured[0].clone()
     };
-    let served = |listen, server| policy.may_serve(&[service(listen, server)]);
+    let served = |listen, server| policy.may_serve(&[service(listen, server)], &BTreeSet::new());
     for (listen, server) in [
         ("10.0.0.1:9000-9010", "10.1.0.2:7000"),
         ("10.0.0.1:9004-9006", "10.1.0.2:7004"),
@@ -262,11 +264,15 @@ fn nothing_listens_for_a_frontend_in_a_packet_mode() {
 }
 
 fn policy_of(text: &str) -> Policy {
+    Policy::new(load(text))
+}
+
+fn load(text: &str) -> Config {
     let source = Source {
         name: "test.toml".to_owned(),
         bytes: text.into(),
     };
-    Policy::new(config::load(&source, Options::default()).unwrap().config)
+    config::load(&source, Options::default()).unwrap().config
 }
 
 fn bind(name: &str, addr: &str) -> Result<Permitted, String> {

@@ -10,6 +10,7 @@ mod access;
 mod alerts;
 mod classic;
 mod crowding;
+mod discovered;
 mod errors;
 mod explain;
 mod faults;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         ("reused", reused::TESTS),
         ("alerts", alerts::TESTS),
         ("reload", reload::TESTS),
+        ("discovered", discovered::TESTS),
         ("ranges", ranges::TESTS),
         ("modes", modes::TESTS),
         ("ports", ports::TESTS),

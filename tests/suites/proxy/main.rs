@@ -9,6 +9,7 @@ mod certbot;
 mod counters;
 mod datagrams;
 mod descriptors;
+mod discovery;
 mod harness;
 mod health;
 mod hooks;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),
+        ("discovery", discovery::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one

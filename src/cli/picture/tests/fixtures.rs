@@ -9,6 +9,7 @@ pub(in crate::cli) fn a_server(state: ServerState) -> Server {
 /// Backends whose servers are all up.
 pub(in crate::cli) fn backends_of(all: &[(&str, &[&str])]) -> BTreeMap<BackendName, Backend> {
     let backend = |servers: &[&str]| Backend {
+        discovery: None,
         balance: Algorithm::RoundRobin.into(),
         state: BackendState::Up.into(),
         eligible: servers.len(),

@@ -1,0 +1,91 @@
+//! What the files that name servers (`[discovery]`) would give. Nothing remote is asked.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    base::BackendName,
+    config::{Config, Diagnostic, Discovery, DiscoverySource, Severity},
+    discovery::{
+        answer::{self, Limits},
+        judge::{Judge, Judged},
+    },
+    sys::{config_file, interfaces},
+};
+
+/// Warnings about what is wrong with them: traffic does not depend on it, and the file may be another host's.
+pub fn warnings(config: &Config) -> Vec<Diagnostic> {
+    let sources = sources(config);
+    let found = sources.iter().flat_map(|(name, settings)| {
+        let messages = match look(config, name, settings) {
+            Err(why) => vec![why],
+            Ok(judged) => {
+                let hold = judged.verdict.err().map(|hold| hold.to_string());
+                let left_out = (judged.left_out.count > 0).then(|| judged.left_out.to_string());
+                hold.into_iter().chain(left_out).collect()
+            }
+        };
+        messages
+            .into_iter()
+            .map(|message| finding(name, settings, &message))
+    });
+    found.collect()
+}
+
+/// How many servers each gives.
+pub fn notes(config: &Config) -> Vec<String> {
+    let sources = sources(config);
+    let counted = sources.iter().filter_map(|(name, settings)| {
+        let judged = look(config, name, settings).ok()?;
+        let servers = judged.verdict.ok()?.len();
+        let again = match judged.duplicates {
+            0 => String::new(),
+            count => format!("; {count} named again"),
+        };
+        Some(format!(
+            "backend `{name}`: {} gives {servers} server(s){again}",
+            settings.source
+        ))
+    });
+    counted.collect()
+}
+
+fn sources(config: &Config) -> Vec<(&BackendName, &Discovery)> {
+    let backends = config.backends.iter();
+    backends
+        .filter_map(|(name, backend)| Some((name, backend.discovery.as_ref()?)))
+        .collect()
+}
+
+/// What a file gives now, or why nothing.
+fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Judged, String> {
+    let DiscoverySource::File { path, format } = &settings.source;
+    let limits = Limits {
+        bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
+        servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
+    };
+    let bytes = config_file::read(path, limits.bytes)
+        .map_err(|error| error.of_file_named_in("a discovery section"))?;
+    let answer = answer::parse(*format, &bytes, limits).map_err(|error| error.to_string())?;
+    let host: BTreeSet<_> = interfaces::own_addresses();
+    let judge = Judge {
+        settings,
+        rules: &config.server_rules(name.as_str()).unwrap_or_default(),
+        host: &host,
+        before: None,
+    };
+    Ok(judge.judge(answer))
+}
+
+fn finding(name: &BackendName, settings: &Discovery, message: &str) -> Diagnostic {
+    let DiscoverySource::File { path, .. } = &settings.source;
+    Diagnostic {
+        severity: Severity::Warning,
+        file: path.display().to_string(),
+        line: 0,
+        column: 0,
+        span: 0..0,
+        path: format!("backends.{name}.discovery"),
+        message: format!("discovery of backend {name}: {message}"),
+        help: Some("the backend has only the servers of the configuration, and those that it discovered before, until that is right".to_owned()),
+    }
+}

@@ -1,0 +1,236 @@
+//! How each source is, and what is said of it: each thing once, until it is another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::{
+    admin::status::{SourceProblem, SourceStatus},
+    base::BackendName,
+    config::{Config, OnFailure, Server},
+    discovery::{
+        Failure, Reply,
+        judge::{Hold, Judge, LeftOut},
+    },
+    pools::Pools,
+};
+
+/// What an answer comes to.
+#[derive(Debug)]
+pub struct Judgement {
+    /// Its servers, or why those in effect stay or go.
+    pub outcome: Result<Arc<[Server]>, Problem>,
+    /// What was not taken.
+    pub left_out: LeftOut,
+    /// How many servers were named again.
+    pub duplicates: usize,
+    /// When it came.
+    pub at: Instant,
+}
+
+/// Why an answer is not obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// It would take too many servers away.
+    Held(Hold),
+    /// There is none.
+    Failed(Failure),
+}
+
+impl Problem {
+    /// The reason in one word.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Held(hold) => hold.label(),
+            Self::Failed(failure) => failure.label(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(hold) => hold.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+/// Judges what a source has answered for a backend; `before` as [`Judge::before`]. `None` if the backend has no source.
+pub fn judge(
+    config: &Config,
+    backend: &BackendName,
+    reply: &Reply,
+    before: Option<&[Server]>,
+) -> Option<Judgement> {
+    let settings = config.backends.get(backend)?.discovery.as_ref()?;
+    let rules = config.server_rules(backend.as_str())?;
+    let at = reply.at;
+    Some(match &reply.result {
+        Err(failure) => Judgement {
+            outcome: Err(Problem::Failed(failure.clone())),
+            left_out: LeftOut::default(),
+            duplicates: 0,
+            at,
+        },
+        Ok(answer) => {
+            let judge = Judge {
+                settings,
+                rules: &rules,
+                host: &reply.host,
+                before,
+            };
+            let judged = judge.judge(answer.clone());
+            Judgement {
+                outcome: judged.verdict.map_err(Problem::Held),
+                left_out: judged.left_out,
+                duplicates: judged.duplicates,
+                at,
+            }
+        }
+    })
+}
+
+/// How the sources of the configuration in effect are.
+#[derive(Debug, Default)]
+pub struct States {
+    statuses: Arc<BTreeMap<BackendName, SourceStatus>>,
+    /// Sources whose servers could not be put in effect.
+    retries: BTreeSet<BackendName>,
+    /// Backends whose discovered servers another source has named, before a reload.
+    foreign: BTreeSet<BackendName>,
+}
+
+impl States {
+    /// As the endpoints show them.
+    pub const fn statuses(&self) -> &Arc<BTreeMap<BackendName, SourceStatus>> {
+        &self.statuses
+    }
+
+    /// Goes on with the sources of a configuration.
+    pub fn follow(&mut self, config: &Config) {
+        let statuses = Arc::make_mut(&mut self.statuses);
+        let before = std::mem::take(statuses);
+        for (name, backend) in &config.backends {
+            let Some(settings) = &backend.discovery else {
+                continue;
+            };
+            let source: Arc<str> = settings.source.to_string().into();
+            if before.get(name).is_some_and(|before| before.source != source) {
+                self.foreign.insert(name.clone());
+            }
+            let same = before.get(name).filter(|before| before.source == source).cloned();
+            let status = same.unwrap_or_else(|| SourceStatus {
+                source,
+                kind: settings.kind(),
+                servers: before.get(name).map_or(0, |before| before.servers),
+                answered: None,
+                left_out: 0,
+                duplicates: 0,
+                problem: None,
+            });
+            statuses.insert(name.clone(), status);
+        }
+        self.retries.retain(|name| self.statuses.contains_key(name));
+        self.foreign.retain(|name| self.statuses.contains_key(name));
+    }
+
+    /// Whether a backend's discovered servers are those of another source, and may all go.
+    pub fn is_foreign(&self, backend: &BackendName) -> bool {
+        self.foreign.contains(backend)
+    }
+
+    /// Takes and says what an answer came to.
+    pub fn judged(&mut self, config: &Config, backend: &BackendName, judged: &Judgement) {
+        self.retries.remove(backend);
+        let on_failure = (config.backends.get(backend))
+            .and_then(|backend| backend.discovery.as_ref())
+            .map_or(OnFailure::Keep, |settings| settings.on_failure);
+        let Some(status) = Arc::make_mut(&mut self.statuses).get_mut(backend) else {
+            return;
+        };
+        let source = &status.source;
+        match &judged.outcome {
+            Ok(_) => {
+                self.foreign.remove(backend);
+                let left_out = judged.left_out.to_string();
+                if judged.left_out.count > 0 && status.left_out != judged.left_out.count {
+                    tracing::warn!(event = "discovery_left_out", backend = %backend, "backend {backend}: {source}: {left_out}");
+                }
+                if let Some(problem) = status.problem.take() {
+                    tracing::info!(
+                        event = "discovery_recovered",
+                        backend = %backend,
+                        reason = problem.label,
+                        "backend {backend}: {source} is read again"
+                    );
+                }
+                status.answered = Some(judged.at);
+                (status.left_out, status.duplicates) = (judged.left_out.count, judged.duplicates);
+            }
+            Err(problem) => {
+                let text = problem.to_string();
+                let since = match &status.problem {
+                    Some(before) if *before.text == *text => before.since,
+                    _ => {
+                        say(backend, source, problem, &text, on_failure);
+                        judged.at
+                    }
+                };
+                status.problem = Some(SourceProblem {
+                    is_held: matches!(problem, Problem::Held(_)),
+                    label: problem.label(),
+                    text: text.into(),
+                    since,
+                });
+            }
+        }
+    }
+
+    /// Counts the servers in effect.
+    pub fn count(&mut self, pools: &Pools) {
+        for (name, status) in Arc::make_mut(&mut self.statuses) {
+            let pool = pools.get(name.as_str());
+            let servers = pool.map_or(&[][..], |pool| pool.servers());
+            status.servers = servers.iter().filter(|server| server.is_discovered).count();
+        }
+    }
+
+    /// A source is to be asked again, for its servers could not be put in effect.
+    pub fn retry(&mut self, backend: &BackendName) {
+        self.retries.insert(backend.clone());
+    }
+
+    /// Those that are.
+    pub fn retries(&mut self) -> BTreeSet<BackendName> {
+        std::mem::take(&mut self.retries)
+    }
+}
+
+fn say(backend: &BackendName, source: &str, problem: &Problem, text: &str, on_failure: OnFailure) {
+    let reason = problem.label();
+    match problem {
+        Problem::Held(_) => tracing::warn!(
+            event = "discovery_held",
+            backend = %backend,
+            reason,
+            "backend {backend}: {source}: {text}; its servers stay as they are"
+        ),
+        Problem::Failed(failure) => {
+            let stays = on_failure == OnFailure::Keep || matches!(failure, Failure::Refused(_));
+            let what = match stays {
+                true => "its servers stay as they are",
+                false => "it has no discovered servers until that is right (on_failure)",
+            };
+            tracing::warn!(
+                event = "discovery_failed",
+                backend = %backend,
+                reason,
+                "backend {backend}: {source}: {text}; {what}"
+            );
+        }
+    }
+}

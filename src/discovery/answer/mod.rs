@@ -1,0 +1,219 @@
+//! What sources answer: bytes to servers. Pure: no I/O, no clock.
+//!
+//! An answer is taken whole or not at all, for one that was cut off in the middle must not take servers away. What is wrong
+//! is said with its place; of a text from outside no more than a line's worth, and no control characters.
+
+mod json;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    num::NonZeroU32,
+};
+
+use crate::{
+    base::{HostPattern, ServerAddr, ServerName},
+    config::{AnswerFormat, Server},
+};
+
+/// Longest word of an answer in bytes.
+const MAX_WORD_BYTES: usize = 1_024;
+
+/// Most different names (`sni`) of an answer's servers: each is chosen among by itself.
+const MAX_NAMES: usize = 256;
+
+/// How much of an answer is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: usize,
+    /// Servers, those named twice once.
+    pub servers: usize,
+}
+
+/// The servers that a source names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Sorted by name; each address and each name once.
+    pub servers: Vec<Server>,
+    /// How many were named again at the same address; the first counts.
+    pub duplicates: usize,
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// More bytes than wanted.
+    #[error("the answer has more than {0} bytes (max_answer_bytes)")]
+    TooLarge(usize),
+    /// More servers than wanted.
+    #[error("the answer has more than {0} servers (max_servers)")]
+    TooMany(usize),
+    /// No UTF-8.
+    #[error("the answer is not text (UTF-8)")]
+    NotText,
+    /// No JSON, or another document.
+    #[error("{0}")]
+    Document(String),
+    /// One server of it.
+    #[error("{0}: {1}")]
+    Server(Place, String),
+}
+
+/// Where in an answer something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line, from 1.
+    Line(usize),
+    /// An element of the list, from 1.
+    Element(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Element(index) => write!(f, "server {index}"),
+        }
+    }
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse(format: AnswerFormat, bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
+    if bytes.len() > limits.bytes {
+        return Err(Malformed::TooLarge(limits.bytes));
+    }
+    match format {
+        AnswerFormat::Text => text::parse(bytes, limits),
+        AnswerFormat::Json => json::parse(bytes, limits),
+    }
+}
+
+/// A server as it is named, its numbers not looked at yet.
+#[derive(Debug, Default)]
+struct Named<'a> {
+    name: Option<&'a str>,
+    weight: Option<u64>,
+    priority: Option<u64>,
+    max_connections: Option<u64>,
+    sni: Option<&'a str>,
+}
+
+/// Collects the servers of an answer.
+struct Collector {
+    limits: Limits,
+    answer: Answer,
+    addresses: HashSet<ServerAddr>,
+    names: HashMap<ServerName, Place>,
+    patterns: HashSet<String>,
+}
+
+impl Collector {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            answer: Answer::default(),
+            addresses: HashSet::new(),
+            names: HashMap::new(),
+            patterns: HashSet::new(),
+        }
+    }
+
+    /// Takes a server at an address, `IP:port`.
+    fn add(&mut self, place: Place, addr: &str, named: &Named<'_>) -> Result<(), Malformed> {
+        let wrong = |why: String| Malformed::Server(place, why);
+        plain(addr).map_err(wrong)?;
+        let addr = crate::config::parse_server(addr)
+            .map_err(|fault| wrong(format!("{}; {}", fault.message, fault.help)))?;
+        let server = self.server(addr, named).map_err(wrong)?;
+        if !self.addresses.insert(addr) {
+            self.answer.duplicates += 1;
+            return Ok(());
+        }
+        if self.answer.servers.len() >= self.limits.servers {
+            return Err(Malformed::TooMany(self.limits.servers));
+        }
+        if let Some(before) = self.names.insert(server.name.clone(), place) {
+            return Err(wrong(format!("the name {} is that of {before} too", server.name)));
+        }
+        self.answer.servers.push(server);
+        Ok(())
+    }
+
+    fn server(&mut self, addr: ServerAddr, named: &Named<'_>) -> Result<Server, String> {
+        let name = match named.name {
+            Some(name) => {
+                plain(name)?;
+                ServerName::new(name).map_err(|error| error.to_string())?
+            }
+            None => ServerName::new(&addr.to_string()).map_err(|error| error.to_string())?,
+        };
+        let most = u64::from(u32::MAX);
+        let max_connections = number("max_connections", named.max_connections, 0, most)?;
+        Ok(Server {
+            name,
+            addr,
+            weight: u16::try_from(number("weight", named.weight, 1, u16::MAX.into())?).unwrap_or(u16::MAX),
+            priority: u16::try_from(number("priority", named.priority, 1, u16::MAX.into())?)
+                .unwrap_or(u16::MAX),
+            // 0 is no limit, as in gobetween
+            max_connections: u32::try_from(max_connections).ok().and_then(NonZeroU32::new),
+            sni: match named.sni {
+                Some(sni) if !sni.is_empty() => vec![self.pattern(sni)?],
+                _ => Vec::new(),
+            },
+        })
+    }
+
+    fn pattern(&mut self, sni: &str) -> Result<HostPattern, String> {
+        plain(sni)?;
+        if sni.starts_with('~') {
+            // compiled, they take far more memory than an answer
+            return Err(format!(
+                "sni {sni} is a regular expression, which only the configuration may have"
+            ));
+        }
+        let pattern: HostPattern = sni.parse().map_err(|error| format!("sni {sni}: {error}"))?;
+        self.patterns.insert(pattern.as_str().to_owned());
+        if self.patterns.len() > MAX_NAMES {
+            return Err(format!(
+                "the answer has more than {MAX_NAMES} different names in sni"
+            ));
+        }
+        Ok(pattern)
+    }
+
+    fn finish(mut self) -> Answer {
+        self.answer.servers.sort_by(|a, b| a.name.cmp(&b.name));
+        self.answer
+    }
+}
+
+/// A number in bounds, or what it is without one.
+fn number(key: &str, value: Option<u64>, default: u64, most: u64) -> Result<u64, String> {
+    match value {
+        None => Ok(default),
+        Some(value) if value <= most => Ok(value),
+        Some(value) => Err(format!("{key} is {value}, and {most} is the most")),
+    }
+}
+
+/// Refuses words that would break a log line.
+fn plain(word: &str) -> Result<(), String> {
+    if word.len() > MAX_WORD_BYTES {
+        return Err(format!("a word has more than {MAX_WORD_BYTES} bytes"));
+    }
+    match word.chars().find(|c| c.is_control()) {
+        Some(control) => Err(format!(
+            "there is a control character ({})",
+            control.escape_unicode()
+        )),
+        None => Ok(()),
+    }
+}

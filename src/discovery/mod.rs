@@ -1,0 +1,332 @@
+//! Servers that come by themselves: sources are asked, answers go to the daemon.
+//!
+//! ```text
+//! Sources (control loop) ── a task a source ── asks ──► client of its kind ── bytes ──► answer ─► Found ─► control loop
+//!          ▲ told of changes                                                                        judge ─► pools
+//! ```
+//! What an answer says is read by [`answer`] and judged by [`judge`], both pure; a kind of source is a client that brings the
+//! bytes ([`ask`]) and a pace ([`Pace`]). A source that fails is asked again, and nothing else depends on it.
+
+pub mod answer;
+pub mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::{AbortHandle, JoinSet},
+    time::timeout_at,
+};
+
+use crate::{
+    balance::hash::{SplitMix64, below},
+    base::BackendName,
+    config::{Config, Discovery, DiscoverySource},
+    sys::interfaces,
+};
+use answer::{Answer, Limits, Malformed};
+
+/// How long a start or a reload waits for the first answers.
+pub const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Answers that may wait for the control loop; a source that has another waits with it.
+pub const INBOX: usize = 64;
+
+/// Resolves to the bytes of a file, or why there are none.
+pub type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
+
+/// Reads the files that sources are.
+pub trait Files: Send + Sync {
+    /// Reads a file that the configuration names.
+    fn read(&self, path: PathBuf) -> Reading;
+}
+
+/// A source has answered, or has failed.
+#[derive(Debug)]
+pub struct Found {
+    /// Whose servers they are.
+    pub backend: BackendName,
+    /// What it came to.
+    pub reply: Reply,
+    /// The task that asked: one that has been replaced since is stale.
+    task: u64,
+}
+
+/// What came of asking a source.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The servers, or why there are none.
+    pub result: Result<Answer, Failure>,
+    /// The addresses of this host then.
+    pub host: Arc<BTreeSet<IpAddr>>,
+    /// When that was.
+    pub at: Instant,
+}
+
+/// Why a source has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It cannot be reached or read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Its answer is none.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It has not answered in time.
+    #[error("it has not answered within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// Its servers could not be put in effect.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Failure {
+    /// The reason in one word.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::Malformed(_) => "malformed",
+            Self::Silent(_) => "silent",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// When a source is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// When it is told to have changed.
+    OnChange,
+    /// After a time, or before if it is told to have changed.
+    After(Duration),
+}
+
+impl Pace {
+    /// Of a source that has just answered, or has failed.
+    const fn of(settings: &Discovery, has_failed: bool) -> Self {
+        match settings.source {
+            DiscoverySource::File { .. } if has_failed => Self::After(settings.interval),
+            DiscoverySource::File { .. } => Self::OnChange,
+        }
+    }
+}
+
+/// Asks a source once.
+///
+/// # Errors
+/// It fails.
+pub async fn ask(settings: &Discovery, files: &dyn Files) -> Result<Answer, Failure> {
+    let limits = Limits {
+        bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
+        servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
+    };
+    match &settings.source {
+        DiscoverySource::File { path, format } => {
+            let bytes = files.read(path.clone()).await.map_err(Failure::Unreadable)?;
+            let format = *format;
+            let parsed = tokio::task::spawn_blocking(move || answer::parse(format, &bytes, limits)).await;
+            Ok(parsed.map_err(|_| Failure::Unreadable("internal error while it was read".to_owned()))??)
+        }
+    }
+}
+
+async fn reply(settings: &Discovery, files: &dyn Files) -> Reply {
+    let result = ask(settings, files).await;
+    Reply {
+        result,
+        host: Arc::new(interfaces::own_addresses()),
+        at: Instant::now(),
+    }
+}
+
+/// Asks sources, each once, all at the same time: what has come of it within a time.
+pub async fn ask_all(
+    sources: Vec<(BackendName, Discovery)>,
+    files: Arc<dyn Files>,
+    within: Duration,
+) -> BTreeMap<BackendName, Reply> {
+    let until = Instant::now() + within;
+    let mut asking = JoinSet::new();
+    let mut replies = BTreeMap::new();
+    for (backend, settings) in sources {
+        let silent = Reply {
+            result: Err(Failure::Silent(within)),
+            host: Arc::default(),
+            at: until,
+        };
+        replies.insert(backend.clone(), silent);
+        let files = Arc::clone(&files);
+        asking.spawn(async move { (backend, reply(&settings, &*files).await) });
+    }
+    while let Ok(Some(asked)) = timeout_at(until.into(), asking.join_next()).await {
+        if let Ok((backend, reply)) = asked {
+            replies.insert(backend, reply);
+        }
+    }
+    replies
+}
+
+/// The sources of a configuration that are asked. Lives on the control thread's runtime; dropping it ends them.
+pub struct Sources {
+    running: HashMap<BackendName, Running>,
+    files: Arc<dyn Files>,
+    found: mpsc::Sender<Found>,
+    random: SplitMix64,
+    last_task: u64,
+}
+
+/// A source, whose task ends when this is dropped.
+struct Running {
+    settings: Discovery,
+    task: u64,
+    changed: Arc<Notify>,
+    handle: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Sources {
+    /// None yet; answers will go to `found`.
+    #[must_use]
+    pub fn new(files: Arc<dyn Files>, found: mpsc::Sender<Found>) -> Self {
+        Self {
+            running: HashMap::new(),
+            files,
+            found,
+            // jitter need not be secret, only different in each process
+            random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
+            last_task: 0,
+        }
+    }
+
+    /// What reads files.
+    #[must_use]
+    pub fn files(&self) -> Arc<dyn Files> {
+        Arc::clone(&self.files)
+    }
+
+    /// Has exactly the sources of a configuration asked from now on. Those in `asked` have just been asked, and whether they
+    /// failed is there; others whose settings are as before go on as before.
+    ///
+    /// To be called within the runtime.
+    pub fn follow(&mut self, config: &Config, asked: &BTreeMap<BackendName, bool>) {
+        let settings = |name: &BackendName| config.backends.get(name)?.discovery.as_ref();
+        self.running
+            .retain(|name, running| settings(name) == Some(&running.settings) && !asked.contains_key(name));
+        for (name, backend) in &config.backends {
+            let Some(settings) = &backend.discovery else {
+                continue;
+            };
+            if self.running.contains_key(name) {
+                continue;
+            }
+            self.last_task += 1;
+            let changed = Arc::new(Notify::new());
+            let task = Task {
+                backend: name.clone(),
+                settings: settings.clone(),
+                number: self.last_task,
+                changed: Arc::clone(&changed),
+                files: Arc::clone(&self.files),
+                found: self.found.clone(),
+                random: SplitMix64::new(self.random.next_u64()),
+            };
+            let handle = tokio::spawn(task.run(asked.get(name).copied())).abort_handle();
+            let running = Running {
+                settings: settings.clone(),
+                task: self.last_task,
+                changed,
+                handle,
+            };
+            self.running.insert(name.clone(), running);
+        }
+    }
+
+    /// A file has changed: those that are it are asked.
+    pub fn file_changed(&self, path: &Path) {
+        let concerned =
+            (self.running.values()).filter(|running| running.settings.source.file() == Some(path));
+        for running in concerned {
+            running.changed.notify_one();
+        }
+    }
+
+    /// Asks a source now.
+    pub fn ask_again(&self, backend: &BackendName) {
+        if let Some(running) = self.running.get(backend) {
+            running.changed.notify_one();
+        }
+    }
+
+    /// Whether this is about a source as it is asked now. Others are stale: the source was removed or changed since.
+    #[must_use]
+    pub fn is_current(&self, found: &Found) -> bool {
+        let running = self.running.get(&found.backend);
+        running.is_some_and(|running| running.task == found.task)
+    }
+}
+
+struct Task {
+    backend: BackendName,
+    settings: Discovery,
+    number: u64,
+    changed: Arc<Notify>,
+    files: Arc<dyn Files>,
+    found: mpsc::Sender<Found>,
+    random: SplitMix64,
+}
+
+impl Task {
+    /// Asks until nobody wants to know; at once, unless it has been asked: then `asked` tells whether it failed.
+    async fn run(mut self, mut asked: Option<bool>) {
+        loop {
+            if let Some(has_failed) = asked {
+                self.wait(Pace::of(&self.settings, has_failed)).await;
+            }
+            let reply = reply(&self.settings, &*self.files).await;
+            asked = Some(reply.result.is_err());
+            let found = Found {
+                backend: self.backend.clone(),
+                reply,
+                task: self.number,
+            };
+            if self.found.send(found).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn wait(&mut self, pace: Pace) {
+        match pace {
+            Pace::OnChange => self.changed.notified().await,
+            Pace::After(interval) => {
+                let until = Instant::now() + jittered(interval, self.random.next_u64());
+                // told earlier or not
+                let _ = timeout_at(until.into(), self.changed.notified()).await;
+            }
+        }
+    }
+}
+
+/// A time that is up to ten percent longer or shorter, by a random number: many sources are not asked at once.
+fn jittered(interval: Duration, random: u64) -> Duration {
+    let tenth = u64::try_from(interval.as_nanos() / 10).unwrap_or(u64::MAX / 4);
+    let off = below(random, tenth.saturating_mul(2).max(1));
+    (interval + Duration::from_nanos(off)).saturating_sub(Duration::from_nanos(tenth))
+}
