@@ -38,6 +38,17 @@ const READABLE: &[&str] = &[
 /// Entries of a directory above a hidden file that stay reachable, at most.
 const MAX_ENTRIES: usize = 10_000;
 
+/// Why files are not hidden.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HideError {
+    /// What is beside a hidden file cannot be seen.
+    #[error("list {} above a hidden file: {1}", .0.display())]
+    List(PathBuf, io::Error),
+    /// The kernel has landlock and did not take the rules.
+    #[error("landlock: {0}")]
+    Landlock(#[from] RulesetError),
+}
+
 /// The directories in which the daemon may change something. Nothing else can be written, and little be read; what is
 /// open already stays so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +106,10 @@ pub(super) fn confine_files(sandbox: &Sandbox) -> Result<bool, RulesetError> {
 /// Confines the calling thread, and so all that it starts, to every file but these and what is below them, and to signals
 /// among what it starts, as far as the kernel can. Needs `no_new_privs`. The directories above a hidden file are not listed
 /// and get no new entries: what is beside it stays as reachable as it was.
-pub(super) fn hide_files(hidden: &[PathBuf]) -> Result<(), RulesetError> {
+///
+/// # Errors
+/// A directory above a hidden file cannot be listed, or the kernel did not take the rules.
+pub(super) fn hide_files(hidden: &[PathBuf]) -> Result<(), HideError> {
     // by where they really are: a link among them leads nowhere else
     let hidden: BTreeSet<PathBuf> = hidden
         .iter()
@@ -114,7 +128,10 @@ pub(super) fn hide_files(hidden: &[PathBuf]) -> Result<(), RulesetError> {
                 ruleset = ruleset.add_rule(rule(parent, &directory, all))?;
             }
         } else if !hidden.contains(&directory) {
-            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            let entries = match std::fs::read_dir(&directory) {
+                Ok(entries) => entries.flatten(),
+                Err(error) => return Err(HideError::List(directory, error)),
+            };
             // what a link leads to is reached, or not, by where that is
             let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
             above.extend(entries.map(|entry| entry.path()).take(MAX_ENTRIES));

@@ -124,7 +124,7 @@ impl Keeper {
         processes::adopt_orphans().map_err(step("adopt orphans"))?;
         signals::stop_ignoring().map_err(step("reset signals"))?;
         let others: Vec<u32> = self.others.iter().copied().chain([std::process::id()]).collect();
-        sandbox::hide_files(&self.hidden).map_err(|error| format!("hide files (landlock): {error}"))?;
+        sandbox::hide_files(&self.hidden).map_err(|error| format!("hide files: {error}"))?;
         seccomp::keep_from(&others).map_err(step("filter system calls (seccomp)"))?;
         let seconds = self.command.timeout.as_secs() + GRACE.as_secs();
         let limits = processes::Limits {
