@@ -42,8 +42,13 @@ const MAX_ENTRIES: usize = 10_000;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HideError {
     /// What is beside a hidden file cannot be seen.
-    #[error("list {} above a hidden file: {1}", .0.display())]
-    List(PathBuf, io::Error),
+    #[error("list {}, which is above a hidden file: {source}", directory.display())]
+    List {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The kernel has landlock and did not take the rules.
     #[error("landlock: {0}")]
     Landlock(#[from] RulesetError),
@@ -130,7 +135,7 @@ pub(super) fn hide_files(hidden: &[PathBuf]) -> Result<(), HideError> {
         } else if !hidden.contains(&directory) {
             let entries = match std::fs::read_dir(&directory) {
                 Ok(entries) => entries.flatten(),
-                Err(error) => return Err(HideError::List(directory, error)),
+                Err(source) => return Err(HideError::List { directory, source }),
             };
             // what a link leads to is reached, or not, by where that is
             let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
