@@ -25,6 +25,7 @@ mod raw;
 mod render;
 mod resolve;
 mod routing;
+mod server_rules;
 mod server_sockets;
 mod services;
 mod settings;
@@ -48,11 +49,11 @@ pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of}
 pub use connections::ConnectionRates;
 pub use discovery::{
     AnswerFormat, Discovery, DiscoveryKind, DiscoverySource, MAX_DISCOVERED, MaxRemoval, OnFailure,
-    ServerRules, Unfit,
 };
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
+pub use server_rules::{ServerRules, Unfit};
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;
 pub use tls::{
