@@ -27,6 +27,7 @@ mod raw;
 mod render;
 mod resolve;
 mod routing;
+mod server_rules;
 mod server_sockets;
 mod services;
 mod settings;
@@ -51,11 +52,11 @@ pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
 pub use discovery::{
     AnswerFormat, Discovery, DiscoveryKind, DiscoverySource, MAX_DISCOVERED, MaxRemoval, OnFailure,
-    ServerRules, Unfit,
 };
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
+pub use server_rules::{ServerRules, Unfit};
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;
 pub use tls::{

@@ -1,6 +1,7 @@
 //! Properties over generated configurations and over any bytes.
 
 mod configs;
+mod discovery;
 mod peers;
 mod process;
 mod routing;

@@ -437,7 +437,8 @@ fn commented_settings() -> Outcome {
     let web = all.config.backends.get("web").ok_or("no backend")?;
     // What the comments call defaults are the defaults.
     let plain = backend_of(
-        "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n",
+        "[backends.web.sticky]\n[backends.web.servers.web1]\naddr = \"10.0.0.11:8080\"\nmax_connections = 500\n\
+         [backends.web.discovery]\nkind = \"file\"\npath = \"/etc/convey/web.servers\"\nservers_within = \"10.0.0.0/24\"\n",
     )?;
     let mut server_socket = ServerSocketOptions::default();
     (server_socket.common.mark, server_socket.common.dscp) = (Some(number(7)), Dscp::named("af21"));

@@ -359,6 +359,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
     }
     match pattern {
         "^[0-9]{1,5}$" => Some(digits),
+        "^[0-9]{1,3}%$" => Some(|text| {
+            text.strip_suffix('%')
+                .is_some_and(|share| digits(share) && share.len() <= 3)
+        }),
         ":[0-9]{1,5}$" => Some(|text| text.rsplit_once(':').is_some_and(|(_, port)| digits(port))),
         ":[0-9]{1,5}(-[0-9]{1,5})?$" => Some(|text| {
             let ports = text.rsplit_once(':').map_or("", |(_, ports)| ports);

@@ -119,6 +119,7 @@ impl Field for FilePath {
         }
         let example = match findings.key() {
             "cert" | "key" | "ocsp" => "/etc/convey/certificates/www.pem",
+            "path" => "/etc/convey/web.servers",
             "client_ca" => "/etc/convey/certificates/clients.pem",
             "ca" => "/etc/convey/certificates/ca.pem",
             "ticket_keys_file" => "/etc/convey/ticket.keys",

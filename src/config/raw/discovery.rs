@@ -1,5 +1,7 @@
 //! Sections and types of values that are about servers that come by themselves.
 
+use std::path::PathBuf;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
@@ -26,7 +28,7 @@ section! {
         /// Where they come from: "file".
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
-        path: FilePath,
+        path: SourcePath,
         /// How an answer is written. "text" (default): a server a line, IP:port, then weight=, priority=, max_connections=, sni=, name= as wanted, or IP port weight priority; # begins a comment. "json": a list of objects with host, port, weight, priority, max_connections, sni, name, or an object with such a list in hosts.
         format: AnswerFormat,
         /// How long after a failure the source is asked again, ten percent more or less. Default: "10s".
@@ -45,6 +47,17 @@ section! {
         max_answer_bytes: Int<1, 16_777_216>,
     }
 }
+
+/// The path of a file; `None` if something else was given, which has been said.
+#[derive(Debug, Clone)]
+pub struct SourcePath(pub Option<PathBuf>);
+
+impl Field for SourcePath {
+    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        Some(Self(FilePath::read(key, value, findings).map(|path| path.0)))
+    }
+}
+inline_schema!([] SourcePath, generator => generator.subschema_for::<FilePath>());
 
 /// One or several networks.
 #[derive(Debug, Clone)]

@@ -62,7 +62,7 @@ fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<Disco
                 );
             }
             Some(DiscoverySource::File {
-                path: raw.path.as_ref()?.value.0.clone(),
+                path: raw.path.as_ref()?.value.0.clone()?,
                 format: value(raw.format.as_ref(), AnswerFormat::Text, |v| v),
             })
         }

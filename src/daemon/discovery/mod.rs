@@ -46,6 +46,8 @@ pub struct Discovery {
     states: States,
     /// The last answer of each source that has not been judged yet.
     waiting: BTreeMap<BackendName, Reply>,
+    /// Files that have changed while a reload was under way, which may have read them before.
+    changed_meanwhile: BTreeSet<PathBuf>,
     /// What is being armed; it can be put back among those that wait.
     arming: Option<Change>,
     jobs: JoinSet<Result<Armed, PacketsError>>,
@@ -86,6 +88,7 @@ impl Discovery {
             sources: Sources::new(Arc::new(BrokerFiles(broker)), found),
             states: States::default(),
             waiting: BTreeMap::new(),
+            changed_meanwhile: BTreeSet::new(),
             arming: None,
             jobs: JoinSet::new(),
             answers: SavedAnswers::open(state_dir),
@@ -130,13 +133,17 @@ impl Discovery {
         let asked = (first.judged.iter())
             .map(|(backend, judged)| (backend.clone(), failed(judged)))
             .collect();
+        let is_source = |name: &BackendName| config.backends.get(name).is_some_and(|b| b.discovery.is_some());
+        // what another source, or this one by other settings, has answered counts no more
+        (self.waiting).retain(|backend, _| is_source(backend) && !first.judged.contains_key(backend));
         self.sources.follow(config, &asked);
+        for path in std::mem::take(&mut self.changed_meanwhile) {
+            self.sources.file_changed(&path);
+        }
         self.states.follow(config);
         for (backend, judged) in first.judged {
             self.states.judged(config, &backend, &judged);
         }
-        let is_source = |name: &BackendName| config.backends.get(name).is_some_and(|b| b.discovery.is_some());
-        self.waiting.retain(|backend, _| is_source(backend));
     }
 }
 
@@ -166,17 +173,23 @@ impl Control {
     }
 
     /// Files that sources are have changed.
-    pub(super) fn discovery_files_changed<'a>(&self, files: impl Iterator<Item = &'a What>) {
+    pub(super) fn discovery_files_changed<'a>(&mut self, files: impl Iterator<Item = &'a What>) {
         for what in files {
-            if let What::DiscoveryFile(path) = what {
-                self.discovery.sources.file_changed(path);
+            let What::DiscoveryFile(path) = what else { continue };
+            self.discovery.sources.file_changed(path);
+            if !self.reload.is_idle() {
+                self.discovery.changed_meanwhile.insert(path.clone());
             }
         }
     }
 
     /// Puts in effect what sources have answered, unless something else is under way.
     pub(super) fn take_answers(&mut self) {
-        if self.discovery.waiting.is_empty() || self.discovery.arming.is_some() || !self.reload.is_idle() {
+        if !self.reload.is_idle() {
+            return;
+        }
+        self.discovery.changed_meanwhile.clear();
+        if self.discovery.waiting.is_empty() || self.discovery.arming.is_some() {
             return;
         }
         let config = self.state.config().clone();

@@ -79,7 +79,7 @@ struct Bound {
 enum Done {
     /// With what watches the file anew, if that is wanted.
     Read(Option<Result<FileWatch, String>>, Result<FileRead, NotRead>),
-    Loaded(Result<New, ReloadFailed>),
+    Loaded(Box<Result<New, ReloadFailed>>),
     Checked,
     Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
     Counted(Result<(Cut, Counted), ReloadFailed>),
@@ -193,7 +193,7 @@ impl Control {
                 }
                 ReloadEvent::Read(read)
             }
-            Some(Done::Loaded(loaded)) => ReloadEvent::Loaded(loaded.map(|new| {
+            Some(Done::Loaded(loaded)) => ReloadEvent::Loaded((*loaded).map(|new| {
                 let changes = !new.diff.changes.is_empty();
                 self.reload.new = Some(new);
                 changes
@@ -268,11 +268,11 @@ impl Control {
                 };
                 self.reload.jobs.spawn(async move {
                     let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;
-                    Done::Loaded(match parsed {
+                    Done::Loaded(Box::new(match parsed {
                         Ok(Ok(new)) => with_files(new, &broker, running).await,
                         Ok(Err(why)) => Err(why),
                         Err(_) => Err(panicked()),
-                    })
+                    }))
                 });
             }
             Action::Check => {

@@ -15,9 +15,8 @@ use convey::{
         ServerAddr, ServerName, ServerSocketOptions, SocketOptions, Zone,
     },
     config::{
-        AccessLog, Algorithm, AnswerFormat, Backend, Config, ConnectionRates, Discovery, DiscoverySource,
-        DsrMethod, Frontend, HealthCheck, InitialState, MaxRemoval, Mode, NetworkList, OnDown, OnFailure,
-        PassiveCheck, Server, SourceAddress, Stats, Sticky,
+        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
+        InitialState, Mode, NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats, Sticky,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -369,49 +368,6 @@ fn sticky() -> impl Strategy<Value = Option<Sticky>> {
     }))
 }
 
-fn discovery() -> impl Strategy<Value = Option<Discovery>> {
-    use prop::sample::select;
-    let removal = prop_oneof![
-        (0..=100_u8).prop_map(MaxRemoval::Percent),
-        (0..=10_000_u32).prop_map(MaxRemoval::Count)
-    ];
-    let networks = vec(
-        any::<u8>().prop_map(|ip| Network::of([10, ip, 0, 0].into(), 16)),
-        0..3,
-    );
-    let source = (
-        select(vec!["/etc/convey/web.servers", "/ü"]),
-        select(vec![AnswerFormat::Text, AnswerFormat::Json]),
-    );
-    let source = source.prop_map(|(path, format)| DiscoverySource::File {
-        path: path.into(),
-        format,
-    });
-    let discovery = (
-        source,
-        millis(1, DAY),
-        select(vec![OnFailure::Keep, OnFailure::Empty]),
-        (count(10_000), count(10_000)),
-        removal,
-        networks,
-        1..=1_u32 << 24,
-    );
-    option::of(discovery.prop_map(
-        |(source, interval, on_failure, (one, other), max_removal, servers_within, max_answer_bytes)| {
-            Discovery {
-                source,
-                interval,
-                on_failure,
-                max_servers: one.max(other),
-                min_servers: one.min(other).get() - 1,
-                max_removal,
-                servers_within,
-                max_answer_bytes,
-            }
-        },
-    ))
-}
-
 fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
     let server = (
         name(),
@@ -475,7 +431,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of(passive_check()),
         down,
         (servers(), send_proxy(), super::tls::backend_tls()),
-        (factor, sticky(), discovery()),
+        (factor, sticky(), super::discovery::discovery()),
     )
         .prop_filter_map(
             "a usable name",

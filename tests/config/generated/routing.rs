@@ -185,9 +185,9 @@ pub fn settle_hellos(config: &mut Config) {
                 next = backend.fallback.as_ref();
             }
         }
-        let by_server = (row.iter())
-            .flat_map(|backend| backend.servers.values())
-            .any(|server| !server.sni.is_empty());
+        let by_server = row.iter().any(|backend| {
+            backend.discovery.is_some() || backend.servers.values().any(|server| !server.sni.is_empty())
+        });
         let by_route = frontend.routing.routes.iter().any(Route::needs_hello);
         let depends = !frontend.mode.is_packet() && (by_server || by_route);
         let ends_here = frontend.tls.is_some();

@@ -77,7 +77,7 @@ fn site() -> Site {
         .write("/etc/convey/blocked.list", "# nobody here\n198.51.100.0/24\n");
     site.lb.write(
         "/etc/convey/http.servers",
-        "# by the deployment\n10.0.0.12:8080 name=web2\n",
+        "# by the deployment; the configuration has this one\n10.0.0.12:8080\n",
     );
     site.lb.run(CERTIFICATES);
     site

@@ -253,6 +253,8 @@ impl Plane {
         if let Some(running) = &mut self.running {
             // a server whose host is down is never resolved: it is not waited for longer than this
             let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
+            // before the snapshot has them
+            running.engine.set_hops(&running.network_states.borrow().hops);
         }
         if !self.rules.are_for(&all) {
             self.rules.serve(all, &self.environment.broker).await?;
