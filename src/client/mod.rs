@@ -1,4 +1,3 @@
 //! Clients of what answers slowly, or never: whatever asks is told when there is an answer, and waits in no loop.
 
-pub mod resolver;
 pub mod runner;
