@@ -18,7 +18,8 @@ pub fn warnings(config: &Config) -> Vec<Diagnostic> {
     let found = sources.iter().flat_map(|(name, settings)| {
         let messages = match look(config, name, settings) {
             Err(why) => vec![why],
-            Ok(judged) => {
+            Ok(None) => Vec::new(),
+            Ok(Some(judged)) => {
                 let hold = judged.verdict.err().map(|hold| hold.to_string());
                 let left_out = (judged.left_out.count > 0).then(|| judged.left_out.to_string());
                 hold.into_iter().chain(left_out).collect()
@@ -35,7 +36,7 @@ pub fn warnings(config: &Config) -> Vec<Diagnostic> {
 pub fn notes(config: &Config) -> Vec<String> {
     let sources = sources(config);
     let counted = sources.iter().filter_map(|(name, settings)| {
-        let judged = look(config, name, settings).ok()?;
+        let judged = look(config, name, settings).ok()??;
         let servers = judged.verdict.ok()?.len();
         let again = match judged.duplicates {
             0 => String::new(),
@@ -56,9 +57,11 @@ fn sources(config: &Config) -> Vec<(&BackendName, &Discovery)> {
         .collect()
 }
 
-/// What a file gives now, or why nothing.
-fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Judged, String> {
-    let DiscoverySource::File { path, format } = &settings.source;
+/// What a file gives now, or why nothing. Nothing is known of a source that would have to be asked.
+fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Option<Judged>, String> {
+    let DiscoverySource::File { path, format } = &settings.source else {
+        return Ok(None);
+    };
     let limits = Limits {
         bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
         servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
@@ -73,14 +76,14 @@ fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Jud
         host: &host,
         before: None,
     };
-    Ok(judge.judge(answer))
+    Ok(Some(judge.judge(answer)))
 }
 
 fn finding(name: &BackendName, settings: &Discovery, message: &str) -> Diagnostic {
-    let DiscoverySource::File { path, .. } = &settings.source;
+    let file = settings.source.file().map(|path| path.display().to_string());
     Diagnostic {
         severity: Severity::Warning,
-        file: path.display().to_string(),
+        file: file.unwrap_or_default(),
         line: 0,
         column: 0,
         span: 0..0,

@@ -12,8 +12,11 @@ impl Config {
     /// The commands that it names, by what they are asked for by.
     #[must_use]
     pub fn commands(&self) -> BTreeMap<CommandId, Command> {
-        let hooks = self.hooks.on_change.iter();
-        hooks.map(|command| (command.id(), command.clone())).collect()
+        let sources = (self.backends.values())
+            .filter_map(|backend| backend.discovery.as_ref())
+            .filter_map(|discovery| discovery.source.command());
+        let all = self.hooks.on_change.iter().chain(sources);
+        all.map(|command| (command.id(), command.clone())).collect()
     }
 
     /// The files and directories that no command may open, because private keys are in them.

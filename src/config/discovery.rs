@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::commands::Command;
 use crate::access::Network;
 
 /// Most servers that a backend may discover.
@@ -17,7 +18,8 @@ pub const MAX_DISCOVERED: u32 = 10_000;
 pub struct Discovery {
     /// `kind`, and what belongs to it.
     pub source: DiscoverySource,
-    /// `interval`: how long after a failure the source is asked again; a file is read when it changes. Default 10 s.
+    /// `interval`: how long after an answer or a failure the source is asked again; a file is read when it changes, and after a
+    /// failure. Default 10 s.
     pub interval: Duration,
     /// `on_failure`: what happens to the servers when the source fails. Default keep.
     pub on_failure: OnFailure,
@@ -44,6 +46,13 @@ pub enum DiscoverySource {
         /// How it is written.
         format: AnswerFormat,
     },
+    /// What a command prints.
+    Exec {
+        /// The command, with the source's time-out.
+        command: Command,
+        /// How it is written.
+        format: AnswerFormat,
+    },
 }
 
 /// `kind` of a source.
@@ -51,6 +60,8 @@ pub enum DiscoverySource {
 pub enum DiscoveryKind {
     /// [`DiscoverySource::File`].
     File,
+    /// [`DiscoverySource::Exec`].
+    Exec,
 }
 
 /// `format` of an answer.
@@ -86,6 +97,7 @@ impl Discovery {
     pub const fn kind(&self) -> DiscoveryKind {
         match self.source {
             DiscoverySource::File { .. } => DiscoveryKind::File,
+            DiscoverySource::Exec { .. } => DiscoveryKind::Exec,
         }
     }
 }
@@ -96,6 +108,16 @@ impl DiscoverySource {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File { path, .. } => Some(path),
+            Self::Exec { .. } => None,
+        }
+    }
+
+    /// The command that the runner starts for it.
+    #[must_use]
+    pub const fn command(&self) -> Option<&Command> {
+        match self {
+            Self::File { .. } => None,
+            Self::Exec { command, .. } => Some(command),
         }
     }
 }
@@ -105,6 +127,7 @@ impl fmt::Display for DiscoverySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, .. } => write!(f, "file {}", path.display()),
+            Self::Exec { command, .. } => write!(f, "command {}", command.program()),
         }
     }
 }

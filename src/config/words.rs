@@ -56,7 +56,7 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
-words!(DiscoveryKind { File = "file" });
+words!(DiscoveryKind { File = "file", Exec = "exec" });
 words!(AnswerFormat { Text = "text", Json = "json" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });

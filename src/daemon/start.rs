@@ -362,7 +362,7 @@ fn assemble(
     let runner = Runner::start(runner)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("ask the runner of commands: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);
-    let discovery = Discovery::new(broker.clone(), found_tx, &state_dir);
+    let discovery = Discovery::new(broker.clone(), runner.clone(), found_tx, &state_dir);
     let mut state = State::new(
         config,
         saved.saved(),

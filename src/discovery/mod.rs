@@ -32,7 +32,7 @@ use tokio::{
 use crate::{
     balance::hash::{SplitMix64, below},
     base::BackendName,
-    config::{Config, Discovery, DiscoverySource},
+    config::{Command, Config, Discovery, DiscoverySource},
     sys::interfaces,
 };
 use answer::{Answer, Limits, Malformed};
@@ -43,13 +43,16 @@ pub const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// Answers that may wait for the control loop; a source that has another waits with it.
 pub const INBOX: usize = 64;
 
-/// Resolves to the bytes of a file, or why there are none.
+/// Resolves to the bytes of a file or of a command's output, or why there are none.
 pub type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
 
-/// Reads the files that sources are.
-pub trait Files: Send + Sync {
+/// Reads what sources say, where this process may not itself.
+pub trait Reader: Send + Sync {
     /// Reads a file that the configuration names.
     fn read(&self, path: PathBuf) -> Reading;
+
+    /// Runs a command that the configuration names: what it prints.
+    fn run(&self, command: Command) -> Reading;
 }
 
 /// A source has answered, or has failed.
@@ -119,6 +122,7 @@ impl Pace {
         match settings.source {
             DiscoverySource::File { .. } if has_failed => Self::After(settings.interval),
             DiscoverySource::File { .. } => Self::OnChange,
+            DiscoverySource::Exec { .. } => Self::After(settings.interval),
         }
     }
 }
@@ -127,23 +131,22 @@ impl Pace {
 ///
 /// # Errors
 /// It fails.
-pub async fn ask(settings: &Discovery, files: &dyn Files) -> Result<Answer, Failure> {
+pub async fn ask(settings: &Discovery, reader: &dyn Reader) -> Result<Answer, Failure> {
     let limits = Limits {
         bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
         servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
     };
-    match &settings.source {
-        DiscoverySource::File { path, format } => {
-            let bytes = files.read(path.clone()).await.map_err(Failure::Unreadable)?;
-            let format = *format;
-            let parsed = tokio::task::spawn_blocking(move || answer::parse(format, &bytes, limits)).await;
-            Ok(parsed.map_err(|_| Failure::Unreadable("internal error while it was read".to_owned()))??)
-        }
-    }
+    let (reading, format) = match &settings.source {
+        DiscoverySource::File { path, format } => (reader.read(path.clone()), *format),
+        DiscoverySource::Exec { command, format } => (reader.run(command.clone()), *format),
+    };
+    let bytes = reading.await.map_err(Failure::Unreadable)?;
+    let parsed = tokio::task::spawn_blocking(move || answer::parse(format, &bytes, limits)).await;
+    Ok(parsed.map_err(|_| Failure::Unreadable("internal error while it was read".to_owned()))??)
 }
 
-async fn reply(settings: &Discovery, files: &dyn Files) -> Reply {
-    let result = ask(settings, files).await;
+async fn reply(settings: &Discovery, reader: &dyn Reader) -> Reply {
+    let result = ask(settings, reader).await;
     Reply {
         result,
         host: Arc::new(interfaces::own_addresses()),
@@ -154,7 +157,7 @@ async fn reply(settings: &Discovery, files: &dyn Files) -> Reply {
 /// Asks sources, each once, all at the same time: what has come of it within a time.
 pub async fn ask_all(
     sources: Vec<(BackendName, Discovery)>,
-    files: Arc<dyn Files>,
+    reader: Arc<dyn Reader>,
     within: Duration,
 ) -> BTreeMap<BackendName, Reply> {
     let until = Instant::now() + within;
@@ -167,8 +170,8 @@ pub async fn ask_all(
             at: until,
         };
         replies.insert(backend.clone(), silent);
-        let files = Arc::clone(&files);
-        asking.spawn(async move { (backend, reply(&settings, &*files).await) });
+        let reader = Arc::clone(&reader);
+        asking.spawn(async move { (backend, reply(&settings, &*reader).await) });
     }
     while let Ok(Some(asked)) = timeout_at(until.into(), asking.join_next()).await {
         if let Ok((backend, reply)) = asked {
@@ -181,7 +184,7 @@ pub async fn ask_all(
 /// The sources of a configuration that are asked. Lives on the control thread's runtime; dropping it ends them.
 pub struct Sources {
     running: HashMap<BackendName, Running>,
-    files: Arc<dyn Files>,
+    reader: Arc<dyn Reader>,
     found: mpsc::Sender<Found>,
     random: SplitMix64,
     last_task: u64,
@@ -204,10 +207,10 @@ impl Drop for Running {
 impl Sources {
     /// None yet; answers will go to `found`.
     #[must_use]
-    pub fn new(files: Arc<dyn Files>, found: mpsc::Sender<Found>) -> Self {
+    pub fn new(reader: Arc<dyn Reader>, found: mpsc::Sender<Found>) -> Self {
         Self {
             running: HashMap::new(),
-            files,
+            reader,
             found,
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
@@ -215,10 +218,10 @@ impl Sources {
         }
     }
 
-    /// What reads files.
+    /// What reads what they say.
     #[must_use]
-    pub fn files(&self) -> Arc<dyn Files> {
-        Arc::clone(&self.files)
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader)
     }
 
     /// Has exactly the sources of a configuration asked from now on. Those in `asked` have just been asked, and whether they
@@ -243,7 +246,7 @@ impl Sources {
                 settings: settings.clone(),
                 number: self.last_task,
                 changed: Arc::clone(&changed),
-                files: Arc::clone(&self.files),
+                reader: Arc::clone(&self.reader),
                 found: self.found.clone(),
                 random: SplitMix64::new(self.random.next_u64()),
             };
@@ -287,7 +290,7 @@ struct Task {
     settings: Discovery,
     number: u64,
     changed: Arc<Notify>,
-    files: Arc<dyn Files>,
+    reader: Arc<dyn Reader>,
     found: mpsc::Sender<Found>,
     random: SplitMix64,
 }
@@ -299,7 +302,7 @@ impl Task {
             if let Some(has_failed) = asked {
                 self.wait(Pace::of(&self.settings, has_failed)).await;
             }
-            let reply = reply(&self.settings, &*self.files).await;
+            let reply = reply(&self.settings, &*self.reader).await;
             asked = Some(reply.result.is_err());
             let found = Found {
                 backend: self.backend.clone(),

@@ -28,7 +28,11 @@ const SITE: &str = "[frontends.web]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \
 #[derive(Default)]
 struct Contents(Mutex<VecDeque<Result<&'static str, &'static str>>>);
 
-impl Files for Contents {
+impl Reader for Contents {
+    fn run(&self, command: Command) -> Reading {
+        self.read(command.program().into())
+    }
+
     fn read(&self, _: PathBuf) -> Reading {
         let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         Box::pin(async move {
@@ -101,7 +105,7 @@ async fn a_start_does_not_wait_for_ever() {
     let settings = config(SITE).backends["web"].discovery.clone().unwrap();
     let name = |name| BackendName::new(name).unwrap();
     let asked = vec![(name("quick"), settings.clone()), (name("silent"), settings)];
-    let replies = ask_all(asked, sources.files(), Duration::from_secs(3)).await;
+    let replies = ask_all(asked, sources.reader(), Duration::from_secs(3)).await;
     let silent = replies.values().filter(|reply| reply.result.is_err());
     let silent: Vec<_> = silent
         .map(|reply| reply.result.clone().unwrap_err().label())

@@ -12,6 +12,7 @@ mod keys;
 mod meaning;
 mod packets;
 mod schema;
+mod shown;
 
 use std::{
     fs, io,

@@ -12,7 +12,11 @@ use convey::{
 };
 use libtest_mimic::{Failed, Trial};
 
-use super::{load, source, text, top};
+use super::{
+    load,
+    shown::{every_key_is_shown, uncommented},
+    source, text, top,
+};
 
 pub type Outcome = Result<(), Failed>;
 pub type Test = fn() -> Outcome;
@@ -422,16 +426,6 @@ fn json() -> Outcome {
     )
 }
 
-/// The default file with its commented settings in force: a `#` and a word is a setting, a `#` and a space is prose.
-fn uncommented() -> Result<String, Failed> {
-    let file = fs::read_to_string(top().join("configs/convey.toml"))?;
-    let in_force = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_alphanumeric() || c == '[') => rest.to_owned(),
-        _ => line.to_owned(),
-    };
-    Ok(file.lines().map(in_force).collect::<Vec<_>>().join("\n"))
-}
-
 fn commented_settings() -> Outcome {
     let all = load(&text(&uncommented()?))?;
     let web = all.config.backends.get("web").ok_or("no backend")?;
@@ -482,20 +476,4 @@ fn commented_settings() -> Outcome {
     )?;
     same(web.name.clone(), BackendName::new("web")?)?;
     same(web.servers.contains_key(&ServerName::new("web1")?), true)
-}
-
-fn every_key_is_shown() -> Outcome {
-    let full = fs::read_to_string(top().join("configs/full.toml"))?;
-    for (name, toml) in [("full.toml", full), ("convey.toml", uncommented()?)] {
-        let table: toml::Table = toml.parse()?;
-        let shown = super::schema::keys_in(&toml::Value::Table(table));
-        let missing: Vec<_> = super::schema::every_key()
-            .into_iter()
-            .filter(|key| !shown.contains(key))
-            // 0.3.5's name for [packet], which cannot stand beside it
-            .filter(|key| key != "passthrough")
-            .collect();
-        same((name, missing), (name, Vec::new()))?;
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::{
     DAY, Int, Time,
     access::FilePath,
+    commands::CommandLine,
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word},
     routing,
@@ -25,13 +26,17 @@ use crate::{
 section! {
     /// Servers that a source outside this file names, beside those of the file. A server of the file goes before a discovered one of the same name or address. A server that is not named any more gets no new connections; established ones go on.
     Discovery {
-        /// Where they come from: "file".
+        /// Where they come from: "file", or "exec", what a command prints.
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
         path: SourcePath,
+        /// Kind "exec": the program that prints the servers, and its arguments, such as ["/usr/local/bin/servers", "web"]; no shell reads the line. It runs as Convey's user, without capabilities: see COMMANDS in convey(8).
+        command: SourceCommand,
+        /// Kind "exec": how long the command may run before it is ended, which is a failure. Default: "5s".
+        timeout: Time<false, 600_000>,
         /// How an answer is written. "text" (default): a server a line, IP:port, then weight=, priority=, max_connections=, sni=, name= as wanted, or IP port weight priority; # begins a comment. "json": a list of objects with host, port, weight, priority, max_connections, sni, name, or an object with such a list in hosts.
         format: AnswerFormat,
-        /// How long after a failure the source is asked again, ten percent more or less. Default: "10s".
+        /// How long after an answer or a failure the source is asked again, ten percent more or less; a file that could be read is read when it changes. Default: "10s".
         interval: Time<false, DAY>,
         /// What happens to the servers when the source fails, or its answer cannot be used: "keep" (default) those of the last good answer, over restarts too, or "empty": there are none until the next good one.
         on_failure: OnFailure,
@@ -45,6 +50,32 @@ section! {
         servers_within: Networks,
         /// Largest answer in bytes; a larger one is refused. Default: 1048576.
         max_answer_bytes: Int<1, 16_777_216>,
+    }
+}
+
+/// A command line; `None` if something else was given, which has been said.
+#[derive(Debug, Clone)]
+pub struct SourceCommand(pub Option<Vec<String>>);
+
+impl Field for SourceCommand {
+    fn read(key: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        Some(Self(
+            CommandLine::read(key, value, findings).map(|command| command.0),
+        ))
+    }
+}
+
+impl JsonSchema for SourceCommand {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        CommandLine::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        CommandLine::json_schema(generator)
     }
 }
 

@@ -15,7 +15,8 @@ pub fn hooks(hooks: &Hooks) -> Settings {
     ]
 }
 
-fn words(line: &[String]) -> Setting {
+/// A command line.
+pub fn words(line: &[String]) -> Setting {
     let words: Vec<_> = line.iter().map(|word| string(word)).collect();
     Setting::Value(format!("[{}]", words.join(", ")))
 }

@@ -21,6 +21,11 @@ pub fn discovery(discovery: &Discovery) -> Settings {
             settings.push(("path", super::path(path)));
             settings.push(("format", text(format.label())));
         }
+        DiscoverySource::Exec { command, format } => {
+            settings.push(("command", super::commands::words(&command.line)));
+            settings.push(("timeout", time(command.timeout)));
+            settings.push(("format", text(format.label())));
+        }
     }
     let removal = match max_removal {
         MaxRemoval::Percent(_) => text(&max_removal.to_string()),

@@ -6,7 +6,7 @@ use super::state::{Judgement, judge};
 use crate::{
     base::BackendName,
     config::{Config, Discovery},
-    discovery::{FIRST_ANSWERS, Files, ask_all},
+    discovery::{FIRST_ANSWERS, Reader, ask_all},
     pools::{Discovered, Pools},
 };
 
@@ -35,7 +35,7 @@ pub async fn first_answers(
     config: &Config,
     before: Option<&Config>,
     pools: &Pools,
-    files: Arc<dyn Files>,
+    reader: Arc<dyn Reader>,
 ) -> First {
     let settings = |config: &Config, name: &BackendName| -> Option<Discovery> {
         config.backends.get(name)?.discovery.clone()
@@ -49,7 +49,7 @@ pub async fn first_answers(
         return First::default();
     }
     let mut first = First::default();
-    for (name, reply) in ask_all(sources, files, FIRST_ANSWERS).await {
+    for (name, reply) in ask_all(sources, reader, FIRST_ANSWERS).await {
         let in_effect = pools.discovered(name.as_str());
         // what another source has named may all go; what was saved is of this one
         let is_same = before.is_none() || {

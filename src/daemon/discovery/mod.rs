@@ -31,8 +31,9 @@ use super::{
 use crate::{
     admin::status::SourceStatus,
     base::BackendName,
-    config::{Config, OnFailure, Server},
-    discovery::{Failure, Files, Found, Reading, Reply, Sources},
+    client::runner::Runner,
+    config::{Command, Config, OnFailure, Server},
+    discovery::{Failure, Found, Reader, Reading, Reply, Sources},
     pools::{Discovered, Pools},
     privilege::{Client, What},
 };
@@ -67,25 +68,36 @@ struct Change {
 #[derive(Debug)]
 pub struct DiscoveryArmed(Result<Armed, PacketsError>);
 
-/// The broker, as sources ask it for files.
-struct BrokerFiles(Client);
+/// The broker, as sources ask it for files, and the runner.
+struct Readers {
+    broker: Client,
+    runner: Runner,
+}
 
-impl Files for BrokerFiles {
+impl Reader for Readers {
     fn read(&self, path: PathBuf) -> Reading {
-        let broker = self.0.clone();
+        let broker = self.broker.clone();
         Box::pin(async move {
             let read = broker.read(What::DiscoveryFile(path)).await;
             read.map(|file| file.source.bytes)
                 .map_err(|error| error.to_string())
         })
     }
+
+    fn run(&self, command: Command) -> Reading {
+        let runner = self.runner.clone();
+        Box::pin(async move {
+            let printed = runner.run(&command, b"").await;
+            printed.map_err(|error| error.to_string())
+        })
+    }
 }
 
 impl Discovery {
     /// No source yet; what was saved in the state directory is there for [`Control::first_servers`].
-    pub fn new(broker: Client, found: mpsc::Sender<Found>, state_dir: &StateDir) -> Self {
+    pub fn new(broker: Client, runner: Runner, found: mpsc::Sender<Found>, state_dir: &StateDir) -> Self {
         Self {
-            sources: Sources::new(Arc::new(BrokerFiles(broker)), found),
+            sources: Sources::new(Arc::new(Readers { broker, runner }), found),
             states: States::default(),
             waiting: BTreeMap::new(),
             changed_meanwhile: BTreeSet::new(),
@@ -100,9 +112,9 @@ impl Discovery {
         self.states.statuses()
     }
 
-    /// What reads files for sources.
-    pub fn files(&self) -> Arc<dyn Files> {
-        self.sources.files()
+    /// What reads what sources say.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        self.sources.reader()
     }
 
     /// Resolves when rules and filters for discovered servers are in place, or could not be; never while none are wanted.
@@ -154,7 +166,7 @@ impl Control {
         for (backend, servers) in self.discovery.answers.of(&config) {
             self.state.discovered(&backend, servers, Instant::now());
         }
-        let first = first_answers(&config, None, self.state.pools(), self.discovery.files()).await;
+        let first = first_answers(&config, None, self.state.pools(), self.discovery.reader()).await;
         for (backend, servers) in &first.discovered {
             self.state
                 .discovered(backend, Arc::clone(servers), Instant::now());

@@ -264,7 +264,7 @@ impl Control {
                     lists: self.state.lists().clone(),
                     known: self.tls.known(),
                     pools: self.state.pools().clone(),
-                    files: self.discovery.files(),
+                    reader: self.discovery.reader(),
                 };
                 self.reload.jobs.spawn(async move {
                     let parsed = tokio::task::spawn_blocking(move || load(&source, options, &before)).await;

@@ -12,7 +12,7 @@ use crate::{
         lists,
         tls::{self, Known, Prepared},
     },
-    discovery::Files,
+    discovery::Reader,
     pools::Pools,
     privilege::Client,
     sys::interfaces,
@@ -70,8 +70,8 @@ pub struct Running {
     pub lists: NetworkLists,
     pub known: Known,
     pub pools: Pools,
-    /// What reads files for sources of servers.
-    pub files: Arc<dyn Files>,
+    /// What reads what sources say, for the first answers of servers.
+    pub reader: Arc<dyn Reader>,
 }
 
 /// With the files that the new configuration names, and the first answers of its sources of servers: these fail no reload.
@@ -84,13 +84,13 @@ pub async fn with_files(mut new: New, broker: &Client, running: Running) -> Resu
         lists: before,
         known,
         pools,
-        files,
+        reader,
     } = running;
     new.lists = lists::read_all(broker, &new.config, &before).await?;
     new.diff.changes.extend(lists::changes(&before, &new.lists));
     new.tls = tls::read_all(broker, &new.config, known).await?;
     new.diff.changes.append(&mut new.tls.changes);
-    new.first = first_answers(&new.config, Some(&config), &pools, files).await;
+    new.first = first_answers(&new.config, Some(&config), &pools, reader).await;
     new.tls.warnings.extend(new.first.warnings());
     for warning in &new.tls.warnings {
         new.warnings += &format!(

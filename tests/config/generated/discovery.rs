@@ -6,7 +6,10 @@ use convey::{
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use super::configs::{DAY, count, millis};
+use super::{
+    configs::{DAY, count, millis},
+    process::command,
+};
 
 /// Any, or none.
 pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
@@ -23,9 +26,12 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
         select(vec!["/etc/convey/web.servers", "/ü"]),
         select(vec![AnswerFormat::Text, AnswerFormat::Json]),
     );
-    let source = source.prop_map(|(path, format)| DiscoverySource::File {
-        path: path.into(),
-        format,
+    let source = (source, command(), any::<bool>()).prop_map(|((path, format), command, is_file)| {
+        if is_file {
+            let path = path.into();
+            return DiscoverySource::File { path, format };
+        }
+        DiscoverySource::Exec { command, format }
     });
     let discovery = (
         source,

@@ -18,13 +18,17 @@ use super::{
 
 /// Any `[hooks]`.
 pub fn hooks() -> impl Strategy<Value = Hooks> {
+    option::of(command()).prop_map(|on_change| Hooks { on_change })
+}
+
+/// Any command line.
+pub fn command() -> impl Strategy<Value = Command> {
     let program = prop_oneof!["/[a-z/]{1,20}", "[a-z]{1,9}"];
     let words = prop::collection::vec("[^\\x00]{0,12}", 0..4);
-    let command = (program, words, millis(1, 600_000)).prop_map(|(program, words, timeout)| Command {
+    (program, words, millis(1, 600_000)).prop_map(|(program, words, timeout)| Command {
         line: [vec![program], words].concat(),
         timeout,
-    });
-    option::of(command).prop_map(|on_change| Hooks { on_change })
+    })
 }
 
 /// Any `[global]`.

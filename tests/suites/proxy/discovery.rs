@@ -1,6 +1,9 @@
-//! Servers that come by themselves, named by a file.
+//! Servers that come by themselves, named by a file or a command.
 
-use std::{collections::BTreeSet, fs, io::Write as _, net::TcpStream, path::PathBuf};
+use std::{
+    collections::BTreeSet, fs, io::Write as _, net::TcpStream, os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+};
 
 use nix::sys::signal::Signal;
 
@@ -18,6 +21,9 @@ pub const TESTS: &[Test] = tests![
     the_last_good_answer_survives_a_restart_that_finds_no_file,
     a_reload_changes_the_source_its_limits_and_the_servers_at_once,
     check_says_what_the_file_would_give,
+    a_command_is_asked_again_and_again_and_its_servers_come_and_go,
+    a_command_that_fails_hangs_or_babbles_takes_no_server_away,
+    a_reload_brings_the_servers_of_a_new_command,
 ];
 
 /// Servers that say their names, a file that names some of them, and Convey.
@@ -110,6 +116,25 @@ fn config(lb: &Host, file: &std::path::Path, settings: &str) -> String {
         "[global]\nwatch_config = false\n{}[backends.web]\n{FAST_CHECK}\n[backends.web.discovery]\nkind = \"file\"\npath = {file:?}\n{settings}\n",
         frontend("f", lb.addr(9), "web", "")
     )
+}
+
+/// A script that prints what the file has, for a source that is asked often.
+fn script(stage: &Stage, name: &str, text: &str) -> PathBuf {
+    let path = stage.lb.path(name);
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nfile={}\n{text}\n", stage.file.display()),
+    )
+    .expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    path
+}
+
+/// As [`config`], with what a command prints.
+fn exec(lb: &Host, command: &std::path::Path, settings: &str) -> String {
+    let kind = format!("kind = \"exec\"\ncommand = [{command:?}, \"web\"]\ninterval = \"100ms\"");
+    let file = format!("kind = \"file\"\npath = {:?}", std::path::Path::new("/f"));
+    config(lb, std::path::Path::new("/f"), settings).replace(&file, &kind)
 }
 
 fn lines(servers: &[TcpServer], of: &[usize]) -> String {
@@ -317,4 +342,91 @@ fn check_says_what_the_file_would_give() {
         "a source that fails keeps nobody from starting: {output:?}"
     );
     assert!(output.stderr.contains("cannot open"), "{output:?}");
+}
+
+fn a_command_is_asked_again_and_again_and_its_servers_come_and_go() {
+    let stage = Stage::new("exec", 3, 2);
+    let command = script(&stage, "servers.sh", "[ \"$1\" = web ] && cat $file");
+    stage.convey.reload(&exec(&stage.lb, &command, ""));
+    stage.wait_for(&[0, 1]);
+    assert_eq!(
+        stage.reached(),
+        "ab",
+        "the reload is done when the command has answered"
+    );
+    stage.name(&[1, 2]);
+    stage.wait_for(&[1, 2]);
+    stage.name(&[0, 1, 2]);
+    stage.wait_for(&[0, 1, 2]);
+    let shown = stage.convey.order("status");
+    assert!(shown.contains("exec: 3 servers, read "), "{shown}");
+    assert_eq!(
+        stage.convey.status().backends["web"]
+            .discovery
+            .as_ref()
+            .map(|s| s.kind.to_string()),
+        Some("exec".to_owned())
+    );
+}
+
+fn a_command_that_fails_hangs_or_babbles_takes_no_server_away() {
+    let stage = Stage::new("exec-liar", 2, 2);
+    let good = script(&stage, "servers.sh", "cat $file");
+    stage.convey.reload(&exec(&stage.lb, &good, ""));
+    stage.wait_for(&[0, 1]);
+    for (number, (text, says)) in [
+        ("echo no database >&2; exit 3", "exit status 3: no database"),
+        ("cat $file; kill -KILL $$", "ended by signal 9"),
+        (
+            "cat $file; trap '' TERM; sleep 1000",
+            "not done within its timeout",
+        ),
+        ("exec yes 10.77.0.9:80", "printed more than 1048576 bytes"),
+        ("cat $file; echo 10.77.", "line 3: "),
+        ("exec /nonexistent", "exit status 127: "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bad = script(&stage, &format!("bad-{number}.sh"), text);
+        stage.convey.reload(&exec(&stage.lb, &bad, "timeout = \"500ms\""));
+        stage.wait_said(says);
+        assert_eq!(stage.reached(), "ab", "{says}");
+    }
+    stage.convey.reload(&exec(&stage.lb, &good, ""));
+    wait_until("it works again", PATIENCE, || stage.problem().is_none());
+    assert_eq!(stage.reached(), "ab");
+    let missing = exec(&stage.lb, std::path::Path::new("/nonexistent/servers"), "");
+    stage.convey.reload(&missing);
+    stage.wait_said("start /nonexistent/servers: it does not exist");
+    assert_eq!(stage.reached(), "ab");
+}
+
+fn a_reload_brings_the_servers_of_a_new_command() {
+    let stage = Stage::new("exec-new", 3, 1);
+    let first = script(&stage, "first.sh", "cat $file");
+    let second = script(
+        &stage,
+        "second.sh",
+        &format!("cat <<END\n{}END", lines(&stage.servers, &[1, 2])),
+    );
+    stage.convey.reload(&exec(&stage.lb, &first, ""));
+    stage.wait_for(&[0]);
+    // one that fails leaves the command that is asked
+    stage
+        .convey
+        .write_config(&(exec(&stage.lb, &second, "") + "nonsense = 1\n"));
+    assert!(!stage.convey.cli("reload").status.success());
+    stage.name(&[0, 2]);
+    stage.wait_for(&[0, 2]);
+    stage
+        .convey
+        .reload(&exec(&stage.lb, &second, "max_removal = \"100%\""));
+    // named at once; they are used as their checks pass
+    stage.wait_for(&[1, 2]);
+    assert_eq!(stage.reached(), "bc");
+    // the answers of the first one come no more
+    stage.name(&[0]);
+    stage.convey.reload(&exec(&stage.lb, &second, "max_removal = 9"));
+    assert_eq!(stage.reached(), "bc");
 }
