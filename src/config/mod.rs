@@ -27,6 +27,7 @@ mod routing;
 mod server_sockets;
 mod services;
 mod settings;
+mod socket_path;
 mod source;
 mod synonyms;
 mod text;
@@ -50,7 +51,8 @@ pub use routing::*;
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;
 pub use tls::{
-    BackendTls, CertificateFiles, FrontendTls, SYSTEM_CAS, ServerAlpn, ServerNameFrom, ServerTrust,
+    BackendTls, CertificateFiles, FrontendTls, LOCAL_ADDRESS, SYSTEM_CAS, ServerAlpn, ServerNameFrom,
+    ServerTrust,
 };
 pub use tls_names::*;
 pub use udp::UdpSessions;

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::{
-    model::{Backend, Config, Frontend},
+    model::{Backend, Config, Frontend, Server},
     source::SourceAddress,
     users::Users,
 };
-use crate::base::{IpFamily, ListenRange, Protocol, ServerAddr, SocketKind};
+use crate::base::{IpFamily, IpServerAddr, ListenRange, Protocol, ServerAddr, SocketKind};
 
 impl Frontend {
     /// Whether its servers see the clients' own addresses.
@@ -29,21 +29,28 @@ impl Frontend {
 }
 
 impl Backend {
-    /// The kind of socket that a check of a server takes: this host's own address, and the mark.
+    /// The kind of socket that a check of a server takes: this host's own address, and the mark; `None` of a unix socket,
+    /// which has neither.
     #[must_use]
-    pub fn check_socket(&self, server: ServerAddr) -> SocketKind {
-        SocketKind {
+    pub fn check_socket(&self, server: ServerAddr) -> Option<SocketKind> {
+        Some(SocketKind {
             protocol: Protocol::Tcp,
-            family: IpFamily::of(server.0.ip()),
+            family: server.family()?,
             is_transparent: false,
             mark: self.server_socket.mark,
-        }
+        })
     }
 
-    /// The servers of a family.
-    pub fn servers_of(&self, family: IpFamily) -> impl Iterator<Item = ServerAddr> {
-        let addresses = self.servers.values().map(|server| server.addr);
-        addresses.filter(move |addr| IpFamily::of(addr.0.ip()) == family)
+    /// Whether there are servers of a family.
+    #[must_use]
+    pub fn has_servers_of(&self, family: IpFamily) -> bool {
+        let mut servers = self.servers.values();
+        servers.any(|server| server.addr.family() == Some(family))
+    }
+
+    /// The servers that are unix sockets.
+    pub fn unix_servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().filter(|server| server.addr.is_unix())
     }
 }
 
@@ -69,7 +76,7 @@ impl Config {
                 backend
                     .servers
                     .values()
-                    .map(|server| backend.check_socket(server.addr))
+                    .filter_map(|server| backend.check_socket(server.addr))
             })
             .filter(|kind| kind.is_special())
             .collect()
@@ -83,10 +90,7 @@ impl Config {
         for backend in self.backends.values() {
             let users = users.of_backend(backend.name.as_str());
             for frontend in users.iter().filter(|frontend| !frontend.mode.is_packet()) {
-                let families = backend
-                    .servers
-                    .values()
-                    .map(|server| IpFamily::of(server.addr.0.ip()));
+                let families = backend.servers.values().filter_map(|server| server.addr.family());
                 kinds.extend(families.map(|family| SocketKind {
                     protocol: frontend.protocol,
                     family,
@@ -100,7 +104,7 @@ impl Config {
     }
 
     /// The frontends whose servers see the clients' addresses, each with its servers, sorted.
-    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, BTreeSet<ServerAddr>)> {
+    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, BTreeSet<IpServerAddr>)> {
         let users = Users::of(self);
         let frontends = self
             .frontends
@@ -112,7 +116,8 @@ impl Config {
                 users.iter().any(|user| user.name == frontend.name)
             });
             let servers = backends.flat_map(|backend| backend.servers.values());
-            (&**frontend, servers.map(|server| server.addr).collect())
+            let on_network = servers.filter_map(|server| server.addr.on_network());
+            (&**frontend, on_network.collect())
         })
     }
 }

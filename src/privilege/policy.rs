@@ -9,7 +9,7 @@ use std::{
 use super::ListenerRef;
 use crate::{
     base::{
-        Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
+        Endpoint, EndpointRange, FrontendName, IpServerAddr, ListenAddr, PeerTimeouts, PortRanges, Protocol,
         SocketKind, SocketOptions,
     },
     config::{Config, PacketService},
@@ -255,9 +255,9 @@ impl Policy {
 fn find_alien<'a>(
     services: &'a [PacketService],
     known: &[&[PacketService]],
-) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+) -> Option<(&'a PacketService, Option<IpServerAddr>)> {
     let known = || known.iter().copied().flatten();
-    let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
+    let mut permitted: BTreeMap<Front, BTreeSet<IpServerAddr>> = BTreeMap::new();
     for service in known() {
         permitted
             .entry(front(service))
@@ -270,7 +270,7 @@ fn find_alien<'a>(
         if exact.is_none() && whole.next().is_none() {
             return Some((service, None));
         }
-        let is_known = |server: ServerAddr| {
+        let is_known = |server: IpServerAddr| {
             exact.is_some_and(|servers| servers.contains(&server))
                 || known().any(|known| known.covers(service) && known.has_server_of(service, server))
         };

@@ -35,6 +35,7 @@ mod tls_to_servers_live;
 mod traffic;
 mod transparent;
 mod udp;
+mod unix_servers;
 mod waiting;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("quic", quic::TESTS),
         ("transparent", transparent::TESTS),
         ("marks", marks::TESTS),
+        ("unix", unix_servers::TESTS),
         ("health", health::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
