@@ -21,7 +21,7 @@ use crate::{
         unix::UnixServer,
         wait_until,
     },
-    site::{BLIND, FAST_CHECK, NO_CHECK, frontend, read_line},
+    site::{BLIND, FAST_CHECK, NO_CHECK, expect_turned_away, frontend, read_line},
     tests,
     tls::{EC, Pki, logged},
 };
@@ -199,8 +199,7 @@ fn who_finds_no_socket_is_sent_to_the_next_server() {
     assert!(convey.server("b", "gone").traffic.connect_failures > 0);
     // and with nothing else to try the log says which reason it was
     convey.reload(&paths.config(&format!("{BLIND}\nretries = 0"), &servers[..1]));
-    let mut stream = paths.client.connect(paths.lb.addr(PORT));
-    assert!(!stream.read(&mut [0]).is_ok_and(|n| n > 0));
+    expect_turned_away(&paths.client, paths.lb.addr(PORT));
     logged(&convey, " SC ");
     // real connections take it out too
     let passive = "health_check.enabled = false\nretries = 1\npassive_check = { max_failures = 2, ejection_time = \"300s\", max_ejection_time = \"300s\" }";
@@ -250,8 +249,7 @@ fn clients_wait_while_the_accept_queue_is_full() {
             socket
         })
         .collect::<Vec<_>>();
-    let mut refused = paths.client.connect(paths.lb.addr(PORT));
-    assert!(!refused.read(&mut [0]).is_ok_and(|n| n > 0));
+    expect_turned_away(&paths.client, paths.lb.addr(PORT));
     assert_eq!(convey.server("b", "s").traffic.connect_failures, 1);
 }
 
