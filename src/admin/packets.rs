@@ -10,8 +10,8 @@ use super::{
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{Alert, ListenRange, PortRanges, ServerKey},
-    config::{self, Mode, ServerNameFrom, ServerTrust},
+    base::{Alert, ListenRange, PortRanges, ServerAddr, ServerKey},
+    config::{self, LOCAL_ADDRESS, Mode, ServerNameFrom, ServerTrust},
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     preamble::Alpn,
     snapshot::{Facts, FrontendView, Hello, Snapshot, Way},
@@ -146,7 +146,7 @@ pub fn connection(flow: &FlowInfo) -> views::Connection {
         frontend: flow.frontend.clone(),
         backend: Some(flow.server.backend.clone()),
         server: Some(flow.server.server.clone()),
-        server_addr: Some(flow.server_addr),
+        server_addr: Some(flow.server_addr.into()),
         server_removed: false,
         sni: None,
         tls: None,
@@ -259,9 +259,10 @@ fn to_server(
     view: &views::Explanation,
     asked: Option<&str>,
 ) -> views::TlsToServers {
-    let address = || {
-        let addr = view.server_addr.map(|addr| addr.0.ip().to_string());
-        addr.unwrap_or_else(|| "the server's address".to_owned())
+    let address = || match view.server_addr {
+        Some(ServerAddr::Ip(addr)) => addr.0.ip().to_string(),
+        Some(ServerAddr::Unix(_)) => LOCAL_ADDRESS.to_string(),
+        None => "the server's address".to_owned(),
     };
     let server = || view.server.as_ref().map(ToString::to_string);
     views::TlsToServers {
@@ -322,7 +323,7 @@ fn packet_explanation(
         view.server_state = snapshot.server(&key).map(|server| server.state.into());
         view.backend = Some(key.backend);
         view.server = Some(key.server);
-        view.server_addr = Some(addr);
+        view.server_addr = Some(addr.into());
     }
     view.because = Because::Packets(found.because).into();
     view.slot = found.slot;

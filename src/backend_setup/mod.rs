@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     balance::hash::name_hash,
-    base::{PortRange, ServerAddr, ServerName},
+    base::{IpServerAddr, PortRange, ServerName},
     config::{Backend, Config, DsrMethod, Frontend, Mode},
     pools::{Pools, Server},
     sys::own_file,
@@ -85,7 +85,8 @@ pub fn script(config: &Config, pools: &Pools, frontend: &str, server: &str) -> R
         (config.frontends.get(frontend)).ok_or_else(|| ScriptError::NoFrontend(frontend.to_owned()))?;
     let pool = (pools.get(front.backend.as_str()))
         .ok_or_else(|| ScriptError::no_server(front, server, std::iter::empty()))?;
-    let servers = pool.servers().iter().map(|server| (&server.name, server.addr));
+    let servers =
+        (pool.servers().iter()).filter_map(|server| Some((&server.name, server.addr.on_network()?)));
     script_among(front, pool.backend(), servers, server)
 }
 
@@ -97,7 +98,7 @@ pub fn script(config: &Config, pools: &Pools, frontend: &str, server: &str) -> R
 pub fn script_among<'a>(
     frontend: &Frontend,
     backend: &Backend,
-    servers: impl Iterator<Item = (&'a ServerName, ServerAddr)> + Clone,
+    servers: impl Iterator<Item = (&'a ServerName, IpServerAddr)> + Clone,
     server: &str,
 ) -> Result<String, ScriptError> {
     if frontend.mode != Mode::Dsr {
@@ -130,7 +131,10 @@ pub fn write_all(config: &Config, pools: &Pools, directory: &Path) -> Result<usi
             name: server, addr, ..
         } in pool.servers()
         {
-            let text = render(frontend, pool.backend(), server, *addr);
+            let Some(addr) = addr.on_network() else {
+                continue;
+            };
+            let text = render(frontend, pool.backend(), server, addr);
             let path = directory.join(format!(
                 "{}.sh",
                 unit_name(frontend.name.as_str(), server.as_str())
@@ -168,7 +172,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     own_file::create(path, SCRIPT_MODE)?.write_all(text.as_bytes())
 }
 
-fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: ServerAddr) -> String {
+fn render(frontend: &Frontend, backend: &Backend, server: &ServerName, addr: IpServerAddr) -> String {
     let mut text = format!(
         "#!/bin/sh\n\
          # Convey {}: makes server {} ({}) answer for the address of frontend {}.\n\
@@ -274,7 +278,7 @@ pub fn unit_name(frontend: &str, server: &str) -> String {
 
 /// Our address towards a server, as the kernel would choose it. Nothing is sent: connecting a datagram socket only
 /// looks up the route.
-fn local_address(server: ServerAddr) -> Option<IpAddr> {
+fn local_address(server: IpServerAddr) -> Option<IpAddr> {
     let any: SocketAddr = if server.0.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {

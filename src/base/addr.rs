@@ -143,11 +143,11 @@ zoned_type!(
     ListenAddr
 );
 zoned_type!(
-    /// The address of a server in a backend.
-    ServerAddr
+    /// The address of a server on a network.
+    IpServerAddr
 );
 
-impl ServerAddr {
+impl IpServerAddr {
     /// The same server on the port that is so many further; the configuration has checked that there is one.
     #[must_use]
     pub const fn further(self, offset: u16) -> Self {
@@ -311,11 +311,11 @@ mod tests {
             "10.0.0.1%eth0:80",
             "[::%eth0]:80",
         ] {
-            let addr: ServerAddr = text.parse().unwrap();
+            let addr: IpServerAddr = text.parse().unwrap();
             assert_eq!(addr.to_string(), text);
             assert_eq!(text.parse::<ListenRange>().unwrap().to_string(), text);
         }
-        let addr: ServerAddr = "[fe80::1%eth0]:80".parse().unwrap();
+        let addr: IpServerAddr = "[fe80::1%eth0]:80".parse().unwrap();
         assert_eq!(addr.further(3).to_string(), "[fe80::1%eth0]:83");
         assert_ne!(Ok(addr), "[fe80::1%eth1]:80".parse());
         for wrong in [
@@ -326,7 +326,7 @@ mod tests {
             "fe80::1%eth0:80",
             "[fe80::1%eth0]80",
         ] {
-            assert!(wrong.parse::<ServerAddr>().is_err(), "{wrong}");
+            assert!(wrong.parse::<IpServerAddr>().is_err(), "{wrong}");
         }
     }
 

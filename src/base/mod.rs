@@ -23,14 +23,16 @@ mod peer_timeouts;
 mod port_map;
 mod ports;
 pub(crate) mod reason;
+pub(crate) mod server_addr;
 mod server_tls;
 mod socket_kind;
 mod socket_options;
+pub(crate) mod socket_path;
 pub(crate) mod time;
 mod verdict;
 mod zone;
 
-pub use addr::{ClientAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr, ServerAddr};
+pub use addr::{ClientAddr, IpServerAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
 pub use change::ChangeEvent;
 pub use command_id::CommandId;
@@ -51,9 +53,11 @@ pub(crate) use port_map::PortMap;
 pub(crate) use ports::merged;
 pub use ports::{NotPortRanges, PortRange, PortRanges};
 pub use reason::{AccessReason, BackendState, ServerState, TerminationReason};
+pub use server_addr::ServerAddr;
 pub use server_tls::{ServerTlsFailure, ServerTlsRecord};
 pub use socket_kind::{IpFamily, SocketKind};
 pub use socket_options::{ServerSocketOptions, SocketOptions};
+pub use socket_path::{NotASocketPath, SocketPath};
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

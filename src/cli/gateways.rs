@@ -18,7 +18,7 @@ pub fn warnings(config: &Config, file: &str) -> Vec<Diagnostic> {
     let servers = backends.flat_map(|backend| backend.servers.values().map(move |server| (backend, server)));
     servers
         .filter_map(|(backend, server)| {
-            let gateway = network::gateway_to(server.addr.0.ip()).ok()??;
+            let gateway = network::gateway_to(server.addr.ip()?).ok()??;
             Some(Diagnostic {
                 severity: Severity::Warning,
                 file: file.to_owned(),

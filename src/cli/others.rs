@@ -56,8 +56,9 @@ fn dns_server(config: &Config) -> Option<String> {
         .filter(|f| f.mode == Mode::Passthrough && f.protocol == Protocol::Udp)
         .filter_map(|frontend| config.backends.get(&frontend.backend))
         .flat_map(|backend| backend.servers.values())
-        .find(|server| server.addr.0.port() == DNS_PORT)
-        .map(|server| server.addr.to_string())
+        .filter_map(|server| server.addr.on_network())
+        .find(|addr| addr.0.port() == DNS_PORT)
+        .map(|addr| addr.to_string())
 }
 
 #[cfg(test)]

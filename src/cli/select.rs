@@ -44,7 +44,7 @@ impl Selection<'_> {
                 .backends
                 .values()
                 .flat_map(|backend| backend.servers.values());
-            let shown: Vec<_> = servers.map(|server| server.addr.0.ip()).collect();
+            let shown: Vec<_> = servers.filter_map(|server| server.addr.ip()).collect();
             packet.next_hops.retain(|ip, _| shown.contains(ip));
         }
         Ok(self.is_partial().then_some(totals))

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::base::{ListenAddr, ServerAddr, Zone};
+use crate::base::{IpServerAddr, ListenAddr, Zone};
 
 /// Which end of Convey an address is for; it decides what the help says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub fn fault(message: String, help: impl Into<String>) -> Fault {
 ///
 /// # Errors
 /// Not such an address, or one that cannot be connected to; the fault says which part is wrong.
-pub fn parse_server(text: &str) -> Result<ServerAddr, Fault> {
+pub fn parse_server(text: &str) -> Result<IpServerAddr, Fault> {
     let purpose = Purpose::Server;
-    let addr: ServerAddr = text.parse().map_err(|_| explain(text, purpose))?;
+    let addr: IpServerAddr = text.parse().map_err(|_| explain(text, purpose))?;
     check(text, addr.0, addr.zone(), purpose).map(|()| addr)
 }
 

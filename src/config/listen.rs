@@ -1,6 +1,9 @@
 //! Addresses to listen on with one port or several in a row, as operators write them.
 
-use super::address::{self, Fault, fault};
+use super::{
+    address::{self, Fault, fault},
+    socket_path,
+};
 use crate::base::ListenRange;
 
 /// What stands between two ports by mistake: dashes that word processors make of a hyphen, and other tools' signs.
@@ -15,6 +18,14 @@ pub fn parse(text: &str) -> Result<ListenRange, Fault> {
         return Err(fault(
             format!("white space in `{text}`"),
             "write IP:port or IP:first-last without it, such as \"0.0.0.0:80\" or \"[::]:9000-9010\"",
+        ));
+    }
+    if socket_path::parse(text).is_some() {
+        return Err(fault(
+            format!(
+                "`{text}` is a unix socket: only servers can be at one, and frontends listen on IP addresses"
+            ),
+            "write an address of this host, such as \"127.0.0.1:80\" for programs on this host",
         ));
     }
     let Some((host, ports)) = text.rsplit_once(':') else {

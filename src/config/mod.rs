@@ -31,6 +31,7 @@ mod server_rules;
 mod server_sockets;
 mod services;
 mod settings;
+mod socket_path;
 mod source;
 mod synonyms;
 mod text;
@@ -60,7 +61,8 @@ pub use server_rules::{ServerRules, Unfit};
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;
 pub use tls::{
-    BackendTls, CertificateFiles, FrontendTls, SYSTEM_CAS, ServerAlpn, ServerNameFrom, ServerTrust,
+    BackendTls, CertificateFiles, FrontendTls, LOCAL_ADDRESS, SYSTEM_CAS, ServerAlpn, ServerNameFrom,
+    ServerTrust,
 };
 pub use tls_names::*;
 pub use udp::UdpSessions;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Network,
-    base::{BackendName, ListenAddr, ListenRange, ServerAddr},
+    base::{BackendName, IpServerAddr, ListenAddr, ListenRange},
 };
 
 /// Why a discovered server is left out.
@@ -154,12 +154,16 @@ impl ServerRules {
     pub fn unfit(&self, server: &Server, host: &BTreeSet<IpAddr>) -> Option<Unfit> {
         let is_named = !self.by_name || is_tls_name(server.name.as_str());
         let unfit = (!is_named).then_some(Unfit::Name);
-        self.unfit_address(server.addr, host).or(unfit)
+        match server.addr.on_network() {
+            Some(addr) => self.unfit_address(addr, host).or(unfit),
+            // no source names a path
+            None => Some(Unfit::NoHost),
+        }
     }
 
     /// Why no server at an address may be taken on a host with these addresses; `None` if it may.
     #[must_use]
-    pub fn unfit_address(&self, addr: ServerAddr, host: &BTreeSet<IpAddr>) -> Option<Unfit> {
+    pub fn unfit_address(&self, addr: IpServerAddr, host: &BTreeSet<IpAddr>) -> Option<Unfit> {
         let (socket, zone) = (addr.0, addr.zone());
         let ip = socket.ip();
         let is_named = self.within.iter().any(|network| network.has(ip));

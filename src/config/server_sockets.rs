@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::{
-    model::{Backend, Config, Frontend},
+    model::{Backend, Config, Frontend, Server},
     source::SourceAddress,
     users::Users,
 };
-use crate::base::{IpFamily, ListenRange, Protocol, ServerAddr, SocketKind};
+use crate::base::{IpFamily, IpServerAddr, ListenRange, Protocol, ServerAddr, SocketKind};
 
 impl Frontend {
     /// Whether its servers see the clients' own addresses.
@@ -29,10 +29,11 @@ impl Frontend {
 }
 
 impl Backend {
-    /// The kind of socket that a check of a server takes: this host's own address, and the mark.
+    /// The kind of socket that a check of a server takes: this host's own address, and the mark; `None` of a unix socket,
+    /// which has neither.
     #[must_use]
-    pub fn check_socket(&self, server: ServerAddr) -> SocketKind {
-        self.check_socket_of(IpFamily::of(server.0.ip()))
+    pub fn check_socket(&self, server: ServerAddr) -> Option<SocketKind> {
+        Some(self.check_socket_of(server.family()?))
     }
 
     fn check_socket_of(&self, family: IpFamily) -> SocketKind {
@@ -47,7 +48,7 @@ impl Backend {
     /// The families of the servers that it has or may discover.
     fn server_families(&self) -> BTreeSet<IpFamily> {
         let mut families: BTreeSet<_> = (self.servers.values())
-            .map(|server| IpFamily::of(server.addr.0.ip()))
+            .filter_map(|server| server.addr.family())
             .collect();
         if self.discovery.is_some() {
             match self.source_addr {
@@ -58,10 +59,16 @@ impl Backend {
         families
     }
 
-    /// The servers of a family.
-    pub fn servers_of(&self, family: IpFamily) -> impl Iterator<Item = ServerAddr> {
-        let addresses = self.servers.values().map(|server| server.addr);
-        addresses.filter(move |addr| IpFamily::of(addr.0.ip()) == family)
+    /// Whether there are servers of a family.
+    #[must_use]
+    pub fn has_servers_of(&self, family: IpFamily) -> bool {
+        let mut servers = self.servers.values();
+        servers.any(|server| server.addr.family() == Some(family))
+    }
+
+    /// The servers that are unix sockets.
+    pub fn unix_servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().filter(|server| server.addr.is_unix())
     }
 }
 
@@ -113,7 +120,7 @@ impl Config {
     }
 
     /// The frontends whose servers see the clients' addresses, each with its servers, sorted.
-    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, BTreeSet<ServerAddr>)> {
+    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, BTreeSet<IpServerAddr>)> {
         let users = Users::of(self);
         let frontends = self
             .frontends
@@ -125,7 +132,8 @@ impl Config {
                 users.iter().any(|user| user.name == frontend.name)
             });
             let servers = backends.flat_map(|backend| backend.servers.values());
-            (&**frontend, servers.map(|server| server.addr).collect())
+            let on_network = servers.filter_map(|server| server.addr.on_network());
+            (&**frontend, on_network.collect())
         })
     }
 }

@@ -8,7 +8,8 @@ use std::{
 
 use super::model::{Config, Mode};
 use crate::base::{
-    BackendName, Endpoint, EndpointRange, PortMap, PortRange, PortRanges, Protocol, ServerAddr, merged,
+    BackendName, Endpoint, EndpointRange, IpServerAddr, PortMap, PortRange, PortRanges, Protocol, ServerAddr,
+    merged,
 };
 
 /// One VIP address with its ports, of a frontend in a packet mode.
@@ -21,7 +22,7 @@ pub struct PacketService {
     pub nat_ports: Option<PortRanges>,
     /// Its servers of the VIP's family, sorted, each once, by the port that the VIP's first one leads to; its others lead to
     /// those above. In DSR nothing comes back from them through us.
-    pub servers: Vec<ServerAddr>,
+    pub servers: Vec<IpServerAddr>,
 }
 
 impl PacketService {
@@ -38,7 +39,7 @@ impl PacketService {
 
     /// The ports of one of its servers.
     #[must_use]
-    pub const fn server_ports(&self, server: ServerAddr) -> PortRange {
+    pub const fn server_ports(&self, server: IpServerAddr) -> PortRange {
         let ports = self.vip.ports();
         let (first, more) = (server.0.port(), ports.last.saturating_sub(ports.first));
         PortRange {
@@ -49,7 +50,7 @@ impl PacketService {
 
     /// The server whose port a connection to one of the VIP's leads to, as it is among `servers`.
     #[must_use]
-    pub const fn server_of(&self, hit: Endpoint, server: ServerAddr) -> ServerAddr {
+    pub const fn server_of(&self, hit: Endpoint, server: IpServerAddr) -> IpServerAddr {
         let offset = hit.port().wrapping_sub(self.vip.ports().first);
         server.with_port(server.0.port().wrapping_sub(offset))
     }
@@ -64,7 +65,7 @@ impl PacketService {
 
     /// Whether it has this server of a service that it [covers](Self::covers), at the same ports.
     #[must_use]
-    pub fn has_server_of(&self, other: &Self, server: ServerAddr) -> bool {
+    pub fn has_server_of(&self, other: &Self, server: IpServerAddr) -> bool {
         let own = self.server_of(other.vip.first(), server);
         self.servers.binary_search(&own).is_ok()
     }
@@ -122,7 +123,8 @@ impl Config {
     pub fn packet_services(&self) -> Vec<PacketService> {
         self.packet_services_with(|backend| {
             let servers = self.backends.get(backend).map(|backend| backend.servers.values());
-            servers.into_iter().flatten().map(|server| server.addr)
+            let addresses = servers.into_iter().flatten().map(|server| server.addr);
+            addresses.filter_map(ServerAddr::on_network)
         })
     }
 
@@ -131,7 +133,7 @@ impl Config {
     #[must_use]
     pub fn packet_services_with<'a, S>(&'a self, servers: impl Fn(&'a BackendName) -> S) -> Vec<PacketService>
     where
-        S: Iterator<Item = ServerAddr>,
+        S: Iterator<Item = IpServerAddr>,
     {
         let mut services: Vec<_> = (self.frontends.values())
             .filter(|frontend| frontend.mode.is_packet())

@@ -1,7 +1,7 @@
 //! TLS that ends at a frontend (`[frontends.NAME.tls]`) and TLS to servers (`[backends.NAME.tls]`), resolved.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use rustls::pki_types::ServerName as TlsName;
 
 use super::tls_names::{CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion};
-use crate::base::ServerName;
+use crate::base::{ServerAddr, ServerName};
 
 /// `[frontends.NAME.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,10 @@ pub enum ServerTrust {
     Anybody,
 }
 
+/// What a server's certificate must have if that has neither a name nor an address: one of a unix socket, which is on this
+/// host.
+pub const LOCAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// `server_name`: the name that a server is asked for and that its certificate must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerNameFrom {
@@ -144,9 +148,9 @@ impl ServerNameFrom {
 
 impl ServerNameFrom {
     /// The name that a server of this name and address is asked for, and that its certificate must have, where a client has
-    /// asked for this one. An address is verified, but not asked for.
+    /// asked for this one. An address is verified, but not asked for; that of a unix socket is [`LOCAL_ADDRESS`].
     #[must_use]
-    pub fn of_server(&self, server: &ServerName, addr: IpAddr, asked: Option<&str>) -> TlsName<'static> {
+    pub fn of_server(&self, server: &ServerName, addr: ServerAddr, asked: Option<&str>) -> TlsName<'static> {
         let name = match self {
             Self::Address => None,
             Self::Server => Some(server.as_str()),
@@ -154,7 +158,10 @@ impl ServerNameFrom {
             Self::Fixed(name) => Some(&**name),
         };
         let name = name.and_then(|name| TlsName::try_from(name).ok());
-        name.map_or_else(|| TlsName::from(addr), |name| name.to_owned())
+        name.map_or_else(
+            || TlsName::from(addr.ip().unwrap_or(LOCAL_ADDRESS)),
+            |name| name.to_owned(),
+        )
     }
 }
 

@@ -88,7 +88,8 @@ impl Live for Sources {
 
     fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String> {
         let backend = &frontend.backend;
-        let servers = backend.servers.iter().map(|server| (&server.name, server.addr));
+        let servers =
+            (backend.servers.iter()).filter_map(|server| Some((&server.name, server.addr.on_network()?)));
         backend_setup::script_among(&frontend.config, &backend.config, servers, server)
             .map_err(|error| error.to_string())
     }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
 
 use crate::{
-    base::{Endpoint, PacketReason, ServerAddr},
+    base::{Endpoint, IpServerAddr, PacketReason},
     flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Usage},
     snapshot::Snapshot,
 };
@@ -146,7 +146,7 @@ impl Engine {
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
-    pub fn in_use(&self) -> BTreeSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self) -> BTreeSet<(Endpoint, IpServerAddr)> {
         match self {
             Self::Raw(raw) => raw.in_use(),
         }

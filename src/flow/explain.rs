@@ -9,7 +9,7 @@ use super::{
     store::{FlowEntry, FlowStore},
     ways::way,
 };
-use crate::base::{Endpoint, PacketReason, Protocol, ServerAddr, ServerState};
+use crate::base::{Endpoint, IpServerAddr, PacketReason, Protocol, ServerState};
 
 impl<S: FlowStore> Flows<S> {
     /// How full they are.
@@ -48,7 +48,7 @@ impl<S: FlowStore> Flows<S> {
     /// VIPs and servers that live flows still use, each pair once: what a reload has removed from the
     /// configuration must be kept in firewall and filters for them.
     #[must_use]
-    pub fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, IpServerAddr)> {
         self.store.in_use(now)
     }
 
@@ -100,7 +100,7 @@ impl<S: FlowStore> Flows<S> {
             let server_down = target.is_down().then_some(PacketReason::ResetServerDown);
             return Explanation {
                 frontend: Some(info.frontend.clone()),
-                server: Some((target.server.clone(), ServerAddr::new(target.at(vip)))),
+                server: Some((target.server.clone(), IpServerAddr::new(target.at(vip)))),
                 because,
                 slot,
                 blocked_by: server_down.or_else(|| blocked_by(target)),
@@ -122,7 +122,7 @@ impl<S: FlowStore> Flows<S> {
         });
         Explanation {
             frontend: service.map(|service| service.frontend().clone()),
-            server: chosen.map(|target| (target.server.clone(), ServerAddr::new(target.at(vip)))),
+            server: chosen.map(|target| (target.server.clone(), IpServerAddr::new(target.at(vip)))),
             because,
             slot,
             flow: info,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{AccessReason, ClientAddr, Endpoint, Handshake, ListenAddr, PacketReason, ServerAddr},
+    base::{AccessReason, ClientAddr, Endpoint, Handshake, IpServerAddr, ListenAddr, PacketReason},
 };
 
 /// The tables of passthrough and DSR flows, and the room that they share.
@@ -150,14 +150,14 @@ impl FlowStore for MemoryStore {
         self.dsr.for_each(now, |entry| see(&entry.key, entry));
     }
 
-    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)> {
+    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, IpServerAddr)> {
         let mut used = BTreeSet::new();
         self.nat.for_each(now, |key, flow| {
-            used.insert((tuple(key).endpoint(), ServerAddr::new(flow.server())));
+            used.insert((tuple(key).endpoint(), IpServerAddr::new(flow.server())));
         });
         self.dsr.for_each(now, |entry| {
             let server = entry.target.at(entry.key.to());
-            used.insert((tuple(&entry.key).endpoint(), ServerAddr::new(server)));
+            used.insert((tuple(&entry.key).endpoint(), IpServerAddr::new(server)));
         });
         used
     }
@@ -202,7 +202,7 @@ impl FlowEntry for NatFlow {
             tuple: tuple(key),
             frontend: self.target.frontend.clone(),
             server: self.target.server.clone(),
-            server_addr: ServerAddr::new(self.server()),
+            server_addr: IpServerAddr::new(self.server()),
             nat: Some(self.nat()),
             state: self.life.state(),
             idle: between(self.seen, now),
@@ -259,7 +259,7 @@ impl FlowEntry for Entry {
             tuple: tuple(key),
             frontend: self.target.frontend.clone(),
             server: self.target.server.clone(),
-            server_addr: ServerAddr::new(self.target.at(key.to())),
+            server_addr: IpServerAddr::new(self.target.at(key.to())),
             nat: None,
             state: self.life.state(),
             idle: between(self.seen, now),

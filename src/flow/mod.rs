@@ -69,7 +69,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, time::Duration};
 use crate::{
     balance::hash::SplitMix64,
     base::{
-        ClientAddr, Endpoint, FrontendName, ListenAddr, PacketReason, Protocol, ServerAddr, ServerKey,
+        ClientAddr, Endpoint, FrontendName, IpServerAddr, ListenAddr, PacketReason, Protocol, ServerKey,
         by_label,
     },
 };
@@ -164,7 +164,7 @@ pub struct Explanation {
     /// The frontend, if one serves the address.
     pub frontend: Option<FrontendName>,
     /// The server, if there is one for it.
-    pub server: Option<(ServerKey, ServerAddr)>,
+    pub server: Option<(ServerKey, IpServerAddr)>,
     /// Why this server or none.
     pub because: Because,
     /// Slot of the Maglev table selected by the hash of the 5-tuple.
@@ -202,7 +202,7 @@ pub struct FlowInfo {
     /// Its server.
     pub server: ServerKey,
     /// Where that is.
-    pub server_addr: ServerAddr,
+    pub server_addr: IpServerAddr,
     /// Address and port on our side towards the server; `None` in DSR.
     pub nat: Option<std::net::SocketAddr>,
     /// Its TCP state.

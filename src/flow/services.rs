@@ -12,8 +12,8 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
     base::{
-        AccessReason, FrontendName, Handshake, ListenRange, PacketReason, PortMap, PortRanges, Protocol,
-        ServerDrop, ServerKey, ServerState, WorkerId,
+        AccessReason, FrontendName, Handshake, IpServerAddr, ListenRange, PacketReason, PortMap, PortRanges,
+        Protocol, ServerDrop, ServerKey, ServerState, WorkerId,
     },
     config::{DsrMethod, Mode, PortsPerClient},
     snapshot::{
@@ -256,8 +256,10 @@ impl Service {
         });
         let targets = (view.backend.servers.iter())
             .map(|server| {
-                (server.addr.0.is_ipv4() == range.ip().is_ipv4())
-                    .then(|| Arc::new(FlowTarget::new(&view, server, range, mode, half_of_ports, share)))
+                let addr = server.addr.on_network()?;
+                let is_of_family = addr.0.is_ipv4() == range.ip().is_ipv4();
+                let target = || FlowTarget::new(&view, (server, addr), range, mode, half_of_ports, share);
+                is_of_family.then(|| Arc::new(target()))
             })
             .collect();
         Self {
@@ -321,7 +323,7 @@ impl Service {
 impl FlowTarget {
     fn new(
         frontend: &FrontendView,
-        server: &ServerView,
+        (server, addr): (&ServerView, IpServerAddr),
         range: ListenRange,
         mode: ForwardMode,
         half_of_ports: u32,
@@ -330,7 +332,7 @@ impl FlowTarget {
         let method = frontend.backend.config.dsr_method;
         let maps_ports = method == DsrMethod::Nft;
         let shift = if mode == ForwardMode::Passthrough || maps_ports {
-            server.addr.0.port().wrapping_sub(range.ports().first)
+            addr.0.port().wrapping_sub(range.ports().first)
         } else {
             0
         };
@@ -347,7 +349,7 @@ impl FlowTarget {
                 backend: frontend.backend.config.name.clone(),
                 server: server.name.clone(),
             },
-            ip: server.addr.0.ip(),
+            ip: addr.0.ip(),
             shift,
             has_vip: method == DsrMethod::L2,
             state: server.state,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    base::{AccessReason, Endpoint, Handshake, PacketReason, ServerAddr, WorkerId},
+    base::{AccessReason, Endpoint, Handshake, IpServerAddr, PacketReason, WorkerId},
 };
 
 /// What is to become of a flow that has been looked at.
@@ -205,7 +205,7 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     fn for_each_dsr(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Dsr));
 
     /// VIPs and servers that live flows use, each pair once.
-    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, ServerAddr)>;
+    fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, IpServerAddr)>;
 
     /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
     fn count(&self, now: Moment, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64;

@@ -13,21 +13,28 @@ use nix::{
 };
 use socket2::SockRef;
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, UnixStream},
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     machine::CheckResult,
-    tls::{CheckTls, TlsCheckError, proxy_header},
+    tls::{CheckTls, Connected, TlsCheckError},
 };
 use crate::{
-    base::{ServerAddr, ServerSocketOptions, SocketKind, Zone},
+    base::{IpServerAddr, ServerAddr, ServerSocketOptions, SocketKind, SocketPath, Zone},
     config::SendProxy,
-    sys::{socket_options, zone},
+    sys::{
+        socket_options,
+        unix_stream::{self, UnixConnectError},
+        zone,
+    },
 };
+
+/// How long after it a unix socket whose accept queue was full is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a connect check did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,9 @@ enum CheckError {
     /// The connect failed.
     #[error("{}", text(.0))]
     Connect(io::Error),
+    /// The connect to a unix socket failed.
+    #[error("{0}")]
+    Path(UnixConnectError),
     /// No server: both ends were the same socket, which TCP allows when the kernel picks the very port that is
     /// connected to as the local one.
     #[error("connection refused (nothing listens; the check reached itself)")]
@@ -82,19 +92,31 @@ pub async fn check(
     limit: Duration,
 ) -> CheckResult {
     let until = Instant::now() + limit;
-    let stream = match timeout_at(until, connect(addr, &way, sockets)).await {
-        Ok(Ok(stream)) => stream,
+    match addr {
+        ServerAddr::Ip(addr) => attempt(connect(addr, &way, sockets), &way, until, limit).await,
+        ServerAddr::Unix(path) => attempt(connect_to_path(path, until), &way, until, limit).await,
+    }
+}
+
+async fn attempt<S: AsyncRead + AsyncWrite + Unpin>(
+    connect: impl Future<Output = Result<Connected<S>, CheckError>>,
+    way: &Way,
+    until: Instant,
+    limit: Duration,
+) -> CheckResult {
+    let connected = match timeout_at(until, connect).await {
+        Ok(Ok(connected)) => connected,
         Ok(Err(error @ CheckError::Local(_))) => return CheckResult::NotMade(error.to_string().into()),
         Ok(Err(error)) => return CheckResult::Failed(error.to_string().into()),
         Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
     };
     let spoken = match &way.tls {
         Some(tls) => tls
-            .check(stream, way.send_proxy, until)
+            .check(connected, way.send_proxy, until)
             .await
             .map_err(CheckError::Tls),
         None => match way.send_proxy {
-            Some(how) => match timeout_at(until, introduce(stream, how)).await {
+            Some(how) => match timeout_at(until, introduce(connected, how)).await {
                 Ok(said) => said.map_err(CheckError::Connect),
                 Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
             },
@@ -107,11 +129,27 @@ pub async fn check(
     }
 }
 
+/// A unix socket is connected to at once or not at all; while its accept queue is full, it is tried until the time is over.
+async fn connect_to_path(path: SocketPath, until: Instant) -> Result<Connected<UnixStream>, CheckError> {
+    let socket = loop {
+        match unix_stream::connect(path.as_path()) {
+            Ok(socket) => break socket,
+            Err(error) if error.is_ours() => return Err(CheckError::Local(error.into())),
+            Err(error) if !error.may_pass() || Instant::now() + FULL_PAUSE >= until => {
+                return Err(CheckError::Path(error));
+            }
+            Err(_) => sleep(FULL_PAUSE).await,
+        }
+    };
+    let stream = UnixStream::from_std(socket.into()).map_err(CheckError::Local)?;
+    Ok(Connected { stream, ends: None })
+}
+
 async fn connect(
-    addr: ServerAddr,
+    addr: IpServerAddr,
     way: &Way,
     sockets: Option<&dyn CheckSockets>,
-) -> Result<TcpStream, CheckError> {
+) -> Result<Connected<TcpStream>, CheckError> {
     let socket = match (way.socket, addr.0) {
         (Some(kind), _) => made(kind, sockets).await,
         (None, SocketAddr::V4(_)) => TcpSocket::new_v4(),
@@ -151,7 +189,10 @@ async fn connect(
     let stream = socket.connect(to).await.map_err(of_connect)?;
     match stream.local_addr() {
         Ok(local) if (local.ip(), local.port()) == (addr.0.ip(), addr.0.port()) => Err(CheckError::Itself),
-        _ => Ok(stream),
+        local => Ok(Connected {
+            stream,
+            ends: local.ok().map(|local| (local, to)),
+        }),
     }
 }
 
@@ -171,9 +212,10 @@ async fn made(kind: SocketKind, sockets: Option<&dyn CheckSockets>) -> io::Resul
 }
 
 /// Says that the connection is Convey's own, and ends it in order: what the server logs is not an error then.
-async fn introduce(mut stream: TcpStream, how: SendProxy) -> io::Result<()> {
-    stream.write_all(&proxy_header(&stream, how)?).await?;
-    stream.shutdown().await
+async fn introduce<S: AsyncWrite + Unpin>(mut connected: Connected<S>, how: SendProxy) -> io::Result<()> {
+    let header = connected.proxy_header(how);
+    connected.stream.write_all(&header).await?;
+    connected.stream.shutdown().await
 }
 
 fn of_connect(error: io::Error) -> CheckError {

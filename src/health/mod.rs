@@ -375,7 +375,7 @@ impl Orders {
             },
             way: connect::Way {
                 source: backend.source_addr,
-                socket: Some(backend.check_socket(server.addr)).filter(|kind| kind.is_special()),
+                socket: (backend.check_socket(server.addr)).filter(|kind| kind.is_special()),
                 options: backend.server_socket.without_buffers(),
                 send_proxy: (backend.health_check.as_ref())
                     .filter(|check| check.send_proxy)

@@ -1,14 +1,13 @@
 //! What a check says to a server that wants more than a connect: whom it comes from, and a TLS handshake.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use rustls::{
     ClientConfig, ClientConnection,
     pki_types::{IpAddr, ServerName as TlsName},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout_at},
 };
 
@@ -48,7 +47,7 @@ impl CheckTls {
                 true => &tls.checks_of_any_name,
                 false => &tls.checks,
             }),
-            name: (settings.server_name).of_server(&server.name, server.addr.0.ip(), own),
+            name: (settings.server_name).of_server(&server.name, server.addr, own),
         }
     }
 
@@ -56,9 +55,9 @@ impl CheckTls {
     ///
     /// # Errors
     /// Why there is no TLS.
-    pub async fn check(
+    pub async fn check<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut stream: TcpStream,
+        mut connected: Connected<S>,
         send_proxy: Option<SendProxy>,
         until: Instant,
     ) -> Result<(), TlsCheckError> {
@@ -68,14 +67,12 @@ impl CheckTls {
         };
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
         let mut connection = connection.map_err(|error| fault(server_failure(&error)))?;
-        let header = send_proxy.map(|how| proxy_header(&stream, how)).transpose();
-        let header = header
-            .map_err(|_| fault(ServerTlsFailure::Closed))?
-            .unwrap_or_default();
-        let shaken = timeout_at(until, shake(&mut stream, &mut connection, header)).await;
+        let header = send_proxy.map(|how| connected.proxy_header(how));
+        let stream = &mut connected.stream;
+        let shaken = timeout_at(until, shake(stream, &mut connection, header.unwrap_or_default())).await;
         shaken.unwrap_or(Err(ServerTlsFailure::TimedOut)).map_err(fault)?;
         // a server that says nothing more has not refused us
-        let left = timeout_at(until, leave(&mut stream, &mut connection)).await;
+        let left = timeout_at(until, leave(stream, &mut connection)).await;
         left.unwrap_or(Ok(())).map_err(fault)
     }
 }
@@ -107,21 +104,33 @@ impl fmt::Display for TlsCheckError {
     }
 }
 
-/// The header that says that a connection is Convey's own.
-///
-/// # Errors
-/// The connection is gone.
-pub fn proxy_header(stream: &TcpStream, how: SendProxy) -> io::Result<Vec<u8>> {
-    Ok(match how {
-        // some servers refuse UNKNOWN
-        SendProxy::V1 => proxy::write_v1(ProxySource::client(stream.local_addr()?, stream.peer_addr()?)),
-        SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
-    })
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Connected<S> {
+    /// The stream.
+    pub stream: S,
+    /// Its addresses, ours first; a unix socket has none.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl<S> Connected<S> {
+    /// The header that says that it is Convey's own.
+    #[must_use]
+    pub fn proxy_header(&self, how: SendProxy) -> Vec<u8> {
+        match how {
+            // some servers refuse UNKNOWN
+            SendProxy::V1 => proxy::write_v1(match self.ends {
+                Some((ours, theirs)) => ProxySource::client(ours, theirs),
+                None => ProxySource::Unknown,
+            }),
+            SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
+        }
+    }
 }
 
 /// Sends `first` and shakes hands.
-async fn shake(
-    stream: &mut TcpStream,
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
     connection: &mut ClientConnection,
     mut first: Vec<u8>,
 ) -> Result<(), ServerTlsFailure> {
@@ -145,7 +154,10 @@ async fn shake(
 }
 
 /// Ends it in order, and waits until the server does: with TLS 1.3 it refuses our certificate only now.
-async fn leave(stream: &mut TcpStream, connection: &mut ClientConnection) -> Result<(), ServerTlsFailure> {
+async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    connection: &mut ClientConnection,
+) -> Result<(), ServerTlsFailure> {
     let mut last = Vec::new();
     connection.send_close_notify();
     while connection.wants_write() {
@@ -165,8 +177,8 @@ async fn leave(stream: &mut TcpStream, connection: &mut ClientConnection) -> Res
 }
 
 /// Takes up what comes next. `None`: the server has closed the connection.
-async fn receive(
-    stream: &mut TcpStream,
+async fn receive<S: AsyncRead + Unpin>(
+    stream: &mut S,
     connection: &mut ClientConnection,
 ) -> Result<(), Option<ServerTlsFailure>> {
     let mut buffer = [0; 4096];
@@ -249,8 +261,9 @@ mod tests {
     }
 
     async fn checked(check: &CheckTls, addr: SocketAddr, limit: Duration) -> Result<(), String> {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        let result = check.check(stream, None, Instant::now() + limit).await;
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let connected = Connected { stream, ends: None };
+        let result = check.check(connected, None, Instant::now() + limit).await;
         result.map_err(|error| error.to_string())
     }
 

@@ -251,7 +251,7 @@ impl Pools {
     pub fn packet_services(&self, config: &Config) -> Vec<PacketService> {
         config.packet_services_with(|backend| {
             let servers = self.get(backend.as_str()).map_or(&[][..], |pool| pool.servers());
-            servers.iter().map(|server| server.addr)
+            servers.iter().filter_map(|server| server.addr.on_network())
         })
     }
 }

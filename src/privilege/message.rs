@@ -257,7 +257,7 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    use crate::base::{Endpoint, IpFamily, Protocol, ServerAddr};
+    use crate::base::{Endpoint, IpFamily, IpServerAddr, Protocol};
 
     #[test]
     fn requests_survive_the_way() {
@@ -315,7 +315,7 @@ mod tests {
         let service = PacketService {
             vip: Endpoint::udp(([10, 0, 0, 1], 80).into()).into(),
             nat_ports: Some(PortRanges::STOCK),
-            servers: vec![ServerAddr::new(([10, 0, 0, 2], 80).into())],
+            servers: vec![IpServerAddr::new(([10, 0, 0, 2], 80).into())],
         };
         let services = vec![service.clone(), service.clone()];
         let bytes = encode_services(&services).unwrap();

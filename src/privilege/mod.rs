@@ -50,6 +50,8 @@
 //!   (SO_LOCK_FILTER) that reads a map of the broker's. On the threads of the packet
 //!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
+//! - connects to any unix socket at a path that its user may write to, whether a server is there or not: landlock has no rule
+//!   for that. A user that is put in the group of a server's socket can reach whatever else that group can;
 //! - where a frontend has `source = "client"`: speaks for anybody. With a transparent socket it connects, and sends datagrams,
 //!   with any source address, not only those of clients, to any server; hears the answers wherever this host's routing rules
 //!   bring them to it; and listens on any address from port 1024. What it has got of them it keeps: a reload without such a

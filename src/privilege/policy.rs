@@ -13,7 +13,7 @@ use std::{
 use super::ListenerRef;
 use crate::{
     base::{
-        Endpoint, EndpointRange, FrontendName, ListenAddr, PeerTimeouts, PortRanges, Protocol, ServerAddr,
+        Endpoint, EndpointRange, FrontendName, IpServerAddr, ListenAddr, PeerTimeouts, PortRanges, Protocol,
         SocketKind, SocketOptions,
     },
     config::{Config, Mode, PacketService, ServerRules},
@@ -250,9 +250,9 @@ impl Policy {
         services: &'a [PacketService],
         known: &[&[PacketService]],
         host: &BTreeSet<IpAddr>,
-    ) -> Option<(&'a PacketService, Option<ServerAddr>)> {
+    ) -> Option<(&'a PacketService, Option<IpServerAddr>)> {
         let known = || known.iter().copied().flatten();
-        let mut permitted: BTreeMap<Front, BTreeSet<ServerAddr>> = BTreeMap::new();
+        let mut permitted: BTreeMap<Front, BTreeSet<IpServerAddr>> = BTreeMap::new();
         for service in known() {
             permitted
                 .entry(front(service))
@@ -266,7 +266,7 @@ impl Policy {
                 return Some((service, None));
             }
             let bound = self.bounds.iter().find(|bound| bound.service.covers(service));
-            let is_known = |server: ServerAddr| {
+            let is_known = |server: IpServerAddr| {
                 exact.is_some_and(|servers| servers.contains(&server))
                     || bound.is_some_and(|bound| bound.lets_in(service, server, host))
                     || known().any(|known| known.covers(service) && known.has_server_of(service, server))
@@ -331,7 +331,7 @@ impl Policy {
 
 impl Bound {
     /// Whether a service that this one covers may have a server.
-    fn lets_in(&self, service: &PacketService, server: ServerAddr, host: &BTreeSet<IpAddr>) -> bool {
+    fn lets_in(&self, service: &PacketService, server: IpServerAddr, host: &BTreeSet<IpAddr>) -> bool {
         let first = self.service.server_of(service.vip.first(), server);
         first.0.is_ipv4() == service.vip.is_ipv4() && self.rules.unfit_address(first, host).is_none()
     }

@@ -58,21 +58,32 @@ impl Chosen {
         self.index as usize
     }
 
-    /// The kind of socket that connections to it take.
+    /// The kind of socket that connections to it take, if only the broker can make it.
     #[must_use]
-    pub fn kind(&self, protocol: Protocol, source: Option<IpAddr>) -> SocketKind {
-        SocketKind {
+    pub fn special_kind(&self, protocol: Protocol, source: Option<IpAddr>) -> Option<SocketKind> {
+        let kind = SocketKind {
             protocol,
-            family: IpFamily::of(self.server().addr.0.ip()),
+            family: self.server().addr.family()?,
             is_transparent: source.is_some(),
             mark: self.backend.config.server_socket.common.mark,
-        }
+        };
+        kind.is_special().then_some(kind)
     }
 
     /// The server's address, with the port that the connection's leads to.
     #[must_use]
     pub fn addr(&self) -> ServerAddr {
         self.server().addr.further(self.offset)
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub fn server_ref(&self) -> ServerRef {
+        ServerRef {
+            backend: Arc::clone(&self.backend),
+            index: self.index,
+            offset: self.offset,
+        }
     }
 
     /// The passive check: it has answered.
@@ -98,6 +109,32 @@ impl Chosen {
             // a full channel means that the control loop has news enough; the next failure series reports again
             let _ = shared.events.try_send(ProxyEvent::ServerFailing(key, tls));
         }
+    }
+}
+
+/// A server that was chosen, without a slot on it: small, for a connection keeps it to its end.
+#[derive(Debug)]
+pub struct ServerRef {
+    backend: Arc<BackendView>,
+    index: u32,
+    offset: u16,
+}
+
+impl ServerRef {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ServerName {
+        &self.server().name
+    }
+
+    /// Its address, with the port that the connection's leads to.
+    #[must_use]
+    pub fn addr(&self) -> ServerAddr {
+        self.server().addr.further(self.offset)
+    }
+
+    fn server(&self) -> &ServerView {
+        &self.backend.servers[self.index as usize]
     }
 }
 
@@ -262,7 +299,7 @@ fn can_be_source(address: IpAddr) -> bool {
 
 /// Whether a server can be connected to from an address.
 fn is_reached(server: &ServerView, source: Option<IpAddr>) -> bool {
-    source.is_none_or(|source| IpFamily::of(source) == IpFamily::of(server.addr.0.ip()))
+    source.is_none_or(|source| Some(IpFamily::of(source)) == server.addr.family())
 }
 
 /// Whether one of the servers offered can be chosen and was not tried yet.

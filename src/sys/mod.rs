@@ -34,4 +34,5 @@ pub(crate) mod splice;
 pub mod task_status;
 pub(crate) mod tcp;
 pub(crate) mod udp_socket;
+pub(crate) mod unix_stream;
 pub(crate) mod zone;

@@ -11,7 +11,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// A TCP socket in the running runtime's reactor, which tells of urgent data too (tokio's own TcpStream does not ask for
+/// A stream socket in the running runtime's reactor, which tells of urgent data too (tokio's own TcpStream does not ask for
 /// that, and a read that stops at the urgent mark looks like an empty socket).
 #[derive(Debug)]
 pub struct Stream(AsyncFd<OwnedFd>);

@@ -149,12 +149,16 @@ pub fn transmit_parts(socket: &impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<u
     SockRef::from(socket).send_vectored_with_flags(parts, libc::MSG_NOSIGNAL)
 }
 
-/// Writes one byte as TCP urgent data.
+/// Writes one byte as TCP urgent data; as ordinary data where there is no such, as on unix sockets of some kernels.
 ///
 /// # Errors
 /// `WouldBlock` when it does not fit, else the connection's error.
 pub fn transmit_urgent(socket: &impl AsFd, byte: u8) -> io::Result<usize> {
-    SockRef::from(socket).send_with_flags(&[byte], libc::MSG_NOSIGNAL | libc::MSG_OOB)
+    let sent = SockRef::from(socket).send_with_flags(&[byte], libc::MSG_NOSIGNAL | libc::MSG_OOB);
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => transmit(socket, &[byte], false),
+        sent => sent,
+    }
 }
 
 /// Leaves urgent data in its place in the stream (SO_OOBINLINE): else a read that begins there skips it.

@@ -1,6 +1,6 @@
 //! What a configuration means once it is read: defaults, inheritance, the dialect of 0.3.5, differences.
 
-use std::{fs, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use convey::{
     base::{BackendName, Dscp, KeepAlive, ServerName, ServerSocketOptions},

@@ -363,7 +363,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
             text.strip_suffix('%')
                 .is_some_and(|share| digits(share) && share.len() <= 3)
         }),
-        ":[0-9]{1,5}$" => Some(|text| text.rsplit_once(':').is_some_and(|(_, port)| digits(port))),
+        "^unix:/.|:[0-9]{1,5}$" => Some(|text| {
+            let is_path = text.strip_prefix("unix:/").is_some_and(|rest| !rest.is_empty());
+            is_path || text.rsplit_once(':').is_some_and(|(_, port)| digits(port))
+        }),
         ":[0-9]{1,5}(-[0-9]{1,5})?$" => Some(|text| {
             let ports = text.rsplit_once(':').map_or("", |(_, ports)| ports);
             (ports.split_once('-')).map_or(digits(ports), |(first, last)| digits(first) && digits(last))

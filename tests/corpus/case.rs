@@ -363,7 +363,9 @@ impl Player<'_> {
                 .backends
                 .values()
                 .flat_map(|b| b.servers.values());
-            let servers: BTreeSet<_> = all.map(|server| server.addr.0).collect();
+            let servers: BTreeSet<_> = all
+                .filter_map(|server| server.addr.on_network().map(|addr| addr.0))
+                .collect();
             if !servers.contains(&socket) {
                 return Err(format!("{socket} is no server"));
             }

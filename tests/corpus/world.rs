@@ -220,12 +220,12 @@ impl<'a> World<'a> {
     fn servers(&self) -> Vec<(ServerKey, SocketAddr)> {
         let backends = self.config.backends.values();
         let all = backends.flat_map(|backend| {
-            backend.servers.values().map(|server| {
+            backend.servers.values().filter_map(|server| {
                 let key = ServerKey {
                     backend: backend.name.clone(),
                     server: server.name.clone(),
                 };
-                (key, server.addr.0)
+                Some((key, server.addr.on_network()?.0))
             })
         });
         all.collect()

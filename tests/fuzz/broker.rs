@@ -24,7 +24,7 @@ use std::{
 };
 
 use convey::{
-    base::{Endpoint, EndpointRange, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, PortRanges, IpServerAddr},
     config::{self, Config, Diagnostic, Frontend, Loaded, Mode, Options, PacketService, Source},
     privilege::{
         KernelOps, ListenerRef, Served, What,
@@ -96,7 +96,7 @@ struct Permitted {
 }
 
 /// One thing that may be granted: a VIP in a mode, or a server of it.
-type Grant = (EndpointRange, Option<PortRanges>, Option<ServerAddr>);
+type Grant = (EndpointRange, Option<PortRanges>, Option<IpServerAddr>);
 
 fn grants(services: &[PacketService]) -> BTreeSet<Grant> {
     let mut all = BTreeSet::new();
@@ -185,7 +185,7 @@ impl Permitted {
         let routes = Routes::new().expect("the host's routes");
         !interface.is_loopback
             && wanted.iter().any(|(vip, nat_ports, server)| {
-                let reaches = |server: ServerAddr| routes.egress(server.0) == Some(interface.index);
+                let reaches = |server: IpServerAddr| routes.egress(server.0) == Some(interface.index);
                 has_vip(vip.ip()) || nat_ports.is_some() && server.is_some_and(reaches)
             })
     }

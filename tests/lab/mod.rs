@@ -26,6 +26,7 @@ pub mod servers;
 mod stale;
 pub mod suite;
 pub mod udp;
+pub mod unix;
 
 use std::{
     fmt::Write as _,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use convey::{
-    base::{Endpoint, ServerAddr},
+    base::{Endpoint, IpServerAddr},
     config::{Options, PacketService},
     privilege::{BrokerError, Channel, KernelOps, Sandbox, Served, Target, What, drop_privileges},
     sys::fdpass,
@@ -334,7 +334,7 @@ pub fn aliens() {
             "10.9.0.1:22 (tcp)",
         ),
         (
-            change(|s| s.servers.push(ServerAddr::new(([8, 8, 8, 8], 53).into()))),
+            change(|s| s.servers.push(IpServerAddr::new(([8, 8, 8, 8], 53).into()))),
             "8.8.8.8:53",
         ),
         (change(|s| s.nat_ports = None), "in DSR"),

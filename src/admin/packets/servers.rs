@@ -53,7 +53,10 @@ impl<'a> ServerViews<'a> {
                 .map(|(handshake, count)| ((*handshake).into(), count))
                 .collect(),
             nat_ports: server_ports.map(|ports| {
-                let towards_each = self.status.snapshot.nat_ports_towards(server.addr.0.is_ipv4());
+                let towards_each = self
+                    .status
+                    .snapshot
+                    .nat_ports_towards(server.addr.ip().is_some_and(|ip| ip.is_ipv4()));
                 views::NatPortUse {
                     claimed: server.live.nat_ports.load(Ordering::Relaxed),
                     available: towards_each.saturating_mul(*ports),

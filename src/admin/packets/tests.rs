@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     admin::lookup,
     base::{
-        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, Mac, PacketReason, Protocol,
-        ServerAddr, ServerKey, ServerName, ServerState, WorkerId,
+        BackendName, ClientAddr, Endpoint, EndpointRange, FrontendName, IpServerAddr, Mac, PacketReason,
+        Protocol, ServerAddr, ServerKey, ServerName, ServerState, WorkerId,
     },
     config::{self, EngineChoice, Options, Source},
     flow::{FlowState, Hops, Usage},
@@ -81,7 +81,7 @@ fn tuple(protocol: Protocol, vip: &str) -> FiveTuple {
     }
 }
 
-fn server_a() -> (ServerKey, ServerAddr) {
+fn server_a() -> (ServerKey, IpServerAddr) {
     let backend = site().backends.keys().next().expect("a backend").clone();
     let server = ServerName::new("a").expect("a name");
     let addr = "10.0.0.1:80".parse().expect("an address");
@@ -166,7 +166,10 @@ fn an_explanation_names_frontend_server_state_flow_and_what_hinders() {
     assert_eq!(view.frontend, Some(flow.frontend.clone()));
     assert_eq!(view.mode, Some(Mode::Passthrough.into()));
     let (key, addr) = server_a();
-    assert_eq!((view.server, view.server_addr), (Some(key.server), Some(addr)));
+    assert_eq!(
+        (view.server, view.server_addr),
+        (Some(key.server), Some(addr.into()))
+    );
     assert_eq!(view.server_state, Some(ServerState::Up.into()));
     assert_eq!((view.candidates, view.slot), (1, Some(3)), "b has weight 0");
     assert_eq!(view.blocked_by, Some(PacketReason::NoRoute.into()));

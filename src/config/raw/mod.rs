@@ -437,7 +437,7 @@ section! {
 section! {
     /// One server of a pool.
     Server {
-        /// Address of the server, IP:port, where the first port of a frontend's range leads. A link-local one names its interface: "[fe80::1%eth0]:80" (mode "proxy" only).
+        /// Address of the server, IP:port, where the first port of a frontend's range leads. A link-local one names its interface: "[fe80::1%eth0]:80" (mode "proxy" only). Or "unix:/run/app.sock", a stream socket of this host (mode "proxy" with TCP only) to which the user that convey runs as may write.
         addr (required): ServerAddr,
         /// Share of the connections, relative to the others'; 0 takes the server out of service. Default: 1.
         weight: Int<0, { u16::MAX as u64 }>,

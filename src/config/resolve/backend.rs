@@ -217,11 +217,9 @@ fn check_source(
     let family = |v4| if v4 { "IPv4" } else { "IPv6" };
     let other = servers
         .values()
-        .find(|server| server.addr.0.is_ipv4() != source.value.is_ipv4());
-    if let Some(Server {
-        name: server, addr, ..
-    }) = other
-    {
+        .filter_map(|server| Some((&server.name, server.addr.on_network()?)))
+        .find(|(_, addr)| addr.0.is_ipv4() != source.value.is_ipv4());
+    if let Some((server, addr)) = other {
         findings.within("source_addr", |findings| {
             findings.error(
                 source.span.clone(),

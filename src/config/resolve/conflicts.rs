@@ -269,13 +269,12 @@ fn servers(
                             ),
                             "write the address of the server behind the load balancer".to_owned(),
                         );
-                    } else if addr.value.0.ip().is_unspecified() && !listeners.by_packets {
+                    } else if let Some(ip) = addr.value.ip().filter(IpAddr::is_unspecified)
+                        && !listeners.by_packets
+                    {
                         findings.warn(
                             addr.span.clone(),
-                            format!(
-                                "{} as a server's address means this host itself",
-                                addr.value.0.ip()
-                            ),
+                            format!("{ip} as a server's address means this host itself"),
                             "write the address of the server, or 127.0.0.1 or [::1] for this host".to_owned(),
                         );
                     }
@@ -358,6 +357,9 @@ impl<'a> Listeners<'a> {
 impl OwnListeners<'_> {
     /// Whether a connection to one of the ports that a server's address stands for surely ends at one of these.
     fn are_reached(&self, server: ServerAddr) -> bool {
+        let Some(server) = server.on_network() else {
+            return false;
+        };
         let first = server.0.port();
         let ports = PortRange {
             first,

@@ -28,7 +28,7 @@ fn in_backend(backend: &raw::Backend, here: &Here, findings: &mut Findings) {
     findings.within("servers", |findings| {
         for (name, server) in backend.servers.iter().flat_map(|at| &at.value.0) {
             let Some(addr) = &server.value.addr else { continue };
-            let ip = addr.value.0.ip();
+            let Some(ip) = addr.value.ip() else { continue };
             // loopback addresses are refused wherever they are read
             if ip.is_loopback() || !here.addresses.contains(&ip) {
                 continue;

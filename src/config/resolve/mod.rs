@@ -17,6 +17,7 @@ mod ranges;
 mod routes;
 mod routing;
 mod socket;
+mod socket_servers;
 mod source;
 mod tls;
 mod udp;
@@ -131,6 +132,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     }
     unused::check(file, &config, &users, findings);
     balancing::check(file, &config, &users, findings);
+    socket_servers::check(file, &config, &users, findings);
     connections::check(file, &config, findings);
     unused::clear(&mut config);
     balancing::clear(&mut config);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{ListenRange, PortMap, Protocol, ServerAddr, Zone},
+    base::{IpServerAddr, ListenRange, PortMap, Protocol, Zone},
     config::{
         address::not_of_one_host,
         findings::Findings,
@@ -68,13 +68,15 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             families(uses, backend, findings);
         }
         for (server, at) in raw.value.servers.iter().flat_map(|at| &at.value.0) {
-            if let Some(addr) = &at.value.addr {
+            let Some(at) = &at.value.addr else { continue };
+            // one at a path is refused elsewhere
+            if let Some(addr) = at.value.on_network() {
                 let place = Place {
                     backend: name,
                     only_packets,
                     server,
-                    addr: addr.value,
-                    span: addr.span.clone(),
+                    addr,
+                    span: at.span.clone(),
                 };
                 place.check(uses, backend, config, &vips, findings);
             }
@@ -278,7 +280,7 @@ fn families(uses: &Uses<'_>, backend: &Backend, findings: &mut Findings) {
         let served = backend
             .servers
             .values()
-            .any(|server| server.addr.0.is_ipv4() == v4);
+            .any(|server| server.addr.ip().is_some_and(|ip| ip.is_ipv4() == v4));
         if let Some(vip) = vip.as_ref().filter(|_| !served) {
             vip.error(
                 format!(
@@ -317,7 +319,7 @@ struct Place<'a> {
     /// Whether all frontends that use the backend are in packet modes.
     only_packets: bool,
     server: &'a str,
-    addr: ServerAddr,
+    addr: IpServerAddr,
     span: Range<usize>,
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, ops::Range};
 
 use crate::{
-    base::{ListenRange, ServerAddr},
+    base::{IpServerAddr, ListenRange},
     config::{
         address::lacks_zone,
         findings::Findings,
@@ -41,18 +41,22 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
         let widest = widest(file, &several, backend, users);
         let by_proxy = users.iter().any(|frontend| !frontend.mode.is_packet());
         for (server, at) in at.value.servers.iter().flat_map(|at| &at.value.0) {
-            let Some(addr) = &at.value.addr else { continue };
+            let Some(at) = &at.value.addr else { continue };
+            // one at a path has no port, which is told elsewhere
+            let Some(addr) = at.value.on_network() else {
+                continue;
+            };
             let path = ["backends", name, "servers", server, "addr"];
             if let Some(widest) = &widest {
-                widest.fits_above(server, addr, &path, findings);
+                widest.fits_above(server, addr, at.span.clone(), &path, findings);
             }
-            let interface = addr.value.zone().or(backend.server_socket.interface.as_ref());
-            if by_proxy && lacks_zone(addr.value.0, interface) {
+            let interface = addr.zone().or(backend.server_socket.interface.as_ref());
+            if by_proxy && lacks_zone(addr.0, interface) {
                 findings.within_all(&path, |findings| {
                     findings.warn(
-                        addr.span.clone(),
+                        at.span.clone(),
                         format!("link-local address of server `{server}` without its interface: nothing can be sent to it"),
-                        format!("write the interface too, such as \"{}\"", with_example(addr.value.0)),
+                        format!("write the interface too, such as \"{}\"", with_example(addr.0)),
                     );
                 });
             }
@@ -99,19 +103,20 @@ impl Widest<'_> {
     fn fits_above(
         &self,
         server: &str,
-        addr: &raw::Located<ServerAddr>,
+        addr: IpServerAddr,
+        span: Range<usize>,
         path: &[&str],
         findings: &mut Findings,
     ) {
         let ports = self.range.ports().len();
-        let port = addr.value.0.port();
+        let port = addr.0.port();
         let highest = (u32::from(u16::MAX) + 1).saturating_sub(ports);
         if u32::from(port) <= highest {
             return;
         }
         findings.clash(
             path,
-            addr.span.clone(),
+            span,
             self.span.clone(),
             format!(
                 "server `{server}` has no {ports} ports from {port} on, as frontend `{}` has on {}",

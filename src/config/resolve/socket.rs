@@ -44,9 +44,9 @@ pub fn server_options(
 ) -> ServerSocketOptions {
     let own_interface = own.and_then(|at| at.value.interface.as_ref());
     if let Some(at) = own_interface
-        && let Some(elsewhere) = servers
-            .values()
-            .find(|server| server.addr.zone().is_some_and(|zone| *zone != at.value))
+        && let Some(elsewhere) = servers.values().find(|server| {
+            (server.addr.on_network()).is_some_and(|addr| addr.zone().is_some_and(|zone| *zone != at.value))
+        })
     {
         findings.within_all(&["server_socket", "interface"], |findings| {
             findings.error(

@@ -65,7 +65,7 @@ fn in_packet_mode(mode: Mode, span: Range<usize>, findings: &mut Findings) {
 /// A connection with a client's address can only go to a server of its family.
 fn families(frontend: &Frontend, backend: &Backend, span: &Range<usize>, findings: &mut Findings) {
     let clients = frontend.client_families();
-    let has_servers = |family| backend.servers_of(family).next().is_some();
+    let has_servers = |family| backend.has_servers_of(family);
     if clients.iter().copied().all(has_servers) || backend.servers.is_empty() || backend.discovery.is_some() {
         return;
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    base::{HostPattern, ServerAddr, ServerName},
+    base::{HostPattern, IpServerAddr, ServerName},
     config::{AnswerFormat, Server},
 };
 
@@ -109,7 +109,7 @@ struct Named<'a> {
 struct Collector {
     limits: Limits,
     answer: Answer,
-    addresses: HashSet<ServerAddr>,
+    addresses: HashSet<IpServerAddr>,
     names: HashMap<ServerName, Place>,
     patterns: HashSet<String>,
 }
@@ -146,7 +146,7 @@ impl Collector {
         Ok(())
     }
 
-    fn server(&mut self, addr: ServerAddr, named: &Named<'_>) -> Result<Server, String> {
+    fn server(&mut self, addr: IpServerAddr, named: &Named<'_>) -> Result<Server, String> {
         let name = match named.name {
             Some(name) => {
                 plain(name)?;
@@ -158,7 +158,7 @@ impl Collector {
         let max_connections = number("max_connections", named.max_connections, 0, most)?;
         Ok(Server {
             name,
-            addr,
+            addr: addr.into(),
             weight: u16::try_from(number("weight", named.weight, 1, u16::MAX.into())?).unwrap_or(u16::MAX),
             priority: u16::try_from(number("priority", named.priority, 1, u16::MAX.into())?)
                 .unwrap_or(u16::MAX),

@@ -30,7 +30,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    base::{Endpoint, PacketReason, ServerAddr, WorkerId},
+    base::{Endpoint, IpServerAddr, PacketReason, WorkerId},
     flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, PacketCounters, Path, Services},
     snapshot::Snapshot,
 };
@@ -175,7 +175,7 @@ impl RawEngine {
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
-    pub fn in_use(&self) -> BTreeSet<(Endpoint, ServerAddr)> {
+    pub fn in_use(&self) -> BTreeSet<(Endpoint, IpServerAddr)> {
         self.shared.flows.in_use(self.shared.now())
     }
 

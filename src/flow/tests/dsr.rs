@@ -55,7 +55,8 @@ fn with_nft_on_the_servers_the_port_is_mapped_too() {
         let mut site = site(1);
         let backend = site.backend();
         backend.dsr_method = method;
-        backend.servers.get_mut("s1").unwrap().addr.0.set_port(8_080);
+        let server = backend.servers.get_mut("s1").unwrap();
+        server.addr = server.addr.on_network().unwrap().with_port(8_080).into();
         site.apply();
         let client = site.client(1, 40_000);
         assert_eq!(site.tcp(client, SYN).destination().port(), port);

@@ -357,7 +357,7 @@ fn established_flows_survive_the_removal_of_their_server_and_frontend() {
     assert_eq!(site.reply(server, nat, ACK).destination(), client);
     let used = site.flows.in_use(site.now);
     let endpoint = frontend.endpoints().next().unwrap();
-    assert!(used.contains(&(endpoint, crate::base::ServerAddr::new(server))));
+    assert!(used.contains(&(endpoint, crate::base::IpServerAddr::new(server))));
     let new = site.client(1, 40_001);
     assert_eq!(site.tcp(new, SYN).verdict, Verdict::Done(PacketReason::NotOurs));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    base::{ListenAddr, ListenRange, ServerAddr},
+    base::{IpServerAddr, ListenAddr, ListenRange},
     config::DsrMethod,
 };
 
@@ -17,7 +17,7 @@ fn ports(site: &mut Site, first: u16, last: u16, from: u16) {
     let vip = ListenAddr::new(vip(false)).with_port(first);
     site.frontend_mut().listen = vec![ListenRange::new(vip, last).unwrap()];
     for server in site.backend().servers.values_mut() {
-        server.addr.0.set_port(from);
+        server.addr = server.addr.on_network().unwrap().with_port(from).into();
     }
     site.apply();
 }
@@ -117,7 +117,7 @@ fn flows_go_on_while_their_range_widens_narrows_and_moves() {
         let before = ends(&mut site, client, 9_008, SYN).unwrap();
         let target = |site: &Site| {
             let snapshot = site.snapshot.as_ref().unwrap();
-            snapshot.server(&key(1)).unwrap().addr
+            snapshot.server(&key(1)).unwrap().addr.on_network().unwrap()
         };
         for (first, last) in [(9_000, 9_020), (9_000, 9_009), (8_990, 9_009), (9_000, 9_001)] {
             ports(&mut site, first, last, first);
@@ -130,7 +130,7 @@ fn flows_go_on_while_their_range_widens_narrows_and_moves() {
         }
         let used = site.flows.in_use(site.now);
         let (hit, server) = used.first().unwrap();
-        assert_eq!((hit.port(), *server), (9_008, ServerAddr::new(before.1)));
+        assert_eq!((hit.port(), *server), (9_008, IpServerAddr::new(before.1)));
         let new = site.client(1, 40_001);
         assert_eq!(ends(&mut site, new, 9_008, SYN), None);
         assert!(ends(&mut site, new, 9_001, SYN).is_some());

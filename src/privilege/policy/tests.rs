@@ -134,7 +134,7 @@ fn exactly_what_the_configuration_says_is_served() {
         (|s| s.nat_ports = None, "in DSR"),
         // known, but of another frontend
         (
-            |s| s.servers = vec![ServerAddr::new(([10, 2, 0, 2], 53).into())],
+            |s| s.servers = vec![IpServerAddr::new(([10, 2, 0, 2], 53).into())],
             "10.2.0.2:53",
         ),
     ];

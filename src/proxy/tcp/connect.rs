@@ -10,14 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::direction::Early;
 use crate::{
-    base::{Protocol, ServerTlsFailure, SocketKind, TerminationReason, Zone},
+    base::{Protocol, ServerAddr, ServerTlsFailure, SocketKind, TerminationReason, Zone},
     proxy::{choose::Chosen, pool},
-    sys::{readiness::Stream, server_socket::Source, tcp},
+    sys::{readiness::Stream, server_socket::Source, tcp, unix_stream},
 };
+
+/// How long after it a unix socket whose accept queue was full is tried again; twice as long each time.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest such pause.
+const LONGEST_FULL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -95,16 +101,19 @@ pub async fn connect(
 ) -> Result<Stream, ConnectError> {
     let backend = &chosen.backend.config;
     let deadline = started + backend.connect_timeout;
-    let kind = chosen.kind(Protocol::Tcp, source);
     let from = Source {
-        socket: match kind.is_special() {
-            true => Some(made(kind, deadline).await?),
-            false => None,
+        socket: match chosen.special_kind(Protocol::Tcp, source) {
+            Some(kind) => Some(made(kind, deadline).await?),
+            None => None,
         },
         address: source.or(backend.source_addr),
         options: backend.server_socket,
     };
-    let socket = start(chosen, from, user_timeout).map_err(|error| match error.raw_os_error() {
+    let Some(begun) = start(chosen, from, user_timeout) else {
+        // boxed, because it is rare and a connection is to be small
+        return Box::pin(to_path(chosen, deadline, early)).await;
+    };
+    let socket = begun.map_err(|error| match error.raw_os_error() {
         // the kernel knows no way from there, as from a loopback address to another host
         Some(libc::EINVAL) if source.is_some() => ConnectError::ClientSource(error),
         _ => of_start(error),
@@ -153,10 +162,38 @@ async fn made(kind: SocketKind, until: Instant) -> Result<OwnedFd, ConnectError>
     made.ok_or(ConnectError::NoSourceSocket)
 }
 
-fn start(chosen: &Chosen, source: Source, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
-    let addr = chosen.addr();
+/// Starts connecting to a server on a network; `None`: it is none.
+fn start(chosen: &Chosen, source: Source, user_timeout: Option<Duration>) -> Option<io::Result<OwnedFd>> {
+    let addr = chosen.addr().on_network()?;
     let interface = addr.zone().map(Zone::as_str);
-    tcp::start_connect(addr.0, interface, source, user_timeout)
+    Some(tcp::start_connect(addr.0, interface, source, user_timeout))
+}
+
+/// Connects to a unix socket: that is done at once, or, while its accept queue is full, tried again.
+async fn to_path(
+    chosen: &Chosen,
+    deadline: Instant,
+    early: impl FnOnce() -> Early,
+) -> Result<Stream, ConnectError> {
+    if matches!(early(), Early::Gone) {
+        return Err(ConnectError::ClientGone);
+    }
+    let ServerAddr::Unix(path) = chosen.addr() else {
+        return Err(ConnectError::Server(io::ErrorKind::Unsupported.into()));
+    };
+    let mut pause = FULL_PAUSE;
+    loop {
+        match unix_stream::connect(path.as_path()) {
+            Ok(socket) => return Stream::new(socket).map_err(ConnectError::Local),
+            Err(fault) if fault.is_ours() => return Err(ConnectError::Local(fault.into())),
+            Err(fault) if !fault.may_pass() || Instant::now() + pause >= deadline => {
+                return Err(ConnectError::Server(fault.into()));
+            }
+            // nothing tells when there is room
+            Err(_) => sleep(pause).await,
+        }
+        pause = (pause * 2).min(LONGEST_FULL_PAUSE);
+    }
 }
 
 /// Tells faults of ours from the server's among the errors that connect(2) returns at once.

@@ -14,7 +14,7 @@ use super::{
     wheel::Millis,
 };
 use crate::{
-    base::{DatagramDrop, TerminationReason, WorkerId},
+    base::{DatagramDrop, IpFamily, TerminationReason, WorkerId},
     proxy::{
         owners::{HandedOver, SessionKey},
         shared::WorkerContext,
@@ -264,7 +264,7 @@ impl Engine {
         let Some(live) = self.live.get_mut(id.index()).and_then(Option::as_mut) else {
             return Ok(());
         };
-        let is_ipv4 = live.chosen.addr().0.is_ipv4();
+        let is_ipv4 = live.chosen.addr().family() == Some(IpFamily::V4);
         let header = live.header.take();
         // a header stands before one datagram
         let (first, rest) = match &header {

@@ -136,10 +136,11 @@ impl Opening<'_> {
                     Nothing::NoneEligible => TerminationReason::ServerConnect,
                 })
             })?;
-            let kind = chosen.kind(Protocol::Udp, self.source());
-            let made = match kind.is_special() {
-                true => Some(pool::take(kind).ok_or_else(|| failed(TerminationReason::NoSourceSocket))?),
-                false => None,
+            let made = match chosen.special_kind(Protocol::Udp, self.source()) {
+                Some(kind) => {
+                    Some(pool::take(kind).ok_or_else(|| failed(TerminationReason::NoSourceSocket))?)
+                }
+                None => None,
             };
             let source = Source {
                 socket: made,
@@ -261,7 +262,10 @@ impl Opening<'_> {
 }
 
 fn connect(chosen: &Chosen, source: Source) -> io::Result<OwnedFd> {
-    let addr = chosen.addr();
+    let Some(addr) = chosen.addr().on_network() else {
+        // the configuration has none behind a frontend of UDP
+        return Err(io::ErrorKind::Unsupported.into());
+    };
     let interface = addr.zone().map(Zone::as_str);
     udp_socket::connect(addr.0, interface, source)
 }

@@ -144,11 +144,11 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
             *range = ListenRange::new(ListenAddr::new(addr), last).expect("a range");
         }
         for (host, server) in (1..).zip(backend.servers.values_mut()) {
-            server.addr.0 = match backend.dsr_method {
+            server.addr = ServerAddr::new(match backend.dsr_method {
                 DsrMethod::Tc => ([172, 16, 0, host as u8], 80).into(),
                 DsrMethod::Nft => ([0x2001, 0xdb8, 0xbbbb, 0, 0, 0, 0, host], 8_000 + host).into(),
                 DsrMethod::L2 => ([0x2001, 0xdb8, 0xdddd, 0, 0, 0, 0, host], 80).into(),
-            };
+            });
         }
         backend.source_addr = None;
         frontend.idle_timeout.get_or_insert(Duration::from_millis(1));
@@ -452,7 +452,9 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
             )| {
                 let hashes = matches!(balance, Algorithm::SourceHash | Algorithm::Maglev);
                 // A source address is of the family of all servers.
-                let v4 = servers.values().all(|server| server.addr.0.is_ipv4());
+                let v4 = servers
+                    .values()
+                    .all(|server| server.addr.ip().is_some_and(|ip| ip.is_ipv4()));
                 let source_addr = (source && v4).then(|| IpAddr::from([10, 0, 0, 9]));
                 Some(Backend {
                     name: BackendName::new(&name).ok()?,

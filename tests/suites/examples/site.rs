@@ -185,7 +185,11 @@ impl Site {
     /// A server's address.
     #[track_caller]
     pub fn addr(&self, backend: &str, server: &str) -> SocketAddr {
-        self.config.backends[backend].servers[server].addr.0
+        self.config.backends[backend].servers[server]
+            .addr
+            .on_network()
+            .expect("no unix socket")
+            .0
     }
 
     /// Runs on each server of a frontend in mode dsr what `convey backend-script` prints for it, with `more` arguments.
@@ -198,7 +202,11 @@ impl Site {
                 "convey {mode} backend-script {frontend} {}",
                 server.name
             ));
-            set_up_server(&self.servers[&server.addr.0.ip()], &script, more);
+            set_up_server(
+                &self.servers[&server.addr.ip().expect("no unix socket")],
+                &script,
+                more,
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use convey::base::{ServerName, ServerState, TerminationReason};
+use convey::base::{ServerAddr, ServerName, ServerState, TerminationReason};
 
 use crate::{
     Test,
@@ -153,7 +153,7 @@ fn open_connections_are_listed() {
     let server = connection.server.as_ref().map(ServerName::as_str);
     assert_eq!((connection.frontend.as_str(), server), ("f", Some("s")));
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));
-    assert_eq!(connection.server_addr.map(|addr| addr.0), Some(echo.addr()));
+    assert_eq!(connection.server_addr, Some(ServerAddr::new(echo.addr())));
     let local = connection.local.expect("a local address");
     assert!(local.ip() == lb.addr(9).ip() && local.port() != 9, "{local}");
     let (idle, age) = (

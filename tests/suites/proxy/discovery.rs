@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use convey::base::ServerAddr;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -78,7 +79,10 @@ impl Stage {
             .wait_status(&format!("{expected:?} are up"), |status| {
                 let servers = status.backends["web"].servers.values();
                 let up = servers.filter(|server| server.discovered && server.eligible);
-                up.map(|server| server.addr.0).collect::<BTreeSet<_>>() == expected
+                up.filter_map(|server| server.addr.on_network())
+                    .map(|addr| addr.0)
+                    .collect::<BTreeSet<_>>()
+                    == expected
             });
     }
 
@@ -287,8 +291,8 @@ fn a_reload_changes_the_source_its_limits_and_the_servers_at_once() {
         .reload(&config(&stage.lb, &other, "format = \"json\""));
     assert_eq!(stage.reached(), "a");
     assert_eq!(
-        stage.convey.server("web", "first").addr.0,
-        stage.servers[0].addr()
+        stage.convey.server("web", "first").addr,
+        ServerAddr::new(stage.servers[0].addr())
     );
     // the old file is nobody's any more
     stage.name(&[0, 1, 2, 3]);

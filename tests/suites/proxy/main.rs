@@ -38,6 +38,7 @@ mod tls_to_servers_live;
 mod traffic;
 mod transparent;
 mod udp;
+mod unix_servers;
 mod waiting;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("marks", marks::TESTS),
         ("sockets", sockets::TESTS),
+        ("unix", unix_servers::TESTS),
         ("health", health::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),

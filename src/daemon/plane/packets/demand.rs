@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{Endpoint, EndpointRange, FrontendName, PortMap, PortRange, PortRanges, ServerAddr},
+    base::{Endpoint, EndpointRange, FrontendName, IpServerAddr, PortMap, PortRange, PortRanges},
     config::{Config, PacketService},
     engine::network::{Link, NetworkState, Wanted},
     flow::Resolution,
@@ -37,7 +37,7 @@ pub enum VipState {
 }
 
 /// What live flows use: addresses and ports of VIPs, each with that of a server.
-pub type InUse = BTreeSet<(Endpoint, ServerAddr)>;
+pub type InUse = BTreeSet<(Endpoint, IpServerAddr)>;
 
 /// Both lists as one: a service that is in both has the servers of both.
 pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
@@ -51,10 +51,10 @@ pub fn union(a: &[PacketService], b: &[PacketService]) -> Vec<PacketService> {
 
 /// Services being collected: their servers by VIP and NAT ports.
 #[derive(Default)]
-struct Collected(BTreeMap<(EndpointRange, Option<PortRanges>), BTreeSet<ServerAddr>>);
+struct Collected(BTreeMap<(EndpointRange, Option<PortRanges>), BTreeSet<IpServerAddr>>);
 
 impl Collected {
-    fn servers(&mut self, vip: EndpointRange, nat_ports: Option<PortRanges>) -> &mut BTreeSet<ServerAddr> {
+    fn servers(&mut self, vip: EndpointRange, nat_ports: Option<PortRanges>) -> &mut BTreeSet<IpServerAddr> {
         self.0.entry((vip, nat_ports)).or_default()
     }
 
@@ -117,13 +117,13 @@ pub fn kept(
 }
 
 /// The servers of a service that live flows use.
-fn used_servers(service: &PacketService, in_use: &InUse) -> Vec<ServerAddr> {
-    let lowest = ServerAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
+fn used_servers(service: &PacketService, in_use: &InUse) -> Vec<IpServerAddr> {
+    let lowest = IpServerAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
     let from = Endpoint::tcp(service.vip.first().addr.0);
     let near = in_use.range((from, lowest)..);
     let near =
         near.take_while(|(hit, _)| hit.ip() == service.vip.ip() && hit.port() <= service.vip.ports().last);
-    let used: BTreeSet<ServerAddr> = near
+    let used: BTreeSet<IpServerAddr> = near
         .filter(|(hit, _)| hit.protocol == service.vip.protocol)
         .map(|(hit, server)| service.server_of(*hit, *server))
         .collect();
@@ -318,7 +318,7 @@ mod tests {
             true,
             &["10.1.0.2:80", "10.1.0.3:80", "10.1.0.9:80"],
         );
-        let gone: ServerAddr = "10.1.0.9:80".parse().unwrap();
+        let gone: IpServerAddr = "10.1.0.9:80".parse().unwrap();
         let in_use = InUse::from([(old.vip.first(), gone)]);
         let before = [old];
         assert_eq!(
@@ -333,7 +333,7 @@ mod tests {
     fn used(flows: &[(u16, u16)]) -> InUse {
         let pair = |(hit, server): &(u16, u16)| {
             let vip = Endpoint::tcp(SocketAddr::from(([10, 0, 0, 1], *hit)));
-            (vip, ServerAddr::new(SocketAddr::from(([10, 1, 0, 2], *server))))
+            (vip, IpServerAddr::new(SocketAddr::from(([10, 1, 0, 2], *server))))
         };
         flows.iter().map(pair).collect()
     }

@@ -19,7 +19,7 @@ fn web(policy: &Policy, servers: &[&str]) -> PacketService {
         .unwrap()
         .clone();
     web.servers
-        .extend(servers.iter().map(|addr| addr.parse::<ServerAddr>().unwrap()));
+        .extend(servers.iter().map(|addr| addr.parse::<IpServerAddr>().unwrap()));
     web.servers.sort_unstable();
     web
 }

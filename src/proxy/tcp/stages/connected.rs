@@ -123,7 +123,8 @@ impl<'a> Connected<'a> {
         let limits = RelayTimeouts {
             frontend: &routed.frontend.config,
             begun: &accepted.origin.at,
-            server_keepalive: chosen.backend.config.server_keepalive.as_ref(),
+            server_keepalive: (chosen.backend.config.server_keepalive.as_ref())
+                .filter(|_| !chosen.server().addr.is_unix()),
         };
         let rates = routed.frontend.config.rates;
         let in_frontend = routed.frontend.live.counters.shard(worker);

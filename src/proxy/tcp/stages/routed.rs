@@ -16,12 +16,10 @@ use tokio::time::timeout_at;
 
 use super::identified::Identified;
 use crate::{
-    base::{
-        ServerAddr, ServerName, ServerTlsFailure, ServerTlsRecord, TerminationReason, UniqueId, WorkerId,
-    },
+    base::{ServerTlsFailure, ServerTlsRecord, TerminationReason, UniqueId, WorkerId},
     config::SendProxy,
     proxy::{
-        choose::{self, Chosen, ConnectionAddrs, Nothing, Tried},
+        choose::{self, Chosen, ConnectionAddrs, Nothing, ServerRef, Tried},
         tcp::{direction::Direction, end::End, tls::TlsWays},
     },
     snapshot::{BackendView, FrontendView, Offered, Way, live::BackendStats},
@@ -47,7 +45,7 @@ pub struct Routed {
 #[derive(Default)]
 pub struct RouteRecord {
     /// The last server of the backend that was chosen.
-    pub server: Option<(ServerName, ServerAddr)>,
+    pub server: Option<ServerRef>,
     /// Connections of that server when the relay ended.
     pub server_connections: u32,
     pub queue_time: Option<Duration>,
@@ -167,10 +165,10 @@ impl Routed {
         let server = chosen.server();
         // a retry without a server before it has left that one's backend
         self.outcome.redispatched |= match &self.outcome.server {
-            Some((name, _)) => *name != server.name,
+            Some(before) => *before.name() != server.name,
             None => self.outcome.retries > 0,
         };
-        self.outcome.server = Some((server.name.clone(), chosen.addr()));
+        self.outcome.server = Some(chosen.server_ref());
         Ok(chosen)
     }
 
@@ -237,7 +235,7 @@ impl Routed {
         let mut record = accepted.origin.record(reason);
         self.identified.fill(&mut record);
         record.backend = Some(self.backend.config.name.clone());
-        record.server = self.outcome.server.take();
+        record.server = (self.outcome.server.as_ref()).map(|server| (server.name().clone(), server.addr()));
         record.queue_time = self.outcome.queue_time;
         record.connect_time = self.outcome.connect_time;
         (record.bytes_in, record.bytes_out) = (from_client, from_server);

@@ -68,8 +68,9 @@ fn open(routed: &Routed, chosen: &Chosen, tls: &Arc<BackendTls>) -> Result<Clien
         return Err(rustls::Error::General("no settings".to_owned()));
     };
     let asked = identified.sni().map(|sni| &**sni);
-    let ip = chosen.addr().0.ip();
-    let name = settings.server_name.of_server(&chosen.server().name, ip, asked);
+    let name = settings
+        .server_name
+        .of_server(&chosen.server().name, chosen.addr(), asked);
     match settings.alpn {
         ServerAlpn::Client => {
             let agreed = identified.agreed_alpn().map(|name| name.as_bytes().to_vec());
