@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
 /// Ignores the signals by which a daemon is told to end or reload, for a process that ends by other means.
 ///
@@ -26,4 +26,17 @@ pub fn stop_ignoring() -> io::Result<()> {
         unsafe { signal(ignored, SigHandler::SigDfl) }?;
     }
     Ok(())
+}
+
+/// Has the calling process not hear the signals by which processes are told to end. What it starts by
+/// [`std::process::Command`] hears them: that empties the mask.
+///
+/// # Errors
+/// The kernel refused, which it never does.
+pub fn block_termination() -> io::Result<()> {
+    let mut blocked = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        blocked.add(signal);
+    }
+    blocked.thread_block().map_err(Into::into)
 }

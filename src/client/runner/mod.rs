@@ -32,6 +32,9 @@ const QUEUE: usize = 64;
 /// How much later than a command's own time-out its end may be told: what it has started is ended first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long is waited for what the runner answers at once.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// Asks the runner. Cheap to clone. Of many commands that are asked for, some run and the others wait for their turn.
 #[derive(Debug, Clone)]
 pub struct Runner {
@@ -133,10 +136,10 @@ impl Runner {
         }
     }
 
-    /// Whether a process is a command, or was started by one. Without a runner there is none.
+    /// Whether a process is a command, or was started by one. Without a runner that answers there is none.
     pub async fn is_command(&self, process: u32) -> bool {
-        let answer = self.ask(Verb::IsCommand(process), None).await;
-        matches!(answer, Ok((Outcome::IsCommand(true), _)))
+        let answer = timeout(ANSWER, self.ask(Verb::IsCommand(process), None)).await;
+        matches!(answer, Ok(Ok((Outcome::IsCommand(true), _))))
     }
 
     async fn ask(&self, verb: Verb, input: Option<OwnedFd>) -> Result<(Outcome, Option<OwnedFd>), RunError> {

@@ -122,7 +122,9 @@ impl Keeper {
         let step = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
         process::set_name(NAME).map_err(step("set the process name"))?;
         processes::adopt_orphans().map_err(step("adopt orphans"))?;
+        // the command hears them, and we do not: a service manager tells all that it knows of to end
         signals::stop_ignoring().map_err(step("reset signals"))?;
+        signals::block_termination().map_err(step("block signals"))?;
         let others: Vec<u32> = self.others.iter().copied().chain([std::process::id()]).collect();
         sandbox::hide_files(&self.hidden).map_err(|error| format!("hide files: {error}"))?;
         seccomp::keep_from(&others).map_err(step("filter system calls (seccomp)"))?;

@@ -42,6 +42,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long is waited for something to happen.
 const WAIT: Duration = Duration::from_secs(60);
 
+/// Generations of processes that an ended keeper may have left behind.
+const MAX_GENERATIONS: usize = 1_024;
+
 /// Why there is no runner.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
@@ -267,10 +270,15 @@ impl Runner {
         if processes::wait_for(over.process) == Some(0) {
             return;
         }
-        for child in processes::children() {
-            if !self.running.iter().any(|one| one.process == child) {
-                processes::end_child(child);
+        // what each of them has started comes to us when it ends
+        for _ in 0..MAX_GENERATIONS {
+            let strays: Vec<u32> = (processes::children().into_iter())
+                .filter(|child| !self.running.iter().any(|one| one.process == *child))
+                .collect();
+            if strays.is_empty() {
+                break;
             }
+            strays.into_iter().for_each(processes::end_child);
         }
         let why = Outcome::not_run("what watched over the command was ended from outside");
         let _ = reply(self.daemon.as_fd(), over.number, why, &[]);

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = tests![
     a_command_reaches_neither_keys_nor_state_nor_socket_nor_daemon,
     a_reload_adds_a_command_and_takes_one_away,
     nothing_of_a_command_outlives_the_daemon,
+    what_an_ended_keeper_leaves_is_ended_and_told,
     the_daemon_outlives_its_runner_and_says_so,
 ];
 
@@ -243,7 +244,7 @@ fn a_command_reaches_neither_keys_nor_state_nor_socket_nor_daemon() {
             try cat $notes/link
             try unshare -U true
             try mount -t tmpfs none /mnt
-            grep -E '^(Uid|Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+            grep -E '^(Uid|Cap|NoNewPrivs|Seccomp:|SigBlk|SigIgn)' /proc/self/status
             ls -l /proc/self/fd | wc -l
             curl -sS -m 20 --unix-socket $notes/../lb-convey/admin.sock http://localhost/v1/status 2>&1
         } >$notes/tried.new
@@ -274,7 +275,7 @@ fn a_command_reaches_neither_keys_nor_state_nor_socket_nor_daemon() {
     );
     assert_eq!(tried.matches("could not: ").count(), 12, "{tried}");
     assert!(!tried.contains("Uid:\t0"), "{tried}");
-    for none in ["CapPrm", "CapEff", "CapAmb", "CapInh"] {
+    for none in ["CapPrm", "CapEff", "CapAmb", "CapInh", "SigBlk", "SigIgn"] {
         assert!(
             tried.contains(&format!("{none}:\t0000000000000000")),
             "{none}: {tried}"
@@ -348,4 +349,23 @@ fn the_daemon_outlives_its_runner_and_says_so() {
     stage.drain("a");
     stage.wait_log("restart convey");
     assert!(stage.convey.order("status").contains("draining"));
+}
+
+fn what_an_ended_keeper_leaves_is_ended_and_told() {
+    let _turn = PROCESSES.read().unwrap_or_else(PoisonError::into_inner);
+    let script = "setsid sh -c 'sleep 1000 & echo $! >>'$notes'/pids; wait' & echo $! >>$notes/pids; echo $$ >>$notes/pids; wait";
+    let stage = Stage::new("hook-orphans", script, "timeout = \"10m\"");
+    let runner = stage.convey.runner();
+    stage.drain("a");
+    wait_until("it runs", PATIENCE, || stage.note("pids").lines().count() == 3);
+    let children =
+        fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).expect("its children");
+    let keeper: i32 = children.trim().parse().expect("one keeper");
+    // a service manager tells all processes of a service to end; a keeper stays until its command has
+    let keeper = nix::unistd::Pid::from_raw(keeper);
+    nix::sys::signal::kill(keeper, Signal::SIGTERM).expect("told to end");
+    nix::sys::signal::kill(keeper, Signal::SIGKILL).expect("killed");
+    stage.wait_log("what watched over the command was ended from outside");
+    let pids = stage.note("pids");
+    assert!(!pids.lines().any(is_alive), "{pids}");
 }
