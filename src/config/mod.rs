@@ -6,6 +6,7 @@
 //! ```
 
 mod address;
+mod answer_format;
 mod balancing;
 mod certificate_dir;
 mod command_list;
@@ -14,6 +15,7 @@ mod connections;
 mod destination;
 mod diff;
 mod discovery;
+mod discovery_source;
 mod duration;
 mod findings;
 mod foreign;
@@ -27,6 +29,7 @@ mod raw;
 mod render;
 mod resolve;
 mod routing;
+mod secret;
 mod server_rules;
 mod server_sockets;
 mod services;
@@ -47,16 +50,19 @@ use crate::base::PortRanges;
 use findings::Findings;
 
 pub(crate) use address::parse_server;
+pub use answer_format::{
+    AnswerFormat, FormatKind, JsonPath, JsonPaths, JsonStep, LinePattern, NotAJsonPath, NotALinePattern,
+};
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
 pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
-pub use discovery::{
-    AnswerFormat, Discovery, DiscoveryKind, DiscoverySource, MAX_DISCOVERED, MaxRemoval, OnFailure,
-};
+pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
+pub use discovery_source::{DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls};
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
+pub use secret::{NotASecret, Secret};
 pub use server_rules::{ServerRules, Unfit};
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;

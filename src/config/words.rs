@@ -1,7 +1,9 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::{
-    discovery::{AnswerFormat, DiscoveryKind, OnFailure},
+    answer_format::FormatKind,
+    discovery::OnFailure,
+    discovery_source::{DiscoveryKind, Families},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
@@ -56,8 +58,9 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
-words!(DiscoveryKind { File = "file", Exec = "exec" });
-words!(AnswerFormat { Text = "text", Json = "json" });
+words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Dns = "dns", Srv = "srv" });
+words!(FormatKind { Text = "text", Json = "json", Regex = "regex" });
+words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });
 words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });

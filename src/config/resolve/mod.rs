@@ -7,6 +7,7 @@ mod balancing;
 mod conflicts;
 mod connections;
 mod discovery;
+mod discovery_source;
 mod fallbacks;
 mod hooks;
 mod keepalive;
