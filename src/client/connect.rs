@@ -1,4 +1,4 @@
-//! Connections to hosts by name or address, with TLS where that is wanted.
+//! Connections to hosts, with TLS where that is wanted.
 
 use std::{
     fmt, io,
@@ -15,11 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::resolver::{ResolveError, Resolver};
-use crate::{
-    base::{Host, IpFamily},
-    tls::server_failure,
-};
+use crate::tls::server_failure;
 
 /// How long one of several addresses is waited for.
 const EACH: Duration = Duration::from_secs(2);
@@ -53,9 +49,9 @@ impl fmt::Debug for Tls {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The name stands for no address.
-    #[error(transparent)]
-    Name(#[from] ResolveError),
+    /// There is no address.
+    #[error("there is no address to connect to")]
+    Nowhere,
     /// No address lets us; of several the last.
     #[error("connect to {addr}: {error}")]
     Refused {
@@ -78,20 +74,8 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// None does.
-pub async fn connect(
-    host: &Host,
-    port: u16,
-    resolver: &Resolver,
-    tls: Option<&Tls>,
-) -> Result<Stream, ConnectError> {
-    let addresses = match host {
-        Host::Ip(ip) => vec![*ip],
-        Host::Name(name) => {
-            let families = [IpFamily::V4, IpFamily::V6];
-            resolver.addresses(name.as_str(), &families).await?.records
-        }
-    };
-    let (stream, addr) = first_of(&addresses, port).await?;
+pub async fn connect(addresses: &[IpAddr], port: u16, tls: Option<&Tls>) -> Result<Stream, ConnectError> {
+    let (stream, addr) = first_of(addresses, port).await?;
     let Some(tls) = tls else {
         return Ok(Box::new(stream));
     };
@@ -108,8 +92,7 @@ async fn first_of(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, SocketA
             Err(error) => refused = Some(ConnectError::Refused { addr, error }),
         }
     }
-    let none = || ResolveError::Unusable("there is no address".to_owned()).into();
-    Err(refused.unwrap_or_else(none))
+    Err(refused.unwrap_or(ConnectError::Nowhere))
 }
 
 async fn shake_hands(stream: TcpStream, addr: SocketAddr, tls: &Tls) -> Result<Stream, ConnectError> {

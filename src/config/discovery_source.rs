@@ -14,7 +14,12 @@ use super::{
     secret::Secret,
     tls::{CertificateFiles, SYSTEM_CAS, ServerTrust},
 };
-use crate::base::{HostName, HttpUrl, IpFamily};
+use crate::base::{Host, HostName, HttpUrl, IpFamily};
+
+/// Where the host says which name servers it asks (resolv.conf(5)), and which names it knows itself (hosts(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// See [`RESOLV_CONF`].
+pub const HOSTS: &str = "/etc/hosts";
 
 /// What names the servers: two backends with equal ones get the same answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +184,17 @@ impl DiscoverySource {
             .chain(ca)
             .chain(identity.into_iter().flatten().flatten())
             .chain(self.token_file())
+            .chain(self.host_files().iter().map(Path::new))
+    }
+
+    /// Those that names are looked up by as the host does it.
+    fn host_files(&self) -> &'static [&'static str] {
+        let is_of_host = match self {
+            Self::Dns { query, .. } | Self::Srv { query } => query.resolvers.is_empty(),
+            Self::Http { service, .. } => matches!(service.url.host, Host::Name(_)),
+            Self::File { .. } | Self::Exec { .. } => false,
+        };
+        if is_of_host { &[RESOLV_CONF, HOSTS] } else { &[] }
     }
 
     /// The files that no command may open: keys and tokens.

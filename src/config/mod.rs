@@ -58,7 +58,9 @@ pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of}
 pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
-pub use discovery_source::{DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls};
+pub use discovery_source::{
+    DiscoveryKind, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF, SourceTls,
+};
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;

@@ -1,6 +1,6 @@
 //! Asking a source once.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -10,17 +10,15 @@ use super::{
     service::Service,
 };
 use crate::{
-    client::{http::HttpError, resolver::Resolver},
-    config::{AnswerFormat, Discovery, DiscoverySource, NameQuery},
-    sys::config_file,
+    base::Host,
+    client::{
+        http::HttpError,
+        resolver::{ResolveError, Resolver},
+    },
+    config::{
+        AnswerFormat, Discovery, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF,
+    },
 };
-
-/// Where the host says which name servers it asks, and what it knows without them.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-const HOSTS: &str = "/etc/hosts";
-
-/// Most bytes of each; a hosts file against advertisements has some four million.
-const MAX_HOST_FILE: usize = 16 << 20;
 
 /// What a source has answered.
 #[derive(Debug)]
@@ -72,33 +70,88 @@ impl Asker {
             DiscoverySource::File { path, format } => (self.reader.read(path.clone()).await, format),
             DiscoverySource::Exec { command, format } => (self.reader.run(command.clone()).await, format),
             DiscoverySource::Http { service, format } => {
-                let asked = async {
-                    let ready = match &mut self.service {
-                        Some(ready) => ready,
-                        none => none.insert(Service::prepare(service, &*self.reader).await?),
-                    };
-                    let answer = ready.ask(service, &host_resolver().await?, limits.bytes).await;
-                    answer.map_err(|error| of_http(&error, limits))
-                };
-                let asked = timeout(service.timeout, asked).await;
+                let asked = timeout(service.timeout, self.ask_service(service, limits)).await;
                 (
                     Ok(asked.unwrap_or(Err(Failure::Silent(service.timeout)))?),
                     format,
                 )
             }
             DiscoverySource::Dns { query, port } => {
-                let asked = timeout(query.timeout, addresses(query, port.get())).await;
+                let asked = timeout(query.timeout, self.addresses(query, port.get())).await;
                 let (records, ttl) = asked.unwrap_or(Err(Failure::Silent(query.timeout)))?;
                 return named(records, ttl, query, limits);
             }
             DiscoverySource::Srv { query } => {
-                let asked = timeout(query.timeout, services(query)).await;
+                let asked = timeout(query.timeout, self.services(query)).await;
                 let (records, ttl) = asked.unwrap_or(Err(Failure::Silent(query.timeout)))?;
                 return named(records, ttl, query, limits);
             }
         };
         let answer = parse(bytes.map_err(Failure::Unreadable)?, format.clone(), limits).await?;
         Ok(Answered { answer, ttl: None })
+    }
+
+    async fn ask_service(&mut self, service: &HttpService, limits: Limits) -> Result<Vec<u8>, Failure> {
+        let addresses = match &service.url.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) => {
+                let resolver = self.host_resolver().await?;
+                let found = resolver.addresses(name.as_str(), Families::Any.all()).await;
+                found.map_err(unresolved)?.records
+            }
+        };
+        let ready = match &mut self.service {
+            Some(ready) => ready,
+            none => none.insert(Service::prepare(service, &*self.reader).await?),
+        };
+        let answer = ready.ask(service, &addresses, limits.bytes).await;
+        answer.map_err(|error| of_http(&error, limits))
+    }
+
+    async fn addresses(&self, query: &NameQuery, port: u16) -> Result<(Vec<Record>, Duration), Failure> {
+        let resolver = self.resolver(query).await?;
+        let answer = resolver.addresses(query.name.as_str(), query.family.all()).await;
+        let answer = answer.map_err(unresolved)?;
+        let record = |ip| Record {
+            addr: SocketAddr::new(ip, port),
+            weight: 1,
+            priority: 1,
+        };
+        Ok((answer.records.into_iter().map(record).collect(), answer.ttl))
+    }
+
+    async fn services(&self, query: &NameQuery) -> Result<(Vec<Record>, Duration), Failure> {
+        let resolver = self.resolver(query).await?;
+        let answer = resolver.services(query.name.as_str(), query.family.all()).await;
+        let answer = answer.map_err(unresolved)?;
+        let records = answer.records.into_iter().flat_map(|service| {
+            let (port, weight, priority) = (service.port, service.weight, service.priority);
+            (service.addresses.into_iter()).map(move |ip| Record {
+                addr: SocketAddr::new(ip, port),
+                weight,
+                priority,
+            })
+        });
+        Ok((records.collect(), answer.ttl))
+    }
+
+    async fn resolver(&self, query: &NameQuery) -> Result<Resolver, Failure> {
+        if query.resolvers.is_empty() {
+            return self.host_resolver().await;
+        }
+        Resolver::of_servers(&query.resolvers).map_err(unresolved)
+    }
+
+    /// As the host asks now: both files may have changed since the last time.
+    async fn host_resolver(&self) -> Result<Resolver, Failure> {
+        let resolv_conf = self.reader.read(RESOLV_CONF.into()).await.map_err(|why| {
+            let why = why.split("; ").next().unwrap_or_default();
+            Failure::Unreadable(format!("{why}; the host names no name servers, so set resolvers"))
+        })?;
+        // a host without one knows no names by itself
+        let hosts = self.reader.read(HOSTS.into()).await.unwrap_or_default();
+        let made = spawn_blocking(move || Resolver::of_host(&resolv_conf, &hosts)).await;
+        made.map_err(|_| internal())?.map_err(unresolved)
     }
 }
 
@@ -138,53 +191,9 @@ fn named(
     })
 }
 
-async fn addresses(query: &NameQuery, port: u16) -> Result<(Vec<Record>, Duration), Failure> {
-    let resolver = resolver(query).await?;
-    let answer = resolver.addresses(query.name.as_str(), query.family.all()).await;
-    let answer = answer.map_err(|error| Failure::Unreadable(error.to_string()))?;
-    let record = |ip| Record {
-        addr: SocketAddr::new(ip, port),
-        weight: 1,
-        priority: 1,
-    };
-    Ok((answer.records.into_iter().map(record).collect(), answer.ttl))
-}
-
-async fn services(query: &NameQuery) -> Result<(Vec<Record>, Duration), Failure> {
-    let resolver = resolver(query).await?;
-    let answer = resolver.services(query.name.as_str(), query.family.all()).await;
-    let answer = answer.map_err(|error| Failure::Unreadable(error.to_string()))?;
-    let records = answer.records.into_iter().flat_map(|service| {
-        let (port, weight, priority) = (service.port, service.weight, service.priority);
-        (service.addresses.into_iter()).map(move |ip| Record {
-            addr: SocketAddr::new(ip, port),
-            weight,
-            priority,
-        })
-    });
-    Ok((records.collect(), answer.ttl))
-}
-
-async fn resolver(query: &NameQuery) -> Result<Resolver, Failure> {
-    if query.resolvers.is_empty() {
-        return host_resolver().await;
-    }
-    Resolver::of_servers(&query.resolvers).map_err(|error| Failure::Unreadable(error.to_string()))
-}
-
-/// As the host asks now: both files may have changed since the last time.
-async fn host_resolver() -> Result<Resolver, Failure> {
-    let read = || {
-        let bytes = |path: &str| config_file::read(Path::new(path), MAX_HOST_FILE);
-        let resolv_conf = bytes(RESOLV_CONF).map_err(|error| error.to_string())?;
-        // a host without one knows no names by itself
-        let hosts = bytes(HOSTS).unwrap_or_default();
-        Resolver::of_host(&resolv_conf, &hosts).map_err(|error| error.to_string())
-    };
-    spawn_blocking(read)
-        .await
-        .map_err(|_| internal())?
-        .map_err(Failure::Unreadable)
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
+fn unresolved(error: ResolveError) -> Failure {
+    Failure::Unreadable(error.to_string())
 }
 
 fn internal() -> Failure {

@@ -1,6 +1,6 @@
 //! Web servers that are asked: whom to believe, and what to say who asks.
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use rustls::pki_types::{self, ServerName};
@@ -11,7 +11,6 @@ use crate::{
     client::{
         connect::Tls,
         http::{self, HttpError},
-        resolver::Resolver,
     },
     config::{CertificateFiles, HttpService, SYSTEM_CAS, Secret, ServerTrust, SourceTls},
     tls::{ClientSettings, Pair, PairFiles, Trust, client_configs},
@@ -47,14 +46,14 @@ impl Service {
     pub(super) async fn ask(
         &self,
         settings: &HttpService,
-        resolver: &Resolver,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<u8>, HttpError> {
         let mut request = http::get(&settings.url);
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
-        let opened = http::ask(&settings.url, request, resolver, self.tls.as_ref()).await?;
+        let opened = http::ask(&settings.url, addresses, request, self.tls.as_ref()).await?;
         opened.success(limit).await
     }
 }

@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -20,10 +20,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{
-    connect::{ConnectError, Tls, connect},
-    resolver::Resolver,
-};
+use super::connect::{ConnectError, Tls, connect};
 use crate::base::HttpUrl;
 
 /// Most bytes of a status line with all headers.
@@ -147,17 +144,17 @@ pub fn request(method: Method, host: &str, target: &str) -> Ask {
     request
 }
 
-/// Asks a service for what a request says; the body of its answer is read by [`Opened`].
+/// Asks a service, at one of the addresses of its host, for what a request says; the body of its answer is read by [`Opened`].
 ///
 /// # Errors
 /// There is no answer.
 pub async fn ask(
     url: &HttpUrl,
+    addresses: &[IpAddr],
     request: Ask,
-    resolver: &Resolver,
     tls: Option<&Tls>,
 ) -> Result<Opened, HttpError> {
-    let stream = connect(&url.host, url.port, resolver, tls).await?;
+    let stream = connect(addresses, url.port, tls).await?;
     exchange(stream, request).await
 }
 

@@ -7,6 +7,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     net::{IpAddr, SocketAddr},
     str::FromStr as _,
     sync::Arc,
@@ -40,6 +41,15 @@ pub struct Resolver {
     servers: Arc<TokioResolver>,
     /// What is known without asking.
     hosts: Arc<Hosts>,
+    search: Arc<Search>,
+}
+
+/// Under which domains a name may be meant, as resolv.conf(5) has it.
+#[derive(Debug, Default)]
+struct Search {
+    domains: Vec<Name>,
+    /// A name with so many dots is asked for as it is first.
+    dots: usize,
 }
 
 /// What a name stands for.
@@ -95,6 +105,13 @@ pub enum ResolveError {
     },
 }
 
+impl ResolveError {
+    /// Whether a name server has said no: there is nothing.
+    const fn is_no(&self) -> bool {
+        matches!(self, Self::NoSuchName(_) | Self::NoRecord { .. })
+    }
+}
+
 impl Resolver {
     /// Asks as this host does: by the content of its resolv.conf(5), after that of hosts(5).
     ///
@@ -137,6 +154,13 @@ impl Resolver {
         options.try_tcp_on_error = true;
         // it would look for the first name of the search list alone
         options.use_hosts_file = ResolveHosts::Never;
+        let search = Search {
+            domains: match config.search() {
+                [] => config.domain().cloned().into_iter().collect(),
+                list => list.to_vec(),
+            },
+            dots: options.ndots,
+        };
         let built = Hickory::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
             .build();
@@ -144,6 +168,7 @@ impl Resolver {
         Ok(Self {
             servers: Arc::new(servers),
             hosts: Arc::new(hosts),
+            search: Arc::new(search),
         })
     }
 
@@ -153,21 +178,49 @@ impl Resolver {
     /// There are none, or a family could not be asked for: a part of the addresses would be taken for all.
     pub async fn addresses(&self, name: &str, families: &[IpFamily]) -> Result<Answer<IpAddr>, ResolveError> {
         let parsed = parse(name)?;
+        if let Some(known) = self.known(&parsed, families) {
+            return Ok(known);
+        }
+        let candidates = self.search.candidates(&parsed);
+        first(candidates, |candidate| {
+            self.addresses_of(name, candidate, families)
+        })
+        .await
+    }
+
+    /// What the hosts file says.
+    fn known(&self, name: &Name, families: &[IpFamily]) -> Option<Answer<IpAddr>> {
+        let mut whole = name.clone();
+        whole.set_fqdn(true);
+        let lookups = (families.iter()).filter_map(|family| {
+            self.hosts
+                .lookup_static_host(&Query::query(whole.clone(), kind(*family).record()))
+        });
+        let mut known = Answer {
+            records: Vec::new(),
+            ttl: Duration::MAX,
+        };
+        for lookup in lookups {
+            known.add(&lookup);
+        }
+        (!known.records.is_empty()).then_some(known)
+    }
+
+    async fn addresses_of(
+        &self,
+        name: &str,
+        whole: Name,
+        families: &[IpFamily],
+    ) -> Result<Answer<IpAddr>, ResolveError> {
         let mut all = Answer {
             records: Vec::new(),
             ttl: Duration::MAX,
         };
         let mut none = None;
         for family in families {
-            match self.lookup(name, &parsed, kind(*family)).await {
-                Ok(lookup) => {
-                    all.records
-                        .extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()));
-                    all.ttl = all.ttl.min(ttl(&lookup));
-                }
-                Err(error @ (ResolveError::NoSuchName(_) | ResolveError::NoRecord { .. })) => {
-                    none = Some(error);
-                }
+            match self.lookup(name, &whole, kind(*family)).await {
+                Ok(lookup) => all.add(&lookup),
+                Err(error) if error.is_no() => none = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -181,10 +234,13 @@ impl Resolver {
     /// else those that are asked for.
     ///
     /// # Errors
-    /// There are none, or the addresses of one could not be asked for.
+    /// There are none, or the addresses of one could not be asked for. One whose host has none is among them.
     pub async fn services(&self, name: &str, families: &[IpFamily]) -> Result<Answer<Service>, ResolveError> {
-        let parsed = parse(name)?;
-        let lookup = self.lookup(name, &parsed, Kind::Srv).await?;
+        let candidates = self.search.candidates(&parse(name)?);
+        let lookup = first(candidates, |candidate| async move {
+            self.lookup(name, &candidate, Kind::Srv).await
+        })
+        .await?;
         let mut answer = Answer {
             records: Vec::new(),
             ttl: ttl(&lookup),
@@ -202,9 +258,15 @@ impl Resolver {
                 None => {
                     let mut name = srv.target.clone();
                     name.set_fqdn(true);
-                    let found = self.addresses(&name.to_utf8(), families).await?;
-                    answer.ttl = answer.ttl.min(found.ttl);
-                    found.records
+                    match self.addresses(&name.to_utf8(), families).await {
+                        Ok(found) => {
+                            answer.ttl = answer.ttl.min(found.ttl);
+                            found.records
+                        }
+                        // one host less is no reason to forget the others
+                        Err(error) if error.is_no() => Vec::new(),
+                        Err(error) => return Err(error),
+                    }
                 }
             };
             answer.records.push(Service {
@@ -218,15 +280,59 @@ impl Resolver {
         Ok(answer)
     }
 
-    async fn lookup(&self, name: &str, parsed: &Name, kind: Kind) -> Result<Lookup, ResolveError> {
-        let mut whole = parsed.clone();
-        whole.set_fqdn(true);
-        if let Some(known) = self.hosts.lookup_static_host(&Query::query(whole, kind.record())) {
-            return Ok(known);
-        }
-        let lookup = self.servers.lookup(parsed.clone(), kind.record()).await;
+    async fn lookup(&self, name: &str, whole: &Name, kind: Kind) -> Result<Lookup, ResolveError> {
+        let lookup = self.servers.lookup(whole.clone(), kind.record()).await;
         lookup.map_err(|error| failure(name, kind, &error))
     }
+}
+
+impl Answer<IpAddr> {
+    fn add(&mut self, lookup: &Lookup) {
+        let addresses = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
+        self.records.extend(addresses);
+        self.ttl = self.ttl.min(ttl(lookup));
+    }
+}
+
+impl Search {
+    /// The whole names that a name may stand for, the likeliest first.
+    fn candidates(&self, name: &Name) -> Vec<Name> {
+        let mut whole = name.clone();
+        whole.set_fqdn(true);
+        if name.is_fqdn() {
+            return vec![whole];
+        }
+        let below = self
+            .domains
+            .iter()
+            .filter_map(|domain| name.clone().append_domain(domain).ok());
+        let dots = usize::from(name.num_labels()).saturating_sub(1);
+        match dots >= self.dots {
+            true => std::iter::once(whole).chain(below).collect(),
+            false => below.chain(std::iter::once(whole.clone())).collect(),
+        }
+    }
+}
+
+/// What the first name that exists gives. Where none does, the first answer that is no plain no is why.
+async fn first<T, F: Future<Output = Result<T, ResolveError>>>(
+    candidates: Vec<Name>,
+    ask: impl Fn(Name) -> F,
+) -> Result<T, ResolveError> {
+    let mut why = None;
+    let last = candidates.len().saturating_sub(1);
+    for (index, candidate) in candidates.into_iter().enumerate() {
+        match ask(candidate).await {
+            Ok(found) => return Ok(found),
+            Err(error) if error.is_no() => {
+                why.get_or_insert(error);
+            }
+            // name servers of a network of its own refuse a name without a domain, which is the last that it can be
+            Err(error) if index < last || why.is_none() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Err(why.unwrap_or_else(|| ResolveError::Unusable("there is no name to ask for".to_owned())))
 }
 
 impl std::fmt::Debug for Resolver {

@@ -21,6 +21,8 @@ struct Zone {
     glue: Vec<Record>,
     /// Names that exist without records.
     empty: BTreeSet<String>,
+    /// Names that it does not answer for.
+    refused: BTreeSet<String>,
     /// Kinds that it fails to answer.
     failing: Vec<RecordType>,
     /// Whether UDP answers are cut off.
@@ -101,7 +103,9 @@ impl Zone {
             answer.add_additionals(self.glue.iter().cloned());
         }
         let name = query.name().to_utf8();
-        answer.metadata.response_code = if self.failing.contains(&query.query_type()) {
+        answer.metadata.response_code = if self.refused.contains(&name) {
+            ResponseCode::Refused
+        } else if self.failing.contains(&query.query_type()) {
             answer.answers.clear();
             ResponseCode::ServFail
         } else if self.records.iter().any(|record| of_name(&record)) || self.empty.contains(&name) {
@@ -266,20 +270,33 @@ async fn services_come_with_the_addresses_of_their_hosts_sent_along_or_asked_for
         .await
         .unwrap();
     assert_eq!(none.records, []);
-    // of a host with glue of one family, the other one is asked for too, and there is no such name
-    let asked = resolver.services("_http._tcp.test", BOTH).await;
-    assert_eq!(asked, Err(ResolveError::NoSuchName("one.test.".to_owned())));
+    // of a host with glue of one family, the other one is asked for too, and there is no such name: the others count
+    let asked = resolver.services("_http._tcp.test", BOTH).await.unwrap();
+    let addresses: BTreeSet<_> = asked
+        .records
+        .into_iter()
+        .flat_map(|service| service.addresses)
+        .collect();
+    assert_eq!(addresses, ips(&["10.0.0.2", "10.0.0.3"]).into_iter().collect());
 }
 
 #[tokio::test]
 async fn a_host_asks_by_its_search_list_and_its_hosts_file() {
     let zone = Zone {
-        records: vec![address("web.example.com.", 30, "10.0.0.1")],
+        records: vec![
+            address("web.example.com.", 30, "10.0.0.1"),
+            address("a.b.", 30, "10.0.0.2"),
+            address("a.b.example.com.", 30, "10.0.0.3"),
+            service("_http._tcp.example.com.", 90, (1, 5, 8_001), "web.example.com."),
+        ],
+        // as those do that know a network of its own
+        refused: [".", "web.", "none."].map(str::to_owned).into(),
         ..Zone::default()
     };
     let server = NameServer::start(zone).await;
     let host = |hosts: &[u8]| {
-        let (mut config, options) = parse_resolv_conf("nameserver 127.0.0.1\nsearch example.com\n").unwrap();
+        let (mut config, options) =
+            parse_resolv_conf("nameserver 127.0.0.1\nsearch other.com example.com\n").unwrap();
         // resolv.conf(5) has no ports
         let mut to = NameServerConfig::udp_and_tcp(server.addr.ip());
         for connection in &mut to.connections {
@@ -290,8 +307,15 @@ async fn a_host_asks_by_its_search_list_and_its_hosts_file() {
         known.read_hosts_conf(hosts).unwrap();
         Resolver::build(config, options, known).unwrap()
     };
-    let by_search = host(b"").addresses("web", &[IpFamily::V4]).await.unwrap();
+    // the other family is that of the same name, and not of the next of the list
+    let by_search = host(b"").addresses("web", BOTH).await.unwrap();
     assert_eq!(by_search.records, ips(&["10.0.0.1"]));
+    let with_dots = host(b"").addresses("a.b", BOTH).await.unwrap();
+    assert_eq!(with_dots.records, ips(&["10.0.0.2"]), "as it is, first");
+    let by_service = host(b"").services("_http._tcp", &[IpFamily::V4]).await.unwrap();
+    assert_eq!(by_service.records.len(), 1);
+    let none = host(b"").addresses("none", BOTH).await;
+    assert_eq!(none, Err(ResolveError::NoSuchName("none".to_owned())));
     let by_file = host(b"10.9.9.9 db\n")
         .addresses("db", &[IpFamily::V4])
         .await

@@ -28,18 +28,22 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// Servers that say their names, a file that names some of them, and Convey.
-struct Stage {
-    convey: Convey,
+pub struct Stage {
+    /// Convey.
+    pub convey: Convey,
     client: Host,
-    lb: Host,
-    servers: Vec<TcpServer>,
+    /// Where it runs.
+    pub lb: Host,
+    /// Each greets with its name: a, b, c, d.
+    pub servers: Vec<TcpServer>,
     file: PathBuf,
-    _lab: Lab,
+    /// Last, so that it ends last.
+    pub lab: Lab,
 }
 
 impl Stage {
     /// With so many servers, of which the file names the first `named`.
-    fn new(name: &str, servers: usize, named: usize) -> Self {
+    pub fn new(name: &str, servers: usize, named: usize) -> Self {
         let lab = Lab::new(name);
         let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
         let servers: Vec<_> = (["a", "b", "c", "d"].into_iter().zip(10..))
@@ -58,7 +62,7 @@ impl Stage {
             lb,
             servers,
             file,
-            _lab: lab,
+            lab,
         }
     }
 
@@ -73,7 +77,7 @@ impl Stage {
 
     /// Waits until exactly these servers are discovered and up.
     #[track_caller]
-    fn wait_for(&self, of: &[usize]) {
+    pub fn wait_for(&self, of: &[usize]) {
         let expected: BTreeSet<_> = of.iter().map(|index| self.servers[*index].addr()).collect();
         self.convey
             .wait_status(&format!("{expected:?} are up"), |status| {
@@ -93,22 +97,24 @@ impl Stage {
     }
 
     /// The servers that twelve connections come to.
-    fn reached(&self) -> String {
+    pub fn reached(&self) -> String {
         let names: BTreeSet<String> = (0..12).map(|_| self.connect().1).collect();
         names.into_iter().collect::<Vec<_>>().concat()
     }
 
+    /// Waits until the log has it.
     #[track_caller]
-    fn wait_said(&self, what: &str) {
+    pub fn wait_said(&self, what: &str) {
         wait_until(what, PATIENCE, || self.convey.stderr().contains(what));
     }
 
-    fn said(&self, what: &str) -> usize {
+    /// How often the log has it.
+    pub fn said(&self, what: &str) -> usize {
         self.convey.stderr().matches(what).count()
     }
 
     /// What the source's problem is called.
-    fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         let status = self.convey.status();
         let source = status.backends["web"].discovery.clone().expect("a source");
         source.problem.map(|problem| problem.reason.to_string())
@@ -116,8 +122,13 @@ impl Stage {
 }
 
 fn config(lb: &Host, file: &std::path::Path, settings: &str) -> String {
+    discovered(lb, &format!("kind = \"file\"\npath = {file:?}\n{settings}"))
+}
+
+/// A frontend whose servers are discovered by these settings.
+pub fn discovered(lb: &Host, settings: &str) -> String {
     format!(
-        "[global]\nwatch_config = false\n{}[backends.web]\n{FAST_CHECK}\n[backends.web.discovery]\nkind = \"file\"\npath = {file:?}\n{settings}\n",
+        "[global]\nwatch_config = false\n{}[backends.web]\n{FAST_CHECK}\n[backends.web.discovery]\n{settings}\n",
         frontend("f", lb.addr(9), "web", "")
     )
 }
@@ -141,14 +152,15 @@ fn exec(lb: &Host, command: &std::path::Path, settings: &str) -> String {
     config(lb, std::path::Path::new("/f"), settings).replace(&file, &kind)
 }
 
-fn lines(servers: &[TcpServer], of: &[usize]) -> String {
+/// A line for each of these servers.
+pub fn lines(servers: &[TcpServer], of: &[usize]) -> String {
     of.iter()
         .map(|index| format!("{}\n", servers[*index].addr()))
         .collect()
 }
 
 /// As deployment tools do it.
-fn save(file: &std::path::Path, text: &str) {
+pub fn save(file: &std::path::Path, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).expect("write the file of servers");
     fs::rename(new, file).expect("put it in place");

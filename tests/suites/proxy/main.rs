@@ -4,6 +4,7 @@
 mod lab;
 
 mod access;
+mod asked;
 mod balancing;
 mod certbot;
 mod counters;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         ("restart", restart::TESTS),
         ("saved", saved::TESTS),
         ("discovery", discovery::TESTS),
+        ("discovery", asked::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one

@@ -44,7 +44,7 @@ fn haproxy(host: &Host, sections: &str, listens: SocketAddr) -> Process {
 
 /// nginx with these blocks in `http`, ready when it listens there.
 #[track_caller]
-fn nginx(host: &Host, http: &str, listens: SocketAddr) -> Process {
+pub fn nginx(host: &Host, http: &str, listens: SocketAddr) -> Process {
     let dir = host.path("nginx-tls");
     fs::create_dir_all(dir.join("tmp")).expect("nginx's directories");
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -1,0 +1,455 @@
+//! Servers that come by themselves, named by web servers and name servers.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+};
+
+use convey::base::ServerState;
+use nix::sys::signal::Signal;
+
+use crate::{
+    Test,
+    discovery::{Stage, discovered, lines, save},
+    lab::{Convey, Host, PATIENCE, Process, servers::TcpServer, wait_until},
+    preambles::nginx,
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    a_web_server_is_asked_again_and_again_and_its_servers_come_and_go,
+    a_web_server_that_lies_is_slow_or_gone_takes_no_server_away,
+    a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced,
+    the_addresses_of_a_name_are_servers_for_as_long_as_it_says,
+    names_are_asked_for_as_the_host_does_it,
+    the_services_of_a_name_come_with_ports_weights_and_priorities,
+    a_name_with_two_hundred_addresses_is_asked_for_by_tcp,
+];
+
+/// Quick to ask again, and to give up.
+const QUICK: &str = "interval = \"200ms\"\ntimeout = \"1s\"";
+
+fn from_web(lb: &Host, url: &str, settings: &str) -> String {
+    discovered(
+        lb,
+        &format!("kind = \"http\"\nurl = \"{url}\"\n{QUICK}\n{settings}"),
+    )
+}
+
+fn a_web_server_is_asked_again_and_again_and_its_servers_come_and_go() {
+    let stage = Stage::new("http", 3, 1);
+    let web = stage.lab.nginx("inventory", "");
+    let url = format!("http://{}/files/web.servers", web.addr());
+    let file = web.file("web.servers");
+    save(&file, &lines(&stage.servers, &[0, 1]));
+    stage
+        .convey
+        .reload(&from_web(&stage.lb, &url, "max_removal = \"100%\""));
+    stage.wait_for(&[0, 1]);
+    assert_eq!(
+        stage.reached(),
+        "ab",
+        "the reload is done when the answer is there"
+    );
+    save(&file, &lines(&stage.servers, &[1, 2]));
+    stage.wait_for(&[1, 2]);
+    let shown = stage.convey.order("status");
+    assert!(shown.contains("http: 2 servers, read "), "{shown}");
+
+    // the same by JSON of another shape
+    let nodes: Vec<_> = (stage.servers.iter().zip(["a", "b", "c"]))
+        .map(|(server, name)| {
+            let (ip, port) = (server.addr().ip(), server.addr().port());
+            format!(
+                "{{\"id\": \"node-{name}\", \"net\": [{{\"ip\": \"{ip}\"}}], \"port\": {port}, \"share\": 7}}"
+            )
+        })
+        .collect();
+    fs::write(
+        web.file("nodes.json"),
+        format!("{{\"data\": {{\"nodes\": [{}]}}}}", nodes.join(", ")),
+    )
+    .expect("write");
+    let json = "format = \"json\"\njson = { servers = \"data.nodes\", host = \"net[0].ip\", name = \"id\", weight = \"share\" }";
+    let url = url.replace("web.servers", "nodes.json");
+    stage.convey.reload(&from_web(&stage.lb, &url, json));
+    stage.wait_for(&[0, 1, 2]);
+    assert_eq!(stage.reached(), "abc");
+    assert_eq!(stage.convey.server("web", "node-b").weight, 7);
+}
+
+/// Says `answer` to whoever asks; an endless one for ever, a slow one a byte at a time.
+fn liar(host: &Host, port: u16, answer: &'static [u8], again: bool) -> TcpServer {
+    TcpServer::start(host, port, move |mut stream: TcpStream| -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        stream.write_all(answer)?;
+        if again {
+            loop {
+                stream.write_all(b"10.77.0.9:80 name=again\n")?;
+            }
+        }
+        // silent until the asker gives up, unless the answer is to be cut off
+        if answer.is_empty() {
+            let _ = stream.read(&mut [0]);
+        }
+        Ok(())
+    })
+}
+
+fn a_web_server_that_lies_is_slow_or_gone_takes_no_server_away() {
+    let stage = Stage::new("http-liar", 2, 2);
+    let host = stage.lab.host("inventory");
+    let good = lines(&stage.servers, &[0, 1]);
+    let good = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{good}", good.len());
+    let _good = liar(&host, 8000, good.leak().as_bytes(), false);
+    let at = |port: u16| format!("http://{}/servers", host.addr(port));
+    stage.convey.reload(&from_web(&stage.lb, &at(8000), ""));
+    stage.wait_for(&[0, 1]);
+    let lies: [(&[u8], bool, &str); 8] = [
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n10.77.0.9:80\n10.77",
+            false,
+            "closed the connection before its answer was whole",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            false,
+            "the answer has 0 usable server(s)",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            true,
+            "the answer has more than 65536 bytes",
+        ),
+        (b"", false, "it has not answered within 1 s"),
+        (
+            b"HTTP/1.1 500 Oops\r\ncontent-length: 13\r\n\r\ndatabase down",
+            false,
+            "the server answers 500 Internal Server Error: database down",
+        ),
+        (
+            b"HTTP/1.1 301 Moved\r\nlocation: http://127.0.0.1/\r\n\r\n",
+            false,
+            "it leads to http://127.0.0.1/: write that URL",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n<html>login</html>    ",
+            false,
+            "line 1: ",
+        ),
+        (b"220 mail ESMTP\r\n", false, "is not HTTP/1.1"),
+    ];
+    for (number, (answer, again, says)) in (1..).zip(lies) {
+        let _liar = liar(&host, 8000 + number, answer, again);
+        let config = from_web(&stage.lb, &at(8000 + number), "max_answer_bytes = 65536");
+        stage.convey.reload(&config);
+        stage.wait_said(says);
+        assert_eq!(stage.reached(), "ab", "{says}");
+    }
+    stage.convey.reload(&from_web(&stage.lb, &at(8999), ""));
+    stage.wait_said("onnection refused");
+    assert_eq!(stage.reached(), "ab");
+    stage.convey.reload(&from_web(&stage.lb, &at(8000), ""));
+    wait_until("it works again", PATIENCE, || stage.problem().is_none());
+    assert_eq!(stage.reached(), "ab");
+}
+
+fn a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced() {
+    let stage = Stage::new("https", 2, 1);
+    let host = stage.lab.host("inventory");
+    let dir = host.path("nginx-tls");
+    fs::create_dir_all(dir.join("files")).expect("a directory");
+    // the second comes in the place of the first
+    for name in ["first", "second"] {
+        host.run(&format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=inventory.example \
+             -addext subjectAltName=DNS:inventory.example -keyout {dir}/{name}.key -out {dir}/{name}.pem",
+            dir = dir.display()
+        ));
+    }
+    save(&dir.join("files/web.servers"), &lines(&stage.servers, &[0, 1]));
+    let served = |certificate: &str, token: &str| {
+        let http = format!(
+            "server {{ listen {}:443 ssl; ssl_certificate {certificate}.pem; ssl_certificate_key {certificate}.key; root files;\n\
+             if ($http_authorization != \"Bearer {token}\") {{ return 403; }} }}",
+            host.ip4()
+        );
+        nginx(&host, &http, host.addr(443))
+    };
+    let (ca, token) = (stage.lb.path("inventory.pem"), stage.lb.path("inventory.token"));
+    let put = |from: &str| save(&ca, &fs::read_to_string(dir.join(from)).expect("a certificate"));
+    put("first.pem");
+    save(&token, "s3cret\n");
+    let mut web = served("first", "s3cret");
+    let tls = format!(
+        "tls = {{ ca = {ca:?}, server_name = \"inventory.example\" }}\ntoken = \"file:{}\"\nmax_removal = \"100%\"",
+        token.display()
+    );
+    let url = format!("https://{}/web.servers", host.ip4());
+    let config = from_web(&stage.lb, &url, &tls);
+    stage.convey.reload(&config);
+    stage.wait_for(&[0, 1]);
+    let shown = fs::read_to_string(stage.convey.dir().join("convey.toml")).expect("the configuration");
+    assert!(!shown.contains("s3cret") && !stage.convey.stderr().contains("s3cret"));
+
+    // another token, then another certificate: refused until the files follow
+    web.kill();
+    web = served("first", "changed");
+    stage.wait_said("the server answers 403 Forbidden");
+    save(&token, "changed\n");
+    wait_until("the token is read again", PATIENCE, || stage.problem().is_none());
+    web.kill();
+    let _web = served("second", "changed");
+    stage.wait_said("TLS with ");
+    assert_eq!(stage.reached(), "ab");
+    put("second.pem");
+    wait_until("the certificate is read again", PATIENCE, || {
+        stage.problem().is_none()
+    });
+}
+
+/// dnsmasq that knows the hosts of a file, and these records.
+struct NameServer {
+    host: Host,
+    hosts: PathBuf,
+    options: String,
+    process: Option<Process>,
+}
+
+impl NameServer {
+    fn start(host: Host, options: &str) -> Self {
+        let hosts = host.path("names");
+        fs::write(&hosts, "").expect("a file of hosts");
+        let mut server = Self {
+            host,
+            hosts,
+            options: options.to_owned(),
+            process: None,
+        };
+        server.revive();
+        server
+    }
+
+    fn revive(&mut self) {
+        let process = self.host.start(&format!(
+            "exec dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --no-resolv --no-hosts --bind-interfaces \
+             --listen-address={} --local=/test/ --local-ttl=1 --addn-hosts={} --user=root {}",
+            self.host.ip4(),
+            self.hosts.display(),
+            self.options
+        ));
+        let query = format!("dig +short +tries=1 +time=1 @{} ready.test", self.host.ip4());
+        wait_until("the name server answers", PATIENCE, || {
+            self.host.try_run(&query).status.success()
+        });
+        self.process = Some(process);
+    }
+
+    /// Has it know these hosts from now on.
+    fn know(&self, names: &[(&str, SocketAddr)]) {
+        let text: String = names
+            .iter()
+            .map(|(name, addr)| format!("{} {name}\n", addr.ip()))
+            .collect();
+        fs::write(&self.hosts, text).expect("a file of hosts");
+        self.process.as_ref().expect("it runs").signal(Signal::SIGHUP);
+    }
+
+    fn kill(&mut self) {
+        self.process = None;
+    }
+
+    fn settings(&self) -> String {
+        format!(
+            "resolvers = \"{}\"\nmin_ttl = \"200ms\"\n{QUICK}\nmax_removal = \"100%\"",
+            self.host.ip4()
+        )
+    }
+}
+
+fn the_addresses_of_a_name_are_servers_for_as_long_as_it_says() {
+    let stage = Stage::new("dns", 3, 1);
+    let mut names = NameServer::start(stage.lab.host("names"), "");
+    let addr = |index: usize| stage.servers[index].addr();
+    // each server has a port of its own here, and a name has one for all
+    let port = addr(0).port();
+    names.know(&[("web.test", addr(0)), ("other.test", addr(1))]);
+    let config = discovered(
+        &stage.lb,
+        &format!(
+            "kind = \"dns\"\nname = \"web.test\"\nport = {port}\nfamily = \"ipv4\"\n{}",
+            names.settings()
+        ),
+    );
+    stage.convey.reload(&config);
+    stage.wait_for(&[0]);
+    assert_eq!(stage.reached(), "a");
+    let shown = stage.convey.order("status");
+    assert!(shown.contains("dns: 1 server, read "), "{shown}");
+
+    let spare: SocketAddr = "10.77.9.9:80".parse().expect("an address");
+    names.know(&[("web.test", addr(0)), ("web.test", spare)]);
+    wait_until("the second address is a server", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 2
+    });
+    names.know(&[("web.test", addr(0))]);
+    wait_until("it has gone again", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 1
+    });
+
+    // no such name, then nobody who knows: the server stays, and each is said once
+    names.know(&[]);
+    stage.wait_said("web.test: no such name (NXDOMAIN)");
+    assert_eq!(stage.reached(), "a");
+    names.kill();
+    wait_until("nobody answers", PATIENCE, || {
+        stage.said("discovery_failed") + stage.said("web.test (A): ") + stage.said("it has not answered") >= 2
+    });
+    assert_eq!(stage.reached(), "a");
+    assert_eq!(stage.said("NXDOMAIN"), 1, "{}", stage.convey.stderr());
+    names.revive();
+    names.know(&[("web.test", addr(0))]);
+    wait_until("it is known again", PATIENCE, || stage.problem().is_none());
+    assert_eq!(stage.reached(), "a");
+}
+
+fn names_are_asked_for_as_the_host_does_it() {
+    let stage = Stage::new("dns-host", 2, 1);
+    let names = NameServer::start(stage.lab.host("names"), "");
+    names.know(&[("web.example.test", stage.servers[0].addr())]);
+    let (resolv, hosts) = (stage.lb.path("resolv.conf"), stage.lb.path("hosts"));
+    fs::write(
+        &resolv,
+        format!(
+            "search other.test example.test\nnameserver {}\n",
+            names.host.ip4()
+        ),
+    )
+    .expect("write");
+    fs::write(
+        &hosts,
+        format!("127.0.0.1 localhost\n{} known\n", stage.servers[1].addr().ip()),
+    )
+    .expect("write");
+    let named = |name: &str, server: usize| {
+        let port = stage.servers[server].addr().port();
+        let asked = format!(
+            "kind = \"dns\"\nname = \"{name}\"\nport = {port}\nmin_ttl = \"200ms\"\n{QUICK}\nmax_removal = \"100%\""
+        );
+        discovered(&stage.lb, &asked)
+    };
+    let mount = format!(
+        "mount --bind {} /etc/resolv.conf && mount --bind {} /etc/hosts && exec \"$@\"",
+        resolv.display(),
+        hosts.display()
+    );
+    let launcher = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
+    let own = stage.lab.host("own");
+    let mut convey = Convey::launch_with(
+        &own,
+        &named("web", 0).replace(&stage.lb.ip4().to_string(), &own.ip4().to_string()),
+        &launcher,
+    );
+    convey.wait_ready();
+    let discovered_addr = |convey: &Convey| -> Vec<String> {
+        let status = convey.status();
+        status.backends["web"]
+            .servers
+            .values()
+            .map(|server| server.addr.to_string())
+            .collect()
+    };
+    wait_until("the second name of the search list is the one", PATIENCE, || {
+        discovered_addr(&convey) == [stage.servers[0].addr().to_string()]
+    });
+    convey.reload(&named("known", 1).replace(&stage.lb.ip4().to_string(), &own.ip4().to_string()));
+    wait_until("the hosts file knows it", PATIENCE, || {
+        discovered_addr(&convey) == [stage.servers[1].addr().to_string()]
+    });
+}
+
+fn the_services_of_a_name_come_with_ports_weights_and_priorities() {
+    let stage = Stage::new("srv", 3, 1);
+    let port = |index: usize| stage.servers[index].addr().port();
+    let records = format!(
+        "--srv-host=_web._tcp.test,a.test,{},10,60 --srv-host=_web._tcp.test,b.test,{},10,0 --srv-host=_web._tcp.test,c.test,{},20,5",
+        port(0),
+        port(1),
+        port(2)
+    );
+    let names = NameServer::start(stage.lab.host("names"), &records);
+    let hosts: Vec<_> = (["a.test", "b.test", "c.test"].into_iter())
+        .zip(stage.servers.iter().map(TcpServer::addr))
+        .collect();
+    names.know(&hosts);
+    let asked = format!(
+        "kind = \"srv\"\nname = \"_web._tcp.test\"\nfamily = \"ipv4\"\n{}",
+        names.settings()
+    );
+    stage.convey.reload(&discovered(&stage.lb, &asked));
+    wait_until("all of them are up", PATIENCE, || {
+        let status = stage.convey.status();
+        status.backends["web"]
+            .servers
+            .values()
+            .filter(|server| server.state == ServerState::Up)
+            .count()
+            == 3
+    });
+    let of = |index: usize| {
+        let server = stage
+            .convey
+            .server("web", &stage.servers[index].addr().to_string());
+        (server.weight, server.priority)
+    };
+    assert_eq!([of(0), of(1), of(2)], [(60, 10), (1, 10), (5, 20)]);
+    assert_eq!(
+        stage.reached().replace('b', ""),
+        "a",
+        "the third is for when both are down"
+    );
+    // a host that is not known any more takes its service along, and no other
+    names.know(&hosts[..2]);
+    wait_until("it is noticed", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 2
+    });
+    assert_eq!(stage.reached().replace('b', ""), "a");
+}
+
+fn a_name_with_two_hundred_addresses_is_asked_for_by_tcp() {
+    let stage = Stage::new("dns-many", 1, 1);
+    let names = NameServer::start(stage.lab.host("names"), "--edns-packet-max=512");
+    let many: Vec<(&str, SocketAddr)> = (1..=200)
+        .map(|host| ("many.test", SocketAddr::from(([10, 78, 0, host], 80))))
+        .collect();
+    names.know(&many);
+    let asked = |most: u32| {
+        let settings = format!(
+            "kind = \"dns\"\nname = \"many.test\"\nport = 80\nmax_servers = {most}\n{}",
+            names.settings()
+        );
+        discovered(&stage.lb, &settings)
+    };
+    stage.convey.reload(&asked(150));
+    stage.wait_said("the answer has more than 150 servers (max_servers)");
+    stage.convey.reload(&asked(200));
+    wait_until("all of them are servers", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 200
+    });
+    assert!(
+        names
+            .host
+            .run("ss -Htn state time-wait,established | wc -l")
+            .trim()
+            != "",
+        "asked"
+    );
+}
