@@ -202,7 +202,7 @@ mod tests {
             ("http://[::1]x/", NotAHttpUrl::Port),
             ("http:///x", NotAHttpUrl::Host(NotAHostName::Empty)),
             ("http://[::1/", NotAHttpUrl::Host(NotAHostName::Character)),
-            ("http://2001:db8::1/", NotAHttpUrl::Port),
+            ("http://2001:db8::1/", NotAHttpUrl::Host(NotAHostName::Address)),
         ] {
             assert_eq!(text.parse::<HttpUrl>(), Err(why), "{text}");
         }

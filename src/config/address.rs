@@ -313,7 +313,7 @@ fn host_name(host: &str, purpose: Purpose) -> Fault {
     match purpose {
         Purpose::Server => fault(
             format!("`{host}` is a host name"),
-            "this version does not resolve names (there is no DNS discovery yet): write the server's IP address, such as \"10.0.0.1:8080\"",
+            "write the server's IP address, such as \"10.0.0.1:8080\"",
         ),
         Purpose::Listen => fault(
             format!("`{host}` is not an IP address"),

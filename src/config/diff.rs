@@ -7,8 +7,10 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 use super::{
     Diff,
     model::{Backend, Config, Frontend, Server},
+    named_server::NamedServer,
     settings::{self, Setting, Settings},
 };
+use crate::base::ServerName;
 
 /// Settings that a running process cannot change.
 const NEEDS_RESTART: [(&str, &str); 7] = [
@@ -221,10 +223,20 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     optional(
         out,
         &format!("{label}: discovery"),
-        old.discovery.as_ref().map(settings::discovery),
-        new.discovery.as_ref().map(settings::discovery),
+        discovery_section(old),
+        discovery_section(new),
     );
     let label = format!("{label}: server");
+    each(
+        &named_servers(old),
+        &named_servers(new),
+        &label,
+        out,
+        |label, old: &&NamedServer, new, out| {
+            let (old, new) = (settings::named_server(old), settings::named_server(new));
+            changed(out, label, "", &old, &new);
+        },
+    );
     each(
         &old.servers,
         &new.servers,
@@ -234,6 +246,23 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
             changed(out, label, "", &settings::server(old), &settings::server(new));
         },
     );
+}
+
+fn discovery_section(backend: &Backend) -> Option<Settings> {
+    let discovery = backend.discovery.as_ref()?;
+    discovery
+        .source
+        .named()
+        .is_empty()
+        .then(|| settings::discovery(discovery))
+}
+
+fn named_servers(backend: &Backend) -> BTreeMap<&ServerName, &NamedServer> {
+    let named = backend
+        .discovery
+        .iter()
+        .flat_map(|discovery| discovery.source.named());
+    named.map(|server| (&server.name, server)).collect()
 }
 
 /// Removed, changed and added entries of a map, in the order of the names.

@@ -2,11 +2,22 @@
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-use super::discovery_source::{DiscoveryKind, DiscoverySource};
+use super::{
+    discovery_source::{DiscoveryKind, DiscoverySource},
+    named_server::NamedServer,
+};
 use crate::access::Network;
 
 /// Most servers that a backend may discover.
 pub const MAX_DISCOVERED: u32 = 10_000;
+
+/// How long an answer is waited for, and how long it is believed at least and at most: as with `kind = "dns"`.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(5);
+const NAMES_MIN_TTL: Duration = Duration::from_secs(5);
+const NAMES_MAX_TTL: Duration = Duration::from_secs(300);
+
+/// How long after a failure the names are asked for again.
+const NAMES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where servers come from besides the file, and what is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +61,27 @@ pub enum MaxRemoval {
 }
 
 impl Discovery {
+    /// The source that the names of servers are.
+    #[must_use]
+    pub fn of_names(servers: Vec<NamedServer>) -> Self {
+        Self {
+            source: DiscoverySource::Names {
+                servers,
+                timeout: NAMES_TIMEOUT,
+                min_ttl: NAMES_MIN_TTL,
+                max_ttl: NAMES_MAX_TTL,
+            },
+            interval: NAMES_INTERVAL,
+            on_failure: OnFailure::Keep,
+            max_servers: NonZeroU32::new(MAX_DISCOVERED).unwrap_or(NonZeroU32::MIN),
+            // each name is the operator's own, and one may stand for nothing at times
+            min_servers: 0,
+            max_removal: MaxRemoval::Percent(100),
+            servers_within: Vec::new(),
+            max_answer_bytes: 1,
+        }
+    }
+
     /// The `kind`.
     #[must_use]
     pub const fn kind(&self) -> DiscoveryKind {

@@ -11,6 +11,7 @@ use std::{
 use super::{
     answer_format::AnswerFormat,
     commands::Command,
+    named_server::NamedServer,
     secret::Secret,
     tls::{CertificateFiles, SYSTEM_CAS, ServerTrust},
 };
@@ -56,6 +57,17 @@ pub enum DiscoverySource {
     Srv {
         /// The name, and who is asked.
         query: NameQuery,
+    },
+    /// The names of the backend's own servers: no section of the file, but their `addr`.
+    Names {
+        /// The servers, in the order of their names.
+        servers: Vec<NamedServer>,
+        /// How long the answers are waited for.
+        timeout: Duration,
+        /// How long they are believed at least.
+        min_ttl: Duration,
+        /// And at most.
+        max_ttl: Duration,
     },
 }
 
@@ -156,7 +168,7 @@ impl DiscoverySource {
             Self::File { .. } => DiscoveryKind::File,
             Self::Exec { .. } => DiscoveryKind::Exec,
             Self::Http { .. } => DiscoveryKind::Http,
-            Self::Dns { .. } => DiscoveryKind::Dns,
+            Self::Dns { .. } | Self::Names { .. } => DiscoveryKind::Dns,
             Self::Srv { .. } => DiscoveryKind::Srv,
         }
     }
@@ -192,6 +204,7 @@ impl DiscoverySource {
         let is_of_host = match self {
             Self::Dns { query, .. } | Self::Srv { query } => query.resolvers.is_empty(),
             Self::Http { service, .. } => matches!(service.url.host, Host::Name(_)),
+            Self::Names { .. } => true,
             Self::File { .. } | Self::Exec { .. } => false,
         };
         if is_of_host { &[RESOLV_CONF, HOSTS] } else { &[] }
@@ -202,6 +215,15 @@ impl DiscoverySource {
         let identity = (self.service()).and_then(|service| service.tls.identity.as_ref());
         let key = identity.map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path());
         key.into_iter().chain(self.token_file())
+    }
+
+    /// The servers of the file that are names.
+    #[must_use]
+    pub fn named(&self) -> &[NamedServer] {
+        match self {
+            Self::Names { servers, .. } => servers,
+            _ => &[],
+        }
     }
 
     /// The command that the runner starts for it.
@@ -234,6 +256,10 @@ impl fmt::Display for DiscoverySource {
             Self::Http { service, .. } => write!(f, "{}", service.url),
             Self::Dns { query, .. } => write!(f, "name {}", query.name),
             Self::Srv { query } => write!(f, "SRV records of {}", query.name),
+            Self::Names { servers, .. } => match servers.as_slice() {
+                [one] => write!(f, "name {}", one.host),
+                several => write!(f, "names of {} servers", several.len()),
+            },
         }
     }
 }

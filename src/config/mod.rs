@@ -21,6 +21,7 @@ mod findings;
 mod foreign;
 mod listen;
 pub mod model;
+mod named_server;
 mod packet_modes;
 mod place;
 mod print;
@@ -62,6 +63,7 @@ pub use discovery_source::{
     DiscoveryKind, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF, SourceTls,
 };
 pub use model::*;
+pub use named_server::{NamedServer, Resolve};
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use secret::{NotASecret, Secret};

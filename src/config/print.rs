@@ -122,9 +122,25 @@ fn print_backend(out: &mut String, backend: &Backend) {
     if let Some(tls) = &backend.tls {
         section(out, &["backends", name, "tls"], settings::backend_tls(tls));
     }
-    if let Some(discovery) = &backend.discovery {
+    if let Some(discovery) = backend
+        .discovery
+        .as_ref()
+        .filter(|discovery| discovery.source.named().is_empty())
+    {
         let discovery = settings::discovery(discovery);
         section(out, &["backends", name, "discovery"], discovery);
+    }
+    for server in backend
+        .discovery
+        .iter()
+        .flat_map(|discovery| discovery.source.named())
+    {
+        let settings = settings::named_server(server);
+        section(
+            out,
+            &["backends", name, "servers", server.name.as_str()],
+            settings,
+        );
     }
     for (server, settings) in &backend.servers {
         section(

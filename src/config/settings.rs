@@ -17,6 +17,7 @@ use super::{
     model::{
         AccessLog, Admin, Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats,
     },
+    named_server::NamedServer,
     quote::{self, string},
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
     udp::UdpSessions,
@@ -397,6 +398,28 @@ pub fn backend(backend: &Backend) -> Settings {
 }
 
 /// `[backends.NAME.servers.NAME]`.
+pub fn named_server(server: &NamedServer) -> Settings {
+    let NamedServer {
+        name: _,
+        host,
+        port,
+        resolve,
+        weight,
+        priority,
+        max_connections,
+        sni,
+    } = server;
+    vec![
+        ("addr", text(&format!("{host}:{port}"))),
+        ("resolve", text(resolve.label())),
+        ("weight", set(*weight)),
+        ("priority", set(*priority)),
+        ("max_connections", limit(*max_connections)),
+        ("sni", some(sni, "no name in particular")),
+    ]
+}
+
+/// `[backends.NAME.servers.NAME]` at an address.
 pub fn server(server: &Server) -> Settings {
     let Server {
         name: _,

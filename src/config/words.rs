@@ -5,6 +5,7 @@ use super::{
     discovery::OnFailure,
     discovery_source::{DiscoveryKind, Families},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    named_server::Resolve,
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
     tls_names::{ClientAuth, CrlPolicy},
@@ -60,6 +61,7 @@ words!(Algorithm {
 });
 words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Dns = "dns", Srv = "srv" });
 words!(FormatKind { Text = "text", Json = "json", Regex = "regex" });
+words!(Resolve { First = "first", All = "all" });
 words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });

@@ -7,6 +7,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     Failure, Reader,
     answer::{self, Answer, Limits, Record},
+    names,
     service::Service,
 };
 use crate::{
@@ -85,6 +86,26 @@ impl Asker {
                 let asked = timeout(query.timeout, self.services(query)).await;
                 let (records, ttl) = asked.unwrap_or(Err(Failure::Silent(query.timeout)))?;
                 return named(records, ttl, query, limits);
+            }
+            DiscoverySource::Names {
+                servers,
+                timeout,
+                min_ttl,
+                max_ttl,
+            } => {
+                let resolver = self.host_resolver().await?;
+                let found = names::ask(servers, &resolver, *timeout).await?;
+                let answer = answer::of_names(&found.names, limits)?;
+                let ttl = found.ttl.clamp(*min_ttl, *max_ttl);
+                // a name that failed is asked for again as if nothing had been answered
+                let soon = match answer.unanswered.as_slice() {
+                    [] => ttl,
+                    _ => ttl.min(settings.interval),
+                };
+                return Ok(Answered {
+                    answer,
+                    ttl: Some(soon),
+                });
             }
         };
         let answer = parse(bytes.map_err(Failure::Unreadable)?, format.clone(), limits).await?;

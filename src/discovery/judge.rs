@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, Unanswered};
 use crate::{
     base::ServerAddr,
     config::{Discovery, Server, ServerRules, Unfit},
@@ -35,6 +35,8 @@ pub struct Judged {
     pub left_out: LeftOut,
     /// How many were named again.
     pub duplicates: usize,
+    /// Why nothing is known of a server that is named, of the first such.
+    pub unanswered: Option<String>,
 }
 
 /// Why an answer is held: the servers in effect stay.
@@ -116,7 +118,12 @@ impl Judge<'_> {
     /// Judges an answer.
     #[must_use]
     pub fn judge(&self, answer: Answer) -> Judged {
-        let Answer { servers, duplicates } = answer;
+        let Answer {
+            servers,
+            duplicates,
+            unanswered,
+        } = answer;
+        let servers = self.with_unanswered(servers, &unanswered);
         let mut left_out = LeftOut::default();
         let mut usable = Vec::with_capacity(servers.len());
         for mut server in servers {
@@ -140,7 +147,30 @@ impl Judge<'_> {
             verdict,
             left_out,
             duplicates,
+            unanswered: unanswered.into_iter().next().map(|first| first.why),
         }
+    }
+
+    /// The servers with those of before that nothing is known of now. An address that has another name by now is not theirs.
+    fn with_unanswered(&self, mut servers: Vec<Server>, unanswered: &[Unanswered]) -> Vec<Server> {
+        if unanswered.is_empty() {
+            return servers;
+        }
+        let taken: HashSet<ServerAddr> = servers.iter().map(|server| server.addr).collect();
+        let stays = |server: &&Server| {
+            let is_of = |unknown: &Unanswered| unknown.server.has_been(server.name.as_str());
+            !taken.contains(&server.addr) && unanswered.iter().any(is_of)
+        };
+        let kept: Vec<_> = self
+            .before
+            .unwrap_or_default()
+            .iter()
+            .filter(stays)
+            .cloned()
+            .collect();
+        servers.extend(kept);
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        servers
     }
 
     fn hold(&self, servers: &[Server]) -> Option<Hold> {
@@ -281,6 +311,72 @@ mod tests {
         assert_eq!(names, ["10.0.0.1:80"]);
         let own = judge("", Some(&hosts([1, 2])), answer("192.0.2.1:80\n127.0.0.1:80\n"));
         assert_eq!(own.verdict.unwrap_err().label(), "too_few_servers");
+    }
+
+    #[test]
+    fn a_server_whose_name_is_not_answered_stays_and_the_others_follow_theirs() {
+        use crate::{
+            base::ServerName,
+            config::{NamedServer, Resolve},
+            discovery::answer::of_names,
+        };
+        let named = |name: &str, resolve| NamedServer {
+            name: ServerName::new(name).unwrap(),
+            host: format!("{name}.test").parse().unwrap(),
+            port: std::num::NonZeroU16::new(80).unwrap(),
+            resolve,
+            weight: 7,
+            priority: 2,
+            max_connections: None,
+            sni: vec!["a.example".parse().unwrap()],
+        };
+        let found = |ips: &[&str]| Ok(ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>());
+        let silent = || Err("silent".to_owned());
+        let limits = Limits {
+            bytes: 1,
+            servers: 10,
+        };
+        let names = |one: Result<_, String>, all: Result<_, String>| {
+            let names = [
+                (named("one", Resolve::First), one),
+                (named("all", Resolve::All), all),
+            ];
+            of_names(&names, limits).unwrap()
+        };
+        let text = |judged: &Judged| -> String {
+            let servers = judged.verdict.as_ref().unwrap().iter();
+            servers
+                .map(|server| format!("{} {} ", server.name, server.addr))
+                .collect()
+        };
+        let whole = names(
+            found(&["10.0.0.2", "2001:db8::1", "10.0.0.1"]),
+            found(&["10.0.0.3", "10.0.0.4"]),
+        );
+        let settings = "min_servers = 0\nmax_removal = \"100%\"";
+        let judged = judge(settings, None, whole.clone());
+        let expected = "all@10.0.0.3 10.0.0.3:80 all@10.0.0.4 10.0.0.4:80 one 10.0.0.1:80 ";
+        assert_eq!(
+            (text(&judged).as_str(), judged.unanswered.clone()),
+            (expected, None)
+        );
+        let server = &judged.verdict.unwrap()[2];
+        assert_eq!((server.weight, server.priority, server.sni.len()), (7, 2, 1));
+
+        let half = judge(settings, Some(&whole), names(found(&["10.0.0.9"]), silent()));
+        let expected = "all@10.0.0.3 10.0.0.3:80 all@10.0.0.4 10.0.0.4:80 one 10.0.0.9:80 ";
+        assert_eq!(
+            (text(&half).as_str(), half.unanswered.as_deref()),
+            (expected, Some("silent"))
+        );
+        let moved = judge(settings, Some(&whole), names(silent(), found(&["10.0.0.1"])));
+        assert_eq!(
+            text(&moved),
+            "all@10.0.0.1 10.0.0.1:80 ",
+            "an address is one server"
+        );
+        let gone = judge(settings, Some(&whole), names(found(&[]), found(&["10.0.0.4"])));
+        assert_eq!(text(&gone), "all@10.0.0.4 10.0.0.4:80 ");
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 pub mod answer;
 mod ask;
 pub mod judge;
+mod names;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -11,13 +11,12 @@ use super::{
     section::Section,
 };
 use crate::{
-    base::{ListenRange, Protocol, ServerAddr},
+    base::{ListenRange, Protocol},
     config::{
         address, duration,
         findings::Findings,
         listen,
         model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
-        socket_path,
         source::SourceAddress,
         synonyms,
         words::{Words, nearest},
@@ -263,17 +262,6 @@ inline_schema!([] ListenAddrs, _g => json_schema!({
         { "type": "array", "items": { "type": "string", "pattern": ":[0-9]{1,5}(-[0-9]{1,5})?$" }, "minItems": 1 },
     ]
 }));
-
-impl Field for ServerAddr {
-    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let text = string(value, "an address in quotes, such as \"10.0.0.1:8080\"", findings)?;
-        match socket_path::parse_server(text) {
-            Ok(addr) => Some(addr),
-            Err(found) => bad_value(value, found.message, found.help, findings),
-        }
-    }
-}
-inline_schema!([] ServerAddr, _g => json_schema!({ "type": "string", "pattern": "^unix:/.|:[0-9]{1,5}$" }));
 
 impl Field for IpAddr {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {

@@ -15,6 +15,7 @@ mod packet;
 mod process;
 mod routing;
 mod section;
+mod server_place;
 mod socket_options;
 mod tls;
 mod tls_sections;
@@ -35,6 +36,7 @@ pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, SocketPath, UserName};
 pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
 pub use section::{Section, read_file};
+pub use server_place::ServerPlace;
 pub use socket_options::{NOT_A_ZONE, ServerSocketOptions, SocketOptions};
 pub use tls::is_tls_name;
 pub use tls_sections::{BackendTls, FrontendTls};
@@ -44,12 +46,13 @@ use super::{
         AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, LogFormat, LogLevel, Mode, OnDown,
         PortsPerClient,
     },
+    named_server::Resolve,
     routing::{NonTls, UnexpectedSni},
     source::SourceAddress,
 };
 use crate::{
     access::Action,
-    base::{PortRanges, Protocol, ServerAddr},
+    base::{PortRanges, Protocol},
 };
 
 /// Bounds of durations, in milliseconds.
@@ -441,8 +444,10 @@ section! {
 section! {
     /// One server of a pool.
     Server {
-        /// Address of the server, IP:port, where the first port of a frontend's range leads. A link-local one names its interface: "[fe80::1%eth0]:80" (mode "proxy" only). Or "unix:/run/app.sock", a stream socket of this host (mode "proxy" with TCP only) to which the user that convey runs as may write.
-        addr (required): ServerAddr,
+        /// Address of the server, IP:port or HOST:port, where the first port of a frontend's range leads. A link-local one names its interface: "[fe80::1%eth0]:80" (mode "proxy" only). Or "unix:/run/app.sock", a stream socket of this host (mode "proxy" with TCP only) to which the user that convey runs as may write.
+        addr (required): ServerPlace,
+        /// The name of a host in addr is asked for as this host does it (resolv.conf, hosts), again when its time to live has passed; not beside a [discovery] section. Which of its addresses are servers: "first" (default), the lowest, IPv4 before IPv6, or "all", each called NAME@ADDRESS.
+        resolve: Resolve,
         /// Share of the connections, relative to the others'; 0 takes the server out of service. Default: 1.
         weight: Int<0, { u16::MAX as u64 }>,
         /// Lower number = preferred: a group is used only when no server of a lower-numbered group is up. Default: 1.

@@ -10,11 +10,12 @@ use std::{
 
 use super::{
     backend_tls, balancing, defaults, discovery::discovery, fallbacks::fallback, int, keepalive::keepalive,
-    limit, merged, named, routing, socket, time, value,
+    limit, merged, named, named_servers, routing, socket, time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
     config::{
+        discovery::Discovery,
         duration,
         findings::Findings,
         model::{Algorithm, Backend, DsrMethod, HealthCheck, InitialState, OnDown, PassiveCheck, Server},
@@ -43,6 +44,9 @@ pub fn backend(
         findings,
         |name, at, _| server(name, &at.value),
     );
+    let by_name = named_servers::named_servers(at.value.servers.as_ref(), findings);
+    let source = discovery(at.value.discovery.as_ref(), findings);
+    named_servers::beside(&by_name, at, findings);
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
@@ -77,7 +81,7 @@ pub fn backend(
         fallback,
         send_proxy,
         tls,
-        discovery: discovery(at.value.discovery.as_ref(), findings),
+        discovery: source.or_else(|| (!by_name.is_empty()).then(|| Discovery::of_names(by_name))),
         servers,
     })
 }
@@ -200,7 +204,7 @@ fn passive(
 fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
     Some(Server {
         name,
-        addr: raw.addr.as_ref()?.value,
+        addr: raw.fixed()?.value,
         weight: int(raw.weight.as_ref(), 1),
         priority: int(raw.priority.as_ref(), 1),
         max_connections: limit(raw.max_connections.as_ref()),

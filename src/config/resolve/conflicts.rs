@@ -247,7 +247,7 @@ fn servers(
     let mut raw_servers: Vec<_> = raw_servers.into_iter().flatten().collect();
     raw_servers.sort_by_key(|(_, at)| at.key.start);
     for (name, at) in raw_servers {
-        let Some(addr) = &at.value.addr else { continue };
+        let Some(addr) = &at.value.fixed() else { continue };
         findings.within("servers", |findings| {
             findings.within(name, |findings| {
                 findings.within("addr", |findings| {

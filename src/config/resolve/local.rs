@@ -27,7 +27,9 @@ pub fn check(file: &raw::File, config: &Config, here: &Here, findings: &mut Find
 fn in_backend(backend: &raw::Backend, here: &Here, findings: &mut Findings) {
     findings.within("servers", |findings| {
         for (name, server) in backend.servers.iter().flat_map(|at| &at.value.0) {
-            let Some(addr) = &server.value.addr else { continue };
+            let Some(addr) = &server.value.fixed() else {
+                continue;
+            };
             let Some(ip) = addr.value.ip() else { continue };
             // loopback addresses are refused wherever they are read
             if ip.is_loopback() || !here.addresses.contains(&ip) {

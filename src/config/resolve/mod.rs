@@ -13,6 +13,7 @@ mod hooks;
 mod keepalive;
 mod local;
 mod modes;
+mod named_servers;
 mod packet;
 mod ranges;
 mod routes;

@@ -68,7 +68,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             families(uses, backend, findings);
         }
         for (server, at) in raw.value.servers.iter().flat_map(|at| &at.value.0) {
-            let Some(at) = &at.value.addr else { continue };
+            let Some(at) = &at.value.fixed() else { continue };
             // one at a path is refused elsewhere
             if let Some(addr) = at.value.on_network() {
                 let place = Place {

@@ -41,7 +41,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
         let widest = widest(file, &several, backend, users);
         let by_proxy = users.iter().any(|frontend| !frontend.mode.is_packet());
         for (server, at) in at.value.servers.iter().flat_map(|at| &at.value.0) {
-            let Some(at) = &at.value.addr else { continue };
+            let Some(at) = &at.value.fixed() else { continue };
             // one at a path has no port, which is told elsewhere
             let Some(addr) = at.value.on_network() else {
                 continue;

@@ -27,7 +27,7 @@ pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mu
             .iter()
             .find_map(|frontend| why_not(frontend));
         for (server, at) in at.value.servers.iter().flat_map(|at| &at.value.0) {
-            let addr = at.value.addr.as_ref().filter(|addr| addr.value.is_unix());
+            let addr = at.value.fixed().filter(|addr| addr.value.is_unix());
             if let (Some(addr), Some((why, help))) = (addr, &why_not) {
                 findings.within_all(&["backends", name, "servers", server, "addr"], |findings| {
                     findings.error(

@@ -67,6 +67,8 @@ fn of_source(source: &DiscoverySource) -> Settings {
             settings
         }
         DiscoverySource::Srv { query } => of_query(query),
+        // they are servers of the file
+        DiscoverySource::Names { .. } => Settings::new(),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Judgement {
     pub left_out: LeftOut,
     /// How many servers were named again.
     pub duplicates: usize,
+    /// Why nothing is known of one that is named, which stays as it was.
+    pub unanswered: Option<Failure>,
     /// How long it may be believed, if it says so.
     pub ttl: Option<Duration>,
     /// When it came.
@@ -76,6 +78,7 @@ pub fn judge(
             outcome: Err(Problem::Failed(failure.clone())),
             left_out: LeftOut::default(),
             duplicates: 0,
+            unanswered: None,
             ttl,
             at,
         },
@@ -91,6 +94,7 @@ pub fn judge(
                 outcome: judged.verdict.map_err(Problem::Held),
                 left_out: judged.left_out,
                 duplicates: judged.duplicates,
+                unanswered: judged.unanswered.map(Failure::Unreadable),
                 ttl,
                 at,
             }
@@ -156,7 +160,7 @@ impl States {
         let Some(status) = Arc::make_mut(&mut self.statuses).get_mut(backend) else {
             return;
         };
-        let source = &status.source;
+        let source = Arc::clone(&status.source);
         match &judged.outcome {
             Ok(_) => {
                 self.foreign.remove(backend);
@@ -164,7 +168,10 @@ impl States {
                 if judged.left_out.count > 0 && status.left_out != judged.left_out.count {
                     tracing::warn!(event = "discovery_left_out", backend = %backend, "backend {backend}: {source}: {left_out}");
                 }
-                if let Some(problem) = status.problem.take() {
+                if let Some(failure) = &judged.unanswered {
+                    let problem = Problem::Failed(failure.clone());
+                    note(status, backend, &problem, judged.at, OnFailure::Keep);
+                } else if let Some(problem) = status.problem.take() {
                     tracing::info!(
                         event = "discovery_recovered",
                         backend = %backend,
@@ -176,20 +183,7 @@ impl States {
                 (status.left_out, status.duplicates) = (judged.left_out.count, judged.duplicates);
             }
             Err(problem) => {
-                let text = problem.to_string();
-                let since = match &status.problem {
-                    Some(before) if *before.text == *text => before.since,
-                    _ => {
-                        say(backend, source, problem, &text, on_failure);
-                        judged.at
-                    }
-                };
-                status.problem = Some(SourceProblem {
-                    is_held: matches!(problem, Problem::Held(_)),
-                    label: problem.label(),
-                    text: text.into(),
-                    since,
-                });
+                note(status, backend, problem, judged.at, on_failure);
             }
         }
     }
@@ -212,6 +206,30 @@ impl States {
     pub fn retries(&mut self) -> BTreeSet<BackendName> {
         std::mem::take(&mut self.retries)
     }
+}
+
+/// Shows a problem, and says it if it is another than before.
+fn note(
+    status: &mut SourceStatus,
+    backend: &BackendName,
+    problem: &Problem,
+    at: Instant,
+    on_failure: OnFailure,
+) {
+    let text = problem.to_string();
+    let since = match &status.problem {
+        Some(before) if *before.text == *text => before.since,
+        _ => {
+            say(backend, &status.source, problem, &text, on_failure);
+            at
+        }
+    };
+    status.problem = Some(SourceProblem {
+        is_held: matches!(problem, Problem::Held(_)),
+        label: problem.label(),
+        text: text.into(),
+        since,
+    });
 }
 
 fn say(backend: &BackendName, source: &str, problem: &Problem, text: &str, on_failure: OnFailure) {

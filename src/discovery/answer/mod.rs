@@ -11,13 +11,13 @@ mod text;
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
 };
 
 use crate::{
     base::{HostPattern, IpServerAddr, ServerName},
-    config::{AnswerFormat, Server},
+    config::{AnswerFormat, NamedServer, Resolve, Server},
 };
 
 /// Longest word of an answer in bytes.
@@ -42,6 +42,17 @@ pub struct Answer {
     pub servers: Vec<Server>,
     /// How many were named again at the same address; the first counts.
     pub duplicates: usize,
+    /// Of what the source says nothing this time: those servers stay.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// The name of a server that nothing is known of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The server.
+    pub server: NamedServer,
+    /// Why.
+    pub why: String,
 }
 
 /// What is wrong with an answer.
@@ -140,6 +151,50 @@ struct Named<'a> {
     sni: Option<&'a str>,
 }
 
+/// The servers that names of the file stand for, each with its addresses or why there are none.
+///
+/// # Errors
+/// There are too many.
+pub fn of_names(
+    names: &[(NamedServer, Result<Vec<IpAddr>, String>)],
+    limits: Limits,
+) -> Result<Answer, Malformed> {
+    let mut collector = Collector::new(limits);
+    let mut unanswered = Vec::new();
+    for ((server, found), number) in names.iter().zip(1..) {
+        let addresses = match found {
+            Ok(addresses) => addresses,
+            Err(why) => {
+                let (server, why) = (server.clone(), why.clone());
+                unanswered.push(Unanswered { server, why });
+                continue;
+            }
+        };
+        let lowest = addresses.iter().min();
+        let chosen: Vec<IpAddr> = match server.resolve {
+            Resolve::First => lowest.copied().into_iter().collect(),
+            Resolve::All => addresses.clone(),
+        };
+        for ip in chosen {
+            let name = server.at(ip);
+            let named = Named {
+                name: Some(&name),
+                weight: Some(server.weight.into()),
+                priority: Some(server.priority.into()),
+                max_connections: server.max_connections.map(|most| most.get().into()),
+                sni: None,
+            };
+            let addr = IpServerAddr::new(SocketAddr::new(ip, server.port.get()));
+            if let Some(added) = collector.add_at(Place::Element(number), addr, &named)? {
+                added.sni.clone_from(&server.sni);
+            }
+        }
+    }
+    let mut answer = collector.finish();
+    answer.unanswered = unanswered;
+    Ok(answer)
+}
+
 /// Collects the servers of an answer.
 struct Collector {
     limits: Limits,
@@ -166,16 +221,21 @@ impl Collector {
         plain(addr).map_err(wrong)?;
         let addr = crate::config::parse_server(addr)
             .map_err(|fault| wrong(format!("{}; {}", fault.message, fault.help)))?;
-        self.add_at(place, addr, named)
+        self.add_at(place, addr, named).map(drop)
     }
 
-    /// Takes a server.
-    fn add_at(&mut self, place: Place, addr: IpServerAddr, named: &Named<'_>) -> Result<(), Malformed> {
+    /// Takes a server, unless it has been named before.
+    fn add_at(
+        &mut self,
+        place: Place,
+        addr: IpServerAddr,
+        named: &Named<'_>,
+    ) -> Result<Option<&mut Server>, Malformed> {
         let wrong = |why: String| Malformed::Server(place, why);
         let server = self.server(addr, named).map_err(wrong)?;
         if !self.addresses.insert(addr) {
             self.answer.duplicates += 1;
-            return Ok(());
+            return Ok(None);
         }
         if self.answer.servers.len() >= self.limits.servers {
             return Err(Malformed::TooMany(self.limits.servers));
@@ -184,7 +244,7 @@ impl Collector {
             return Err(wrong(format!("the name {} is that of {before} too", server.name)));
         }
         self.answer.servers.push(server);
-        Ok(())
+        Ok(self.answer.servers.last_mut())
     }
 
     fn server(&mut self, addr: IpServerAddr, named: &Named<'_>) -> Result<Server, String> {

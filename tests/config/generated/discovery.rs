@@ -4,9 +4,10 @@ use std::num::NonZeroU16;
 
 use convey::{
     access::Network,
+    base::ServerName,
     config::{
         AnswerFormat, CertificateFiles, Discovery, DiscoverySource, Families, HttpService, JsonPaths,
-        MaxRemoval, NameQuery, OnFailure, ServerTrust, SourceTls,
+        MaxRemoval, NameQuery, NamedServer, OnFailure, Resolve, ServerTrust, SourceTls,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -27,18 +28,27 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
         any::<u8>().prop_map(|ip| Network::of([10, ip, 0, 0].into(), 16)),
         0..3,
     );
+    // boxed: by value they would fill a thread's stack
     let source = prop_oneof![
-        (select(vec!["/etc/convey/web.servers", "/ü"]), format()).prop_map(|(path, format)| {
-            let path = path.into();
-            DiscoverySource::File { path, format }
-        }),
-        (command(), format()).prop_map(|(command, format)| DiscoverySource::Exec { command, format }),
-        (service(), format()).prop_map(|(service, format)| DiscoverySource::Http { service, format }),
-        (query(), 1..=u16::MAX).prop_map(|(query, port)| DiscoverySource::Dns {
-            query,
-            port: NonZeroU16::new(port).expect("not 0"),
-        }),
-        query().prop_map(|query| DiscoverySource::Srv { query }),
+        (select(vec!["/etc/convey/web.servers", "/ü"]), format())
+            .prop_map(|(path, format)| {
+                let path = path.into();
+                DiscoverySource::File { path, format }
+            })
+            .boxed(),
+        (command(), format())
+            .prop_map(|(command, format)| DiscoverySource::Exec { command, format })
+            .boxed(),
+        (service(), format())
+            .prop_map(|(service, format)| DiscoverySource::Http { service, format })
+            .boxed(),
+        (query(), 1..=u16::MAX)
+            .prop_map(|(query, port)| DiscoverySource::Dns {
+                query,
+                port: NonZeroU16::new(port).expect("not 0"),
+            })
+            .boxed(),
+        query().prop_map(|query| DiscoverySource::Srv { query }).boxed(),
     ];
     let discovery = (
         source,
@@ -49,7 +59,17 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
         networks,
         1..=1_u32 << 24,
     );
-    option::of(discovery.prop_map(
+    let names = vec(named_server(), 1..4).prop_map(|servers| {
+        let numbered = servers
+            .into_iter()
+            .enumerate()
+            .map(|(number, server)| NamedServer {
+                name: ServerName::new(&format!("by name {number}")).expect("a name"),
+                ..server
+            });
+        Discovery::of_names(numbered.collect())
+    });
+    let section = discovery.prop_map(
         |(source, interval, on_failure, (one, other), max_removal, servers_within, max_answer_bytes)| {
             Discovery {
                 source,
@@ -62,7 +82,27 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
                 max_answer_bytes,
             }
         },
-    ))
+    );
+    option::of(prop_oneof![3 => section.boxed(), 1 => names.boxed()])
+}
+
+fn named_server() -> impl Strategy<Value = NamedServer> {
+    use prop::sample::select;
+    let numbers = (any::<u16>(), any::<u16>(), option::of(count(1_000)));
+    let host = select(vec!["app.internal", "db"]);
+    let resolve = select(vec![Resolve::First, Resolve::All]);
+    (host, 1..=u16::MAX, resolve, numbers).prop_map(
+        |(host, port, resolve, (weight, priority, max_connections))| NamedServer {
+            name: ServerName::new("x").expect("a name"),
+            host: host.parse().expect("a host"),
+            port: NonZeroU16::new(port).expect("not 0"),
+            resolve,
+            weight,
+            priority,
+            max_connections,
+            sni: Vec::new(),
+        },
+    )
 }
 
 fn format() -> impl Strategy<Value = AnswerFormat> {

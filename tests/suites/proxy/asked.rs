@@ -15,6 +15,7 @@ use crate::{
     discovery::{Stage, discovered, lines, save},
     lab::{Convey, Host, PATIENCE, Process, servers::TcpServer, wait_until},
     preambles::nginx,
+    site::{FAST_CHECK, frontend},
     tests,
 };
 
@@ -374,6 +375,38 @@ fn names_are_asked_for_as_the_host_does_it() {
     wait_until("the hosts file knows it", PATIENCE, || {
         discovered_addr(&convey) == [stage.servers[1].addr().to_string()]
     });
+
+    // the same of servers of the configuration: one that is not answered for stays, and keeps nobody from the others
+    let (of_web, of_known) = (stage.servers[0].addr(), stage.servers[1].addr());
+    let by_name = format!(
+        "[global]\nwatch_config = false\n{}[backends.web]\n{FAST_CHECK}\nservers.one = {{ addr = \"web:{}\", weight = 3 }}\n\
+         servers.two = {{ addr = \"known:{}\", resolve = \"all\" }}\nservers.three.addr = \"none:80\"\n",
+        frontend("f", own.addr(9), "web", ""),
+        of_web.port(),
+        of_known.port()
+    );
+    convey.reload(&by_name);
+    let servers = |convey: &Convey| -> Vec<String> {
+        let status = convey.status();
+        let servers = status.backends["web"].servers.iter();
+        servers
+            .map(|(name, server)| format!("{name} {} {}", server.addr, server.weight))
+            .collect()
+    };
+    let two = format!("two@{} {of_known} 1", of_known.ip());
+    let expected = [format!("one {of_web} 3"), two.clone()];
+    wait_until("both are servers", PATIENCE, || servers(&convey) == expected);
+    let said = "name web: none: no such name (NXDOMAIN)".replace("name web", "names of 3 servers");
+    wait_until(&said, PATIENCE, || convey.stderr().contains(&said));
+    fs::write(&hosts, "10.77.9.9 known\n").expect("write");
+    let moved = [
+        format!("one {of_web} 3"),
+        format!("two@10.77.9.9 10.77.9.9:{} 1", of_known.port()),
+    ];
+    wait_until("the hosts file has changed", PATIENCE, || {
+        servers(&convey) == moved
+    });
+    assert_eq!(convey.stderr().matches(&said).count(), 1, "{}", convey.stderr());
 }
 
 fn the_services_of_a_name_come_with_ports_weights_and_priorities() {
