@@ -46,6 +46,11 @@ pub enum DiscoverySource {
         /// How the answer is written.
         format: AnswerFormat,
     },
+    /// The instances of a service that Consul knows, as long as their checks pass.
+    Consul {
+        /// Which, and whom to ask.
+        query: ConsulQuery,
+    },
     /// The addresses of a host's name.
     Dns {
         /// The name, and who is asked.
@@ -80,6 +85,8 @@ pub enum DiscoveryKind {
     Exec,
     /// [`DiscoverySource::Http`].
     Http,
+    /// [`DiscoverySource::Consul`].
+    Consul,
     /// [`DiscoverySource::Dns`].
     Dns,
     /// [`DiscoverySource::Srv`].
@@ -101,6 +108,19 @@ pub struct NameQuery {
     pub max_ttl: Duration,
     /// `timeout`: of asking, all tries included. Default 5 s.
     pub timeout: Duration,
+}
+
+/// A service that Consul is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulQuery {
+    /// `url`, `tls`, `token` and `timeout`: of the agent. The target of its URL stands before the API's paths.
+    pub agent: HttpService,
+    /// `service`.
+    pub service: String,
+    /// `tags`: an instance has all of them.
+    pub tags: Vec<String>,
+    /// `datacenter`; `None`: the agent's own.
+    pub datacenter: Option<String>,
 }
 
 /// `family`: which addresses of a name are servers.
@@ -168,6 +188,7 @@ impl DiscoverySource {
             Self::File { .. } => DiscoveryKind::File,
             Self::Exec { .. } => DiscoveryKind::Exec,
             Self::Http { .. } => DiscoveryKind::Http,
+            Self::Consul { .. } => DiscoveryKind::Consul,
             Self::Dns { .. } | Self::Names { .. } => DiscoveryKind::Dns,
             Self::Srv { .. } => DiscoveryKind::Srv,
         }
@@ -203,7 +224,12 @@ impl DiscoverySource {
     fn host_files(&self) -> &'static [&'static str] {
         let is_of_host = match self {
             Self::Dns { query, .. } | Self::Srv { query } => query.resolvers.is_empty(),
-            Self::Http { service, .. } => matches!(service.url.host, Host::Name(_)),
+            Self::Http { service, .. }
+            | Self::Consul {
+                query: ConsulQuery { agent: service, .. },
+            } => {
+                matches!(service.url.host, Host::Name(_))
+            }
             Self::Names { .. } => true,
             Self::File { .. } | Self::Exec { .. } => false,
         };
@@ -238,6 +264,7 @@ impl DiscoverySource {
     const fn service(&self) -> Option<&HttpService> {
         match self {
             Self::Http { service, .. } => Some(service),
+            Self::Consul { query } => Some(&query.agent),
             _ => None,
         }
     }
@@ -254,6 +281,7 @@ impl fmt::Display for DiscoverySource {
             Self::File { path, .. } => write!(f, "file {}", path.display()),
             Self::Exec { command, .. } => write!(f, "command {}", command.program()),
             Self::Http { service, .. } => write!(f, "{}", service.url),
+            Self::Consul { query } => write!(f, "service {} of {}", query.service, query.agent.url),
             Self::Dns { query, .. } => write!(f, "name {}", query.name),
             Self::Srv { query } => write!(f, "SRV records of {}", query.name),
             Self::Names { servers, .. } => match servers.as_slice() {

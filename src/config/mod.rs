@@ -60,7 +60,8 @@ pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{
-    DiscoveryKind, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF, SourceTls,
+    ConsulQuery, DiscoveryKind, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF,
+    SourceTls,
 };
 pub use model::*;
 pub use named_server::{NamedServer, Resolve};

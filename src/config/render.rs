@@ -150,6 +150,10 @@ impl Excerpt {
 
 /// Whether a value may be a secret, or have one in it, which no output shows.
 fn may_be_secret(path: &str, value: &str) -> bool {
+    // the key itself may be what it is about
+    if !value.starts_with(['"', '\'']) {
+        return false;
+    }
     match path.rsplit('.').next() {
         Some("token") => !value.contains("file:") && !value.contains("${"),
         Some("url") => value.contains('@'),

@@ -59,7 +59,7 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
-words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Dns = "dns", Srv = "srv" });
+words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Consul = "consul", Dns = "dns", Srv = "srv" });
 words!(FormatKind { Text = "text", Json = "json", Regex = "regex" });
 words!(Resolve { First = "first", All = "all" });
 words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });

@@ -2,22 +2,24 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use hyper::header::HeaderValue;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Failure, Reader,
     answer::{self, Answer, Limits, Record},
-    names,
-    service::Service,
+    consul, names,
+    service::{Service, TokenHeader},
 };
 use crate::{
-    base::Host,
+    base::{Host, HttpUrl},
     client::{
-        http::HttpError,
+        http::{HttpError, Opened},
         resolver::{ResolveError, Resolver},
     },
     config::{
-        AnswerFormat, Discovery, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF,
+        AnswerFormat, ConsulQuery, Discovery, DiscoverySource, Families, HOSTS, HttpService, NameQuery,
+        RESOLV_CONF,
     },
 };
 
@@ -35,6 +37,8 @@ pub struct Asker {
     reader: Arc<dyn Reader>,
     /// What a web server is asked with, until asking fails.
     service: Option<Service>,
+    /// What Consul has said last, until asking fails: it answers when there is something newer.
+    index: Option<u64>,
 }
 
 impl Asker {
@@ -44,12 +48,14 @@ impl Asker {
         Self {
             reader,
             service: None,
+            index: None,
         }
     }
 
     /// Reads anew, before the source is asked again, what it is asked with.
     pub fn forget(&mut self) {
         self.service = None;
+        self.index = None;
     }
 
     /// Asks a source once.
@@ -76,6 +82,16 @@ impl Asker {
                     Ok(asked.unwrap_or(Err(Failure::Silent(service.timeout)))?),
                     format,
                 )
+            }
+            DiscoverySource::Consul { query } => {
+                let within = query.agent.timeout + consul::wait(self.index);
+                let asked = timeout(within, self.ask_consul(query, limits)).await;
+                let bytes = asked.unwrap_or(Err(Failure::Silent(within)))?;
+                let parsed = spawn_blocking(move || answer::of_consul(&bytes, limits)).await;
+                return Ok(Answered {
+                    answer: parsed.map_err(|_| internal())??,
+                    ttl: Some(consul::REST),
+                });
             }
             DiscoverySource::Dns { query, port } => {
                 let asked = timeout(query.timeout, self.addresses(query, port.get())).await;
@@ -113,6 +129,31 @@ impl Asker {
     }
 
     async fn ask_service(&mut self, service: &HttpService, limits: Limits) -> Result<Vec<u8>, Failure> {
+        let opened = self
+            .open(service, &service.url, TokenHeader::Authorization)
+            .await?;
+        (opened.success(limits.bytes).await).map_err(|error| of_http(&error, limits))
+    }
+
+    async fn ask_consul(&mut self, query: &ConsulQuery, limits: Limits) -> Result<Vec<u8>, Failure> {
+        let url = query.agent.url.with_target(&consul::target(query, self.index));
+        let opened = self.open(&query.agent, &url, TokenHeader::Consul).await?;
+        let index = consul::next(
+            self.index,
+            opened.headers.get(consul::INDEX).map(HeaderValue::as_bytes),
+        );
+        let body = opened.success(limits.bytes).await;
+        let body = body.map_err(|error| of_http(&error, limits))?;
+        self.index = index;
+        Ok(body)
+    }
+
+    async fn open(
+        &mut self,
+        service: &HttpService,
+        url: &HttpUrl,
+        token: TokenHeader,
+    ) -> Result<Opened, Failure> {
         let addresses = match &service.url.host {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => {
@@ -123,10 +164,10 @@ impl Asker {
         };
         let ready = match &mut self.service {
             Some(ready) => ready,
-            none => none.insert(Service::prepare(service, &*self.reader).await?),
+            none => none.insert(Service::prepare(service, token, &*self.reader).await?),
         };
-        let answer = ready.ask(service, &addresses, limits.bytes).await;
-        answer.map_err(|error| of_http(&error, limits))
+        let opened = ready.ask(url, &addresses).await;
+        opened.map_err(|error| Failure::Unreadable(error.to_string()))
     }
 
     async fn addresses(&self, query: &NameQuery, port: u16) -> Result<(Vec<Record>, Duration), Failure> {

@@ -9,6 +9,7 @@
 
 pub mod answer;
 mod ask;
+mod consul;
 pub mod judge;
 mod names;
 mod service;

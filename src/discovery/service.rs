@@ -2,15 +2,15 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use rustls::pki_types::{self, ServerName};
 
 use super::{Failure, Reader};
 use crate::{
-    base::Host,
+    base::{Host, HttpUrl},
     client::{
         connect::Tls,
-        http::{self, HttpError},
+        http::{self, HttpError, Opened},
     },
     config::{CertificateFiles, HttpService, SYSTEM_CAS, Secret, ServerTrust, SourceTls},
     tls::{ClientSettings, Pair, PairFiles, Trust, client_configs},
@@ -19,7 +19,17 @@ use crate::{
 /// What a web server is asked with, as it was read.
 pub(super) struct Service {
     tls: Option<Tls>,
-    authorization: Option<HeaderValue>,
+    token: Option<HeaderValue>,
+    header: TokenHeader,
+}
+
+/// How a token is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenHeader {
+    /// `Authorization: Bearer`.
+    Authorization,
+    /// `X-Consul-Token`.
+    Consul,
 }
 
 impl Service {
@@ -27,34 +37,37 @@ impl Service {
     ///
     /// # Errors
     /// A file or a variable is missing or cannot be used.
-    pub(super) async fn prepare(settings: &HttpService, reader: &dyn Reader) -> Result<Self, Failure> {
+    pub(super) async fn prepare(
+        settings: &HttpService,
+        header: TokenHeader,
+        reader: &dyn Reader,
+    ) -> Result<Self, Failure> {
         let tls = match settings.url.is_tls {
             true => Some(tls(&settings.tls, &settings.url.host, reader).await?),
             false => None,
         };
-        let authorization = match &settings.token {
-            Some(token) => Some(bearer(token, reader).await?),
-            None => None,
+        let token = match (&settings.token, header) {
+            (Some(token), TokenHeader::Authorization) => Some(value("Bearer ", token, reader).await?),
+            (Some(token), TokenHeader::Consul) => Some(value("", token, reader).await?),
+            (None, _) => None,
         };
-        Ok(Self { tls, authorization })
+        Ok(Self { tls, token, header })
     }
 
-    /// Asks for what the URL names: the body of a successful answer.
+    /// Asks for what a URL of the service names; its answer is still to be read.
     ///
     /// # Errors
-    /// There is none, or it has more than `limit` bytes.
-    pub(super) async fn ask(
-        &self,
-        settings: &HttpService,
-        addresses: &[IpAddr],
-        limit: usize,
-    ) -> Result<Vec<u8>, HttpError> {
-        let mut request = http::get(&settings.url);
-        if let Some(value) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
+    /// There is none.
+    pub(super) async fn ask(&self, url: &HttpUrl, addresses: &[IpAddr]) -> Result<Opened, HttpError> {
+        let mut request = http::get(url);
+        if let Some(token) = &self.token {
+            let name = match self.header {
+                TokenHeader::Authorization => AUTHORIZATION,
+                TokenHeader::Consul => HeaderName::from_static("x-consul-token"),
+            };
+            request.headers_mut().insert(name, token.clone());
         }
-        let opened = http::ask(&settings.url, addresses, request, self.tls.as_ref()).await?;
-        opened.success(limit).await
+        http::ask(url, addresses, request, self.tls.as_ref()).await
     }
 }
 
@@ -103,9 +116,9 @@ async fn pair(files: &CertificateFiles, reader: &dyn Reader) -> Result<Pair, Fai
     Pair::parse(files).map_err(|error| unusable(format!("tls.cert: {error}")))
 }
 
-async fn bearer(token: &Secret, reader: &dyn Reader) -> Result<HeaderValue, Failure> {
+async fn value(before: &str, token: &Secret, reader: &dyn Reader) -> Result<HeaderValue, Failure> {
     let text = secret("token", token, reader).await?;
-    let value = HeaderValue::from_str(&format!("Bearer {text}"));
+    let value = HeaderValue::from_str(&format!("{before}{text}"));
     // the text itself is said nowhere
     let mut value =
         value.map_err(|_| unusable(format!("token: {token} has characters that no header may have")))?;

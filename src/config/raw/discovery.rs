@@ -10,7 +10,8 @@ use super::{
     access::FilePath,
     commands::CommandLine,
     discovery_fields::{
-        JsonPaths, Resolvers, SourceName, SourcePattern, SourcePort, SourceSecret, SourceTls, SourceUrl,
+        ConsulName, ConsulTags, JsonPaths, Resolvers, SourceName, SourcePattern, SourcePort, SourceSecret,
+        SourceTls, SourceUrl,
     },
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word},
@@ -31,18 +32,24 @@ use crate::{
 section! {
     /// Servers that a source outside this file names, beside those of the file. A server of the file goes before a discovered one of the same name or address. A server that is not named any more gets no new connections; established ones go on.
     Discovery {
-        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "dns", the addresses of a name; "srv", the SRV records of a name.
+        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "consul", the instances of a service whose checks pass; "dns", the addresses of a name; "srv", the SRV records of a name.
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
         path: SourcePath,
         /// Kind "exec": the program that prints the servers, and its arguments, such as ["/usr/local/bin/servers", "web"]; no shell reads the line. It runs as Convey's user, without capabilities: see COMMANDS in convey(8).
         command: SourceCommand,
-        /// Kind "http": what is asked for (GET), such as "https://inventory.example.com/servers/web". Redirections are not followed.
+        /// Kind "http": what is asked for (GET), such as "https://inventory.example.com/servers/web". Redirections are not followed. Kind "consul": the agent, default "http://127.0.0.1:8500".
         url: SourceUrl,
-        /// Kind "http" with https: whom to believe that it is the server. Default: whom the CAs of the host vouch for, by the name in url.
+        /// Kinds "http" and "consul" with https: whom to believe that it is the server. Default: whom the CAs of the host vouch for, by the name in url.
         tls: SourceTls,
-        /// Kind "http": sent as Authorization: Bearer. "file:/etc/convey/inventory.token" is in that file, "${INVENTORY_TOKEN}" in the environment of the service. Default: none.
+        /// Kind "http": sent as Authorization: Bearer; kind "consul": as X-Consul-Token. "file:/etc/convey/inventory.token" is in that file, "${INVENTORY_TOKEN}" in the environment of the service. Default: none.
         token: SourceSecret,
+        /// Kind "consul": the name of the service. Its instances are known within a second of a change (blocking queries); a tag such as "sni=www.example.com" is the sni of a server.
+        service: ConsulName,
+        /// Kind "consul": a tag that instances must have, or a list of them. Default: any.
+        tags: ConsulTags,
+        /// Kind "consul": where to look. Default: the datacenter of the agent.
+        datacenter: ConsulName,
         /// Kinds "dns" and "srv": the name that name servers are asked for, such as "web.internal" or "_http._tcp.example.com". With a dot at its end no search list counts.
         name: SourceName,
         /// Kind "dns": the port of each server.

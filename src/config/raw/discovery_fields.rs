@@ -132,6 +132,58 @@ impl Field for SourcePort {
 }
 inline_schema!([] SourcePort, _g => json_schema!({ "type": "integer", "minimum": 1, "maximum": u16::MAX }));
 
+/// Most tags of a source.
+const MAX_TAGS: usize = 16;
+
+/// Longest name of Consul's in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+/// The name of a service or a datacenter; `None` if it is none, which has been said.
+#[derive(Debug, Clone)]
+pub struct ConsulName(pub Option<String>);
+
+impl Field for ConsulName {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a name in quotes", findings);
+        Some(Self(text.and_then(|text| consul_name(value, text, findings))))
+    }
+}
+inline_schema!([] ConsulName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }));
+
+/// Tags of a service.
+#[derive(Debug, Clone)]
+pub struct ConsulTags(pub Vec<String>);
+
+impl Field for ConsulTags {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let list = List {
+            expected: "a tag in quotes, or a list of them",
+            empty: "write at least one tag, or leave the key out for any",
+            most: MAX_TAGS,
+            more: "give the instances one tag that says it all",
+        };
+        let read = list.read(value, findings, consul_name)?;
+        Some(Self(read.into_iter().map(|(tag, _)| tag).collect()))
+    }
+}
+inline_schema!([] ConsulTags, _g => one_or_several(&json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }), MAX_TAGS));
+
+fn consul_name(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<String> {
+    if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(char::is_control) {
+        let message = format!(
+            "`{}` must have from 1 to {MAX_NAME_BYTES} characters, and no control characters",
+            findings.key()
+        );
+        return bad_value(
+            value,
+            message,
+            "write it as Consul has it, such as \"web\"",
+            findings,
+        );
+    }
+    Some(text.to_owned())
+}
+
 /// Name servers.
 #[derive(Debug, Clone)]
 pub struct Resolvers(pub Vec<SocketAddr>);

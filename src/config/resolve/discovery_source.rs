@@ -4,11 +4,13 @@ use std::{ops::Range, time::Duration};
 
 use super::{backend_tls::identity_of, time, value};
 use crate::{
-    base::Host,
+    base::{Host, HttpUrl},
     config::{
         answer_format::{AnswerFormat, FormatKind, JsonPaths},
         commands::Command,
-        discovery_source::{DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls},
+        discovery_source::{
+            ConsulQuery, DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls,
+        },
         findings::Findings,
         raw::{self, Located},
         tls::ServerTrust,
@@ -24,7 +26,10 @@ const MIN_TTL: Duration = Duration::from_secs(5);
 /// A name that lives for a day is asked for as often as an operator would wait for it.
 const MAX_TTL: Duration = Duration::from_secs(300);
 
-use DiscoveryKind::{Dns, Exec, File, Http, Srv};
+/// Where an agent of Consul listens unless told otherwise.
+const AGENT: &str = "http://127.0.0.1:8500";
+
+use DiscoveryKind::{Consul, Dns, Exec, File, Http, Srv};
 
 /// Where the servers come from; `None` if a key is missing or wrong, which has been said.
 pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<DiscoverySource> {
@@ -70,18 +75,41 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
                 needs("url", "\"http://10.0.0.5:8080/servers\"", findings);
                 return None;
             };
-            let url = url.value.0.clone()?;
             Some(DiscoverySource::Http {
-                service: HttpService {
-                    tls: tls(raw.tls.as_ref(), url.is_tls, &url.host, findings)?,
-                    token: match &raw.token {
-                        Some(token) => Some(token.value.0.clone()?),
+                service: service(raw, url.value.0.clone()?, findings)?,
+                format: format?,
+            })
+        }
+        Consul => {
+            let url = match &raw.url {
+                Some(url) => url.value.0.clone(),
+                None => AGENT.parse().ok(),
+            };
+            let url = url?;
+            if let Some(at) = raw.url.as_ref().filter(|_| url.target.contains('?')) {
+                findings.within("url", |findings| {
+                    findings.error(
+                        at.span.clone(),
+                        "`url` has a query, and that of a source of kind \"consul\" is Convey's own".to_owned(),
+                        "write where the agent listens, such as \"http://127.0.0.1:8500\"; service, tags and datacenter are keys".to_owned(),
+                    );
+                });
+            }
+            let agent = service(raw, url, findings);
+            let Some(name) = &raw.service else {
+                needs("service", "\"web\"", findings);
+                return None;
+            };
+            Some(DiscoverySource::Consul {
+                query: ConsulQuery {
+                    agent: agent?,
+                    service: name.value.0.clone()?,
+                    tags: value(raw.tags.as_ref(), Vec::new(), |v| v.0),
+                    datacenter: match &raw.datacenter {
+                        Some(at) => Some(at.value.0.clone()?),
                         None => None,
                     },
-                    url,
-                    timeout,
                 },
-                format: format?,
             })
         }
         Dns => {
@@ -96,6 +124,18 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
             query: query(at, timeout, needs, findings)?,
         }),
     }
+}
+
+fn service(raw: &raw::Discovery, url: HttpUrl, findings: &mut Findings) -> Option<HttpService> {
+    Some(HttpService {
+        tls: tls(raw.tls.as_ref(), url.is_tls, &url.host, findings)?,
+        token: match &raw.token {
+            Some(token) => Some(token.value.0.clone()?),
+            None => None,
+        },
+        url,
+        timeout: time(raw.timeout.as_ref(), TIMEOUT),
+    })
 }
 
 fn query(
@@ -265,25 +305,29 @@ type Belongs<'a> = (&'static str, &'static [DiscoveryKind], Option<&'a Range<usi
 /// Keys of other kinds.
 fn useless(raw: &raw::Discovery, kind: DiscoveryKind, findings: &mut Findings) {
     const READ: &[DiscoveryKind] = &[File, Exec, Http];
+    const ASKED: &[DiscoveryKind] = &[Http, Consul];
     const NAMED: &[DiscoveryKind] = &[Dns, Srv];
     macro_rules! keys {
         ($($key:ident: $kinds:expr),+ $(,)?) => {
             [$((stringify!($key), $kinds as &[DiscoveryKind], raw.$key.as_ref().map(|at| &at.key))),+]
         };
     }
-    let keys: [Belongs<'_>; 15] = keys![
+    let keys: [Belongs<'_>; 18] = keys![
         path: &[File],
         command: &[Exec],
-        url: &[Http],
-        tls: &[Http],
-        token: &[Http],
+        url: ASKED,
+        tls: ASKED,
+        token: ASKED,
+        service: &[Consul],
+        tags: &[Consul],
+        datacenter: &[Consul],
         name: NAMED,
         port: &[Dns],
         resolvers: NAMED,
         family: NAMED,
         min_ttl: NAMED,
         max_ttl: NAMED,
-        timeout: &[Exec, Http, Dns, Srv],
+        timeout: &[Exec, Http, Consul, Dns, Srv],
         format: READ,
         json: READ,
         pattern: READ,

@@ -4,7 +4,7 @@ use super::{Setting, Settings, path, set, some, text, time};
 use crate::config::{
     answer_format::{AnswerFormat, JsonPaths},
     discovery::{Discovery, MaxRemoval},
-    discovery_source::{DiscoverySource, HttpService, NameQuery, SourceTls},
+    discovery_source::{ConsulQuery, DiscoverySource, HttpService, NameQuery, SourceTls},
     tls::ServerTrust,
 };
 
@@ -59,6 +59,24 @@ fn of_source(source: &DiscoverySource) -> Settings {
         DiscoverySource::Http { service, format } => {
             let mut settings = of_service(service);
             settings.extend(of_format(format));
+            settings
+        }
+        DiscoverySource::Consul { query } => {
+            let ConsulQuery {
+                agent,
+                service,
+                tags,
+                datacenter,
+            } = query;
+            let mut settings = vec![
+                ("service", text(service)),
+                ("tags", some(tags, "any")),
+                (
+                    "datacenter",
+                    (datacenter.as_deref()).map_or(Setting::Unset("that of the agent"), text),
+                ),
+            ];
+            settings.extend(of_service(agent));
             settings
         }
         DiscoverySource::Dns { query, port } => {

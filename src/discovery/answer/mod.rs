@@ -3,6 +3,7 @@
 //! An answer is taken whole or not at all, for one that was cut off in the middle must not take servers away. What is wrong
 //! is said with its place; of a text from outside no more than a line's worth, and no control characters.
 
+mod consul;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -106,6 +107,14 @@ pub fn parse(format: &AnswerFormat, bytes: &[u8], limits: Limits) -> Result<Answ
         AnswerFormat::Json(paths) => json::parse(bytes, paths, limits),
         AnswerFormat::Regex(pattern) => text::parse_by(pattern, bytes, limits),
     }
+}
+
+/// Reads the instances of a service, as Consul answers with them.
+///
+/// # Errors
+/// The first thing that is wrong with them.
+pub fn of_consul(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
+    consul::parse(bytes, limits)
 }
 
 /// A server that has no text of its own.

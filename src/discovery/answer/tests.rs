@@ -203,6 +203,7 @@ fn there_is_a_limit_of_servers_bytes_words_and_names() {
 proptest! {
     #[test]
     fn no_answer_is_too_odd_to_be_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = of_consul(&bytes, LIMITS);
         for format in [AnswerFormat::Text, AnswerFormat::Json(Box::default())] {
             match parse(&format, &bytes, LIMITS) {
                 Ok(answer) => prop_assert!(answer.servers.len() <= LIMITS.servers),
@@ -332,4 +333,58 @@ fn records_of_name_servers_are_servers_and_none_is_left_without_a_share() {
     assert_eq!(of_records(records, two), Err(Malformed::TooMany(1)));
     let none = of_records([record("10.0.0.1:0", 1, 1)], LIMITS).unwrap_err();
     assert_eq!(none.to_string(), "server 1: 10.0.0.1:0 has port 0");
+}
+
+/// As an agent of Consul 1.15 answers, less what is of no interest: a node, a service and the checks of each instance.
+const CONSUL: &str = r#"[
+  {"Node": {"ID": "40e4a748-2192-161a-0510-9bf59fe950b5", "Node": "a1", "Address": "10.0.0.1", "Datacenter": "dc1",
+      "TaggedAddresses": {"lan": "10.0.0.1", "wan": "10.0.0.1"}, "Meta": {"consul-network-segment": ""}},
+   "Service": {"ID": "web", "Service": "web", "Tags": ["primary", "sni=www.example.com"], "Address": "", "Port": 8000,
+      "Meta": null, "Weights": {"Passing": 10, "Warning": 1}, "EnableTagOverride": false, "Connect": {}},
+   "Checks": [{"Node": "a1", "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}]},
+  {"Node": {"Node": "a2", "Address": "10.0.0.2"},
+   "Service": {"ID": "web-1", "Service": "web", "Tags": null, "Address": "2001:db8::2", "Port": 8001}, "Checks": []}
+]"#;
+
+#[test]
+fn consuls_instances_are_at_their_own_address_or_at_that_of_their_node() {
+    let read = |answer: &str| of_consul(answer.as_bytes(), LIMITS).map_err(|error| error.to_string());
+    assert_eq!(
+        lines(read(CONSUL)),
+        [
+            "10.0.0.1:8000 10.0.0.1:8000 10 1 0 www.example.com",
+            "[2001:db8::2]:8001 [2001:db8::2]:8001 1 1 0 ",
+        ]
+    );
+    assert_eq!(lines(read("[]")), [""; 0]);
+    for (answer, why) in [
+        ("{}", "the answer is no list of instances as Consul has it: "),
+        (
+            "rpc error: No cluster leader",
+            "the answer is no list of instances as Consul has it: ",
+        ),
+        (
+            r#"[{"Node": {"Address": "10.0.0.1"}}]"#,
+            "the answer is no list of instances as Consul has it: missing field `Service`",
+        ),
+        (
+            r#"[{"Node": {"Address": ""}, "Service": {"Port": 80}}]"#,
+            "server 1: ",
+        ),
+        (
+            r#"[{"Node": {"Address": "web1.example.com"}, "Service": {"Port": 80}}]"#,
+            "server 1: `web1.example.com` is a host name",
+        ),
+        (
+            r#"[{"Node": {"Address": "10.0.0.1"}, "Service": {"Port": 70000}}]"#,
+            "the answer is no list",
+        ),
+        (
+            r#"[{"Node": {"Address": "10.0.0.1"}, "Service": {}}]"#,
+            "server 1: ",
+        ),
+    ] {
+        let said = read(answer).unwrap_err();
+        assert!(said.starts_with(why), "{said}");
+    }
 }

@@ -6,8 +6,8 @@ use convey::{
     access::Network,
     base::ServerName,
     config::{
-        AnswerFormat, CertificateFiles, Discovery, DiscoverySource, Families, HttpService, JsonPaths,
-        MaxRemoval, NameQuery, NamedServer, OnFailure, Resolve, ServerTrust, SourceTls,
+        AnswerFormat, CertificateFiles, ConsulQuery, Discovery, DiscoverySource, Families, HttpService,
+        JsonPaths, MaxRemoval, NameQuery, NamedServer, OnFailure, Resolve, ServerTrust, SourceTls,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -41,6 +41,9 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
             .boxed(),
         (service(), format())
             .prop_map(|(service, format)| DiscoverySource::Http { service, format })
+            .boxed(),
+        consul()
+            .prop_map(|query| DiscoverySource::Consul { query })
             .boxed(),
         (query(), 1..=u16::MAX)
             .prop_map(|(query, port)| DiscoverySource::Dns {
@@ -127,6 +130,25 @@ fn format() -> impl Strategy<Value = AnswerFormat> {
     );
     let pattern = r#"^"(?P<host>\S+)":(?P<port>\d+)"#.parse().expect("an expression");
     prop_oneof![Just(AnswerFormat::Text), json, Just(AnswerFormat::Regex(pattern))]
+}
+
+fn consul() -> impl Strategy<Value = ConsulQuery> {
+    use prop::sample::select;
+    let name = || select(vec!["web", "a b/ü"]).prop_map(str::to_owned);
+    (service(), name(), vec(name(), 0..3), option::of(name())).prop_map(
+        |(agent, service, tags, datacenter)| {
+            let agent = HttpService {
+                url: agent.url.with_target("/consul"),
+                ..agent
+            };
+            ConsulQuery {
+                agent,
+                service,
+                tags,
+                datacenter,
+            }
+        },
+    )
 }
 
 fn query() -> impl Strategy<Value = NameQuery> {

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
+    sync::{Arc, Condvar, Mutex},
 };
 
 use convey::base::ServerState;
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = tests![
     a_web_server_is_asked_again_and_again_and_its_servers_come_and_go,
     a_web_server_that_lies_is_slow_or_gone_takes_no_server_away,
     a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced,
+    consul_tells_of_instances_when_they_change,
     the_addresses_of_a_name_are_servers_for_as_long_as_it_says,
     names_are_asked_for_as_the_host_does_it,
     the_services_of_a_name_come_with_ports_weights_and_priorities,
@@ -215,6 +217,120 @@ fn a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced() {
     wait_until("the certificate is read again", PATIENCE, || {
         stage.problem().is_none()
     });
+}
+
+/// What an agent of Consul knows, and what it was asked.
+#[derive(Default)]
+struct Agent {
+    index: u64,
+    instances: Vec<SocketAddr>,
+    asked: Vec<String>,
+}
+
+/// Answers as Consul does: at once, or when there is something newer than it is asked for.
+fn agent(host: &Host, known: &Arc<(Mutex<Agent>, Condvar)>) -> TcpServer {
+    let known = Arc::clone(known);
+    TcpServer::start(host, 8500, move |mut stream: TcpStream| -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let waits_for: Option<u64> = head.split("&index=").nth(1).map(|rest| {
+            rest.split('&')
+                .next()
+                .and_then(|index| index.parse().ok())
+                .expect("an index")
+        });
+        let mut state = known.0.lock().expect("no panic");
+        state.asked.push(head);
+        while waits_for.is_some_and(|index| state.index == index) {
+            state = known.1.wait(state).expect("no panic");
+        }
+        let instances: Vec<_> = (state.instances.iter())
+            .map(|addr| {
+                format!(
+                    r#"{{"Node": {{"Address": "{}"}}, "Service": {{"Address": "", "Port": {}, "Weights": {{"Passing": 4, "Warning": 1}}}}}}"#,
+                    addr.ip(),
+                    addr.port()
+                )
+            })
+            .collect();
+        let body = format!("[{}]", instances.join(","));
+        let index = state.index;
+        drop(state);
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nX-Consul-Index: {index}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    })
+}
+
+fn consul_tells_of_instances_when_they_change() {
+    let stage = Stage::new("consul", 3, 1);
+    let host = stage.lab.host("agent");
+    let known = Arc::new((Mutex::new(Agent::default()), Condvar::new()));
+    let know = |index: u64, of: &[usize]| {
+        let mut state = known.0.lock().expect("no panic");
+        state.index = index;
+        state.instances = of.iter().map(|index| stage.servers[*index].addr()).collect();
+        known.1.notify_all();
+    };
+    know(7, &[0, 1]);
+    let _agent = agent(&host, &known);
+    let token = stage.lb.path("consul.token");
+    save(&token, "s3cret\n");
+    let consul = discovered(
+        &stage.lb,
+        &format!(
+            "kind = \"consul\"\nurl = \"http://{}\"\nservice = \"web\"\ntags = \"blue\"\ntoken = \"file:{}\"\n{QUICK}\nmax_removal = \"100%\"",
+            host.addr(8500),
+            token.display()
+        ),
+    );
+    stage.convey.reload(&consul);
+    stage.wait_for(&[0, 1]);
+    let server = stage.convey.server("web", &stage.servers[0].addr().to_string());
+    assert_eq!(server.weight, 4);
+    wait_until("it waits for something newer", PATIENCE, || {
+        let state = known.0.lock().expect("no panic");
+        state.asked.iter().any(|head| head.contains("&index=7&wait=60s "))
+    });
+    let asked = known.0.lock().expect("no panic").asked.len();
+    know(8, &[1, 2]);
+    stage.wait_for(&[1, 2]);
+    assert_eq!(stage.reached(), "bc");
+    // each change is asked for once, and nothing is in between: the next question waits
+    know(9, &[0, 1, 2]);
+    stage.wait_for(&[0, 1, 2]);
+    {
+        let state = known.0.lock().expect("no panic");
+        assert!(state.asked.len() <= asked + 3, "{:?}", state.asked);
+        for head in &state.asked {
+            assert!(
+                head.starts_with("GET /v1/health/service/web?passing=1&tag=blue"),
+                "{head}"
+            );
+            assert!(head.contains("x-consul-token: s3cret\r\n"), "{head}");
+        }
+    }
+    // a cluster that was restored begins anew
+    know(3, &[2]);
+    stage.wait_for(&[2]);
+    wait_until("it is asked from the beginning", PATIENCE, || {
+        let state = known.0.lock().expect("no panic");
+        state.asked.iter().any(|head| head.contains("&index=3&"))
+    });
+    know(4, &[0]);
+    stage.wait_for(&[0]);
+    // whoever still waits is let go
+    know(5, &[]);
+    stage.wait_said("the answer has 0 usable server(s)");
+    assert_eq!(stage.reached(), "a");
+    know(6, &[0]);
 }
 
 /// dnsmasq that knows the hosts of a file, and these records.
