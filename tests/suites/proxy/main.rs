@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod marks;
 mod meanwhile;
+mod named;
 mod options;
 mod peers;
 mod preambles;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         ("saved", saved::TESTS),
         ("discovery", discovery::TESTS),
         ("discovery", asked::TESTS),
+        ("discovery", named::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one

@@ -1,0 +1,293 @@
+//! Servers that come by themselves, named by name servers.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use convey::base::ServerState;
+use nix::sys::signal::Signal;
+
+use crate::{
+    Test,
+    asked::QUICK,
+    discovery::{Stage, discovered},
+    lab::{Convey, Host, PATIENCE, Process, servers::TcpServer, wait_until},
+    site::{FAST_CHECK, frontend},
+    tests,
+};
+
+/// Tests of this module.
+pub const TESTS: &[Test] = tests![
+    the_addresses_of_a_name_are_servers_for_as_long_as_it_says,
+    names_are_asked_for_as_the_host_does_it,
+    the_services_of_a_name_come_with_ports_weights_and_priorities,
+    a_name_with_two_hundred_addresses_is_asked_for_by_tcp,
+];
+
+/// dnsmasq that knows the hosts of a file, and these records.
+struct NameServer {
+    host: Host,
+    hosts: PathBuf,
+    options: String,
+    process: Option<Process>,
+}
+
+impl NameServer {
+    fn start(host: Host, options: &str) -> Self {
+        let hosts = host.path("names");
+        fs::write(&hosts, "").expect("a file of hosts");
+        let mut server = Self {
+            host,
+            hosts,
+            options: options.to_owned(),
+            process: None,
+        };
+        server.revive();
+        server
+    }
+
+    fn revive(&mut self) {
+        let process = self.host.start(&format!(
+            "exec dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --no-resolv --no-hosts --bind-interfaces \
+             --listen-address={} --local=/test/ --local-ttl=1 --addn-hosts={} --user=root {}",
+            self.host.ip4(),
+            self.hosts.display(),
+            self.options
+        ));
+        let query = format!("dig +short +tries=1 +time=1 @{} ready.test", self.host.ip4());
+        wait_until("the name server answers", PATIENCE, || {
+            self.host.try_run(&query).status.success()
+        });
+        self.process = Some(process);
+    }
+
+    /// Has it know these hosts from now on.
+    fn know(&self, names: &[(&str, SocketAddr)]) {
+        let text: String = names
+            .iter()
+            .map(|(name, addr)| format!("{} {name}\n", addr.ip()))
+            .collect();
+        fs::write(&self.hosts, text).expect("a file of hosts");
+        self.process.as_ref().expect("it runs").signal(Signal::SIGHUP);
+    }
+
+    fn kill(&mut self) {
+        self.process = None;
+    }
+
+    fn settings(&self) -> String {
+        format!(
+            "resolvers = \"{}\"\nmin_ttl = \"200ms\"\n{QUICK}\nmax_removal = \"100%\"",
+            self.host.ip4()
+        )
+    }
+}
+
+fn the_addresses_of_a_name_are_servers_for_as_long_as_it_says() {
+    let stage = Stage::new("dns", 3, 1);
+    let mut names = NameServer::start(stage.lab.host("names"), "");
+    let addr = |index: usize| stage.servers[index].addr();
+    // each server has a port of its own here, and a name has one for all
+    let port = addr(0).port();
+    names.know(&[("web.test", addr(0)), ("other.test", addr(1))]);
+    let config = discovered(
+        &stage.lb,
+        &format!(
+            "kind = \"dns\"\nname = \"web.test\"\nport = {port}\nfamily = \"ipv4\"\n{}",
+            names.settings()
+        ),
+    );
+    stage.convey.reload(&config);
+    stage.wait_for(&[0]);
+    assert_eq!(stage.reached(), "a");
+    let shown = stage.convey.order("status");
+    assert!(shown.contains("dns: 1 server, read "), "{shown}");
+
+    let spare: SocketAddr = "10.77.9.9:80".parse().expect("an address");
+    names.know(&[("web.test", addr(0)), ("web.test", spare)]);
+    wait_until("the second address is a server", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 2
+    });
+    names.know(&[("web.test", addr(0))]);
+    wait_until("it has gone again", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 1
+    });
+
+    // no such name, then nobody who knows: the server stays, and each is said once
+    names.know(&[]);
+    stage.wait_said("web.test: no such name (NXDOMAIN)");
+    assert_eq!(stage.reached(), "a");
+    names.kill();
+    wait_until("nobody answers", PATIENCE, || {
+        stage.said("discovery_failed") + stage.said("web.test (A): ") + stage.said("it has not answered") >= 2
+    });
+    assert_eq!(stage.reached(), "a");
+    assert_eq!(stage.said("NXDOMAIN"), 1, "{}", stage.convey.stderr());
+    names.revive();
+    names.know(&[("web.test", addr(0))]);
+    wait_until("it is known again", PATIENCE, || stage.problem().is_none());
+    assert_eq!(stage.reached(), "a");
+}
+
+fn names_are_asked_for_as_the_host_does_it() {
+    let stage = Stage::new("dns-host", 2, 1);
+    let names = NameServer::start(stage.lab.host("names"), "");
+    names.know(&[("web.example.test", stage.servers[0].addr())]);
+    let (resolv, hosts) = (stage.lb.path("resolv.conf"), stage.lb.path("hosts"));
+    fs::write(
+        &resolv,
+        format!(
+            "search other.test example.test\nnameserver {}\n",
+            names.host.ip4()
+        ),
+    )
+    .expect("write");
+    fs::write(
+        &hosts,
+        format!("127.0.0.1 localhost\n{} known\n", stage.servers[1].addr().ip()),
+    )
+    .expect("write");
+    let named = |name: &str, server: usize| {
+        let port = stage.servers[server].addr().port();
+        let asked = format!(
+            "kind = \"dns\"\nname = \"{name}\"\nport = {port}\nmin_ttl = \"200ms\"\n{QUICK}\nmax_removal = \"100%\""
+        );
+        discovered(&stage.lb, &asked)
+    };
+    let mount = format!(
+        "mount --bind {} /etc/resolv.conf && mount --bind {} /etc/hosts && exec \"$@\"",
+        resolv.display(),
+        hosts.display()
+    );
+    let launcher = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
+    let own = stage.lab.host("own");
+    let mut convey = Convey::launch_with(
+        &own,
+        &named("web", 0).replace(&stage.lb.ip4().to_string(), &own.ip4().to_string()),
+        &launcher,
+    );
+    convey.wait_ready();
+    let discovered_addr = |convey: &Convey| -> Vec<String> {
+        let status = convey.status();
+        status.backends["web"]
+            .servers
+            .values()
+            .map(|server| server.addr.to_string())
+            .collect()
+    };
+    wait_until("the second name of the search list is the one", PATIENCE, || {
+        discovered_addr(&convey) == [stage.servers[0].addr().to_string()]
+    });
+    convey.reload(&named("known", 1).replace(&stage.lb.ip4().to_string(), &own.ip4().to_string()));
+    wait_until("the hosts file knows it", PATIENCE, || {
+        discovered_addr(&convey) == [stage.servers[1].addr().to_string()]
+    });
+
+    // the same of servers of the configuration: one that is not answered for stays, and keeps nobody from the others
+    let (of_web, of_known) = (stage.servers[0].addr(), stage.servers[1].addr());
+    let by_name = format!(
+        "[global]\nwatch_config = false\n{}[backends.web]\n{FAST_CHECK}\nservers.one = {{ addr = \"web:{}\", weight = 3 }}\n\
+         servers.two = {{ addr = \"known:{}\", resolve = \"all\" }}\nservers.three.addr = \"none:80\"\n",
+        frontend("f", own.addr(9), "web", ""),
+        of_web.port(),
+        of_known.port()
+    );
+    convey.reload(&by_name);
+    let servers = |convey: &Convey| -> Vec<String> {
+        let status = convey.status();
+        let servers = status.backends["web"].servers.iter();
+        servers
+            .map(|(name, server)| format!("{name} {} {}", server.addr, server.weight))
+            .collect()
+    };
+    let two = format!("two@{} {of_known} 1", of_known.ip());
+    let expected = [format!("one {of_web} 3"), two.clone()];
+    wait_until("both are servers", PATIENCE, || servers(&convey) == expected);
+    let said = "name web: none: no such name (NXDOMAIN)".replace("name web", "names of 3 servers");
+    wait_until(&said, PATIENCE, || convey.stderr().contains(&said));
+    fs::write(&hosts, "10.77.9.9 known\n").expect("write");
+    let moved = [
+        format!("one {of_web} 3"),
+        format!("two@10.77.9.9 10.77.9.9:{} 1", of_known.port()),
+    ];
+    wait_until("the hosts file has changed", PATIENCE, || {
+        servers(&convey) == moved
+    });
+    assert_eq!(convey.stderr().matches(&said).count(), 1, "{}", convey.stderr());
+}
+
+fn the_services_of_a_name_come_with_ports_weights_and_priorities() {
+    let stage = Stage::new("srv", 3, 1);
+    let port = |index: usize| stage.servers[index].addr().port();
+    let records = format!(
+        "--srv-host=_web._tcp.test,a.test,{},10,60 --srv-host=_web._tcp.test,b.test,{},10,0 --srv-host=_web._tcp.test,c.test,{},20,5",
+        port(0),
+        port(1),
+        port(2)
+    );
+    let names = NameServer::start(stage.lab.host("names"), &records);
+    let hosts: Vec<_> = (["a.test", "b.test", "c.test"].into_iter())
+        .zip(stage.servers.iter().map(TcpServer::addr))
+        .collect();
+    names.know(&hosts);
+    let asked = format!(
+        "kind = \"srv\"\nname = \"_web._tcp.test\"\nfamily = \"ipv4\"\n{}",
+        names.settings()
+    );
+    stage.convey.reload(&discovered(&stage.lb, &asked));
+    wait_until("all of them are up", PATIENCE, || {
+        let status = stage.convey.status();
+        status.backends["web"]
+            .servers
+            .values()
+            .filter(|server| server.state == ServerState::Up)
+            .count()
+            == 3
+    });
+    let of = |index: usize| {
+        let server = stage
+            .convey
+            .server("web", &stage.servers[index].addr().to_string());
+        (server.weight, server.priority)
+    };
+    assert_eq!([of(0), of(1), of(2)], [(60, 10), (1, 10), (5, 20)]);
+    assert_eq!(
+        stage.reached().replace('b', ""),
+        "a",
+        "the third is for when both are down"
+    );
+    // a host that is not known any more takes its service along, and no other
+    names.know(&hosts[..2]);
+    wait_until("it is noticed", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 2
+    });
+    assert_eq!(stage.reached().replace('b', ""), "a");
+}
+
+fn a_name_with_two_hundred_addresses_is_asked_for_by_tcp() {
+    let stage = Stage::new("dns-many", 1, 1);
+    let names = NameServer::start(stage.lab.host("names"), "--edns-packet-max=512");
+    let many: Vec<(&str, SocketAddr)> = (1..=200)
+        .map(|host| ("many.test", SocketAddr::from(([10, 78, 0, host], 80))))
+        .collect();
+    names.know(&many);
+    let asked = |most: u32| {
+        let settings = format!(
+            "kind = \"dns\"\nname = \"many.test\"\nport = 80\nmax_servers = {most}\n{}",
+            names.settings()
+        );
+        discovered(&stage.lb, &settings)
+    };
+    stage.convey.reload(&asked(150));
+    stage.wait_said("the answer has more than 150 servers (max_servers)");
+    stage.convey.reload(&asked(200));
+    wait_until("all of them are servers", PATIENCE, || {
+        stage.convey.status().backends["web"].servers.len() == 200
+    });
+    assert!(
+        names
+            .host
+            .run("ss -Htn state time-wait,established | wc -l")
+            .trim()
+            != "",
+        "asked"
+    );
+}
