@@ -134,6 +134,28 @@ impl FrontendAccess {
         self.take(client, now)
     }
 
+    /// As [`admit`](Self::admit), of a client that may have no address: no network has it, so no rule speaks of it and `default`
+    /// decides, and no limit of clients counts it.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn admit_remote(&self, client: Option<IpAddr>, now: u64) -> Result<Permit, AccessReason> {
+        match client {
+            Some(client) => self.admit(client, now),
+            None if self
+                .rules
+                .as_ref()
+                .is_some_and(|rules| rules.default() == Action::Deny) =>
+            {
+                Err(AccessReason::Denied)
+            }
+            None => {
+                self.take_new(None, now)?;
+                Ok(self.permit(None))
+            }
+        }
+    }
+
     /// As [`admit`](Self::admit), of a client that the rules allow.
     ///
     /// # Errors
@@ -285,6 +307,30 @@ mod tests {
             assert_eq!(admit(&gate, CLIENT, 0).unwrap_err(), AccessReason::Denied);
         }
         assert!(admit(&gate, "192.0.2.2", 0).is_ok());
+    }
+
+    #[test]
+    fn whoever_has_no_address_is_let_in_by_the_default_and_counted_for_the_frontend_alone() {
+        let strict = |default| {
+            let rules = AccessRules {
+                default,
+                rules: vec!["allow 0.0.0.0/0".parse().unwrap(), "deny ::/0".parse().unwrap()],
+            };
+            FrontendAccess::new(Some(&rules), limits(2, 1, 1), |_| None, None).unwrap()
+        };
+        let refused = strict(Action::Deny).admit_remote(None, 0).unwrap_err();
+        assert_eq!(refused, AccessReason::Denied);
+        let gate = strict(Action::Allow);
+        let _held = [0, 1].map(|_| gate.admit_remote(None, 0).unwrap());
+        assert_eq!(
+            gate.admit_remote(None, 0).unwrap_err(),
+            AccessReason::FrontendRate
+        );
+        // of one with an address both count
+        let gate = strict(Action::Allow);
+        let _held = gate.admit_remote(CLIENT.parse().ok(), 0).unwrap();
+        let refused = gate.admit_remote(CLIENT.parse().ok(), 0).unwrap_err();
+        assert_eq!(refused, AccessReason::ClientConnections);
     }
 
     #[test]

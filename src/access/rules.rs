@@ -99,6 +99,12 @@ impl Rules {
         Self { default, rules: out }
     }
 
+    /// What is done with whom no rule names.
+    #[must_use]
+    pub const fn default(&self) -> Action {
+        self.default
+    }
+
     /// What is done with a client.
     #[must_use]
     pub fn decide(&self, client: IpAddr) -> Action {

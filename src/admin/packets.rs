@@ -10,7 +10,7 @@ use super::{
     views::{self, Because, FrontendState, HopState, Word},
 };
 use crate::{
-    base::{Alert, ListenRange, PortRanges, ServerAddr, ServerKey},
+    base::{Alert, ListenRange, PortRanges, Remote, ServerAddr, ServerKey},
     config::{self, LOCAL_ADDRESS, Mode, ServerNameFrom, ServerTrust},
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     preamble::Alpn,
@@ -140,7 +140,7 @@ pub fn connection(flow: &FlowInfo) -> views::Connection {
         None => Mode::Dsr,
     };
     views::Connection {
-        client: flow.tuple.client,
+        client: Remote::Addr(flow.tuple.client),
         protocol: flow.tuple.protocol.into(),
         mode: mode.into(),
         frontend: flow.frontend.clone(),
@@ -228,8 +228,8 @@ fn proxied_way(
     asks: &Asks,
 ) {
     let facts = Facts {
-        client: tuple.client,
-        destination: tuple.vip,
+        client: Remote::Addr(tuple.client),
+        destination: Some(tuple.vip),
         hello: match frontend.needs_hello || frontend.tls.is_some() {
             true => asks.hello(),
             false => Hello::Unread,

@@ -163,7 +163,7 @@ fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> view
     let serves = packets::serves(snapshot, view, waiting);
     let (state, waiting) = packets::frontend_state(view, waiting);
     views::Frontend {
-        listen: view.config.listen.clone(),
+        listen: view.config.places().collect(),
         mode: view.config.mode.into(),
         protocol: view.config.protocol.into(),
         serves,

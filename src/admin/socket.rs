@@ -2,22 +2,20 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
-        net::UnixListener,
-    },
+    os::unix::{fs::DirBuilderExt, net::UnixListener},
     path::{Path, PathBuf},
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::SockAddr;
 
-use crate::sys::{own_file, process};
+pub use crate::sys::socket_file::SocketFile;
+use crate::sys::{
+    own_file,
+    socket_file::{self, SocketFileError},
+};
 
 /// Mode of the socket: the owner and the group may connect.
 const SOCKET_MODE: u32 = 0o660;
-
-/// The umask by which the kernel makes it so from its first moment: what is at a path may be another thing a moment later.
-const SOCKET_UMASK: u32 = !SOCKET_MODE & 0o777;
 
 /// Mode of the directory when it has to be made.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -99,26 +97,6 @@ pub enum BindError {
     },
 }
 
-/// The file of a bound socket. Dropping it removes the file, if it is still the one that was made.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// An O_PATH descriptor of the file: while it is held the kernel cannot give the inode's number to another.
-    pin: fs::File,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let there = fs::symlink_metadata(&self.path).map(identity);
-        let made = self.pin.metadata().map(identity);
-        if there.is_ok_and(|there| made.is_ok_and(|made| there == made)) {
-            // a failure (the directory is not ours) leaves a stale socket, which the next start replaces
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Makes the control socket: mode 0660, in a directory that is made (0755) when only its last part is missing.
 /// A socket on which nobody answers is replaced. The listener does not block.
 ///
@@ -127,28 +105,28 @@ impl Drop for SocketFile {
 /// # Errors
 /// The path is in use by a living process or by something that is not a socket, or a system call failed.
 pub fn bind_socket(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, SocketFile), BindError> {
-    let address = SockAddr::unix(path).map_err(|source| BindError::Path {
-        path: path.into(),
-        source,
-    })?;
+    // before anything is made
+    SockAddr::unix(path).map_err(|source| BindError::at(path, SocketFileError::Path(source)))?;
     make_directory(path, owner)?;
-    clear_stale(path, &address)?;
+    let give = |file: &SocketFile| owner.map_or(Ok(()), |Owner { uid, gid }| file.give(uid, gid));
+    let (socket, file) =
+        socket_file::listen(path, SOCKET_MODE, BACKLOG, give).map_err(|error| BindError::at(path, error))?;
+    Ok((UnixListener::from(socket), file))
+}
 
-    let listen_error = |source| BindError::Listen {
-        path: path.into(),
-        source,
-    };
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(listen_error)?;
-    process::with_umask(SOCKET_UMASK, || socket.bind(&address))
-        .and_then(|bound| bound)
-        .map_err(listen_error)?;
-    let file = take(path, owner).map_err(|source| BindError::Owner {
-        path: path.into(),
-        source,
-    })?;
-    socket.set_nonblocking(true).map_err(listen_error)?;
-    socket.listen(BACKLOG).map_err(listen_error)?;
-    Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
+impl BindError {
+    fn at(path: &Path, error: SocketFileError) -> Self {
+        let path = path.into();
+        match error {
+            SocketFileError::Path(source) => Self::Path { path, source },
+            SocketFileError::NotASocket => Self::NotASocket { path },
+            SocketFileError::InUse => Self::InUse { path },
+            SocketFileError::Inspect(source) => Self::Inspect { path, source },
+            SocketFileError::RemoveStale(source) => Self::RemoveStale { path, source },
+            SocketFileError::Listen(source) => Self::Listen { path, source },
+            SocketFileError::Owner(source) => Self::Owner { path, source },
+        }
+    }
 }
 
 fn make_directory(path: &Path, owner: Option<Owner>) -> Result<(), BindError> {
@@ -172,59 +150,15 @@ fn make_directory(path: &Path, owner: Option<Owner>) -> Result<(), BindError> {
     })
 }
 
-/// Removes what a dead process left; refuses anything else.
-fn clear_stale(path: &Path, address: &SockAddr) -> Result<(), BindError> {
-    let inspect_error = |source| BindError::Inspect {
-        path: path.into(),
-        source,
-    };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(inspect_error(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket { path: path.into() });
-        }
-        Ok(_) => {}
-    }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(inspect_error)?;
-    // a living process with a full accept queue would block a plain connect
-    probe.set_nonblocking(true).map_err(inspect_error)?;
-    match probe.connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| BindError::RemoveStale {
-                path: path.into(),
-                source,
-            })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // EPROTOTYPE: somebody's datagram socket
-        Err(error)
-            if error.kind() != io::ErrorKind::WouldBlock
-                && error.raw_os_error() != Some(libc::EPROTOTYPE) =>
-        {
-            Err(inspect_error(error))
-        }
-        Ok(()) | Err(_) => Err(BindError::InUse { path: path.into() }),
-    }
-}
-
-/// Takes hold of the file that was made, and gives it to its owner.
-fn take(path: &Path, owner: Option<Owner>) -> io::Result<SocketFile> {
-    let pin = own_file::pin(path)?;
-    if let Some(Owner { uid, gid }) = owner {
-        own_file::give(&pin, |made| made.file_type().is_socket(), uid, gid)?;
-    }
-    Ok(SocketFile {
-        path: path.into(),
-        pin,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use notify::{RecursiveMode, Watcher as _};
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use socket2::{Domain, Socket, Type};
+    use std::os::unix::{
+        fs::MetadataExt as _,
+        net::{UnixDatagram, UnixStream},
+    };
 
     fn directory() -> tempfile::TempDir {
         tempfile::tempdir().expect("a temporary directory")

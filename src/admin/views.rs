@@ -23,7 +23,7 @@ pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word
 use crate::{
     base::{
         AccessReason, Alert, BackendName, BackendState, ClientAddr, DatagramDrop, FrontendName, Handshake,
-        ListenAddr, ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState,
+        ListenAddr, ListenPlace, ListenRange, PacketReason, Protocol, ServerAddr, ServerName, ServerState,
         ServerTlsFailure, TerminationReason,
     },
     config::{Algorithm, EngineChoice, Mode},
@@ -192,8 +192,8 @@ impl Traffic {
 /// One frontend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontend {
-    /// Listen addresses.
-    pub listen: Vec<ListenRange>,
+    /// Listen addresses, and paths of unix sockets.
+    pub listen: Vec<ListenPlace>,
     /// Its mode.
     pub mode: Word<Mode>,
     /// Its protocol.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, Protocol, ServerAddr, ServerName,
+    BackendName, ClientAddr, FrontendName, ListenPlace, PeerAddr, Protocol, Remote, ServerAddr, ServerName,
     ServerTlsFailure, ServerTlsRecord, TerminationReason, UniqueId,
 };
 
@@ -19,11 +19,11 @@ pub struct AccessRecord {
     /// When the connection was accepted.
     pub accepted_at: SystemTime,
     /// The other end of the accepted connection.
-    pub peer: PeerAddr,
+    pub peer: Remote<PeerAddr>,
     /// The client's address; the peer's if the connection ended before the client was known.
-    pub client: ClientAddr,
-    /// The local address that the client connected to.
-    pub listen: ListenAddr,
+    pub client: Remote<ClientAddr>,
+    /// The local address, or the path, that the client connected to.
+    pub listen: ListenPlace,
     /// By which protocol.
     pub protocol: Protocol,
     /// The frontend that accepted it.

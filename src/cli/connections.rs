@@ -173,13 +173,13 @@ fn known<T: Display>(text: Option<T>) -> Cell {
 mod tests {
     use super::*;
     use crate::{
-        base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, ServerAddr, ServerName},
+        base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, Remote, ServerAddr, ServerName},
         config::Mode,
         flow::FlowState,
     };
 
-    fn client(addr: &str) -> ClientAddr {
-        ClientAddr(addr.parse().expect("an address"))
+    fn client(addr: &str) -> Remote<ClientAddr> {
+        addr.parse::<std::net::SocketAddr>().expect("an address").into()
     }
 
     #[test]

@@ -141,8 +141,11 @@ fn kind(schema: &Value) -> String {
         },
         _ if pattern.contains("ms)") => "\"TIME\"".to_owned(),
         _ if schema["format"] == "ip" => "\"ADDRESS\"".to_owned(),
-        _ if pattern.starts_with(':') && pattern.contains(")?") => "\"ADDRESS:PORT[-PORT]\"".to_owned(),
-        _ if pattern.starts_with(':') => "\"ADDRESS:PORT\"".to_owned(),
+        _ if pattern.starts_with("^unix:") && pattern.contains(")?") => {
+            "\"ADDRESS:PORT[-PORT]\" | \"unix:/PATH\"".to_owned()
+        }
+        _ if pattern.starts_with("^unix:") => "\"ADDRESS:PORT\" | \"unix:/PATH\"".to_owned(),
+        _ if pattern.starts_with("^0?") => "\"MODE\"".to_owned(),
         _ if pattern.contains("}-[") => "\"FIRST-LAST\"".to_owned(),
         _ if pattern.contains("{1,5}") => "\"PORT\"".to_owned(),
         _ => "\"TEXT\"".to_owned(),
@@ -254,7 +257,9 @@ mod tests {
             "\\fBweight\\fR = 0..65535",
             "\\fBmode\\fR = \"proxy\" | \"passthrough\" | \"dsr\"",
             "\\fBconnect_timeout\\fR = \"TIME\" | 1..3600",
-            "\\fBlisten_addr\\fR = \"ADDRESS:PORT[\\-PORT]\" | [\"ADDRESS:PORT[\\-PORT]\", ...]",
+            "\\fBlisten_addr\\fR = \"ADDRESS:PORT[\\-PORT]\" | \"unix:/PATH\" | [\"ADDRESS:PORT[\\-PORT]\" | \"unix:/PATH\", ...]",
+            "\\fBaddr\\fR = \"ADDRESS:PORT\" | \"unix:/PATH\"",
+            "\\fBsocket_mode\\fR = \"MODE\"",
             "\\fBwatch_config\\fR = true | false",
         ] {
             assert!(page.contains(line), "{line}\n{page}");

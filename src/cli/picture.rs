@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admin::views::{Backend, Frontend, Phase, Server, Status, Traffic},
-    base::{BackendName, BackendState, ListenRange, Protocol, ServerState},
+    base::{BackendName, BackendState, ListenPlace, Protocol, ServerState},
 };
 
 /// Lines of a failed reload's text that are shown: two or three findings with their excerpts.
@@ -267,7 +267,7 @@ fn leads_to(frontend: &Frontend) -> String {
     }
 }
 
-fn listens_on(frontend: &Frontend, address: &ListenRange) -> Cell {
+fn listens_on(frontend: &Frontend, address: &ListenPlace) -> Cell {
     if frontend.protocol == Protocol::Tcp {
         Cell::plain(address)
     } else {
@@ -276,8 +276,8 @@ fn listens_on(frontend: &Frontend, address: &ListenRange) -> Cell {
 }
 
 /// Why packets to an address do not reach us, if they do not.
-fn waits(frontend: &Frontend, address: &ListenRange) -> Option<Cell> {
-    let why = frontend.waiting.get(address)?;
+fn waits(frontend: &Frontend, address: &ListenPlace) -> Option<Cell> {
+    let why = frontend.waiting.get(&address.on_network()?)?;
     Some(Cell::new(format!("waiting: {why}"), Style::Notice))
 }
 

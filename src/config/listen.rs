@@ -4,28 +4,27 @@ use super::{
     address::{self, Fault, fault},
     socket_path,
 };
-use crate::base::ListenRange;
+use crate::base::{ListenPlace, ListenRange};
 
 /// What stands between two ports by mistake: dashes that word processors make of a hyphen, and other tools' signs.
 const SIGNS: [&str; 5] = ["–", "—", "−", "..", "~"];
 
-/// Reads `IP:port` or `IP:first-last`.
+/// Reads `IP:port`, `IP:first-last` or `unix:/path`.
 ///
 /// # Errors
-/// Not such an address, or one that cannot be listened on; the fault says which part is wrong.
-pub fn parse(text: &str) -> Result<ListenRange, Fault> {
+/// None of them, or nothing that can be listened on; the fault says which part is wrong.
+pub fn parse(text: &str) -> Result<ListenPlace, Fault> {
+    match socket_path::parse(text) {
+        Some(path) => path.map(ListenPlace::Unix),
+        None => parse_range(text).map(ListenPlace::Network),
+    }
+}
+
+fn parse_range(text: &str) -> Result<ListenRange, Fault> {
     if text.contains(char::is_whitespace) {
         return Err(fault(
             format!("white space in `{text}`"),
             "write IP:port or IP:first-last without it, such as \"0.0.0.0:80\" or \"[::]:9000-9010\"",
-        ));
-    }
-    if socket_path::parse(text).is_some() {
-        return Err(fault(
-            format!(
-                "`{text}` is a unix socket: only servers can be at one, and frontends listen on IP addresses"
-            ),
-            "write an address of this host, such as \"127.0.0.1:80\" for programs on this host",
         ));
     }
     let Some((host, ports)) = text.rsplit_once(':') else {
@@ -111,6 +110,7 @@ mod tests {
             "0.0.0.0:9000-9010",
             "[::]:1-65535",
             "[fe80::1%eth0]:80-81",
+            "unix:/run/convey/web.sock",
         ] {
             assert_eq!(said(text), text);
         }

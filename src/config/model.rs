@@ -23,9 +23,9 @@ use super::{
 use crate::{
     access::{AccessRules, Limits, RuleSubject},
     base::{
-        BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenRange,
-        ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr, ServerName,
-        ServerSocketOptions, SocketOptions, TerminationReason,
+        BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenPlace,
+        ListenRange, ListenerId, ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr,
+        ServerName, ServerSocketOptions, SocketOptions, SocketPath, SocketRights, TerminationReason,
     },
 };
 
@@ -172,8 +172,13 @@ impl Mode {
 pub struct Frontend {
     /// Its name.
     pub name: FrontendName,
-    /// `listen_addr` (a string or a list): never empty, none overlaps another. In mode proxy each is on `interface`, if that is given.
+    /// The addresses of `listen_addr` (a string or a list): none overlaps another. In mode proxy each is on `interface`, if that is
+    /// given. Empty only if there are `sockets`.
     pub listen: Vec<ListenRange>,
+    /// The unix sockets of `listen_addr`, in mode proxy with TCP only.
+    pub sockets: Vec<SocketPath>,
+    /// `socket_mode` and `socket_group`: who may connect to those.
+    pub socket_rights: SocketRights,
     /// `mode`.
     pub mode: Mode,
     /// `protocol`, default TCP.
@@ -305,6 +310,22 @@ impl Frontend {
     /// Each address and port that it listens on.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + use<'_> {
         self.ranges().flat_map(EndpointRange::endpoints)
+    }
+
+    /// What it listens on in mode proxy.
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerId> + use<'_> {
+        let sockets = self.sockets.iter().copied().map(ListenerId::Unix);
+        self.endpoints().map(ListenerId::Network).chain(sockets)
+    }
+
+    /// What it listens on as `listen_addr` has it.
+    pub fn places(&self) -> impl Iterator<Item = ListenPlace> + use<'_> {
+        let sockets = self.sockets.iter().copied().map(ListenPlace::Unix);
+        self.listen
+            .iter()
+            .copied()
+            .map(ListenPlace::Network)
+            .chain(sockets)
     }
 
     /// The range of an address that it listens on, and how far the address is from the range's first port; `None` if it does

@@ -11,8 +11,10 @@ use crate::{
 /// `[frontends.NAME.proxy_protocol]`: whose PROXY headers count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptProxy {
-    /// `from`: the peers that may say whom they speak for. Never empty.
+    /// `from`: the peers that may say whom they speak for. Empty only if those of unix sockets may.
     pub from: Vec<RuleSubject>,
+    /// Whether `from` has `"unix"`: whoever connects to the frontend's unix sockets.
+    pub unix: bool,
     /// `required`: peers that are not in `from`, and connections without a header, are refused. Default true. Without it they
     /// are clients that speak for themselves.
     pub required: bool,

@@ -198,6 +198,8 @@ pub fn frontend(frontend: &Frontend) -> Settings {
     let Frontend {
         name: _,
         listen,
+        sockets,
+        socket_rights,
         mode,
         protocol,
         interface,
@@ -221,7 +223,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         udp: _,
     } = frontend;
     vec![
-        ("listen_addr", socket::listen_addr(listen)),
+        ("listen_addr", socket::listen_addr(listen, sockets)),
         ("mode", text(mode.label())),
         ("protocol", text(protocol.label())),
         ("interface", socket::interface(*mode, interface.as_deref())),
@@ -249,6 +251,11 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         ),
         ("upload_rate", limit(rates.upload)),
         ("download_rate", limit(rates.download)),
+        ("socket_mode", text(&socket_rights.mode.to_string())),
+        (
+            "socket_group",
+            (socket_rights.group.as_deref()).map_or(Setting::Unset("that of the user convey runs as"), text),
+        ),
         (
             "access_log",
             match access_log {
@@ -285,15 +292,18 @@ pub fn route(route: &Route) -> Settings {
 pub fn proxy_protocol(proxy: Option<&AcceptProxy>) -> Settings {
     let Some(AcceptProxy {
         from,
+        unix,
         required,
         timeout,
     }) = proxy
     else {
         return vec![("enabled", set(false))];
     };
+    let mut from: Vec<String> = from.iter().map(ToString::to_string).collect();
+    from.extend(unix.then(|| "unix".to_owned()));
     vec![
         ("enabled", set(true)),
-        ("from", list(from)),
+        ("from", list(&from)),
         ("required", set(*required)),
         ("timeout", time(*timeout)),
     ]

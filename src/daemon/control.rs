@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{AdminCommand, BindError, SocketFile},
-    base::{Endpoint, TerminationReason},
+    base::{ListenerId, TerminationReason},
     privilege::{Changed, LOOK, What},
     proxy::Select,
     snapshot::ServerCounts,
@@ -44,21 +44,24 @@ impl Control {
     }
 
     /// Has systemd keep new listeners over a restart.
-    pub(super) fn keep(&self, added: &BTreeMap<Endpoint, Vec<OwnedFd>>) {
-        let named = added
-            .iter()
-            .map(|(endpoint, sockets)| (kept_as(*endpoint), sockets.as_slice()));
+    pub(super) fn keep(&self, added: &BTreeMap<ListenerId, Vec<OwnedFd>>) {
+        let named = added.iter().map(|(id, sockets)| {
+            (
+                kept_as(*id),
+                sockets.get(..id.own_sockets(sockets.len())).unwrap_or_default(),
+            )
+        });
         if let Err(error) = self.notify.keep(named) {
             not_kept(&error);
         }
     }
 
     /// Accepts on new listeners.
-    pub(super) fn listen(&mut self, added: BTreeMap<Endpoint, Vec<OwnedFd>>) {
+    pub(super) fn listen(&mut self, added: BTreeMap<ListenerId, Vec<OwnedFd>>) {
         listening::say(self.state.snapshot(), added.keys().copied());
-        for (endpoint, sockets) in added {
-            self.listeners.insert(endpoint, sockets.len());
-            self.workers.listen(endpoint, sockets);
+        for (id, sockets) in added {
+            self.listeners.insert(id, id.own_sockets(sockets.len()));
+            self.workers.listen(id, sockets);
         }
         let (room, sockets) = (self.notify.store(), self.listeners.sockets());
         if room > 0 && sockets > room {
@@ -67,6 +70,13 @@ impl Control {
                 "systemd keeps {room} of {sockets} listening sockets over a restart: the others will refuse connections \
                  meanwhile; raise FileDescriptorStoreMax= and Environment=FDSTORE= (systemctl edit convey)"
             );
+        }
+    }
+
+    /// Has the file of a listener at a path removed, now that nobody is accepted there any more.
+    pub(super) fn release_socket(&self, id: ListenerId) {
+        if let Some(path) = id.socket() {
+            self.broker.release_socket(path);
         }
     }
 

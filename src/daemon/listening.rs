@@ -1,7 +1,7 @@
 //! What is told of new listeners.
 
 use crate::{
-    base::{Endpoint, Protocol},
+    base::{ListenerId, Protocol},
     snapshot::Snapshot,
 };
 
@@ -9,10 +9,10 @@ use crate::{
 const LINES: usize = 20;
 
 /// Says which addresses connections are accepted on from now on, and where they go.
-pub fn say(snapshot: &Snapshot, added: impl ExactSizeIterator<Item = Endpoint>) {
+pub fn say(snapshot: &Snapshot, added: impl ExactSizeIterator<Item = ListenerId>) {
     let more = added.len().saturating_sub(LINES);
-    for endpoint in added.take(LINES) {
-        let Some(frontend) = snapshot.frontend_at(endpoint) else {
+    for id in added.take(LINES) {
+        let Some(frontend) = snapshot.frontend_at(id) else {
             continue;
         };
         let (name, backend) = (&frontend.config.name, &frontend.backend);
@@ -20,10 +20,10 @@ pub fn say(snapshot: &Snapshot, added: impl ExactSizeIterator<Item = Endpoint>) 
             event = "listening",
             frontend = %name,
             backend = %backend.config.name,
-            listen = %endpoint.addr,
+            listen = %id.place(),
             "listening on {}{} (frontend {name} → backend {}, {} of {} servers up)",
-            endpoint.addr,
-            match endpoint.protocol {
+            id.place(),
+            match id.protocol() {
                 Protocol::Tcp => "",
                 Protocol::Udp => " (udp)",
             },

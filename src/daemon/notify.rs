@@ -188,6 +188,11 @@ impl Drop for Notifier {
     }
 }
 
+/// Whether the service manager keeps descriptors for the process after this one.
+pub fn keeps_descriptors() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some() && store_size() > 0
+}
+
 /// What systemd says of its file descriptor store: by itself since version 254, before that our unit says it.
 fn store_size() -> usize {
     let size = std::env::var("FDSTORE").ok();

@@ -21,7 +21,7 @@ use super::{
     lists,
     live::Sources,
     logging::{Logging, is_stderr_coloured},
-    notify::Notifier,
+    notify::{self, Notifier},
     plane::{
         addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
@@ -177,6 +177,7 @@ fn drop_everything(
         target: target.as_ref(),
         kernel: Box::new(kernel),
         bound: predecessors.iter().flat_map(Predecessors::ports).collect(),
+        keeps_sockets: notify::keeps_descriptors(),
         hidden: state_dir.path().map(Path::to_owned).into_iter().collect(),
     };
     let children = children.fork().map_err(|e| failed(&e))?;
@@ -312,8 +313,8 @@ fn log_inherited(predecessors: io::Result<Predecessors>) -> Predecessors {
         Predecessors::default()
     });
     let addresses: Vec<_> = predecessors
-        .endpoints()
-        .map(|endpoint| endpoint.addr.to_string())
+        .listeners()
+        .map(|id| id.place().to_string())
         .collect();
     if !addresses.is_empty() {
         tracing::info!(

@@ -114,7 +114,10 @@ impl Control {
                 "{signal}: draining, up to {time:?} for {open} open connection(s) (repeat to stop now)"
             );
             let retired: Vec<_> = (self.listeners.take_all().into_iter())
-                .map(|endpoint| self.workers.retire(endpoint))
+                .map(|id| {
+                    self.release_socket(id);
+                    self.workers.retire(id)
+                })
                 .collect();
             let done = in_background(async move {
                 for listener in retired {

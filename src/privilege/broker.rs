@@ -15,7 +15,9 @@ use super::{
     files::Files,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::PacketSockets,
+    policy::Permitted,
     runner::Link,
+    socket_files::{self, SocketFiles},
     switch::{SwitchError, switch_to},
 };
 use crate::{
@@ -60,12 +62,16 @@ pub struct Broker {
     pub adopted: Option<FileIdentity>,
     /// Ports bound so far: the daemon may hold sockets there.
     pub bound: BTreeSet<(Protocol, u16)>,
+    /// Unix sockets that it has made.
+    pub sockets: SocketFiles,
     /// What it holds for the packet modes.
     pub packets: PacketSockets,
     /// What the daemon is to be told of the firewall.
     pub rules: RulesNews,
     /// Whether firewall rules stay at the end: under systemd, for the restart. The unit takes them out at stop.
     pub keeps_rules: bool,
+    /// Whether the files of unix sockets stay at the end: where the sockets themselves are kept for the process after this one.
+    pub keeps_sockets: bool,
     /// Where the runner is told which commands there are; `None` where there is no runner.
     pub runner: Option<Link>,
     /// Ends with the daemon, where the kernel has such descriptors.
@@ -101,7 +107,9 @@ impl Broker {
     /// Runs in the forked child: confines the process, says so, serves. Returns the exit status (sysexits).
     /// `daemon` is the process that it serves: its parent.
     pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>, daemon: u32) -> i32 {
-        if let Err(error) = confine(target).and_then(|()| self.follow(daemon)) {
+        // root may give a socket to any group; who is no longer root, to those that it is in
+        let groups = socket_files::group_ids(self.policy.socket_groups());
+        if let Err(error) = confine(target, &groups).and_then(|()| self.follow(daemon)) {
             // if this cannot be said either, end-of-file says enough
             let _ = reply(
                 socket.as_fd(),
@@ -119,6 +127,9 @@ impl Broker {
         let status = self.answer_all(socket.as_fd());
         if !self.keeps_rules {
             self.packets.clear();
+        }
+        if self.keeps_sockets {
+            self.sockets.leave();
         }
         status
     }
@@ -168,6 +179,12 @@ impl Broker {
                     (Outcome::Done, None)
                 }
                 Verb::Bind(listener) => self.bind(&listener),
+                Verb::TakeOverSocket(listener) => (self.take_over_socket(&listener, fds), None),
+                Verb::SocketRights(listener) => (self.socket_rights(&listener), None),
+                Verb::ReleaseSocket(path) => {
+                    self.sockets.release(path);
+                    (Outcome::Done, None)
+                }
                 Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
@@ -216,7 +233,8 @@ impl Broker {
 
     fn bind(&mut self, listener: &ListenerRef) -> (Outcome, Option<OwnedFd>) {
         let permitted = match self.policy.may_bind(listener) {
-            Ok(permitted) => permitted,
+            Ok(Permitted::Network(permitted)) => permitted,
+            Ok(Permitted::Unix(path, rights)) => return self.sockets.bind(path, &rights),
             Err(why) => return (Outcome::refused(&why), None),
         };
         let addr = permitted.addr;
@@ -254,6 +272,24 @@ impl Broker {
                     None,
                 )
             }
+        }
+    }
+
+    fn take_over_socket(&mut self, listener: &ListenerRef, fds: Vec<ManuallyDrop<OwnedFd>>) -> Outcome {
+        match (self.policy.may_bind(listener), fds.into_iter().next()) {
+            (Ok(Permitted::Unix(path, rights)), Some(socket)) => {
+                self.sockets.take_over(path, socket, &rights)
+            }
+            (Err(why), _) => Outcome::refused(&why),
+            (Ok(_), _) => Outcome::refused("it is no unix socket"),
+        }
+    }
+
+    fn socket_rights(&self, listener: &ListenerRef) -> Outcome {
+        match self.policy.may_bind(listener) {
+            Ok(Permitted::Unix(path, rights)) => self.sockets.set_rights(path, &rights),
+            Ok(Permitted::Network(_)) => Outcome::refused("it is no unix socket"),
+            Err(why) => Outcome::refused(&why),
         }
     }
 
@@ -309,6 +345,7 @@ impl Broker {
     fn note_in_effect(&mut self, identity: FileIdentity) {
         if self.adopted == Some(identity) {
             self.policy.in_effect_alone();
+            self.sockets.keep_only(|path| self.policy.has_socket(path));
             if let Some(runner) = &mut self.runner {
                 runner.in_effect_alone();
             }
@@ -388,8 +425,9 @@ fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fds: &[OwnedFd])
     fdpass::send(socket, &bytes, &fds)
 }
 
-/// Gives up everything but the capabilities that the verbs need, and checks that it is gone.
-fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
+/// Gives up everything but the capabilities that the verbs need, and checks that it is gone. Where a user is to be become, these
+/// groups stay besides.
+fn confine(target: Option<&Target>, groups: &[u32]) -> Result<(), ConfineError> {
     let step = |name| move |error| ConfineError::Step(name, error);
     let capabilities = |name| move |error| ConfineError::Capabilities(name, error);
     process::set_name(NAME).map_err(step("set the process name"))?;
@@ -403,7 +441,7 @@ fn confine(target: Option<&Target>) -> Result<(), ConfineError> {
         // root can read a configuration that only root can read, so the broker must be able to on reload
         wanted.push(Capability::CAP_DAC_READ_SEARCH);
         process::set_keep_capabilities(true).map_err(step("keep capabilities"))?;
-        switch_to(target)?;
+        switch_to(target, groups)?;
         process::set_keep_capabilities(false).map_err(step("stop keeping capabilities"))?;
     }
     let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("drop capabilities"))?;

@@ -13,7 +13,7 @@ use super::{
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
 };
 use crate::{
-    base::{PortRanges, SocketKind},
+    base::{PortRanges, SocketKind, SocketPath},
     config::{PacketService, Source},
     sys::{
         config_file::FileIdentity,
@@ -210,6 +210,37 @@ impl Channel {
     /// Refused (no frontend needs such), a step failed, or the broker is lost.
     pub fn server_sockets(&self, kind: SocketKind) -> Result<Vec<OwnedFd>, BrokerError> {
         self.call(Verb::ServerSockets(kind), &[], &Outcome::ServerSockets)
+    }
+
+    /// Has the broker go on with the unix socket of an earlier process, and set who may connect to it.
+    ///
+    /// # Errors
+    /// Not in the configuration, its file is gone or another, the rights cannot be set, or the broker is lost.
+    pub fn take_over_socket(
+        &self,
+        listener: &ListenerRef,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), BrokerError> {
+        let verb = Verb::TakeOverSocket(listener.clone());
+        self.call(verb, &[socket], &Outcome::Done).map(drop)
+    }
+
+    /// Has the broker set who may connect to a unix socket that is listened at.
+    ///
+    /// # Errors
+    /// Not in the configuration, the rights cannot be set, or the broker is lost.
+    pub fn socket_rights(&self, listener: &ListenerRef) -> Result<(), BrokerError> {
+        let verb = Verb::SocketRights(listener.clone());
+        self.call(verb, &[], &Outcome::Done).map(drop)
+    }
+
+    /// Has the broker remove the file of a unix socket that it has made.
+    ///
+    /// # Errors
+    /// The broker is lost.
+    pub fn release_socket(&self, path: SocketPath) -> Result<(), BrokerError> {
+        self.call(Verb::ReleaseSocket(path), &[], &Outcome::Done)
+            .map(drop)
     }
 
     /// Tells the broker that a configuration is in effect, by the identity that [`read`](Self::read) gave: what only the one

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What};
 use crate::{
-    base::SocketKind,
+    base::{SocketKind, SocketPath},
     config::PacketService,
     sys::{config_file::FileIdentity, readiness},
 };
@@ -154,6 +154,39 @@ impl Client {
     /// As [`Channel::in_effect`].
     pub async fn in_effect(&self, identity: FileIdentity) -> Result<(), BrokerError> {
         self.ask(move |channel| channel.in_effect(identity)).await
+    }
+
+    /// [`Channel::take_over_socket`].
+    ///
+    /// # Errors
+    /// As [`Channel::take_over_socket`].
+    pub async fn take_over_socket(
+        &self,
+        listener: ListenerRef,
+        socket: OwnedFd,
+    ) -> Result<OwnedFd, BrokerError> {
+        self.ask(move |channel| {
+            channel
+                .take_over_socket(&listener, socket.as_fd())
+                .map(|()| socket)
+        })
+        .await
+    }
+
+    /// [`Channel::socket_rights`].
+    ///
+    /// # Errors
+    /// As [`Channel::socket_rights`].
+    pub async fn socket_rights(&self, listener: ListenerRef) -> Result<(), BrokerError> {
+        self.ask(move |channel| channel.socket_rights(&listener)).await
+    }
+
+    /// [`Channel::release_socket`], for who must not wait. If too many requests wait already the file stays until the broker
+    /// hears of a configuration in effect.
+    pub fn release_socket(&self, path: SocketPath) {
+        let request: Request = Box::new(move |channel| lost(&channel.release_socket(path)));
+        // a thread that is gone has its own end
+        let _ = self.requests.try_send(request);
     }
 
     /// [`Channel::server_sockets`], for who must not wait: `answer` is called by the client's thread. False if too many

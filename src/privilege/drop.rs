@@ -149,7 +149,7 @@ fn give_up(target: Option<&Target>) -> Result<bool, DropError> {
     // first, while there is CAP_SETPCAP
     let emptied = capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
     if let Some(target) = target {
-        switch_to(target)?;
+        switch_to(target, &[])?;
     }
     capability::keep_only(&[], &[]).map_err(capabilities("empty the capability sets"))?;
     process::set_no_new_privs().map_err(step("no_new_privs"))?;
@@ -180,7 +180,7 @@ fn try_to_climb_back(now: &Ids) -> Result<(), DropError> {
     if !has_root_group && ids::set_gid(0).is_ok() {
         return Err(DropError::ClimbedBack("setresgid(0)"));
     }
-    if ids::clear_groups().is_ok() {
+    if ids::set_groups(&[]).is_ok() {
         return Err(DropError::ClimbedBack("setgroups"));
     }
     if capability::try_regain_all() {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ListenerRef, Served, What};
 use crate::{
-    base::{Holder, PortRanges, SocketKind},
+    base::{Holder, PortRanges, SocketKind, SocketPath},
     config::PacketService,
     sys::{config_file::FileIdentity, fdpass::MAX_MESSAGE_BYTES},
 };
@@ -42,6 +42,12 @@ pub enum Verb {
     Serve,
     /// Make [`SocketKind::BATCH`] sockets towards servers.
     ServerSockets(SocketKind),
+    /// Go on with the unix socket of a frontend that comes with the request: an earlier process has made it.
+    TakeOverSocket(ListenerRef),
+    /// Set who may connect to the unix socket of a frontend as the configuration says.
+    SocketRights(ListenerRef),
+    /// Remove the file of a unix socket that is listened at no longer.
+    ReleaseSocket(SocketPath),
     /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
     /// had is over.
     InEffect(FileIdentity),
@@ -52,12 +58,14 @@ impl Verb {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Serve => 1,
+            Self::Serve | Self::TakeOverSocket(_) => 1,
             Self::Bind(_)
             | Self::Read(_)
             | Self::PacketSocket(_)
             | Self::ReleasePacketSockets(_)
             | Self::ServerSockets(_)
+            | Self::SocketRights(_)
+            | Self::ReleaseSocket(_)
             | Self::InEffect(_) => 0,
         }
     }
@@ -257,7 +265,14 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    use crate::base::{Endpoint, IpFamily, IpServerAddr, Protocol};
+    use crate::base::{Endpoint, IpFamily, IpServerAddr, ListenerId, Protocol};
+
+    fn at_path() -> ListenerRef {
+        ListenerRef::Frontend {
+            name: "web".into(),
+            listener: ListenerId::Unix(SocketPath::new("/run/web.sock").unwrap()),
+        }
+    }
 
     #[test]
     fn requests_survive_the_way() {
@@ -265,8 +280,11 @@ mod tests {
             Verb::Bind(ListenerRef::Stats),
             Verb::Bind(ListenerRef::Frontend {
                 name: "größe".into(),
-                endpoint: Endpoint::tcp(([127, 0, 0, 1], 80).into()),
+                listener: Endpoint::tcp(([127, 0, 0, 1], 80).into()).into(),
             }),
+            Verb::TakeOverSocket(at_path()),
+            Verb::SocketRights(at_path()),
+            Verb::ReleaseSocket(SocketPath::new("/run/größe.sock").unwrap()),
             Verb::Read(What::Config),
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),
@@ -304,6 +322,8 @@ mod tests {
             r#"{"number":1,"verb":{"server_sockets":{"protocol":"tcp","family":"unix","is_transparent":true,"mark":null}}}"#,
             r#"{"number":1,"verb":{"server_sockets":{"protocol":"tcp","family":"v4","is_transparent":true,"mark":null,"count":1000}}}"#,
             r#"{"number":1,"verb":{"read":"config"}} {"number":2,"verb":{"read":"config"}}"#,
+            r#"{"number":1,"verb":{"release_socket":"/run/web.sock"}}"#,
+            r#"{"number":1,"verb":{"release_socket":"unix:/run/../etc/passwd"}}"#,
             "\u{0}\u{1}\u{2}",
         ] {
             assert!(decode::<Request>(bytes.as_bytes()).is_err(), "{bytes} was taken");

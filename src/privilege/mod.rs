@@ -19,7 +19,9 @@
 //!
 //! | verb | what it is checked against |
 //! |---|---|
-//! | [`bind`](Channel::bind) | a listen address of a frontend in proxy mode, or of `[stats]` |
+//! | [`bind`](Channel::bind) | a listen address or path of a frontend in proxy mode, or the address of `[stats]` |
+//! | [`take_over_socket`](Channel::take_over_socket), [`socket_rights`](Channel::socket_rights) | a path of a frontend in proxy mode; the mode and the group are those of the configuration |
+//! | [`release_socket`](Channel::release_socket) | a socket that it has made, and whose file nobody has replaced |
 //! | [`read`](Channel::read) | a file that the configuration names, or the configuration itself, from the path that the broker knows |
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect; servers of a backend with `[discovery]` within its bound |
@@ -30,7 +32,7 @@
 //!
 //! | started as | the daemon | the broker |
 //! |---|---|---|
-//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping NET_BIND_SERVICE, NET_ADMIN, NET_RAW, DAC_READ_SEARCH |
+//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping NET_BIND_SERVICE, NET_ADMIN, NET_RAW, DAC_READ_SEARCH, and the groups of `socket_group` |
 //! | an ordinary user with ambient capabilities (the packaged unit) | drops them | keeps NET_BIND_SERVICE, NET_ADMIN, NET_RAW |
 //! | an ordinary user | has nothing to drop but the bounding set, which it cannot without CAP_SETPCAP | can bind ports from 1024 |
 //!
@@ -100,6 +102,7 @@ mod policy;
 mod runner;
 pub mod sandbox;
 mod seccomp;
+mod socket_files;
 mod start;
 mod switch;
 mod target;
@@ -115,7 +118,7 @@ use std::{
 
 use crate::{
     access::MAX_LIST_BYTES,
-    base::{Endpoint, FrontendName, Holder, NetworkListName, PortRanges},
+    base::{FrontendName, Holder, ListenerId, NetworkListName, PortRanges},
     config::{Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
 };
 
@@ -308,9 +311,11 @@ pub mod fuzzing {
                 policy: Policy::new(config),
                 adopted: None,
                 bound: BTreeSet::new(),
+                sockets: SocketFiles::default(),
                 packets: PacketSockets::new(kernel, 1),
                 rules: broker::RulesNews::default(),
                 keeps_rules: false,
+                keeps_sockets: false,
                 runner: None,
                 daemon: None,
             })
@@ -327,12 +332,12 @@ pub mod fuzzing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ListenerRef {
-    /// One of a frontend's endpoints.
+    /// One that a frontend has.
     Frontend {
         /// The frontend.
         name: String,
-        /// Which of its endpoints.
-        endpoint: Endpoint,
+        /// Which one.
+        listener: ListenerId,
     },
     /// The `[stats]` listener.
     Stats,
@@ -341,10 +346,10 @@ pub enum ListenerRef {
 impl ListenerRef {
     /// Names a frontend's listener.
     #[must_use]
-    pub fn frontend(name: &FrontendName, endpoint: Endpoint) -> Self {
+    pub fn frontend(name: &FrontendName, listener: ListenerId) -> Self {
         Self::Frontend {
             name: name.as_str().to_owned(),
-            endpoint,
+            listener,
         }
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use super::ListenerRef;
 use crate::{
     base::{
-        Endpoint, EndpointRange, FrontendName, IpServerAddr, ListenAddr, PeerTimeouts, PortRanges, Protocol,
-        SocketKind, SocketOptions,
+        EndpointRange, FrontendName, IpServerAddr, ListenAddr, ListenerId, PeerTimeouts, PortRanges,
+        Protocol, SocketKind, SocketOptions, SocketPath, SocketRights,
     },
     config::{Config, Mode, PacketService, ServerRules},
 };
@@ -24,7 +24,7 @@ use crate::{
 pub struct Policy {
     config: Config,
     /// Who listens where.
-    listeners: HashMap<Endpoint, FrontendName>,
+    listeners: HashMap<ListenerId, FrontendName>,
     /// What [`Config::packet_services`] says.
     configured: Vec<PacketService>,
     /// Which servers the services of backends with `[discovery]` may have besides.
@@ -50,8 +50,17 @@ struct Bound {
 }
 
 /// A listener that may be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permitted {
+    /// On a network.
+    Network(PermittedAddr),
+    /// At a path.
+    Unix(SocketPath, SocketRights),
+}
+
+/// An address that may be listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Permitted {
+pub struct PermittedAddr {
     /// Where.
     pub addr: ListenAddr,
     /// By which protocol.
@@ -104,6 +113,18 @@ impl Policy {
     /// Notes that the configuration is in effect: what only one before it needed is needed no more.
     pub fn in_effect_alone(&mut self) {
         self.sockets_before.clone_from(&self.sockets);
+    }
+
+    /// The groups that frontends give their unix sockets to.
+    pub fn socket_groups(&self) -> impl Iterator<Item = &str> {
+        let frontends = self.config.frontends.values();
+        frontends.filter_map(|frontend| frontend.socket_rights.group.as_deref())
+    }
+
+    /// Whether a frontend listens at a path.
+    #[must_use]
+    pub fn has_socket(&self, path: SocketPath) -> bool {
+        self.listeners.contains_key(&ListenerId::Unix(path))
     }
 
     /// Whether sockets of a kind may be made.
@@ -295,14 +316,14 @@ impl Policy {
                     .stats
                     .as_ref()
                     .ok_or("the configuration has no [stats] section")?;
-                Ok(Permitted {
+                Ok(Permitted::Network(PermittedAddr {
                     addr: stats.listen,
                     protocol: Protocol::Tcp,
                     timeouts: PeerTimeouts::default(),
                     options: SocketOptions::default(),
-                })
+                }))
             }
-            ListenerRef::Frontend { name, endpoint } => {
+            ListenerRef::Frontend { name, listener } => {
                 let frontend = self
                     .config
                     .frontends
@@ -310,19 +331,22 @@ impl Policy {
                     .ok_or_else(|| format!("the configuration has no frontend `{name}`"))?;
                 if frontend.mode.is_packet() {
                     return Err(format!(
-                        "frontend `{name}` is in a packet mode: nothing listens on {endpoint}"
+                        "frontend `{name}` is in a packet mode: nothing listens on {listener}"
                     ));
                 }
-                if self.listeners.get(endpoint) != Some(&frontend.name) {
+                if self.listeners.get(listener) != Some(&frontend.name) {
                     return Err(format!(
-                        "frontend `{name}` does not listen on {endpoint} in the configuration"
+                        "frontend `{name}` does not listen on {listener} in the configuration"
                     ));
                 }
-                Ok(Permitted {
-                    addr: endpoint.addr,
-                    protocol: endpoint.protocol,
-                    timeouts: frontend.client_timeouts(),
-                    options: frontend.client_socket,
+                Ok(match *listener {
+                    ListenerId::Network(endpoint) => Permitted::Network(PermittedAddr {
+                        addr: endpoint.addr,
+                        protocol: endpoint.protocol,
+                        timeouts: frontend.client_timeouts(),
+                        options: frontend.client_socket,
+                    }),
+                    ListenerId::Unix(path) => Permitted::Unix(path, frontend.socket_rights.clone()),
                 })
             }
         }
@@ -369,14 +393,14 @@ fn front(service: &PacketService) -> Front {
 }
 
 /// What proxied frontends listen on.
-fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
+fn listeners(config: &Config) -> HashMap<ListenerId, FrontendName> {
     let frontends = config.frontends.values();
     frontends
         .filter(|frontend| !frontend.mode.is_packet())
         .flat_map(|frontend| {
             frontend
-                .endpoints()
-                .map(|endpoint| (endpoint, frontend.name.clone()))
+                .listeners()
+                .map(|listener| (listener, frontend.name.clone()))
         })
         .collect()
 }

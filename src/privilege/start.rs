@@ -12,6 +12,7 @@ use super::{
     files::Files,
     packets::PacketSockets,
     runner::{self, Link, RunnerError},
+    socket_files::SocketFiles,
 };
 use crate::{
     base::Protocol,
@@ -35,6 +36,8 @@ pub struct Start<'a> {
     pub kernel: Box<dyn KernelOps>,
     /// Ports that the daemon has listeners of already.
     pub bound: BTreeSet<(Protocol, u16)>,
+    /// Whether somebody keeps listening sockets for the process after this one, so that those at paths keep their files.
+    pub keeps_sockets: bool,
     /// Files and directories that no command may open, besides the configuration and the keys that it names.
     pub hidden: Vec<PathBuf>,
 }
@@ -100,9 +103,11 @@ impl Start<'_> {
             policy: Policy::new(loaded.config),
             adopted: None,
             bound: self.bound,
+            sockets: SocketFiles::default(),
             packets: PacketSockets::new(self.kernel, daemon),
             rules: broker::RulesNews::default(),
             keeps_rules,
+            keeps_sockets: self.keeps_sockets,
             runner: None,
             daemon: None,
         };

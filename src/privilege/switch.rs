@@ -47,14 +47,14 @@ pub enum SwitchError {
     Step(&'static str, io::Error),
 }
 
-/// Gives up the supplementary groups and takes the ids of `target`. What is so already needs no permission.
+/// Gives up the supplementary groups but these, and takes the ids of `target`. What is so already needs no permission.
 ///
 /// # Errors
 /// The step that the kernel refused, and what to do.
-pub fn switch_to(target: &Target) -> Result<(), SwitchError> {
+pub fn switch_to(target: &Target, groups: &[u32]) -> Result<(), SwitchError> {
     let now = ids::current().map_err(|error| SwitchError::Step("read the ids", error))?;
-    if !now.groups.is_empty() {
-        ids::clear_groups().map_err(|error| refused(target, "setgroups", error))?;
+    if now.groups != groups {
+        ids::set_groups(groups).map_err(|error| refused(target, "setgroups", error))?;
     }
     if now.gids != [target.gid; 3] {
         ids::set_gid(target.gid).map_err(|error| refused(target, "setresgid", error))?;

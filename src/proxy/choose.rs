@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     balance::{Pick, PickState, hash::SplitMix64},
     base::{
-        BackendName, ClientAddr, IpFamily, ListenAddr, Protocol, ServerAddr, ServerKey, ServerName,
+        BackendName, ClientAddr, IpFamily, ListenAddr, Protocol, Remote, ServerAddr, ServerKey, ServerName,
         ServerTlsFailure, SocketKind,
     },
     config::{Algorithm, Frontend},
@@ -147,13 +147,16 @@ impl Drop for Chosen {
     }
 }
 
+/// What hashes take for the address of whoever has none: all of them are one client.
+const NO_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// Who wants a server.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionAddrs {
     /// The client.
-    pub client: ClientAddr,
-    /// The address that it connected to.
-    pub listen: ListenAddr,
+    pub client: Remote<ClientAddr>,
+    /// The address that it connected to; `None` of a unix socket.
+    pub listen: Option<ListenAddr>,
     /// How far that is from the first port of its range; `None` if that has one port.
     pub offset: Option<u16>,
     /// The client's address, if the server is to see it.
@@ -162,8 +165,8 @@ pub struct ConnectionAddrs {
 
 /// The address that connections to servers come from; `None`: one of ours.
 #[must_use]
-pub fn source(frontend: &Frontend, client: ClientAddr) -> Option<IpAddr> {
-    frontend.is_transparent().then(|| client.0.ip())
+pub fn source(frontend: &Frontend, client: Remote<ClientAddr>) -> Option<IpAddr> {
+    client.ip().filter(|_| frontend.is_transparent())
 }
 
 /// Why no server was chosen.
@@ -235,7 +238,8 @@ pub fn choose(
             offset: flow.offset.unwrap_or(0),
         })
     };
-    let mut stick = Stick::of(backend, offered, flow.client.0.ip());
+    // whoever has no address comes from no network that could be remembered
+    let mut stick = (flow.client.ip()).and_then(|client| Stick::of(backend, offered, client));
     let before = stick.as_ref().and_then(|stick| stick.server(backend, offered));
     if let Some(index) = before.filter(|index| untried(*index)) {
         if let Some(chosen) = take(index) {
@@ -250,14 +254,15 @@ pub fn choose(
         None => u64::from(servers[i].live.slots.used()),
     };
     // another thread may take the last slot between the choice and the claim: then choose again
+    let client = flow.client.socket_addr().unwrap_or(NO_ADDR);
     for _ in 0..=servers.len() {
-        let client_hash = balancer.client_hash(flow.client.0.ip());
+        let client_hash = balancer.client_hash(client.ip());
         let pick = Pick {
             client_hash,
             // a range has one Maglev choice, as in packet modes
             flow_hash: match flow.offset {
                 Some(_) => client_hash,
-                None => balancer.flow_hash(flow.client.0, flow.listen.0),
+                None => balancer.flow_hash(client, flow.listen.map_or(NO_ADDR, |listen| listen.0)),
             },
             random: random(),
             load: &load,

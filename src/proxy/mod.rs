@@ -34,7 +34,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    base::{AccessSink, Endpoint, SocketKind, TerminationReason, WorkerId},
+    base::{AccessSink, ListenerId, SocketKind, TerminationReason, WorkerId},
     snapshot::Snapshot,
 };
 use limit::ConnectionLimit;
@@ -107,14 +107,14 @@ impl Workers {
         self.orders.len()
     }
 
-    /// Starts accepting: at least one socket for each worker, all bound to its address. The frontend must be in the
+    /// Starts accepting: at least one socket for each worker, all bound to its address, or all one at its path. The frontend must be in the
     /// snapshot by now. Whose connections they are is looked up in the snapshot, so that a reload may give a
     /// listener to another frontend without closing it.
-    pub fn listen(&self, endpoint: Endpoint, sockets: Vec<OwnedFd>) {
+    pub fn listen(&self, id: ListenerId, sockets: Vec<OwnedFd>) {
         debug_assert!(sockets.len() >= self.orders.len(), "a socket for each worker");
         for (worker, socket) in self.orders.iter().cycle().zip(sockets) {
             // a send fails only when the thread is gone, which the watchdog's ping notices
-            let _ = worker.send(ProxyOrder::Listen(endpoint, socket));
+            let _ = worker.send(ProxyOrder::Listen(id, socket));
         }
     }
 
@@ -130,9 +130,9 @@ impl Workers {
     }
 
     /// Accepts what the queues of a listener hold, then ends it for everybody who has its sockets. It is ordered when this
-    /// returns: a listener of the same endpoint that is given later stays. Resolves when done on every worker.
-    pub fn retire(&self, endpoint: Endpoint) -> impl Future<Output = ()> + Send + use<> {
-        let done = self.ask_all(move |done| ProxyOrder::Retire(endpoint, done));
+    /// returns: one of the same name that is given later stays. Resolves when done on every worker.
+    pub fn retire(&self, id: ListenerId) -> impl Future<Output = ()> + Send + use<> {
+        let done = self.ask_all(move |done| ProxyOrder::Retire(id, done));
         async move { drop(done.await) }
     }
 

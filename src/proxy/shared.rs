@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use super::{limit::ConnectionLimit, owners::Owners, pool::SocketPool};
 use crate::{
     base::{
-        AccessSink, BackendName, ClientAddr, FrontendName, Protocol, ServerAddr, ServerKey, ServerName,
-        ServerTlsFailure, ServerTlsRecord, TlsRecord, UniqueId, WorkerId,
+        AccessSink, BackendName, ClientAddr, FrontendName, Protocol, Remote, ServerAddr, ServerKey,
+        ServerName, ServerTlsFailure, ServerTlsRecord, TlsRecord, UniqueId, WorkerId,
     },
     snapshot::Snapshot,
 };
@@ -44,7 +44,7 @@ pub enum Select {
 #[derive(Debug, Clone)]
 pub struct OpenConnection {
     /// The client's address; its peer's as long as the client is not known.
-    pub client: ClientAddr,
+    pub client: Remote<ClientAddr>,
     /// Its protocol: a UDP session, or a TCP connection.
     pub protocol: Protocol,
     /// The frontend that accepted it.

@@ -203,7 +203,7 @@ fn traffic_puts_the_idle_time_out_off() {
     say();
     let record = rig.record();
     assert_eq!(
-        (record.reason, record.client.0),
+        (record.reason, record.client.socket_addr().unwrap()),
         (Reason::ClientTimeout, idle.local_addr().unwrap())
     );
     busy.shutdown(Shutdown::Write).unwrap();
@@ -288,7 +288,7 @@ fn above_a_servers_limit_connections_wait_and_get_the_freed_slot() {
     let own = second.local_addr().unwrap();
     let record = [rig.record(), rig.record()]
         .into_iter()
-        .find(|record| record.client.0 == own);
+        .find(|record| record.client.socket_addr().unwrap() == own);
     assert!(record.unwrap().queue_time >= Some(waited));
 }
 
@@ -356,7 +356,7 @@ fn a_retired_listener_serves_what_its_queue_held() {
     let rig = Rig::new(&[server(echo)], |_, _| {});
     let mut clients: Vec<_> = (0..20).map(|_| rig.client()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr)));
+    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr).into()));
     for client in &mut clients {
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
@@ -376,6 +376,9 @@ fn open_connections_are_listed_oldest_first() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (total, listed) = runtime.block_on(rig.workers.connections(Arc::new(|_| true), 2));
     assert_eq!((total, listed.len()), (3, 2));
-    assert_eq!(listed[0].client.0, clients[0].local_addr().unwrap());
+    assert_eq!(
+        listed[0].client.socket_addr().unwrap(),
+        clients[0].local_addr().unwrap()
+    );
     assert_eq!(listed[0].server.as_ref().map(ServerName::as_str), Some("s0"));
 }

@@ -21,7 +21,7 @@ use super::{
     tcp::{Listener, limit_pipes, registry},
     udp::UdpWorker,
 };
-use crate::base::{Endpoint, Protocol, SocketKind, TerminationReason, WorkerId};
+use crate::base::{ListenerId, Protocol, SocketKind, TerminationReason, WorkerId};
 
 /// Decides whether a connection is listed.
 pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
@@ -29,11 +29,11 @@ pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 /// What a worker is told.
 pub enum ProxyOrder {
     /// Accept from this socket.
-    Listen(Endpoint, OwnedFd),
+    Listen(ListenerId, OwnedFd),
     /// Keep sockets of these kinds ready.
     KeepSockets(Arc<BTreeSet<SocketKind>>),
-    /// Accept what the endpoint's listeners hold, and end them.
-    Retire(Endpoint, oneshot::Sender<()>),
+    /// Accept what a listener's sockets hold, and end them.
+    Retire(ListenerId, oneshot::Sender<()>),
     /// Leave all listeners, and what they hold, to whoever else has their sockets.
     Leave(oneshot::Sender<()>),
     /// Count the connections that were accepted before.
@@ -83,8 +83,8 @@ async fn handle_orders(
     handed: Inbox,
 ) {
     let mut udp = UdpWorker::new(Arc::clone(&shared), worker, handed);
-    // more than one of an endpoint when sockets were taken over from a process with more workers
-    let mut listeners: HashMap<Endpoint, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
+    // more than one socket of a listener when they were taken over from a process with more workers
+    let mut listeners: HashMap<ListenerId, Vec<oneshot::Sender<oneshot::Sender<()>>>> = HashMap::new();
     loop {
         let order = tokio::select! {
             biased;
@@ -94,34 +94,29 @@ async fn handle_orders(
         let Some(order) = order else { return };
         match order {
             ProxyOrder::KeepSockets(kinds) => pool::keep(&kinds),
-            ProxyOrder::Listen(endpoint, socket) if endpoint.protocol == Protocol::Udp => {
+            ProxyOrder::Listen(ListenerId::Network(endpoint), socket)
+                if endpoint.protocol == Protocol::Udp =>
+            {
                 if let Err(error) = udp.listen(endpoint, socket) {
                     tracing::error!(event = "listen_error", "cannot receive on {endpoint}: {error}");
                 }
             }
-            ProxyOrder::Retire(endpoint, done) if endpoint.protocol == Protocol::Udp => {
+            ProxyOrder::Retire(ListenerId::Network(endpoint), done) if endpoint.protocol == Protocol::Udp => {
                 udp.retire(endpoint);
                 let _ = done.send(());
             }
-            ProxyOrder::Listen(endpoint, socket) => {
-                match Listener::new(endpoint, socket, Arc::clone(&shared), worker) {
-                    Ok(listener) => {
-                        let (retire, retired) = oneshot::channel();
-                        listeners.entry(endpoint).or_default().push(retire);
-                        tokio::spawn(listener.run(retired));
-                    }
-                    Err(error) => {
-                        tracing::error!(event = "listen_error", "cannot listen on {endpoint}: {error}");
-                    }
+            ProxyOrder::Listen(id, socket) => match Listener::new(id, socket, Arc::clone(&shared), worker) {
+                Ok(listener) => {
+                    let (retire, retired) = oneshot::channel();
+                    listeners.entry(id).or_default().push(retire);
+                    tokio::spawn(listener.run(retired));
                 }
-            }
-            ProxyOrder::Retire(endpoint, done) => {
-                let retired: Vec<_> = listeners
-                    .remove(&endpoint)
-                    .into_iter()
-                    .flatten()
-                    .map(ask)
-                    .collect();
+                Err(error) => {
+                    tracing::error!(event = "listen_error", "cannot listen on {id}: {error}");
+                }
+            },
+            ProxyOrder::Retire(id, done) => {
+                let retired: Vec<_> = listeners.remove(&id).into_iter().flatten().map(ask).collect();
                 tokio::spawn(async move {
                     for listener in retired {
                         let _ = listener.await;

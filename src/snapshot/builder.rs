@@ -14,7 +14,7 @@ use super::{
 use crate::{
     access::{FrontendAccess, NetworkLists, Subjects},
     balance::HashKey,
-    base::{BackendName, Endpoint, FrontendName, NetworkListName, ServerKey},
+    base::{BackendName, FrontendName, ListenerId, NetworkListName, ServerKey},
     config::{self, Config},
     pools::{Pool, Pools},
 };
@@ -424,13 +424,13 @@ fn targets(frontend: &config::Frontend, snapshot: &Snapshot) -> Option<Vec<Arc<B
 }
 
 /// Proxy frontends by what they listen on.
-fn listeners(config: &Config) -> HashMap<Endpoint, FrontendName> {
+fn listeners(config: &Config) -> HashMap<ListenerId, FrontendName> {
     let proxied = config.frontends.values().filter(|f| !f.mode.is_packet());
     proxied
         .flat_map(|frontend| {
             frontend
-                .endpoints()
-                .map(|endpoint| (endpoint, frontend.name.clone()))
+                .listeners()
+                .map(|listener| (listener, frontend.name.clone()))
         })
         .collect()
 }

@@ -30,7 +30,9 @@ use std::{
 use crate::{
     access::{FrontendAccess, Subjects},
     balance::{Balancer, WEIGHT_UNIT},
-    base::{BackendName, Endpoint, FrontendName, PortRanges, ServerAddr, ServerKey, ServerName, ServerState},
+    base::{
+        BackendName, FrontendName, ListenerId, PortRanges, ServerAddr, ServerKey, ServerName, ServerState,
+    },
     config::{self, InitialState, PortsPerClient},
     pools::Override,
 };
@@ -49,7 +51,7 @@ pub struct Snapshot {
     /// Backends by name, sorted.
     pub backends: BTreeMap<BackendName, Arc<BackendView>>,
     /// Proxy frontends by what they listen on.
-    listeners: Arc<HashMap<Endpoint, FrontendName>>,
+    listeners: Arc<HashMap<ListenerId, FrontendName>>,
     /// The servers of all backends.
     pub counts: ServerCounts,
     /// `nat_ports` of passthrough flows.
@@ -65,8 +67,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// The proxy frontend that listens there.
     #[must_use]
-    pub fn frontend_at(&self, endpoint: Endpoint) -> Option<&Arc<FrontendView>> {
-        self.frontends.get(self.listeners.get(&endpoint)?)
+    pub fn frontend_at(&self, listener: ListenerId) -> Option<&Arc<FrontendView>> {
+        self.frontends.get(self.listeners.get(&listener)?)
     }
 
     /// How many NAT ports there are towards each server of a family: those of every NAT address.

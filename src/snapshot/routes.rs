@@ -5,7 +5,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 use super::{BackendView, FrontendView, Offered, Snapshot};
 use crate::{
     access::{NetworkLists, Subjects},
-    base::{BackendName, ClientAddr, HostPattern, ListenAddr, TerminationReason},
+    base::{BackendName, ClientAddr, HostPattern, ListenAddr, Remote, TerminationReason},
     config::{Destination, NonTls, Route, RouteTarget, Routing, UnexpectedSni, Unrouted},
     preamble::Alpn,
 };
@@ -13,10 +13,10 @@ use crate::{
 /// What is known of a connection when it is routed.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Its client.
-    pub client: ClientAddr,
-    /// The address that it connected to.
-    pub destination: ListenAddr,
+    /// Its client: one without an address is in no network.
+    pub client: Remote<ClientAddr>,
+    /// The address that it connected to; `None` of a unix socket.
+    pub destination: Option<ListenAddr>,
     /// What its ClientHello says.
     pub hello: Hello<'a>,
 }
@@ -170,10 +170,11 @@ impl Compiled {
 
     fn matches(&self, facts: &Facts<'_>) -> bool {
         let names = |name: &str| self.sni.iter().any(|pattern| pattern.matches(name));
-        let leads_from = |at: &Destination| at.has(facts.destination.0);
+        let leads_from = |at: &Destination| facts.destination.is_some_and(|addr| at.has(addr.0));
+        let comes_from = |source: &Subjects| facts.client.ip().is_some_and(|ip| source.has(ip));
         (self.sni.is_empty() || facts.hello.name().is_some_and(names))
             && (self.alpn.is_empty() || facts.hello.offers(&self.alpn))
-            && (self.source.as_ref()).is_none_or(|source| source.has(facts.client.0.ip()))
+            && self.source.as_ref().is_none_or(comes_from)
             && (self.destination.is_empty() || self.destination.iter().any(leads_from))
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     access::Limits,
     base::{
         BackendName, FrontendName, ListenAddr, ListenerOptions, PortRanges, Protocol, ServerAddr, ServerName,
-        ServerSocketOptions, SocketOptions,
+        ServerSocketOptions, SocketOptions, SocketRights,
     },
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
@@ -72,6 +72,8 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         let config = Frontend {
             name: frontend.clone(),
             listen: vec![ListenAddr::new(SocketAddr::from(([127, 0, 0, 1], 8080))).into()],
+            sockets: Vec::new(),
+            socket_rights: SocketRights::default(),
             mode: Mode::Proxy,
             protocol: Protocol::Tcp,
             interface: None,

@@ -426,9 +426,9 @@ fn a_datagram_frontend_on_the_same_address_takes_no_connections() {
         (frontend.mode, frontend.protocol) = (Mode::Dsr, Protocol::Udp);
         let addr = frontend.listen[0].first().0;
         let snapshot = site.build().snapshot;
-        let found = snapshot.frontend_at(Endpoint::tcp(addr)).unwrap();
+        let found = snapshot.frontend_at(Endpoint::tcp(addr).into()).unwrap();
         assert_eq!(found.config.name.as_str(), proxied);
-        assert!(snapshot.frontend_at(Endpoint::udp(addr)).is_none());
+        assert!(snapshot.frontend_at(Endpoint::udp(addr).into()).is_none());
     }
 }
 

@@ -63,8 +63,9 @@ pub fn current() -> io::Result<Ids> {
 ///
 /// # Errors
 /// The process has no CAP_SETGID.
-pub fn clear_groups() -> io::Result<()> {
-    setgroups(&[]).map_err(Into::into)
+pub fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(Into::into)
 }
 
 /// Sets the real, effective and saved group id.

@@ -18,7 +18,7 @@ use crate::base::{PeerTimeouts, SocketOptions};
 
 /// Connections that may wait for accept: large, because the kernel clamps it to net.core.somaxconn, which is where
 /// an administrator sets it (4,096 by default since Linux 5.4).
-pub(super) const BACKLOG: i32 = 65_535;
+pub const BACKLOG: i32 = 65_535;
 
 /// What to listen on, and what the accepted sockets inherit besides TCP_NODELAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,14 @@ pub fn set(socket: &impl AsFd, options: ListenerOptions) -> io::Result<()> {
     set_tcp(socket, libc::TCP_FASTOPEN, fast_opens)?;
     let deferred = if options.defer_accept { DEFERRED } else { 0 };
     set_tcp(socket, libc::TCP_DEFER_ACCEPT, deferred)?;
+    set_backlog(socket, options)
+}
+
+/// Sets the one of them that a unix socket has, too.
+///
+/// # Errors
+/// What listen(2) says.
+pub fn set_backlog(socket: &impl AsFd, options: ListenerOptions) -> io::Result<()> {
     let backlog = options
         .backlog
         .map_or(BACKLOG, |backlog| i32::try_from(backlog.get()).unwrap_or(BACKLOG));

@@ -29,6 +29,7 @@ pub(crate) mod rlimit;
 pub mod seccomp;
 pub mod server_socket;
 pub(crate) mod signals;
+pub(crate) mod socket_file;
 pub(crate) mod socket_options;
 pub(crate) mod splice;
 pub mod task_status;

@@ -99,7 +99,8 @@ fn is_trusted(owner: u32, we: u32, directory: Option<u32>) -> bool {
     [Some(0), Some(we), directory].contains(&Some(owner)) || (we == 0 && is_of_the_system)
 }
 
-fn alien() -> io::Error {
+/// What to say of something that is not ours.
+pub(super) fn alien() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "this is not a file that convey has made there: remove it",
@@ -118,13 +119,17 @@ pub fn pin(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Whether something is of the kind that we have made, and ours: somebody may have put another thing in its place.
+pub(super) fn is_made_by_us(metadata: &Metadata, is_kind: fn(&Metadata) -> bool) -> bool {
+    is_kind(metadata) && metadata.uid() == geteuid().as_raw()
+}
+
 /// Gives what we made, of which this is the [`pin`], to a user and a group.
 ///
 /// # Errors
 /// It is something else ([`io::ErrorKind::InvalidInput`]): somebody has put that in its place; or the kernel refused.
 pub fn give(made: &File, is_kind: fn(&Metadata) -> bool, uid: u32, gid: u32) -> io::Result<()> {
-    let metadata = made.metadata()?;
-    if !is_kind(&metadata) || metadata.uid() != geteuid().as_raw() {
+    if !is_made_by_us(&made.metadata()?, is_kind) {
         return Err(alien());
     }
     let (uid, gid) = (Some(uid.into()), Some(gid.into()));

@@ -12,18 +12,20 @@ use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, recv, s
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{server_socket::Source, zone::at_interface};
-use crate::base::{KeepAlive, PeerTimeouts};
+use crate::base::{KeepAlive, PeerAddr, PeerTimeouts, Remote};
 
 /// `SIOCATMARK` of linux/sockios.h, which libc lacks: whether reading has come to the urgent mark (tcp(7)).
 const SIOCATMARK: libc::Ioctl = 0x8905;
 
 /// Takes one connection off a listener's queue: non-blocking and close-on-exec in one call.
 ///
+/// Works for unix sockets, too, whose peers have no address worth knowing.
+///
 /// Socket options such as TCP_NODELAY, TCP_USER_TIMEOUT and SO_KEEPALIVE are inherited from the listener.
 ///
 /// # Errors
 /// `WouldBlock` when the queue is empty, else what accept4(2) says.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Remote<PeerAddr>)> {
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: `storage` is writable for `length` bytes and both outlive the call; a non-negative result is a
@@ -40,8 +42,16 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
         }
         (OwnedFd::from_raw_fd(fd), storage.assume_init())
     };
-    let addr = socket_addr(&storage).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-    Ok((fd, addr))
+    let peer = match socket_addr(&storage) {
+        Some(addr) => addr.into(),
+        None if i32::from(storage.ss_family) == libc::AF_UNIX => {
+            // what a listener of TCP hands down is asked for here
+            keep_urgent_in_line(&fd);
+            Remote::Unix
+        }
+        None => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    Ok((fd, peer))
 }
 
 fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
@@ -327,7 +337,7 @@ mod tests {
             let listener = TcpListener::bind(addr).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (_socket, peer) = accept(listener.as_fd()).unwrap();
-            assert_eq!(peer, client.local_addr().unwrap());
+            assert_eq!(peer, client.local_addr().unwrap().into());
         }
     }
 

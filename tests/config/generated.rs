@@ -5,6 +5,7 @@ mod discovery;
 mod peers;
 mod process;
 mod routing;
+mod sockets;
 mod tls;
 
 use convey::config::{self, Config, Options, Source};

@@ -359,6 +359,12 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
     }
     match pattern {
         "^[0-9]{1,5}$" => Some(digits),
+        "^0?[2367][0-7]{2}$" => Some(|text| {
+            let digits = text.strip_prefix('0').unwrap_or(text).as_bytes();
+            digits.len() == 3
+                && b"2367".contains(&digits[0])
+                && digits[1..].iter().all(|digit| (b'0'..=b'7').contains(digit))
+        }),
         "^[0-9]{1,3}%$" => Some(|text| {
             text.strip_suffix('%')
                 .is_some_and(|share| digits(share) && share.len() <= 3)
@@ -367,7 +373,10 @@ fn regex(pattern: &str) -> Option<fn(&str) -> bool> {
             let is_path = text.strip_prefix("unix:/").is_some_and(|rest| !rest.is_empty());
             is_path || text.rsplit_once(':').is_some_and(|(_, port)| digits(port))
         }),
-        ":[0-9]{1,5}(-[0-9]{1,5})?$" => Some(|text| {
+        "^unix:/.|:[0-9]{1,5}(-[0-9]{1,5})?$" => Some(|text| {
+            if text.strip_prefix("unix:/").is_some_and(|rest| !rest.is_empty()) {
+                return true;
+            }
             let ports = text.rsplit_once(':').map_or("", |(_, ports)| ports);
             (ports.split_once('-')).map_or(digits(ports), |(first, last)| digits(first) && digits(last))
         }),

@@ -168,7 +168,7 @@ pub fn service(
 fn become_nobody() {
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
     process::set_keep_capabilities(true).unwrap();
-    ids::clear_groups().unwrap();
+    ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     ids::set_uid(NOBODY).unwrap();
     process::set_keep_capabilities(false).unwrap();

@@ -34,7 +34,7 @@ pub fn no_capability_to_switch() {
 
 /// What is so already needs no capability.
 pub fn nothing_to_give_up() {
-    ids::clear_groups().unwrap();
+    ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     let no_groups = [Capability::CAP_SETUID, Capability::CAP_NET_BIND_SERVICE];
     capability::keep_only(&no_groups, &[]).unwrap();
@@ -47,7 +47,7 @@ pub fn nothing_to_give_up() {
 
 /// `unshare --user --map-root-user` of an ordinary user: there is nobody else to become.
 pub fn alone_in_a_namespace() {
-    ids::clear_groups().unwrap();
+    ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     ids::set_uid(NOBODY).unwrap();
     // or its files in /proc are root's

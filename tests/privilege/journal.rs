@@ -10,8 +10,8 @@ use std::{
 
 use convey::{
     base::{
-        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, PeerAddr, Protocol, ServerAddr,
-        ServerName, TerminationReason,
+        AccessRecord, BackendName, ClientAddr, FrontendName, ListenAddr, ListenPlace, PeerAddr, Protocol,
+        Remote, ServerAddr, ServerName, TerminationReason,
     },
     config::{LogFormat, LogLevel},
     daemon::logging::Logging,
@@ -120,9 +120,9 @@ fn receive(journald: &UnixDatagram) -> Vec<String> {
 fn record() -> AccessRecord {
     AccessRecord {
         accepted_at: SystemTime::now(),
-        peer: PeerAddr(([10, 0, 0, 1], 1234).into()),
-        client: ClientAddr(([10, 0, 0, 1], 1234).into()),
-        listen: ListenAddr::new(([10, 0, 0, 2], 80).into()),
+        peer: Remote::Addr(PeerAddr(([10, 0, 0, 1], 1234).into())),
+        client: Remote::Addr(ClientAddr(([10, 0, 0, 1], 1234).into())),
+        listen: ListenPlace::Network(ListenAddr::new(([10, 0, 0, 2], 80).into()).into()),
         frontend: FrontendName::new("web").unwrap(),
         backend: Some(BackendName::new("pool").unwrap()),
         server: Some((

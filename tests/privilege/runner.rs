@@ -46,6 +46,7 @@ fn started(text: &str) -> Children {
         target: Some(&target),
         kernel: Box::new(NoPacketModes),
         bound: Default::default(),
+        keeps_sockets: false,
         hidden: Vec::new(),
     };
     let children = start.fork().unwrap();

@@ -103,7 +103,7 @@ pub fn dir() -> PathBuf {
 pub fn web(addr: &str) -> ListenerRef {
     ListenerRef::Frontend {
         name: "web".into(),
-        endpoint: Endpoint::tcp(addr.parse().unwrap()),
+        listener: Endpoint::tcp(addr.parse().unwrap()).into(),
     }
 }
 
@@ -163,7 +163,7 @@ fn privileged_port() {
 /// `User=convey`, `AmbientCapabilities=…` of systemd/convey.service, without systemd.
 pub fn become_the_packaged_unit() {
     process::set_keep_capabilities(true).unwrap();
-    ids::clear_groups().unwrap();
+    ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     ids::set_uid(NOBODY).unwrap();
     process::set_keep_capabilities(false).unwrap();
@@ -199,7 +199,7 @@ fn packaged_unit() {
 }
 
 fn ordinary_user() {
-    ids::clear_groups().unwrap();
+    ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     ids::set_uid(NOBODY).unwrap();
     let (low, high) = (format!("127.0.73.3:{LOW_PORT}"), "127.0.73.3:18080");
@@ -210,7 +210,7 @@ fn ordinary_user() {
     broker.bind(&web(high)).unwrap();
     let denied = broker.bind(&ListenerRef::Frontend {
         name: "low".into(),
-        endpoint: Endpoint::tcp(low.parse().unwrap()),
+        listener: Endpoint::tcp(low.parse().unwrap()).into(),
     });
     let text = denied.unwrap_err().to_string();
     assert!(

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Word;
 use crate::{
-    base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, ServerAddr, ServerName},
+    base::{BackendName, ClientAddr, FrontendName, ListenAddr, Protocol, Remote, ServerAddr, ServerName},
     config::Mode,
     flow::FlowState,
 };
@@ -54,8 +54,8 @@ pub struct Tls {
 /// One open connection of the proxy, or one flow of a packet mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
-    /// Client's address.
-    pub client: ClientAddr,
+    /// Client's address; `unix` if it has none.
+    pub client: Remote<ClientAddr>,
     /// Its protocol.
     pub protocol: Word<Protocol>,
     /// Its frontend's mode.

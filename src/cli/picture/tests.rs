@@ -22,7 +22,7 @@ fn draw(status: &Status, earlier: Option<Earlier<'_>>, colour: bool) -> String {
     super::draw(status, &look)
 }
 
-fn listen(addr: &str) -> ListenRange {
+fn listen(addr: &str) -> ListenPlace {
     addr.parse().expect("an address")
 }
 

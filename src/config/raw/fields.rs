@@ -11,7 +11,7 @@ use super::{
     section::Section,
 };
 use crate::{
-    base::{ListenRange, Protocol},
+    base::{ListenPlace, ListenRange, Protocol, SocketPath},
     config::{
         address, duration,
         findings::Findings,
@@ -44,9 +44,12 @@ pub struct Port {
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerCount(pub Option<NonZeroU32>);
 
-/// One or several addresses to listen on, each with its place.
-#[derive(Debug, Clone)]
-pub struct ListenAddrs(pub Vec<(ListenRange, Range<usize>)>);
+/// One or several addresses to listen on, each with its place, and the paths of unix sockets.
+#[derive(Debug, Clone, Default)]
+pub struct ListenAddrs(
+    pub Vec<(ListenRange, Range<usize>)>,
+    pub Vec<(SocketPath, Range<usize>)>,
+);
 
 /// Sections by name.
 #[derive(Debug, Clone)]
@@ -226,23 +229,29 @@ impl Field for WorkerCount {
 }
 inline_schema!([] WorkerCount, _g => json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] }));
 
-fn listen_range(value: &Node<'_>, findings: &mut Findings) -> Option<(ListenRange, Range<usize>)> {
-    let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;
-    match listen::parse(text) {
-        Ok(range) => Some((range, value.span())),
-        Err(found) => bad_value(value, found.message, found.help, findings),
+impl ListenAddrs {
+    /// `None` if it could not be read.
+    fn add(&mut self, value: &Node<'_>, findings: &mut Findings) -> Option<()> {
+        let text = string(value, "an address in quotes, such as \"0.0.0.0:80\"", findings)?;
+        match listen::parse(text) {
+            Ok(ListenPlace::Network(range)) => self.0.push((range, value.span())),
+            Ok(ListenPlace::Unix(path)) => self.1.push((path, value.span())),
+            Err(found) => return bad_value(value, found.message, found.help, findings),
+        }
+        Some(())
     }
 }
 
 impl Field for ListenAddrs {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let DeValue::Array(list) = value.get_ref() else {
-            return listen_range(value, findings).map(|range| Self(vec![range]));
+            let mut one = Self::default();
+            return one.add(value, findings).map(|()| one);
         };
-        let (mut addrs, mut count) = (Vec::new(), 0);
+        let (mut addrs, mut count) = (Self::default(), 0);
         for item in list {
             count += 1;
-            addrs.extend(listen_range(item, findings));
+            let _ = addrs.add(item, findings);
         }
         if count == 0 {
             let message = format!("`{}` is an empty list", findings.key());
@@ -253,13 +262,13 @@ impl Field for ListenAddrs {
                 findings,
             );
         }
-        Some(Self(addrs))
+        Some(addrs)
     }
 }
 inline_schema!([] ListenAddrs, _g => json_schema!({
     "anyOf": [
-        { "type": "string", "pattern": ":[0-9]{1,5}(-[0-9]{1,5})?$" },
-        { "type": "array", "items": { "type": "string", "pattern": ":[0-9]{1,5}(-[0-9]{1,5})?$" }, "minItems": 1 },
+        { "type": "string", "pattern": "^unix:/.|:[0-9]{1,5}(-[0-9]{1,5})?$" },
+        { "type": "array", "items": { "type": "string", "pattern": "^unix:/.|:[0-9]{1,5}(-[0-9]{1,5})?$" }, "minItems": 1 },
     ]
 }));
 

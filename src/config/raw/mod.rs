@@ -33,8 +33,10 @@ pub use discovery_fields::{JsonPaths, SourceTls};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
-pub use process::{DirectoryPath, SocketPath, UserName};
-pub use routing::{AlpnNames, Destinations, HostPatterns, ProxyVersion, Routes, Subjects, TlvList};
+pub use process::{DirectoryPath, GroupName, SocketPath, UserName};
+pub use routing::{
+    AlpnNames, Destinations, HostPatterns, ProxyPeers, ProxyVersion, Routes, Subjects, TlvList,
+};
 pub use section::{Section, read_file};
 pub use server_place::ServerPlace;
 pub use socket_options::{NOT_A_ZONE, ServerSocketOptions, SocketOptions};
@@ -50,6 +52,7 @@ use super::{
     routing::{NonTls, UnexpectedSni},
     source::SourceAddress,
 };
+use crate::base::SocketMode;
 use crate::{
     access::Action,
     base::{PortRanges, Protocol},
@@ -207,7 +210,7 @@ section! {
 section! {
     /// An address that clients connect to, and where they are sent.
     Frontend needs backend or routes {
-        /// Address to listen on, IP:port or IP:first-last, or a list of them. In packet modes an address that clients send to (a VIP), not a wildcard. The first port of a range leads to the port in a server's addr, each other as far above it; in packet modes a client's address has one server for a whole range. Link-local (mode "proxy" only): "[fe80::1%eth0]:80".
+        /// Address to listen on, IP:port or IP:first-last, or a list of them. In packet modes a VIP, no wildcard. The first port of a range leads to the port in a server's addr, each other as far above it; in packet modes a client's address has one server for a whole range. Mode "proxy" only: "[fe80::1%eth0]:80", and "unix:/run/convey/web.sock", a socket for programs of this host.
         listen_addr (required): ListenAddrs,
         /// Name of the backend that serves the connections. With routes, those that no route matches: without it they are reset.
         backend: BackendRef,
@@ -250,6 +253,10 @@ section! {
         upload_rate: Int<1, 1_000_000_000_000>,
         /// Most bytes a second that a connection takes from its server; more wait at the server's. Mode "proxy" and protocol "tcp" only. Default: no limit.
         download_rate: Int<1, 1_000_000_000_000>,
+        /// Who may connect to the unix sockets of listen_addr: the permissions of their files, of which that to write counts. "0666" lets every user of this host in. Default: "0660", owner and group.
+        socket_mode: SocketMode,
+        /// The group of those files, to which the user that Convey runs as must belong. Default: that user's own.
+        socket_group: GroupName,
         /// Options of the sockets that clients connect to, mode "proxy" only.
         client_socket: SocketOptions,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
@@ -306,8 +313,8 @@ section! {
 section! {
     /// PROXY protocol, versions 1 and 2: who may say whom a connection is from. A frontend takes the keys that it does not set from [defaults.proxy_protocol].
     ProxyProtocol {
-        /// Networks of the load balancers and proxies that send the header, or "file:NAME" for those of [network_lists], or a list of them. A header from anywhere else is not believed.
-        from: Subjects<{ routing::MAX_NETWORKS }>,
+        /// Networks of the load balancers and proxies that send the header, "file:NAME" for those of [network_lists], "unix" for whoever connects to the frontend's unix sockets, or a list of them. A header from anywhere else is not believed.
+        from: ProxyPeers,
         /// Reset connections from elsewhere and those without a header. false: they are clients that speak for themselves. Default: true.
         required: bool,
         /// How long the header may take. Default: "3s".
@@ -472,24 +479,4 @@ impl File {
 pub struct BackendRef(pub String);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_of_a_frontend_or_backend_that_is_not_its_own_may_stand_in_defaults() {
-        let keys = |list: Vec<&'static str>| list.into_iter().collect::<std::collections::BTreeSet<_>>();
-        let mut expected = keys(Frontend::keys());
-        expected.extend(Backend::keys());
-        for own in [
-            "listen_addr",
-            "backend",
-            "routes",
-            "servers",
-            "fallback",
-            "discovery",
-        ] {
-            assert!(expected.remove(own), "{own}");
-        }
-        assert_eq!(keys(Defaults::keys()), expected);
-    }
-}
+mod tests;

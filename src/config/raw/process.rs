@@ -6,9 +6,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
 use super::field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type};
-use crate::config::{
-    findings::Findings,
-    model::{AccessLog, HashSeed},
+use crate::{
+    base::SocketMode,
+    config::{
+        findings::Findings,
+        model::{AccessLog, HashSeed},
+    },
 };
 
 /// Longest path of a unix socket on Linux, in bytes: `sun_path` has 108 with the NUL (unix(7)).
@@ -27,6 +30,10 @@ pub struct DirectoryPath(pub PathBuf);
 /// `user`.
 #[derive(Debug, Clone)]
 pub struct UserName(pub String);
+
+/// `socket_group`.
+#[derive(Debug, Clone)]
+pub struct GroupName(pub String);
 
 /// `socket`; `None` for `""`.
 #[derive(Debug, Clone)]
@@ -55,13 +62,48 @@ impl Field for AccessLog {
 }
 inline_schema!([] AccessLog, _g => json_schema!({ "anyOf": [{ "type": "boolean" }, { "const": "errors" }] }));
 
+/// Whether it can be the name of a user or a group.
+fn is_account(text: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
+    !text.is_empty() && text.len() <= 255 && !text.contains(is_odd)
+}
+
+impl Field for GroupName {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "the name of a group, in quotes", findings)?;
+        if is_account(text) {
+            return Some(Self(text.to_owned()));
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not the name of a group"),
+            "write a name such as \"www-data\", or leave the key out",
+            findings,
+        )
+    }
+}
+inline_schema!([] GroupName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 }));
+
+impl Field for SocketMode {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "permissions in quotes, such as \"0660\"", findings)?;
+        if let Some(mode) = Self::parse(text) {
+            return Some(mode);
+        }
+        bad_value(
+            value,
+            format!("\"{text}\" is not a mode of a socket"),
+            "write \"0600\" for the user that convey runs as, \"0660\" for its group too, or \"0666\" for every user",
+            findings,
+        )
+    }
+}
+inline_schema!([] SocketMode, _g => json_schema!({ "type": "string", "pattern": "^0?[2367][0-7]{2}$" }));
+
 impl Field for UserName {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(value, "the name of a user, in quotes", findings)?;
-        let usable = !text.is_empty()
-            && text.len() <= 255
-            && !text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/');
-        if usable {
+        if is_account(text) {
             return Some(Self(text.to_owned()));
         }
         bad_value(

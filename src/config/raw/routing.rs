@@ -47,6 +47,10 @@ pub struct AlpnNames(pub Vec<Box<str>>);
 #[derive(Debug, Clone)]
 pub struct Subjects<const MAX: usize>(pub Vec<(RuleSubject, Range<usize>)>);
 
+/// `from` of `proxy_protocol`: networks and lists of networks, and where `"unix"` stands.
+#[derive(Debug, Clone, Default)]
+pub struct ProxyPeers(pub Vec<(RuleSubject, Range<usize>)>, pub Option<Range<usize>>);
+
 /// Local addresses and ports, each with its place.
 #[derive(Debug, Clone)]
 pub struct Destinations(pub Vec<(Destination, Range<usize>)>);
@@ -221,6 +225,34 @@ impl<const MAX: usize> Field for Subjects<MAX> {
 }
 inline_schema!([const MAX: usize] Subjects<MAX>, _g => one_or_several(
     &json!({ "type": "string", "minLength": 1 }), MAX
+));
+
+impl Field for ProxyPeers {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let list = List {
+            expected: "a network in quotes, or a list of them",
+            empty: "write at least one network, such as \"10.0.0.0/8\"",
+            most: MAX_NETWORKS,
+            more: "put the networks into a file and name it in [network_lists]",
+        };
+        let peer = |value: &Node<'_>, text: &str, findings: &mut Findings| match text {
+            // of a frontend's own sockets, whatever their paths
+            "unix" | "unix:" => Some(None),
+            text => subject(value, text, findings).map(Some),
+        };
+        // one that could not be read is not missing
+        let mut peers = Self::default();
+        for (peer, span) in list.read(value, findings, peer).unwrap_or_default() {
+            match peer {
+                Some(network) => peers.0.push((network, span)),
+                None => peers.1 = Some(span),
+            }
+        }
+        Some(peers)
+    }
+}
+inline_schema!([] ProxyPeers, _g => one_or_several(
+    &json!({ "type": "string", "minLength": 1 }), MAX_NETWORKS
 ));
 
 fn subject(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<RuleSubject> {

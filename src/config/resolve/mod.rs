@@ -23,6 +23,7 @@ mod socket_servers;
 mod source;
 mod tls;
 mod udp;
+mod unix_listeners;
 mod unused;
 
 use std::{
@@ -135,6 +136,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     unused::check(file, &config, &users, findings);
     balancing::check(file, &config, &users, findings);
     socket_servers::check(file, &config, &users, findings);
+    unix_listeners::check(file, &config, &users, findings);
     connections::check(file, &config, findings);
     unused::clear(&mut config);
     balancing::clear(&mut config);
@@ -347,6 +349,8 @@ fn frontend(
     let mode = value(own.mode.as_ref(), inherited.default_mode, |v| v);
     let protocol = value(own.protocol.as_ref(), Protocol::Tcp, |v| v);
     let has_sessions = protocol == Protocol::Udp && !mode.is_packet();
+    let sockets = raw.listen_addr.iter().flat_map(|at| &at.value.1);
+    let sockets = sockets.map(|(path, _)| *path).collect();
     let listen = raw.listen_addr.as_ref().map(|at| at.value.0.as_slice());
     let interface = own.interface.as_ref().filter(|_| !mode.is_packet());
     let listen = socket::listen_at(interface, listen.unwrap_or_default(), findings);
@@ -381,6 +385,8 @@ fn frontend(
     Some(Frontend {
         name,
         listen,
+        sockets,
+        socket_rights: unix_listeners::rights(&own),
         mode,
         protocol,
         interface: own.interface.as_ref().map(|at| at.value.0.clone()),

@@ -165,7 +165,8 @@ pub fn accept_proxy(
         return None;
     };
     Some(AcceptProxy {
-        from: subjects(from.value),
+        from: from.value.0.into_iter().map(|(subject, _)| subject).collect(),
+        unix: from.value.1.is_some(),
         required: value(raw.required.as_ref(), true, |v| v),
         timeout: time(raw.timeout.as_ref(), PROXY_TIMEOUT),
     })

@@ -2,13 +2,15 @@
 
 use super::{Setting, Settings, list, set, text};
 use crate::{
-    base::{Dscp, ListenRange, ServerSocketOptions, SocketOptions},
+    base::{Dscp, ListenPlace, ListenRange, ServerSocketOptions, SocketOptions, SocketPath},
     config::model::Mode,
 };
 
 /// `listen_addr` of a frontend.
-pub fn listen_addr(listen: &[ListenRange]) -> Setting {
-    let written: Vec<_> = listen.iter().map(|range| range.written()).collect();
+pub fn listen_addr(listen: &[ListenRange], sockets: &[SocketPath]) -> Setting {
+    let ranges = listen.iter().map(|range| ListenPlace::Network(range.written()));
+    let sockets = sockets.iter().copied().map(ListenPlace::Unix);
+    let written: Vec<_> = ranges.chain(sockets).collect();
     match written.as_slice() {
         [one] => text(&one.to_string()),
         several => list(several),

@@ -105,7 +105,7 @@ pub fn with_values(record: &AccessRecord, take: impl FnOnce(&[Option<&dyn Value>
     let server_addr = record.server.as_ref().map(|(_, addr)| display(addr));
     let backend = record.backend.as_ref().map(BackendName::as_str);
     let (client, listen) = (display(record.client), display(record.listen));
-    let peer = (record.peer.0 != record.client.0).then(|| display(record.peer));
+    let peer = (record.client != record.peer.into()).then(|| display(record.peer));
     let (queue_ms, connect_ms) = (record.queue_time.map(millis), record.connect_time.map(millis));
     let (sni, unique_id) = (record.sni.as_deref(), record.unique_id.map(display));
     // what is not said is TCP, as it always was
@@ -207,7 +207,7 @@ impl fmt::Display for Line<'_> {
             write!(f, " sni={sni}")?;
         }
         // whom its PROXY header does not name
-        if record.peer.0 != record.client.0 {
+        if record.client != record.peer.into() {
             write!(f, " peer={}", record.peer)?;
         }
         if let Some(tls) = &record.tls {
@@ -243,16 +243,17 @@ impl fmt::Display for Millis {
 pub mod tests {
     use super::*;
     use crate::base::{
-        ClientAddr, FrontendName, ListenAddr, PeerAddr, ServerAddr, ServerName, TerminationReason,
+        ClientAddr, FrontendName, ListenAddr, ListenPlace, PeerAddr, Remote, ServerAddr, ServerName,
+        TerminationReason,
     };
     use std::time::UNIX_EPOCH;
 
     pub fn record() -> AccessRecord {
         AccessRecord {
             accepted_at: UNIX_EPOCH + Duration::from_millis(1_233_922_371_443),
-            peer: PeerAddr(([10, 0, 1, 2], 33313).into()),
-            client: ClientAddr(([10, 0, 1, 2], 33313).into()),
-            listen: ListenAddr::new(([10, 0, 1, 1], 80).into()),
+            peer: Remote::Addr(PeerAddr(([10, 0, 1, 2], 33313).into())),
+            client: Remote::Addr(ClientAddr(([10, 0, 1, 2], 33313).into())),
+            listen: ListenPlace::Network(ListenAddr::new(([10, 0, 1, 1], 80).into()).into()),
             protocol: Protocol::Tcp,
             frontend: FrontendName::new("fnt").unwrap(),
             backend: Some(BackendName::new("bck").unwrap()),
@@ -304,9 +305,31 @@ pub mod tests {
     }
 
     #[test]
+    fn who_comes_by_a_unix_socket_has_no_address() {
+        let path = "unix:/run/convey/web.sock";
+        let mut record = AccessRecord {
+            peer: Remote::Unix,
+            client: Remote::Unix,
+            listen: path.parse().unwrap(),
+            ..record()
+        };
+        let line = Line(&record).to_string();
+        assert!(
+            line.starts_with("unix [06/Feb/2009") && !line.contains("peer="),
+            "{line}"
+        );
+        record.client = std::net::SocketAddr::from(([192, 0, 2, 1], 40_000)).into();
+        let line = Line(&record).to_string();
+        assert!(
+            line.starts_with("192.0.2.1:40000 [") && line.ends_with(" peer=unix"),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn the_name_asked_for_and_a_peer_that_speaks_for_the_client_stand_at_the_end() {
         let record = AccessRecord {
-            peer: PeerAddr(([10, 0, 9, 9], 4000).into()),
+            peer: Remote::Addr(PeerAddr(([10, 0, 9, 9], 4000).into())),
             sni: Some("www.example.com".into()),
             ..record()
         };

@@ -6,30 +6,31 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
+use super::socket_files::NewFiles;
 use crate::{
-    base::{Endpoint, ListenAddr, PeerTimeouts, Protocol, SocketOptions, Zone},
+    base::{Endpoint, ListenAddr, ListenerId, PeerTimeouts, Protocol, SocketOptions, SocketPath, Zone},
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
         inherited::{self, Inherited},
-        listener, udp_socket,
+        listener, socket_file, udp_socket,
     },
 };
 
-/// Endpoints of frontends that workers accept on, with the number of their sockets.
+/// What frontends listen on, with the number of its sockets.
 #[derive(Debug, Default)]
-pub struct Listeners(BTreeMap<Endpoint, usize>);
+pub struct Listeners(BTreeMap<ListenerId, usize>);
 
 /// What a configuration needs of listeners beyond those that there are.
 #[derive(Debug, Default)]
 pub struct Missing {
-    /// New endpoints: what the broker is asked for, and what their sockets have.
-    wanted: BTreeMap<Endpoint, (ListenerRef, Wanted)>,
-    /// Endpoints that the configuration no longer has.
-    removed: Vec<Endpoint>,
+    /// New ones: what the broker is asked for, and what their sockets have.
+    wanted: BTreeMap<ListenerId, (ListenerRef, Wanted)>,
+    /// Those that the configuration no longer has.
+    removed: Vec<ListenerId>,
 }
 
-/// What the sockets of an endpoint have.
+/// What the sockets of an address have.
 #[derive(Debug, Clone, Copy, Default)]
 struct Wanted {
     /// When their connections are given up.
@@ -41,10 +42,12 @@ struct Wanted {
 /// Sockets made for a configuration that is not in effect yet; dropping it closes them.
 #[derive(Debug)]
 pub struct PreparedListeners {
-    /// New endpoints with at least one socket for each worker.
-    pub added: BTreeMap<Endpoint, Vec<OwnedFd>>,
-    /// Endpoints that the configuration no longer has.
-    pub removed: Vec<Endpoint>,
+    /// New ones with at least one socket for each worker.
+    pub added: BTreeMap<ListenerId, Vec<OwnedFd>>,
+    /// Those that the configuration no longer has.
+    pub removed: Vec<ListenerId>,
+    /// The files of new unix sockets.
+    pub files: NewFiles,
 }
 
 impl Missing {
@@ -59,16 +62,27 @@ impl Missing {
         predecessors: &mut Predecessors,
     ) -> Result<PreparedListeners, BrokerError> {
         let mut added = BTreeMap::new();
-        for (endpoint, (reference, has)) in self.wanted {
-            let mut sockets = predecessors.take_endpoint(endpoint, has);
-            while sockets.len() < workers {
-                sockets.push(broker.bind(reference.clone()).await?);
-            }
-            added.insert(endpoint, sockets);
+        let mut files = NewFiles::new(broker);
+        for (id, (reference, has)) in self.wanted {
+            let sockets = match id {
+                ListenerId::Network(endpoint) => {
+                    let mut sockets = predecessors.take_endpoint(endpoint, has);
+                    while sockets.len() < workers {
+                        sockets.push(broker.bind(reference.clone()).await?);
+                    }
+                    sockets
+                }
+                ListenerId::Unix(path) => {
+                    let before = predecessors.take_socket(path);
+                    files.sockets(path, reference, before, workers).await?
+                }
+            };
+            added.insert(id, sockets);
         }
         Ok(PreparedListeners {
             added,
             removed: self.removed,
+            files,
         })
     }
 }
@@ -77,7 +91,7 @@ impl Missing {
 /// came in between wait in their queues.
 #[derive(Debug, Default)]
 pub struct Predecessors {
-    sockets: BTreeMap<Endpoint, Vec<OwnedFd>>,
+    sockets: BTreeMap<ListenerId, Vec<OwnedFd>>,
     /// Names under which nothing need be kept: those of what is no listener of ours, and those that another version of
     /// Convey gave to one.
     outdated: BTreeSet<String>,
@@ -96,12 +110,12 @@ impl Predecessors {
     fn of(inherited: Vec<Inherited>) -> Self {
         let mut all = Self::default();
         for Inherited { name, fd } in inherited {
-            let endpoint = endpoint_of(&fd, &name);
-            if endpoint.map(kept_as).as_ref() != Some(&name) {
+            let id = listener_of(&fd, &name);
+            if id.map(kept_as).as_ref() != Some(&name) {
                 all.outdated.insert(name);
             }
-            if let Some(endpoint) = endpoint {
-                all.sockets.entry(endpoint).or_default().push(fd);
+            if let Some(id) = id {
+                all.sockets.entry(id).or_default().push(fd);
             }
         }
         all
@@ -109,30 +123,30 @@ impl Predecessors {
 
     /// Ports that their sockets listen on.
     pub fn ports(&self) -> impl Iterator<Item = (Protocol, u16)> {
-        let endpoints = self.sockets.keys();
+        let endpoints = self.sockets.keys().filter_map(|id| id.endpoint());
         endpoints.map(|endpoint| (endpoint.protocol, endpoint.port()))
     }
 
     /// What they listen on.
-    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerId> {
         self.sockets.keys().copied()
     }
 
     /// Ends the listeners that nobody has taken; the names of all descriptors that need not be kept any longer.
     pub fn end(self) -> Vec<String> {
         let mut names = self.outdated;
-        for (endpoint, sockets) in self.sockets {
+        for (id, sockets) in self.sockets {
             for socket in sockets {
                 // one of UDP ends where nobody keeps it
                 listener::end(socket.as_fd());
             }
-            names.insert(kept_as(endpoint));
+            names.insert(kept_as(id));
         }
         names.into_iter().collect()
     }
 
     fn take_endpoint(&mut self, endpoint: Endpoint, wanted: Wanted) -> Vec<OwnedFd> {
-        let mut sockets = self.sockets.remove(&endpoint).unwrap_or_default();
+        let mut sockets = self.sockets.remove(&endpoint.into()).unwrap_or_default();
         let is_as_wanted = |socket: &OwnedFd| listener::has_chosen(socket.as_fd(), wanted.options);
         if !sockets.iter().all(is_as_wanted) {
             tracing::info!(
@@ -142,7 +156,7 @@ impl Predecessors {
             for socket in sockets {
                 listener::end(socket.as_fd());
             }
-            self.outdated.insert(kept_as(endpoint));
+            self.outdated.insert(kept_as(endpoint.into()));
             return Vec::new();
         }
         sockets.retain(|socket| {
@@ -161,15 +175,34 @@ impl Predecessors {
         });
         sockets
     }
+
+    /// The one at a path; others that were there are ended.
+    fn take_socket(&mut self, path: SocketPath) -> Option<OwnedFd> {
+        let mut sockets = self.sockets.remove(&ListenerId::Unix(path))?;
+        let socket = sockets.pop();
+        for other in sockets {
+            listener::end(other.as_fd());
+        }
+        socket
+    }
 }
 
-/// What a socket listens on. Of an interface by its number or by its name, whichever it is kept as: the socket knows both.
+/// What a socket listens on.
+fn listener_of(fd: &OwnedFd, name: &str) -> Option<ListenerId> {
+    let endpoint = endpoint_of(fd, name).map(ListenerId::Network);
+    endpoint.or_else(|| {
+        let path = socket_file::path_of(fd)?;
+        SocketPath::new(path.to_str()?).ok().map(ListenerId::Unix)
+    })
+}
+
+/// What a socket listens on on a network. Of an interface by its number or by its name, whichever it is kept as: the socket knows both.
 /// `None` too if its interface is gone: nothing comes to it any more, not even if there is one of that name again.
 fn endpoint_of(fd: &OwnedFd, name: &str) -> Option<Endpoint> {
     let tcp = listener::address_of(fd.as_fd()).map(Endpoint::tcp);
     let by_number = tcp.or_else(|| udp_socket::address_of(fd.as_fd()).map(Endpoint::udp))?;
     let has_number = matches!(by_number.addr.0, SocketAddr::V6(addr) if addr.scope_id() != 0);
-    if has_number && kept_as(by_number) == name {
+    if has_number && kept_as(by_number.into()) == name {
         return Some(by_number);
     }
     let interface = listener::interface_of(fd.as_fd()).ok()?;
@@ -181,25 +214,23 @@ fn endpoint_of(fd: &OwnedFd, name: &str) -> Option<Endpoint> {
 }
 
 impl Listeners {
-    /// What `config` needs beyond what we have. Endpoints that stay are not touched, whatever frontend has them.
+    /// What `config` needs beyond what we have. Listeners that stay are not touched, whatever frontend has them.
     #[must_use]
     pub fn missing(&self, config: &Config) -> Missing {
         let proxied = config.frontends.values().filter(|f| !f.mode.is_packet());
-        let wanted: BTreeMap<Endpoint, _> = proxied
-            .flat_map(|frontend| frontend.endpoints().map(move |endpoint| (endpoint, frontend)))
+        let wanted: BTreeMap<ListenerId, _> = proxied
+            .flat_map(|frontend| frontend.listeners().map(move |id| (id, frontend)))
             .collect();
-        let gone = self.0.keys().filter(|endpoint| !wanted.contains_key(endpoint));
+        let gone = self.0.keys().filter(|id| !wanted.contains_key(id));
         let removed = gone.copied().collect();
-        let new = wanted
-            .into_iter()
-            .filter(|(endpoint, _)| !self.0.contains_key(endpoint));
-        let wanted = new.map(|(endpoint, frontend)| {
-            let reference = ListenerRef::frontend(&frontend.name, endpoint);
+        let new = wanted.into_iter().filter(|(id, _)| !self.0.contains_key(id));
+        let wanted = new.map(|(id, frontend)| {
+            let reference = ListenerRef::frontend(&frontend.name, id);
             let wanted = Wanted {
                 timeouts: frontend.client_timeouts(),
                 options: frontend.client_socket,
             };
-            (endpoint, (reference, wanted))
+            (id, (reference, wanted))
         });
         Missing {
             wanted: wanted.collect(),
@@ -207,14 +238,14 @@ impl Listeners {
         }
     }
 
-    /// Notes an endpoint that is listened on now, by so many sockets.
-    pub fn insert(&mut self, endpoint: Endpoint, sockets: usize) {
-        self.0.insert(endpoint, sockets);
+    /// Notes what is listened on now, by so many sockets.
+    pub fn insert(&mut self, id: ListenerId, sockets: usize) {
+        self.0.insert(id, sockets);
     }
 
-    /// Notes an endpoint that is no longer listened on.
-    pub fn remove(&mut self, endpoint: Endpoint) {
-        self.0.remove(&endpoint);
+    /// Notes what is no longer listened on.
+    pub fn remove(&mut self, id: ListenerId) {
+        self.0.remove(&id);
     }
 
     /// Number of sockets.
@@ -223,22 +254,40 @@ impl Listeners {
     }
 
     /// Takes all of them out.
-    pub fn take_all(&mut self) -> Vec<Endpoint> {
+    pub fn take_all(&mut self) -> Vec<ListenerId> {
         std::mem::take(&mut self.0).into_keys().collect()
     }
 }
 
-/// The name under which the service manager keeps the sockets of an endpoint (`FDNAME=`; a colon separates such names).
+/// The name under which the service manager keeps the sockets of a listener (`FDNAME=`; a colon separates such names).
 ///
 /// A contract with other versions, which forget what they do not want by this name: no released form of it may change.
 /// They take over by what a socket listens on, whatever its name.
-pub fn kept_as(endpoint: Endpoint) -> String {
-    let addr = endpoint.addr;
-    let name = match endpoint.protocol {
-        Protocol::Tcp => format!("listener {addr}"),
-        Protocol::Udp => format!("listener udp {addr}"),
+pub fn kept_as(id: ListenerId) -> String {
+    let path = match id {
+        ListenerId::Network(Endpoint {
+            addr,
+            protocol: Protocol::Tcp,
+        }) => return format!("listener {addr}").replace(':', "_"),
+        ListenerId::Network(Endpoint {
+            addr,
+            protocol: Protocol::Udp,
+        }) => return format!("listener udp {addr}").replace(':', "_"),
+        ListenerId::Unix(path) => path,
     };
-    name.replace(':', "_")
+    let is_plain = |c: char| c == ' ' || (c.is_ascii_graphic() && c != ':');
+    let shown: String = (path.as_str().chars())
+        .map(|c| if is_plain(c) { c } else { '_' })
+        .collect();
+    // what only the number tells apart
+    let number = (path.as_str().bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    if shown == path.as_str() {
+        format!("listener unix {shown}")
+    } else {
+        format!("listener unix {shown} {number:016x}")
+    }
 }
 
 #[cfg(test)]
@@ -256,8 +305,20 @@ mod tests {
             ),
             (Endpoint::udp(addr("192.0.2.1:53")), "listener udp 192.0.2.1_53"),
         ] {
-            assert_eq!(kept_as(endpoint), name);
+            assert_eq!(kept_as(endpoint.into()), name);
         }
+        let at = |path: &str| kept_as(ListenerId::Unix(SocketPath::new(path).unwrap()));
+        assert_eq!(
+            at("/run/convey/web one.sock"),
+            "listener unix /run/convey/web one.sock"
+        );
+        // the manager's names are ASCII, and never those of two sockets
+        let (one, other) = (at("/run/ä:.sock"), at("/run/ö:.sock"));
+        assert!(
+            one.starts_with("listener unix /run/__.sock ") && one.is_ascii() && !one.contains(':'),
+            "{one}"
+        );
+        assert_ne!(one, other);
     }
 
     /// A listening socket, with the service manager's copy of it.
@@ -296,7 +357,7 @@ mod tests {
     #[test]
     fn a_listener_that_this_version_called_so_stays_under_its_name() {
         let (endpoint, socket, _manager) = listening();
-        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint.into()), socket)]);
         assert_eq!(predecessors.take_endpoint(endpoint, Wanted::default()).len(), 1);
         assert!(predecessors.end().is_empty());
     }
@@ -309,7 +370,7 @@ mod tests {
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"meanwhile", addr).unwrap();
         let endpoint = Endpoint::udp(addr);
-        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint.into()), socket)]);
         let taken = predecessors.take_endpoint(endpoint, Wanted::default());
         let socket = std::net::UdpSocket::from(taken.into_iter().next().unwrap());
         assert_eq!(socket.recv(&mut [0; 20]).unwrap(), 9);
@@ -319,7 +380,7 @@ mod tests {
     #[test]
     fn a_listener_with_another_mark_than_the_configuration_says_is_opened_anew() {
         let (endpoint, socket, manager) = listening();
-        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket)]);
+        let mut predecessors = Predecessors::of(vec![kept(kept_as(endpoint.into()), socket)]);
         let wanted = Wanted {
             options: SocketOptions {
                 mark: std::num::NonZeroU32::new(7),
@@ -330,15 +391,15 @@ mod tests {
         assert!(predecessors.take_endpoint(endpoint, wanted).is_empty());
         assert_eq!(listener::address_of(manager.as_fd()), None);
         // before the new ones are kept under it
-        assert_eq!(predecessors.end(), [kept_as(endpoint)]);
+        assert_eq!(predecessors.end(), [kept_as(endpoint.into())]);
     }
 
     #[test]
     fn what_no_version_listens_with_is_kept_no_longer() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let name = kept_as(Endpoint::udp(socket.local_addr().unwrap()));
+        let name = kept_as(Endpoint::udp(socket.local_addr().unwrap()).into());
         let predecessors = Predecessors::of(vec![kept(&name, socket)]);
-        assert_eq!(predecessors.endpoints().count(), 0);
+        assert_eq!(predecessors.listeners().count(), 0);
         assert_eq!(predecessors.end(), [name]);
     }
 
@@ -346,8 +407,8 @@ mod tests {
     fn listeners_that_nobody_takes_are_ended() {
         let (endpoint, socket, manager) = listening();
         let (pipe, _end) = std::io::pipe().unwrap();
-        let predecessors = Predecessors::of(vec![kept(kept_as(endpoint), socket), kept("map", pipe)]);
-        assert_eq!(predecessors.end(), [kept_as(endpoint), "map".to_owned()]);
+        let predecessors = Predecessors::of(vec![kept(kept_as(endpoint.into()), socket), kept("map", pipe)]);
+        assert_eq!(predecessors.end(), [kept_as(endpoint.into()), "map".to_owned()]);
         assert_eq!(listener::address_of(manager.as_fd()), None);
     }
 }

@@ -3,5 +3,6 @@
 pub mod addresses;
 pub mod listeners;
 pub mod packets;
+pub mod socket_files;
 pub mod sockets;
 pub mod stats;

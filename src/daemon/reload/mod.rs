@@ -22,6 +22,7 @@ use super::{
     plane::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
+        socket_files::{set_rights, with_other_rights},
         stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
     },
     watch::{FileWatch, watch_beside},
@@ -331,6 +332,7 @@ impl Control {
             return;
         };
         let config = Arc::clone(&new.config);
+        let other_rights = with_other_rights(self.state.config(), &config);
         self.log.set_level(config.global.log_level);
         self.log.set_format(config.global.log_format);
         self.log
@@ -353,10 +355,12 @@ impl Control {
         let removed = bound.listeners.removed;
         self.notify.forget(removed.iter().copied().map(kept_as).collect());
         let mut retired = JoinSet::new();
-        for endpoint in removed {
-            self.listeners.remove(endpoint);
-            retired.spawn(self.workers.retire(endpoint));
+        for id in removed {
+            self.listeners.remove(id);
+            self.release_socket(id);
+            retired.spawn(self.workers.retire(id));
         }
+        bound.listeners.files.keep();
         self.keep(&bound.listeners.added);
         self.listen(bound.listeners.added);
         self.addresses.follow(&config);
@@ -364,6 +368,7 @@ impl Control {
         let (broker, identity) = (self.broker.clone(), self.reload.identity);
         let (cut, workers) = (self.reload.cut.0.clone(), Arc::clone(&self.workers));
         self.reload.jobs.spawn(async move {
+            set_rights(&broker, other_rights).await;
             if cut.is_empty() {
                 retired.detach_all();
             }

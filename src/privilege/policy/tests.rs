@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    base::{IpFamily, Protocol, SocketKind, SocketOptions},
+    base::{Endpoint, IpFamily, Protocol, SocketKind, SocketOptions},
     config::{self, Options, Source},
 };
 
@@ -226,10 +226,11 @@ fn every_port_of_a_proxied_range_may_be_bound_and_no_other() {
     let bind = |addr: &str| {
         policy.may_bind(&ListenerRef::Frontend {
             name: "data".into(),
-            endpoint: Endpoint {
+            listener: Endpoint {
                 addr: addr.parse().unwrap(),
                 protocol: Protocol::Tcp,
-            },
+            }
+            .into(),
         })
     };
     for addr in [
@@ -238,7 +239,7 @@ fn every_port_of_a_proxied_range_may_be_bound_and_no_other() {
         "10.0.0.1:9002",
         "[fe80::1%eth0]:80",
     ] {
-        assert_eq!(bind(addr).unwrap().addr.to_string(), addr);
+        assert_eq!(addr_of(bind(addr).unwrap()), addr);
     }
     for addr in [
         "10.0.0.1:8999",
@@ -251,16 +252,65 @@ fn every_port_of_a_proxied_range_may_be_bound_and_no_other() {
 }
 
 #[test]
+fn a_unix_socket_is_bound_at_its_path_alone_with_the_rights_of_its_frontend() {
+    let policy = policy_of(
+        r#"
+        [frontends.web]
+        listen_addr = ["unix:/run/convey/web.sock", "127.0.0.1:80"]
+        socket_mode = "0666"
+        socket_group = "www-data"
+        backend = "b"
+        [frontends.other]
+        listen_addr = "unix:/run/convey/other.sock"
+        backend = "b"
+        [backends.b]
+        servers.a = { addr = "unix:/run/app.sock" }
+        "#,
+    );
+    let bind = |name: &str, path: &str| {
+        policy.may_bind(&ListenerRef::Frontend {
+            name: name.into(),
+            listener: ListenerId::Unix(path.parse().unwrap()),
+        })
+    };
+    let (web, other) = ("unix:/run/convey/web.sock", "unix:/run/convey/other.sock");
+    assert_eq!(addr_of(bind("web", web).unwrap()), format!("{web} 0666"));
+    assert_eq!(addr_of(bind("other", other).unwrap()), format!("{other} 0660"));
+    assert_eq!(policy.socket_groups().collect::<Vec<_>>(), ["www-data"]);
+    for (name, path) in [
+        ("web", other),
+        ("web", "unix:/run/app.sock"),
+        ("mail", web),
+        ("web", "unix:/etc/passwd"),
+    ] {
+        assert!(
+            bind(name, path).is_err_and(|why| why.contains(name)),
+            "{name} {path}"
+        );
+    }
+    assert!(
+        policy.has_socket(web.parse().unwrap()) && !policy.has_socket("unix:/run/app.sock".parse().unwrap())
+    );
+}
+
+#[test]
 fn nothing_listens_for_a_frontend_in_a_packet_mode() {
     let listener = ListenerRef::Frontend {
         name: "web".into(),
-        endpoint: Endpoint::tcp(([10, 0, 0, 1], 80).into()),
+        listener: Endpoint::tcp(([10, 0, 0, 1], 80).into()).into(),
     };
     let refused = policy_of(PACKETS).may_bind(&listener);
     assert!(
         refused.as_ref().is_err_and(|why| why.contains("packet mode")),
         "{refused:?}"
     );
+}
+
+fn addr_of(permitted: Permitted) -> String {
+    match permitted {
+        Permitted::Network(permitted) => permitted.addr.to_string(),
+        Permitted::Unix(path, rights) => format!("{path} {}", rights.mode),
+    }
 }
 
 fn policy_of(text: &str) -> Policy {
@@ -278,7 +328,7 @@ fn load(text: &str) -> Config {
 fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
     let listener = ListenerRef::Frontend {
         name: name.into(),
-        endpoint: Endpoint::tcp(addr.parse().unwrap()),
+        listener: Endpoint::tcp(addr.parse().unwrap()).into(),
     };
     policy().may_bind(&listener)
 }
@@ -286,7 +336,7 @@ fn bind(name: &str, addr: &str) -> Result<Permitted, String> {
 #[test]
 fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
     for addr in ["0.0.0.0:80", "[::]:80"] {
-        let expected = Permitted {
+        let expected = PermittedAddr {
             addr: addr.parse().unwrap(),
             protocol: Protocol::Tcp,
             timeouts: PeerTimeouts {
@@ -295,7 +345,7 @@ fn every_address_of_a_frontend_may_be_bound_with_its_time_out() {
             },
             options: SocketOptions::default(),
         };
-        assert_eq!(bind("web", addr), Ok(expected));
+        assert_eq!(bind("web", addr), Ok(Permitted::Network(expected)));
     }
 }
 
@@ -321,8 +371,8 @@ fn no_other_address_port_or_frontend_is_bound() {
 #[test]
 fn stats_are_bound_only_if_the_section_exists() {
     assert_eq!(
-        policy().may_bind(&ListenerRef::Stats).unwrap().addr,
-        "127.0.0.1:7000".parse().unwrap()
+        addr_of(policy().may_bind(&ListenerRef::Stats).unwrap()),
+        "127.0.0.1:7000"
     );
     let without = policy_of("[global]\n");
     assert_eq!(

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    base::{AccessReason, Endpoint, ListenAddr, PeerAddr, WorkerId},
+    base::{AccessReason, ClientAddr, ListenerId, PeerAddr, Remote, WorkerId},
     proxy::{
         limit::Occupant,
         places::{FrontendSlot, ProcessPlace},
@@ -37,9 +36,8 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of a listener besides its socket.
 pub struct AcceptQueue {
-    endpoint: Endpoint,
-    /// Its address, for connections.
-    listen: Arc<ListenAddr>,
+    /// Its connections share it.
+    id: Arc<ListenerId>,
     shared: Arc<WorkerContext>,
     worker: WorkerId,
     frontend: Arc<FrontendView>,
@@ -66,20 +64,19 @@ pub enum Batch {
 }
 
 impl AcceptQueue {
-    /// The queue of a listener of this endpoint.
+    /// The queue of a listener.
     ///
     /// # Errors
-    /// No frontend of the snapshot has the endpoint.
-    pub fn new(endpoint: Endpoint, shared: Arc<WorkerContext>, worker: WorkerId) -> io::Result<Self> {
+    /// No frontend of the snapshot has it.
+    pub fn new(id: ListenerId, shared: Arc<WorkerContext>, worker: WorkerId) -> io::Result<Self> {
         let snapshot = shared.snapshot.load_full();
         let frontend = snapshot
-            .frontend_at(endpoint)
+            .frontend_at(id)
             .cloned()
             .ok_or_else(|| io::Error::other("no frontend has this address"))?;
         shared.limit.listener_added();
         Ok(Self {
-            endpoint,
-            listen: Arc::new(endpoint.addr),
+            id: Arc::new(id),
             most: shared.limit.most(snapshot.counts.servers),
             generation: snapshot.generation,
             shared,
@@ -96,7 +93,10 @@ impl AcceptQueue {
     /// What setsockopt(2) or listen(2) says.
     pub fn set_options(&self, socket: &impl AsFd) -> io::Result<()> {
         let config = &self.frontend.config;
-        socket_options::set_dscp(socket, !self.endpoint.is_ipv4(), config.client_socket.dscp)?;
+        let Some(endpoint) = self.id.endpoint() else {
+            return listener_options::set_backlog(socket, config.listener);
+        };
+        socket_options::set_dscp(socket, !endpoint.is_ipv4(), config.client_socket.dscp)?;
         listener_options::set(socket, config.listener)
     }
 
@@ -122,16 +122,16 @@ impl AcceptQueue {
                 Err(e) if concerns_one_connection(&e) => continue,
                 Err(e) => return Err(e),
             };
-            let (speaker, permit) = match self.admit(peer.ip()) {
+            let (speaker, permit) = match self.admit(peer) {
                 Ok(admitted) => admitted,
                 Err(reason) => {
-                    self.refuse(socket, peer.ip(), reason);
+                    self.refuse(socket, peer, reason);
                     continue;
                 }
             };
             let origin = Origin {
-                peer: PeerAddr(peer),
-                listen: Arc::clone(&self.listen),
+                peer,
+                listener: Arc::clone(&self.id),
                 worker: self.worker,
                 at: Instant::now(),
                 frontend: Arc::clone(&self.frontend),
@@ -151,11 +151,15 @@ impl AcceptQueue {
 
     /// What access rules and limits say of a peer that is the client; one that speaks for clients is judged by
     /// `proxy_protocol.from` alone.
-    fn admit(&self, peer: IpAddr) -> Result<(Speaker, Option<Permit>), AccessReason> {
+    fn admit(&self, peer: Remote<PeerAddr>) -> Result<(Speaker, Option<Permit>), AccessReason> {
         if let (Some(proxies), Some(settings)) =
             (&self.frontend.proxies, &self.frontend.config.proxy_protocol)
         {
-            if proxies.has(peer) {
+            let speaks_for_clients = match peer {
+                Remote::Addr(peer) => proxies.has(peer.0.ip()),
+                Remote::Unix => settings.unix,
+            };
+            if speaks_for_clients {
                 return Ok((Speaker::Proxy, None));
             }
             if settings.required {
@@ -163,12 +167,13 @@ impl AcceptQueue {
             }
         }
         let access = self.frontend.access.as_ref();
-        let permit = access.map(|access| access.admit(peer, self.shared.now()));
+        let client = Remote::<ClientAddr>::from(peer).ip();
+        let permit = access.map(|access| access.admit_remote(client, self.shared.now()));
         Ok((Speaker::Itself, permit.transpose()?))
     }
 
     /// Resets a connection and counts it. The log has one event a minute: whoever floods must not fill it.
-    fn refuse(&mut self, socket: OwnedFd, client: IpAddr, reason: AccessReason) {
+    fn refuse(&mut self, socket: OwnedFd, client: Remote<PeerAddr>, reason: AccessReason) {
         let counters = self.frontend.live.counters.shard(self.worker);
         counters.refused[reason as usize].add(1);
         tcp::reset_on_close(&socket);
@@ -216,7 +221,7 @@ impl AcceptQueue {
             event = "accept_error",
             frontend = %self.frontend.config.name,
             "cannot accept on {}: {error}{}",
-            self.endpoint.addr,
+            self.id.place(),
             match error.raw_os_error() {
                 Some(libc::EMFILE) => "; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)",
                 Some(libc::ENFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",
@@ -232,7 +237,7 @@ impl AcceptQueue {
             frontend = %self.frontend.config.name,
             "connections that wait on {} are reset: nothing listens there any more, and all {} connections that the \
              limit of open files allows are in use",
-            self.endpoint.addr,
+            self.id.place(),
             self.most,
         );
     }
@@ -245,11 +250,12 @@ impl AcceptQueue {
             return;
         }
         self.generation = snapshot.generation;
-        let Some(current) = snapshot.frontend_at(self.endpoint) else {
+        let Some(current) = snapshot.frontend_at(*self.id) else {
             return;
         };
         let timeouts = current.config.client_timeouts();
-        if timeouts != self.frontend.config.client_timeouts()
+        if self.id.endpoint().is_some()
+            && timeouts != self.frontend.config.client_timeouts()
             && let Err(error) = tcp::set_peer_timeouts(socket, timeouts)
         {
             self.note_error(&error);

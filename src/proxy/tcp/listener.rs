@@ -1,6 +1,7 @@
 //! A listening socket of a worker: one task that accepts until it is told to end.
 
 use std::{
+    future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
@@ -11,7 +12,7 @@ use tokio::{io::unix::AsyncFd, sync::oneshot, time::sleep};
 
 use super::accept::{AcceptQueue, Batch};
 use crate::{
-    base::{Endpoint, WorkerId},
+    base::{ListenerId, WorkerId},
     proxy::shared::WorkerContext,
     sys::{listener, readiness},
 };
@@ -34,14 +35,14 @@ impl Listener {
     /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
-    /// No frontend of the snapshot has the endpoint, or the reactor refused the socket.
+    /// No frontend of the snapshot has it, or the reactor refused the socket.
     pub fn new(
-        endpoint: Endpoint,
+        id: ListenerId,
         socket: OwnedFd,
         shared: Arc<WorkerContext>,
         worker: WorkerId,
     ) -> io::Result<Self> {
-        let queue = AcceptQueue::new(endpoint, shared, worker)?;
+        let queue = AcceptQueue::new(id, shared, worker)?;
         // of an earlier process it may have others
         queue.set_options(&socket)?;
         let socket = readiness::readable(socket)?;
@@ -80,9 +81,13 @@ impl Listener {
         loop {
             let batch = match self.socket.readable().await {
                 Ok(mut ready) => {
+                    let is_ended = ready.ready().is_read_closed();
                     let batch = self.queue.accept_batch(&self.socket, true);
-                    if matches!(batch, Ok(Batch::Empty)) {
-                        ready.clear_ready();
+                    match batch {
+                        // by another worker that has the same socket; the reactor reports that again and again
+                        Ok(Batch::Empty) | Err(_) if is_ended => pending().await,
+                        Ok(Batch::Empty) => ready.clear_ready(),
+                        _ => {}
                     }
                     batch
                 }

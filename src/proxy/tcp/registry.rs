@@ -11,7 +11,7 @@ use std::{
 use super::{bytes::ByteCounts, memory::Crowd};
 use crate::{
     base::{
-        ClientAddr, FrontendName, PeerAddr, Protocol, ServerAddr, ServerKey, ServerTlsRecord,
+        ClientAddr, FrontendName, PeerAddr, Protocol, Remote, ServerAddr, ServerKey, ServerTlsRecord,
         TerminationReason, TlsRecord, WorkerId,
     },
     proxy::shared::{OpenConnection, Select},
@@ -21,7 +21,7 @@ use crate::{
 
 struct Entry {
     /// The peer's address stands in for the client's until that is known.
-    client: ClientAddr,
+    client: Remote<ClientAddr>,
     frontend: FrontendName,
     /// As it was when the connection was last routed or, with a server, when that was chosen.
     backend: Option<Arc<BackendView>>,
@@ -68,14 +68,14 @@ impl Registration {
     /// Enters a connection that was just accepted.
     #[must_use]
     pub fn new(
-        peer: PeerAddr,
+        peer: Remote<PeerAddr>,
         socket: &Stream,
         frontend: FrontendName,
         accepted_at: Instant,
         bytes: Arc<ByteCounts>,
     ) -> Self {
         let entry = Entry {
-            client: ClientAddr(peer.0),
+            client: peer.into(),
             frontend,
             backend: None,
             server: None,
@@ -109,7 +109,7 @@ impl Registration {
     }
 
     /// Notes who the client is.
-    pub fn identified(&self, client: ClientAddr) {
+    pub fn identified(&self, client: Remote<ClientAddr>) {
         self.update(|entry| entry.client = client);
     }
 

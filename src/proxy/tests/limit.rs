@@ -65,7 +65,7 @@ fn a_reload_while_the_limit_is_reached_cuts_and_admits_nobody() {
 fn a_listener_that_is_removed_while_the_limit_is_reached_resets_who_waits() {
     let (rig, served, mut waiting) = full();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr)));
+    runtime.block_on(rig.workers.retire(Endpoint::tcp(rig.addr).into()));
     for client in &mut waiting {
         let error = client.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);

@@ -51,6 +51,7 @@ fn by_name(sni: &str) -> impl Fn(&mut Frontend, &mut Backend) {
 fn proxies(required: bool) -> AcceptProxy {
     AcceptProxy {
         from: vec![RuleSubject::Network("127.0.0.0/8".parse().unwrap())],
+        unix: false,
         required,
         timeout: HOUR,
     }
@@ -223,8 +224,8 @@ fn a_header_says_who_the_client_is() {
         let mut client = rig.client();
         assert_eq!(ask(&mut client, &[&header[..], b"payload"].concat()), b"payload");
         let record = rig.record();
-        assert_eq!(record.client.0, addr("192.0.2.7:1234"));
-        assert_eq!(record.peer.0, client.local_addr().unwrap());
+        assert_eq!(record.client.socket_addr().unwrap(), addr("192.0.2.7:1234"));
+        assert_eq!(record.peer.addr().unwrap().0, client.local_addr().unwrap());
         assert_eq!(record.bytes_in, 7, "the header is not the client's");
         let mut client = rig.client();
         client.set_nodelay(true).unwrap();
@@ -232,7 +233,7 @@ fn a_header_says_who_the_client_is() {
             client.write_all(&[byte]).unwrap();
         }
         assert_eq!(ask(&mut client, b"payload"), b"payload");
-        assert_eq!(rig.record().client.0, addr("192.0.2.7:1234"));
+        assert_eq!(rig.record().client.socket_addr().unwrap(), addr("192.0.2.7:1234"));
     }
     for header in [
         proxy::write_v1(ProxySource::Unknown),
@@ -241,7 +242,7 @@ fn a_header_says_who_the_client_is() {
         let mut client = rig.client();
         assert_eq!(ask(&mut client, &header), b"");
         assert_eq!(
-            rig.record().client.0,
+            rig.record().client.socket_addr().unwrap(),
             client.local_addr().unwrap(),
             "the peer itself"
         );
@@ -301,7 +302,10 @@ fn a_peer_that_may_not_speak_for_others_is_refused_or_speaks_for_itself() {
     let forged = proxy::write_v1(ProxySource::client(addr("192.0.2.7:1"), addr("192.0.2.8:2")));
     let mut client = rig.client();
     assert_eq!(ask(&mut client, &forged), forged, "it is payload");
-    assert_eq!(rig.record().client.0, client.local_addr().unwrap());
+    assert_eq!(
+        rig.record().client.socket_addr().unwrap(),
+        client.local_addr().unwrap()
+    );
 }
 
 #[test]
@@ -311,7 +315,10 @@ fn where_a_header_is_optional_a_peer_without_one_is_the_client() {
     });
     let mut client = rig.client();
     assert_eq!(ask(&mut client, b"PRO, but no header"), b"PRO, but no header");
-    assert_eq!(rig.record().client.0, client.local_addr().unwrap());
+    assert_eq!(
+        rig.record().client.socket_addr().unwrap(),
+        client.local_addr().unwrap()
+    );
     let greeting = server(|mut stream| stream.write_all(b"220 hello").unwrap());
     let rig = Rig::new(&[greeting], |frontend, _| {
         frontend.proxy_protocol = Some(AcceptProxy {
@@ -355,7 +362,7 @@ fn rules_and_limits_are_asked_of_the_client_that_the_header_names() {
     assert_reset(&mut connect("192.0.2.66:1"));
     let record = rig.record();
     assert_eq!(
-        (record.reason, record.client.0),
+        (record.reason, record.client.socket_addr().unwrap()),
         (Reason::AccessRefused, addr("192.0.2.66:1"))
     );
     let mut first = connect("192.0.2.7:1");

@@ -79,7 +79,7 @@ impl Rig {
             Arc::new(NoSockets),
         )
         .unwrap();
-        workers.listen(Endpoint::tcp(addr), vec![listener.into()]);
+        workers.listen(Endpoint::tcp(addr).into(), vec![listener.into()]);
         Self {
             addr,
             workers,

@@ -71,7 +71,7 @@ impl Udp {
         )
         .unwrap();
         workers.listen(
-            Endpoint::udp(addr),
+            Endpoint::udp(addr).into(),
             vec![
                 socket,
                 udp_socket::listen(addr, None, SocketOptions::default()).unwrap(),
@@ -119,7 +119,7 @@ fn a_datagram_that_comes_to_another_worker_is_handed_over_to_its_session() {
     assert!(first.contains(&b'a') && first.contains(&b'b'));
     // the kernel gives the datagrams of half of them to other sockets now
     let more = (0..2).map(|_| udp_socket::listen(udp.addr, None, SocketOptions::default()).unwrap());
-    udp.workers.listen(Endpoint::udp(udp.addr), more.collect());
+    udp.workers.listen(Endpoint::udp(udp.addr).into(), more.collect());
     for _ in 0..3 {
         let again: Vec<u8> = clients.iter().map(ask).collect();
         assert_eq!(again, first);

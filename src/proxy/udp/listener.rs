@@ -54,7 +54,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let snapshot = shared.snapshot.load_full();
         let frontend = snapshot
-            .frontend_at(endpoint)
+            .frontend_at(endpoint.into())
             .cloned()
             .ok_or_else(|| io::Error::other("no frontend has this address"))?;
         // of an earlier process it may have another
@@ -92,7 +92,7 @@ impl Listener {
         }
         self.generation = snapshot.generation;
         self.most = self.shared.limit.most(snapshot.counts.servers);
-        let Some(current) = snapshot.frontend_at(self.endpoint) else {
+        let Some(current) = snapshot.frontend_at(self.endpoint.into()) else {
             return;
         };
         let before = std::mem::replace(&mut self.frontend, Arc::clone(current));

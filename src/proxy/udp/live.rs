@@ -12,7 +12,7 @@ use std::{
 use crate::{
     access::Permit,
     base::{
-        AccessRecord, ClientAddr, DatagramDrop, PeerAddr, Protocol, ServerAddr, ServerKey, TerminationReason,
+        AccessRecord, DatagramDrop, ListenRange, Protocol, ServerAddr, ServerKey, TerminationReason,
         UniqueId, WorkerId,
     },
     proxy::{
@@ -173,7 +173,7 @@ impl Live {
     /// As a listing shows it.
     pub fn view(&self, key: &SessionKey, worker: WorkerId, idle: Duration) -> OpenConnection {
         OpenConnection {
-            client: ClientAddr(key.client),
+            client: key.client.into(),
             protocol: Protocol::Udp,
             frontend: self.frontend.config.name.clone(),
             backend: Some(self.chosen.backend.config.name.clone()),
@@ -209,9 +209,9 @@ pub fn record(
         accepted_at: SystemTime::now()
             .checked_sub(total_time)
             .unwrap_or(SystemTime::UNIX_EPOCH),
-        peer: PeerAddr(key.client),
-        client: ClientAddr(key.client),
-        listen: key.listen(),
+        peer: key.client.into(),
+        client: key.client.into(),
+        listen: ListenRange::from(key.listen()).into(),
         protocol: Protocol::Udp,
         frontend: frontend.config.name.clone(),
         backend: None,

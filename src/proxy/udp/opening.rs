@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     base::{
-        AccessReason, ClientAddr, DatagramDrop, IpFamily, ListenAddr, Protocol, SocketKind,
-        TerminationReason, UniqueId, WorkerId, Zone,
+        AccessReason, DatagramDrop, IpFamily, ListenAddr, Protocol, SocketKind, TerminationReason, UniqueId,
+        WorkerId, Zone,
     },
     config::{SendProxy, SentTlvs},
     preamble::proxy::{self, ProxySource, Ssl, Tlvs},
@@ -183,7 +183,7 @@ impl Opening<'_> {
 
     /// The client's address, if the server is to see it.
     fn source(&self) -> Option<IpAddr> {
-        choose::source(&self.listener.frontend.config, ClientAddr(self.key.client))
+        choose::source(&self.listener.frontend.config, self.key.client.into())
     }
 
     /// Whether it takes a socket of the broker's, and has to wait for it.
@@ -209,8 +209,8 @@ impl Opening<'_> {
     fn way(&self) -> Result<Way, TerminationReason> {
         let frontend: &FrontendView = &self.listener.frontend;
         let facts = Facts {
-            client: ClientAddr(self.key.client),
-            destination: ListenAddr::new(self.key.local),
+            client: self.key.client.into(),
+            destination: Some(ListenAddr::new(self.key.local)),
             hello: Hello::Unread,
         };
         let way = frontend.way(&facts)?;
@@ -221,8 +221,8 @@ impl Opening<'_> {
         let listen = self.listener.endpoint.addr;
         let range = self.listener.frontend.config.range_of(listen);
         ConnectionAddrs {
-            client: ClientAddr(self.key.client),
-            listen,
+            client: self.key.client.into(),
+            listen: Some(listen),
             offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
             source: self.source(),
         }

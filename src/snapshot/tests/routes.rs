@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, LazyLock},
     time::Instant,
 };
 
 use crate::{
     access::RuleSubject,
-    base::{BackendName, ClientAddr, HostPattern, ListenAddr, ServerKey, ServerName, TerminationReason},
+    base::{BackendName, HostPattern, ListenAddr, Remote, ServerKey, ServerName, TerminationReason},
     config::{Config, Destination, NonTls, Route, RouteTarget, Routing, UnexpectedSni, Unrouted},
     pools::{AdminState, Override, Pools},
     preamble::Alpn,
@@ -86,8 +87,8 @@ impl<'a> Asked<'a> {
     /// The backend, and the servers that can be chosen.
     fn says(&self, hello: Hello<'_>) -> Result<(String, Vec<String>), TerminationReason> {
         let facts = Facts {
-            client: ClientAddr(self.client.parse().unwrap()),
-            destination: ListenAddr::new(self.destination.parse().unwrap()),
+            client: self.client.parse::<SocketAddr>().unwrap().into(),
+            destination: Some(ListenAddr::new(self.destination.parse().unwrap())),
             hello,
         };
         let way = self.frontend().way(&facts)?;
@@ -189,6 +190,38 @@ fn everything_that_a_route_names_must_fit() {
     assert_eq!(
         (at("10.0.0.2:8011"), at("10.0.0.3:8010")),
         ("web".into(), "web".into())
+    );
+}
+
+#[test]
+fn whoever_has_no_address_is_in_no_network_and_goes_by_its_name_alone() {
+    let by = |network: &str| Route {
+        source: vec![RuleSubject::Network(network.parse().unwrap())],
+        ..route(&[], "sorry")
+    };
+    let to = Route {
+        destination: vec![Destination {
+            network: None,
+            ports: Some(1..=65_535),
+        }],
+        ..route(&[], "sorry")
+    };
+    let site = site(
+        vec![by("0.0.0.0/0"), by("::/0"), to, route(&["a.example"], "api")],
+        |_| (),
+    );
+    let frontend = &site.frontends["a"];
+    let goes = |hello| {
+        let facts = Facts {
+            client: Remote::Unix,
+            destination: None,
+            hello,
+        };
+        frontend.way(&facts).unwrap().backend.config.name.to_string()
+    };
+    assert_eq!(
+        (goes(hello("a.example")), goes(hello("b.example"))),
+        ("api".into(), "web".into())
     );
 }
 

@@ -27,6 +27,7 @@ use super::{
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
     },
+    sockets::{listener_options, settle_sockets, socket_path, socket_rights},
     tls::frontend_tls,
 };
 
@@ -127,6 +128,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
         settle_frontend(frontend);
         if !frontend.mode.is_packet() {
             frontend.protocol = Protocol::Tcp;
+            settle_sockets(frontend, index);
             continue;
         }
         let Some(backend) = config.backends.get_mut(frontend.backend.as_str()) else {
@@ -227,6 +229,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
             option::of("[a-z][a-z0-9@.-]{2,14}"),
             access(),
             limits(),
+            (vec(socket_path(), 0..3), socket_rights()),
         ),
     )
         .prop_filter_map(
@@ -238,7 +241,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (idle_timeout, fin_timeout, tcp_user_timeout, max_lifetime),
                 (client_keepalive, client_socket, access_log, listener, rates),
                 mode,
-                (udp, interface, access, limits),
+                (udp, interface, access, limits, (sockets, socket_rights)),
             )| {
                 let zone = interface.as_deref().and_then(Zone::new);
                 let at = zone.filter(|_| !mode.is_packet());
@@ -246,6 +249,8 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 Some(Frontend {
                     name: FrontendName::new(&name).ok()?,
                     listen: listen.into_iter().map(on).collect(),
+                    sockets: if mode.is_packet() { Vec::new() } else { sockets },
+                    socket_rights,
                     mode,
                     protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                     interface,
@@ -274,15 +279,6 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 })
             },
         )
-}
-
-fn listener_options() -> impl Strategy<Value = ListenerOptions> {
-    let options = (any::<bool>(), any::<bool>(), option::of(count(65_535)));
-    options.prop_map(|(fast_open, defer_accept, backlog)| ListenerOptions {
-        fast_open,
-        defer_accept,
-        backlog,
-    })
 }
 
 fn rates() -> impl Strategy<Value = ConnectionRates> {

@@ -111,6 +111,8 @@ pub fn accept_proxy() -> impl Strategy<Value = Option<AcceptProxy>> {
     let some =
         (subjects(1), any::<bool>(), millis(1, HOUR)).prop_map(|(from, required, timeout)| AcceptProxy {
             from,
+            // where it listens at a socket
+            unix: false,
             required,
             timeout,
         });

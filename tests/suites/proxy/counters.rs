@@ -149,7 +149,10 @@ fn open_connections_are_listed() {
     let listed = convey.connections();
     assert_eq!(listed.total, 1);
     let connection = &listed.connections[0];
-    assert_eq!(connection.client.0, stream.local_addr().expect("our address"));
+    assert_eq!(
+        connection.client.socket_addr().expect("its address"),
+        stream.local_addr().expect("our address")
+    );
     let server = connection.server.as_ref().map(ServerName::as_str);
     assert_eq!((connection.frontend.as_str(), server), ("f", Some("s")));
     assert_eq!((connection.bytes_in, connection.bytes_out), (Some(5), Some(5)));

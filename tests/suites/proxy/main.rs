@@ -40,6 +40,8 @@ mod tls_to_servers_live;
 mod traffic;
 mod transparent;
 mod udp;
+mod unix_files;
+mod unix_listeners;
 mod unix_servers;
 mod waiting;
 
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         ("marks", marks::TESTS),
         ("sockets", sockets::TESTS),
         ("unix", unix_servers::TESTS),
+        ("unix", unix_listeners::TESTS),
+        ("unix", unix_files::TESTS),
         ("health", health::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),

@@ -299,7 +299,7 @@ fn a_removed_server_keeps_its_connections() {
     let removed: Vec<_> = (listed.iter().filter(|connection| connection.server_removed))
         .map(|connection| {
             (
-                connection.client.0,
+                connection.client.socket_addr().expect("its address"),
                 connection.server_addr.and_then(|addr| Some(addr.on_network()?.0)),
             )
         })

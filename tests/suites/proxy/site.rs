@@ -108,7 +108,7 @@ pub fn silent_server(lab: &Lab, lb: &Host) -> SocketAddr {
 }
 
 /// Reads one line, byte by byte so that nothing after it is lost. Empty at end of file.
-pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
+pub fn read_line(stream: &mut impl io::Read) -> io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {

@@ -60,7 +60,11 @@ pub fn packet_site() -> Status {
         web.mode = Mode::Passthrough.into();
         web.state = Some(FrontendState::Waiting.into());
         web.listen = vec![listen("192.0.2.1:80"), listen("192.0.2.2:80")];
-        web.waiting = [(listen("192.0.2.2:80"), "no interface has 192.0.2.2".to_owned())].into();
+        web.waiting = [(
+            "192.0.2.2:80".parse().expect("a range"),
+            "no interface has 192.0.2.2".to_owned(),
+        )]
+        .into();
     }
     if let Some(mail) = status.frontends.get_mut("mail") {
         mail.mode = Mode::Dsr.into();

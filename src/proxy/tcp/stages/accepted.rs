@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     access::Permit,
-    base::{AccessRecord, ClientAddr, ListenAddr, PeerAddr, Protocol, TerminationReason, WorkerId},
+    base::{AccessRecord, ListenerId, PeerAddr, Protocol, Remote, TerminationReason, WorkerId},
     proxy::{
         places::{FrontendPlace, FrontendSlot, ProcessPlace},
         shared::WorkerContext,
@@ -21,9 +21,9 @@ use crate::{
 /// Where a connection comes from.
 pub struct Origin {
     /// Its other end.
-    pub peer: PeerAddr,
-    /// The listener's address: shared, because a connection is to be small.
-    pub listen: Arc<ListenAddr>,
+    pub peer: Remote<PeerAddr>,
+    /// The listener: shared, because a connection is to be small.
+    pub listener: Arc<ListenerId>,
     /// The thread.
     pub worker: WorkerId,
     /// When it was accepted.
@@ -78,8 +78,8 @@ impl Origin {
                 .checked_sub(total_time)
                 .unwrap_or(SystemTime::UNIX_EPOCH),
             peer: self.peer,
-            client: ClientAddr(self.peer.0),
-            listen: *self.listen,
+            client: self.peer.into(),
+            listen: self.listener.place(),
             protocol: Protocol::Tcp,
             frontend: self.frontend.config.name.clone(),
             backend: None,

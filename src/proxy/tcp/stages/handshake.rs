@@ -10,7 +10,7 @@ use super::{
     preamble::{self, Halt, HelloRead, Preamble},
 };
 use crate::{
-    base::{ClientAddr, TerminationReason, TlsRecord},
+    base::{ClientAddr, Remote, TerminationReason, TlsRecord},
     config::Group,
     proxy::tcp::{end::End, tls::TlsWays},
     snapshot::{FrontendTls, live::FrontendStats},
@@ -23,7 +23,7 @@ use crate::{
 /// The reason with which the connection ends.
 pub async fn shake(
     accepted: &Accepted,
-    client: ClientAddr,
+    client: Remote<ClientAddr>,
     preamble: &mut Preamble,
     tls: &FrontendTls,
 ) -> Result<(), TerminationReason> {
@@ -80,12 +80,13 @@ pub async fn shake(
 }
 
 /// What the limit of the client's network says of one more handshake.
-fn begin(accepted: &Accepted, client: ClientAddr) -> Result<(), TerminationReason> {
+fn begin(accepted: &Accepted, client: Remote<ClientAddr>) -> Result<(), TerminationReason> {
     let frontend = &accepted.origin.frontend;
-    let Some(access) = &frontend.access else {
+    // whoever has no address has no limit
+    let (Some(access), Some(client)) = (&frontend.access, client.ip()) else {
         return Ok(());
     };
-    let asked = access.handshake(client.0.ip(), accepted.shared().now());
+    let asked = access.handshake(client, accepted.shared().now());
     asked.map_err(|reason| {
         let counters = frontend.live.counters.shard(accepted.origin.worker);
         counters.refused[reason as usize].add(1);

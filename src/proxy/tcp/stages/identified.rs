@@ -8,7 +8,7 @@ use super::{
     preamble::{self, HelloRead, Preamble},
 };
 use crate::{
-    base::{AccessRecord, ClientAddr, ListenAddr, TerminationReason, TlsRecord, UniqueId},
+    base::{AccessRecord, ClientAddr, ListenAddr, Remote, TerminationReason, TlsRecord, UniqueId},
     config::SendProxy,
     preamble::proxy::{self, ProxySource, Ssl, Tlvs},
     proxy::tcp::{direction::Direction, tls::TlsWays},
@@ -22,7 +22,7 @@ pub struct Identified {
     pub accepted: Accepted,
     /// Whom the connection comes from: its peer as long as nothing else can speak for a client. What a PROXY header says
     /// goes here, and only here.
-    pub client: ClientAddr,
+    pub client: Remote<ClientAddr>,
     /// What was read before the payload; `None` if nothing had to be.
     preamble: Option<Box<Preamble>>,
 }
@@ -42,8 +42,8 @@ impl Identified {
     fn new(accepted: Accepted, preamble: Option<Box<Preamble>>) -> Self {
         let said = preamble.as_ref().and_then(|preamble| preamble.header.as_ref());
         let client = match said.map(|header| &header.source) {
-            Some(ProxySource::Client { client, .. }) => ClientAddr(*client),
-            _ => ClientAddr(accepted.origin.peer.0),
+            Some(ProxySource::Client { client, .. }) => (*client).into(),
+            _ => accepted.origin.peer.into(),
         };
         accepted.registration.identified(client);
         Self {
@@ -85,7 +85,7 @@ impl Identified {
         else {
             return Ok(());
         };
-        match access.admit(client.0.ip(), accepted.shared().now()) {
+        match access.admit_remote(client.ip(), accepted.shared().now()) {
             Ok(permit) => {
                 accepted.permit = Some(permit);
                 Ok(())
@@ -121,10 +121,10 @@ impl Identified {
         let hello = self.preamble.as_ref().map(|preamble| &preamble.hello);
         Facts {
             client: self.client,
-            destination: ListenAddr::new(match self.accepted.origin.frontend.routes {
-                Some(_) => self.destination(),
-                None => self.accepted.origin.listen.0,
-            }),
+            destination: match self.accepted.origin.frontend.routes {
+                Some(_) => self.destination().map(ListenAddr::new),
+                None => self.listen_addr().map(ListenAddr::new),
+            },
             hello: match hello {
                 None | Some(HelloRead::Unread) => Hello::Unread,
                 Some(HelloRead::NotTls) => Hello::NotTls,
@@ -136,22 +136,28 @@ impl Identified {
         }
     }
 
-    /// The address that the client connected to: ours, or the one that the header names.
+    /// The address that the client connected to: ours, or the one that the header names; `None` of a unix socket.
     #[must_use]
-    pub fn destination(&self) -> SocketAddr {
+    pub fn destination(&self) -> Option<SocketAddr> {
         let header = self
             .preamble
             .as_ref()
             .and_then(|preamble| preamble.header.as_ref());
         if let Some(ProxySource::Client { destination, .. }) = header.map(|header| &header.source) {
-            return *destination;
+            return Some(*destination);
         }
-        let listen = self.accepted.origin.listen.0;
+        let listen = self.listen_addr()?;
         if !listen.ip().is_unspecified() {
-            return listen;
+            return Some(listen);
         }
         let local = tcp::local_address(self.accepted.socket.as_raw_fd());
-        local.map_or(listen, SocketAddr::from)
+        Some(local.map_or(listen, SocketAddr::from))
+    }
+
+    /// The listener's address, a wildcard perhaps.
+    fn listen_addr(&self) -> Option<SocketAddr> {
+        let endpoint = self.accepted.origin.listener.endpoint()?;
+        Some(endpoint.addr.0)
     }
 
     /// The name that the client has asked for, if its ClientHello was read.
@@ -172,7 +178,10 @@ impl Identified {
     /// What a server is told of the client. `id` is given out if it is told of that too.
     #[must_use]
     pub fn proxy_header(&self, how: SendProxy, id: impl FnOnce() -> UniqueId) -> Vec<u8> {
-        let source = ProxySource::client(self.client.0, self.destination());
+        let source = match (self.client.socket_addr(), self.destination()) {
+            (Some(client), Some(destination)) => ProxySource::client(client, destination),
+            _ => ProxySource::Unknown,
+        };
         let SendProxy::V2(sent) = how else {
             return proxy::write_v1(source);
         };

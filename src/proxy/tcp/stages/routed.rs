@@ -252,11 +252,13 @@ impl Routed {
     fn choose_now(&self) -> Result<Chosen, Nothing> {
         let origin = &self.identified.accepted.origin;
         // a reload may have taken the port out of the frontend since
-        let range = (self.frontend.config.range_of(*origin.listen))
-            .or_else(|| origin.frontend.config.range_of(*origin.listen));
+        let listen = origin.listener.endpoint().map(|endpoint| endpoint.addr);
+        let range = listen.and_then(|listen| {
+            (self.frontend.config.range_of(listen)).or_else(|| origin.frontend.config.range_of(listen))
+        });
         let flow = ConnectionAddrs {
             client: self.identified.client,
-            listen: *origin.listen,
+            listen,
             offset: range.and_then(|(range, offset)| range.is_several().then_some(offset)),
             source: self.source(),
         };
