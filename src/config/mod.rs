@@ -8,6 +8,7 @@
 mod address;
 mod balancing;
 mod certificate_dir;
+mod checks;
 mod command_list;
 mod commands;
 mod connections;
@@ -49,6 +50,7 @@ use findings::Findings;
 pub(crate) use address::parse_server;
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
+pub use checks::{Check, CheckKind, Expected, MAX_PROBE_BYTES, Probe, ProbeBytes, ProbeRegex};
 pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
 pub use discovery::{

@@ -1,6 +1,7 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::{
+    checks::CheckKind,
     discovery::{AnswerFormat, DiscoveryKind, OnFailure},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
@@ -57,6 +58,16 @@ words!(Algorithm {
     First = "first",
 });
 words!(DiscoveryKind { File = "file", Exec = "exec" });
+words!(CheckKind {
+    Tcp = "tcp",
+    Probe = "probe",
+    Redis = "redis",
+    Postgresql = "postgresql",
+    Mysql = "mysql",
+    Smtp = "smtp",
+    Dns = "dns",
+    Ntp = "ntp",
+});
 words!(AnswerFormat { Text = "text", Json = "json" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });

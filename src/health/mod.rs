@@ -5,8 +5,11 @@
 //!                         ◄──────── HealthUpdate ──────────  (owns its Machine)
 //! ```
 
+mod channel;
 mod connect;
+mod exchange;
 pub mod machine;
+mod probe;
 mod task;
 #[cfg(test)]
 mod tests;

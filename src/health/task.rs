@@ -11,6 +11,7 @@ use super::{
     ConnectsFailed, HealthUpdate, Orders, TaskId,
     connect::{self, CheckSockets},
     machine::{CheckResult, Machine},
+    probe::Dialogue,
 };
 use crate::{
     balance::hash::SplitMix64,
@@ -41,7 +42,7 @@ impl Watcher {
     pub(super) async fn run(mut self, first_check: Instant) {
         let mut running: Option<Check> = None;
         let mut started = first_check;
-        let mut next_check = self.new_check().map(|_| first_check);
+        let mut next_check = self.wants_checks().then_some(first_check);
         loop {
             let before = self.machine.health().clone();
             let timer = if running.is_some() {
@@ -96,16 +97,22 @@ impl Watcher {
         }
     }
 
+    fn wants_checks(&self) -> bool {
+        self.orders.borrow().settings.check.is_some()
+    }
+
     /// The next check of the present orders; `None` if they want none.
-    fn new_check(&self) -> Option<Check> {
+    fn new_check(&mut self) -> Option<Check> {
         let orders = self.orders.borrow();
-        let limit = orders.settings.check.as_ref()?.timeout;
-        let (addr, way) = (self.addr, orders.way.clone());
+        let settings = orders.settings.check.as_ref()?;
+        let limit = settings.timeout;
+        let dialogue = Dialogue::of(&settings.check, self.random.next_u64());
+        let (addr, way) = (self.addr.at_port(settings.port), orders.way.clone());
         let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
         Some(Box::pin(async move {
             // never closed
             let _turn = connects.acquire().await;
-            connect::check(addr, way, sockets.as_deref(), limit).await
+            connect::check(addr, way, dialogue, sockets.as_deref(), limit).await
         }))
     }
 

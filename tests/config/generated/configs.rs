@@ -15,13 +15,14 @@ use convey::{
         ServerAddr, ServerName, ServerSocketOptions, SocketOptions, Zone,
     },
     config::{
-        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
-        InitialState, Mode, NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats, Sticky,
+        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, Mode, NetworkList,
+        OnDown, Server, SourceAddress, Stats, Sticky,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
+    checks::{health_check, passive_check},
     peers::{access_log, default_keepalive, keepalive, server_socket, socket},
     process::{admin, global, hooks, packet},
     routing::{
@@ -323,38 +324,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     (option::of(count(1_000_000)), option::of(per_client)).prop_map(|(new_per_second, per_client)| Limits {
         new_per_second,
         per_client,
-    })
-}
-
-fn health_check() -> impl Strategy<Value = HealthCheck> {
-    let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
-    (
-        millis(1, DAY),
-        millis(1, DAY / 24),
-        count(1_000),
-        count(1_000),
-        millis(1, DAY),
-        any::<bool>(),
-        initial,
-    )
-        .prop_map(
-            |(interval, timeout, rise, fall, fast_interval, send_proxy, initial)| HealthCheck {
-                interval,
-                timeout,
-                rise,
-                fall,
-                fast_interval,
-                send_proxy,
-                initial,
-            },
-        )
-}
-
-fn passive_check() -> impl Strategy<Value = PassiveCheck> {
-    (count(1_000), millis(1, DAY), millis(1, DAY)).prop_map(|(max_failures, one, other)| PassiveCheck {
-        max_failures,
-        ejection_time: one.min(other),
-        max_ejection_time: one.max(other),
     })
 }
 

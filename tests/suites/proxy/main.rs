@@ -12,6 +12,7 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_kinds;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ("sockets", sockets::TESTS),
         ("unix", unix_servers::TESTS),
         ("health", health::TESTS),
+        ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),
