@@ -62,13 +62,10 @@ fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Opt
     let DiscoverySource::File { path, format } = &settings.source else {
         return Ok(None);
     };
-    let limits = Limits {
-        bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
-        servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
-    };
+    let limits = Limits::of(settings);
     let bytes = config_file::read(path, limits.bytes)
         .map_err(|error| error.of_file_named_in("a discovery section"))?;
-    let answer = answer::parse(*format, &bytes, limits).map_err(|error| error.to_string())?;
+    let answer = answer::parse(format, &bytes, limits).map_err(|error| error.to_string())?;
     let host: BTreeSet<_> = interfaces::own_addresses();
     let judge = Judge {
         settings,

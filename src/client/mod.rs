@@ -1,3 +1,6 @@
 //! Clients of what answers slowly, or never: whatever asks is told when there is an answer, and waits in no loop.
 
+pub mod connect;
+pub mod http;
+pub mod resolver;
 pub mod runner;

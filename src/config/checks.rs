@@ -1,6 +1,9 @@
 //! `kind` of `[backends.NAME.health_check]`: what a server has to do to pass.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use crate::base::Protocol;
 
@@ -16,6 +19,8 @@ pub enum Check {
     /// A connect; a TLS handshake where the backend has `tls`.
     #[default]
     Tcp,
+    /// A request of HTTP/1.1.
+    Http(HttpCheck),
     /// What the operator says.
     Probe(Probe),
     /// Redis and Valkey: `PING`.
@@ -43,6 +48,8 @@ pub enum Check {
 pub enum CheckKind {
     /// [`Check::Tcp`].
     Tcp,
+    /// [`Check::Http`].
+    Http,
     /// [`Check::Probe`].
     Probe,
     /// [`Check::Redis`].
@@ -68,6 +75,39 @@ pub struct Probe {
     pub send: Option<ProbeBytes>,
     /// `expect`. `None`: any end but a refusal passes.
     pub expect: Option<Expected>,
+}
+
+/// Kind "http".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// `method`. Default GET.
+    pub method: HttpMethod,
+    /// `path`, with its query. Default /.
+    pub path: Box<str>,
+    /// `host` of the request. `None`: the server's address and port.
+    pub host: Option<Box<str>>,
+    /// `status` that pass. Default 200 to 399.
+    pub status: Vec<StatusRange>,
+    /// `expect`: what is somewhere in the body.
+    pub expect: Option<Expected>,
+}
+
+/// `method` of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpMethod {
+    /// GET.
+    Get,
+    /// HEAD: the answer has no body.
+    Head,
+    /// OPTIONS.
+    Options,
+}
+
+/// Statuses of HTTP, of which both ends belong to it: 100 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusRange {
+    first: u16,
+    last: u16,
 }
 
 /// Bytes, as they are written: 1 to [`MAX_PROBE_BYTES`].
@@ -98,6 +138,7 @@ impl Check {
     pub const fn kind(&self) -> CheckKind {
         match self {
             Self::Tcp => CheckKind::Tcp,
+            Self::Http(_) => CheckKind::Http,
             Self::Probe(_) => CheckKind::Probe,
             Self::Redis => CheckKind::Redis,
             Self::Postgresql { .. } => CheckKind::Postgresql,
@@ -114,7 +155,53 @@ impl Check {
         match self {
             Self::Probe(probe) => probe.protocol,
             Self::Dns { .. } | Self::Ntp => Protocol::Udp,
-            Self::Tcp | Self::Redis | Self::Postgresql { .. } | Self::Mysql | Self::Smtp => Protocol::Tcp,
+            Self::Tcp | Self::Http(_) | Self::Redis | Self::Postgresql { .. } | Self::Mysql | Self::Smtp => {
+                Protocol::Tcp
+            }
+        }
+    }
+}
+
+impl StatusRange {
+    /// What is taken for health where nothing is said, as HAProxy does.
+    pub const DEFAULT: Self = Self {
+        first: 200,
+        last: 399,
+    };
+
+    /// From one to another; `None` if there are no such statuses.
+    #[must_use]
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        let are_some = (100..=599).contains(&first) && (first..=599).contains(&last);
+        are_some.then_some(Self { first, last })
+    }
+
+    /// Whether a status is one of these.
+    #[must_use]
+    pub fn contains(self, status: u16) -> bool {
+        (self.first..=self.last).contains(&status)
+    }
+}
+
+impl FromStr for StatusRange {
+    type Err = ();
+
+    /// `200` or `200-399`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let number = |text: &str| match text.len() {
+            3 if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().map_err(drop),
+            _ => Err(()),
+        };
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Self::new(number(first)?, number(last)?).ok_or(())
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
         }
     }
 }
@@ -205,6 +292,28 @@ mod tests {
         );
         for wrong in ["0", "0x00", "zz", "00f", "é0"] {
             assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_one_or_a_range() {
+        let range = |text: &str| text.parse::<StatusRange>();
+        for text in ["200", "200-399", "100-599"] {
+            assert_eq!(range(text).unwrap().to_string(), text);
+        }
+        assert!(range("200-204").is_ok_and(|range| range.contains(204) && !range.contains(205)));
+        for wrong in [
+            "",
+            "20",
+            "2xx",
+            "600",
+            "399-200",
+            "099",
+            "+20",
+            "200-",
+            "200-399-400",
+        ] {
+            assert!(range(wrong).is_err(), "{wrong}");
         }
     }
 

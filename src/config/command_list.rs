@@ -19,16 +19,18 @@ impl Config {
         all.map(|command| (command.id(), command.clone())).collect()
     }
 
-    /// The files and directories that no command may open, because private keys are in them.
+    /// The files and directories that no command may open, because private keys and tokens are in them.
     #[must_use]
     pub fn secret_files(&self) -> BTreeSet<&Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
         let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
         (ended.flat_map(|tls| &tls.certificates))
             .chain(to_servers.filter_map(|tls| tls.identity.as_ref()))
             .map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path())
             .chain(self.certificate_dirs())
             .chain(self.global.ticket_keys_file.as_deref())
+            .chain(sources.flat_map(|discovery| discovery.source.secret_files()))
             .collect()
     }
 }

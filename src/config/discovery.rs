@@ -1,13 +1,8 @@
 //! `[backends.NAME.discovery]`: servers that a source outside the file names.
 
-use std::{
-    fmt,
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
-use super::commands::Command;
+use super::discovery_source::{DiscoveryKind, DiscoverySource};
 use crate::access::Network;
 
 /// Most servers that a backend may discover.
@@ -18,8 +13,8 @@ pub const MAX_DISCOVERED: u32 = 10_000;
 pub struct Discovery {
     /// `kind`, and what belongs to it.
     pub source: DiscoverySource,
-    /// `interval`: how long after an answer or a failure the source is asked again; a file is read when it changes, and after a
-    /// failure. Default 10 s.
+    /// `interval`: how long after an answer or a failure the source is asked again; of a file and of names it is the time after a
+    /// failure alone. Default 10 s.
     pub interval: Duration,
     /// `on_failure`: what happens to the servers when the source fails. Default keep.
     pub on_failure: OnFailure,
@@ -34,43 +29,6 @@ pub struct Discovery {
     pub servers_within: Vec<Network>,
     /// `max_answer_bytes`. Default 1 MiB.
     pub max_answer_bytes: u32,
-}
-
-/// What names the servers: two backends with equal ones get the same answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiscoverySource {
-    /// A file, which the broker reads.
-    File {
-        /// Its path, absolute.
-        path: PathBuf,
-        /// How it is written.
-        format: AnswerFormat,
-    },
-    /// What a command prints.
-    Exec {
-        /// The command, with the source's time-out.
-        command: Command,
-        /// How it is written.
-        format: AnswerFormat,
-    },
-}
-
-/// `kind` of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DiscoveryKind {
-    /// [`DiscoverySource::File`].
-    File,
-    /// [`DiscoverySource::Exec`].
-    Exec,
-}
-
-/// `format` of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AnswerFormat {
-    /// A server a line.
-    Text,
-    /// A list of objects, or an object with one in `hosts`.
-    Json,
 }
 
 /// `on_failure`.
@@ -95,40 +53,7 @@ impl Discovery {
     /// The `kind`.
     #[must_use]
     pub const fn kind(&self) -> DiscoveryKind {
-        match self.source {
-            DiscoverySource::File { .. } => DiscoveryKind::File,
-            DiscoverySource::Exec { .. } => DiscoveryKind::Exec,
-        }
-    }
-}
-
-impl DiscoverySource {
-    /// The file that the broker reads for it.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::File { path, .. } => Some(path),
-            Self::Exec { .. } => None,
-        }
-    }
-
-    /// The command that the runner starts for it.
-    #[must_use]
-    pub const fn command(&self) -> Option<&Command> {
-        match self {
-            Self::File { .. } => None,
-            Self::Exec { command, .. } => Some(command),
-        }
-    }
-}
-
-impl fmt::Display for DiscoverySource {
-    /// As an operator knows it: `file /etc/convey/web.servers`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, .. } => write!(f, "file {}", path.display()),
-            Self::Exec { command, .. } => write!(f, "command {}", command.program()),
-        }
+        self.source.kind()
     }
 }
 

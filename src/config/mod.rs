@@ -6,6 +6,7 @@
 //! ```
 
 mod address;
+mod answer_format;
 mod balancing;
 mod certificate_dir;
 mod checks;
@@ -15,6 +16,7 @@ mod connections;
 mod destination;
 mod diff;
 mod discovery;
+mod discovery_source;
 mod duration;
 mod findings;
 mod foreign;
@@ -28,6 +30,7 @@ mod raw;
 mod render;
 mod resolve;
 mod routing;
+mod secret;
 mod server_rules;
 mod server_sockets;
 mod services;
@@ -48,17 +51,23 @@ use crate::base::PortRanges;
 use findings::Findings;
 
 pub(crate) use address::parse_server;
+pub use answer_format::{
+    AnswerFormat, FormatKind, JsonPath, JsonPaths, JsonStep, LinePattern, NotAJsonPath, NotALinePattern,
+};
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
-pub use checks::{Check, CheckKind, Expected, MAX_PROBE_BYTES, Probe, ProbeBytes, ProbeRegex};
+pub use checks::{
+    Check, CheckKind, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe, ProbeBytes, ProbeRegex,
+    StatusRange,
+};
 pub use commands::{Command, Hooks};
 pub use connections::ConnectionRates;
-pub use discovery::{
-    AnswerFormat, Discovery, DiscoveryKind, DiscoverySource, MAX_DISCOVERED, MaxRemoval, OnFailure,
-};
+pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
+pub use discovery_source::{DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls};
 pub use model::*;
 pub(crate) use render::in_one_line;
 pub use routing::*;
+pub use secret::{NotASecret, Secret};
 pub use server_rules::{ServerRules, Unfit};
 pub use services::{PacketService, ProxiedEndpoints};
 pub use source::SourceAddress;

@@ -117,7 +117,10 @@ impl Excerpt {
         let text = |range: std::ops::Range<usize>| {
             visible(&String::from_utf8_lossy(line.get(range).unwrap_or_default()))
         };
-        let (before, marked, after) = (text(0..from), text(from..to), text(to..line.len()));
+        let (before, mut marked, after) = (text(0..from), text(from..to), text(to..line.len()));
+        if may_be_secret(&finding.path, &marked) {
+            marked = "\"…\"".to_owned();
+        }
 
         let mut shown = String::new();
         if width(&before) + width(&marked) + width(&after) > MAX_WIDTH && width(&before) > LEAD {
@@ -142,6 +145,15 @@ impl Excerpt {
             indent,
             carets,
         }
+    }
+}
+
+/// Whether a value may be a secret, or have one in it, which no output shows.
+fn may_be_secret(path: &str, value: &str) -> bool {
+    match path.rsplit('.').next() {
+        Some("token") => !value.contains("file:") && !value.contains("${"),
+        Some("url") => value.contains('@'),
+        _ => false,
     }
 }
 

@@ -80,10 +80,10 @@ impl Unfit {
 }
 
 impl Config {
-    /// Every file that a source of servers is.
+    /// Every file that a source of servers is, or needs.
     pub(crate) fn discovery_files(&self) -> impl Iterator<Item = &Path> {
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
-        sources.filter_map(|discovery| discovery.source.file())
+        sources.flat_map(|discovery| discovery.source.files())
     }
 
     /// Which servers a backend with `[discovery]` may discover; `None` without it.

@@ -1,8 +1,10 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::{
-    checks::CheckKind,
-    discovery::{AnswerFormat, DiscoveryKind, OnFailure},
+    answer_format::FormatKind,
+    checks::{CheckKind, HttpMethod},
+    discovery::OnFailure,
+    discovery_source::{DiscoveryKind, Families},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
@@ -57,9 +59,10 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
-words!(DiscoveryKind { File = "file", Exec = "exec" });
+words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Dns = "dns", Srv = "srv" });
 words!(CheckKind {
     Tcp = "tcp",
+    Http = "http",
     Probe = "probe",
     Redis = "redis",
     Postgresql = "postgresql",
@@ -68,7 +71,9 @@ words!(CheckKind {
     Dns = "dns",
     Ntp = "ntp",
 });
-words!(AnswerFormat { Text = "text", Json = "json" });
+words!(HttpMethod { Get = "GET", Head = "HEAD", Options = "OPTIONS" });
+words!(FormatKind { Text = "text", Json = "json", Regex = "regex" });
+words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });
 words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });

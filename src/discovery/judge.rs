@@ -193,7 +193,7 @@ mod tests {
             bytes: 1 << 20,
             servers: 1_000,
         };
-        parse(AnswerFormat::Text, text.as_bytes(), limits).unwrap()
+        parse(&AnswerFormat::Text, text.as_bytes(), limits).unwrap()
     }
 
     /// The answer of servers at 10.0.0.N.

@@ -5,10 +5,12 @@
 //!          ▲ told of changes                                                                        judge ─► pools
 //! ```
 //! What an answer says is read by [`answer`] and judged by [`judge`], both pure; a kind of source is a client that brings the
-//! bytes ([`ask`]) and a pace ([`Pace`]). A source that fails is asked again, and nothing else depends on it.
+//! bytes ([`Asker`]) and a pace ([`Pace`]). A source that fails is asked again, and nothing else depends on it.
 
 pub mod answer;
+mod ask;
 pub mod judge;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +34,11 @@ use tokio::{
 use crate::{
     balance::hash::{SplitMix64, below},
     base::BackendName,
-    config::{Command, Config, Discovery, DiscoverySource},
+    config::{Command, Config, Discovery},
     sys::interfaces,
 };
-use answer::{Answer, Limits, Malformed};
+use answer::{Answer, Malformed};
+use ask::Asker;
 
 /// How long a start or a reload waits for the first answers.
 pub const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -71,6 +74,8 @@ pub struct Found {
 pub struct Reply {
     /// The servers, or why there are none.
     pub result: Result<Answer, Failure>,
+    /// How long it may be believed, if it says so.
+    pub ttl: Option<Duration>,
     /// The addresses of this host then.
     pub host: Arc<BTreeSet<IpAddr>>,
     /// When that was.
@@ -107,6 +112,15 @@ impl Failure {
     }
 }
 
+/// What came of asking a source, as far as the next time depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Whether it failed.
+    pub failed: bool,
+    /// How long the answer may be believed, if it says so.
+    pub ttl: Option<Duration>,
+}
+
 /// When a source is asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
@@ -117,38 +131,25 @@ enum Pace {
 }
 
 impl Pace {
-    /// Of a source that has just answered, or has failed.
-    const fn of(settings: &Discovery, has_failed: bool) -> Self {
-        match settings.source {
-            DiscoverySource::File { .. } if has_failed => Self::After(settings.interval),
-            DiscoverySource::File { .. } => Self::OnChange,
-            DiscoverySource::Exec { .. } => Self::After(settings.interval),
+    /// Of a source that has been asked.
+    fn of(settings: &Discovery, asked: Asked) -> Self {
+        match asked {
+            Asked { failed: true, .. } => Self::After(settings.interval),
+            Asked { ttl: Some(ttl), .. } => Self::After(ttl),
+            _ if settings.source.file().is_some() => Self::OnChange,
+            _ => Self::After(settings.interval),
         }
     }
 }
 
-/// Asks a source once.
-///
-/// # Errors
-/// It fails.
-pub async fn ask(settings: &Discovery, reader: &dyn Reader) -> Result<Answer, Failure> {
-    let limits = Limits {
-        bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
-        servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
+async fn reply(settings: &Discovery, asker: &mut Asker) -> Reply {
+    let (result, ttl) = match asker.ask(settings).await {
+        Ok(answered) => (Ok(answered.answer), answered.ttl),
+        Err(failure) => (Err(failure), None),
     };
-    let (reading, format) = match &settings.source {
-        DiscoverySource::File { path, format } => (reader.read(path.clone()), *format),
-        DiscoverySource::Exec { command, format } => (reader.run(command.clone()), *format),
-    };
-    let bytes = reading.await.map_err(Failure::Unreadable)?;
-    let parsed = tokio::task::spawn_blocking(move || answer::parse(format, &bytes, limits)).await;
-    Ok(parsed.map_err(|_| Failure::Unreadable("internal error while it was read".to_owned()))??)
-}
-
-async fn reply(settings: &Discovery, reader: &dyn Reader) -> Reply {
-    let result = ask(settings, reader).await;
     Reply {
         result,
+        ttl,
         host: Arc::new(interfaces::own_addresses()),
         at: Instant::now(),
     }
@@ -166,12 +167,13 @@ pub async fn ask_all(
     for (backend, settings) in sources {
         let silent = Reply {
             result: Err(Failure::Silent(within)),
+            ttl: None,
             host: Arc::default(),
             at: until,
         };
         replies.insert(backend.clone(), silent);
-        let reader = Arc::clone(&reader);
-        asking.spawn(async move { (backend, reply(&settings, &*reader).await) });
+        let mut asker = Asker::new(Arc::clone(&reader));
+        asking.spawn(async move { (backend, reply(&settings, &mut asker).await) });
     }
     while let Ok(Some(asked)) = timeout_at(until.into(), asking.join_next()).await {
         if let Ok((backend, reply)) = asked {
@@ -224,11 +226,10 @@ impl Sources {
         Arc::clone(&self.reader)
     }
 
-    /// Has exactly the sources of a configuration asked from now on. Those in `asked` have just been asked, and whether they
-    /// failed is there; others whose settings are as before go on as before.
+    /// Has exactly the sources of a configuration asked from now on. Those in `asked` have just been asked; others whose settings are as before go on as before.
     ///
     /// To be called within the runtime.
-    pub fn follow(&mut self, config: &Config, asked: &BTreeMap<BackendName, bool>) {
+    pub fn follow(&mut self, config: &Config, asked: &BTreeMap<BackendName, Asked>) {
         let settings = |name: &BackendName| config.backends.get(name)?.discovery.as_ref();
         self.running
             .retain(|name, running| settings(name) == Some(&running.settings) && !asked.contains_key(name));
@@ -261,10 +262,10 @@ impl Sources {
         }
     }
 
-    /// A file has changed: those that are it are asked.
+    /// A file has changed: those that are it, or need it, are asked.
     pub fn file_changed(&self, path: &Path) {
-        let concerned =
-            (self.running.values()).filter(|running| running.settings.source.file() == Some(path));
+        let concerned = (self.running.values())
+            .filter(|running| running.settings.source.files().any(|file| file == path));
         for running in concerned {
             running.changed.notify_one();
         }
@@ -296,14 +297,20 @@ struct Task {
 }
 
 impl Task {
-    /// Asks until nobody wants to know; at once, unless it has been asked: then `asked` tells whether it failed.
-    async fn run(mut self, mut asked: Option<bool>) {
+    /// Asks until nobody wants to know; at once, unless it has been asked.
+    async fn run(mut self, mut asked: Option<Asked>) {
+        let mut asker = Asker::new(Arc::clone(&self.reader));
         loop {
-            if let Some(has_failed) = asked {
-                self.wait(Pace::of(&self.settings, has_failed)).await;
+            if let Some(asked) = asked
+                && self.wait(Pace::of(&self.settings, asked)).await == Woken::Told
+            {
+                asker.forget();
             }
-            let reply = reply(&self.settings, &*self.reader).await;
-            asked = Some(reply.result.is_err());
+            let reply = reply(&self.settings, &mut asker).await;
+            asked = Some(Asked {
+                failed: reply.result.is_err(),
+                ttl: reply.ttl,
+            });
             let found = Found {
                 backend: self.backend.clone(),
                 reply,
@@ -315,16 +322,28 @@ impl Task {
         }
     }
 
-    async fn wait(&mut self, pace: Pace) {
+    async fn wait(&mut self, pace: Pace) -> Woken {
+        let told = self.changed.notified();
         match pace {
-            Pace::OnChange => self.changed.notified().await,
+            Pace::OnChange => told.await,
             Pace::After(interval) => {
                 let until = Instant::now() + jittered(interval, self.random.next_u64());
-                // told earlier or not
-                let _ = timeout_at(until.into(), self.changed.notified()).await;
+                if timeout_at(until.into(), told).await.is_err() {
+                    return Woken::Due;
+                }
             }
         }
+        Woken::Told
     }
+}
+
+/// Why a source is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Its time has come.
+    Due,
+    /// It has changed, or something that it is asked with.
+    Told,
 }
 
 /// A time that is up to ten percent longer or shorter, by a random number: many sources are not asked at once.

@@ -92,7 +92,11 @@ async fn an_answer_of_a_source_that_was_changed_or_removed_does_not_count() {
 async fn one_that_has_just_been_asked_is_asked_when_it_changes() {
     let (mut sources, mut found) = sources(&[Ok("10.0.0.1:80")]);
     let web = BackendName::new("web").unwrap();
-    sources.follow(&config(SITE), &BTreeMap::from([(web, false)]));
+    let asked = Asked {
+        failed: false,
+        ttl: None,
+    };
+    sources.follow(&config(SITE), &BTreeMap::from([(web, asked)]));
     tokio::task::yield_now().await;
     assert!(found.try_recv().is_err());
     sources.file_changed(Path::new("/w"));

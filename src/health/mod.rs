@@ -371,6 +371,7 @@ impl Task {
 
 impl Orders {
     fn of(backend: &config::Backend, server: &Server, tls: &TlsToServers) -> Self {
+        let check = backend.health_check.as_ref().map(|check| &check.check);
         Self {
             settings: CheckSettings {
                 check: backend.health_check.clone(),
@@ -384,7 +385,7 @@ impl Orders {
                     .filter(|check| check.send_proxy)
                     .and(backend.send_proxy),
                 tls: (tls.get(&backend.name).zip(backend.tls.as_ref()))
-                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server)),
+                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server, check)),
             },
         }
     }

@@ -106,8 +106,9 @@ impl Watcher {
         let orders = self.orders.borrow();
         let settings = orders.settings.check.as_ref()?;
         let limit = settings.timeout;
-        let dialogue = Dialogue::of(&settings.check, self.random.next_u64());
-        let (addr, way) = (self.addr.at_port(settings.port), orders.way.clone());
+        let addr = self.addr.at_port(settings.port);
+        let dialogue = Dialogue::of(&settings.check, addr, self.random.next_u64());
+        let way = orders.way.clone();
         let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
         Some(Box::pin(async move {
             // never closed

@@ -14,7 +14,7 @@ use tokio::{
 use super::channel::{Channel, Connected};
 use crate::{
     base::{HostPattern, ServerTlsFailure},
-    config::{self, SendProxy, ServerNameFrom},
+    config::{self, Check, SendProxy, ServerNameFrom},
     pools::Server,
     snapshot::BackendTls,
     tls::{handshake_failure, server_failure},
@@ -23,6 +23,9 @@ use crate::{
 /// The TLS that a server is checked by.
 #[derive(Debug, Clone)]
 pub struct CheckTls {
+    /// Of the backend.
+    of: Arc<ClientConfig>,
+    /// The same, but that it may offer a protocol of its own.
     config: Arc<ClientConfig>,
     name: TlsName<'static>,
 }
@@ -39,14 +42,24 @@ impl CheckTls {
     /// As clients' connections, but that each handshake is whole. Where those ask for the names of clients, a check asks
     /// for one that the server is for (`sni`), else for none and leaves the certificate's name alone.
     #[must_use]
-    pub fn of(tls: &BackendTls, settings: &config::BackendTls, server: &Server) -> Self {
+    pub fn of(
+        tls: &BackendTls,
+        settings: &config::BackendTls,
+        server: &Server,
+        check: Option<&Check>,
+    ) -> Self {
         let own = server.sni.iter().find_map(HostPattern::exact);
         let is_any = settings.server_name == ServerNameFrom::Client && own.is_none();
+        let of = Arc::clone(match is_any {
+            true => &tls.checks_of_any_name,
+            false => &tls.checks,
+        });
         Self {
-            config: Arc::clone(match is_any {
-                true => &tls.checks_of_any_name,
-                false => &tls.checks,
-            }),
+            config: match check {
+                Some(Check::Http(_)) => for_http(&of),
+                _ => Arc::clone(&of),
+            },
+            of,
             name: (settings.server_name).of_server(&server.name, server.addr, own),
         }
     }
@@ -100,9 +113,22 @@ impl CheckTls {
     }
 }
 
+/// A check speaks HTTP/1.1, whatever connections of clients would agree on.
+fn for_http(of: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let protocols = vec![b"http/1.1".to_vec()];
+    if of.alpn_protocols.is_empty() || of.alpn_protocols == protocols {
+        return Arc::clone(of);
+    }
+    let mut config = ClientConfig::clone(of);
+    config.alpn_protocols = protocols;
+    Arc::new(config)
+}
+
 impl PartialEq for CheckTls {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && self.name == other.name
+        Arc::ptr_eq(&self.of, &other.of)
+            && self.config.alpn_protocols == other.config.alpn_protocols
+            && self.name == other.name
     }
 }
 
@@ -315,7 +341,7 @@ mod tests {
         let config = crate::snapshot::testing::config(&[("s1", 1, 1)]);
         let pools = crate::pools::Pools::of(&config);
         let server = pools.get("web").unwrap().server("s1").unwrap();
-        CheckTls::of(&tls, &settings, server)
+        CheckTls::of(&tls, &settings, server, None)
     }
 
     async fn checked(check: &CheckTls, addr: SocketAddr, limit: Duration) -> Result<(), String> {

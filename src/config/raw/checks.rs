@@ -6,13 +6,13 @@ use toml::de::{DeTable, DeValue};
 use super::{
     DAY, HOUR, Int, Time,
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
-    fields::{word, word_fields},
+    fields::{bounded, word, word_fields},
     section::section,
 };
 use crate::{
     base::Protocol,
     config::{
-        checks::{CheckKind, Expected, MAX_PROBE_BYTES, ProbeBytes, ProbeRegex},
+        checks::{CheckKind, Expected, HttpMethod, MAX_PROBE_BYTES, ProbeBytes, ProbeRegex, StatusRange},
         findings::Findings,
         model::InitialState,
         words::Words as _,
@@ -30,7 +30,7 @@ section! {
     HealthCheck {
         /// Whether servers are checked. Default: true.
         enabled: bool,
-        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend has `tls`. "probe": answer `send` with `expect`. "redis", "postgresql", "mysql", "smtp": speak that protocol, over TLS where the backend has `tls`. "dns", "ntp": answer a query by UDP.
+        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend has `tls`. "http": answer a request of HTTP/1.1 with a `status`, over TLS where the backend has `tls`. "probe": answer `send` with `expect`. "redis", "postgresql", "mysql", "smtp": speak that protocol, over TLS where the backend has `tls`. "dns", "ntp": answer a query by UDP.
         kind: CheckKind,
         /// Another port that is checked. Default: the server's.
         port: Int<1, 65_535>,
@@ -38,8 +38,16 @@ section! {
         protocol: Protocol,
         /// Kind "probe": what is sent, such as "PING\r\n" or { hex = "0d0a" }; at most 4096 bytes. Default: nothing.
         send: Given<ProbeBytes>,
-        /// Kind "probe": what the answer begins with, such as "+PONG" or { hex = "2b" }, or { regex = "^[+]PONG" }, which may be anywhere in its first 16384 bytes; by UDP the first datagram counts. Default: nothing need be answered; by UDP a server that is silent until the timeout passes, and fails if ICMP says that nothing listens there.
+        /// Kind "http": what is somewhere in the first 16384 bytes of the answer's body. Kind "probe": what the answer begins with, such as "+PONG" or { hex = "2b" }, or { regex = "^[+]PONG" }, which may be anywhere in its first 16384 bytes; by UDP the first datagram counts. Default: nothing need be answered; by UDP a server that is silent until the timeout passes, and fails if ICMP says that nothing listens there.
         expect: Given<Expected>,
+        /// Kind "http": "GET" (default), "HEAD" or "OPTIONS".
+        method: HttpMethod,
+        /// Kind "http": the path that is asked for, with its query if it has one. Default: "/".
+        path: RequestPath,
+        /// Kind "http": the Host header, a name and a port where it needs one. Default: the server's address and port.
+        host: HostHeader,
+        /// Kind "http": the statuses that pass, such as 200 or "200-399", or a list of them. Default: "200-399". No redirection is followed.
+        status: Statuses,
         /// Kind "postgresql": the user that is named; no password is needed, and where there is such a role the server's log stays quiet. Default: "convey".
         user: UserText,
         /// Kind "dns": a host name that the server must know. Default: none; any answer but a failure passes.
@@ -89,6 +97,111 @@ inline_schema!([T: Field] Given<T>, generator => generator.subschema_for::<T>())
 /// The name of a user of a server.
 #[derive(Debug, Clone)]
 pub struct UserText(pub String);
+
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub struct RequestPath(pub String);
+
+/// A Host header.
+#[derive(Debug, Clone)]
+pub struct HostHeader(pub String);
+
+/// Statuses of HTTP.
+#[derive(Debug, Clone)]
+pub struct Statuses(pub Vec<StatusRange>);
+
+/// Longest path of a request, and most statuses.
+const MAX_REQUEST_BYTES: usize = 2_048;
+const MAX_STATUSES: usize = 32;
+
+impl Field for RequestPath {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a path in quotes, such as \"/health\"", findings)?;
+        let is_plain = text.len() <= MAX_REQUEST_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_plain || !text.starts_with('/') || text.contains('#') {
+            return bad_value(
+                value,
+                "not a path of a request".to_owned(),
+                "write one such as \"/health?full=1\", with %20 for a space",
+                findings,
+            );
+        }
+        Some(Self(text.to_owned()))
+    }
+}
+inline_schema!([] RequestPath, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_REQUEST_BYTES }));
+
+impl Field for HostHeader {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(value, "a host in quotes, such as \"www.example.com\"", findings)?;
+        let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if text.is_empty() || text.len() > MAX_QUERY_BYTES || !text.bytes().all(is_known) {
+            return bad_value(
+                value,
+                "not a Host header".to_owned(),
+                "write a name, and a port where it needs one: \"www.example.com:8080\"",
+                findings,
+            );
+        }
+        Some(Self(text.to_owned()))
+    }
+}
+inline_schema!([] HostHeader, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_QUERY_BYTES }));
+
+fn statuses(value: &Node<'_>, findings: &mut Findings) -> Option<StatusRange> {
+    let help = "write one such as 200, or a range such as \"200-399\"";
+    match value.get_ref() {
+        DeValue::Integer(_) => {
+            let status = bounded(value, 100, 599, "a status of HTTP", findings)?;
+            let status = u16::try_from(status).ok()?;
+            StatusRange::new(status, status)
+        }
+        DeValue::String(text) => match text.parse() {
+            Ok(range) => Some(range),
+            Err(()) => bad_value(
+                value,
+                format!("\"{text}\" is not a status of HTTP, nor a range of them"),
+                help,
+                findings,
+            ),
+        },
+        _ => wrong_type(
+            value,
+            "a status of HTTP, a range, or a list of them",
+            Some(help.to_owned()),
+            findings,
+        ),
+    }
+}
+
+impl Field for Statuses {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let DeValue::Array(list) = value.get_ref() else {
+            return statuses(value, findings).map(|range| Self(vec![range]));
+        };
+        if !(1..=MAX_STATUSES).contains(&list.iter().count()) {
+            let message = format!("`{}` has 1 to {MAX_STATUSES} statuses or ranges", findings.key());
+            return bad_value(
+                value,
+                message,
+                "write at least one, or leave the key out",
+                findings,
+            );
+        }
+        Some(Self(
+            list.iter().filter_map(|item| statuses(item, findings)).collect(),
+        ))
+    }
+}
+inline_schema!([] Statuses, _g => json_schema!({
+    "anyOf": [
+        { "type": "integer", "minimum": 100, "maximum": 599 },
+        { "type": "string", "minLength": 3, "maxLength": 7 },
+        { "type": "array", "minItems": 1, "maxItems": MAX_STATUSES, "items": {
+            "anyOf": [{ "type": "integer", "minimum": 100, "maximum": 599 }, { "type": "string", "minLength": 3, "maxLength": 7 }]
+        } },
+    ]
+}));
 
 /// A name that a server is asked for.
 #[derive(Debug, Clone)]
@@ -257,4 +370,4 @@ impl Field for QueryName {
 }
 inline_schema!([] QueryName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_QUERY_BYTES + 1 }));
 
-word_fields!(CheckKind);
+word_fields!(CheckKind, HttpMethod);

@@ -9,6 +9,9 @@ use super::{
     DAY, Int, Time,
     access::FilePath,
     commands::CommandLine,
+    discovery_fields::{
+        JsonPaths, Resolvers, SourceName, SourcePattern, SourcePort, SourceSecret, SourceTls, SourceUrl,
+    },
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word},
     routing,
@@ -17,7 +20,9 @@ use super::{
 use crate::{
     access::Network,
     config::{
-        discovery::{AnswerFormat, DiscoveryKind, MAX_DISCOVERED, MaxRemoval, OnFailure},
+        answer_format::FormatKind,
+        discovery::{MAX_DISCOVERED, MaxRemoval, OnFailure},
+        discovery_source::{DiscoveryKind, Families},
         findings::Findings,
         words::Words as _,
     },
@@ -26,17 +31,39 @@ use crate::{
 section! {
     /// Servers that a source outside this file names, beside those of the file. A server of the file goes before a discovered one of the same name or address. A server that is not named any more gets no new connections; established ones go on.
     Discovery {
-        /// Where they come from: "file", or "exec", what a command prints.
+        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "dns", the addresses of a name; "srv", the SRV records of a name.
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
         path: SourcePath,
         /// Kind "exec": the program that prints the servers, and its arguments, such as ["/usr/local/bin/servers", "web"]; no shell reads the line. It runs as Convey's user, without capabilities: see COMMANDS in convey(8).
         command: SourceCommand,
-        /// Kind "exec": how long the command may run before it is ended, which is a failure. Default: "5s".
+        /// Kind "http": what is asked for (GET), such as "https://inventory.example.com/servers/web". Redirections are not followed.
+        url: SourceUrl,
+        /// Kind "http" with https: whom to believe that it is the server. Default: whom the CAs of the host vouch for, by the name in url.
+        tls: SourceTls,
+        /// Kind "http": sent as Authorization: Bearer. "file:/etc/convey/inventory.token" is in that file, "${INVENTORY_TOKEN}" in the environment of the service. Default: none.
+        token: SourceSecret,
+        /// Kinds "dns" and "srv": the name that name servers are asked for, such as "web.internal" or "_http._tcp.example.com". With a dot at its end no search list counts.
+        name: SourceName,
+        /// Kind "dns": the port of each server.
+        port: SourcePort,
+        /// Kinds "dns" and "srv": name servers to ask, such as "10.0.0.53" or "10.0.0.53:5353", or a list of them, each when the one before fails. Default: those of the host (resolv.conf), after its hosts file.
+        resolvers: Resolvers,
+        /// Kinds "dns" and "srv": which addresses are servers: "any" (default), "ipv4" or "ipv6".
+        family: Families,
+        /// Kinds "dns" and "srv": an answer is asked for again when its time to live has passed, but not before this time. Default: "5s".
+        min_ttl: Time<false, DAY>,
+        /// Kinds "dns" and "srv": and at the latest after this time. Default: "5m".
+        max_ttl: Time<false, DAY>,
+        /// How long a command may run, and a server's whole answer may take; longer is a failure. Not of kind "file". Default: "5s".
         timeout: Time<false, 600_000>,
-        /// How an answer is written. "text" (default): a server a line, IP:port, then weight=, priority=, max_connections=, sni=, name= as wanted, or IP port weight priority; # begins a comment. "json": a list of objects with host, port, weight, priority, max_connections, sni, name, or an object with such a list in hosts.
-        format: AnswerFormat,
-        /// How long after an answer or a failure the source is asked again, ten percent more or less; a file that could be read is read when it changes. Default: "10s".
+        /// How an answer of the kinds "file", "exec" and "http" is written. "text" (default): a server a line, IP:port, then weight=, priority=, max_connections=, sni=, name= as wanted, or IP port weight priority; # begins a comment. "json": a list of objects with host, port, weight, priority, max_connections, sni, name, or an object with such a list in hosts; json says where else they are. "regex": a server a line that pattern reads.
+        format: FormatKind,
+        /// Format "json": where in the answer what is, if not there.
+        json: JsonPaths,
+        /// Format "regex": an expression with the groups host and port, and as wanted weight, priority, max_connections, sni, name: "^(?P<host>\\S+):(?P<port>\\d+)". Lines that it does not match count for nothing.
+        pattern: SourcePattern,
+        /// How long after an answer or a failure the source is asked again, ten percent more or less. A file is read when it changes and names by their time to live: there it is the time after a failure. Default: "10s".
         interval: Time<false, DAY>,
         /// What happens to the servers when the source fails, or its answer cannot be used: "keep" (default) those of the last good answer, over restarts too, or "empty": there are none until the next good one.
         on_failure: OnFailure,
@@ -48,7 +75,7 @@ section! {
         max_removal: MaxRemoval,
         /// Networks that discovered servers may be in, or a list of them; others are left out and said. Default: all addresses but loopback, link-local and multicast ones and those of this host.
         servers_within: Networks,
-        /// Largest answer in bytes; a larger one is refused. Default: 1048576.
+        /// Largest answer in bytes of the kinds "file", "exec" and "http"; a larger one is refused. Default: 1048576.
         max_answer_bytes: Int<1, 16_777_216>,
     }
 }
@@ -175,4 +202,4 @@ inline_schema!([] MaxRemoval, _g => json_schema!({
     "anyOf": [{ "type": "string", "pattern": "^[0-9]{1,3}%$" }, { "type": "integer", "minimum": 0, "maximum": MAX_DISCOVERED }]
 }));
 
-super::fields::word_fields!(DiscoveryKind, AnswerFormat, OnFailure);
+super::fields::word_fields!(DiscoveryKind, FormatKind, OnFailure, Families);

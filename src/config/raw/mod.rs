@@ -8,6 +8,7 @@ mod balancing;
 mod checks;
 mod commands;
 mod discovery;
+mod discovery_fields;
 mod field;
 mod fields;
 mod packet;
@@ -27,6 +28,7 @@ pub use balancing::Sticky;
 pub use checks::{Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
 pub use discovery::Discovery;
+pub use discovery_fields::{JsonPaths, SourceTls};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
@@ -90,6 +92,8 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.sticky]", Sticky::keys),
     ("[backends.NAME.tls]", BackendTls::keys),
     ("[backends.NAME.discovery]", Discovery::keys),
+    ("[backends.NAME.discovery.tls]", SourceTls::keys),
+    ("[backends.NAME.discovery.json]", JsonPaths::keys),
     ("the top of the file", File::keys),
 ];
 

@@ -24,7 +24,7 @@ pub fn backend_tls(
         Some(BackendTls {
             trust: trust(raw, findings),
             server_name: server_name(raw, servers, findings),
-            identity: identity(raw, findings),
+            identity: identity_of(raw.cert.as_ref(), raw.key.as_ref(), findings),
             alpn: value(raw.alpn.as_ref(), ServerAlpn::Client, |v| v.0),
         })
     })
@@ -81,9 +81,13 @@ fn server_name(
     name
 }
 
-fn identity(raw: &raw::BackendTls, findings: &mut Findings) -> Option<CertificateFiles> {
-    let key = raw.key.as_ref();
-    if let (Some(at), None) = (key, &raw.cert) {
+/// The certificate that `cert` and `key` name, if any; `key` alone is said to be useless.
+pub fn identity_of(
+    cert: Option<&Located<raw::FilePath>>,
+    key: Option<&Located<raw::FilePath>>,
+    findings: &mut Findings,
+) -> Option<CertificateFiles> {
+    if let (Some(at), None) = (key, cert) {
         findings.within("key", |findings| {
             findings.error(
                 at.key.clone(),
@@ -93,7 +97,7 @@ fn identity(raw: &raw::BackendTls, findings: &mut Findings) -> Option<Certificat
         });
     }
     Some(CertificateFiles {
-        cert: raw.cert.as_ref()?.value.0.clone(),
+        cert: cert?.value.0.clone(),
         key: key.map(|at| at.value.0.clone()),
         ocsp: None,
     })

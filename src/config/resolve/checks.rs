@@ -6,7 +6,7 @@ use super::value;
 use crate::{
     base::{Protocol, ServerName},
     config::{
-        checks::{Check, CheckKind, Probe},
+        checks::{Check, CheckKind, HttpCheck, HttpMethod, Probe, StatusRange},
         findings::Findings,
         model::Server,
         raw::{self, Located, Section as _},
@@ -41,6 +41,7 @@ pub fn kind(
             let place = own.or(defaults).map_or(0..0, |at| at.key.clone());
             Check::Probe(findings.within("health_check", |findings| probe(&raw, place, findings)))
         }
+        CheckKind::Http => Check::Http(findings.within("health_check", |findings| http(&raw, findings))),
         CheckKind::Redis => Check::Redis,
         CheckKind::Postgresql => Check::Postgresql {
             user: value(raw.user.as_ref(), USER.to_owned(), |v| v.0),
@@ -52,6 +53,26 @@ pub fn kind(
         },
         CheckKind::Ntp => Check::Ntp,
     }
+}
+
+fn http(raw: &raw::HealthCheck, findings: &mut Findings) -> HttpCheck {
+    let check = HttpCheck {
+        method: value(raw.method.as_ref(), HttpMethod::Get, |v| v),
+        path: value(raw.path.as_ref(), "/".into(), |v| v.0.into()),
+        host: value(raw.host.as_ref(), None, |v| Some(v.0.into())),
+        status: value(raw.status.as_ref(), vec![StatusRange::DEFAULT], |v| v.0),
+        expect: value(raw.expect.as_ref(), None, |v| v.0),
+    };
+    if let Some(at) = raw.expect.as_ref().filter(|_| check.method == HttpMethod::Head) {
+        findings.within("expect", |findings| {
+            findings.error(
+                at.key.clone(),
+                "`expect` looks into the body, which an answer to HEAD does not have",
+                "write method = \"GET\", or remove the key".to_owned(),
+            );
+        });
+    }
+    check
 }
 
 fn probe(raw: &raw::HealthCheck, place: Range<usize>, findings: &mut Findings) -> Probe {
@@ -91,26 +112,32 @@ fn given<T>(at: Option<&Located<raw::Given<T>>>) -> Option<&Range<usize>> {
     at.filter(|at| at.value.0.is_some()).map(|at| &at.key)
 }
 
+/// A key, the kinds that have it, and where it is.
+type OfKinds<'a> = (&'static str, &'static [CheckKind], Option<&'a Range<usize>>);
+
 /// Keys of other kinds.
 fn useless(raw: &raw::HealthCheck, kind: CheckKind, findings: &mut Findings) {
-    let keys = [
-        (
-            "protocol",
-            CheckKind::Probe,
-            raw.protocol.as_ref().map(|at| &at.key),
-        ),
-        ("send", CheckKind::Probe, given(raw.send.as_ref())),
-        ("expect", CheckKind::Probe, given(raw.expect.as_ref())),
-        ("user", CheckKind::Postgresql, raw.user.as_ref().map(|at| &at.key)),
-        ("name", CheckKind::Dns, raw.name.as_ref().map(|at| &at.key)),
+    use CheckKind::{Dns, Http, Postgresql, Probe};
+    let keys: [OfKinds<'_>; 9] = [
+        ("protocol", &[Probe], raw.protocol.as_ref().map(|at| &at.key)),
+        ("send", &[Probe], given(raw.send.as_ref())),
+        ("expect", &[Probe, Http], given(raw.expect.as_ref())),
+        ("method", &[Http], raw.method.as_ref().map(|at| &at.key)),
+        ("path", &[Http], raw.path.as_ref().map(|at| &at.key)),
+        ("host", &[Http], raw.host.as_ref().map(|at| &at.key)),
+        ("status", &[Http], raw.status.as_ref().map(|at| &at.key)),
+        ("user", &[Postgresql], raw.user.as_ref().map(|at| &at.key)),
+        ("name", &[Dns], raw.name.as_ref().map(|at| &at.key)),
     ];
     for (key, of, place) in keys {
-        if let Some(place) = place.filter(|_| of != kind) {
+        if let Some(place) = place.filter(|_| !of.contains(&kind)) {
+            let kinds: Vec<_> = of.iter().map(|kind| format!("\"{}\"", kind.label())).collect();
+            let kinds = kinds.join(" or ");
             findings.within(key, |findings| {
                 findings.error(
                     place.clone(),
-                    format!("`{key}` belongs to kind \"{}\"", of.label()),
-                    format!("leave it out, or write kind = \"{}\"", of.label()),
+                    format!("`{key}` belongs to kind {kinds}"),
+                    format!("leave it out, or write kind = {kinds}"),
                 );
             });
         }

@@ -8,6 +8,7 @@ mod checks;
 mod conflicts;
 mod connections;
 mod discovery;
+mod discovery_source;
 mod fallbacks;
 mod hooks;
 mod keepalive;

@@ -1,8 +1,8 @@
 //! Settings of checks.
 
-use super::{Setting, Settings, set, string, text, time};
+use super::{Setting, Settings, set, some, string, text, time};
 use crate::config::{
-    checks::{Check, Expected, Probe, ProbeBytes, to_hex},
+    checks::{Check, Expected, HttpCheck, Probe, ProbeBytes, to_hex},
     model::{HealthCheck, PassiveCheck},
 };
 
@@ -49,20 +49,39 @@ fn kind(check: &Check, out: &mut Settings) {
             out.push(("protocol", text(protocol.label())));
             let nothing = || Setting::Unset("nothing");
             out.push(("send", send.as_ref().map_or_else(nothing, bytes)));
-            let expect = match expect {
-                Some(Expected::Begins(begin)) => bytes(begin),
-                Some(Expected::Matches(regex)) => {
-                    Setting::Value(format!("{{ regex = {} }}", string(regex.pattern())))
-                }
-                None => nothing(),
-            };
-            out.push(("expect", expect));
+            out.push(("expect", expected(expect.as_ref())));
         }
+        Check::Http(HttpCheck {
+            method,
+            path,
+            host,
+            status,
+            expect,
+        }) => out.extend([
+            ("method", text(method.label())),
+            ("path", text(path)),
+            (
+                "host",
+                (host.as_deref()).map_or(Setting::Unset("the server's address"), text),
+            ),
+            ("status", some(status, "none")),
+            ("expect", expected(expect.as_ref())),
+        ]),
         Check::Postgresql { user } => out.push(("user", text(user))),
         Check::Dns { name } => {
             let name = name.as_deref().map_or(Setting::Unset("none in particular"), text);
             out.push(("name", name));
         }
+    }
+}
+
+fn expected(expect: Option<&Expected>) -> Setting {
+    match expect {
+        Some(Expected::Begins(begin)) => bytes(begin),
+        Some(Expected::Matches(regex)) => {
+            Setting::Value(format!("{{ regex = {} }}", string(regex.pattern())))
+        }
+        None => Setting::Unset("nothing"),
     }
 }
 

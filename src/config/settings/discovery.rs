@@ -1,7 +1,12 @@
 //! Settings of sources of servers.
 
-use super::{Settings, set, some, text, time};
-use crate::config::discovery::{Discovery, DiscoverySource, MaxRemoval};
+use super::{Setting, Settings, path, set, some, text, time};
+use crate::config::{
+    answer_format::{AnswerFormat, JsonPaths},
+    discovery::{Discovery, MaxRemoval},
+    discovery_source::{DiscoverySource, HttpService, NameQuery, SourceTls},
+    tls::ServerTrust,
+};
 
 /// `[backends.NAME.discovery]`.
 pub fn discovery(discovery: &Discovery) -> Settings {
@@ -16,17 +21,7 @@ pub fn discovery(discovery: &Discovery) -> Settings {
         max_answer_bytes,
     } = discovery;
     let mut settings = vec![("kind", text(discovery.kind().label()))];
-    match source {
-        DiscoverySource::File { path, format } => {
-            settings.push(("path", super::path(path)));
-            settings.push(("format", text(format.label())));
-        }
-        DiscoverySource::Exec { command, format } => {
-            settings.push(("command", super::commands::words(&command.line)));
-            settings.push(("timeout", time(command.timeout)));
-            settings.push(("format", text(format.label())));
-        }
-    }
+    settings.extend(of_source(source));
     let removal = match max_removal {
         MaxRemoval::Percent(_) => text(&max_removal.to_string()),
         MaxRemoval::Count(count) => set(*count),
@@ -44,4 +39,149 @@ pub fn discovery(discovery: &Discovery) -> Settings {
         ("max_answer_bytes", set(*max_answer_bytes)),
     ]);
     settings
+}
+
+fn of_source(source: &DiscoverySource) -> Settings {
+    match source {
+        DiscoverySource::File { path: file, format } => {
+            let mut settings = vec![("path", path(file))];
+            settings.extend(of_format(format));
+            settings
+        }
+        DiscoverySource::Exec { command, format } => {
+            let mut settings = vec![
+                ("command", super::commands::words(&command.line)),
+                ("timeout", time(command.timeout)),
+            ];
+            settings.extend(of_format(format));
+            settings
+        }
+        DiscoverySource::Http { service, format } => {
+            let mut settings = of_service(service);
+            settings.extend(of_format(format));
+            settings
+        }
+        DiscoverySource::Dns { query, port } => {
+            let mut settings = of_query(query);
+            settings.push(("port", set(*port)));
+            settings
+        }
+        DiscoverySource::Srv { query } => of_query(query),
+    }
+}
+
+fn of_query(query: &NameQuery) -> Settings {
+    let NameQuery {
+        name,
+        resolvers,
+        family,
+        min_ttl,
+        max_ttl,
+        timeout,
+    } = query;
+    vec![
+        ("name", text(name.as_str())),
+        ("resolvers", some(resolvers, "those of the host")),
+        ("family", text(family.label())),
+        ("min_ttl", time(*min_ttl)),
+        ("max_ttl", time(*max_ttl)),
+        ("timeout", time(*timeout)),
+    ]
+}
+
+fn of_service(service: &HttpService) -> Settings {
+    let HttpService {
+        url,
+        tls,
+        token,
+        timeout,
+    } = service;
+    let mut settings = vec![
+        ("url", text(&url.to_string())),
+        (
+            "token",
+            token
+                .as_ref()
+                .map_or(Setting::Unset("none is sent"), |token| text(&token.to_string())),
+        ),
+        ("timeout", time(*timeout)),
+    ];
+    if url.is_tls {
+        settings.extend(of_tls(tls));
+    }
+    settings
+}
+
+fn of_tls(tls: &SourceTls) -> Settings {
+    let SourceTls {
+        trust,
+        server_name,
+        identity,
+    } = tls;
+    let none = || Setting::Unset("no certificate");
+    vec![
+        ("tls.verify", set(*trust != ServerTrust::Anybody)),
+        (
+            "tls.ca",
+            match trust {
+                ServerTrust::System => Setting::Unset("the CAs of the host"),
+                ServerTrust::Ca(file) => path(file),
+                ServerTrust::Anybody => Setting::Unset("anybody"),
+            },
+        ),
+        (
+            "tls.server_name",
+            server_name
+                .as_ref()
+                .map_or(Setting::Unset("the host of the URL"), |name| text(name.as_str())),
+        ),
+        (
+            "tls.cert",
+            identity.as_ref().map_or_else(none, |files| path(&files.cert)),
+        ),
+        (
+            "tls.key",
+            match identity {
+                None => none(),
+                Some(files) => (files.key.as_deref()).map_or(Setting::Unset("it is in cert"), path),
+            },
+        ),
+    ]
+}
+
+fn of_format(format: &AnswerFormat) -> Settings {
+    let mut settings = vec![("format", text(format.kind().label()))];
+    match format {
+        AnswerFormat::Text => {}
+        AnswerFormat::Regex(pattern) => settings.push(("pattern", text(pattern.as_str()))),
+        AnswerFormat::Json(paths) => settings.extend(of_json(paths)),
+    }
+    settings
+}
+
+fn of_json(paths: &JsonPaths) -> Settings {
+    let JsonPaths {
+        servers,
+        host,
+        port,
+        name,
+        weight,
+        priority,
+        max_connections,
+        sni,
+    } = paths;
+    let keys = [
+        ("json.servers", servers),
+        ("json.host", host),
+        ("json.port", port),
+        ("json.name", name),
+        ("json.weight", weight),
+        ("json.priority", priority),
+        ("json.max_connections", max_connections),
+        ("json.sni", sni),
+    ];
+    let given = keys
+        .into_iter()
+        .filter_map(|(key, path)| Some((key, text(&path.as_ref()?.to_string()))));
+    given.collect()
 }

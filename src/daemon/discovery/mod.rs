@@ -33,7 +33,7 @@ use crate::{
     base::BackendName,
     client::runner::Runner,
     config::{Command, Config, OnFailure, Server},
-    discovery::{Failure, Found, Reader, Reading, Reply, Sources},
+    discovery::{Asked, Failure, Found, Reader, Reading, Reply, Sources},
     pools::{Discovered, Pools},
     privilege::{Client, What},
 };
@@ -141,9 +141,12 @@ impl Discovery {
 
     /// Has the sources of a configuration asked; those of `first` have been.
     pub fn follow(&mut self, config: &Config, first: First) {
-        let failed = |judged: &Judgement| matches!(judged.outcome, Err(Problem::Failed(_)));
+        let asked_of = |judged: &Judgement| Asked {
+            failed: matches!(judged.outcome, Err(Problem::Failed(_))),
+            ttl: judged.ttl,
+        };
         let asked = (first.judged.iter())
-            .map(|(backend, judged)| (backend.clone(), failed(judged)))
+            .map(|(backend, judged)| (backend.clone(), asked_of(judged)))
             .collect();
         let is_source = |name: &BackendName| config.backends.get(name).is_some_and(|b| b.discovery.is_some());
         // what another source, or this one by other settings, has answered counts no more

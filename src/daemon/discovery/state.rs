@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct Judgement {
     pub left_out: LeftOut,
     /// How many servers were named again.
     pub duplicates: usize,
+    /// How long it may be believed, if it says so.
+    pub ttl: Option<Duration>,
     /// When it came.
     pub at: Instant,
 }
@@ -68,12 +70,13 @@ pub fn judge(
 ) -> Option<Judgement> {
     let settings = config.backends.get(backend)?.discovery.as_ref()?;
     let rules = config.server_rules(backend.as_str())?;
-    let at = reply.at;
+    let (ttl, at) = (reply.ttl, reply.at);
     Some(match &reply.result {
         Err(failure) => Judgement {
             outcome: Err(Problem::Failed(failure.clone())),
             left_out: LeftOut::default(),
             duplicates: 0,
+            ttl,
             at,
         },
         Ok(answer) => {
@@ -88,6 +91,7 @@ pub fn judge(
                 outcome: judged.verdict.map_err(Problem::Held),
                 left_out: judged.left_out,
                 duplicates: judged.duplicates,
+                ttl,
                 at,
             }
         }

@@ -43,7 +43,7 @@ fn answer(hosts: &BTreeSet<u8>) -> Answer {
         bytes: 1 << 16,
         servers: 100,
     };
-    parse(config::AnswerFormat::Text, lines.as_bytes(), limits).unwrap()
+    parse(&config::AnswerFormat::Text, lines.as_bytes(), limits).unwrap()
 }
 
 fn servers(hosts: &BTreeSet<u8>) -> Arc<[Server]> {
@@ -52,6 +52,7 @@ fn servers(hosts: &BTreeSet<u8>) -> Arc<[Server]> {
 
 fn reply(result: Result<Answer, Failure>) -> Reply {
     Reply {
+        ttl: None,
         result,
         host: Arc::default(),
         at: Instant::now(),

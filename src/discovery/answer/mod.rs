@@ -11,6 +11,7 @@ mod text;
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    net::SocketAddr,
     num::NonZeroU32,
 };
 
@@ -85,14 +86,48 @@ impl fmt::Display for Place {
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn parse(format: AnswerFormat, bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
+pub fn parse(format: &AnswerFormat, bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
     if bytes.len() > limits.bytes {
         return Err(Malformed::TooLarge(limits.bytes));
     }
     match format {
         AnswerFormat::Text => text::parse(bytes, limits),
-        AnswerFormat::Json => json::parse(bytes, limits),
+        AnswerFormat::Json(paths) => json::parse(bytes, paths, limits),
+        AnswerFormat::Regex(pattern) => text::parse_by(pattern, bytes, limits),
     }
+}
+
+/// A server that has no text of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Its share, 0 for next to none.
+    pub weight: u16,
+    /// The lowest is used first.
+    pub priority: u16,
+}
+
+/// The servers of records, such as name servers have.
+///
+/// # Errors
+/// There are too many.
+pub fn of_records(records: impl IntoIterator<Item = Record>, limits: Limits) -> Result<Answer, Malformed> {
+    let mut collector = Collector::new(limits);
+    for (record, number) in records.into_iter().zip(1..) {
+        let named = Named {
+            // a server without a share would get nothing at all, which RFC 2782 does not want
+            weight: Some(record.weight.max(1).into()),
+            priority: Some(record.priority.into()),
+            ..Named::default()
+        };
+        let place = Place::Element(number);
+        if record.addr.port() == 0 {
+            return Err(Malformed::Server(place, format!("{} has port 0", record.addr)));
+        }
+        collector.add_at(place, IpServerAddr::new(record.addr), &named)?;
+    }
+    Ok(collector.finish())
 }
 
 /// A server as it is named, its numbers not looked at yet.
@@ -131,6 +166,12 @@ impl Collector {
         plain(addr).map_err(wrong)?;
         let addr = crate::config::parse_server(addr)
             .map_err(|fault| wrong(format!("{}; {}", fault.message, fault.help)))?;
+        self.add_at(place, addr, named)
+    }
+
+    /// Takes a server.
+    fn add_at(&mut self, place: Place, addr: IpServerAddr, named: &Named<'_>) -> Result<(), Malformed> {
+        let wrong = |why: String| Malformed::Server(place, why);
         let server = self.server(addr, named).map_err(wrong)?;
         if !self.addresses.insert(addr) {
             self.answer.duplicates += 1;
@@ -202,6 +243,12 @@ fn number(key: &str, value: Option<u64>, default: u64, most: u64) -> Result<u64,
         Some(value) if value <= most => Ok(value),
         Some(value) => Err(format!("{key} is {value}, and {most} is the most")),
     }
+}
+
+/// A number of digits alone.
+fn digits(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 /// Refuses words that would break a log line.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::JsonPaths;
 
 const LIMITS: Limits = Limits {
     bytes: 1 << 20,
@@ -10,11 +11,11 @@ const LIMITS: Limits = Limits {
 };
 
 fn text(answer: &str) -> Result<Answer, String> {
-    parse(AnswerFormat::Text, answer.as_bytes(), LIMITS).map_err(|error| error.to_string())
+    parse(&AnswerFormat::Text, answer.as_bytes(), LIMITS).map_err(|error| error.to_string())
 }
 
 fn json(answer: &str) -> Result<Answer, String> {
-    parse(AnswerFormat::Json, answer.as_bytes(), LIMITS).map_err(|error| error.to_string())
+    parse(&AnswerFormat::Json(Box::default()), answer.as_bytes(), LIMITS).map_err(|error| error.to_string())
 }
 
 /// `name addr weight priority max_connections sni`.
@@ -151,7 +152,7 @@ fn half_and_foreign_answers_are_none() {
         assert!(error.starts_with("the answer is"), "{error}");
     }
     assert_eq!(
-        parse(AnswerFormat::Text, b"10.0.0.1:80\n\xff\xfe", LIMITS),
+        parse(&AnswerFormat::Text, b"10.0.0.1:80\n\xff\xfe", LIMITS),
         Err(Malformed::NotText)
     );
     let error = text("<html><body>404 Not Found</body></html>").unwrap_err();
@@ -178,11 +179,11 @@ fn there_is_a_limit_of_servers_bytes_words_and_names() {
         servers: 1_000,
     };
     assert_eq!(
-        parse(AnswerFormat::Text, many.as_bytes(), limits),
+        parse(&AnswerFormat::Text, many.as_bytes(), limits),
         Err(Malformed::TooMany(1_000))
     );
     assert_eq!(
-        parse(AnswerFormat::Text, many.as_bytes(), LIMITS),
+        parse(&AnswerFormat::Text, many.as_bytes(), LIMITS),
         Err(Malformed::TooLarge(1 << 20))
     );
     let twice = "10.0.0.1:80\n".repeat(50_000);
@@ -202,8 +203,8 @@ fn there_is_a_limit_of_servers_bytes_words_and_names() {
 proptest! {
     #[test]
     fn no_answer_is_too_odd_to_be_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        for format in [AnswerFormat::Text, AnswerFormat::Json] {
-            match parse(format, &bytes, LIMITS) {
+        for format in [AnswerFormat::Text, AnswerFormat::Json(Box::default())] {
+            match parse(&format, &bytes, LIMITS) {
                 Ok(answer) => prop_assert!(answer.servers.len() <= LIMITS.servers),
                 Err(error) => prop_assert!(!error.to_string().chars().any(char::is_control), "{error}"),
             }
@@ -217,7 +218,7 @@ proptest! {
                 "#", "\n", "=", ":", "%", "fe80::1%eth0", "[fe80::1%e]:1", "99999999999999999999", "\t"]), 0..12)
     ) {
         let text = words.join(" ");
-        if let Ok(answer) = parse(AnswerFormat::Text, text.as_bytes(), LIMITS) {
+        if let Ok(answer) = parse(&AnswerFormat::Text, text.as_bytes(), LIMITS) {
             let mut names: Vec<_> = answer.servers.iter().map(|server| server.name.clone()).collect();
             let sorted = names.clone();
             names.sort();
@@ -233,4 +234,102 @@ proptest! {
         hosts.reverse();
         prop_assert_eq!(text(&file(&hosts)).unwrap(), before);
     }
+}
+
+#[test]
+fn json_of_another_shape_is_read_where_the_configuration_says() {
+    let path = |text: &str| Some(text.parse().unwrap());
+    let read = |paths: &JsonPaths, answer: &str| {
+        parse(
+            &AnswerFormat::Json(paths.clone().into()),
+            answer.as_bytes(),
+            LIMITS,
+        )
+        .map_err(|error| error.to_string())
+    };
+    let nested = JsonPaths {
+        servers: path("data.items"),
+        host: path("node.addresses[1].ip"),
+        port: path("ports[0]"),
+        name: path("meta.name"),
+        weight: path("w"),
+        ..JsonPaths::default()
+    };
+    let answer = r#"{"data": {"items": [
+        {"node": {"addresses": [{}, {"ip": "10.0.0.1"}]}, "ports": [80], "meta": {"name": "one"}, "w": 3, "addr": 7},
+        {"node": {"addresses": [{}, {"ip": "2001:db8::1"}]}, "ports": ["81"]}]}}"#;
+    assert_eq!(
+        lines(read(&nested, answer)),
+        [
+            "[2001:db8::1]:81 [2001:db8::1]:81 1 1 0 ",
+            "one 10.0.0.1:80 3 1 0 "
+        ]
+    );
+    assert_eq!(
+        read(&nested, r#"{"data": []}"#).unwrap_err(),
+        "the answer has no list at data.items (json.servers)"
+    );
+    assert_eq!(
+        read(&nested, r#"{"data": {"items": [{"ports": [80]}]}}"#).unwrap_err(),
+        "server 1: it has no host"
+    );
+    let lists = JsonPaths {
+        host: path("[0]"),
+        port: path("[1]"),
+        ..JsonPaths::default()
+    };
+    assert_eq!(
+        lines(read(&lists, r#"[["10.0.0.1", 80]]"#)),
+        ["10.0.0.1:80 10.0.0.1:80 1 1 0 "]
+    );
+    assert_eq!(
+        read(&lists, "[[[], 80]]").unwrap_err(),
+        "server 1: host is a list, not a text"
+    );
+}
+
+#[test]
+fn lines_of_another_shape_are_read_by_an_expression() {
+    let pattern =
+        r"^\s*server (?P<name>\S+) (?P<host>[^\s:]+|\S+:\S+):(?P<port>\d+)(?: weight (?P<weight>\d+))?";
+    let format = AnswerFormat::Regex(pattern.parse().unwrap());
+    let read = |answer: &str| parse(&format, answer.as_bytes(), LIMITS).map_err(|error| error.to_string());
+    let answer =
+        "backend web\n  server one 10.0.0.1:80 weight 3\n  server two 10.0.0.2:81 check\n  # server three\n";
+    assert_eq!(
+        lines(read(answer)),
+        ["one 10.0.0.1:80 3 1 0 ", "two 10.0.0.2:81 1 1 0 "]
+    );
+    assert_eq!(lines(read("nothing like it")), [""; 0]);
+    let error = read("x\nserver one 10.0.0.300:80").unwrap_err();
+    assert!(error.starts_with("line 2: "), "{error}");
+    let large = read("server one 10.0.0.1:80 weight 99999999999999999999").unwrap_err();
+    assert_eq!(large, "line 1: weight `99999999999999999999` is not a number");
+}
+
+#[test]
+fn records_of_name_servers_are_servers_and_none_is_left_without_a_share() {
+    let record = |addr: &str, weight, priority| Record {
+        addr: addr.parse().unwrap(),
+        weight,
+        priority,
+    };
+    let records = [
+        record("10.0.0.2:80", 0, 10),
+        record("10.0.0.1:80", 65_535, 0),
+        record("10.0.0.2:80", 7, 0),
+    ];
+    let answer = of_records(records, LIMITS).unwrap();
+    assert_eq!(answer.duplicates, 1);
+    assert_eq!(
+        lines(Ok(answer)),
+        [
+            "10.0.0.1:80 10.0.0.1:80 65535 0 0 ",
+            "10.0.0.2:80 10.0.0.2:80 1 10 0 "
+        ]
+    );
+    let two = Limits { servers: 1, ..LIMITS };
+    assert_eq!(of_records(records, two), Err(Malformed::TooMany(1)));
+    let none = of_records([record("10.0.0.1:0", 1, 1)], LIMITS).unwrap_err();
+    assert_eq!(none.to_string(), "server 1: 10.0.0.1:0 has port 0");
 }

@@ -1,14 +1,15 @@
 //! A server a line: gobetween's `host:port weight=5 priority=1 max_connections=10 sni=name`, in any order and with `name=`, or
-//! awe4lb's `host port [weight priority]`. `#` begins a comment, a line without anything else counts for nothing.
+//! awe4lb's `host port [weight priority]`. `#` begins a comment, a line without anything else counts for nothing. Or a server a
+//! line in another form, which an expression reads.
 
 use std::net::IpAddr;
 
 use super::{Answer, Collector, Limits, Malformed, Named, Place};
+use crate::config::LinePattern;
 
 /// Reads an answer.
 pub(super) fn parse(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = utf8(bytes)?;
     let mut collector = Collector::new(limits);
     for (line, number) in text.lines().zip(1..) {
         let place = Place::Line(number);
@@ -28,6 +29,43 @@ pub(super) fn parse(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
         }
     }
     Ok(collector.finish())
+}
+
+/// Reads an answer by an expression.
+pub(super) fn parse_by(pattern: &LinePattern, bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
+    let mut collector = Collector::new(limits);
+    for (line, place) in utf8(bytes)?.lines().zip((1..).map(Place::Line)) {
+        let Some(found) = pattern.find(line) else { continue };
+        let wrong = |why: String| Malformed::Server(place, why);
+        let (Some(host), Some(port)) = (found("host"), found("port")) else {
+            let missing = if found("host").is_none() { "host" } else { "port" };
+            return Err(wrong(format!("pattern finds no {missing}")));
+        };
+        let number = |key: &str| {
+            found(key)
+                .map(|text| number(key, text))
+                .transpose()
+                .map_err(wrong)
+        };
+        let named = Named {
+            name: found("name"),
+            weight: number("weight")?,
+            priority: number("priority")?,
+            max_connections: number("max_connections")?,
+            sni: found("sni"),
+        };
+        let addr = match host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+            _ => format!("{host}:{port}"),
+        };
+        collector.add(place, &addr, &named)?;
+    }
+    Ok(collector.finish())
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// `host port`, then nothing, two numbers, or keys.
@@ -76,7 +114,5 @@ fn keyed<'a>(words: &[&'a str]) -> Result<Named<'a>, String> {
 }
 
 fn number(key: &str, text: &str) -> Result<u64, String> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| format!("{key} `{text}` is not a number"))
+    super::digits(text).ok_or_else(|| format!("{key} `{text}` is not a number"))
 }

@@ -5,14 +5,15 @@
 
 mod databases;
 mod datagrams;
+mod http;
 #[cfg(test)]
 mod tests;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
 use crate::{
-    base::Protocol,
-    config::{Check, Expected, ProbeRegex},
+    base::{Protocol, ServerAddr},
+    config::{Check, Expected, HttpCheck, ProbeRegex},
 };
 
 /// Most bytes of an answer that are looked at.
@@ -45,6 +46,8 @@ enum Wants {
     Begins(Vec<Cow<'static, [u8]>>),
     /// This is found in it.
     Matches(ProbeRegex),
+    /// An answer of HTTP.
+    Http(HttpCheck),
     /// A whole greeting of SMTP.
     Smtp,
     /// A greeting of MySQL.
@@ -123,9 +126,9 @@ pub enum End {
 }
 
 impl Dialogue {
-    /// That of a check, with some random bits for what has to differ each time; `None` if a connect says it all.
+    /// That of a check of a server, with some random bits for what has to differ each time; `None` if a connect says it all.
     #[must_use]
-    pub fn of(check: &Check, random: u64) -> Option<Self> {
+    pub fn of(check: &Check, server: ServerAddr, random: u64) -> Option<Self> {
         let stream = |first: &[u8], last: &'static [u8], wants| Self {
             protocol: Protocol::Tcp,
             first: first.to_vec(),
@@ -140,6 +143,7 @@ impl Dialogue {
         };
         Some(match check {
             Check::Tcp => return None,
+            Check::Http(check) => stream(&http::request(check, server), b"", Wants::Http(check.clone())),
             Check::Probe(probe) => Self {
                 protocol: probe.protocol,
                 first: (probe.send.as_ref()).map_or_else(Vec::new, |send| send.bytes().to_vec()),
@@ -183,6 +187,7 @@ impl Dialogue {
             Wants::Begins(with) => begins(with, answer),
             Wants::Matches(regex) if regex.is_in(answer) => Reading::Right,
             Wants::Matches(_) => Reading::More,
+            Wants::Http(check) => http::judge(check, answer, end),
             Wants::Smtp => smtp(answer),
             Wants::Mysql => databases::mysql(answer),
             Wants::Postgresql => databases::postgresql(answer),
@@ -236,6 +241,7 @@ impl fmt::Display for Wants {
             Self::Nothing => f.write_str("anything"),
             Self::Begins(with) => f.write_str(&with.first().map_or_else(String::new, |begin| quoted(begin))),
             Self::Matches(regex) => write!(f, "a match of {}", quoted(regex.pattern().as_bytes())),
+            Self::Http(_) => f.write_str("an answer of HTTP"),
             Self::Smtp => f.write_str("\"220 \""),
             Self::Mysql => f.write_str("a greeting of MySQL"),
             Self::Postgresql => f.write_str("an answer of PostgreSQL"),

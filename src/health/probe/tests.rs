@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Probe, ProbeBytes};
+use crate::config::{HttpMethod, Probe, ProbeBytes, StatusRange};
 
 fn text(text: &str) -> ProbeBytes {
     ProbeBytes::Text(text.to_owned())
@@ -42,6 +42,8 @@ fn every_kind() -> Vec<Check> {
         begins("+PONG"),
         matches(r"^\d+ OK"),
         probe(Some("x"), None),
+        http("", None),
+        http("", Some("ready")),
         Check::Redis,
         postgresql(),
         Check::Mysql,
@@ -52,8 +54,12 @@ fn every_kind() -> Vec<Check> {
     ]
 }
 
+fn server() -> ServerAddr {
+    "10.0.0.1:80".parse().unwrap()
+}
+
 fn judge(check: &Check, answer: &[u8], end: End) -> Verdict {
-    Dialogue::of(check, RANDOM).unwrap().judge(answer, end)
+    Dialogue::of(check, server(), RANDOM).unwrap().judge(answer, end)
 }
 
 /// Of a dialogue that has just this in its query.
@@ -110,7 +116,7 @@ fn what_came_instead_is_said() {
         fails(&pong, b"", End::Closed),
         r#"closed the connection without an answer (expected "+PONG")"#
     );
-    let dialogue = Dialogue::of(&pong, 0).unwrap();
+    let dialogue = Dialogue::of(&pong, server(), 0).unwrap();
     let silent = |so_far: &[u8]| dialogue.silent(so_far, Duration::from_secs(1)).to_string();
     assert_eq!(silent(b""), r#"no answer within 1s (expected "+PONG")"#);
     assert_eq!(silent(b"+P"), r#"no more than "+P" within 1s (expected "+PONG")"#);
@@ -134,13 +140,91 @@ fn bytes_are_sent_as_they_are_written() {
         send: ProbeBytes::from_hex("00 ff"),
         expect: None,
     });
-    let dialogue = Dialogue::of(&hex, 0).unwrap();
+    let dialogue = Dialogue::of(&hex, server(), 0).unwrap();
     assert_eq!(
         (dialogue.protocol, dialogue.first.as_slice()),
         (Protocol::Udp, &[0, 0xff][..])
     );
     assert!(dialogue.wants_nothing());
-    assert!(Dialogue::of(&Check::Tcp, 0).is_none(), "a connect says it all");
+    assert!(
+        Dialogue::of(&Check::Tcp, server(), 0).is_none(),
+        "a connect says it all"
+    );
+}
+
+fn http(status: &str, expect: Option<&str>) -> Check {
+    Check::Http(HttpCheck {
+        method: HttpMethod::Get,
+        path: "/ready".into(),
+        host: None,
+        status: vec![status.parse().unwrap_or(StatusRange::DEFAULT)],
+        expect: expect.map(|expect| Expected::Begins(text(expect))),
+    })
+}
+
+#[test]
+fn an_answer_of_http_is_judged_by_its_status() {
+    passes(&http("", None), b"HTTP/1.1 200 OK\r\n");
+    passes(&http("", None), b"HTTP/1.0 302\n");
+    passes(
+        &http("204", None),
+        b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 204 No Content\r\n",
+    );
+    assert_eq!(
+        fails(
+            &http("", None),
+            b"HTTP/1.1 503 Service Unavailable\r\n",
+            End::Open
+        ),
+        "answered 503 Service Unavailable instead of 200-399"
+    );
+    for wrong in [
+        &b"SSH-2.0-x"[..],
+        b"HTTP/2 200\r\n",
+        b"HTTP/1.1 20\r\n",
+        b"HTTP/1.1 2000\r\n",
+        b"\n",
+    ] {
+        let why = fails(&http("", None), wrong, End::Open);
+        assert!(why.ends_with("instead of an answer of HTTP"), "{why}");
+    }
+    let first = Dialogue::of(&http("", None), server(), 0).unwrap().first;
+    let request = String::from_utf8(first).unwrap();
+    assert!(
+        request.starts_with("GET /ready HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"),
+        "{request}"
+    );
+    assert!(request.ends_with("\r\nConnection: close\r\n\r\n"), "{request}");
+}
+
+#[test]
+fn a_body_of_http_has_what_is_expected_however_it_comes() {
+    let ready = http("", Some("ready"));
+    passes(
+        &ready,
+        b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nI am ready.\n",
+    );
+    passes(
+        &ready,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\nI r\r\n4\r\neady\r\n0\r\n\r\n",
+    );
+    passes(&ready, b"HTTP/1.0 200 OK\n\nready");
+    let not_yet = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nnot yet, says a second answer: ready";
+    assert_eq!(
+        fails(&ready, not_yet, End::Open),
+        r#"answered 200 OK with "not yet" instead of "ready" in it"#
+    );
+    let cut = b"HTTP/1.1 200 OK\r\n\r\nrea";
+    assert_eq!(judge(&ready, cut, End::Open), Verdict::More);
+    assert_eq!(
+        fails(&ready, cut, End::Closed),
+        r#"answered 200 OK with "rea" instead of "ready" in it"#
+    );
+    let chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nready";
+    assert_eq!(
+        fails(&ready, chunk, End::Open),
+        r#"answered 200 OK with "" instead of "ready" in it"#
+    );
 }
 
 #[test]
@@ -283,7 +367,7 @@ fn an_answer_of_dns_is_to_our_query() {
 
 #[test]
 fn a_query_of_dns_is_as_the_rfc_has_it() {
-    let first = |check: &Check| Dialogue::of(check, RANDOM).unwrap().first;
+    let first = |check: &Check| Dialogue::of(check, server(), RANDOM).unwrap().first;
     let root = [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[0, 0, 6, 0, 1]].concat();
     assert_eq!(first(&dns(None)), root);
     let named = [&root[..12], b"\x03www\x07example\0", &[0, 1, 0, 1]].concat();
@@ -292,7 +376,7 @@ fn a_query_of_dns_is_as_the_rfc_has_it() {
 
 #[test]
 fn an_answer_of_ntp_repeats_our_time_and_is_synchronised() {
-    let query = Dialogue::of(&Check::Ntp, RANDOM).unwrap().first;
+    let query = Dialogue::of(&Check::Ntp, server(), RANDOM).unwrap().first;
     assert_eq!((query.len(), query[0]), (48, 0x23));
     let answer = |first: u8, stratum: u8| {
         let mut answer = vec![0; 48];
@@ -321,7 +405,7 @@ proptest! {
     /// Nothing that a server sends ends in a panic, goes on after its end, or makes a long text.
     #[test]
     fn whatever_comes_has_a_short_verdict(
-        begin in prop::sample::select(vec![&b""[..], b"E\0\0", b"R\0\0\0", b"\x10\0\0\0\xff", b"\x12\x34\x81", b"220-", b"\x24\x02"]),
+        begin in prop::sample::select(vec![&b""[..], b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n", b"HTTP/1.1 100 \r\n\r\nHTTP", b"E\0\0", b"R\0\0\0", b"\x10\0\0\0\xff", b"\x12\x34\x81", b"220-", b"\x24\x02"]),
         rest in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let answer = [begin, &rest].concat();

@@ -4,7 +4,10 @@ use std::num::NonZeroU16;
 
 use convey::{
     base::Protocol,
-    config::{Check, Expected, HealthCheck, InitialState, PassiveCheck, Probe, ProbeBytes, ProbeRegex},
+    config::{
+        Check, Expected, HealthCheck, HttpCheck, HttpMethod, InitialState, PassiveCheck, Probe, ProbeBytes,
+        ProbeRegex, StatusRange,
+    },
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -39,10 +42,37 @@ fn probe() -> impl Strategy<Value = Probe> {
     )
 }
 
+fn http() -> impl Strategy<Value = HttpCheck> {
+    let method = prop::sample::select(vec![HttpMethod::Get, HttpMethod::Head, HttpMethod::Options]);
+    let status = vec((100..=599_u16, 100..=599_u16), 1..4).prop_map(|ends| {
+        (ends.into_iter())
+            .filter_map(|(one, other)| StatusRange::new(one.min(other), one.max(other)))
+            .collect()
+    });
+    let host = option::of("[a-z0-9.:-]{1,20}");
+    (
+        method,
+        "/[a-z0-9?&%=]{0,20}",
+        host,
+        status,
+        option::of(probe_bytes()),
+    )
+        .prop_map(|(method, path, host, status, expect)| HttpCheck {
+            method,
+            path: path.into(),
+            host: host.map(Into::into),
+            status,
+            expect: expect
+                .filter(|_| method != HttpMethod::Head)
+                .map(Expected::Begins),
+        })
+}
+
 fn check() -> impl Strategy<Value = Check> {
     prop_oneof![
         Just(Check::Tcp),
-        probe().prop_map(Check::Probe),
+        http().prop_map(Check::Http).boxed(),
+        probe().prop_map(Check::Probe).boxed(),
         Just(Check::Redis),
         "[a-z\"é]{1,30}".prop_map(|user| Check::Postgresql { user }),
         Just(Check::Mysql),
@@ -56,7 +86,7 @@ fn check() -> impl Strategy<Value = Check> {
 pub fn health_check() -> impl Strategy<Value = HealthCheck> {
     let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
     (
-        (check(), any::<u16>()),
+        (check().boxed(), any::<u16>()),
         millis(1, DAY),
         millis(1, DAY / 24),
         count(1_000),

@@ -396,7 +396,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of((101..=100_000_u32).prop_map(|factor| NonZeroU32::new(factor).expect("not zero")));
     (
         connecting,
-        option::of(health_check()),
+        option::of(health_check().boxed()),
         option::of(passive_check()),
         down,
         (servers(), send_proxy(), super::tls::backend_tls()),

@@ -22,7 +22,6 @@ use crate::{
     lab::{Convey, Host, Lab, PATIENCE, Process, servers::TcpServer, udp::UdpServer, wait_until},
     site::{backend, frontend},
     tests,
-    tls_to_servers::{Spoken, tls},
 };
 
 /// Tests of this module.
@@ -31,7 +30,6 @@ pub const TESTS: &[Test] = tests![
     a_redis_that_hangs_is_down_until_it_answers_again,
     a_postgresql_that_is_full_says_so,
     what_came_instead_of_the_expected_is_in_the_status,
-    a_probe_over_tls_reads_what_the_server_says,
     a_probe_begins_with_a_proxy_header_and_may_go_to_another_port,
     a_port_that_nobody_serves_by_udp_fails_at_once,
     a_silent_server_by_udp_passes_only_where_nothing_is_expected,
@@ -39,7 +37,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// Settings of a fast check of some kind.
-fn check(settings: &str) -> String {
+pub fn check(settings: &str) -> String {
     format!(
         "health_check = {{ {settings}, interval = \"200ms\", fast_interval = \"100ms\", timeout = \"1s\", rise = 1, fall = 1 }}"
     )
@@ -51,7 +49,7 @@ fn patient_check(settings: &str) -> String {
 }
 
 /// Convey with backends of one server `a` each.
-fn convey(lb: &Host, backends: &[(&str, String, SocketAddr)]) -> Convey {
+pub fn convey(lb: &Host, backends: &[(&str, String, SocketAddr)]) -> Convey {
     let first = backends.first().expect("a backend").0;
     let config = backends.iter().fold(
         frontend("web", lb.addr(80), first, ""),
@@ -62,7 +60,7 @@ fn convey(lb: &Host, backends: &[(&str, String, SocketAddr)]) -> Convey {
 
 /// Waits until server `a` of a backend is in a state: why it is.
 #[track_caller]
-fn wait_state(convey: &Convey, backend: &str, wanted: ServerState) -> String {
+pub fn wait_state(convey: &Convey, backend: &str, wanted: ServerState) -> String {
     let mut reason = String::new();
     wait_until(&format!("{backend}/a is {wanted}"), PATIENCE, || {
         let server = convey.server(backend, "a");
@@ -326,34 +324,6 @@ fn what_came_instead_of_the_expected_is_in_the_status() {
         status.contains(r#"answered "-ERR \x1b[2Jno\r\n" instead of "+PONG""#),
         "{status}"
     );
-}
-
-fn a_probe_over_tls_reads_what_the_server_says() {
-    let spoken = Spoken::new("probetls");
-    let _nginx = spoken.nginx(&spoken.web, &spoken.site(443, "web", ""), 443);
-    let addr = spoken.web.addr(443);
-    let probe = |expect: &str| {
-        check(&format!(
-            "kind = \"probe\", send = \"GET / HTTP/1.0\\r\\nHost: web.example\\r\\n\\r\\n\", expect = \"{expect}\""
-        ))
-    };
-    let settings = format!(
-        "ca = \"{}\"\nserver_name = \"web.example\"",
-        spoken.pki.path("ca.pem")
-    );
-    let config = ["right", "wrong"]
-        .iter()
-        .zip(["HTTP/1.1 200 OK", "HTTP/1.1 204"])
-        .fold(
-            frontend("web", spoken.lb.addr(80), "right", ""),
-            |config, (name, expect)| {
-                config + &backend(name, &probe(expect), &[("a", addr, "")]) + &tls(name, &settings)
-            },
-        );
-    let convey = Convey::start(&spoken.lb, &config);
-    wait_state(&convey, "right", ServerState::Up);
-    let reason = wait_state(&convey, "wrong", ServerState::Down);
-    assert!(reason.starts_with("answered \"HTTP/1.1 200 OK\\r\\n"), "{reason}");
 }
 
 fn a_probe_begins_with_a_proxy_header_and_may_go_to_another_port() {

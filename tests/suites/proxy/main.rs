@@ -12,6 +12,7 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_http;
 mod health_kinds;
 mod hooks;
 mod lifecycle;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ("sockets", sockets::TESTS),
         ("unix", unix_servers::TESTS),
         ("health", health::TESTS),
+        ("health_http", health_http::TESTS),
         ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
