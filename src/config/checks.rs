@@ -5,6 +5,7 @@ use std::{
     str::FromStr,
 };
 
+use super::commands::Command;
 use crate::base::Protocol;
 
 /// Longest `send` and `expect`, in bytes.
@@ -21,6 +22,8 @@ pub enum Check {
     Tcp,
     /// A request of HTTP/1.1.
     Http(HttpCheck),
+    /// A command of the operator's.
+    Exec(ExecCheck),
     /// What the operator says.
     Probe(Probe),
     /// Redis and Valkey: `PING`.
@@ -50,6 +53,8 @@ pub enum CheckKind {
     Tcp,
     /// [`Check::Http`].
     Http,
+    /// [`Check::Exec`].
+    Exec,
     /// [`Check::Probe`].
     Probe,
     /// [`Check::Redis`].
@@ -89,6 +94,15 @@ pub struct HttpCheck {
     /// `status` that pass. Default 200 to 399.
     pub status: Vec<StatusRange>,
     /// `expect`: what is somewhere in the body.
+    pub expect: Option<Expected>,
+}
+
+/// Kind "exec": exit status 0 passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecCheck {
+    /// `command`, which is run for each server, with the check's time-out; see [`at_server`](super::commands::at_server).
+    pub command: Command,
+    /// `expect`: how what it prints begins, or what is in it.
     pub expect: Option<Expected>,
 }
 
@@ -139,6 +153,7 @@ impl Check {
         match self {
             Self::Tcp => CheckKind::Tcp,
             Self::Http(_) => CheckKind::Http,
+            Self::Exec(_) => CheckKind::Exec,
             Self::Probe(_) => CheckKind::Probe,
             Self::Redis => CheckKind::Redis,
             Self::Postgresql { .. } => CheckKind::Postgresql,
@@ -149,15 +164,28 @@ impl Check {
         }
     }
 
-    /// What its packets are.
+    /// The command that the runner starts for it.
+    #[must_use]
+    pub const fn command(&self) -> Option<&Command> {
+        match self {
+            Self::Exec(exec) => Some(&exec.command),
+            _ => None,
+        }
+    }
+
+    /// What its packets are; those of a command are its own.
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
         match self {
             Self::Probe(probe) => probe.protocol,
             Self::Dns { .. } | Self::Ntp => Protocol::Udp,
-            Self::Tcp | Self::Http(_) | Self::Redis | Self::Postgresql { .. } | Self::Mysql | Self::Smtp => {
-                Protocol::Tcp
-            }
+            Self::Tcp
+            | Self::Http(_)
+            | Self::Exec(_)
+            | Self::Redis
+            | Self::Postgresql { .. }
+            | Self::Mysql
+            | Self::Smtp => Protocol::Tcp,
         }
     }
 }

@@ -57,10 +57,10 @@ pub use answer_format::{
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
 pub use checks::{
-    Check, CheckKind, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe, ProbeBytes, ProbeRegex,
-    StatusRange,
+    Check, CheckKind, ExecCheck, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe, ProbeBytes,
+    ProbeRegex, StatusRange,
 };
-pub use commands::{Command, Hooks};
+pub use commands::{Command, Hooks, at_server};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls};

@@ -63,6 +63,7 @@ words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Dns = "dns",
 words!(CheckKind {
     Tcp = "tcp",
     Http = "http",
+    Exec = "exec",
     Probe = "probe",
     Redis = "redis",
     Postgresql = "postgresql",

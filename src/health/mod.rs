@@ -8,6 +8,7 @@
 mod channel;
 mod connect;
 mod exchange;
+mod exec;
 pub mod machine;
 mod probe;
 mod task;
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::{
     balance::hash::{SplitMix64, below},
     base::{BackendName, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
+    client::runner::Runner,
     config,
     pools::{AdminState, Pool, Pools, Server},
     snapshot::{BackendTls, Health},
@@ -72,6 +74,8 @@ pub struct Checker {
     last_task: u64,
     /// Where sockets come from that only the broker can make.
     sockets: Option<Arc<dyn CheckSockets>>,
+    /// Who runs commands.
+    runner: Option<Runner>,
     /// TLS to the servers of backends.
     tls: TlsToServers,
 }
@@ -126,6 +130,7 @@ impl Checker {
             watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
             sockets: None,
+            runner: None,
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
             last_task: 0,
@@ -136,6 +141,11 @@ impl Checker {
     /// Has checks that take a socket of the broker's ask here.
     pub fn set_sockets(&mut self, sockets: Arc<dyn CheckSockets>) {
         self.sockets = Some(sockets);
+    }
+
+    /// Has checks by commands run here.
+    pub fn set_runner(&mut self, runner: Runner) {
+        self.runner = Some(runner);
     }
 
     /// Takes TLS to servers, for the backends that are [applied](Self::apply) from now on: those where it is another are
@@ -291,6 +301,7 @@ impl Checker {
             updates: self.updates.clone(),
             connects: Arc::clone(&self.connects),
             sockets: self.sockets.clone(),
+            runner: self.runner.clone(),
             random: SplitMix64::new(self.random.next_u64()),
         };
         tokio::spawn(watcher.run(first_check));

@@ -10,12 +10,15 @@ use tokio::{
 use super::{
     ConnectsFailed, HealthUpdate, Orders, TaskId,
     connect::{self, CheckSockets},
+    exec,
     machine::{CheckResult, Machine},
     probe::Dialogue,
 };
 use crate::{
     balance::hash::SplitMix64,
     base::{ServerAddr, ServerKey},
+    client::runner::Runner,
+    config,
     snapshot::Health,
 };
 
@@ -31,6 +34,7 @@ pub(super) struct Watcher {
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
     pub sockets: Option<Arc<dyn CheckSockets>>,
+    pub runner: Option<Runner>,
     pub random: SplitMix64,
 }
 
@@ -108,6 +112,10 @@ impl Watcher {
         let limit = settings.timeout;
         let addr = self.addr.at_port(settings.port);
         let dialogue = Dialogue::of(&settings.check, addr, self.random.next_u64());
+        if let config::Check::Exec(exec) = &settings.check {
+            // the runner bounds how many run at once
+            return Some(Box::pin(exec::check(addr, exec.clone(), self.runner.clone())));
+        }
         let way = orders.way.clone();
         let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
         Some(Box::pin(async move {

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     DAY, HOUR, Int, Time,
+    commands::CommandLine,
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word, word_fields},
     section::section,
@@ -30,7 +31,7 @@ section! {
     HealthCheck {
         /// Whether servers are checked. Default: true.
         enabled: bool,
-        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend has `tls`. "http": answer a request of HTTP/1.1 with a `status`, over TLS where the backend has `tls`. "probe": answer `send` with `expect`. "redis", "postgresql", "mysql", "smtp": speak that protocol, over TLS where the backend has `tls`. "dns", "ntp": answer a query by UDP.
+        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend has `tls`. "http": answer a request of HTTP/1.1 with a `status`, over TLS where the backend has `tls`. "probe": answer `send` with `expect`. "exec": have a command exit with 0. "redis", "postgresql", "mysql", "smtp": speak that protocol, over TLS where the backend has `tls`. "dns", "ntp": answer a query by UDP.
         kind: CheckKind,
         /// Another port that is checked. Default: the server's.
         port: Int<1, 65_535>,
@@ -38,7 +39,7 @@ section! {
         protocol: Protocol,
         /// Kind "probe": what is sent, such as "PING\r\n" or { hex = "0d0a" }; at most 4096 bytes. Default: nothing.
         send: Given<ProbeBytes>,
-        /// Kind "http": what is somewhere in the first 16384 bytes of the answer's body. Kind "probe": what the answer begins with, such as "+PONG" or { hex = "2b" }, or { regex = "^[+]PONG" }, which may be anywhere in its first 16384 bytes; by UDP the first datagram counts. Default: nothing need be answered; by UDP a server that is silent until the timeout passes, and fails if ICMP says that nothing listens there.
+        /// Kind "http": what is somewhere in the first 16384 bytes of the answer's body. Kind "exec": what the command prints begins with. Kind "probe": what the answer begins with, such as "+PONG" or { hex = "2b" }, or { regex = "^[+]PONG" }, which may be anywhere in its first 16384 bytes; by UDP the first datagram counts. Default: nothing need be answered; by UDP a server that is silent until the timeout passes, and fails if ICMP says that nothing listens there.
         expect: Given<Expected>,
         /// Kind "http": "GET" (default), "HEAD" or "OPTIONS".
         method: HttpMethod,
@@ -48,6 +49,8 @@ section! {
         host: HostHeader,
         /// Kind "http": the statuses that pass, such as 200 or "200-399", or a list of them. Default: "200-399". No redirection is followed.
         status: Statuses,
+        /// Kind "exec": the program that is run for each server, and its arguments, such as ["/usr/local/bin/check", "$host", "$port"], in which `$host` and `$port` stand for the server's IP address and port; no shell reads the line. It runs as Convey's user, without capabilities: see COMMANDS in convey(8).
+        command: Given<CommandLine>,
         /// Kind "postgresql": the user that is named; no password is needed, and where there is such a role the server's log stays quiet. Default: "convey".
         user: UserText,
         /// Kind "dns": a host name that the server must know. Default: none; any answer but a failure passes.

@@ -132,9 +132,11 @@ fn active(
             );
         });
     }
+    let timeout = time(raw.timeout.as_ref(), interval.min(second));
     let check = checks::kind(
         own.health_check.as_ref(),
         defaults.health_check.as_ref(),
+        timeout,
         findings,
     );
     let with_header = routing::checks_send_proxy(own.health_check.as_ref(), &raw, send_proxy, findings);
@@ -144,7 +146,7 @@ fn active(
         check,
         port: NonZeroU16::new(int(raw.port.as_ref(), 0)),
         interval,
-        timeout: time(raw.timeout.as_ref(), interval.min(second)),
+        timeout,
         rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
         fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
         fast_interval,

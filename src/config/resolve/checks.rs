@@ -1,12 +1,13 @@
 //! `kind` of `[backends.NAME.health_check]`, and what belongs to it.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use super::value;
 use crate::{
     base::{Protocol, ServerName},
     config::{
-        checks::{Check, CheckKind, HttpCheck, HttpMethod, Probe, StatusRange},
+        checks::{Check, CheckKind, ExecCheck, HttpCheck, HttpMethod, Probe, StatusRange},
+        commands::Command,
         findings::Findings,
         model::Server,
         raw::{self, Located, Section as _},
@@ -21,6 +22,7 @@ const USER: &str = "convey";
 pub fn kind(
     own: Option<&Located<raw::HealthCheck>>,
     defaults: Option<&Located<raw::HealthCheck>>,
+    timeout: Duration,
     findings: &mut Findings,
 ) -> Check {
     let kind_of = |at: Option<&Located<raw::HealthCheck>>| at?.value.kind.as_ref().map(|kind| kind.value);
@@ -42,6 +44,10 @@ pub fn kind(
             Check::Probe(findings.within("health_check", |findings| probe(&raw, place, findings)))
         }
         CheckKind::Http => Check::Http(findings.within("health_check", |findings| http(&raw, findings))),
+        CheckKind::Exec => {
+            let place = own.or(defaults).map_or(0..0, |at| at.key.clone());
+            findings.within("health_check", |findings| exec(&raw, timeout, place, findings))
+        }
         CheckKind::Redis => Check::Redis,
         CheckKind::Postgresql => Check::Postgresql {
             user: value(raw.user.as_ref(), USER.to_owned(), |v| v.0),
@@ -52,6 +58,24 @@ pub fn kind(
             name: value(raw.name.as_ref(), None, |v| Some(v.0)),
         },
         CheckKind::Ntp => Check::Ntp,
+    }
+}
+
+/// Without a command the file does not load.
+fn exec(raw: &raw::HealthCheck, timeout: Duration, place: Range<usize>, findings: &mut Findings) -> Check {
+    if raw.command.is_none() && findings.absence_counts() {
+        let help = "kind \"exec\" needs it: command = [\"/usr/local/bin/check\", \"$host\", \"$port\"]";
+        findings.error(place, "missing key `command`", help.to_owned());
+    }
+    match value(raw.command.as_ref(), None, |v| v.0) {
+        Some(line) => Check::Exec(ExecCheck {
+            command: Command {
+                line: line.0,
+                timeout,
+            },
+            expect: value(raw.expect.as_ref(), None, |v| v.0),
+        }),
+        None => Check::Tcp,
     }
 }
 
@@ -117,11 +141,12 @@ type OfKinds<'a> = (&'static str, &'static [CheckKind], Option<&'a Range<usize>>
 
 /// Keys of other kinds.
 fn useless(raw: &raw::HealthCheck, kind: CheckKind, findings: &mut Findings) {
-    use CheckKind::{Dns, Http, Postgresql, Probe};
-    let keys: [OfKinds<'_>; 9] = [
+    use CheckKind::{Dns, Exec, Http, Postgresql, Probe};
+    let keys: [OfKinds<'_>; 10] = [
         ("protocol", &[Probe], raw.protocol.as_ref().map(|at| &at.key)),
         ("send", &[Probe], given(raw.send.as_ref())),
-        ("expect", &[Probe, Http], given(raw.expect.as_ref())),
+        ("command", &[Exec], given(raw.command.as_ref())),
+        ("expect", &[Probe, Http, Exec], given(raw.expect.as_ref())),
         ("method", &[Http], raw.method.as_ref().map(|at| &at.key)),
         ("path", &[Http], raw.path.as_ref().map(|at| &at.key)),
         ("host", &[Http], raw.host.as_ref().map(|at| &at.key)),
@@ -178,6 +203,24 @@ pub fn check_way(
                     "remove the key, or put that server in a backend of its own".to_owned(),
                 );
             });
+        }
+        let is_exec = matches!(check, Check::Exec(_));
+        if let Some(server) = unix.filter(|_| is_exec) {
+            findings.error(
+                kind.clone(),
+                format!(
+                    "server `{}` is a unix socket, which has no address for a command",
+                    server.name
+                ),
+                "check it by another kind, or put it in a backend of its own".to_owned(),
+            );
+        }
+        if is_exec && header.is_some() {
+            findings.error(
+                kind.clone(),
+                "a command's checks cannot begin with a PROXY header",
+                "write send_proxy = false in this section".to_owned(),
+            );
         }
         if is_udp && header == Some(SendProxy::V1) {
             findings.error(

@@ -117,7 +117,7 @@ pub fn checked_by_tcp(
 /// Whether it has checks that connect.
 fn by_tcp(backend: &Backend) -> bool {
     let check = backend.health_check.as_ref();
-    check.is_some_and(|check| check.check.protocol() == Protocol::Tcp)
+    check.is_some_and(|check| check.check.command().is_none() && check.check.protocol() == Protocol::Tcp)
 }
 
 /// `udp` where UDP is not proxied.

@@ -2,7 +2,7 @@
 
 use super::{Setting, Settings, set, some, string, text, time};
 use crate::config::{
-    checks::{Check, Expected, HttpCheck, Probe, ProbeBytes, to_hex},
+    checks::{Check, ExecCheck, Expected, HttpCheck, Probe, ProbeBytes, to_hex},
     model::{HealthCheck, PassiveCheck},
 };
 
@@ -65,6 +65,10 @@ fn kind(check: &Check, out: &mut Settings) {
                 (host.as_deref()).map_or(Setting::Unset("the server's address"), text),
             ),
             ("status", some(status, "none")),
+            ("expect", expected(expect.as_ref())),
+        ]),
+        Check::Exec(ExecCheck { command, expect }) => out.extend([
+            ("command", super::commands::words(&command.line)),
             ("expect", expected(expect.as_ref())),
         ]),
         Check::Postgresql { user } => out.push(("user", text(user))),

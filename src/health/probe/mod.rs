@@ -142,7 +142,7 @@ impl Dialogue {
             wants,
         };
         Some(match check {
-            Check::Tcp => return None,
+            Check::Tcp | Check::Exec(_) => return None,
             Check::Http(check) => stream(&http::request(check, server), b"", Wants::Http(check.clone())),
             Check::Probe(probe) => Self {
                 protocol: probe.protocol,
@@ -308,6 +308,25 @@ fn smtp(answer: &[u8]) -> Reading {
         }
     }
     Reading::More
+}
+
+/// What is wrong with what a command has printed, if anything is.
+#[must_use]
+pub fn judge_printed(expect: Option<&Expected>, printed: &[u8]) -> Option<Fault> {
+    let dialogue = Dialogue {
+        protocol: Protocol::Tcp,
+        first: Vec::new(),
+        last: b"",
+        wants: Wants::of(expect),
+    };
+    let printed = printed.get(..MAX_ANSWER_BYTES).unwrap_or(printed);
+    match dialogue.judge(printed, End::Whole) {
+        Verdict::Failed(Fault::Answered { answer, expected }) => {
+            Some(Fault::Says(format!("printed {answer} instead of {expected}")))
+        }
+        Verdict::Failed(fault) => Some(fault),
+        Verdict::Passed | Verdict::More => None,
+    }
 }
 
 /// Bytes in quotes, cut short, with escapes for what cannot be printed.

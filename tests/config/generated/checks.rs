@@ -5,13 +5,16 @@ use std::num::NonZeroU16;
 use convey::{
     base::Protocol,
     config::{
-        Check, Expected, HealthCheck, HttpCheck, HttpMethod, InitialState, PassiveCheck, Probe, ProbeBytes,
-        ProbeRegex, StatusRange,
+        Check, ExecCheck, Expected, HealthCheck, HttpCheck, HttpMethod, InitialState, PassiveCheck, Probe,
+        ProbeBytes, ProbeRegex, StatusRange,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use super::configs::{DAY, count, millis};
+use super::{
+    configs::{DAY, count, millis},
+    process::command,
+};
 
 fn probe_bytes() -> impl Strategy<Value = ProbeBytes> {
     prop_oneof![
@@ -68,10 +71,27 @@ fn http() -> impl Strategy<Value = HttpCheck> {
         })
 }
 
+fn exec() -> impl Strategy<Value = ExecCheck> {
+    (command(), option::of(probe_bytes())).prop_map(|(command, expect)| ExecCheck {
+        command,
+        expect: expect.map(Expected::Begins),
+    })
+}
+
+/// A command has the check's time-out, and goes without a header.
+fn settled(mut check: HealthCheck) -> HealthCheck {
+    if let Check::Exec(exec) = &mut check.check {
+        exec.command.timeout = check.timeout;
+        check.send_proxy = false;
+    }
+    check
+}
+
 fn check() -> impl Strategy<Value = Check> {
     prop_oneof![
         Just(Check::Tcp),
         http().prop_map(Check::Http).boxed(),
+        exec().prop_map(Check::Exec).boxed(),
         probe().prop_map(Check::Probe).boxed(),
         Just(Check::Redis),
         "[a-z\"é]{1,30}".prop_map(|user| Check::Postgresql { user }),
@@ -110,6 +130,7 @@ pub fn health_check() -> impl Strategy<Value = HealthCheck> {
                 }
             },
         )
+        .prop_map(settled)
 }
 
 /// Any passive check.

@@ -12,6 +12,7 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_exec;
 mod health_http;
 mod health_kinds;
 mod hooks;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("sockets", sockets::TESTS),
         ("unix", unix_servers::TESTS),
         ("health", health::TESTS),
+        ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),
         ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
