@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
     str::FromStr,
 };
 
@@ -55,6 +56,18 @@ impl ServerAddr {
     #[must_use]
     pub const fn is_unix(self) -> bool {
         matches!(self, Self::Unix(_))
+    }
+
+    /// The same server on another port, if there is one to go to and it has ports.
+    #[must_use]
+    pub fn at_port(self, port: Option<NonZeroU16>) -> Self {
+        match (self, port) {
+            (Self::Ip(mut addr), Some(port)) => {
+                addr.0.set_port(port.get());
+                Self::Ip(addr)
+            }
+            _ => self,
+        }
     }
 
     /// The same server on the port that is so many further; the configuration has checked that there is one.
@@ -127,6 +140,11 @@ mod tests {
         }
         let path: ServerAddr = "unix:/run/app.sock".parse().unwrap();
         assert_eq!(path.further(3), path);
+        let port = NonZeroU16::new(81);
+        assert_eq!(path.at_port(port), path);
+        let linked: ServerAddr = "[fe80::1%eth0]:80".parse().unwrap();
+        assert_eq!(linked.at_port(port).to_string(), "[fe80::1%eth0]:81");
+        assert_eq!(linked.at_port(None), linked);
         assert!("unix:app.sock".parse::<ServerAddr>().is_err());
     }
 }

@@ -15,7 +15,10 @@ impl Config {
         let sources = (self.backends.values())
             .filter_map(|backend| backend.discovery.as_ref())
             .filter_map(|discovery| discovery.source.command());
-        let all = self.hooks.on_change.iter().chain(sources);
+        let checks = (self.backends.values())
+            .filter_map(|backend| backend.health_check.as_ref())
+            .filter_map(|check| check.check.command());
+        let all = self.hooks.on_change.iter().chain(sources).chain(checks);
         all.map(|command| (command.id(), command.clone())).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -41,9 +42,32 @@ impl Command {
     }
 }
 
+/// A word of a command line that is run for a server: `$host` stands for its IP address and `$port` for its port, wherever in
+/// the word they are. Nothing else is put in, so a word stays one.
+#[must_use]
+pub fn at_server(word: &str, server: SocketAddr) -> String {
+    let address = server.ip().to_string();
+    word.replace("$host", &address)
+        .replace("$port", &server.port().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_has_the_server_that_it_is_run_for() {
+        let word = |word, server: &str| at_server(word, server.parse().unwrap());
+        assert_eq!(word("$host", "10.0.0.1:80"), "10.0.0.1");
+        assert_eq!(
+            word("http://$host:$port/$path", "10.0.0.1:80"),
+            "http://10.0.0.1:80/$path"
+        );
+        assert_eq!(
+            word("--to=[$host]:$port", "[2001:db8::1]:80"),
+            "--to=[2001:db8::1]:80"
+        );
+    }
 
     #[test]
     fn the_number_of_a_command_is_that_of_its_line_and_its_timeout() {

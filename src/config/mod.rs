@@ -9,6 +9,7 @@ mod address;
 mod answer_format;
 mod balancing;
 mod certificate_dir;
+mod checks;
 mod command_list;
 mod commands;
 mod connections;
@@ -56,7 +57,11 @@ pub use answer_format::{
 };
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
-pub use commands::{Command, Hooks};
+pub use checks::{
+    Check, CheckKind, ExecCheck, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe, ProbeBytes,
+    ProbeRegex, StatusRange,
+};
+pub use commands::{Command, Hooks, at_server};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{

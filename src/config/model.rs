@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
     balancing::Sticky,
+    checks::Check,
     commands::Hooks,
     connections::ConnectionRates,
     discovery::Discovery,
@@ -417,6 +418,10 @@ pub enum OnDown {
 /// `[backends.NAME.health_check]`, or 0.3.5's `health_check_interval`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// `kind`, and what belongs to it. Default tcp.
+    pub check: Check,
+    /// `port` that is checked; `None`: the server's.
+    pub port: Option<NonZeroU16>,
     /// `interval` between checks of a server whose state is settled. Default 2 s (0.3.5 dialect: its value, 0 = 5 s).
     pub interval: Duration,
     /// `timeout` of one check. Default 1 s, or the interval if that is shorter (0.3.5 dialect: 3 s).

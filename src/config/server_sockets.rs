@@ -38,7 +38,7 @@ impl Backend {
 
     fn check_socket_of(&self, family: IpFamily) -> SocketKind {
         SocketKind {
-            protocol: Protocol::Tcp,
+            protocol: (self.health_check.as_ref()).map_or(Protocol::Tcp, |check| check.check.protocol()),
             family,
             is_transparent: false,
             mark: self.server_socket.common.mark,

@@ -2,6 +2,7 @@
 
 use super::{
     answer_format::FormatKind,
+    checks::{CheckKind, HttpMethod},
     discovery::OnFailure,
     discovery_source::{DiscoveryKind, Families},
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
@@ -60,6 +61,19 @@ words!(Algorithm {
     First = "first",
 });
 words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Consul = "consul", Dns = "dns", Srv = "srv" });
+words!(CheckKind {
+    Tcp = "tcp",
+    Http = "http",
+    Exec = "exec",
+    Probe = "probe",
+    Redis = "redis",
+    Postgresql = "postgresql",
+    Mysql = "mysql",
+    Smtp = "smtp",
+    Dns = "dns",
+    Ntp = "ntp",
+});
+words!(HttpMethod { Get = "GET", Head = "HEAD", Options = "OPTIONS" });
 words!(FormatKind { Text = "text", Json = "json", Regex = "regex" });
 words!(Resolve { First = "first", All = "all" });
 words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });

@@ -390,6 +390,7 @@ fn assemble(
     };
     let sockets = BrokerSockets::new(broker.clone());
     state.set_check_sockets(Arc::new(sockets.clone()));
+    state.set_check_runner(runner.clone());
     let pool = Workers::start(
         workers,
         snapshots,

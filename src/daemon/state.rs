@@ -26,6 +26,7 @@ use super::coalesce::Coalescer;
 use crate::{
     access::NetworkLists,
     base::{BackendName, FrontendName, ServerAddr, ServerKey, ServerState, time::two_units},
+    client::runner::Runner,
     config::{Config, OnDown},
     health::{CheckSockets, Checker, HealthUpdate, Known, TlsToServers, Trial},
     pools::{Discovered, Override, Pool, Pools, Saved},
@@ -130,6 +131,11 @@ impl State {
     /// Has checks that take a socket of the broker's ask here.
     pub fn set_check_sockets(&mut self, sockets: Arc<dyn CheckSockets>) {
         self.checker.set_sockets(sockets);
+    }
+
+    /// Has checks by commands run here.
+    pub fn set_check_runner(&mut self, runner: Runner) {
+        self.checker.set_runner(runner);
     }
 
     /// The configuration in effect.

@@ -1,4 +1,4 @@
-//! One TCP connect check.
+//! One check of a server: connects, and says and hears what the check wants.
 
 use std::{
     io,
@@ -20,14 +20,19 @@ use tokio::{
 };
 
 use super::{
+    channel::{Connected, text},
+    exchange::{self, ExchangeError},
     machine::CheckResult,
-    tls::{CheckTls, Connected, TlsCheckError},
+    probe::Dialogue,
+    tls::{CheckTls, TlsCheckError},
 };
 use crate::{
-    base::{IpServerAddr, ServerAddr, ServerSocketOptions, SocketKind, SocketPath, Zone},
+    base::{IpServerAddr, Protocol, ServerAddr, ServerSocketOptions, SocketKind, SocketPath, Zone},
     config::SendProxy,
+    preamble::proxy::{self, ProxySource, Tlvs},
     sys::{
-        socket_options,
+        server_socket::Source,
+        socket_options, udp_socket,
         unix_stream::{self, UnixConnectError},
         zone,
     },
@@ -61,6 +66,15 @@ enum CheckError {
     /// The server answers, and there is no TLS with it.
     #[error("TLS: {0}")]
     Tls(TlsCheckError),
+    /// The server did not do what the check wants.
+    #[error("{0}")]
+    Exchange(ExchangeError),
+    /// Nothing can be sent to a unix socket by UDP; the configuration has no such check.
+    #[error("a unix socket hears no datagrams")]
+    Datagram,
+    /// The time was over.
+    #[error("timeout after {0:?}")]
+    TimedOut(Duration),
 }
 
 /// How a server is connected to.
@@ -84,48 +98,133 @@ pub trait CheckSockets: std::fmt::Debug + Send + Sync {
     fn ask(&self, kind: SocketKind, answer: oneshot::Sender<Result<OwnedFd, String>>);
 }
 
-/// Connects, shakes hands where the server speaks TLS, and closes again within a time.
+/// Connects, shakes hands where the server speaks TLS, leads the dialogue if there is one, and closes again within a time.
 pub async fn check(
     addr: ServerAddr,
     way: Way,
+    dialogue: Option<Dialogue>,
     sockets: Option<&dyn CheckSockets>,
     limit: Duration,
 ) -> CheckResult {
-    let until = Instant::now() + limit;
-    match addr {
-        ServerAddr::Ip(addr) => attempt(connect(addr, &way, sockets), &way, until, limit).await,
-        ServerAddr::Unix(path) => attempt(connect_to_path(path, until), &way, until, limit).await,
+    let attempt = Attempt {
+        way: &way,
+        dialogue: dialogue.as_ref(),
+        until: Instant::now() + limit,
+        limit,
+    };
+    let made = match (addr, &dialogue) {
+        (ServerAddr::Ip(addr), Some(dialogue)) if dialogue.protocol == Protocol::Udp => {
+            attempt.by_datagrams(addr, dialogue, sockets).await
+        }
+        (ServerAddr::Ip(addr), dialogue) => {
+            let is_mere = dialogue.is_none();
+            attempt.by_stream(connect(addr, &way, is_mere, sockets)).await
+        }
+        (ServerAddr::Unix(_), Some(dialogue)) if dialogue.protocol == Protocol::Udp => {
+            Err(CheckError::Datagram)
+        }
+        (ServerAddr::Unix(path), _) => attempt.by_stream(connect_to_path(path, attempt.until)).await,
+    };
+    match made {
+        Ok(()) => CheckResult::Passed,
+        Err(error @ (CheckError::Local(_) | CheckError::Datagram)) => {
+            CheckResult::NotMade(error.to_string().into())
+        }
+        Err(error) => CheckResult::Failed(error.to_string().into()),
     }
 }
 
-async fn attempt<S: AsyncRead + AsyncWrite + Unpin>(
-    connect: impl Future<Output = Result<Connected<S>, CheckError>>,
-    way: &Way,
+/// One check under way.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    way: &'a Way,
+    dialogue: Option<&'a Dialogue>,
     until: Instant,
     limit: Duration,
-) -> CheckResult {
-    let connected = match timeout_at(until, connect).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error @ CheckError::Local(_))) => return CheckResult::NotMade(error.to_string().into()),
-        Ok(Err(error)) => return CheckResult::Failed(error.to_string().into()),
-        Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
-    };
-    let spoken = match &way.tls {
-        Some(tls) => tls
-            .check(connected, way.send_proxy, until)
-            .await
-            .map_err(CheckError::Tls),
-        None => match way.send_proxy {
-            Some(how) => match timeout_at(until, introduce(connected, how)).await {
-                Ok(said) => said.map_err(CheckError::Connect),
-                Err(_) => return CheckResult::Failed(format!("timeout after {limit:?}").into()),
+}
+
+impl Attempt<'_> {
+    async fn by_stream<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        connect: impl Future<Output = Result<Connected<S>, CheckError>>,
+    ) -> Result<(), CheckError> {
+        let Self {
+            way, until, limit, ..
+        } = self;
+        let timed_out = |_| CheckError::TimedOut(limit);
+        let mut connected = timeout_at(until, connect).await.map_err(timed_out)??;
+        match (&way.tls, self.dialogue) {
+            (Some(tls), None) => {
+                let checked = tls.check(connected, way.send_proxy, until).await;
+                checked.map_err(CheckError::Tls)
+            }
+            (Some(tls), Some(dialogue)) => {
+                let shaken = tls.shake_hands(connected, way.send_proxy, until).await;
+                let mut stream = shaken.map_err(CheckError::Tls)?;
+                let had = exchange::over_stream(&mut stream, dialogue, until, limit).await;
+                had.map_err(CheckError::Exchange)
+            }
+            (None, None) => match way.send_proxy {
+                Some(how) => {
+                    let said = timeout_at(until, introduce(connected, how)).await;
+                    said.map_err(timed_out)?.map_err(CheckError::Connect)
+                }
+                None => Ok(()),
             },
-            None => Ok(()),
-        },
-    };
-    match spoken {
-        Ok(()) => CheckResult::Passed,
-        Err(error) => CheckResult::Failed(error.to_string().into()),
+            (None, Some(dialogue)) => {
+                if let Some(how) = way.send_proxy {
+                    let header = connected.proxy_header(how);
+                    let said = timeout_at(until, connected.stream.write_all(&header)).await;
+                    said.map_err(timed_out)?.map_err(CheckError::Connect)?;
+                }
+                let had = exchange::over_stream(&mut connected, dialogue, until, limit).await;
+                had.map_err(CheckError::Exchange)
+            }
+        }
+    }
+
+    async fn by_datagrams(
+        self,
+        addr: IpServerAddr,
+        dialogue: &Dialogue,
+        sockets: Option<&dyn CheckSockets>,
+    ) -> Result<(), CheckError> {
+        let Self {
+            way, until, limit, ..
+        } = self;
+        let socket = match way.socket {
+            Some(kind) => {
+                let made = timeout_at(until, made(kind, sockets)).await;
+                let made = made.map_err(|_| CheckError::TimedOut(limit))?;
+                Some(made.map_err(CheckError::Local)?)
+            }
+            None => None,
+        };
+        let source = Source {
+            socket,
+            address: way.source,
+            options: way.options,
+        };
+        let zone = addr.zone();
+        let socket = udp_socket::connect(addr.0, zone.map(Zone::as_str), source)
+            .map_err(|error| of_udp_socket(error, way, zone))?;
+        let header = match way.send_proxy {
+            Some(SendProxy::V2(_)) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
+            // a line of TCP
+            Some(SendProxy::V1) | None => Vec::new(),
+        };
+        let had = exchange::by_datagrams(socket, &header, dialogue, until, limit).await;
+        had.map_err(CheckError::Exchange)
+    }
+}
+
+/// Why there is no socket of UDP towards a server.
+fn of_udp_socket(error: io::Error, way: &Way, zone: Option<&Zone>) -> CheckError {
+    let interface = zone.copied().or(way.options.interface);
+    match (error.raw_os_error(), interface, way.source) {
+        (Some(libc::ENODEV), Some(interface), _) => CheckError::Interface(interface, error),
+        (Some(libc::EADDRNOTAVAIL), _, Some(source)) => CheckError::Source(source, error),
+        _ => of_connect(error),
     }
 }
 
@@ -148,10 +247,11 @@ async fn connect_to_path(path: SocketPath, until: Instant) -> Result<Connected<U
 async fn connect(
     addr: IpServerAddr,
     way: &Way,
+    is_mere: bool,
     sockets: Option<&dyn CheckSockets>,
 ) -> Result<Connected<TcpStream>, CheckError> {
     let socket = match (way.socket, addr.0) {
-        (Some(kind), _) => made(kind, sockets).await,
+        (Some(kind), _) => (made(kind, sockets).await).map(|made| TcpSocket::from_std_stream(made.into())),
         (None, SocketAddr::V4(_)) => TcpSocket::new_v4(),
         (None, SocketAddr::V6(_)) => TcpSocket::new_v6(),
     };
@@ -166,7 +266,7 @@ async fn connect(
     })?;
     // closing sends RST, so that neither side keeps TIME_WAIT; and while the kernel holds back the ACK that would
     // complete the handshake, it takes the ACK's place: most servers then never hear of the check
-    if way.send_proxy.is_none() && way.tls.is_none() {
+    if is_mere && way.send_proxy.is_none() && way.tls.is_none() {
         socket.set_zero_linger().map_err(CheckError::Local)?;
         SockRef::from(&socket)
             .set_tcp_quickack(false)
@@ -197,7 +297,7 @@ async fn connect(
 }
 
 /// A socket of the broker's.
-async fn made(kind: SocketKind, sockets: Option<&dyn CheckSockets>) -> io::Result<TcpSocket> {
+async fn made(kind: SocketKind, sockets: Option<&dyn CheckSockets>) -> io::Result<OwnedFd> {
     let (answer, answered) = oneshot::channel();
     if let Some(sockets) = sockets {
         sockets.ask(kind, answer);
@@ -206,7 +306,7 @@ async fn made(kind: SocketKind, sockets: Option<&dyn CheckSockets>) -> io::Resul
         .await
         .map_err(|_| "there is nobody who makes it".to_owned());
     match made.and_then(|made| made) {
-        Ok(socket) => Ok(TcpSocket::from_std_stream(socket.into())),
+        Ok(socket) => Ok(socket),
         Err(why) => Err(io::Error::other(format!("no socket ({kind}): {why}"))),
     }
 }
@@ -220,19 +320,17 @@ async fn introduce<S: AsyncWrite + Unpin>(mut connected: Connected<S>, how: Send
 
 fn of_connect(error: io::Error) -> CheckError {
     match error.raw_os_error().map(Errno::from_raw) {
-        // no free local port, no memory
-        Some(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
-            CheckError::Local(error)
-        }
+        // no free local port, no descriptor, no memory
+        Some(
+            Errno::EMFILE
+            | Errno::ENFILE
+            | Errno::EADDRNOTAVAIL
+            | Errno::EADDRINUSE
+            | Errno::EAGAIN
+            | Errno::ENOBUFS
+            | Errno::ENOMEM,
+        ) => CheckError::Local(error),
         _ => CheckError::Connect(error),
-    }
-}
-
-/// The system's text without capital and number, for it stands in the middle of a line.
-fn text(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_ascii_lowercase(),
-        None => error.to_string(),
     }
 }
 
@@ -266,11 +364,11 @@ mod tests {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let addr = listener.local_addr().unwrap();
             assert_eq!(
-                check(ServerAddr::new(addr), Way::default(), None, LIMIT).await,
+                check(ServerAddr::new(addr), Way::default(), None, None, LIMIT).await,
                 CheckResult::Passed
             );
             assert_eq!(
-                check(ServerAddr::new(addr), from(ip), None, LIMIT).await,
+                check(ServerAddr::new(addr), from(ip), None, None, LIMIT).await,
                 CheckResult::Passed
             );
         }
@@ -282,6 +380,7 @@ mod tests {
         let result = check(
             ServerAddr::new(listener.local_addr().unwrap()),
             Way::default(),
+            None,
             None,
             LIMIT,
         )
@@ -307,7 +406,7 @@ mod tests {
             .unwrap();
         let addr = taken.local_addr().unwrap().as_socket().unwrap();
         assert!(
-            reason(&check(ServerAddr::new(addr), Way::default(), None, LIMIT).await)
+            reason(&check(ServerAddr::new(addr), Way::default(), None, None, LIMIT).await)
                 .starts_with("connection refused")
         );
     }
@@ -323,7 +422,7 @@ mod tests {
         let _fills_it = std::net::TcpStream::connect(addr).unwrap();
         let limit = Duration::from_millis(100);
         assert_eq!(
-            reason(&check(ServerAddr::new(addr), Way::default(), None, limit).await),
+            reason(&check(ServerAddr::new(addr), Way::default(), None, None, limit).await),
             "timeout after 100ms"
         );
     }
@@ -341,7 +440,7 @@ mod tests {
             ("[fe80::1%no-such-link]:80", Way::default()),
             ("192.0.2.7:80", by_it),
         ] {
-            let result = check(addr.parse().unwrap(), way, None, LIMIT).await;
+            let result = check(addr.parse().unwrap(), way, None, None, LIMIT).await;
             assert_eq!(reason(&result), "no interface no-such-link: no such device");
         }
     }
@@ -353,6 +452,7 @@ mod tests {
         let result = check(
             ServerAddr::new(listener.local_addr().unwrap()),
             from(source),
+            None,
             None,
             LIMIT,
         )

@@ -5,8 +5,12 @@
 //!                         ◄──────── HealthUpdate ──────────  (owns its Machine)
 //! ```
 
+mod channel;
 mod connect;
+mod exchange;
+mod exec;
 pub mod machine;
+mod probe;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -25,6 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::{
     balance::hash::{SplitMix64, below},
     base::{BackendName, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
+    client::runner::Runner,
     config,
     pools::{AdminState, Pool, Pools, Server},
     snapshot::{BackendTls, Health},
@@ -69,6 +74,8 @@ pub struct Checker {
     last_task: u64,
     /// Where sockets come from that only the broker can make.
     sockets: Option<Arc<dyn CheckSockets>>,
+    /// Who runs commands.
+    runner: Option<Runner>,
     /// TLS to the servers of backends.
     tls: TlsToServers,
 }
@@ -123,6 +130,7 @@ impl Checker {
             watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
             sockets: None,
+            runner: None,
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
             last_task: 0,
@@ -133,6 +141,11 @@ impl Checker {
     /// Has checks that take a socket of the broker's ask here.
     pub fn set_sockets(&mut self, sockets: Arc<dyn CheckSockets>) {
         self.sockets = Some(sockets);
+    }
+
+    /// Has checks by commands run here.
+    pub fn set_runner(&mut self, runner: Runner) {
+        self.runner = Some(runner);
     }
 
     /// Takes TLS to servers, for the backends that are [applied](Self::apply) from now on: those where it is another are
@@ -288,6 +301,7 @@ impl Checker {
             updates: self.updates.clone(),
             connects: Arc::clone(&self.connects),
             sockets: self.sockets.clone(),
+            runner: self.runner.clone(),
             random: SplitMix64::new(self.random.next_u64()),
         };
         tokio::spawn(watcher.run(first_check));
@@ -368,6 +382,7 @@ impl Task {
 
 impl Orders {
     fn of(backend: &config::Backend, server: &Server, tls: &TlsToServers) -> Self {
+        let check = backend.health_check.as_ref().map(|check| &check.check);
         Self {
             settings: CheckSettings {
                 check: backend.health_check.clone(),
@@ -381,7 +396,7 @@ impl Orders {
                     .filter(|check| check.send_proxy)
                     .and(backend.send_proxy),
                 tls: (tls.get(&backend.name).zip(backend.tls.as_ref()))
-                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server)),
+                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server, check)),
             },
         }
     }

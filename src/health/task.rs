@@ -10,11 +10,15 @@ use tokio::{
 use super::{
     ConnectsFailed, HealthUpdate, Orders, TaskId,
     connect::{self, CheckSockets},
+    exec,
     machine::{CheckResult, Machine},
+    probe::Dialogue,
 };
 use crate::{
     balance::hash::SplitMix64,
     base::{ServerAddr, ServerKey},
+    client::runner::Runner,
+    config,
     snapshot::Health,
 };
 
@@ -30,6 +34,7 @@ pub(super) struct Watcher {
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
     pub sockets: Option<Arc<dyn CheckSockets>>,
+    pub runner: Option<Runner>,
     pub random: SplitMix64,
 }
 
@@ -41,7 +46,7 @@ impl Watcher {
     pub(super) async fn run(mut self, first_check: Instant) {
         let mut running: Option<Check> = None;
         let mut started = first_check;
-        let mut next_check = self.new_check().map(|_| first_check);
+        let mut next_check = self.wants_checks().then_some(first_check);
         loop {
             let before = self.machine.health().clone();
             let timer = if running.is_some() {
@@ -96,16 +101,27 @@ impl Watcher {
         }
     }
 
+    fn wants_checks(&self) -> bool {
+        self.orders.borrow().settings.check.is_some()
+    }
+
     /// The next check of the present orders; `None` if they want none.
-    fn new_check(&self) -> Option<Check> {
+    fn new_check(&mut self) -> Option<Check> {
         let orders = self.orders.borrow();
-        let limit = orders.settings.check.as_ref()?.timeout;
-        let (addr, way) = (self.addr, orders.way.clone());
+        let settings = orders.settings.check.as_ref()?;
+        let limit = settings.timeout;
+        let addr = self.addr.at_port(settings.port);
+        let dialogue = Dialogue::of(&settings.check, addr, self.random.next_u64());
+        if let config::Check::Exec(exec) = &settings.check {
+            // the runner bounds how many run at once
+            return Some(Box::pin(exec::check(addr, exec.clone(), self.runner.clone())));
+        }
+        let way = orders.way.clone();
         let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
         Some(Box::pin(async move {
             // never closed
             let _turn = connects.acquire().await;
-            connect::check(addr, way, sockets.as_deref(), limit).await
+            connect::check(addr, way, dialogue, sockets.as_deref(), limit).await
         }))
     }
 

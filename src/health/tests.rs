@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     PATIENCE,
     base::{BackendName, ServerName, ServerState},
-    config::{Backend, Config, HealthCheck, InitialState, PassiveCheck},
+    config::{Backend, Check, Config, HealthCheck, InitialState, PassiveCheck},
     pools::Override,
     snapshot::testing::{backend_mut, config},
 };
@@ -131,6 +131,8 @@ fn key(server: &str) -> ServerKey {
 
 fn check(initial: InitialState) -> Option<HealthCheck> {
     Some(HealthCheck {
+        check: Check::Tcp,
+        port: None,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(2),
         rise: NonZeroU32::new(2).unwrap(),

@@ -1,6 +1,6 @@
 //! What a check says to a server that wants more than a connect: whom it comes from, and a TLS handshake.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use rustls::{
     ClientConfig, ClientConnection,
@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::channel::{Channel, Connected};
 use crate::{
     base::{HostPattern, ServerTlsFailure},
-    config::{self, SendProxy, ServerNameFrom},
+    config::{self, Check, SendProxy, ServerNameFrom},
     pools::Server,
-    preamble::proxy::{self, ProxySource, Tlvs},
     snapshot::BackendTls,
     tls::{handshake_failure, server_failure},
 };
@@ -23,6 +23,9 @@ use crate::{
 /// The TLS that a server is checked by.
 #[derive(Debug, Clone)]
 pub struct CheckTls {
+    /// Of the backend.
+    of: Arc<ClientConfig>,
+    /// The same, but that it may offer a protocol of its own.
     config: Arc<ClientConfig>,
     name: TlsName<'static>,
 }
@@ -39,14 +42,24 @@ impl CheckTls {
     /// As clients' connections, but that each handshake is whole. Where those ask for the names of clients, a check asks
     /// for one that the server is for (`sni`), else for none and leaves the certificate's name alone.
     #[must_use]
-    pub fn of(tls: &BackendTls, settings: &config::BackendTls, server: &Server) -> Self {
+    pub fn of(
+        tls: &BackendTls,
+        settings: &config::BackendTls,
+        server: &Server,
+        check: Option<&Check>,
+    ) -> Self {
         let own = server.sni.iter().find_map(HostPattern::exact);
         let is_any = settings.server_name == ServerNameFrom::Client && own.is_none();
+        let of = Arc::clone(match is_any {
+            true => &tls.checks_of_any_name,
+            false => &tls.checks,
+        });
         Self {
-            config: Arc::clone(match is_any {
-                true => &tls.checks_of_any_name,
-                false => &tls.checks,
-            }),
+            config: match check {
+                Some(Check::Http(_)) => for_http(&of),
+                _ => Arc::clone(&of),
+            },
+            of,
             name: (settings.server_name).of_server(&server.name, server.addr, own),
         }
     }
@@ -57,29 +70,65 @@ impl CheckTls {
     /// Why there is no TLS.
     pub async fn check<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut connected: Connected<S>,
+        connected: Connected<S>,
         send_proxy: Option<SendProxy>,
         until: Instant,
     ) -> Result<(), TlsCheckError> {
-        let fault = |why| TlsCheckError {
-            why,
-            name: self.name.clone(),
-        };
+        let mut shaken = self.shake_hands(connected, send_proxy, until).await?;
+        // a server that says nothing more has not refused us
+        let leave = leave(&mut shaken.stream, &mut shaken.connection);
+        let left = timeout_at(until, leave).await;
+        left.unwrap_or(Ok(())).map_err(|why| self.fault(why))
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// Why there is no TLS.
+    pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut connected: Connected<S>,
+        send_proxy: Option<SendProxy>,
+        until: Instant,
+    ) -> Result<TlsStream<S>, TlsCheckError> {
+        let fault = |why| self.fault(why);
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
         let mut connection = connection.map_err(|error| fault(server_failure(&error)))?;
         let header = send_proxy.map(|how| connected.proxy_header(how));
         let stream = &mut connected.stream;
         let shaken = timeout_at(until, shake(stream, &mut connection, header.unwrap_or_default())).await;
         shaken.unwrap_or(Err(ServerTlsFailure::TimedOut)).map_err(fault)?;
-        // a server that says nothing more has not refused us
-        let left = timeout_at(until, leave(stream, &mut connection)).await;
-        left.unwrap_or(Ok(())).map_err(fault)
+        Ok(TlsStream {
+            stream: connected.stream,
+            connection,
+            untaken: Vec::new(),
+        })
     }
+
+    fn fault(&self, why: ServerTlsFailure) -> TlsCheckError {
+        TlsCheckError {
+            why,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// A check speaks HTTP/1.1, whatever connections of clients would agree on.
+fn for_http(of: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let protocols = vec![b"http/1.1".to_vec()];
+    if of.alpn_protocols.is_empty() || of.alpn_protocols == protocols {
+        return Arc::clone(of);
+    }
+    let mut config = ClientConfig::clone(of);
+    config.alpn_protocols = protocols;
+    Arc::new(config)
 }
 
 impl PartialEq for CheckTls {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && self.name == other.name
+        Arc::ptr_eq(&self.of, &other.of)
+            && self.config.alpn_protocols == other.config.alpn_protocols
+            && self.name == other.name
     }
 }
 
@@ -104,27 +153,62 @@ impl fmt::Display for TlsCheckError {
     }
 }
 
-/// A connection to a server.
+/// A connection whose ends have shaken hands.
 #[derive(Debug)]
-pub struct Connected<S> {
-    /// The stream.
-    pub stream: S,
-    /// Its addresses, ours first; a unix socket has none.
-    pub ends: Option<(SocketAddr, SocketAddr)>,
+pub struct TlsStream<S> {
+    stream: S,
+    connection: ClientConnection,
+    /// What has come and TLS had no room for yet.
+    untaken: Vec<u8>,
 }
 
-impl<S> Connected<S> {
-    /// The header that says that it is Convey's own.
-    #[must_use]
-    pub fn proxy_header(&self, how: SendProxy) -> Vec<u8> {
-        match how {
-            // some servers refuse UNKNOWN
-            SendProxy::V1 => proxy::write_v1(match self.ends {
-                Some((ours, theirs)) => ProxySource::client(ours, theirs),
-                None => ProxySource::Unknown,
-            }),
-            SendProxy::V2(_) => proxy::write_v2(ProxySource::Local, &Tlvs::default(), false),
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut out = Vec::new();
+        while self.connection.wants_write() {
+            // a Vec takes everything
+            self.connection.write_tls(&mut out)?;
         }
+        self.stream.write_all(&out).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel for TlsStream<S> {
+    async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut self.connection.writer(), bytes)?;
+        self.flush().await
+    }
+
+    async fn hear(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match io::Read::read(&mut self.connection.reader(), into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                heard => return heard,
+            }
+            if self.untaken.is_empty() {
+                let mut buffer = [0; 4096];
+                let n = self.stream.read(&mut buffer).await?;
+                self.untaken.extend(buffer.iter().take(n));
+                if n == 0 {
+                    return Ok(0);
+                }
+            }
+            let mut bytes = self.untaken.as_slice();
+            self.connection.read_tls(&mut bytes)?;
+            let left = bytes.len();
+            self.untaken.drain(..self.untaken.len() - left);
+            if let Err(error) = self.connection.process_new_packets() {
+                let why = handshake_failure(&self.connection, &error);
+                return Err(io::Error::other(format!("TLS: {}", why.sentence())));
+            }
+            self.flush().await?;
+        }
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        self.connection.send_close_notify();
+        self.flush().await?;
+        self.stream.shutdown().await
     }
 }
 
@@ -257,7 +341,7 @@ mod tests {
         let config = crate::snapshot::testing::config(&[("s1", 1, 1)]);
         let pools = crate::pools::Pools::of(&config);
         let server = pools.get("web").unwrap().server("s1").unwrap();
-        CheckTls::of(&tls, &settings, server)
+        CheckTls::of(&tls, &settings, server, None)
     }
 
     async fn checked(check: &CheckTls, addr: SocketAddr, limit: Duration) -> Result<(), String> {

@@ -80,7 +80,8 @@
 //! what he could not read himself (`sys::controllers`).
 //!
 //! - has the runner run any command of the configuration, as often as it likes (32 at once), and gives it what it likes to read
-//!   on standard input; the command line it cannot choose.
+//!   on standard input; the command line it cannot choose, but for the address and port of a server where the line has `$host` and
+//!   `$port`: parsed as such by the runner, never text.
 //!
 //! A command runs as the same user without a capability, under a deny list of system calls and, where the kernel has landlock,
 //! without the files that this page says are hidden from it. By itself it is trusted with the network, and with whatever that

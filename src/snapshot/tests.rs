@@ -9,7 +9,7 @@ use super::{
 use crate::{
     balance::{HashKey, Pick, PickState},
     base::{Endpoint, Protocol},
-    config::{Algorithm, Config, HashSeed, Mode, Server},
+    config::{Algorithm, Check, Config, HashSeed, Mode, Server},
     pools::{AdminState, Pools},
 };
 
@@ -146,6 +146,8 @@ fn a_server_without_health_yet_is_in_its_checks_initial_state() {
         (InitialState::Check, ServerState::Checking),
     ] {
         site.backend().health_check = Some(config::HealthCheck {
+            check: Check::Tcp,
+            port: None,
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             rise: NonZeroU32::MIN,

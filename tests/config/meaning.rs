@@ -5,9 +5,9 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use convey::{
     base::{BackendName, Dscp, KeepAlive, ServerName, ServerSocketOptions},
     config::{
-        self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Config, HealthCheck, InitialState,
-        LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn, ServerNameFrom,
-        ServerTrust, Severity,
+        self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Check, Config, HealthCheck,
+        InitialState, LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn,
+        ServerNameFrom, ServerTrust, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -139,6 +139,8 @@ fn documented_defaults() -> Outcome {
     same((backend.fallback.clone(), backend.send_proxy), (None, None))?;
     same(backend.tls.clone(), None)?;
     let check = HealthCheck {
+        check: Check::Tcp,
+        port: None,
         interval: 2 * SECOND,
         timeout: SECOND,
         rise: number(2),
@@ -161,6 +163,8 @@ fn documented_defaults() -> Outcome {
 
 fn as_in_0_3_5(interval: Duration) -> HealthCheck {
     HealthCheck {
+        check: Check::Tcp,
+        port: None,
         interval,
         timeout: 3 * SECOND,
         rise: number(1),

@@ -1,5 +1,7 @@
 //! What daemon and runner say to each other: one JSON document a message, descriptors beside it.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{base::CommandId, sys::fdpass::MAX_MESSAGE_BYTES};
@@ -32,6 +34,8 @@ pub struct Request {
 pub enum Verb {
     /// Run a command of the configuration; what it reads on standard input is in the sealed memfd that comes with it.
     Run(CommandId),
+    /// The same, for a server: the one thing of a command that the daemon may choose, and no text.
+    RunFor(CommandId, SocketAddr),
     /// Say whether a process is a command, or was started by one.
     IsCommand(u32),
 }
@@ -41,7 +45,7 @@ impl Verb {
     #[must_use]
     pub const fn descriptors(self) -> usize {
         match self {
-            Self::Run(_) => 1,
+            Self::Run(_) | Self::RunFor(..) => 1,
             Self::IsCommand(_) => 0,
         }
     }
@@ -145,7 +149,11 @@ mod tests {
 
     #[test]
     fn messages_survive_the_way_whatever_a_command_has_said() {
-        for verb in [Verb::Run(CommandId(u64::MAX)), Verb::IsCommand(7)] {
+        for verb in [
+            Verb::Run(CommandId(u64::MAX)),
+            Verb::RunFor(CommandId(1), "[fe80::1]:65535".parse().unwrap()),
+            Verb::IsCommand(7),
+        ] {
             let request = Request { number: 3, verb };
             let bytes = encode(&request).unwrap();
             assert_eq!(decode::<Request>(&bytes), Some(request));
@@ -176,6 +184,9 @@ mod tests {
             r#"{"number":1,"verb":{"run":["/bin/sh"]}}"#,
             r#"{"number":1,"verb":{"run":1},"line":["/bin/sh"]}"#,
             r#"{"number":-1,"verb":{"run":1}}"#,
+            r#"{"number":1,"verb":{"run_for":[1,"10.0.0.1:80; reboot"]}}"#,
+            r#"{"number":1,"verb":{"run_for":[1,"localhost:80"]}}"#,
+            r#"{"number":1,"verb":{"run_for":[1,"10.0.0.1:80","x"]}}"#,
         ] {
             assert_eq!(decode::<Request>(bytes.as_bytes()), None, "{bytes}");
         }

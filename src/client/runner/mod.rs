@@ -5,6 +5,7 @@ pub mod message;
 use std::{
     collections::HashMap,
     io,
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -13,7 +14,7 @@ use std::{
 use tokio::{
     io::unix::AsyncFd,
     select,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -112,6 +113,34 @@ impl Runner {
     /// # Errors
     /// It could not be started.
     pub async fn run_to_end(&self, command: &Command, input: &[u8]) -> Result<Output, RunError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        self.run_now(command, Verb::Run(command.id()), input, turn.ok())
+            .await
+    }
+
+    /// Runs a command for a server, however it ends; its turn has to come within the command's own time-out.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn run_for(&self, command: &Command, server: SocketAddr) -> Result<Output, RunError> {
+        let turn = timeout(command.timeout, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| {
+            RunError::NotRun(format!(
+                "{MAX_RUNNING} commands run already; no turn came within {:?}",
+                command.timeout
+            ))
+        })?;
+        let verb = Verb::RunFor(command.id(), server);
+        self.run_now(command, verb, b"", turn.ok()).await
+    }
+
+    async fn run_now(
+        &self,
+        command: &Command,
+        verb: Verb,
+        input: &[u8],
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Output, RunError> {
         let not_run = |why: String| RunError::NotRun(why);
         if input.len() > MAX_INPUT_BYTES {
             return Err(not_run(format!(
@@ -119,8 +148,7 @@ impl Runner {
             )));
         }
         let input = memfd::sealed(input).map_err(|error| not_run(format!("make its input: {error}")))?;
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let asked = self.ask(Verb::Run(command.id()), Some(input));
+        let asked = self.ask(verb, Some(input));
         let (outcome, printed) = timeout(command.timeout + PATIENCE, asked)
             .await
             .map_err(|_| not_run("the runner of commands does not answer".to_owned()))??;

@@ -26,7 +26,7 @@ use section::section;
 
 pub use access::{FilePath, Files, RuleList};
 pub use balancing::Sticky;
-pub use checks::{HealthCheck, PassiveCheck};
+pub use checks::{Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
 pub use discovery::Discovery;
 pub use discovery_fields::{JsonPaths, SourceTls};

@@ -151,7 +151,7 @@ impl<S: Section + Clone + JsonSchema> Field for S {
                 let example = Self::keys().first().copied().unwrap_or_default();
                 let help = match (Self::NAME, value.get_ref()) {
                     ("HealthCheck", DeValue::String(_)) => {
-                        "a check is a TCP connect: write health_check = { interval = \"2s\" }, or leave it out".to_owned()
+                        "write health_check = { kind = \"tcp\" }, or leave it out: without it a check is a TCP connect".to_owned()
                     }
                     _ => format!(
                         "write a section [{}], or {} = {{ {example} = … }}",

@@ -3,18 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     rc::Rc,
     time::Duration,
 };
 
 use super::{
-    backend_tls, balancing, defaults, discovery::discovery, fallbacks::fallback, int, keepalive::keepalive,
-    limit, merged, named, named_servers, routing, socket, time, value,
+    backend_tls, balancing, checks, defaults, discovery::discovery, fallbacks::fallback, int,
+    keepalive::keepalive, limit, merged, named, named_servers, routing, socket, time, value,
 };
 use crate::{
     base::{BackendName, ServerName},
     config::{
+        checks::Check,
         discovery::Discovery,
         duration,
         findings::Findings,
@@ -34,7 +35,6 @@ pub fn backend(
 ) -> Option<Backend> {
     check_dialects(&at.value.options, findings);
     let send_proxy = routing::send_proxy(&at.value.options, defaults, findings);
-    let checks = active(&at.value.options, defaults, send_proxy, findings);
     let own = at.value.options.clone().or(defaults);
     let passive = passive(&at.value.options, defaults, findings);
     let servers = named(
@@ -47,6 +47,7 @@ pub fn backend(
     let by_name = named_servers::named_servers(at.value.servers.as_ref(), findings);
     let source = discovery(at.value.discovery.as_ref(), findings);
     named_servers::beside(&by_name, at, findings);
+    let checks = active(&at.value.options, defaults, send_proxy, &servers, findings);
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
@@ -105,6 +106,7 @@ fn active(
     own: &raw::BackendOptions,
     defaults: &raw::BackendOptions,
     send_proxy: Option<SendProxy>,
+    servers: &BTreeMap<ServerName, Server>,
     findings: &mut Findings,
 ) -> Option<HealthCheck> {
     let inherited = defaults
@@ -134,13 +136,25 @@ fn active(
             );
         });
     }
+    let timeout = time(raw.timeout.as_ref(), interval.min(second));
+    let check = checks::kind(
+        own.health_check.as_ref(),
+        defaults.health_check.as_ref(),
+        timeout,
+        findings,
+    );
+    let with_header = routing::checks_send_proxy(own.health_check.as_ref(), &raw, send_proxy, findings);
+    let header = send_proxy.filter(|_| with_header);
+    checks::check_way(own.health_check.as_ref(), &check, header, servers, findings);
     Some(HealthCheck {
+        check,
+        port: NonZeroU16::new(int(raw.port.as_ref(), 0)),
         interval,
-        timeout: time(raw.timeout.as_ref(), interval.min(second)),
+        timeout,
         rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
         fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
         fast_interval,
-        send_proxy: routing::checks_send_proxy(own.health_check.as_ref(), &raw, send_proxy, findings),
+        send_proxy: with_header,
         initial: value(raw.initial.as_ref(), InitialState::Check, |v| v),
     })
 }
@@ -154,6 +168,8 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
         interval
     };
     HealthCheck {
+        check: Check::Tcp,
+        port: None,
         interval,
         timeout: Duration::from_secs(3),
         rise: NonZeroU32::MIN,

@@ -4,6 +4,7 @@ mod access;
 mod backend;
 mod backend_tls;
 mod balancing;
+mod checks;
 mod conflicts;
 mod connections;
 mod discovery;
@@ -81,6 +82,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         .unwrap_or_default();
     findings.within("defaults", |findings| {
         backend::check_dialects(&defaults.backend, findings);
+        checks::check_defaults(defaults.backend.health_check.as_ref(), findings);
         routing::check_trust(defaults.frontend.proxy_protocol.as_ref(), findings);
     });
     two_names(file, findings);

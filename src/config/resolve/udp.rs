@@ -102,7 +102,7 @@ pub fn checked_by_tcp(
     let own = &at.value.options;
     let decided = own.health_check.is_some() || own.health_check_interval.is_some();
     let udp = users.iter().find(|frontend| frontend.protocol == Protocol::Udp);
-    if let Some(frontend) = udp.filter(|_| backend.health_check.is_some() && !decided) {
+    if let Some(frontend) = udp.filter(|_| by_tcp(backend) && !decided) {
         findings.warn(
             at.key.clone(),
             format!(
@@ -112,6 +112,12 @@ pub fn checked_by_tcp(
             "if they do not listen on TCP too, turn the checks off: health_check.enabled = false; else set health_check.enabled = true".to_owned(),
         );
     }
+}
+
+/// Whether it has checks that connect.
+fn by_tcp(backend: &Backend) -> bool {
+    let check = backend.health_check.as_ref();
+    check.is_some_and(|check| check.check.command().is_none() && check.check.protocol() == Protocol::Tcp)
 }
 
 /// `udp` where UDP is not proxied.
@@ -209,7 +215,7 @@ pub fn without_checks(file: &raw::File, config: &mut Config) {
         .filter_map(|(name, _)| BackendName::new(name).ok())
         .collect();
     for name in unchecked {
-        if let Some(backend) = config.backends.get_mut(&name) {
+        if let Some(backend) = config.backends.get_mut(&name).filter(|backend| by_tcp(backend)) {
             Arc::make_mut(backend).health_check = None;
         }
     }

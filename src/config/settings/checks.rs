@@ -1,11 +1,16 @@
 //! Settings of checks.
 
-use super::{Settings, set, text, time};
-use crate::config::model::{HealthCheck, PassiveCheck};
+use super::{Setting, Settings, set, some, string, text, time};
+use crate::config::{
+    checks::{Check, ExecCheck, Expected, HttpCheck, Probe, ProbeBytes, to_hex},
+    model::{HealthCheck, PassiveCheck},
+};
 
 /// `[backends.NAME.health_check]`.
 pub fn health_check(check: Option<&HealthCheck>) -> Settings {
     let Some(HealthCheck {
+        check,
+        port,
         interval,
         timeout,
         rise,
@@ -17,8 +22,10 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
     else {
         return vec![("enabled", set(false))];
     };
-    vec![
-        ("enabled", set(true)),
+    let mut settings = vec![("enabled", set(true)), ("kind", text(check.kind().label()))];
+    kind(check, &mut settings);
+    settings.extend([
+        ("port", port.map_or(Setting::Unset("the server's"), set)),
         ("interval", time(*interval)),
         ("timeout", time(*timeout)),
         ("rise", set(*rise)),
@@ -26,7 +33,67 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
         ("fast_interval", time(*fast_interval)),
         ("send_proxy", set(*send_proxy)),
         ("initial", text(initial.label())),
-    ]
+    ]);
+    settings
+}
+
+/// The keys that belong to a kind.
+fn kind(check: &Check, out: &mut Settings) {
+    match check {
+        Check::Tcp | Check::Redis | Check::Mysql | Check::Smtp | Check::Ntp => {}
+        Check::Probe(Probe {
+            protocol,
+            send,
+            expect,
+        }) => {
+            out.push(("protocol", text(protocol.label())));
+            let nothing = || Setting::Unset("nothing");
+            out.push(("send", send.as_ref().map_or_else(nothing, bytes)));
+            out.push(("expect", expected(expect.as_ref())));
+        }
+        Check::Http(HttpCheck {
+            method,
+            path,
+            host,
+            status,
+            expect,
+        }) => out.extend([
+            ("method", text(method.label())),
+            ("path", text(path)),
+            (
+                "host",
+                (host.as_deref()).map_or(Setting::Unset("the server's address"), text),
+            ),
+            ("status", some(status, "none")),
+            ("expect", expected(expect.as_ref())),
+        ]),
+        Check::Exec(ExecCheck { command, expect }) => out.extend([
+            ("command", super::commands::words(&command.line)),
+            ("expect", expected(expect.as_ref())),
+        ]),
+        Check::Postgresql { user } => out.push(("user", text(user))),
+        Check::Dns { name } => {
+            let name = name.as_deref().map_or(Setting::Unset("none in particular"), text);
+            out.push(("name", name));
+        }
+    }
+}
+
+fn expected(expect: Option<&Expected>) -> Setting {
+    match expect {
+        Some(Expected::Begins(begin)) => bytes(begin),
+        Some(Expected::Matches(regex)) => {
+            Setting::Value(format!("{{ regex = {} }}", string(regex.pattern())))
+        }
+        None => Setting::Unset("nothing"),
+    }
+}
+
+fn bytes(bytes: &ProbeBytes) -> Setting {
+    match bytes {
+        ProbeBytes::Text(as_text) => text(as_text),
+        ProbeBytes::Hex(bytes) => Setting::Value(format!("{{ hex = {} }}", string(&to_hex(bytes)))),
+    }
 }
 
 /// `[backends.NAME.passive_check]`.

@@ -3,12 +3,14 @@ use std::num::NonZeroU32;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::InitialState;
+use crate::config::{Check, InitialState};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn check(initial: InitialState, rise: u32, fall: u32) -> HealthCheck {
     HealthCheck {
+        check: Check::Tcp,
+        port: None,
         interval: 10 * SECOND,
         timeout: SECOND,
         rise: NonZeroU32::new(rise).unwrap(),

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Read, Seek as _, SeekFrom},
+    net::SocketAddr,
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -15,7 +16,7 @@ use std::{
 
 use crate::{
     client::runner::message::{Ended, MAX_OUTPUT_BYTES, Outcome},
-    config::Command,
+    config::{Command, at_server},
     privilege::{sandbox, seccomp},
     sys::{memfd, process, processes, readiness, signals},
 };
@@ -48,6 +49,8 @@ const PROCESSES: u64 = 64;
 pub struct Keeper {
     /// The command.
     pub command: Command,
+    /// The server that it is run for.
+    pub server: Option<SocketAddr>,
     /// Files that it may not open.
     pub hidden: Vec<PathBuf>,
     /// Processes that it may not signal.
@@ -145,11 +148,21 @@ impl Keeper {
             .seek(SeekFrom::Start(0))
             .map_err(|error| format!("rewind its input: {error}"))?;
         let program = self.command.program();
-        let words = self.command.line.iter().skip(1);
+        let words = (self.command.line.iter().skip(1)).map(|word| match self.server {
+            Some(server) => at_server(word, server),
+            None => word.clone(),
+        });
+        let server = self.server.map(|server| {
+            [
+                ("CONVEY_SERVER_ADDR", server.ip().to_string()),
+                ("CONVEY_SERVER_PORT", server.port().to_string()),
+            ]
+        });
         std::process::Command::new(program)
             .args(words)
             .env_clear()
             .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", "/")])
+            .envs(server.into_iter().flatten())
             .process_group(0)
             .stdin(input)
             .stdout(Stdio::piped())

@@ -19,6 +19,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     mem::ManuallyDrop,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -207,13 +208,21 @@ impl Runner {
         }
         let outcome = match request.verb {
             Verb::IsCommand(process) => Some(Outcome::IsCommand(processes::is_descendant(process))),
-            Verb::Run(_) if !fds.iter().all(|input| memfd::is_sealed(input.as_fd())) => return Err(70),
-            Verb::Run(id) => {
+            Verb::Run(_) | Verb::RunFor(..) if !fds.iter().all(|input| memfd::is_sealed(input.as_fd())) => {
+                return Err(70);
+            }
+            Verb::Run(id) | Verb::RunFor(id, _) => {
+                let server = match request.verb {
+                    Verb::RunFor(_, server) => Some(server),
+                    _ => None,
+                };
                 // what the daemon has heard of from the broker, the broker has said here before
                 let is_fresh = self.commands.take_news(self.broker.as_fd());
                 let input = fds.pop().map(ManuallyDrop::into_inner);
                 match (self.commands.get(id).cloned(), input) {
-                    (Some(command), Some(input)) if is_fresh => self.start(request.number, command, input),
+                    (Some(command), Some(input)) if is_fresh => {
+                        self.start(request.number, command, server, input)
+                    }
                     _ => Some(Outcome::not_run(
                         "the runner refused: the configuration that the broker has read has no such command",
                     )),
@@ -225,7 +234,13 @@ impl Runner {
     }
 
     /// Starts a command; the answer if that fails.
-    fn start(&mut self, number: u64, command: crate::config::Command, input: OwnedFd) -> Option<Outcome> {
+    fn start(
+        &mut self,
+        number: u64,
+        command: crate::config::Command,
+        server: Option<SocketAddr>,
+        input: OwnedFd,
+    ) -> Option<Outcome> {
         if self.running.len() >= MAX_RUNNING {
             return Some(Outcome::not_run(&format!(
                 "the runner refused: {MAX_RUNNING} commands run already"
@@ -243,6 +258,7 @@ impl Runner {
         };
         let keeper = Keeper {
             command,
+            server,
             hidden: self.commands.hidden().to_vec(),
             others: self.others.clone(),
         };

@@ -15,13 +15,14 @@ use convey::{
         ServerAddr, ServerName, ServerSocketOptions, SocketOptions, Zone,
     },
     config::{
-        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, HealthCheck,
-        InitialState, Mode, NetworkList, OnDown, PassiveCheck, Server, SourceAddress, Stats, Sticky,
+        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, Mode, NetworkList,
+        OnDown, Server, SourceAddress, Stats, Sticky,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
+    checks::{health_check, passive_check},
     peers::{access_log, default_keepalive, keepalive, server_socket, socket},
     process::{admin, global, hooks, packet},
     routing::{
@@ -322,38 +323,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
-fn health_check() -> impl Strategy<Value = HealthCheck> {
-    let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
-    (
-        millis(1, DAY),
-        millis(1, DAY / 24),
-        count(1_000),
-        count(1_000),
-        millis(1, DAY),
-        any::<bool>(),
-        initial,
-    )
-        .prop_map(
-            |(interval, timeout, rise, fall, fast_interval, send_proxy, initial)| HealthCheck {
-                interval,
-                timeout,
-                rise,
-                fall,
-                fast_interval,
-                send_proxy,
-                initial,
-            },
-        )
-}
-
-fn passive_check() -> impl Strategy<Value = PassiveCheck> {
-    (count(1_000), millis(1, DAY), millis(1, DAY)).prop_map(|(max_failures, one, other)| PassiveCheck {
-        max_failures,
-        ejection_time: one.min(other),
-        max_ejection_time: one.max(other),
-    })
-}
-
 fn sticky() -> impl Strategy<Value = Option<Sticky>> {
     let sticky = (millis(1, 365 * DAY), 8..=32_u8, 16..=128_u8, count(10_000_000));
     option::of(sticky.prop_map(|(ttl, prefix4, prefix6, max_entries)| Sticky {
@@ -423,7 +392,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of((101..=100_000_u32).prop_map(|factor| NonZeroU32::new(factor).expect("not zero")));
     (
         connecting,
-        option::of(health_check()),
+        option::of(health_check().boxed()),
         option::of(passive_check()),
         down,
         (servers(), send_proxy(), super::tls::backend_tls()),

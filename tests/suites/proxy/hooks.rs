@@ -30,7 +30,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// Processes of one user count together, whoever has started them: one that forks without end leaves the others none.
-static PROCESSES: RwLock<()> = RwLock::new(());
+pub static PROCESSES: RwLock<()> = RwLock::new(());
 
 /// Two servers behind Convey, and a directory in which its commands may write.
 struct Stage {
@@ -94,7 +94,7 @@ fn hook(command: &std::path::Path, more: &str) -> String {
     )
 }
 
-fn write_script(lb: &Host, name: &str, script: &str, notes: &std::path::Path) -> PathBuf {
+pub fn write_script(lb: &Host, name: &str, script: &str, notes: &std::path::Path) -> PathBuf {
     let path = lb.path(name);
     fs::write(&path, format!("#!/bin/sh\nnotes={}\n{script}\n", notes.display())).expect("a script");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");

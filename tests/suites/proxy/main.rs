@@ -13,6 +13,9 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_exec;
+mod health_http;
+mod health_kinds;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -67,6 +70,9 @@ fn main() -> ExitCode {
         ("unix", unix_listeners::TESTS),
         ("unix", unix_files::TESTS),
         ("health", health::TESTS),
+        ("health_exec", health_exec::TESTS),
+        ("health_http", health_http::TESTS),
+        ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
         ("limits", limits::TESTS),

@@ -1,0 +1,234 @@
+//! `kind` of `[backends.NAME.health_check]`, and what belongs to it.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use super::value;
+use crate::{
+    base::{Protocol, ServerName},
+    config::{
+        checks::{Check, CheckKind, ExecCheck, HttpCheck, HttpMethod, Probe, StatusRange},
+        commands::Command,
+        findings::Findings,
+        model::Server,
+        raw::{self, Located, Section as _},
+        routing::SendProxy,
+    },
+};
+
+/// Who a database is told to be asked by.
+const USER: &str = "convey";
+
+/// What the servers have to do: the backend's own kind, with the keys that it and `[defaults]` have for it.
+pub fn kind(
+    own: Option<&Located<raw::HealthCheck>>,
+    defaults: Option<&Located<raw::HealthCheck>>,
+    timeout: Duration,
+    findings: &mut Findings,
+) -> Check {
+    let kind_of = |at: Option<&Located<raw::HealthCheck>>| at?.value.kind.as_ref().map(|kind| kind.value);
+    let by_default = kind_of(defaults).unwrap_or(CheckKind::Tcp);
+    let kind = kind_of(own).unwrap_or(by_default);
+    if let Some(at) = own {
+        findings.within("health_check", |findings| useless(&at.value, kind, findings));
+    }
+    let of = |at: Option<&Located<raw::HealthCheck>>| at.map(|at| at.value.clone()).unwrap_or_default();
+    let raw = match kind == by_default {
+        true => of(own).or(&of(defaults)),
+        // keys there are of another kind
+        false => of(own),
+    };
+    match kind {
+        CheckKind::Tcp => Check::Tcp,
+        CheckKind::Probe => {
+            let place = own.or(defaults).map_or(0..0, |at| at.key.clone());
+            Check::Probe(findings.within("health_check", |findings| probe(&raw, place, findings)))
+        }
+        CheckKind::Http => Check::Http(findings.within("health_check", |findings| http(&raw, findings))),
+        CheckKind::Exec => {
+            let place = own.or(defaults).map_or(0..0, |at| at.key.clone());
+            findings.within("health_check", |findings| exec(&raw, timeout, place, findings))
+        }
+        CheckKind::Redis => Check::Redis,
+        CheckKind::Postgresql => Check::Postgresql {
+            user: value(raw.user.as_ref(), USER.to_owned(), |v| v.0),
+        },
+        CheckKind::Mysql => Check::Mysql,
+        CheckKind::Smtp => Check::Smtp,
+        CheckKind::Dns => Check::Dns {
+            name: value(raw.name.as_ref(), None, |v| Some(v.0)),
+        },
+        CheckKind::Ntp => Check::Ntp,
+    }
+}
+
+/// Without a command the file does not load.
+fn exec(raw: &raw::HealthCheck, timeout: Duration, place: Range<usize>, findings: &mut Findings) -> Check {
+    if raw.command.is_none() && findings.absence_counts() {
+        let help = "kind \"exec\" needs it: command = [\"/usr/local/bin/check\", \"$host\", \"$port\"]";
+        findings.error(place, "missing key `command`", help.to_owned());
+    }
+    match value(raw.command.as_ref(), None, |v| v.0) {
+        Some(line) => Check::Exec(ExecCheck {
+            command: Command {
+                line: line.0,
+                timeout,
+            },
+            expect: value(raw.expect.as_ref(), None, |v| v.0),
+        }),
+        None => Check::Tcp,
+    }
+}
+
+fn http(raw: &raw::HealthCheck, findings: &mut Findings) -> HttpCheck {
+    let check = HttpCheck {
+        method: value(raw.method.as_ref(), HttpMethod::Get, |v| v),
+        path: value(raw.path.as_ref(), "/".into(), |v| v.0.into()),
+        host: value(raw.host.as_ref(), None, |v| Some(v.0.into())),
+        status: value(raw.status.as_ref(), vec![StatusRange::DEFAULT], |v| v.0),
+        expect: value(raw.expect.as_ref(), None, |v| v.0),
+    };
+    if let Some(at) = raw.expect.as_ref().filter(|_| check.method == HttpMethod::Head) {
+        findings.within("expect", |findings| {
+            findings.error(
+                at.key.clone(),
+                "`expect` looks into the body, which an answer to HEAD does not have",
+                "write method = \"GET\", or remove the key".to_owned(),
+            );
+        });
+    }
+    check
+}
+
+fn probe(raw: &raw::HealthCheck, place: Range<usize>, findings: &mut Findings) -> Probe {
+    let probe = Probe {
+        protocol: value(raw.protocol.as_ref(), Protocol::Tcp, |v| v),
+        send: value(raw.send.as_ref(), None, |v| v.0),
+        expect: value(raw.expect.as_ref(), None, |v| v.0),
+    };
+    let missing = match (probe.protocol, &raw.send, &raw.expect) {
+        (Protocol::Tcp, None, None) => Some(("`send` or `expect`", "expect = \"220 \"")),
+        (Protocol::Udp, None, _) => Some(("`send`", "send = { hex = \"00ff\" }")),
+        (Protocol::Tcp | Protocol::Udp, _, _) => None,
+    };
+    if let Some((keys, example)) = missing.filter(|_| findings.absence_counts()) {
+        let by = match probe.protocol {
+            Protocol::Tcp => "",
+            Protocol::Udp => " by UDP",
+        };
+        findings.error(
+            place,
+            format!("missing key {keys}"),
+            format!("kind \"probe\"{by} needs it, such as {example}"),
+        );
+    }
+    probe
+}
+
+/// Says which keys of `[defaults.health_check]` are of another kind than it names.
+pub fn check_defaults(at: Option<&Located<raw::HealthCheck>>, findings: &mut Findings) {
+    let Some(at) = at else { return };
+    let kind = value(at.value.kind.as_ref(), CheckKind::Tcp, |v| v);
+    findings.within("health_check", |findings| useless(&at.value, kind, findings));
+}
+
+/// The place of a key whose value is one.
+fn given<T>(at: Option<&Located<raw::Given<T>>>) -> Option<&Range<usize>> {
+    at.filter(|at| at.value.0.is_some()).map(|at| &at.key)
+}
+
+/// A key, the kinds that have it, and where it is.
+type OfKinds<'a> = (&'static str, &'static [CheckKind], Option<&'a Range<usize>>);
+
+/// Keys of other kinds.
+fn useless(raw: &raw::HealthCheck, kind: CheckKind, findings: &mut Findings) {
+    use CheckKind::{Dns, Exec, Http, Postgresql, Probe};
+    let keys: [OfKinds<'_>; 10] = [
+        ("protocol", &[Probe], raw.protocol.as_ref().map(|at| &at.key)),
+        ("send", &[Probe], given(raw.send.as_ref())),
+        ("command", &[Exec], given(raw.command.as_ref())),
+        ("expect", &[Probe, Http, Exec], given(raw.expect.as_ref())),
+        ("method", &[Http], raw.method.as_ref().map(|at| &at.key)),
+        ("path", &[Http], raw.path.as_ref().map(|at| &at.key)),
+        ("host", &[Http], raw.host.as_ref().map(|at| &at.key)),
+        ("status", &[Http], raw.status.as_ref().map(|at| &at.key)),
+        ("user", &[Postgresql], raw.user.as_ref().map(|at| &at.key)),
+        ("name", &[Dns], raw.name.as_ref().map(|at| &at.key)),
+    ];
+    for (key, of, place) in keys {
+        if let Some(place) = place.filter(|_| !of.contains(&kind)) {
+            let kinds: Vec<_> = of.iter().map(|kind| format!("\"{}\"", kind.label())).collect();
+            let kinds = kinds.join(" or ");
+            findings.within(key, |findings| {
+                findings.error(
+                    place.clone(),
+                    format!("`{key}` belongs to kind {kinds}"),
+                    format!("leave it out, or write kind = {kinds}"),
+                );
+            });
+        }
+    }
+}
+
+/// Says what cannot be done by a check of this kind: datagrams go to no unix socket, and have no header of version 1.
+pub fn check_way(
+    own: Option<&Located<raw::HealthCheck>>,
+    check: &Check,
+    header: Option<SendProxy>,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) {
+    let Some(at) = own else { return };
+    let is_udp = check.protocol() == Protocol::Udp;
+    let unix = servers.values().find(|server| server.addr.is_unix());
+    findings.within("health_check", |findings| {
+        let kind = at.value.protocol.as_ref().map(|at| &at.key);
+        let kind = kind
+            .or(at.value.kind.as_ref().map(|at| &at.key))
+            .unwrap_or(&at.key);
+        if let Some(server) = unix.filter(|_| is_udp) {
+            findings.error(
+                kind.clone(),
+                format!(
+                    "server `{}` is a unix socket, which no check by UDP reaches",
+                    server.name
+                ),
+                "check it by TCP: kind = \"probe\" or \"tcp\"".to_owned(),
+            );
+        }
+        if let (Some(server), Some(port)) = (unix, &at.value.port) {
+            findings.within("port", |findings| {
+                findings.error(
+                    port.key.clone(),
+                    format!("server `{}` is a unix socket, which has no ports", server.name),
+                    "remove the key, or put that server in a backend of its own".to_owned(),
+                );
+            });
+        }
+        let is_exec = matches!(check, Check::Exec(_));
+        if let Some(server) = unix.filter(|_| is_exec) {
+            findings.error(
+                kind.clone(),
+                format!(
+                    "server `{}` is a unix socket, which has no address for a command",
+                    server.name
+                ),
+                "check it by another kind, or put it in a backend of its own".to_owned(),
+            );
+        }
+        if is_exec && header.is_some() {
+            findings.error(
+                kind.clone(),
+                "a command's checks cannot begin with a PROXY header",
+                "write send_proxy = false in this section".to_owned(),
+            );
+        }
+        if is_udp && header == Some(SendProxy::V1) {
+            findings.error(
+                kind.clone(),
+                "checks by UDP cannot begin with a PROXY header of version 1",
+                "write send_proxy = false in this section, or send_proxy = \"v2\" in the backend's"
+                    .to_owned(),
+            );
+        }
+    });
+}
