@@ -20,6 +20,7 @@ mod discovery_source;
 mod duration;
 mod findings;
 mod foreign;
+mod hidden;
 mod listen;
 pub mod model;
 mod named_server;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthChar;
 
-use super::{Diagnostic, Severity, Source, place::Places};
+use super::{Diagnostic, Severity, Source, hidden, place::Places};
 
 /// Widest excerpt of a line, in columns of the terminal; longer lines are cut around the finding.
 const MAX_WIDTH: usize = 100;
@@ -112,15 +112,13 @@ struct Excerpt {
 impl Excerpt {
     fn new(finding: &Diagnostic, places: &Places<'_>) -> Self {
         let (start, line) = places.line(finding.line);
+        let line = hidden::without_secrets(line);
         let from = finding.span.start.saturating_sub(start).min(line.len());
         let to = finding.span.end.saturating_sub(start).clamp(from, line.len());
         let text = |range: std::ops::Range<usize>| {
             visible(&String::from_utf8_lossy(line.get(range).unwrap_or_default()))
         };
-        let (before, mut marked, after) = (text(0..from), text(from..to), text(to..line.len()));
-        if may_be_secret(&finding.path, &marked) {
-            marked = "\"…\"".to_owned();
-        }
+        let (before, marked, after) = (text(0..from), text(from..to), text(to..line.len()));
 
         let mut shown = String::new();
         if width(&before) + width(&marked) + width(&after) > MAX_WIDTH && width(&before) > LEAD {
@@ -145,19 +143,6 @@ impl Excerpt {
             indent,
             carets,
         }
-    }
-}
-
-/// Whether a value may be a secret, or have one in it, which no output shows.
-fn may_be_secret(path: &str, value: &str) -> bool {
-    // the key itself may be what it is about
-    if !value.starts_with(['"', '\'']) {
-        return false;
-    }
-    match path.rsplit('.').next() {
-        Some("token") => !value.contains("file:") && !value.contains("${"),
-        Some("url") => value.contains('@'),
-        _ => false,
     }
 }
 

@@ -132,7 +132,7 @@ impl Asker {
         let opened = self
             .open(service, &service.url, TokenHeader::Authorization)
             .await?;
-        (opened.success(limits.bytes).await).map_err(|error| of_http(&error, limits))
+        (opened.success(limits.bytes).await).map_err(|error| self.of_http(&error, limits))
     }
 
     async fn ask_consul(&mut self, query: &ConsulQuery, limits: Limits) -> Result<Vec<u8>, Failure> {
@@ -143,7 +143,7 @@ impl Asker {
             opened.headers.get(consul::INDEX).map(HeaderValue::as_bytes),
         );
         let body = opened.success(limits.bytes).await;
-        let body = body.map_err(|error| of_http(&error, limits))?;
+        let body = body.map_err(|error| self.of_http(&error, limits))?;
         self.index = index;
         Ok(body)
     }
@@ -168,6 +168,20 @@ impl Asker {
         };
         let opened = ready.ask(url, &addresses).await;
         opened.map_err(|error| Failure::Unreadable(error.to_string()))
+    }
+
+    /// What went wrong, without the token that a server may have said back.
+    fn of_http(&self, error: &HttpError, limits: Limits) -> Failure {
+        match error {
+            HttpError::TooLarge(_) => answer::Malformed::TooLarge(limits.bytes).into(),
+            other => {
+                let text = other.to_string();
+                Failure::Unreadable(match &self.service {
+                    Some(service) => service.without_token(&text),
+                    None => text,
+                })
+            }
+        }
     }
 
     async fn addresses(&self, query: &NameQuery, port: u16) -> Result<(Vec<Record>, Duration), Failure> {
@@ -206,11 +220,8 @@ impl Asker {
 
     /// As the host asks now: both files may have changed since the last time.
     async fn host_resolver(&self) -> Result<Resolver, Failure> {
-        let resolv_conf = self.reader.read(RESOLV_CONF.into()).await.map_err(|why| {
-            let why = why.split("; ").next().unwrap_or_default();
-            Failure::Unreadable(format!("{why}; the host names no name servers, so set resolvers"))
-        })?;
-        // a host without one knows no names by itself
+        // a host without them has a name server of its own, and knows no names by itself
+        let resolv_conf = self.reader.read(RESOLV_CONF.into()).await.unwrap_or_default();
         let hosts = self.reader.read(HOSTS.into()).await.unwrap_or_default();
         let made = spawn_blocking(move || Resolver::of_host(&resolv_conf, &hosts)).await;
         made.map_err(|_| internal())?.map_err(unresolved)
@@ -231,14 +242,6 @@ impl Limits {
 async fn parse(bytes: Vec<u8>, format: AnswerFormat, limits: Limits) -> Result<Answer, Failure> {
     let parsed = spawn_blocking(move || answer::parse(&format, &bytes, limits)).await;
     Ok(parsed.map_err(|_| internal())??)
-}
-
-/// Said as of any other source.
-fn of_http(error: &HttpError, limits: Limits) -> Failure {
-    match error {
-        HttpError::TooLarge(_) => answer::Malformed::TooLarge(limits.bytes).into(),
-        other => Failure::Unreadable(other.to_string()),
-    }
 }
 
 fn named(

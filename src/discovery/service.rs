@@ -54,6 +54,15 @@ impl Service {
         Ok(Self { tls, token, header })
     }
 
+    /// A text from the server, without the token.
+    pub(super) fn without_token(&self, text: &str) -> String {
+        let token = self.token.as_ref().and_then(|token| token.to_str().ok());
+        match token.map(|token| token.trim_start_matches("Bearer ")) {
+            Some(token) if !token.is_empty() => text.replace(token, "…"),
+            _ => text.to_owned(),
+        }
+    }
+
     /// Asks for what a URL of the service names; its answer is still to be read.
     ///
     /// # Errors

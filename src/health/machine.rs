@@ -81,6 +81,15 @@ impl Machine {
         }
     }
 
+    /// A server that takes the place of one that was up: it counts as up until checks fail.
+    #[must_use]
+    pub fn presumed_up(settings: CheckSettings, now: Instant) -> Self {
+        let mut machine = Self::new(settings, false, now);
+        machine.health.state = ServerState::Up;
+        machine.comes_back = true;
+        machine
+    }
+
     /// What is known of the server.
     #[must_use]
     pub fn health(&self) -> &Health {

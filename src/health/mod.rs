@@ -211,6 +211,19 @@ impl Checker {
         changed: impl IntoIterator<Item = &'a BackendName>,
         tls: &TlsToServers,
     ) -> Trial {
+        self.start_new(pools, changed, tls, |settings, now| {
+            Machine::new(settings, false, now)
+        })
+    }
+
+    /// Starts to check those servers of these backends that are not watched.
+    fn start_new<'a>(
+        &mut self,
+        pools: &Pools,
+        changed: impl IntoIterator<Item = &'a BackendName>,
+        tls: &TlsToServers,
+        machine: fn(CheckSettings, Instant) -> Machine,
+    ) -> Trial {
         let new: Vec<_> = changed
             .into_iter()
             .filter_map(|name| pools.get(name.as_str()))
@@ -223,12 +236,20 @@ impl Checker {
         let mut trial = Trial::default();
         for (pool, server, key) in new {
             let orders = Orders::of(pool.backend(), server, tls);
-            let machine = Machine::new(orders.settings.clone(), false, Instant::now());
+            let machine = machine(orders.settings.clone(), Instant::now());
             let health = machine.health().clone();
             let task = self.start(key.clone(), server.addr, orders, machine, spread);
             trial.add(key, task, health);
         }
         trial
+    }
+
+    /// As [`try_out`](Self::try_out), of servers that count as up until their checks say otherwise.
+    ///
+    /// To be called within the runtime.
+    pub fn presume_up(&mut self, pools: &Pools, backend: &BackendName) -> Trial {
+        let tls = self.tls.clone();
+        self.start_new(pools, [backend], &tls, Machine::presumed_up)
     }
 
     /// As [`apply`](Self::apply), for one server whose override has changed.

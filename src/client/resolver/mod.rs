@@ -118,8 +118,16 @@ impl Resolver {
     /// # Errors
     /// resolv.conf cannot be read, or names no server.
     pub fn of_host(resolv_conf: &[u8], hosts: &[u8]) -> Result<Self, ResolveError> {
-        let (config, options) = parse_resolv_conf(resolv_conf)
-            .map_err(|error| ResolveError::Unusable(format!("/etc/resolv.conf: {error}")))?;
+        // without a name server it is the one of this host (resolv.conf(5)); hickory wants it written
+        let names_one = resolv_conf
+            .split(|byte| *byte == b'\n')
+            .any(|line| line.starts_with(b"nameserver"));
+        let with_one = [resolv_conf, b"\nnameserver 127.0.0.1\n"].concat();
+        let read = parse_resolv_conf(if names_one { resolv_conf } else { &with_one });
+        let (config, mut options) =
+            read.map_err(|error| ResolveError::Unusable(format!("/etc/resolv.conf: {error}")))?;
+        // none at all would be over before it began
+        options.timeout = options.timeout.max(Duration::from_secs(1));
         let mut known = Hosts::default();
         known
             .read_hosts_conf(hosts)

@@ -208,7 +208,12 @@ async fn what_is_wrong_is_told_apart() {
     let resolver = Resolver::of_servers(&[nobody]).unwrap();
     let unreached = resolver.addresses("web.test", &[IpFamily::V4]).await.unwrap_err();
     assert!(matches!(unreached, ResolveError::Failed { .. }), "{unreached}");
-    assert!(Resolver::of_host(b"search example.com\n", b"").is_err());
+    // hosts are known without a name server
+    for resolv_conf in [&b""[..], b"search example.com\n", b"options timeout:0"] {
+        let alone = Resolver::of_host(resolv_conf, b"10.9.9.9 db\n").unwrap();
+        let found = alone.addresses("db", BOTH).await.unwrap();
+        assert_eq!(found.records, ips(&["10.9.9.9"]));
+    }
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ texts! {
 /// What was written, unless it may be a secret or have one in it.
 fn shown(text: &str, error: &dyn std::any::Any) -> String {
     let is_secret = matches!(error.downcast_ref(), Some(NotASecret::Itself))
-        || matches!(error.downcast_ref(), Some(NotAHttpUrl::Credentials));
+        || (error.is::<NotAHttpUrl>() && text.contains('@'));
     match is_secret {
         true => "that".to_owned(),
         false => format!("\"{text}\""),

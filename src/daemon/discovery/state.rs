@@ -18,6 +18,9 @@ use crate::{
     pools::Pools,
 };
 
+/// How soon the same problem in other words is said again.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
 /// What an answer comes to.
 #[derive(Debug)]
 pub struct Judgement {
@@ -217,11 +220,16 @@ fn note(
     on_failure: OnFailure,
 ) {
     let text = problem.to_string();
-    let since = match &status.problem {
-        Some(before) if *before.text == *text => before.since,
-        _ => {
+    let same = status
+        .problem
+        .as_ref()
+        .filter(|before| before.label == problem.label());
+    let (since, said) = match same {
+        // a text may have a time or a number of a request in it, and be another each time
+        Some(before) if *before.text == *text || at < before.said + SAID_AGAIN => (before.since, before.said),
+        before => {
             say(backend, &status.source, problem, &text, on_failure);
-            at
+            (before.map_or(at, |before| before.since), at)
         }
     };
     status.problem = Some(SourceProblem {
@@ -229,6 +237,7 @@ fn note(
         label: problem.label(),
         text: text.into(),
         since,
+        said,
     });
 }
 

@@ -185,7 +185,16 @@ fn targets(level: LogLevel) -> Targets {
     } else {
         level.min(LevelFilter::WARN)
     };
-    Targets::new().with_default(others).with_target("convey", level)
+    let of_names = match level {
+        LevelFilter::TRACE => level,
+        // whoever can send answers could fill the log with its warnings; what counts is an event of ours
+        _ => LevelFilter::OFF,
+    };
+    let hickory = ["hickory_net", "hickory_proto", "hickory_resolver"].map(|target| (target, of_names));
+    Targets::new()
+        .with_default(others)
+        .with_target("convey", level)
+        .with_targets(hickory)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use super::State;
 use crate::{
-    base::{BackendName, ServerAddr},
+    base::{BackendName, ServerAddr, ServerState},
     config,
     health::Trial,
     pools::{Pool, Server},
@@ -32,11 +32,34 @@ impl State {
             before.as_deref(),
             self.pools.get(backend.as_str()).map(Arc::as_ref),
         );
-        let known = self.checker.apply(&self.pools, [backend], Trial::default());
+        let trial = match before.is_some_and(|before| self.would_be_emptied(&before, now)) {
+            true => self.checker.presume_up(&self.pools, backend),
+            false => Trial::default(),
+        };
+        let known = self.checker.apply(&self.pools, [backend], trial);
         self.take(known);
         self.builder.pool_changed(backend);
         self.coalescer.want(now);
         true
+    }
+}
+
+impl State {
+    /// Whether a backend that had eligible servers has none now that stays one: it would refuse everybody until the first
+    /// checks of those that have come.
+    fn would_be_emptied(&self, before: &Pool, now: Instant) -> bool {
+        let Some(after) = self.pools.get(before.backend().name.as_str()) else {
+            return false;
+        };
+        let stays_up = |server: &Server| {
+            let same = after
+                .server(server.name.as_str())
+                .filter(|same| same.addr == server.addr);
+            let health = self.builder.health(&before.key(server));
+            same.is_some_and(|same| same.overridden.admin.is_none() && same.weight() > 0)
+                && health.is_none_or(|health| health.state == ServerState::Up)
+        };
+        !before.servers().iter().any(stays_up) && self.builder.eligible(before, now) > 0
     }
 }
 

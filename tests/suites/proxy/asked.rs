@@ -173,7 +173,7 @@ fn a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced() {
     let served = |certificate: &str, token: &str| {
         let http = format!(
             "server {{ listen {}:443 ssl; ssl_certificate {certificate}.pem; ssl_certificate_key {certificate}.key; root files;\n\
-             if ($http_authorization != \"Bearer {token}\") {{ return 403; }} }}",
+             if ($http_authorization != \"Bearer {token}\") {{ return 403 \"no: $http_authorization\"; }} }}",
             host.ip4()
         );
         nginx(&host, &http, host.addr(443))
@@ -197,7 +197,13 @@ fn a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced() {
     // another token, then another certificate: refused until the files follow
     web.kill();
     web = served("first", "changed");
-    stage.wait_said("the server answers 403 Forbidden");
+    // what the server says back is shown without the token
+    stage.wait_said("the server answers 403 Forbidden: no: Bearer …");
+    assert!(
+        !stage.convey.stderr().contains("s3cret"),
+        "{}",
+        stage.convey.stderr()
+    );
     save(&token, "changed\n");
     wait_until("the token is read again", PATIENCE, || stage.problem().is_none());
     web.kill();

@@ -90,6 +90,13 @@ impl Stage {
             });
     }
 
+    /// What a new connection is greeted with; nothing if it is refused.
+    pub fn greeted(&self) -> String {
+        let stream = self.client.try_connect(self.lb.addr(9));
+        let greeting = stream.and_then(|mut stream| read_line(&mut stream));
+        greeting.unwrap_or_default()
+    }
+
     fn connect(&self) -> (TcpStream, String) {
         let mut stream = self.client.connect(self.lb.addr(9));
         let name = read_line(&mut stream).expect("the greeting");

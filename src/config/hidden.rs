@@ -1,0 +1,103 @@
+//! What may be a secret in a line of the file, which no output shows whatever the finding is about.
+
+/// What begins the name of a key whose value is one, misspelt or not.
+const KEY: &[u8] = b"tok";
+
+/// The line with as many stars as a secret has bytes: values of tokens that do not say where the secret is, and what stands
+/// before the `@` of a URL.
+pub fn without_secrets(line: &[u8]) -> Vec<u8> {
+    let mut shown = line.to_vec();
+    for at in 0..line.len() {
+        let is_start = at == 0 || !is_word(line[at - 1]);
+        if is_start && line[at..].to_ascii_lowercase().starts_with(KEY) {
+            hide_value(line, at, &mut shown);
+        }
+        if line[at] == b'@' {
+            let from = line[..at]
+                .iter()
+                .rposition(|byte| b"\"' /=[,".contains(byte))
+                .map_or(0, |before| before + 1);
+            if line[from..at].contains(&b':') {
+                shown[from..at].fill(b'*');
+            }
+        }
+    }
+    shown
+}
+
+/// Hides the value of the key at a place, if it is one.
+fn hide_value(line: &[u8], key: usize, shown: &mut [u8]) {
+    let past = |from: usize, is: fn(u8) -> bool| {
+        line[from..]
+            .iter()
+            .position(|byte| !is(*byte))
+            .map_or(line.len(), |length| from + length)
+    };
+    let end = past(key, |byte| is_word(byte) || byte == b'"');
+    let equals = past(end, |byte| byte == b' ' || byte == b'\t');
+    if line.get(equals) != Some(&b'=') {
+        return;
+    }
+    let from = past(equals + 1, |byte| b" \t\"'[".contains(&byte));
+    let to = past(from, |byte| !b"\"',]#".contains(&byte));
+    let value = line[from..to].trim_ascii_end();
+    let says_where = value.starts_with(b"file:/") || (value.starts_with(b"${") && value.ends_with(b"}"));
+    if !says_where {
+        shown[from..from + value.len()].fill(b'*');
+    }
+}
+
+const fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_in_no_excerpt_whatever_is_wrong_with_the_line() {
+        for (line, shown) in [
+            (r#"token = "hunter2""#, r#"token = "*******""#),
+            (
+                r#"discovery = { kind = "htp", token='a b' }"#,
+                r#"discovery = { kind = "htp", token='***' }"#,
+            ),
+            (r#"tokn = "x"  # why"#, r#"tokn = "*"  # why"#),
+            ("token = hunter2", "token = *******"),
+            ("token = 552255 # a", "token = ****** # a"),
+            (r#"token = ["abc"]"#, r#"token = ["***"]"#),
+            (r#"token = "${abc""#, r#"token = "*****""#),
+            (r#"a.token="x", b = 1"#, r#"a.token="*", b = 1"#),
+            (
+                r#"url = "htps://joe:secret@a/x""#,
+                r#"url = "htps://**********@a/x""#,
+            ),
+            (r#"url = ["joe:secret@a/x"]"#, r#"url = ["**********@a/x"]"#),
+        ] {
+            assert_eq!(
+                String::from_utf8(without_secrets(line.as_bytes())).unwrap(),
+                shown
+            );
+        }
+        for line in [
+            r#"token = "file:/etc/convey/token""#,
+            r#"token = "${TOKEN}""#,
+            r#"addr = "unix@/run/app.sock""#,
+            "# a token of gratitude",
+            "tokens",
+            "token =",
+            "server1@10.0.0.1",
+            "",
+        ] {
+            assert_eq!(without_secrets(line.as_bytes()), line.as_bytes());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_is_too_odd(line in "[tok\"' =\\[\\],:@/#${}a-z]{0,40}") {
+            proptest::prop_assert_eq!(without_secrets(line.as_bytes()).len(), line.len());
+        }
+    }
+}
