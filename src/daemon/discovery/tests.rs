@@ -223,7 +223,7 @@ fn what_is_wrong_with_a_source_is_told_since_when_it_is_so_until_it_is_right() {
     );
     assert_eq!(
         problem(take(failed("other", 3))),
-        ("unreadable", "other".to_owned(), 3)
+        ("unreadable", "other".to_owned(), 1)
     );
     let held = take(Reply {
         at: began + Duration::from_secs(4),

@@ -286,10 +286,11 @@ fn a_client_that_comes_over_a_restart_waits_and_is_served() {
             "{}",
             convey.stderr()
         );
-        assert!(convey.stderr().contains(&format!(
+        let said = format!(
             "inherited listeners from the previous process: unix:{}",
             path.display()
-        )));
+        );
+        wait_until(&said, PATIENCE, || convey.stderr().contains(&said));
         drop(convey);
         fs::remove_file(&path).ok();
     }
@@ -315,11 +316,9 @@ fn what_changed_over_a_restart_is_so_afterwards() {
     fs::remove_file(&path).expect("removed");
     convey.start_again(&paths.config("web.sock", ""));
     paths.greeted("web.sock");
-    assert!(
-        convey.stderr().contains("its file is gone"),
-        "{}",
-        convey.stderr()
-    );
+    wait_until("it is said", PATIENCE, || {
+        convey.stderr().contains("its file is gone")
+    });
     // and somebody else's is theirs
     stop(&mut convey);
     fs::remove_file(&path).expect("removed");
