@@ -7,36 +7,38 @@ const KEY: &[u8] = b"tok";
 /// before the `@` of a URL.
 pub fn without_secrets(line: &[u8]) -> Vec<u8> {
     let mut shown = line.to_vec();
-    for at in 0..line.len() {
+    let mut at = 0;
+    while at < line.len() {
         let is_start = at == 0 || !is_word(line[at - 1]);
-        if is_start && line[at..].to_ascii_lowercase().starts_with(KEY) {
-            hide_value(line, at, &mut shown);
+        let word = line.get(at..at + KEY.len()).unwrap_or_default();
+        if is_start && word.eq_ignore_ascii_case(KEY) {
+            at = hide_value(line, at, &mut shown);
+            continue;
         }
         if line[at] == b'@' {
-            let from = line[..at]
-                .iter()
-                .rposition(|byte| b"\"' /=[,".contains(byte))
-                .map_or(0, |before| before + 1);
+            let before = line[..at].iter().rposition(|byte| b"\"' /=[,@".contains(byte));
+            let from = before.map_or(0, |before| before + 1);
             if line[from..at].contains(&b':') {
                 shown[from..at].fill(b'*');
             }
         }
+        at += 1;
     }
     shown
 }
 
-/// Hides the value of the key at a place, if it is one.
-fn hide_value(line: &[u8], key: usize, shown: &mut [u8]) {
+/// Hides the value of the key at a place, if it is one; where to go on: each byte is looked at a few times at most.
+fn hide_value(line: &[u8], key: usize, shown: &mut [u8]) -> usize {
     let past = |from: usize, is: fn(u8) -> bool| {
-        line[from..]
-            .iter()
+        let rest = line.get(from..).unwrap_or_default();
+        rest.iter()
             .position(|byte| !is(*byte))
             .map_or(line.len(), |length| from + length)
     };
     let end = past(key, |byte| is_word(byte) || byte == b'"');
     let equals = past(end, |byte| byte == b' ' || byte == b'\t');
     if line.get(equals) != Some(&b'=') {
-        return;
+        return end;
     }
     let from = past(equals + 1, |byte| b" \t\"'[".contains(&byte));
     let to = past(from, |byte| !b"\"',]#".contains(&byte));
@@ -45,6 +47,7 @@ fn hide_value(line: &[u8], key: usize, shown: &mut [u8]) {
     if !says_where {
         shown[from..from + value.len()].fill(b'*');
     }
+    to
 }
 
 const fn is_word(byte: u8) -> bool {
