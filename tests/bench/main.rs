@@ -104,8 +104,11 @@ fn main() {
 /// Peer, ours, peer, ours, …, peer.
 fn compare(row: Row, ours: Subject, peer: Subject, options: &Options) -> Comparison {
     let measure = |subject: Subject| -> Cell {
-        let cell = || row.measure(&Rig::new(), subject, options.seconds);
-        let cell = if options.hurry { cell() } else { undisturbed(cell) };
+        let cell = if options.hurry {
+            row.measure(&Rig::new(), subject, options.seconds)
+        } else {
+            undisturbed(row, subject, options.seconds)
+        };
         eprintln!("  {:<18} {:<15} {cell}", row.label(), subject.label());
         cell
     };
@@ -119,17 +122,20 @@ fn compare(row: Row, ours: Subject, peer: Subject, options: &Options) -> Compari
 }
 
 /// Repeats a cell during which something else used the load balancer's CPU, as far as looking before and after tells.
-fn undisturbed(measure: impl Fn() -> Cell) -> Cell {
+fn undisturbed(row: Row, subject: Subject, seconds: u32) -> Cell {
     for _ in 0..5 {
         meter::wait_for_rest();
-        let cell = measure();
+        let rig = Rig::new();
+        let cell = row.measure(&rig, subject, seconds);
+        // before the rig goes: the kernel takes namespaces down in the background, on any CPU
         if meter::is_at_rest() {
             return cell;
         }
         eprintln!("  disturbed by other work on this machine: once more ({cell})");
     }
     eprintln!("  WARNING: the machine is busy with other work, the next figure means little");
-    measure()
+    meter::wait_for_rest();
+    row.measure(&Rig::new(), subject, seconds)
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
