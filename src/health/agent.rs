@@ -1,6 +1,6 @@
 //! A server's agent: what it says that the server should get, in the words of HAProxy's agent-check. Pure.
 //!
-//! A word stays in force until another of its kind is said: `up` and `down`, `failed`, `stopped`; `ready` and `drain`,
+//! A word stays in effect until another of its kind is said: `up` and `down`, `failed`, `stopped`; `ready` and `drain`,
 //! `maint`; `NN%`; `maxconn:NN`. Not being reached changes nothing: whether the server works is for the checks to say.
 
 use std::{sync::Arc, time::Instant};

@@ -24,7 +24,7 @@ pub(super) fn say(key: &ServerKey, before: Option<&AgentSays>, now: &AgentSays) 
             event = "agent_lost",
             backend = %backend,
             server = %server,
-            "server {key}: agent: {why}; what it said before stays in force"
+            "server {key}: agent: {why}; what it said before stays in effect"
         ),
         (Some(_), None) => tracing::info!(
             event = "agent_back",
