@@ -281,6 +281,20 @@ pub fn algorithm(text: &str) -> Option<&'static str> {
     })
 }
 
+/// What to write for a kind of check of another program.
+pub fn kind(text: &str) -> Option<&'static str> {
+    match text.to_lowercase().as_str() {
+        "agent" | "agent-check" | "agent_check" => {
+            Some("agent_check = { port = 9999 } in [backends.NAME]: an agent is asked beside the check")
+        }
+        "ping" | "connect" => Some("kind = \"tcp\""),
+        "https" | "ssl" => Some(
+            "kind = \"http\" or \"tls\", with tls = { server_name = \"www.example.com\" } in the section",
+        ),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

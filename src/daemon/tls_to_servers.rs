@@ -64,7 +64,8 @@ impl Backends {
             match (settings(tls, read), before) {
                 (Ok(settings), before) => {
                     prepared.note(name, of, &settings, before);
-                    let same = before.filter(|before| is_same(&before.settings, &settings));
+                    let same = || before.filter(|before| is_same(&before.settings, &settings));
+                    let same = prepared.shared(config, name, tls, &settings).or_else(same);
                     let known = match same {
                         Some(same) => same.clone(),
                         None => Known {
@@ -133,6 +134,31 @@ impl Prepared {
     #[must_use]
     pub fn views(&self) -> Views {
         self.backends.views()
+    }
+
+    /// What another backend has whose checks are shared, too, if that is the same: checks are one only where their TLS is.
+    fn shared(
+        &self,
+        config: &Config,
+        name: &BackendName,
+        tls: &config::BackendTls,
+        settings: &ClientSettings,
+    ) -> Option<&Known> {
+        let shares = |name: &BackendName| {
+            let check = config
+                .backends
+                .get(name)
+                .and_then(|backend| backend.health_check.as_ref());
+            check.is_some_and(|check| check.share)
+        };
+        if !shares(name) {
+            return None;
+        }
+        let mut others = self.backends.0.iter();
+        let same = others.find(|((other, _), known)| {
+            known.config == *tls && shares(other) && is_same(&known.settings, settings)
+        });
+        same.map(|(_, known)| known)
     }
 
     fn note(&mut self, name: &BackendName, of: Use, settings: &ClientSettings, before: Option<&Known>) {

@@ -43,7 +43,7 @@ use machine::{CheckSettings, Machine};
 use share::{Shares, Terms};
 pub use trial::Trial;
 
-/// Connect checks under way at a time; more wait for their turn. Far below any descriptor limit, and with a timeout of
+/// Connect checks under way at a time, and questions to agents beside them; more wait for their turn. Far below any descriptor limit, and with a timeout of
 /// 1 s still 256 dead servers a second.
 pub const MAX_CONNECTS: usize = 256;
 
@@ -75,6 +75,8 @@ pub struct Checker {
     updates: mpsc::Sender<HealthUpdate>,
     watched: HashMap<BackendName, HashMap<ServerName, Watched>>,
     connects: Arc<Semaphore>,
+    /// Turns of questions to agents: those that hang hold up no check.
+    questions: Arc<Semaphore>,
     random: SplitMix64,
     last_task: u64,
     /// Where sockets come from that only the broker can make.
@@ -140,6 +142,7 @@ impl Checker {
             updates,
             watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
+            questions: Arc::new(Semaphore::new(MAX_CONNECTS)),
             sockets: None,
             runner: None,
             // jitter need not be secret, only different in each process
@@ -334,6 +337,7 @@ impl Checker {
             had_result: had_result_tx,
             updates: self.updates.clone(),
             connects: Arc::clone(&self.connects),
+            questions: Arc::clone(&self.questions),
             sockets: self.sockets.clone(),
             runner: self.runner.clone(),
             shares: Arc::clone(&self.shares),

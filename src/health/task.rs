@@ -41,6 +41,7 @@ pub(super) struct Watcher {
     pub had_result: watch::Sender<bool>,
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
+    pub questions: Arc<Semaphore>,
     pub sockets: Option<Arc<dyn CheckSockets>>,
     pub runner: Option<Runner>,
     pub shares: Arc<Shares>,
@@ -252,10 +253,10 @@ impl Watcher {
     }
 
     fn question(&self, addr: ServerAddr, way: connect::Way, agent: config::AgentCheck) -> Question {
-        let (connects, sockets) = (Arc::clone(&self.connects), self.sockets.clone());
+        let (questions, sockets) = (Arc::clone(&self.questions), self.sockets.clone());
         Box::pin(async move {
             // never closed
-            let _turn = connects.acquire().await;
+            let _turn = questions.acquire().await;
             ask::ask(addr, way, agent, sockets.as_deref()).await
         })
     }

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = tests![
     servers_whose_tls_goes_through_are_checked_over_tls,
     checks_go_to_another_address_and_come_from_another,
     an_address_of_several_backends_is_checked_once_and_each_counts_for_itself,
+    checks_over_the_same_tls_are_one_too,
     the_last_checks_are_in_the_status_with_time_and_reason,
 ];
 
@@ -201,6 +202,49 @@ fn an_address_of_several_backends_is_checked_once_and_each_counts_for_itself() {
     drop(many);
     wait_state(&convey, "three", ServerState::Down);
     wait_state(&convey, "slow", ServerState::Down);
+}
+
+fn checks_over_the_same_tls_are_one_too() {
+    let spoken = Spoken::new("sharetls");
+    let site = spoken.site(443, "web", "access_log handshakes.log;");
+    let _nginx = spoken.nginx(&spoken.web, &site, 443);
+    let addr = spoken.web.addr(443);
+    let tls = format!(
+        "tls = {{ ca = \"{}\", server_name = \"web.example\" }}",
+        spoken.pki.path("ca.pem")
+    );
+    let of = |name: &str, share: bool, path: &str| {
+        let settings = check(&format!(
+            "kind = \"http\", path = \"{path}\", share = {share}, {tls}"
+        ));
+        backend(name, &settings, &[("a", addr, "")])
+    };
+    let config = |share: bool| {
+        frontend("web", spoken.lb.addr(80), "one", "")
+            + &of("one", share, "/many")
+            + &of("two", share, "/many")
+            + &of("three", share, "/many")
+            + &of("single", share, "/single")
+    };
+    let convey = Convey::start(&spoken.lb, &config(false));
+    let requests = |path: &str| {
+        let log = std::fs::read_to_string(spoken.web.path("nginx-tls").join("handshakes.log"));
+        log.unwrap_or_default().matches(&format!("GET {path} ")).count()
+    };
+    for backend in ["one", "two", "three", "single"] {
+        wait_state(&convey, backend, ServerState::Up);
+    }
+    // it becomes one with a reload
+    convey.reload(&config(true));
+    let before = (requests("/many"), requests("/single"));
+    wait_until("twenty checks of the server of one backend", PATIENCE, || {
+        requests("/single") >= before.1 + 20
+    });
+    let (of_three, of_one) = (requests("/many") - before.0, requests("/single") - before.1);
+    assert!(
+        of_three < 2 * of_one,
+        "{of_three} checks for three backends, {of_one} for one"
+    );
 }
 
 fn the_last_checks_are_in_the_status_with_time_and_reason() {
