@@ -114,7 +114,7 @@ pub async fn check(
     };
     let made = match (addr, &dialogue) {
         (ServerAddr::Ip(addr), Some(dialogue)) if dialogue.protocol == Protocol::Udp => {
-            attempt.by_datagrams(addr, dialogue, sockets).await
+            Box::pin(attempt.by_datagrams(addr, dialogue, sockets)).await
         }
         (ServerAddr::Ip(addr), dialogue) => {
             let is_mere = dialogue.is_none();
@@ -152,7 +152,22 @@ impl Attempt<'_> {
             way, until, limit, ..
         } = self;
         let timed_out = |_| CheckError::TimedOut(limit);
-        let mut connected = timeout_at(until, connect).await.map_err(timed_out)??;
+        let connected = timeout_at(until, connect).await.map_err(timed_out)??;
+        match (&way.tls, self.dialogue, way.send_proxy) {
+            (None, None, None) => Ok(()),
+            // a check that only connects has no room for what these keep: there may be thousands
+            _ => Box::pin(self.talk(connected)).await,
+        }
+    }
+
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        mut connected: Connected<S>,
+    ) -> Result<(), CheckError> {
+        let Self {
+            way, until, limit, ..
+        } = self;
+        let timed_out = |_| CheckError::TimedOut(limit);
         match (&way.tls, self.dialogue) {
             (Some(tls), None) => {
                 let checked = tls.check(connected, way.send_proxy, until).await;

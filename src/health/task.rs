@@ -23,7 +23,7 @@ use super::{
     share::{Made, Share, Shares, Turn},
 };
 use crate::{
-    balance::hash::SplitMix64,
+    balance::hash::{SplitMix64, below},
     base::{CheckOutcome, ServerAddr, ServerKey},
     client::runner::Runner,
     config,
@@ -70,6 +70,8 @@ struct Plan {
     /// Whether a first check has had its result, and a first question its answer, where there are such.
     is_checked: bool,
     is_asked: bool,
+    /// Whether its checks are at a time of their own.
+    is_spread: bool,
 }
 
 /// Time that another has for a check beyond its time-out before this server makes it.
@@ -86,6 +88,7 @@ impl Watcher {
             next_question: self.asks_agent().then_some(first_check),
             is_checked: !self.wants_checks(),
             is_asked: !self.asks_agent(),
+            is_spread: false,
         };
         let mut reported = self.machine.health().clone();
         loop {
@@ -200,7 +203,10 @@ impl Watcher {
             reason,
         });
         self.machine.checked(made.result, Instant::now());
-        plan.next_check = self.after(made.started);
+        plan.next_check = match std::mem::replace(&mut plan.is_spread, true) {
+            true => self.after(made.started),
+            false => self.within_an_interval(Instant::now()),
+        };
     }
 
     fn begin_what_is_due(&mut self, plan: &mut Plan, now: Instant) {
@@ -248,7 +254,8 @@ impl Watcher {
         Some(Box::pin(async move {
             // never closed
             let _turn = connects.acquire().await;
-            connect::check(addr, way, dialogue, sockets.as_deref(), limit).await
+            // room for it is taken when its turn has come: thousands may wait
+            Box::pin(connect::check(addr, way, dialogue, sockets.as_deref(), limit)).await
         }))
     }
 
@@ -257,7 +264,7 @@ impl Watcher {
         Box::pin(async move {
             // never closed
             let _turn = questions.acquire().await;
-            ask::ask(addr, way, agent, sockets.as_deref()).await
+            Box::pin(ask::ask(addr, way, agent, sockets.as_deref())).await
         })
     }
 
@@ -266,6 +273,14 @@ impl Watcher {
         let random = self.random.next_u64();
         let pause = self.machine.next_check(random)?;
         Some((started + pause).max(Instant::now()))
+    }
+
+    /// When the second check is due: the first of all servers come together, at the start, and the others spread over the
+    /// interval.
+    fn within_an_interval(&mut self, now: Instant) -> Option<Instant> {
+        let pause = self.machine.next_check(self.random.next_u64())?;
+        let nanoseconds = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        Some(now + Duration::from_nanos(below(self.random.next_u64(), nanoseconds)))
     }
 
     /// Tells what is not as it was reported last.
