@@ -24,6 +24,7 @@ mod meanwhile;
 mod named;
 mod options;
 mod peers;
+mod platforms;
 mod preambles;
 mod quic;
 mod ranges;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         ("discovery", discovery::TESTS),
         ("discovery", asked::TESTS),
         ("discovery", named::TESTS),
+        ("discovery", platforms::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
