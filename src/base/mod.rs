@@ -6,6 +6,7 @@
 pub(crate) mod addr;
 mod alert;
 mod change;
+mod check_outcome;
 mod command_id;
 pub(crate) mod connection_record;
 mod datagram;
@@ -40,6 +41,7 @@ mod zone;
 pub use addr::{ClientAddr, IpServerAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
 pub use change::ChangeEvent;
+pub use check_outcome::CheckOutcome;
 pub use command_id::CommandId;
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};

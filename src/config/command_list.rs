@@ -26,7 +26,7 @@ impl Config {
     #[must_use]
     pub fn secret_files(&self) -> BTreeSet<&Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
-        let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        let to_servers = (self.backends.values()).flat_map(|backend| backend.all_tls());
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
         (ended.flat_map(|tls| &tls.certificates))
             .chain(to_servers.filter_map(|tls| tls.identity.as_ref()))

@@ -77,6 +77,7 @@ words!(DiscoveryKind {
 words!(KubernetesVia { Endpoints = "endpoints", NodePort = "node_port" });
 words!(CheckKind {
     Tcp = "tcp",
+    Tls = "tls",
     Http = "http",
     Exec = "exec",
     Probe = "probe",

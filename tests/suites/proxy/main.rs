@@ -13,9 +13,11 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_agent;
 mod health_exec;
 mod health_http;
 mod health_kinds;
+mod health_ways;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),
+        ("health_ways", health_ways::TESTS),
+        ("health_agent", health_agent::TESTS),
         ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
