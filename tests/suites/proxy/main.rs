@@ -27,6 +27,7 @@ mod named;
 mod options;
 mod peers;
 mod platforms;
+mod podman;
 mod preambles;
 mod quic;
 mod ranges;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         ("measured", scale::TESTS),
         // `packaging/test --all`
         ("on_demand", certbot::TESTS),
+        ("on_demand", podman::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }
