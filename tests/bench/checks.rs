@@ -145,8 +145,9 @@ impl Balancer {
 
 /// The servers of [`config`], and its times.
 fn haproxy_config() -> String {
-    let mut text =
-        haproxy_globals(false, false) + "  default-server check inter 2s fastinter 1s rise 2 fall 3\n";
+    // each server's check reserves a descriptor, and the limit here is 20,000
+    let globals = haproxy_globals(false, false).replace("maxconn 9500", "maxconn 1000");
+    let mut text = globals + "  default-server check inter 2s fastinter 1s rise 2 fall 3\n";
     for backend in 0..BACKENDS {
         let port = 10_000 + backend;
         let _ = writeln!(text, "listen b{backend}\n  bind 127.0.0.1:{port}");
