@@ -66,6 +66,20 @@ impl HttpUrl {
         }
     }
 
+    /// As operators are told of it: what a query has by its names may be a secret.
+    #[must_use]
+    pub fn without_values(&self) -> String {
+        let text = self.to_string();
+        let Some((before, query)) = text.split_once('?') else {
+            return text;
+        };
+        let named = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) => format!("{name}=…"),
+            None => "…".to_owned(),
+        });
+        format!("{before}?{}", named.collect::<Vec<_>>().join("&"))
+    }
+
     /// The same service, asked for something else.
     #[must_use]
     pub fn with_target(&self, target: &str) -> Self {
@@ -183,6 +197,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<HttpUrl>().unwrap().to_string(), shown);
         }
+        let secret: HttpUrl = "http://a/x?key=s3cret&role=web&s3cret".parse().unwrap();
+        assert_eq!(secret.without_values(), "http://a/x?key=…&role=…&…");
         let url: HttpUrl = "http://a.example.:81/".parse().unwrap();
         assert_eq!((url.authority().as_str(), url.port), ("a.example:81", 81));
     }

@@ -9,6 +9,7 @@ use crate::{
         answer::{self, Limits},
         judge::{Judge, Judged},
     },
+    privilege::DISCOVERY_FILE_BYTES,
     sys::{config_file, interfaces},
 };
 
@@ -25,11 +26,34 @@ pub fn warnings(config: &Config) -> Vec<Diagnostic> {
                 hold.into_iter().chain(left_out).collect()
             }
         };
-        messages
+        let file = settings.source.file().map(|path| path.display().to_string());
+        let of_file = file.unwrap_or_default();
+        let of_file = messages
             .into_iter()
-            .map(|message| finding(name, settings, &message))
+            .map(move |message| (of_file.clone(), message));
+        of_file
+            .chain(missing(&settings.source))
+            .map(move |(place, message)| finding(name, place, &message))
     });
     found.collect()
+}
+
+/// What the source cannot be asked without, and is not here: where, and what is wrong.
+fn missing(source: &DiscoverySource) -> Vec<(String, String)> {
+    let unreadable = source.needed_files().filter_map(|path| {
+        let error = config_file::read(path, DISCOVERY_FILE_BYTES).err()?;
+        Some((
+            path.display().to_string(),
+            error.of_file_named_in("a discovery section"),
+        ))
+    });
+    let is_unset = |name: &&str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    let unset = source.token_variable().filter(is_unset).map(|name| {
+        let message =
+            "token: it is not set here; the service must have it (systemctl edit convey, Environment=)";
+        (format!("${{{name}}}"), message.to_owned())
+    });
+    unreadable.chain(unset).collect()
 }
 
 /// How many servers each gives.
@@ -76,11 +100,10 @@ fn look(config: &Config, name: &BackendName, settings: &Discovery) -> Result<Opt
     Ok(Some(judge.judge(answer)))
 }
 
-fn finding(name: &BackendName, settings: &Discovery, message: &str) -> Diagnostic {
-    let file = settings.source.file().map(|path| path.display().to_string());
+fn finding(name: &BackendName, file: String, message: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Warning,
-        file: file.unwrap_or_default(),
+        file,
         line: 0,
         column: 0,
         span: 0..0,

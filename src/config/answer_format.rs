@@ -73,6 +73,9 @@ pub enum JsonStep {
 /// Why a text is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAJsonPath {
+    /// It begins as those of another language do.
+    #[error("it begins with a key, and not with `$`")]
+    Root,
     /// A key is empty.
     #[error("nothing is between two dots")]
     Empty,
@@ -131,6 +134,9 @@ impl FromStr for JsonPath {
     fn from_str(text: &str) -> Result<Self, NotAJsonPath> {
         if text.len() > MAX_BYTES {
             return Err(NotAJsonPath::TooLong);
+        }
+        if text == "$" || text.starts_with("$.") || text.starts_with("$[") {
+            return Err(NotAJsonPath::Root);
         }
         let mut steps = Vec::new();
         for (index, part) in text.split('.').enumerate() {
@@ -250,6 +256,8 @@ mod tests {
         let many = vec!["a"; 17].join(".");
         for (text, why) in [
             ("", NotAJsonPath::Empty),
+            ("$.a", NotAJsonPath::Root),
+            ("$[0]", NotAJsonPath::Root),
             ("a..b", NotAJsonPath::Empty),
             ("a.[0]", NotAJsonPath::Empty),
             ("a[x]", NotAJsonPath::Index),

@@ -11,11 +11,14 @@ use std::{
 use super::{
     answer_format::AnswerFormat,
     commands::Command,
+    families::Families,
+    http_service::HttpService,
     named_server::NamedServer,
+    platforms::{DockerQuery, KubernetesQuery, LxdFlavour, LxdQuery, NAMESPACE_FILE},
     secret::Secret,
-    tls::{CertificateFiles, SYSTEM_CAS, ServerTrust},
+    tls::{SYSTEM_CAS, ServerTrust},
 };
-use crate::base::{Host, HostName, HttpUrl, IpFamily};
+use crate::base::{HostName, SocketPath};
 
 /// Where the host says which name servers it asks (resolv.conf(5)), and which names it knows itself (hosts(5)).
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -50,6 +53,21 @@ pub enum DiscoverySource {
     Consul {
         /// Which, and whom to ask.
         query: ConsulQuery,
+    },
+    /// Containers that Docker runs.
+    Docker {
+        /// Which, and whom to ask.
+        query: DockerQuery,
+    },
+    /// The pods behind a service of Kubernetes.
+    Kubernetes {
+        /// Which, and whom to ask.
+        query: KubernetesQuery,
+    },
+    /// Instances that LXD or Incus runs.
+    Lxd {
+        /// Which, and whom to ask.
+        query: LxdQuery,
     },
     /// The addresses of a host's name.
     Dns {
@@ -87,6 +105,14 @@ pub enum DiscoveryKind {
     Http,
     /// [`DiscoverySource::Consul`].
     Consul,
+    /// [`DiscoverySource::Docker`].
+    Docker,
+    /// [`DiscoverySource::Kubernetes`].
+    Kubernetes,
+    /// [`DiscoverySource::Lxd`] of LXD.
+    Lxd,
+    /// [`DiscoverySource::Lxd`] of Incus.
+    Incus,
     /// [`DiscoverySource::Dns`].
     Dns,
     /// [`DiscoverySource::Srv`].
@@ -123,63 +149,6 @@ pub struct ConsulQuery {
     pub datacenter: Option<String>,
 }
 
-/// `family`: which addresses of a name are servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Families {
-    /// IPv4 and IPv6.
-    Any,
-    /// IPv4 alone.
-    Ipv4,
-    /// IPv6 alone.
-    Ipv6,
-}
-
-/// A web server that is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpService {
-    /// `url`.
-    pub url: HttpUrl,
-    /// `tls`, whose defaults an `https` URL has without the section.
-    pub tls: SourceTls,
-    /// `token`: sent as `Authorization: Bearer`.
-    pub token: Option<Secret>,
-    /// `timeout`: of the whole exchange. Default 5 s.
-    pub timeout: Duration,
-}
-
-/// TLS to what is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceTls {
-    /// Whom to believe.
-    pub trust: ServerTrust,
-    /// `server_name`: what its certificate is verified for; `None`: the host of the URL.
-    pub server_name: Option<HostName>,
-    /// `cert` and `key`: what it is shown if it asks who we are.
-    pub identity: Option<CertificateFiles>,
-}
-
-impl Default for SourceTls {
-    fn default() -> Self {
-        Self {
-            trust: ServerTrust::System,
-            server_name: None,
-            identity: None,
-        }
-    }
-}
-
-impl Families {
-    /// The families.
-    #[must_use]
-    pub const fn all(self) -> &'static [IpFamily] {
-        match self {
-            Self::Any => &[IpFamily::V4, IpFamily::V6],
-            Self::Ipv4 => &[IpFamily::V4],
-            Self::Ipv6 => &[IpFamily::V6],
-        }
-    }
-}
-
 impl DiscoverySource {
     /// The `kind`.
     #[must_use]
@@ -189,6 +158,12 @@ impl DiscoverySource {
             Self::Exec { .. } => DiscoveryKind::Exec,
             Self::Http { .. } => DiscoveryKind::Http,
             Self::Consul { .. } => DiscoveryKind::Consul,
+            Self::Docker { .. } => DiscoveryKind::Docker,
+            Self::Kubernetes { .. } => DiscoveryKind::Kubernetes,
+            Self::Lxd { query } => match query.flavour {
+                LxdFlavour::Lxd => DiscoveryKind::Lxd,
+                LxdFlavour::Incus => DiscoveryKind::Incus,
+            },
             Self::Dns { .. } | Self::Names { .. } => DiscoveryKind::Dns,
             Self::Srv { .. } => DiscoveryKind::Srv,
         }
@@ -205,6 +180,13 @@ impl DiscoverySource {
 
     /// Every file that the broker reads for it.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
+        (self.file().into_iter())
+            .chain(self.needed_files())
+            .chain(self.host_files().iter().map(Path::new))
+    }
+
+    /// Those without which it cannot be asked: CAs, certificates, keys, tokens.
+    pub fn needed_files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.service().filter(|service| service.url.is_tls);
         let ca = tls.and_then(|service| match &service.tls.trust {
             ServerTrust::System => Some(Path::new(SYSTEM_CAS)),
@@ -213,25 +195,32 @@ impl DiscoverySource {
         });
         let identity = tls.and_then(|service| service.tls.identity.as_ref());
         let identity = identity.map(|files| [Some(files.cert.as_path()), files.key.as_deref()]);
-        (self.file().into_iter())
-            .chain(ca)
+        (ca.into_iter())
             .chain(identity.into_iter().flatten().flatten())
             .chain(self.token_file())
-            .chain(self.host_files().iter().map(Path::new))
+            .chain(self.namespace_file())
+    }
+
+    /// The unix socket that the broker connects to for it.
+    #[must_use]
+    pub fn socket(&self) -> Option<SocketPath> {
+        self.service()?.socket
+    }
+
+    /// The file that says which namespace a pod is in, where the configuration does not say which is meant.
+    fn namespace_file(&self) -> Option<&Path> {
+        match self {
+            Self::Kubernetes { query } if query.namespace.is_none() => Some(Path::new(NAMESPACE_FILE)),
+            _ => None,
+        }
     }
 
     /// Those that names are looked up by as the host does it.
     fn host_files(&self) -> &'static [&'static str] {
         let is_of_host = match self {
             Self::Dns { query, .. } | Self::Srv { query } => query.resolvers.is_empty(),
-            Self::Http { service, .. }
-            | Self::Consul {
-                query: ConsulQuery { agent: service, .. },
-            } => {
-                matches!(service.url.host, Host::Name(_))
-            }
             Self::Names { .. } => true,
-            Self::File { .. } | Self::Exec { .. } => false,
+            _ => self.service().is_some_and(HttpService::is_found_by_name),
         };
         if is_of_host { &[RESOLV_CONF, HOSTS] } else { &[] }
     }
@@ -265,7 +254,35 @@ impl DiscoverySource {
         match self {
             Self::Http { service, .. } => Some(service),
             Self::Consul { query } => Some(&query.agent),
-            _ => None,
+            Self::Docker { query } => Some(&query.engine),
+            Self::Kubernetes { query } => Some(&query.api),
+            Self::Lxd { query } => Some(&query.server),
+            Self::File { .. }
+            | Self::Exec { .. }
+            | Self::Dns { .. }
+            | Self::Srv { .. }
+            | Self::Names { .. } => None,
+        }
+    }
+
+    /// The variable of the environment that its token is in.
+    #[must_use]
+    pub fn token_variable(&self) -> Option<&str> {
+        match self.service()?.token.as_ref()? {
+            Secret::Variable(name) => Some(name),
+            Secret::File(_) => None,
+        }
+    }
+
+    /// What it is, with what [`Display`](fmt::Display) hides: two sources with the same one are the same.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self {
+            // a query tells one from another, and is kept nowhere in words
+            Self::Http { service, .. } if service.url.target.contains('?') => {
+                format!("{self} {:016x}", hash_of(&service.url.target))
+            }
+            _ => self.to_string(),
         }
     }
 
@@ -274,14 +291,24 @@ impl DiscoverySource {
     }
 }
 
+/// FNV-1a, the same in every version.
+fn hash_of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 impl fmt::Display for DiscoverySource {
     /// As an operator knows it: `file /etc/convey/web.servers`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, .. } => write!(f, "file {}", path.display()),
             Self::Exec { command, .. } => write!(f, "command {}", command.program()),
-            Self::Http { service, .. } => write!(f, "{}", service.url),
-            Self::Consul { query } => write!(f, "service {} of {}", query.service, query.agent.url),
+            Self::Http { service, .. } => service.fmt(f),
+            Self::Consul { query } => write!(f, "service {} of {}", query.service, query.agent),
+            Self::Docker { query } => query.fmt(f),
+            Self::Kubernetes { query } => query.fmt(f),
+            Self::Lxd { query } => query.fmt(f),
             Self::Dns { query, .. } => write!(f, "name {}", query.name),
             Self::Srv { query } => write!(f, "SRV records of {}", query.name),
             Self::Names { servers, .. } => match servers.as_slice() {
@@ -289,5 +316,33 @@ impl fmt::Display for DiscoverySource {
                 several => write!(f, "names of {} servers", several.len()),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::http_service::SourceTls;
+
+    #[test]
+    fn a_query_tells_sources_apart_and_is_shown_nowhere() {
+        let source = |url: &str| DiscoverySource::Http {
+            service: HttpService {
+                url: url.parse().unwrap(),
+                socket: None,
+                tls: SourceTls::default(),
+                token: None,
+                timeout: Duration::from_secs(5),
+            },
+            format: AnswerFormat::Text,
+        };
+        let (one, other) = (source("http://a/x?key=s3cret"), source("http://a/x?key=other"));
+        assert_eq!(
+            (one.to_string().as_str(), other.to_string()),
+            ("http://a/x?key=…", one.to_string())
+        );
+        assert_ne!(one.identity(), other.identity());
+        assert!(!one.identity().contains("s3cret"));
+        assert_eq!(source("http://a/x").identity(), "http://a/x");
     }
 }

@@ -19,14 +19,17 @@ mod diff;
 mod discovery;
 mod discovery_source;
 mod duration;
+mod families;
 mod findings;
 mod foreign;
 mod hidden;
+mod http_service;
 mod listen;
 pub mod model;
 mod named_server;
 mod packet_modes;
 mod place;
+mod platforms;
 mod print;
 mod quote;
 mod raw;
@@ -67,12 +70,15 @@ pub use checks::{
 pub use commands::{Command, Hooks, at_server};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
-pub use discovery_source::{
-    ConsulQuery, DiscoveryKind, DiscoverySource, Families, HOSTS, HttpService, NameQuery, RESOLV_CONF,
-    SourceTls,
-};
+pub use discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, HOSTS, NameQuery, RESOLV_CONF};
+pub use families::Families;
+pub use http_service::{HttpService, SourceTls};
 pub use model::*;
 pub use named_server::{NamedServer, Resolve};
+pub use platforms::{
+    DockerAddress, DockerQuery, KubernetesQuery, KubernetesVia, LabelMatch, LxdFlavour, LxdQuery,
+    NAMESPACE_FILE, ServicePort,
+};
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use secret::{NotASecret, Secret};

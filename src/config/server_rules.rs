@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Network,
-    base::{BackendName, IpServerAddr, ListenAddr, ListenRange},
+    base::{BackendName, IpServerAddr, ListenAddr, ListenRange, SocketPath},
 };
 
 /// Why a discovered server is left out.
@@ -84,6 +84,12 @@ impl Config {
     pub(crate) fn discovery_files(&self) -> impl Iterator<Item = &Path> {
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
         sources.flat_map(|discovery| discovery.source.files())
+    }
+
+    /// Every unix socket that a source of servers is asked at.
+    pub(crate) fn source_sockets(&self) -> impl Iterator<Item = SocketPath> {
+        let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
+        sources.filter_map(|discovery| discovery.source.socket())
     }
 
     /// Which servers a backend with `[discovery]` may discover; `None` without it.

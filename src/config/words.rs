@@ -4,9 +4,11 @@ use super::{
     answer_format::FormatKind,
     checks::{CheckKind, HttpMethod},
     discovery::OnFailure,
-    discovery_source::{DiscoveryKind, Families},
+    discovery_source::DiscoveryKind,
+    families::Families,
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     named_server::Resolve,
+    platforms::KubernetesVia,
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
     tls_names::{ClientAuth, CrlPolicy},
@@ -60,7 +62,19 @@ words!(Algorithm {
     Maglev = "maglev",
     First = "first",
 });
-words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Consul = "consul", Dns = "dns", Srv = "srv" });
+words!(DiscoveryKind {
+    File = "file",
+    Exec = "exec",
+    Http = "http",
+    Consul = "consul",
+    Docker = "docker",
+    Kubernetes = "kubernetes",
+    Lxd = "lxd",
+    Incus = "incus",
+    Dns = "dns",
+    Srv = "srv",
+});
+words!(KubernetesVia { Endpoints = "endpoints", NodePort = "node_port" });
 words!(CheckKind {
     Tcp = "tcp",
     Tls = "tls",

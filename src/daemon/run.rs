@@ -123,6 +123,7 @@ impl Control {
         self.first_round(&mut inboxes.health).await;
         self.keep_sockets();
         self.publish();
+        self.state.say_empty();
         prepared.files.keep();
         self.listen(prepared.added);
         self.addresses.follow(&config);

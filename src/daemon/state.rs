@@ -393,6 +393,16 @@ impl State {
         })
     }
 
+    /// Says which backends have no server from the beginning, for their sources have named none.
+    pub fn say_empty(&mut self) {
+        let snapshot = self.published.load_full();
+        for backend in snapshot.backends.values() {
+            if backend.config.discovery.is_some() && backend.counts.servers == 0 {
+                self.log_backend(None, Some(&**backend));
+            }
+        }
+    }
+
     /// Says that a backend has lost its last eligible server, or has one again.
     fn log_backend(&mut self, before: Option<&BackendView>, after: Option<&BackendView>) {
         let Some(view) = after else {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
+use super::service::PLAIN;
 use crate::config::ConsulQuery;
 
 /// The header with how new an answer is.
@@ -14,13 +15,6 @@ const WAIT: Duration = Duration::from_secs(60);
 
 /// How soon it is asked again: a service that changes without end is not asked without end.
 pub(super) const REST: Duration = Duration::from_secs(1);
-
-/// What stays as it is in a part of a path or a value of a query.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// How long an answer takes that waits for something newer than `index`.
 pub(super) fn wait(index: Option<u64>) -> Duration {
@@ -63,6 +57,7 @@ mod tests {
         let mut query = ConsulQuery {
             agent: HttpService {
                 url: "http://127.0.0.1:8500".parse().unwrap(),
+                socket: None,
                 tls: SourceTls::default(),
                 token: None,
                 timeout: Duration::from_secs(5),

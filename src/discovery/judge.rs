@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::answer::{Answer, Unanswered};
+use super::answer::{Answer, PassedOver, Unanswered};
 use crate::{
     base::ServerAddr,
     config::{Discovery, Server, ServerRules, Unfit},
@@ -35,8 +35,10 @@ pub struct Judged {
     pub left_out: LeftOut,
     /// How many were named again.
     pub duplicates: usize,
-    /// Why nothing is known of a server that is named, of the first such.
+    /// Why nothing is known of servers that are named.
     pub unanswered: Option<String>,
+    /// What the source names that is no server, and why.
+    pub passed_over: PassedOver,
 }
 
 /// Why an answer is held: the servers in effect stay.
@@ -114,6 +116,21 @@ impl fmt::Display for LeftOut {
     }
 }
 
+/// Why nothing is known of servers that are named: of each, as far as a line has room.
+pub fn why_unanswered(unanswered: &[Unanswered]) -> Option<String> {
+    const SHOWN: usize = 8;
+    let shown = unanswered.iter().take(SHOWN);
+    let mut text: Vec<String> = shown
+        .map(|unknown| format!("server {}: {}", unknown.server.name, unknown.why))
+        .collect();
+    match unanswered.len() {
+        0 => return None,
+        count if count > SHOWN => text.push(format!("and {} more", count - SHOWN)),
+        _ => {}
+    }
+    Some(text.join("; "))
+}
+
 impl Judge<'_> {
     /// Judges an answer.
     #[must_use]
@@ -122,6 +139,7 @@ impl Judge<'_> {
             servers,
             duplicates,
             unanswered,
+            passed_over,
         } = answer;
         let servers = self.with_unanswered(servers, &unanswered);
         let mut left_out = LeftOut::default();
@@ -147,7 +165,8 @@ impl Judge<'_> {
             verdict,
             left_out,
             duplicates,
-            unanswered: unanswered.into_iter().next().map(|first| first.why),
+            unanswered: why_unanswered(&unanswered),
+            passed_over,
         }
     }
 
@@ -367,7 +386,7 @@ mod tests {
         let expected = "all@10.0.0.3 10.0.0.3:80 all@10.0.0.4 10.0.0.4:80 one 10.0.0.9:80 ";
         assert_eq!(
             (text(&half).as_str(), half.unanswered.as_deref()),
-            (expected, Some("silent"))
+            (expected, Some("server all: silent"))
         );
         let moved = judge(settings, Some(&whole), names(silent(), found(&["10.0.0.1"])));
         assert_eq!(

@@ -9,8 +9,13 @@
 
 pub mod answer;
 mod ask;
+mod caller;
 mod consul;
+mod docker;
 pub mod judge;
+mod kubernetes;
+mod lines;
+mod lxd;
 mod names;
 mod service;
 #[cfg(test)]
@@ -21,6 +26,7 @@ use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -35,7 +41,7 @@ use tokio::{
 
 use crate::{
     balance::hash::{SplitMix64, below},
-    base::BackendName,
+    base::{BackendName, SocketPath},
     config::{Command, Config, Discovery},
     sys::interfaces,
 };
@@ -51,8 +57,14 @@ pub const INBOX: usize = 64;
 /// Resolves to the bytes of a file or of a command's output, or why there are none.
 pub type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
 
+/// Resolves to a connection that does not block, or why there is none.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<OwnedFd, String>> + Send>>;
+
 /// Reads what sources say, where this process may not itself.
 pub trait Reader: Send + Sync {
+    /// Connects to a unix socket that the configuration names.
+    fn connect(&self, path: SocketPath) -> Connecting;
+
     /// Reads a file that the configuration names.
     fn read(&self, path: PathBuf) -> Reading;
 
@@ -82,6 +94,15 @@ pub struct Reply {
     pub host: Arc<BTreeSet<IpAddr>>,
     /// When that was.
     pub at: Instant,
+}
+
+/// What a source has answered.
+#[derive(Debug)]
+struct Answered {
+    /// The servers.
+    answer: Answer,
+    /// How long it says that this may be believed.
+    ttl: Option<Duration>,
 }
 
 /// Why a source has no answer.

@@ -7,7 +7,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::Failure;
 use crate::{
     client::resolver::Resolver,
     config::{Families, NamedServer},
@@ -25,14 +24,7 @@ pub(super) struct Found {
 }
 
 /// Asks for the names of servers, all within a time.
-///
-/// # Errors
-/// There is an answer for none.
-pub(super) async fn ask(
-    servers: &[NamedServer],
-    resolver: &Resolver,
-    within: Duration,
-) -> Result<Found, Failure> {
+pub(super) async fn ask(servers: &[NamedServer], resolver: &Resolver, within: Duration) -> Found {
     let until = Instant::now() + within;
     let mut found = Found {
         names: Vec::with_capacity(servers.len()),
@@ -61,12 +53,7 @@ pub(super) async fn ask(
         found.take(Some(asked));
     }
     found.names.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    match found.names.iter().find_map(|(_, answer)| answer.as_ref().err()) {
-        Some(why) if found.names.iter().all(|(_, answer)| answer.is_err()) => {
-            Err(Failure::Unreadable(why.clone()))
-        }
-        _ => Ok(found),
-    }
+    found
 }
 
 type Asked = (NamedServer, Result<(Vec<IpAddr>, Duration), String>);

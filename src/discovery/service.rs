@@ -3,18 +3,27 @@
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use rustls::pki_types::{self, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Failure, Reader};
 use crate::{
     base::{Host, HttpUrl},
     client::{
         connect::Tls,
-        http::{self, HttpError, Opened},
+        http::{self, Ask, HttpError, Opened},
     },
     config::{CertificateFiles, HttpService, SYSTEM_CAS, Secret, ServerTrust, SourceTls},
     tls::{ClientSettings, Pair, PairFiles, Trust, client_configs},
 };
+
+/// What stays as it is in a part of a path or a value of a query.
+pub(super) const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// What a web server is asked with, as it was read.
 pub(super) struct Service {
@@ -68,6 +77,21 @@ impl Service {
     /// # Errors
     /// There is none.
     pub(super) async fn ask(&self, url: &HttpUrl, addresses: &[IpAddr]) -> Result<Opened, HttpError> {
+        http::ask(url, addresses, self.request(url), self.tls.as_ref()).await
+    }
+
+    /// As [`ask`](Self::ask), on a connection that is there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn ask_over<S>(&self, stream: S, url: &HttpUrl) -> Result<Opened, HttpError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        http::exchange(stream, self.request(url)).await
+    }
+
+    fn request(&self, url: &HttpUrl) -> Ask {
         let mut request = http::get(url);
         if let Some(token) = &self.token {
             let name = match self.header {
@@ -76,7 +100,7 @@ impl Service {
             };
             request.headers_mut().insert(name, token.clone());
         }
-        http::ask(url, addresses, request, self.tls.as_ref()).await
+        request
     }
 }
 

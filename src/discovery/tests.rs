@@ -29,6 +29,10 @@ const SITE: &str = "[frontends.web]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \
 struct Contents(Mutex<VecDeque<Result<&'static str, &'static str>>>);
 
 impl Reader for Contents {
+    fn connect(&self, _: SocketPath) -> Connecting {
+        Box::pin(async { Err("there is no socket".to_owned()) })
+    }
+
     fn run(&self, command: Command) -> Reading {
         self.read(command.program().into())
     }

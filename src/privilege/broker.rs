@@ -5,7 +5,7 @@ use std::{
     io,
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use caps::{Capability, errors::CapsError};
@@ -16,24 +16,24 @@ use super::{
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::PacketSockets,
     policy::Permitted,
+    rules_news::RulesNews,
     runner::Link,
     socket_files::{self, SocketFiles},
     switch::{SwitchError, switch_to},
 };
 use crate::{
-    base::{Protocol, SocketKind, Zone},
+    base::{Protocol, SocketKind, SocketPath, Zone},
     config::{Options, PacketService, Source},
     sys::{
-        capability, config_file::FileIdentity, fdpass, listener, memfd, process, readiness, server_socket,
-        signals, task_status, udp_socket,
+        capability,
+        config_file::FileIdentity,
+        fdpass, ids, listener, memfd, process, readiness, server_socket, signals, task_status, udp_socket,
+        unix_stream::{self, UnixConnectError},
     },
 };
 
 /// How the process shows up in `ps`.
 const NAME: &str = "convey-broker";
-
-/// How often the daemon is told at most that firewall rules may have been changed: it runs programs to look.
-const TELL: Duration = Duration::from_secs(1);
 
 /// What bind, packet sockets and firewall rules need. Kept whatever the configuration says at the start: a reload may add
 /// the first port below 1024 or the first frontend in a packet mode.
@@ -108,7 +108,13 @@ impl Broker {
     /// `daemon` is the process that it serves: its parent.
     pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>, daemon: u32) -> i32 {
         // root may give a socket to any group; who is no longer root, to those that it is in
-        let groups = socket_files::group_ids(self.policy.socket_groups());
+        let mut groups = socket_files::group_ids(self.policy.socket_groups());
+        // the group of Docker's socket is root's to give: as systemd does it, by the user's groups
+        if let Some(target) = target.filter(|_| self.policy.has_source_sockets()) {
+            groups.extend(ids::groups_of(&target.name, target.gid));
+            groups.sort_unstable();
+            groups.dedup();
+        }
         if let Err(error) = confine(target, &groups).and_then(|()| self.follow(daemon)) {
             // if this cannot be said either, end-of-file says enough
             let _ = reply(
@@ -185,6 +191,7 @@ impl Broker {
                     self.sockets.release(path);
                     (Outcome::Done, None)
                 }
+                Verb::Connect(path) => self.connect(path),
                 Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
@@ -293,6 +300,20 @@ impl Broker {
         }
     }
 
+    fn connect(&self, path: SocketPath) -> (Outcome, Option<OwnedFd>) {
+        if let Err(why) = self.policy.may_connect(path) {
+            return (Outcome::refused(&why), None);
+        }
+        match unix_stream::connect(path.as_path()) {
+            Ok(socket) => (Outcome::Connected, Some(socket)),
+            Err(UnixConnectError::Ours(error)) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                (Outcome::failed(&format!("connect to {path}"), errno), None)
+            }
+            Err(error) => (Outcome::unable(&format!("connect to {path}: {error}")), None),
+        }
+    }
+
     fn read(&mut self, what: &What) -> (Outcome, Option<OwnedFd>) {
         let (bytes, identity, copy) = match self.files.read(what) {
             Ok(read) => read,
@@ -377,33 +398,6 @@ impl Broker {
     }
 }
 
-/// That firewall rules may have been changed: told of at once, and then once a second at most.
-#[derive(Debug, Default)]
-pub struct RulesNews {
-    /// When to tell it, as long as there is something to tell.
-    due: Option<Instant>,
-    told: Option<Instant>,
-}
-
-impl RulesNews {
-    /// There is something to tell.
-    fn changed(&mut self, now: Instant) {
-        let earliest = self.told.map_or(now, |told| now.max(told + TELL));
-        self.due.get_or_insert(earliest);
-    }
-
-    /// When to tell it.
-    const fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// It was tried, and whether there was room for it.
-    fn told(&mut self, now: Instant, is_told: bool) {
-        self.told = Some(now);
-        self.due = (!is_told).then_some(now + TELL);
-    }
-}
-
 /// Says something unasked. Whether there was room for it.
 fn tell(socket: BorrowedFd<'_>, outcome: Outcome) -> bool {
     encode(&Reply { number: 0, outcome }).is_ok_and(|bytes| fdpass::try_send(socket, &bytes, &[]).is_ok())
@@ -461,30 +455,5 @@ fn confine(target: Option<&Target>, groups: &[u32]) -> Result<(), ConfineError> 
         Ok(())
     } else {
         Err(ConfineError::Unproven)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_is_told_at_once_and_those_that_follow_together_a_second_later() {
-        let mut news = RulesNews::default();
-        let start = Instant::now();
-        assert_eq!(news.due(), None);
-        news.changed(start);
-        assert_eq!(news.due(), Some(start));
-        news.told(start, true);
-        assert_eq!(news.due(), None);
-        for later in [100, 200] {
-            news.changed(start + Duration::from_millis(later));
-            assert_eq!(news.due(), Some(start + TELL));
-        }
-        news.told(start + TELL, false);
-        assert_eq!(news.due(), Some(start + TELL * 2), "there was no room for it");
-        news.told(start + TELL * 2, true);
-        news.changed(start + TELL * 9);
-        assert_eq!(news.due(), Some(start + TELL * 9));
     }
 }

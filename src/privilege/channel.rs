@@ -243,6 +243,14 @@ impl Channel {
             .map(drop)
     }
 
+    /// Has the broker connect to a unix socket that a source of servers is asked at. The connection does not block.
+    ///
+    /// # Errors
+    /// No source of the configuration is asked there, nobody listens, or the broker is lost.
+    pub fn connect(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
+        self.call_for_fd(Verb::Connect(path), &Outcome::Connected)
+    }
+
     /// Tells the broker that a configuration is in effect, by the identity that [`read`](Self::read) gave: what only the one
     /// before it had is refused from now on.
     ///

@@ -156,6 +156,14 @@ impl Client {
         self.ask(move |channel| channel.in_effect(identity)).await
     }
 
+    /// [`Channel::connect`].
+    ///
+    /// # Errors
+    /// As [`Channel::connect`].
+    pub async fn connect(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
+        self.ask(move |channel| channel.connect(path)).await
+    }
+
     /// [`Channel::take_over_socket`].
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub enum Verb {
     SocketRights(ListenerRef),
     /// Remove the file of a unix socket that is listened at no longer.
     ReleaseSocket(SocketPath),
+    /// Connect to a unix socket that a source of servers is asked at.
+    Connect(SocketPath),
     /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
     /// had is over.
     InEffect(FileIdentity),
@@ -66,6 +68,7 @@ impl Verb {
             | Self::ServerSockets(_)
             | Self::SocketRights(_)
             | Self::ReleaseSocket(_)
+            | Self::Connect(_)
             | Self::InEffect(_) => 0,
         }
     }
@@ -105,6 +108,8 @@ pub enum Outcome {
     PacketSocket,
     /// [`SocketKind::BATCH`] sockets towards servers come with the reply.
     ServerSockets,
+    /// The connected socket comes with the reply.
+    Connected,
     /// Done; there is nothing to pass.
     Done,
     /// The services are in effect.
@@ -140,7 +145,7 @@ impl Outcome {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Bound | Self::Contents { .. } | Self::PacketSocket => 1,
+            Self::Bound | Self::Contents { .. } | Self::PacketSocket | Self::Connected => 1,
             Self::ServerSockets => SocketKind::BATCH,
             Self::Ready
             | Self::Changed(_)
@@ -285,6 +290,7 @@ mod tests {
             Verb::TakeOverSocket(at_path()),
             Verb::SocketRights(at_path()),
             Verb::ReleaseSocket(SocketPath::new("/run/größe.sock").unwrap()),
+            Verb::Connect(SocketPath::new("/run/docker.sock").unwrap()),
             Verb::Read(What::Config),
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),
@@ -324,6 +330,7 @@ mod tests {
             r#"{"number":1,"verb":{"read":"config"}} {"number":2,"verb":{"read":"config"}}"#,
             r#"{"number":1,"verb":{"release_socket":"/run/web.sock"}}"#,
             r#"{"number":1,"verb":{"release_socket":"unix:/run/../etc/passwd"}}"#,
+            r#"{"number":1,"verb":{"connect":"10.0.0.1:80"}}"#,
             "\u{0}\u{1}\u{2}",
         ] {
             assert!(decode::<Request>(bytes.as_bytes()).is_err(), "{bytes} was taken");

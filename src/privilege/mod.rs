@@ -26,13 +26,14 @@
 //! | [`packet_socket`](Channel::packet_socket) | an interface that a frontend in a packet mode names or whose address is its VIP, or by which a passthrough server is reached |
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect; servers of a backend with `[discovery]` within its bound |
 //! | [`server_sockets`](Channel::server_sockets) | a kind that a frontend with `source = "client"` or a backend with `server_socket.mark` needs, in the configuration or in the one before that is still in effect |
+//! | [`connect`](Channel::connect) | a unix socket that a source of servers is asked at, in the configuration or in the one before that is still in effect |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
 //! Three ways to start, one code:
 //!
 //! | started as | the daemon | the broker |
 //! |---|---|---|
-//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping NET_BIND_SERVICE, NET_ADMIN, NET_RAW, DAC_READ_SEARCH, and the groups of `socket_group` |
+//! | root | becomes the [`Target`] user with nothing | becomes it too, keeping NET_BIND_SERVICE, NET_ADMIN, NET_RAW, DAC_READ_SEARCH, the groups of `socket_group`, and those of that user where a source of servers is asked at a unix socket |
 //! | an ordinary user with ambient capabilities (the packaged unit) | drops them | keeps NET_BIND_SERVICE, NET_ADMIN, NET_RAW |
 //! | an ordinary user | has nothing to drop but the bounding set, which it cannot without CAP_SETPCAP | can bind ports from 1024 |
 //!
@@ -70,6 +71,9 @@
 //!   `max_servers` at a time. In passthrough it so hears what such hosts send to the NAT ports of the load balancer, which
 //!   this host's own programs then do not; it hears nothing else of them, and other backends stay exact. Narrow
 //!   `servers_within` to the servers' networks;
+//! - where a source of servers is asked at a unix socket (Docker, LXD, Incus): is connected to it by the broker as often as it
+//!   likes, and can ask for whatever its API does, which is what root does on this host. A proxy of that API that lets through
+//!   what Convey asks for, or TLS to another host, is the way not to give that away;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;
 //! - reaches the kernel by the system calls that are listed, and no others (`seccomp`).
@@ -100,6 +104,7 @@ mod files;
 mod message;
 mod packets;
 mod policy;
+mod rules_news;
 mod runner;
 pub mod sandbox;
 mod seccomp;
@@ -292,7 +297,10 @@ impl KernelOps for NoPacketModes {
 pub mod fuzzing {
     use std::{collections::BTreeSet, os::fd::BorrowedFd, path::PathBuf};
 
-    use super::{KernelOps, Parser, Policy, broker, files::Files, packets::PacketSockets};
+    use super::{
+        KernelOps, Parser, Policy, broker, files::Files, packets::PacketSockets, rules_news::RulesNews,
+        socket_files::SocketFiles,
+    };
     use crate::config::{Config, Options};
 
     pub use super::message::{FormError, Outcome, Reply, Request, Verb, decode, encode};
@@ -314,7 +322,7 @@ pub mod fuzzing {
                 bound: BTreeSet::new(),
                 sockets: SocketFiles::default(),
                 packets: PacketSockets::new(kernel, 1),
-                rules: broker::RulesNews::default(),
+                rules: RulesNews::default(),
                 keeps_rules: false,
                 keeps_sockets: false,
                 runner: None,

@@ -39,6 +39,10 @@ pub struct Policy {
     sockets: BTreeSet<SocketKind>,
     /// Those that they needed by the configuration that was last said to be in effect: a reload that fails goes back to it.
     sockets_before: BTreeSet<SocketKind>,
+    /// Unix sockets that sources of servers are asked at.
+    sources: BTreeSet<SocketPath>,
+    /// Those of the configuration that was last said to be in effect: its sources are asked until another one is.
+    sources_before: BTreeSet<SocketPath>,
 }
 
 /// A service whose servers are discovered.
@@ -94,6 +98,8 @@ impl Policy {
             listeners: listeners(&config),
             sockets: config.socket_kinds(),
             sockets_before: config.socket_kinds(),
+            sources: config.source_sockets().collect(),
+            sources_before: config.source_sockets().collect(),
             config,
             in_effect: Vec::new(),
             before: Vec::new(),
@@ -107,12 +113,33 @@ impl Policy {
         self.bounds = bounds(&config);
         self.listeners = listeners(&config);
         self.sockets = config.socket_kinds();
+        self.sources = config.source_sockets().collect();
         self.config = config;
     }
 
     /// Notes that the configuration is in effect: what only one before it needed is needed no more.
     pub fn in_effect_alone(&mut self) {
         self.sockets_before.clone_from(&self.sockets);
+        self.sources_before.clone_from(&self.sources);
+    }
+
+    /// Whether sources of servers are asked at unix sockets.
+    #[must_use]
+    pub fn has_source_sockets(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Whether a unix socket may be connected to.
+    ///
+    /// # Errors
+    /// Why not, as text for the operator.
+    pub fn may_connect(&self, path: SocketPath) -> Result<(), String> {
+        match self.sources.contains(&path) || self.sources_before.contains(&path) {
+            true => Ok(()),
+            false => Err(format!(
+                "no source of servers is asked at {path} in the configuration"
+            )),
+        }
     }
 
     /// The groups that frontends give their unix sockets to.

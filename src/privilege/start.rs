@@ -11,6 +11,7 @@ use super::{
     BrokerError, Channel, KernelOps, Parser, Policy, Target, broker,
     files::Files,
     packets::PacketSockets,
+    rules_news::RulesNews,
     runner::{self, Link, RunnerError},
     socket_files::SocketFiles,
 };
@@ -105,7 +106,7 @@ impl Start<'_> {
             bound: self.bound,
             sockets: SocketFiles::default(),
             packets: PacketSockets::new(self.kernel, daemon),
-            rules: broker::RulesNews::default(),
+            rules: RulesNews::default(),
             keeps_rules,
             keeps_sockets: self.keeps_sockets,
             runner: None,

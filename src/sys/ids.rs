@@ -1,8 +1,8 @@
 //! User and group ids of the process. glibc applies a change to every thread.
 
-use std::{fs, io};
+use std::{ffi::CString, fs, io};
 
-use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getgrouplist, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 /// The user that the calling process acts as.
 #[must_use]
@@ -66,6 +66,20 @@ pub fn current() -> io::Result<Ids> {
 pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups).map_err(Into::into)
+}
+
+/// The groups that a user is put in besides its own by the host's user database, sorted; none if it does not know the user.
+#[must_use]
+pub fn groups_of(user: &str, own: u32) -> Vec<u32> {
+    let Ok(name) = CString::new(user) else {
+        return Vec::new();
+    };
+    let groups = getgrouplist(&name, Gid::from_raw(own)).unwrap_or_default();
+    let mut groups: Vec<u32> = groups.into_iter().map(Gid::as_raw).collect();
+    groups.retain(|group| *group != own);
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 /// Sets the real, effective and saved group id.

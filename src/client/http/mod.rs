@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::connect::{ConnectError, Tls, connect};
-use crate::base::HttpUrl;
+use crate::{base::HttpUrl, tls::server_failure};
 
 /// Most bytes of a status line with all headers.
 const HEAD_BYTES: usize = 64 << 10;
@@ -89,10 +89,24 @@ impl fmt::Display for Broken {
         if error.is_parse() {
             return f.write_str("what the server answers is not HTTP/1.1");
         }
-        match source {
-            Some(source) => write!(f, "{source}"),
-            None => write!(f, "{error}"),
+        // the words of the library are for who writes programs
+        match io {
+            Some(error) => broken_by(error, f),
+            None => f.write_str("the exchange with the server broke off"),
         }
+    }
+}
+
+/// What the operating system, or TLS, has to say.
+fn broken_by(error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match (tls, error.kind()) {
+        (Some(tls), _) => f.write_str(server_failure(tls).sentence()),
+        (None, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+            f.write_str("the server's answer breaks the rules of HTTP/1.1 (its chunks or their trailers)")
+        }
+        (None, _) if error.raw_os_error().is_some() => write!(f, "the connection broke off: {error}"),
+        (None, _) => f.write_str("the connection broke off"),
     }
 }
 

@@ -111,6 +111,10 @@ async fn what_a_server_refuses_is_said_in_its_words() {
             "the server closed the connection before its answer was whole",
         ),
         ("", "the server closed the connection before its answer was whole"),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nhello\r\n0\r\n\r\n",
+            "the server's answer breaks the rules of HTTP/1.1 (its chunks or their trailers)",
+        ),
     ] {
         assert_eq!(said(answer).await.unwrap_err(), why, "{answer}");
     }

@@ -35,6 +35,9 @@ const ATTEMPTS: usize = 2;
 /// Services of a name whose addresses are asked for, at most.
 const MAX_TARGETS: usize = 1_024;
 
+/// Aliases that lead from a name to its addresses, at most.
+const MAX_ALIASES: usize = 16;
+
 /// Asks name servers. Cheap to clone.
 #[derive(Clone)]
 pub struct Resolver {
@@ -93,6 +96,9 @@ pub enum ResolveError {
         /// `A`, `AAAA` or `SRV`.
         kind: &'static str,
     },
+    /// It is an alias (CNAME) of itself in the end, or of too many others.
+    #[error("{0}: its aliases (CNAME) lead in a circle, or are more than {MAX_ALIASES}")]
+    Circular(String),
     /// The name servers do not answer, or not usefully.
     #[error("{name} ({kind}): {why}")]
     Failed {
@@ -233,9 +239,35 @@ impl Resolver {
             }
         }
         match none {
+            Some(ResolveError::NoRecord { .. })
+                if all.records.is_empty() && self.is_circular(&whole).await =>
+            {
+                Err(ResolveError::Circular(name.to_owned()))
+            }
             Some(error) if all.records.is_empty() => Err(error),
             _ => Ok(all),
         }
+    }
+
+    /// Whether the aliases of a name lead to no end: to one that has been, or on and on.
+    async fn is_circular(&self, whole: &Name) -> bool {
+        let mut seen = vec![whole.clone()];
+        while seen.len() <= MAX_ALIASES {
+            let Some(last) = seen.last() else { return false };
+            let Ok(lookup) = self.servers.lookup(last.clone(), RecordType::CNAME).await else {
+                return false;
+            };
+            let alias = lookup.answers().iter().find_map(|record| match &record.data {
+                RData::CNAME(alias) if record.name == *last => Some(alias.0.clone()),
+                _ => None,
+            });
+            match alias {
+                None => return false,
+                Some(alias) if seen.contains(&alias) => return true,
+                Some(alias) => seen.push(alias),
+            }
+        }
+        true
     }
 
     /// The services of a name, such as `_http._tcp.example.com`, with the addresses of their hosts: those that came with the answer,
@@ -424,9 +456,17 @@ fn failure(name: &str, kind: Kind, error: &NetError) -> ResolveError {
     let why = match error {
         NetError::Timeout => "the name servers do not answer".to_owned(),
         NetError::NoConnections => "no name server can be reached".to_owned(),
+        NetError::Io(error) if error.raw_os_error().is_some() => {
+            format!("no name server can be reached: {error}")
+        }
+        NetError::Io(_) => "the name server broke the connection off".to_owned(),
         NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server answers: {code}"),
-        NetError::Io(error) => format!("no name server can be reached: {error}"),
-        other => other.to_string(),
+        NetError::Busy => "too many names are asked for at once".to_owned(),
+        NetError::Truncated => "the name server's answer is cut off, by TCP too".to_owned(),
+        NetError::Proto(_) | NetError::QueryCaseMismatch | NetError::ForeignClassRecord { .. } => {
+            "the name server's answer cannot be understood".to_owned()
+        }
+        _ => "the name servers give no usable answer".to_owned(),
     };
     ResolveError::Failed { name, kind, why }
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
-    rr::{Record, rdata::SRV},
+    rr::{
+        Record,
+        rdata::{CNAME, SRV},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -96,7 +99,10 @@ impl Zone {
         let of_name = |record: &&Record| record.name == *query.name();
         answer.add_answers(
             (self.records.iter())
-                .filter(|record| of_name(record) && record.record_type() == query.query_type())
+                .filter(|record| {
+                    let is_wanted = [query.query_type(), RecordType::CNAME].contains(&record.record_type());
+                    of_name(record) && is_wanted
+                })
                 .cloned(),
         );
         if query.query_type() == RecordType::SRV {
@@ -172,6 +178,40 @@ async fn a_name_has_addresses_of_both_families_for_the_shorter_time() {
         ips(&["10.0.0.4"]),
         "no address of the other family is no error"
     );
+}
+
+#[tokio::test]
+async fn aliases_that_lead_in_a_circle_are_told_from_those_that_lead_to_nothing() {
+    let alias = |name: &str, to: &str| record(name, 30, RData::CNAME(CNAME(Name::from_str(to).unwrap())));
+    let zone = Zone {
+        records: vec![
+            alias("web.test.", "www.test."),
+            alias("www.test.", "web.test."),
+            alias("self.test.", "self.test."),
+            alias("good.test.", "real.test."),
+            address("real.test.", 20, "10.0.0.1"),
+            alias("vain.test.", "empty.test."),
+        ],
+        empty: ["empty.test.".to_owned()].into(),
+        ..Zone::default()
+    };
+    let server = NameServer::start(zone).await;
+    let resolver = server.resolver();
+    let found = async |name: &str| {
+        let found = resolver.addresses(name, BOTH).await;
+        found
+            .map(|answer| answer.records)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(found("good.test").await, Ok(ips(&["10.0.0.1"])));
+    for name in ["web.test", "self.test"] {
+        assert_eq!(
+            found(name).await.unwrap_err(),
+            format!("{name}: its aliases (CNAME) lead in a circle, or are more than 16")
+        );
+    }
+    let vain = found("vain.test").await.unwrap_err();
+    assert!(vain.starts_with("vain.test: it has no A"), "{vain}");
 }
 
 #[tokio::test]

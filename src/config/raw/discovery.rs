@@ -10,8 +10,8 @@ use super::{
     access::FilePath,
     commands::CommandLine,
     discovery_fields::{
-        ConsulName, ConsulTags, JsonPaths, Resolvers, SourceName, SourcePattern, SourcePort, SourceSecret,
-        SourceTls, SourceUrl,
+        ConsulTags, JsonPaths, Resolvers, SourceHost, SourceLabels, SourceName, SourcePattern, SourcePort,
+        SourceSecret, SourceTls, SourceUrl, SourceWord,
     },
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word},
@@ -23,8 +23,10 @@ use crate::{
     config::{
         answer_format::FormatKind,
         discovery::{MAX_DISCOVERED, MaxRemoval, OnFailure},
-        discovery_source::{DiscoveryKind, Families},
+        discovery_source::DiscoveryKind,
+        families::Families,
         findings::Findings,
+        platforms::KubernetesVia,
         words::Words as _,
     },
 };
@@ -32,31 +34,45 @@ use crate::{
 section! {
     /// Servers that a source outside this file names, beside those of the file. A server of the file goes before a discovered one of the same name or address. A server that is not named any more gets no new connections; established ones go on.
     Discovery {
-        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "consul", the instances of a service whose checks pass; "dns", the addresses of a name; "srv", the SRV records of a name.
+        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "consul", the instances of a service whose checks pass; "docker", containers; "kubernetes", the pods of a service; "lxd" and "incus", instances; "dns", the addresses of a name; "srv", the SRV records of a name.
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
         path: SourcePath,
         /// Kind "exec": the program that prints the servers, and its arguments, such as ["/usr/local/bin/servers", "web"]; no shell reads the line. It runs as Convey's user, without capabilities: see COMMANDS in convey(8).
         command: SourceCommand,
-        /// Kind "http": what is asked for (GET), such as "https://inventory.example.com/servers/web". Redirections are not followed. Kind "consul": the agent, default "http://127.0.0.1:8500".
+        /// Kind "http": what is asked for (GET), such as "https://inventory.example.com/servers/web". Redirections are not followed. Kind "consul": the agent, default "http://127.0.0.1:8500". Kind "docker": the engine, default "unix:/var/run/docker.sock"; whoever may connect there may do on that host what root may, Convey's broker included. Kind "kubernetes": the API; default: that of the cluster whose pod Convey runs in. Kinds "lxd" and "incus": the server, default "unix:/var/lib/lxd/unix.socket" or "unix:/var/lib/incus/unix.socket"; that socket is root, too.
         url: SourceUrl,
-        /// Kinds "http" and "consul" with https: whom to believe that it is the server. Default: whom the CAs of the host vouch for, by the name in url.
+        /// With https: whom to believe that it is the server. Default: whom the CAs of the host vouch for, by the name in url; of kind "kubernetes" without url, the CA that pods are given.
         tls: SourceTls,
-        /// Kind "http": sent as Authorization: Bearer; kind "consul": as X-Consul-Token. "file:/etc/convey/inventory.token" is in that file, "${INVENTORY_TOKEN}" in the environment of the service. Default: none.
+        /// Kinds "http" and "kubernetes": sent as Authorization: Bearer; kind "consul": as X-Consul-Token. "file:/etc/convey/inventory.token" is in that file, "${INVENTORY_TOKEN}" in the environment of the service. Default: none; of kind "kubernetes" without url, that of the pod's service account.
         token: SourceSecret,
-        /// Kind "consul": the name of the service. Its instances are known within a second of a change (blocking queries); a tag such as "sni=www.example.com" is the sni of a server.
-        service: ConsulName,
+        /// Kind "consul": the name of the service. Its instances are known within a second of a change (blocking queries); a tag such as "sni=www.example.com" is the sni of a server. Kind "kubernetes": the name of the service, whose changes are known as soon.
+        service: SourceWord,
         /// Kind "consul": a tag that instances must have, or a list of them. Default: any.
         tags: ConsulTags,
         /// Kind "consul": where to look. Default: the datacenter of the agent.
-        datacenter: ConsulName,
+        datacenter: SourceWord,
+        /// Kinds "docker", "lxd" and "incus": what servers have, such as "role=web", or "role" with any value, or a list of such, all of which count; of LXD and Incus, keys of the instance's configuration such as "user.role=web". Default: all that run.
+        labels: SourceLabels,
+        /// Kind "docker": the network whose address of a container is the server's, with its own port. Default: the published port, at the address that it is published on.
+        network: SourceWord,
+        /// Kind "docker" without network: the address of the Docker host, for ports published on all addresses. Default: the host of url, 127.0.0.1 with a socket.
+        host: SourceHost,
+        /// Kind "docker" without network: a variable of the container's environment with the address that its port is published on.
+        host_env_var: SourceWord,
+        /// Kind "kubernetes": the namespace of the service. Without url default: that of the pod.
+        namespace: SourceWord,
+        /// Kind "kubernetes": "endpoints" (default), pods at their own addresses (EndpointSlices), or "node_port", the nodes that they run on at the NodePort of the service.
+        via: KubernetesVia,
+        /// Kinds "lxd" and "incus": the interface whose address is the server's; the key user.convey.interface of an instance goes before it. Default: "eth0".
+        interface: SourceWord,
         /// Kinds "dns" and "srv": the name that name servers are asked for, such as "web.internal" or "_http._tcp.example.com". With a dot at its end no search list counts.
         name: SourceName,
-        /// Kind "dns": the port of each server.
+        /// Kind "dns": the port of each server. Kind "docker": the port in the container, unless its label convey.port says another. Kinds "lxd" and "incus": as that, of the key user.convey.port. Kind "kubernetes": a port of the service, by its number or its name.
         port: SourcePort,
         /// Kinds "dns" and "srv": name servers to ask, such as "10.0.0.53" or "10.0.0.53:5353", or a list of them, each when the one before fails. Default: those of the host (resolv.conf), after its hosts file.
         resolvers: Resolvers,
-        /// Kinds "dns" and "srv": which addresses are servers: "any" (default), "ipv4" or "ipv6".
+        /// Kinds "dns", "srv" and "kubernetes": which addresses are servers: "any" (default), "ipv4" or "ipv6". Kinds "docker", "lxd", "incus" and via "node_port": which one of several, "any" the IPv4 one if there is one.
         family: Families,
         /// Kinds "dns" and "srv": an answer is asked for again when its time to live has passed, but not before this time. Default: "5s".
         min_ttl: Time<false, DAY>,
@@ -70,7 +86,7 @@ section! {
         json: JsonPaths,
         /// Format "regex": an expression with the groups host and port, and as wanted weight, priority, max_connections, sni, name: "^(?P<host>\\S+):(?P<port>\\d+)". Lines that it does not match count for nothing.
         pattern: SourcePattern,
-        /// How long after an answer or a failure the source is asked again, ten percent more or less. A file is read when it changes and names by their time to live: there it is the time after a failure. Default: "10s".
+        /// How long after an answer or a failure the source is asked again, ten percent more or less. A file is read when it changes, names by their time to live, Consul and Kubernetes tell of changes: there it is the time after a failure. Docker tells of changes and is asked besides. Default: "10s".
         interval: Time<false, DAY>,
         /// What happens to the servers when the source fails, or its answer cannot be used: "keep" (default) those of the last good answer, over restarts too, or "empty": there are none until the next good one.
         on_failure: OnFailure,
@@ -82,7 +98,7 @@ section! {
         max_removal: MaxRemoval,
         /// Networks that discovered servers may be in, or a list of them; others are left out and said. Default: all addresses but loopback, link-local and multicast ones and those of this host.
         servers_within: Networks,
-        /// Largest answer in bytes of the kinds "file", "exec" and "http"; a larger one is refused. Default: 1048576.
+        /// Largest answer in bytes, of all kinds but "dns" and "srv"; a larger one is refused. Default: 1048576.
         max_answer_bytes: Int<1, 16_777_216>,
     }
 }
@@ -209,4 +225,4 @@ inline_schema!([] MaxRemoval, _g => json_schema!({
     "anyOf": [{ "type": "string", "pattern": "^[0-9]{1,3}%$" }, { "type": "integer", "minimum": 0, "maximum": MAX_DISCOVERED }]
 }));
 
-super::fields::word_fields!(DiscoveryKind, FormatKind, OnFailure, Families);
+super::fields::word_fields!(DiscoveryKind, FormatKind, OnFailure, Families, KubernetesVia);

@@ -7,6 +7,7 @@ use std::{
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
+use toml::de::DeValue;
 
 use super::{
     access::FilePath,
@@ -16,10 +17,11 @@ use super::{
     section::section,
 };
 use crate::{
-    base::{HostName, HttpUrl, NotAHttpUrl},
+    base::HostName,
     config::{
         answer_format::{JsonPath, LinePattern},
         findings::Findings,
+        platforms::{LabelMatch, MAX_LABEL_BYTES, NotAServicePlace, ServicePlace, ServicePort},
         secret::{NotASecret, Secret},
     },
 };
@@ -94,8 +96,13 @@ macro_rules! texts {
 }
 
 texts! {
-    /// The URL of a web server.
-    SourceUrl(HttpUrl): "a URL in quotes", |_: &_| "write a URL such as \"http://10.0.0.5:8080/servers\"";
+    /// The URL of a web server, or the path of its socket.
+    SourceUrl(ServicePlace): "a URL in quotes", |error: &NotAServicePlace| match error {
+        NotAServicePlace::Url(_) => "write a URL such as \"http://10.0.0.5:8080/servers\"",
+        NotAServicePlace::Socket(_) => "write an absolute path such as \"unix:/var/run/docker.sock\"",
+    };
+    /// The address of a host.
+    SourceHost(IpAddr): "an IP address in quotes", |_: &_| "write the address alone, such as \"10.0.0.5\"";
     /// The name of a host or service.
     SourceName(HostName): "a name in quotes", |_: &_| "write the name alone, such as \"web.internal\"";
     /// Where a secret is.
@@ -111,44 +118,82 @@ texts! {
 /// What was written, unless it may be a secret or have one in it.
 fn shown(text: &str, error: &dyn std::any::Any) -> String {
     let is_secret = matches!(error.downcast_ref(), Some(NotASecret::Itself))
-        || (error.is::<NotAHttpUrl>() && text.contains('@'));
+        || (error.is::<NotAServicePlace>() && text.contains('@'));
     match is_secret {
         true => "that".to_owned(),
         false => format!("\"{text}\""),
     }
 }
 
-/// A port; `None` if it is none, which has been said.
-#[derive(Debug, Clone, Copy)]
-pub struct SourcePort(pub Option<NonZeroU16>);
+/// A port by its number or its name; `None` if it is none, which has been said.
+#[derive(Debug, Clone)]
+pub struct SourcePort(pub Option<ServicePort>);
 
 impl Field for SourcePort {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        if let DeValue::String(name) = value.get_ref() {
+            return Some(Self(source_word(value, name, findings).map(ServicePort::Name)));
+        }
         let port = bounded(value, 1, u16::MAX.into(), "an integer", findings);
-        Some(Self(
-            port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?)),
-        ))
+        let number = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
+        Some(Self(number.map(ServicePort::Number)))
     }
 }
-inline_schema!([] SourcePort, _g => json_schema!({ "type": "integer", "minimum": 1, "maximum": u16::MAX }));
+inline_schema!([] SourcePort, _g => json_schema!({
+    "anyOf": [{ "type": "integer", "minimum": 1, "maximum": u16::MAX }, { "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }]
+}));
+
+/// Most labels of a source.
+const MAX_LABELS: usize = 16;
+
+/// What containers or instances must have.
+#[derive(Debug, Clone)]
+pub struct SourceLabels(pub Vec<LabelMatch>);
+
+impl Field for SourceLabels {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let list = List {
+            expected: "a label in quotes, or a list of them",
+            empty: "write at least one label, or leave the key out for all that run",
+            most: MAX_LABELS,
+            more: "give the containers one label that says it all",
+        };
+        let read = list.read(value, findings, |value, text, findings| {
+            match text.parse::<LabelMatch>() {
+                Ok(label) => Some(label),
+                Err(error) => {
+                    let message = format!("\"{}\" is not a label: {error}", text.escape_debug());
+                    bad_value(
+                        value,
+                        message,
+                        "write it as \"role=web\", or \"role\" for any value",
+                        findings,
+                    )
+                }
+            }
+        })?;
+        Some(Self(read.into_iter().map(|(label, _)| label).collect()))
+    }
+}
+inline_schema!([] SourceLabels, _g => one_or_several(&json!({ "type": "string", "minLength": 1, "maxLength": MAX_LABEL_BYTES }), MAX_LABELS));
 
 /// Most tags of a source.
 const MAX_TAGS: usize = 16;
 
-/// Longest name of Consul's in bytes.
+/// Longest name in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
-/// The name of a service or a datacenter; `None` if it is none, which has been said.
+/// The name of a service, a network and the like; `None` if it is none, which has been said.
 #[derive(Debug, Clone)]
-pub struct ConsulName(pub Option<String>);
+pub struct SourceWord(pub Option<String>);
 
-impl Field for ConsulName {
+impl Field for SourceWord {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let text = string(value, "a name in quotes", findings);
-        Some(Self(text.and_then(|text| consul_name(value, text, findings))))
+        Some(Self(text.and_then(|text| source_word(value, text, findings))))
     }
 }
-inline_schema!([] ConsulName, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }));
+inline_schema!([] SourceWord, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }));
 
 /// Tags of a service.
 #[derive(Debug, Clone)]
@@ -162,13 +207,13 @@ impl Field for ConsulTags {
             most: MAX_TAGS,
             more: "give the instances one tag that says it all",
         };
-        let read = list.read(value, findings, consul_name)?;
+        let read = list.read(value, findings, source_word)?;
         Some(Self(read.into_iter().map(|(tag, _)| tag).collect()))
     }
 }
 inline_schema!([] ConsulTags, _g => one_or_several(&json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }), MAX_TAGS));
 
-fn consul_name(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<String> {
+fn source_word(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<String> {
     if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(char::is_control) {
         let message = format!(
             "`{}` must have from 1 to {MAX_NAME_BYTES} characters, and no control characters",
@@ -177,7 +222,7 @@ fn consul_name(value: &Node<'_>, text: &str, findings: &mut Findings) -> Option<
         return bad_value(
             value,
             message,
-            "write it as Consul has it, such as \"web\"",
+            "write it as it is known there, such as \"web\"",
             findings,
         );
     }

@@ -2,23 +2,20 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{backend_tls::identity_of, time, value};
-use crate::{
-    base::{Host, HttpUrl},
-    config::{
-        answer_format::{AnswerFormat, FormatKind, JsonPaths},
-        commands::Command,
-        discovery_source::{
-            ConsulQuery, DiscoveryKind, DiscoverySource, Families, HttpService, NameQuery, SourceTls,
-        },
-        findings::Findings,
-        raw::{self, Located},
-        tls::ServerTrust,
-    },
+use super::{
+    platforms::{docker, kubernetes, lxd, port_number},
+    source_service::{TIMEOUT, place_of_api, service, url_of},
+    time, value,
 };
-
-/// As gobetween has it for names and web servers; a command has two seconds more than there, for a shell to start.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::config::{
+    answer_format::{AnswerFormat, FormatKind, JsonPaths},
+    commands::Command,
+    discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, NameQuery},
+    families::Families,
+    findings::Findings,
+    platforms::{LxdFlavour, ServicePlace},
+    raw::{self, Located},
+};
 
 /// Keeps a name with a time to live of nothing from being asked for without end.
 const MIN_TTL: Duration = Duration::from_secs(5);
@@ -29,7 +26,7 @@ const MAX_TTL: Duration = Duration::from_secs(300);
 /// Where an agent of Consul listens unless told otherwise.
 const AGENT: &str = "http://127.0.0.1:8500";
 
-use DiscoveryKind::{Consul, Dns, Exec, File, Http, Srv};
+use DiscoveryKind::{Consul, Dns, Docker, Exec, File, Http, Incus, Kubernetes, Lxd, Srv};
 
 /// Where the servers come from; `None` if a key is missing or wrong, which has been said.
 pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<DiscoverySource> {
@@ -75,27 +72,16 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
                 needs("url", "\"http://10.0.0.5:8080/servers\"", findings);
                 return None;
             };
+            let url = url_of(raw, url.value.0.clone()?, kind.label(), findings)?;
             Some(DiscoverySource::Http {
-                service: service(raw, url.value.0.clone()?, findings)?,
+                service: service(raw, ServicePlace::Http(url), findings)?,
                 format: format?,
             })
         }
         Consul => {
-            let url = match &raw.url {
-                Some(url) => url.value.0.clone(),
-                None => AGENT.parse().ok(),
-            };
-            let url = url?;
-            if let Some(at) = raw.url.as_ref().filter(|_| url.target.contains('?')) {
-                findings.within("url", |findings| {
-                    findings.error(
-                        at.span.clone(),
-                        "`url` has a query, and that of a source of kind \"consul\" is Convey's own".to_owned(),
-                        "write where the agent listens, such as \"http://127.0.0.1:8500\"; service, tags and datacenter are keys".to_owned(),
-                    );
-                });
-            }
-            let agent = service(raw, url, findings);
+            let place = place_of_api(raw, AGENT, kind.label(), findings)?;
+            let url = url_of(raw, place, kind.label(), findings)?;
+            let agent = service(raw, ServicePlace::Http(url), findings);
             let Some(name) = &raw.service else {
                 needs("service", "\"web\"", findings);
                 return None;
@@ -112,8 +98,14 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
                 },
             })
         }
+        Docker => docker(raw, kind, findings).map(|query| DiscoverySource::Docker { query }),
+        Kubernetes => {
+            kubernetes(raw, kind, needs, findings).map(|query| DiscoverySource::Kubernetes { query })
+        }
+        Lxd => lxd(raw, LxdFlavour::Lxd, kind, findings).map(|query| DiscoverySource::Lxd { query }),
+        Incus => lxd(raw, LxdFlavour::Incus, kind, findings).map(|query| DiscoverySource::Lxd { query }),
         Dns => {
-            let port = raw.port.as_ref().and_then(|at| at.value.0);
+            let port = port_number(raw, kind, findings);
             if raw.port.is_none() {
                 needs("port", "8080", findings);
             }
@@ -124,18 +116,6 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
             query: query(at, timeout, needs, findings)?,
         }),
     }
-}
-
-fn service(raw: &raw::Discovery, url: HttpUrl, findings: &mut Findings) -> Option<HttpService> {
-    Some(HttpService {
-        tls: tls(raw.tls.as_ref(), url.is_tls, &url.host, findings)?,
-        token: match &raw.token {
-            Some(token) => Some(token.value.0.clone()?),
-            None => None,
-        },
-        url,
-        timeout: time(raw.timeout.as_ref(), TIMEOUT),
-    })
 }
 
 fn query(
@@ -183,50 +163,6 @@ fn query(
         min_ttl,
         max_ttl,
         timeout,
-    })
-}
-
-fn tls(
-    at: Option<&Located<raw::SourceTls>>,
-    is_tls: bool,
-    host: &Host,
-    findings: &mut Findings,
-) -> Option<SourceTls> {
-    let Some(at) = at else {
-        return Some(SourceTls::default());
-    };
-    findings.within("tls", |findings| {
-        let raw = &at.value;
-        if !is_tls {
-            findings.error(
-                at.key.clone(),
-                "`tls` without TLS: the URL begins with http://".to_owned(),
-                format!("write https://{host}/…, or remove the section"),
-            );
-        }
-        let ca = raw.ca.as_ref().map(|at| at.value.0.clone());
-        let trust = match (&raw.verify, ca) {
-            (Some(verify), _) if !verify.value => {
-                findings.within("verify", |findings| {
-                    findings.warn(
-                        verify.span.clone(),
-                        "the server is not verified: whoever can answer in its place chooses the servers of the backend",
-                        "remove it, with ca = \"/etc/convey/certificates/ca.pem\" where its CA is your own".to_owned(),
-                    );
-                });
-                ServerTrust::Anybody
-            }
-            (_, Some(ca)) => ServerTrust::Ca(ca),
-            (_, None) => ServerTrust::System,
-        };
-        Some(SourceTls {
-            trust,
-            server_name: match &raw.server_name {
-                Some(name) => Some(name.value.0.clone()?),
-                None => None,
-            },
-            identity: identity_of(raw.cert.as_ref(), raw.key.as_ref(), findings),
-        })
     })
 }
 
@@ -305,29 +241,37 @@ type Belongs<'a> = (&'static str, &'static [DiscoveryKind], Option<&'a Range<usi
 /// Keys of other kinds.
 fn useless(raw: &raw::Discovery, kind: DiscoveryKind, findings: &mut Findings) {
     const READ: &[DiscoveryKind] = &[File, Exec, Http];
-    const ASKED: &[DiscoveryKind] = &[Http, Consul];
+    const ASKED: &[DiscoveryKind] = &[Http, Consul, Docker, Kubernetes, Lxd, Incus];
     const NAMED: &[DiscoveryKind] = &[Dns, Srv];
+    const LABELLED: &[DiscoveryKind] = &[Docker, Lxd, Incus];
     macro_rules! keys {
         ($($key:ident: $kinds:expr),+ $(,)?) => {
             [$((stringify!($key), $kinds as &[DiscoveryKind], raw.$key.as_ref().map(|at| &at.key))),+]
         };
     }
-    let keys: [Belongs<'_>; 18] = keys![
+    let keys: [Belongs<'_>; 25] = keys![
         path: &[File],
         command: &[Exec],
         url: ASKED,
         tls: ASKED,
-        token: ASKED,
-        service: &[Consul],
+        token: &[Http, Consul, Kubernetes],
+        service: &[Consul, Kubernetes],
         tags: &[Consul],
         datacenter: &[Consul],
+        labels: LABELLED,
+        network: &[Docker],
+        host: &[Docker],
+        host_env_var: &[Docker],
+        namespace: &[Kubernetes],
+        via: &[Kubernetes],
+        interface: &[Lxd, Incus],
         name: NAMED,
-        port: &[Dns],
+        port: &[Dns, Docker, Kubernetes, Lxd, Incus],
         resolvers: NAMED,
-        family: NAMED,
+        family: &[Dns, Srv, Docker, Kubernetes, Lxd, Incus],
         min_ttl: NAMED,
         max_ttl: NAMED,
-        timeout: &[Exec, Http, Consul, Dns, Srv],
+        timeout: &[Exec, Http, Consul, Docker, Kubernetes, Lxd, Incus, Dns, Srv],
         format: READ,
         json: READ,
         pattern: READ,

@@ -1,10 +1,12 @@
 //! Settings of sources of servers.
 
-use super::{Setting, Settings, path, set, some, text, time};
+use super::{Setting, Settings, path, set, some, string, text, time};
 use crate::config::{
     answer_format::{AnswerFormat, JsonPaths},
     discovery::{Discovery, MaxRemoval},
-    discovery_source::{ConsulQuery, DiscoverySource, HttpService, NameQuery, SourceTls},
+    discovery_source::{ConsulQuery, DiscoverySource, NameQuery},
+    http_service::{HttpService, SourceTls},
+    platforms::{DockerAddress, DockerQuery, KubernetesQuery, LxdQuery, ServicePort},
     tls::ServerTrust,
 };
 
@@ -79,6 +81,9 @@ fn of_source(source: &DiscoverySource) -> Settings {
             settings.extend(of_service(agent));
             settings
         }
+        DiscoverySource::Docker { query } => of_docker(query),
+        DiscoverySource::Kubernetes { query } => of_kubernetes(query),
+        DiscoverySource::Lxd { query } => of_lxd(query),
         DiscoverySource::Dns { query, port } => {
             let mut settings = of_query(query);
             settings.push(("port", set(*port)));
@@ -88,6 +93,97 @@ fn of_source(source: &DiscoverySource) -> Settings {
         // they are servers of the file
         DiscoverySource::Names { .. } => Settings::new(),
     }
+}
+
+fn of_docker(query: &DockerQuery) -> Settings {
+    let DockerQuery {
+        engine,
+        labels,
+        port,
+        address,
+        family,
+    } = query;
+    let mut settings = of_service(engine);
+    settings.extend([
+        ("labels", some(labels, "any")),
+        (
+            "port",
+            port.map_or(Setting::Unset("that of the label convey.port"), set),
+        ),
+        ("family", text(family.label())),
+    ]);
+    match address {
+        DockerAddress::Network(network) => settings.push(("network", text(network))),
+        DockerAddress::Published { host, variable } => settings.extend([
+            ("network", Setting::Unset("published ports")),
+            (
+                "host",
+                host.map_or(Setting::Unset("the host of url"), |ip| text(&ip.to_string())),
+            ),
+            (
+                "host_env_var",
+                variable.as_deref().map_or(Setting::Unset("none"), text),
+            ),
+        ]),
+    }
+    settings
+}
+
+fn of_kubernetes(query: &KubernetesQuery) -> Settings {
+    let KubernetesQuery {
+        api,
+        in_cluster,
+        namespace,
+        service,
+        port,
+        via,
+        family,
+    } = query;
+    let mut settings = of_service(api);
+    if let Some((_, url)) = settings.iter_mut().find(|(key, _)| *in_cluster && *key == "url") {
+        *url = Setting::Unset("the API of this cluster");
+    }
+    settings.extend([
+        (
+            "namespace",
+            namespace
+                .as_deref()
+                .map_or(Setting::Unset("that of the pod"), text),
+        ),
+        ("service", text(service)),
+        (
+            "port",
+            match port {
+                ServicePort::Number(number) => set(*number),
+                ServicePort::Name(name) => text(name),
+            },
+        ),
+        ("via", text(via.label())),
+        ("family", text(family.label())),
+    ]);
+    settings
+}
+
+fn of_lxd(query: &LxdQuery) -> Settings {
+    let LxdQuery {
+        flavour: _,
+        server,
+        labels,
+        port,
+        interface,
+        family,
+    } = query;
+    let mut settings = of_service(server);
+    settings.extend([
+        ("labels", some(labels, "any")),
+        (
+            "port",
+            port.map_or(Setting::Unset("that of the key user.convey.port"), set),
+        ),
+        ("interface", text(interface)),
+        ("family", text(family.label())),
+    ]);
+    settings
 }
 
 fn of_query(query: &NameQuery) -> Settings {
@@ -112,12 +208,18 @@ fn of_query(query: &NameQuery) -> Settings {
 fn of_service(service: &HttpService) -> Settings {
     let HttpService {
         url,
+        socket,
         tls,
         token,
         timeout,
     } = service;
+    let place = match socket {
+        Some(path) => text(&path.to_string()),
+        None if url.target.contains('?') => Setting::Secret(string(&url.to_string())),
+        None => text(&url.to_string()),
+    };
     let mut settings = vec![
-        ("url", text(&url.to_string())),
+        ("url", place),
         (
             "token",
             token

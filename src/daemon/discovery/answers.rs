@@ -120,7 +120,7 @@ impl SavedAnswers {
         let usable = said.into_iter().filter_map(|(backend, saved)| {
             let settings = config.backends.get(&backend)?.discovery.as_ref()?;
             let is_same =
-                settings.on_failure == OnFailure::Keep && settings.source.to_string() == saved.source;
+                settings.on_failure == OnFailure::Keep && settings.source.identity() == saved.source;
             is_same.then(|| Some((backend, saved.servers()?)))?
         });
         usable.collect()
@@ -137,7 +137,7 @@ impl SavedAnswers {
                 let servers = pools.discovered(name.as_str())?;
                 (settings.on_failure == OnFailure::Keep).then(|| Saved {
                     backend: name.clone(),
-                    source: settings.source.to_string(),
+                    source: settings.source.identity(),
                     servers: servers.iter().map(SavedServer::of).collect(),
                 })
             })

@@ -30,10 +30,10 @@ use super::{
 };
 use crate::{
     admin::status::SourceStatus,
-    base::BackendName,
+    base::{BackendName, SocketPath},
     client::runner::Runner,
     config::{Command, Config, OnFailure, Server},
-    discovery::{Asked, Failure, Found, Reader, Reading, Reply, Sources},
+    discovery::{Asked, Connecting, Failure, Found, Reader, Reading, Reply, Sources},
     pools::{Discovered, Pools},
     privilege::{Client, What},
 };
@@ -81,6 +81,14 @@ impl Reader for Readers {
             let read = broker.read(What::DiscoveryFile(path)).await;
             read.map(|file| file.source.bytes)
                 .map_err(|error| error.to_string())
+        })
+    }
+
+    fn connect(&self, path: SocketPath) -> Connecting {
+        let broker = self.broker.clone();
+        Box::pin(async move {
+            let connected = broker.connect(path).await;
+            connected.map_err(|error| error.to_string())
         })
     }
 

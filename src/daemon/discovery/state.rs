@@ -13,6 +13,7 @@ use crate::{
     config::{Config, OnFailure, Server},
     discovery::{
         Failure, Reply,
+        answer::PassedOver,
         judge::{Hold, Judge, LeftOut},
     },
     pools::Pools,
@@ -32,10 +33,29 @@ pub struct Judgement {
     pub duplicates: usize,
     /// Why nothing is known of one that is named, which stays as it was.
     pub unanswered: Option<Failure>,
+    /// What is named and is no server.
+    pub passed_over: PassedOver,
     /// How long it may be believed, if it says so.
     pub ttl: Option<Duration>,
     /// When it came.
     pub at: Instant,
+}
+
+impl Judgement {
+    /// What was left out, and why.
+    fn why_left_out(&self) -> String {
+        let of_servers = (self.left_out.count > 0).then(|| self.left_out.to_string());
+        let passed_over = self
+            .passed_over
+            .first
+            .as_ref()
+            .map(|first| match self.passed_over.count {
+                1 => format!("left out {first}"),
+                count => format!("left out {count}, the first of them {first}"),
+            });
+        let both: Vec<_> = of_servers.into_iter().chain(passed_over).collect();
+        both.join("; ")
+    }
 }
 
 /// Why an answer is not obeyed.
@@ -82,6 +102,7 @@ pub fn judge(
             left_out: LeftOut::default(),
             duplicates: 0,
             unanswered: None,
+            passed_over: PassedOver::default(),
             ttl,
             at,
         },
@@ -98,6 +119,7 @@ pub fn judge(
                 left_out: judged.left_out,
                 duplicates: judged.duplicates,
                 unanswered: judged.unanswered.map(Failure::Unreadable),
+                passed_over: judged.passed_over,
                 ttl,
                 at,
             }
@@ -109,6 +131,8 @@ pub fn judge(
 #[derive(Debug, Default)]
 pub struct States {
     statuses: Arc<BTreeMap<BackendName, SourceStatus>>,
+    /// Which source each is.
+    identities: BTreeMap<BackendName, String>,
     /// Sources whose servers could not be put in effect.
     retries: BTreeSet<BackendName>,
     /// Backends whose discovered servers another source has named, before a reload.
@@ -125,15 +149,19 @@ impl States {
     pub fn follow(&mut self, config: &Config) {
         let statuses = Arc::make_mut(&mut self.statuses);
         let before = std::mem::take(statuses);
+        let identities = std::mem::take(&mut self.identities);
         for (name, backend) in &config.backends {
             let Some(settings) = &backend.discovery else {
                 continue;
             };
             let source: Arc<str> = settings.source.to_string().into();
-            if before.get(name).is_some_and(|before| before.source != source) {
+            let identity = settings.source.identity();
+            let is_same = identities.get(name) == Some(&identity);
+            if before.contains_key(name) && !is_same {
                 self.foreign.insert(name.clone());
             }
-            let same = before.get(name).filter(|before| before.source == source).cloned();
+            let same = before.get(name).filter(|_| is_same).cloned();
+            self.identities.insert(name.clone(), identity);
             let status = same.unwrap_or_else(|| SourceStatus {
                 source,
                 kind: settings.kind(),
@@ -167,9 +195,10 @@ impl States {
         match &judged.outcome {
             Ok(_) => {
                 self.foreign.remove(backend);
-                let left_out = judged.left_out.to_string();
-                if judged.left_out.count > 0 && status.left_out != judged.left_out.count {
-                    tracing::warn!(event = "discovery_left_out", backend = %backend, "backend {backend}: {source}: {left_out}");
+                let left_out = judged.left_out.count + judged.passed_over.count;
+                if left_out > 0 && status.left_out != left_out {
+                    let why = judged.why_left_out();
+                    tracing::warn!(event = "discovery_left_out", backend = %backend, "backend {backend}: {source}: {why}");
                 }
                 if let Some(failure) = &judged.unanswered {
                     let problem = Problem::Failed(failure.clone());
@@ -183,7 +212,7 @@ impl States {
                     );
                 }
                 status.answered = Some(judged.at);
-                (status.left_out, status.duplicates) = (judged.left_out.count, judged.duplicates);
+                (status.left_out, status.duplicates) = (left_out, judged.duplicates);
             }
             Err(problem) => {
                 note(status, backend, problem, judged.at, on_failure);

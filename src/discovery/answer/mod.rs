@@ -4,7 +4,12 @@
 //! is said with its place; of a text from outside no more than a line's worth, and no control characters.
 
 mod consul;
+mod docker;
+mod instances;
 mod json;
+pub mod kubernetes;
+mod lxd;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -18,8 +23,11 @@ use std::{
 
 use crate::{
     base::{HostPattern, IpServerAddr, ServerName},
-    config::{AnswerFormat, NamedServer, Resolve, Server},
+    config::{AnswerFormat, Discovery, LxdQuery, NamedServer, Resolve, Server},
 };
+pub use docker::Containers;
+pub use instances::PassedOver;
+pub use slices::{Slices, SlicesChange};
 
 /// Longest word of an answer in bytes.
 const MAX_WORD_BYTES: usize = 1_024;
@@ -36,6 +44,17 @@ pub struct Limits {
     pub servers: usize,
 }
 
+impl Limits {
+    /// Those of a source.
+    #[must_use]
+    pub fn of(settings: &Discovery) -> Self {
+        Self {
+            bytes: usize::try_from(settings.max_answer_bytes).unwrap_or(usize::MAX),
+            servers: usize::try_from(settings.max_servers.get()).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// The servers that a source names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -45,6 +64,8 @@ pub struct Answer {
     pub duplicates: usize,
     /// Of what the source says nothing this time: those servers stay.
     pub unanswered: Vec<Unanswered>,
+    /// What the source names that is no server.
+    pub passed_over: PassedOver,
 }
 
 /// The name of a server that nothing is known of.
@@ -115,6 +136,14 @@ pub fn parse(format: &AnswerFormat, bytes: &[u8], limits: Limits) -> Result<Answ
 /// The first thing that is wrong with them.
 pub fn of_consul(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
     consul::parse(bytes, limits)
+}
+
+/// Reads the instances that LXD or Incus answers with.
+///
+/// # Errors
+/// They are none, or too many.
+pub fn of_lxd(bytes: &[u8], query: &LxdQuery, limits: Limits) -> Result<Answer, Malformed> {
+    lxd::parse(bytes, query, limits)
 }
 
 /// A server that has no text of its own.

@@ -294,6 +294,34 @@ fn a_unix_socket_is_bound_at_its_path_alone_with_the_rights_of_its_frontend() {
 }
 
 #[test]
+fn only_the_sockets_of_sources_are_connected_to_and_those_before_until_the_reload_is_done() {
+    let source = |path: &str| {
+        format!(
+            "[backends.b.discovery]\nkind = \"docker\"\nurl = \"unix:{path}\"\nnetwork = \"bridge\"\nport = 80"
+        )
+    };
+    let load = |text: &str| {
+        let source = Source {
+            name: "convey.toml".into(),
+            bytes: text.into(),
+        };
+        config::load(&source, Options::default()).unwrap().config
+    };
+    let mut policy = Policy::new(load(&source("/run/docker.sock")));
+    let may = |policy: &Policy, path: &str| policy.may_connect(path.parse().unwrap()).is_ok();
+    let (old, new) = ("unix:/run/docker.sock", "unix:/run/podman/podman.sock");
+    assert!(may(&policy, old) && !may(&policy, new) && !may(&policy, "unix:/run/dbus/system_bus_socket"));
+    policy.adopt(load(&source("/run/podman/podman.sock")));
+    assert!(
+        may(&policy, old) && may(&policy, new),
+        "a reload that fails goes back"
+    );
+    policy.in_effect_alone();
+    assert!(!may(&policy, old) && may(&policy, new));
+    assert!(policy.has_source_sockets() && !policy_of("[global]\n").has_source_sockets());
+}
+
+#[test]
 fn nothing_listens_for_a_frontend_in_a_packet_mode() {
     let listener = ListenerRef::Frontend {
         name: "web".into(),

@@ -6,8 +6,9 @@ use convey::{
     access::Network,
     base::ServerName,
     config::{
-        AnswerFormat, CertificateFiles, ConsulQuery, Discovery, DiscoverySource, Families, HttpService,
-        JsonPaths, MaxRemoval, NameQuery, NamedServer, OnFailure, Resolve, ServerTrust, SourceTls,
+        AnswerFormat, CertificateFiles, ConsulQuery, Discovery, DiscoverySource, DockerAddress, DockerQuery,
+        Families, HttpService, JsonPaths, KubernetesQuery, KubernetesVia, LxdFlavour, LxdQuery, MaxRemoval,
+        NameQuery, NamedServer, OnFailure, Resolve, ServerTrust, ServicePort, SourceTls,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -45,6 +46,13 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
         consul()
             .prop_map(|query| DiscoverySource::Consul { query })
             .boxed(),
+        docker()
+            .prop_map(|query| DiscoverySource::Docker { query })
+            .boxed(),
+        kubernetes()
+            .prop_map(|query| DiscoverySource::Kubernetes { query })
+            .boxed(),
+        lxd().prop_map(|query| DiscoverySource::Lxd { query }).boxed(),
         (query(), 1..=u16::MAX)
             .prop_map(|(query, port)| DiscoverySource::Dns {
                 query,
@@ -151,6 +159,107 @@ fn consul() -> impl Strategy<Value = ConsulQuery> {
     )
 }
 
+fn family() -> impl Strategy<Value = Families> {
+    prop::sample::select(vec![Families::Any, Families::Ipv4, Families::Ipv6])
+}
+
+fn port() -> impl Strategy<Value = NonZeroU16> {
+    (1..=u16::MAX).prop_map(|port| NonZeroU16::new(port).expect("not 0"))
+}
+
+/// An API at a socket, or over the network; no token.
+fn api() -> impl Strategy<Value = HttpService> {
+    let socket = option::of(Just("unix:/run/ü.sock".parse().expect("a path")));
+    (service(), socket).prop_map(|(service, socket)| match socket {
+        Some(path) => HttpService {
+            url: "http://localhost".parse().expect("a URL"),
+            socket: Some(path),
+            tls: SourceTls::default(),
+            token: None,
+            ..service
+        },
+        None => HttpService {
+            url: service.url.with_target("/below"),
+            token: None,
+            ..service
+        },
+    })
+}
+
+fn docker() -> impl Strategy<Value = DockerQuery> {
+    use prop::sample::select;
+    let labels = vec(
+        select(vec!["role=web", "a b", "x="]).prop_map(|label| label.parse().expect("a label")),
+        0..3,
+    );
+    let host = option::of(Just("10.0.0.5".parse().expect("an address")));
+    let address = prop_oneof![
+        Just(DockerAddress::Network("bridge".to_owned())),
+        (host, option::of(Just("HOST_IP".to_owned())))
+            .prop_map(|(host, variable)| DockerAddress::Published { host, variable }),
+    ];
+    (api(), labels, option::of(port()), address, family()).prop_map(
+        |(engine, labels, port, address, family)| DockerQuery {
+            engine,
+            labels,
+            port,
+            address,
+            family,
+        },
+    )
+}
+
+fn kubernetes() -> impl Strategy<Value = KubernetesQuery> {
+    use prop::sample::select;
+    let ports = prop_oneof![
+        port().prop_map(ServicePort::Number),
+        Just(ServicePort::Name("http".to_owned()))
+    ];
+    let via = select(vec![KubernetesVia::Endpoints, KubernetesVia::NodePort]);
+    (service(), any::<bool>(), any::<bool>(), ports, via, family()).prop_map(
+        |(api, in_cluster, is_named, port, via, family)| KubernetesQuery {
+            api: match in_cluster {
+                true => HttpService {
+                    url: "https://kubernetes.default.svc".parse().expect("a URL"),
+                    tls: SourceTls {
+                        trust: ServerTrust::Ca("/ca.crt".into()),
+                        ..SourceTls::default()
+                    },
+                    token: Some("file:/token".parse().expect("a secret")),
+                    ..api
+                },
+                false => HttpService {
+                    url: api.url.with_target("/"),
+                    ..api
+                },
+            },
+            in_cluster,
+            namespace: (is_named || !in_cluster).then(|| "shop".to_owned()),
+            service: "web".to_owned(),
+            port,
+            via,
+            family,
+        },
+    )
+}
+
+fn lxd() -> impl Strategy<Value = LxdQuery> {
+    use prop::sample::select;
+    let flavour = select(vec![LxdFlavour::Lxd, LxdFlavour::Incus]);
+    let labels = vec(Just("user.role=web".parse().expect("a label")), 0..2);
+    let interface = select(vec!["eth0", "enp5s0"]).prop_map(str::to_owned);
+    (flavour, api(), labels, option::of(port()), interface, family()).prop_map(
+        |(flavour, server, labels, port, interface, family)| LxdQuery {
+            flavour,
+            server,
+            labels,
+            port,
+            interface,
+            family,
+        },
+    )
+}
+
 fn query() -> impl Strategy<Value = NameQuery> {
     use prop::sample::select;
     let resolvers = vec(
@@ -204,6 +313,7 @@ fn service() -> impl Strategy<Value = HttpService> {
     ]);
     (url, tls, token, millis(1, 600_000)).prop_map(|(url, tls, token, timeout)| HttpService {
         url: url.parse().expect("a URL"),
+        socket: None,
         tls: if url.starts_with("https") {
             tls
         } else {

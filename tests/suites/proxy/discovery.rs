@@ -365,6 +365,22 @@ fn check_says_what_the_file_would_give() {
         "a source that fails keeps nobody from starting: {output:?}"
     );
     assert!(output.stderr.contains("cannot open"), "{output:?}");
+    for (token, says) in [
+        ("file:/nowhere/inventory.token", "--> /nowhere/inventory.token"),
+        ("${NOBODYS_TOKEN}", "token: it is not set here"),
+    ] {
+        let asked = format!("kind = \"http\"\nurl = \"http://10.77.0.9/?key=hunter2\"\ntoken = \"{token}\"");
+        save(
+            &stage.convey.dir().join("convey.toml"),
+            &discovered(&stage.lb, &asked),
+        );
+        let output = stage.convey.tool("check");
+        assert!(
+            output.status.success() && output.stderr.contains(says),
+            "{output:?}"
+        );
+        assert!(!output.stderr.contains("hunter2"), "{output:?}");
+    }
 }
 
 fn a_command_is_asked_again_and_again_and_its_servers_come_and_go() {

@@ -26,6 +26,8 @@ mod meanwhile;
 mod named;
 mod options;
 mod peers;
+mod platforms;
+mod podman;
 mod preambles;
 mod quic;
 mod ranges;
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         ("discovery", discovery::TESTS),
         ("discovery", asked::TESTS),
         ("discovery", named::TESTS),
+        ("discovery", platforms::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         // `--skip measured` with many threads, `measured` with one
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         ("measured", scale::TESTS),
         // `packaging/test --all`
         ("on_demand", certbot::TESTS),
+        ("on_demand", podman::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }

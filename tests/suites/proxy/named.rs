@@ -235,7 +235,7 @@ fn names_are_asked_for_as_the_host_does_it() {
     let two = format!("two@{} {of_known} 1", of_known.ip());
     let expected = [format!("one {of_web} 3"), two.clone()];
     wait_until("both are servers", PATIENCE, || servers(&convey) == expected);
-    let said = "name web: none: no such name (NXDOMAIN)".replace("name web", "names of 3 servers");
+    let said = "names of 3 servers: server three: none: no such name (NXDOMAIN)".to_owned();
     wait_until(&said, PATIENCE, || convey.stderr().contains(&said));
     fs::write(&hosts, "10.77.9.9 known\n").expect("write");
     let moved = [
