@@ -4,6 +4,8 @@
 mod lab;
 
 mod access;
+mod acme;
+mod acme_words;
 mod asked;
 mod balancing;
 mod certbot;
@@ -86,6 +88,8 @@ fn main() -> ExitCode {
         ("tls_files", tls_files::TESTS),
         ("tls_to_servers", tls_to_servers::TESTS),
         ("tls_to_servers", tls_to_servers_live::TESTS),
+        ("acme", acme::TESTS),
+        ("acme", acme_words::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
