@@ -29,8 +29,8 @@ const LAST_RETRY: Duration = Duration::from_secs(12 * 3600);
 /// How long after it could not be asked a CA is asked again for its advice.
 const ADVICE_RETRY: Duration = Duration::from_secs(3600);
 
-/// How old a certificate is at least when it is renewed, unless a tenth of its lifetime is less: a CA whose advice is wrong is not
-/// asked again and again.
+/// How old a certificate is at least when it is renewed by advice that the one before was renewed by already, unless a tenth of
+/// its lifetime is less: a CA whose advice is wrong is not asked again and again.
 const YOUNGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// What a frontend wants.
@@ -108,8 +108,8 @@ pub struct Planner {
 struct Life {
     wanted: Wanted,
     held: Option<Held>,
-    /// When it was issued, if that was since the start.
-    issued: Option<SystemTime>,
+    /// When it was issued, if it was renewed because the CA has advised so.
+    renewed_by_advice: Option<SystemTime>,
     /// Where in the time of renewal it is renewed, so that not all are at once.
     spread: u64,
     /// When the CA advises to renew it.
@@ -139,9 +139,9 @@ impl Life {
     fn wanted_at(&self) -> SystemTime {
         match (&self.held, self.why()) {
             (Some(held), Why::Renewal) => {
+                let due = held.renewed_at(self.wanted.renew_before, self.advised, self.spread);
                 let age = YOUNGEST.min(held.lifetime() / 10);
-                let youngest = self.issued.unwrap_or(held.not_before) + age;
-                (held.renewed_at(self.wanted.renew_before, self.advised, self.spread)).max(youngest)
+                self.renewed_by_advice.map_or(due, |at| due.max(at + age))
             }
             _ => SystemTime::UNIX_EPOCH,
         }
@@ -181,7 +181,7 @@ impl Planner {
             let life = self.lives.entry(Arc::clone(name)).or_insert_with(|| Life {
                 wanted: wanted.clone(),
                 held: None,
-                issued: None,
+                renewed_by_advice: None,
                 spread: random(),
                 advised: None,
                 ask_advice: Some(SystemTime::UNIX_EPOCH),
@@ -204,7 +204,9 @@ impl Planner {
     /// What is there of a certificate, found, or issued at this time; its failures are over.
     pub fn hold(&mut self, name: &str, held: Held, issued: Option<SystemTime>) {
         if let Some(life) = self.lives.get_mut(name) {
-            (life.held, life.issued) = (Some(held), issued);
+            let is_by_advice = |issued: &SystemTime| life.advised.is_some_and(|at| at <= *issued);
+            life.renewed_by_advice = issued.filter(is_by_advice);
+            life.held = Some(held);
             (life.advised, life.ask_advice) = (None, Some(SystemTime::UNIX_EPOCH));
             (life.failures, life.retry_at, life.is_asked) = (0, None, false);
         }
@@ -256,6 +258,14 @@ impl Planner {
     pub fn not_advised(&mut self, name: &str, failure: &Failure, now: SystemTime) {
         if let Some(life) = self.lives.get_mut(name) {
             life.ask_advice = Some(now + failure.retry_after.unwrap_or_default().max(ADVICE_RETRY));
+        }
+    }
+
+    /// What failed is tried anew, for it is asked otherwise now.
+    pub fn start_over(&mut self) {
+        self.rest_until = None;
+        for life in self.lives.values_mut() {
+            (life.failures, life.retry_at) = (0, None);
         }
     }
 
@@ -484,6 +494,9 @@ mod tests {
         assert_eq!(planner.next(at(40)), order("a"));
         planner.failed("a", &failure(FailureKind::Unreachable), at(40), 0);
         assert_eq!(planner.next(at(41)), None);
+        planner.start_over();
+        assert!(planner.next(at(41)).is_some(), "it is asked otherwise");
+        planner.failed("a", &failure(FailureKind::Unreachable), at(41), 0);
         // another CA knows nothing of that
         follow(
             &mut planner,

@@ -223,6 +223,9 @@ impl Certificates {
                 self.frontends.entry(order.name()).or_default().push(name.clone());
             }
         }
+        if self.acme.as_ref() != acme {
+            self.planner.start_over();
+        }
         self.acme = acme.cloned();
         let orders = &self.orders;
         self.bundles.retain(|name, _| orders.contains_key(name));

@@ -56,7 +56,7 @@ impl Ca {
             site.lb.ip4()
         ));
         let pebble = host.start(&format!(
-            "cd {} && PEBBLE_VA_NOSLEEP=1 {environment} exec pebble -config pebble-{ip}.json -dnsserver {ip}:8053",
+            "cd {} && PEBBLE_VA_NOSLEEP=1 PEBBLE_AUTHZREUSE=0 {environment} exec pebble -config pebble-{ip}.json -dnsserver {ip}:8053",
             pki.path("")
         ));
         let ca = Self {
@@ -211,7 +211,7 @@ fn a_certificate_is_ordered_by_tls_while_the_frontend_serves_and_is_in_use_witho
     fs::write(&stop, "").expect("a file");
     let said = traffic.finish(PATIENCE).stdout;
     assert!(said.contains("served") && !said.contains("failed"), "{said}");
-    logged(&convey, "event=acme_issued");
+    logged(&convey, "event=\"acme_issued\"");
     logged(&convey, "acme_challenge");
     assert_eq!(convey.status().config_generation, 1, "no reload was needed");
     let one = certificate(&convey, NAME);
@@ -433,7 +433,7 @@ fn what_the_ca_refuses_is_said_in_its_words_and_the_certificate_stays() {
             "{one:?}"
         );
         assert_eq!(site.served(&site.lb, NAME).expect("a certificate").1, first);
-        logged(&convey, &format!("reason={reason}"));
+        logged(&convey, &format!("reason=\"{reason}\""));
         logged(&convey, words);
     };
     // the name leads to somebody else
@@ -463,7 +463,7 @@ fn what_the_ca_refuses_is_said_in_its_words_and_the_certificate_stays() {
         site.served(&site.lb, NAME)
             .is_some_and(|(_, serial)| serial != first)
     });
-    logged(&convey, "event=acme_account_unknown");
+    logged(&convey, "event=\"acme_account_unknown\"");
     assert_eq!(certificate(&convey, NAME).problem, None);
 }
 

@@ -184,7 +184,7 @@ fn a_ca_that_wants_to_be_left_alone_is_and_a_closed_account_is_said() {
         one.state == CertificateState::Valid && one.next_order_seconds > Some(86_000.0),
         "{one:?}"
     );
-    logged(&convey, "reason=rate_limited");
+    logged(&convey, "reason=\"rate_limited\"");
     refuse(403, "unauthorized", "the account was closed", 0);
     let said = fails(&convey, "account");
     assert!(
