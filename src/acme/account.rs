@@ -153,6 +153,7 @@ async fn external_key(external: &ExternalAccount, host: &dyn Host) -> Result<Ext
     Ok(ExternalAccountKey::new(external.kid.to_string(), &key))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
 fn malformed(error: serde_json::Error) -> Failure {
     Failure::new(FailureKind::Storage, format!("write the account: {error}"))
 }

@@ -111,6 +111,7 @@ fn advice(body: &[u8], believed: Option<Duration>) -> Result<Advice, Failure> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
 fn malformed(error: serde_json::Error) -> Failure {
     Failure::new(
         FailureKind::Malformed,

@@ -18,7 +18,10 @@ const MAX_TOKEN_BYTES: usize = 256;
 
 /// What is answered to a token.
 #[derive(Clone)]
-pub struct Answers(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct Answers(Arc<Answer>);
+
+/// The answer to a token, if there is one.
+type Answer = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl Answers {
     /// As this says.

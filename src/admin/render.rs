@@ -14,7 +14,7 @@ use crate::{
     base::{AccessReason, BackendName, BackendState, DatagramDrop, ServerTlsFailure, TerminationReason},
     config::ServerTrust,
     snapshot::{
-        BackendView, FrontendView, ServerView, Snapshot,
+        BackendView, CheckLog, CheckRecord, FrontendView, ServerView, Snapshot,
         live::{Counters, Totals},
     },
 };
@@ -139,6 +139,11 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
         max_connections: server.max_connections,
         discovered: server.is_discovered,
         overridden: overridden.map(|overridden| Overridden(overridden).into()),
+        agent: (!server.agent.is_silent()).then(|| views::Agent {
+            says: server.agent.to_string(),
+            problem: server.agent.problem.clone(),
+        }),
+        last_checks: last_checks(server.checks.as_deref()),
         traffic: traffic(&server.live.counters),
         tls_failures: ServerTlsFailure::ALL
             .into_iter()
@@ -148,6 +153,18 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
             .collect(),
         packet: None,
     }
+}
+
+fn last_checks(log: Option<&CheckLog>) -> Vec<views::CheckResult> {
+    let now = SystemTime::now();
+    let records = log.map(CheckLog::last).unwrap_or_default();
+    let result = |record: CheckRecord| views::CheckResult {
+        outcome: record.outcome.into(),
+        seconds_ago: now.duration_since(record.at).unwrap_or_default().as_secs_f64(),
+        milliseconds: record.took.as_secs_f64() * 1e3,
+        reason: record.reason,
+    };
+    records.into_iter().map(result).collect()
 }
 
 /// One backend.
@@ -298,11 +315,8 @@ pub(super) mod tests {
 
     fn health(state: ServerState, since: Instant, reason: Option<&str>) -> Health {
         Health {
-            state,
-            since,
-            ramp_from: None,
-            is_ejected: false,
             reason: reason.map(Arc::from),
+            ..Health::new(state, since)
         }
     }
 

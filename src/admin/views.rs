@@ -1,9 +1,11 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
 mod acme;
+mod checks;
 mod connections;
 mod discovery;
 mod server_tls;
+mod sticky;
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +19,11 @@ use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
 pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
+pub use checks::{Agent, CheckResult};
 pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use server_tls::{ServerTls, TlsToServers};
+pub use sticky::StickyClients;
 
 pub use super::words::{Because, CertificateState, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
@@ -261,17 +265,6 @@ pub struct Backend {
     pub servers: BTreeMap<ServerName, Server>,
 }
 
-/// Clients that are sent to the server that they had before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StickyClients {
-    /// Client networks that are remembered now.
-    pub entries: usize,
-    /// `max_entries`.
-    pub max_entries: u32,
-    /// How often there was no room to remember one.
-    pub refused: u64,
-}
-
 /// One server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Server {
@@ -300,6 +293,12 @@ pub struct Server {
     pub discovered: bool,
     /// The operator's override in effect.
     pub overridden: Option<Word<Overridden>>,
+    /// What its agent says, if that is anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    /// Its last checks, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_checks: Vec<CheckResult>,
     /// Its traffic.
     pub traffic: Traffic,
     /// TLS handshakes with it that failed, by reason; reasons without any are left out.

@@ -7,6 +7,7 @@ pub(crate) mod addr;
 mod alert;
 mod certificate_name;
 mod change;
+mod check_outcome;
 mod command_id;
 pub(crate) mod connection_record;
 mod datagram;
@@ -43,6 +44,7 @@ pub use addr::{ClientAddr, IpServerAddr, ListenAddr, ListenRange, NotAnAddress, 
 pub use alert::{Alert, Handshake, ServerDrop};
 pub use certificate_name::{CertificateName, NotACertificateName};
 pub use change::ChangeEvent;
+pub use check_outcome::CheckOutcome;
 pub use command_id::CommandId;
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admin::views::{Acme, Certificate, CertificateState, Renewing},
-    base::exit,
+    base::{FrontendName, exit},
 };
 
 /// Shows or renews ordered certificates.
@@ -108,7 +108,7 @@ fn row(certificate: &Certificate) -> Vec<Cell> {
         (None, Some(seconds)) if seconds < 1.0 => "now".to_owned(),
         (None, Some(seconds)) => format!("in {}", time(seconds)),
     };
-    let frontends: Vec<&str> = certificate.frontends.iter().map(|name| name.as_str()).collect();
+    let frontends: Vec<&str> = certificate.frontends.iter().map(FrontendName::as_str).collect();
     let note = match &certificate.problem {
         Some(problem) => Cell::new(
             format!("fails for {}: {}", time(problem.seconds), problem.text),
@@ -130,7 +130,7 @@ fn row(certificate: &Certificate) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::views::CertificateProblem, base::FrontendName, config::Challenge};
+    use crate::{admin::views::CertificateProblem, config::Challenge};
 
     #[test]
     fn a_certificate_says_how_it_is_when_it_is_ordered_next_and_what_the_ca_said() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    base::{BackendName, FrontendName},
+    base::FrontendName,
     config::{
         self, BackendTls, CertificateFiles, Config, Diagnostic, DirectoryFile, FrontendTls,
         MAX_DIRECTORY_ENTRIES, SYSTEM_CAS, ServerTrust, Severity,
@@ -52,7 +52,10 @@ pub fn look(config: &Config) -> Found {
     }
     for (name, backend) in &config.backends {
         if let Some(tls) = &backend.tls {
-            found.backend(name, tls);
+            found.servers_tls(&format!("backends.{name}.tls"), tls);
+        }
+        if let Some(tls) = backend.health_check.as_ref().and_then(|check| check.tls.as_ref()) {
+            found.servers_tls(&format!("backends.{name}.health_check.tls"), tls);
         }
     }
     if let Some(path) = &config.global.ticket_keys_file
@@ -185,8 +188,7 @@ impl Found {
         Some(found)
     }
 
-    fn backend(&mut self, name: &BackendName, tls: &BackendTls) {
-        let section = format!("backends.{name}.tls");
+    fn servers_tls(&mut self, section: &str, tls: &BackendTls) {
         let ca = match &tls.trust {
             ServerTrust::System => Some((Path::new(SYSTEM_CAS), Trust::System as fn(Vec<u8>) -> Trust)),
             ServerTrust::Ca(path) => Some((path.as_path(), Trust::Ca as fn(Vec<u8>) -> Trust)),
@@ -202,21 +204,21 @@ impl Found {
                 alpn: Vec::new(),
             };
             if let Err(why) = tls::client_configs(&settings) {
-                self.error(path, &section, why.to_string());
+                self.error(path, section, why.to_string());
             }
         }
         let Some(files) = &tls.identity else { return };
-        self.readable_by_others(files, &section);
+        self.readable_by_others(files, section);
         match self.pair(files) {
             None => {}
             Some(Ok(pair)) => {
                 for finding in CertificateFinding::all(&pair, SystemTime::now()) {
                     if finding.concerns_clients() {
-                        self.warn(&files.cert, &section, finding.to_string());
+                        self.warn(&files.cert, section, finding.to_string());
                     }
                 }
             }
-            Some(Err(why)) => self.error(&files.cert, &section, why),
+            Some(Err(why)) => self.error(&files.cert, section, why),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `convey status` as text: pure, from the daemon's view to lines.
 
 mod certificates;
+mod checks;
 mod discovery;
 mod packets;
 
@@ -73,6 +74,9 @@ pub fn draw(status: &Status, look: &Look<'_>) -> String {
     if !status.backends.is_empty() {
         out.push('\n');
         out.push_str(&backends(status, look).render(colour));
+    }
+    if look.selected.is_some() {
+        out.push_str(&checks::draw(status, colour));
     }
     if let Some(packet) = &status.packet {
         let then = earlier.and_then(|e| Some((e.status.packet.as_ref()?, e.seconds)));
@@ -460,6 +464,15 @@ fn server_note(server: &Server) -> String {
             format!(" (configured {})", server.configured_weight)
         };
         notes.push(format!("override: {overridden}{configured}"));
+    }
+    if let Some(agent) = &server.agent {
+        notes.push(format!("agent: {}", harmless(&agent.says)));
+        notes.extend(
+            agent
+                .problem
+                .as_deref()
+                .map(|why| format!("agent: {}", harmless(why))),
+        );
     }
     let share = (server.weight, server.effective_percent);
     notes.extend(match share {

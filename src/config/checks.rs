@@ -2,7 +2,9 @@
 
 use std::{
     fmt::{self, Write as _},
+    num::NonZeroU16,
     str::FromStr,
+    time::Duration,
 };
 
 use super::commands::Command;
@@ -20,6 +22,8 @@ pub enum Check {
     /// A connect; a TLS handshake where the backend has `tls`.
     #[default]
     Tcp,
+    /// A TLS handshake.
+    Tls(TlsCheck),
     /// A request of HTTP/1.1.
     Http(HttpCheck),
     /// A command of the operator's.
@@ -51,6 +55,8 @@ pub enum Check {
 pub enum CheckKind {
     /// [`Check::Tcp`].
     Tcp,
+    /// [`Check::Tls`].
+    Tls,
     /// [`Check::Http`].
     Http,
     /// [`Check::Exec`].
@@ -69,6 +75,26 @@ pub enum CheckKind {
     Dns,
     /// [`Check::Ntp`].
     Ntp,
+}
+
+/// Kind "tls".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsCheck {
+    /// `min_days_left`: whole days for which the server's certificate has to be valid still. 0: they are not counted.
+    pub min_days_left: u32,
+}
+
+/// `[backends.NAME.agent_check]`: each server's own word on what it should get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// `port` at which its agent listens.
+    pub port: NonZeroU16,
+    /// `send`: what the agent is told first. Default nothing.
+    pub send: Option<ProbeBytes>,
+    /// `interval` between two questions. Default 2 s.
+    pub interval: Duration,
+    /// `timeout` of one. Default 1 s, or the interval if that is shorter.
+    pub timeout: Duration,
 }
 
 /// Kind "probe". Something is sent or expected.
@@ -152,6 +178,7 @@ impl Check {
     pub const fn kind(&self) -> CheckKind {
         match self {
             Self::Tcp => CheckKind::Tcp,
+            Self::Tls(_) => CheckKind::Tls,
             Self::Http(_) => CheckKind::Http,
             Self::Exec(_) => CheckKind::Exec,
             Self::Probe(_) => CheckKind::Probe,
@@ -173,6 +200,12 @@ impl Check {
         }
     }
 
+    /// Whether it can be made over TLS.
+    #[must_use]
+    pub const fn may_be_over_tls(&self) -> bool {
+        !matches!(self, Self::Exec(_)) && matches!(self.protocol(), Protocol::Tcp)
+    }
+
     /// What its packets are; those of a command are its own.
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
@@ -180,6 +213,7 @@ impl Check {
             Self::Probe(probe) => probe.protocol,
             Self::Dns { .. } | Self::Ntp => Protocol::Udp,
             Self::Tcp
+            | Self::Tls(_)
             | Self::Http(_)
             | Self::Exec(_)
             | Self::Redis

@@ -33,7 +33,7 @@ impl Config {
     #[must_use]
     pub fn secret_files(&self) -> BTreeSet<&Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
-        let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        let to_servers = (self.backends.values()).flat_map(|backend| backend.all_tls());
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
         let external = self.acme.iter().filter_map(|acme| acme.external_account.as_ref());
         let external_key = external.filter_map(|external| external.hmac_key.file());

@@ -212,6 +212,22 @@ fn backend(label: &str, old: &Backend, new: &Backend, out: &mut Vec<String>) {
     changed(out, label, "server_socket.", &socket(old), &socket(new));
     let checks = |backend: &Backend| settings::health_check(backend.health_check.as_ref());
     changed(out, label, "health_check.", &checks(old), &checks(new));
+    let checks_tls = |backend: &Backend| {
+        let check = backend.health_check.as_ref()?;
+        check.tls.as_ref().map(settings::backend_tls)
+    };
+    optional(
+        out,
+        &format!("{label}: health_check.tls"),
+        checks_tls(old),
+        checks_tls(new),
+    );
+    optional(
+        out,
+        &format!("{label}: agent_check"),
+        old.agent_check.as_ref().map(settings::agent_check),
+        new.agent_check.as_ref().map(settings::agent_check),
+    );
     let passive = |backend: &Backend| settings::passive_check(backend.passive_check.as_ref());
     changed(out, label, "passive_check.", &passive(old), &passive(new));
     optional(

@@ -10,6 +10,7 @@ mod address;
 mod answer_format;
 mod balancing;
 mod certificate_dir;
+mod check_addr;
 mod checks;
 mod command_list;
 mod commands;
@@ -60,9 +61,10 @@ pub use answer_format::{
 };
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
+pub use check_addr::CheckAddr;
 pub use checks::{
-    Check, CheckKind, ExecCheck, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe, ProbeBytes,
-    ProbeRegex, StatusRange,
+    AgentCheck, Check, CheckKind, ExecCheck, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe,
+    ProbeBytes, ProbeRegex, StatusRange, TlsCheck,
 };
 pub use commands::{Command, Hooks, at_server};
 pub use connections::ConnectionRates;

@@ -13,7 +13,8 @@ pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClie
 use super::{
     acme::Acme,
     balancing::Sticky,
-    checks::Check,
+    check_addr::CheckAddr,
+    checks::{AgentCheck, Check},
     commands::Hooks,
     connections::ConnectionRates,
     discovery::Discovery,
@@ -247,7 +248,7 @@ impl Config {
     /// Every file that is about TLS, without those of a `certificate_dir`.
     pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
-        let to_servers = (self.backends.values()).filter_map(|backend| backend.tls.as_ref());
+        let to_servers = (self.backends.values()).flat_map(|backend| backend.all_tls());
         (ended.flat_map(FrontendTls::files))
             .chain(to_servers.flat_map(BackendTls::files))
             .chain(self.global.ticket_keys_file.as_deref())
@@ -382,6 +383,8 @@ pub struct Backend {
     pub send_proxy: Option<SendProxy>,
     /// `tls`; `None`: connections to the servers are plain.
     pub tls: Option<BackendTls>,
+    /// `agent_check`; `None`: servers have no say.
+    pub agent_check: Option<AgentCheck>,
     /// `discovery`; `None`: its servers are those of the file.
     pub discovery: Option<Discovery>,
     /// `servers.NAME`, sorted by name; may be empty (then nothing can be served, which is warned about).
@@ -425,6 +428,10 @@ pub struct HealthCheck {
     pub check: Check,
     /// `port` that is checked; `None`: the server's.
     pub port: Option<NonZeroU16>,
+    /// `source_addr` of the checks; `None`: that of the backend's connections.
+    pub source_addr: Option<IpAddr>,
+    /// `tls` of the checks; `None`: that of the backend's connections.
+    pub tls: Option<BackendTls>,
     /// `interval` between checks of a server whose state is settled. Default 2 s (0.3.5 dialect: its value, 0 = 5 s).
     pub interval: Duration,
     /// `timeout` of one check. Default 1 s, or the interval if that is shorter (0.3.5 dialect: 3 s).
@@ -437,6 +444,8 @@ pub struct HealthCheck {
     pub fast_interval: Duration,
     /// `send_proxy`: checks send a header too, which says that they come from Convey itself. Default false.
     pub send_proxy: bool,
+    /// `share`: one check of an address is made for all that want the same. Default false.
+    pub share: bool,
     /// `initial` state. Default check (0.3.5 dialect: up).
     pub initial: InitialState,
 }
@@ -478,4 +487,6 @@ pub struct Server {
     pub max_connections: Option<NonZeroU32>,
     /// `sni`: the names that it serves; empty: those that no other server of the backend serves.
     pub sni: Vec<HostPattern>,
+    /// `check_addr`: where its checks go. Default `addr`.
+    pub check_addr: Option<CheckAddr>,
 }

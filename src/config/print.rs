@@ -115,6 +115,17 @@ fn print_backend(out: &mut String, backend: &Backend) {
         &["backends", name, "health_check"],
         settings::health_check(backend.health_check.as_ref()),
     );
+    if let Some(tls) = backend.health_check.as_ref().and_then(|check| check.tls.as_ref()) {
+        let tls = settings::backend_tls(tls);
+        section(out, &["backends", name, "health_check", "tls"], tls);
+    }
+    if let Some(agent) = &backend.agent_check {
+        section(
+            out,
+            &["backends", name, "agent_check"],
+            settings::agent_check(agent),
+        );
+    }
     section(
         out,
         &["backends", name, "passive_check"],

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use super::{
     model::{Backend, Config, Frontend, Server},
     source::SourceAddress,
+    tls::BackendTls,
     users::Users,
 };
 use crate::base::{IpFamily, IpServerAddr, ListenRange, Protocol, ServerAddr, SocketKind};
@@ -36,6 +37,19 @@ impl Backend {
         Some(self.check_socket_of(server.family()?))
     }
 
+    /// The TLS that its checks go over.
+    #[must_use]
+    pub fn check_tls(&self) -> Option<&BackendTls> {
+        let own = self.health_check.as_ref().and_then(|check| check.tls.as_ref());
+        own.or(self.tls.as_ref())
+    }
+
+    /// The TLS of its connections, and that of its checks where it is another.
+    pub fn all_tls(&self) -> impl Iterator<Item = &BackendTls> {
+        let checks = self.health_check.as_ref().and_then(|check| check.tls.as_ref());
+        self.tls.iter().chain(checks)
+    }
+
     fn check_socket_of(&self, family: IpFamily) -> SocketKind {
         SocketKind {
             protocol: (self.health_check.as_ref()).map_or(Protocol::Tcp, |check| check.check.protocol()),
@@ -50,6 +64,7 @@ impl Backend {
         let mut families: BTreeSet<_> = (self.servers.values())
             .filter_map(|server| server.addr.family())
             .collect();
+        families.extend((self.servers.values()).filter_map(|server| Some(server.check_addr?.family())));
         if self.discovery.is_some() {
             match self.source_addr {
                 Some(source) => families.extend([IpFamily::of(source)]),

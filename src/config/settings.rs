@@ -28,7 +28,7 @@ use crate::base::{KeepAlive, NetworkListName};
 pub use access::{access, limits, per_client};
 pub use acme::acme;
 pub use balancing::sticky;
-pub use checks::{health_check, passive_check};
+pub use checks::{agent_check, health_check, passive_check};
 pub use commands::hooks;
 pub use discovery::discovery;
 pub use socket::{server_socket, socket};
@@ -370,6 +370,7 @@ pub fn backend(backend: &Backend) -> Settings {
         source_addr,
         health_check: _,
         passive_check: _,
+        agent_check: _,
         on_down,
         dsr_method,
         slow_start,
@@ -440,6 +441,7 @@ pub fn server(server: &Server) -> Settings {
         priority,
         max_connections,
         sni,
+        check_addr,
     } = server;
     vec![
         ("addr", text(&addr.to_string())),
@@ -447,5 +449,9 @@ pub fn server(server: &Server) -> Settings {
         ("priority", set(*priority)),
         ("max_connections", limit(*max_connections)),
         ("sni", some(sni, "no name in particular")),
+        (
+            "check_addr",
+            check_addr.map_or(Setting::Unset("addr"), |addr| text(&addr.to_string())),
+        ),
     ]
 }

@@ -84,6 +84,14 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         ("Server", "backup") => same("priority", "priority = 2".to_owned()),
         ("Server", "check") => elsewhere("health_check = { interval = \"2s\" } in [backends.NAME]"),
         ("HealthCheck", "inter" | "every" | "period") => text("interval", "2s"),
+        ("HealthCheck", "addr" | "address" | "check_addr") => {
+            elsewhere("check_addr = \"10.9.0.11\" in [backends.NAME.servers.NAME]")
+        }
+        ("HealthCheck", "source") => same("source_addr", "source_addr = \"10.0.0.2\"".to_owned()),
+        (
+            "Server" | "Backend" | "HealthCheck",
+            "agent" | "agent_port" | "agent_addr" | "agent_send" | "agent_inter" | "agent_check",
+        ) => elsewhere("agent_check = { port = 9999 } in [backends.NAME]"),
         ("File", "listen" | "bind" | "listeners") => {
             elsewhere("[frontends.NAME] and below it listen_addr = \"0.0.0.0:80\"")
         }
@@ -271,6 +279,20 @@ pub fn algorithm(text: &str) -> Option<&'static str> {
         "roundrobin" | "wrr" | "staticrr" => "round_robin",
         _ => return None,
     })
+}
+
+/// What to write for a kind of check of another program.
+pub fn kind(text: &str) -> Option<&'static str> {
+    match text.to_lowercase().as_str() {
+        "agent" | "agent-check" | "agent_check" => {
+            Some("agent_check = { port = 9999 } in [backends.NAME]: an agent is asked beside the check")
+        }
+        "ping" | "connect" => Some("kind = \"tcp\""),
+        "https" | "ssl" => Some(
+            "kind = \"http\" or \"tls\", with tls = { server_name = \"www.example.com\" } in the section",
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

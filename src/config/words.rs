@@ -64,6 +64,7 @@ words!(Algorithm {
 words!(DiscoveryKind { File = "file", Exec = "exec", Http = "http", Consul = "consul", Dns = "dns", Srv = "srv" });
 words!(CheckKind {
     Tcp = "tcp",
+    Tls = "tls",
     Http = "http",
     Exec = "exec",
     Probe = "probe",

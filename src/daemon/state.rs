@@ -9,6 +9,7 @@
 //! Whatever changes is published in one snapshot at [`State::due`]; what is said of it in the log, and which connections
 //! have to go, follows from that snapshot.
 
+mod agent;
 mod discovered;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,8 @@ pub struct TlsViews {
     pub frontends: HashMap<FrontendName, Arc<FrontendTls>>,
     /// With servers, by backend.
     pub to_servers: TlsToServers,
+    /// With servers, of health checks, by backend.
+    pub checks: TlsToServers,
 }
 
 /// What follows from a snapshot that has been published.
@@ -110,9 +113,9 @@ impl State {
         builder.config_changed(&config, pools.apply(&config));
         builder.lists_changed(lists);
         builder.tls_changed(tls.frontends);
-        builder.tls_to_servers_changed(tls.to_servers.clone());
+        builder.tls_to_servers_changed(tls.to_servers);
         let mut checker = Checker::new(updates);
-        checker.set_tls(tls.to_servers);
+        checker.set_tls(tls.checks);
         saved.restore(&mut pools);
         let first = builder.build(&config, &pools, now).snapshot;
         Self {
@@ -245,7 +248,7 @@ impl State {
             );
         }
         let mut to_check = changed.clone();
-        to_check.extend(self.checker.set_tls(tls.to_servers.clone()));
+        to_check.extend(self.checker.set_tls(tls.checks));
         to_check.sort();
         to_check.dedup();
         let known = self.checker.apply(&self.pools, &to_check, trial);
@@ -334,6 +337,8 @@ impl State {
                 self.changes.push(change);
             }
         }
+        let before = self.builder.health(&key).map(|health| &health.agent);
+        agent::say(&key, before, &health.agent);
         self.builder.set_health(&key, Some(health));
         self.coalescer.want(now);
         true

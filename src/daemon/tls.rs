@@ -123,7 +123,7 @@ impl TlsFrontends {
     /// Puts what was read in effect; gives what the snapshot is made of, and what is broken and goes on as it was.
     pub fn commit(&mut self, mut prepared: Prepared) -> (TlsViews, Vec<String>) {
         let mut broken = std::mem::take(&mut prepared.to_servers.broken);
-        let to_servers = self.to_servers.commit(prepared.to_servers);
+        let views = self.to_servers.commit(prepared.to_servers);
         self.frontends = (prepared.frontends.into_iter())
             .map(|(name, (served, pairs))| {
                 for fault in served.store.replace(pairs) {
@@ -142,15 +142,15 @@ impl TlsFrontends {
         if !self.frontends.values().any(|served| served.settings.key_log) {
             self.key_log.close();
         }
-        let views = self
+        let frontends = self
             .frontends
             .iter()
             .map(|(name, served)| (name.clone(), Arc::clone(&served.view)));
-        let frontends = views.collect();
         (
             TlsViews {
-                frontends,
-                to_servers,
+                frontends: frontends.collect(),
+                to_servers: views.servers,
+                checks: views.checks,
             },
             broken,
         )

@@ -197,13 +197,7 @@ impl Site {
     }
 
     pub fn health(&mut self, server: u8, state: ServerState) {
-        let health = Health {
-            state,
-            since: self.start,
-            ramp_from: None,
-            is_ejected: false,
-            reason: None,
-        };
+        let health = Health::new(state, self.start);
         self.builder.set_health(&key(server), Some(health));
         self.apply();
     }

@@ -43,7 +43,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a connect check did not pass.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub(super) enum CheckError {
     /// A local resource is missing: the server is not to blame.
     #[error("check not possible: {}", text(.0))]
     Local(io::Error),
@@ -244,7 +244,11 @@ async fn connect_to_path(path: SocketPath, until: Instant) -> Result<Connected<U
     Ok(Connected { stream, ends: None })
 }
 
-async fn connect(
+/// Connects, as a check does; one that `is_mere` says and hears nothing.
+///
+/// # Errors
+/// No connection.
+pub(super) async fn connect(
     addr: IpServerAddr,
     way: &Way,
     is_mere: bool,

@@ -68,11 +68,8 @@ impl Machine {
         Self {
             settings,
             health: Health {
-                state,
-                since: now,
                 ramp_from: (is_up && comes_back).then_some(now),
-                is_ejected: false,
-                reason: None,
+                ..Health::new(state, now)
             },
             streak: 0,
             comes_back: comes_back || is_up,
@@ -206,10 +203,7 @@ impl Machine {
         } else {
             check.interval
         };
-        let tenth = u64::try_from(pause.as_nanos() / 10).unwrap_or(u64::MAX / 4);
-        let pause = pause.saturating_sub(Duration::from_nanos(tenth))
-            + Duration::from_nanos(below(random, tenth.saturating_mul(2).saturating_add(1)));
-        Some(pause)
+        Some(with_jitter(pause, random))
     }
 
     fn is_ejected(&self, now: Instant) -> bool {
@@ -223,6 +217,7 @@ impl Machine {
             ramp_from: self.comes_back.then_some(now),
             is_ejected: false,
             reason: None,
+            ..self.health.clone()
         };
         self.streak = 0;
         self.comes_back = true;
@@ -236,10 +231,18 @@ impl Machine {
             ramp_from: None,
             is_ejected: false,
             reason: Some(reason),
+            ..self.health.clone()
         };
         self.streak = 0;
         self.comes_back = true;
     }
+}
+
+/// A time, up to a tenth shorter or longer as random bits will have it.
+pub fn with_jitter(pause: Duration, random: u64) -> Duration {
+    let tenth = u64::try_from(pause.as_nanos() / 10).unwrap_or(u64::MAX / 4);
+    pause.saturating_sub(Duration::from_nanos(tenth))
+        + Duration::from_nanos(below(random, tenth.saturating_mul(2).saturating_add(1)))
 }
 
 #[cfg(test)]

@@ -5,12 +5,15 @@
 //!                         ◄──────── HealthUpdate ──────────  (owns its Machine)
 //! ```
 
+mod agent;
+mod ask;
 mod channel;
 mod connect;
 mod exchange;
 mod exec;
 pub mod machine;
 mod probe;
+mod share;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -28,17 +31,19 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{
     balance::hash::{SplitMix64, below},
-    base::{BackendName, ServerAddr, ServerKey, ServerName, ServerTlsFailure},
+    base::{BackendName, Protocol, ServerAddr, ServerKey, ServerName, ServerTlsFailure, SocketKind},
     client::runner::Runner,
-    config,
+    config::{self, CheckAddr},
     pools::{AdminState, Pool, Pools, Server},
     snapshot::{BackendTls, Health},
 };
+use agent::Agent;
 pub use connect::CheckSockets;
 use machine::{CheckSettings, Machine};
+use share::{Shares, Terms};
 pub use trial::Trial;
 
-/// Connect checks under way at a time; more wait for their turn. Far below any descriptor limit, and with a timeout of
+/// Connect checks under way at a time, and questions to agents beside them; more wait for their turn. Far below any descriptor limit, and with a timeout of
 /// 1 s still 256 dead servers a second.
 pub const MAX_CONNECTS: usize = 256;
 
@@ -56,7 +61,7 @@ pub struct HealthUpdate {
     pub task: TaskId,
     /// Its new health.
     pub health: Health,
-    /// Whether up/down/checking changed (else only the reason's text did).
+    /// Whether up/down/checking changed (else only the reason's text did, or what its agent says).
     pub changed: bool,
 }
 
@@ -70,14 +75,18 @@ pub struct Checker {
     updates: mpsc::Sender<HealthUpdate>,
     watched: HashMap<BackendName, HashMap<ServerName, Watched>>,
     connects: Arc<Semaphore>,
+    /// Turns of questions to agents: those that hang hold up no check.
+    questions: Arc<Semaphore>,
     random: SplitMix64,
     last_task: u64,
     /// Where sockets come from that only the broker can make.
     sockets: Option<Arc<dyn CheckSockets>>,
     /// Who runs commands.
     runner: Option<Runner>,
-    /// TLS to the servers of backends.
+    /// TLS of the checks of backends.
     tls: TlsToServers,
+    /// Checks that are made for several servers.
+    shares: Arc<Shares>,
 }
 
 /// TLS to the servers of backends that speak it.
@@ -113,8 +122,12 @@ struct Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Orders {
     settings: CheckSettings,
+    /// Where checks go.
+    target: ServerAddr,
     /// How they connect.
     way: connect::Way,
+    /// Where its agent is asked, if it is.
+    agent: Option<(ServerAddr, config::AgentCheck)>,
 }
 
 /// What is known of servers anew: the initial health of those that are watched from now on, nothing of those that are no
@@ -129,12 +142,14 @@ impl Checker {
             updates,
             watched: HashMap::new(),
             connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
+            questions: Arc::new(Semaphore::new(MAX_CONNECTS)),
             sockets: None,
             runner: None,
             // jitter need not be secret, only different in each process
             random: SplitMix64::new(RandomState::new().hash_one(0_u8)),
             last_task: 0,
             tls: TlsToServers::new(),
+            shares: Arc::default(),
         }
     }
 
@@ -305,7 +320,8 @@ impl Checker {
         spread: Duration,
     ) -> Task {
         let connects_failed = Arc::new(ConnectsFailed::default());
-        let (had_result_tx, had_result) = watch::channel(orders.settings.check.is_none());
+        let (had_result_tx, had_result) =
+            watch::channel(orders.settings.check.is_none() && orders.agent.is_none());
         let (orders_tx, orders) = watch::channel(orders);
         let spread = u64::try_from(spread.as_nanos()).unwrap_or(0);
         let first_check = Instant::now() + Duration::from_nanos(below(self.random.next_u64(), spread));
@@ -321,8 +337,11 @@ impl Checker {
             had_result: had_result_tx,
             updates: self.updates.clone(),
             connects: Arc::clone(&self.connects),
+            questions: Arc::clone(&self.questions),
             sockets: self.sockets.clone(),
             runner: self.runner.clone(),
+            shares: Arc::clone(&self.shares),
+            agent: Agent::default(),
             random: SplitMix64::new(self.random.next_u64()),
         };
         tokio::spawn(watcher.run(first_check));
@@ -403,23 +422,53 @@ impl Task {
 
 impl Orders {
     fn of(backend: &config::Backend, server: &Server, tls: &TlsToServers) -> Self {
-        let check = backend.health_check.as_ref().map(|check| &check.check);
+        let settings = backend.health_check.as_ref();
+        let check = settings.map(|check| &check.check);
+        let target_at = |port| CheckAddr::target(server.check_addr, server.addr, port);
+        let target = target_at(settings.and_then(|check| check.port));
+        let tls = tls.get(&backend.name).zip(backend.check_tls());
         Self {
             settings: CheckSettings {
                 check: backend.health_check.clone(),
                 passive: backend.passive_check.clone(),
             },
+            target,
             way: connect::Way {
-                source: backend.source_addr,
-                socket: (backend.check_socket(server.addr)).filter(|kind| kind.is_special()),
+                source: settings
+                    .and_then(|check| check.source_addr)
+                    .or(backend.source_addr),
+                socket: (backend.check_socket(target)).filter(|kind| kind.is_special()),
                 options: backend.server_socket.without_buffers(),
-                send_proxy: (backend.health_check.as_ref())
-                    .filter(|check| check.send_proxy)
-                    .and(backend.send_proxy),
-                tls: (tls.get(&backend.name).zip(backend.tls.as_ref()))
-                    .map(|(tls, settings)| tls::CheckTls::of(tls, settings, server, check)),
+                send_proxy: settings.filter(|check| check.send_proxy).and(backend.send_proxy),
+                tls: tls.map(|(tls, settings)| tls::CheckTls::of(tls, settings, server, check)),
             },
+            agent: (backend.agent_check.as_ref()).map(|agent| (target_at(Some(agent.port)), agent.clone())),
         }
+    }
+
+    /// How its agent is connected to.
+    fn agent_way(&self) -> connect::Way {
+        connect::Way {
+            // that of a check by UDP is another
+            socket: self.way.socket.map(|kind| SocketKind {
+                protocol: Protocol::Tcp,
+                ..kind
+            }),
+            send_proxy: None,
+            tls: None,
+            ..self.way.clone()
+        }
+    }
+
+    /// The terms of a check that is made for several servers; `None` if it is this one's alone.
+    fn shared(&self) -> Option<Terms> {
+        let check = self.settings.check.as_ref().filter(|check| check.share)?;
+        Some(Terms {
+            addr: self.target,
+            check: check.check.clone(),
+            timeout: check.timeout,
+            way: self.way.clone(),
+        })
     }
 }
 

@@ -1,6 +1,11 @@
 //! The task that watches one server.
 
-use std::{future::pending, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    future::pending,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -9,17 +14,20 @@ use tokio::{
 
 use super::{
     ConnectsFailed, HealthUpdate, Orders, TaskId,
+    agent::Agent,
+    ask,
     connect::{self, CheckSockets},
     exec,
-    machine::{CheckResult, Machine},
+    machine::{CheckResult, Machine, with_jitter},
     probe::Dialogue,
+    share::{Made, Share, Shares, Turn},
 };
 use crate::{
     balance::hash::SplitMix64,
-    base::{ServerAddr, ServerKey},
+    base::{CheckOutcome, ServerAddr, ServerKey},
     client::runner::Runner,
     config,
-    snapshot::Health,
+    snapshot::{CheckRecord, Health},
 };
 
 /// Everything that one task owns.
@@ -33,68 +41,85 @@ pub(super) struct Watcher {
     pub had_result: watch::Sender<bool>,
     pub updates: mpsc::Sender<HealthUpdate>,
     pub connects: Arc<Semaphore>,
+    pub questions: Arc<Semaphore>,
     pub sockets: Option<Arc<dyn CheckSockets>>,
     pub runner: Option<Runner>,
+    pub shares: Arc<Shares>,
+    pub agent: Agent,
     pub random: SplitMix64,
 }
 
-/// A check under way.
-type Check = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
+/// A check under way, and the right to make it where several servers wait for its result.
+struct Running {
+    check: Pin<Box<dyn Future<Output = CheckResult> + Send>>,
+    started: Instant,
+    turn: Option<Turn>,
+}
+
+/// A question to the agent under way.
+type Question = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
+
+/// What a task has under way, and what comes next.
+struct Plan {
+    running: Option<Running>,
+    next_check: Option<Instant>,
+    /// Its part in a check that is made for several servers.
+    share: Option<Share>,
+    asking: Option<Question>,
+    next_question: Option<Instant>,
+    /// Whether a first check has had its result, and a first question its answer, where there are such.
+    is_checked: bool,
+    is_asked: bool,
+}
+
+/// Time that another has for a check beyond its time-out before this server makes it.
+const SHARE_GRACE: Duration = Duration::from_millis(500);
 
 impl Watcher {
     /// Checks until the checker drops its end or nobody takes the updates.
     pub(super) async fn run(mut self, first_check: Instant) {
-        let mut running: Option<Check> = None;
-        let mut started = first_check;
-        let mut next_check = self.wants_checks().then_some(first_check);
+        let mut plan = Plan {
+            running: None,
+            next_check: self.wants_checks().then_some(first_check),
+            share: self.join(),
+            asking: None,
+            next_question: self.asks_agent().then_some(first_check),
+            is_checked: !self.wants_checks(),
+            is_asked: !self.asks_agent(),
+        };
+        let mut reported = self.machine.health().clone();
         loop {
-            let before = self.machine.health().clone();
-            let timer = if running.is_some() {
-                self.machine.wake_at()
-            } else {
-                [next_check, self.machine.wake_at()].into_iter().flatten().min()
-            };
-            let mut is_result = false;
+            let timer = self.timer(&plan);
             tokio::select! {
                 biased;
                 changed = self.orders.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let settings = self.orders.borrow_and_update().settings.clone();
-                    let had_check = next_check.is_some();
-                    self.machine.reconfigure(settings, Instant::now());
-                    // a check is never put off by a change, or many reloads in a row would put it off for ever
-                    next_check = match self.after(Instant::now()) {
-                        Some(next) if had_check => next_check.map(|planned| planned.min(next)),
-                        Some(_) => Some(Instant::now()),
-                        None => None,
-                    };
-                    if next_check.is_none() {
-                        running = None;
-                        is_result = true;
-                    }
+                    self.take_orders(&mut plan);
                 }
                 tls = self.connects_failed.next() => self.machine.connects_failed(tls, Instant::now()),
-                result = poll_check(&mut running) => {
-                    running = None;
-                    is_result = true;
-                    self.machine.checked(result, Instant::now());
-                    next_check = self.after(started);
-                }
-                () = until(timer) => {
-                    let now = Instant::now();
-                    self.machine.time_passed(now);
-                    if running.is_none() && next_check.is_some_and(|next| next <= now) {
-                        started = now;
-                        running = self.new_check();
+                made = next_result(&mut plan.running) => {
+                    let turn = plan.running.take().and_then(|running| running.turn);
+                    match turn {
+                        Some(turn) => turn.done(made),
+                        None => self.take_result(made, &mut plan),
                     }
                 }
+                made = next_shared(&mut plan.share) => self.take_result(made, &mut plan),
+                answer = next_answer(&mut plan.asking) => {
+                    (plan.asking, plan.is_asked) = (None, true);
+                    match answer {
+                        Ok(answer) => self.agent.heard(&answer, Instant::now()),
+                        Err(why) => self.agent.failed(&why),
+                    }
+                }
+                () = until(timer) => self.begin_what_is_due(&mut plan, Instant::now()),
             }
-            if self.report(&before).await.is_err() {
+            if self.report(&mut reported).await.is_err() {
                 return;
             }
-            if is_result {
+            if plan.is_checked && plan.is_asked {
                 self.had_result
                     .send_if_modified(|had| !std::mem::replace(had, true));
             }
@@ -105,12 +130,114 @@ impl Watcher {
         self.orders.borrow().settings.check.is_some()
     }
 
+    fn asks_agent(&self) -> bool {
+        self.orders.borrow().agent.is_some()
+    }
+
+    fn join(&self) -> Option<Share> {
+        let terms = self.orders.borrow().shared()?;
+        Some(self.shares.join(terms))
+    }
+
+    /// When something is due.
+    fn timer(&self, plan: &Plan) -> Option<Instant> {
+        let check = plan.next_check.filter(|_| plan.running.is_none());
+        let question = plan.next_question.filter(|_| plan.asking.is_none());
+        [check, question, self.machine.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take_orders(&mut self, plan: &mut Plan) {
+        let orders = self.orders.borrow_and_update().clone();
+        let now = Instant::now();
+        let had_check = plan.next_check.is_some();
+        self.machine.reconfigure(orders.settings.clone(), now);
+        // a check is never put off by a change, or many reloads in a row would put it off for ever
+        plan.next_check = match self.after(now) {
+            Some(next) if had_check => plan.next_check.map(|planned| planned.min(next)),
+            Some(_) => Some(now),
+            None => None,
+        };
+        let terms = orders.shared();
+        if plan.share.as_ref().map(Share::terms) != terms.as_ref() {
+            plan.share = terms.map(|terms| self.shares.join(terms));
+            // its result would go to those that it was made for
+            if plan
+                .running
+                .as_ref()
+                .is_some_and(|running| running.turn.is_some())
+            {
+                plan.running = None;
+                plan.next_check = plan.next_check.map(|_| now);
+            }
+        }
+        match (&orders.agent, plan.next_question) {
+            (None, _) => {
+                self.agent = Agent::default();
+                (plan.asking, plan.next_question, plan.is_asked) = (None, None, true);
+            }
+            (Some(_), None) => plan.next_question = Some(now),
+            (Some((_, agent)), Some(next)) => plan.next_question = Some(next.min(now + agent.interval)),
+        }
+        if plan.next_check.is_none() {
+            (plan.running, plan.is_checked) = (None, true);
+        }
+    }
+
+    fn take_result(&mut self, made: Made, plan: &mut Plan) {
+        plan.is_checked = true;
+        let (outcome, reason) = match &made.result {
+            CheckResult::Passed => (CheckOutcome::Passed, None),
+            CheckResult::Failed(why) => (CheckOutcome::Failed, Some(Arc::clone(why))),
+            CheckResult::NotMade(why) => (CheckOutcome::NotMade, Some(Arc::clone(why))),
+        };
+        self.machine.health().checks.add(CheckRecord {
+            at: SystemTime::now() - made.took,
+            took: made.took,
+            outcome,
+            reason,
+        });
+        self.machine.checked(made.result, Instant::now());
+        plan.next_check = self.after(made.started);
+    }
+
+    fn begin_what_is_due(&mut self, plan: &mut Plan, now: Instant) {
+        self.machine.time_passed(now);
+        if plan.running.is_none() && plan.next_check.is_some_and(|next| next <= now) {
+            match plan.share.as_ref().map(Share::turn) {
+                // another makes it, and its result comes
+                Some(None) => plan.next_check = self.timeout().map(|timeout| now + timeout + SHARE_GRACE),
+                turn => {
+                    plan.running = self.new_check().map(|check| Running {
+                        check,
+                        started: now,
+                        turn: turn.flatten(),
+                    });
+                }
+            }
+        }
+        if plan.asking.is_none() && plan.next_question.is_some_and(|next| next <= now) {
+            let random = self.random.next_u64();
+            let orders = self.orders.borrow();
+            let agent = orders.agent.as_ref();
+            plan.next_question = agent.map(|(_, agent)| now + with_jitter(agent.interval, random));
+            plan.asking = agent.map(|(addr, agent)| self.question(*addr, orders.agent_way(), agent.clone()));
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let orders = self.orders.borrow();
+        orders.settings.check.as_ref().map(|check| check.timeout)
+    }
+
     /// The next check of the present orders; `None` if they want none.
-    fn new_check(&mut self) -> Option<Check> {
+    fn new_check(&mut self) -> Option<Pin<Box<dyn Future<Output = CheckResult> + Send>>> {
         let orders = self.orders.borrow();
         let settings = orders.settings.check.as_ref()?;
         let limit = settings.timeout;
-        let addr = self.addr.at_port(settings.port);
+        let addr = orders.target;
         let dialogue = Dialogue::of(&settings.check, addr, self.random.next_u64());
         if let config::Check::Exec(exec) = &settings.check {
             // the runner bounds how many run at once
@@ -125,6 +252,15 @@ impl Watcher {
         }))
     }
 
+    fn question(&self, addr: ServerAddr, way: connect::Way, agent: config::AgentCheck) -> Question {
+        let (questions, sockets) = (Arc::clone(&self.questions), self.sockets.clone());
+        Box::pin(async move {
+            // never closed
+            let _turn = questions.acquire().await;
+            ask::ask(addr, way, agent, sockets.as_deref()).await
+        })
+    }
+
     /// When the check after one that was started at `started` is due.
     fn after(&mut self, started: Instant) -> Option<Instant> {
         let random = self.random.next_u64();
@@ -132,25 +268,48 @@ impl Watcher {
         Some((started + pause).max(Instant::now()))
     }
 
-    async fn report(&self, before: &Health) -> Result<(), mpsc::error::SendError<HealthUpdate>> {
-        let health = self.machine.health();
-        if health == before {
+    /// Tells what is not as it was reported last.
+    async fn report(&self, reported: &mut Health) -> Result<(), mpsc::error::SendError<HealthUpdate>> {
+        let health = self.agent.over(self.machine.health());
+        if health == *reported {
             return Ok(());
         }
+        let before = std::mem::replace(reported, health.clone());
         let update = HealthUpdate {
             key: self.key.clone(),
             addr: self.addr,
             task: self.id,
-            health: health.clone(),
             changed: health.state != before.state,
+            health,
         };
         self.updates.send(update).await
     }
 }
 
-async fn poll_check(running: &mut Option<Check>) -> CheckResult {
+async fn next_result(running: &mut Option<Running>) -> Made {
     match running {
-        Some(check) => check.await,
+        Some(running) => {
+            let result = (&mut running.check).await;
+            Made {
+                result,
+                started: running.started,
+                took: running.started.elapsed(),
+            }
+        }
+        None => pending().await,
+    }
+}
+
+async fn next_shared(share: &mut Option<Share>) -> Made {
+    match share {
+        Some(share) => share.next().await,
+        None => pending().await,
+    }
+}
+
+async fn next_answer(asking: &mut Option<Question>) -> Result<Vec<u8>, String> {
+    match asking {
+        Some(asking) => asking.await,
         None => pending().await,
     }
 }

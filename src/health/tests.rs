@@ -133,12 +133,15 @@ fn check(initial: InitialState) -> Option<HealthCheck> {
     Some(HealthCheck {
         check: Check::Tcp,
         port: None,
+        source_addr: None,
+        tls: None,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(2),
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         fast_interval: Duration::from_millis(10),
         send_proxy: false,
+        share: false,
         initial,
     })
 }

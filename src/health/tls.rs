@@ -1,6 +1,10 @@
 //! What a check says to a server that wants more than a connect: whom it comes from, and a TLS handshake.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     ClientConfig, ClientConnection,
@@ -17,7 +21,7 @@ use crate::{
     config::{self, Check, SendProxy, ServerNameFrom},
     pools::Server,
     snapshot::BackendTls,
-    tls::{handshake_failure, server_failure},
+    tls::{Facts, handshake_failure, server_failure},
 };
 
 /// The TLS that a server is checked by.
@@ -28,14 +32,29 @@ pub struct CheckTls {
     /// The same, but that it may offer a protocol of its own.
     config: Arc<ClientConfig>,
     name: TlsName<'static>,
+    /// Whole days for which the certificate has to be valid still; 0: they are not counted.
+    min_days_left: u32,
 }
 
-/// Why there is no TLS with a server.
+/// Why a server does not pass a check of TLS.
 #[derive(Debug)]
-pub struct TlsCheckError {
-    why: ServerTlsFailure,
-    /// What its certificate was to be for.
-    name: TlsName<'static>,
+pub enum TlsCheckError {
+    /// There is no TLS with it.
+    Handshake {
+        /// Why.
+        why: ServerTlsFailure,
+        /// What its certificate was to be for.
+        name: TlsName<'static>,
+    },
+    /// Its certificate ends too early, or has ended.
+    DaysLeft {
+        /// Whole days that are left; below 0: that it has been over.
+        left: i64,
+        /// That there have to be.
+        wanted: u32,
+    },
+    /// When its certificate ends cannot be read.
+    NoCertificate,
 }
 
 impl CheckTls {
@@ -60,6 +79,10 @@ impl CheckTls {
                 _ => Arc::clone(&of),
             },
             of,
+            min_days_left: match check {
+                Some(Check::Tls(check)) => check.min_days_left,
+                _ => 0,
+            },
             name: (settings.server_name).of_server(&server.name, server.addr, own),
         }
     }
@@ -78,7 +101,24 @@ impl CheckTls {
         // a server that says nothing more has not refused us
         let leave = leave(&mut shaken.stream, &mut shaken.connection);
         let left = timeout_at(until, leave).await;
-        left.unwrap_or(Ok(())).map_err(|why| self.fault(why))
+        left.unwrap_or(Ok(())).map_err(|why| self.fault(why))?;
+        self.check_days_left(&shaken.connection, SystemTime::now())
+    }
+
+    fn check_days_left(&self, connection: &ClientConnection, now: SystemTime) -> Result<(), TlsCheckError> {
+        if self.min_days_left == 0 {
+            return Ok(());
+        }
+        let certificate = connection.peer_certificates().and_then(<[_]>::first);
+        let facts = certificate.and_then(|der| Facts::read(der).ok());
+        let left = days_between(now, facts.ok_or(TlsCheckError::NoCertificate)?.not_after);
+        match left >= i64::from(self.min_days_left) {
+            true => Ok(()),
+            false => Err(TlsCheckError::DaysLeft {
+                left,
+                wanted: self.min_days_left,
+            }),
+        }
     }
 
     /// Shakes hands.
@@ -106,10 +146,20 @@ impl CheckTls {
     }
 
     fn fault(&self, why: ServerTlsFailure) -> TlsCheckError {
-        TlsCheckError {
+        TlsCheckError::Handshake {
             why,
             name: self.name.clone(),
         }
+    }
+}
+
+/// Whole days from one time to another, rounded down; of what is past below 0.
+fn days_between(now: SystemTime, then: SystemTime) -> i64 {
+    const DAY: u64 = 86_400;
+    let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
+    match then.duration_since(now) {
+        Ok(left) => days(left),
+        Err(past) => -1 - days(past.duration()),
     }
 }
 
@@ -129,6 +179,7 @@ impl PartialEq for CheckTls {
         Arc::ptr_eq(&self.of, &other.of)
             && self.config.alpn_protocols == other.config.alpn_protocols
             && self.name == other.name
+            && self.min_days_left == other.min_days_left
     }
 }
 
@@ -136,11 +187,24 @@ impl Eq for CheckTls {}
 
 impl fmt::Display for TlsCheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.why.sentence())?;
-        if self.why != ServerTlsFailure::CertificateName {
+        let (why, name) = match self {
+            Self::Handshake { why, name } => (why, name),
+            Self::DaysLeft { left: ..0, .. } => return f.write_str("the certificate has expired"),
+            Self::DaysLeft { left, wanted } => {
+                return write!(
+                    f,
+                    "the certificate is valid for {left} more day(s), less than min_days_left = {wanted}"
+                );
+            }
+            Self::NoCertificate => {
+                return f.write_str("it is not readable how long the certificate is valid");
+            }
+        };
+        f.write_str(why.sentence())?;
+        if *why != ServerTlsFailure::CertificateName {
             return Ok(());
         }
-        match &self.name {
+        match name {
             TlsName::DnsName(name) => write!(f, " (verified for {})", name.as_ref()),
             TlsName::IpAddress(IpAddr::V4(ip)) => {
                 write!(f, " (verified for {})", std::net::Ipv4Addr::from(*ip))

@@ -26,7 +26,7 @@ use std::{
 
 use crate::{
     base::{BackendName, HostPattern, ServerAddr, ServerKey, ServerName},
-    config::{self, Config, PacketService},
+    config::{self, CheckAddr, Config, PacketService},
 };
 use absent::Absent;
 pub(crate) use saved::{MAX_FILE_BYTES, MAX_OVERRIDES, Saved, SavedOverride};
@@ -70,6 +70,8 @@ pub struct Server {
     pub configured_weight: u16,
     /// Whether it is not in the file.
     pub is_discovered: bool,
+    /// Where its checks go, if not to its address.
+    pub check_addr: Option<CheckAddr>,
     /// What an operator has set.
     pub overridden: Override,
 }
@@ -271,6 +273,7 @@ impl Pool {
             sni: server.sni.as_slice().into(),
             configured_weight: server.weight,
             is_discovered,
+            check_addr: server.check_addr,
             overridden: overridden(&server.name, is_discovered),
         };
         let configured = &backend.servers;

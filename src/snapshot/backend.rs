@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BackendTls, BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
+    AgentSays, BackendTls, BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
     live::{BackendStats, ServerStats, StatsSet},
 };
 use crate::{
@@ -132,7 +132,7 @@ impl<'a> Parts<'a> {
             let is_ejected =
                 standing.state == ServerState::Down && standing.health.is_some_and(|h| h.is_ejected);
             if is_ejected && !serves[usize::from(standing.class)] {
-                standing.weight = u32::from(standing.server.weight()) * WEIGHT_UNIT;
+                standing.weight = u32::from(weight(standing.server, standing.health)) * WEIGHT_UNIT;
             }
             classes.note(standing);
         }
@@ -140,7 +140,9 @@ impl<'a> Parts<'a> {
     }
 
     fn standing(&self, server: &'a Server, class: u16, health: Option<&'a Health>) -> Standing<'a> {
-        let state = match server.overridden.admin {
+        let agent = health.map(|health| &health.agent);
+        let admin = (server.overridden.admin).or_else(|| agent.and_then(|agent| agent.admin));
+        let state = match admin {
             Some(AdminState::Maintenance) => ServerState::Maintenance,
             Some(AdminState::Draining) => ServerState::Draining,
             None => health.map_or_else(
@@ -157,7 +159,7 @@ impl<'a> Parts<'a> {
             ramp_left: None,
         };
         if state == ServerState::Up {
-            let full = u32::from(server.weight()) * WEIGHT_UNIT;
+            let full = u32::from(weight(server, health)) * WEIGHT_UNIT;
             let whole = self.pool.backend().slow_start;
             let left = health.and_then(|h| h.ramp_from).map_or(Duration::ZERO, |from| {
                 whole.saturating_sub(self.now.saturating_duration_since(from))
@@ -182,7 +184,8 @@ impl<'a> Parts<'a> {
             state,
             ..
         } = *standing;
-        let state_since = if server.overridden.admin.is_none() {
+        let agent = health.map_or_else(AgentSays::default, |health| health.agent.clone());
+        let state_since = if server.overridden.admin.is_none() && agent.admin.is_none() {
             health.map(|h| h.since)
         } else {
             let same = before.filter(|before| before.state == state);
@@ -194,9 +197,9 @@ impl<'a> Parts<'a> {
         ServerView {
             name: server.name.clone(),
             addr: server.addr,
-            max_connections: server.max_connections,
+            max_connections: agent.max_connections(server.max_connections),
             priority: server.priority,
-            weight: server.weight(),
+            weight: weight(server, health),
             configured_weight: server.configured_weight,
             class,
             effective_weight: classes.weight(standing),
@@ -205,6 +208,8 @@ impl<'a> Parts<'a> {
             state_reason: health.and_then(|h| h.reason.clone()),
             is_discovered: server.is_discovered,
             overridden: server.overridden,
+            agent,
+            checks: health.map(|health| Arc::clone(&health.checks)),
             live,
         }
     }
@@ -326,6 +331,16 @@ fn candidates(servers: &[ServerView], class: Option<u16>) -> Vec<Candidate> {
             weight: weight(server),
         })
         .collect()
+}
+
+/// A server's weight: the operator's, or that of the configuration as its agent changes it.
+fn weight(server: &Server, health: Option<&Health>) -> u16 {
+    let by_agent = || {
+        health.map_or(server.configured_weight, |health| {
+            health.agent.weight(server.configured_weight)
+        })
+    };
+    server.overridden.weight.unwrap_or_else(by_agent)
 }
 
 /// A weight in units, reduced while a slow start runs: linear in time, but at least one unit of any weight.

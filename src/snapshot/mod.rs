@@ -11,6 +11,7 @@
 
 mod backend;
 mod builder;
+mod check_log;
 pub mod live;
 mod names;
 mod routes;
@@ -22,6 +23,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,9 +38,10 @@ use crate::{
         BackendName, FrontendName, ListenerId, PortRanges, ServerAddr, ServerKey, ServerName, ServerState,
     },
     config::{self, InitialState, PortsPerClient},
-    pools::Override,
+    pools::{AdminState, Override},
 };
 pub use builder::{Builder, Built, Replaced};
+pub use check_log::{CheckLog, CheckRecord};
 use live::{BackendStats, FrontendStats, ServerStats};
 pub use names::{NameClass, Offered};
 pub use routes::{Facts, Hello, Routes, Way};
@@ -204,6 +207,10 @@ pub struct ServerView {
     pub is_discovered: bool,
     /// What an operator has set.
     pub overridden: Override,
+    /// What its agent says.
+    pub agent: AgentSays,
+    /// What its last checks found; `None` if it is not checked.
+    pub checks: Option<Arc<CheckLog>>,
     /// Its counters and slots.
     pub live: Arc<ServerStats>,
 }
@@ -268,6 +275,85 @@ pub struct Health {
     pub is_ejected: bool,
     /// Text of the last failure.
     pub reason: Option<Arc<str>>,
+    /// What its agent says, if it is asked.
+    pub agent: AgentSays,
+    /// What the last checks found.
+    pub checks: Arc<CheckLog>,
+}
+
+impl Health {
+    /// Of a server in a state of which no more is known.
+    #[must_use]
+    pub fn new(state: ServerState, since: Instant) -> Self {
+        Self {
+            state,
+            since,
+            ramp_from: None,
+            is_ejected: false,
+            reason: None,
+            agent: AgentSays::default(),
+            checks: Arc::default(),
+        }
+    }
+}
+
+/// What a server's agent says that it should get. It is less than what an operator says, and more than what the
+/// configuration and discovery do; what it does not mention is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentSays {
+    /// Draining or maintenance.
+    pub admin: Option<AdminState>,
+    /// Its weight, in percent of the configured one.
+    pub weight_percent: Option<u16>,
+    /// Its `max_connections`; 0: no limit.
+    pub max_connections: Option<u32>,
+    /// Why it was not understood or not reached, the last time.
+    pub problem: Option<Arc<str>>,
+}
+
+impl AgentSays {
+    /// The weight of a server that has this one without it: at least 1 of what is not nothing.
+    #[must_use]
+    pub fn weight(&self, configured: u16) -> u16 {
+        self.weight_percent.map_or(configured, |percent| {
+            let part = (u32::from(configured) * u32::from(percent)).div_ceil(100);
+            u16::try_from(part).unwrap_or(u16::MAX)
+        })
+    }
+
+    /// The `max_connections` of a server that has this without it.
+    #[must_use]
+    pub fn max_connections(&self, configured: Option<u32>) -> Option<u32> {
+        self.max_connections
+            .map_or(configured, |most| Some(most).filter(|most| *most > 0))
+    }
+
+    /// Whether it asks for nothing, and nothing is wrong with it.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.admin.is_none()
+            && self.weight_percent.is_none()
+            && self.max_connections.is_none()
+            && self.problem.is_none()
+    }
+}
+
+/// In its own words: `drain, 50 %, maxconn 30`.
+impl fmt::Display for AgentSays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.admin {
+            None => "ready",
+            Some(AdminState::Draining) => "drain",
+            Some(AdminState::Maintenance) => "maint",
+        })?;
+        if let Some(percent) = self.weight_percent {
+            write!(f, ", {percent} %")?;
+        }
+        match self.max_connections {
+            Some(most) => write!(f, ", maxconn {most}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The state that a server is in before anything is known of it: up if nothing checks it.

@@ -40,6 +40,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
                 priority,
                 max_connections: NonZeroU32::new(10),
                 sni: Vec::new(),
+                check_addr: None,
             };
             (name, server)
         })
@@ -48,6 +49,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         name: name.clone(),
         hash_balance_factor: None,
         sticky: None,
+        agent_check: None,
         balance: Algorithm::RoundRobin,
         connect_timeout: Duration::from_secs(5),
         retries: 2,

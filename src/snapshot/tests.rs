@@ -49,11 +49,9 @@ impl Site {
     fn health(&mut self, name: &str, state: ServerState) {
         let since = self.now();
         let health = Health {
-            state,
-            since,
             ramp_from: (state == ServerState::Up).then_some(since),
-            is_ejected: false,
             reason: (state == ServerState::Down).then(|| "connection refused".into()),
+            ..Health::new(state, since)
         };
         self.builder.set_health(&key(name), Some(health));
     }
@@ -148,12 +146,15 @@ fn a_server_without_health_yet_is_in_its_checks_initial_state() {
         site.backend().health_check = Some(config::HealthCheck {
             check: Check::Tcp,
             port: None,
+            source_addr: None,
+            tls: None,
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             rise: NonZeroU32::MIN,
             fall: NonZeroU32::MIN,
             fast_interval: Duration::from_secs(1),
             send_proxy: false,
+            share: false,
             initial,
         });
         let server = &site.view().servers[0];

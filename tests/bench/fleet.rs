@@ -31,8 +31,10 @@ use crate::{
     table::Spread,
 };
 
-const BACKENDS: usize = 500;
-const SERVERS: usize = 10_000;
+/// Backends of the fleet.
+pub const BACKENDS: usize = 500;
+/// Servers of all of them.
+pub const SERVERS: usize = 10_000;
 
 /// How long a moment may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -193,7 +195,8 @@ fn wait_said(convey: &Convey, words: &str) {
     }
 }
 
-fn config(weight: u16) -> String {
+/// All of them, one with this weight.
+pub fn config(weight: u16) -> String {
     let mut text = "[global]\nworkers = 1\nwatch_config = false\n".to_owned();
     for backend in 0..BACKENDS {
         let _ = write!(

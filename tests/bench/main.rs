@@ -12,6 +12,7 @@
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
 //! CONVEY_EARLIER=PATH cargo bench -- --peers earlier,earlier-passthrough,earlier-dsr --cells 15      no worse than that?
 //! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
+//! cargo bench -- --rows checks                                                health checks of 10,000 servers, with HAProxy
 //! cargo bench -- --rows flood-none,flood-slow,flood-fast --seconds 20         honest clients beside forged ones
 //! cargo bench -- --rows udp,udp-window,udp-bursts,udp-10000 --peers nginx                     UDP in mode proxy
 //! cargo bench -- --rows failover                                              a router that changes under many flows
@@ -25,6 +26,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod checks;
 mod churn;
 mod datagrams;
 mod failover;
@@ -56,6 +58,7 @@ struct Options {
     churns: Vec<Churn>,
     floods: Vec<Flood>,
     failover: bool,
+    checks: bool,
     cells: usize,
     seconds: u32,
     hurry: bool,
@@ -99,6 +102,9 @@ fn main() {
         print!("{}", failover::measure(options.cells));
     }
     print!("{}", fleet::measure(&options.moments, options.cells));
+    if options.checks {
+        print!("{}", checks::measure(options.cells));
+    }
 }
 
 /// Peer, ours, peer, ours, …, peer.
@@ -147,6 +153,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         churns: Churn::ALL.to_vec(),
         floods: Flood::ALL.to_vec(),
         failover: true,
+        checks: true,
         cells: 3,
         seconds: 3,
         hurry: false,
@@ -182,7 +189,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
 /// Takes rows that have peers, moments of the fleet, and connections that are over at once, and floods.
 fn choose(labels: &str, options: &mut Options) -> Result<(), String> {
     (options.rows, options.moments, options.churns, options.floods) = Default::default();
-    options.failover = false;
+    (options.failover, options.checks) = (false, false);
     for label in labels.split(',') {
         if let Some(moment) = Moment::ALL.into_iter().find(|moment| moment.label() == label) {
             options.moments.push(moment);
@@ -192,6 +199,8 @@ fn choose(labels: &str, options: &mut Options) -> Result<(), String> {
             options.floods.push(flood);
         } else if label == failover::LABEL {
             options.failover = true;
+        } else if label == checks::LABEL {
+            options.checks = true;
         } else {
             options.rows.push(Row::parse(label)?);
         }

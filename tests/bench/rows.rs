@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    checks,
     churn::Churn,
     datagrams::{self, Pattern},
     failover,
@@ -201,6 +202,7 @@ impl Row {
             Churn::ALL.map(Churn::label).join(", "),
             Flood::ALL.map(Flood::label).join(", "),
             failover::LABEL.to_owned(),
+            checks::LABEL.to_owned(),
         ]
         .join(", ");
         Self::ALL

@@ -141,12 +141,15 @@ fn documented_defaults() -> Outcome {
     let check = HealthCheck {
         check: Check::Tcp,
         port: None,
+        source_addr: None,
+        tls: None,
         interval: 2 * SECOND,
         timeout: SECOND,
         rise: number(2),
         fall: number(3),
         fast_interval: SECOND,
         send_proxy: false,
+        share: false,
         initial: InitialState::Check,
     };
     same(backend.health_check.clone(), Some(check))?;
@@ -165,12 +168,15 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
     HealthCheck {
         check: Check::Tcp,
         port: None,
+        source_addr: None,
+        tls: None,
         interval,
         timeout: 3 * SECOND,
         rise: number(1),
         fall: number(1),
         fast_interval: interval,
         send_proxy: false,
+        share: false,
         initial: InitialState::Up,
     }
 }

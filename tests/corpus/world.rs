@@ -207,13 +207,7 @@ impl<'a> World<'a> {
     }
 
     fn health(&self, state: ServerState) -> Health {
-        Health {
-            state,
-            since: self.start,
-            ramp_from: None,
-            is_ejected: false,
-            reason: None,
-        }
+        Health::new(state, self.start)
     }
 
     /// Every server and its address.

@@ -58,6 +58,8 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         priority: 1,
         max_connections: None,
         overridden: None,
+        agent: None,
+        last_checks: Vec::new(),
         traffic,
         tls_failures: BTreeMap::new(),
         packet: None,

@@ -1,10 +1,12 @@
 //! Sections that are about whether servers work.
 
+use std::net::IpAddr;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    DAY, HOUR, Int, Time,
+    BackendTls, DAY, HOUR, Int, Time,
     commands::CommandLine,
     field::{Field, Key, Node, bad_value, inline_schema, string, wrong_type},
     fields::{bounded, word, word_fields},
@@ -13,6 +15,7 @@ use super::{
 use crate::{
     base::Protocol,
     config::{
+        check_addr::CheckAddr,
         checks::{CheckKind, Expected, HttpMethod, MAX_PROBE_BYTES, ProbeBytes, ProbeRegex, StatusRange},
         findings::Findings,
         model::InitialState,
@@ -31,11 +34,17 @@ section! {
     HealthCheck {
         /// Whether servers are checked. Default: true.
         enabled: bool,
-        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend has `tls`. "http": answer a request of HTTP/1.1 with a `status`, over TLS where the backend has `tls`. "probe": answer `send` with `expect`. "exec": have a command exit with 0. "redis", "postgresql", "mysql", "smtp": speak that protocol, over TLS where the backend has `tls`. "dns", "ntp": answer a query by UDP.
+        /// What a server has to do. "tcp" (default): accept a connection, and shake hands where the backend or this section has `tls`, which holds for the kinds "http", "probe", "redis", "postgresql", "mysql" and "smtp" too. "tls": shake hands, with a certificate that is valid for `min_days_left` still. "http": answer a request of HTTP/1.1 with a `status`. "probe": answer `send` with `expect`. "exec": have a command exit with 0. "redis", "postgresql", "mysql", "smtp": speak that protocol. "dns", "ntp": answer a query by UDP.
         kind: CheckKind,
-        /// Another port that is checked. Default: the server's.
+        /// Another port that is checked; `check_addr` of a server may name one too. Default: the server's.
         port: Int<1, 65_535>,
-        /// Kind "probe": "tcp" (default), over TLS where the backend has `tls`, or "udp".
+        /// Source address of the checks. Default: the backend's `source_addr`.
+        source_addr: IpAddr,
+        /// TLS of the checks, where the backend has no `tls` or another one: such as of servers whose TLS goes through to clients. Its server_name "client" expects no name.
+        tls: BackendTls,
+        /// Kind "tls": days for which the server's certificate has to be valid still; with fewer left the check fails. Default: 0, they are not counted; an expired one fails all the same unless verify = false.
+        min_days_left: Int<0, 3_650>,
+        /// Kind "probe": "tcp" (default) or "udp".
         protocol: Protocol,
         /// Kind "probe": what is sent, such as "PING\r\n" or { hex = "0d0a" }; at most 4096 bytes. Default: nothing.
         send: Given<ProbeBytes>,
@@ -67,8 +76,24 @@ section! {
         fast_interval: Time<false, DAY>,
         /// Begin each check with a PROXY header too, which says that the connection is Convey's own; needs send_proxy. Default: false.
         send_proxy: bool,
+        /// Check an address once for all backends that want the same of it, at the shortest of their intervals; each counts rise and fall by itself. Both backends need the key. Default: false.
+        share: bool,
         /// State before the first check: "up", "down", or "check" (default), which lets the first result decide.
         initial: InitialState,
+    }
+}
+
+section! {
+    /// Beside the checks an agent on each server is asked what the server should get, with the words of HAProxy's agent-check: a line of "up", "down", "failed", "stopped" (each with #REASON if wanted), "ready", "drain", "maint", "75%" (of the configured weight) or "maxconn:30", several with blanks between them. What it does not mention stays as it was, also when the agent cannot be reached. What an operator sets with `convey server` goes before it.
+    AgentCheck {
+        /// The port at which the agent listens, at the address of the server or of its `check_addr`.
+        port (required): Int<1, 65_535>,
+        /// What the agent is told first, such as "web\n"; at most 4096 bytes. Default: nothing.
+        send: Given<ProbeBytes>,
+        /// Time between two questions. Default: "2s".
+        interval: Time<false, DAY>,
+        /// Time limit of one question. Default: "1s", or the interval if that is shorter.
+        timeout: Time<false, HOUR>,
     }
 }
 
@@ -133,6 +158,26 @@ impl Field for RequestPath {
     }
 }
 inline_schema!([] RequestPath, _g => json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_REQUEST_BYTES }));
+
+impl Field for CheckAddr {
+    fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = string(
+            value,
+            "an address in quotes, such as \"10.9.0.11:8080\"",
+            findings,
+        )?;
+        match text.parse() {
+            Ok(addr) => Some(addr),
+            Err(()) => bad_value(
+                value,
+                format!("\"{text}\" is not the IP address of a host, nor such a one with a port"),
+                "write one such as \"10.9.0.11\", \"10.9.0.11:8080\" or \"[2001:db8::11]:8080\"",
+                findings,
+            ),
+        }
+    }
+}
+inline_schema!([] CheckAddr, _g => json_schema!({ "type": "string", "minLength": 2, "maxLength": 47 }));
 
 impl Field for HostHeader {
     fn read(_: &Key<'_>, value: &Node<'_>, findings: &mut Findings) -> Option<Self> {

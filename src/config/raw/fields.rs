@@ -344,7 +344,10 @@ pub(super) fn word<T: Words>(value: &Node<'_>, findings: &mut Findings) -> Optio
         Some(near) => format!("did you mean \"{near}\"?"),
         None => match synonyms::algorithm(text).filter(|_| findings.key() == "balance") {
             Some(ours) => format!("write balance = \"{ours}\""),
-            None => format!("write one of {list}"),
+            None => match synonyms::kind(text).filter(|_| findings.key() == "kind") {
+                Some(line) => format!("write {line}"),
+                None => format!("write one of {list}"),
+            },
         },
     };
     let message = format!("`{}` cannot be \"{text}\"", findings.key());

@@ -28,7 +28,7 @@ use section::section;
 pub use access::{FilePath, Files, RuleList};
 pub use acme::{Acme, AcmeText, ExternalAccount, OrderedCertificate};
 pub use balancing::Sticky;
-pub use checks::{Given, HealthCheck, PassiveCheck};
+pub use checks::{AgentCheck, Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
 pub use discovery::Discovery;
 pub use discovery_fields::{JsonPaths, SourceTls};
@@ -46,6 +46,7 @@ pub use tls::is_tls_name;
 pub use tls_sections::{BackendTls, FrontendTls};
 
 use super::{
+    check_addr::CheckAddr,
     model::{
         AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, LogFormat, LogLevel, Mode, OnDown,
         PortsPerClient,
@@ -102,6 +103,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.udp]", Udp::keys),
     ("[backends.NAME.sticky]", Sticky::keys),
     ("[backends.NAME.tls]", BackendTls::keys),
+    ("[backends.NAME.agent_check]", AgentCheck::keys),
     ("[backends.NAME.discovery]", Discovery::keys),
     ("[backends.NAME.discovery.tls]", SourceTls::keys),
     ("[backends.NAME.discovery.json]", JsonPaths::keys),
@@ -406,6 +408,8 @@ section! {
         fallback: BackendRef,
         /// TLS to the servers, mode "proxy" only; health checks shake hands too. Without this section connections to them are plain.
         tls: BackendTls,
+        /// What the servers themselves say that they should get.
+        agent_check: AgentCheck,
         /// Servers that come by themselves, beside those of `servers`.
         discovery: Discovery,
         ..options: BackendOptions,
@@ -470,6 +474,8 @@ section! {
         max_connections: Int<1, { u32::MAX as u64 }>,
         /// Host names (SNI) that this server of the backend is for, mode "proxy" only, as in a route: a name, "*.example.com", "www.*", "~REGEX", or a list of them. Other names go to the servers without one: see unexpected_sni. Default: none.
         sni: HostPatterns,
+        /// Where its health checks go instead, an IP address or IP:port, such as that of a network for management; not of a host that is named. Default: addr, and `port` of the health check.
+        check_addr: CheckAddr,
     }
 }
 

@@ -14,6 +14,7 @@ fn every_key_of_a_frontend_or_backend_that_is_not_its_own_may_stand_in_defaults(
         "servers",
         "fallback",
         "discovery",
+        "agent_check",
     ] {
         assert!(expected.remove(own), "{own}");
     }

@@ -47,7 +47,14 @@ pub fn backend(
     let by_name = named_servers::named_servers(at.value.servers.as_ref(), findings);
     let source = discovery(at.value.discovery.as_ref(), findings);
     named_servers::beside(&by_name, at, findings);
-    let checks = active(&at.value.options, defaults, send_proxy, &servers, findings);
+    let checks = active(
+        &at.value.options,
+        defaults,
+        send_proxy,
+        at.value.tls.is_some(),
+        &servers,
+        findings,
+    );
     if let Some(source) = &own.source_addr {
         check_source(&name, source, &servers, findings);
     }
@@ -57,6 +64,7 @@ pub fn backend(
         &servers,
         findings,
     );
+    let agent = checks::agent(at.value.agent_check.as_ref(), &servers, findings);
     let fallback = fallback(&name, &at.value, known, findings);
     let tls = backend_tls::backend_tls(at.value.tls.as_ref(), &servers, findings);
     Some(Backend {
@@ -82,6 +90,7 @@ pub fn backend(
         fallback,
         send_proxy,
         tls,
+        agent_check: agent,
         discovery: source.or_else(|| (!by_name.is_empty()).then(|| Discovery::of_names(by_name))),
         servers,
     })
@@ -106,6 +115,7 @@ fn active(
     own: &raw::BackendOptions,
     defaults: &raw::BackendOptions,
     send_proxy: Option<SendProxy>,
+    has_tls: bool,
     servers: &BTreeMap<ServerName, Server>,
     findings: &mut Findings,
 ) -> Option<HealthCheck> {
@@ -146,15 +156,28 @@ fn active(
     let with_header = routing::checks_send_proxy(own.health_check.as_ref(), &raw, send_proxy, findings);
     let header = send_proxy.filter(|_| with_header);
     checks::check_way(own.health_check.as_ref(), &check, header, servers, findings);
+    checks::source(own.health_check.as_ref(), servers, findings);
+    let tls = checks::tls(
+        own.health_check.as_ref(),
+        defaults.health_check.as_ref(),
+        &raw,
+        &check,
+        has_tls,
+        servers,
+        findings,
+    );
     Some(HealthCheck {
         check,
         port: NonZeroU16::new(int(raw.port.as_ref(), 0)),
+        source_addr: raw.source_addr.as_ref().map(|at| at.value),
+        tls,
         interval,
         timeout,
         rise: NonZeroU32::new(int(raw.rise.as_ref(), 2)).unwrap_or(NonZeroU32::MIN),
         fall: NonZeroU32::new(int(raw.fall.as_ref(), 3)).unwrap_or(NonZeroU32::MIN),
         fast_interval,
         send_proxy: with_header,
+        share: value(raw.share.as_ref(), false, |v| v),
         initial: value(raw.initial.as_ref(), InitialState::Check, |v| v),
     })
 }
@@ -170,12 +193,15 @@ fn as_in_0_3_5(interval: Duration) -> HealthCheck {
     HealthCheck {
         check: Check::Tcp,
         port: None,
+        source_addr: None,
+        tls: None,
         interval,
         timeout: Duration::from_secs(3),
         rise: NonZeroU32::MIN,
         fall: NonZeroU32::MIN,
         fast_interval: interval,
         send_proxy: false,
+        share: false,
         initial: InitialState::Up,
     }
 }
@@ -225,6 +251,7 @@ fn server(name: ServerName, raw: &raw::Server) -> Option<Server> {
         priority: int(raw.priority.as_ref(), 1),
         max_connections: limit(raw.max_connections.as_ref()),
         sni: routing::names(raw.sni.as_ref()),
+        check_addr: raw.check_addr.as_ref().map(|at| at.value),
     })
 }
 

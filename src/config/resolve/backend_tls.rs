@@ -19,6 +19,26 @@ pub fn backend_tls(
     servers: &BTreeMap<ServerName, Server>,
     findings: &mut Findings,
 ) -> Option<BackendTls> {
+    if let Some(verify) = own?.value.verify.as_ref().filter(|at| !at.value) {
+        findings.within_all(&["tls", "verify"], |findings| {
+            findings.warn(
+                verify.span.clone(),
+                "servers are not verified: whoever can answer at their addresses reads and changes everything",
+                "remove it, with ca = \"/etc/convey/certificates/ca.pem\" where the servers' CA is your own; ca may also be the \
+                 file of a server's self-signed certificate"
+                    .to_owned(),
+            );
+        });
+    }
+    of_checks(own, servers, findings)
+}
+
+/// `tls` of the checks of a backend that has the section; they read nothing that matters, so that they may believe anybody.
+pub fn of_checks(
+    own: Option<&Located<raw::BackendTls>>,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) -> Option<BackendTls> {
     let raw = &own?.value;
     findings.within("tls", |findings| {
         Some(BackendTls {
@@ -32,18 +52,9 @@ pub fn backend_tls(
 
 fn trust(raw: &raw::BackendTls, findings: &mut Findings) -> ServerTrust {
     let ca = raw.ca.as_ref();
-    let Some(verify) = raw.verify.as_ref().filter(|at| !at.value) else {
+    if raw.verify.as_ref().is_none_or(|at| at.value) {
         return ca.map_or(ServerTrust::System, |at| ServerTrust::Ca(at.value.0.clone()));
-    };
-    findings.within("verify", |findings| {
-        findings.warn(
-            verify.span.clone(),
-            "servers are not verified: whoever can answer at their addresses reads and changes everything",
-            "remove it, with ca = \"/etc/convey/certificates/ca.pem\" where the servers' CA is your own; ca may also be the \
-             file of a server's self-signed certificate"
-                .to_owned(),
-        );
-    });
+    }
     if let Some(ca) = ca {
         findings.within("ca", |findings| {
             findings.warn(

@@ -1,17 +1,21 @@
 //! `kind` of `[backends.NAME.health_check]`, and what belongs to it.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, ops::Range, time::Duration};
 
-use super::value;
+use super::{backend_tls, int, time, value};
 use crate::{
     base::{Protocol, ServerName},
     config::{
-        checks::{Check, CheckKind, ExecCheck, HttpCheck, HttpMethod, Probe, StatusRange},
+        check_addr::CheckAddr,
+        checks::{
+            AgentCheck, Check, CheckKind, ExecCheck, HttpCheck, HttpMethod, Probe, StatusRange, TlsCheck,
+        },
         commands::Command,
         findings::Findings,
         model::Server,
         raw::{self, Located, Section as _},
         routing::SendProxy,
+        tls::BackendTls,
     },
 };
 
@@ -39,6 +43,9 @@ pub fn kind(
     };
     match kind {
         CheckKind::Tcp => Check::Tcp,
+        CheckKind::Tls => Check::Tls(TlsCheck {
+            min_days_left: int(raw.min_days_left.as_ref(), 0),
+        }),
         CheckKind::Probe => {
             let place = own.or(defaults).map_or(0..0, |at| at.key.clone());
             Check::Probe(findings.within("health_check", |findings| probe(&raw, place, findings)))
@@ -131,6 +138,106 @@ pub fn check_defaults(at: Option<&Located<raw::HealthCheck>>, findings: &mut Fin
     findings.within("health_check", |findings| useless(&at.value, kind, findings));
 }
 
+/// The TLS of the checks, where they have one of their own; says where kind and TLS do not belong together.
+pub fn tls(
+    own: Option<&Located<raw::HealthCheck>>,
+    defaults: Option<&Located<raw::HealthCheck>>,
+    merged: &raw::HealthCheck,
+    check: &Check,
+    backend_has_tls: bool,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) -> Option<BackendTls> {
+    findings.within("health_check", |findings| {
+        let of = backend_tls::of_checks(merged.tls.as_ref(), servers, findings);
+        let mine = own.and_then(|at| at.value.tls.as_ref());
+        if let Some(at) = mine.filter(|_| !check.may_be_over_tls()) {
+            let kind = check.kind().label();
+            findings.within("tls", |findings| {
+                findings.error(
+                    at.key.clone(),
+                    format!("a check of kind \"{kind}\" does not go over TLS"),
+                    "remove the section, or check by kind = \"tls\" or \"http\"".to_owned(),
+                );
+            });
+        }
+        if let (Check::Tls(_), None, false) = (check, &of, backend_has_tls) {
+            let asked = own.and_then(|at| at.value.kind.as_ref());
+            let section = own.or(defaults).map_or(0..0, |at| at.key.clone());
+            findings.error(
+                asked.map_or(section, |kind| kind.span.clone()),
+                "nothing says whom a server's certificate has to name",
+                "add tls = { server_name = \"www.example.com\" } to this section, with ca = \"/etc/convey/certificates/ca.pem\" \
+                 where the CA is your own; or tls = { verify = false } for a handshake alone"
+                    .to_owned(),
+            );
+        }
+        of.filter(|_| check.may_be_over_tls())
+    })
+}
+
+/// `agent_check` of a backend that has the section.
+pub fn agent(
+    at: Option<&Located<raw::AgentCheck>>,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) -> Option<AgentCheck> {
+    let at = at?;
+    let raw = &at.value;
+    if let Some(server) = servers.values().find(|server| hears_of_no_port(server)) {
+        findings.within("agent_check", |findings| {
+            findings.error(
+                at.key.clone(),
+                format!(
+                    "server `{}` is a unix socket, where no agent listens",
+                    server.name
+                ),
+                "add check_addr = \"127.0.0.1\" to that server, or put it in a backend of its own".to_owned(),
+            );
+        });
+    }
+    let second = Duration::from_secs(1);
+    let interval = time(raw.interval.as_ref(), 2 * second);
+    Some(AgentCheck {
+        port: NonZeroU16::new(int(raw.port.as_ref(), 0))?,
+        send: value(raw.send.as_ref(), None, |v| v.0),
+        interval,
+        timeout: time(raw.timeout.as_ref(), interval.min(second)),
+    })
+}
+
+/// Says where the checks' own source address is of another family than what they go to.
+pub fn source(
+    own: Option<&Located<raw::HealthCheck>>,
+    servers: &BTreeMap<ServerName, Server>,
+    findings: &mut Findings,
+) {
+    let Some(at) = own.and_then(|at| at.value.source_addr.as_ref()) else {
+        return;
+    };
+    let is_other = |server: &&Server| {
+        let target = CheckAddr::target(server.check_addr, server.addr, None);
+        target.ip().is_some_and(|ip| ip.is_ipv4() != at.value.is_ipv4())
+    };
+    if let Some(server) = servers.values().find(is_other) {
+        findings.within_all(&["health_check", "source_addr"], |findings| {
+            findings.error(
+                at.span.clone(),
+                format!(
+                    "`source_addr` is {}, which does not reach server `{}`, of the other family",
+                    at.value, server.name
+                ),
+                "put servers of the other family in a backend of their own".to_owned(),
+            );
+        });
+    }
+}
+
+/// Whether only a path leads to it.
+fn hears_of_no_port(server: &Server) -> bool {
+    server.addr.is_unix() && server.check_addr.is_none()
+}
+
 /// The place of a key whose value is one.
 fn given<T>(at: Option<&Located<raw::Given<T>>>) -> Option<&Range<usize>> {
     at.filter(|at| at.value.0.is_some()).map(|at| &at.key)
@@ -141,8 +248,13 @@ type OfKinds<'a> = (&'static str, &'static [CheckKind], Option<&'a Range<usize>>
 
 /// Keys of other kinds.
 fn useless(raw: &raw::HealthCheck, kind: CheckKind, findings: &mut Findings) {
-    use CheckKind::{Dns, Exec, Http, Postgresql, Probe};
-    let keys: [OfKinds<'_>; 10] = [
+    use CheckKind::{Dns, Exec, Http, Postgresql, Probe, Tls};
+    let keys: [OfKinds<'_>; 11] = [
+        (
+            "min_days_left",
+            &[Tls],
+            raw.min_days_left.as_ref().map(|at| &at.key),
+        ),
         ("protocol", &[Probe], raw.protocol.as_ref().map(|at| &at.key)),
         ("send", &[Probe], given(raw.send.as_ref())),
         ("command", &[Exec], given(raw.command.as_ref())),
@@ -179,7 +291,7 @@ pub fn check_way(
 ) {
     let Some(at) = own else { return };
     let is_udp = check.protocol() == Protocol::Udp;
-    let unix = servers.values().find(|server| server.addr.is_unix());
+    let unix = servers.values().find(|server| hears_of_no_port(server));
     findings.within("health_check", |findings| {
         let kind = at.value.protocol.as_ref().map(|at| &at.key);
         let kind = kind

@@ -2,20 +2,18 @@
 //! 0.3.5 now means something else.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
     ops::Range,
 };
 
-use super::ranges::MOST_PROXIED;
+use super::reached::{Listeners, OwnListeners};
 use crate::{
-    base::{
-        Endpoint, EndpointRange, ListenAddr, ListenRange, PortMap, PortRange, Protocol, ServerAddr, Zone,
-    },
+    base::{Endpoint, EndpointRange, ListenAddr, PortMap, Protocol, ServerAddr, Zone},
     config::{
         address,
         findings::Findings,
-        model::{Backend, Config, Frontend},
+        model::{Backend, Config},
         raw::{self, Section},
         users::Users,
     },
@@ -306,100 +304,6 @@ fn servers(
             });
         });
         seen.entry(addr.value).or_insert((name, addr.span.clone()));
-    }
-}
-
-/// What proxied frontends listen on.
-struct Listeners<'a> {
-    /// By the address, with its interface if it has one: the frontend's name.
-    by_address: PortMap<(SocketAddr, Option<Zone>), &'a str>,
-    /// By the frontend's name, the highest offset of a port in its ranges.
-    furthest: HashMap<&'a str, u16>,
-}
-
-/// What the frontends of one backend listen on.
-struct OwnListeners<'a> {
-    all: &'a Listeners<'a>,
-    /// Names of those in mode proxy.
-    own: HashSet<&'a str>,
-    /// The highest offset of a port in their ranges.
-    furthest: u16,
-    /// Whether there are some in packet modes.
-    by_packets: bool,
-}
-
-impl<'a> Listeners<'a> {
-    fn of(config: &'a Config) -> Self {
-        let proxied: Vec<&Frontend> = (config.frontends.values())
-            .map(|frontend| &**frontend)
-            .filter(|frontend| !frontend.mode.is_packet())
-            .collect();
-        let span = |range: &ListenRange| range.ports().last - range.ports().first;
-        // more is an error, which this need not look far for
-        let furthest = |frontend: &Frontend| {
-            let furthest = frontend.listen.iter().map(span).max().unwrap_or(0);
-            furthest.min(MOST_PROXIED)
-        };
-        Self {
-            furthest: (proxied.iter())
-                .map(|frontend| (frontend.name.as_str(), furthest(frontend)))
-                .collect(),
-            by_address: (proxied.iter())
-                .flat_map(|frontend| {
-                    frontend
-                        .listen
-                        .iter()
-                        .map(|range| (range, frontend.name.as_str()))
-                })
-                .map(|(range, name)| {
-                    let first = range.first();
-                    let address = (first.with_port(0).0, first.zone().copied());
-                    (address, range.ports(), name)
-                })
-                .collect(),
-        }
-    }
-
-    fn of_users(&'a self, users: &[&'a Frontend]) -> OwnListeners<'a> {
-        let own: HashSet<&str> = (users.iter())
-            .filter(|frontend| !frontend.mode.is_packet())
-            .map(|frontend| frontend.name.as_str())
-            .collect();
-        OwnListeners {
-            all: self,
-            furthest: (own.iter())
-                .filter_map(|name| self.furthest.get(name))
-                .copied()
-                .max()
-                .unwrap_or(0),
-            by_packets: own.len() < users.len(),
-            own,
-        }
-    }
-}
-
-impl OwnListeners<'_> {
-    /// Whether a connection to one of the ports that a server's address stands for surely ends at one of these.
-    fn are_reached(&self, server: ServerAddr) -> bool {
-        let Some(server) = server.on_network() else {
-            return false;
-        };
-        let first = server.0.port();
-        let ports = PortRange {
-            first,
-            last: first.saturating_add(self.furthest),
-        };
-        let wildcard: IpAddr = match server.0 {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let has = |addr, zone| {
-            let mut there = self.all.by_address.overlapping(&(addr, zone), ports);
-            there.any(|(_, name)| self.own.contains(name))
-        };
-        let is_local = server.0.ip().is_loopback() || server.0.ip().is_unspecified();
-        has(server.with_port(0).0, server.zone().copied())
-            || (is_local && has(SocketAddr::new(wildcard, 0), None))
     }
 }
 

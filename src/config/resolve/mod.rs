@@ -6,6 +6,7 @@ mod backend;
 mod backend_tls;
 mod balancing;
 mod checks;
+mod circles;
 mod conflicts;
 mod connections;
 mod discovery;
@@ -18,6 +19,7 @@ mod modes;
 mod named_servers;
 mod packet;
 mod ranges;
+mod reached;
 mod routes;
 mod routing;
 mod socket;
@@ -142,6 +144,10 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     balancing::check(file, &config, &users, findings);
     socket_servers::check(file, &config, &users, findings);
     unix_listeners::check(file, &config, &users, findings);
+    // what is wrong otherwise says more
+    if findings.is_clean() {
+        circles::check(file, &config, &users, findings);
+    }
     connections::check(file, &config, findings);
     unused::clear(&mut config);
     balancing::clear(&mut config);

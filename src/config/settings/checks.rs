@@ -2,7 +2,7 @@
 
 use super::{Setting, Settings, set, some, string, text, time};
 use crate::config::{
-    checks::{Check, ExecCheck, Expected, HttpCheck, Probe, ProbeBytes, to_hex},
+    checks::{AgentCheck, Check, ExecCheck, Expected, HttpCheck, Probe, ProbeBytes, TlsCheck, to_hex},
     model::{HealthCheck, PassiveCheck},
 };
 
@@ -11,12 +11,16 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
     let Some(HealthCheck {
         check,
         port,
+        source_addr,
+        // a section of its own
+        tls: _,
         interval,
         timeout,
         rise,
         fall,
         fast_interval,
         send_proxy,
+        share,
         initial,
     }) = check
     else {
@@ -26,21 +30,43 @@ pub fn health_check(check: Option<&HealthCheck>) -> Settings {
     kind(check, &mut settings);
     settings.extend([
         ("port", port.map_or(Setting::Unset("the server's"), set)),
+        (
+            "source_addr",
+            source_addr.map_or(Setting::Unset("the backend's"), |addr| text(&addr.to_string())),
+        ),
         ("interval", time(*interval)),
         ("timeout", time(*timeout)),
         ("rise", set(*rise)),
         ("fall", set(*fall)),
         ("fast_interval", time(*fast_interval)),
         ("send_proxy", set(*send_proxy)),
+        ("share", set(*share)),
         ("initial", text(initial.label())),
     ]);
     settings
+}
+
+/// `[backends.NAME.agent_check]`.
+pub fn agent_check(agent: &AgentCheck) -> Settings {
+    let AgentCheck {
+        port,
+        send,
+        interval,
+        timeout,
+    } = agent;
+    vec![
+        ("port", set(*port)),
+        ("send", send.as_ref().map_or(Setting::Unset("nothing"), bytes)),
+        ("interval", time(*interval)),
+        ("timeout", time(*timeout)),
+    ]
 }
 
 /// The keys that belong to a kind.
 fn kind(check: &Check, out: &mut Settings) {
     match check {
         Check::Tcp | Check::Redis | Check::Mysql | Check::Smtp | Check::Ntp => {}
+        Check::Tls(TlsCheck { min_days_left }) => out.push(("min_days_left", set(*min_days_left))),
         Check::Probe(Probe {
             protocol,
             send,

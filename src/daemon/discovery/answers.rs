@@ -200,6 +200,7 @@ impl SavedServer {
             priority: self.priority,
             max_connections: self.max_connections,
             sni: sni.map(|name| name.parse().ok()).collect::<Option<_>>()?,
+            check_addr: None,
         })
     }
 }
@@ -291,6 +292,7 @@ mod tests {
             priority: 2,
             max_connections: NonZeroU32::new(9),
             sni: vec!["*.example.com".parse().unwrap()],
+            check_addr: None,
         }]
         .into()
     }

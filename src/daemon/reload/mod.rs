@@ -297,7 +297,7 @@ impl Control {
             }
             Action::TryOut => {
                 let Some(new) = &self.reload.new else { return };
-                let views = new.tls.to_servers.views();
+                let views = new.tls.to_servers.views().checks;
                 self.state.try_out(&new.config, &new.first.discovered, &views);
                 self.reload.settle_until = Some(longest_check(&new.config));
             }

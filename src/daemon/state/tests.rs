@@ -164,13 +164,10 @@ impl World {
         };
         // a server that both have is not tried out
         let Some(task) = task else { return };
-        let health = Health {
-            state: if is_up { ServerState::Up } else { ServerState::Down },
-            since: Instant::now(),
-            ramp_from: None,
-            is_ejected: false,
-            reason: None,
-        };
+        let health = Health::new(
+            if is_up { ServerState::Up } else { ServerState::Down },
+            Instant::now(),
+        );
         let update = HealthUpdate {
             key,
             addr: ServerAddr::new(

@@ -278,6 +278,7 @@ impl Collector {
                 Some(sni) if !sni.is_empty() => vec![self.pattern(sni)?],
                 _ => Vec::new(),
             },
+            check_addr: None,
         })
     }
 

@@ -11,12 +11,15 @@ fn check(initial: InitialState, rise: u32, fall: u32) -> HealthCheck {
     HealthCheck {
         check: Check::Tcp,
         port: None,
+        source_addr: None,
+        tls: None,
         interval: 10 * SECOND,
         timeout: SECOND,
         rise: NonZeroU32::new(rise).unwrap(),
         fall: NonZeroU32::new(fall).unwrap(),
         fast_interval: SECOND,
         send_proxy: false,
+        share: false,
         initial,
     }
 }

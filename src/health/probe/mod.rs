@@ -142,7 +142,7 @@ impl Dialogue {
             wants,
         };
         Some(match check {
-            Check::Tcp | Check::Exec(_) => return None,
+            Check::Tcp | Check::Tls(_) | Check::Exec(_) => return None,
             Check::Http(check) => stream(&http::request(check, server), b"", Wants::Http(check.clone())),
             Check::Probe(probe) => Self {
                 protocol: probe.protocol,

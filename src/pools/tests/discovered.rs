@@ -24,6 +24,7 @@ fn found(servers: &[(&str, &str)]) -> Arc<[config::Server]> {
         priority: 1,
         max_connections: None,
         sni: Vec::new(),
+        check_addr: None,
     };
     servers.iter().map(server).collect()
 }

@@ -30,6 +30,7 @@ fn found(numbers: impl IntoIterator<Item = u16>) -> Arc<[Server]> {
             priority: 1,
             max_connections: None,
             sni: Vec::new(),
+            check_addr: None,
         }
     };
     numbers.into_iter().map(server).collect()

@@ -158,11 +158,10 @@ impl World {
     fn checked(&mut self, b: usize, s: usize, state: u8) {
         let is_up = state == 0;
         let known = Health {
-            state: if is_up { ServerState::Up } else { ServerState::Down },
-            since: self.now,
             ramp_from: is_up.then_some(self.now),
             is_ejected: state == 1,
             reason: (!is_up).then(|| format!("reason {state}").into()),
+            ..Health::new(if is_up { ServerState::Up } else { ServerState::Down }, self.now)
         };
         self.health.insert(key_of(b, s), known.clone());
         self.builder.set_health(&key_of(b, s), Some(known));
@@ -382,13 +381,7 @@ fn large(backends: usize, servers: usize) -> (Config, Pools, Builder, Vec<Server
 }
 
 fn down_since(since: Instant) -> Health {
-    Health {
-        state: ServerState::Down,
-        since,
-        ramp_from: None,
-        is_ejected: false,
-        reason: None,
-    }
+    Health::new(ServerState::Down, since)
 }
 
 #[test]

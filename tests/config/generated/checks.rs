@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use convey::{
     base::Protocol,
     config::{
-        Check, ExecCheck, Expected, HealthCheck, HttpCheck, HttpMethod, InitialState, PassiveCheck, Probe,
-        ProbeBytes, ProbeRegex, StatusRange,
+        AgentCheck, BackendTls, Check, ExecCheck, Expected, HealthCheck, HttpCheck, HttpMethod, InitialState,
+        PassiveCheck, Probe, ProbeBytes, ProbeRegex, StatusRange, TlsCheck,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -14,6 +14,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::{
     configs::{DAY, count, millis},
     process::command,
+    tls::backend_tls,
 };
 
 fn probe_bytes() -> impl Strategy<Value = ProbeBytes> {
@@ -78,18 +79,24 @@ fn exec() -> impl Strategy<Value = ExecCheck> {
     })
 }
 
-/// A command has the check's time-out, and goes without a header.
-fn settled(mut check: HealthCheck) -> HealthCheck {
+/// A command has the check's time-out, and goes without a header. What says nothing over TLS has none, and what is nothing but
+/// TLS has some.
+fn settled((mut check, tls): (HealthCheck, Option<BackendTls>)) -> Option<HealthCheck> {
+    check.tls = tls.filter(|_| check.check.may_be_over_tls());
+    if matches!(check.check, Check::Tls(_)) && check.tls.is_none() {
+        return None;
+    }
     if let Check::Exec(exec) = &mut check.check {
         exec.command.timeout = check.timeout;
         check.send_proxy = false;
     }
-    check
+    Some(check)
 }
 
 fn check() -> impl Strategy<Value = Check> {
     prop_oneof![
         Just(Check::Tcp),
+        (0..=3_650_u32).prop_map(|min_days_left| Check::Tls(TlsCheck { min_days_left })),
         http().prop_map(Check::Http).boxed(),
         exec().prop_map(Check::Exec).boxed(),
         probe().prop_map(Check::Probe).boxed(),
@@ -106,7 +113,12 @@ fn check() -> impl Strategy<Value = Check> {
 pub fn health_check() -> impl Strategy<Value = HealthCheck> {
     let initial = prop::sample::select(vec![InitialState::Up, InitialState::Down, InitialState::Check]);
     (
-        (check().boxed(), any::<u16>()),
+        (
+            check().boxed(),
+            any::<u16>(),
+            any::<bool>(),
+            backend_tls().boxed(),
+        ),
         millis(1, DAY),
         millis(1, DAY / 24),
         count(1_000),
@@ -116,21 +128,54 @@ pub fn health_check() -> impl Strategy<Value = HealthCheck> {
         initial,
     )
         .prop_map(
-            |((check, port), interval, timeout, rise, fall, fast_interval, send_proxy, initial)| {
-                HealthCheck {
+            |(
+                (check, port, share, tls),
+                interval,
+                timeout,
+                rise,
+                fall,
+                fast_interval,
+                send_proxy,
+                initial,
+            )| {
+                let check = HealthCheck {
                     send_proxy: send_proxy && check.protocol() == Protocol::Tcp,
                     check,
                     port: NonZeroU16::new(port),
+                    source_addr: None,
+                    tls: None,
+                    share,
                     interval,
                     timeout,
                     rise,
                     fall,
                     fast_interval,
                     initial,
-                }
+                };
+                (check, tls)
             },
         )
-        .prop_map(settled)
+        .prop_filter_map("a check that can be written", settled)
+}
+
+/// Any agents.
+pub fn agent_check() -> impl Strategy<Value = Option<AgentCheck>> {
+    let agent = (
+        count(65_535),
+        option::of(probe_bytes()),
+        millis(1, DAY),
+        millis(1, DAY / 24),
+    );
+    option::of(
+        agent.prop_filter_map("a port", |(port, send, interval, timeout)| {
+            Some(AgentCheck {
+                port: u16::try_from(port.get()).ok().and_then(NonZeroU16::new)?,
+                send,
+                interval,
+                timeout,
+            })
+        }),
+    )
 }
 
 /// Any passive check.

@@ -344,24 +344,33 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, Server>> {
         any::<u16>(),
         option::of(count(u32::MAX)),
         host_patterns(2),
+        option::of((address(), any::<bool>())),
     );
     vec(server, 0..5).prop_map(|all| {
-        let named = all
-            .into_iter()
-            .filter_map(|(name, addr, weight, priority, max_connections, sni)| {
-                let name = ServerName::new(&name).ok()?;
-                Some((
-                    name.clone(),
-                    Server {
-                        name,
-                        addr: ServerAddr::new(addr),
-                        weight,
-                        priority,
-                        max_connections,
-                        sni,
-                    },
-                ))
-            });
+        let named =
+            all.into_iter()
+                .filter_map(|(name, addr, weight, priority, max_connections, sni, check)| {
+                    let name = ServerName::new(&name).ok()?;
+                    Some((
+                        name.clone(),
+                        Server {
+                            name,
+                            addr: ServerAddr::new(addr),
+                            weight,
+                            priority,
+                            max_connections,
+                            sni,
+                            check_addr: check.and_then(|(addr, with_port)| {
+                                let addr = if with_port {
+                                    addr.to_string()
+                                } else {
+                                    addr.ip().to_string()
+                                };
+                                addr.parse().ok()
+                            }),
+                        },
+                    ))
+                });
         named.collect()
     })
 }
@@ -399,7 +408,12 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
         option::of(passive_check()),
         down,
         (servers(), send_proxy(), super::tls::backend_tls()),
-        (factor, sticky(), super::discovery::discovery()),
+        (
+            factor,
+            sticky(),
+            super::discovery::discovery(),
+            super::checks::agent_check(),
+        ),
     )
         .prop_filter_map(
             "a usable name",
@@ -416,7 +430,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                 passive_check,
                 (on_down, slow_start, dsr_method),
                 (servers, send_proxy, tls),
-                (factor, sticky, discovery),
+                (factor, sticky, discovery, agent_check),
             )| {
                 let hashes = matches!(balance, Algorithm::SourceHash | Algorithm::Maglev);
                 // A source address is of the family of all servers.
@@ -444,6 +458,7 @@ fn backend(name: String) -> impl Strategy<Value = Backend> {
                     fallback: None,
                     send_proxy,
                     tls,
+                    agent_check,
                     discovery,
                     servers,
                 })

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use convey::admin::views::{Acme, Certificate, CertificateState};
+use convey::{
+    admin::views::{Acme, Certificate, CertificateState},
+    base::FrontendName,
+};
 
 use crate::{
     Test,
@@ -19,8 +22,6 @@ pub const TESTS: &[Test] = tests![
     a_ca_asks_by_http_and_nothing_else_is_there,
     a_wildcard_is_ordered_by_a_record_that_a_command_makes_and_removes,
     what_the_ca_refuses_is_said_in_its_words_and_the_certificate_stays,
-    a_reload_meanwhile_gives_an_order_up_or_leads_it_to_another_ca,
-    one_load_balancer_orders_and_the_other_takes_the_files,
 ];
 
 pub const NAME: &str = "www.lab.test";
@@ -38,7 +39,7 @@ impl Ca {
         Self::at(site, &site.lab.host("ca"), settings, environment)
     }
 
-    fn at(site: &Site, host: &Host, settings: &str, environment: &str) -> Self {
+    pub fn at(site: &Site, host: &Host, settings: &str, environment: &str) -> Self {
         let (pki, ip) = (&site.pki, host.ip4());
         pki.run(&format!(
             "openssl req -newkey {EC} -nodes -subj /CN=pebble -keyout ca-{ip}.key -out ca-{ip}.csr && \
@@ -218,7 +219,7 @@ fn a_certificate_is_ordered_by_tls_while_the_frontend_serves_and_is_in_use_witho
     assert!(
         one.state == CertificateState::Valid && one.problem.is_none() && one.next_order_seconds > Some(0.0)
     );
-    assert!(one.frontends.iter().map(|name| name.as_str()).eq(["tls"]));
+    assert!(one.frontends.iter().map(FrontendName::as_str).eq(["tls"]));
     let table = convey.order("acme status");
     assert!(table.contains(NAME) && table.contains("valid"), "{table}");
     let files = modes(&kept(&convey));
@@ -465,93 +466,4 @@ fn what_the_ca_refuses_is_said_in_its_words_and_the_certificate_stays() {
     });
     logged(&convey, "event=\"acme_account_unknown\"");
     assert_eq!(certificate(&convey, NAME).problem, None);
-}
-
-fn a_reload_meanwhile_gives_an_order_up_or_leads_it_to_another_ca() {
-    let site = Site::new("acmereload");
-    // it takes its time before it looks
-    let ca = Ca::start(&site, "", "PEBBLE_VA_NOSLEEP= PEBBLE_VA_SLEEPTIME=15");
-    let other = Ca::at(&site, &site.lab.host("ca2"), "", "");
-    let tls = |names: &str| format!("acme = {{ names = [{names}] }}");
-    let (cert, key) = (site.pki.path("one.pem"), site.pki.path("one.key"));
-    let plain = format!("certificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n");
-    let one = format!("\"{NAME}\"");
-    let of = |tls: &str, section: &str| site.config(&site.lb, &format!("{plain}{tls}"), section);
-    let convey = site.lab.convey(&site.lb, &of(&tls(&one), &ca.section(&site, "")));
-    let is_ordering = || {
-        shown(&convey)
-            .certificates
-            .iter()
-            .any(|one| one.ordering_seconds.is_some())
-    };
-    wait_until("the order is under way", PATIENCE, is_ordering);
-    convey.reload(&of("", ""));
-    assert_eq!(shown(&convey), Acme::default());
-    assert!(
-        site.served(&site.lb, NAME)
-            .is_some_and(|(issuer, _)| issuer.contains("lab-ca"))
-    );
-    convey.reload(&of(&tls(&one), &ca.section(&site, "")));
-    wait_until("the order is under way again", PATIENCE, is_ordering);
-    // another CA and more names: the one under way is given up, and the new one does not wait for it
-    let more = format!("\"{NAME}\", \"lab.test\"");
-    convey.reload(&of(&tls(&more), &other.section(&site, "")));
-    site.issued(&convey, "lab.test");
-    let issued = site.served(&site.lb, NAME).expect("a certificate");
-    assert!(issued.0.contains("Pebble"), "{issued:?}");
-    // fewer names: the one before is served until there is another
-    convey.reload(&of(&tls(&one), &other.section(&site, "")));
-    assert!(
-        site.served(&site.lb, NAME)
-            .is_some_and(|(issuer, _)| issuer.contains("Pebble"))
-    );
-    wait_until("another certificate", PATIENCE, || {
-        site.served(&site.lb, NAME).is_some_and(|now| now != issued)
-    });
-    assert!(
-        site.served(&site.lb, "lab.test")
-            .is_some_and(|(issuer, _)| issuer.contains("lab-ca"))
-    );
-}
-
-fn one_load_balancer_orders_and_the_other_takes_the_files() {
-    let site = Site::new("acmetwo");
-    let ca = Ca::start(&site, "", "");
-    let second = site.lab.host("second");
-    let tls = format!("acme = {{ names = [\"{NAME}\"] }}");
-    let leader = site
-        .lab
-        .convey(&site.lb, &site.config(&site.lb, &tls, &ca.section(&site, "")));
-    let follower = site.lab.convey(
-        &second,
-        &site.config(&second, &tls, &ca.section(&site, "lead = false")),
-    );
-    let first = site.issued(&leader, NAME);
-    assert_eq!(site.served(&second, NAME), None);
-    assert!(follower.order("acme status").contains("lead = false"));
-    assert_eq!(follower.cli("acme renew").status.code(), Some(64));
-    let copy = || {
-        let (from, to) = (kept(&leader), kept(&follower));
-        let owner = "$(stat -c %u:%g";
-        site.lb.run(&format!(
-            "cp {from}/{NAME}.pem {to}/.new && chown {owner} {to}) {to}/.new && mv {to}/.new {to}/{NAME}.pem",
-            from = from.display(),
-            to = to.display()
-        ));
-    };
-    copy();
-    wait_until("the follower serves it", PATIENCE, || {
-        site.served(&second, NAME)
-            .is_some_and(|(_, serial)| serial == first)
-    });
-    leader.order("acme renew");
-    wait_until("the leader has another", PATIENCE, || {
-        site.served(&site.lb, NAME)
-            .is_some_and(|(_, serial)| serial != first)
-    });
-    copy();
-    wait_until("the follower has it too", PATIENCE, || {
-        site.served(&second, NAME) == site.served(&site.lb, NAME)
-    });
-    assert_eq!(follower.status().config_generation, 1);
 }

@@ -5,6 +5,7 @@ mod lab;
 
 mod access;
 mod acme;
+mod acme_reload;
 mod acme_words;
 mod asked;
 mod balancing;
@@ -15,9 +16,11 @@ mod descriptors;
 mod discovery;
 mod harness;
 mod health;
+mod health_agent;
 mod health_exec;
 mod health_http;
 mod health_kinds;
+mod health_ways;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -74,6 +77,8 @@ fn main() -> ExitCode {
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),
+        ("health_ways", health_ways::TESTS),
+        ("health_agent", health_agent::TESTS),
         ("health_kinds", health_kinds::TESTS),
         ("hooks", hooks::TESTS),
         ("waiting", waiting::TESTS),
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
         ("tls_to_servers", tls_to_servers::TESTS),
         ("tls_to_servers", tls_to_servers_live::TESTS),
         ("acme", acme::TESTS),
+        ("acme", acme_reload::TESTS),
         ("acme", acme_words::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
 use convey::base::{ServerAddr, ServerState};
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = tests![
     names_are_asked_for_as_the_host_does_it,
     the_services_of_a_name_come_with_ports_weights_and_priorities,
     a_name_with_two_hundred_addresses_is_asked_for_by_tcp,
+    times_to_live_of_bind_that_change_are_kept_to_within_their_bounds,
 ];
 
 /// dnsmasq that knows the hosts of a file, and these records.
@@ -322,4 +324,102 @@ fn a_name_with_two_hundred_addresses_is_asked_for_by_tcp() {
             != "",
         "asked"
     );
+}
+
+/// BIND with one zone, test.
+struct Bind {
+    host: Host,
+    zone: PathBuf,
+    serial: u32,
+    process: Process,
+}
+
+impl Bind {
+    fn start(host: Host) -> Self {
+        let (zone, conf) = (host.path("test.zone"), host.path("named.conf"));
+        let dir = host.dir().display();
+        fs::write(
+            &conf,
+            format!(
+                "options {{ directory \"{dir}\"; pid-file none; session-keyfile none; listen-on {{ {}; }}; listen-on-v6 {{ none; }}; \
+                 recursion no; dnssec-validation no; }};\ncontrols {{ }};\n\
+                 zone test {{ type master; file \"{}\"; }};\n",
+                host.ip4(),
+                zone.display()
+            ),
+        )
+        .expect("write");
+        fs::write(&zone, zone_file(1, "")).expect("write");
+        let process = host.start(&format!("exec named -f -u root -c {}", conf.display()));
+        let query = format!("dig +short +tries=1 +time=1 @{} ns.test", host.ip4());
+        wait_until("BIND answers", PATIENCE, || {
+            host.try_run(&query).stdout.contains("192.0.2.53")
+        });
+        Self {
+            host,
+            zone,
+            serial: 1,
+            process,
+        }
+    }
+
+    /// Has web.test have these addresses, for so many seconds.
+    fn know(&mut self, ttl: u32, addrs: &[SocketAddr]) {
+        self.serial += 1;
+        let records: String = (addrs.iter())
+            .map(|addr| format!("web {ttl} IN A {}\n", addr.ip()))
+            .collect();
+        fs::write(&self.zone, zone_file(self.serial, &records)).expect("write");
+        self.process.signal(Signal::SIGHUP);
+    }
+}
+
+fn zone_file(serial: u32, records: &str) -> String {
+    format!(
+        "$TTL 1\n@ IN SOA ns hostmaster {serial} 3600 600 86400 1\n@ IN NS ns\nns IN A 192.0.2.53\n{records}"
+    )
+}
+
+fn times_to_live_of_bind_that_change_are_kept_to_within_their_bounds() {
+    let stage = Stage::new("bind", 1, 1);
+    let mut bind = Bind::start(stage.lab.host("names"));
+    let addr = stage.servers[0].addr();
+    let spare: SocketAddr = "10.77.9.9:80".parse().expect("an address");
+    bind.know(1, &[addr]);
+    let config = |max_ttl: &str| {
+        discovered(
+            &stage.lb,
+            &format!(
+                "kind = \"dns\"\nname = \"web.test\"\nport = {}\nfamily = \"ipv4\"\nresolvers = \"{}\"\n\
+                 min_ttl = \"300ms\"\nmax_ttl = \"{max_ttl}\"\n{QUICK}\nmax_removal = \"100%\"",
+                addr.port(),
+                bind.host.ip4()
+            ),
+        )
+    };
+    let (short, long) = (config("1s"), config("1h"));
+    let servers = |wanted: usize| {
+        wait_until(&format!("{wanted} servers"), PATIENCE, || {
+            stage.convey.status().backends["web"].servers.len() == wanted
+        });
+    };
+    stage.convey.reload(&short);
+    stage.wait_for(&[0]);
+    // at once again, but for the floor
+    bind.know(0, &[addr, spare]);
+    servers(2);
+    // for long, but for the ceiling
+    bind.know(3_600, &[addr]);
+    servers(1);
+    bind.know(3_600, &[addr, spare]);
+    servers(2);
+    // without one the answer holds, until a reload asks anew
+    stage.convey.reload(&long);
+    servers(2);
+    bind.know(3_600, &[addr]);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(stage.convey.status().backends["web"].servers.len(), 2);
+    stage.convey.reload(&short);
+    servers(1);
+    assert_eq!(stage.reached(), "a");
 }
