@@ -17,12 +17,13 @@
 //!                network: links, addresses, routes, neighbours by netlink      control thread
 //! health         active checks                                                 control thread
 //! discovery      sources of servers, their answers                             control thread
+//! acme           certificates that are ordered from a CA and renewed           control thread
 //! admin          control endpoint (HTTP/JSON on a unix socket), /stats         admin thread
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
 //! privilege      broker and runner; dropping privileges and proving it         all processes
 //! ─ low I/O ───────────────────────────────────────────────────────────────────
-//! client         asking what answers slowly: the runner of commands
+//! client         asking what answers slowly: web servers, name servers, the runner of commands
 //! tls            certificates, sessions, rustls configurations; no network
 //! ─ sys ───────────────────────────────────────────────────────────────────────  the only unsafe code, safe API out
 //! ─ pure ──────────────────────────────────────────────────────────────────────  no I/O, no clock, no randomness
@@ -146,6 +147,7 @@
 //! [`base::PacketReason`].
 
 pub mod access;
+pub(crate) mod acme;
 pub mod admin;
 pub(crate) mod backend_setup;
 pub(crate) mod balance;

@@ -11,6 +11,7 @@
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
 mod candidates;
+mod challenges;
 pub(crate) mod holder;
 mod http;
 pub mod lookup;
@@ -26,6 +27,7 @@ mod thread;
 pub mod views;
 mod words;
 
+pub(crate) use challenges::Answers;
 pub(crate) use http::HttpListener;
 pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
@@ -42,6 +44,13 @@ pub enum AdminCommand {
         cut: bool,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
+    },
+    /// Order certificates now.
+    Renew {
+        /// Which; `None`: all.
+        name: Option<String>,
+        /// Those that are ordered, or what is wrong with the request.
+        reply: oneshot::Sender<Result<Vec<String>, views::Problem>>,
     },
     /// Override a server.
     Server {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     packets::{self, ServerViews},
-    status::{PacketCounts, SourceStatus, Status, Waiting},
+    status::{AcmeStatus, CertificateStatus, PacketCounts, SourceStatus, Status, Waiting},
     views::{self, Overridden, Traffic},
 };
 use crate::{
@@ -55,6 +55,43 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
             .collect(),
         backends: backends(status, now).collect(),
         packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
+        acme: (status.acme.directory.is_some()).then(|| acme(&status.acme, now, SystemTime::now())),
+    }
+}
+
+/// The certificates that are ordered.
+#[must_use]
+pub fn acme(acme: &AcmeStatus, now: Instant, wall: SystemTime) -> views::Acme {
+    views::Acme {
+        directory: acme.directory.as_deref().map(str::to_owned),
+        leads: acme.leads,
+        certificates: (acme.certificates.iter())
+            .map(|status| certificate(status, now, wall))
+            .collect(),
+    }
+}
+
+fn certificate(status: &CertificateStatus, now: Instant, wall: SystemTime) -> views::Certificate {
+    let until = |at: SystemTime| match at.duration_since(wall) {
+        Ok(left) => left.as_secs_f64(),
+        Err(over) => -over.duration().as_secs_f64(),
+    };
+    let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+    views::Certificate {
+        name: status.name.to_string(),
+        names: status.names.clone(),
+        frontends: status.frontends.clone(),
+        challenge: status.challenge.into(),
+        state: status.state.into(),
+        ordering_seconds: status.ordering.map(since),
+        expires_seconds: status.not_after.map(until),
+        serial: status.serial.as_deref().map(str::to_owned),
+        next_order_seconds: status.due.map(|due| until(due).max(0.0)),
+        problem: status.problem.as_ref().map(|problem| views::CertificateProblem {
+            reason: problem.label.to_owned(),
+            text: problem.text.to_string(),
+            seconds: since(problem.since),
+        }),
     }
 }
 
@@ -324,6 +361,7 @@ pub(super) mod tests {
             snapshot: site(now),
             waiting: Waiting::new(),
             discovery: Arc::default(),
+            acme: Arc::default(),
             packet: None,
         }
     }

@@ -8,6 +8,8 @@
 //! | `GET /v1/backends/{backend}` | [`views::Backend`] |
 //! | `GET /v1/backends/{backend}/servers/{server}` | [`views::Server`] |
 //! | `POST /v1/backends/{backend}/servers/{server}` | takes a [`views::ServerRequest`]; [`views::Server`] as it is then; 409 if no eligible server would be left |
+//! | `GET /v1/acme` | [`views::Acme`] |
+//! | `POST /v1/acme/renew?name=…` | [`views::Renewing`]; 404 if there is no such certificate, 409 if none are ordered here |
 //! | `GET /v1/connections?frontend=…&backend=…&server=…&limit=…` | [`views::Connections`] |
 //! | `GET /v1/explain?protocol=…&client=…&vip=…` | [`views::Explanation`] |
 //! | `GET /v1/backend-script?frontend=…&server=…` | a shell script, as text |
@@ -23,7 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -52,7 +54,7 @@ use super::{
     views::{self, ConnectionFilter, Problem},
 };
 use crate::{
-    base::{BackendName, ClientAddr, FrontendName, ListenAddr, NameError, ServerName},
+    base::{BackendName, CertificateName, ClientAddr, FrontendName, ListenAddr, NameError, ServerName},
     flow::{FiveTuple, FlowInfo},
 };
 
@@ -73,6 +75,8 @@ pub(super) fn router(control: ControlRoutes) -> Router {
             "/v1/backends/{backend}/servers/{server}",
             get(server).post(set_override),
         )
+        .route("/v1/acme", get(acme))
+        .route("/v1/acme/renew", post(renew))
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
         .route("/v1/backend-script", get(backend_script))
@@ -319,6 +323,38 @@ async fn set_override(
         reply,
     };
     control.ask(command, control.limits.reply).await?.map(Json)
+}
+
+async fn acme(State(control): State<ControlRoutes>) -> Json<views::Acme> {
+    Json(render::acme(
+        &control.now().acme,
+        Instant::now(),
+        SystemTime::now(),
+    ))
+}
+
+async fn renew(
+    State(control): State<ControlRoutes>,
+    peer: Option<Extension<Peer>>,
+    query: Result<Query<views::RenewQuery>, QueryRejection>,
+) -> Result<Json<views::Renewing>, Problem> {
+    let Query(views::RenewQuery { name }) = query.map_err(|rejection| bad_query(&rejection))?;
+    // what is no name exists nowhere, and could break the log's lines
+    if let Some(name) = &name {
+        name.parse::<CertificateName>().map_err(|error| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the name of a certificate: {error}"),
+            )
+        })?;
+    }
+    log_request(
+        peer,
+        &format!("acme renew {}", name.as_deref().unwrap_or("(all)")),
+    );
+    let command = |reply| AdminCommand::Renew { name, reply };
+    let certificates = control.ask(command, control.limits.reply).await??;
+    Ok(Json(views::Renewing { certificates }))
 }
 
 async fn connections(

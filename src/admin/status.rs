@@ -13,13 +13,13 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
-use super::views::{self, Phase, ProxiedConnections};
+use super::views::{self, CertificateState, Phase, ProxiedConnections};
 use crate::{
-    base::{Alert, BackendName, EndpointRange, PacketReason, ServerKey},
-    config::{DiscoveryKind, EngineChoice},
+    base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey},
+    config::{Challenge, DiscoveryKind, EngineChoice},
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot},
 };
@@ -50,6 +50,57 @@ pub struct Status {
     pub packet: Option<PacketStatus>,
     /// How sources of servers are, by backend.
     pub discovery: Arc<BTreeMap<BackendName, SourceStatus>>,
+    /// How certificates are that are ordered.
+    pub acme: Arc<AcmeStatus>,
+}
+
+/// The certificates that are ordered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcmeStatus {
+    /// The CA, as the configuration has it; `None`: nothing is ordered.
+    pub directory: Option<Arc<str>>,
+    /// Whether this load balancer orders.
+    pub leads: bool,
+    /// In the order of their names.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// How a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// What it is called.
+    pub name: Arc<str>,
+    /// The names that it is ordered for.
+    pub names: Vec<String>,
+    /// The frontends that serve it.
+    pub frontends: Vec<FrontendName>,
+    /// How the CA sees that the names are ours.
+    pub challenge: Challenge,
+    /// Whether it is there.
+    pub state: CertificateState,
+    /// Since when its order is under way.
+    pub ordering: Option<Instant>,
+    /// Until when it is valid.
+    pub not_after: Option<SystemTime>,
+    /// Its serial number in hexadecimal digits.
+    pub serial: Option<Arc<str>>,
+    /// When it is ordered next.
+    pub due: Option<SystemTime>,
+    /// Why the last order failed, if it did.
+    pub problem: Option<CertificateProblem>,
+}
+
+/// Why an order failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateProblem {
+    /// The reason in one word.
+    pub label: &'static str,
+    /// In words.
+    pub text: Arc<str>,
+    /// Since when.
+    pub since: Instant,
+    /// When the log was last told.
+    pub said: Instant,
 }
 
 /// How a source of servers is.

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Commands,
+    challenges::{self, Answers},
     http::{self, HttpLimits, HttpListener},
     routes::{self, ControlRoutes},
     stats::{self, Reach},
@@ -129,6 +130,24 @@ impl AdminThread {
             router,
             HttpLimits::default(),
             self.refused(),
+        ))
+    }
+
+    /// Answers CAs on a listener (the broker's) until the result is dropped. Returns at once.
+    ///
+    /// # Errors
+    /// The runtime cannot take the listener.
+    pub fn serve_challenges(&self, listener: StdTcpListener, answers: Answers) -> io::Result<HttpListener> {
+        let _its_runtime = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        // who is turned away here has nothing to do with the endpoints
+        let refused = Arc::default();
+        Ok(http::serve(
+            listener,
+            challenges::router(answers),
+            challenges::limits(),
+            refused,
         ))
     }
 

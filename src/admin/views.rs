@@ -1,5 +1,6 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
+mod acme;
 mod checks;
 mod connections;
 mod discovery;
@@ -17,13 +18,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
+pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
 pub use checks::{Agent, CheckResult};
 pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use server_tls::{ServerTls, TlsToServers};
 pub use sticky::StickyClients;
 
-pub use super::words::{Because, FrontendState, HopState, Overridden, Phase, Word};
+pub use super::words::{Because, CertificateState, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
     base::{
         AccessReason, Alert, BackendName, BackendState, ClientAddr, DatagramDrop, FrontendName, Handshake,
@@ -69,6 +71,9 @@ pub struct Status {
     pub backends: BTreeMap<BackendName, Backend>,
     /// The packet modes; `None` while no frontend has needed them.
     pub packet: Option<Packet>,
+    /// Certificates that are ordered; `None` if none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
 }
 
 /// Proxied connections against what the limit of open files allows.

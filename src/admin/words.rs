@@ -88,6 +88,38 @@ impl<'de, T: FromStr> Deserialize<'de> for Word<T> {
     }
 }
 
+/// Whether a certificate is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CertificateState {
+    /// Not yet.
+    Missing,
+    /// It is.
+    Valid,
+    /// It is, but has expired.
+    Expired,
+}
+
+impl CertificateState {
+    /// The word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+by_label!(
+    CertificateState,
+    [
+        CertificateState::Missing,
+        CertificateState::Valid,
+        CertificateState::Expired
+    ]
+);
+
 /// What the daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {

@@ -75,6 +75,7 @@ impl TerminationReason {
             Self::NoSourceSocket => {
                 "source = \"client\" or server_socket.mark: the broker gave no socket in time; the log says why (no_source_sockets)"
             }
+            Self::AcmeChallenge => "a CA has seen the proof that a name is ours (acme, TLS-ALPN-01)",
             Self::MaxLifetime => "it had lived for max_lifetime; the client may connect again",
             Self::TlsHandshakesFull => "max_handshakes TLS handshakes of the frontend were under way already",
             Self::ClientHandshakes => {

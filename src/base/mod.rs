@@ -5,11 +5,13 @@
 
 pub(crate) mod addr;
 mod alert;
+mod certificate_name;
 mod change;
 mod check_outcome;
 mod command_id;
 pub(crate) mod connection_record;
 mod datagram;
+mod dns_proof;
 mod dscp;
 mod ending;
 pub(crate) mod endpoint;
@@ -40,12 +42,14 @@ mod zone;
 
 pub use addr::{ClientAddr, IpServerAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr};
 pub use alert::{Alert, Handshake, ServerDrop};
+pub use certificate_name::{CertificateName, NotACertificateName};
 pub use change::ChangeEvent;
 pub use check_outcome::CheckOutcome;
 pub use command_id::CommandId;
 pub(crate) use connection_record::AccessSink;
 pub use connection_record::{AccessRecord, TlsRecord};
 pub use datagram::DatagramDrop;
+pub use dns_proof::{Digest, DnsChange, DnsProof, NotADigest};
 pub use dscp::Dscp;
 pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;

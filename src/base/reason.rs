@@ -74,6 +74,8 @@ pub enum TerminationReason {
     TlsHandshakesFull,
     /// Its client network has begun as many handshakes a second as it may: `per_client.handshakes_per_second`.
     ClientHandshakes,
+    /// It was a CA's, which has seen the proof that a name is ours (TLS-ALPN-01 of `acme`): there is nothing more to it.
+    AcmeChallenge,
     /// No server completed its TLS handshake: why, `server_tls_failure` says.
     ServerTls,
     /// Of a UDP session: nothing moved for `idle_timeout`, which is how they end.
@@ -92,7 +94,7 @@ pub enum TerminationReason {
 
 impl TerminationReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Normal,
         Self::ClientAbort,
         Self::ClientAbortConnect,
@@ -125,6 +127,7 @@ impl TerminationReason {
         Self::TlsHandshakeTimeout,
         Self::TlsHandshakesFull,
         Self::ClientHandshakes,
+        Self::AcmeChallenge,
         Self::ServerTls,
         Self::Idle,
         Self::Answered,
@@ -137,14 +140,17 @@ impl TerminationReason {
     /// Whether it ended as both sides wanted.
     #[must_use]
     pub const fn is_orderly(self) -> bool {
-        matches!(self, Self::Normal | Self::Idle | Self::Answered)
+        matches!(
+            self,
+            Self::Normal | Self::Idle | Self::Answered | Self::AcmeChallenge
+        )
     }
 
     /// HAProxy's two-letter state, for the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Normal | Self::Rerouted | Self::Idle | Self::Answered => "--",
+            Self::Normal | Self::Rerouted | Self::Idle | Self::Answered | Self::AcmeChallenge => "--",
             Self::ClientAbort | Self::ClientLost => "CD",
             Self::ClientAbortConnect => "CC",
             Self::ClientAbortQueue => "CQ",
@@ -210,6 +216,7 @@ impl TerminationReason {
             Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::TlsHandshakesFull => "tls_handshakes_full",
             Self::ClientHandshakes => "client_handshakes",
+            Self::AcmeChallenge => "acme_challenge",
             Self::ServerTls => "server_tls",
             Self::Idle => "idle",
             Self::Answered => "answered",

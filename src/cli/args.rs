@@ -1,5 +1,6 @@
 //! The command line's grammar, and with it the text of `--help`, the man pages and the completions.
 
+mod acme;
 mod server;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -12,6 +13,7 @@ use crate::{
     sys::environment,
 };
 
+pub use acme::{AcmeCommand, AcmeRenewArgs, AcmeStatusArgs};
 pub use server::ServerCommand;
 
 /// A layer-4 load balancer for Linux.
@@ -113,6 +115,10 @@ pub enum Command {
     /// restart undoes it.
     #[command(subcommand)]
     Server(ServerCommand),
+
+    /// Show or renew the certificates that are ordered by themselves
+    #[command(subcommand)]
+    Acme(AcmeCommand),
 
     /// List the open connections and the flows of the packet modes
     ///

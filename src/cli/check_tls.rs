@@ -99,17 +99,19 @@ impl Found {
         let mut certificates = tls.certificates.clone();
         let is_listed = match &tls.certificate_dir {
             None => true,
-            Some(dir) => match self.directory(dir, tls.certificates.is_empty(), &section) {
-                Some(found) => {
-                    certificates.extend(
-                        found
-                            .into_iter()
-                            .filter(|files| !tls.certificates.contains(files)),
-                    );
-                    true
+            Some(dir) => {
+                match self.directory(dir, tls.certificates.is_empty() && tls.acme.is_none(), &section) {
+                    Some(found) => {
+                        certificates.extend(
+                            found
+                                .into_iter()
+                                .filter(|files| !tls.certificates.contains(files)),
+                        );
+                        true
+                    }
+                    None => false,
                 }
-                None => false,
-            },
+            }
         };
         for files in &certificates {
             self.readable_by_others(files, &section);
@@ -141,7 +143,10 @@ impl Found {
             && pairs.len() == certificates.len()
         {
             for pattern in tls::uncovered(&CertificateStore::new(pairs).current(), wanted) {
-                self.warn(&first.cert, &section, format!("no certificate covers {pattern}"));
+                let is_ordered = tls.acme.as_ref().is_some_and(|order| order.covers(pattern));
+                if !is_ordered {
+                    self.warn(&first.cert, &section, format!("no certificate covers {pattern}"));
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: clap definitions in [`args`], one file for each subcommand.
 
+mod acme;
 mod aliases;
 mod args;
 mod backend_script;
@@ -127,6 +128,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
             };
             server::run(command, &client(target)?)
         }
+        Command::Acme(command) => acme::run(command, &client(command.target())?),
         Command::Connections(args) => connections::run(args, &client(&args.target)?),
         Command::Explain(args) => explain::run(args, &client(&args.target)?),
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),

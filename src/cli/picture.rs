@@ -1,5 +1,6 @@
 //! `convey status` as text: pure, from the daemon's view to lines.
 
+mod certificates;
 mod checks;
 mod discovery;
 mod packets;
@@ -66,6 +67,9 @@ pub fn draw(status: &Status, look: &Look<'_>) -> String {
     } else {
         out.push('\n');
         out.push_str(&frontends(status, look).render(colour));
+        if let Some(acme) = &status.acme {
+            out.push_str(&certificates::lines(acme, colour));
+        }
     }
     if !status.backends.is_empty() {
         out.push('\n');

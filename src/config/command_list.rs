@@ -18,7 +18,14 @@ impl Config {
         let checks = (self.backends.values())
             .filter_map(|backend| backend.health_check.as_ref())
             .filter_map(|check| check.check.command());
-        let all = self.hooks.on_change.iter().chain(sources).chain(checks);
+        let dns = self.acme.iter().filter_map(|acme| acme.dns_hook.as_ref());
+        let all = self
+            .hooks
+            .on_change
+            .iter()
+            .chain(dns)
+            .chain(sources)
+            .chain(checks);
         all.map(|command| (command.id(), command.clone())).collect()
     }
 
@@ -28,11 +35,14 @@ impl Config {
         let ended = (self.frontends.values()).filter_map(|frontend| frontend.tls.as_ref());
         let to_servers = (self.backends.values()).flat_map(|backend| backend.all_tls());
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
+        let external = self.acme.iter().filter_map(|acme| acme.external_account.as_ref());
+        let external_key = external.filter_map(|external| external.hmac_key.file());
         (ended.flat_map(|tls| &tls.certificates))
             .chain(to_servers.filter_map(|tls| tls.identity.as_ref()))
             .map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path())
             .chain(self.certificate_dirs())
             .chain(self.global.ticket_keys_file.as_deref())
+            .chain(external_key)
             .chain(sources.flat_map(|discovery| discovery.source.secret_files()))
             .collect()
     }

@@ -72,6 +72,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &settings::hooks(&old.hooks),
         &settings::hooks(&new.hooks),
     );
+    optional(
+        &mut found.changes,
+        "acme",
+        old.acme.as_ref().map(settings::acme),
+        new.acme.as_ref().map(settings::acme),
+    );
     each(
         &old.frontends,
         &new.frontends,

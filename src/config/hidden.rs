@@ -1,17 +1,20 @@
 //! What may be a secret in a line of the file, which no output shows whatever the finding is about.
 
-/// What begins the name of a key whose value is one, misspelt or not.
-const KEY: &[u8] = b"tok";
+/// What begins the names of keys whose values are one, misspelt or not.
+const KEYS: [&[u8]; 2] = [b"tok", b"hmac"];
 
-/// The line with as many stars as a secret has bytes: values of tokens that do not say where the secret is, and what stands
+/// The line with as many stars as a secret has bytes: values of tokens and keys that do not say where the secret is, and what stands
 /// before the `@` of a URL.
 pub fn without_secrets(line: &[u8]) -> Vec<u8> {
     let mut shown = line.to_vec();
     let mut at = 0;
     while at < line.len() {
         let is_start = at == 0 || !is_word(line[at - 1]);
-        let word = line.get(at..at + KEY.len()).unwrap_or_default();
-        if is_start && word.eq_ignore_ascii_case(KEY) {
+        let is_key = |key: &&[u8]| {
+            let word = line.get(at..at + key.len()).unwrap_or_default();
+            word.eq_ignore_ascii_case(key)
+        };
+        if is_start && KEYS.iter().any(is_key) {
             at = hide_value(line, at, &mut shown);
             continue;
         }

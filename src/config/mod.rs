@@ -5,6 +5,7 @@
 //!                     └──────────────────┴──────────────┴──► Diagnostics (all of them, each with its place)
 //! ```
 
+mod acme;
 mod address;
 mod answer_format;
 mod balancing;
@@ -56,6 +57,7 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 use crate::base::PortRanges;
 use findings::Findings;
 
+pub use acme::{Acme, CertificateOrder, Challenge, ExternalAccount};
 pub(crate) use address::parse_server;
 pub use answer_format::{
     AnswerFormat, FormatKind, JsonPath, JsonPaths, JsonStep, LinePattern, NotAJsonPath, NotALinePattern,

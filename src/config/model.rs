@@ -11,6 +11,7 @@ use std::{
 
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
+    acme::Acme,
     balancing::Sticky,
     check_addr::CheckAddr,
     checks::{AgentCheck, Check},
@@ -46,6 +47,8 @@ pub struct Config {
     pub network_lists: BTreeMap<NetworkListName, NetworkList>,
     /// `[hooks]`.
     pub hooks: Hooks,
+    /// `[acme]`, if there is such a section.
+    pub acme: Option<Acme>,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.

@@ -22,6 +22,7 @@ pub fn print(config: &Config) -> String {
         packet,
         network_lists,
         hooks,
+        acme,
         frontends,
         backends,
     } = config;
@@ -41,6 +42,9 @@ pub fn print(config: &Config) -> String {
     }
     if *hooks != Hooks::default() {
         section(&mut out, &["hooks"], settings::hooks(hooks));
+    }
+    if let Some(acme) = acme {
+        section(&mut out, &["acme"], settings::acme(acme));
     }
     for frontend in frontends.values() {
         print_frontend(&mut out, frontend);

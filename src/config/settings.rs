@@ -3,6 +3,7 @@
 //! Each section is taken apart completely, so a new setting that is forgotten here does not compile.
 
 mod access;
+mod acme;
 mod balancing;
 mod checks;
 mod commands;
@@ -25,6 +26,7 @@ use super::{
 use crate::base::{KeepAlive, NetworkListName};
 
 pub use access::{access, limits, per_client};
+pub use acme::acme;
 pub use balancing::sticky;
 pub use checks::{agent_check, health_check, passive_check};
 pub use commands::hooks;

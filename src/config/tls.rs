@@ -8,16 +8,21 @@ use std::{
 
 use rustls::pki_types::ServerName as TlsName;
 
-use super::tls_names::{CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion};
+use super::{
+    acme::CertificateOrder,
+    tls_names::{CipherSuite, ClientAuth, CrlPolicy, Group, TlsVersion},
+};
 use crate::base::{ServerAddr, ServerName};
 
 /// `[frontends.NAME.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendTls {
-    /// `certificates`, the default one first. Empty only if there is a `certificate_dir`.
+    /// `certificates`, the default one first. Empty only if there is a `certificate_dir`, or an `acme`.
     pub certificates: Vec<CertificateFiles>,
     /// `certificate_dir`: more certificates, after those, in the order of their names.
     pub certificate_dir: Option<PathBuf>,
+    /// `acme`: another, which is ordered, after those.
+    pub acme: Option<CertificateOrder>,
     /// `min_version`, default 1.2.
     pub min_version: TlsVersion,
     /// `max_version`, default 1.3.

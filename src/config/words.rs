@@ -1,6 +1,7 @@
 //! The words of closed sets: read, printed and described from one list each.
 
 use super::{
+    acme::Challenge,
     answer_format::FormatKind,
     checks::{CheckKind, HttpMethod},
     discovery::OnFailure,
@@ -94,6 +95,7 @@ words!(Resolve { First = "first", All = "all" });
 words!(Families { Any = "any", Ipv4 = "ipv4", Ipv6 = "ipv6" });
 words!(OnFailure { Keep = "keep", Empty = "empty" });
 words!(OnDown { Keep = "keep", Close = "close" });
+words!(Challenge { TlsAlpn01 = "tls-alpn-01", Http01 = "http-01", Dns01 = "dns-01" });
 words!(ClientAuth { None = "none", Optional = "optional", Required = "required" });
 words!(CrlPolicy { Complete = "complete", Listed = "listed" });
 words!(UnexpectedSni { Default = "default", Reject = "reject", Any = "any" });

@@ -244,6 +244,9 @@ impl Control {
                 };
                 self.ask_reload(trigger, Some(reply));
             }
+            AdminCommand::Renew { name, reply } => {
+                let _ = reply.send(self.renew_certificates(name.as_deref()));
+            }
             AdminCommand::Server {
                 backend,
                 server,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start:  what systemd kept ─ read, parse ─ control socket ─ fork broker ─ drop and prove ─ logging ─ threads ─ bind ─ READY
-//! loop:   signals · broker · file changes · commands · health · passive failures · slow start · steps of a reload · watchdog
+//! loop:   signals · broker · file changes · commands · health · passive failures · slow start · steps of a reload · orders of
+//!         certificates · watchdog
 //! end:    reload given up ─ listeners retired, or left to systemd ─ connections drained (shutdown_timeout) ─ threads joined
 //! ```
 //! Until privileges are dropped there is one thread. Afterwards: this control thread (reload, checks), the broker's client,
@@ -13,6 +14,7 @@
 //! network (a task, `plane::packets`), a file that is written. `Control` holds its state; what is done with it lies beside it,
 //! by occasion.
 
+mod acme;
 mod alerts;
 mod coalesce;
 mod control;
@@ -53,6 +55,7 @@ use crate::{
     privilege::Client,
     proxy::Workers,
 };
+use acme::Certificates;
 use alerts::AlertWatch;
 use discovery::Discovery;
 use hooks::Hooks;
@@ -126,6 +129,8 @@ struct Control {
     scripts: Scripts,
     /// Servers that come by themselves.
     discovery: Discovery,
+    /// Certificates that are ordered.
+    acme: Certificates,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
     /// Tells commands of the operator what happens.

@@ -119,6 +119,7 @@ impl Control {
             .arm(Arc::clone(&config), Arc::new(self.state.pools().clone()))
             .await
             .map_err(|e| Fatal::new(e.exit(), e))?;
+        self.first_certificates();
         self.state.start_checks();
         self.first_round(&mut inboxes.health).await;
         self.keep_sockets();
@@ -129,9 +130,10 @@ impl Control {
         self.addresses.follow(&config);
         self.packets.commit(armed, config).await;
         self.scripts.write(self.state.config(), self.state.pools());
-        let stats = serve_stats(stats, &self.endpoints).map_err(|e| bind_failed(&e))?;
+        let stats = serve_stats(stats, &self.endpoints, self.acme.tokens()).map_err(|e| bind_failed(&e))?;
         self.stats.swap(stats);
         self.ready = true;
+        self.acme_due();
         self.publish_status();
         self.notify.ready(&self.status_line());
         tracing::info!(
@@ -171,6 +173,7 @@ impl Control {
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key, tls)) = inboxes.events.recv() => self.state.checker().passive_failure(&key, tls),
                 Some(found) = inboxes.found.recv() => self.found(found),
+                done = self.acme.done() => self.acme_done(done),
                 armed = self.discovery.armed() => self.discovery_armed(armed),
                 () = self.packets.changed() => self.packets_changed(),
                 () = self.addresses.changed() => self.addresses_changed(),
@@ -189,6 +192,7 @@ impl Control {
                     self.look_for_alerts(Instant::now());
                     self.turn_ticket_keys();
                     self.retry_discovery();
+                    self.acme_tick();
                     self.tell_status();
                 }
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },

@@ -14,6 +14,7 @@ use tokio::{runtime::Builder, sync::mpsc};
 
 use super::{
     Control, Fatal, RunOptions,
+    acme::Certificates,
     alerts::AlertWatch,
     discovery::Discovery,
     hooks::Hooks,
@@ -364,6 +365,7 @@ fn assemble(
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("ask the runner of commands: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);
     let discovery = Discovery::new(broker.clone(), runner.clone(), found_tx, &state_dir);
+    let acme = Certificates::new(broker.clone(), runner.clone(), &state_dir, tls.challenges());
     let mut state = State::new(
         config,
         saved.saved(),
@@ -418,6 +420,7 @@ fn assemble(
         waiting: admin::status::Waiting::new(),
         packet: None,
         discovery: Arc::default(),
+        acme: Arc::default(),
     };
     let live = Arc::new(Sources::new(
         Arc::clone(&pool),
@@ -449,6 +452,7 @@ fn assemble(
         alerts: AlertWatch::default(),
         scripts,
         discovery,
+        acme,
         saved,
         hooks: Hooks::new(runner),
         tls,

@@ -97,6 +97,7 @@ impl Control {
             waiting,
             packet,
             discovery: Arc::clone(self.discovery.statuses()),
+            acme: Arc::clone(self.acme.statuses()),
         };
         drop(before);
         self.board.published.store(Arc::new(status));

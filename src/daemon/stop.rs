@@ -94,6 +94,7 @@ impl Control {
             return true;
         }
         self.stop_reloading();
+        self.acme.give_up();
         self.give_up_control_socket();
         // under systemd the next process starts only after the end of this one: packets are forwarded until then
         if !self.broker.keeps_rules() {

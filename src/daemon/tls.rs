@@ -6,6 +6,8 @@
 //!                      └ a broken pair that has none before it: the reload fails
 //! ```
 
+mod contents;
+
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
@@ -22,29 +24,23 @@ use crate::{
     admin::views::ReloadFailed,
     base::FrontendName,
     config::{self, CertificateFiles, ClientAuth, Config},
-    privilege::{BrokerError, Channel, Client, What, read_archive},
+    privilege::{BrokerError, Channel, Client, What},
     snapshot::FrontendTls,
     tls::{
-        CertificateFinding, CertificateStore, Certificates, ClientAuthSettings, Pair, PairError, PairFiles,
-        ReadPair, ServerSettings, SessionCache, Shared, StaleList, TicketKeyRing, TicketKeys,
-        has_private_key, server_config, uncovered,
+        CertificateFinding, CertificateStore, Certificates, Challenges, ClientAuthSettings, NamedPair, Pair,
+        PairError, PairFiles, ReadPair, ServerSettings, SessionCache, Shared, StaleList, TicketKeyRing,
+        TicketKeys, server_config, uncovered,
     },
 };
-
-/// What was read.
-#[derive(Debug, Default)]
-struct Contents {
-    /// Files by their paths; of those that could not be read, why.
-    files: HashMap<PathBuf, Result<Vec<u8>, String>>,
-    /// What each `certificate_dir` has; of those that could not be read, why.
-    directories: HashMap<PathBuf, Result<Vec<CertificateFiles>, String>>,
-}
+use contents::Contents;
 
 /// What is in effect.
 #[derive(Debug)]
 pub struct TlsFrontends {
     shared: Arc<Shared>,
     key_log: Arc<KeyLogFile>,
+    /// What CAs are shown, by whichever frontend they ask.
+    challenges: Arc<Challenges>,
     /// Those of `ticket_keys_file`; `None`: our own.
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
@@ -85,6 +81,7 @@ impl TlsFrontends {
                 key_log: Arc::<KeyLogFile>::clone(&key_log),
             }),
             key_log,
+            challenges: Arc::default(),
             shared_keys: None,
             frontends: HashMap::new(),
             to_servers: Backends::default(),
@@ -97,6 +94,7 @@ impl TlsFrontends {
         Known {
             shared: Arc::clone(&self.shared),
             key_log: Arc::clone(&self.key_log),
+            challenges: Arc::clone(&self.challenges),
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
             to_servers: self.to_servers.clone(),
@@ -107,6 +105,19 @@ impl TlsFrontends {
     #[must_use]
     pub fn tickets(&self) -> &TicketKeyRing {
         &self.shared.tickets
+    }
+
+    /// What CAs are shown.
+    #[must_use]
+    pub const fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
+    }
+
+    /// Has frontends serve these ordered certificates besides those of the configuration, from the next handshake on.
+    pub fn serve_ordered(&self, pairs: impl Fn(&FrontendName) -> Vec<NamedPair>) {
+        for (name, served) in &self.frontends {
+            served.store.replace_ordered(pairs(name));
+        }
     }
 
     /// Puts what was read in effect; gives what the snapshot is made of, and what is broken and goes on as it was.
@@ -151,6 +162,7 @@ impl TlsFrontends {
 pub struct Known {
     shared: Arc<Shared>,
     key_log: Arc<KeyLogFile>,
+    challenges: Arc<Challenges>,
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
     to_servers: Backends,
@@ -267,6 +279,7 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
                     config: server,
                     handshake_timeout: tls.handshake_timeout,
                     max_handshakes: tls.max_handshakes,
+                    challenges: Arc::clone(known.challenges.configs()),
                 })
             },
             Arc::clone,
@@ -332,7 +345,10 @@ impl Prepared {
         let good: Vec<_> = (pairs.iter())
             .filter_map(|(path, result)| Some((Arc::clone(path), Arc::clone(result.as_ref().ok()?))))
             .collect();
-        for pattern in uncovered(&CertificateStore::new(good).current(), names) {
+        let order = frontend.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        let certificates = CertificateStore::new(good).current();
+        let of_none = uncovered(&certificates, names).into_iter();
+        for pattern in of_none.filter(|pattern| !order.is_some_and(|order| order.covers(pattern))) {
             self.warnings
                 .push(format!("frontend {name}: no certificate covers {pattern}"));
         }
@@ -380,7 +396,7 @@ fn pairs(
         }
     }
     match (&tls.certificate_dir, pairs.is_empty()) {
-        (Some(dir), true) => Err(format!(
+        (Some(dir), true) if tls.acme.is_none() => Err(format!(
             "certificate_dir: {} has no certificate{}: each is a file NAME.pem or NAME.crt, with its key inside or in NAME.key",
             dir.display(),
             if left_out.is_empty() {
@@ -445,48 +461,6 @@ fn stale_lists<'a>(
             .into_iter()
             .map(move |list| (path, list))
     })
-}
-
-impl Contents {
-    fn add(&mut self, what: What, read: Result<Vec<u8>, String>) {
-        match what {
-            What::TlsFile(path) => {
-                self.files.insert(path, read);
-            }
-            What::CertificateDir(path) => {
-                let found = read.and_then(|bytes| self.add_directory(&path, &bytes));
-                self.directories.insert(path, found);
-            }
-            What::Config | What::NetworkList(_) | What::DiscoveryFile(_) => {}
-        }
-    }
-
-    fn add_directory(&mut self, dir: &Path, archive: &[u8]) -> Result<Vec<CertificateFiles>, String> {
-        let files = read_archive(archive).map_err(|why| format!("{}: {why}", dir.display()))?;
-        let names: BTreeSet<&str> = files.iter().map(|(name, _)| *name).collect();
-        for (name, content) in files {
-            let content = content.map(<[u8]>::to_vec).map_err(str::to_owned);
-            self.files.entry(dir.join(name)).or_insert(content);
-        }
-        let has_key = |name: &str| self.bytes(&dir.join(name)).is_ok_and(has_private_key);
-        Ok(config::certificates_of(dir, &names, has_key).0)
-    }
-
-    fn bytes(&self, path: &Path) -> Result<&[u8], String> {
-        match self.files.get(path) {
-            Some(Ok(bytes)) => Ok(bytes),
-            Some(Err(why)) => Err(why.clone()),
-            None => Err(format!("{} was not read", path.display())),
-        }
-    }
-
-    fn directory(&self, path: &Path) -> Result<&[CertificateFiles], String> {
-        match self.directories.get(path) {
-            Some(Ok(found)) => Ok(found),
-            Some(Err(why)) => Err(why.clone()),
-            None => Err(format!("{} was not read", path.display())),
-        }
-    }
 }
 
 fn failed(message: String) -> ReloadFailed {

@@ -324,9 +324,11 @@ impl Broker {
                 self.adopt(bytes, identity);
                 self.options.default_nat_ports
             }
-            What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) | What::DiscoveryFile(_) => {
-                None
-            }
+            What::NetworkList(_)
+            | What::TlsFile(_)
+            | What::CertificateDir(_)
+            | What::DiscoveryFile(_)
+            | What::AcmeFile(_) => None,
         };
         let outcome = Outcome::Contents {
             identity,

@@ -65,6 +65,7 @@ impl Files {
         let tls: BTreeSet<&Path> = config.tls_files().collect();
         let directories: BTreeSet<&Path> = config.certificate_dirs().collect();
         let sources: BTreeSet<&Path> = config.discovery_files().collect();
+        let of_acme: BTreeSet<&Path> = config.acme_files().collect();
         // one at another path is another file
         self.files.retain(|what, file| match what {
             What::Config => true,
@@ -75,11 +76,13 @@ impl Files {
             What::TlsFile(path) => tls.contains(path.as_path()),
             What::CertificateDir(path) => directories.contains(path.as_path()),
             What::DiscoveryFile(path) => sources.contains(path.as_path()),
+            What::AcmeFile(path) => of_acme.contains(path.as_path()),
         });
         let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
         let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
         let sources = (sources.into_iter()).map(|path| (path, What::DiscoveryFile(path.to_owned())));
-        for (path, what) in files.chain(directories).chain(sources) {
+        let of_acme = (of_acme.into_iter()).map(|path| (path, What::AcmeFile(path.to_owned())));
+        for (path, what) in files.chain(directories).chain(sources).chain(of_acme) {
             let watched = || Watched::at(path.to_owned(), &what);
             self.files.entry(what.clone()).or_insert_with(watched);
         }
@@ -162,6 +165,7 @@ impl Watched {
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
                     What::TlsFile(_) | What::CertificateDir(_) => error.of_file_named_in("a tls section"),
                     What::DiscoveryFile(_) => error.of_file_named_in("a discovery section"),
+                    What::AcmeFile(_) => error.of_file_named_in("[acme]"),
                 };
                 Err(Outcome::unreadable(&text))
             }
@@ -208,9 +212,11 @@ impl Seen {
     fn at(path: &Path, what: &What) -> Self {
         match what {
             What::CertificateDir(_) => Self::of(directory_names(path), path),
-            What::Config | What::NetworkList(_) | What::TlsFile(_) | What::DiscoveryFile(_) => {
-                Self::File(FileIdentity::at(path))
-            }
+            What::Config
+            | What::NetworkList(_)
+            | What::TlsFile(_)
+            | What::DiscoveryFile(_)
+            | What::AcmeFile(_) => Self::File(FileIdentity::at(path)),
         }
     }
 

@@ -239,6 +239,8 @@ pub enum What {
     CertificateDir(PathBuf),
     /// A file that names servers (`[discovery]`), by its path in the configuration.
     DiscoveryFile(PathBuf),
+    /// A file that asking a CA for certificates needs (`[acme]`), by its path in the configuration.
+    AcmeFile(PathBuf),
 }
 
 impl What {
@@ -247,7 +249,7 @@ impl What {
         match self {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
-            Self::TlsFile(_) => TLS_FILE_BYTES,
+            Self::TlsFile(_) | Self::AcmeFile(_) => TLS_FILE_BYTES,
             Self::CertificateDir(_) => DIRECTORY_BYTES,
             Self::DiscoveryFile(_) => DISCOVERY_FILE_BYTES,
         }
@@ -350,6 +352,8 @@ pub enum ListenerRef {
     },
     /// The `[stats]` listener.
     Stats,
+    /// Where HTTP-01 is answered (`http_listen_addr` of `[acme]`).
+    AcmeHttp,
 }
 
 impl ListenerRef {

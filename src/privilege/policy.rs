@@ -337,14 +337,19 @@ impl Policy {
     /// Why not, as text for the operator.
     pub fn may_bind(&self, listener: &ListenerRef) -> Result<Permitted, String> {
         match listener {
-            ListenerRef::Stats => {
-                let stats = self
-                    .config
-                    .stats
-                    .as_ref()
-                    .ok_or("the configuration has no [stats] section")?;
+            ListenerRef::Stats | ListenerRef::AcmeHttp => {
+                let addr = match listener {
+                    ListenerRef::AcmeHttp => (self.config.acme.as_ref())
+                        .and_then(|acme| acme.http_listen_addr)
+                        .ok_or("the configuration has no http_listen_addr in [acme]")?,
+                    _ => {
+                        (self.config.stats.as_ref())
+                            .ok_or("the configuration has no [stats] section")?
+                            .listen
+                    }
+                };
                 Ok(Permitted::Network(PermittedAddr {
-                    addr: stats.listen,
+                    addr,
                     protocol: Protocol::Tcp,
                     timeouts: PeerTimeouts::default(),
                     options: SocketOptions::default(),

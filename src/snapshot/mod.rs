@@ -29,6 +29,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+
 use crate::{
     access::{FrontendAccess, Subjects},
     balance::{Balancer, WEIGHT_UNIT},
@@ -134,7 +136,12 @@ pub struct FrontendTls {
     pub handshake_timeout: Duration,
     /// `max_handshakes` under way.
     pub max_handshakes: u32,
+    /// What CAs are shown that look whether a name is ours, whatever clients are served with.
+    pub challenges: Arc<ChallengeConfigs>,
 }
+
+/// What CAs are served with that look whether a name is ours, by name.
+pub type ChallengeConfigs = ArcSwap<HashMap<Box<str>, Arc<rustls::ServerConfig>>>;
 
 /// What connections to the servers of a backend are opened with, where they go through TLS.
 #[derive(Debug)]

@@ -115,6 +115,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         },
         admin: Admin { socket: None },
         stats: None,
+        acme: None,
         packet: PacketModes {
             engine: EngineChoice::Auto,
             workers: None,

@@ -175,7 +175,9 @@ impl HandshakeFailure {
             }
             Self::Group => "it has none of groups",
             Self::Alpn => "it offers protocols, and none of alpn",
-            Self::NoCertificate => "no certificate is for the name that it asks for, and strict_sni is on",
+            Self::NoCertificate => {
+                "no certificate is for the name that it asks for: strict_sni is on, or the one that is ordered (acme) is not there yet"
+            }
             Self::ClientCertificateMissing => "it shows no certificate, and client_auth is \"required\"",
             Self::ClientCertificateExpired => "its certificate has expired, or is not yet valid",
             Self::ClientCertificateRevoked => "its certificate is revoked by client_crl",

@@ -27,6 +27,7 @@
 //! versions before TLS 1.2.
 
 mod certificates;
+mod challenges;
 mod check;
 mod client_auth;
 mod client_config;
@@ -45,6 +46,7 @@ mod tickets;
 mod x509;
 
 pub use certificates::{ChainFault, KeyKind, Pair, PairError, PairFiles};
+pub use challenges::{ACME_TLS, ChallengeError, Challenges, Shown, challenge_of};
 pub use check::{CertificateFinding, EXPIRY_WARNING, uncovered};
 pub use client_auth::ClientAuthError;
 pub use client_config::{
@@ -54,13 +56,13 @@ pub use crl::StaleList;
 pub use handshake::{HandshakeFailure, ServerSession, Session};
 pub use ocsp::{OcspError, OcspResponse, OcspStatus};
 pub use pem::{PemError, has_private_key};
-pub use resolver::{Broken, CertificateStore, Certificates, ReadPair};
+pub use resolver::{Broken, CertificateStore, Certificates, NamedPair, ReadPair};
 pub use server_config::{SettingsError, Shared, server_config};
 pub use server_failure::{handshake_failure, server_failure};
 pub use sessions::SessionCache;
 pub use settings::{ClientAuthSettings, ServerSettings};
 pub use tickets::{KEY_BYTES, ROTATION, TICKET_LIFETIME, TicketKeyError, TicketKeyRing, TicketKeys};
-pub use x509::{Facts, Identity, MAX_SUBJECT, X509Error};
+pub use x509::{Facts, Identity, MAX_SUBJECT, X509Error, date};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,11 @@
 //! Which certificate a client gets.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -13,10 +18,17 @@ use super::certificates::{Pair, PairError};
 /// The certificates of a frontend. Threads read them while others replace them; nobody waits, and a handshake that has its
 /// certificate keeps it.
 #[derive(Debug, Default)]
-pub struct CertificateStore(ArcSwap<Certificates>);
+pub struct CertificateStore {
+    current: ArcSwap<Certificates>,
+    /// Who replaces something, one after the other.
+    replacing: Mutex<()>,
+}
 
 /// A certificate as it was read, under the name that the configuration has for it (its path).
 pub type ReadPair = (Arc<str>, Result<Arc<Pair>, PairError>);
+
+/// A certificate with what it is called.
+pub type NamedPair = (Arc<str>, Arc<Pair>);
 
 /// A certificate that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +44,10 @@ pub struct Broken {
 /// A set of certificates, in the order of the configuration, and where to find one by the name that a client asks for.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    pairs: Vec<(Arc<str>, Arc<Pair>)>,
+    /// Those of the configuration.
+    pairs: Vec<NamedPair>,
+    /// Those that were ordered, after them.
+    ordered: Vec<NamedPair>,
     exact: HashMap<Box<str>, Candidates>,
     /// By what follows the star and its dot.
     wildcard: HashMap<Box<str>, Candidates>,
@@ -47,14 +62,25 @@ struct Candidates(Vec<Arc<Pair>>);
 impl CertificateStore {
     /// A store with these certificates.
     #[must_use]
-    pub fn new(pairs: Vec<(Arc<str>, Arc<Pair>)>) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(Certificates::new(pairs))))
+    pub fn new(pairs: Vec<NamedPair>) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(Certificates::new(pairs, Vec::new())),
+            replacing: Mutex::default(),
+        })
+    }
+
+    /// Serves these ordered certificates from now on, after those of the configuration.
+    pub fn replace_ordered(&self, ordered: Vec<NamedPair>) {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = self.current.load().pairs.clone();
+        self.current.store(Arc::new(Certificates::new(pairs, ordered)));
     }
 
     /// Serves these certificates from now on. For one that could not be read, the one of the same name that was there stays;
     /// what was there and is not named any more goes.
     pub fn replace(&self, read: Vec<ReadPair>) -> Vec<Broken> {
-        let before = self.0.load();
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current.load();
         let (mut pairs, mut broken) = (Vec::new(), Vec::new());
         for (name, result) in read {
             let why = match result {
@@ -69,22 +95,23 @@ impl CertificateStore {
             let kept = old.is_some();
             broken.push(Broken { name, why, kept });
         }
-        self.0.store(Arc::new(Certificates::new(pairs)));
+        let ordered = before.ordered.clone();
+        self.current.store(Arc::new(Certificates::new(pairs, ordered)));
         broken
     }
 
     /// The certificates that are served now.
     #[must_use]
     pub fn current(&self) -> Arc<Certificates> {
-        self.0.load_full()
+        self.current.load_full()
     }
 }
 
 impl Certificates {
     /// Puts certificates in order: of several for one name and of one kind, the first is served.
-    fn new(pairs: Vec<(Arc<str>, Arc<Pair>)>) -> Self {
+    fn new(pairs: Vec<NamedPair>, ordered: Vec<NamedPair>) -> Self {
         let mut set = Self::default();
-        for (_, pair) in &pairs {
+        for (_, pair) in pairs.iter().chain(&ordered) {
             for name in &pair.facts().names {
                 match name.strip_prefix("*.") {
                     Some(suffix) => set.wildcard.entry(suffix.into()).or_default().add(pair),
@@ -92,24 +119,25 @@ impl Certificates {
                 }
             }
         }
-        if let Some((_, first)) = pairs.first() {
+        if let Some((_, first)) = pairs.iter().chain(&ordered).next() {
             // with those of other kinds for the same name, for clients that cannot use the first
             let of_its_name = first.facts().names.first().and_then(|name| set.named(name));
             set.default = of_its_name.cloned().unwrap_or_default();
             set.default.add(first);
         }
-        set.pairs = pairs;
+        (set.pairs, set.ordered) = (pairs, ordered);
         set
     }
 
-    /// The certificates with their names in the configuration.
+    /// The certificates of the configuration, with their names there.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &Pair)> {
         self.pairs.iter().map(|(name, pair)| (&**name, &**pair))
     }
 
     /// Every name that a certificate is for, wildcards as they are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let all = self.pairs.iter().flat_map(|(_, pair)| &pair.facts().names);
+        let all = self.pairs.iter().chain(&self.ordered);
+        let all = all.flat_map(|(_, pair)| &pair.facts().names);
         all.map(|name| &**name)
     }
 
@@ -199,7 +227,7 @@ impl ResolvesServerCert for Resolver {
         // rustls has left those only that go with a suite that both sides have
         let schemes = hello.signature_schemes();
         let suits = |pair: &Pair| pair.key().choose_scheme(schemes).is_some();
-        let set = self.store.0.load();
+        let set = self.store.current.load();
         let chosen = set.choose(hello.server_name(), self.strict_sni, suits)?;
         Some(Arc::clone(chosen.certified_at(self.clock)))
     }

@@ -5,10 +5,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use x509_cert::{
     certificate::{CertificateInner, Raw},
     der::{Decode, Encode, oid::db::rfc4519::COMMON_NAME},
-    ext::pkix::{BasicConstraints, SubjectAltName, name::GeneralName},
+    ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, name::GeneralName},
     name::RdnSequence,
 };
 
@@ -38,6 +39,9 @@ pub struct Facts {
     pub is_ca: bool,
     /// Its serial number in hexadecimal digits.
     pub serial: String,
+    /// What its CA calls it that advises when to renew it (RFC 9773, section 4.1): the identifier of who has signed it and its
+    /// serial number, in base64url; `None` if it does not say who has.
+    pub renewal_id: Option<(String, String)>,
     pub(super) subject_der: Vec<u8>,
     pub(super) issuer_der: Vec<u8>,
     /// The key with its algorithm, in DER.
@@ -59,6 +63,8 @@ impl Facts {
         let alternative = tbs.get::<SubjectAltName>().map_err(|error| fault(&error))?;
         let alternative = alternative.map(|(_, names)| names.0).unwrap_or_default();
         let constraints = tbs.get::<BasicConstraints>().map_err(|error| fault(&error))?;
+        let authority = tbs.get::<AuthorityKeyIdentifier>().ok().flatten();
+        let authority = authority.and_then(|(_, authority)| authority.key_identifier);
         let is_name =
             |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
         let has_alternative_names = alternative.iter().any(is_name);
@@ -85,6 +91,13 @@ impl Facts {
             not_after: time(tbs.validity.not_after.to_unix_duration()),
             is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
             serial: hexadecimal(tbs.serial_number.as_bytes()),
+            renewal_id: authority.map(|authority| {
+                let [authority, serial] = [authority.as_bytes(), tbs.serial_number.as_bytes()];
+                (
+                    Base64UrlUnpadded::encode_string(authority),
+                    Base64UrlUnpadded::encode_string(serial),
+                )
+            }),
             subject_der: encoded(&tbs.subject)?,
             issuer_der: encoded(&tbs.issuer)?,
             public_key: encoded(&tbs.subject_public_key_info)?,
@@ -117,7 +130,8 @@ impl Identity {
 }
 
 /// A day and time for people.
-pub(super) fn date(time: SystemTime) -> String {
+#[must_use]
+pub fn date(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time);
     timestamp.map_or_else(
         |_| "a distant day".to_owned(),

@@ -1,5 +1,6 @@
 //! Properties over generated configurations and over any bytes.
 
+mod acme;
 mod checks;
 mod configs;
 mod discovery;

@@ -62,6 +62,8 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
         snapshot: builder.build(&config, &pools, now).snapshot,
         waiting: std::collections::BTreeMap::new(),
         packet: None,
+        discovery: std::sync::Arc::default(),
+        acme: std::sync::Arc::default(),
     }))
 });
 

@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "engine",
         "health",
         "discovery",
+        "acme",
         "admin",
         "firewall",
         "backend_setup",

@@ -244,6 +244,11 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                     config_error: true,
                 }));
             }
+            AdminCommand::Renew { name, reply } => {
+                let names = name.as_deref().unwrap_or("all");
+                let _ = tell.send(format!("renew {names}"));
+                let _ = reply.send(Ok(vec![names.to_owned()]));
+            }
             AdminCommand::Server {
                 backend,
                 server,
@@ -286,6 +291,7 @@ fn running() -> Status {
         snapshot: snapshot(),
         waiting: Waiting::new(),
         discovery: Arc::default(),
+        acme: Arc::default(),
         packet: None,
     }
 }

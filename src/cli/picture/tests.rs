@@ -189,6 +189,7 @@ pub(in crate::cli) fn example() -> Status {
         ]
         .into(),
         packet: None,
+        acme: None,
     }
 }
 

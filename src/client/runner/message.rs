@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::CommandId, sys::fdpass::MAX_MESSAGE_BYTES};
+use crate::{
+    base::{CommandId, DnsProof},
+    sys::fdpass::MAX_MESSAGE_BYTES,
+};
 
 /// Most bytes that a command may print.
 pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
@@ -29,13 +32,15 @@ pub struct Request {
 }
 
 /// What the runner does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// Run a command of the configuration; what it reads on standard input is in the sealed memfd that comes with it.
     Run(CommandId),
     /// The same, for a server: the one thing of a command that the daemon may choose, and no text.
     RunFor(CommandId, SocketAddr),
+    /// The same, for a record of the DNS, which is no free text either.
+    RunDns(CommandId, DnsProof),
     /// Say whether a process is a command, or was started by one.
     IsCommand(u32),
 }
@@ -43,9 +48,9 @@ pub enum Verb {
 impl Verb {
     /// How many descriptors come with it: exactly.
     #[must_use]
-    pub const fn descriptors(self) -> usize {
+    pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Run(_) | Self::RunFor(..) => 1,
+            Self::Run(_) | Self::RunFor(..) | Self::RunDns(..) => 1,
             Self::IsCommand(_) => 0,
         }
     }
@@ -146,12 +151,21 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::DnsChange;
 
     #[test]
     fn messages_survive_the_way_whatever_a_command_has_said() {
         for verb in [
             Verb::Run(CommandId(u64::MAX)),
             Verb::RunFor(CommandId(1), "[fe80::1]:65535".parse().unwrap()),
+            Verb::RunDns(
+                CommandId(2),
+                DnsProof {
+                    change: DnsChange::Cleanup,
+                    domain: "www.example.com".parse().unwrap(),
+                    digest: "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ".parse().unwrap(),
+                },
+            ),
             Verb::IsCommand(7),
         ] {
             let request = Request { number: 3, verb };
@@ -187,6 +201,8 @@ mod tests {
             r#"{"number":1,"verb":{"run_for":[1,"10.0.0.1:80; reboot"]}}"#,
             r#"{"number":1,"verb":{"run_for":[1,"localhost:80"]}}"#,
             r#"{"number":1,"verb":{"run_for":[1,"10.0.0.1:80","x"]}}"#,
+            r#"{"number":1,"verb":{"run_dns":[1,"reboot"]}}"#,
+            r#"{"number":1,"verb":{"run_dns":[1,{"change":"present","domain":"a b","digest":"LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ"}]}}"#,
         ] {
             assert_eq!(decode::<Request>(bytes.as_bytes()), None, "{bytes}");
         }

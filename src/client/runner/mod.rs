@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    base::DnsProof,
     config::Command,
     sys::{
         fdpass::{self, RecvError},
@@ -134,6 +135,17 @@ impl Runner {
         self.run_now(command, verb, b"", turn.ok()).await
     }
 
+    /// Runs a command that changes a record of the DNS.
+    ///
+    /// # Errors
+    /// It could not be started, or did not end well.
+    pub async fn run_dns(&self, command: &Command, proof: DnsProof) -> Result<(), RunError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let verb = Verb::RunDns(command.id(), proof);
+        let output = self.run_now(command, verb, b"", turn.ok()).await?;
+        output.failure().map_or(Ok(()), |why| Err(RunError::Failed(why)))
+    }
+
     async fn run_now(
         &self,
         command: &Command,
@@ -242,7 +254,7 @@ async fn serve(socket: &AsyncFd<OwnedFd>, mut inbox: mpsc::Receiver<Ask>) -> Str
 fn send(socket: &OwnedFd, number: u64, ask: &Ask) -> io::Result<()> {
     let request = Request {
         number,
-        verb: ask.verb,
+        verb: ask.verb.clone(),
     };
     let bytes = message::encode(&request).ok_or(io::ErrorKind::InvalidInput)?;
     let fds: Vec<BorrowedFd<'_>> = ask.input.iter().map(|fd| fd.as_fd()).collect();

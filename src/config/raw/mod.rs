@@ -4,6 +4,7 @@
 //! it by the `section!` macro; a key cannot be in one and not in another.
 
 mod access;
+mod acme;
 mod balancing;
 mod checks;
 mod commands;
@@ -25,6 +26,7 @@ use std::net::IpAddr;
 use section::section;
 
 pub use access::{FilePath, Files, RuleList};
+pub use acme::{Acme, AcmeText, ExternalAccount, OrderedCertificate};
 pub use balancing::Sticky;
 pub use checks::{AgentCheck, Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
@@ -85,6 +87,9 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.passive_check]", PassiveCheck::keys),
     ("[packet]", Packet::keys),
     ("[hooks]", Hooks::keys),
+    ("[acme]", Acme::keys),
+    ("acme of [frontends.NAME.tls]", OrderedCertificate::keys),
+    ("eab of [acme]", ExternalAccount::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
     ("[frontends.NAME.client_socket]", SocketOptions::keys),
     ("[backends.NAME.server_socket]", ServerSocketOptions::keys),
@@ -124,6 +129,8 @@ section! {
         network_lists: Files,
         /// Commands that Convey runs when something happens.
         hooks: Hooks,
+        /// Certificates that are ordered and renewed by themselves.
+        acme: Acme,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.

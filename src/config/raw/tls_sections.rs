@@ -3,6 +3,7 @@
 use super::{
     HOUR,
     access::FilePath,
+    acme::OrderedCertificate,
     fields::{Int, Time},
     process::DirectoryPath,
     routing::AlpnNames,
@@ -14,10 +15,12 @@ use crate::config::tls_names::{ClientAuth, CrlPolicy, TlsVersion};
 section! {
     /// TLS that ends at the frontend. Routes go by what was negotiated: the name that the client asked for, and the protocol that was agreed on. Certificates are read again when their files change, and at each reload; established connections keep theirs.
     FrontendTls {
-        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. This or certificate_dir is needed here or in [defaults.tls].
+        /// Certificates, each { cert, key, ocsp }; the first is the default. A client gets one that has the name it asks for, with an RSA or an ECDSA key as it can. This, certificate_dir or acme is needed here or in [defaults.tls].
         certificates: Certificates,
         /// Directory of certificates: each NAME.pem or NAME.crt, with its key inside or in NAME.key, and NAME.ocsp if there is one; hidden files, directories and other suffixes are left alone. They come after `certificates`, in the order of their names, the first being the default. What is added, changed or removed takes effect by itself.
         certificate_dir: DirectoryPath,
+        /// A certificate that is ordered from the CA of [acme], and renewed: acme = { names = ["www.example.com"] }. It comes after the others; until it is there, clients get one of them, or none.
+        acme: OrderedCertificate,
         /// Oldest version of TLS: "1.2" (default) or "1.3". Older ones are not supported.
         min_version: TlsVersion,
         /// Newest version of TLS: "1.2" or "1.3" (default).

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// What is said to listen where HTTP-01 is answered.
+const ACME: &str = "[acme]";
+
 /// Checks the configuration as a whole.
 pub fn check(file: &raw::File, config: &Config, users: &Users<'_>, findings: &mut Findings) {
     listen_addresses(file, config, findings);
@@ -111,8 +114,19 @@ fn listen_addresses(file: &raw::File, config: &Config, findings: &mut Findings) 
             second.span.clone(),
             first.span.clone(),
             second.clash(first),
-            "two listeners cannot use the same address: change or remove one",
+            place_help(first, second),
         );
+    }
+}
+
+/// What to do about two listeners at one address.
+fn place_help(first: &ListenPlace<'_>, second: &ListenPlace<'_>) -> &'static str {
+    match [first, second].iter().any(|place| place.owner == ACME) {
+        true => {
+            "two listeners cannot use the same address: leave http_listen_addr out, and use challenge = \"tls-alpn-01\", which needs \
+             no port but the frontend's 443, or \"dns-01\", which needs none at all but a dns_hook"
+        }
+        false => "two listeners cannot use the same address: change or remove one",
     }
 }
 
@@ -163,6 +177,16 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
             owner: "[stats]".to_owned(),
             span: port.span.clone(),
             path: ["stats", "port", ""],
+        });
+    }
+    if let Some(at) = (file.acme.as_ref()).and_then(|at| at.value.http_listen_addr.as_ref())
+        && let Some(listen) = at.value.0
+    {
+        places.push(ListenPlace {
+            range: Endpoint::tcp(listen.0).into(),
+            owner: ACME.to_owned(),
+            span: at.span.clone(),
+            path: ["acme", "http_listen_addr", ""],
         });
     }
     for (name, at) in file.frontends.iter().flat_map(|at| &at.value.0) {

@@ -1,6 +1,7 @@
 //! Raw sections to the resolved configuration: defaults, references and everything that one value alone cannot show.
 
 mod access;
+mod acme;
 mod backend;
 mod backend_tls;
 mod balancing;
@@ -108,6 +109,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         packet: packet_modes(packet_section, options, findings),
         network_lists: access::lists(file, findings),
         hooks: hooks::hooks(file.hooks.as_ref().map(|at| &at.value), findings),
+        acme: acme::acme(file.acme.as_ref(), findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -132,6 +134,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     udp::check(file, &config, &users, findings);
     source::check(file, &config, &users, findings);
     routes::check(file, &config, findings);
+    acme::check(file, &config, findings);
     conflicts::check(file, &config, &users, findings);
     packet::check(file, &config, &users, findings);
     ranges::check(file, &config, &users, findings);

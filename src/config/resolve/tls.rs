@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{int, merged, time, value};
+use super::{acme, int, merged, time, value};
 use crate::config::{
     findings::Findings,
     model::Mode,
@@ -48,6 +48,7 @@ pub fn frontend_tls(
         Some(FrontendTls {
             certificates: certificates(at, &raw, findings)?,
             certificate_dir: raw.certificate_dir.as_ref().map(|at| at.value.0.clone()),
+            acme: acme::order(raw.acme.as_ref()),
             min_version,
             max_version,
             ciphers,
@@ -77,7 +78,7 @@ fn certificates(
     findings: &mut Findings,
 ) -> Option<Vec<CertificateFiles>> {
     let Some(list) = &raw.certificates else {
-        if raw.certificate_dir.is_some() {
+        if raw.certificate_dir.is_some() || raw.acme.is_some() {
             return Some(Vec::new());
         }
         if findings.absence_counts() {
@@ -85,7 +86,8 @@ fn certificates(
                 at.key.clone(),
                 "missing key `certificates` of `tls`",
                 "write the PEM files of one or more: certificates = [{ cert = \"/etc/convey/certificates/www.pem\" }]; \
-                 or the directory that has them: certificate_dir = \"/etc/convey/certificates\""
+                 or the directory that has them: certificate_dir = \"/etc/convey/certificates\"; \
+                 or have one ordered: acme = { names = [\"www.example.com\"] }, with a section [acme]"
                     .to_owned(),
             );
         }

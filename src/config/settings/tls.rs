@@ -8,6 +8,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
     let FrontendTls {
         certificates,
         certificate_dir,
+        acme,
         min_version,
         max_version,
         ciphers,
@@ -31,6 +32,7 @@ pub fn tls(tls: &FrontendTls) -> Settings {
             "certificate_dir",
             (certificate_dir.as_deref()).map_or_else(|| Setting::Unset("none"), path),
         ),
+        ("acme", super::acme::order(acme.as_ref())),
         ("min_version", text(min_version.label())),
         ("max_version", text(max_version.label())),
         ("ciphers", some(ciphers, "all")),
@@ -95,7 +97,7 @@ pub fn backend_tls(tls: &BackendTls) -> Settings {
 
 fn certificate_list(certificates: &[CertificateFiles]) -> Setting {
     if certificates.is_empty() {
-        return Setting::Unset("those of certificate_dir");
+        return Setting::Unset("those of certificate_dir and acme");
     }
     let one = |files: &CertificateFiles| {
         let CertificateFiles { cert, key, ocsp } = files;

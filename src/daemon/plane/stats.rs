@@ -1,78 +1,134 @@
-//! The `/stats` endpoint: its socket is prepared, then served in the place of the one before.
+//! The listeners of the admin thread on the network, `/stats` and the one where CAs ask by HTTP: their sockets are prepared, then
+//! served in the place of those before.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, sync::Arc};
 
 use crate::{
-    admin::{AdminThread, HttpListener},
+    acme::HttpTokens,
+    admin::{AdminThread, Answers, HttpListener},
     base::Endpoint,
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
 };
 
-/// What becomes of the endpoint. Dropping it ends one that was prepared.
+/// What becomes of them. Dropping it ends those that were prepared.
 #[derive(Debug)]
-pub enum StatsChange {
+pub struct StatsChange {
+    stats: Change,
+    challenges: Change,
+}
+
+/// What becomes of one.
+#[derive(Debug)]
+enum Change {
     /// It stays as it is.
     Keep,
     /// It is served on another address, or no longer.
-    To(Option<(Endpoint, HttpListener)>),
+    To(Served),
 }
 
-/// What it is to be served on; `None` nowhere.
-pub type StatsSocket = Option<(Endpoint, TcpListener)>;
+/// Where one is served, if it is.
+type Served = Option<(Endpoint, HttpListener)>;
 
-/// Where it is served.
+/// What each is to be served on, if that is another address than now: `Some(None)` nowhere.
+#[derive(Debug, Clone, Copy)]
+pub struct MissingStats {
+    stats: Option<Option<Endpoint>>,
+    challenges: Option<Option<Endpoint>>,
+}
+
+/// What each is to be served on.
+#[derive(Debug)]
+pub struct StatsSockets {
+    stats: Option<Option<(Endpoint, TcpListener)>>,
+    challenges: Option<Option<(Endpoint, TcpListener)>>,
+}
+
+/// Where they are served.
 #[derive(Debug, Default)]
-pub struct Stats(Option<(Endpoint, HttpListener)>);
+pub struct Stats {
+    stats: Served,
+    challenges: Served,
+}
 
 impl Stats {
-    /// What it is to be served on from now on, if that is another address than now.
-    pub fn missing(&self, config: &Config) -> Option<Option<Endpoint>> {
-        let wanted = config.stats.as_ref().map(|stats| Endpoint::tcp(stats.listen.0));
-        (wanted != self.0.as_ref().map(|(endpoint, _)| *endpoint)).then_some(wanted)
+    /// What they are to be served on from now on.
+    pub fn missing(&self, config: &Config) -> MissingStats {
+        let other = |wanted: Option<Endpoint>, served: &Served| {
+            (wanted != served.as_ref().map(|(endpoint, _)| *endpoint)).then_some(wanted)
+        };
+        let stats = config.stats.as_ref().map(|stats| Endpoint::tcp(stats.listen.0));
+        let challenges = config.acme_http().map(|listen| Endpoint::tcp(listen.0));
+        MissingStats {
+            stats: other(stats, &self.stats),
+            challenges: other(challenges, &self.challenges),
+        }
     }
 
     /// Puts what was prepared in the place of what is.
     pub fn swap(&mut self, change: StatsChange) {
-        if let StatsChange::To(served) = change {
-            self.0 = served;
+        if let Change::To(served) = change.stats {
+            self.stats = served;
+        }
+        if let Change::To(served) = change.challenges {
+            self.challenges = served;
         }
     }
 }
 
-/// Makes the socket, if it is to be another.
+/// Makes the sockets of those that are to have others.
 ///
 /// # Errors
-/// It cannot be bound.
-pub async fn bind_stats(
-    wanted: Option<Option<Endpoint>>,
-    broker: &Client,
-) -> Result<Option<StatsSocket>, BrokerError> {
-    Ok(match wanted {
-        None => None,
-        Some(None) => Some(None),
-        Some(Some(endpoint)) => {
-            let socket = broker.bind(ListenerRef::Stats).await?;
-            Some(Some((endpoint, TcpListener::from(socket))))
-        }
+/// One cannot be bound.
+pub async fn bind_stats(wanted: MissingStats, broker: &Client) -> Result<StatsSockets, BrokerError> {
+    Ok(StatsSockets {
+        stats: bind(wanted.stats, ListenerRef::Stats, broker).await?,
+        challenges: bind(wanted.challenges, ListenerRef::AcmeHttp, broker).await?,
     })
 }
 
-/// Serves it on a socket, if there is one.
+async fn bind(
+    wanted: Option<Option<Endpoint>>,
+    listener: ListenerRef,
+    broker: &Client,
+) -> Result<Option<Option<(Endpoint, TcpListener)>>, BrokerError> {
+    Ok(match wanted {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(endpoint)) => Some(Some((endpoint, TcpListener::from(broker.bind(listener).await?)))),
+    })
+}
+
+/// Serves them on their sockets, those that have others.
 ///
 /// # Errors
-/// The thread of the endpoints cannot take it.
-pub fn serve_stats(socket: Option<StatsSocket>, endpoints: &AdminThread) -> Result<StatsChange, BrokerError> {
+/// The thread of the endpoints cannot take one.
+pub fn serve_stats(
+    sockets: StatsSockets,
+    endpoints: &AdminThread,
+    tokens: &Arc<HttpTokens>,
+) -> Result<StatsChange, BrokerError> {
+    let stats = serve(sockets.stats, "/stats", |socket| endpoints.serve_stats(socket))?;
+    let challenges = serve(sockets.challenges, "http_listen_addr", |socket| {
+        let tokens = Arc::clone(tokens);
+        endpoints.serve_challenges(socket, Answers::new(move |token| tokens.answer(token)))
+    })?;
+    Ok(StatsChange { stats, challenges })
+}
+
+fn serve(
+    socket: Option<Option<(Endpoint, TcpListener)>>,
+    what: &str,
+    serve: impl FnOnce(TcpListener) -> std::io::Result<HttpListener>,
+) -> Result<Change, BrokerError> {
     let (endpoint, socket) = match socket {
-        None => return Ok(StatsChange::Keep),
-        Some(None) => return Ok(StatsChange::To(None)),
+        None => return Ok(Change::Keep),
+        Some(None) => return Ok(Change::To(None)),
         Some(Some(socket)) => socket,
     };
-    let served = endpoints
-        .serve_stats(socket)
-        .map_err(|source| BrokerError::Failed {
-            step: format!("serve /stats on {}", endpoint.addr),
-            source,
-        })?;
-    Ok(StatsChange::To(Some((endpoint, served))))
+    let served = serve(socket).map_err(|source| BrokerError::Failed {
+        step: format!("serve {what} on {}", endpoint.addr),
+        source,
+    })?;
+    Ok(Change::To(Some((endpoint, served))))
 }

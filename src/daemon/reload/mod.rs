@@ -23,13 +23,12 @@ use super::{
         listeners::{self, Predecessors, PreparedListeners, kept_as},
         packets::Armed,
         socket_files::{set_rights, with_other_rights},
-        stats::{StatsChange, StatsSocket, bind_stats, serve_stats},
+        stats::{MissingStats, StatsChange, StatsSockets, bind_stats, serve_stats},
     },
     watch::{FileWatch, watch_beside},
 };
 use crate::{
     admin::views::{ReloadFailed, Reloaded},
-    base::Endpoint,
     config::{self, Config, Diff, Source},
     privilege::{BrokerError, Client, FileRead, What},
     sys::config_file::FileIdentity,
@@ -82,7 +81,7 @@ enum Done {
     Read(Option<Result<FileWatch, String>>, Result<FileRead, NotRead>),
     Loaded(Box<Result<New, ReloadFailed>>),
     Checked,
-    Bound(Result<(PreparedListeners, Option<StatsSocket>), ReloadFailed>),
+    Bound(Result<(PreparedListeners, StatsSockets), ReloadFailed>),
     Counted(Result<(Cut, Counted), ReloadFailed>),
     Armed(Result<Armed, ReloadFailed>),
     /// With the number of proxied connections that were cut.
@@ -217,9 +216,9 @@ impl Control {
 
     fn take_bound(
         &mut self,
-        (listeners, stats): (PreparedListeners, Option<StatsSocket>),
+        (listeners, stats): (PreparedListeners, StatsSockets),
     ) -> Result<(), ReloadFailed> {
-        let stats = serve_stats(stats, &self.endpoints).map_err(|e| failure(&e))?;
+        let stats = serve_stats(stats, &self.endpoints, self.acme.tokens()).map_err(|e| failure(&e))?;
         self.reload.bound = Some(Bound { listeners, stats });
         Ok(())
     }
@@ -346,6 +345,7 @@ impl Control {
         self.state
             .apply(Config::clone(&config), &first.discovered, lists, tls);
         self.discovery.follow(&config, first);
+        self.follow_acme();
         self.use_ticket_keys();
         self.servers_changed();
         self.config_generation += 1;
@@ -487,10 +487,10 @@ async fn read(broker: Client) -> Result<FileRead, NotRead> {
 /// Makes new sockets, those of workers first.
 pub(super) async fn bind(
     missing: listeners::Missing,
-    stats: Option<Option<Endpoint>>,
+    stats: MissingStats,
     broker: &Client,
     workers: usize,
-) -> Result<(PreparedListeners, Option<StatsSocket>), BrokerError> {
+) -> Result<(PreparedListeners, StatsSockets), BrokerError> {
     let listeners = missing
         .bind(broker, workers, &mut Predecessors::default())
         .await?;

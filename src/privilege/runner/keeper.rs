@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    base::DnsProof,
     client::runner::message::{Ended, MAX_OUTPUT_BYTES, Outcome},
     config::{Command, at_server},
     privilege::{sandbox, seccomp},
@@ -49,12 +50,23 @@ const PROCESSES: u64 = 64;
 pub struct Keeper {
     /// The command.
     pub command: Command,
-    /// The server that it is run for.
-    pub server: Option<SocketAddr>,
+    /// What it is run for.
+    pub subject: Subject,
     /// Files that it may not open.
     pub hidden: Vec<PathBuf>,
     /// Processes that it may not signal.
     pub others: Vec<u32>,
+}
+
+/// What a command is run for.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// Nothing that it has to be told.
+    None,
+    /// A server: its words may have it in them.
+    Server(SocketAddr),
+    /// A record of the DNS: its last words.
+    Dns(DnsProof),
 }
 
 /// What a command has said so far.
@@ -148,21 +160,17 @@ impl Keeper {
             .seek(SeekFrom::Start(0))
             .map_err(|error| format!("rewind its input: {error}"))?;
         let program = self.command.program();
-        let words = (self.command.line.iter().skip(1)).map(|word| match self.server {
-            Some(server) => at_server(word, server),
-            None => word.clone(),
+        let words = (self.command.line.iter().skip(1)).map(|word| match self.subject {
+            Subject::Server(server) => at_server(word, server),
+            Subject::None | Subject::Dns(_) => word.clone(),
         });
-        let server = self.server.map(|server| {
-            [
-                ("CONVEY_SERVER_ADDR", server.ip().to_string()),
-                ("CONVEY_SERVER_PORT", server.port().to_string()),
-            ]
-        });
+        let (more, variables) = self.subject.told();
         std::process::Command::new(program)
             .args(words)
+            .args(more)
             .env_clear()
             .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", "/")])
-            .envs(server.into_iter().flatten())
+            .envs(variables)
             .process_group(0)
             .stdin(input)
             .stdout(Stdio::piped())
@@ -212,6 +220,30 @@ impl Keeper {
                 until = Instant::now() + GRACE;
                 processes::ask_to_end(child.id());
             }
+        }
+    }
+}
+
+impl Subject {
+    /// The words that follow those of the command, and the variables that it finds.
+    fn told(&self) -> (Vec<String>, Vec<(&'static str, String)>) {
+        match self {
+            Self::None => (Vec::new(), Vec::new()),
+            Self::Server(server) => (
+                Vec::new(),
+                vec![
+                    ("CONVEY_SERVER_ADDR", server.ip().to_string()),
+                    ("CONVEY_SERVER_PORT", server.port().to_string()),
+                ],
+            ),
+            Self::Dns(proof) => (
+                vec![
+                    proof.change.label().to_owned(),
+                    proof.record(),
+                    proof.digest.to_string(),
+                ],
+                Vec::new(),
+            ),
         }
     }
 }

@@ -19,7 +19,6 @@ use std::{
     fs::File,
     io::{self, Write as _},
     mem::ManuallyDrop,
-    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -30,7 +29,7 @@ use crate::{
     config::Config,
     sys::{fdpass, memfd, process, processes, readiness, signals},
 };
-use keeper::Keeper;
+use keeper::{Keeper, Subject};
 pub use link::Link;
 pub use table::Commands;
 
@@ -208,20 +207,23 @@ impl Runner {
         }
         let outcome = match request.verb {
             Verb::IsCommand(process) => Some(Outcome::IsCommand(processes::is_descendant(process))),
-            Verb::Run(_) | Verb::RunFor(..) if !fds.iter().all(|input| memfd::is_sealed(input.as_fd())) => {
+            Verb::Run(_) | Verb::RunFor(..) | Verb::RunDns(..)
+                if !fds.iter().all(|input| memfd::is_sealed(input.as_fd())) =>
+            {
                 return Err(70);
             }
-            Verb::Run(id) | Verb::RunFor(id, _) => {
-                let server = match request.verb {
-                    Verb::RunFor(_, server) => Some(server),
-                    _ => None,
+            Verb::Run(id) | Verb::RunFor(id, _) | Verb::RunDns(id, _) => {
+                let subject = match request.verb {
+                    Verb::RunFor(_, server) => Subject::Server(server),
+                    Verb::RunDns(_, proof) => Subject::Dns(proof),
+                    _ => Subject::None,
                 };
                 // what the daemon has heard of from the broker, the broker has said here before
                 let is_fresh = self.commands.take_news(self.broker.as_fd());
                 let input = fds.pop().map(ManuallyDrop::into_inner);
                 match (self.commands.get(id).cloned(), input) {
                     (Some(command), Some(input)) if is_fresh => {
-                        self.start(request.number, command, server, input)
+                        self.start(request.number, command, subject, input)
                     }
                     _ => Some(Outcome::not_run(
                         "the runner refused: the configuration that the broker has read has no such command",
@@ -238,7 +240,7 @@ impl Runner {
         &mut self,
         number: u64,
         command: crate::config::Command,
-        server: Option<SocketAddr>,
+        subject: Subject,
         input: OwnedFd,
     ) -> Option<Outcome> {
         if self.running.len() >= MAX_RUNNING {
@@ -258,7 +260,7 @@ impl Runner {
         };
         let keeper = Keeper {
             command,
-            server,
+            subject,
             hidden: self.commands.hidden().to_vec(),
             others: self.others.clone(),
         };

@@ -47,6 +47,7 @@ impl Ended {
             config: lab::server(&settings, &lab::store(&[&pair])),
             handshake_timeout: PATIENCE,
             max_handshakes: 1_000,
+            challenges: Arc::default(),
         };
         settle(&mut settings, &mut tls);
         tls.config = lab::server(&settings, &lab::store(&[&pair]));

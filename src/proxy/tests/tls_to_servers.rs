@@ -133,6 +133,7 @@ impl Spoken {
             config: serving(ca, &[NAME, "b.example"], settle),
             handshake_timeout: PATIENCE,
             max_handshakes: 1_000,
+            challenges: Arc::default(),
         };
         self.rig.end_tls(&self.config, tls);
         self.client = Client::of(ca).arc();

@@ -22,6 +22,7 @@ use convey::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
+    acme::{self, acme},
     checks::{health_check, passive_check},
     peers::{access_log, default_keepalive, keepalive, server_socket, socket},
     process::{admin, global, hooks, packet},
@@ -36,7 +37,7 @@ use super::{
 pub fn configs() -> impl Strategy<Value = Config> {
     let names = || prop::collection::btree_set(name(), 0..5);
     (
-        (global(), hooks()),
+        (global(), hooks(), option::of(acme())),
         admin(),
         option::of(address()),
         packet(),
@@ -65,10 +66,11 @@ pub fn configs() -> impl Strategy<Value = Config> {
             let top = (Just((global, admin, stats, packet)), any::<u8>());
             (top, frontends, backends).prop_map(
                 |(((global, admin, stats, packet), with_fallback), frontends, backends)| {
-                    let (global, hooks) = global;
+                    let (global, hooks, acme) = global;
                     let config = Config {
                         global,
                         hooks,
+                        acme,
                         admin,
                         stats: stats.map(|addr| Stats {
                             listen: ListenAddr::new(addr),
@@ -125,6 +127,7 @@ pub const DAY: u64 = 86_400_000;
 /// Makes what belongs together in the packet modes fit: of a backend that they use, the method decides the family of
 /// servers and addresses, and they never wait for ever.
 fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
+    acme::settle(config.acme.as_ref(), &mut config.frontends);
     for (index, frontend) in config.frontends.values_mut().map(Arc::make_mut).enumerate() {
         settle_frontend(frontend);
         if !frontend.mode.is_packet() {

@@ -9,6 +9,7 @@ use convey::config::{
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
 use super::{
+    acme::order,
     configs::millis,
     routing::{HOUR, alpn},
 };
@@ -56,7 +57,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
         alpn(),
     );
     let some = (
-        (vec(certificate(), 0..4), option::of(path())),
+        (vec(certificate(), 0..4), option::of(path()), option::of(order())),
         versions(),
         sets,
         clients(),
@@ -65,7 +66,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
     )
         .prop_map(
             |(
-                (mut certificates, certificate_dir),
+                (mut certificates, certificate_dir, acme),
                 (min_version, max_version),
                 (ciphers, mut groups, alpn),
                 (client_auth, client_ca, client_crl, client_crl_policy),
@@ -75,7 +76,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                 if max_version == TlsVersion::Tls12 && groups.iter().all(|group| group.is_tls13_only()) {
                     groups.clear();
                 }
-                if certificates.is_empty() && certificate_dir.is_none() {
+                if certificates.is_empty() && certificate_dir.is_none() && acme.is_none() {
                     certificates.push(CertificateFiles {
                         cert: "/a.pem".into(),
                         key: None,
@@ -85,6 +86,7 @@ pub fn frontend_tls() -> impl Strategy<Value = Option<FrontendTls>> {
                 FrontendTls {
                     certificates,
                     certificate_dir,
+                    acme,
                     min_version,
                     max_version,
                     ciphers,

@@ -4,6 +4,9 @@
 mod lab;
 
 mod access;
+mod acme;
+mod acme_reload;
+mod acme_words;
 mod asked;
 mod balancing;
 mod certbot;
@@ -92,6 +95,9 @@ fn main() -> ExitCode {
         ("tls_files", tls_files::TESTS),
         ("tls_to_servers", tls_to_servers::TESTS),
         ("tls_to_servers", tls_to_servers_live::TESTS),
+        ("acme", acme::TESTS),
+        ("acme", acme_reload::TESTS),
+        ("acme", acme_words::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),

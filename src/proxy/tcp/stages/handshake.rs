@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use rustls::{Connection, ServerConnection};
+use rustls::{Connection, ServerConfig, ServerConnection};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -12,9 +12,10 @@ use super::{
 use crate::{
     base::{ClientAddr, Remote, TerminationReason, TlsRecord},
     config::Group,
+    preamble::{HelloReader, Progress},
     proxy::tcp::{end::End, tls::TlsWays},
     snapshot::{FrontendTls, live::FrontendStats},
-    tls::{HandshakeFailure, Session},
+    tls::{HandshakeFailure, Session, challenge_of},
 };
 
 /// Shakes hands. What the client has sent after it is kept.
@@ -30,11 +31,17 @@ pub async fn shake(
     let live = &accepted.origin.frontend.live;
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
     let until = Instant::now() + tls.handshake_timeout;
-    let connection =
-        ServerConnection::new(Arc::clone(&tls.config)).map_err(|_| TerminationReason::Internal)?;
+    // read before its handshake only while a CA is to look at something
+    let mut has_begun = !tls.challenges.load().is_empty();
+    let of_ca = match has_begun {
+        true => asked_by_ca(accepted, client, preamble, tls, until).await?,
+        false => None,
+    };
+    let is_of_ca = of_ca.is_some();
+    let config = of_ca.unwrap_or_else(|| Arc::clone(&tls.config));
+    let connection = ServerConnection::new(config).map_err(|_| TerminationReason::Internal)?;
     let mut ways = Box::new(TlsWays::new(End::tls(connection.into()), End::default()));
     let end = &mut ways.client;
-    let mut has_begun = false;
     loop {
         // before the first byte is looked at: what costs is what follows it
         if !has_begun && !preamble.bytes.is_empty() {
@@ -62,6 +69,10 @@ pub async fn shake(
             Err(Halt::TimedOut) => return Err(TerminationReason::TlsHandshakeTimeout),
         }
     }
+    // it has seen what it came for, and nothing else is said on such a connection (RFC 8737, section 3)
+    if is_of_ca {
+        return Err(TerminationReason::AcmeChallenge);
+    }
     let session = match end.connection() {
         Some(Connection::Server(connection)) => Session::of(connection),
         _ => None,
@@ -77,6 +88,38 @@ pub async fn shake(
     preamble.session = Some(session);
     preamble.tls = Some(ways);
     Ok(())
+}
+
+/// What a client is served with that is a CA and looks whether a name is ours: its ClientHello says so, whose bytes stay.
+async fn asked_by_ca(
+    accepted: &Accepted,
+    client: Remote<ClientAddr>,
+    preamble: &mut Preamble,
+    tls: &FrontendTls,
+    until: Instant,
+) -> Result<Option<Arc<ServerConfig>>, TerminationReason> {
+    let mut reader = HelloReader::default();
+    let mut has_begun = false;
+    loop {
+        if !has_begun && !preamble.bytes.is_empty() {
+            begin(accepted, client)?;
+            has_begun = true;
+        }
+        match reader.read(&preamble.bytes) {
+            Progress::Done(hello) => {
+                let protocols = hello.alpn.iter();
+                return Ok(challenge_of(&tls.challenges, hello.sni.as_deref(), protocols));
+            }
+            // what is wrong with it is said by who shakes hands
+            Progress::Refused(_) => return Ok(None),
+            Progress::More => {}
+        }
+        match preamble::more(&accepted.socket, &mut preamble.bytes, until).await {
+            Ok(()) => {}
+            Err(Halt::Gone) => return Err(TerminationReason::ClientAbortPreamble),
+            Err(Halt::TimedOut) => return Err(TerminationReason::TlsHandshakeTimeout),
+        }
+    }
 }
 
 /// What the limit of the client's network says of one more handshake.

@@ -234,8 +234,11 @@ impl Identified {
         let origin = &accepted.origin;
         let counters = origin.frontend.live.counters.shard(origin.worker);
         counters.ended[reason as usize].add(1);
-        if reason != TerminationReason::TlsHandshake {
-            // the alert that says why must arrive
+        if !matches!(
+            reason,
+            TerminationReason::TlsHandshake | TerminationReason::AcmeChallenge
+        ) {
+            // the alert that says why must arrive, and so must the proof
             tcp::reset_on_close(&accepted.socket);
         }
         if origin.frontend.config.access_log.wants(reason) {
