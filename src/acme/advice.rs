@@ -64,7 +64,7 @@ struct Window {
 /// It cannot be asked, or what it says is none.
 pub async fn ask(acme: &Acme, id: &CertificateId, host: &dyn Host) -> Result<Option<Advice>, Failure> {
     let transport = Transport::prepare(acme, host).await?;
-    let failed = |error: super::transport::TransportError| Failure::new(error.kind(), error);
+    let failed = |error| Failure::of_transport(&error);
     let directory = transport.get(&acme.directory).await.map_err(failed)?;
     let directory: Directory = serde_json::from_slice(&directory.body).map_err(malformed)?;
     let Some(base) = directory.renewal_info else {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use instant_acme::{Error, Problem};
 
-use super::transport::TransportError;
+use super::transport_error::TransportError;
 
 /// Longest text that is kept, in characters.
 const LONGEST: usize = 600;
@@ -100,6 +100,19 @@ impl Failure {
         Self::new(FailureKind::Internal, "internal error; please report it")
     }
 
+    /// The CA has not answered.
+    #[must_use]
+    pub fn of_transport(error: &TransportError) -> Self {
+        let kind = match error {
+            TransportError::Url(_) => FailureKind::Malformed,
+            TransportError::Silent(_) => FailureKind::Silent,
+            TransportError::Name(_) | TransportError::Http { .. } | TransportError::Status { .. } => {
+                FailureKind::Unreachable
+            }
+        };
+        Self::new(kind, error)
+    }
+
     /// The same, and how long the CA wants to be left alone.
     #[must_use]
     pub fn after(self, retry_after: Option<Duration>) -> Self {
@@ -123,7 +136,7 @@ impl From<Error> for Failure {
         match &error {
             Error::Api(problem) => Self::of_problem(problem),
             Error::Other(other) => match other.downcast_ref::<TransportError>() {
-                Some(error) => Self::new(error.kind(), error),
+                Some(error) => Self::of_transport(error),
                 None => Self::new(FailureKind::Malformed, other),
             },
             _ => Self::new(FailureKind::Malformed, error),

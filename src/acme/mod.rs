@@ -16,6 +16,7 @@ pub mod order;
 pub mod plan;
 mod proofs;
 mod transport;
+mod transport_error;
 
 use std::{future::Future, path::PathBuf, pin::Pin};
 

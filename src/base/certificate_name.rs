@@ -16,7 +16,10 @@ pub struct CertificateName {
 pub enum NotACertificateName {
     /// It is no name of a host.
     #[error(transparent)]
-    Host(#[from] NotAHostName),
+    Host(NotAHostName),
+    /// It is an address.
+    #[error("it is an IP address, and certificates are ordered for names")]
+    Address,
     /// There is an underscore, which no CA takes.
     #[error("a certificate is for host names, which have no underscore")]
     Underscore,
@@ -51,7 +54,10 @@ impl FromStr for CertificateName {
         if host.contains('*') {
             return Err(NotACertificateName::Star);
         }
-        let host: HostName = host.parse()?;
+        let host: HostName = host.parse().map_err(|error| match error {
+            NotAHostName::Address => NotACertificateName::Address,
+            other => NotACertificateName::Host(other),
+        })?;
         if host.as_str().contains('_') {
             return Err(NotACertificateName::Underscore);
         }
@@ -88,7 +94,7 @@ mod tests {
         }
         for (text, why) in [
             ("", NotACertificateName::Host(NotAHostName::Empty)),
-            ("192.0.2.1", NotACertificateName::Host(NotAHostName::Address)),
+            ("192.0.2.1", NotACertificateName::Address),
             ("a_b.example", NotACertificateName::Underscore),
             ("www.*.example", NotACertificateName::Star),
             ("w*.example", NotACertificateName::Star),

@@ -1,19 +1,8 @@
 //! `[acme]` and the certificates that frontends order by it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{
-    commands::Command,
-    discovery_source::{HOSTS, RESOLV_CONF},
-    model::Config,
-    secret::Secret,
-    tls::SYSTEM_CAS,
-};
+use super::{commands::Command, secret::Secret};
 use crate::base::{CertificateName, HostPattern, HttpUrl, ListenAddr};
 
 /// The directories of Let's Encrypt, by one word each.
@@ -125,56 +114,11 @@ impl CertificateOrder {
 }
 
 impl Acme {
-    /// Every file that asking the CA needs.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let ca = self.ca.as_deref().unwrap_or(Path::new(SYSTEM_CAS));
-        let key = self.external_account.as_ref().and_then(|eab| eab.hmac_key.file());
-        // the CA's own URLs may name other hosts than the directory's
-        let of_host = [RESOLV_CONF, HOSTS].map(Path::new);
-        let is_used = self.lead;
-        (std::iter::once(ca).chain(key).chain(of_host)).filter(move |_| is_used)
-    }
-
     /// The directory as the file has it.
     #[must_use]
     pub fn directory_text(&self) -> String {
         let url = self.directory.to_string();
         let word = DIRECTORIES.iter().find(|(_, known)| *known == url);
         word.map_or(url, |(word, _)| (*word).to_owned())
-    }
-}
-
-impl Config {
-    /// Where HTTP-01 is answered, if a certificate is ordered so.
-    #[must_use]
-    pub fn acme_http(&self) -> Option<ListenAddr> {
-        let acme = self.acme.as_ref().filter(|acme| acme.lead)?;
-        let orders = self.ordered_certificates();
-        let is_used = orders
-            .values()
-            .any(|order| order.challenge(acme) == Challenge::Http01);
-        acme.http_listen_addr.filter(|_| is_used)
-    }
-
-    /// The certificates that its frontends order, by their names, each once.
-    #[must_use]
-    pub fn ordered_certificates(&self) -> BTreeMap<Arc<str>, &CertificateOrder> {
-        if self.acme.is_none() {
-            return BTreeMap::new();
-        }
-        let frontends = self
-            .frontends
-            .values()
-            .filter_map(|frontend| frontend.tls.as_ref());
-        (frontends.filter_map(|tls| tls.acme.as_ref()))
-            .map(|order| (order.name(), order))
-            .collect()
-    }
-
-    /// Every file that `[acme]` names or needs, if a frontend orders a certificate.
-    pub(crate) fn acme_files(&self) -> impl Iterator<Item = &Path> {
-        let has_orders = !self.ordered_certificates().is_empty();
-        let acme = self.acme.iter().filter(move |_| has_orders);
-        acme.flat_map(Acme::files)
     }
 }

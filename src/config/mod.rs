@@ -6,6 +6,7 @@
 //! ```
 
 mod acme;
+mod acme_orders;
 mod address;
 mod answer_format;
 mod balancing;

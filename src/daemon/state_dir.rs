@@ -11,9 +11,6 @@ use crate::{config::Config, privilege::Target, sys::own_file};
 /// Where it is unless the configuration or the service manager says otherwise: the package's directory.
 const DEFAULT: &str = "/var/lib/convey";
 
-/// The directory of ordered certificates in it.
-const CERTIFICATES: &str = "acme";
-
 /// Anybody may list it, as systemd makes it (StateDirectoryMode=); what is secret says so itself.
 const MODE: u32 = 0o755;
 
@@ -22,8 +19,6 @@ const MODE: u32 = 0o755;
 pub struct StateDir {
     path: PathBuf,
     made: io::Result<()>,
-    /// Where ordered certificates are, if that could be made.
-    certificates: Option<PathBuf>,
 }
 
 impl StateDir {
@@ -38,14 +33,7 @@ impl StateDir {
                 .unwrap_or_else(|| PathBuf::from(DEFAULT))
         });
         let made = make(&path, target);
-        let mut state = Self {
-            path,
-            made,
-            certificates: None,
-        };
-        // a reload may order some, and could not make it
-        state.certificates = state.subdirectory(CERTIFICATES, target);
-        state
+        Self { path, made }
     }
 
     /// Its path, if there is such a directory.
@@ -56,11 +44,6 @@ impl StateDir {
     /// Where it is or would be.
     pub fn place(&self) -> &Path {
         &self.path
-    }
-
-    /// Where ordered certificates are kept, if there is such a directory.
-    pub fn certificates(&self) -> Option<&Path> {
-        self.certificates.as_deref()
     }
 
     /// Whether files can be written there, which is tried; if not, that is said. To be called when the privileges are gone.

@@ -118,7 +118,7 @@ impl Field for AcmeDirectory {
         Some(Self(url))
     }
 }
-inline_schema!([] AcmeDirectory, _g => json_schema!({ "type": "string", "pattern": "^(letsencrypt|letsencrypt-staging|https://.+)$" }));
+inline_schema!([] AcmeDirectory, _g => json_schema!({ "type": "string", "minLength": 1 }));
 
 /// Mail addresses.
 #[derive(Debug, Clone)]

@@ -224,9 +224,11 @@ fn useless(
         });
     } else if let (Some(at), Some(listen)) = (&raw.http_listen_addr, acme.http_listen_addr) {
         let holder = config.frontends.values().find(|frontend| {
-            let mut ports = frontend.ranges().map(|range| (range.protocol, range.ports()));
-            ports.any(|(protocol, ports)| {
-                protocol == Protocol::Tcp && (ports.first..=ports.last).contains(&listen.0.port())
+            // one at the very address is an error, which is said
+            let others = frontend.ranges().filter(|range| range.ip() != listen.0.ip());
+            others.into_iter().any(|range| {
+                let ports = range.ports();
+                range.protocol == Protocol::Tcp && (ports.first..=ports.last).contains(&listen.0.port())
             })
         });
         if let Some(holder) = holder {

@@ -17,10 +17,12 @@ impl Control {
     pub(in crate::daemon) fn first_certificates(&mut self) {
         self.acme.follow(self.state.config());
         let (names, directory) = (self.acme.to_see(false), self.acme.directory.clone());
-        if let Some(directory) = directory {
+        if names.is_empty() {
+            // nothing is ordered
+        } else if let Some(directory) = directory {
             let found = files::look(&directory, &names);
             self.acme.take(found);
-        } else if !names.is_empty() {
+        } else {
             tracing::warn!(
                 event = "acme_no_directory",
                 "acme: nothing is ordered, for there is no directory in which certificates could be kept: see [global] state_dir"

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _, Write as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -13,6 +14,12 @@ use crate::{
     acme::{Bundle, bundle_file},
     sys::own_file,
 };
+
+/// The directory's name in the state directory.
+pub const DIRECTORY: &str = "acme";
+
+/// Who may look into it: Convey's user.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// As secret as a private key.
 const MODE: u32 = 0o600;
@@ -28,6 +35,8 @@ pub type Found = BTreeMap<Arc<str>, (Seen, Result<Option<Arc<Bundle>>, String>)>
 
 /// Reads certificates whose files are others than they were seen to be, if they were; it waits for the disk.
 pub fn look(directory: &Path, names: &BTreeMap<Arc<str>, Option<Seen>>) -> Found {
+    // somebody may want to copy something there; what cannot be made says so when it is written to
+    let _ = make(directory);
     let mut found = Found::new();
     for (name, seen) in names {
         let path = directory.join(bundle_file(name));
@@ -77,11 +86,23 @@ pub fn account(directory: &Path, file: &str) -> Option<String> {
 /// # Errors
 /// The disk does not take it.
 pub fn write(directory: &Path, name: &str, content: &str) -> io::Result<()> {
+    make(directory)?;
     let new: PathBuf = directory.join(format!("{name}.new"));
     let mut file = own_file::create(&new, MODE)?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, directory.join(name))
+}
+
+/// Makes the directory if it is missing.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make(directory: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

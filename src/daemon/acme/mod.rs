@@ -13,7 +13,7 @@ mod state;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -144,7 +144,7 @@ fn random() -> u64 {
 impl Certificates {
     /// Nothing is ordered yet.
     pub fn new(broker: Client, runner: Runner, state: &StateDir, challenges: &Arc<Challenges>) -> Self {
-        let directory = state.certificates().map(Path::to_owned);
+        let directory = state.path().map(|path| path.join(files::DIRECTORY));
         let proofs = Proofs {
             tls: Arc::clone(challenges),
             ..Proofs::default()
@@ -213,6 +213,7 @@ impl Certificates {
     /// Goes on with the orders of a configuration.
     fn follow(&mut self, config: &Config) {
         let acme = config.acme.as_ref();
+        let before = std::mem::take(&mut self.orders);
         self.orders = (config.ordered_certificates().into_iter())
             .map(|(name, order)| (name, order.clone()))
             .collect();
@@ -223,14 +224,17 @@ impl Certificates {
                 self.frontends.entry(order.name()).or_default().push(name.clone());
             }
         }
-        if self.acme.as_ref() != acme {
+        let is_other = self.acme.as_ref() != acme;
+        if is_other {
             self.planner.start_over();
         }
         self.acme = acme.cloned();
         let orders = &self.orders;
         self.bundles.retain(|name, _| orders.contains_key(name));
         self.seen.retain(|name, _| orders.contains_key(name));
-        self.troubles.keep(|name| orders.contains_key(name));
+        // what was wrong with another order is not wrong with this one
+        self.troubles
+            .keep(|name| !is_other && orders.contains_key(name) && orders.get(name) == before.get(name));
         if let Some(running) = &self.running {
             let order = orders.get(running.step.name());
             if order != Some(&running.order) || acme != Some(&running.acme) {
