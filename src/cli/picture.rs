@@ -466,13 +466,9 @@ fn server_note(server: &Server) -> String {
         notes.push(format!("override: {overridden}{configured}"));
     }
     if let Some(agent) = &server.agent {
-        notes.push(format!("agent: {}", harmless(&agent.says)));
-        notes.extend(
-            agent
-                .problem
-                .as_deref()
-                .map(|why| format!("agent: {}", harmless(why))),
-        );
+        let words = [Some(&*agent.says), agent.problem.as_deref()];
+        let words = words.into_iter().flatten().filter(|text| !text.is_empty());
+        notes.extend(words.map(|text| format!("agent: {}", harmless(text))));
     }
     let share = (server.weight, server.effective_percent);
     notes.extend(match share {

@@ -48,6 +48,7 @@ pub struct State {
     /// Backends that were last said to be down.
     down: HashSet<BackendName>,
     tryout: Option<Tryout>,
+    agents: agent::AgentLog,
 }
 
 /// The servers of a configuration that is not in effect yet.
@@ -128,6 +129,7 @@ impl State {
             changes: Vec::new(),
             down: HashSet::new(),
             tryout: None,
+            agents: agent::AgentLog::default(),
         }
     }
 
@@ -190,8 +192,7 @@ impl State {
         pools
     }
 
-    /// Starts to check the servers that a configuration would add, with what was discovered for it. Nothing else changes. To be
-    /// called within the runtime.
+    /// Within the runtime starts to check the servers that a configuration would add. Nothing else changes.
     pub fn try_out(&mut self, config: &Config, discovered: &Discovered, tls: &TlsToServers) {
         let mut pools = self.pools.clone();
         let changed = pools.apply_with(config, discovered);
@@ -226,8 +227,7 @@ impl State {
         self.builder.lists()
     }
 
-    /// Puts a configuration in effect, from the next snapshot on, with its network lists, its TLS, what was discovered for it and
-    /// what was found out about its servers.
+    /// Puts a configuration in effect, from the next snapshot on, with all that was read, discovered and tried out for it.
     pub fn apply(&mut self, config: Config, discovered: &Discovered, lists: NetworkLists, tls: TlsViews) {
         let trial = self.tryout.take().map(|tryout| tryout.trial).unwrap_or_default();
         for (key, addr, health) in trial.findings() {
@@ -338,7 +338,7 @@ impl State {
             }
         }
         let before = self.builder.health(&key).map(|health| &health.agent);
-        agent::say(&key, before, &health.agent);
+        self.agents.note(&key, before, &health.agent, now);
         self.builder.set_health(&key, Some(health));
         self.coalescer.want(now);
         true

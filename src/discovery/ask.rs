@@ -57,6 +57,7 @@ impl Asker {
     /// It fails.
     pub async fn ask(&mut self, settings: &Discovery) -> Result<Answered, Failure> {
         let answered = self.answered(settings).await;
+        let answered = answered.map_err(|failure| self.caller.harmless(failure));
         if answered.is_err() {
             // a certificate or a token that was replaced may be why
             self.forget();

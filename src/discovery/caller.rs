@@ -18,6 +18,9 @@ use crate::{
     config::{Families, HOSTS, HttpService, RESOLV_CONF},
 };
 
+/// Longest text of a failure, in characters: some of it may be the server's.
+const MAX_TEXT: usize = 500;
+
 /// Asks a service, with what it has been asked with before until asking fails.
 pub(super) struct Caller {
     reader: Arc<dyn Reader>,
@@ -123,6 +126,25 @@ impl Caller {
                     None => text,
                 })
             }
+        }
+    }
+
+    /// A failure whose text is short, and has no token in it that a server may have said back.
+    pub(super) fn harmless(&self, failure: Failure) -> Failure {
+        let text = failure.to_string();
+        let mut shown = match &self.ready {
+            Some(service) => service.without_token(&text),
+            None => text.clone(),
+        };
+        if let Some((end, _)) = shown.char_indices().nth(MAX_TEXT) {
+            shown.truncate(end);
+            shown.push('…');
+        }
+        match failure {
+            failure if shown == text => failure,
+            Failure::Malformed(_) => Malformed::Document(shown).into(),
+            Failure::Refused(_) => Failure::Refused(shown),
+            Failure::Unreadable(_) | Failure::Silent(_) => Failure::Unreadable(shown),
         }
     }
 

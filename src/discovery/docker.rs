@@ -62,8 +62,9 @@ async fn has_news(events: &mut Lines, at_most: Duration) -> bool {
             Ok(Ok(None) | Err(_)) => return false,
         }
     }
+    let first = Instant::now();
     for _ in 0..MOST_EVENTS {
-        match events.at_hand().await {
+        match events.at_hand(first).await {
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(_) => return false,

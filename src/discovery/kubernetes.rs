@@ -142,8 +142,9 @@ impl Api<'_> {
                 },
             }
         }
+        let first = Instant::now();
         for _ in 0..MOST_CHANGES {
-            match lines.at_hand().await {
+            match lines.at_hand(first).await {
                 // what is wrong will be seen the next time
                 Ok(None) | Err(_) => break,
                 Ok(Some(line)) => {

@@ -1,11 +1,14 @@
 //! Answers without an end, a line for each thing that happens.
 
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::client::http::{HttpError, Opened};
 
 /// How long what has happened at the same time may take to arrive.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long lines that follow each other so are taken together at most.
+const AT_MOST: Duration = Duration::from_millis(200);
 
 /// The lines of an answer, as they come.
 pub(super) struct Lines {
@@ -39,11 +42,15 @@ impl Lines {
         }
     }
 
-    /// As [`next`](Self::next) for a line that is there, or comes together with the one before; `None` if there is none.
+    /// As [`next`](Self::next) for a line that is there, or comes together with the one before; `None` if there is none, or
+    /// if such lines have come for long enough since `first`.
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub(super) async fn at_hand(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
+    pub(super) async fn at_hand(&mut self, first: Instant) -> Result<Option<Vec<u8>>, HttpError> {
+        if first.elapsed() > AT_MOST {
+            return Ok(None);
+        }
         timeout(TOGETHER, self.next()).await.unwrap_or(Ok(None))
     }
 }
@@ -51,7 +58,9 @@ impl Lines {
 /// Bytes that are no whole line yet.
 struct Unread {
     bytes: Vec<u8>,
-    /// So many of them have no end of a line.
+    /// So many of them were given as lines.
+    given: usize,
+    /// So many of them have no end of a line, or were given.
     searched: usize,
     longest: usize,
 }
@@ -60,12 +69,16 @@ impl Unread {
     const fn new(longest: usize) -> Self {
         Self {
             bytes: Vec::new(),
+            given: 0,
             searched: 0,
             longest,
         }
     }
 
     fn add(&mut self, bytes: &[u8]) {
+        // once for all lines that were in it
+        self.bytes.drain(..self.given);
+        (self.searched, self.given) = (self.searched - self.given, 0);
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -75,21 +88,20 @@ impl Unread {
             let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
             let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') else {
                 self.searched = self.bytes.len();
-                return match self.searched > self.longest {
+                return match self.searched - self.given > self.longest {
                     true => Err(HttpError::TooLarge(self.longest)),
                     false => Ok(None),
                 };
             };
             let end = self.searched + end;
-            let rest = self.bytes.split_off(end + 1);
-            let mut line = std::mem::replace(&mut self.bytes, rest);
-            self.searched = 0;
-            if line.len() > self.longest.saturating_add(1) {
+            let line = self.bytes.get(self.given..end).unwrap_or_default();
+            (self.given, self.searched) = (end + 1, end + 1);
+            if line.len() > self.longest {
                 return Err(HttpError::TooLarge(self.longest));
             }
-            line.truncate(line.trim_ascii_end().len());
+            let line = line.trim_ascii_end();
             if !line.is_empty() {
-                return Ok(Some(line));
+                return Ok(Some(line.to_vec()));
             }
         }
     }
@@ -110,6 +122,19 @@ mod tests {
             }
         }
         assert_eq!(said, ["ab", "c", "def", "0123456789"]);
+    }
+
+    #[test]
+    fn many_lines_at_once_cost_no_more_than_their_bytes() {
+        let mut unread = Unread::new(10);
+        unread.add(&vec![b'\n'; 4 << 20]);
+        unread.add(b"a\n");
+        assert_eq!(unread.line().unwrap(), Some(b"a".to_vec()));
+        unread.add(b"b\n");
+        assert_eq!(
+            (unread.line().unwrap(), unread.bytes.len()),
+            (Some(b"b".to_vec()), 2)
+        );
     }
 
     #[test]

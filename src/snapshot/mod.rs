@@ -338,21 +338,17 @@ impl AgentSays {
     }
 }
 
-/// In its own words: `drain, 50 %, maxconn 30`.
+/// In its own words: `drain, 50 %, maxconn 30`; nothing if it asks for nothing.
 impl fmt::Display for AgentSays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.admin {
-            None => "ready",
-            Some(AdminState::Draining) => "drain",
-            Some(AdminState::Maintenance) => "maint",
-        })?;
-        if let Some(percent) = self.weight_percent {
-            write!(f, ", {percent} %")?;
-        }
-        match self.max_connections {
-            Some(most) => write!(f, ", maxconn {most}"),
-            None => Ok(()),
-        }
+        let admin = self.admin.map(|admin| match admin {
+            AdminState::Draining => "drain".to_owned(),
+            AdminState::Maintenance => "maint".to_owned(),
+        });
+        let weight = self.weight_percent.map(|percent| format!("{percent} %"));
+        let most = self.max_connections.map(|most| format!("maxconn {most}"));
+        let words: Vec<String> = [admin, weight, most].into_iter().flatten().collect();
+        f.write_str(&words.join(", "))
     }
 }
 

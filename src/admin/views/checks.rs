@@ -24,7 +24,7 @@ pub struct CheckResult {
 /// What a server's agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
-    /// What the server should get: `ready`, `drain` or `maint`, with its weight and connections if it names them.
+    /// What the server should get: `drain` or `maint`, its weight, its connections; empty if nothing in particular.
     pub says: String,
     /// Why it was not understood or not reached, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]

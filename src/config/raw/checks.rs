@@ -84,7 +84,7 @@ section! {
 }
 
 section! {
-    /// Beside the checks an agent on each server is asked what the server should get, with the words of HAProxy's agent-check: a line of "up", "down", "failed", "stopped" (each with #REASON if wanted), "ready", "drain", "maint", "75%" (of the configured weight) or "maxconn:30", several with blanks between them. What it does not mention stays as it was, also when the agent cannot be reached. What an operator sets with `convey server` goes before it.
+    /// Beside the checks an agent on each server is asked what the server should get, with the words of HAProxy's agent-check: a line of "up", "down", "failed", "stopped" (each with #REASON if wanted), "ready", "drain", "maint", "75%" (of the configured weight) or "maxconn:30", several with blanks between them. What it does not mention stays as it was, also when the agent cannot be reached; after a restart it is asked anew. What an operator sets with `convey server` goes before it.
     AgentCheck {
         /// The port at which the agent listens, at the address of the server or of its `check_addr`.
         port (required): Int<1, 65_535>,

@@ -316,6 +316,20 @@ pub fn check_way(
                 );
             });
         }
+        let has_no_port = |server: &&Server| {
+            let target = CheckAddr::target(server.check_addr, server.addr, None);
+            server.check_addr.is_some() && target.is_unix() && at.value.port.is_none()
+        };
+        if let Some(server) = servers.values().find(has_no_port) {
+            findings.error(
+                kind.clone(),
+                format!(
+                    "`check_addr` of server `{}` has no port, and a unix socket has none either",
+                    server.name
+                ),
+                "write check_addr = \"127.0.0.1:8080\", or `port` in this section".to_owned(),
+            );
+        }
         let is_exec = matches!(check, Check::Exec(_));
         if let Some(server) = unix.filter(|_| is_exec) {
             findings.error(

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Answer, Collector, Limits, Malformed, Named, Place};
+use super::{Answer, Collector, Limits, Malformed, Named, Place, of_json};
 
 /// What stands before a name in a tag, as gobetween has it: `sni=www.example.com`.
 const SNI: &str = "sni=";
@@ -46,7 +46,8 @@ struct Weights {
 pub(super) fn parse(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
     let instances: Vec<Instance> = serde_json::from_slice(bytes).map_err(|error| {
         Malformed::Document(format!(
-            "the answer is no list of instances as Consul has it: {error}"
+            "the answer is no list of instances as Consul has it: {}",
+            of_json(&error)
         ))
     })?;
     let mut collector = Collector::new(limits);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{
     Answer, Limits, Malformed,
     instances::{self, Instance, PassedOver, Share, choose},
+    of_json,
 };
 use crate::config::{DockerAddress, DockerQuery};
 
@@ -72,7 +73,8 @@ impl Containers {
         let read = serde_json::from_slice(bytes).map(Self);
         read.map_err(|error| {
             Malformed::Document(format!(
-                "the answer is no list of containers as Docker has it: {error}"
+                "the answer is no list of containers as Docker has it: {}",
+                of_json(&error)
             ))
         })
     }
@@ -100,7 +102,10 @@ impl Containers {
             env: Option<Vec<String>>,
         }
         let inspected: Inspected = serde_json::from_slice(bytes).map_err(|error| {
-            Malformed::Document(format!("the answer is no container as Docker has it: {error}"))
+            Malformed::Document(format!(
+                "the answer is no container as Docker has it: {}",
+                of_json(&error)
+            ))
         })?;
         let mut variables = inspected.config.env.iter().flatten();
         let value = variables.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{Answer, Collector, Limits, Malformed, Named, Place};
+use super::{Answer, Collector, Limits, Malformed, Named, Place, of_json};
 use crate::config::{JsonPath, JsonPaths, JsonStep};
 
 /// Reads an answer.
 pub(super) fn parse(bytes: &[u8], paths: &JsonPaths, limits: Limits) -> Result<Answer, Malformed> {
     let document: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Malformed::Document(format!("the answer is not JSON: {error}")))?;
+        .map_err(|error| Malformed::Document(format!("the answer is not JSON: {}", of_json(&error))))?;
     let mut collector = Collector::new(limits);
     for (value, number) in servers(&document, paths)?.iter().zip(1..) {
         let place = Place::Element(number);

@@ -11,6 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     Answer, Limits, Malformed,
     instances::{self, Instance, PassedOver, Share, choose},
+    of_json,
 };
 use crate::config::{Families, ServicePort};
 
@@ -225,6 +226,9 @@ pub(super) fn short(text: &str) -> String {
 
 fn read<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Malformed> {
     serde_json::from_slice(bytes).map_err(|error| {
-        Malformed::Document(format!("the answer is no {what} as Kubernetes has it: {error}"))
+        Malformed::Document(format!(
+            "the answer is no {what} as Kubernetes has it: {}",
+            of_json(&error)
+        ))
     })
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{
     Answer, Limits, Malformed,
     instances::{self, Instance, PassedOver, Share, choose},
+    of_json,
 };
 use crate::config::LxdQuery;
 
@@ -58,7 +59,8 @@ struct Address {
 pub(super) fn parse(bytes: &[u8], query: &LxdQuery, limits: Limits) -> Result<Answer, Malformed> {
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|error| {
         Malformed::Document(format!(
-            "the answer is no list of instances as LXD and Incus have it: {error}"
+            "the answer is no list of instances as LXD and Incus have it: {}",
+            of_json(&error)
         ))
     })?;
     let mut passed_over = PassedOver::default();

@@ -97,6 +97,23 @@ pub enum Malformed {
     Server(Place, String),
 }
 
+/// What is wrong with JSON, without what stands there: that may be long, or a secret.
+fn of_json(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let what = match error.classify() {
+        serde_json::error::Category::Data if text.starts_with("missing field `") => text,
+        serde_json::error::Category::Data => "a value of another type than belongs there".to_owned(),
+        _ => return text,
+    };
+    match line {
+        // of a part that was read before
+        0 => what,
+        _ if what.contains(" at line ") => what,
+        _ => format!("{what} at line {line} column {column}"),
+    }
+}
+
 /// Where in an answer something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

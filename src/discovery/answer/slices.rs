@@ -8,6 +8,7 @@ use super::{
     Answer, Limits, Malformed,
     instances::{self, Instance, PassedOver, Share},
     kubernetes::short,
+    of_json,
 };
 use crate::{base::IpFamily, config::Families};
 
@@ -66,6 +67,9 @@ struct RawMetadata {
     name: String,
     #[serde(default)]
     resource_version: String,
+    /// Of a list: where the rest of it is.
+    #[serde(default, rename = "continue")]
+    more: String,
 }
 
 #[derive(Deserialize)]
@@ -143,9 +147,14 @@ impl Slices {
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let list: RawList = serde_json::from_slice(bytes).map_err(|error| {
             Malformed::Document(format!(
-                "the answer is no list of EndpointSlices as Kubernetes has it: {error}"
+                "the answer is no list of EndpointSlices as Kubernetes has it: {}",
+                of_json(&error)
             ))
         })?;
+        if !list.metadata.more.is_empty() {
+            let text = "the list of EndpointSlices is cut off (metadata.continue)";
+            return Err(Malformed::Document(text.to_owned()));
+        }
         let mut slices = Self {
             version: list.metadata.resource_version,
             ..Self::default()
@@ -169,7 +178,8 @@ impl Slices {
     pub fn apply(&mut self, line: &[u8]) -> Result<SlicesChange, Malformed> {
         let unreadable = |error: serde_json::Error| {
             Malformed::Document(format!(
-                "the answer is no watch of EndpointSlices as Kubernetes has it: {error}"
+                "the answer is no watch of EndpointSlices as Kubernetes has it: {}",
+                of_json(&error)
             ))
         };
         let event: RawEvent = serde_json::from_slice(line).map_err(unreadable)?;

@@ -162,7 +162,7 @@ fn an_agent_that_is_gone_slow_or_odd_changes_nothing_and_is_told() {
     let log = site.convey.stderr();
     let lost = log
         .lines()
-        .filter(|line| line.contains("what it said before stays in effect"));
+        .filter(|line| line.contains("what the server gets stays as it is"));
     assert_eq!(
         lost.count(),
         1,
