@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use convey::{
     admin::views::{Acme, Certificate, CertificateState},
-    base::FrontendName,
+    base::{FrontendName, TerminationReason},
 };
 
 use crate::{
@@ -213,7 +213,11 @@ fn a_certificate_is_ordered_by_tls_while_the_frontend_serves_and_is_in_use_witho
     let said = traffic.finish(PATIENCE).stdout;
     assert!(said.contains("served") && !said.contains("failed"), "{said}");
     logged(&convey, "event=\"acme_issued\"");
-    logged(&convey, "acme_challenge");
+    wait_until(
+        "the CA's questions are counted as what they were",
+        PATIENCE,
+        || convey.traffic("tls").ended(TerminationReason::AcmeChallenge) > 0,
+    );
     assert_eq!(convey.status().config_generation, 1, "no reload was needed");
     let one = certificate(&convey, NAME);
     assert!(
