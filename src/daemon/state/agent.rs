@@ -30,15 +30,16 @@ impl AgentLog {
         let before = before.unwrap_or(&silent);
         let (backend, server) = (&key.backend, &key.server);
         if before.admin != says.admin {
-            let word = match says.admin {
-                None => "ready".to_owned(),
-                Some(_) => says.to_string(),
+            // it may also be asked no more
+            let what = match says.admin {
+                None => "what its agent said of draining or maintenance has ended".to_owned(),
+                Some(_) => format!("its agent says {says}"),
             };
             tracing::info!(
                 event = "agent",
                 backend = %backend,
                 server = %server,
-                "server {key}: its agent says {word}"
+                "server {key}: {what}"
             );
         } else if (before.weight_percent, before.max_connections)
             != (says.weight_percent, says.max_connections)
