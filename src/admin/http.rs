@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use super::{
+    caller::Caller,
     shares::{Peer, Sharer, Shares},
     views::Problem,
 };
@@ -112,8 +113,8 @@ pub(super) trait Listener: Send + 'static {
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Who it is, if that can be known.
-    fn peer(stream: &Self::Stream) -> Option<Peer>;
+    /// Who it is.
+    fn caller(stream: &Self::Stream) -> Option<Caller>;
 
     /// Whose share of the connections it takes of.
     fn sharer(stream: &Self::Stream) -> Option<Sharer>;
@@ -126,17 +127,21 @@ impl Listener for UnixListener {
         Self::accept(self).await.map(|(stream, _)| stream)
     }
 
-    fn peer(stream: &UnixStream) -> Option<Peer> {
-        let credentials = stream.peer_cred().ok()?;
-        Some(Peer {
-            uid: credentials.uid(),
-            pid: credentials.pid(),
-        })
+    fn caller(stream: &UnixStream) -> Option<Caller> {
+        Some(Caller::Local(peer(stream)))
     }
 
     fn sharer(stream: &UnixStream) -> Option<Sharer> {
-        Sharer::local(Self::peer(stream))
+        Sharer::local(peer(stream))
     }
+}
+
+fn peer(stream: &UnixStream) -> Option<Peer> {
+    let credentials = stream.peer_cred().ok()?;
+    Some(Peer {
+        uid: credentials.uid(),
+        pid: credentials.pid(),
+    })
 }
 
 impl Listener for TcpListener {
@@ -146,7 +151,8 @@ impl Listener for TcpListener {
         Self::accept(self).await.map(|(stream, _)| stream)
     }
 
-    fn peer(_stream: &TcpStream) -> Option<Peer> {
+    fn caller(_stream: &TcpStream) -> Option<Caller> {
+        // nobody's: what is served there asks for none
         None
     }
 
@@ -193,8 +199,8 @@ pub(super) fn serve<L: Listener>(
             };
             match place {
                 Ok(place) => {
-                    let peer = L::peer(&stream);
-                    let served = serve_connection(stream, peer, router.clone(), limits);
+                    let caller = L::caller(&stream);
+                    let served = serve_connection(stream, caller, router.clone(), limits);
                     connections.spawn(async move {
                         served.await;
                         drop(place);
@@ -260,14 +266,14 @@ async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &st
 /// Serves one connection to its end.
 pub(super) async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<Peer>,
+    caller: Option<Caller>,
     router: Router,
     limits: HttpLimits,
 ) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(caller.clone());
         }
         router.call(request)
     });

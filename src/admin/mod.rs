@@ -10,6 +10,7 @@
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
+mod caller;
 mod candidates;
 mod challenges;
 pub(crate) mod holder;

@@ -45,11 +45,11 @@ use tokio::{
 
 use super::{
     AdminCommand, Commands,
+    caller::Caller,
     http::{self, HttpLimits},
     lookup, packets,
     packets::ServerViews,
     render,
-    shares::Peer,
     status::{Listed, Live, Status},
     views::{self, ConnectionFilter, Problem},
 };
@@ -229,14 +229,12 @@ fn stopping() -> Problem {
 }
 
 /// One line in the log for each changing request, before it takes effect: who asked for what.
-fn log_request(peer: Option<Extension<Peer>>, what: &str) {
-    let uid = peer.as_ref().map(|peer| peer.uid);
-    let pid = peer.and_then(|peer| peer.pid);
-    let whose = match (uid, pid) {
-        (Some(uid), Some(pid)) => format!(" (uid {uid}, pid {pid})"),
-        (Some(uid), None) => format!(" (uid {uid})"),
-        (None, _) => String::new(),
-    };
+fn log_request(peer: Option<Extension<Caller>>, what: &str) {
+    let (uid, pid) = peer
+        .as_ref()
+        .and_then(|caller| caller.peer())
+        .map_or((None, None), |peer| (Some(peer.uid), peer.pid));
+    let whose = peer.map_or_else(String::new, |Extension(caller)| format!(" ({caller})"));
     tracing::info!(event = "admin", uid, pid, what, "admin request{whose}: {what}");
 }
 
@@ -253,7 +251,7 @@ async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {
 
 async fn reload(
     State(control): State<ControlRoutes>,
-    peer: Option<Extension<Peer>>,
+    peer: Option<Extension<Caller>>,
     query: Result<Query<views::ReloadQuery>, QueryRejection>,
 ) -> Result<Json<views::Reloaded>, Response> {
     let Query(views::ReloadQuery { cut }) = query.map_err(|error| bad_query(&error).into_response())?;
@@ -306,7 +304,7 @@ async fn server(
 
 async fn set_override(
     State(control): State<ControlRoutes>,
-    peer: Option<Extension<Peer>>,
+    peer: Option<Extension<Caller>>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<views::Server>, Problem> {
@@ -335,7 +333,7 @@ async fn acme(State(control): State<ControlRoutes>) -> Json<views::Acme> {
 
 async fn renew(
     State(control): State<ControlRoutes>,
-    peer: Option<Extension<Peer>>,
+    peer: Option<Extension<Caller>>,
     query: Result<Query<views::RenewQuery>, QueryRejection>,
 ) -> Result<Json<views::Renewing>, Problem> {
     let Query(views::RenewQuery { name }) = query.map_err(|rejection| bad_query(&rejection))?;

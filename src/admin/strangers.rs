@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse as _,
 };
 
-use super::{shares::Peer, views::Problem};
+use super::{caller::Caller, shares::Peer, views::Problem};
 use crate::{client::runner::Runner, sys::ids};
 
 /// What a command is answered.
@@ -19,7 +19,12 @@ pub(super) fn without_commands(routes: Router, runner: Runner) -> Router {
     routes.layer(from_fn(move |request: Request, next: Next| {
         let runner = runner.clone();
         async move {
-            if is_command(&runner, request.extensions().get::<Peer>()).await {
+            if is_command(
+                &runner,
+                request.extensions().get::<Caller>().and_then(Caller::peer),
+            )
+            .await
+            {
                 return Problem::new(StatusCode::FORBIDDEN, REFUSAL).into_response();
             }
             next.run(request).await
@@ -27,7 +32,7 @@ pub(super) fn without_commands(routes: Router, runner: Runner) -> Router {
     }))
 }
 
-async fn is_command(runner: &Runner, peer: Option<&Peer>) -> bool {
+async fn is_command(runner: &Runner, peer: Option<Peer>) -> bool {
     // no command can become another user
     let ours = peer.filter(|peer| peer.uid == ids::user());
     match ours.and_then(|peer| u32::try_from(peer.pid?).ok()) {

@@ -161,11 +161,5 @@ fn haproxy_config() -> String {
 
 /// Connections that were opened from a host so far.
 fn active_opens(host: &Host) -> u64 {
-    // /proc/net is that of the process, not of this thread
-    let table = host.inside(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("the counters"));
-    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let index = names.split(' ').position(|name| name == "ActiveOpens");
-    let value = index.and_then(|index| values.split(' ').nth(index));
-    value.and_then(|value| value.parse().ok()).expect("ActiveOpens")
+    host.kernel_count("Tcp", "ActiveOpens")
 }

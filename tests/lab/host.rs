@@ -197,6 +197,22 @@ impl Host {
         self.spawn(shell).finish(PATIENCE)
     }
 
+    /// What the host's kernel has counted so far of a protocol (`Tcp`, `Udp`), under its name in `/proc/net/snmp`.
+    #[track_caller]
+    pub fn kernel_count(&self, protocol: &str, name: &str) -> u64 {
+        // /proc/net is that of the process, not of this thread
+        let table = self.inside(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("the counters"));
+        let of_it = format!("{protocol}: ");
+        let mut lines = table.lines().filter_map(|line| line.strip_prefix(&of_it));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let found = names
+            .split(' ')
+            .zip(values.split(' '))
+            .find(|(found, _)| *found == name);
+        let value = found.and_then(|(_, value)| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} of {protocol}"))
+    }
+
     /// Feeds rules to nftables on this host.
     #[track_caller]
     pub fn nft(&self, rules: &str) {

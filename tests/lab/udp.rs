@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
@@ -79,10 +79,38 @@ impl UdpServer {
         self.addr
     }
 
+    /// Ends it, and returns when the kernel refuses what is sent to its address: a process that another test was just
+    /// starting may have held the socket for a moment longer.
+    #[track_caller]
+    pub fn close(self, host: &Host) {
+        let addr = self.addr;
+        drop(self);
+        super::wait_until("nobody has its port any more", PATIENCE, || {
+            drops_of(host, addr.port()).is_none()
+        });
+    }
+
     /// What it got so far.
     pub fn seen(&self) -> Seen {
         self.shared.seen.lock().expect("what was seen").clone()
     }
+}
+
+/// What the kernel has dropped so far at a host's sockets of this port, their queues being full; `None` if it has none.
+pub fn drops_of(host: &Host, port: u16) -> Option<u64> {
+    // of a thread, for /proc/net is that of the process
+    let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+    let sockets = host.inside(|| Ok::<_, io::Error>(read("udp")? + &read("udp6")?));
+    let port = format!("{port:04X}");
+    let drops = |line: &str| {
+        // the number, the own address and port, …, the drops
+        let mut columns = line.split_whitespace();
+        let (_, own) = columns.nth(1)?.split_once(':')?;
+        (own == port).then(|| columns.next_back()?.parse::<u64>().ok())?
+    };
+    let sockets = sockets.expect("the host's sockets");
+    let of_port: Vec<_> = sockets.lines().filter_map(drops).collect();
+    (!of_port.is_empty()).then(|| of_port.iter().sum())
 }
 
 impl Drop for UdpServer {

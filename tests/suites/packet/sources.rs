@@ -204,11 +204,6 @@ fn sources(status: &convey::admin::views::Status, server: &Host) -> Vec<IpAddr> 
 }
 
 /// Resets that a host's kernel has sent.
-#[track_caller]
 fn resets(host: &Host) -> u64 {
-    let snmp = host.run("cat /proc/self/net/snmp");
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let found = (names.split(' ').zip(values.split(' '))).find(|(name, _)| *name == "OutRsts");
-    found.and_then(|(_, value)| value.parse().ok()).expect("OutRsts")
+    host.kernel_count("Tcp", "OutRsts")
 }

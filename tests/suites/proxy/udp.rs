@@ -197,7 +197,7 @@ fn a_server_that_says_its_port_is_closed_loses_the_session_and_is_ejected() {
         .filter(|(_, answer)| answer.starts_with('b'))
         .collect();
     assert_eq!(lost.len(), 2);
-    drop(gone);
+    gone.close(&host);
     for (client, _) in &lost {
         // nobody answers, and the client hears of nothing
         client.socket().send(b"lost").expect("sent");
