@@ -31,7 +31,6 @@ pub enum Caller {
 
 impl Caller {
     /// What they may do.
-    #[expect(dead_code, reason = "the listener on TCP asks")]
     pub const fn role(&self) -> Role {
         match self {
             Self::Local(_) => Role::Configure,

@@ -13,12 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::Request,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{Router, extract::Request, http::StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -79,9 +74,6 @@ impl Default for HttpLimits {
         }
     }
 }
-
-/// Largest body of a request, in bytes.
-pub const MAX_BODY_BYTES: usize = 16 << 10;
 
 /// Buffer for a request's header, in bytes; a longer header is answered 431.
 const MAX_HEADER_BYTES: usize = 16 << 10;
@@ -252,7 +244,7 @@ async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &st
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
     let body = serde_json::to_string(&problem)?;
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/problem+json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -294,24 +286,6 @@ pub(super) async fn serve_connection(
     }
 }
 
-impl Problem {
-    /// A problem with an HTTP status.
-    #[must_use]
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status: status.as_u16(),
-            message: message.into(),
-        }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, axum::Json(self)).into_response()
-    }
-}
-
 /// The answer to a path that is not served.
 pub(super) async fn not_found(request: Request) -> Problem {
     Problem::new(
@@ -330,35 +304,4 @@ pub(super) async fn method_not_allowed(request: Request) -> Problem {
             request.uri().path()
         ),
     )
-}
-
-/// Reads and parses a JSON body within the limits.
-pub(super) async fn json_body<T: serde::de::DeserializeOwned>(
-    request: Request,
-    limit: Duration,
-) -> Result<T, Problem> {
-    let json = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
-    if !json {
-        // required so that no web page can send requests with a plain form
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send the body with Content-Type: application/json",
-        ));
-    }
-    let body = timeout(limit, axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES))
-        .await
-        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "timed out reading the request body"))?
-        .map_err(|error| {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("cannot read the request body (limit: {MAX_BODY_BYTES} bytes): {error}"),
-            )
-        })?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
 }

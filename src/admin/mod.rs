@@ -1,15 +1,16 @@
 //! The endpoints: HTTP/JSON on a unix socket, and 0.3.5's `/stats` on TCP, served by a thread of their own.
 //!
 //! ```text
-//!                                ┌─► routes ─ reads ─► Status, Live ──────────────► JSON
+//!                                ┌─► api ──── reads ─► Status, Live ──────────────► JSON
 //! client ─ unix socket ─ http ───┤
-//!                       (bounds) └─► routes ─ Command ─► control loop ─ reply ─► JSON       what changes something
+//!                       (bounds) └─► api ──── Command ─► control loop ─ reply ─► JSON       what changes something
 //! client ─ TCP ───────── http ─────► stats ── reads ─► Status ────────────────────► JSON
 //! ```
 //! Whoever asks is answered from [`Status`], which the daemon publishes, and from what [`Live`] counts: never by the control
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
+mod api;
 mod caller;
 mod candidates;
 mod challenges;
@@ -18,7 +19,6 @@ mod http;
 pub mod lookup;
 pub(crate) mod packets;
 pub mod render;
-mod routes;
 mod shares;
 mod socket;
 mod stats;
@@ -43,8 +43,21 @@ pub enum AdminCommand {
     Reload {
         /// Even if that cuts established connections.
         cut: bool,
+        /// Who asks, for the history.
+        by: String,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
+    },
+    /// Replace the configuration file.
+    WriteConfig {
+        /// The new text.
+        text: Vec<u8>,
+        /// What the file has now; `None`: the text in effect.
+        replaces: Option<Vec<u8>>,
+        /// The entity tag of the text in effect, as the asker has seen it.
+        expected: String,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), views::Problem>>,
     },
     /// Order certificates now.
     Renew {
@@ -52,6 +65,20 @@ pub enum AdminCommand {
         name: Option<String>,
         /// Those that are ordered, or what is wrong with the request.
         reply: oneshot::Sender<Result<Vec<String>, views::Problem>>,
+    },
+    /// Clear every override.
+    ClearOverrides {
+        /// Those that were cleared.
+        reply: oneshot::Sender<views::Overrides>,
+    },
+    /// Override all servers of a backend.
+    Backend {
+        /// Its name.
+        backend: String,
+        /// What to do.
+        request: views::ServerRequest,
+        /// The backend afterwards, or what is wrong with the request.
+        reply: oneshot::Sender<Result<views::Backend, views::Problem>>,
     },
     /// Override a server.
     Server {
@@ -77,7 +104,7 @@ pub mod fuzzing {
     use arc_swap::ArcSwap;
     use tokio::io::{AsyncRead, AsyncWrite};
 
-    use super::{Commands, Live, Status, http, routes, stats};
+    use super::{Commands, Live, Status, api, http, stats};
 
     /// How long a connection may live, whatever its client does.
     #[must_use]
@@ -94,8 +121,14 @@ pub mod fuzzing {
         commands: Commands,
     ) {
         let limits = http::HttpLimits::default();
-        let control = routes::ControlRoutes::new(status, live, commands, limits);
-        http::serve_connection(stream, None, routes::router(control), limits).await;
+        let context = api::context::ApiContext::new(status, live, commands, limits);
+        http::serve_connection(
+            stream,
+            Some(caller::Caller::Local(None)),
+            api::router(context),
+            limits,
+        )
+        .await;
     }
 
     /// Serves a connection of `/stats` to its end.

@@ -1,17 +1,25 @@
 //! The views of a snapshot: pure, but for the counters that they read.
 
+mod acme;
+
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
+pub use acme::acme;
+
 use super::{
     packets::{self, ServerViews},
-    status::{AcmeStatus, CertificateStatus, PacketCounts, SourceStatus, Status, Waiting},
+    status::{PacketCounts, SourceStatus, Status},
     views::{self, Overridden, Traffic},
 };
 use crate::{
-    base::{AccessReason, BackendName, BackendState, DatagramDrop, ServerTlsFailure, TerminationReason},
+    base::{
+        AccessReason, BackendName, BackendState, DatagramDrop, FrontendName, ServerTlsFailure,
+        TerminationReason,
+    },
     config::ServerTrust,
     snapshot::{
         BackendView, CheckLog, CheckRecord, FrontendView, ServerView, Snapshot,
@@ -32,10 +40,25 @@ pub struct Counts {
     pub packets: PacketCounts,
 }
 
+/// The process.
+#[must_use]
+pub fn info(status: &Status, now: Instant) -> views::Info {
+    views::Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: now.saturating_duration_since(status.started).as_secs_f64(),
+        phase: status.phase.into(),
+        config_file: status.config_file.to_string(),
+        config_generation: status.config_generation,
+        last_reload_error: status.last_reload_error.clone(),
+        needs_restart: status.needs_restart.clone(),
+    }
+}
+
 /// Everything, for `GET /v1/status`.
 #[must_use]
 pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
-    let (snapshot, packet) = (&status.snapshot, status.packet.as_ref());
+    let snapshot = &status.snapshot;
     views::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -50,48 +73,52 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
-        frontends: (snapshot.frontends.iter())
-            .map(|(name, view)| (name.clone(), frontend(snapshot, view, &status.waiting)))
-            .collect(),
+        frontends: frontends(status),
         backends: backends(status, now).collect(),
-        packet: packet.map(|packet| packets::packet(packet, &counts.packets, snapshot.nat_ports)),
+        packet: packet(status, &counts.packets),
         acme: (status.acme.directory.is_some()).then(|| acme(&status.acme, now, SystemTime::now())),
     }
 }
 
-/// The certificates that are ordered.
+/// The packet modes; `None` while no frontend has needed them.
 #[must_use]
-pub fn acme(acme: &AcmeStatus, now: Instant, wall: SystemTime) -> views::Acme {
-    views::Acme {
-        directory: acme.directory.as_deref().map(str::to_owned),
-        leads: acme.leads,
-        certificates: (acme.certificates.iter())
-            .map(|status| certificate(status, now, wall))
-            .collect(),
-    }
+pub fn packet(status: &Status, counts: &PacketCounts) -> Option<views::Packet> {
+    let packet = status.packet.as_ref()?;
+    Some(packets::packet(packet, counts, status.snapshot.nat_ports))
 }
 
-fn certificate(status: &CertificateStatus, now: Instant, wall: SystemTime) -> views::Certificate {
-    let until = |at: SystemTime| match at.duration_since(wall) {
-        Ok(left) => left.as_secs_f64(),
-        Err(over) => -over.duration().as_secs_f64(),
+/// Every frontend by name.
+#[must_use]
+pub fn frontends(status: &Status) -> BTreeMap<FrontendName, views::Frontend> {
+    let frontends = status.snapshot.frontends.iter();
+    frontends
+        .map(|(name, view)| (name.clone(), frontend(status, view)))
+        .collect()
+}
+
+/// The sources of servers by backend.
+#[must_use]
+pub fn sources(status: &Status, now: Instant) -> BTreeMap<BackendName, views::Discovery> {
+    let sources = status.discovery.iter();
+    sources
+        .map(|(backend, source)| (backend.clone(), discovery(source, now)))
+        .collect()
+}
+
+/// What operators have overridden.
+#[must_use]
+pub fn overrides(snapshot: &Snapshot) -> views::Overrides {
+    let overridden = |(backend, server): (&BackendName, &ServerView)| {
+        (!server.overridden.is_none()).then(|| views::OverriddenServer {
+            backend: backend.clone(),
+            server: server.name.clone(),
+            overridden: Overridden(server.overridden).into(),
+        })
     };
-    let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-    views::Certificate {
-        name: status.name.to_string(),
-        names: status.names.clone(),
-        frontends: status.frontends.clone(),
-        challenge: status.challenge.into(),
-        state: status.state.into(),
-        ordering_seconds: status.ordering.map(since),
-        expires_seconds: status.not_after.map(until),
-        serial: status.serial.as_deref().map(str::to_owned),
-        next_order_seconds: status.due.map(|due| until(due).max(0.0)),
-        problem: status.problem.as_ref().map(|problem| views::CertificateProblem {
-            reason: problem.label.to_owned(),
-            text: problem.text.to_string(),
-            seconds: since(problem.since),
-        }),
+    let servers = (snapshot.backends.iter())
+        .flat_map(|(name, view)| view.servers.iter().map(move |server| (name, server)));
+    views::Overrides {
+        overrides: servers.filter_map(overridden).collect(),
     }
 }
 
@@ -215,10 +242,12 @@ fn discovery(source: &SourceStatus, now: Instant) -> views::Discovery {
     }
 }
 
-fn frontend(snapshot: &Snapshot, view: &FrontendView, waiting: &Waiting) -> views::Frontend {
+/// One frontend.
+#[must_use]
+pub fn frontend(status: &Status, view: &FrontendView) -> views::Frontend {
     let totals = view.live.counters.totals();
-    let serves = packets::serves(snapshot, view, waiting);
-    let (state, waiting) = packets::frontend_state(view, waiting);
+    let serves = packets::serves(&status.snapshot, view, &status.waiting);
+    let (state, waiting) = packets::frontend_state(view, &status.waiting);
     views::Frontend {
         listen: view.config.places().collect(),
         mode: view.config.mode.into(),
@@ -280,7 +309,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        admin::views::Phase,
+        admin::{status::ConfigInEffect, views::Phase},
         base::{BackendName, ServerKey, ServerName, ServerState, WorkerId},
         config::{self, Algorithm, Mode, Options, Source},
         pools::{Override, Pools},
@@ -355,11 +384,19 @@ pub(super) mod tests {
             phase: Phase::Running,
             config_file: "site.toml".into(),
             config_generation: 2,
+            config: Arc::new(ConfigInEffect::new(
+                Source {
+                    name: "site.toml".to_owned(),
+                    bytes: SITE.into(),
+                },
+                Options::default(),
+                true,
+            )),
             last_reload_error: None,
             needs_restart: vec![],
             workers: 2,
             snapshot: site(now),
-            waiting: Waiting::new(),
+            waiting: BTreeMap::new(),
             discovery: Arc::default(),
             acme: Arc::default(),
             packet: None,

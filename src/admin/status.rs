@@ -10,16 +10,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    io,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::views::{self, CertificateState, Phase, ProxiedConnections};
 use crate::{
     base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey},
-    config::{Challenge, DiscoveryKind, EngineChoice},
+    config::{Challenge, DiscoveryKind, EngineChoice, Options, Source},
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot},
 };
@@ -36,6 +39,8 @@ pub struct Status {
     pub config_file: Arc<str>,
     /// Number of successful configuration loads.
     pub config_generation: u64,
+    /// The text in effect.
+    pub config: Arc<ConfigInEffect>,
     /// The last failed reload, unless one has succeeded since.
     pub last_reload_error: Option<String>,
     /// Changed settings that need a restart to take effect.
@@ -52,6 +57,44 @@ pub struct Status {
     pub discovery: Arc<BTreeMap<BackendName, SourceStatus>>,
     /// How certificates are that are ordered.
     pub acme: Arc<AcmeStatus>,
+}
+
+/// The text of the configuration in effect.
+#[derive(Debug, Clone)]
+pub struct ConfigInEffect {
+    /// The text.
+    pub source: Source,
+    /// What the command line adds.
+    pub options: Options,
+    /// Its entity tag, which is another for another text.
+    pub tag: String,
+    /// Whether it may be replaced through the API.
+    pub may_write: bool,
+}
+
+impl ConfigInEffect {
+    /// With its tag.
+    #[must_use]
+    pub fn new(source: Source, options: Options, may_write: bool) -> Self {
+        Self {
+            tag: tag_of(&source.bytes),
+            source,
+            options,
+            may_write,
+        }
+    }
+}
+
+/// A strong entity tag of a text: half of its SHA-256.
+#[must_use]
+pub fn tag_of(text: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let hash = digest(&SHA256, text);
+    let half = hash.as_ref().iter().take(16);
+    half.fold("\"".to_owned(), |mut tag, byte| {
+        let _ = write!(tag, "{byte:02x}");
+        tag
+    }) + "\""
 }
 
 /// The certificates that are ordered.
@@ -210,6 +253,9 @@ pub type Listed<T> = (usize, Vec<T>);
 /// Resolves to the connections of the proxy that were asked for.
 pub type Listing = Pin<Box<dyn Future<Output = Listed<views::Connection>> + Send>>;
 
+/// Resolves to how many connections are closed.
+pub type Closing = Pin<Box<dyn Future<Output = usize> + Send>>;
+
 /// What changes by traffic, and what only other rooms can do: what the daemon gives to the endpoints.
 ///
 /// Everything but [`flows`](Live::flows) returns within moments.
@@ -229,6 +275,15 @@ pub trait Live: Send + Sync {
     /// Connections of the proxy that match, the oldest `limit` of them, oldest first. A worker that is stuck keeps it
     /// pending.
     fn connections(&self, filter: Arc<views::ConnectionFilter>, limit: usize) -> Listing;
+
+    /// Closes the connections of the proxy that match, and counts them. A worker that is stuck keeps it pending.
+    fn close(&self, filter: Arc<views::ConnectionFilter>) -> Closing;
+
+    /// The texts of the configuration that were in effect, the latest first.
+    fn revisions(&self) -> Vec<views::Revision>;
+
+    /// The text of one of them; `None` if there is no such. For a thread that may take its time.
+    fn revision(&self, number: u64) -> Option<io::Result<Vec<u8>>>;
 
     /// Flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
     fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo>;

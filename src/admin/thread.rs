@@ -22,9 +22,9 @@ use tokio::{
 
 use super::{
     Commands,
+    api::{self, context::ApiContext},
     challenges::{self, Answers},
     http::{self, HttpLimits, HttpListener},
-    routes::{self, ControlRoutes},
     stats::{self, Reach},
     status::{Live, Status},
     strangers::without_commands,
@@ -34,13 +34,13 @@ use crate::client::runner::Runner;
 /// How long the end waits for the thread: an answer that is being made takes less.
 const END: Duration = Duration::from_secs(1);
 
-/// Threads for walks through all flows; see [`routes`].
+/// Threads for walks through all flows; see [`api`].
 const WALKERS: usize = 1;
 
 /// The thread `convey-admin` with its own runtime. Dropping it ends the thread and every endpoint.
 pub struct AdminThread {
     runtime: Handle,
-    control: ControlRoutes,
+    context: ApiContext,
     /// Knows which processes are commands of Convey's own.
     runner: Option<Runner>,
     /// Ends the thread when it goes.
@@ -84,7 +84,7 @@ impl AdminThread {
         })?;
         Ok(Self {
             runtime: handle,
-            control: ControlRoutes::new(status, live, commands, HttpLimits::default()),
+            context: ApiContext::new(status, live, commands, HttpLimits::default()),
             runner,
             stop: Some(stop),
             thread: Some(thread),
@@ -108,7 +108,7 @@ impl AdminThread {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let mut router = routes::router(self.control.within(limits));
+        let mut router = api::router(self.context.within(limits));
         if let Some(runner) = &self.runner {
             router = without_commands(router, runner.clone());
         }
@@ -124,7 +124,7 @@ impl AdminThread {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let reach = Reach::of(listener.local_addr()?.ip());
-        let router = stats::router(Arc::clone(self.control.published()), reach);
+        let router = stats::router(Arc::clone(self.context.published()), reach);
         Ok(http::serve(
             listener,
             router,
@@ -175,7 +175,7 @@ impl AdminThread {
     }
 
     fn refused(&self) -> Arc<AtomicU64> {
-        Arc::clone(self.control.refused())
+        Arc::clone(self.context.refused())
     }
 }
 

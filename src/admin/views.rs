@@ -2,8 +2,12 @@
 
 mod acme;
 mod checks;
+mod configuration;
 mod connections;
 mod discovery;
+mod info;
+mod overrides;
+mod problem;
 mod server_tls;
 mod sticky;
 
@@ -15,13 +19,20 @@ use std::{
     sync::Arc,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
 pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
 pub use checks::{Agent, CheckResult};
-pub use connections::{Connection, ConnectionFilter, Connections, Flow, Tls};
+pub use configuration::{CheckedConfig, ConfigDiff, ConfigHistory, Finding, Revision, Rollback};
+pub use connections::{
+    Closed, Connection, ConnectionFilter, ConnectionQuery, Connections, Flow, Tls, WantedClient,
+};
 pub use discovery::{Discovery, DiscoveryProblem};
+pub use info::Info;
+pub use overrides::{OverriddenServer, Overrides};
+pub use problem::{Problem, ReloadFailed};
 pub use server_tls::{ServerTls, TlsToServers};
 pub use sticky::StickyClients;
 
@@ -36,7 +47,7 @@ use crate::{
 };
 
 /// `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the running daemon.
     pub version: String,
@@ -77,7 +88,7 @@ pub struct Status {
 }
 
 /// Proxied connections against what the limit of open files allows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProxiedConnections {
     /// Open now.
     pub open: u32,
@@ -88,7 +99,7 @@ pub struct ProxiedConnections {
 }
 
 /// The packet modes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Packet {
     /// The engine that runs.
     pub engine: Word<EngineChoice>,
@@ -115,7 +126,7 @@ pub struct Packet {
 }
 
 /// The firewall rules of the packet modes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PacketRules {
     /// Why they are not known to be right; absent as long as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +139,7 @@ pub struct PacketRules {
 }
 
 /// How full the tables of flows are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PacketFlows {
     /// Passthrough flows.
     pub nat: u64,
@@ -146,7 +157,7 @@ pub struct PacketFlows {
 }
 
 /// The next hop to a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NextHop {
     /// Whether it is resolved.
     pub state: Word<HopState>,
@@ -166,7 +177,7 @@ pub struct NextHop {
 }
 
 /// Traffic counters of a frontend, backend or server.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Connections since start.
     pub connections_total: u64,
@@ -199,7 +210,7 @@ impl Traffic {
 }
 
 /// One frontend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Frontend {
     /// Listen addresses, and paths of unix sockets.
     pub listen: Vec<ListenPlace>,
@@ -240,7 +251,7 @@ pub struct Frontend {
 }
 
 /// One backend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// Balancing algorithm.
     pub balance: Word<Algorithm>,
@@ -266,7 +277,7 @@ pub struct Backend {
 }
 
 /// One server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     /// Its address.
     pub addr: ServerAddr,
@@ -310,7 +321,7 @@ pub struct Server {
 }
 
 /// A server as the packet modes see it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerPackets {
     /// What an operator should look at.
     pub alerts: Vec<Word<Alert>>,
@@ -321,7 +332,7 @@ pub struct ServerPackets {
 }
 
 /// NAT ports towards a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NatPortUse {
     /// Those that flows have claimed.
     pub claimed: u32,
@@ -339,7 +350,7 @@ impl NatPortUse {
 }
 
 /// What `POST /v1/reload` is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReloadQuery {
     /// Cut the established connections that a change does not leave; else the reload fails.
@@ -347,7 +358,7 @@ pub struct ReloadQuery {
 }
 
 /// `POST /v1/reload`, success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// The new configuration generation.
     pub config_generation: u64,
@@ -362,26 +373,8 @@ pub struct Reloaded {
     pub warnings: String,
 }
 
-/// `POST /v1/reload`, failure: nothing changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadFailed {
-    /// The text for the terminal: diagnostics with line and column, or the failed step.
-    pub message: String,
-    /// Whether the configuration is at fault (exit status 78), else the system (exit status 71).
-    pub config_error: bool,
-}
-
-/// What is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// HTTP status.
-    pub status: u16,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
 /// `POST /v1/backends/{backend}/servers/{server}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerRequest {
     /// What to do.
     #[serde(flatten)]
@@ -392,7 +385,7 @@ pub struct ServerRequest {
 }
 
 /// An operator's request about a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum ServerAction {
     /// Keep connections, send no new ones.
@@ -420,7 +413,7 @@ impl fmt::Display for ServerAction {
 }
 
 /// Query of `GET /v1/explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
     /// `tcp` or `udp`.
@@ -438,7 +431,7 @@ pub struct ExplainQuery {
 }
 
 /// `GET /v1/explain`: where packets of a 5-tuple would go now, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// Its protocol.
     pub protocol: Word<Protocol>,
@@ -489,7 +482,7 @@ pub struct Explanation {
 }
 
 /// Query of `GET /v1/backend-script`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScriptQuery {
     /// Name of a frontend in mode dsr.

@@ -10,7 +10,7 @@ use super::{
     text::harmless,
 };
 use crate::{
-    admin::views::{ReloadFailed, Reloaded},
+    admin::views::{Problem, Reloaded},
     base::exit,
 };
 
@@ -29,14 +29,14 @@ pub fn run(client: &Client, cut: bool) -> CommandResult {
 }
 
 fn interpret(answer: &Response) -> Result<Reloaded, Failure> {
-    if answer.status != StatusCode::OK
-        && let Ok(failed) = serde_json::from_slice::<ReloadFailed>(&answer.body)
+    let exit = match answer.status {
+        StatusCode::UNPROCESSABLE_ENTITY => Some(exit::CONFIG),
+        StatusCode::INTERNAL_SERVER_ERROR => Some(exit::OS_ERROR),
+        _ => None,
+    };
+    if let Some(exit) = exit
+        && let Ok(failed) = serde_json::from_slice::<Problem>(&answer.body)
     {
-        let exit = if failed.config_error {
-            exit::CONFIG
-        } else {
-            exit::OS_ERROR
-        };
         let text = harmless(failed.message.trim_end()).into_owned();
         return Err(Failure::new(
             exit,
@@ -118,14 +118,11 @@ mod tests {
 
     #[test]
     fn a_bad_configuration_is_78_and_a_system_that_refuses_71() {
-        for (config_error, status, exit) in [
-            (true, StatusCode::UNPROCESSABLE_ENTITY, exit::CONFIG),
-            (false, StatusCode::INTERNAL_SERVER_ERROR, exit::OS_ERROR),
+        for (status, exit) in [
+            (StatusCode::UNPROCESSABLE_ENTITY, exit::CONFIG),
+            (StatusCode::INTERNAL_SERVER_ERROR, exit::OS_ERROR),
         ] {
-            let failed = ReloadFailed {
-                message: "convey.toml:3:1: unknown key\n".into(),
-                config_error,
-            };
+            let failed = Problem::new(status, "convey.toml:3:1: unknown key\n");
             assert_eq!(
                 interpret(&answer(status, &failed)),
                 Err(Failure::new(
@@ -138,10 +135,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_is_busy_is_69() {
-        let busy = crate::admin::views::Problem {
-            status: 503,
-            message: "busy".into(),
-        };
+        let busy = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy");
         assert_eq!(
             interpret(&answer(StatusCode::SERVICE_UNAVAILABLE, &busy)),
             Err(Failure::new(exit::UNAVAILABLE, "busy"))

@@ -144,6 +144,8 @@ pub struct Admin {
     /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`, or
     /// [`Options::default_socket`](super::Options).
     pub socket: Option<PathBuf>,
+    /// Whether the API may replace the file.
+    pub allow_config_writes: bool,
 }
 
 /// `[stats]`: 0.3.5's JSON over HTTP.

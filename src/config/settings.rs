@@ -120,7 +120,7 @@ pub fn global(global: &Global) -> Settings {
 
 /// `[admin]`.
 pub fn admin(admin: &Admin) -> Settings {
-    let Admin { socket } = admin;
+    let Admin { socket, .. } = admin;
     vec![(
         "socket",
         text(

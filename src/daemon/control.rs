@@ -236,14 +236,30 @@ impl Control {
     pub(super) fn handle_command(&mut self, command: AdminCommand) {
         // a reply that nobody waits for any more is no error
         match command {
-            AdminCommand::Reload { cut, reply } => {
+            AdminCommand::Reload { cut, by, reply } => {
                 let trigger = if cut {
                     Trigger::CutRequest
                 } else {
                     Trigger::Request
                 };
-                self.ask_reload(trigger, Some(reply));
+                self.ask_reload(trigger, Some((by, reply)));
             }
+            AdminCommand::Backend {
+                backend,
+                request,
+                reply,
+            } => {
+                let _ = reply.send(self.override_backend(&backend, request));
+            }
+            AdminCommand::ClearOverrides { reply } => {
+                let _ = reply.send(self.clear_overrides());
+            }
+            AdminCommand::WriteConfig {
+                text,
+                replaces,
+                expected,
+                reply,
+            } => self.write_config(text, replaces, &expected, reply),
             AdminCommand::Renew { name, reply } => {
                 let _ = reply.send(self.renew_certificates(name.as_deref()));
             }

@@ -1,22 +1,22 @@
 //! What the endpoints read besides the status: the counters and connections of those who move traffic.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 
-use super::logging::Losses;
+use super::{history::History, logging::Losses};
 use crate::{
     admin::{
         Live,
-        status::{Listed, Listing, PacketCounts},
+        status::{Closing, Listed, Listing, PacketCounts},
         views::{self, ConnectionFilter, ProxiedConnections},
     },
     backend_setup,
-    base::{ServerTlsRecord, TlsRecord},
+    base::{ServerTlsRecord, TerminationReason, TlsRecord},
     config::Mode,
     engine::Engine,
     flow::{self, FiveTuple, FlowInfo},
-    proxy::{OpenConnection, Workers},
+    proxy::{Filter, Matching, OpenConnection, Select, Workers},
     snapshot::FrontendView,
 };
 
@@ -25,16 +25,23 @@ pub struct Sources {
     workers: Arc<Workers>,
     losses: Losses,
     engine: Arc<ArcSwapOption<Engine>>,
+    history: Arc<History>,
 }
 
 impl Sources {
     /// `engine` is where the packet engine is found once it runs.
     #[must_use]
-    pub const fn new(workers: Arc<Workers>, losses: Losses, engine: Arc<ArcSwapOption<Engine>>) -> Self {
+    pub const fn new(
+        workers: Arc<Workers>,
+        losses: Losses,
+        engine: Arc<ArcSwapOption<Engine>>,
+        history: Arc<History>,
+    ) -> Self {
         Self {
             workers,
             losses,
             engine,
+            history,
         }
     }
 }
@@ -71,11 +78,23 @@ impl Live for Sources {
     fn connections(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
         let workers = Arc::clone(&self.workers);
         Box::pin(async move {
-            let wanted =
-                move |c: &OpenConnection| filter.matches(&c.frontend, c.backend.as_ref(), c.server.as_ref());
-            let (total, connections) = workers.connections(Arc::new(wanted), limit).await;
+            let (total, connections) = workers.connections(wanted(filter), limit).await;
             (total, connections.into_iter().map(proxied).collect())
         })
+    }
+
+    fn close(&self, filter: Arc<ConnectionFilter>) -> Closing {
+        let select = Select::Matching(Matching(wanted(filter)));
+        let workers = Arc::clone(&self.workers);
+        Box::pin(async move { workers.close(&select, TerminationReason::Killed).await })
+    }
+
+    fn revisions(&self) -> Vec<views::Revision> {
+        self.history.list()
+    }
+
+    fn revision(&self, number: u64) -> Option<io::Result<Vec<u8>>> {
+        self.history.text(number)
     }
 
     fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo> {
@@ -93,6 +112,10 @@ impl Live for Sources {
         backend_setup::script_among(&frontend.config, &backend.config, servers, server)
             .map_err(|error| error.to_string())
     }
+}
+
+fn wanted(filter: Arc<ConnectionFilter>) -> Filter {
+    Arc::new(move |c| filter.matches(c.client, &c.frontend, c.backend.as_ref(), c.server.as_ref()))
 }
 
 fn proxied(c: OpenConnection) -> views::Connection {

@@ -16,10 +16,13 @@
 
 mod acme;
 mod alerts;
+mod assemble;
 mod coalesce;
+mod config_text;
 mod control;
 mod discovery;
 mod health;
+mod history;
 mod hooks;
 mod key_log;
 mod listening;
@@ -49,7 +52,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use tokio::sync::mpsc;
 
 use crate::{
-    admin::{AdminThread, HttpListener, SocketFile},
+    admin::{AdminThread, HttpListener, SocketFile, status::ConfigInEffect},
     base::exit::Exit,
     config::{self, Config},
     privilege::Client,
@@ -58,6 +61,7 @@ use crate::{
 use acme::Certificates;
 use alerts::AlertWatch;
 use discovery::Discovery;
+use history::History;
 use hooks::Hooks;
 use logging::Logging;
 use notify::Notifier;
@@ -115,6 +119,10 @@ struct Control {
     /// The configuration that the process was started with.
     startup_config: Config,
     config_generation: u64,
+    /// Its text.
+    in_effect: Arc<ConfigInEffect>,
+    /// The texts that were in effect.
+    history: Arc<History>,
     broker: Client,
     workers: Arc<Workers>,
     sockets: BrokerSockets,

@@ -90,6 +90,7 @@ impl Control {
             },
             config_file: Arc::clone(&before.config_file),
             config_generation: self.config_generation,
+            config: Arc::clone(&self.in_effect),
             last_reload_error: self.reload.last_error().map(|failed| failed.message.clone()),
             needs_restart: self.needs_restart.clone(),
             workers: before.workers,

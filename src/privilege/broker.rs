@@ -20,6 +20,7 @@ use super::{
     runner::Link,
     socket_files::{self, SocketFiles},
     switch::{SwitchError, switch_to},
+    write::{self, ConfigWrite},
 };
 use crate::{
     base::{Protocol, SocketKind, SocketPath, Zone},
@@ -58,6 +59,10 @@ pub struct Broker {
     pub parse: Parser,
     /// The rules in effect.
     pub policy: Policy,
+    /// Whether the configuration let the API replace it when the process started.
+    pub may_write_config: bool,
+    /// The text that was replaced last.
+    pub replaced: Option<Vec<u8>>,
     /// The file that they were last read from; `None`: as at the start.
     pub adopted: Option<FileIdentity>,
     /// Ports bound so far: the daemon may hold sockets there.
@@ -195,6 +200,12 @@ impl Broker {
                 Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
+                Verb::WriteConfig => {
+                    let Some((before, text)) = write::texts(fds) else {
+                        return 70;
+                    };
+                    (self.write_config(&before, &text), None)
+                }
                 Verb::Serve => {
                     let Some(services) = services(fds) else {
                         return 70;
@@ -362,6 +373,30 @@ impl Broker {
         }
         self.policy.adopt(loaded.config);
         self.adopted = Some(identity);
+    }
+
+    /// Replaces the configuration file.
+    fn write_config(&mut self, before: &[u8], text: &[u8]) -> Outcome {
+        if !self.may_write_config {
+            return Outcome::refused(
+                "the configuration had no `allow_config_writes` when the process started",
+            );
+        }
+        let write = ConfigWrite {
+            path: self.files.config_path(),
+            name: &self.name,
+            parse: self.parse,
+            options: self.options,
+            now: self.policy.config(),
+            replaced: self.replaced.as_deref(),
+            before,
+            text,
+        };
+        let outcome = write.perform();
+        if outcome == Outcome::Done {
+            self.replaced = Some(before.to_vec());
+        }
+        outcome
     }
 
     /// The daemon runs by a configuration, which may be another than the last that was read by now.

@@ -289,7 +289,7 @@ impl Channel {
             .ok_or_else(|| BrokerError::Lost("no descriptor received".into()))
     }
 
-    fn call(
+    pub(super) fn call(
         &self,
         verb: Verb,
         fds: &[BorrowedFd<'_>],
@@ -410,6 +410,7 @@ fn done(outcome: Outcome) -> Result<Outcome, BrokerError> {
         Outcome::Held(holder) => Err(BrokerError::Held(holder)),
         Outcome::Unable { why } => Err(BrokerError::Unable(why)),
         Outcome::Unreadable { why } => Err(BrokerError::Unreadable(why)),
+        Outcome::Stale => Err(BrokerError::Changed),
         Outcome::Failed { step, errno: 0 } => Err(BrokerError::Lost(step)),
         Outcome::Failed { step, errno } => Err(BrokerError::Failed {
             step,

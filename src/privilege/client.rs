@@ -156,6 +156,15 @@ impl Client {
         self.ask(move |channel| channel.in_effect(identity)).await
     }
 
+    /// [`Channel::write_config`].
+    ///
+    /// # Errors
+    /// As [`Channel::write_config`].
+    pub async fn write_config(&self, before: Vec<u8>, text: Vec<u8>) -> Result<(), BrokerError> {
+        self.ask(move |channel| channel.write_config(&before, &text))
+            .await
+    }
+
     /// [`Channel::connect`].
     ///
     /// # Errors

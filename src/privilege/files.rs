@@ -93,6 +93,12 @@ impl Files {
         }
     }
 
+    /// Where the configuration is.
+    pub fn config_path(&self) -> &Path {
+        let config = self.files.get(&What::Config);
+        config.map_or_else(|| Path::new(""), |file| &file.path)
+    }
+
     /// When to look next.
     #[must_use]
     pub fn next_look(&self) -> Instant {

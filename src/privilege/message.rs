@@ -50,6 +50,9 @@ pub enum Verb {
     ReleaseSocket(SocketPath),
     /// Connect to a unix socket that a source of servers is asked at.
     Connect(SocketPath),
+    /// Replace the configuration file: the text that it must still have, and the new one, each in a sealed memfd that comes
+    /// with the request.
+    WriteConfig,
     /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
     /// had is over.
     InEffect(FileIdentity),
@@ -60,6 +63,7 @@ impl Verb {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
+            Self::WriteConfig => 2,
             Self::Serve | Self::TakeOverSocket(_) => 1,
             Self::Bind(_)
             | Self::Read(_)
@@ -112,6 +116,8 @@ pub enum Outcome {
     Connected,
     /// Done; there is nothing to pass.
     Done,
+    /// The file is not the one that was to be replaced.
+    Stale,
     /// The services are in effect.
     Served(Served),
     /// Another process holds the packet modes of this network namespace.
@@ -151,6 +157,7 @@ impl Outcome {
             | Self::Changed(_)
             | Self::RulesChanged
             | Self::Done
+            | Self::Stale
             | Self::Served(_)
             | Self::Held(_)
             | Self::Refused { .. }

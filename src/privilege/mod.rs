@@ -27,6 +27,7 @@
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect; servers of a backend with `[discovery]` within its bound |
 //! | [`server_sockets`](Channel::server_sockets) | a kind that a frontend with `source = "client"` or a backend with `server_socket.mark` needs, in the configuration or in the one before that is still in effect |
 //! | [`connect`](Channel::connect) | a unix socket that a source of servers is asked at, in the configuration or in the one before that is still in effect |
+//! | [`write_config`](Channel::write_config) | a text in place of the configuration file, if that had `allow_config_writes` at the start and the text adds no command, interface, privileged port, unix socket or file elsewhere |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
 //! Three ways to start, one code:
@@ -114,6 +115,7 @@ mod switch;
 mod target;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::{
     io,
@@ -319,6 +321,8 @@ pub mod fuzzing {
                 name: "convey.toml".to_owned(),
                 options: Options::default(),
                 parse,
+                may_write_config: config.admin.allow_config_writes,
+                replaced: None,
                 policy: Policy::new(config),
                 adopted: None,
                 bound: BTreeSet::new(),
@@ -387,6 +391,9 @@ pub enum BrokerError {
     /// Rules or filters could not be applied; those that were still are.
     #[error("{0}")]
     Unable(String),
+    /// The configuration file has another text than the one that was to be replaced.
+    #[error("the configuration file was changed meanwhile")]
+    Changed,
     /// The file cannot be read: missing, forbidden, not a regular file, too large.
     #[error("{0}")]
     Unreadable(String),

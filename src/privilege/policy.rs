@@ -123,6 +123,12 @@ impl Policy {
         self.sources_before.clone_from(&self.sources);
     }
 
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Whether sources of servers are asked at unix sockets.
     #[must_use]
     pub fn has_source_sockets(&self) -> bool {

@@ -101,6 +101,8 @@ impl Start<'_> {
             name: self.source.name.clone(),
             options: self.options,
             parse: self.parse,
+            may_write_config: loaded.config.admin.allow_config_writes,
+            replaced: None,
             policy: Policy::new(loaded.config),
             adopted: None,
             bound: self.bound,

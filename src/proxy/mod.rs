@@ -43,9 +43,9 @@ use owners::Owners;
 #[cfg(test)]
 pub(crate) use pool::NoSockets;
 pub use pool::{Batch, SocketPool};
-pub use shared::{OpenConnection, ProxyEvent, Select};
+pub use shared::{Filter, Matching, OpenConnection, ProxyEvent, Select};
 use shared::{UniqueIds, WorkerContext};
-use worker::{Filter, ProxyOrder};
+use worker::ProxyOrder;
 
 /// Connections of the process against their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

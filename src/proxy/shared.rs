@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -38,7 +39,30 @@ pub enum Select {
     Servers(Arc<HashSet<(ServerKey, ServerAddr)>>),
     /// Those that clients have to these addresses, whatever listener accepted them.
     At(Arc<HashSet<(IpAddr, u16)>>),
+    /// Those that match.
+    Matching(Matching),
 }
+
+/// Decides about an open connection.
+pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
+
+/// A filter in an order.
+#[derive(Clone)]
+pub struct Matching(pub Filter);
+
+impl fmt::Debug for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matching").finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Matching {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Matching {}
 
 /// One open connection as a worker sees it.
 #[derive(Debug, Clone)]

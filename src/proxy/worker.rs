@@ -17,14 +17,11 @@ use tokio::{
 use super::{
     owners::Inbox,
     pool,
-    shared::{OpenConnection, Select, WorkerContext},
+    shared::{Filter, OpenConnection, Select, WorkerContext},
     tcp::{Listener, limit_pipes, registry},
     udp::UdpWorker,
 };
 use crate::base::{ListenerId, Protocol, SocketKind, TerminationReason, WorkerId};
-
-/// Decides whether a connection is listed.
-pub type Filter = Arc<dyn Fn(&OpenConnection) -> bool + Send + Sync>;
 
 /// What a worker is told.
 pub enum ProxyOrder {

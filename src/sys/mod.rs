@@ -25,6 +25,7 @@ pub(crate) mod poller;
 pub mod process;
 pub(crate) mod processes;
 pub(crate) mod readiness;
+pub(crate) mod replace_file;
 pub(crate) mod rlimit;
 pub mod seccomp;
 pub mod server_socket;

@@ -184,12 +184,12 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
         "GET /v1/backends" => (200, BACKENDS),
         "GET /v1/connections?limit=1000&server=nope" => (
             404,
-            r#"{"status":404,"message":"no server `nope` in any backend (servers: a, b)"}"#,
+            r#"{"title":"Not Found","status":404,"detail":"no server `nope` in any backend (servers: a, b)"}"#,
         ),
         _ if asked.starts_with("POST /v1/backends/web/servers/") => (200, SERVER),
         "POST /v1/reload" if config_is_broken => (
             422,
-            r#"{"message":"convey.toml:3:1: unknown key\n","config_error":true}"#,
+            r#"{"title":"Unprocessable Entity","status":422,"detail":"convey.toml:3:1: unknown key\n"}"#,
         ),
         "POST /v1/reload" => (
             200,
@@ -197,7 +197,7 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
         ),
         _ => (
             404,
-            r#"{"status":404,"message":"no backend `a/b` (backends: web)"}"#,
+            r#"{"title":"Not Found","status":404,"detail":"no backend `a/b` (backends: web)"}"#,
         ),
     }
 }

@@ -10,13 +10,13 @@
 
 #![no_main]
 
-use std::{future::ready, sync::Arc, sync::LazyLock, time::Duration};
+use std::{future::ready, io, sync::Arc, sync::LazyLock, time::Duration};
 
 use arc_swap::ArcSwap;
 use convey::{
     admin::{
         AdminCommand, Live, Status, fuzzing, lookup, render,
-        status::{Listed, Listing, PacketCounts},
+        status::{Closing, ConfigInEffect, Listed, Listing, PacketCounts},
         views::{self, ConnectionFilter, Phase},
     },
     base::{BackendName, ServerName},
@@ -56,6 +56,14 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
         phase: Phase::Running,
         config_file: "convey.toml".into(),
         config_generation: 1,
+        config: Arc::new(ConfigInEffect::new(
+            Source {
+                name: "convey.toml".to_owned(),
+                bytes: include_bytes!("../../configs/mixed.toml").to_vec(),
+            },
+            Options::default(),
+            true,
+        )),
         last_reload_error: None,
         needs_restart: Vec::new(),
         workers: 1,
@@ -91,6 +99,19 @@ impl Live for Sources {
     fn connections(&self, _filter: Arc<ConnectionFilter>, limit: usize) -> Listing {
         assert!(limit <= 100_000, "{limit}");
         Box::pin(ready((0, Vec::new())))
+    }
+
+    fn close(&self, filter: Arc<ConnectionFilter>) -> Closing {
+        assert!(!filter.is_empty(), "nobody closes all by accident");
+        Box::pin(ready(0))
+    }
+
+    fn revisions(&self) -> Vec<views::Revision> {
+        Vec::new()
+    }
+
+    fn revision(&self, _number: u64) -> Option<io::Result<Vec<u8>>> {
+        None
     }
 
     fn flows(&self, _wanted: &dyn Fn(&FlowInfo) -> bool, _limit: usize) -> Listed<FlowInfo> {
@@ -217,6 +238,21 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
                     message: "convey.toml:3:1: unknown key".to_owned(),
                     config_error: true,
                 }));
+            }
+            AdminCommand::Renew { reply, .. } => {
+                let _ = reply.send(Ok(Vec::new()));
+            }
+            AdminCommand::WriteConfig { reply, .. } => {
+                let _ = reply.send(Ok(()));
+            }
+            AdminCommand::ClearOverrides { reply } => {
+                let _ = reply.send(views::Overrides::default());
+            }
+            AdminCommand::Backend { backend, reply, .. } => {
+                BackendName::new(&backend).expect("a name");
+                let found = lookup::find_backend(&STATUS.load().snapshot, &backend).map(|_| ());
+                let busy = || lookup::usage("it is the last".to_owned());
+                let _ = reply.send(Err(found.err().unwrap_or_else(busy)));
             }
             AdminCommand::Server {
                 backend,

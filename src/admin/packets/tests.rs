@@ -231,7 +231,7 @@ fn names_that_nothing_has_are_told_with_those_that_there_are() {
             frontend: frontend.map(Into::into),
             backend: backend.map(Into::into),
             server: server.map(Into::into),
-            limit: None,
+            client: None,
         };
         lookup::check_names(&snapshot, &filter).map_err(|problem| problem.message)
     };

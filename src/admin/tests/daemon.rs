@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use axum::http::StatusCode;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -17,8 +18,8 @@ use crate::{
         AdminCommand, AdminThread, HttpListener, Live, SocketFile, Status, bind_socket,
         http::HttpLimits,
         render,
-        status::{Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
-        views::{self, ConnectionFilter, Phase},
+        status::{Closing, ConfigInEffect, Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
+        views::{self, ConnectionFilter, Phase, Problem},
     },
     config::{self, EngineChoice, Options, Source},
     flow::{self, FiveTuple, FlowInfo},
@@ -115,6 +116,19 @@ impl Live for Sources {
             return Box::pin(pending());
         }
         Box::pin(ready((0, Vec::new())))
+    }
+
+    fn close(&self, filter: Arc<ConnectionFilter>) -> Closing {
+        self.tell(format!("close {filter}"));
+        Box::pin(ready(2))
+    }
+
+    fn revisions(&self) -> Vec<views::Revision> {
+        Vec::new()
+    }
+
+    fn revision(&self, _number: u64) -> Option<io::Result<Vec<u8>>> {
+        None
     }
 
     fn flows(&self, _wanted: &dyn Fn(&FlowInfo) -> bool, _limit: usize) -> Listed<FlowInfo> {
@@ -244,6 +258,22 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                     config_error: true,
                 }));
             }
+            AdminCommand::WriteConfig { text, reply, .. } => {
+                let _ = tell.send(format!("write {} bytes", text.len()));
+                let _ = reply.send(Ok(()));
+            }
+            AdminCommand::ClearOverrides { reply } => {
+                let _ = tell.send("clear".into());
+                let _ = reply.send(views::Overrides::default());
+            }
+            AdminCommand::Backend {
+                backend,
+                request,
+                reply,
+            } => {
+                let _ = tell.send(format!("{} of all in {backend:?}", request.action));
+                let _ = reply.send(Err(Problem::new(StatusCode::CONFLICT, "the last")));
+            }
             AdminCommand::Renew { name, reply } => {
                 let names = name.as_deref().unwrap_or("all");
                 let _ = tell.send(format!("renew {names}"));
@@ -285,6 +315,14 @@ fn running() -> Status {
         phase: Phase::Running,
         config_file: "convey.toml".into(),
         config_generation: 1,
+        config: Arc::new(ConfigInEffect::new(
+            Source {
+                name: "convey.toml".to_owned(),
+                bytes: SITE.into(),
+            },
+            Options::default(),
+            true,
+        )),
         last_reload_error: None,
         needs_restart: vec![],
         workers: 1,

@@ -1,12 +1,13 @@
 //! Certificates that are ordered, as they are shown.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CertificateState, Word};
 use crate::{base::FrontendName, config::Challenge};
 
 /// `GET /v1/acme`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Acme {
     /// The CA, as the configuration has it; `None`: it has no section `[acme]`.
     pub directory: Option<String>,
@@ -17,7 +18,7 @@ pub struct Acme {
 }
 
 /// A certificate that is ordered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// What it is called: its first name.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct Certificate {
 }
 
 /// Why an order failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateProblem {
     /// The reason in one word.
     pub reason: String,
@@ -58,14 +59,14 @@ pub struct CertificateProblem {
 }
 
 /// `POST /v1/acme/renew`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewing {
     /// The certificates that are ordered.
     pub certificates: Vec<String>,
 }
 
 /// Query of `POST /v1/acme/renew`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RenewQuery {
     /// The certificate; `None`: all.

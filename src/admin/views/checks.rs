@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
 use crate::base::CheckOutcome;
 
 /// One health check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckResult {
     /// How it ended.
     pub outcome: Word<CheckOutcome>,
@@ -22,7 +23,7 @@ pub struct CheckResult {
 }
 
 /// What a server's agent says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Agent {
     /// What the server should get: `drain` or `maint`, its weight, its connections; empty if nothing in particular.
     pub says: String,

@@ -1,7 +1,11 @@
 //! Connections and flows.
 
-use std::net::SocketAddr;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
@@ -11,8 +15,8 @@ use crate::{
     flow::FlowState,
 };
 
-/// Query of `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Query of `DELETE /v1/connections`: which. All that is given must apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Only of this frontend.
@@ -21,12 +25,128 @@ pub struct ConnectionFilter {
     pub backend: Option<String>,
     /// Only to this server.
     pub server: Option<String>,
-    /// Limit (default 1,000, at most 100,000).
+    /// Only of this client: an IP address, or one with a port.
+    pub client: Option<WantedClient>,
+}
+
+/// Query of `GET /v1/connections`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionQuery {
+    /// Only of this frontend.
+    pub frontend: Option<String>,
+    /// Only to this backend.
+    pub backend: Option<String>,
+    /// Only to this server.
+    pub server: Option<String>,
+    /// Only of this client: an IP address, or one with a port.
+    pub client: Option<WantedClient>,
+    /// How many are left out first (default 0).
+    #[serde(default)]
+    pub offset: usize,
+    /// How many follow (default 1,000); with the offset at most 100,000.
     pub limit: Option<usize>,
 }
 
+/// `DELETE /v1/connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Closed {
+    /// How many.
+    pub closed: usize,
+}
+
+/// A client as a filter names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WantedClient {
+    /// One connection of it.
+    Connection(SocketAddr),
+    /// All of them.
+    Host(IpAddr),
+}
+
+impl WantedClient {
+    fn is(self, client: Remote<ClientAddr>) -> bool {
+        match (self, client) {
+            (_, Remote::Unix) => false,
+            (Self::Connection(wanted), Remote::Addr(ClientAddr(client))) => wanted == client,
+            (Self::Host(wanted), Remote::Addr(ClientAddr(client))) => wanted == client.ip(),
+        }
+    }
+}
+
+impl fmt::Display for WantedClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(client) => client.fmt(f),
+            Self::Host(client) => client.fmt(f),
+        }
+    }
+}
+
+impl ConnectionQuery {
+    /// Which.
+    #[must_use]
+    pub fn filter(&self) -> ConnectionFilter {
+        ConnectionFilter {
+            frontend: self.frontend.clone(),
+            backend: self.backend.clone(),
+            server: self.server.clone(),
+            client: self.client,
+        }
+    }
+}
+
+impl ConnectionFilter {
+    /// Whether it lets all through.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it lets a connection through.
+    #[must_use]
+    pub fn matches(
+        &self,
+        client: Remote<ClientAddr>,
+        frontend: &FrontendName,
+        backend: Option<&BackendName>,
+        server: Option<&ServerName>,
+    ) -> bool {
+        let is = |wanted: &Option<String>, name: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| Some(wanted) == name)
+        };
+        is(&self.frontend, Some(frontend.as_str()))
+            && is(&self.backend, backend.map(BackendName::as_str))
+            && is(&self.server, server.map(ServerName::as_str))
+            && self.client.is_none_or(|wanted| wanted.is(client))
+    }
+}
+
+/// In one line, whatever the names are.
+impl fmt::Display for ConnectionFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            ("frontend", &self.frontend),
+            ("backend", &self.backend),
+            ("server", &self.server),
+        ];
+        let mut between = "";
+        for (what, name) in names {
+            if let Some(name) = name {
+                write!(f, "{between}{what} {name:?}")?;
+                between = ", ";
+            }
+        }
+        match self.client {
+            Some(client) => write!(f, "{between}client {client}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// `GET /v1/connections`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
     /// How many match.
     pub total: usize,
@@ -35,7 +155,7 @@ pub struct Connections {
 }
 
 /// TLS between a client and its frontend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tls {
     /// Its version, such as `TLSv1.3`.
     pub version: String,
@@ -52,7 +172,7 @@ pub struct Tls {
 }
 
 /// One open connection of the proxy, or one flow of a packet mode.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// Client's address; `unix` if it has none.
     pub client: Remote<ClientAddr>,
@@ -103,7 +223,7 @@ pub struct Connection {
 }
 
 /// A flow of the packet modes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {
     /// Destination of the client's packets.
     pub vip: ListenAddr,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
 use crate::config::DiscoveryKind;
 
 /// A source of servers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Discovery {
     /// Its kind.
     pub kind: Word<DiscoveryKind>,
@@ -28,7 +29,7 @@ pub struct Discovery {
 }
 
 /// What is wrong with a source of servers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiscoveryProblem {
     /// Whether it has answered, but would take too many servers away.
     pub held: bool,

@@ -1,9 +1,10 @@
 //! TLS between Convey and the servers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a server has agreed on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerTls {
     /// Its version, such as `TLSv1.3`.
     pub version: String,
@@ -18,7 +19,7 @@ pub struct ServerTls {
 }
 
 /// How a backend's servers are spoken to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TlsToServers {
     /// Whether their certificates are verified.
     pub verified: bool,

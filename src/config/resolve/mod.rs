@@ -264,8 +264,10 @@ fn global(raw: Option<&raw::Global>) -> Global {
 fn admin(raw: Option<&raw::Admin>, options: Options) -> Admin {
     let socket = raw.and_then(|raw| raw.socket.as_ref());
     let default = options.default_socket.unwrap_or(Path::new(ADMIN_SOCKET));
+    let socket = value(socket, Some(default.to_owned()), |v| v.0);
     Admin {
-        socket: value(socket, Some(default.to_owned()), |v| v.0),
+        socket,
+        allow_config_writes: false,
     }
 }
 

@@ -194,6 +194,12 @@ impl ReloadMachine {
         }
     }
 
+    /// The text that runs.
+    #[must_use]
+    pub const fn in_effect(&self) -> &Source {
+        &self.in_effect
+    }
+
     /// Whether no reload is under way.
     #[must_use]
     pub const fn is_idle(&self) -> bool {

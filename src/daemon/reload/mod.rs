@@ -2,6 +2,7 @@
 //! prepared is held until the commit, and put back by dropping it.
 
 mod cut;
+mod jobs;
 pub mod machine;
 mod new;
 #[cfg(test)]
@@ -20,20 +21,22 @@ use super::{
     Control,
     health::longest_check,
     plane::{
-        listeners::{self, Predecessors, PreparedListeners, kept_as},
+        listeners::{PreparedListeners, kept_as},
         packets::Armed,
         socket_files::{set_rights, with_other_rights},
-        stats::{MissingStats, StatsChange, StatsSockets, bind_stats, serve_stats},
+        stats::{StatsChange, StatsSockets, serve_stats},
     },
     watch::{FileWatch, watch_beside},
 };
 use crate::{
     admin::views::{ReloadFailed, Reloaded},
     config::{self, Config, Diff, Source},
-    privilege::{BrokerError, Client, FileRead, What},
+    privilege::FileRead,
     sys::config_file::FileIdentity,
 };
 use cut::{Counted, Cut};
+pub(super) use jobs::bind;
+use jobs::read;
 use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
 use new::{New, Running, load, with_files};
 use texts::{failure, log_success, panicked};
@@ -43,6 +46,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where a reload's answer goes.
 pub type ReloadReply = oneshot::Sender<Result<Reloaded, ReloadFailed>>;
+
+/// Who asks for a reload, and where the answer goes.
+pub type Asker = (String, ReloadReply);
 
 /// A reload under way, and what is remembered of those before.
 #[derive(Debug)]
@@ -59,7 +65,8 @@ pub struct Reload {
     /// What changes hands, and how many connections that concerned when it was last counted.
     cut: (Cut, Counted),
     settle_until: Option<Instant>,
-    waiting: BTreeMap<Ticket, ReloadReply>,
+    /// Who asked.
+    waiting: BTreeMap<Ticket, Asker>,
     last_ticket: u64,
     is_announced: bool,
     look_again: Option<Instant>,
@@ -115,6 +122,12 @@ impl Reload {
         self.machine.is_idle()
     }
 
+    /// The text that runs.
+    #[must_use]
+    pub const fn in_effect(&self) -> &Source {
+        self.machine.in_effect()
+    }
+
     /// Why the last reload failed, until one succeeds.
     #[must_use]
     pub fn last_error(&self) -> Option<&ReloadFailed> {
@@ -142,10 +155,10 @@ impl Reload {
         }
     }
 
-    fn ticket(&mut self, answer: ReloadReply) -> Ticket {
+    fn ticket(&mut self, asker: Asker) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.waiting.insert(ticket, answer);
+        self.waiting.insert(ticket, asker);
         ticket
     }
 }
@@ -156,8 +169,8 @@ pub struct StepDone(Option<Done>);
 
 impl Control {
     /// Somebody asks for a reload; the answer comes when it is over.
-    pub(super) fn ask_reload(&mut self, trigger: Trigger, answer: Option<ReloadReply>) {
-        let ticket = answer.map(|answer| self.reload.ticket(answer));
+    pub(super) fn ask_reload(&mut self, trigger: Trigger, asker: Option<Asker>) {
+        let ticket = asker.map(|asker| self.reload.ticket(asker));
         self.reload_event(ReloadEvent::Asked(trigger, ticket));
     }
 
@@ -457,10 +470,16 @@ impl Control {
         });
         if let Ok(reloaded) = &result {
             log_success(trigger, reloaded);
+            let asker = ask
+                .tickets
+                .first()
+                .and_then(|ticket| self.reload.waiting.get(ticket));
+            let by = asker.map_or_else(|| trigger.to_owned(), |(by, _)| by.clone());
+            self.keep_text(by, &reloaded.changes);
         }
         self.publish_status();
         for ticket in ask.tickets {
-            if let Some(answer) = self.reload.waiting.remove(&ticket) {
+            if let Some((_, answer)) = self.reload.waiting.remove(&ticket) {
                 // whoever asked may have gone
                 let _ = answer.send(result.clone());
             }
@@ -472,27 +491,4 @@ impl Control {
             self.notify.status(&self.status_line());
         }
     }
-}
-
-async fn read(broker: Client) -> Result<FileRead, NotRead> {
-    broker.read(What::Config).await.map_err(|error| {
-        let failed = failure(&error);
-        match error {
-            BrokerError::Unreadable(_) => NotRead::File(failed),
-            _ => NotRead::System(failed),
-        }
-    })
-}
-
-/// Makes new sockets, those of workers first.
-pub(super) async fn bind(
-    missing: listeners::Missing,
-    stats: MissingStats,
-    broker: &Client,
-    workers: usize,
-) -> Result<(PreparedListeners, StatsSockets), BrokerError> {
-    let listeners = missing
-        .bind(broker, workers, &mut Predecessors::default())
-        .await?;
-    Ok((listeners, bind_stats(stats, broker).await?))
 }

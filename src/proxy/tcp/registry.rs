@@ -14,7 +14,7 @@ use crate::{
         ClientAddr, FrontendName, PeerAddr, Protocol, Remote, ServerAddr, ServerKey, ServerTlsRecord,
         TerminationReason, TlsRecord, WorkerId,
     },
-    proxy::shared::{OpenConnection, Select},
+    proxy::shared::{Matching, OpenConnection, Select},
     snapshot::{BackendView, ServerView},
     sys::{readiness::Stream, tcp},
 };
@@ -253,6 +253,8 @@ impl Entry {
                 Select::At(addresses) => {
                     tcp::local_address(self.client_fd).is_some_and(|at| addresses.contains(&at))
                 }
+                // which worker's it is does not matter
+                Select::Matching(Matching(filter)) => filter(&self.view(WorkerId(0))),
             }
     }
 

@@ -19,7 +19,7 @@ use crate::{
         choose::Chosen,
         owners::SessionKey,
         places::{FrontendPlace, ProcessPlace},
-        shared::{OpenConnection, Select},
+        shared::{Matching, OpenConnection, Select},
     },
     snapshot::FrontendView,
     sys::tcp,
@@ -158,6 +158,7 @@ impl Live {
                 let local: (IpAddr, u16) = (key.local.ip(), key.local.port());
                 addresses.contains(&local)
             }
+            Select::Matching(Matching(filter)) => filter(&self.view(key, WorkerId(0), Duration::ZERO)),
         }
     }
 

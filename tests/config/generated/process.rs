@@ -81,7 +81,10 @@ pub fn global() -> impl Strategy<Value = Global> {
 
 /// Any `[admin]`.
 pub fn admin() -> impl Strategy<Value = Admin> {
-    option::of(path()).prop_map(|socket| Admin { socket })
+    option::of(path()).prop_map(|socket| Admin {
+        socket,
+        allow_config_writes: false,
+    })
 }
 
 /// Any `[packet]`.

@@ -7,6 +7,7 @@ mod access;
 mod acme;
 mod acme_reload;
 mod acme_words;
+mod api;
 mod asked;
 mod balancing;
 mod certbot;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         ("unix", unix_servers::TESTS),
         ("unix", unix_listeners::TESTS),
         ("unix", unix_files::TESTS),
+        ("api", api::TESTS),
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),

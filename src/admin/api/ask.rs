@@ -1,0 +1,176 @@
+//! What a request brings, by the types of its handler.
+
+use std::{any::TypeId, time::Duration};
+
+use axum::{
+    RequestExt as _,
+    body::to_bytes,
+    extract::{Path, Query, Request},
+    http::{StatusCode, header},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    admin::{caller::Caller, views::Problem},
+    config::MAX_CONFIG_BYTES,
+};
+
+/// Largest JSON body of a request, in bytes.
+pub const MAX_JSON_BYTES: usize = 16 << 10;
+
+/// What a handler is asked.
+#[derive(Debug)]
+pub struct Ask<P = Nothing, Q = Nothing, B = Nothing> {
+    /// Who asks.
+    pub caller: Caller,
+    /// What the path names.
+    pub path: P,
+    /// The query.
+    pub query: Q,
+    /// The body.
+    pub body: B,
+    /// The entity tag of what the asker has seen (`If-Match`), if it says so.
+    pub if_match: Option<String>,
+}
+
+/// Of a handler that does not ask for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// A body.
+pub trait Body: Sized + Send + 'static {
+    /// Its media type; `None`: there is none.
+    const MEDIA: Option<&'static str>;
+
+    /// Its largest size in bytes.
+    const MOST: usize;
+
+    /// Its form.
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// 400: it has another form.
+    fn parse(bytes: Vec<u8>) -> Result<Self, Problem>;
+}
+
+impl Body for Nothing {
+    const MEDIA: Option<&'static str> = None;
+    const MOST: usize = 0;
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Self>()
+    }
+
+    fn parse(_bytes: Vec<u8>) -> Result<Self, Problem> {
+        Ok(Self {})
+    }
+}
+
+/// A body in JSON.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Body for JsonBody<T> {
+    const MEDIA: Option<&'static str> = Some("application/json");
+    const MOST: usize = MAX_JSON_BYTES;
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+
+    fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
+    }
+}
+
+/// The text of a configuration.
+#[derive(Debug)]
+pub struct Toml(pub Vec<u8>);
+
+impl Body for Toml {
+    const MEDIA: Option<&'static str> = Some("application/toml");
+    const MOST: usize = MAX_CONFIG_BYTES;
+
+    fn schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+
+    fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
+        Ok(Self(bytes))
+    }
+}
+
+/// A request as its handler wants it.
+///
+/// # Errors
+/// 400, 408, 413, 415: it is not as it should be. 401: nobody knows who asks.
+pub async fn read<P, Q, B>(mut request: Request, limit: Duration) -> Result<Ask<P, Q, B>, Problem>
+where
+    P: DeserializeOwned + Send + 'static,
+    Q: DeserializeOwned + Send + 'static,
+    B: Body,
+{
+    let caller = request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "nobody knows who you are"))?;
+    let path = if TypeId::of::<P>() == TypeId::of::<Nothing>() {
+        serde_json::from_value(json!({})).map_err(|error| bad(&error))?
+    } else {
+        let path = request.extract_parts::<Path<P>>().await;
+        path.map_err(|rejection| bad(&rejection.body_text()))?.0
+    };
+    let query = Query::<Q>::try_from_uri(request.uri());
+    let query = query.map_err(|rejection| bad(&rejection.body_text()))?.0;
+    let if_match = (request.headers().get(header::IF_MATCH))
+        .and_then(|tag| tag.to_str().ok())
+        .map(str::to_owned);
+    let body = body::<B>(request, limit).await?;
+    Ok(Ask {
+        caller,
+        path,
+        query,
+        body,
+        if_match,
+    })
+}
+
+fn bad(why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, why.to_string())
+}
+
+async fn body<B: Body>(request: Request, limit: Duration) -> Result<B, Problem> {
+    let Some(media) = B::MEDIA else {
+        return B::parse(Vec::new());
+    };
+    let sent = (request.headers().get(header::CONTENT_TYPE))
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    if !sent.is_some_and(|sent| sent.eq_ignore_ascii_case(media)) {
+        // required so that no web page can send requests with a plain form
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("send the body with Content-Type: {media}"),
+        ));
+    }
+    let bytes = timeout(limit, to_bytes(request.into_body(), B::MOST))
+        .await
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "timed out reading the request body"))?
+        .map_err(|error| {
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("cannot read the request body (limit: {} bytes): {error}", B::MOST),
+            )
+        })?;
+    B::parse(bytes.into())
+}

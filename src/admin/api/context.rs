@@ -1,0 +1,205 @@
+//! What the handlers share: the ways to what the daemon knows, and to its control loop.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use axum::http::StatusCode;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::error::TrySendError, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use crate::{
+    admin::{
+        AdminCommand, Commands,
+        caller::Caller,
+        http::HttpLimits,
+        lookup, packets,
+        status::{Listed, Live, Status},
+        views::{self, ConnectionFilter, Problem},
+    },
+    base::Remote,
+    flow::FlowInfo,
+};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct ApiContext {
+    status: Arc<ArcSwap<Status>>,
+    live: Arc<dyn Live>,
+    commands: Commands,
+    refused: Arc<AtomicU64>,
+    /// Held by the walk through all flows that is under way.
+    walk: Arc<Semaphore>,
+    limits: HttpLimits,
+}
+
+impl ApiContext {
+    /// Of a daemon that publishes its status there.
+    pub fn new(
+        status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
+        commands: Commands,
+        limits: HttpLimits,
+    ) -> Self {
+        Self {
+            status,
+            live,
+            commands,
+            refused: Arc::default(),
+            walk: Arc::new(Semaphore::new(1)),
+            limits,
+        }
+    }
+
+    /// The same with other limits.
+    pub fn within(&self, limits: HttpLimits) -> Self {
+        Self {
+            limits,
+            ..self.clone()
+        }
+    }
+
+    /// Its limits.
+    pub const fn limits(&self) -> HttpLimits {
+        self.limits
+    }
+
+    /// Where the status is published.
+    pub const fn published(&self) -> &Arc<ArcSwap<Status>> {
+        &self.status
+    }
+
+    /// Connections to the endpoints turned away.
+    pub const fn refused(&self) -> &Arc<AtomicU64> {
+        &self.refused
+    }
+
+    /// What changes by traffic.
+    pub fn live(&self) -> &dyn Live {
+        &*self.live
+    }
+
+    /// The status now.
+    pub fn now(&self) -> Guard<Arc<Status>> {
+        self.status.load()
+    }
+
+    /// Puts a command before the control loop and waits for its reply.
+    ///
+    /// # Errors
+    /// 503: it is busy or ends. 504: it is too slow.
+    pub async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> AdminCommand,
+        limit: Duration,
+    ) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .try_send(command(reply))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "convey is busy with earlier requests: try again",
+                ),
+                TrySendError::Closed(_) => stopping(),
+            })?;
+        (timeout(limit, answer).await)
+            .map_err(|_| too_slow(limit))?
+            .map_err(|_| stopping())
+    }
+
+    /// Closes the connections of the proxy that match, and counts them.
+    ///
+    /// # Errors
+    /// 504: a worker is too slow.
+    pub async fn close(&self, filter: Arc<ConnectionFilter>) -> Result<usize, Problem> {
+        let patience = self.limits.reply;
+        (timeout(patience, self.live.close(filter)).await).map_err(|_| too_slow(patience))
+    }
+
+    /// Connections of the proxy, oldest first, then flows.
+    ///
+    /// # Errors
+    /// 504: somebody is too slow.
+    pub async fn connections(
+        &self,
+        filter: ConnectionFilter,
+        limit: usize,
+    ) -> Result<views::Connections, Problem> {
+        let patience = self.limits.reply;
+        (timeout(patience, self.all_connections(filter, limit)).await).map_err(|_| too_slow(patience))
+    }
+
+    async fn all_connections(&self, filter: ConnectionFilter, limit: usize) -> views::Connections {
+        let filter = Arc::new(filter);
+        let (mut total, mut connections) = self.live.connections(Arc::clone(&filter), limit).await;
+        let room = limit.saturating_sub(connections.len());
+        let (count, flows) = self.flows(filter, room).await;
+        total += count;
+        let status = self.now();
+        connections.extend(flows.iter().map(packets::connection));
+        for connection in &mut connections {
+            lookup::mark_removed(&status.snapshot, connection);
+        }
+        views::Connections { total, connections }
+    }
+
+    /// One after the other: what takes its time on the thread for that.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.walk).acquire_owned().await.ok()
+    }
+
+    /// Flows that match.
+    async fn flows(&self, filter: Arc<ConnectionFilter>, limit: usize) -> Listed<FlowInfo> {
+        if self.now().packet.is_none() {
+            return (0, Vec::new());
+        }
+        let turn = self.turn().await;
+        let live = Arc::clone(&self.live);
+        let walk = spawn_blocking(move || {
+            let _turn = turn;
+            let wanted = |flow: &FlowInfo| {
+                filter.matches(
+                    Remote::Addr(flow.tuple.client),
+                    &flow.frontend,
+                    Some(&flow.server.backend),
+                    Some(&flow.server.server),
+                )
+            };
+            live.flows(&wanted, limit)
+        });
+        walk.await.unwrap_or_default()
+    }
+}
+
+/// One line in the log for each changing request, before it takes effect: who asked for what.
+pub fn log_request(caller: &Caller, what: &str) {
+    let peer = caller.peer();
+    let (uid, pid) = (peer.map(|peer| peer.uid), peer.and_then(|peer| peer.pid));
+    tracing::info!(
+        event = "admin",
+        uid,
+        pid,
+        what,
+        "admin request ({caller}): {what}"
+    );
+}
+
+fn too_slow(limit: Duration) -> Problem {
+    Problem::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "convey accepted the request but did not answer within {} s",
+            limit.as_secs()
+        ),
+    )
+}
+
+fn stopping() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "convey is stopping")
+}

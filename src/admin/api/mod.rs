@@ -1,0 +1,202 @@
+//! The admin API, `/v1`: JSON over HTTP, at the control socket and on TCP. What it has is in `table`; the OpenAPI document
+//! at `/v1/openapi.json` is made of the same types.
+//!
+//! ```text
+//! request ─ permit (role) ─ ask (path, query, body by their types) ─ handler ─┬─ Status, Live ──────────► answer
+//!                                                                             └─ Command ─ control loop ─► answer
+//! ```
+//! Whoever asks never waits for the control loop unless something shall change. A walk through all flows runs on a thread
+//! of its own, one at a time, so that others are answered meanwhile.
+//!
+//! Anything else is a [`Problem`](super::views::Problem) with its HTTP status. Names in paths are percent-encoded, `/` too.
+
+mod answer;
+mod ask;
+mod certificates;
+mod configuration;
+mod connections;
+pub mod context;
+mod explain;
+mod openapi;
+mod reload;
+mod schemas;
+mod servers;
+mod state;
+mod table;
+
+use axum::Router;
+
+use crate::base::Role::{Configure, Operate, Read};
+use context::ApiContext;
+use openapi::Method::{Delete, Get, Post, Put};
+use table::Table;
+
+/// The routes of the API.
+pub fn router(context: ApiContext) -> Router {
+    let table = Table::default()
+        .add(
+            (Get, "/healthz"),
+            Read,
+            "Whether the process is alive",
+            state::healthz,
+        )
+        .add((Get, "/readyz"), Read, "Whether it serves traffic", state::readyz)
+        .add((Get, "/v1/info"), Read, "Version and configuration", state::info)
+        .add((Get, "/v1/status"), Read, "Everything at once", state::status)
+        .add(
+            (Get, "/v1/frontends"),
+            Read,
+            "All frontends by name",
+            state::frontends,
+        )
+        .add(
+            (Get, "/v1/frontends/{frontend}"),
+            Read,
+            "One frontend",
+            state::frontend,
+        )
+        .add(
+            (Get, "/v1/backends"),
+            Read,
+            "All backends by name",
+            state::backends,
+        )
+        .add(
+            (Get, "/v1/backends/{backend}"),
+            Read,
+            "One backend",
+            state::backend,
+        )
+        .add((Get, "/v1/packet"), Read, "The packet modes", state::packet)
+        .add(
+            (Get, "/v1/discovery"),
+            Read,
+            "Sources of servers by backend",
+            state::discovery,
+        );
+    let table = table
+        .add(
+            (Post, "/v1/backends/{backend}"),
+            Operate,
+            "Override all servers of a backend",
+            servers::override_backend,
+        )
+        .add(
+            (Get, "/v1/backends/{backend}/servers/{server}"),
+            Read,
+            "One server",
+            servers::server,
+        )
+        .add(
+            (Post, "/v1/backends/{backend}/servers/{server}"),
+            Operate,
+            "Override a server",
+            servers::override_server,
+        )
+        .add((Get, "/v1/overrides"), Read, "All overrides", servers::overrides)
+        .add(
+            (Delete, "/v1/overrides"),
+            Operate,
+            "Clear all overrides",
+            servers::clear_overrides,
+        )
+        .add(
+            (Delete, "/v1/overrides/{backend}/{server}"),
+            Operate,
+            "Clear the override of a server",
+            servers::clear_override,
+        );
+    let table = table
+        .add(
+            (Get, "/v1/acme"),
+            Read,
+            "Certificates that are ordered",
+            certificates::acme,
+        )
+        .add(
+            (Post, "/v1/acme/renew"),
+            Operate,
+            "Order certificates now",
+            certificates::renew,
+        )
+        .add(
+            (Get, "/v1/connections"),
+            Read,
+            "Connections, UDP sessions and flows",
+            connections::list,
+        )
+        .add(
+            (Delete, "/v1/connections"),
+            Operate,
+            "Close connections and UDP sessions of mode proxy",
+            connections::close,
+        )
+        .add(
+            (Get, "/v1/explain"),
+            Read,
+            "Where packets of a 5-tuple would go, and why",
+            explain::explain,
+        )
+        .add(
+            (Get, "/v1/backend-script"),
+            Read,
+            "What to run on a server of mode dsr",
+            explain::backend_script,
+        )
+        .add(
+            (Post, "/v1/reload"),
+            Operate,
+            "Read the configuration and apply it",
+            reload::reload,
+        );
+    let table = table
+        .add(
+            (Get, "/v1/config"),
+            Operate,
+            "The text of the configuration in effect, with its ETag",
+            configuration::text,
+        )
+        .add(
+            (Put, "/v1/config"),
+            Configure,
+            "Replace the configuration file and apply it, or change nothing",
+            configuration::replace,
+        )
+        .add(
+            (Get, "/v1/config/resolved"),
+            Read,
+            "Every setting in effect",
+            configuration::resolved,
+        )
+        .add(
+            (Post, "/v1/config/check"),
+            Read,
+            "What is wrong with a text",
+            configuration::check,
+        )
+        .add(
+            (Post, "/v1/config/diff"),
+            Operate,
+            "What a text would change",
+            configuration::diff,
+        )
+        .add(
+            (Get, "/v1/config/history"),
+            Read,
+            "The texts that were in effect",
+            configuration::history,
+        )
+        .add(
+            (Get, "/v1/config/history/{revision}"),
+            Operate,
+            "One of them, byte for byte",
+            configuration::revision,
+        )
+        .add(
+            (Post, "/v1/config/rollback"),
+            Configure,
+            "Replace the configuration file by one of them and apply it",
+            configuration::roll_back,
+        );
+    table.finish(context)
+}

@@ -1,0 +1,269 @@
+//! Replacing the configuration file for an operator who asks through the API.
+//!
+//! Only where the file allowed that when the process started, and only by a text that gives the process no more power over
+//! the host than it has: what it would add is an administrator's to write into the file.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Display,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    BrokerError, Channel, Parser,
+    message::{Outcome, Verb},
+};
+use crate::{
+    base::{ListenPlace, Protocol, SocketPath},
+    config::{self, Config, MAX_CONFIG_BYTES, Options, Source},
+    sys::{config_file, memfd, replace_file},
+};
+
+/// Ports below need a privilege (capabilities(7), CAP_NET_BIND_SERVICE).
+const FIRST_FREE_PORT: u16 = 1_024;
+
+impl Channel {
+    /// Has the broker replace the configuration file, if its text is still `before`. Blocks until that is on the disk.
+    ///
+    /// # Errors
+    /// The file has another text; the new one is no configuration, or adds what only an administrator may; a step failed.
+    pub fn write_config(&self, before: &[u8], text: &[u8]) -> Result<(), BrokerError> {
+        let copy = |bytes: &[u8]| {
+            memfd::sealed(bytes).map_err(|source| BrokerError::Failed {
+                step: "copy the configuration into memory".into(),
+                source,
+            })
+        };
+        let (before, text) = (copy(before)?, copy(text)?);
+        self.call(Verb::WriteConfig, &[before.as_fd(), text.as_fd()], &Outcome::Done)
+            .map(drop)
+    }
+}
+
+/// The two texts that come with the request; `None` if they have another form. Closed is only what is a memfd.
+pub fn texts(fds: Vec<ManuallyDrop<OwnedFd>>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut texts = fds.into_iter().map(|copy| {
+        let is_one = memfd::is_sealed(copy.as_fd());
+        is_one.then(|| memfd::read_sealed(ManuallyDrop::into_inner(copy), MAX_CONFIG_BYTES).ok())?
+    });
+    Some((texts.next()??, texts.next()??))
+}
+
+/// A file to be replaced.
+#[derive(Debug)]
+pub struct ConfigWrite<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// What diagnostics call it.
+    pub name: &'a str,
+    /// Makes a configuration of its bytes.
+    pub parse: Parser,
+    /// What the command line adds.
+    pub options: Options,
+    /// The configuration that was read from it last.
+    pub now: &'a Config,
+    /// The text that was replaced last.
+    pub replaced: Option<&'a [u8]>,
+    /// What it must have.
+    pub before: &'a [u8],
+    /// What it shall have.
+    pub text: &'a [u8],
+}
+
+impl ConfigWrite<'_> {
+    /// Replaces it.
+    pub fn perform(&self) -> Outcome {
+        match config_file::read(self.path, MAX_CONFIG_BYTES) {
+            Ok(now) if now == self.before => {}
+            Ok(_) => return Outcome::Stale,
+            Err(error) => return Outcome::unreadable(&error.to_string()),
+        }
+        let source = Source {
+            name: self.name.to_owned(),
+            bytes: self.text.to_vec(),
+        };
+        let loaded = match (self.parse)(&source, self.options) {
+            Ok(loaded) => loaded,
+            Err(findings) => return Outcome::unreadable(&config::render(&findings, &source, false)),
+        };
+        // what an administrator has written may come back, if the text that took its place does not take effect
+        let is_back = self.replaced == Some(self.text);
+        if !is_back && let Err(why) = adds_nothing(self.now, &loaded.config, self.path) {
+            return Outcome::refused(&why);
+        }
+        match replace_file::replace(self.path, self.text) {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::unable(&error.to_string()),
+        }
+    }
+}
+
+/// Whether a configuration gives the process no more than the one that the file has.
+fn adds_nothing(now: &Config, new: &Config, path: &Path) -> Result<(), String> {
+    let only = |what: &str, added: Option<String>| match added {
+        None => Ok(()),
+        Some(added) => Err(format!(
+            "{what} {added} is new, and that is an administrator's to write: edit {} on the host",
+            path.display()
+        )),
+    };
+    only("the command", first_new(&commands(now), &commands(new)))?;
+    only("the interface", first_new(&interfaces(now), &interfaces(new)))?;
+    only("the privileged port", first_new(&ports(now), &ports(new)))?;
+    only("the unix socket", first_new(&sockets(now), &sockets(new)))?;
+    let beside = path.parent();
+    let is_beside =
+        |file: &PathBuf| beside.is_some_and(|beside| !is_relative(file) && file.starts_with(beside));
+    let known = files(now);
+    let file = files(new)
+        .into_iter()
+        .find(|file| !known.contains(file) && !is_beside(file));
+    only("the file", file.map(|file| file.display().to_string()))?;
+    if (&now.global.user, &now.global.state_dir) != (&new.global.user, &new.global.state_dir) {
+        return only("the user or state directory", Some("in [global]".to_owned()));
+    }
+    Ok(())
+}
+
+fn first_new<T: Ord + Display>(now: &BTreeSet<T>, new: &BTreeSet<T>) -> Option<String> {
+    new.difference(now).next().map(ToString::to_string)
+}
+
+/// Whether a path has parts that lead up.
+fn is_relative(file: &Path) -> bool {
+    file.components()
+        .any(|part| matches!(part, std::path::Component::ParentDir))
+}
+
+fn commands(config: &Config) -> BTreeSet<String> {
+    let commands = config.commands();
+    commands
+        .values()
+        .map(|command| format!("{:?}", command.line))
+        .collect()
+}
+
+fn interfaces(config: &Config) -> BTreeSet<&str> {
+    let named = config.frontends.values();
+    named
+        .filter_map(|frontend| frontend.interface.as_deref())
+        .collect()
+}
+
+fn ports(config: &Config) -> BTreeSet<String> {
+    let of_frontends = config.frontends.values().flat_map(|frontend| {
+        let ranges = frontend.listen.iter();
+        let ports = ranges.flat_map(|range| range.addrs().map(|addr| addr.0.port()));
+        let ports = ports.filter(|port| *port < FIRST_FREE_PORT);
+        ports.map(|port| format!("{port} ({})", frontend.protocol))
+    });
+    let others = (config.stats.iter().map(|stats| stats.listen))
+        .chain(config.acme.iter().filter_map(|acme| acme.http_listen_addr));
+    let others = others
+        .map(|listen| listen.0.port())
+        .filter(|port| *port < FIRST_FREE_PORT)
+        .map(|port| format!("{port} ({})", Protocol::Tcp));
+    of_frontends.chain(others).collect()
+}
+
+fn sockets(config: &Config) -> BTreeSet<SocketPath> {
+    let places = config.frontends.values().flat_map(|frontend| frontend.places());
+    let listened = places.filter_map(|place| match place {
+        ListenPlace::Unix(path) => Some(path),
+        ListenPlace::Network(_) => None,
+    });
+    listened.chain(config.source_sockets()).collect()
+}
+
+fn files(config: &Config) -> BTreeSet<PathBuf> {
+    let lists = config.network_lists.values().map(|list| list.path.as_path());
+    (config.tls_files())
+        .chain(config.certificate_dirs())
+        .chain(config.discovery_files())
+        .chain(config.acme_files())
+        .chain(lists)
+        .map(Path::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = "[frontends.web]\nlisten_addr = \"192.0.2.1:443\"\nbackend = \"web\"\n[backends.web]\n\
+                        servers.a = { addr = \"10.0.0.1:80\" }\n";
+
+    fn config(more: &str) -> Config {
+        let source = Source {
+            name: "convey.toml".into(),
+            bytes: format!("{SITE}{more}").into(),
+        };
+        let loaded = config::load(&source, Options::default());
+        loaded.unwrap_or_else(|found| panic!("{more}: {found:?}")).config
+    }
+
+    fn refused(more: &str) -> Option<String> {
+        adds_nothing(&config(""), &config(more), Path::new("/etc/convey/convey.toml")).err()
+    }
+
+    #[test]
+    fn servers_frontends_on_free_ports_and_files_beside_the_configuration_may_be_written() {
+        for more in [
+            "servers.b = { addr = \"10.0.0.2:80\" }\n",
+            "[frontends.more]\nlisten_addr = \"192.0.2.1:8443\"\nbackend = \"web\"\n",
+            "[network_lists]\noffice = \"/etc/convey/office.list\"\n",
+            "[global]\nlog_level = \"debug\"\n",
+        ] {
+            assert_eq!(refused(more), None);
+        }
+    }
+
+    #[test]
+    fn what_gives_power_over_the_host_is_an_administrators_to_write() {
+        for (more, what) in [
+            (
+                "[hooks]\non_change = [\"/bin/true\"]\n",
+                "the command [\"/bin/true\"]",
+            ),
+            (
+                "health_check = { kind = \"exec\", command = [\"/bin/x\"] }\n",
+                "the command [\"/bin/x\"]",
+            ),
+            (
+                "[frontends.more]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"web\"\n",
+                "the privileged port 80 (tcp)",
+            ),
+            (
+                "[frontends.more]\nlisten_addr = \"192.0.2.1:8080\"\ninterface = \"eth7\"\nbackend = \"web\"\n",
+                "the interface eth7",
+            ),
+            (
+                "[frontends.more]\nlisten_addr = \"unix:/run/x.sock\"\nbackend = \"web\"\n",
+                "the unix socket unix:/run/x.sock",
+            ),
+            (
+                "[network_lists]\noffice = \"/etc/shadow\"\n",
+                "the file /etc/shadow",
+            ),
+            (
+                "[network_lists]\noffice = \"/etc/convey/../shadow\"\n",
+                "the file /etc/convey/../shadow",
+            ),
+            ("[global]\nuser = \"root\"\n", "the user or state directory"),
+        ] {
+            let why = refused(more).unwrap_or_else(|| panic!("allowed: {more}"));
+            assert!(why.starts_with(what), "{why}");
+            assert!(why.ends_with("edit /etc/convey/convey.toml on the host"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_may_stay() {
+        let more = "[frontends.more]\nlisten_addr = \"192.0.2.1:80\"\nbackend = \"web\"\n";
+        let path = Path::new("/etc/convey/convey.toml");
+        assert_eq!(adds_nothing(&config(more), &config(more), path), Ok(()));
+        assert_eq!(adds_nothing(&config(more), &config(""), path), Ok(()));
+    }
+}
