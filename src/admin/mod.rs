@@ -59,6 +59,24 @@ pub enum AdminCommand {
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), views::Problem>>,
     },
+    /// Add a server to a backend whose servers operators name.
+    AddServer {
+        /// The backend's name.
+        backend: String,
+        /// The server.
+        server: views::NewServer,
+        /// The server's name, and whether it is there already; or what is wrong with the request.
+        reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
+    },
+    /// Remove a server that was added so.
+    RemoveServer {
+        /// The backend's name.
+        backend: String,
+        /// The server's name.
+        server: String,
+        /// Done, or what is wrong with the request.
+        reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
+    },
     /// Order certificates now.
     Renew {
         /// Which; `None`: all.

@@ -6,6 +6,7 @@ mod configuration;
 mod connections;
 mod discovery;
 mod info;
+mod new_server;
 mod overrides;
 mod problem;
 mod server_tls;
@@ -31,6 +32,7 @@ pub use connections::{
 };
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use info::Info;
+pub use new_server::{AddedServer, NewServer};
 pub use overrides::{OverriddenServer, Overrides};
 pub use problem::{Problem, ReloadFailed};
 pub use server_tls::{ServerTls, TlsToServers};

@@ -81,6 +81,8 @@ pub enum DiscoverySource {
         /// The name, and who is asked.
         query: NameQuery,
     },
+    /// Whoever may operate the admin API: servers are added and removed one by one.
+    Api,
     /// The names of the backend's own servers: no section of the file, but their `addr`.
     Names {
         /// The servers, in the order of their names.
@@ -117,6 +119,8 @@ pub enum DiscoveryKind {
     Dns,
     /// [`DiscoverySource::Srv`].
     Srv,
+    /// [`DiscoverySource::Api`].
+    Api,
 }
 
 /// A name that name servers are asked for.
@@ -166,6 +170,7 @@ impl DiscoverySource {
             },
             Self::Dns { .. } | Self::Names { .. } => DiscoveryKind::Dns,
             Self::Srv { .. } => DiscoveryKind::Srv,
+            Self::Api => DiscoveryKind::Api,
         }
     }
 
@@ -241,6 +246,12 @@ impl DiscoverySource {
         }
     }
 
+    /// Whether it is asked for its servers.
+    #[must_use]
+    pub const fn is_asked(&self) -> bool {
+        !matches!(self, Self::Api)
+    }
+
     /// The command that the runner starts for it.
     #[must_use]
     pub const fn command(&self) -> Option<&Command> {
@@ -261,6 +272,7 @@ impl DiscoverySource {
             | Self::Exec { .. }
             | Self::Dns { .. }
             | Self::Srv { .. }
+            | Self::Api
             | Self::Names { .. } => None,
         }
     }
@@ -311,6 +323,7 @@ impl fmt::Display for DiscoverySource {
             Self::Lxd { query } => query.fmt(f),
             Self::Dns { query, .. } => write!(f, "name {}", query.name),
             Self::Srv { query } => write!(f, "SRV records of {}", query.name),
+            Self::Api => f.write_str("the admin API"),
             Self::Names { servers, .. } => match servers.as_slice() {
                 [one] => write!(f, "name {}", one.host),
                 several => write!(f, "names of {} servers", several.len()),

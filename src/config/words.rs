@@ -74,6 +74,7 @@ words!(DiscoveryKind {
     Incus = "incus",
     Dns = "dns",
     Srv = "srv",
+    Api = "api",
 });
 words!(KubernetesVia { Endpoints = "endpoints", NodePort = "node_port" });
 words!(CheckKind {

@@ -260,6 +260,20 @@ impl Control {
                 expected,
                 reply,
             } => self.write_config(text, replaces, &expected, reply),
+            AdminCommand::AddServer {
+                backend,
+                server,
+                reply,
+            } => {
+                let _ = reply.send(self.add_server(&backend, &server));
+            }
+            AdminCommand::RemoveServer {
+                backend,
+                server,
+                reply,
+            } => {
+                let _ = reply.send(self.remove_server(&backend, &server));
+            }
             AdminCommand::Renew { name, reply } => {
                 let _ = reply.send(self.renew_certificates(name.as_deref()));
             }

@@ -105,6 +105,10 @@ impl Asker {
                 let (records, ttl) = asked.unwrap_or(Err(Failure::Silent(query.timeout)))?;
                 return named(records, ttl, query, limits);
             }
+            // it is never asked: see Sources::follow
+            DiscoverySource::Api => {
+                return Err(Failure::Unreadable("only operators name its servers".into()));
+            }
             DiscoverySource::Names {
                 servers,
                 timeout,

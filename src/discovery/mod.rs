@@ -257,7 +257,11 @@ impl Sources {
         self.running
             .retain(|name, running| settings(name) == Some(&running.settings) && !asked.contains_key(name));
         for (name, backend) in &config.backends {
-            let Some(settings) = &backend.discovery else {
+            let Some(settings) = backend
+                .discovery
+                .as_ref()
+                .filter(|settings| settings.source.is_asked())
+            else {
                 continue;
             };
             if self.running.contains_key(name) {

@@ -242,6 +242,9 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
             AdminCommand::Renew { reply, .. } => {
                 let _ = reply.send(Ok(Vec::new()));
             }
+            AdminCommand::AddServer { reply, .. } | AdminCommand::RemoveServer { reply, .. } => {
+                let _ = reply.send(Err(lookup::usage("the servers are those of the file".to_owned())));
+            }
             AdminCommand::WriteConfig { reply, .. } => {
                 let _ = reply.send(Ok(()));
             }

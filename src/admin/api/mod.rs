@@ -82,6 +82,18 @@ pub fn router(context: ApiContext) -> Router {
             servers::override_backend,
         )
         .add(
+            (Post, "/v1/backends/{backend}/servers"),
+            Operate,
+            "Add a server at run time",
+            servers::add,
+        )
+        .add(
+            (Delete, "/v1/backends/{backend}/servers/{server}"),
+            Operate,
+            "Remove a server that was added at run time",
+            servers::remove,
+        )
+        .add(
             (Get, "/v1/backends/{backend}/servers/{server}"),
             Read,
             "One server",

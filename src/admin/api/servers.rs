@@ -16,7 +16,7 @@ use crate::{
         AdminCommand, lookup,
         packets::ServerViews,
         render,
-        views::{self, Problem, ServerAction, ServerRequest},
+        views::{self, NewServer, Problem, ServerAction, ServerRequest},
     },
     base::{BackendName, NameError, ServerName},
 };
@@ -68,6 +68,36 @@ pub async fn override_backend(
     let command = |reply| AdminCommand::Backend {
         backend,
         request,
+        reply,
+    };
+    context.command(command, context.limits().reply).await?.map(Json)
+}
+
+/// Adds a server at run time.
+pub async fn add(
+    context: ApiContext,
+    ask: Ask<BackendPath, Nothing, JsonBody<NewServer>>,
+) -> Result<Json<views::AddedServer>, Problem> {
+    let BackendPath { backend } = ask.path;
+    BackendName::new(&backend).map_err(bad_name)?;
+    let JsonBody(server) = ask.body;
+    log_request(&ask.caller, &format!("add {:?} to {backend}", server.addr));
+    let command = |reply| AdminCommand::AddServer {
+        backend,
+        server,
+        reply,
+    };
+    context.command(command, context.limits().reply).await?.map(Json)
+}
+
+/// Removes a server that was added at run time.
+pub async fn remove(context: ApiContext, ask: Ask<ServerPath>) -> Result<Json<views::AddedServer>, Problem> {
+    let ServerPath { backend, server } = ask.path;
+    check_names(&backend, &server)?;
+    log_request(&ask.caller, &format!("remove {backend}/{server}"));
+    let command = |reply| AdminCommand::RemoveServer {
+        backend,
+        server,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)

@@ -17,7 +17,7 @@ use crate::{
     admin::{
         AdminCommand, AdminThread, HttpListener, Live, SocketFile, Status, bind_socket,
         http::HttpLimits,
-        render,
+        lookup, render,
         status::{Closing, ConfigInEffect, Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
         views::{self, ConnectionFilter, Phase, Problem},
     },
@@ -257,6 +257,9 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                     message: "convey.toml:3:1: unknown key".into(),
                     config_error: true,
                 }));
+            }
+            AdminCommand::AddServer { reply, .. } | AdminCommand::RemoveServer { reply, .. } => {
+                let _ = reply.send(Err(lookup::usage("the servers are those of the file".to_owned())));
             }
             AdminCommand::WriteConfig { text, reply, .. } => {
                 let _ = tell.send(format!("write {} bytes", text.len()));

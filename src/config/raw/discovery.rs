@@ -34,7 +34,7 @@ use crate::{
 section! {
     /// Servers that a source outside this file names, beside those of the file. A server of the file goes before a discovered one of the same name or address. A server that is not named any more gets no new connections; established ones go on.
     Discovery {
-        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "consul", the instances of a service whose checks pass; "docker", containers; "kubernetes", the pods of a service; "lxd" and "incus", instances; "dns", the addresses of a name; "srv", the SRV records of a name.
+        /// Where they come from: "file"; "exec", what a command prints; "http", what a web server answers; "consul", the instances of a service whose checks pass; "docker", containers; "kubernetes", the pods of a service; "lxd" and "incus", instances; "dns", the addresses of a name; "srv", the SRV records of a name; "api", nobody but operators, who add and remove servers through the admin API.
         kind (required): DiscoveryKind,
         /// Kind "file": the file that names the servers. It is looked at every 5 s; replace it by renaming another over it, for a half-written one is refused as a whole.
         path: SourcePath,

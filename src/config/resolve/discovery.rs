@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use super::{discovery_source::source, int, limit, time, value};
 use crate::config::{
     discovery::{Discovery, MaxRemoval, OnFailure},
+    discovery_source::DiscoverySource,
     findings::Findings,
     raw::{self, Located},
 };
@@ -37,13 +38,19 @@ pub fn discovery(at: Option<&Located<raw::Discovery>>, findings: &mut Findings) 
                 );
             });
         }
+        let source = source(at, findings)?;
+        // an operator removes what they mean to
+        let (least, removal) = match source {
+            DiscoverySource::Api => (0, MaxRemoval::Percent(100)),
+            _ => (min_servers, MaxRemoval::Percent(50)),
+        };
         Some(Discovery {
-            source: source(at, findings)?,
+            source,
             interval: time(raw.interval.as_ref(), INTERVAL),
             on_failure: value(raw.on_failure.as_ref(), OnFailure::Keep, |v| v),
             max_servers,
-            min_servers,
-            max_removal: value(raw.max_removal.as_ref(), MaxRemoval::Percent(50), |v| v),
+            min_servers: least,
+            max_removal: value(raw.max_removal.as_ref(), removal, |v| v),
             servers_within: value(raw.servers_within.as_ref(), Vec::new(), |v| v.0),
             max_answer_bytes: int(raw.max_answer_bytes.as_ref(), MAX_ANSWER_BYTES),
         })

@@ -26,7 +26,7 @@ const MAX_TTL: Duration = Duration::from_secs(300);
 /// Where an agent of Consul listens unless told otherwise.
 const AGENT: &str = "http://127.0.0.1:8500";
 
-use DiscoveryKind::{Consul, Dns, Docker, Exec, File, Http, Incus, Kubernetes, Lxd, Srv};
+use DiscoveryKind::{Api, Consul, Dns, Docker, Exec, File, Http, Incus, Kubernetes, Lxd, Srv};
 
 /// Where the servers come from; `None` if a key is missing or wrong, which has been said.
 pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<DiscoverySource> {
@@ -115,6 +115,7 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
         Srv => Some(DiscoverySource::Srv {
             query: query(at, timeout, needs, findings)?,
         }),
+        Api => Some(DiscoverySource::Api),
     }
 }
 
@@ -243,13 +244,14 @@ fn useless(raw: &raw::Discovery, kind: DiscoveryKind, findings: &mut Findings) {
     const READ: &[DiscoveryKind] = &[File, Exec, Http];
     const ASKED: &[DiscoveryKind] = &[Http, Consul, Docker, Kubernetes, Lxd, Incus];
     const NAMED: &[DiscoveryKind] = &[Dns, Srv];
+    const ANSWERING: &[DiscoveryKind] = &[File, Exec, Http, Consul, Docker, Kubernetes, Lxd, Incus, Dns, Srv];
     const LABELLED: &[DiscoveryKind] = &[Docker, Lxd, Incus];
     macro_rules! keys {
         ($($key:ident: $kinds:expr),+ $(,)?) => {
             [$((stringify!($key), $kinds as &[DiscoveryKind], raw.$key.as_ref().map(|at| &at.key))),+]
         };
     }
-    let keys: [Belongs<'_>; 25] = keys![
+    let keys: [Belongs<'_>; 30] = keys![
         path: &[File],
         command: &[Exec],
         url: ASKED,
@@ -275,6 +277,11 @@ fn useless(raw: &raw::Discovery, kind: DiscoveryKind, findings: &mut Findings) {
         format: READ,
         json: READ,
         pattern: READ,
+        interval: ANSWERING,
+        on_failure: ANSWERING,
+        min_servers: ANSWERING,
+        max_removal: ANSWERING,
+        max_answer_bytes: ANSWERING,
     ];
     for (key, of, place) in keys {
         if let Some(place) = place.filter(|_| !of.contains(&kind)) {

@@ -29,17 +29,21 @@ pub fn discovery(discovery: &Discovery) -> Settings {
         MaxRemoval::Count(count) => set(*count),
     };
     settings.extend([
-        ("interval", time(*interval)),
-        ("on_failure", text(on_failure.label())),
         ("max_servers", set(*max_servers)),
-        ("min_servers", set(*min_servers)),
-        ("max_removal", removal),
         (
             "servers_within",
             some(servers_within, "every other host's addresses"),
         ),
-        ("max_answer_bytes", set(*max_answer_bytes)),
     ]);
+    if source.is_asked() {
+        settings.extend([
+            ("interval", time(*interval)),
+            ("on_failure", text(on_failure.label())),
+            ("min_servers", set(*min_servers)),
+            ("max_removal", removal),
+            ("max_answer_bytes", set(*max_answer_bytes)),
+        ]);
+    }
     settings
 }
 
@@ -90,8 +94,8 @@ fn of_source(source: &DiscoverySource) -> Settings {
             settings
         }
         DiscoverySource::Srv { query } => of_query(query),
-        // they are servers of the file
-        DiscoverySource::Names { .. } => Settings::new(),
+        // the servers' own names are in the file, and operators need no more than the kind
+        DiscoverySource::Api | DiscoverySource::Names { .. } => Settings::new(),
     }
 }
 

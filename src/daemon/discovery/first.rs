@@ -43,7 +43,7 @@ pub async fn first_answers(
     let was = |name: &BackendName| before.and_then(|before| settings(before, name));
     let sources: Vec<_> = (config.backends.keys())
         .filter_map(|name| Some((name.clone(), settings(config, name)?)))
-        .filter(|(name, settings)| was(name).as_ref() != Some(settings))
+        .filter(|(name, settings)| settings.source.is_asked() && was(name).as_ref() != Some(settings))
         .collect();
     if sources.is_empty() {
         return First::default();

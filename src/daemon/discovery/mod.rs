@@ -10,6 +10,7 @@
 
 mod answers;
 mod first;
+mod operators;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -250,6 +250,42 @@ pub fn of_names(
     Ok(answer)
 }
 
+/// A server that an operator names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Its name; `None`: its address.
+    pub name: Option<&'a str>,
+    /// `IP:port`.
+    pub addr: &'a str,
+    /// Its share. Default 1.
+    pub weight: Option<u64>,
+    /// The lowest is used first. Default 1.
+    pub priority: Option<u64>,
+    /// Its limit of connections; 0: none.
+    pub max_connections: Option<u64>,
+    /// The name that it serves.
+    pub sni: Option<&'a str>,
+}
+
+/// The server that an operator names.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_wanted(wanted: &Wanted<'_>) -> Result<Server, Malformed> {
+    let mut collector = Collector::new(Limits { bytes: 0, servers: 1 });
+    let named = Named {
+        name: wanted.name,
+        weight: wanted.weight,
+        priority: wanted.priority,
+        max_connections: wanted.max_connections,
+        sni: wanted.sni,
+    };
+    let place = Place::Element(1);
+    collector.add(place, wanted.addr, &named)?;
+    let server = collector.answer.servers.pop();
+    server.ok_or_else(|| Malformed::Server(place, "it has no address".into()))
+}
+
 /// Collects the servers of an answer.
 struct Collector {
     limits: Limits,

@@ -1,6 +1,6 @@
 //! Any source of servers.
 
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, time::Duration};
 
 use convey::{
     access::Network,
@@ -60,6 +60,7 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
             })
             .boxed(),
         query().prop_map(|query| DiscoverySource::Srv { query }).boxed(),
+        Just(DiscoverySource::Api).boxed(),
     ];
     let discovery = (
         source,
@@ -82,7 +83,7 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
     });
     let section = discovery.prop_map(
         |(source, interval, on_failure, (one, other), max_removal, servers_within, max_answer_bytes)| {
-            Discovery {
+            let asked = Discovery {
                 source,
                 interval,
                 on_failure,
@@ -91,6 +92,18 @@ pub fn discovery() -> impl Strategy<Value = Option<Discovery>> {
                 max_removal,
                 servers_within,
                 max_answer_bytes,
+            };
+            match asked.source {
+                // these keys are those of sources that are asked
+                DiscoverySource::Api => Discovery {
+                    interval: Duration::from_secs(10),
+                    on_failure: OnFailure::Keep,
+                    min_servers: 0,
+                    max_removal: MaxRemoval::Percent(100),
+                    max_answer_bytes: 1 << 20,
+                    ..asked
+                },
+                _ => asked,
             }
         },
     );

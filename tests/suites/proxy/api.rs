@@ -1,16 +1,22 @@
 //! The admin API, asked by curl: what it describes, what it answers, and what an operator can do with it.
 
-use std::{fs, io::Read as _, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+};
 
 use convey::admin::views::{
-    CheckedConfig, Closed, ConfigDiff, ConfigHistory, Connections, Info, Overrides, Problem, Reloaded,
+    AddedServer, CheckedConfig, Closed, ConfigDiff, ConfigHistory, Connections, Info, Overrides, Problem,
+    Reloaded,
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     Test,
-    lab::{Convey, PATIENCE, wait_until},
-    site::{NO_CHECK, Site, expect_end},
+    lab::{Convey, Nginx, PATIENCE, wait_until},
+    site::{NO_CHECK, Site, expect_end, frontend},
     tests,
 };
 
@@ -21,6 +27,7 @@ pub const TESTS: &[Test] = tests![
     connections_are_listed_by_pages_and_closed_by_client_server_or_backend,
     a_text_is_checked_and_compared_and_nothing_changes,
     what_was_in_effect_is_kept_with_who_when_and_what,
+    servers_are_added_and_removed_at_run_time_and_outlive_a_restart,
 ];
 
 /// What curl got.
@@ -176,8 +183,10 @@ fn every_answer_is_as_the_document_says() {
     assert_eq!(
         left,
         [
+            "delete /v1/backends/{backend}/servers/{server}",
             "get /v1/explain",
             "post /v1/backends/{backend}",
+            "post /v1/backends/{backend}/servers",
             "post /v1/backends/{backend}/servers/{server}",
             "post /v1/config/rollback",
         ],
@@ -342,4 +351,67 @@ fn what_was_in_effect_is_kept_with_who_when_and_what() {
         history(&convey).revisions.len() == 3
     });
     assert_eq!(history(&convey).revisions[0].revision, 3);
+}
+
+fn servers_are_added_and_removed_at_run_time_and_outlive_a_restart() {
+    let site = Site::new("api-servers", 2);
+    let one = &site.webs[0];
+    let of_api = "discovery = { kind = \"api\", max_servers = 2 }";
+    let text =
+        frontend("web", site.lb.addr(80), "web", "") + &format!("[backends.web]\n{NO_CHECK}\n{of_api}\n");
+    let mut convey = site.convey(&text);
+    let add = |convey: &Convey, server: &str| ask(convey, "POST", "/v1/backends/web/servers", &json(server));
+    let server = |name: &str, web: &Nginx| format!("{{\"name\": \"{name}\", \"addr\": \"{}\"}}", web.addr());
+    let added: AddedServer = add(&convey, &server("a", one)).parse();
+    assert_eq!((added.server.as_str(), added.pending), ("a", false));
+    assert_eq!(
+        site.ask(4),
+        BTreeMap::from([("a".to_owned(), 4)]),
+        "it serves at once"
+    );
+    let _: AddedServer = add(&convey, &server("b", &site.webs[1])).parse();
+    assert_eq!(site.ask(4).len(), 2);
+    for (wrong, status, why) in [
+        ("{\"addr\": \"10.9.9.9\"}", 422, "has no port"),
+        ("{\"addr\": \"127.0.0.1:80\"}", 422, "loopback"),
+        ("{\"addr\": \"10.77.0.99:80\"}", 422, "max_servers"),
+        ("{\"addr\": \"10.77.0.99:80\", \"wieght\": 3}", 400, "wieght"),
+    ] {
+        let said = add(&convey, wrong).refused(status);
+        assert!(said.contains(why), "{wrong}: {said}");
+    }
+    let same = format!("{{\"name\": \"c\", \"addr\": \"{}\"}}", one.addr());
+    assert!(
+        add(&convey, &same)
+            .refused(409)
+            .contains("web/a has that address")
+    );
+    // what was added is there after a reload and after a restart
+    convey.order("reload");
+    assert_eq!(site.ask(4).len(), 2);
+    convey.signal(nix::sys::signal::Signal::SIGTERM);
+    convey.wait_exit(PATIENCE);
+    convey.start_again(&text);
+    assert_eq!(site.ask(4).len(), 2);
+    let mut open = site.client.connect(site.lb.addr(80));
+    let removed: AddedServer = ask(&convey, "DELETE", "/v1/backends/web/servers/a", "").parse();
+    assert_eq!(removed.server.as_str(), "a");
+    assert_eq!(site.ask(4), BTreeMap::from([("b".to_owned(), 4)]));
+    // whoever was connected stays so
+    open.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    open.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        ask(&convey, "DELETE", "/v1/backends/web/servers/a", "")
+            .refused(404)
+            .contains("no server `a`")
+    );
+    // a backend of the file takes none
+    convey.reload(&site.config("", NO_CHECK));
+    assert!(
+        add(&convey, &server("x", one))
+            .refused(409)
+            .contains("kind = \"api\"")
+    );
 }
