@@ -2,11 +2,12 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::shares::Peer;
+use axum::http::StatusCode;
+
+use super::{shares::Peer, views::Problem};
 use crate::base::Role;
 
 /// Who asks.
-#[expect(dead_code, reason = "the listener on TCP makes the others")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A process of this host, at the control socket, whose file says who may; `None` if the kernel does not say which.
@@ -31,7 +32,6 @@ pub enum Caller {
 
 impl Caller {
     /// What they may do.
-    #[expect(dead_code, reason = "the listener on TCP asks")]
     pub const fn role(&self) -> Role {
         match self {
             Self::Local(_) => Role::Configure,
@@ -48,6 +48,29 @@ impl Caller {
     }
 }
 
+/// Whether somebody may do what needs a role.
+///
+/// # Errors
+/// The answer to somebody whose role is not enough, and to nobody.
+pub(super) fn permit(caller: Option<&Caller>, needed: Role) -> Result<(), Problem> {
+    let refused = |message: String| Err(Problem::new(StatusCode::FORBIDDEN, message));
+    let Some(caller) = caller else {
+        return refused(format!("this needs the role {needed}, and nobody knows who asks"));
+    };
+    let role = caller.role();
+    if role.may(needed) {
+        return Ok(());
+    }
+    let remedy = match caller {
+        Caller::Local(_) => "",
+        Caller::Loopback { .. } => ": see [admin] loopback_role",
+        Caller::Token { .. } => ": see its line in tokens_file",
+    };
+    refused(format!(
+        "this needs the role {needed}, and {caller} has {role}{remedy}"
+    ))
+}
+
 /// As log and history say it: `uid 0, pid 4711`, `token grafana from 192.0.2.7`.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,5 +81,33 @@ impl fmt::Display for Caller {
             Self::Loopback { from, .. } => write!(f, "somebody from {from}"),
             Self::Token { name, from, .. } => write!(f, "token {name} from {from}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_may_do_what_those_before_it_may_and_a_refusal_says_what_is_missing() {
+        let token = |role| Caller::Token {
+            name: "grafana".into(),
+            from: [192, 0, 2, 7].into(),
+            role,
+        };
+        for (index, has) in Role::ALL.into_iter().enumerate() {
+            for (other, needed) in Role::ALL.into_iter().enumerate() {
+                let permitted = permit(Some(&token(has)), needed);
+                assert_eq!(permitted.is_ok(), other <= index, "{has} {needed}");
+            }
+        }
+        let refused = permit(Some(&token(Role::Read)), Role::Operate).unwrap_err();
+        assert_eq!(refused.status, 403);
+        assert_eq!(
+            refused.message,
+            "this needs the role operate, and token grafana from 192.0.2.7 has read: see its line in tokens_file"
+        );
+        assert!(permit(Some(&Caller::Local(None)), Role::Configure).is_ok());
+        assert!(permit(None, Role::Read).is_err());
     }
 }

@@ -92,6 +92,7 @@ pub(super) struct ControlRoutes {
     live: Arc<dyn Live>,
     commands: Commands,
     refused: Arc<AtomicU64>,
+    failed_logins: Arc<AtomicU64>,
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
     limits: HttpLimits,
@@ -109,6 +110,7 @@ impl ControlRoutes {
             live,
             commands,
             refused: Arc::default(),
+            failed_logins: Arc::default(),
             walk: Arc::new(Semaphore::new(1)),
             limits,
         }
@@ -130,6 +132,11 @@ impl ControlRoutes {
     /// Connections to the endpoints turned away.
     pub const fn refused(&self) -> &Arc<AtomicU64> {
         &self.refused
+    }
+
+    /// Failed logins at the API on TCP.
+    pub const fn failed_logins(&self) -> &Arc<AtomicU64> {
+        &self.failed_logins
     }
 
     fn now(&self) -> Guard<Arc<Status>> {
@@ -244,6 +251,7 @@ async fn status(State(control): State<ControlRoutes>) -> Json<views::Status> {
         proxied_connections: control.live.proxied_connections(),
         log_events_dropped: control.live.log_events_dropped(),
         connections_refused: control.refused.load(Ordering::Relaxed),
+        logins_failed: control.failed_logins.load(Ordering::Relaxed),
         packets: control.live.packet_counts(),
     };
     Json(render::status(&status, &counts, Instant::now()))

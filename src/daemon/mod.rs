@@ -16,6 +16,7 @@
 
 mod acme;
 mod alerts;
+mod api_access;
 mod coalesce;
 mod control;
 mod discovery;

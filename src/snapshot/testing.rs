@@ -113,7 +113,11 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             ticket_keys_file: None,
             hash_seed: None,
         },
-        admin: Admin { socket: None },
+        admin: Admin {
+            socket: None,
+            api: None,
+            allow_config_writes: false,
+        },
         stats: None,
         acme: None,
         packet: PacketModes {

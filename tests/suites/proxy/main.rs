@@ -7,6 +7,7 @@ mod access;
 mod acme;
 mod acme_reload;
 mod acme_words;
+mod admin_api;
 mod asked;
 mod balancing;
 mod certbot;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         ("acme", acme::TESTS),
         ("acme", acme_reload::TESTS),
         ("acme", acme_words::TESTS),
+        ("admin_api", admin_api::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
