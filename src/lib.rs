@@ -18,7 +18,7 @@
 //! health         active checks                                                 control thread
 //! discovery      sources of servers, their answers                             control thread
 //! acme           certificates that are ordered from a CA and renewed           control thread
-//! admin          control endpoint (HTTP/JSON on a unix socket), /stats         admin thread
+//! admin          control endpoint (HTTP/JSON, unix socket and TCP), /stats     admin thread
 //! firewall       the chain CONVEY, reserved ports                              broker, `convey firewall`
 //! backend_setup  scripts for the servers of DSR frontends                      control and admin thread, `convey backend-script`
 //! privilege      broker and runner; dropping privileges and proving it         all processes
@@ -44,7 +44,7 @@
 //! |---|---|---|---|
 //! | `convey` | control | signals, reload, health checks, netlink, systemd | nothing: no capability, not root, system calls filtered |
 //! | | `convey-client` | asks the broker, one request after another; hears from it which files have changed | |
-//! | | `convey-admin` | serves every endpoint: control socket, `/stats` | |
+//! | | `convey-admin` | serves every endpoint: control socket, admin API on TCP, `/stats` | |
 //! | | `convey-admin-walk` | walks through all flows for a list of connections, while one is asked for | |
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
 //! | | `convey-packet-N`, one a CPU | receives, rewrites and sends packets | nor bind a socket or set its options |
@@ -117,7 +117,8 @@
 //! - eligible: able to be chosen now.
 //! - ejected: not eligible for a while, after consecutive failures of client connections.
 //! - override: what an operator set at run time: drain, maintenance or weight.
-//! - admin request: one request at the control socket.
+//! - admin request: one request at the control socket or the admin API on TCP.
+//! - token: what somebody shows who uses that API on TCP; its role is what it may do.
 //! - remove, clear, delete: to take away a thing, an override, a file.
 //! - apply, in effect: of configuration.
 //! - OK: of a configuration file without errors.

@@ -2,15 +2,18 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::shares::Peer;
+use axum::http::StatusCode;
+
+use super::{shares::Peer, views::Problem};
 use crate::base::Role;
 
 /// Who asks.
-#[expect(dead_code, reason = "the listener on TCP makes the others")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A process of this host, at the control socket, whose file says who may; `None` if the kernel does not say which.
     Local(Option<Peer>),
+    /// Whoever asks for no more than whether the daemon is well.
+    Anybody,
     /// Somebody on this host, over TCP without a token.
     Loopback {
         /// From where.
@@ -34,6 +37,7 @@ impl Caller {
     pub const fn role(&self) -> Role {
         match self {
             Self::Local(_) => Role::Configure,
+            Self::Anybody => Role::Read,
             Self::Loopback { role, .. } | Self::Token { role, .. } => *role,
         }
     }
@@ -42,9 +46,32 @@ impl Caller {
     pub const fn peer(&self) -> Option<Peer> {
         match self {
             Self::Local(peer) => *peer,
-            Self::Loopback { .. } | Self::Token { .. } => None,
+            Self::Anybody | Self::Loopback { .. } | Self::Token { .. } => None,
         }
     }
+}
+
+/// Whether somebody may do what needs a role.
+///
+/// # Errors
+/// The answer to somebody whose role is not enough, and to nobody.
+pub(super) fn permit(caller: Option<&Caller>, needed: Role) -> Result<(), Problem> {
+    let refused = |message: String| Err(Problem::new(StatusCode::FORBIDDEN, message));
+    let Some(caller) = caller else {
+        return refused(format!("this needs the role {needed}, and nobody knows who asks"));
+    };
+    let role = caller.role();
+    if role.may(needed) {
+        return Ok(());
+    }
+    let remedy = match caller {
+        Caller::Local(_) | Caller::Anybody => "",
+        Caller::Loopback { .. } => ": see [admin] loopback_role",
+        Caller::Token { .. } => ": see its line in tokens_file",
+    };
+    refused(format!(
+        "this needs the role {needed}, and {caller} has {role}{remedy}"
+    ))
 }
 
 /// As log and history say it: `uid 0, pid 4711`, `token grafana from 192.0.2.7`.
@@ -54,8 +81,37 @@ impl fmt::Display for Caller {
             Self::Local(Some(Peer { uid, pid: Some(pid) })) => write!(f, "uid {uid}, pid {pid}"),
             Self::Local(Some(Peer { uid, pid: None })) => write!(f, "uid {uid}"),
             Self::Local(None) => f.write_str("somebody at the control socket"),
+            Self::Anybody => f.write_str("somebody"),
             Self::Loopback { from, .. } => write!(f, "somebody from {from}"),
             Self::Token { name, from, .. } => write!(f, "token {name} from {from}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_may_do_what_those_before_it_may_and_a_refusal_says_what_is_missing() {
+        let token = |role| Caller::Token {
+            name: "grafana".into(),
+            from: [192, 0, 2, 7].into(),
+            role,
+        };
+        for (index, has) in Role::ALL.into_iter().enumerate() {
+            for (other, needed) in Role::ALL.into_iter().enumerate() {
+                let permitted = permit(Some(&token(has)), needed);
+                assert_eq!(permitted.is_ok(), other <= index, "{has} {needed}");
+            }
+        }
+        let refused = permit(Some(&token(Role::Read)), Role::Operate).unwrap_err();
+        assert_eq!(refused.status, 403);
+        assert_eq!(
+            refused.message,
+            "this needs the role operate, and token grafana from 192.0.2.7 has read: see its line in tokens_file"
+        );
+        assert!(permit(Some(&Caller::Local(None)), Role::Configure).is_ok());
+        assert!(permit(None, Role::Read).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! A client that is slow, silent or hostile holds one place for a bounded time and nothing else.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     io,
     pin::pin,
     sync::{
@@ -22,6 +22,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::watch,
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -43,6 +44,8 @@ pub struct HttpLimits {
     pub refusals: usize,
     /// Time for such a request, and for taking the answer.
     pub refusal: Duration,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
     /// Time for a request's header, from the connection or the end of the last answer: so also how long an idle
     /// connection is kept.
     pub header: Duration,
@@ -65,6 +68,7 @@ impl Default for HttpLimits {
             per_peer: 12,
             refusals: 12,
             refusal: Duration::from_secs(1),
+            handshake: Duration::from_secs(5),
             header: Duration::from_secs(5),
             body: Duration::from_secs(5),
             connection: Duration::from_secs(120),
@@ -87,26 +91,53 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener at work. Dropping it closes it and every connection.
 #[derive(Debug)]
 pub struct HttpListener {
-    accept: AbortHandle,
+    /// Ends all at once; `None` once it is to end in peace.
+    accept: Option<AbortHandle>,
+    retire: watch::Sender<bool>,
+}
+
+impl HttpListener {
+    /// Closes it now, and each connection when the answer under way is finished, or has not been for a while.
+    pub fn retire(mut self) {
+        self.accept = None;
+        // the task may have ended
+        let _ = self.retire.send(true);
+    }
 }
 
 impl Drop for HttpListener {
     fn drop(&mut self) {
         // the task owns the listener and the connections' tasks
-        self.accept.abort();
+        if let Some(task) = &self.accept {
+            task.abort();
+        }
     }
 }
+
+/// A stream that HTTP can be spoken on.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 /// A listener of streams that HTTP can be spoken on.
 pub(super) trait Listener: Send + 'static {
     /// One connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Stream;
+
+    /// The same once HTTP can be spoken on it.
+    type Open: Stream;
+
+    /// Who is at its other end, as requests have it among their extensions.
+    type Caller: Clone + Send + Sync + 'static;
 
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
+    /// Opens a connection; `None` if nothing comes of it. Whoever calls it has a time limit.
+    fn open(&self, stream: Self::Stream) -> impl Future<Output = Option<Self::Open>> + Send + 'static;
+
     /// Who it is.
-    fn caller(stream: &Self::Stream) -> Option<Caller>;
+    fn caller(stream: &Self::Stream) -> Option<Self::Caller>;
 
     /// Whose share of the connections it takes of.
     fn sharer(stream: &Self::Stream) -> Option<Sharer>;
@@ -114,9 +145,15 @@ pub(super) trait Listener: Send + 'static {
 
 impl Listener for UnixListener {
     type Stream = UnixStream;
+    type Open = UnixStream;
+    type Caller = Caller;
 
     async fn accept(&self) -> io::Result<UnixStream> {
         Self::accept(self).await.map(|(stream, _)| stream)
+    }
+
+    fn open(&self, stream: UnixStream) -> impl Future<Output = Option<UnixStream>> + Send + 'static {
+        ready(Some(stream))
     }
 
     fn caller(stream: &UnixStream) -> Option<Caller> {
@@ -138,9 +175,15 @@ fn peer(stream: &UnixStream) -> Option<Peer> {
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
+    type Open = TcpStream;
+    type Caller = Caller;
 
     async fn accept(&self) -> io::Result<TcpStream> {
         Self::accept(self).await.map(|(stream, _)| stream)
+    }
+
+    fn open(&self, stream: TcpStream) -> impl Future<Output = Option<TcpStream>> + Send + 'static {
+        ready(Some(stream))
     }
 
     fn caller(_stream: &TcpStream) -> Option<Caller> {
@@ -162,13 +205,19 @@ pub(super) fn serve<L: Listener>(
     limits: HttpLimits,
     refused: Arc<AtomicU64>,
 ) -> HttpListener {
+    let (retire, retired) = watch::channel(false);
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         let mut refusals = JoinSet::new();
         let mut shares = Shares::default();
         let mut failing = false;
+        let mut over = pin!(is_over(retired.clone()));
         loop {
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut over => break,
+            };
+            let stream = match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
                     if !failing {
@@ -189,26 +238,45 @@ pub(super) fn serve<L: Listener>(
             } else {
                 Err(TOO_MANY)
             };
+            let caller = L::caller(&stream);
             match place {
                 Ok(place) => {
-                    let caller = L::caller(&stream);
-                    let served = serve_connection(stream, caller, router.clone(), limits);
+                    let opened = timeout(limits.handshake, listener.open(stream));
+                    let (router, retired) = (router.clone(), retired.clone());
                     connections.spawn(async move {
-                        served.await;
+                        if let Ok(Some(stream)) = opened.await {
+                            serve_connection_until(stream, caller, router, limits, is_over(retired)).await;
+                        }
                         drop(place);
                     });
                 }
                 Err(why) => {
                     refused.fetch_add(1, Ordering::Relaxed);
                     if refusals.len() < limits.refusals {
-                        refusals.spawn(refuse(stream, why, limits.refusal));
+                        let opened = timeout(limits.refusal, listener.open(stream));
+                        refusals.spawn(async move {
+                            if let Ok(Some(stream)) = opened.await {
+                                refuse(stream, why, limits.refusal).await;
+                            }
+                        });
                     }
                 }
             }
         }
+        // nobody else comes
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     });
     HttpListener {
-        accept: task.abort_handle(),
+        accept: Some(task.abort_handle()),
+        retire,
+    }
+}
+
+/// Resolves when a listener is retired; never if that is just dropped.
+async fn is_over(mut retired: watch::Receiver<bool>) {
+    if retired.wait_for(|is_over| *is_over).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -227,7 +295,8 @@ async fn refuse(
 ) {
     // whoever is too slow, or has gone, does not hear it
     let _ = timeout(patience, read_header(&mut stream)).await;
-    let _ = timeout(patience, answer_503(&mut stream, why)).await;
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    let _ = timeout(patience, answer(&mut stream, &problem)).await;
 }
 
 /// Reads up to the empty line that ends a header.
@@ -240,11 +309,15 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
-async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &str) -> io::Result<()> {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
-    let body = serde_json::to_string(&problem)?;
+/// Answers a request with a problem, closes the connection, and waits for its other end to do the same.
+pub(super) async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    problem: &Problem,
+) -> io::Result<()> {
+    let body = serde_json::to_string(problem)?;
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/problem+json\r\n\
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -256,11 +329,23 @@ async fn answer_503(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &st
 }
 
 /// Serves one connection to its end.
+#[cfg(fuzzing)]
 pub(super) async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl Stream,
     caller: Option<Caller>,
     router: Router,
     limits: HttpLimits,
+) {
+    serve_connection_until(stream, caller, router, limits, std::future::pending()).await;
+}
+
+/// Serves one connection to its end, which comes soon once `over` has.
+async fn serve_connection_until<C: Clone + Send + Sync + 'static>(
+    stream: impl Stream,
+    caller: Option<C>,
+    router: Router,
+    limits: HttpLimits,
+    over: impl Future<Output = ()>,
 ) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -279,11 +364,14 @@ pub(super) async fn serve_connection(
             .max_buf_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );
-    if timeout(limits.connection, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        // an error or the end of the time mean the same here: the connection is dropped
-        let _ = timeout(limits.last_answer, connection).await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = over => {}
+        () = sleep(limits.connection) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    // an error or the end of the time mean the same here: the connection is dropped
+    let _ = timeout(limits.last_answer, connection).await;
 }
 
 /// The answer to a path that is not served.

@@ -1,16 +1,19 @@
-//! The endpoints: HTTP/JSON on a unix socket, and 0.3.5's `/stats` on TCP, served by a thread of their own.
+//! The endpoints: HTTP/JSON on a unix socket and on TCP, and 0.3.5's `/stats`, served by a thread of their own.
 //!
 //! ```text
 //!                                ┌─► api ──── reads ─► Status, Live ──────────────► JSON
 //! client ─ unix socket ─ http ───┤
 //!                       (bounds) └─► api ──── Command ─► control loop ─ reply ─► JSON       what changes something
-//! client ─ TCP ───────── http ─────► stats ── reads ─► Status ────────────────────► JSON
+//! client ─ TCP ───────── http ─ auth ─► api
+//! client ─ TCP ───────── http ────────► stats ── reads ─► Status ─────────────────► JSON
 //! ```
 //! Whoever asks is answered from [`Status`], which the daemon publishes, and from what [`Live`] counts: never by the control
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
 mod api;
+mod api_listener;
+pub(crate) mod auth;
 mod caller;
 mod candidates;
 mod challenges;

@@ -36,6 +36,8 @@ pub struct Counts {
     pub log_events_dropped: u64,
     /// Connections to the endpoints turned away.
     pub connections_refused: u64,
+    /// Failed logins at the API on TCP.
+    pub logins_failed: u64,
     /// Of the packet engine.
     pub packets: PacketCounts,
 }
@@ -73,6 +75,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
+        admin_logins_failed: counts.logins_failed,
         frontends: frontends(status),
         backends: backends(status, now).collect(),
         packet: packet(status, &counts.packets),

@@ -3,9 +3,8 @@
 //! The directions are 0.3.5's (its proxy and packet modes agree): `tx` is what clients sent and Convey
 //! transmitted to servers, `rx` is what servers answered and Convey returned to clients.
 //!
-//! On loopback no web page may read it: one whose name its owner lets point to 127.0.0.1 (DNS rebinding) is of the same
-//! origin to a browser, and told by its name in `Host`. There it is answered to addresses and to names without a dot, which
-//! nobody can register. On other addresses, where monitoring asks for it by whatever name the host has, every name will do.
+//! On loopback no web page may read it: one whose name its owner lets point to 127.0.0.1 (see [`auth`](super::auth)) is told by
+//! its name in `Host`. There it is answered to addresses and to names without a dot, which nobody can register. On other addresses, where monitoring asks for it by whatever name the host has, every name will do.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -13,12 +12,17 @@ use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header::HOST, uri::Authority},
+    http::{HeaderMap, HeaderValue, StatusCode, header::HOST},
     routing::get,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{http, status::Status, views::Problem};
+use super::{
+    auth::{host_of, is_no_domain},
+    http,
+    status::Status,
+    views::Problem,
+};
 use crate::{
     base::ServerState,
     snapshot::{Snapshot, live::Totals},
@@ -124,18 +128,8 @@ impl Reach {
 
     /// Whether a request for this host is answered.
     fn takes(self, host: &HeaderValue) -> bool {
-        let name = || host.to_str().ok()?.parse::<Authority>().ok();
-        self == Self::Network || name().is_some_and(|name| is_no_domain(name.host()))
+        self == Self::Network || host_of(host).is_some_and(|name| is_no_domain(&name))
     }
-}
-
-/// Whether this is an address, or a name that nobody can register.
-fn is_no_domain(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let name = host.strip_suffix('.').unwrap_or(host);
-    // RFC 6761: every name under localhost is this host's
-    let is_local = name.to_ascii_lowercase().ends_with(".localhost");
-    bare.parse::<IpAddr>().is_ok() || !name.contains('.') || is_local
 }
 
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ use tokio::{
 use super::{
     Commands,
     api::{self, context::ApiContext},
+    api_listener::ApiListener,
+    auth::{ApiAccess, FailedLogins, Gate},
     challenges::{self, Answers},
     http::{self, HttpLimits, HttpListener},
     stats::{self, Reach},
@@ -43,6 +45,7 @@ pub struct AdminThread {
     context: ApiContext,
     /// Knows which processes are commands of Convey's own.
     runner: Option<Runner>,
+    failed_logins: Arc<FailedLogins>,
     /// Ends the thread when it goes.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -82,10 +85,13 @@ impl AdminThread {
             // the daemon may have stopped waiting
             let _ = done_sender.try_send(());
         })?;
+        let context = ApiContext::new(status, live, commands, HttpLimits::default());
+        let failed_logins = FailedLogins::new(Arc::clone(context.failed_logins()), Instant::now());
         Ok(Self {
             runtime: handle,
-            context: ApiContext::new(status, live, commands, HttpLimits::default()),
+            context,
             runner,
+            failed_logins: Arc::new(failed_logins),
             stop: Some(stop),
             thread: Some(thread),
             done,
@@ -113,6 +119,29 @@ impl AdminThread {
             router = without_commands(router, runner.clone());
         }
         Ok(http::serve(listener, router, limits, self.refused()))
+    }
+
+    /// Serves the control endpoint on TCP (on the broker's listener) to whom `access` lets in, as it is at each connection and
+    /// request, until the result is dropped. Returns at once.
+    ///
+    /// # Errors
+    /// The runtime cannot take the listener.
+    pub fn serve_api(
+        &self,
+        listener: StdTcpListener,
+        access: &Arc<ArcSwap<ApiAccess>>,
+    ) -> io::Result<HttpListener> {
+        let _its_runtime = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = ApiListener::new(TcpListener::from_std(listener)?, Arc::clone(access));
+        let gate = Gate::new(Arc::clone(access), Arc::clone(&self.failed_logins));
+        let router = gate.before(api::router(self.context.clone()));
+        Ok(http::serve(
+            listener,
+            router,
+            HttpLimits::default(),
+            self.refused(),
+        ))
     }
 
     /// Serves `/stats` on a listener (the broker's) until the result is dropped. Returns at once.

@@ -28,7 +28,8 @@ pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
 pub use checks::{Agent, CheckResult};
 pub use configuration::{CheckedConfig, ConfigDiff, ConfigHistory, Finding, Revision, Rollback};
 pub use connections::{
-    Closed, Connection, ConnectionFilter, ConnectionQuery, Connections, Flow, Tls, WantedClient,
+    Closed, Connection, ConnectionFilter, ConnectionQuery, Connections, Flow, ProxiedConnections, Tls,
+    WantedClient,
 };
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use info::Info;
@@ -78,6 +79,9 @@ pub struct Status {
     pub log_events_dropped: u64,
     /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,
+    /// Logins at the admin API on TCP with a wrong token.
+    #[serde(default)]
+    pub admin_logins_failed: u64,
     /// Frontends by name.
     pub frontends: BTreeMap<FrontendName, Frontend>,
     /// Backends by name.
@@ -87,17 +91,6 @@ pub struct Status {
     /// Certificates that are ordered; `None` if none are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme: Option<Acme>,
-}
-
-/// Proxied connections against what the limit of open files allows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ProxiedConnections {
-    /// Open now.
-    pub open: u32,
-    /// Maximum; the rest waits in the kernel's queues.
-    pub most: u32,
-    /// How often a listener has stopped accepting because there were that many.
-    pub accept_pauses: u64,
 }
 
 /// The packet modes.

@@ -143,6 +143,13 @@ pub enum Command {
     #[command(subcommand)]
     Firewall(FirewallCommand),
 
+    /// Make a token for the admin API
+    ///
+    /// Prints its line for the file of [admin] tokens_file on standard output, and the token itself on standard error: it is
+    /// kept nowhere, so note it where it is used. For example, as root: convey token grafana --role read >>
+    /// /etc/convey/tokens
+    Token(TokenArgs),
+
     /// Print the completion script of a shell
     ///
     /// For example: convey completions bash > /etc/bash_completion.d/convey
@@ -155,6 +162,29 @@ pub enum Command {
     /// Write the man pages into a directory
     #[command(hide = true)]
     GenerateMan(GenerateManArgs),
+}
+
+/// Arguments of `convey token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Name of the token, as logs have it: letters, digits and `.`, `_`, `-`, `@`
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// What it may do
+    #[arg(long, value_enum)]
+    pub role: TokenRole,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// Look at everything
+    Read,
+    /// Change servers and reload, too
+    Operate,
+    /// Change the configuration, too
+    Configure,
 }
 
 /// Where the running convey is reached.

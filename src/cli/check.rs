@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    check_discovery, check_sockets, check_tls, gateways, others,
+    check_admin, check_discovery, check_sockets, check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
@@ -51,7 +51,9 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
             loaded
         }),
     };
-    let checked = checked.and_then(with_lists).and_then(with_tls).map(with_sources);
+    let checked = (checked.and_then(with_lists).and_then(with_tls))
+        .and_then(check_admin::with_tokens)
+        .map(with_sources);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);

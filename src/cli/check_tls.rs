@@ -41,6 +41,9 @@ pub fn look(config: &Config) -> Found {
             found.read(path, TLS_FILE_BYTES);
         }
     }
+    if let Some(files) = config.admin.api.as_ref().and_then(|api| api.tls.as_ref()) {
+        found.certificate(files, "admin.tls");
+    }
     for (name, frontend) in &config.frontends {
         if let Some(tls) = &frontend.tls {
             found.frontend(
@@ -114,18 +117,8 @@ impl Found {
             }
         };
         for files in &certificates {
-            self.readable_by_others(files, &section);
-            match self.pair(files) {
-                // what could not be read was said
-                None => {}
-                Some(Ok(pair)) => {
-                    for finding in CertificateFinding::all(&pair, SystemTime::now()) {
-                        self.warn(&files.cert, &section, finding.to_string());
-                    }
-                    pairs.push((files.cert.display().to_string().into(), pair.into()));
-                }
-                Some(Err(why)) => self.error(&files.cert, &section, why),
-            }
+            let pair = self.certificate(files, &section);
+            pairs.extend(pair.map(|pair| (files.cert.display().to_string().into(), pair.into())));
         }
         for path in &tls.client_crl {
             let content = self
@@ -147,6 +140,24 @@ impl Found {
                 if !is_ordered {
                     self.warn(&first.cert, &section, format!("no certificate covers {pattern}"));
                 }
+            }
+        }
+    }
+
+    /// A certificate, with what is wrong with it; `None` if it cannot be used, which has been said.
+    fn certificate(&mut self, files: &CertificateFiles, section: &str) -> Option<Pair> {
+        self.readable_by_others(files, section);
+        // what could not be read was said
+        match self.pair(files)? {
+            Ok(pair) => {
+                for finding in CertificateFinding::all(&pair, SystemTime::now()) {
+                    self.warn(&files.cert, section, finding.to_string());
+                }
+                Some(pair)
+            }
+            Err(why) => {
+                self.error(&files.cert, section, why);
+                None
             }
         }
     }

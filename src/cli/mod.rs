@@ -5,6 +5,7 @@ mod aliases;
 mod args;
 mod backend_script;
 mod check;
+mod check_admin;
 mod check_discovery;
 mod check_sockets;
 mod check_tls;
@@ -28,6 +29,7 @@ mod status;
 mod table;
 mod target;
 mod text;
+mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -133,6 +135,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::Explain(args) => explain::run(args, &client(&args.target)?),
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
         Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
+        Command::Token(args) => token::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Names(args) => names::run(args, cli.config.as_deref()),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),

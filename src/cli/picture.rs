@@ -145,6 +145,7 @@ fn headline(status: &Status, colour: bool) -> String {
             "connection",
             "to the control socket or /stats refused",
         ),
+        (status.admin_logins_failed, "login", "to the admin API failed"),
     ];
     for (count, what, fate) in dropped {
         if count > 0 {

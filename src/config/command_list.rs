@@ -37,11 +37,14 @@ impl Config {
         let sources = (self.backends.values()).filter_map(|backend| backend.discovery.as_ref());
         let external = self.acme.iter().filter_map(|acme| acme.external_account.as_ref());
         let external_key = external.filter_map(|external| external.hmac_key.file());
+        let api = self.admin.api.as_ref();
         (ended.flat_map(|tls| &tls.certificates))
             .chain(to_servers.filter_map(|tls| tls.identity.as_ref()))
+            .chain(api.and_then(|api| api.tls.as_ref()))
             .map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path())
             .chain(self.certificate_dirs())
             .chain(self.global.ticket_keys_file.as_deref())
+            .chain(self.tokens_file())
             .chain(external_key)
             .chain(sources.flat_map(|discovery| discovery.source.secret_files()))
             .collect()

@@ -40,7 +40,10 @@ fn hide_value(line: &[u8], key: usize, shown: &mut [u8]) -> usize {
     };
     let end = past(key, |byte| is_word(byte) || byte == b'"');
     let equals = past(end, |byte| byte == b' ' || byte == b'\t');
-    if line.get(equals) != Some(&b'=') {
+    // `tokens_file` says where they are
+    let word = line.get(key..end).unwrap_or_default();
+    let names_a_file = word.strip_suffix(b"\"").unwrap_or(word).ends_with(b"_file");
+    if line.get(equals) != Some(&b'=') || names_a_file {
         return end;
     }
     let from = past(equals + 1, |byte| b" \t\"'[".contains(&byte));
@@ -65,6 +68,11 @@ mod tests {
     fn a_secret_is_in_no_excerpt_whatever_is_wrong_with_the_line() {
         for (line, shown) in [
             (r#"token = "hunter2""#, r#"token = "*******""#),
+            (r#"tokens_file = "/etc/tokens""#, r#"tokens_file = "/etc/tokens""#),
+            (
+                r#""tokens_file" = "/etc/tokens""#,
+                r#""tokens_file" = "/etc/tokens""#,
+            ),
             (
                 r#"discovery = { kind = "htp", token='a b' }"#,
                 r#"discovery = { kind = "htp", token='***' }"#,

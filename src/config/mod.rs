@@ -8,6 +8,7 @@
 mod acme;
 mod acme_orders;
 mod address;
+mod admin;
 mod answer_format;
 mod balancing;
 mod certificate_dir;
@@ -60,6 +61,7 @@ use findings::Findings;
 
 pub use acme::{Acme, CertificateOrder, Challenge, ExternalAccount};
 pub(crate) use address::parse_server;
+pub use admin::{Admin, AdminApi, AdminEntry};
 pub use answer_format::{
     AnswerFormat, FormatKind, JsonPath, JsonPaths, JsonStep, LinePattern, NotAJsonPath, NotALinePattern,
 };

@@ -12,6 +12,7 @@ use std::{
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
     acme::Acme,
+    admin::Admin,
     balancing::Sticky,
     check_addr::CheckAddr,
     checks::{AgentCheck, Check},
@@ -138,16 +139,6 @@ impl AccessLog {
     }
 }
 
-/// `[admin]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
-    /// `socket`: path of the control socket; `None` (`socket = ""`) turns it off. Default `/run/convey/admin.sock`, or
-    /// [`Options::default_socket`](super::Options).
-    pub socket: Option<PathBuf>,
-    /// Whether the API may replace the file.
-    pub allow_config_writes: bool,
-}
-
 /// `[stats]`: 0.3.5's JSON over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
@@ -254,6 +245,7 @@ impl Config {
         (ended.flat_map(FrontendTls::files))
             .chain(to_servers.flat_map(BackendTls::files))
             .chain(self.global.ticket_keys_file.as_deref())
+            .chain(self.admin.tls_files())
     }
 }
 

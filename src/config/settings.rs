@@ -4,6 +4,7 @@
 
 mod access;
 mod acme;
+mod admin;
 mod balancing;
 mod checks;
 mod commands;
@@ -15,9 +16,7 @@ use std::{collections::BTreeMap, fmt::Display, path::Path, time::Duration};
 
 use super::{
     duration,
-    model::{
-        AccessLog, Admin, Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats,
-    },
+    model::{AccessLog, Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats},
     named_server::NamedServer,
     quote::{self, string},
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
@@ -27,6 +26,7 @@ use crate::base::{KeepAlive, NetworkListName};
 
 pub use access::{access, limits, per_client};
 pub use acme::acme;
+pub use admin::admin;
 pub use balancing::sticky;
 pub use checks::{agent_check, health_check, passive_check};
 pub use commands::hooks;
@@ -116,19 +116,6 @@ pub fn global(global: &Global) -> Settings {
                 }),
         ),
     ]
-}
-
-/// `[admin]`.
-pub fn admin(admin: &Admin) -> Settings {
-    let Admin { socket, .. } = admin;
-    vec![(
-        "socket",
-        text(
-            &socket
-                .as_ref()
-                .map_or(String::new(), |path| path.to_string_lossy().into_owned()),
-        ),
-    )]
 }
 
 /// `[stats]`.

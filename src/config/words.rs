@@ -14,7 +14,7 @@ use super::{
     source::SourceAddress,
     tls_names::{ClientAuth, CrlPolicy},
 };
-use crate::base::{Protocol, by_label};
+use crate::base::{Protocol, Role, by_label};
 
 /// A closed set of values that the file names by words.
 pub trait Words: Copy + Eq + 'static {
@@ -46,6 +46,14 @@ macro_rules! words {
 impl Words for Protocol {
     const ALL: &'static [(Self, &'static str)] =
         &[(Self::Tcp, Self::Tcp.label()), (Self::Udp, Self::Udp.label())];
+}
+
+impl Words for Role {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Read, Self::Read.label()),
+        (Self::Operate, Self::Operate.label()),
+        (Self::Configure, Self::Configure.label()),
+    ];
 }
 
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });

@@ -176,7 +176,7 @@ impl Control {
         let is_beside = |what: &What| {
             matches!(
                 what,
-                What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_)
+                What::NetworkList(_) | What::TlsFile(_) | What::CertificateDir(_) | What::TokensFile(_)
             )
         };
         if changed.files.iter().any(is_beside) && self.state.config().global.watch_config {

@@ -16,6 +16,7 @@
 
 mod acme;
 mod alerts;
+mod api_access;
 mod assemble;
 mod coalesce;
 mod config_text;

@@ -130,8 +130,9 @@ impl Control {
         self.addresses.follow(&config);
         self.packets.commit(armed, config).await;
         self.scripts.write(self.state.config(), self.state.pools());
-        let stats = serve_stats(stats, &self.endpoints, self.acme.tokens()).map_err(|e| bind_failed(&e))?;
-        self.stats.swap(stats);
+        let (tokens, api) = (self.acme.tokens(), self.tls.api());
+        let stats = serve_stats(stats, &self.endpoints, tokens, api).map_err(|e| bind_failed(&e))?;
+        self.stats.swap(stats, api);
         self.ready = true;
         self.acme_due();
         self.publish_status();

@@ -1,4 +1,4 @@
-//! TLS at frontends, and with [`tls_to_servers`] to servers: files that the broker reads become certificates and keys, in effect at once or with a reload.
+//! TLS at frontends, with [`tls_to_servers`] to servers, and with [`api_access`] of the admin API: files that the broker reads become certificates and keys, in effect at once or with a reload.
 //!
 //! ```text
 //! broker ─ bytes ─► prepare ─► Prepared ─ commit ─► certificate stores, ticket keys
@@ -16,12 +16,13 @@ use std::{
 };
 
 use super::{
+    api_access::{self, ApiFiles},
     key_log::KeyLogFile,
     state::TlsViews,
     tls_to_servers::{self, Backends},
 };
 use crate::{
-    admin::views::ReloadFailed,
+    admin::{auth::ApiAccess, views::ReloadFailed},
     base::FrontendName,
     config::{self, CertificateFiles, ClientAuth, Config},
     privilege::{BrokerError, Channel, Client, What},
@@ -45,6 +46,7 @@ pub struct TlsFrontends {
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
     to_servers: Backends,
+    api: ApiFiles,
 }
 
 /// A frontend whose clients' TLS ends here.
@@ -63,6 +65,8 @@ pub struct Prepared {
     shared_keys: Option<TicketKeys>,
     /// TLS to servers.
     pub to_servers: tls_to_servers::Prepared,
+    /// Who may ask the admin API on TCP.
+    pub api: api_access::Prepared,
     /// What a reload says of it.
     pub changes: Vec<String>,
     /// What an operator should look at.
@@ -85,6 +89,7 @@ impl TlsFrontends {
             shared_keys: None,
             frontends: HashMap::new(),
             to_servers: Backends::default(),
+            api: ApiFiles::default(),
         }
     }
 
@@ -98,6 +103,7 @@ impl TlsFrontends {
             shared_keys: self.shared_keys.clone(),
             frontends: self.frontends.clone(),
             to_servers: self.to_servers.clone(),
+            api: self.api.clone(),
         }
     }
 
@@ -113,6 +119,12 @@ impl TlsFrontends {
         &self.challenges
     }
 
+    /// What the admin API on TCP goes by.
+    #[must_use]
+    pub const fn api(&self) -> Option<&Arc<ApiAccess>> {
+        self.api.access()
+    }
+
     /// Has frontends serve these ordered certificates besides those of the configuration, from the next handshake on.
     pub fn serve_ordered(&self, pairs: impl Fn(&FrontendName) -> Vec<NamedPair>) {
         for (name, served) in &self.frontends {
@@ -124,6 +136,7 @@ impl TlsFrontends {
     pub fn commit(&mut self, mut prepared: Prepared) -> (TlsViews, Vec<String>) {
         let mut broken = std::mem::take(&mut prepared.to_servers.broken);
         let views = self.to_servers.commit(prepared.to_servers);
+        self.api.commit(prepared.api);
         self.frontends = (prepared.frontends.into_iter())
             .map(|(name, (served, pairs))| {
                 for fault in served.store.replace(pairs) {
@@ -166,6 +179,7 @@ pub struct Known {
     shared_keys: Option<TicketKeys>,
     frontends: HashMap<FrontendName, Served>,
     to_servers: Backends,
+    api: ApiFiles,
 }
 
 /// Reads what a configuration names.
@@ -200,7 +214,8 @@ pub fn read_at_start(broker: &Channel, config: &Config, known: &Known) -> Result
 fn wanted(config: &Config) -> BTreeSet<What> {
     let files = config.tls_files().map(|path| What::TlsFile(path.to_owned()));
     let directories = (config.certificate_dirs()).map(|path| What::CertificateDir(path.to_owned()));
-    files.chain(directories).collect()
+    let tokens = config.tokens_file().map(|path| What::TokensFile(path.to_owned()));
+    files.chain(directories).chain(tokens).collect()
 }
 
 /// Of a file that is not as it should be, why; a broker that fails is no fault of the file.
@@ -232,6 +247,9 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
     prepared.to_servers = known.to_servers.prepare(config, &read).map_err(failed)?;
     prepared.changes.append(&mut prepared.to_servers.changes);
     prepared.warnings.append(&mut prepared.to_servers.warnings);
+    prepared.api = (known.api.prepare(config, &read, &known.shared)).map_err(failed)?;
+    prepared.changes.append(&mut prepared.api.changes);
+    prepared.warnings.append(&mut prepared.api.warnings);
     for (name, frontend) in &config.frontends {
         let Some(tls) = &frontend.tls else { continue };
         let in_frontend = |why: String| failed(format!("frontend {name}: {why}"));

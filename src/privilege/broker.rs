@@ -339,6 +339,7 @@ impl Broker {
             | What::TlsFile(_)
             | What::CertificateDir(_)
             | What::DiscoveryFile(_)
+            | What::TokensFile(_)
             | What::AcmeFile(_) => None,
         };
         let outcome = Outcome::Contents {

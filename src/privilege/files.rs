@@ -76,13 +76,20 @@ impl Files {
             What::TlsFile(path) => tls.contains(path.as_path()),
             What::CertificateDir(path) => directories.contains(path.as_path()),
             What::DiscoveryFile(path) => sources.contains(path.as_path()),
+            What::TokensFile(path) => config.tokens_file() == Some(path),
             What::AcmeFile(path) => of_acme.contains(path.as_path()),
         });
         let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
         let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
         let sources = (sources.into_iter()).map(|path| (path, What::DiscoveryFile(path.to_owned())));
         let of_acme = (of_acme.into_iter()).map(|path| (path, What::AcmeFile(path.to_owned())));
-        for (path, what) in files.chain(directories).chain(sources).chain(of_acme) {
+        let tokens = (config.tokens_file().into_iter()).map(|path| (path, What::TokensFile(path.to_owned())));
+        let all = files
+            .chain(directories)
+            .chain(sources)
+            .chain(tokens)
+            .chain(of_acme);
+        for (path, what) in all {
             let watched = || Watched::at(path.to_owned(), &what);
             self.files.entry(what.clone()).or_insert_with(watched);
         }
@@ -171,6 +178,7 @@ impl Watched {
                     What::NetworkList(_) => error.of_file_named_in("[network_lists]"),
                     What::TlsFile(_) | What::CertificateDir(_) => error.of_file_named_in("a tls section"),
                     What::DiscoveryFile(_) => error.of_file_named_in("a discovery section"),
+                    What::TokensFile(_) => error.of_file_named_in("[admin]"),
                     What::AcmeFile(_) => error.of_file_named_in("[acme]"),
                 };
                 Err(Outcome::unreadable(&text))
@@ -222,6 +230,7 @@ impl Seen {
             | What::NetworkList(_)
             | What::TlsFile(_)
             | What::DiscoveryFile(_)
+            | What::TokensFile(_)
             | What::AcmeFile(_) => Self::File(FileIdentity::at(path)),
         }
     }

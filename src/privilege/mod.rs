@@ -226,6 +226,9 @@ pub const DIRECTORY_FILE_BYTES: usize = 1 << 20;
 /// Largest file that names servers, in bytes: the most that `max_answer_bytes` may be.
 pub const DISCOVERY_FILE_BYTES: usize = 16 << 20;
 
+/// Largest file of tokens for the admin API, in bytes: some 3,000 lines.
+pub const TOKENS_FILE_BYTES: usize = 256 << 10;
+
 /// A file that the broker reads for the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -241,6 +244,8 @@ pub enum What {
     CertificateDir(PathBuf),
     /// A file that names servers (`[discovery]`), by its path in the configuration.
     DiscoveryFile(PathBuf),
+    /// The file of tokens for the admin API, by its path in the configuration.
+    TokensFile(PathBuf),
     /// A file that asking a CA for certificates needs (`[acme]`), by its path in the configuration.
     AcmeFile(PathBuf),
 }
@@ -252,6 +257,7 @@ impl What {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
             Self::TlsFile(_) | Self::AcmeFile(_) => TLS_FILE_BYTES,
+            Self::TokensFile(_) => TOKENS_FILE_BYTES,
             Self::CertificateDir(_) => DIRECTORY_BYTES,
             Self::DiscoveryFile(_) => DISCOVERY_FILE_BYTES,
         }
@@ -356,6 +362,8 @@ pub enum ListenerRef {
     },
     /// The `[stats]` listener.
     Stats,
+    /// The admin API on TCP (`listen_addr` of `[admin]`).
+    AdminApi,
     /// Where HTTP-01 is answered (`http_listen_addr` of `[acme]`).
     AcmeHttp,
 }

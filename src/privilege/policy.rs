@@ -343,24 +343,16 @@ impl Policy {
     /// Why not, as text for the operator.
     pub fn may_bind(&self, listener: &ListenerRef) -> Result<Permitted, String> {
         match listener {
-            ListenerRef::Stats | ListenerRef::AcmeHttp => {
-                let addr = match listener {
-                    ListenerRef::AcmeHttp => (self.config.acme.as_ref())
-                        .and_then(|acme| acme.http_listen_addr)
-                        .ok_or("the configuration has no http_listen_addr in [acme]")?,
-                    _ => {
-                        (self.config.stats.as_ref())
-                            .ok_or("the configuration has no [stats] section")?
-                            .listen
-                    }
-                };
-                Ok(Permitted::Network(PermittedAddr {
-                    addr,
-                    protocol: Protocol::Tcp,
-                    timeouts: PeerTimeouts::default(),
-                    options: SocketOptions::default(),
-                }))
-            }
+            ListenerRef::Stats => (self.config.stats.as_ref())
+                .map(|stats| plain(stats.listen))
+                .ok_or_else(|| "the configuration has no [stats] section".to_owned()),
+            ListenerRef::AdminApi => (self.config.admin.api.as_ref())
+                .map(|api| plain(api.listen))
+                .ok_or_else(|| "the configuration has no listen_addr in [admin]".to_owned()),
+            ListenerRef::AcmeHttp => (self.config.acme.as_ref())
+                .and_then(|acme| acme.http_listen_addr)
+                .map(plain)
+                .ok_or_else(|| "the configuration has no http_listen_addr in [acme]".to_owned()),
             ListenerRef::Frontend { name, listener } => {
                 let frontend = self
                     .config
@@ -389,6 +381,16 @@ impl Policy {
             }
         }
     }
+}
+
+/// A listener of the admin thread's.
+fn plain(addr: ListenAddr) -> Permitted {
+    Permitted::Network(PermittedAddr {
+        addr,
+        protocol: Protocol::Tcp,
+        timeouts: PeerTimeouts::default(),
+        options: SocketOptions::default(),
+    })
 }
 
 impl Bound {

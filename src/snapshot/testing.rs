@@ -115,6 +115,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         },
         admin: Admin {
             socket: None,
+            api: None,
             allow_config_writes: false,
         },
         stats: None,

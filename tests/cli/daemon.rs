@@ -184,20 +184,19 @@ fn answer(asked: &str, config_is_broken: bool) -> (u16, &'static str) {
         "GET /v1/backends" => (200, BACKENDS),
         "GET /v1/connections?limit=1000&server=nope" => (
             404,
-            r#"{"title":"Not Found","status":404,"detail":"no server `nope` in any backend (servers: a, b)"}"#,
+            r#"{"status":404,"detail":"no server `nope` in any backend (servers: a, b)"}"#,
         ),
         _ if asked.starts_with("POST /v1/backends/web/servers/") => (200, SERVER),
-        "POST /v1/reload" if config_is_broken => (
-            422,
-            r#"{"title":"Unprocessable Entity","status":422,"detail":"convey.toml:3:1: unknown key\n"}"#,
-        ),
+        "POST /v1/reload" if config_is_broken => {
+            (422, r#"{"status":422,"detail":"convey.toml:3:1: unknown key\n"}"#)
+        }
         "POST /v1/reload" => (
             200,
             r#"{"config_generation":2,"changes":["backend web: server a: weight 1 -> 3"],"needs_restart":[],"warnings":""}"#,
         ),
         _ => (
             404,
-            r#"{"title":"Not Found","status":404,"detail":"no backend `a/b` (backends: web)"}"#,
+            r#"{"status":404,"detail":"no backend `a/b` (backends: web)"}"#,
         ),
     }
 }

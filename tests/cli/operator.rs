@@ -79,3 +79,29 @@ fn an_explanation_is_0_with_a_server_and_69_without() {
     assert_eq!(nobody.status, Some(69), "{nobody:?}");
     assert!(nobody.out.contains("server    none"), "{nobody:?}");
 }
+
+#[test]
+fn a_token_goes_to_stderr_and_its_line_to_stdout_and_each_is_another() {
+    let made = || {
+        let ended = run(&["token", "deploy@ci", "--role", "operate"]);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        ended
+    };
+    let (one, other) = (made(), made());
+    let token = one.err.trim_end();
+    assert!(token.starts_with("cvy_") && token.len() == 47, "{token}");
+    let hash = one
+        .out
+        .strip_prefix("deploy@ci operate sha256:")
+        .expect("name, role and hash");
+    assert_eq!(hash.len(), 65, "{hash}");
+    assert_ne!((&one.out, &one.err), (&other.out, &other.err));
+    for wrong in [
+        &["token", "a/b", "--role", "read"][..],
+        &["token", "a", "--role", "admin"],
+        &["token", "a"],
+    ] {
+        let ended = run(wrong);
+        assert_eq!((ended.status, ended.out.as_str()), (Some(64), ""), "{ended:?}");
+    }
+}

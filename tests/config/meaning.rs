@@ -5,9 +5,9 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use convey::{
     base::{BackendName, Dscp, KeepAlive, ServerName, ServerSocketOptions},
     config::{
-        self, AccessLog, Algorithm, Backend, BackendTls, CertificateFiles, Check, Config, HealthCheck,
-        InitialState, LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy, SentTlvs, ServerAlpn,
-        ServerNameFrom, ServerTrust, Severity,
+        self, AccessLog, AdminApi, AdminEntry, Algorithm, Backend, BackendTls, CertificateFiles, Check,
+        Config, HealthCheck, InitialState, LogFormat, LogLevel, Mode, OnDown, Options, Routing, SendProxy,
+        SentTlvs, ServerAlpn, ServerNameFrom, ServerTrust, Severity,
     },
 };
 use libtest_mimic::{Failed, Trial};
@@ -480,10 +480,26 @@ fn commented_settings() -> Outcome {
         hash_seed: None,
         ..all.config.global
     };
+    same(global, shipped.config.global)?;
+    let api = all.config.admin.api.ok_or("no listen_addr in [admin]")?;
     same(
-        (global, all.config.admin),
-        (shipped.config.global, shipped.config.admin),
+        api,
+        AdminApi {
+            listen: "192.0.2.10:7001".parse()?,
+            tls: Some(CertificateFiles {
+                cert: "/etc/convey/certificates/admin.pem".into(),
+                key: Some("/etc/convey/certificates/admin.key".into()),
+                ocsp: None,
+            }),
+            entry: AdminEntry::Tokens("/etc/convey/tokens".into()),
+            allowed_hosts: vec!["lb1.example.com".parse()?],
+            allowed_origins: vec!["https://dashboard.example.com".parse()?],
+        },
     )?;
+    same(all.config.admin.allow_config_writes, true)?;
+    same(shipped.config.admin.api, None)?;
+    same(shipped.config.admin.allow_config_writes, false)?;
+    same(all.config.admin.socket, shipped.config.admin.socket)?;
     same(web.name.clone(), BackendName::new("web")?)?;
     same(web.servers.contains_key(&ServerName::new("web1")?), true)
 }

@@ -85,10 +85,33 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Body for JsonBody<T> {
     }
 
     fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("invalid request body: {error}")))
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let pointer = pointer(error.path());
+            let why = format!("invalid request body: {}", error.inner());
+            Problem::new(StatusCode::BAD_REQUEST, why).at(pointer)
+        })?;
+        json.end()
+            .map_err(|error| bad(&format!("invalid request body: {error}")))?;
+        Ok(Self(read))
     }
+}
+
+/// The place of a field as a JSON pointer (RFC 6901); the whole body is "".
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        let part = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            Segment::Enum { variant } => variant.clone(),
+            Segment::Unknown => break,
+        };
+        pointer.push('/');
+        pointer.push_str(&part);
+    }
+    pointer
 }
 
 /// The text of a configuration.

@@ -33,6 +33,7 @@ pub struct ApiContext {
     live: Arc<dyn Live>,
     commands: Commands,
     refused: Arc<AtomicU64>,
+    failed_logins: Arc<AtomicU64>,
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
     limits: HttpLimits,
@@ -51,6 +52,7 @@ impl ApiContext {
             live,
             commands,
             refused: Arc::default(),
+            failed_logins: Arc::default(),
             walk: Arc::new(Semaphore::new(1)),
             limits,
         }
@@ -77,6 +79,11 @@ impl ApiContext {
     /// Connections to the endpoints turned away.
     pub const fn refused(&self) -> &Arc<AtomicU64> {
         &self.refused
+    }
+
+    /// Failed logins at the API on TCP.
+    pub const fn failed_logins(&self) -> &Arc<AtomicU64> {
+        &self.failed_logins
     }
 
     /// What changes by traffic.

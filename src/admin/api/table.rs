@@ -5,7 +5,6 @@ use std::{any::type_name, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::StatusCode,
     response::IntoResponse as _,
     routing::{MethodFilter, get, on},
 };
@@ -19,7 +18,7 @@ use super::{
     openapi::{Document, Method, Operation},
 };
 use crate::{
-    admin::{caller::Caller, http, views::Problem},
+    admin::{caller::permit, http, views::Problem},
     base::Role,
 };
 
@@ -88,22 +87,6 @@ impl Table {
 fn name_of<H>() -> &'static str {
     let path = type_name::<H>();
     path.rsplit("::").next().unwrap_or(path)
-}
-
-/// Whether somebody may do what a role is needed for.
-///
-/// # Errors
-/// 401: nobody knows who asks. 403: they may not.
-fn permit(caller: Option<&Caller>, needed: Role) -> Result<(), Problem> {
-    let caller = caller.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "nobody knows who you are"))?;
-    let role = caller.role();
-    if role.may(needed) {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        format!("this takes the role `{needed}`, and you have `{role}`"),
-    ))
 }
 
 const fn filter(method: Method) -> MethodFilter {

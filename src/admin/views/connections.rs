@@ -154,6 +154,17 @@ pub struct Connections {
     pub connections: Vec<Connection>,
 }
 
+/// Proxied connections against what the limit of open files allows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProxiedConnections {
+    /// Open now.
+    pub open: u32,
+    /// Maximum; the rest waits in the kernel's queues.
+    pub most: u32,
+    /// How often a listener has stopped accepting because there were that many.
+    pub accept_pauses: u64,
+}
+
 /// TLS between a client and its frontend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tls {

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 /// What is wrong with a request, as RFC 9457 has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
-    /// The HTTP status in words.
-    #[serde(default)]
-    pub title: String,
     /// HTTP status.
     pub status: u16,
     /// What is wrong and what would be right.
@@ -21,7 +18,7 @@ pub struct Problem {
     pub message: String,
     /// Which field of the body is wrong, as a JSON pointer (RFC 6901).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pointer: Option<String>,
+    pub pointer: Option<Box<str>>,
 }
 
 /// Why a reload has changed nothing.
@@ -41,7 +38,6 @@ impl Problem {
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
             message: message.into(),
             pointer: None,
@@ -50,7 +46,7 @@ impl Problem {
 
     /// The same of a field.
     #[must_use]
-    pub fn at(self, pointer: impl Into<String>) -> Self {
+    pub fn at(self, pointer: impl Into<Box<str>>) -> Self {
         Self {
             pointer: Some(pointer.into()),
             ..self

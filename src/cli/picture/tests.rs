@@ -161,6 +161,7 @@ pub(in crate::cli) fn example() -> Status {
         proxied_connections: crate::admin::views::ProxiedConnections::default(),
         log_events_dropped: 0,
         admin_connections_refused: 0,
+        admin_logins_failed: 0,
         frontends: [
             (
                 frontend_name("mail"),

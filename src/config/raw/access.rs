@@ -122,6 +122,7 @@ impl Field for FilePath {
             "path" => "/etc/convey/web.servers",
             "client_ca" => "/etc/convey/certificates/clients.pem",
             "ca" => "/etc/convey/certificates/ca.pem",
+            "tokens_file" => "/etc/convey/tokens",
             "ticket_keys_file" => "/etc/convey/ticket.keys",
             _ => "/etc/convey/office.list",
         };

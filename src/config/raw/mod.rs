@@ -5,6 +5,7 @@
 
 mod access;
 mod acme;
+mod admin;
 mod balancing;
 mod checks;
 mod commands;
@@ -27,6 +28,7 @@ use section::section;
 
 pub use access::{FilePath, Files, RuleList};
 pub use acme::{Acme, AcmeText, ExternalAccount, OrderedCertificate};
+pub use admin::{Admin, AdminListenAddr, AdminTls};
 pub use balancing::Sticky;
 pub use checks::{AgentCheck, Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
@@ -35,7 +37,7 @@ pub use discovery_fields::{JsonPaths, SourceTls};
 pub use field::Located;
 pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
 pub use packet::{InterfaceName, NatAddresses};
-pub use process::{DirectoryPath, GroupName, SocketPath, UserName};
+pub use process::{DirectoryPath, GroupName, UserName};
 pub use routing::{
     AlpnNames, Destinations, HostPatterns, ProxyPeers, ProxyVersion, Routes, Subjects, TlvList,
 };
@@ -79,6 +81,7 @@ type KeyList = fn() -> Vec<&'static str>;
 const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[global]", Global::keys),
     ("[admin]", Admin::keys),
+    ("tls of [admin]", AdminTls::keys),
     ("[stats]", Stats::keys),
     ("[frontends.NAME]", Frontend::keys),
     ("[backends.NAME]", Backend::keys),
@@ -115,7 +118,7 @@ section! {
     File {
         /// The process as a whole.
         global: Global,
-        /// The control socket that `convey status`, `convey reload` and the others talk to.
+        /// The control socket that `convey status`, `convey reload` and the others talk to, and the admin API on TCP.
         admin: Admin,
         /// Counters as JSON over HTTP, `GET /stats`, in the form of Convey 0.3.5.
         stats: Stats,
@@ -161,14 +164,6 @@ section! {
         ticket_keys_file: FilePath,
         /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes unpredictable: without it they can be computed, and an attacker can aim many connections at one server. Load balancers that back each other up need the same one. Default: a published hash.
         hash_seed: HashSeed,
-    }
-}
-
-section! {
-    /// The control socket.
-    Admin {
-        /// Path of the socket; "" turns it off, and `systemctl reload` with it: use SIGHUP or watch_config. Default: "/run/convey/admin.sock"; of a user other than root "$XDG_RUNTIME_DIR/convey/admin.sock", unless systemd sets RUNTIME_DIRECTORY.
-        socket: SocketPath,
     }
 }
 

@@ -179,6 +179,16 @@ fn listen_places<'a>(file: &'a raw::File, config: &Config) -> Vec<ListenPlace<'a
             path: ["stats", "port", ""],
         });
     }
+    if let Some(at) = (file.admin.as_ref()).and_then(|at| at.value.listen_addr.as_ref())
+        && let Some(listen) = at.value.0
+    {
+        places.push(ListenPlace {
+            range: Endpoint::tcp(listen.0).into(),
+            owner: "[admin]".to_owned(),
+            span: at.span.clone(),
+            path: ["admin", "listen_addr", ""],
+        });
+    }
     if let Some(at) = (file.acme.as_ref()).and_then(|at| at.value.http_listen_addr.as_ref())
         && let Some(listen) = at.value.0
     {

@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod admin;
 mod backend;
 mod backend_tls;
 mod balancing;
@@ -36,7 +37,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
-    path::Path,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -46,7 +46,7 @@ use super::{
     Here, Options,
     findings::Findings,
     model::{
-        AccessLog, Admin, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
+        AccessLog, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
         PortsPerClient, Stats,
     },
     raw::{self, Located, Section, Time},
@@ -54,9 +54,6 @@ use super::{
     words::nearest,
 };
 use crate::base::{BackendName, FrontendName, ListenAddr, NameError, Protocol};
-
-/// Where the control socket is unless the file says otherwise.
-const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
 
 /// Defaults that are needed in more than one place.
 mod defaults {
@@ -104,7 +101,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         .into();
     let mut config = Config {
         global: global(file.global.as_ref().map(|at| &at.value)),
-        admin: admin(file.admin.as_ref().map(|at| &at.value), options),
+        admin: admin::admin(file.admin.as_ref(), options, findings),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
         network_lists: access::lists(file, findings),
@@ -258,16 +255,6 @@ fn global(raw: Option<&raw::Global>) -> Global {
         state_dir: raw.state_dir.map(|at| at.value.0),
         ticket_keys_file: raw.ticket_keys_file.map(|at| at.value.0),
         hash_seed: raw.hash_seed.map(|at| at.value),
-    }
-}
-
-fn admin(raw: Option<&raw::Admin>, options: Options) -> Admin {
-    let socket = raw.and_then(|raw| raw.socket.as_ref());
-    let default = options.default_socket.unwrap_or(Path::new(ADMIN_SOCKET));
-    let socket = value(socket, Some(default.to_owned()), |v| v.0);
-    Admin {
-        socket,
-        allow_config_writes: false,
     }
 }
 

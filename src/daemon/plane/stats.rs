@@ -1,11 +1,13 @@
-//! The listeners of the admin thread on the network, `/stats` and the one where CAs ask by HTTP: their sockets are prepared, then
+//! The listeners of the admin thread on the network, `/stats`, the admin API and the one where CAs ask by HTTP: their sockets are prepared, then
 //! served in the place of those before.
 
 use std::{net::TcpListener, sync::Arc};
 
+use arc_swap::ArcSwap;
+
 use crate::{
     acme::HttpTokens,
-    admin::{AdminThread, Answers, HttpListener},
+    admin::{AdminThread, Answers, HttpListener, auth::ApiAccess},
     base::Endpoint,
     config::Config,
     privilege::{BrokerError, Client, ListenerRef},
@@ -16,6 +18,16 @@ use crate::{
 pub struct StatsChange {
     stats: Change,
     challenges: Change,
+    /// With what it goes by, which it does from the first connection on.
+    api: Option<Option<ServedApi>>,
+}
+
+/// The admin API.
+#[derive(Debug)]
+struct ServedApi {
+    endpoint: Endpoint,
+    listener: HttpListener,
+    access: Arc<ArcSwap<ApiAccess>>,
 }
 
 /// What becomes of one.
@@ -35,6 +47,7 @@ type Served = Option<(Endpoint, HttpListener)>;
 pub struct MissingStats {
     stats: Option<Option<Endpoint>>,
     challenges: Option<Option<Endpoint>>,
+    api: Option<Option<Endpoint>>,
 }
 
 /// What each is to be served on.
@@ -42,6 +55,7 @@ pub struct MissingStats {
 pub struct StatsSockets {
     stats: Option<Option<(Endpoint, TcpListener)>>,
     challenges: Option<Option<(Endpoint, TcpListener)>>,
+    api: Option<Option<(Endpoint, TcpListener)>>,
 }
 
 /// Where they are served.
@@ -49,24 +63,36 @@ pub struct StatsSockets {
 pub struct Stats {
     stats: Served,
     challenges: Served,
+    api: Option<ServedApi>,
 }
 
 impl Stats {
     /// What they are to be served on from now on.
     pub fn missing(&self, config: &Config) -> MissingStats {
-        let other = |wanted: Option<Endpoint>, served: &Served| {
-            (wanted != served.as_ref().map(|(endpoint, _)| *endpoint)).then_some(wanted)
-        };
+        let other = |wanted: Option<Endpoint>, served: Option<Endpoint>| (wanted != served).then_some(wanted);
+        let served = |served: &Served| served.as_ref().map(|(endpoint, _)| *endpoint);
         let stats = config.stats.as_ref().map(|stats| Endpoint::tcp(stats.listen.0));
         let challenges = config.acme_http().map(|listen| Endpoint::tcp(listen.0));
+        let api = (config.admin.api.as_ref()).map(|api| Endpoint::tcp(api.listen.0));
         MissingStats {
-            stats: other(stats, &self.stats),
-            challenges: other(challenges, &self.challenges),
+            stats: other(stats, served(&self.stats)),
+            challenges: other(challenges, served(&self.challenges)),
+            api: other(api, self.api.as_ref().map(|api| api.endpoint)),
         }
     }
 
-    /// Puts what was prepared in the place of what is.
-    pub fn swap(&mut self, change: StatsChange) {
+    /// Puts what was prepared in the place of what is; the admin API goes by `access` from now on.
+    pub fn swap(&mut self, change: StatsChange, access: Option<&Arc<ApiAccess>>) {
+        match (change.api, &self.api, access) {
+            // whoever asked for this through it gets the answer
+            (Some(api), ..) => {
+                if let Some(before) = std::mem::replace(&mut self.api, api) {
+                    before.listener.retire();
+                }
+            }
+            (None, Some(api), Some(access)) => api.access.store(Arc::clone(access)),
+            (None, ..) => {}
+        }
         if let Change::To(served) = change.stats {
             self.stats = served;
         }
@@ -84,6 +110,7 @@ pub async fn bind_stats(wanted: MissingStats, broker: &Client) -> Result<StatsSo
     Ok(StatsSockets {
         stats: bind(wanted.stats, ListenerRef::Stats, broker).await?,
         challenges: bind(wanted.challenges, ListenerRef::AcmeHttp, broker).await?,
+        api: bind(wanted.api, ListenerRef::AdminApi, broker).await?,
     })
 }
 
@@ -99,7 +126,7 @@ async fn bind(
     })
 }
 
-/// Serves them on their sockets, those that have others.
+/// Serves them on their sockets, those that have others, the admin API to whom `access` lets in.
 ///
 /// # Errors
 /// The thread of the endpoints cannot take one.
@@ -107,13 +134,39 @@ pub fn serve_stats(
     sockets: StatsSockets,
     endpoints: &AdminThread,
     tokens: &Arc<HttpTokens>,
+    access: Option<&Arc<ApiAccess>>,
 ) -> Result<StatsChange, BrokerError> {
     let stats = serve(sockets.stats, "/stats", |socket| endpoints.serve_stats(socket))?;
     let challenges = serve(sockets.challenges, "http_listen_addr", |socket| {
         let tokens = Arc::clone(tokens);
         endpoints.serve_challenges(socket, Answers::new(move |token| tokens.answer(token)))
     })?;
-    Ok(StatsChange { stats, challenges })
+    let api = match (sockets.api, access) {
+        (None, _) => None,
+        (Some(Some((endpoint, socket))), Some(access)) => {
+            let access = Arc::new(ArcSwap::new(Arc::clone(access)));
+            let listener = (endpoints.serve_api(socket, &access))
+                .map_err(|source| failed("[admin]", endpoint, source))?;
+            Some(Some(ServedApi {
+                endpoint,
+                listener,
+                access,
+            }))
+        }
+        (Some(_), _) => Some(None),
+    };
+    Ok(StatsChange {
+        stats,
+        challenges,
+        api,
+    })
+}
+
+fn failed(what: &str, endpoint: Endpoint, source: std::io::Error) -> BrokerError {
+    BrokerError::Failed {
+        step: format!("serve {what} on {}", endpoint.addr),
+        source,
+    }
 }
 
 fn serve(
@@ -126,9 +179,6 @@ fn serve(
         Some(None) => return Ok(Change::To(None)),
         Some(Some(socket)) => socket,
     };
-    let served = serve(socket).map_err(|source| BrokerError::Failed {
-        step: format!("serve {what} on {}", endpoint.addr),
-        source,
-    })?;
+    let served = serve(socket).map_err(|source| failed(what, endpoint, source))?;
     Ok(Change::To(Some((endpoint, served))))
 }

@@ -231,7 +231,8 @@ impl Control {
         &mut self,
         (listeners, stats): (PreparedListeners, StatsSockets),
     ) -> Result<(), ReloadFailed> {
-        let stats = serve_stats(stats, &self.endpoints, self.acme.tokens()).map_err(|e| failure(&e))?;
+        let api = self.reload.new.as_ref().and_then(|new| new.tls.api.access());
+        let stats = serve_stats(stats, &self.endpoints, self.acme.tokens(), api).map_err(|e| failure(&e))?;
         self.reload.bound = Some(Bound { listeners, stats });
         Ok(())
     }
@@ -395,7 +396,7 @@ impl Control {
             }
             Done::Served(connections)
         });
-        self.stats.swap(bound.stats);
+        self.stats.swap(bound.stats, self.tls.api());
         if !self.state.config().global.watch_config {
             self.watcher = None;
         } else if self.watcher.is_none() {

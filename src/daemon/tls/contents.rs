@@ -24,7 +24,7 @@ impl Contents {
     /// Takes what was read.
     pub fn add(&mut self, what: What, read: Result<Vec<u8>, String>) {
         match what {
-            What::TlsFile(path) => {
+            What::TlsFile(path) | What::TokensFile(path) => {
                 self.files.insert(path, read);
             }
             What::CertificateDir(path) => {

@@ -397,7 +397,7 @@ fn no_other_address_port_or_frontend_is_bound() {
 }
 
 #[test]
-fn stats_are_bound_only_if_the_section_exists() {
+fn stats_and_the_admin_api_are_bound_only_if_the_file_has_their_addresses() {
     assert_eq!(
         addr_of(policy().may_bind(&ListenerRef::Stats).unwrap()),
         "127.0.0.1:7000"
@@ -407,6 +407,9 @@ fn stats_are_bound_only_if_the_section_exists() {
         without.may_bind(&ListenerRef::Stats),
         Err("the configuration has no [stats] section".into())
     );
+    let api = policy_of("[admin]\nlisten_addr = \"127.0.0.1:7001\"\n").may_bind(&ListenerRef::AdminApi);
+    assert_eq!(addr_of(api.unwrap()), "127.0.0.1:7001");
+    assert!(without.may_bind(&ListenerRef::AdminApi).is_err());
 }
 
 /// A frontend whose servers see the clients' addresses, if `source` says so, and one whose do not.

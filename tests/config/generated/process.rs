@@ -3,10 +3,10 @@
 use std::{net::IpAddr, num::NonZeroU32};
 
 use convey::{
-    base::PortRange,
+    base::{PortRange, Role},
     config::{
-        Admin, Command, EngineChoice, Global, HashSeed, Hooks, LogFormat, LogLevel, PacketModes,
-        PortsPerClient,
+        Admin, AdminApi, AdminEntry, CertificateFiles, Command, EngineChoice, Global, HashSeed, Hooks,
+        LogFormat, LogLevel, PacketModes, PortsPerClient,
     },
 };
 use proptest::{option, prelude::*};
@@ -81,10 +81,51 @@ pub fn global() -> impl Strategy<Value = Global> {
 
 /// Any `[admin]`.
 pub fn admin() -> impl Strategy<Value = Admin> {
-    option::of(path()).prop_map(|socket| Admin {
-        socket,
-        allow_config_writes: false,
-    })
+    (option::of(path()), option::of(admin_api()), any::<bool>()).prop_map(
+        |(socket, api, allow_config_writes)| Admin {
+            socket,
+            api,
+            allow_config_writes,
+        },
+    )
+}
+
+/// Any API on TCP. Nothing else listens on these addresses.
+fn admin_api() -> impl Strategy<Value = AdminApi> {
+    let file = || path().prop_map(|cert| (cert, None));
+    let two_files = (path(), path()).prop_map(|(cert, key)| (cert, Some(key)));
+    let tls = prop_oneof![file(), two_files].prop_map(|(cert, key)| CertificateFiles {
+        cert,
+        key,
+        ocsp: None,
+    });
+    let role = prop::sample::select(Role::ALL.to_vec());
+    let entry = prop_oneof![
+        path().prop_map(AdminEntry::Tokens),
+        role.prop_map(AdminEntry::Loopback)
+    ];
+    let hosts = prop::collection::vec("[a-z]{1,9}(\\.[a-z]{1,9}){0,2}", 0..3);
+    let origins = prop::collection::vec("https?://[a-z]{1,9}\\.example(:8[0-9]{3})?", 0..3);
+    (any::<bool>(), option::of(tls), entry, hosts, origins).prop_map(
+        |(everywhere, tls, entry, hosts, origins)| {
+            let is_safe = tls.is_some() && matches!(entry, AdminEntry::Tokens(_));
+            let ip = if everywhere && is_safe {
+                "198.51.100.7"
+            } else {
+                "127.9.9.9"
+            };
+            AdminApi {
+                listen: format!("{ip}:7001").parse().expect("an address"),
+                tls,
+                entry,
+                allowed_hosts: hosts.iter().map(|host| host.parse().expect("a name")).collect(),
+                allowed_origins: origins
+                    .iter()
+                    .map(|page| page.parse().expect("an origin"))
+                    .collect(),
+            }
+        },
+    )
 }
 
 /// Any `[packet]`.

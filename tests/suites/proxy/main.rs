@@ -7,7 +7,9 @@ mod access;
 mod acme;
 mod acme_reload;
 mod acme_words;
+mod admin_api;
 mod api;
+mod api_writes;
 mod asked;
 mod balancing;
 mod certbot;
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         ("unix", unix_listeners::TESTS),
         ("unix", unix_files::TESTS),
         ("api", api::TESTS),
+        ("api", api_writes::TESTS),
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         ("acme", acme::TESTS),
         ("acme", acme_reload::TESTS),
         ("acme", acme_words::TESTS),
+        ("admin_api", admin_api::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
