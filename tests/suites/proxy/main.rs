@@ -9,6 +9,7 @@ mod acme_reload;
 mod acme_words;
 mod admin_api;
 mod api;
+mod api_fuzz;
 mod api_writes;
 mod asked;
 mod balancing;
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         // `packaging/test --all`
         ("on_demand", certbot::TESTS),
         ("on_demand", podman::TESTS),
+        ("on_demand", api_fuzz::TESTS),
     ];
     lab::suite::run(lab::why_not().as_deref(), areas)
 }
