@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-pub use acme::acme;
+pub use acme::{acme, certificates};
 
 use super::{
     packets::{self, ServerViews},

@@ -85,6 +85,10 @@ impl ConfigInEffect {
     }
 }
 
+/// What is answered to who would replace a text that is not in effect any more.
+pub const CHANGED: &str =
+    "the configuration has changed since you have read it: read it anew (If-Match is its ETag)";
+
 /// A strong entity tag of a text: half of its SHA-256.
 #[must_use]
 pub fn tag_of(text: &[u8]) -> String {

@@ -1,6 +1,7 @@
 //! The JSON that the endpoint speaks; the command line reads the same types.
 
 mod acme;
+mod certificates;
 mod checks;
 mod configuration;
 mod connections;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::candidates::Candidate;
 pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
+pub use certificates::{Certificates, ServedCertificate};
 pub use checks::{Agent, CheckResult};
 pub use configuration::{CheckedConfig, ConfigDiff, ConfigHistory, Finding, Revision, Rollback};
 pub use connections::{

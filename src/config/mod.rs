@@ -28,6 +28,7 @@ mod foreign;
 mod hidden;
 mod http_service;
 mod listen;
+mod merge;
 pub mod model;
 mod named_server;
 mod packet_modes;
@@ -78,6 +79,7 @@ pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, HOSTS, NameQuery, RESOLV_CONF};
 pub use families::Families;
 pub use http_service::{HttpService, SourceTls};
+pub use merge::{MergeError, merge};
 pub use model::*;
 pub use named_server::{NamedServer, Resolve};
 pub use platforms::{

@@ -7,7 +7,10 @@ use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::Control;
 use crate::{
-    admin::{status::ConfigInEffect, views::Problem},
+    admin::{
+        status::{CHANGED, ConfigInEffect},
+        views::Problem,
+    },
     privilege::BrokerError,
 };
 
@@ -57,10 +60,7 @@ impl Control {
 }
 
 fn changed() -> Problem {
-    Problem::new(
-        StatusCode::PRECONDITION_FAILED,
-        "the configuration has changed since you have read it: read it anew (If-Match is its ETag)",
-    )
+    Problem::new(StatusCode::PRECONDITION_FAILED, CHANGED)
 }
 
 fn refused(error: &BrokerError) -> Problem {

@@ -298,6 +298,7 @@ fn prepare(config: &Config, contents: &Contents, known: &Known) -> Result<Prepar
                     handshake_timeout: tls.handshake_timeout,
                     max_handshakes: tls.max_handshakes,
                     challenges: Arc::clone(known.challenges.configs()),
+                    certificates: Arc::clone(&store) as _,
                 })
             },
             Arc::clone,

@@ -26,7 +26,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -138,6 +138,37 @@ pub struct FrontendTls {
     pub max_handshakes: u32,
     /// What CAs are shown that look whether a name is ours, whatever clients are served with.
     pub challenges: Arc<ChallengeConfigs>,
+    /// The certificates that clients get.
+    pub certificates: Arc<dyn ServedCertificates>,
+}
+
+/// The certificates of a frontend, which are replaced while it serves.
+pub trait ServedCertificates: fmt::Debug + Send + Sync {
+    /// Those that are served now.
+    fn served(&self) -> Vec<ServedCertificate>;
+}
+
+/// A certificate that clients get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedCertificate {
+    /// Its path in the configuration, or what it is ordered as.
+    pub name: Arc<str>,
+    /// Whether it is ordered.
+    pub is_ordered: bool,
+    /// Its subject.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// The host names that it is for.
+    pub names: Vec<Box<str>>,
+    /// The kind of its key.
+    pub key: &'static str,
+    /// From when on it is valid.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// Its serial number in hexadecimal digits.
+    pub serial: String,
 }
 
 /// What CAs are served with that look whether a name is ours, by name.

@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::certificates::{Pair, PairError};
+use crate::snapshot::{ServedCertificate, ServedCertificates};
 
 /// The certificates of a frontend. Threads read them while others replace them; nobody waits, and a handshake that has its
 /// certificate keeps it.
@@ -104,6 +105,29 @@ impl CertificateStore {
     #[must_use]
     pub fn current(&self) -> Arc<Certificates> {
         self.current.load_full()
+    }
+}
+
+impl ServedCertificates for CertificateStore {
+    fn served(&self) -> Vec<ServedCertificate> {
+        let current = self.current.load();
+        let served = |(name, pair): &NamedPair, is_ordered| {
+            let facts = pair.facts();
+            ServedCertificate {
+                name: Arc::clone(name),
+                is_ordered,
+                subject: facts.subject.clone(),
+                issuer: facts.issuer.clone(),
+                names: facts.names.clone(),
+                key: pair.kind().label(),
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+                serial: facts.serial.clone(),
+            }
+        };
+        let of_files = current.pairs.iter().map(|pair| served(pair, false));
+        let ordered = current.ordered.iter().map(|pair| served(pair, true));
+        of_files.chain(ordered).collect()
     }
 }
 

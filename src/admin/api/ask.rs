@@ -10,7 +10,7 @@ use axum::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -128,6 +128,23 @@ impl Body for Toml {
 
     fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
         Ok(Self(bytes))
+    }
+}
+
+/// What is to change (RFC 7396).
+#[derive(Debug)]
+pub struct MergePatch(pub Value);
+
+impl Body for MergePatch {
+    const MEDIA: Option<&'static str> = Some("application/merge-patch+json");
+    const MOST: usize = MAX_CONFIG_BYTES;
+
+    fn schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object" })
+    }
+
+    fn parse(bytes: Vec<u8>) -> Result<Self, Problem> {
+        JsonBody::parse(bytes).map(|JsonBody(patch)| Self(patch))
     }
 }
 

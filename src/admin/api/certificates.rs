@@ -1,4 +1,4 @@
-//! Certificates that are ordered.
+//! Certificates: those that clients get, and those that are ordered.
 
 use std::time::{Instant, SystemTime};
 
@@ -15,6 +15,14 @@ use crate::{
     },
     base::CertificateName,
 };
+
+/// Those that clients get.
+pub async fn certificates(context: ApiContext, _ask: Ask) -> Result<Json<views::Certificates>, Problem> {
+    Ok(Json(render::certificates(
+        &context.now().snapshot,
+        SystemTime::now(),
+    )))
+}
 
 /// How they are.
 pub async fn acme(context: ApiContext, _ask: Ask) -> Result<Json<views::Acme>, Problem> {

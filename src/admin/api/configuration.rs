@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     answer::{Tagged, TomlText},
-    ask::{Ask, JsonBody, Nothing, Toml},
+    ask::{Ask, JsonBody, MergePatch, Nothing, Toml},
     context::{ApiContext, log_request},
     reload::failed,
 };
@@ -19,10 +19,10 @@ use crate::{
     admin::{
         AdminCommand,
         caller::Caller,
-        status::{ConfigInEffect, tag_of},
+        status::{CHANGED, ConfigInEffect, tag_of},
         views::{self, CheckedConfig, ConfigDiff, ConfigHistory, Problem, Rollback},
     },
-    config::{self, Config, Diagnostic, Here, Loaded, Severity, Source},
+    config::{self, Config, Diagnostic, Here, Loaded, MergeError, Severity, Source},
     sys::interfaces,
 };
 
@@ -117,14 +117,42 @@ pub async fn replace(
     context: ApiContext,
     ask: Ask<Nothing, Nothing, Toml>,
 ) -> Result<Json<views::Reloaded>, Problem> {
-    let expected = ask.if_match.ok_or_else(|| {
-        Problem::new(
-            StatusCode::PRECONDITION_REQUIRED,
-            "say which text you replace: If-Match with the ETag of GET /v1/config",
-        )
-    })?;
+    let expected = ask.if_match.ok_or_else(no_tag)?;
     log_request(&ask.caller, "replace the configuration");
     whole(apply(context, ask.caller, ask.body.0, expected)).await
+}
+
+/// Changes single settings of the file, and applies it; comments, order and layout stay.
+pub async fn change(
+    context: ApiContext,
+    ask: Ask<Nothing, Nothing, MergePatch>,
+) -> Result<Json<views::Reloaded>, Problem> {
+    let expected = ask.if_match.ok_or_else(no_tag)?;
+    let running = Arc::clone(&context.now().config);
+    if running.tag != expected {
+        return Err(changed());
+    }
+    let MergePatch(patch) = ask.body;
+    let merged = aside(&context, move || {
+        let text = String::from_utf8_lossy(&running.source.bytes);
+        config::merge(&text, &patch).map_err(|error| {
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+            match error {
+                MergeError::Value { path, .. } => problem.at(path),
+                _ => problem,
+            }
+        })
+    });
+    let text = merged.await??.into_bytes();
+    log_request(&ask.caller, "change the configuration");
+    whole(apply(context, ask.caller, text, expected)).await
+}
+
+fn no_tag() -> Problem {
+    Problem::new(
+        StatusCode::PRECONDITION_REQUIRED,
+        "say which text you replace: If-Match with the ETag of GET /v1/config",
+    )
 }
 
 /// Puts a text that was in effect into the file, and applies it.
@@ -266,6 +294,11 @@ fn lines(before: &[u8], text: &[u8]) -> String {
         .context_radius(CONTEXT)
         .header("in effect", "new")
         .to_string()
+}
+
+/// The text is another than the asker has seen.
+fn changed() -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, CHANGED)
 }
 
 fn internal(why: &str) -> Problem {

@@ -28,7 +28,7 @@ use axum::Router;
 
 use crate::base::Role::{Configure, Operate, Read};
 use context::ApiContext;
-use openapi::Method::{Delete, Get, Post, Put};
+use openapi::Method::{Delete, Get, Patch, Post, Put};
 use table::Table;
 
 /// The routes of the API.
@@ -120,6 +120,12 @@ pub fn router(context: ApiContext) -> Router {
         );
     let table = table
         .add(
+            (Get, "/v1/certificates"),
+            Read,
+            "Certificates that clients get",
+            certificates::certificates,
+        )
+        .add(
             (Get, "/v1/acme"),
             Read,
             "Certificates that are ordered",
@@ -173,6 +179,12 @@ pub fn router(context: ApiContext) -> Router {
             Configure,
             "Replace the configuration file and apply it, or change nothing",
             configuration::replace,
+        )
+        .add(
+            (Patch, "/v1/config"),
+            Configure,
+            "Change single settings of the configuration file and apply it, or change nothing",
+            configuration::change,
         )
         .add(
             (Get, "/v1/config/resolved"),

@@ -21,6 +21,8 @@ pub enum Method {
     Post,
     /// Replaces something.
     Put,
+    /// Changes parts of something.
+    Patch,
     /// Removes something.
     Delete,
 }
@@ -32,6 +34,7 @@ impl Method {
             Self::Get => "get",
             Self::Post => "post",
             Self::Put => "put",
+            Self::Patch => "patch",
             Self::Delete => "delete",
         }
     }
@@ -95,7 +98,7 @@ impl Document {
                 "default": content("A problem (RFC 9457).", Problem::MEDIA, &self.answers.subschema_for::<Problem>()),
             },
         });
-        if operation.method == Method::Put {
+        if matches!(operation.method, Method::Put | Method::Patch) {
             parameters.push(json!({
                 "name": "If-Match",
                 "in": "header",

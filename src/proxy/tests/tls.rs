@@ -19,7 +19,7 @@ use crate::{
     preamble::{Progress, proxy},
     snapshot::FrontendTls,
     tls::{
-        ServerSettings,
+        CertificateStore, ServerSettings,
         tests::lab::{self, Ca, Client, Key},
     },
 };
@@ -48,6 +48,7 @@ impl Ended {
             handshake_timeout: PATIENCE,
             max_handshakes: 1_000,
             challenges: Arc::default(),
+            certificates: Arc::new(CertificateStore::default()),
         };
         settle(&mut settings, &mut tls);
         tls.config = lab::server(&settings, &lab::store(&[&pair]));

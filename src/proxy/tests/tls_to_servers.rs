@@ -20,7 +20,7 @@ use crate::{
     proxy::ProxyEvent,
     snapshot::{BackendTls, FrontendTls},
     tls::{
-        ClientSettings, Pair, ServerSettings, Trust, client_configs,
+        CertificateStore, ClientSettings, Pair, ServerSettings, Trust, client_configs,
         tests::lab::{self, Ca, Client, Key},
     },
 };
@@ -134,6 +134,7 @@ impl Spoken {
             handshake_timeout: PATIENCE,
             max_handshakes: 1_000,
             challenges: Arc::default(),
+            certificates: Arc::new(CertificateStore::default()),
         };
         self.rig.end_tls(&self.config, tls);
         self.client = Client::of(ca).arc();

@@ -8,8 +8,8 @@ use std::{
 };
 
 use convey::admin::views::{
-    AddedServer, CheckedConfig, Closed, ConfigDiff, ConfigHistory, Connections, Info, Overrides, Problem,
-    Reloaded,
+    AddedServer, Certificates, CheckedConfig, Closed, ConfigDiff, ConfigHistory, Connections, Info,
+    Overrides, Problem, Reloaded,
 };
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,7 @@ use crate::{
     lab::{Convey, Nginx, PATIENCE, wait_until},
     site::{NO_CHECK, Site, expect_end, frontend},
     tests,
+    tls::{EC, Ended},
 };
 
 /// Tests of this module.
@@ -28,6 +29,7 @@ pub const TESTS: &[Test] = tests![
     a_text_is_checked_and_compared_and_nothing_changes,
     what_was_in_effect_is_kept_with_who_when_and_what,
     servers_are_added_and_removed_at_run_time_and_outlive_a_restart,
+    certificates_that_clients_get_are_listed_as_they_are_now,
 ];
 
 /// What curl got.
@@ -131,6 +133,7 @@ fn every_answer_is_as_the_document_says() {
             200,
             "",
         ),
+        ("GET", "/v1/certificates", "", 200, ""),
         ("GET", "/v1/acme", "", 200, ""),
         ("POST", "/v1/acme/renew", "", 409, ""),
         ("GET", "/v1/connections", "/v1/connections?limit=x", 400, ""),
@@ -185,6 +188,7 @@ fn every_answer_is_as_the_document_says() {
         [
             "delete /v1/backends/{backend}/servers/{server}",
             "get /v1/explain",
+            "patch /v1/config",
             "post /v1/backends/{backend}",
             "post /v1/backends/{backend}/servers",
             "post /v1/backends/{backend}/servers/{server}",
@@ -415,4 +419,25 @@ fn servers_are_added_and_removed_at_run_time_and_outlive_a_restart() {
             .refused(409)
             .contains("kind = \"api\"")
     );
+}
+
+fn certificates_that_clients_get_are_listed_as_they_are_now() {
+    let ended = Ended::new("api-certs");
+    ended
+        .pki
+        .issue("b.example", &["b.example", "*.c.example"], EC, 20);
+    let convey = ended.lab.convey(&ended.lb, &ended.config(&["b.example"], ""));
+    let listed = || -> Vec<ServedCertificate> {
+        let all: Certificates = ask(&convey, "GET", "/v1/certificates", "").parse();
+        all.certificates
+    };
+    let before = listed();
+    let one = &before[0];
+    assert_eq!(before.len(), 1);
+    assert_eq!(one.names, ["b.example", "*.c.example"]);
+    assert_eq!((one.key.as_str(), one.ordered), ("ecdsa", false));
+    assert!((one.expires_seconds / 86_400.0 - 20.0).abs() < 0.1, "{one:?}");
+    ended.pki.issue("b.example", &["b.example"], EC, 30);
+    convey.order("reload");
+    assert_ne!(listed()[0].serial, one.serial, "it was replaced");
 }

@@ -15,6 +15,7 @@ use crate::{
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
     a_replaced_configuration_takes_effect_and_is_rolled_back_byte_for_byte,
+    single_settings_are_changed_and_comments_stay,
     of_two_writers_one_is_told_that_the_text_has_changed,
     a_text_that_cannot_take_effect_is_put_back,
     what_is_an_administrators_to_write_is_refused,
@@ -86,6 +87,34 @@ fn a_replaced_configuration_takes_effect_and_is_rolled_back_byte_for_byte() {
         &rolled.replace("1}", "99}"),
     );
     assert!(why.refused(404).contains("no revision 99"));
+}
+
+fn single_settings_are_changed_and_comments_stay() {
+    let site = Site::new("api-patch", 2);
+    let convey = writable(&site);
+    let before = file(&convey);
+    let tag = ask(&convey, "GET", "/v1/config", "").tag;
+    let patch = |tag: &str, json: &str| {
+        let sent =
+            format!("-H 'If-Match: {tag}' -H 'Content-Type: application/merge-patch+json' -d '{json}'");
+        ask(&convey, "PATCH", "/v1/config", &sent)
+    };
+    let weight = "{\"backends\": {\"web\": {\"servers\": {\"a\": {\"weight\": 3}}}}}";
+    let done: Reloaded = patch(&tag, weight).parse();
+    assert_eq!(done.changes, ["backend web: server a: weight 1 -> 3"]);
+    let after = file(&convey);
+    let changed: Vec<_> = after
+        .lines()
+        .zip(before.lines())
+        .filter(|(a, b)| a != b)
+        .collect();
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    assert!(changed[0].0.contains("weight = 3"), "{changed:?}");
+    assert!(patch(&tag, weight).refused(412).contains("read it anew"));
+    let tag = ask(&convey, "GET", "/v1/config", "").tag;
+    let why = patch(&tag, "{\"backends\": {\"web\": {\"wieght\": 3}}}").refused(422);
+    assert!(why.contains("wieght"), "{why}");
+    assert_eq!(file(&convey), after);
 }
 
 fn of_two_writers_one_is_told_that_the_text_has_changed() {
