@@ -353,3 +353,130 @@ impl From<Problem> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn access() -> ApiAccess {
+        ApiAccess {
+            tls: None,
+            entry: Entry::Loopback(Role::Read),
+            hosts: vec!["api.example".parse().unwrap()],
+            origins: vec!["https://dashboard.example".parse().unwrap()],
+        }
+    }
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request {
+        let all = headers.iter();
+        let request = all.fold(Request::builder().uri(uri), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        request.body(Body::empty()).unwrap()
+    }
+
+    /// The listed page of a request, or the status of the refusal.
+    fn page(uri: &str, headers: &[(&str, &str)]) -> Result<Option<String>, u16> {
+        let (access, request) = (access(), request(uri, headers));
+        let page = access.page_of(&request);
+        page.map(|page| page.map(ToString::to_string))
+            .map_err(|refusal| refusal.problem.status)
+    }
+
+    #[test]
+    fn a_request_for_a_name_that_somebody_can_register_is_refused_unless_it_is_listed() {
+        for host in [
+            "127.0.0.1:7001",
+            "[::1]:7001",
+            "lb1",
+            "localhost",
+            "api.example:7001",
+            "API.example.",
+        ] {
+            assert_eq!(page("/", &[("host", host)]), Ok(None), "{host}");
+        }
+        assert_eq!(page("/", &[]), Ok(None), "HTTP/1.0 has none");
+        for host in ["evil.example", "www.api.example", "a@evil.example", ""] {
+            assert_eq!(page("/", &[("host", host)]), Err(403), "{host}");
+        }
+        let two = [("host", "lb1"), ("host", "evil.example")];
+        assert_eq!(page("/", &two), Err(403));
+        assert_eq!(page("http://evil.example/", &[("host", "lb1")]), Err(403));
+        assert_eq!(page("http://lb1/", &[("host", "lb1")]), Ok(None));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused_unless_they_are_listed() {
+        let from = |origin: &str, site: &str| {
+            let mut headers = vec![("host", "127.0.0.1:7001")];
+            headers.extend((!origin.is_empty()).then_some(("origin", origin)));
+            headers.extend((!site.is_empty()).then_some(("sec-fetch-site", site)));
+            page("/", &headers)
+        };
+        let dashboard = "https://dashboard.example";
+        for (origin, site, expected) in [
+            ("", "", Ok(None)),
+            ("", "same-origin", Ok(None)),
+            ("", "none", Ok(None)),
+            ("", "cross-site", Err(403)),
+            ("http://127.0.0.1:7001", "same-origin", Ok(None)),
+            ("http://127.0.0.1:7001", "cross-site", Err(403)),
+            ("http://127.0.0.1:8080", "same-site", Err(403)),
+            ("null", "", Err(403)),
+            ("https://evil.example", "", Err(403)),
+            (dashboard, "", Ok(Some(dashboard.to_owned()))),
+            (dashboard, "cross-site", Ok(Some(dashboard.to_owned()))),
+        ] {
+            assert_eq!(from(origin, site), expected, "{origin} {site}");
+        }
+        let two = [("origin", dashboard), ("origin", dashboard)];
+        assert_eq!(page("/", &two), Err(403));
+    }
+
+    #[test]
+    fn what_changes_something_says_that_no_form_of_a_page_sends_it() {
+        let form = |method: Method, kind: &str| {
+            let mut request = request("/", &[("content-type", kind)]);
+            *request.method_mut() = method;
+            check_form(&request).is_ok()
+        };
+        for kind in [
+            "application/json",
+            "application/json; charset=utf-8",
+            "application/toml",
+        ] {
+            assert!(form(Method::POST, kind), "{kind}");
+        }
+        for kind in [
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "Application/X-WWW-Form-Urlencoded; a=b",
+            "multipart/form-data; boundary=x",
+        ] {
+            assert!(!form(Method::POST, kind) && !form(Method::PUT, kind), "{kind}");
+            assert!(form(Method::GET, kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_presented_in_one_way() {
+        let presented = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            bearer(request("/", &headers).headers()).map(|token| token.map(str::to_owned))
+        };
+        assert_eq!(presented(&[]), Ok(None));
+        for text in ["Bearer cvy_x", "bearer  cvy_x", " BEARER cvy_x "] {
+            assert_eq!(presented(&[text]), Ok(Some("cvy_x".to_owned())), "{text}");
+        }
+        for text in ["cvy_x", "Basic YTph", "Bearer", ""] {
+            assert_eq!(presented(&[text]), Err(LoginFailure::Malformed), "{text}");
+        }
+        assert_eq!(
+            presented(&["Bearer cvy_x", "Bearer cvy_y"]),
+            Err(LoginFailure::Malformed)
+        );
+    }
+}

@@ -8,6 +8,7 @@ mod acme;
 mod acme_reload;
 mod acme_words;
 mod admin_api;
+mod api_site;
 mod asked;
 mod balancing;
 mod certbot;
