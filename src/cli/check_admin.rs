@@ -15,7 +15,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 /// With what is wrong with the file of tokens. One that cannot be read here is a warning, as the configuration may be another
 /// host's; the start and a reload refuse it.
 pub fn with_tokens(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
-    let Some(path) = loaded.config.tokens_file() else {
+    let Some(path) = loaded.config.admin.tokens_file() else {
         return Ok(loaded);
     };
     let finding = |severity, message: String, help: &str| Diagnostic {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{model::Config, tls::CertificateFiles};
+use super::tls::CertificateFiles;
 use crate::base::{HostName, ListenAddr, Origin, Role};
 
 /// `[admin]`.
@@ -49,13 +49,11 @@ impl Admin {
         tls.flat_map(|files| std::iter::once(&files.cert).chain(&files.key))
             .map(PathBuf::as_path)
     }
-}
 
-impl Config {
     /// The file of the tokens for the API on TCP.
     #[must_use]
     pub fn tokens_file(&self) -> Option<&Path> {
-        match &self.admin.api.as_ref()?.entry {
+        match &self.api.as_ref()?.entry {
             AdminEntry::Tokens(path) => Some(path),
             AdminEntry::Loopback(_) => None,
         }

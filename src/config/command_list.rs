@@ -44,7 +44,7 @@ impl Config {
             .map(|files| files.key.as_ref().unwrap_or(&files.cert).as_path())
             .chain(self.certificate_dirs())
             .chain(self.global.ticket_keys_file.as_deref())
-            .chain(self.tokens_file())
+            .chain(self.admin.tokens_file())
             .chain(external_key)
             .chain(sources.flat_map(|discovery| discovery.source.secret_files()))
             .collect()

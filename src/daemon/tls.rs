@@ -214,7 +214,10 @@ pub fn read_at_start(broker: &Channel, config: &Config, known: &Known) -> Result
 fn wanted(config: &Config) -> BTreeSet<What> {
     let files = config.tls_files().map(|path| What::TlsFile(path.to_owned()));
     let directories = (config.certificate_dirs()).map(|path| What::CertificateDir(path.to_owned()));
-    let tokens = config.tokens_file().map(|path| What::TokensFile(path.to_owned()));
+    let tokens = config
+        .admin
+        .tokens_file()
+        .map(|path| What::TokensFile(path.to_owned()));
     files.chain(directories).chain(tokens).collect()
 }
 

@@ -76,14 +76,15 @@ impl Files {
             What::TlsFile(path) => tls.contains(path.as_path()),
             What::CertificateDir(path) => directories.contains(path.as_path()),
             What::DiscoveryFile(path) => sources.contains(path.as_path()),
-            What::TokensFile(path) => config.tokens_file() == Some(path),
+            What::TokensFile(path) => config.admin.tokens_file() == Some(path),
             What::AcmeFile(path) => of_acme.contains(path.as_path()),
         });
         let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
         let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
         let sources = (sources.into_iter()).map(|path| (path, What::DiscoveryFile(path.to_owned())));
         let of_acme = (of_acme.into_iter()).map(|path| (path, What::AcmeFile(path.to_owned())));
-        let tokens = (config.tokens_file().into_iter()).map(|path| (path, What::TokensFile(path.to_owned())));
+        let tokens =
+            (config.admin.tokens_file().into_iter()).map(|path| (path, What::TokensFile(path.to_owned())));
         let all = files
             .chain(directories)
             .chain(sources)

@@ -6,7 +6,7 @@ use axum::{
     RequestExt as _,
     body::to_bytes,
     extract::{Path, Query, Request},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -174,7 +174,8 @@ where
     let if_match = (request.headers().get(header::IF_MATCH))
         .and_then(|tag| tag.to_str().ok())
         .map(str::to_owned);
-    let body = body::<B>(request, limit).await?;
+    let is_local = matches!(caller, Caller::Local(_));
+    let body = body::<B>(request, is_local, limit).await?;
     Ok(Ask {
         caller,
         path,
@@ -188,14 +189,31 @@ fn bad(why: &dyn std::fmt::Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, why.to_string())
 }
 
-async fn body<B: Body>(request: Request, limit: Duration) -> Result<B, Problem> {
-    let Some(media) = B::MEDIA else {
-        return B::parse(Vec::new());
-    };
+/// Whether no form of a web page sends this: what changes something must say so, unless it comes by the control socket.
+fn is_no_form(media: &str) -> bool {
+    let media = media.to_ascii_lowercase();
+    media.starts_with("application/") && media != "application/x-www-form-urlencoded"
+}
+
+/// Whether a method changes something, and is sent by forms: a browser asks first before it sends others.
+fn changes(method: &Method) -> bool {
+    *method == Method::POST
+}
+
+async fn body<B: Body>(request: Request, is_local: bool, limit: Duration) -> Result<B, Problem> {
     let sent = (request.headers().get(header::CONTENT_TYPE))
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .map(str::trim);
+    let Some(media) = B::MEDIA else {
+        return match is_local || sent.is_some_and(is_no_form) || !changes(request.method()) {
+            true => B::parse(Vec::new()),
+            false => Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "send Content-Type: application/json, with an empty body, too",
+            )),
+        };
+    };
     if !sent.is_some_and(|sent| sent.eq_ignore_ascii_case(media)) {
         // required so that no web page can send requests with a plain form
         return Err(Problem::new(
@@ -213,4 +231,35 @@ async fn body<B: Body>(request: Request, limit: Duration) -> Result<B, Problem> 
             )
         })?;
     B::parse(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_says_that_no_form_of_a_page_sends_it() {
+        for media in [
+            "application/json",
+            "application/toml",
+            "Application/Merge-Patch+JSON",
+        ] {
+            assert!(is_no_form(media), "{media}");
+        }
+        for media in [
+            "",
+            "text/plain",
+            "multipart/form-data",
+            "Application/X-WWW-Form-Urlencoded",
+        ] {
+            assert!(!is_no_form(media), "{media}");
+        }
+        assert!(changes(&Method::POST));
+        // a browser asks before it sends these to another site
+        assert!(
+            ![Method::GET, Method::DELETE, Method::PUT, Method::PATCH]
+                .iter()
+                .any(changes)
+        );
+    }
 }

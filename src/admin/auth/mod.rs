@@ -1,7 +1,7 @@
 //! Who may ask the API on TCP, and what.
 //!
 //! ```text
-//! request ─► Host ─► page of another site ─► token, or loopback ─► Content-Type ─► api (role)
+//! request ─► Host ─► page of another site ─► token, or loopback ─► api (role, Content-Type)
 //!             403      403; preflight 204        401, 429           403        415
 //! ```
 //! The first two are for browsers, which send whatever a page tells them to from the operator's host.
@@ -21,7 +21,7 @@ use axum::{
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
             ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-            AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+            AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
         },
     },
     middleware::{Next, from_fn_with_state},
@@ -161,8 +161,7 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     let mut response = if origin.is_some() && is_preflight(&request) {
         preflight()
     } else {
-        let admitted = gate.identify(&access, &request);
-        match admitted.and_then(|caller| check_form(&request).map(|()| caller)) {
+        match gate.identify(&access, &request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 next.run(request).await
@@ -268,26 +267,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, LoginFailure> {
     }
 }
 
-/// A request that has a body must say that it is of a kind that no form of a web page sends.
-fn check_form(request: &Request) -> Result<(), Refusal> {
-    if ![Method::POST, Method::PUT, Method::PATCH].contains(request.method()) {
-        return Ok(());
-    }
-    let kind = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
-    let kind = kind.trim().to_ascii_lowercase();
-    match kind.starts_with("application/") && kind != "application/x-www-form-urlencoded" {
-        true => Ok(()),
-        false => Err(Refusal::of(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send Content-Type: application/json, with an empty body, too",
-        )),
-    }
-}
-
 /// Whether a browser asks for a page what it may send (CORS).
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
@@ -333,5 +312,106 @@ impl From<Problem> for Refusal {
             problem,
             header: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn access() -> ApiAccess {
+        ApiAccess {
+            tls: None,
+            entry: Entry::Loopback(Role::Read),
+            hosts: vec!["api.example".parse().unwrap()],
+            origins: vec!["https://dashboard.example".parse().unwrap()],
+        }
+    }
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request {
+        let all = headers.iter();
+        let request = all.fold(Request::builder().uri(uri), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        request.body(Body::empty()).unwrap()
+    }
+
+    /// The listed page of a request, or the status of the refusal.
+    fn page(uri: &str, headers: &[(&str, &str)]) -> Result<Option<String>, u16> {
+        let (access, request) = (access(), request(uri, headers));
+        let page = access.page_of(&request);
+        page.map(|page| page.map(ToString::to_string))
+            .map_err(|refusal| refusal.problem.status)
+    }
+
+    #[test]
+    fn a_request_for_a_name_that_somebody_can_register_is_refused_unless_it_is_listed() {
+        for host in [
+            "127.0.0.1:7001",
+            "[::1]:7001",
+            "lb1",
+            "localhost",
+            "api.example:7001",
+            "API.example.",
+        ] {
+            assert_eq!(page("/", &[("host", host)]), Ok(None), "{host}");
+        }
+        assert_eq!(page("/", &[]), Ok(None), "HTTP/1.0 has none");
+        for host in ["evil.example", "www.api.example", "a@evil.example", ""] {
+            assert_eq!(page("/", &[("host", host)]), Err(403), "{host}");
+        }
+        let two = [("host", "lb1"), ("host", "evil.example")];
+        assert_eq!(page("/", &two), Err(403));
+        assert_eq!(page("http://evil.example/", &[("host", "lb1")]), Err(403));
+        assert_eq!(page("http://lb1/", &[("host", "lb1")]), Ok(None));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused_unless_they_are_listed() {
+        let from = |origin: &str, site: &str| {
+            let mut headers = vec![("host", "127.0.0.1:7001")];
+            headers.extend((!origin.is_empty()).then_some(("origin", origin)));
+            headers.extend((!site.is_empty()).then_some(("sec-fetch-site", site)));
+            page("/", &headers)
+        };
+        let dashboard = "https://dashboard.example";
+        for (origin, site, expected) in [
+            ("", "", Ok(None)),
+            ("", "same-origin", Ok(None)),
+            ("", "none", Ok(None)),
+            ("", "cross-site", Err(403)),
+            ("http://127.0.0.1:7001", "same-origin", Ok(None)),
+            ("http://127.0.0.1:7001", "cross-site", Err(403)),
+            ("http://127.0.0.1:8080", "same-site", Err(403)),
+            ("null", "", Err(403)),
+            ("https://evil.example", "", Err(403)),
+            (dashboard, "", Ok(Some(dashboard.to_owned()))),
+            (dashboard, "cross-site", Ok(Some(dashboard.to_owned()))),
+        ] {
+            assert_eq!(from(origin, site), expected, "{origin} {site}");
+        }
+        let two = [("origin", dashboard), ("origin", dashboard)];
+        assert_eq!(page("/", &two), Err(403));
+    }
+
+    #[test]
+    fn a_token_is_presented_in_one_way() {
+        let presented = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            bearer(request("/", &headers).headers()).map(|token| token.map(str::to_owned))
+        };
+        assert_eq!(presented(&[]), Ok(None));
+        for text in ["Bearer cvy_x", "bearer  cvy_x", " BEARER cvy_x "] {
+            assert_eq!(presented(&[text]), Ok(Some("cvy_x".to_owned())), "{text}");
+        }
+        for text in ["cvy_x", "Basic YTph", "Bearer", ""] {
+            assert_eq!(presented(&[text]), Err(LoginFailure::Malformed), "{text}");
+        }
+        assert_eq!(
+            presented(&["Bearer cvy_x", "Bearer cvy_y"]),
+            Err(LoginFailure::Malformed)
+        );
     }
 }

@@ -133,7 +133,7 @@ impl Field for Origins {
     }
 }
 inline_schema!([] Origins, _g => one_or_several(
-    &json!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength": MAX_ALLOWED_BYTES }), MAX_ALLOWED
+    &json!({ "type": "string", "minLength": 8, "maxLength": MAX_ALLOWED_BYTES }), MAX_ALLOWED
 ));
 
 impl Field for Role {

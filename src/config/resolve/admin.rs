@@ -17,6 +17,9 @@ use crate::{
 /// Where the control socket is unless the file says otherwise.
 const ADMIN_SOCKET: &str = "/run/convey/admin.sock";
 
+/// What everybody on this host may do.
+const DEFAULT_ROLE: Role = Role::Read;
+
 /// The section, or what is so without it.
 pub fn admin(section: Option<&Located<raw::Admin>>, options: Options, findings: &mut Findings) -> Admin {
     let raw = section.map(|at| at.value.clone()).unwrap_or_default();
@@ -30,7 +33,10 @@ pub fn admin(section: Option<&Located<raw::Admin>>, options: Options, findings: 
 
 fn api(raw: &raw::Admin, findings: &mut Findings) -> Option<AdminApi> {
     let Some(at) = &raw.listen_addr else {
-        without_listener(raw, findings);
+        // what is wrong otherwise says more
+        if findings.is_clean() {
+            without_listener(raw, findings);
+        }
         return None;
     };
     let listen = at.value.0?;
@@ -85,9 +91,9 @@ fn exposed(
 
 fn entry(raw: &raw::Admin, findings: &mut Findings) -> AdminEntry {
     let Some(file) = &raw.tokens_file else {
-        return AdminEntry::Loopback(value(raw.loopback_role.as_ref(), Role::Read, |v| v));
+        return AdminEntry::Loopback(value(raw.loopback_role.as_ref(), DEFAULT_ROLE, |v| v));
     };
-    if let Some(at) = &raw.loopback_role {
+    if let Some(at) = raw.loopback_role.as_ref().filter(|at| at.value != DEFAULT_ROLE) {
         findings.within("loopback_role", |findings| {
             findings.warn(
                 at.key.clone(),

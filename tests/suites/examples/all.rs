@@ -43,6 +43,7 @@ issue() {
 }
 cp clients.pem servers-ca.pem
 issue convey convey.example.com
+issue admin lb1.example.com
 issue www www.example.com
 issue shop shop.example.com
 cat shop.pem shop.key >bundle.pem
@@ -56,7 +57,7 @@ printf '[ca]\ndefault_ca = lab\n[lab]\ndatabase = index\ncrlnumber = number\ndef
 echo 01 >number
 openssl ca -config ca.cnf -gencrl -crldays 30 -keyfile ca.key -cert clients.pem -out revoked.pem
 for turn in 1 2; do openssl rand -base64 80 | tr -d '\n'; echo; done >/etc/convey/ticket.keys
-chmod 640 www.key convey.key bundle.pem sites/blog.key /etc/convey/ticket.keys
+chmod 640 admin.key www.key convey.key bundle.pem sites/blog.key /etc/convey/ticket.keys
 "#;
 
 fn site() -> Site {
@@ -79,6 +80,11 @@ fn site() -> Site {
         "/etc/convey/http.servers",
         "# by the deployment; the configuration has this one\n10.0.0.12:8080\n",
     );
+    // printf %s cvy_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA | sha256sum
+    site.lb.write(
+        "/etc/convey/tokens",
+        "grafana read sha256:0d1dd1f2949a9983b5d4cbb97edcb5ea8c93cfdcced12aa6f2e0b6f7b27527d8\n",
+    );
     site.lb.run(CERTIFICATES);
     site
 }
@@ -92,6 +98,14 @@ fn tls_ends_here_with_a_certificate_for_each_name() {
         assert_eq!(version, ProtocolVersion::TLSv1_3, "{name}");
     }
     assert!(!convey.log().contains("cannot be used"), "{}", convey.log());
+    let api = |header: &str| {
+        let ask = "curl -s -o /dev/null -w %{http_code} --cacert /etc/convey/certificates/clients.pem";
+        let to = "--resolve lb1.example.com:7001:10.0.0.2 https://lb1.example.com:7001/v1/status";
+        site.lb.run(&format!("{ask} -H '{header}' {to}"))
+    };
+    assert_eq!(api("Accept: application/json"), "401");
+    let token = format!("cvy_{}", "A".repeat(43));
+    assert_eq!(api(&format!("Authorization: Bearer {token}")), "200");
 }
 
 /// Connects as a client that knows the CA and insists on a name; returns which server greets it, and the version of TLS.

@@ -43,7 +43,7 @@ const EXAMPLES: &[Example] = &[
     ("passthrough.toml", packets::PASSTHROUGH, &[]),
     ("dsr.toml", packets::DSR, &[]),
     ("mixed.toml", packets::MIXED, &[]),
-    ("full.toml", all::TESTS, &["openssl"]),
+    ("full.toml", all::TESTS, &["curl", "openssl"]),
     ("convey-0.3.5.toml", classic::PLAIN, &[]),
     ("convey-0.3.5-pools.toml", classic::POOLS, &[]),
     ("convey-0.3.5-packets.toml", classic::PACKETS, &[]),

@@ -3,16 +3,15 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    net::{SocketAddr, TcpListener},
 };
 
 use crate::{
     Test,
-    lab::{Convey, Host, Lab, PATIENCE, wait_until},
+    api_site::{BINARY, JSON, Open, PORT, Site, bearer, curl},
+    lab::{Convey, Host, PATIENCE, wait_until},
     tests,
-    tls::{EC, Pki},
+    tls::EC,
 };
 
 /// Tests of this module.
@@ -25,109 +24,6 @@ pub const TESTS: &[Test] = tests![
     tokens_and_certificates_change_while_it_runs_and_broken_ones_leave_the_old,
     the_listener_comes_moves_and_goes_with_reloads_and_whoever_asked_gets_the_answer,
 ];
-
-const PORT: u16 = 7001;
-
-/// What Cargo built along with this test.
-const BINARY: &str = env!("CARGO_BIN_EXE_convey");
-
-/// Two hosts, and what the load balancer needs.
-struct Site {
-    client: Host,
-    lb: Host,
-    pki: Pki,
-    lab: Lab,
-}
-
-/// What curl was answered.
-#[derive(Debug)]
-struct Answer {
-    code: u16,
-    /// With the header.
-    text: String,
-}
-
-impl Answer {
-    fn has(&self, part: &str) -> bool {
-        self.text.to_lowercase().contains(&part.to_lowercase())
-    }
-}
-
-impl Site {
-    fn new(name: &str) -> Self {
-        let lab = Lab::new(name);
-        let (client, lb) = (lab.host("client"), lab.host("lb"));
-        let pki = Pki::new(&lb, "lab-ca");
-        pki.issue("lb1.example", &["lb1.example"], EC, 30);
-        Self { client, lb, pki, lab }
-    }
-
-    fn tokens_file(&self) -> PathBuf {
-        self.lb.path("tokens")
-    }
-
-    /// A token by the command that makes them, and its line.
-    fn token(&self, name: &str, role: &str) -> (String, String) {
-        let made = self.lb.try_run(&format!("{} token {name} --role {role}", BINARY));
-        assert!(made.status.success(), "{made:?}");
-        let (token, line) = (made.stderr.trim().to_owned(), made.stdout);
-        assert!(
-            line.starts_with(&format!("{name} {role} sha256:")) && !line.contains(&token),
-            "{line}"
-        );
-        (token, line)
-    }
-
-    fn write_tokens(&self, lines: &str) {
-        let new = self.lb.path("tokens.new");
-        fs::write(&new, lines).expect("the tokens");
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).expect("their mode");
-        fs::rename(new, self.tokens_file()).expect("the tokens in their place");
-    }
-
-    /// `[admin]` with these keys besides the control socket.
-    fn admin(&self, keys: &str) -> String {
-        let socket = self.lb.path("convey/admin.sock");
-        format!("[admin]\nsocket = {socket:?}\n{keys}\n")
-    }
-
-    /// The keys of an API with TLS and tokens at a port of the load balancer.
-    fn keys(&self, port: u16, more: &str) -> String {
-        format!(
-            "listen_addr = \"{}\"\ntls = {{ cert = \"{}\", key = \"{}\" }}\ntokens_file = {:?}\n{more}",
-            self.lb.addr(port),
-            self.pki.path("lb1.example.pem"),
-            self.pki.path("lb1.example.key"),
-            self.tokens_file()
-        )
-    }
-
-    /// Asks with curl from the client, as this name at this port.
-    fn ask(&self, port: u16, path: &str, more: &str) -> Answer {
-        let url = format!("https://lb1.example:{port}{path}");
-        let how = format!(
-            "--cacert {} --resolve lb1.example:{port}:{}",
-            self.pki.path("ca.pem"),
-            self.lb.ip4()
-        );
-        curl(&self.client, &format!("{how} {more} {url}"))
-    }
-}
-
-fn curl(host: &Host, arguments: &str) -> Answer {
-    let output = host.try_run(&format!("curl -sSi --max-time 60 {arguments}"));
-    let code = output.stdout.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Answer {
-        code: code.unwrap_or(0),
-        text: output.stdout + &output.stderr,
-    }
-}
-
-fn bearer(token: &str) -> String {
-    format!("-H 'Authorization: Bearer {token}'")
-}
-
-const JSON: &str = "-X POST -H 'Content-Type: application/json'";
 
 fn only_who_has_a_token_is_let_in_and_does_what_its_role_may() {
     let site = Site::new("apitokens");
@@ -361,10 +257,14 @@ fn tokens_and_certificates_change_while_it_runs_and_broken_ones_leave_the_old() 
     let mut open = Open::new(&site, &first);
     assert!(open.ask().starts_with("HTTP/1.1 200"));
     site.write_tokens(&other);
-    wait_until("the new token is good", PATIENCE, || code(&second) == 200);
+    let mut said = String::new();
+    wait_until("the new token is good", PATIENCE, || {
+        said = open.ask();
+        code(&second) == 200
+    });
     // by now it may have been tried too often
     assert!([401, 429].contains(&code(&first)));
-    assert!(open.ask().starts_with("HTTP/1.1 4"));
+    assert!(!said.is_empty() && open.ask().starts_with("HTTP/1.1 4"));
     assert!(
         convey.stderr().contains("token first: removed"),
         "{}",
@@ -400,8 +300,10 @@ fn tokens_and_certificates_change_while_it_runs_and_broken_ones_leave_the_old() 
     };
     let (old, mut open) = (serial(), Open::new(&site, &first));
     site.pki.issue("lb1.example", &["lb1.example"], EC, 30);
-    wait_until("the new certificate is served", PATIENCE, || serial() != old);
-    assert!(open.ask().starts_with("HTTP/1.1 200"), "the connection goes on");
+    wait_until("the new certificate is served", PATIENCE, || {
+        assert!(open.ask().starts_with("HTTP/1.1 200"), "the connection goes on");
+        serial() != old
+    });
     let new = serial();
     fs::write(site.pki.path("lb1.example.pem"), "no certificate").expect("a broken file");
     wait_until("it is said", PATIENCE, || {
@@ -409,47 +311,6 @@ fn tokens_and_certificates_change_while_it_runs_and_broken_ones_leave_the_old() 
     });
     assert_eq!(serial(), new);
     assert_eq!(code(&first), 200);
-}
-
-/// A connection that stays open.
-struct Open {
-    process: std::process::Child,
-    request: String,
-}
-
-impl Open {
-    fn new(site: &Site, token: &str) -> Self {
-        let process = site.client.inside(|| {
-            std::process::Command::new("openssl")
-                .args(["s_client", "-quiet", "-connect", &site.lb.addr(PORT).to_string()])
-                .stdin(std::process::Stdio::piped())
-                .stdout(std::process::Stdio::piped())
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .expect("openssl")
-        });
-        Self {
-            process,
-            request: format!("GET /v1/acme HTTP/1.1\r\nHost: lb1\r\nAuthorization: Bearer {token}\r\n\r\n"),
-        }
-    }
-
-    /// The beginning of an answer.
-    fn ask(&mut self) -> String {
-        let input = self.process.stdin.as_mut().expect("its input");
-        input.write_all(self.request.as_bytes()).expect("a request");
-        let mut answer = vec![0; 4_096];
-        let output = self.process.stdout.as_mut().expect("its output");
-        let length = output.read(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 fn the_listener_comes_moves_and_goes_with_reloads_and_whoever_asked_gets_the_answer() {
@@ -473,7 +334,7 @@ fn the_listener_comes_moves_and_goes_with_reloads_and_whoever_asked_gets_the_ans
     assert_eq!(at(PORT), 200);
     let taken = site
         .lb
-        .inside(|| std::net::TcpListener::bind(site.lb.addr(PORT + 1)).expect("a port"));
+        .inside(|| TcpListener::bind(site.lb.addr(PORT + 1)).expect("a port"));
     convey.write_config(&site.admin(&site.keys(PORT + 1, "")));
     let failed = convey.cli("reload");
     assert!(

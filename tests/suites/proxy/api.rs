@@ -9,7 +9,7 @@ use std::{
 
 use convey::admin::views::{
     AddedServer, Certificates, CheckedConfig, Closed, ConfigDiff, ConfigHistory, Connections, Info,
-    Overrides, Problem, Reloaded,
+    Overrides, Problem, Reloaded, ServedCertificate,
 };
 use serde::de::DeserializeOwned;
 

@@ -10,6 +10,7 @@ mod acme_words;
 mod admin_api;
 mod api;
 mod api_fuzz;
+mod api_site;
 mod api_writes;
 mod asked;
 mod balancing;
