@@ -180,8 +180,6 @@ pub struct SourceProblem {
     pub text: Arc<str>,
     /// Since when.
     pub since: Instant,
-    /// When the log was last told.
-    pub said: Instant,
 }
 
 /// The packet modes.

@@ -404,9 +404,10 @@ fn backend_note(backend: &Backend) -> Cell {
     {
         discovery::note(source)
     } else if backend.servers.is_empty() {
-        Cell::new("no servers", Style::Bad)
+        discovery::beside("no servers", backend.discovery.as_ref())
     } else if backend.state == BackendState::Down {
-        Cell::new("no eligible server: new connections are refused", Style::Bad)
+        let wrong = "no eligible server: new connections are refused";
+        discovery::beside(wrong, backend.discovery.as_ref())
     } else if backend.tls.as_ref().is_some_and(|tls| !tls.verified) {
         Cell::new("servers are not verified (tls.verify = false)", Style::Notice)
     } else if let Some(sticky) = backend.sticky.filter(|sticky| sticky.refused > 0) {

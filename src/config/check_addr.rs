@@ -36,17 +36,32 @@ impl CheckAddr {
     }
 }
 
-impl FromStr for CheckAddr {
-    type Err = ();
+/// Why a text is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotACheckAddr {
+    /// It is no address, or that of no host.
+    #[error("not the IP address of a host, nor such a one with a port")]
+    NoHost,
+    /// Which link it is on is not said, and cannot be.
+    #[error("a link-local address, which does not say on which link it is")]
+    LinkLocal,
+}
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+impl FromStr for CheckAddr {
+    type Err = NotACheckAddr;
+
+    fn from_str(text: &str) -> Result<Self, NotACheckAddr> {
+        use NotACheckAddr::{LinkLocal, NoHost};
         let (ip, port) = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
             (Ok(ip), _) => (ip, None),
-            (Err(_), Ok(addr)) => (addr.ip(), Some(NonZeroU16::new(addr.port()).ok_or(())?)),
-            (Err(_), Err(_)) => return Err(()),
+            (Err(_), Ok(addr)) => (addr.ip(), Some(NonZeroU16::new(addr.port()).ok_or(NoHost)?)),
+            (Err(_), Err(_)) => return Err(NoHost),
         };
-        let is_host = !ip.is_unspecified() && !ip.is_multicast() && !text.contains('%');
-        is_host.then_some(Self { ip, port }).ok_or(())
+        match ip {
+            ip if ip.is_unspecified() || ip.is_multicast() || text.contains('%') => Err(NoHost),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(LinkLocal),
+            ip => Ok(Self { ip, port }),
+        }
     }
 }
 
@@ -75,6 +90,8 @@ mod tests {
             "10.9.0.1:0",
             "0.0.0.0",
             "224.0.0.1:80",
+            "fe80::1",
+            "[fe80::1]:80",
             "fe80::1%eth0",
             "[fe80::1%2]:80",
             "unix:/run/x",

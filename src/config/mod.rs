@@ -68,7 +68,7 @@ pub use answer_format::{
 };
 pub use balancing::Sticky;
 pub use certificate_dir::{DirectoryFile, MAX_DIRECTORY_ENTRIES, certificates_of};
-pub use check_addr::CheckAddr;
+pub use check_addr::{CheckAddr, NotACheckAddr};
 pub use checks::{
     AgentCheck, Check, CheckKind, ExecCheck, Expected, HttpCheck, HttpMethod, MAX_PROBE_BYTES, Probe,
     ProbeBytes, ProbeRegex, StatusRange, TlsCheck,

@@ -41,6 +41,9 @@ pub enum NotAServicePlace {
     /// It is no unix socket.
     #[error(transparent)]
     Socket(#[from] NotASocketPath),
+    /// It is what DOCKER_HOST has.
+    #[error("tcp:// does not say whether it is asked with TLS")]
+    Tcp,
 }
 
 /// What a container or an instance must have: `name=value`, or `name` with whatever value.
@@ -170,6 +173,9 @@ impl FromStr for ServicePlace {
     type Err = NotAServicePlace;
 
     fn from_str(text: &str) -> Result<Self, NotAServicePlace> {
+        if text.starts_with("tcp://") {
+            return Err(NotAServicePlace::Tcp);
+        }
         let Some(path) = text.strip_prefix("unix:") else {
             return Ok(Self::Http(text.parse()?));
         };

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Answered, Failure,
-    answer::{Limits, Slices, SlicesChange, kubernetes as read},
+    answer::{Limits, Slices, SlicesChange, SlicesEvent, kubernetes as read},
     caller::{Caller, below, parsed},
     lines::Lines,
     service::{PLAIN, TokenHeader},
@@ -85,8 +85,10 @@ pub(super) async fn ask(
     };
     let port = timeout(within, api.port_name(caller)).await;
     let port = port.unwrap_or_else(|_| Err(silent()))?;
+    // they share what they have
+    let (slices, family) = (known.slices.clone(), query.family);
     Ok(Answered {
-        answer: known.slices.answer(&port, query.family, limits)?,
+        answer: parsed(move || slices.answer(&port, family, limits)).await?,
         ttl: Some(REST),
     })
 }
@@ -135,7 +137,7 @@ impl Api<'_> {
                     *changes = None;
                     return Ok(true);
                 }
-                Ok(Ok(Some(line))) => match slices.apply(&line)? {
+                Ok(Ok(Some(line))) => match slices.apply(event(line).await?)? {
                     SlicesChange::Some => break,
                     SlicesChange::None => {}
                     SlicesChange::TooOld => return Ok(false),
@@ -148,7 +150,7 @@ impl Api<'_> {
                 // what is wrong will be seen the next time
                 Ok(None) | Err(_) => break,
                 Ok(Some(line)) => {
-                    if slices.apply(&line)? == SlicesChange::TooOld {
+                    if slices.apply(event(line).await?)? == SlicesChange::TooOld {
                         return Ok(false);
                     }
                 }
@@ -221,6 +223,11 @@ impl Api<'_> {
     }
 }
 
+/// What a line of a watch says: that may be thousands of endpoints.
+async fn event(line: Vec<u8>) -> Result<SlicesEvent, Failure> {
+    parsed(move || SlicesEvent::parse(&line)).await
+}
+
 /// The API of the cluster: as the environment of the pod says where it is, if nothing else does.
 fn service(query: &KubernetesQuery) -> Result<Cow<'_, HttpService>, Failure> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -261,4 +268,36 @@ async fn namespace(caller: &Caller, query: &KubernetesQuery) -> Result<String, F
 
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_of_thousands_of_endpoints_is_read_beside_the_control_loop() {
+        let endpoints = vec![r#"{"addresses": ["10.0.0.1"]}"#; 6_000].join(",");
+        let line = format!(
+            r#"{{"type": "ADDED", "object": {{"metadata": {{"name": "web"}}, "addressType": "IPv4", "endpoints": [{endpoints}]}}}}"#
+        );
+        let turns = Arc::new(AtomicUsize::new(0));
+        let others = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move {
+                loop {
+                    turns.fetch_add(1, Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let event = event(line.into_bytes()).await.unwrap();
+        assert!(turns.load(Relaxed) > 0, "nothing else had a turn meanwhile");
+        others.abort();
+        assert_eq!(Slices::default().apply(event), Ok(SlicesChange::Some));
+    }
 }

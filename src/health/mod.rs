@@ -19,6 +19,7 @@ mod task;
 mod tests;
 mod tls;
 mod trial;
+mod watched;
 
 use std::{
     collections::HashMap,
@@ -42,6 +43,7 @@ pub use connect::CheckSockets;
 use machine::{CheckSettings, Machine};
 use share::{Shares, Terms};
 pub use trial::Trial;
+use watched::{Said, Task, Watched};
 
 /// Connect checks under way at a time, and questions to agents beside them; more wait for their turn. Far below any descriptor limit, and with a timeout of
 /// 1 s still 256 dead servers a second.
@@ -98,24 +100,6 @@ struct ConnectsFailed {
     told: Notify,
     /// Why the last of them failed, if it was the server's TLS.
     tls: Mutex<Option<ServerTlsFailure>>,
-}
-
-/// How a server is watched.
-#[derive(Debug)]
-enum Watched {
-    By(Task),
-    /// In maintenance, not at all.
-    Not,
-}
-
-/// The checker's end of a server's task, which ends when this is dropped.
-#[derive(Debug)]
-struct Task {
-    id: TaskId,
-    addr: ServerAddr,
-    orders: watch::Sender<Orders>,
-    connects_failed: Arc<ConnectsFailed>,
-    had_result: watch::Receiver<bool>,
 }
 
 /// What a task is to do.
@@ -253,7 +237,8 @@ impl Checker {
             let orders = Orders::of(pool.backend(), server, tls);
             let machine = machine(orders.settings.clone(), Instant::now());
             let health = machine.health().clone();
-            let task = self.start(key.clone(), server.addr, orders, machine, spread);
+            let agent = Agent::default();
+            let task = self.start(key.clone(), server.addr, orders, machine, agent, spread);
             trial.add(key, task, health);
         }
         trial
@@ -285,11 +270,15 @@ impl Checker {
         let backend = pool.backend();
         let orders = Orders::of(backend, server, &self.tls);
         let watched = self.watched.entry(backend.name.clone()).or_default();
-        let before = watched.get(&server.name);
         if server.overridden.admin == Some(AdminState::Maintenance) {
-            watched.insert(server.name.clone(), Watched::Not);
+            let before = watched.remove(&server.name);
+            watched.insert(
+                server.name.clone(),
+                before.map_or(Watched::Not(None), Watched::not),
+            );
             return Some((pool.key(server), None));
         }
+        let before = watched.get(&server.name);
         if let Some(Watched::By(task)) = before
             && task.addr == server.addr
         {
@@ -301,11 +290,12 @@ impl Checker {
             watched.insert(server.name.clone(), Watched::By(task));
             return Some((pool.key(server), Some(health)));
         }
-        let comes_back = matches!(before, Some(Watched::Not));
+        let comes_back = matches!(before, Some(Watched::Not(_)));
+        let agent = before.map_or_else(Agent::default, |before| before.agent(&orders));
         let machine = Machine::new(orders.settings.clone(), comes_back, Instant::now());
-        let health = machine.health().clone();
+        let health = agent.over(machine.health());
         let key = pool.key(server);
-        let task = self.start(key.clone(), server.addr, orders, machine, spread);
+        let task = self.start(key.clone(), server.addr, orders, machine, agent, spread);
         let watched = self.watched.entry(backend.name.clone()).or_default();
         watched.insert(server.name.clone(), Watched::By(task));
         Some((key, Some(health)))
@@ -317,9 +307,12 @@ impl Checker {
         addr: ServerAddr,
         orders: Orders,
         machine: Machine,
+        agent: Agent,
         spread: Duration,
     ) -> Task {
         let connects_failed = Arc::new(ConnectsFailed::default());
+        let said = Said::default();
+        said.set(&agent);
         let (had_result_tx, had_result) =
             watch::channel(orders.settings.check.is_none() && orders.agent.is_none());
         let (orders_tx, orders) = watch::channel(orders);
@@ -341,7 +334,8 @@ impl Checker {
             sockets: self.sockets.clone(),
             runner: self.runner.clone(),
             shares: Arc::clone(&self.shares),
-            agent: Agent::default(),
+            agent,
+            said: said.clone(),
             random: SplitMix64::new(self.random.next_u64()),
         };
         tokio::spawn(watcher.run(first_check));
@@ -351,6 +345,7 @@ impl Checker {
             orders: orders_tx,
             connects_failed,
             had_result,
+            said,
         }
     }
 
@@ -410,16 +405,6 @@ impl ConnectsFailed {
     }
 }
 
-impl Task {
-    fn order(&self, orders: Orders) {
-        self.orders.send_if_modified(|old| {
-            let is_new = *old != orders;
-            *old = orders;
-            is_new
-        });
-    }
-}
-
 impl Orders {
     fn of(backend: &config::Backend, server: &Server, tls: &TlsToServers) -> Self {
         let settings = backend.health_check.as_ref();
@@ -469,15 +454,6 @@ impl Orders {
             timeout: check.timeout,
             way: self.way.clone(),
         })
-    }
-}
-
-impl Watched {
-    const fn task(&self) -> Option<&Task> {
-        match self {
-            Self::By(task) => Some(task),
-            Self::Not => None,
-        }
     }
 }
 

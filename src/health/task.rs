@@ -21,6 +21,7 @@ use super::{
     machine::{CheckResult, Machine, with_jitter},
     probe::Dialogue,
     share::{Made, Share, Shares, Turn},
+    watched::Said,
 };
 use crate::{
     balance::hash::{SplitMix64, below},
@@ -46,6 +47,7 @@ pub(super) struct Watcher {
     pub runner: Option<Runner>,
     pub shares: Arc<Shares>,
     pub agent: Agent,
+    pub said: Said,
     pub random: SplitMix64,
 }
 
@@ -90,7 +92,7 @@ impl Watcher {
             is_asked: !self.asks_agent(),
             is_spread: false,
         };
-        let mut reported = self.machine.health().clone();
+        let mut reported = self.agent.over(self.machine.health());
         loop {
             let timer = self.timer(&plan);
             tokio::select! {
@@ -116,6 +118,7 @@ impl Watcher {
                         Ok(answer) => self.agent.heard(&answer, Instant::now()),
                         Err(why) => self.agent.failed(&why),
                     }
+                    self.said.set(&self.agent);
                 }
                 () = until(timer) => self.begin_what_is_due(&mut plan, Instant::now()),
             }
@@ -179,6 +182,7 @@ impl Watcher {
         match (&orders.agent, plan.next_question) {
             (None, _) => {
                 self.agent = Agent::default();
+                self.said.set(&self.agent);
                 (plan.asking, plan.next_question, plan.is_asked) = (None, None, true);
             }
             (Some(_), None) => plan.next_question = Some(now),

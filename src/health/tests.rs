@@ -1,8 +1,9 @@
 //! The checker against real listeners on loopback.
 
 use std::{
+    io::Write as _,
     net::{SocketAddr, TcpListener},
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -12,7 +13,7 @@ use super::*;
 use crate::{
     PATIENCE,
     base::{BackendName, ServerName, ServerState},
-    config::{Backend, Check, Config, HealthCheck, InitialState, PassiveCheck},
+    config::{AgentCheck, Backend, Check, Config, HealthCheck, InitialState, PassiveCheck},
     pools::Override,
     snapshot::testing::{backend_mut, config},
 };
@@ -313,6 +314,53 @@ async fn a_server_in_maintenance_is_not_checked() {
         up.health.ramp_from.is_some(),
         "it comes back, so its slow start applies"
     );
+}
+
+#[tokio::test]
+async fn what_an_agent_has_said_outlives_its_servers_maintenance() {
+    let (port, agent) = (Port::new(), Port::new());
+    let _alive = port.listen();
+    let listener = agent.listen();
+    // says it once, and is gone
+    let agent_ends = std::thread::spawn(move || {
+        let (mut asked, _) = listener.accept().unwrap();
+        asked.write_all(b"drain 50%\n").unwrap();
+    });
+    let mut site = Site::new(&[port.addr], &check(InitialState::Check));
+    let agent_at = |port: u16| {
+        Some(AgentCheck {
+            port: NonZeroU16::new(port).unwrap(),
+            send: None,
+            interval: Duration::from_millis(200),
+            timeout: Duration::from_secs(1),
+        })
+    };
+    site.backend().agent_check = agent_at(agent.addr.port());
+    site.apply();
+    let says = |site: &Site| site.health.get(&key("s1")).map(|health| health.agent.clone());
+    let drains = |site: &Site| says(site).is_some_and(|says| says.admin == Some(AdminState::Draining));
+    let heard = async {
+        while !drains(&site) {
+            let update = site.updates.recv().await.unwrap();
+            site.health.insert(update.key, update.health);
+        }
+    };
+    timeout(PATIENCE, heard).await.unwrap();
+    agent_ends.join().unwrap();
+
+    site.admin("s1", Some(AdminState::Maintenance));
+    assert_eq!(says(&site), None);
+    site.admin("s1", None);
+    assert!(drains(&site));
+    site.until("s1", ServerState::Up).await;
+    assert!(drains(&site), "the checks say nothing of that");
+    assert_eq!(says(&site).unwrap().weight_percent, Some(50));
+
+    // another agent has said nothing yet
+    site.admin("s1", Some(AdminState::Maintenance));
+    site.backend().agent_check = agent_at(port.addr.port());
+    site.admin("s1", None);
+    assert!(!drains(&site));
 }
 
 #[tokio::test]

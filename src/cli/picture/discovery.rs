@@ -36,6 +36,15 @@ pub fn note(source: &Discovery) -> Cell {
     }
 }
 
+/// What is wrong with a backend, and with that how its source is, if it has one.
+pub fn beside(wrong: &str, source: Option<&Discovery>) -> Cell {
+    let text = source.map_or_else(
+        || wrong.to_owned(),
+        |source| format!("{wrong}; {}", note(source).text()),
+    );
+    Cell::new(text, Style::Bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

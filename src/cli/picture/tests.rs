@@ -7,9 +7,9 @@ mod packets;
 
 use super::*;
 use crate::{
-    admin::views::{FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
+    admin::views::{Discovery, FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
     base::{BackendName, FrontendName, PacketReason, ServerName},
-    config::{Algorithm, EngineChoice, Mode},
+    config::{Algorithm, DiscoveryKind, EngineChoice, Mode},
 };
 pub(in crate::cli) use fixtures::{a_server, backends_of};
 
@@ -234,6 +234,25 @@ fn a_backend_without_an_eligible_server_says_what_clients_get() {
         drawn.contains("no eligible server: new connections are refused"),
         "{drawn}"
     );
+    let source = Discovery {
+        kind: DiscoveryKind::Docker.into(),
+        source: "docker unix:/var/run/docker.sock".into(),
+        servers: 1,
+        answered_seconds: Some(4.0),
+        left_out: 0,
+        duplicates: 0,
+        problem: None,
+    };
+    for backend in status.backends.values_mut() {
+        backend.discovery = Some(source.clone());
+    }
+    let drawn = draw(&status, None, false);
+    for line in [
+        "no eligible server: new connections are refused; docker: 1 server, read 4s ago",
+        "no servers; docker: 1 server, read 4s ago",
+    ] {
+        assert!(drawn.contains(line), "{drawn}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     base::Protocol,
     config::{
-        check_addr::CheckAddr,
+        check_addr::{CheckAddr, NotACheckAddr},
         checks::{CheckKind, Expected, HttpMethod, MAX_PROBE_BYTES, ProbeBytes, ProbeRegex, StatusRange},
         findings::Findings,
         model::InitialState,
@@ -168,10 +168,15 @@ impl Field for CheckAddr {
         )?;
         match text.parse() {
             Ok(addr) => Some(addr),
-            Err(()) => bad_value(
+            Err(why) => bad_value(
                 value,
-                format!("\"{text}\" is not the IP address of a host, nor such a one with a port"),
-                "write one such as \"10.9.0.11\", \"10.9.0.11:8080\" or \"[2001:db8::11]:8080\"",
+                format!("\"{text}\" is {why}"),
+                match why {
+                    NotACheckAddr::NoHost => {
+                        "write one such as \"10.9.0.11\", \"10.9.0.11:8080\" or \"[2001:db8::11]:8080\""
+                    }
+                    NotACheckAddr::LinkLocal => "write another address of that host, such as \"fd00::11\"",
+                },
                 findings,
             ),
         }

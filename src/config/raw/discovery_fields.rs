@@ -100,6 +100,7 @@ texts! {
     SourceUrl(ServicePlace): "a URL in quotes", |error: &NotAServicePlace| match error {
         NotAServicePlace::Url(_) => "write a URL such as \"http://10.0.0.5:8080/servers\"",
         NotAServicePlace::Socket(_) => "write an absolute path such as \"unix:/var/run/docker.sock\"",
+        NotAServicePlace::Tcp => "write https:// with a section tls (Docker's port for that is 2376), or http:// (2375), where whoever reaches it may do what root may",
     };
     /// The address of a host.
     SourceHost(IpAddr): "an IP address in quotes", |_: &_| "write the address alone, such as \"10.0.0.5\"";

@@ -65,6 +65,10 @@ pub fn backend(
         findings,
     );
     let agent = checks::agent(at.value.agent_check.as_ref(), &servers, findings);
+    if checks.is_none() {
+        let own = at.value.options.health_check.as_ref();
+        checks::off(own, at.value.servers.as_ref(), agent.is_some(), findings);
+    }
     let fallback = fallback(&name, &at.value, known, findings);
     let tls = backend_tls::backend_tls(at.value.tls.as_ref(), &servers, findings);
     Some(Backend {

@@ -11,6 +11,7 @@ use crate::{
             AgentCheck, Check, CheckKind, ExecCheck, HttpCheck, HttpMethod, Probe, StatusRange, TlsCheck,
         },
         commands::Command,
+        duration,
         findings::Findings,
         model::Server,
         raw::{self, Located, Section as _},
@@ -18,6 +19,9 @@ use crate::{
         tls::BackendTls,
     },
 };
+
+/// An agent is asked no more often without a word.
+const OFTEN: Duration = Duration::from_millis(100);
 
 /// Who a database is told to be asked by.
 const USER: &str = "convey";
@@ -198,6 +202,15 @@ pub fn agent(
     }
     let second = Duration::from_secs(1);
     let interval = time(raw.interval.as_ref(), 2 * second);
+    if let Some(asked) = raw.interval.as_ref().filter(|_| interval < OFTEN) {
+        findings.within_all(&["agent_check", "interval"], |findings| {
+            findings.warn(
+                asked.span.clone(),
+                "each question is a connection of its own, and this asks every server more than ten times a second",
+                format!("write {} or more", duration::print(OFTEN)),
+            );
+        });
+    }
     Some(AgentCheck {
         port: NonZeroU16::new(int(raw.port.as_ref(), 0))?,
         send: value(raw.send.as_ref(), None, |v| v.0),
@@ -236,6 +249,34 @@ pub fn source(
 /// Whether only a path leads to it.
 fn hears_of_no_port(server: &Server) -> bool {
     server.addr.is_unix() && server.check_addr.is_none()
+}
+
+/// Says what has no effect where servers are not checked.
+pub fn off(
+    own: Option<&Located<raw::HealthCheck>>,
+    servers: Option<&Located<raw::Named<raw::Server>>>,
+    has_agent: bool,
+    findings: &mut Findings,
+) {
+    let help = || "remove it, or turn the checks on: health_check.enabled = true".to_owned();
+    let share = own.and_then(|at| at.value.share.as_ref());
+    if let Some(at) = share.filter(|at| at.value) {
+        findings.within_all(&["health_check", "share"], |findings| {
+            findings.warn(at.key.clone(), "`share` has no effect with checks off", help());
+        });
+    }
+    for (name, at) in servers.iter().flat_map(|at| &at.value.0) {
+        // an agent is asked there, too
+        if let Some(at) = at.value.check_addr.as_ref().filter(|_| !has_agent) {
+            findings.within_all(&["servers", name, "check_addr"], |findings| {
+                findings.warn(
+                    at.key.clone(),
+                    "`check_addr` has no effect with checks off",
+                    help(),
+                );
+            });
+        }
+    }
 }
 
 /// The place of a key whose value is one.
@@ -331,6 +372,16 @@ pub fn check_way(
             );
         }
         let is_exec = matches!(check, Check::Exec(_));
+        if let Some(source) = at.value.source_addr.as_ref().filter(|_| is_exec) {
+            findings.within("source_addr", |findings| {
+                findings.error(
+                    source.key.clone(),
+                    "`source_addr` is for connections of Convey's own, and a command makes its own"
+                        .to_owned(),
+                    "remove it; tell the command by an argument of `command`".to_owned(),
+                );
+            });
+        }
         if let Some(server) = unix.filter(|_| is_exec) {
             findings.error(
                 kind.clone(),

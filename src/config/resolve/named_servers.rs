@@ -35,6 +35,17 @@ pub fn named_servers(
     });
     for (name, at) in servers.iter().flat_map(|at| &at.value.0) {
         let raw = &at.value;
+        if let (Some(check), Some(ServerPlace::Named(host, _))) =
+            (&raw.check_addr, raw.addr.as_ref().map(|at| &at.value))
+        {
+            findings.within_all(&["servers", name, "check_addr"], |findings| {
+                findings.error(
+                    check.key.clone(),
+                    format!("`check_addr` is for a server at an address, and {host} is a name: each address of it is checked itself"),
+                    "remove it, or write the server's IP address; `port` of the health check may be another".to_owned(),
+                );
+            });
+        }
         if let (Some(resolve), Some(addr)) = (&raw.resolve, raw.fixed()) {
             findings.within_all(&["servers", name, "resolve"], |findings| {
                 findings.error(

@@ -66,6 +66,19 @@ pub fn docker(raw: &raw::Discovery, kind: DiscoveryKind, findings: &mut Findings
         None => None,
     };
     let variable = word!(raw, host_env_var);
+    if let (Some(at), Some((name, _))) = (
+        &raw.host_env_var,
+        variable.as_deref().and_then(|v| v.split_once('=')),
+    ) {
+        let help = match name {
+            "" => "write its name, such as \"HOST\"".to_owned(),
+            name => format!("write \"{name}\"; the container's environment has the value"),
+        };
+        findings.within("host_env_var", |findings| {
+            let message = "`host_env_var` is the name of a variable, in which there is no =".to_owned();
+            findings.error(at.span.clone(), message, help);
+        });
+    }
     let address = match word!(raw, network) {
         Some(network) => {
             let published = [
@@ -169,6 +182,20 @@ pub fn lxd(
     let socket = format!("unix:{}", flavour.socket());
     let place = place_of_api(raw, &socket, kind.label(), findings)?;
     let server = service(raw, place, findings)?;
+    let without = match (&server.socket, server.url.is_tls, &server.tls.identity) {
+        (Some(_), ..) | (None, true, Some(_)) => None,
+        (None, false, _) => Some("on the network LXD and Incus listen with TLS alone, and this asks without"),
+        (None, true, None) => {
+            Some("LXD and Incus tell nobody of their instances who has no certificate that they trust")
+        }
+    };
+    if let (Some(why), Some(at)) = (without, &raw.url) {
+        findings.within("url", |findings| {
+            let help = "write https:// with tls = { cert = \"/etc/convey/lxd.crt\", key = \"/etc/convey/lxd.key\" }, and have \
+                        that certificate trusted there";
+            findings.warn(at.span.clone(), why, help.to_owned());
+        });
+    }
     let port = port_number(raw, kind, findings);
     if raw.port.is_some() && port.is_none() {
         return None;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{backend_tls::identity_of, time};
 use crate::{
-    base::{Host, HttpUrl},
+    base::{HttpUrl, SocketPath},
     config::{
         findings::Findings,
         http_service::{HttpService, SourceTls},
@@ -27,7 +27,7 @@ pub fn service(raw: &raw::Discovery, place: ServicePlace, findings: &mut Finding
         ServicePlace::Socket(path) => (AT_SOCKET.parse().ok()?, Some(path)),
     };
     Some(HttpService {
-        tls: tls(raw.tls.as_ref(), url.is_tls, &url.host, findings)?,
+        tls: tls(raw.tls.as_ref(), &url, socket.as_ref(), findings)?,
         token: match &raw.token {
             Some(token) => Some(token.value.0.clone()?),
             None => None,
@@ -90,8 +90,8 @@ pub fn url_of(
 
 fn tls(
     at: Option<&Located<raw::SourceTls>>,
-    is_tls: bool,
-    host: &Host,
+    url: &HttpUrl,
+    socket: Option<&SocketPath>,
     findings: &mut Findings,
 ) -> Option<SourceTls> {
     let Some(at) = at else {
@@ -99,12 +99,19 @@ fn tls(
     };
     findings.within("tls", |findings| {
         let raw = &at.value;
-        if !is_tls {
-            findings.error(
-                at.key.clone(),
-                "`tls` without TLS: the URL begins with http://".to_owned(),
-                format!("write https://{host}/…, or remove the section"),
-            );
+        let without = match socket {
+            Some(path) => Some((
+                format!("it is asked at {path}"),
+                "write the url of another host, https://…, or remove the section".to_owned(),
+            )),
+            None if !url.is_tls => Some((
+                "the URL begins with http://".to_owned(),
+                format!("write https://{}/…, or remove the section", url.host),
+            )),
+            None => None,
+        };
+        if let Some((why, help)) = without {
+            findings.error(at.key.clone(), format!("`tls` without TLS: {why}"), help);
         }
         let ca = raw.ca.as_ref().map(|at| at.value.0.clone());
         let trust = match (&raw.verify, ca) {

@@ -53,8 +53,17 @@ struct Port {
 
 #[derive(Deserialize)]
 struct List<T> {
+    #[serde(default)]
+    metadata: ListMetadata,
     #[serde(default = "Option::default")]
     items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize, Default)]
+struct ListMetadata {
+    /// Where the rest of it is.
+    #[serde(default, rename = "continue")]
+    more: String,
 }
 
 #[derive(Deserialize)]
@@ -143,9 +152,13 @@ pub fn node_port(bytes: &[u8], port: &ServicePort) -> Result<NodePort, Malformed
 /// The nodes that pods run on, each once.
 ///
 /// # Errors
-/// It is no list of pods.
+/// It is no list of pods, or not the whole of it.
 pub fn nodes(bytes: &[u8]) -> Result<BTreeSet<String>, Malformed> {
     let list: List<Pod> = read(bytes, "list of pods")?;
+    if !list.metadata.more.is_empty() {
+        let text = "the list of pods is cut off (metadata.continue)";
+        return Err(Malformed::Document(text.to_owned()));
+    }
     let runs = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         pod.metadata.deletion_timestamp.is_none() && phase.is_none_or(|phase| phase == "Running")

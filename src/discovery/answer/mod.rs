@@ -27,7 +27,7 @@ use crate::{
 };
 pub use docker::Containers;
 pub use instances::PassedOver;
-pub use slices::{Slices, SlicesChange};
+pub use slices::{Slices, SlicesChange, SlicesEvent};
 
 /// Longest word of an answer in bytes.
 const MAX_WORD_BYTES: usize = 1_024;

@@ -1,6 +1,6 @@
 //! EndpointSlices of a service (discovery.k8s.io/v1): as a list, and what changes of it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde::Deserialize;
 
@@ -19,10 +19,32 @@ const MAX_SLICES: usize = 10_000;
 const MAX_ENDPOINTS: usize = 50_000;
 
 /// The slices of a service as they are known now.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Slices {
-    by_name: BTreeMap<String, Slice>,
+    by_name: BTreeMap<String, Arc<Slice>>,
     endpoints: usize,
+    version: String,
+}
+
+/// What a line of a watch says.
+#[derive(Debug)]
+pub struct SlicesEvent(Event);
+
+#[derive(Debug)]
+enum Event {
+    Put(Named, Slice),
+    Gone(Named),
+    /// Nothing has changed up to this version.
+    Bookmark(String),
+    TooOld,
+    /// Of a later version of the API.
+    Unknown,
+}
+
+/// A slice's name, and the version it has come with.
+#[derive(Debug)]
+struct Named {
+    name: String,
     version: String,
 }
 
@@ -160,7 +182,8 @@ impl Slices {
             ..Self::default()
         };
         for slice in list.items.into_iter().flatten() {
-            slices.put(slice)?;
+            let (named, slice) = slice.taken();
+            slices.put(named.name, slice)?;
         }
         Ok(slices)
     }
@@ -171,46 +194,28 @@ impl Slices {
         &self.version
     }
 
-    /// Takes a line of a watch.
+    /// Takes what a line of a watch says.
     ///
     /// # Errors
-    /// It cannot be read, or says that the watch has failed.
-    pub fn apply(&mut self, line: &[u8]) -> Result<SlicesChange, Malformed> {
-        let unreadable = |error: serde_json::Error| {
-            Malformed::Document(format!(
-                "the answer is no watch of EndpointSlices as Kubernetes has it: {}",
-                of_json(&error)
-            ))
-        };
-        let event: RawEvent = serde_json::from_slice(line).map_err(unreadable)?;
-        match event.kind.as_str() {
-            "ADDED" | "MODIFIED" | "DELETED" => {
-                let slice: RawSlice = serde_json::from_value(event.object).map_err(unreadable)?;
-                self.version.clone_from(&slice.metadata.resource_version);
-                if event.kind == "DELETED" {
-                    self.remove(&slice.metadata.name);
-                } else {
-                    self.put(slice)?;
-                }
+    /// There are far too many.
+    pub fn apply(&mut self, event: SlicesEvent) -> Result<SlicesChange, Malformed> {
+        match event.0 {
+            Event::Put(Named { name, version }, slice) => {
+                self.version = version;
+                self.put(name, slice)?;
                 Ok(SlicesChange::Some)
             }
-            "BOOKMARK" => {
-                let bookmark: RawBookmark = serde_json::from_value(event.object).map_err(unreadable)?;
-                self.version = bookmark.metadata.resource_version;
+            Event::Gone(Named { name, version }) => {
+                self.version = version;
+                self.remove(&name);
+                Ok(SlicesChange::Some)
+            }
+            Event::Bookmark(version) => {
+                self.version = version;
                 Ok(SlicesChange::None)
             }
-            "ERROR" => {
-                let status: RawStatus = serde_json::from_value(event.object).map_err(unreadable)?;
-                match status.code {
-                    410 => Ok(SlicesChange::TooOld),
-                    code => Err(Malformed::Document(format!(
-                        "Kubernetes ends the watch: {code} {}",
-                        short(&status.message)
-                    ))),
-                }
-            }
-            // of a later version of the API
-            _ => Ok(SlicesChange::None),
+            Event::TooOld => Ok(SlicesChange::TooOld),
+            Event::Unknown => Ok(SlicesChange::None),
         }
     }
 
@@ -265,12 +270,10 @@ impl Slices {
         instances::answer(&instances, passed_over, limits)
     }
 
-    fn put(&mut self, slice: RawSlice) -> Result<(), Malformed> {
-        self.remove(&slice.metadata.name);
-        let name = slice.metadata.name.clone();
-        let slice = Slice::of(slice);
+    fn put(&mut self, name: String, slice: Slice) -> Result<(), Malformed> {
+        self.remove(&name);
         self.endpoints += slice.endpoints.len();
-        self.by_name.insert(name, slice);
+        self.by_name.insert(name, Arc::new(slice));
         if self.by_name.len() > MAX_SLICES || self.endpoints > MAX_ENDPOINTS {
             return Err(Malformed::TooMany(MAX_ENDPOINTS));
         }
@@ -284,12 +287,55 @@ impl Slices {
     }
 }
 
-impl Slice {
-    fn of(raw: RawSlice) -> Self {
-        let endpoints = raw.endpoints.into_iter().flatten().filter_map(Endpoint::of);
-        let ports = raw.ports.into_iter().flatten();
-        Self {
-            family: match raw.address_type.as_str() {
+impl SlicesEvent {
+    /// Reads a line of a watch.
+    ///
+    /// # Errors
+    /// It cannot be read, or says that the watch has failed.
+    pub fn parse(line: &[u8]) -> Result<Self, Malformed> {
+        let unreadable = |error: serde_json::Error| {
+            Malformed::Document(format!(
+                "the answer is no watch of EndpointSlices as Kubernetes has it: {}",
+                of_json(&error)
+            ))
+        };
+        let event: RawEvent = serde_json::from_slice(line).map_err(unreadable)?;
+        Ok(Self(match event.kind.as_str() {
+            kind @ ("ADDED" | "MODIFIED" | "DELETED") => {
+                let slice: RawSlice = serde_json::from_value(event.object).map_err(unreadable)?;
+                let (named, slice) = slice.taken();
+                match kind {
+                    "DELETED" => Event::Gone(named),
+                    _ => Event::Put(named, slice),
+                }
+            }
+            "BOOKMARK" => {
+                let bookmark: RawBookmark = serde_json::from_value(event.object).map_err(unreadable)?;
+                Event::Bookmark(bookmark.metadata.resource_version)
+            }
+            "ERROR" => {
+                let status: RawStatus = serde_json::from_value(event.object).map_err(unreadable)?;
+                match status.code {
+                    410 => Event::TooOld,
+                    code => {
+                        return Err(Malformed::Document(format!(
+                            "Kubernetes ends the watch: {code} {}",
+                            short(&status.message)
+                        )));
+                    }
+                }
+            }
+            _ => Event::Unknown,
+        }))
+    }
+}
+
+impl RawSlice {
+    fn taken(self) -> (Named, Slice) {
+        let endpoints = self.endpoints.into_iter().flatten().filter_map(Endpoint::of);
+        let ports = self.ports.into_iter().flatten();
+        let slice = Slice {
+            family: match self.address_type.as_str() {
                 "IPv4" => Some(IpFamily::V4),
                 "IPv6" => Some(IpFamily::V6),
                 _ => None,
@@ -298,7 +344,12 @@ impl Slice {
                 .map(|port| (port.name.unwrap_or_default(), port.port))
                 .collect(),
             endpoints: endpoints.collect(),
-        }
+        };
+        let named = Named {
+            name: self.metadata.name,
+            version: self.metadata.resource_version,
+        };
+        (named, slice)
     }
 }
 

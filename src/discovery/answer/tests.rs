@@ -206,7 +206,7 @@ proptest! {
     #[test]
     fn no_answer_is_too_odd_to_be_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = of_consul(&bytes, LIMITS);
-        let _ = (Containers::parse(&bytes), Slices::parse(&bytes), Slices::default().apply(&bytes));
+        let _ = (Containers::parse(&bytes), Slices::parse(&bytes), SlicesEvent::parse(&bytes));
         for format in [AnswerFormat::Text, AnswerFormat::Json(Box::default())] {
             match parse(&format, &bytes, LIMITS) {
                 Ok(answer) => prop_assert!(answer.servers.len() <= LIMITS.servers),

@@ -208,7 +208,7 @@ fn a_web_server_is_verified_and_told_the_token_and_both_may_be_replaced() {
     wait_until("the token is read again", PATIENCE, || stage.problem().is_none());
     web.kill();
     let _web = served("second", "changed");
-    stage.wait_said("TLS with ");
+    stage.wait_shown("TLS with ");
     assert_eq!(stage.reached(), "ab");
     put("second.pem");
     wait_until("the certificate is read again", PATIENCE, || {

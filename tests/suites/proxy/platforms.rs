@@ -234,9 +234,8 @@ fn docker_is_asked_at_no_socket_but_the_configured_one_and_says_who_may_not() {
     stage.wait_for(&[0, 1]);
     // one that lies changes nothing
     api.change(|state| state.list = "{\"message\": \"page not found\"}".to_owned());
-    stage.wait_said("the answer is no list of containers as Docker has it: ");
+    stage.wait_shown("the answer is no list of containers as Docker has it: ");
     assert_eq!(stage.reached(), "ab");
-    assert_eq!(stage.said("the answer is no list of containers"), 1);
     api.change(|state| state.epoch += 1);
 }
 

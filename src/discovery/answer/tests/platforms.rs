@@ -267,7 +267,8 @@ fn a_watch_changes_slices_one_by_one_and_says_when_it_is_too_old() {
     let mut slices = list(&[slice("a", "IPv4", PORTS, &[("web-1", "10.1.0.1", READY)])]);
     let mut apply = |kind: &str, object: &str| {
         let line = format!(r#"{{"type": "{kind}", "object": {object}}}"#);
-        slices.apply(line.as_bytes()).map_err(|error| error.to_string())
+        let event = SlicesEvent::parse(line.as_bytes());
+        (event.and_then(|event| slices.apply(event))).map_err(|error| error.to_string())
     };
     let other = slice("b", "IPv4", PORTS, &[("web-2", "10.1.0.2", READY)]);
     assert_eq!(apply("ADDED", &other), Ok(SlicesChange::Some));
@@ -295,7 +296,8 @@ fn a_watch_changes_slices_one_by_one_and_says_when_it_is_too_old() {
         ["web-2 10.1.0.2:8080", "web-3 10.1.0.3:8080"]
     );
     let deleted = format!(r#"{{"type": "DELETED", "object": {other}}}"#);
-    assert_eq!(slices.apply(deleted.as_bytes()), Ok(SlicesChange::Some));
+    let deleted = SlicesEvent::parse(deleted.as_bytes()).unwrap();
+    assert_eq!(slices.apply(deleted), Ok(SlicesChange::Some));
     assert_eq!(servers(&slices, Families::Any), ["web-3 10.1.0.3:8080"]);
     assert_eq!(slices.version(), "11");
 }
@@ -339,6 +341,15 @@ fn awe4lbs_service_gives_the_servers_that_its_own_tests_expect() {
     let names = kubernetes::nodes(pods.as_bytes()).unwrap();
     let expected = ["node-022", "node-030", "node-032"].map(str::to_owned);
     assert_eq!(names, BTreeSet::from(expected.clone()));
+    let half = pods.replacen(
+        '{',
+        r#"{"metadata": {"resourceVersion": "7", "continue": "eyJ2IjoibWV0YSJ9"}, "#,
+        1,
+    );
+    assert_eq!(
+        kubernetes::nodes(half.as_bytes()).unwrap_err().to_string(),
+        "the list of pods is cut off (metadata.continue)"
+    );
 
     let node = |ip: &str| {
         let node = format!(
