@@ -298,7 +298,7 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         assert_eq!(
-            answer(404, r#"{"status":404,"message":"no backend `x`"}"#).parse::<u8>(),
+            answer(404, r#"{"status":404,"detail":"no backend `x`"}"#).parse::<u8>(),
             Err(Failure::new(exit::USAGE, "no backend `x`"))
         );
         assert_eq!(

@@ -29,14 +29,24 @@ pub enum MergeError {
 /// # Errors
 /// The text cannot be read, or the patch has what no setting can be.
 pub fn merge(text: &str, patch: &serde_json::Value) -> Result<String, MergeError> {
-    let mut document: DocumentMut = text
+    // the editor knows neither: both come back
+    let (mark, bare) = match text.strip_prefix('\u{feff}') {
+        Some(bare) => ("\u{feff}", bare),
+        None => ("", text),
+    };
+    let is_dos = bare.contains("\r\n");
+    let mut document: DocumentMut = bare
         .parse()
         .map_err(|error: toml_edit::TomlError| MergeError::Text(error.message().to_owned()))?;
     let serde_json::Value::Object(changes) = patch else {
         return Err(MergeError::NotAnObject);
     };
     apply(document.as_table_mut(), changes, "")?;
-    Ok(document.to_string())
+    let merged = document.to_string();
+    Ok(match is_dos {
+        true => format!("{mark}{}", merged.replace('\n', "\r\n")),
+        false => format!("{mark}{merged}"),
+    })
 }
 
 fn apply(
