@@ -170,7 +170,7 @@ fn a_text_that_cannot_take_effect_is_put_back() {
     let why = put(&convey, &tag, "[frontends.x]\nlisten = 7\n").refused(422);
     assert!(why.contains("convey.toml:2:1"), "{why}");
     assert_eq!(file(&convey), before);
-    assert_eq!(site.ask(2).len(), 2);
+    assert_eq!(site.ask(4).len(), 2);
 }
 
 fn what_is_an_administrators_to_write_is_refused() {
