@@ -13,11 +13,12 @@ use super::{
 use crate::base::ServerName;
 
 /// Settings that a running process cannot change.
-const NEEDS_RESTART: [(&str, &str); 7] = [
+const NEEDS_RESTART: [(&str, &str); 8] = [
     ("global", "workers"),
     ("global", "user"),
     ("global", "state_dir"),
     ("admin", "socket"),
+    ("admin", "allow_config_writes"),
     ("packet", "engine"),
     ("packet", "workers"),
     ("packet", "max_flows"),

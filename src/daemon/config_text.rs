@@ -24,8 +24,12 @@ impl Control {
         }
         let (history, text) = (Arc::clone(&self.history), Arc::clone(&self.in_effect));
         let (changes, generation) = (changes.to_vec(), self.config_generation);
-        drop(spawn_blocking(move || {
-            history.keep(&text.source.bytes, &by, generation, &changes);
+        drop(tokio::spawn(async move {
+            // one after the other, as they took effect
+            let _turn = history.turn().lock().await;
+            let keeping = Arc::clone(&history);
+            let kept = spawn_blocking(move || keeping.keep(&text.source.bytes, &by, generation, &changes));
+            drop(kept.await);
         }));
     }
 

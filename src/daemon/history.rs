@@ -43,7 +43,11 @@ pub struct History {
     /// None if nothing can be kept.
     directory: Option<PathBuf>,
     revisions: Mutex<VecDeque<Kept>>,
+    turn: Turn,
 }
+
+/// Whose turn it is to keep something: first come, first served.
+type Turn = tokio::sync::Mutex<()>;
 
 /// A revision, in its file's first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +73,13 @@ impl History {
         Self {
             directory,
             revisions: Mutex::new(revisions),
+            turn: Turn::default(),
         }
+    }
+
+    /// Held by who keeps something.
+    pub const fn turn(&self) -> &Turn {
+        &self.turn
     }
 
     /// Keeps a text that is in effect, unless it is the last one's. What fails is a warning, for traffic does not depend on it.
@@ -206,6 +216,7 @@ mod tests {
         History {
             directory: Some(directory.to_owned()),
             revisions: Mutex::new(read_all(directory)),
+            turn: Turn::default(),
         }
     }
 
