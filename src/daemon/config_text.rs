@@ -69,7 +69,11 @@ fn changed() -> Problem {
 
 fn refused(error: &BrokerError) -> Problem {
     match error {
-        BrokerError::Changed => changed(),
+        BrokerError::Changed => Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "the file has another text than the one in effect: somebody has edited it; what they wrote is kept. Reload it, or \
+             mend it, and read the configuration anew",
+        ),
         BrokerError::Refused(_) => Problem::new(StatusCode::FORBIDDEN, error.to_string()),
         BrokerError::Unreadable(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
         _ => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

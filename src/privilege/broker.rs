@@ -20,7 +20,7 @@ use super::{
     runner::Link,
     socket_files::{self, SocketFiles},
     switch::{SwitchError, switch_to},
-    write::{self, ConfigWrite},
+    write::{self, ConfigWrite, Replaced},
 };
 use crate::{
     base::{Protocol, SocketKind, SocketPath, Zone},
@@ -61,8 +61,8 @@ pub struct Broker {
     pub policy: Policy,
     /// Whether the configuration let the API replace it when the process started.
     pub may_write_config: bool,
-    /// The text that was replaced last.
-    pub replaced: Option<Vec<u8>>,
+    /// What was replaced last, as long as what took its place has not taken effect.
+    pub replaced: Option<Replaced>,
     /// The file that they were last read from; `None`: as at the start.
     pub adopted: Option<FileIdentity>,
     /// Ports bound so far: the daemon may hold sockets there.
@@ -332,6 +332,8 @@ impl Broker {
         };
         let default_nat_ports = match what {
             What::Config => {
+                // somebody else has written since
+                self.replaced = self.replaced.take().filter(|last| last.text == bytes);
                 self.adopt(bytes, identity);
                 self.options.default_nat_ports
             }
@@ -389,19 +391,23 @@ impl Broker {
             parse: self.parse,
             options: self.options,
             now: self.policy.config(),
-            replaced: self.replaced.as_deref(),
+            replaced: self.replaced.as_ref(),
             before,
             text,
         };
         let outcome = write.perform();
         if outcome == Outcome::Done {
-            self.replaced = Some(before.to_vec());
+            self.replaced = Some(Replaced {
+                before: before.to_vec(),
+                text: text.to_vec(),
+            });
         }
         outcome
     }
 
     /// The daemon runs by a configuration, which may be another than the last that was read by now.
     fn note_in_effect(&mut self, identity: FileIdentity) {
+        self.replaced = None;
         if self.adopted == Some(identity) {
             self.policy.in_effect_alone();
             self.sockets.keep_only(|path| self.policy.has_socket(path));

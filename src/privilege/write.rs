@@ -7,8 +7,9 @@ use std::{
     collections::BTreeSet,
     fmt::Display,
     mem::ManuallyDrop,
+    num::NonZeroU32,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     message::{Outcome, Verb},
 };
 use crate::{
-    base::{ListenPlace, Protocol, SocketPath},
+    base::{ListenPlace, Protocol, ServerAddr, SocketPath},
     config::{self, Config, MAX_CONFIG_BYTES, Options, Source},
     sys::{config_file, memfd, replace_file},
 };
@@ -51,6 +52,15 @@ pub fn texts(fds: Vec<ManuallyDrop<OwnedFd>>) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((texts.next()??, texts.next()??))
 }
 
+/// A text, and what took its place.
+#[derive(Debug)]
+pub struct Replaced {
+    /// What was there.
+    pub before: Vec<u8>,
+    /// What took its place.
+    pub text: Vec<u8>,
+}
+
 /// A file to be replaced.
 #[derive(Debug)]
 pub struct ConfigWrite<'a> {
@@ -64,8 +74,8 @@ pub struct ConfigWrite<'a> {
     pub options: Options,
     /// The configuration that was read from it last.
     pub now: &'a Config,
-    /// The text that was replaced last.
-    pub replaced: Option<&'a [u8]>,
+    /// What was replaced last by what, as long as that has not taken effect.
+    pub replaced: Option<&'a Replaced>,
     /// What it must have.
     pub before: &'a [u8],
     /// What it shall have.
@@ -89,12 +99,15 @@ impl ConfigWrite<'_> {
             Err(findings) => return Outcome::unreadable(&config::render(&findings, &source, false)),
         };
         // what an administrator has written may come back, if the text that took its place does not take effect
-        let is_back = self.replaced == Some(self.text);
+        let is_back = self
+            .replaced
+            .is_some_and(|last| last.before == self.text && last.text == self.before);
         if !is_back && let Err(why) = adds_nothing(self.now, &loaded.config, self.path) {
             return Outcome::refused(&why);
         }
-        match replace_file::replace(self.path, self.text) {
-            Ok(()) => Outcome::Done,
+        match replace_file::replace(self.path, self.before, self.text) {
+            Ok(true) => Outcome::Done,
+            Ok(false) => Outcome::Stale,
             Err(error) => Outcome::unable(&error.to_string()),
         }
     }
@@ -113,43 +126,52 @@ fn adds_nothing(now: &Config, new: &Config, path: &Path) -> Result<(), String> {
     only("the interface", first_new(&interfaces(now), &interfaces(new)))?;
     only("the privileged port", first_new(&ports(now), &ports(new)))?;
     only("the unix socket", first_new(&sockets(now), &sockets(new)))?;
-    let beside = path.parent();
-    let is_beside =
-        |file: &PathBuf| beside.is_some_and(|beside| !is_relative(file) && file.starts_with(beside));
-    let known = files(now);
-    let file = files(new)
-        .into_iter()
-        .find(|file| !known.contains(file) && !is_beside(file));
-    only("the file", file.map(|file| file.display().to_string()))?;
-    if (&now.global.user, &now.global.state_dir) != (&new.global.user, &new.global.state_dir) {
-        return only("the user or state directory", Some("in [global]".to_owned()));
-    }
-    Ok(())
+    only("the mark", first_new(&marks(now), &marks(new)))?;
+    only("the file", first_new(&files(now), &files(new)))?;
+    only(
+        "with its token, the source",
+        first_new(&with_tokens(now), &with_tokens(new)),
+    )?;
+    only(
+        "the log of TLS keys of",
+        first_new(&key_logs(now), &key_logs(new)),
+    )?;
+    let is_new = |what: &str, differs: bool| only(what, differs.then(|| "another".to_owned()));
+    let (of_now, of_new) = (&now.global, &new.global);
+    is_new("`user` in [global]", of_now.user != of_new.user)?;
+    is_new("`state_dir` in [global]", of_now.state_dir != of_new.state_dir)?;
+    is_new("[admin]", now.admin != new.admin)?;
+    // sockets that speak for clients, and what else only the broker can make
+    is_new(
+        "a kind of socket towards servers (`source`, `mark`, `interface`)",
+        !new.socket_kinds().is_subset(&now.socket_kinds()),
+    )
 }
 
 fn first_new<T: Ord + Display>(now: &BTreeSet<T>, new: &BTreeSet<T>) -> Option<String> {
     new.difference(now).next().map(ToString::to_string)
 }
 
-/// Whether a path has parts that lead up.
-fn is_relative(file: &Path) -> bool {
-    file.components()
-        .any(|part| matches!(part, std::path::Component::ParentDir))
-}
-
 fn commands(config: &Config) -> BTreeSet<String> {
     let commands = config.commands();
-    commands
-        .values()
-        .map(|command| format!("{:?}", command.line))
+    let line = |command: &config::Command| format!("{:?}", command.line);
+    commands.values().map(line).collect()
+}
+
+fn interfaces(config: &Config) -> BTreeSet<String> {
+    let of_frontends = config.frontends.values();
+    let of_frontends = of_frontends.filter_map(|frontend| frontend.interface.clone());
+    let of_servers = (config.backends.values()).filter_map(|backend| backend.server_socket.interface);
+    of_frontends
+        .chain(of_servers.map(|zone| zone.to_string()))
         .collect()
 }
 
-fn interfaces(config: &Config) -> BTreeSet<&str> {
-    let named = config.frontends.values();
-    named
-        .filter_map(|frontend| frontend.interface.as_deref())
-        .collect()
+fn marks(config: &Config) -> BTreeSet<u32> {
+    let of_clients = config.frontends.values().map(|frontend| frontend.client_socket);
+    let of_servers = (config.backends.values()).map(|backend| backend.server_socket.common);
+    let marks = of_clients.chain(of_servers).filter_map(|options| options.mark);
+    marks.map(NonZeroU32::get).collect()
 }
 
 fn ports(config: &Config) -> BTreeSet<String> {
@@ -168,24 +190,48 @@ fn ports(config: &Config) -> BTreeSet<String> {
     of_frontends.chain(others).collect()
 }
 
+/// Where is listened, and where something is asked: behind one there may be more than a server.
 fn sockets(config: &Config) -> BTreeSet<SocketPath> {
     let places = config.frontends.values().flat_map(|frontend| frontend.places());
     let listened = places.filter_map(|place| match place {
         ListenPlace::Unix(path) => Some(path),
         ListenPlace::Network(_) => None,
     });
-    listened.chain(config.source_sockets()).collect()
+    let servers = (config.backends.values()).flat_map(|backend| backend.servers.values());
+    let servers = servers.filter_map(|server| match server.addr {
+        ServerAddr::Unix(path) => Some(path),
+        ServerAddr::Ip(_) => None,
+    });
+    listened.chain(servers).chain(config.source_sockets()).collect()
 }
 
-fn files(config: &Config) -> BTreeSet<PathBuf> {
+/// What they say is told in errors and sent to servers.
+fn files(config: &Config) -> BTreeSet<String> {
     let lists = config.network_lists.values().map(|list| list.path.as_path());
     (config.tls_files())
         .chain(config.certificate_dirs())
         .chain(config.discovery_files())
         .chain(config.acme_files())
         .chain(lists)
-        .map(Path::to_owned)
+        .map(|path| path.display().to_string())
         .collect()
+}
+
+/// Sources that are shown a secret: another one would get it.
+fn with_tokens(config: &Config) -> BTreeSet<String> {
+    let sources = (config.backends.values()).filter_map(|backend| backend.discovery.as_ref());
+    let sources = sources.map(|discovery| &discovery.source);
+    let shown =
+        sources.filter(|source| source.token_variable().is_some() || source.secret_files().next().is_some());
+    shown
+        .map(|source| format!("{source} ({:?})", source.token_variable()))
+        .collect()
+}
+
+fn key_logs(config: &Config) -> BTreeSet<&str> {
+    let logged =
+        (config.frontends.values()).filter(|frontend| frontend.tls.as_ref().is_some_and(|tls| tls.key_log));
+    logged.map(|frontend| frontend.name.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -209,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn servers_frontends_on_free_ports_and_files_beside_the_configuration_may_be_written() {
+    fn servers_and_frontends_on_free_ports_may_be_written() {
         for more in [
             "servers.b = { addr = \"10.0.0.2:80\" }\n",
+            "discovery = { kind = \"http\", url = \"http://10.0.0.9/servers\" }\n",
             "[frontends.more]\nlisten_addr = \"192.0.2.1:8443\"\nbackend = \"web\"\n",
-            "[network_lists]\noffice = \"/etc/convey/office.list\"\n",
             "[global]\nlog_level = \"debug\"\n",
         ] {
             assert_eq!(refused(more), None);
@@ -244,14 +290,26 @@ mod tests {
                 "the unix socket unix:/run/x.sock",
             ),
             (
-                "[network_lists]\noffice = \"/etc/shadow\"\n",
-                "the file /etc/shadow",
+                "[network_lists]\noffice = \"/etc/convey/key.pem\"\n",
+                "the file /etc/convey/key.pem",
             ),
             (
-                "[network_lists]\noffice = \"/etc/convey/../shadow\"\n",
-                "the file /etc/convey/../shadow",
+                "servers.u = { addr = \"unix:/run/convey/admin.sock\" }\n",
+                "the unix socket unix:/run/convey/admin.sock",
             ),
-            ("[global]\nuser = \"root\"\n", "the user or state directory"),
+            ("server_socket.interface = \"eth0\"\n", "the interface eth0"),
+            ("server_socket.mark = 7\n", "the mark 7"),
+            (
+                "discovery = { kind = \"http\", url = \"http://10.0.0.9/\", token = \"${PATH}\" }\n",
+                "with its token, the source http://10.0.0.9/",
+            ),
+            ("[admin]\nlisten_addr = \"127.0.0.1:7001\"\n", "[admin] another"),
+            ("[admin]\nsocket = \"/root/evil.sock\"\n", "[admin] another"),
+            ("[global]\nuser = \"root\"\n", "`user` in [global] another"),
+            (
+                "[global]\nstate_dir = \"/srv\"\n",
+                "`state_dir` in [global] another",
+            ),
         ] {
             let why = refused(more).unwrap_or_else(|| panic!("allowed: {more}"));
             assert!(why.starts_with(what), "{why}");

@@ -175,7 +175,16 @@ async fn whole(
     work: impl Future<Output = Result<views::Reloaded, Problem>> + Send + 'static,
 ) -> Result<Json<views::Reloaded>, Problem> {
     let done = tokio::spawn(work).await;
-    done.map_err(|_| internal("it ended before its end"))?.map(Json)
+    let done = done.map_err(|_| internal("it ended before its end"))?;
+    if let Err(problem) = &done {
+        tracing::warn!(
+            event = "config_not_written",
+            status = problem.status,
+            "the configuration was not changed: {}",
+            problem.message
+        );
+    }
+    done.map(Json)
 }
 
 async fn apply(

@@ -188,7 +188,7 @@ pub fn router(context: ApiContext) -> Router {
         )
         .add(
             (Get, "/v1/config/resolved"),
-            Read,
+            Operate,
             "Every setting in effect",
             configuration::resolved,
         )
@@ -206,7 +206,7 @@ pub fn router(context: ApiContext) -> Router {
         )
         .add(
             (Get, "/v1/config/history"),
-            Read,
+            Operate,
             "The texts that were in effect",
             configuration::history,
         )

@@ -69,8 +69,13 @@ impl WantedClient {
     fn is(self, client: Remote<ClientAddr>) -> bool {
         match (self, client) {
             (_, Remote::Unix) => false,
-            (Self::Connection(wanted), Remote::Addr(ClientAddr(client))) => wanted == client,
-            (Self::Host(wanted), Remote::Addr(ClientAddr(client))) => wanted == client.ip(),
+            // an IPv4 client of a listener of both families is one however it is written
+            (Self::Connection(wanted), Remote::Addr(ClientAddr(client))) => {
+                (wanted.ip().to_canonical(), wanted.port()) == (client.ip().to_canonical(), client.port())
+            }
+            (Self::Host(wanted), Remote::Addr(ClientAddr(client))) => {
+                wanted.to_canonical() == client.ip().to_canonical()
+            }
         }
     }
 }

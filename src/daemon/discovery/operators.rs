@@ -163,6 +163,8 @@ impl Control {
         }
         self.discovery.waiting.insert(backend.clone(), reply);
         self.take_answers();
+        // not in the next window: whoever asks next finds it
+        self.publish();
         Ok(self.discovery.arming.is_some())
     }
 }

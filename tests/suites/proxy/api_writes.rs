@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = tests![
     a_replaced_configuration_takes_effect_and_is_rolled_back_byte_for_byte,
     single_settings_are_changed_and_comments_stay,
     of_two_writers_one_is_told_that_the_text_has_changed,
+    an_edit_on_the_host_is_never_overwritten,
     a_text_that_cannot_take_effect_is_put_back,
     what_is_an_administrators_to_write_is_refused,
     a_file_that_may_not_be_written_stays_and_the_reason_is_said,
@@ -146,6 +147,26 @@ fn of_two_writers_one_is_told_that_the_text_has_changed() {
         assert_eq!(sorted, [200, 412], "round {round}");
         let winner = codes.iter().position(|code| *code == 200).expect("one");
         assert_eq!(file(&convey), texts[winner]);
+    }
+}
+
+fn an_edit_on_the_host_is_never_overwritten() {
+    let site = Site::new("api-hand", 2);
+    let convey = writable(&site);
+    let first = file(&convey);
+    for round in 0..40_u64 {
+        let tag = ask(&convey, "GET", "/v1/config", "").tag;
+        let by_hand = format!("{first}# by hand {round}\n");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(std::time::Duration::from_micros(round * 400));
+                convey.write_config(&by_hand);
+            });
+            let put = put(&convey, &tag, &format!("{first}# by the API {round}\n"));
+            assert!([200, 412].contains(&put.status), "{}", put.body);
+        });
+        assert!(file(&convey).starts_with(&by_hand), "round {round}");
+        convey.order("reload");
     }
 }
 
