@@ -20,7 +20,7 @@ use super::{
     runner::Link,
     socket_files::{self, SocketFiles},
     switch::{SwitchError, switch_to},
-    write::{self, ConfigWrite, Replaced},
+    write::{self, ConfigWrite, Writes},
 };
 use crate::{
     base::{Protocol, SocketKind, SocketPath, Zone},
@@ -59,10 +59,8 @@ pub struct Broker {
     pub parse: Parser,
     /// The rules in effect.
     pub policy: Policy,
-    /// Whether the configuration let the API replace it when the process started.
-    pub may_write_config: bool,
-    /// What was replaced last, as long as what took its place has not taken effect.
-    pub replaced: Option<Replaced>,
+    /// Whether the API may replace the configuration, and what it has replaced.
+    pub writes: Writes,
     /// The file that they were last read from; `None`: as at the start.
     pub adopted: Option<FileIdentity>,
     /// Ports bound so far: the daemon may hold sockets there.
@@ -332,8 +330,7 @@ impl Broker {
         };
         let default_nat_ports = match what {
             What::Config => {
-                // somebody else has written since
-                self.replaced = self.replaced.take().filter(|last| last.text == bytes);
+                self.writes.read(&bytes);
                 self.adopt(bytes, identity);
                 self.options.default_nat_ports
             }
@@ -380,34 +377,21 @@ impl Broker {
 
     /// Replaces the configuration file.
     fn write_config(&mut self, before: &[u8], text: &[u8]) -> Outcome {
-        if !self.may_write_config {
-            return Outcome::refused(
-                "the configuration had no `allow_config_writes` when the process started",
-            );
-        }
         let write = ConfigWrite {
             path: self.files.config_path(),
             name: &self.name,
             parse: self.parse,
             options: self.options,
             now: self.policy.config(),
-            replaced: self.replaced.as_ref(),
             before,
             text,
         };
-        let outcome = write.perform();
-        if outcome == Outcome::Done {
-            self.replaced = Some(Replaced {
-                before: before.to_vec(),
-                text: text.to_vec(),
-            });
-        }
-        outcome
+        self.writes.perform(&write)
     }
 
     /// The daemon runs by a configuration, which may be another than the last that was read by now.
     fn note_in_effect(&mut self, identity: FileIdentity) {
-        self.replaced = None;
+        self.writes.in_effect();
         if self.adopted == Some(identity) {
             self.policy.in_effect_alone();
             self.sockets.keep_only(|path| self.policy.has_socket(path));

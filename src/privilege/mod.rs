@@ -309,7 +309,7 @@ pub mod fuzzing {
 
     use super::{
         KernelOps, Parser, Policy, broker, files::Files, packets::PacketSockets, rules_news::RulesNews,
-        socket_files::SocketFiles,
+        socket_files::SocketFiles, write::Writes,
     };
     use crate::config::{Config, Options};
 
@@ -327,8 +327,7 @@ pub mod fuzzing {
                 name: "convey.toml".to_owned(),
                 options: Options::default(),
                 parse,
-                may_write_config: config.admin.allow_config_writes,
-                replaced: None,
+                writes: Writes::new(config.admin.allow_config_writes),
                 policy: Policy::new(config),
                 adopted: None,
                 bound: BTreeSet::new(),

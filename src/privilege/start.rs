@@ -14,6 +14,7 @@ use super::{
     rules_news::RulesNews,
     runner::{self, Link, RunnerError},
     socket_files::SocketFiles,
+    write::Writes,
 };
 use crate::{
     base::Protocol,
@@ -101,8 +102,7 @@ impl Start<'_> {
             name: self.source.name.clone(),
             options: self.options,
             parse: self.parse,
-            may_write_config: loaded.config.admin.allow_config_writes,
-            replaced: None,
+            writes: Writes::new(loaded.config.admin.allow_config_writes),
             policy: Policy::new(loaded.config),
             adopted: None,
             bound: self.bound,

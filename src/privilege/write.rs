@@ -52,13 +52,47 @@ pub fn texts(fds: Vec<ManuallyDrop<OwnedFd>>) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((texts.next()??, texts.next()??))
 }
 
-/// A text, and what took its place.
+/// Whether the API may replace the configuration, and what it has replaced.
 #[derive(Debug)]
-pub struct Replaced {
-    /// What was there.
-    pub before: Vec<u8>,
-    /// What took its place.
-    pub text: Vec<u8>,
+pub struct Writes {
+    /// As the file said when the process started.
+    allowed: bool,
+    /// What was replaced last by what, as long as that has not taken effect.
+    last: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Writes {
+    /// Nothing yet.
+    pub const fn new(allowed: bool) -> Self {
+        Self { allowed, last: None }
+    }
+
+    /// What was written has taken effect, so nothing comes back.
+    pub fn in_effect(&mut self) {
+        self.last = None;
+    }
+
+    /// The file was read; if somebody else has written, nothing comes back either.
+    pub fn read(&mut self, text: &[u8]) {
+        self.last = self.last.take().filter(|(_, written)| written == text);
+    }
+
+    /// Replaces the file, if it may be.
+    pub fn perform(&mut self, write: &ConfigWrite<'_>) -> Outcome {
+        if !self.allowed {
+            return Outcome::refused(
+                "the configuration had no `allow_config_writes` when the process started",
+            );
+        }
+        // what an administrator has written may come back, if the text that took its place does not take effect
+        let last = self.last.as_ref();
+        let is_back = last.is_some_and(|(before, text)| before == write.text && text == write.before);
+        let outcome = write.perform(is_back);
+        if outcome == Outcome::Done {
+            self.last = Some((write.before.to_vec(), write.text.to_vec()));
+        }
+        outcome
+    }
 }
 
 /// A file to be replaced.
@@ -74,8 +108,6 @@ pub struct ConfigWrite<'a> {
     pub options: Options,
     /// The configuration that was read from it last.
     pub now: &'a Config,
-    /// What was replaced last by what, as long as that has not taken effect.
-    pub replaced: Option<&'a Replaced>,
     /// What it must have.
     pub before: &'a [u8],
     /// What it shall have.
@@ -83,8 +115,8 @@ pub struct ConfigWrite<'a> {
 }
 
 impl ConfigWrite<'_> {
-    /// Replaces it.
-    pub fn perform(&self) -> Outcome {
+    /// Replaces it; one that is back may have what only an administrator may write.
+    fn perform(&self, is_back: bool) -> Outcome {
         match config_file::read(self.path, MAX_CONFIG_BYTES) {
             Ok(now) if now == self.before => {}
             Ok(_) => return Outcome::Stale,
@@ -98,10 +130,6 @@ impl ConfigWrite<'_> {
             Ok(loaded) => loaded,
             Err(findings) => return Outcome::unreadable(&config::render(&findings, &source, false)),
         };
-        // what an administrator has written may come back, if the text that took its place does not take effect
-        let is_back = self
-            .replaced
-            .is_some_and(|last| last.before == self.text && last.text == self.before);
         if !is_back && let Err(why) = adds_nothing(self.now, &loaded.config, self.path) {
             return Outcome::refused(&why);
         }
@@ -315,6 +343,40 @@ mod tests {
             assert!(why.starts_with(what), "{why}");
             assert!(why.ends_with("edit /etc/convey/convey.toml on the host"), "{why}");
         }
+    }
+
+    #[test]
+    fn what_an_administrator_has_written_comes_back_only_as_long_as_nothing_else_has_taken_effect() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("convey.toml");
+        let hook = format!("{SITE}[hooks]\non_change = [\"/bin/true\"]\n");
+        let (now, mut writes) = (config(""), Writes::new(true));
+        let write = |writes: &mut Writes, before: &str, text: &str| {
+            std::fs::write(&path, before).unwrap();
+            writes.perform(&ConfigWrite {
+                path: &path,
+                name: "convey.toml",
+                parse: config::load,
+                options: Options::default(),
+                now: &now,
+                before: before.as_bytes(),
+                text: text.as_bytes(),
+            })
+        };
+        assert_eq!(write(&mut writes, &hook, SITE), Outcome::Done);
+        assert_eq!(
+            write(&mut writes, SITE, &hook),
+            Outcome::Done,
+            "it has not taken effect"
+        );
+        for forget in [Writes::in_effect, |writes: &mut Writes| writes.read(b"# by hand")] {
+            assert_eq!(write(&mut writes, &hook, SITE), Outcome::Done);
+            forget(&mut writes);
+            let refused = write(&mut writes, SITE, &hook);
+            assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+        }
+        let refused = write(&mut Writes::new(false), SITE, SITE);
+        assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
     }
 
     #[test]
