@@ -60,17 +60,17 @@ pub fn info(status: &Status, now: Instant) -> views::Info {
 /// Everything, for `GET /v1/status`.
 #[must_use]
 pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
-    let snapshot = &status.snapshot;
+    let process = info(status, now);
     views::Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        uptime_seconds: now.saturating_duration_since(status.started).as_secs_f64(),
-        phase: status.phase.into(),
-        config_file: status.config_file.to_string(),
-        config_generation: status.config_generation,
-        snapshot_generation: snapshot.generation,
-        last_reload_error: status.last_reload_error.clone(),
-        needs_restart: status.needs_restart.clone(),
+        version: process.version,
+        pid: process.pid,
+        uptime_seconds: process.uptime_seconds,
+        phase: process.phase,
+        config_file: process.config_file,
+        config_generation: process.config_generation,
+        snapshot_generation: status.snapshot.generation,
+        last_reload_error: process.last_reload_error,
+        needs_restart: process.needs_restart,
         workers: status.workers,
         proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,

@@ -15,13 +15,19 @@ use crate::{
 };
 
 impl Control {
-    /// Takes the text in effect and has it kept, unless it is the same as before. Nobody waits for the disk.
-    pub(super) fn keep_text(&mut self, by: String, changes: &[String]) {
+    /// Takes the text in effect and has it kept, unless it is the same as before: most reloads are looks.
+    pub(super) fn take_text(&mut self, by: String, changes: &[String]) {
         let source = self.reload.in_effect();
-        if self.in_effect.source.bytes != source.bytes {
-            let may_write = self.in_effect.may_write;
-            self.in_effect = Arc::new(ConfigInEffect::new(source.clone(), self.options, may_write));
+        if self.in_effect.source.bytes == source.bytes {
+            return;
         }
+        let may_write = self.in_effect.may_write;
+        self.in_effect = Arc::new(ConfigInEffect::new(source.clone(), self.options, may_write));
+        self.keep_text(by, changes);
+    }
+
+    /// Has the text in effect kept. Nobody waits for the disk.
+    pub(super) fn keep_text(&self, by: String, changes: &[String]) {
         let (history, text) = (Arc::clone(&self.history), Arc::clone(&self.in_effect));
         let (changes, generation) = (changes.to_vec(), self.config_generation);
         drop(tokio::spawn(async move {

@@ -476,7 +476,7 @@ impl Control {
                 .first()
                 .and_then(|ticket| self.reload.waiting.get(ticket));
             let by = asker.map_or_else(|| trigger.to_owned(), |(by, _)| by.clone());
-            self.keep_text(by, &reloaded.changes);
+            self.take_text(by, &reloaded.changes);
         }
         self.publish_status();
         for ticket in ask.tickets {
