@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     args::StatusArgs,
-    client::{Client, Patience, Response},
+    client::{Asked, Client, Response},
     outcome::{CommandResult, Failure},
     picture::{self, Earlier, Look, Totals},
     select::Selection,
@@ -115,7 +115,7 @@ async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandR
     loop {
         let sample = async {
             ticks.tick().await;
-            let answer = client.ask(Method::GET, TARGET, None, Patience::Short).await?;
+            let answer = client.ask(Asked::of(Method::GET, TARGET)).await?;
             selected(&answer, args)
         };
         let sample = tokio::select! {

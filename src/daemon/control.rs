@@ -254,6 +254,7 @@ impl Control {
             AdminCommand::ClearOverrides { reply } => {
                 let _ = reply.send(self.clear_overrides());
             }
+            AdminCommand::CountCut { config, reply } => self.tell_cut(&config, reply),
             AdminCommand::WriteConfig {
                 text,
                 replaces,
