@@ -17,9 +17,11 @@ pub(crate) mod auth;
 mod caller;
 mod candidates;
 mod challenges;
+mod events;
 pub(crate) mod holder;
 mod http;
 pub mod lookup;
+mod metrics;
 pub(crate) mod packets;
 pub mod render;
 mod shares;
@@ -32,6 +34,7 @@ pub mod views;
 mod words;
 
 pub(crate) use challenges::Answers;
+pub use events::{EventLog, EventRecord, Level};
 pub(crate) use http::HttpListener;
 pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
@@ -156,11 +159,18 @@ pub mod fuzzing {
     pub async fn serve_stats(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
     ) {
         http::serve_connection(
             stream,
             None,
-            stats::router(status, stats::Reach::Loopback),
+            {
+                // nothing is commanded here
+                let (commands, _) = tokio::sync::mpsc::channel(1);
+                let limits = http::HttpLimits::default();
+                let context = api::context::ApiContext::new(status, live, commands, limits);
+                stats::router(context, stats::Reach::Loopback)
+            },
             http::HttpLimits::default(),
         )
         .await;

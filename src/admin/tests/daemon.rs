@@ -5,8 +5,8 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, mpsc as std_mpsc},
-    time::Instant,
+    sync::{Arc, Condvar, LazyLock, Mutex, mpsc as std_mpsc},
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     admin::{
-        AdminCommand, AdminThread, HttpListener, Live, SocketFile, Status, bind_socket,
+        AdminCommand, AdminThread, EventLog, HttpListener, Live, SocketFile, Status, bind_socket,
         http::HttpLimits,
         lookup, render,
         status::{Closing, ConfigInEffect, Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
@@ -66,6 +66,19 @@ impl Write for Log {
     }
 }
 
+impl Sources {
+    /// Of nobody who listens.
+    pub fn unheard() -> Self {
+        let (tell, _) = std_mpsc::channel();
+        Self {
+            tell: Mutex::new(tell),
+            stuck_workers: Mutex::default(),
+            may_walk: Mutex::new(true),
+            walk: Condvar::new(),
+        }
+    }
+}
+
 /// Says what it was asked; walks through its flows only while it may.
 pub struct Sources {
     tell: Mutex<std_mpsc::Sender<String>>,
@@ -93,6 +106,12 @@ impl Sources {
 }
 
 impl Live for Sources {
+    fn events(&self) -> &Arc<EventLog> {
+        static EVENTS: LazyLock<Arc<EventLog>> =
+            LazyLock::new(|| Arc::new(EventLog::new(SystemTime::UNIX_EPOCH)));
+        &EVENTS
+    }
+
     fn log_events_dropped(&self) -> u64 {
         3
     }
@@ -325,6 +344,7 @@ fn running() -> Status {
             },
             Options::default(),
             true,
+            Instant::now(),
         )),
         last_reload_error: None,
         needs_restart: vec![],
