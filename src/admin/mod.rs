@@ -71,6 +71,8 @@ pub enum AdminCommand {
         backend: String,
         /// The server.
         server: views::NewServer,
+        /// Who asks, for the log.
+        by: String,
         /// The server's name, and whether it is there already; or what is wrong with the request.
         reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
     },
@@ -80,6 +82,8 @@ pub enum AdminCommand {
         backend: String,
         /// The server's name.
         server: String,
+        /// Who asks, for the log.
+        by: String,
         /// Done, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
     },
@@ -92,6 +96,8 @@ pub enum AdminCommand {
     },
     /// Clear every override.
     ClearOverrides {
+        /// Who asks, for the log.
+        by: String,
         /// Those that were cleared.
         reply: oneshot::Sender<views::Overrides>,
     },
@@ -101,6 +107,8 @@ pub enum AdminCommand {
         backend: String,
         /// What to do.
         request: views::ServerRequest,
+        /// Who asks, for the log.
+        by: String,
         /// The backend afterwards, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::Backend, views::Problem>>,
     },
@@ -112,6 +120,8 @@ pub enum AdminCommand {
         server: String,
         /// What to do.
         request: views::ServerRequest,
+        /// Who asks, for the log.
+        by: String,
         /// The server afterwards, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::Server, views::Problem>>,
     },

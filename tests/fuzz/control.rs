@@ -254,7 +254,7 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
             AdminCommand::WriteConfig { reply, .. } => {
                 let _ = reply.send(Ok(()));
             }
-            AdminCommand::ClearOverrides { reply } => {
+            AdminCommand::ClearOverrides { reply, .. } => {
                 let _ = reply.send(views::Overrides::default());
             }
             AdminCommand::Backend { backend, reply, .. } => {

@@ -21,7 +21,7 @@ pub struct Family {
 }
 
 /// The kind of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// It only grows, from the start of the process on.
     Counter,

@@ -160,3 +160,36 @@ fn openmetrics_is_for_those_who_prefer_it() {
     }
     assert_eq!(Format::accepted(None), Format::Prometheus);
 }
+
+#[test]
+fn alerts_and_dashboard_ask_for_what_there_is() {
+    let shipped = [
+        include_str!("../../../configs/prometheus/alerts.yml"),
+        include_str!("../../../configs/prometheus/alerts-test.yml"),
+        include_str!("../../../configs/grafana/convey.json"),
+    ];
+    let known: HashSet<_> = families()
+        .map(|family| (family.full_name(), family.kind))
+        .collect();
+    let is_known = |name: &str| {
+        let with_kind = |suffix: &str, kind| {
+            let name = name.strip_suffix(suffix);
+            name.is_some_and(|name| known.contains(&(name.to_owned(), kind)))
+        };
+        with_kind("_total", Kind::Counter)
+            || with_kind("", Kind::Gauge)
+            || with_kind("_bucket", Kind::Histogram)
+            || with_kind("_info", Kind::Info)
+    };
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for text in shipped {
+        let names = text
+            .split(|c| !is_of_a_name(c))
+            .filter(|word| word.starts_with("convey_"));
+        let names: BTreeSet<_> = names.collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(is_known(name), "{name}");
+        }
+    }
+}

@@ -284,7 +284,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 let _ = tell.send(format!("write {} bytes", text.len()));
                 let _ = reply.send(Ok(()));
             }
-            AdminCommand::ClearOverrides { reply } => {
+            AdminCommand::ClearOverrides { reply, .. } => {
                 let _ = tell.send("clear".into());
                 let _ = reply.send(views::Overrides::default());
             }
@@ -292,6 +292,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 backend,
                 request,
                 reply,
+                ..
             } => {
                 let _ = tell.send(format!("{} of all in {backend:?}", request.action));
                 let _ = reply.send(Err(Problem::new(StatusCode::CONFLICT, "the last")));
@@ -306,6 +307,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 server,
                 request,
                 reply,
+                ..
             } => {
                 let force = if request.force { ", forced" } else { "" };
                 let _ = tell.send(format!("{}{force} of {server:?} in {backend:?}", request.action));

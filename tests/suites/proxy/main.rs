@@ -31,6 +31,7 @@ mod lifecycle;
 mod limits;
 mod marks;
 mod meanwhile;
+mod metrics;
 mod named;
 mod options;
 mod peers;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         ("unix", unix_files::TESTS),
         ("api", api::TESTS),
         ("api", api_writes::TESTS),
+        ("metrics", metrics::TESTS),
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),
