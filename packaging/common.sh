@@ -67,7 +67,7 @@ install_missing() {
     printf '%sInstalling %s%s\n' "$dim" "${packages[*]}" "$plain"
     install_without_services "${packages[@]}" || exit
     installed+=("${packages[@]}")
-    for pair in nginx:nginx haproxy:haproxy keepalived:keepalived bird2:bird redis-server:redis-server postgresql:postgresql bind9:named; do
+    for pair in nginx:nginx haproxy:haproxy keepalived:keepalived bird2:bird redis-server:redis-server postgresql:postgresql bind9:named prometheus:prometheus; do
         case " ${packages[*]} " in
             *" ${pair%%:*} "*) systemctl disable "${pair#*:}" >/dev/null 2>&1 || true ;;
         esac

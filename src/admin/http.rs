@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -78,6 +78,13 @@ impl Default for HttpLimits {
         }
     }
 }
+
+/// Marks an answer that goes on for as long as its client listens, [`LONG_LIVED`] at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LongLived;
+
+/// How long such an answer goes on.
+const LONG_LIVED: Duration = Duration::from_secs(3_600);
 
 /// Buffer for a request's header, in bytes; a longer header is answered 431.
 const MAX_HEADER_BYTES: usize = 16 << 10;
@@ -348,12 +355,22 @@ async fn serve_connection_until<C: Clone + Send + Sync + 'static>(
     over: impl Future<Output = ()>,
 ) {
     let router = TowerToHyperService::new(router);
+    let is_long_lived = Arc::new(AtomicBool::new(false));
+    let answers_at_length = Arc::clone(&is_long_lived);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         if let Some(caller) = &caller {
             request.extensions_mut().insert(caller.clone());
         }
-        router.call(request)
+        let (answer, at_length) = (router.call(request), Arc::clone(&answers_at_length));
+        async move {
+            let answer = answer.await;
+            let is_marked =
+                (answer.as_ref()).is_ok_and(|answer| answer.extensions().get::<LongLived>().is_some());
+            at_length.store(is_marked, Ordering::Relaxed);
+            answer
+        }
     });
+    let mut over = pin!(over);
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -366,8 +383,16 @@ async fn serve_connection_until<C: Clone + Send + Sync + 'static>(
     );
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = over => {}
-        () = sleep(limits.connection) => {}
+        () = &mut over => {}
+        () = sleep(limits.connection) => {
+            if is_long_lived.load(Ordering::Relaxed) {
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = &mut over => {}
+                    () = sleep(LONG_LIVED) => {}
+                }
+            }
+        }
     }
     connection.as_mut().graceful_shutdown();
     // an error or the end of the time mean the same here: the connection is dropped

@@ -17,9 +17,11 @@ pub(crate) mod auth;
 mod caller;
 mod candidates;
 mod challenges;
+mod events;
 pub(crate) mod holder;
 mod http;
 pub mod lookup;
+mod metrics;
 pub(crate) mod packets;
 pub mod render;
 mod shares;
@@ -32,6 +34,7 @@ pub mod views;
 mod words;
 
 pub(crate) use challenges::Answers;
+pub use events::{EventLog, EventRecord, Level};
 pub(crate) use http::HttpListener;
 pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
@@ -79,6 +82,8 @@ pub enum AdminCommand {
         backend: String,
         /// The server.
         server: views::NewServer,
+        /// Who asks, for the log.
+        by: String,
         /// The server's name, and whether it is there already; or what is wrong with the request.
         reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
     },
@@ -88,6 +93,8 @@ pub enum AdminCommand {
         backend: String,
         /// The server's name.
         server: String,
+        /// Who asks, for the log.
+        by: String,
         /// Done, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::AddedServer, views::Problem>>,
     },
@@ -100,6 +107,8 @@ pub enum AdminCommand {
     },
     /// Clear every override.
     ClearOverrides {
+        /// Who asks, for the log.
+        by: String,
         /// Those that were cleared.
         reply: oneshot::Sender<views::Overrides>,
     },
@@ -109,6 +118,8 @@ pub enum AdminCommand {
         backend: String,
         /// What to do.
         request: views::ServerRequest,
+        /// Who asks, for the log.
+        by: String,
         /// The backend afterwards, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::Backend, views::Problem>>,
     },
@@ -120,6 +131,8 @@ pub enum AdminCommand {
         server: String,
         /// What to do.
         request: views::ServerRequest,
+        /// Who asks, for the log.
+        by: String,
         /// The server afterwards, or what is wrong with the request.
         reply: oneshot::Sender<Result<views::Server, views::Problem>>,
     },
@@ -167,11 +180,18 @@ pub mod fuzzing {
     pub async fn serve_stats(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         status: Arc<ArcSwap<Status>>,
+        live: Arc<dyn Live>,
     ) {
         http::serve_connection(
             stream,
             None,
-            stats::router(status, stats::Reach::Loopback),
+            {
+                // nothing is commanded here
+                let (commands, _) = tokio::sync::mpsc::channel(1);
+                let limits = http::HttpLimits::default();
+                let context = api::context::ApiContext::new(status, live, commands, limits);
+                stats::router(context, stats::Reach::Loopback)
+            },
             http::HttpLimits::default(),
         )
         .await;

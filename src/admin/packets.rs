@@ -80,14 +80,23 @@ fn rules(status: &RulesStatus) -> views::PacketRules {
     }
 }
 
+/// How far a next hop is known.
+#[must_use]
+pub fn hop_state(hop: &Hop) -> HopState {
+    match &hop.resolution {
+        Resolution::Known(_) => HopState::Resolved,
+        Resolution::Unresolved { .. } => HopState::Unresolved,
+        Resolution::NoRoute => HopState::NoRoute,
+    }
+}
+
 fn next_hop(ip: IpAddr, hop: &Hop, network: &Network) -> views::NextHop {
-    let (state, link) = match &hop.resolution {
-        Resolution::Known(link) => (HopState::Resolved, Some(link)),
-        Resolution::Unresolved { .. } => (HopState::Unresolved, None),
-        Resolution::NoRoute => (HopState::NoRoute, None),
+    let link = match &hop.resolution {
+        Resolution::Known(link) => Some(link),
+        Resolution::Unresolved { .. } | Resolution::NoRoute => None,
     };
     views::NextHop {
-        state: state.into(),
+        state: hop_state(hop).into(),
         reason: network.no_way.get(&ip).cloned(),
         interface: link.map(|link| {
             let name = network.links.get(&link.ifindex).cloned();

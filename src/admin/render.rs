@@ -13,7 +13,7 @@ pub use acme::{acme, certificates};
 use super::{
     packets::{self, ServerViews},
     status::{PacketCounts, SourceStatus, Status},
-    views::{self, Overridden, Traffic},
+    views::{self, Overridden, Percentiles, Traffic},
 };
 use crate::{
     base::{
@@ -77,7 +77,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         log_events_dropped: counts.log_events_dropped,
         admin_connections_refused: counts.connections_refused,
         admin_logins_failed: counts.logins_failed,
-        frontends: frontends(status),
+        frontends: frontends(status, now),
         backends: backends(status, now).collect(),
         packet: packet(status, &counts.packets),
         acme: (status.acme.directory.is_some()).then(|| acme(&status.acme, now, SystemTime::now())),
@@ -93,10 +93,10 @@ pub fn packet(status: &Status, counts: &PacketCounts) -> Option<views::Packet> {
 
 /// Every frontend by name.
 #[must_use]
-pub fn frontends(status: &Status) -> BTreeMap<FrontendName, views::Frontend> {
+pub fn frontends(status: &Status, now: Instant) -> BTreeMap<FrontendName, views::Frontend> {
     let frontends = status.snapshot.frontends.iter();
     frontends
-        .map(|(name, view)| (name.clone(), frontend(status, view)))
+        .map(|(name, view)| (name.clone(), frontend(status, view, now)))
         .collect()
 }
 
@@ -155,6 +155,7 @@ pub fn server(
 #[must_use]
 pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
     let overridden = Some(server.overridden).filter(|overridden| !overridden.is_none());
+    let [sessions, connects] = server.live.trend.earlier();
     views::Server {
         addr: server.addr,
         state: server.state.into(),
@@ -176,6 +177,9 @@ pub fn state_of(server: &ServerView, now: Instant) -> views::Server {
         }),
         last_checks: last_checks(server.checks.as_deref()),
         traffic: traffic(&server.live.counters),
+        rates: server.live.trend.rates(now).into(),
+        connect_time: Percentiles::between(&connects, &server.live.connect_time.times()),
+        session_time: Percentiles::between(&sessions, &server.live.session_time.times()),
         tls_failures: ServerTlsFailure::ALL
             .into_iter()
             .zip(server.live.counters.totals().tls_failures)
@@ -206,6 +210,7 @@ pub fn backend(
     source: Option<&SourceStatus>,
     now: Instant,
 ) -> views::Backend {
+    let [sessions, connects] = view.live.trend.earlier();
     views::Backend {
         balance: view.config.balance.into(),
         state: BackendState::of(view.counts.eligible).into(),
@@ -222,6 +227,9 @@ pub fn backend(
         }),
         discovery: source.map(|source| discovery(source, now)),
         traffic: traffic(&view.live.counters),
+        rates: view.live.trend.rates(now).into(),
+        connect_time: Percentiles::between(&connects, &view.live.connect_time.times()),
+        session_time: Percentiles::between(&sessions, &view.live.session_time.times()),
         servers: (view.servers.iter())
             .map(|each| (each.name.clone(), server(packets, view, each, now)))
             .collect(),
@@ -248,10 +256,11 @@ fn discovery(source: &SourceStatus, now: Instant) -> views::Discovery {
 
 /// One frontend.
 #[must_use]
-pub fn frontend(status: &Status, view: &FrontendView) -> views::Frontend {
+pub fn frontend(status: &Status, view: &FrontendView, now: Instant) -> views::Frontend {
     let totals = view.live.counters.totals();
     let serves = packets::serves(&status.snapshot, view, &status.waiting);
     let (state, waiting) = packets::frontend_state(view, &status.waiting);
+    let [sessions, handshakes] = view.live.trend.earlier();
     views::Frontend {
         listen: view.config.places().collect(),
         mode: view.config.mode.into(),
@@ -279,6 +288,9 @@ pub fn frontend(status: &Status, view: &FrontendView) -> views::Frontend {
             .map(|(reason, count)| ((*reason).into(), count))
             .collect(),
         traffic: totals.into(),
+        rates: view.live.trend.rates(now).into(),
+        session_time: Percentiles::between(&sessions, &view.live.session_time.times()),
+        handshake_time: Percentiles::between(&handshakes, &view.live.handshake_times()),
     }
 }
 
@@ -395,6 +407,7 @@ pub(super) mod tests {
                 },
                 Options::default(),
                 true,
+                now,
             )),
             last_reload_error: None,
             needs_restart: vec![],

@@ -1,4 +1,4 @@
-//! `GET /stats` on TCP: the JSON of Convey 0.3.5, for the tools that read it.
+//! `GET /stats` on TCP: the JSON of Convey 0.3.5, for the tools that read it; and `GET /metrics` beside it.
 //!
 //! The directions are 0.3.5's (its proxy and packet modes agree): `tx` is what clients sent and Convey
 //! transmitted to servers, `rx` is what servers answered and Convey returned to clients.
@@ -6,21 +6,28 @@
 //! On loopback no web page may read it: one whose name its owner lets point to 127.0.0.1 (see [`auth`](super::auth)) is told by
 //! its name in `Host`. There it is answered to addresses and to names without a dot, which nobody can register. On other addresses, where monitoring asks for it by whatever name the host has, every name will do.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header::HOST},
+    extract::{Query, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, HOST},
+    },
+    response::Response,
     routing::get,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
+    api::{
+        answer::Answer as _,
+        context::ApiContext,
+        metrics::{MetricsQuery, MetricsText},
+    },
     auth::{host_of, is_no_domain},
     http,
-    status::Status,
     views::Problem,
 };
 use crate::{
@@ -134,25 +141,39 @@ impl Reach {
 
 #[derive(Clone)]
 struct Served {
-    published: Arc<ArcSwap<Status>>,
+    context: ApiContext,
     reach: Reach,
 }
 
-/// The one route.
-pub(super) fn router(published: Arc<ArcSwap<Status>>, reach: Reach) -> Router {
+/// The two routes.
+pub(super) fn router(context: ApiContext, reach: Reach) -> Router {
     Router::new()
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed)
-        .with_state(Served { published, reach })
+        .with_state(Served { context, reach })
 }
 
 async fn stats(State(served): State<Served>, headers: HeaderMap) -> Result<Json<LegacyStats>, Problem> {
+    admit(served.reach, &headers)?;
+    Ok(Json(LegacyStats::of(&served.context.now().snapshot)))
+}
+
+async fn metrics(
+    State(served): State<Served>,
+    headers: HeaderMap,
+    Query(query): Query<MetricsQuery>,
+) -> Result<Response, Problem> {
+    admit(served.reach, &headers)?;
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    Ok(MetricsText::new(&served.context, accept, query.scopes()?).into_response())
+}
+
+/// Refuses what a web page may have asked for.
+fn admit(reach: Reach, headers: &HeaderMap) -> Result<(), Problem> {
     // browsers always name one; HTTP/1.0 and what is typed by hand need not
-    let alien = headers
-        .get_all(HOST)
-        .iter()
-        .find(|host| !served.reach.takes(host));
+    let alien = headers.get_all(HOST).iter().find(|host| !reach.takes(host));
     if let Some(host) = alien {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -163,12 +184,12 @@ async fn stats(State(served): State<Served>, headers: HeaderMap) -> Result<Json<
             ),
         ));
     }
-    Ok(Json(LegacyStats::of(&served.published.load().snapshot)))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{sync::Arc, time::Instant};
 
     use super::*;
     use crate::{admin::render::tests::site, base::WorkerId};

@@ -19,7 +19,10 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::views::{self, CertificateState, Phase, ProxiedConnections};
+use super::{
+    events::EventLog,
+    views::{self, CertificateState, Phase, ProxiedConnections},
+};
 use crate::{
     base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey},
     config::{Challenge, DiscoveryKind, EngineChoice, Options, Source},
@@ -70,17 +73,20 @@ pub struct ConfigInEffect {
     pub tag: String,
     /// Whether it may be replaced through the API.
     pub may_write: bool,
+    /// Since when.
+    pub loaded: Instant,
 }
 
 impl ConfigInEffect {
     /// With its tag.
     #[must_use]
-    pub fn new(source: Source, options: Options, may_write: bool) -> Self {
+    pub fn new(source: Source, options: Options, may_write: bool, loaded: Instant) -> Self {
         Self {
             tag: tag_of(&source.bytes),
             source,
             options,
             may_write,
+            loaded,
         }
     }
 }
@@ -264,6 +270,9 @@ pub type Closing = Pin<Box<dyn Future<Output = usize> + Send>>;
 pub trait Live: Send + Sync {
     /// Log and access events dropped.
     fn log_events_dropped(&self) -> u64;
+
+    /// The last events.
+    fn events(&self) -> &Arc<EventLog>;
 
     /// All connections of proxy frontends.
     fn proxied_connections(&self) -> ProxiedConnections;

@@ -1,7 +1,7 @@
 //! The endpoint over a real unix socket.
 
 mod asking;
-mod daemon;
+pub(super) mod daemon;
 
 use std::{
     cell::Cell,

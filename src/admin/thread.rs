@@ -18,6 +18,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{self, Handle},
     sync::oneshot,
+    time::MissedTickBehavior,
 };
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
     status::{Live, Status},
     strangers::without_commands,
 };
-use crate::client::runner::Runner;
+use crate::{client::runner::Runner, snapshot::trend};
 
 /// How long the end waits for the thread: an answer that is being made takes less.
 const END: Duration = Duration::from_secs(1);
@@ -86,6 +87,7 @@ impl AdminThread {
             let _ = done_sender.try_send(());
         })?;
         let context = ApiContext::new(status, live, commands, HttpLimits::default());
+        handle.spawn(sample(Arc::clone(context.published())));
         let failed_logins = FailedLogins::new(Arc::clone(context.failed_logins()), Instant::now());
         Ok(Self {
             runtime: handle,
@@ -153,7 +155,7 @@ impl AdminThread {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let reach = Reach::of(listener.local_addr()?.ip());
-        let router = stats::router(Arc::clone(self.context.published()), reach);
+        let router = stats::router(self.context.clone(), reach);
         Ok(http::serve(
             listener,
             router,
@@ -205,6 +207,18 @@ impl AdminThread {
 
     fn refused(&self) -> Arc<AtomicU64> {
         Arc::clone(self.context.refused())
+    }
+}
+
+/// Samples the counters of everything at the end of each step.
+async fn sample(published: Arc<ArcSwap<Status>>) {
+    let begun = published.load().started;
+    let mut ends = tokio::time::interval_at((begun + trend::STEP).into(), trend::STEP);
+    ends.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let end = ends.tick().await;
+        let number = trend::step_at(begun, end.into());
+        trend::sample(&published.load().snapshot, number, end.into());
     }
 }
 

@@ -6,17 +6,19 @@ mod checks;
 mod configuration;
 mod connections;
 mod discovery;
+mod events;
 mod info;
 mod new_server;
 mod overrides;
 mod problem;
 mod reload;
+mod server_request;
 mod server_tls;
 mod sticky;
+mod trend;
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
@@ -37,13 +39,16 @@ pub use connections::{
     WantedClient,
 };
 pub use discovery::{Discovery, DiscoveryProblem};
+pub use events::{Event, EventFilter, EventQuery, Events};
 pub use info::Info;
 pub use new_server::{AddedServer, NewServer};
 pub use overrides::{OverriddenServer, Overrides};
 pub use problem::{Problem, ReloadFailed};
 pub use reload::{ReloadQuery, Reloaded};
+pub use server_request::{ServerAction, ServerRequest};
 pub use server_tls::{ServerTls, TlsToServers};
 pub use sticky::StickyClients;
+pub use trend::{Percentiles, Rates, Windows};
 
 pub use super::words::{Because, CertificateState, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
@@ -249,6 +254,15 @@ pub struct Frontend {
     pub datagrams_dropped: BTreeMap<Word<DatagramDrop>, u64>,
     /// Its traffic.
     pub traffic: Traffic,
+    /// What goes on of late.
+    #[serde(default)]
+    pub rates: Rates,
+    /// How long its connections lasted that ended of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_time: Option<Percentiles>,
+    /// How long its TLS handshakes took of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_time: Option<Percentiles>,
 }
 
 /// One backend.
@@ -273,6 +287,15 @@ pub struct Backend {
     pub discovery: Option<Discovery>,
     /// Its traffic.
     pub traffic: Traffic,
+    /// What goes on of late.
+    #[serde(default)]
+    pub rates: Rates,
+    /// How long connects to its servers took of late, TLS included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_time: Option<Percentiles>,
+    /// How long its connections lasted that ended of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_time: Option<Percentiles>,
     /// Servers by name.
     pub servers: BTreeMap<ServerName, Server>,
 }
@@ -313,6 +336,15 @@ pub struct Server {
     pub last_checks: Vec<CheckResult>,
     /// Its traffic.
     pub traffic: Traffic,
+    /// What goes on of late.
+    #[serde(default)]
+    pub rates: Rates,
+    /// How long connects to it took of late, TLS included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_time: Option<Percentiles>,
+    /// How long its connections lasted that ended of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_time: Option<Percentiles>,
     /// TLS handshakes with it that failed, by reason; reasons without any are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls_failures: BTreeMap<Word<ServerTlsFailure>, u64>,
@@ -347,45 +379,6 @@ impl NatPortUse {
     pub fn percent(self) -> u32 {
         let percent = u64::from(self.claimed) * 100 / u64::from(self.available.max(1));
         u32::try_from(percent).map_or(100, |percent| percent.min(100))
-    }
-}
-
-/// `POST /v1/backends/{backend}/servers/{server}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ServerRequest {
-    /// What to do.
-    #[serde(flatten)]
-    pub action: ServerAction,
-    /// Do it even if the backend then has no eligible server.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub force: bool,
-}
-
-/// An operator's request about a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", tag = "action")]
-pub enum ServerAction {
-    /// Keep connections, send no new ones.
-    Drain,
-    /// Clear all overrides: health checks and the configured weight apply again.
-    Ready,
-    /// No new connections, no checks.
-    Maintenance,
-    /// Override the configured weight.
-    Weight {
-        /// The weight; 0 takes it out of service.
-        weight: u16,
-    },
-}
-
-impl fmt::Display for ServerAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Drain => f.write_str("drain"),
-            Self::Ready => f.write_str("ready"),
-            Self::Maintenance => f.write_str("maintenance"),
-            Self::Weight { weight } => write!(f, "weight {weight}"),
-        }
     }
 }
 

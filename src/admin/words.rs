@@ -157,6 +157,9 @@ pub enum HopState {
 }
 
 impl HopState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Resolved, Self::Unresolved, Self::NoRoute];
+
     /// The word for it.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -168,10 +171,7 @@ impl HopState {
     }
 }
 
-by_label!(
-    HopState,
-    [HopState::Resolved, HopState::Unresolved, HopState::NoRoute]
-);
+by_label!(HopState, HopState::ALL);
 
 /// Whether packets to a frontend's addresses reach us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -90,6 +90,17 @@ impl ServerDrop {
     /// Every one, in the order of the discriminants.
     pub const ALL: [Self; 4] = [Self::NatPorts, Self::NextHop, Self::Route, Self::Gateway];
 
+    /// The label in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NatPorts => "nat_ports",
+            Self::NextHop => "next_hop",
+            Self::Route => "route",
+            Self::Gateway => "gateway",
+        }
+    }
+
     /// The one that a verdict counts as, if it does.
     #[must_use]
     pub const fn of(reason: PacketReason) -> Option<Self> {

@@ -146,6 +146,53 @@ impl TerminationReason {
         )
     }
 
+    /// Whether a client was not served as it should have been, and not by its own doing.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Normal
+            | Self::Idle
+            | Self::Answered
+            | Self::AcmeChallenge
+            | Self::ClientAbort
+            | Self::ClientAbortConnect
+            | Self::ClientAbortQueue
+            | Self::ClientAbortPreamble
+            | Self::ClientLost
+            | Self::ClientTimeout
+            | Self::ServerTimeout
+            | Self::MaxLifetime
+            | Self::Killed
+            | Self::Rerouted => false,
+            Self::ServerAbort
+            | Self::ServerLost
+            | Self::ServerConnect
+            | Self::ConnectTimeout
+            | Self::QueueTimeout
+            | Self::QueueFull
+            | Self::NoServer
+            | Self::ServerDown
+            | Self::Resource
+            | Self::Internal
+            | Self::ProxyHeader
+            | Self::ProxyHeaderTimeout
+            | Self::ClientHello
+            | Self::ClientHelloTimeout
+            | Self::NonTls
+            | Self::UnexpectedSni
+            | Self::RouteRejected
+            | Self::AccessRefused
+            | Self::TlsHandshake
+            | Self::TlsHandshakeTimeout
+            | Self::TlsHandshakesFull
+            | Self::ClientHandshakes
+            | Self::ServerTls
+            | Self::ServersFull
+            | Self::ClientSource
+            | Self::NoSourceSocket => true,
+        }
+    }
+
     /// HAProxy's two-letter state, for the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {

@@ -4,10 +4,12 @@ mod acme;
 mod backend;
 mod configuration;
 mod doctor;
+mod events;
 mod firewall;
 mod overrides;
 mod reload;
 mod server;
+mod token;
 mod wait;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -26,10 +28,12 @@ pub use configuration::{
     ConfigCommand, ConfigDiffArgs, ConfigEditArgs, ConfigHistoryArgs, ConfigRollbackArgs, ConfigShowArgs,
 };
 pub use doctor::{DoctorArgs, SupportArgs};
+pub use events::EventsArgs;
 pub use firewall::{FirewallClearArgs, FirewallCommand, FirewallShowArgs};
 pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand};
 pub use reload::ReloadArgs;
 pub use server::{AddServerArgs, ForceArgs, ServerCommand};
+pub use token::{TokenArgs, TokenRole};
 pub use wait::{DrainWaitArgs, SettleArgs};
 
 /// A layer-4 load balancer for Linux.
@@ -158,6 +162,11 @@ pub enum Command {
     /// Connections first, the oldest before the others, then flows. What is no longer configured is marked (removed).
     Connections(ConnectionsArgs),
 
+    /// List what has happened: servers and backends that came and went, reloads, requests of operators, warnings
+    ///
+    /// The last ones, the newest at the end; with --follow those that come, too, also over a restart of convey.
+    Events(EventsArgs),
+
     /// Show which server a client would be sent to now, and why
     ///
     /// For example: convey explain tcp 192.0.2.1:40000 10.0.0.1:80. Nothing is sent, and nothing changes. Exits with 0
@@ -210,29 +219,6 @@ pub enum Command {
     /// Write the man pages into a directory
     #[command(hide = true)]
     GenerateMan(GenerateManArgs),
-}
-
-/// Arguments of `convey token`.
-#[derive(Debug, Args)]
-pub struct TokenArgs {
-    /// Name of the token, as logs have it: letters, digits and `.`, `_`, `-`, `@`
-    #[arg(value_name = "NAME")]
-    pub name: String,
-
-    /// What it may do
-    #[arg(long, value_enum)]
-    pub role: TokenRole,
-}
-
-/// What a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TokenRole {
-    /// Look at everything
-    Read,
-    /// Change servers and reload, too
-    Operate,
-    /// Change the configuration, too
-    Configure,
 }
 
 /// Where the running convey is reached.

@@ -80,6 +80,12 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// GET, which is soon answered.
+    #[must_use]
+    pub const fn get(target: &'a str) -> Self {
+        Self::of(Method::GET, target)
+    }
+
     /// The same with the text of a configuration.
     #[must_use]
     pub fn with_toml(self, text: Vec<u8>) -> Self {
@@ -208,7 +214,7 @@ impl Client {
     /// # Errors
     /// The daemon cannot be reached, or does not answer in time.
     pub fn get(&self, target: &str) -> Result<Response, Failure> {
-        self.send(Asked::of(Method::GET, target))
+        self.send(Asked::get(target))
     }
 
     /// POST, with a JSON body or none.

@@ -15,6 +15,7 @@ mod compare;
 mod configuration;
 mod connections;
 mod doctor;
+mod events;
 mod explain;
 mod firewall;
 mod gateways;
@@ -139,6 +140,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::Config(command) => configuration::run(command, &client(command.target())?),
         Command::Acme(command) => acme::run(command, &client(command.target())?),
         Command::Connections(args) => connections::run(args, &client(&args.target)?),
+        Command::Events(args) => events::run(args, &client(&args.target)?),
         Command::Explain(args) => explain::run(args, &client(&args.target)?),
         Command::Doctor(args) => doctor::run(args, cli.config.as_deref(), cli.mode),
         Command::Support(args) => support::run(args, cli.config.as_deref(), cli.mode),

@@ -150,6 +150,7 @@ pub fn assemble(
         source.clone(),
         run.options,
         startup_config.admin.allow_config_writes,
+        started,
     ));
     let first = admin::Status {
         config: Arc::clone(&in_effect),
@@ -168,7 +169,7 @@ pub fn assemble(
     };
     let live = Arc::new(Sources::new(
         Arc::clone(&pool),
-        logging.losses(),
+        (logging.losses(), Arc::clone(logging.events())),
         Arc::clone(packets.engine()),
         Arc::clone(&history),
     ));

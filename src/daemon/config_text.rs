@@ -1,6 +1,6 @@
 //! The text of the configuration in effect: published, kept, replaced.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::http::StatusCode;
 use tokio::{sync::oneshot, task::spawn_blocking};
@@ -19,10 +19,13 @@ impl Control {
     pub(super) fn take_text(&mut self, by: String, changes: &[String]) {
         let source = self.reload.in_effect();
         if self.in_effect.source.bytes == source.bytes {
+            // what it names may have changed
+            Arc::make_mut(&mut self.in_effect).loaded = Instant::now();
             return;
         }
         let may_write = self.in_effect.may_write;
-        self.in_effect = Arc::new(ConfigInEffect::new(source.clone(), self.options, may_write));
+        let taken = ConfigInEffect::new(source.clone(), self.options, may_write, Instant::now());
+        self.in_effect = Arc::new(taken);
         self.keep_text(by, changes);
     }
 

@@ -247,12 +247,13 @@ impl Control {
             AdminCommand::Backend {
                 backend,
                 request,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.override_backend(&backend, request));
+                let _ = reply.send(self.override_backend(&backend, request, &by));
             }
-            AdminCommand::ClearOverrides { reply } => {
-                let _ = reply.send(self.clear_overrides());
+            AdminCommand::ClearOverrides { by, reply } => {
+                let _ = reply.send(self.clear_overrides(&by));
             }
             AdminCommand::CountCut { config, reply } => self.tell_cut(&config, reply),
             AdminCommand::WriteConfig {
@@ -264,16 +265,18 @@ impl Control {
             AdminCommand::AddServer {
                 backend,
                 server,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.add_server(&backend, &server));
+                let _ = reply.send(self.add_server(&backend, &server, &by));
             }
             AdminCommand::RemoveServer {
                 backend,
                 server,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.remove_server(&backend, &server));
+                let _ = reply.send(self.remove_server(&backend, &server, &by));
             }
             AdminCommand::Renew { name, reply } => {
                 let _ = reply.send(self.renew_certificates(name.as_deref()));
@@ -282,9 +285,10 @@ impl Control {
                 backend,
                 server,
                 request,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.override_server(&backend, &server, request));
+                let _ = reply.send(self.override_server(&backend, &server, request, &by));
             }
         }
     }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use super::{history::History, logging::Losses};
 use crate::{
     admin::{
-        Live,
+        EventLog, Live,
         status::{Closing, Listed, Listing, PacketCounts},
         views::{self, ConnectionFilter, ProxiedConnections},
     },
@@ -24,6 +24,7 @@ use crate::{
 pub struct Sources {
     workers: Arc<Workers>,
     losses: Losses,
+    events: Arc<EventLog>,
     engine: Arc<ArcSwapOption<Engine>>,
     history: Arc<History>,
 }
@@ -31,15 +32,16 @@ pub struct Sources {
 impl Sources {
     /// `engine` is where the packet engine is found once it runs.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         workers: Arc<Workers>,
-        losses: Losses,
+        (losses, events): (Losses, Arc<EventLog>),
         engine: Arc<ArcSwapOption<Engine>>,
         history: Arc<History>,
     ) -> Self {
         Self {
             workers,
             losses,
+            events,
             engine,
             history,
         }
@@ -49,6 +51,10 @@ impl Sources {
 impl Live for Sources {
     fn log_events_dropped(&self) -> u64 {
         self.losses.count()
+    }
+
+    fn events(&self) -> &Arc<EventLog> {
+        &self.events
     }
 
     fn proxied_connections(&self) -> ProxiedConnections {

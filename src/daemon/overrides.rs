@@ -26,6 +26,7 @@ impl Control {
         backend: &str,
         server: &str,
         request: ServerRequest,
+        by: &str,
     ) -> Result<views::Server, Problem> {
         let now = Instant::now();
         let ServerRequest { action, force } = request;
@@ -47,6 +48,7 @@ impl Control {
             event = "server_override",
             backend = %key.backend,
             server = %key.server,
+            by,
             "operator: server {key}: {action}"
         );
         self.state.set_override(&key, overridden);
@@ -65,6 +67,7 @@ impl Control {
         &mut self,
         backend: &str,
         request: ServerRequest,
+        by: &str,
     ) -> Result<views::Backend, Problem> {
         let ServerRequest { action, force } = request;
         let view = lookup::find_backend(self.state.snapshot(), backend)?;
@@ -87,6 +90,7 @@ impl Control {
         tracing::info!(
             event = "backend_override",
             backend = %name,
+            by,
             "operator: all {} server(s) of backend {name}: {action}",
             keys.len()
         );
@@ -107,13 +111,14 @@ impl Control {
     }
 
     /// Clears every override, and says which there were.
-    pub(super) fn clear_overrides(&mut self) -> views::Overrides {
+    pub(super) fn clear_overrides(&mut self, by: &str) -> views::Overrides {
         let cleared = render::overrides(self.state.snapshot());
         if cleared.overrides.is_empty() {
             return cleared;
         }
         tracing::info!(
             event = "overrides_cleared",
+            by,
             "operator: all {} override(s) are cleared",
             cleared.overrides.len()
         );

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     AgentSays, BackendTls, BackendView, Health, NameClass, ServerCounts, ServerView, initial_state,
-    live::{BackendStats, ServerStats, StatsSet},
+    live::{BackendStats, ServerStats},
+    stats_set::StatsSet,
 };
 use crate::{
     balance::{Balancer, Candidate, HashKey, WEIGHT_UNIT},

@@ -9,7 +9,7 @@ use std::{
 use super::{
     BackendTls, BackendView, FrontendTls, FrontendView, Health, Routes, ServerCounts, Snapshot,
     backend::{HealthOf, Parts},
-    live::StatsSet,
+    stats_set::StatsSet,
 };
 use crate::{
     access::{FrontendAccess, NetworkLists, Subjects},

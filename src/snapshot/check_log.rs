@@ -13,7 +13,14 @@ const KEPT: usize = 3;
 
 /// The last results, the newest at the end.
 #[derive(Debug, Default)]
-pub struct CheckLog(Mutex<VecDeque<CheckRecord>>);
+pub struct CheckLog(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: VecDeque<CheckRecord>,
+    /// How many there were, by outcome.
+    counts: [u64; CheckOutcome::ALL.len()],
+}
 
 /// One result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +39,25 @@ impl CheckLog {
     /// Adds one, and forgets the oldest if there is no room.
     pub fn add(&self, record: CheckRecord) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
+        kept.counts[record.outcome as usize] += 1;
+        if kept.last.len() == KEPT {
+            kept.last.pop_front();
         }
-        kept.push_back(record);
+        kept.last.push_back(record);
+    }
+
+    /// How many there were, by outcome, and how long the last one took.
+    #[must_use]
+    pub fn counts(&self) -> ([u64; CheckOutcome::ALL.len()], Option<Duration>) {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.counts, kept.last.back().map(|record| record.took))
     }
 
     /// They, the newest first.
     #[must_use]
     pub fn last(&self) -> Vec<CheckRecord> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().rev().cloned().collect()
+        kept.last.iter().rev().cloned().collect()
     }
 }
 
@@ -78,5 +93,10 @@ mod tests {
                 .as_secs()
         };
         assert_eq!(log.last().iter().map(at).collect::<Vec<_>>(), [7, 6, 5]);
+        assert_eq!(
+            log.counts(),
+            ([8, 0, 0], Some(Duration::from_millis(1))),
+            "all are counted"
+        );
     }
 }

@@ -4,43 +4,27 @@
 //! a reader sums the shards. Slots are process-wide atomics.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
     },
     time::Instant,
 };
 
 use tokio::sync::Notify;
 
+pub use super::counter::Counter;
+use super::{
+    histogram::{Histogram, PerWorker, Times},
+    trend::{Sample, Trend},
+};
 use crate::{
     balance::{Bandwidth, StickyTable},
     base::{
-        AccessReason, BackendName, DatagramDrop, FrontendName, Handshake, ServerAddr, ServerDrop, ServerName,
-        ServerTlsFailure, TerminationReason, WorkerId,
+        AccessReason, DatagramDrop, Handshake, ServerDrop, ServerTlsFailure, TerminationReason, WorkerId,
     },
-    pools::Server,
+    config::CipherSuite,
 };
-
-/// A monotonic counter with a single writing thread.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Only the thread that owns the shard may call it: a second writer's updates would be lost.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0
-            .store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// The value as last written.
-    #[must_use]
-    pub fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// One thread's counters of one frontend, backend or server.
 ///
@@ -165,6 +149,44 @@ impl Counters {
         self.0.iter().map(of).fold(0, u64::wrapping_add)
     }
 
+    /// One counter of all shards.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&StatsShard) -> &Counter) -> u64 {
+        self.0
+            .iter()
+            .map(|shard| of(shard).read())
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        // as in the totals: the closed ones first
+        let closed = self.sum(|shard| &shard.closed);
+        self.sum(|shard| &shard.opened).saturating_sub(closed)
+    }
+
+    /// What a trend is made of. That a server was tried in vain is no failure of a connection that has found another.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let mut sample = Sample {
+            current: self.current(),
+            ..Sample::default()
+        };
+        for shard in &self.0 {
+            sample.connections += shard.opened.read();
+            sample.bytes_in += shard.bytes_in.read();
+            sample.bytes_out += shard.bytes_out.read();
+            sample.failures += shard.accept_errors.read();
+            let failed = (TerminationReason::ALL.iter()).filter(|reason| reason.is_failure());
+            sample.failures += failed
+                .map(|reason| shard.ended[*reason as usize].read())
+                .sum::<u64>();
+            sample.failures += shard.refused.iter().map(Counter::read).sum::<u64>();
+        }
+        sample
+    }
+
     /// Sums the shards.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -252,6 +274,23 @@ pub struct FrontendStats {
     pub slots: Slots,
     /// Its TLS handshakes under way against `max_handshakes`.
     pub handshakes: Slots,
+    /// How long its connections lasted, from accept to the end.
+    pub session_time: PerWorker<Histogram>,
+    /// Its TLS sessions, where TLS ends here.
+    pub tls: PerWorker<TlsCounters>,
+    /// What went on of late.
+    pub trend: Trend,
+}
+
+/// One thread's TLS sessions of a frontend.
+#[derive(Debug, Default)]
+pub struct TlsCounters {
+    /// How long complete handshakes took.
+    pub handshake_time: Histogram,
+    /// Sessions by suite, by its place in [`CipherSuite::ALL`], which tells the version too.
+    pub sessions: [Counter; CipherSuite::ALL.len()],
+    /// Those that went on with an earlier one.
+    pub resumed: Counter,
 }
 
 /// A backend's lasting part.
@@ -263,6 +302,14 @@ pub struct BackendStats {
     pub queue: Slots,
     /// Signalled when any server of the backend frees a slot or becomes usable.
     pub server_freed: Notify,
+    /// How long those waited that waited for a server, whatever came of it.
+    pub queue_time: PerWorker<Histogram>,
+    /// How long connections to its servers took to be established, TLS included.
+    pub connect_time: PerWorker<Histogram>,
+    /// How long its connections lasted, from accept to the end.
+    pub session_time: PerWorker<Histogram>,
+    /// What went on of late.
+    pub trend: Trend,
     /// Which server each client network had last; made with the first.
     sticky: OnceLock<Box<StickyTable>>,
 }
@@ -279,6 +326,12 @@ pub struct ServerStats {
     pub failures_in_a_row: AtomicU32,
     /// NAT ports that passthrough flows to it have claimed.
     pub nat_ports: AtomicU32,
+    /// How long connections to it took to be established, TLS included.
+    pub connect_time: PerWorker<Histogram>,
+    /// How long its connections lasted, from accept to the end.
+    pub session_time: PerWorker<Histogram>,
+    /// What went on of late.
+    pub trend: Trend,
     /// Its bytes of late: looked at by least bandwidth alone.
     bandwidth: Mutex<Bandwidth>,
 }
@@ -291,6 +344,9 @@ impl FrontendStats {
             counters: Counters::new(workers),
             slots: Slots::default(),
             handshakes: Slots::default(),
+            session_time: PerWorker::new(workers),
+            tls: PerWorker::new(workers),
+            trend: Trend::default(),
         })
     }
 }
@@ -303,6 +359,10 @@ impl BackendStats {
             counters: Counters::new(workers),
             queue: Slots::default(),
             server_freed: Notify::new(),
+            queue_time: PerWorker::new(workers),
+            connect_time: PerWorker::new(workers),
+            session_time: PerWorker::new(workers),
+            trend: Trend::default(),
             sticky: OnceLock::new(),
         })
     }
@@ -311,6 +371,14 @@ impl BackendStats {
     #[must_use]
     pub fn sticky(&self) -> &StickyTable {
         self.sticky.get_or_init(Box::default)
+    }
+}
+
+impl FrontendStats {
+    /// TLS handshakes.
+    #[must_use]
+    pub fn handshake_times(&self) -> Times {
+        Times::sum(self.tls.all().map(|tls| &tls.handshake_time))
     }
 }
 
@@ -323,8 +391,19 @@ impl ServerStats {
             slots: Slots::default(),
             failures_in_a_row: AtomicU32::new(0),
             nat_ports: AtomicU32::new(0),
+            connect_time: PerWorker::new(workers),
+            session_time: PerWorker::new(workers),
+            trend: Trend::default(),
             bandwidth: Mutex::default(),
         })
+    }
+
+    /// What its trend is made of: every failed attempt is a failure.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let mut sample = self.counters.sample();
+        sample.failures += self.counters.sum(|shard| &shard.connect_failures);
+        sample
     }
 
     /// What it stands at in bytes of late, both ways.
@@ -340,92 +419,6 @@ impl ServerStats {
         let mut bandwidth = self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
         bandwidth.charge();
     }
-}
-
-/// The lasting parts by name. Snapshots and connections own them: what is removed goes on counting while a connection holds
-/// it, and is found again when it comes back meanwhile.
-#[derive(Debug, Default)]
-pub(super) struct StatsSet {
-    workers: usize,
-    frontends: HashMap<FrontendName, Weak<FrontendStats>>,
-    backends: HashMap<BackendName, Weak<BackendStats>>,
-    /// Keyed by address too: a server that moves to another address is another server.
-    servers: HashMap<BackendName, HashMap<(ServerName, ServerAddr), Weak<ServerStats>>>,
-    /// Those of discovered servers that are away, for they may come back; the one that went last is at the end.
-    away: VecDeque<Arc<ServerStats>>,
-}
-
-/// Most discovered servers that are away and whose counters are kept, some 1 KB for each worker; of more the oldest are
-/// forgotten.
-const MOST_AWAY: usize = 1_000;
-
-impl StatsSet {
-    /// An empty set for so many workers.
-    pub fn new(workers: usize) -> Self {
-        Self {
-            workers,
-            ..Self::default()
-        }
-    }
-
-    /// A frontend's.
-    pub fn frontend(&mut self, name: &FrontendName) -> Arc<FrontendStats> {
-        let weak = self.frontends.entry(name.clone()).or_default();
-        shared(weak, || FrontendStats::new(self.workers))
-    }
-
-    /// A backend's.
-    pub fn backend(&mut self, name: &BackendName) -> Arc<BackendStats> {
-        let weak = self.backends.entry(name.clone()).or_default();
-        shared(weak, || BackendStats::new(self.workers))
-    }
-
-    /// A server's.
-    pub fn server(&mut self, backend: &BackendName, server: &Server) -> Arc<ServerStats> {
-        let servers = match self.servers.get_mut(backend) {
-            Some(servers) => servers,
-            None => self.servers.entry(backend.clone()).or_default(),
-        };
-        let weak = servers.entry((server.name.clone(), server.addr)).or_default();
-        shared(weak, || ServerStats::new(self.workers))
-    }
-
-    /// Discovered servers of a backend have gone: their counters are kept for a while. What nobody holds of the backend's
-    /// others is forgotten.
-    pub fn gone(&mut self, backend: &BackendName, gone: impl Iterator<Item = Arc<ServerStats>>) {
-        for stats in gone {
-            // it was away before, and back meanwhile
-            self.away.retain(|away| !Arc::ptr_eq(away, &stats));
-            if self.away.len() >= MOST_AWAY {
-                self.away.pop_front();
-            }
-            self.away.push_back(stats);
-        }
-        if let Some(servers) = self.servers.get_mut(backend) {
-            servers.retain(|_, weak| weak.strong_count() > 0);
-        }
-    }
-
-    /// Forgets what nobody holds any more.
-    pub fn forget_unused(&mut self) {
-        fn is_held<T>(weak: &Weak<T>) -> bool {
-            weak.strong_count() > 0
-        }
-        self.frontends.retain(|_, weak| is_held(weak));
-        self.backends.retain(|_, weak| is_held(weak));
-        self.servers.retain(|_, servers| {
-            servers.retain(|_, weak| is_held(weak));
-            !servers.is_empty()
-        });
-    }
-}
-
-fn shared<T>(weak: &mut Weak<T>, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
-    weak.upgrade().unwrap_or_else(|| {
-        let new = make();
-        *weak = Arc::downgrade(&new);
-        new
-    })
 }
 
 #[cfg(test)]

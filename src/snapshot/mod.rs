@@ -12,14 +12,18 @@
 mod backend;
 mod builder;
 mod check_log;
+mod counter;
+pub mod histogram;
 pub mod live;
 mod names;
 mod routes;
+mod stats_set;
 mod sticky;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod trend;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -39,4 +39,5 @@ pub mod task_status;
 pub(crate) mod tcp;
 pub(crate) mod udp_socket;
 pub(crate) mod unix_stream;
+pub(crate) mod usage;
 pub(crate) mod zone;

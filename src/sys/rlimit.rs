@@ -22,6 +22,14 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many descriptors may be open.
+///
+/// # Errors
+/// The kernel refused, which it never does.
+pub fn most_open_files() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
 /// How many descriptors are open, as far as their numbers have no gaps: the lowest free number. A process that gave up
 /// root's identity may not count them in /proc.
 ///

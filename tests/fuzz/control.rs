@@ -62,7 +62,7 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
                 bytes: include_bytes!("../../configs/mixed.toml").to_vec(),
             },
             Options::default(),
-            true,
+            true, now,
         )),
         last_reload_error: None,
         needs_restart: Vec::new(),
@@ -79,6 +79,12 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
 struct Sources;
 
 impl Live for Sources {
+    fn events(&self) -> &Arc<EventLog> {
+        static EVENTS: LazyLock<Arc<EventLog>> =
+            LazyLock::new(|| Arc::new(EventLog::new(std::time::SystemTime::UNIX_EPOCH)));
+        &EVENTS
+    }
+
     fn log_events_dropped(&self) -> u64 {
         0
     }
@@ -207,7 +213,7 @@ async fn converse(client: Client, sent: &[u8]) -> (Vec<u8>, Duration) {
 
 async fn serve(client: Client, stream: DuplexStream) {
     if client.wants_stats {
-        fuzzing::serve_stats(stream, Arc::clone(&STATUS)).await;
+        fuzzing::serve_stats(stream, Arc::clone(&STATUS), Arc::new(Sources)).await;
         return;
     }
     let (commands, queue) = mpsc::channel(1);
@@ -251,7 +257,7 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
             AdminCommand::WriteConfig { reply, .. } => {
                 let _ = reply.send(Ok(()));
             }
-            AdminCommand::ClearOverrides { reply } => {
+            AdminCommand::ClearOverrides { reply, .. } => {
                 let _ = reply.send(views::Overrides::default());
             }
             AdminCommand::Backend { backend, reply, .. } => {

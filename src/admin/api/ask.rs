@@ -6,7 +6,7 @@ use axum::{
     RequestExt as _,
     body::to_bytes,
     extract::{Path, Query, Request},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -21,6 +21,9 @@ use crate::{
 /// Largest JSON body of a request, in bytes.
 pub const MAX_JSON_BYTES: usize = 16 << 10;
 
+/// What a browser sends when it goes on with a stream of events.
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// What a handler is asked.
 #[derive(Debug)]
 pub struct Ask<P = Nothing, Q = Nothing, B = Nothing> {
@@ -34,6 +37,10 @@ pub struct Ask<P = Nothing, Q = Nothing, B = Nothing> {
     pub body: B,
     /// The entity tag of what the asker has seen (`If-Match`), if it says so.
     pub if_match: Option<String>,
+    /// The media types that the asker takes (`Accept`), if it says so.
+    pub accept: Option<String>,
+    /// The last event that the asker has heard (`Last-Event-ID`), if it says so.
+    pub last_event_id: Option<u64>,
 }
 
 /// Of a handler that does not ask for it.
@@ -171,9 +178,9 @@ where
     };
     let query = Query::<Q>::try_from_uri(request.uri());
     let query = query.map_err(|rejection| bad(&rejection.body_text()))?.0;
-    let if_match = (request.headers().get(header::IF_MATCH))
-        .and_then(|tag| tag.to_str().ok())
-        .map(str::to_owned);
+    let if_match = text_of(&request, &header::IF_MATCH);
+    let accept = text_of(&request, &header::ACCEPT);
+    let last_event_id = text_of(&request, &LAST_EVENT_ID).and_then(|id| id.parse().ok());
     let is_local = matches!(caller, Caller::Local(_));
     let body = body::<B>(request, is_local, limit).await?;
     Ok(Ask {
@@ -182,7 +189,14 @@ where
         query,
         body,
         if_match,
+        accept,
+        last_event_id,
     })
+}
+
+fn text_of(request: &Request, name: &HeaderName) -> Option<String> {
+    let value = request.headers().get(name)?;
+    value.to_str().ok().map(str::to_owned)
 }
 
 fn bad(why: &dyn std::fmt::Display) -> Problem {

@@ -1,8 +1,11 @@
 //! What the handlers share: the ways to what the daemon knows, and to its control loop.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -17,8 +20,11 @@ use crate::{
     admin::{
         AdminCommand, Commands,
         caller::Caller,
+        events::Streams,
         http::HttpLimits,
-        lookup, packets,
+        lookup,
+        metrics::Scrape,
+        packets,
         status::{Listed, Live, Status},
         views::{self, ConnectionFilter, Problem},
     },
@@ -36,6 +42,7 @@ pub struct ApiContext {
     failed_logins: Arc<AtomicU64>,
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
+    streams: Streams,
     limits: HttpLimits,
 }
 
@@ -54,6 +61,7 @@ impl ApiContext {
             refused: Arc::default(),
             failed_logins: Arc::default(),
             walk: Arc::new(Semaphore::new(1)),
+            streams: Streams::default(),
             limits,
         }
     }
@@ -91,9 +99,27 @@ impl ApiContext {
         &*self.live
     }
 
+    /// The places for streams of events.
+    pub const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// The status now.
     pub fn now(&self) -> Guard<Arc<Status>> {
         self.status.load()
+    }
+
+    /// What metrics are made of, now.
+    pub fn scrape(&self) -> Scrape {
+        Scrape {
+            status: self.status.load_full(),
+            live: Arc::clone(&self.live),
+            packets: self.live.packet_counts(),
+            connections_refused: self.refused.load(Ordering::Relaxed),
+            logins_failed: self.failed_logins.load(Ordering::Relaxed),
+            now: Instant::now(),
+            wall: SystemTime::now(),
+        }
     }
 
     /// Puts a command before the control loop and waits for its reply.

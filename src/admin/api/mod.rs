@@ -10,13 +10,15 @@
 //!
 //! Anything else is a [`Problem`](super::views::Problem) with its HTTP status. Names in paths are percent-encoded, `/` too.
 
-mod answer;
+pub mod answer;
 mod ask;
 mod certificates;
 mod configuration;
 mod connections;
 pub mod context;
+mod events;
 mod explain;
+pub mod metrics;
 mod openapi;
 mod reload;
 mod schemas;
@@ -41,6 +43,12 @@ pub fn router(context: ApiContext) -> Router {
             state::healthz,
         )
         .add((Get, "/readyz"), Read, "Whether it serves traffic", state::readyz)
+        .add(
+            (Get, "/metrics"),
+            Read,
+            "Metrics as Prometheus text or OpenMetrics, as Accept prefers",
+            metrics::metrics,
+        )
         .add((Get, "/v1/info"), Read, "Version and configuration", state::info)
         .add((Get, "/v1/status"), Read, "Everything at once", state::status)
         .add(
@@ -104,6 +112,18 @@ pub fn router(context: ApiContext) -> Router {
             Operate,
             "Override a server",
             servers::override_server,
+        )
+        .add(
+            (Get, "/v1/events"),
+            Read,
+            "The last events, or as text/event-stream those that come",
+            events::events,
+        )
+        .add(
+            (Get, "/v1/overrides/history"),
+            Read,
+            "Which overrides were set and cleared since the start",
+            events::overrides,
         )
         .add((Get, "/v1/overrides"), Read, "All overrides", servers::overrides)
         .add(

@@ -47,10 +47,12 @@ pub async fn override_server(
     check_names(&backend, &server)?;
     let JsonBody(request) = ask.body;
     log_request(&ask.caller, &format!("{} {backend}/{server}", request.action));
+    let by = ask.caller.to_string();
     let command = |reply| AdminCommand::Server {
         backend,
         server,
         request,
+        by,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)
@@ -65,9 +67,11 @@ pub async fn override_backend(
     BackendName::new(&backend).map_err(bad_name)?;
     let JsonBody(request) = ask.body;
     log_request(&ask.caller, &format!("{} all of {backend}", request.action));
+    let by = ask.caller.to_string();
     let command = |reply| AdminCommand::Backend {
         backend,
         request,
+        by,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)
@@ -82,9 +86,11 @@ pub async fn add(
     BackendName::new(&backend).map_err(bad_name)?;
     let JsonBody(server) = ask.body;
     log_request(&ask.caller, &format!("add {:?} to {backend}", server.addr));
+    let by = ask.caller.to_string();
     let command = |reply| AdminCommand::AddServer {
         backend,
         server,
+        by,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)
@@ -95,9 +101,11 @@ pub async fn remove(context: ApiContext, ask: Ask<ServerPath>) -> Result<Json<vi
     let ServerPath { backend, server } = ask.path;
     check_names(&backend, &server)?;
     log_request(&ask.caller, &format!("remove {backend}/{server}"));
+    let by = ask.caller.to_string();
     let command = |reply| AdminCommand::RemoveServer {
         backend,
         server,
+        by,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)
@@ -111,7 +119,8 @@ pub async fn overrides(context: ApiContext, _ask: Ask) -> Result<Json<views::Ove
 /// Clears all overrides.
 pub async fn clear_overrides(context: ApiContext, ask: Ask) -> Result<Json<views::Overrides>, Problem> {
     log_request(&ask.caller, "clear all overrides");
-    let command = |reply| AdminCommand::ClearOverrides { reply };
+    let by = ask.caller.to_string();
+    let command = |reply| AdminCommand::ClearOverrides { by, reply };
     Ok(Json(context.command(command, context.limits().reply).await?))
 }
 
@@ -123,6 +132,7 @@ pub async fn clear_override(
     let ServerPath { backend, server } = ask.path;
     check_names(&backend, &server)?;
     log_request(&ask.caller, &format!("clear the override of {backend}/{server}"));
+    let by = ask.caller.to_string();
     let command = |reply| AdminCommand::Server {
         backend,
         server,
@@ -130,6 +140,7 @@ pub async fn clear_override(
             action: ServerAction::Ready,
             force: false,
         },
+        by,
         reply,
     };
     context.command(command, context.limits().reply).await?.map(Json)

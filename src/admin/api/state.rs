@@ -70,14 +70,14 @@ pub async fn frontends(
     context: ApiContext,
     _ask: Ask,
 ) -> Result<Json<BTreeMap<FrontendName, views::Frontend>>, Problem> {
-    Ok(Json(render::frontends(&context.now())))
+    Ok(Json(render::frontends(&context.now(), Instant::now())))
 }
 
 /// One of them.
 pub async fn frontend(context: ApiContext, ask: Ask<FrontendPath>) -> Result<Json<views::Frontend>, Problem> {
     let status = context.now();
     let view = lookup::find_frontend(&status.snapshot, &ask.path.frontend)?;
-    Ok(Json(render::frontend(&status, view)))
+    Ok(Json(render::frontend(&status, view, Instant::now())))
 }
 
 /// All backends.

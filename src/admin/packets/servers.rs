@@ -45,23 +45,25 @@ impl<'a> ServerViews<'a> {
             .iter()
             .zip(server.live.counters.totals().handshakes)
             .filter(|(_, count)| *count > 0);
-        let server_ports = self.passthrough.get(&backend.config.name);
         Some(views::ServerPackets {
             alerts: (self.status.packet.as_ref())
                 .map_or_else(Vec::new, |packet| alerts(&packet.alerts, &Some(key))),
             handshakes: counted
                 .map(|(handshake, count)| ((*handshake).into(), count))
                 .collect(),
-            nat_ports: server_ports.map(|ports| {
-                let towards_each = self
-                    .status
-                    .snapshot
-                    .nat_ports_towards(server.addr.ip().is_some_and(|ip| ip.is_ipv4()));
-                views::NatPortUse {
-                    claimed: server.live.nat_ports.load(Ordering::Relaxed),
-                    available: towards_each.saturating_mul(*ports),
-                }
-            }),
+            nat_ports: self.nat_ports(backend, server),
+        })
+    }
+
+    /// NAT ports towards a server; `None` if no frontend in mode passthrough uses its backend.
+    #[must_use]
+    pub fn nat_ports(&self, backend: &BackendView, server: &ServerView) -> Option<views::NatPortUse> {
+        let ports = self.passthrough.get(&backend.config.name)?;
+        let is_v4 = server.addr.ip().is_some_and(|ip| ip.is_ipv4());
+        let towards_each = self.status.snapshot.nat_ports_towards(is_v4);
+        Some(views::NatPortUse {
+            claimed: server.live.nat_ports.load(Ordering::Relaxed),
+            available: towards_each.saturating_mul(*ports),
         })
     }
 }

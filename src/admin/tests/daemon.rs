@@ -5,8 +5,8 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, mpsc as std_mpsc},
-    time::Instant,
+    sync::{Arc, Condvar, LazyLock, Mutex, mpsc as std_mpsc},
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     admin::{
-        AdminCommand, AdminThread, HttpListener, Live, SocketFile, Status, bind_socket,
+        AdminCommand, AdminThread, EventLog, HttpListener, Live, SocketFile, Status, bind_socket,
         http::HttpLimits,
         lookup, render,
         status::{Closing, ConfigInEffect, Listed, Listing, Network, PacketCounts, PacketStatus, Waiting},
@@ -66,6 +66,19 @@ impl Write for Log {
     }
 }
 
+impl Sources {
+    /// Of nobody who listens.
+    pub fn unheard() -> Self {
+        let (tell, _) = std_mpsc::channel();
+        Self {
+            tell: Mutex::new(tell),
+            stuck_workers: Mutex::default(),
+            may_walk: Mutex::new(true),
+            walk: Condvar::new(),
+        }
+    }
+}
+
 /// Says what it was asked; walks through its flows only while it may.
 pub struct Sources {
     tell: Mutex<std_mpsc::Sender<String>>,
@@ -93,6 +106,12 @@ impl Sources {
 }
 
 impl Live for Sources {
+    fn events(&self) -> &Arc<EventLog> {
+        static EVENTS: LazyLock<Arc<EventLog>> =
+            LazyLock::new(|| Arc::new(EventLog::new(SystemTime::UNIX_EPOCH)));
+        &EVENTS
+    }
+
     fn log_events_dropped(&self) -> u64 {
         3
     }
@@ -268,7 +287,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 let _ = tell.send(format!("write {} bytes", text.len()));
                 let _ = reply.send(Ok(()));
             }
-            AdminCommand::ClearOverrides { reply } => {
+            AdminCommand::ClearOverrides { reply, .. } => {
                 let _ = tell.send("clear".into());
                 let _ = reply.send(views::Overrides::default());
             }
@@ -276,6 +295,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 backend,
                 request,
                 reply,
+                ..
             } => {
                 let _ = tell.send(format!("{} of all in {backend:?}", request.action));
                 let _ = reply.send(Err(Problem::new(StatusCode::CONFLICT, "the last")));
@@ -290,6 +310,7 @@ fn answer(mut queue: mpsc::Receiver<AdminCommand>, tell: &std_mpsc::Sender<Strin
                 server,
                 request,
                 reply,
+                ..
             } => {
                 let force = if request.force { ", forced" } else { "" };
                 let _ = tell.send(format!("{}{force} of {server:?} in {backend:?}", request.action));
@@ -328,6 +349,7 @@ fn running() -> Status {
             },
             Options::default(),
             true,
+            Instant::now(),
         )),
         last_reload_error: None,
         needs_restart: vec![],

@@ -7,7 +7,9 @@ mod packets;
 
 use super::*;
 use crate::{
-    admin::views::{Discovery, FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Word},
+    admin::views::{
+        Discovery, FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Rates, Word,
+    },
     base::{BackendName, FrontendName, PacketReason, ServerName},
     config::{Algorithm, DiscoveryKind, EngineChoice, Mode},
 };
@@ -61,6 +63,9 @@ fn server(addr: &str, state: ServerState, seconds: f64, traffic: Traffic) -> Ser
         agent: None,
         last_checks: Vec::new(),
         traffic,
+        rates: Rates::default(),
+        connect_time: None,
+        session_time: None,
         tls_failures: BTreeMap::new(),
         packet: None,
     }
@@ -125,6 +130,9 @@ pub(in crate::cli) fn example() -> Status {
         queued,
         tls: None,
         traffic,
+        rates: Rates::default(),
+        connect_time: None,
+        session_time: None,
         servers: servers
             .into_iter()
             .map(|(name, server)| (server_name(name), server))
@@ -146,6 +154,9 @@ pub(in crate::cli) fn example() -> Status {
         datagrams_dropped: Default::default(),
         refused: BTreeMap::new(),
         traffic,
+        rates: Rates::default(),
+        session_time: None,
+        handshake_time: None,
     };
     Status {
         version: "1.0.0-dev".into(),

@@ -192,6 +192,7 @@ impl Collecting {
             ("daemon/info.json", "/v1/info"),
             ("daemon/status.json", "/v1/status"),
             ("daemon/overrides.json", "/v1/overrides"),
+            ("daemon/events.json", "/v1/events?limit=1024"),
             ("daemon/certificates.json", "/v1/certificates"),
             ("daemon/acme.json", "/v1/acme"),
             ("daemon/discovery.json", "/v1/discovery"),

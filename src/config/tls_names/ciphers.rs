@@ -87,6 +87,12 @@ impl CipherSuite {
         Self::RsaChacha20,
     ];
 
+    /// Its place in [`ALL`](Self::ALL).
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Its name in the registry of IANA ("TLS Cipher Suites"), which the configuration is printed with.
     #[must_use]
     pub const fn label(self) -> &'static str {

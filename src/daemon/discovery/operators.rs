@@ -28,6 +28,7 @@ impl Control {
         &mut self,
         backend: &str,
         server: &NewServer,
+        by: &str,
     ) -> Result<AddedServer, Problem> {
         let (name, mut servers) = self.of_operators(backend)?;
         let wanted = Wanted {
@@ -71,6 +72,7 @@ impl Control {
             event = "server_added",
             backend = %name,
             server = %named,
+            by,
             "operator: server {name}/{named} ({}) is added",
             addr
         );
@@ -89,6 +91,7 @@ impl Control {
         &mut self,
         backend: &str,
         server: &str,
+        by: &str,
     ) -> Result<AddedServer, Problem> {
         let (name, mut servers) = self.of_operators(backend)?;
         let Some(at) = servers.iter().position(|added| added.name.as_str() == server) else {
@@ -103,6 +106,7 @@ impl Control {
             event = "server_removed",
             backend = %name,
             server = %removed,
+            by,
             "operator: server {name}/{removed} is removed"
         );
         Ok(AddedServer {

@@ -12,6 +12,7 @@
 //! Spans are not used: an event carries all its fields.
 
 mod access;
+mod events;
 mod journal;
 mod output;
 mod queue;
@@ -28,17 +29,19 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt, reload};
+use tracing_subscriber::{Layer as _, Registry, filter::Targets, layer::SubscriberExt, reload};
 
 use crate::{
+    admin::EventLog,
     base::AccessSink,
     config::{LogFormat, LogLevel},
 };
 pub(crate) use access::AccessLog;
+use events::EventLayer;
 use output::Output;
 pub(crate) use output::is_stderr_coloured;
 use queue::{Queue, QueueLayer};
@@ -66,6 +69,7 @@ pub enum StartError {
 pub struct Logging {
     queue: Queue,
     filter: reload::Handle<Targets, Registry>,
+    events: Arc<EventLog>,
     thread: JoinHandle<()>,
     done: Receiver<()>,
 }
@@ -97,8 +101,11 @@ impl Logging {
         queue.set_access(logs_access(level));
         queue.set_format(format);
         let (filter, handle) = reload::Layer::new(targets(level));
-        let layer = QueueLayer::new(queue.clone());
-        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
+        let events = Arc::new(EventLog::new(SystemTime::now()));
+        let to_journal = QueueLayer::new(queue.clone()).with_filter(filter);
+        // what operators see there is the same whatever the journal gets
+        let to_api = EventLayer(Arc::clone(&events)).with_filter(LevelFilter::INFO);
+        tracing::subscriber::set_global_default(Registry::default().with(to_journal).with(to_api))
             .map_err(|_| StartError::Twice)?;
         let (done_sender, done) = sync_channel(1);
         let shared = Arc::clone(queue.shared());
@@ -113,6 +120,7 @@ impl Logging {
         Ok(Self {
             queue,
             filter: handle,
+            events,
             thread,
             done,
         })
@@ -139,6 +147,12 @@ impl Logging {
     #[must_use]
     pub fn access_log(&self) -> Arc<dyn AccessSink> {
         Arc::new(AccessLog::new(self.queue.clone()))
+    }
+
+    /// The last events.
+    #[must_use]
+    pub const fn events(&self) -> &Arc<EventLog> {
+        &self.events
     }
 
     /// Tells how many events and access records were lost. Lives as long as anyone needs it.
@@ -221,11 +235,16 @@ mod tests {
             Logging::start(LogLevel::Error, LogFormat::Text),
             Err(StartError::Twice)
         ));
-        assert!(!tracing::enabled!(target: "convey::test", Level::INFO));
-        logging.set_level(LogLevel::Info);
-        assert!(tracing::enabled!(target: "convey::test", Level::INFO));
+        assert!(!tracing::enabled!(target: "convey::test", Level::DEBUG));
+        logging.set_level(LogLevel::Debug);
+        assert!(tracing::enabled!(target: "convey::test", Level::DEBUG));
         logging.set_level(LogLevel::Error);
-        assert!(!tracing::enabled!(target: "convey::test", Level::INFO));
+        assert!(!tracing::enabled!(target: "convey::test", Level::DEBUG));
+        tracing::info!(target: "convey::test", event = "tested", "for the API also where the log is silent");
+        assert_eq!(
+            logging.events().after(None, 1, |_| true).events[0].1.name,
+            "tested"
+        );
         assert!(logging.end_within(crate::PATIENCE));
     }
 }

@@ -130,6 +130,14 @@ impl Live {
             shard.ended[reason as usize].add(1);
             shard.closed.add(1);
         }
+        let took = self.begun.at.elapsed();
+        for times in [
+            &self.frontend.live.session_time,
+            &backend.live.session_time,
+            &server.live.session_time,
+        ] {
+            times.own(worker).add(took);
+        }
         if !self.frontend.config.access_log.wants(reason) {
             return;
         }

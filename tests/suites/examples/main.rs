@@ -9,6 +9,7 @@ mod classic;
 mod idle;
 mod keepalived;
 mod machine;
+mod monitoring;
 mod named;
 mod packets;
 mod pair;
@@ -44,6 +45,14 @@ const EXAMPLES: &[Example] = &[
     ("dsr.toml", packets::DSR, &[]),
     ("mixed.toml", packets::MIXED, &[]),
     ("full.toml", all::TESTS, &["curl", "openssl"]),
+    ("prometheus/alerts.yml", monitoring::ALERTS, &["promtool"]),
+    (
+        "prometheus/alerts-test.yml",
+        monitoring::ALERTS_TEST,
+        &["promtool"],
+    ),
+    ("prometheus/scrape.yml", monitoring::SCRAPE, &["promtool"]),
+    ("grafana/convey.json", monitoring::GRAFANA, &["promtool"]),
     ("convey-0.3.5.toml", classic::PLAIN, &[]),
     ("convey-0.3.5-pools.toml", classic::POOLS, &[]),
     ("convey-0.3.5-packets.toml", classic::PACKETS, &[]),

@@ -108,6 +108,11 @@ fn every_answer_is_as_the_document_says() {
     let asked = [
         ("GET", "/healthz", "", 200, ""),
         ("GET", "/readyz", "", 200, ""),
+        ("GET", "/metrics", "", 200, ""),
+        ("GET", "/metrics", "/metrics?scope=all", 400, ""),
+        ("GET", "/v1/events", "", 200, ""),
+        ("GET", "/v1/events", "/v1/events?level=loud", 400, ""),
+        ("GET", "/v1/overrides/history", "", 200, ""),
         ("GET", "/v1/info", "", 200, ""),
         ("GET", "/v1/status", "", 200, ""),
         ("GET", "/v1/frontends", "", 200, ""),

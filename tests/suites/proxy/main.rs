@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod marks;
 mod meanwhile;
+mod metrics;
 mod named;
 mod options;
 mod peers;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         ("api", api_writes::TESTS),
         ("commands", commands::TESTS),
         ("commands", doctor::TESTS),
+        ("metrics", metrics::TESTS),
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
         ("health_http", health_http::TESTS),

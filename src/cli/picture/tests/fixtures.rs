@@ -17,6 +17,9 @@ pub(in crate::cli) fn backends_of(all: &[(&str, &[&str])]) -> BTreeMap<BackendNa
         sticky: None,
         tls: None,
         traffic: Traffic::default(),
+        rates: Rates::default(),
+        connect_time: None,
+        session_time: None,
         servers: (servers.iter())
             .map(|name| (server_name(name), a_server(ServerState::Up)))
             .collect(),

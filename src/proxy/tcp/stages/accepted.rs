@@ -3,7 +3,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -69,10 +69,16 @@ pub struct Accepted {
 }
 
 impl Origin {
+    /// How long ago it was accepted.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
+    }
+
     /// What the access log says of the connection as far as this stage knows, if it ends now.
     #[must_use]
     pub fn record(&self, reason: TerminationReason) -> AccessRecord {
-        let total_time = self.at.elapsed();
+        let total_time = self.age();
         AccessRecord {
             accepted_at: SystemTime::now()
                 .checked_sub(total_time)

@@ -84,7 +84,11 @@ impl<'a> Connected<'a> {
             };
             match secured {
                 Ok(server) => {
-                    routed.outcome.connect_time = Some(chosen_at.elapsed());
+                    let took = chosen_at.elapsed();
+                    let worker = routed.worker();
+                    chosen.server().live.connect_time.own(worker).add(took);
+                    chosen.backend.live.connect_time.own(worker).add(took);
+                    routed.outcome.connect_time = Some(took);
                     return Ok(Self {
                         routed,
                         server,
@@ -175,6 +179,7 @@ impl<'a> Connected<'a> {
             chosen.note_success();
         }
         in_server.ended[accepted.registration.ended_by().unwrap_or(reason) as usize].add(1);
+        live.session_time.own(worker).add(accepted.origin.age());
         if reason != TerminationReason::Normal {
             tcp::reset_on_close(&server);
         }

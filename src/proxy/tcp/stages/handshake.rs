@@ -30,7 +30,8 @@ pub async fn shake(
 ) -> Result<(), TerminationReason> {
     let live = &accepted.origin.frontend.live;
     let _place = Place::take(live, tls.max_handshakes).ok_or(TerminationReason::TlsHandshakesFull)?;
-    let until = Instant::now() + tls.handshake_timeout;
+    let begun = Instant::now();
+    let until = begun + tls.handshake_timeout;
     // read before its handshake only while a CA is to look at something
     let mut has_begun = !tls.challenges.load().is_empty();
     let of_ca = match has_begun {
@@ -78,6 +79,10 @@ pub async fn shake(
         _ => None,
     };
     let session = session.ok_or(TerminationReason::Internal)?;
+    let counters = live.tls.own(accepted.origin.worker);
+    counters.handshake_time.add(begun.elapsed());
+    counters.sessions[session.cipher.index()].add(1);
+    counters.resumed.add(u64::from(session.resumed));
     preamble.hello = HelloRead::Read {
         sni: session.sni.as_deref().map(Into::into),
         // what was agreed on is what will be spoken

@@ -234,6 +234,8 @@ impl Identified {
         let origin = &accepted.origin;
         let counters = origin.frontend.live.counters.shard(origin.worker);
         counters.ended[reason as usize].add(1);
+        let times = &origin.frontend.live.session_time;
+        times.own(origin.worker).add(origin.age());
         if !matches!(
             reason,
             TerminationReason::TlsHandshake | TerminationReason::AcmeChallenge

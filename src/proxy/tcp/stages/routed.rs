@@ -159,7 +159,12 @@ impl Routed {
             Err(Nothing::NoneEligible) => return Err(self.none_eligible()),
             Err(Nothing::ClientSource) => return Err(TerminationReason::ClientSource),
             // boxed, because it is rare and a connection is to be small
-            Err(Nothing::AllFull) => Box::pin(self.wait_for_room(queued_at)).await?,
+            Err(Nothing::AllFull) => {
+                let live = Arc::clone(&self.backend.live);
+                let waited = Box::pin(self.wait_for_room(queued_at)).await;
+                live.queue_time.own(self.worker()).add(queued_at.elapsed());
+                waited?
+            }
         };
         *self.outcome.queue_time.get_or_insert_default() += queued_at.elapsed();
         let server = chosen.server();
@@ -224,6 +229,10 @@ impl Routed {
         let worker = accepted.origin.worker;
         for counters in [&self.frontend.live.counters, &self.backend.live.counters] {
             counters.shard(worker).ended[reason as usize].add(1);
+        }
+        let took = accepted.origin.age();
+        for times in [&self.frontend.live.session_time, &self.backend.live.session_time] {
+            times.own(worker).add(took);
         }
         if !self.frontend.config.access_log.wants(reason) {
             return;

@@ -1,0 +1,51 @@
+//! What a scrape is made of.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::admin::status::{Live, PacketCounts, Status};
+
+/// What metrics are made of, at one moment.
+pub struct Scrape {
+    /// What changes by events.
+    pub status: Arc<Status>,
+    /// What changes by traffic.
+    pub live: Arc<dyn Live>,
+    /// What the packet engine has counted.
+    pub packets: PacketCounts,
+    /// Connections to the endpoints turned away.
+    pub connections_refused: u64,
+    /// Failed logins at the API on TCP.
+    pub logins_failed: u64,
+    /// Now.
+    pub now: Instant,
+    /// Now, by the clock of the host.
+    pub wall: SystemTime,
+}
+
+impl std::fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scrape")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scrape {
+    /// The seconds since 1970 at a moment.
+    #[must_use]
+    pub fn timestamp(&self, at: Instant) -> f64 {
+        let ago = self.now.saturating_duration_since(at);
+        seconds(self.wall.checked_sub(ago).unwrap_or(self.wall))
+    }
+}
+
+/// The seconds since 1970.
+#[must_use]
+pub fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
+}
