@@ -10,6 +10,7 @@ mod overrides;
 mod reload;
 mod server;
 mod token;
+mod top;
 mod wait;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -34,6 +35,7 @@ pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand};
 pub use reload::ReloadArgs;
 pub use server::{AddServerArgs, ForceArgs, ServerCommand};
 pub use token::{TokenArgs, TokenRole};
+pub use top::TopArgs;
 pub use wait::{DrainWaitArgs, SettleArgs};
 
 /// A layer-4 load balancer for Linux.
@@ -121,6 +123,12 @@ pub enum Command {
     /// connections and bytes. For the packet modes: how full the flow table is, packets by verdict, and the
     /// next hops to the servers.
     Status(StatusArgs),
+
+    /// Watch the servers, those with the most new connections first
+    ///
+    /// As `convey status --watch` on a terminal, in another order. q leaves, the arrows choose a server, Enter shows its detail, s
+    /// sorts by something else, r the other way round.
+    Top(TopArgs),
 
     /// Reload the configuration of the running convey
     ///
@@ -299,7 +307,9 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub target: DaemonArgs,
 
-    /// Refresh every second (or every SECONDS) and show rates, what is down first, until interrupted
+    /// Refresh every second (or every SECONDS) and show rates, what is down first
+    ///
+    /// On a terminal: q leaves, the arrows choose a server, Enter shows its detail, s sorts by something else, r the other way round.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = parse_interval)]
     pub watch: Option<f64>,

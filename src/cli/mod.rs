@@ -22,6 +22,7 @@ mod firewall;
 mod gateways;
 mod generate;
 mod init;
+mod live;
 mod man_config;
 mod names;
 mod others;
@@ -134,6 +135,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args, cli.config.as_deref(), cli.mode),
         Command::Status(args) => status::run(args, &client(&args.target)?),
+        Command::Top(args) => live::top(args, &client(&args.target)?),
         Command::Reload(args) => reload::run(args, &client(&args.target)?),
         Command::Server(command) => server::run(command, &client(command.target())?),
         Command::Backend(command) => backend::run(command, &client(command.target())?),

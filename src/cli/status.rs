@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     args::StatusArgs,
     client::{Asked, Client, Response},
+    live::{self, Sort},
     outcome::{CommandResult, Failure},
     picture::{self, Earlier, Look, Totals},
     select::Selection,
@@ -31,6 +32,13 @@ const TARGET: &str = "/v1/status";
 /// Shows the state once, or again and again.
 pub fn run(args: &StatusArgs, client: &Client) -> CommandResult {
     match args.watch {
+        Some(seconds) if !args.json && live::has_terminal() => {
+            let selection = Selection {
+                names: &args.names,
+                down: args.down,
+            };
+            live::run(client, Duration::from_secs_f64(seconds), selection, Sort::State)
+        }
         Some(seconds) => client
             .runtime()
             .block_on(watch(client, Duration::from_secs_f64(seconds), args)),

@@ -124,7 +124,7 @@ impl Drop for OnTerminal {
 }
 
 /// Both sides of a new terminal, which no other child gets: it would stay open.
-fn open_terminal() -> (OwnedFd, OwnedFd) {
+pub fn open_terminal() -> (OwnedFd, OwnedFd) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let ours = posix_openpt(flags | OFlag::O_CLOEXEC).expect("a terminal");
     grantpt(&ours)

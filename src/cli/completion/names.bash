@@ -24,7 +24,7 @@ _convey_with_names() {
         *,overrides,clear) kind=pairs ;;
         *,server,add|*,backend,drain|*,backend,maintenance|*,backend,ready|*,backend,weight|*,backend,close) kind=backends ;;
         *,enable,*|*,disable,*) kind=pairs ;;
-        *,status,*) kind=any ;;
+        *,status,*|*,top,*) kind=any ;;
         *,backend-script,) kind=frontends ;;
         *,backend-script,*) kind=servers ;;
     esac

@@ -1,6 +1,6 @@
 
 # names of frontends, backends and servers: of the running convey, else of its configuration
-complete -c convey -n "__fish_seen_subcommand_from status" -f -a "(convey names any 2>/dev/null)"
+complete -c convey -n "__fish_seen_subcommand_from status top" -f -a "(convey names any 2>/dev/null)"
 complete -c convey -n "__fish_seen_subcommand_from status connections" -l frontend -x -a "(convey names frontends 2>/dev/null)"
 complete -c convey -n "__fish_seen_subcommand_from connections" -l backend -x -a "(convey names backends 2>/dev/null)"
 complete -c convey -n "__fish_seen_subcommand_from connections" -l server -x -a "(convey names servers 2>/dev/null)"

@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = tests![
     a_drain_waits_until_the_last_connection_has_ended,
     a_whole_backend_is_overridden_and_overrides_are_cleared,
     servers_come_and_go_by_commands,
+    events_are_listed_and_followed,
     a_configuration_is_edited_compared_and_rolled_back,
 ];
 
@@ -208,6 +209,25 @@ fn servers_come_and_go_by_commands() {
     );
     assert_eq!(convey.order("server remove web/c"), "web/c: removed\n");
     assert_eq!(site.ask(8).len(), 2);
+}
+
+fn events_are_listed_and_followed() {
+    let site = Site::new("cmd-events", 2);
+    let convey = site.convey(&site.config("", NO_CHECK));
+    let followed = site.lb.try_run(&format!(
+        "cd {directory}; {binary} events --follow --event server_override --socket admin.sock >events & followed=$!
+         {binary} server drain web/a --socket admin.sock
+         for i in $(seq 600); do grep -q web/a events && break; sleep 0.1; done
+         kill -INT $followed; wait $followed || exit 1; cat events",
+        directory = convey.dir().display(),
+        binary = env!("CARGO_BIN_EXE_convey")
+    ));
+    assert!(followed.status.success(), "{followed:?}");
+    let lines: Vec<&str> = followed.stdout.lines().skip(1).collect();
+    assert!(lines.len() == 1 && lines[0].contains("web/a"), "{followed:?}");
+    let json = convey.order("events --event server_override --json");
+    let event: serde_json::Value = serde_json::from_str(&json).expect("an event a line");
+    assert_eq!(event["event"], "server_override");
 }
 
 /// `convey config edit` by an editor that is sed with a script.
