@@ -40,7 +40,11 @@ pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
 pub(crate) use thread::AdminThread;
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
 
 /// What shall change, from the endpoint to the daemon's control loop.
 #[derive(Debug)]
@@ -53,6 +57,13 @@ pub enum AdminCommand {
         by: String,
         /// What changed, or why nothing did.
         reply: oneshot::Sender<Result<views::Reloaded, views::ReloadFailed>>,
+    },
+    /// Count what a configuration would cut.
+    CountCut {
+        /// The configuration.
+        config: Arc<Config>,
+        /// What it would cut.
+        reply: oneshot::Sender<views::WouldCut>,
     },
     /// Replace the configuration file.
     WriteConfig {

@@ -54,6 +54,7 @@ pub fn info(status: &Status, now: Instant) -> views::Info {
         config_generation: status.config_generation,
         last_reload_error: status.last_reload_error.clone(),
         needs_restart: status.needs_restart.clone(),
+        allow_config_writes: status.config.may_write,
     }
 }
 

@@ -11,6 +11,7 @@ mod info;
 mod new_server;
 mod overrides;
 mod problem;
+mod reload;
 mod server_request;
 mod server_tls;
 mod sticky;
@@ -30,7 +31,9 @@ pub use super::candidates::Candidate;
 pub use acme::{Acme, Certificate, CertificateProblem, RenewQuery, Renewing};
 pub use certificates::{Certificates, ServedCertificate};
 pub use checks::{Agent, CheckResult};
-pub use configuration::{CheckedConfig, ConfigDiff, ConfigHistory, Finding, Revision, Rollback};
+pub use configuration::{
+    CheckedConfig, ConfigDiff, ConfigHistory, Draining, Finding, Revision, Rollback, WouldCut,
+};
 pub use connections::{
     Closed, Connection, ConnectionFilter, ConnectionQuery, Connections, Flow, ProxiedConnections, Tls,
     WantedClient,
@@ -41,6 +44,7 @@ pub use info::Info;
 pub use new_server::{AddedServer, NewServer};
 pub use overrides::{OverriddenServer, Overrides};
 pub use problem::{Problem, ReloadFailed};
+pub use reload::{ReloadQuery, Reloaded};
 pub use server_request::{ServerAction, ServerRequest};
 pub use server_tls::{ServerTls, TlsToServers};
 pub use sticky::StickyClients;
@@ -376,30 +380,6 @@ impl NatPortUse {
         let percent = u64::from(self.claimed) * 100 / u64::from(self.available.max(1));
         u32::try_from(percent).map_or(100, |percent| percent.min(100))
     }
-}
-
-/// What `POST /v1/reload` is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReloadQuery {
-    /// Cut the established connections that a change does not leave; else the reload fails.
-    pub cut: bool,
-}
-
-/// `POST /v1/reload`, success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Reloaded {
-    /// The new configuration generation.
-    pub config_generation: u64,
-    /// What changed, a line each; empty when nothing did.
-    pub changes: Vec<String>,
-    /// Changed settings that need a restart to take effect.
-    pub needs_restart: Vec<String>,
-    /// Established connections that were cut because their address changed between mode proxy and a packet mode.
-    #[serde(default)]
-    pub cut: u64,
-    /// Rendered warnings, empty without any.
-    pub warnings: String,
 }
 
 /// Query of `GET /v1/explain`.

@@ -18,6 +18,8 @@ pub const OS_ERROR: Exit = Exit(71);
 pub const CANNOT_CREATE: Exit = Exit(73);
 /// EX_IOERR: reading or writing failed half-way.
 pub const IO: Exit = Exit(74);
+/// EX_TEMPFAIL: not now, though perhaps later.
+pub const NOT_YET: Exit = Exit(75);
 /// EX_NOPERM: not permitted.
 pub const NO_PERMISSION: Exit = Exit(77);
 /// EX_CONFIG: the configuration is wrong.

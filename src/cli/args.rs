@@ -1,7 +1,16 @@
 //! The command line's grammar, and with it the text of `--help`, the man pages and the completions.
 
 mod acme;
+mod backend;
+mod configuration;
+mod doctor;
+mod events;
+mod firewall;
+mod overrides;
+mod reload;
 mod server;
+mod token;
+mod wait;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -14,7 +23,18 @@ use crate::{
 };
 
 pub use acme::{AcmeCommand, AcmeRenewArgs, AcmeStatusArgs};
-pub use server::ServerCommand;
+pub use backend::BackendCommand;
+pub use configuration::{
+    ConfigCommand, ConfigDiffArgs, ConfigEditArgs, ConfigHistoryArgs, ConfigRollbackArgs, ConfigShowArgs,
+};
+pub use doctor::{DoctorArgs, SupportArgs};
+pub use events::EventsArgs;
+pub use firewall::{FirewallClearArgs, FirewallCommand, FirewallShowArgs};
+pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand};
+pub use reload::ReloadArgs;
+pub use server::{AddServerArgs, ForceArgs, ServerCommand};
+pub use token::{TokenArgs, TokenRole};
+pub use wait::{DrainWaitArgs, SettleArgs};
 
 /// A layer-4 load balancer for Linux.
 ///
@@ -106,15 +126,32 @@ pub enum Command {
     ///
     /// Returns when the new configuration is in effect and prints what changed. If it has errors, nothing changes, the
     /// errors are printed and the exit status is 78; if the system refuses something (a port that is taken), nothing
-    /// changes either and it is 71.
+    /// changes either and it is 71. With --wait it is 69 if a backend that the change concerns has no eligible server when the time
+    /// is over.
     Reload(ReloadArgs),
 
-    /// Take a server out of service, bring it back, or override its weight
+    /// Take a server out of service, bring it back, override its weight, close its connections, add or remove one
     ///
     /// The override holds until `ready` clears it or the server is removed from the configuration; neither a reload nor a
     /// restart undoes it.
     #[command(subcommand)]
     Server(ServerCommand),
+
+    /// Override all servers of a backend, or close its connections
+    ///
+    /// The overrides are those of `convey server`: each server has its own afterwards.
+    #[command(subcommand)]
+    Backend(BackendCommand),
+
+    /// List or clear what operators have overridden
+    Overrides(OverridesArgs),
+
+    /// Show, compare, edit or roll back the configuration of the running convey
+    ///
+    /// `edit` and `rollback` write the configuration file through the running convey. That takes `allow_config_writes = true`
+    /// in [admin]; without it, edit the file and run `convey reload`.
+    #[command(subcommand)]
+    Config(ConfigCommand),
 
     /// Show or renew the certificates that are ordered by themselves
     #[command(subcommand)]
@@ -125,11 +162,31 @@ pub enum Command {
     /// Connections first, the oldest before the others, then flows. What is no longer configured is marked (removed).
     Connections(ConnectionsArgs),
 
+    /// List what has happened: servers and backends that came and went, reloads, requests of operators, warnings
+    ///
+    /// The last ones, the newest at the end; with --follow those that come, too, also over a restart of convey.
+    Events(EventsArgs),
+
     /// Show which server a client would be sent to now, and why
     ///
     /// For example: convey explain tcp 192.0.2.1:40000 10.0.0.1:80. Nothing is sent, and nothing changes. Exits with 0
     /// when there is a server, and 69 when there is none.
     Explain(ExplainArgs),
+
+    /// Find out what is wrong with this host and the convey on it
+    ///
+    /// Looks at the configuration and its files, what the running convey says of itself, firewall rules, ports, open files,
+    /// connection tracking, the clock, and interfaces. Each finding comes with what to do. Exits with 0 if there is nothing
+    /// but notes, with 75 if there are warnings, and with 69 if something does not work. Runs without a running convey and without
+    /// root, too, and says what it could not look at.
+    Doctor(DoctorArgs),
+
+    /// Write an archive with everything that somebody needs to help
+    ///
+    /// Version, configuration and its history, status, the doctor's findings, logs, addresses, routes, neighbours, rules and
+    /// limits. Keys, tokens and passwords are removed; names and addresses are not, so look at it before you send it. As root it
+    /// has more in it; what could not be read is said.
+    Support(SupportArgs),
 
     /// Print what to run on a server so that it answers for a frontend in mode dsr
     ///
@@ -162,29 +219,6 @@ pub enum Command {
     /// Write the man pages into a directory
     #[command(hide = true)]
     GenerateMan(GenerateManArgs),
-}
-
-/// Arguments of `convey token`.
-#[derive(Debug, Args)]
-pub struct TokenArgs {
-    /// Name of the token, as logs have it: letters, digits and `.`, `_`, `-`, `@`
-    #[arg(value_name = "NAME")]
-    pub name: String,
-
-    /// What it may do
-    #[arg(long, value_enum)]
-    pub role: TokenRole,
-}
-
-/// What a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TokenRole {
-    /// Look at everything
-    Read,
-    /// Change servers and reload, too
-    Operate,
-    /// Change the configuration, too
-    Configure,
 }
 
 /// Where the running convey is reached.
@@ -286,18 +320,6 @@ pub struct StatusArgs {
     pub frontend: Option<String>,
 }
 
-/// Arguments of `convey reload`.
-#[derive(Debug, Args)]
-pub struct ReloadArgs {
-    #[command(flatten)]
-    pub target: DaemonArgs,
-
-    /// Cut established connections where the change leaves no other way: an address that changes between mode proxy and a
-    /// packet mode. Without it such a reload fails as long as there are any
-    #[arg(long)]
-    pub cut: bool,
-}
-
 /// Arguments of `convey connections`.
 #[derive(Debug, Args)]
 pub struct ConnectionsArgs {
@@ -385,40 +407,6 @@ pub struct BackendScriptArgs {
 
     #[command(flatten)]
     pub mode: ModeArgs,
-}
-
-/// The commands for the firewall rules.
-#[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
-pub enum FirewallCommand {
-    /// Show the rules and reserved ports, and where they differ from what the configuration requires
-    ///
-    /// Exits with 0 if they do not, else with 69.
-    Show(FirewallShowArgs),
-    /// Remove the rules, and the reserved ports that convey added
-    ///
-    /// While convey runs in a packet mode this breaks its connections until the rules are restored.
-    Clear(FirewallClearArgs),
-}
-
-/// Arguments of `convey firewall show`.
-#[derive(Debug, Args)]
-pub struct FirewallShowArgs {
-    #[command(flatten)]
-    pub mode: ModeArgs,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `convey firewall clear`.
-#[derive(Debug, Args)]
-pub struct FirewallClearArgs {
-    /// Do nothing if systemd is about to start this unit again; for its ExecStopPost
-    #[arg(long, value_name = "UNIT", num_args = 0..=1, require_equals = true,
-          default_missing_value = "convey.service")]
-    pub unless_restarting: Option<String>,
 }
 
 /// Arguments of `convey completions`.

@@ -30,30 +30,7 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
     }
     let source = target::read_config(args.file.as_deref().or(config))?;
     let options = args.mode.or(mode).options();
-    // the file may be another host's; the start and a reload refuse what this warns about
-    let here = Here {
-        addresses: interfaces::own_addresses(),
-        severity: Severity::Warning,
-    };
-    let checked = match args.ephemeral {
-        Some(ephemeral) => {
-            let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
-            let options = Options {
-                default_nat_ports,
-                ..options
-            };
-            config::load(&source, options)
-        }
-        None => firewall::load_for_host(&source, options, Some(&here)).map(|(mut loaded, _)| {
-            loaded
-                .warnings
-                .extend(gateways::warnings(&loaded.config, &source.name));
-            loaded
-        }),
-    };
-    let checked = (checked.and_then(with_lists).and_then(with_tls))
-        .and_then(check_admin::with_tokens)
-        .map(with_sources);
+    let checked = look(&source, options, args.ephemeral);
     match args.format {
         Format::Json => {
             let report = Report::new(&source.name, &checked);
@@ -73,6 +50,38 @@ pub fn run(args: &CheckArgs, config: Option<&Path>, mode: ModeArgs) -> CommandRe
         Ok(_) => exit::OK,
         Err(_) => exit::CONFIG,
     })
+}
+
+/// Everything that is wrong with a configuration, and with the files that it names. `ephemeral` are another host's ports.
+pub fn look(
+    source: &Source,
+    options: Options,
+    ephemeral: Option<PortRange>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    // the file may be another host's; the start and a reload refuse what this warns about
+    let here = Here {
+        addresses: interfaces::own_addresses(),
+        severity: Severity::Warning,
+    };
+    let checked = match ephemeral {
+        Some(ephemeral) => {
+            let default_nat_ports = Some(firewall::default_nat_ports_beside(ephemeral));
+            let options = Options {
+                default_nat_ports,
+                ..options
+            };
+            config::load(source, options)
+        }
+        None => firewall::load_for_host(source, options, Some(&here)).map(|(mut loaded, _)| {
+            loaded
+                .warnings
+                .extend(gateways::warnings(&loaded.config, &source.name));
+            loaded
+        }),
+    };
+    (checked.and_then(with_lists).and_then(with_tls))
+        .and_then(check_admin::with_tokens)
+        .map(with_sources)
 }
 
 /// With what is wrong with the network lists. One that cannot be read here is a warning, as the file may be another host's; the
@@ -154,7 +163,7 @@ fn human(
 }
 
 /// What a valid configuration meets with on this host, or on one with other `ephemeral` ports.
-fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
+pub fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     let services = config.packet_services();
     let mut notes: Vec<String> = udp_super_frames(config, &kernel_release()).into_iter().collect();
     if services.iter().any(|service| service.nat_ports.is_some()) {

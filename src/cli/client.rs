@@ -11,14 +11,21 @@ use hyper::{
     Method, Request, StatusCode,
     body::Bytes,
     client::conn::http1,
-    header::{CONTENT_TYPE, HOST},
+    header::{CONTENT_TYPE, ETAG, HOST, IF_MATCH},
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+use tokio::{
+    net::UnixStream,
+    runtime::Runtime,
+    time::{sleep, timeout},
+};
 
-use super::outcome::Failure;
+use super::{
+    outcome::Failure,
+    progress::{Progress, STEP},
+};
 use crate::{admin::views::Problem, base::exit};
 
 /// Largest answer that is read, in bytes: 100,000 connections take about 30 MB.
@@ -42,12 +49,65 @@ impl Patience {
     }
 }
 
+/// A request.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: Method,
+    /// Path and query.
+    pub target: &'a str,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The body's media type.
+    pub media: &'a str,
+    /// The entity tag of what the asker has seen.
+    pub if_match: Option<&'a str>,
+    /// How long the answer is waited for.
+    pub patience: Patience,
+}
+
+impl<'a> Asked<'a> {
+    /// One without a body, which is soon answered.
+    #[must_use]
+    pub const fn of(method: Method, target: &'a str) -> Self {
+        Self {
+            method,
+            target,
+            body: Vec::new(),
+            media: JSON,
+            if_match: None,
+            patience: Patience::Short,
+        }
+    }
+
+    /// GET, which is soon answered.
+    #[must_use]
+    pub const fn get(target: &'a str) -> Self {
+        Self::of(Method::GET, target)
+    }
+
+    /// The same with the text of a configuration.
+    #[must_use]
+    pub fn with_toml(self, text: Vec<u8>) -> Self {
+        Self {
+            body: text,
+            media: "application/toml",
+            ..self
+        }
+    }
+}
+
+/// The media type of most bodies.
+const JSON: &str = "application/json";
+
 /// What came back.
 #[derive(Debug)]
 pub struct Response {
     /// HTTP status.
     pub status: StatusCode,
-    /// JSON.
+    /// The entity tag, where there is one.
+    pub tag: Option<String>,
+    /// JSON, or what was asked for.
     pub body: Bytes,
 }
 
@@ -57,16 +117,24 @@ impl Response {
     /// # Errors
     /// The daemon said no, in its words; or answered something else.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(self.content()?).map_err(|error| {
+            Failure::new(
+                exit::SOFTWARE,
+                format!(
+                    "cannot parse the answer of the running convey: {error} (is it another \
+                     version? restart it)"
+                ),
+            )
+        })
+    }
+
+    /// The body of an answer.
+    ///
+    /// # Errors
+    /// The daemon said no, in its words.
+    pub fn content(&self) -> Result<&Bytes, Failure> {
         if self.status == StatusCode::OK {
-            return serde_json::from_slice(&self.body).map_err(|error| {
-                Failure::new(
-                    exit::SOFTWARE,
-                    format!(
-                        "cannot parse the answer of the running convey: {error} (is it another \
-                         version? restart it)"
-                    ),
-                )
-            });
+            return Ok(&self.body);
         }
         let message = serde_json::from_slice::<Problem>(&self.body).map_or_else(
             |_| format!("the running convey answered {}", self.status),
@@ -74,6 +142,9 @@ impl Response {
         );
         let exit = match self.status.as_u16() {
             503 | 504 => exit::UNAVAILABLE,
+            403 => exit::NO_PERMISSION,
+            412 => exit::NOT_YET,
+            422 => exit::CONFIG,
             400..=499 => exit::USAGE,
             _ => exit::SOFTWARE,
         };
@@ -143,8 +214,7 @@ impl Client {
     /// # Errors
     /// The daemon cannot be reached, or does not answer in time.
     pub fn get(&self, target: &str) -> Result<Response, Failure> {
-        self.runtime
-            .block_on(self.ask(Method::GET, target, None, Patience::Short))
+        self.send(Asked::get(target))
     }
 
     /// POST, with a JSON body or none.
@@ -152,23 +222,38 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn post(&self, target: &str, json: Option<Vec<u8>>, patience: Patience) -> Result<Response, Failure> {
-        self.runtime
-            .block_on(self.ask(Method::POST, target, json, patience))
+        self.send(Asked {
+            body: json.unwrap_or_default(),
+            patience,
+            ..Asked::of(Method::POST, target)
+        })
+    }
+
+    /// Any request. While an answer is long in coming, that is said on standard error.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn send(&self, asked: Asked<'_>) -> Result<Response, Failure> {
+        self.runtime.block_on(async {
+            let mut progress = Progress::start();
+            let answer = self.ask(asked);
+            tokio::pin!(answer);
+            loop {
+                tokio::select! {
+                    answer = &mut answer => return answer,
+                    () = sleep(STEP) => progress.tell(|| "waiting for the running convey".to_owned()),
+                }
+            }
+        })
     }
 
     /// One request, for who is in the event loop already.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn ask(
-        &self,
-        method: Method,
-        target: &str,
-        json: Option<Vec<u8>>,
-        patience: Patience,
-    ) -> Result<Response, Failure> {
-        let limit = patience.limit();
-        match timeout(limit, exchange(&self.socket, method, target, json)).await {
+    pub async fn ask(&self, asked: Asked<'_>) -> Result<Response, Failure> {
+        let limit = asked.patience.limit();
+        match timeout(limit, exchange(&self.socket, asked)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(ClientError::TooSlow {
                 path: self.socket.clone(),
@@ -179,12 +264,7 @@ impl Client {
     }
 }
 
-async fn exchange(
-    socket: &Path,
-    method: Method,
-    target: &str,
-    json: Option<Vec<u8>>,
-) -> Result<Response, ClientError> {
+async fn exchange(socket: &Path, asked: Asked<'_>) -> Result<Response, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| connect_error(socket, source))?;
@@ -197,12 +277,16 @@ async fn exchange(
         .map_err(|error| broken(error.to_string()))?;
     let connection = tokio::spawn(connection);
 
-    let request = Request::builder()
-        .method(method)
-        .uri(target)
+    let mut request = Request::builder()
+        .method(asked.method)
+        .uri(asked.target)
         .header(HOST, "convey")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(json.unwrap_or_default())))
+        .header(CONTENT_TYPE, asked.media);
+    if let Some(tag) = asked.if_match {
+        request = request.header(IF_MATCH, tag);
+    }
+    let request = request
+        .body(Full::new(Bytes::from(asked.body)))
         .map_err(|error| broken(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| {
         broken(if error.is_parse() || error.is_user() {
@@ -212,13 +296,15 @@ async fn exchange(
         })
     })?;
     let status = response.status();
+    let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
+    let tag = tag.map(str::to_owned);
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await
         .map_err(|error| broken(error.to_string()))?
         .to_bytes();
     connection.abort();
-    Ok(Response { status, body })
+    Ok(Response { status, tag, body })
 }
 
 fn connect_error(socket: &Path, source: io::Error) -> ClientError {
@@ -295,6 +381,7 @@ mod tests {
     fn a_daemon_that_says_no_is_quoted() {
         let answer = |status: u16, body: &str| Response {
             status: StatusCode::from_u16(status).expect("a status"),
+            tag: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         assert_eq!(

@@ -77,7 +77,7 @@ fn failure(error: &FirewallError) -> Failure {
 }
 
 /// The message, with what an ordinary user can do.
-fn advised(error: &FirewallError) -> String {
+pub fn advised(error: &FirewallError) -> String {
     if exit_of(error) == exit::NO_PERMISSION {
         format!("{error}; run it with sudo")
     } else {
@@ -100,7 +100,7 @@ fn exit_of(error: &FirewallError) -> exit::Exit {
 
 /// What `show` says.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     /// Whether the rules are as the configuration needs it.
     as_configured: bool,
     families: Vec<FamilyReport>,
@@ -125,7 +125,8 @@ struct FamilyReport {
 }
 
 impl Report {
-    fn new(families: &[Family], wanted: &[Rule], reserved: &PortSet) -> Self {
+    /// Compares what is there with what is wanted.
+    pub fn new(families: &[Family], wanted: &[Rule], reserved: &PortSet) -> Self {
         let families: Vec<_> = families
             .iter()
             .map(|family| FamilyReport::new(family, wanted))
@@ -135,6 +136,27 @@ impl Report {
             families,
             reserved_ports: reserved.to_string(),
         }
+    }
+
+    /// Whether the rules are as they are wanted.
+    pub const fn as_configured(&self) -> bool {
+        self.as_configured
+    }
+
+    /// Rules that are wanted and not there.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        self.families
+            .iter()
+            .flat_map(|family| &family.missing)
+            .map(String::as_str)
+    }
+
+    /// Rules that are there and not wanted.
+    pub fn unwanted(&self) -> impl Iterator<Item = &str> {
+        self.families
+            .iter()
+            .flat_map(|family| &family.unwanted)
+            .map(String::as_str)
     }
 
     fn text(&self, config: &str) -> String {

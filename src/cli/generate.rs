@@ -53,13 +53,16 @@ pub fn completions(args: &CompletionsArgs) -> CommandResult {
 }
 
 /// What completes an argument of the script for zsh with names, by the beginning of its line.
-const ZSH_NAMES: [(&str, &str); 8] = [
+const ZSH_NAMES: [(&str, &str); 11] = [
     ("'--frontend=[", "frontends"),
     ("'--backend=[", "backends"),
     ("'--server=[", "servers"),
     ("'*::names -- ", "any"),
     ("'*::servers -- ", "pairs"),
     ("'*::servers_and_weight -- ", "pairs"),
+    ("'*::backends -- ", "backends"),
+    ("'*::backends_and_weight -- ", "backends"),
+    ("':backend -- ", "backends"),
     ("':frontend -- ", "frontends"),
     ("':server -- ", "servers"),
 ];

@@ -3,6 +3,7 @@
 mod acme;
 mod aliases;
 mod args;
+mod backend;
 mod backend_script;
 mod check;
 mod check_admin;
@@ -10,7 +11,11 @@ mod check_discovery;
 mod check_sockets;
 mod check_tls;
 mod client;
+mod compare;
+mod configuration;
 mod connections;
+mod doctor;
+mod events;
 mod explain;
 mod firewall;
 mod gateways;
@@ -20,12 +25,16 @@ mod man_config;
 mod names;
 mod others;
 mod outcome;
+mod overrides;
 mod picture;
+mod progress;
 mod reload;
 mod select;
 mod server;
+mod settle;
 mod source_notes;
 mod status;
+mod support;
 mod table;
 mod target;
 mod text;
@@ -39,7 +48,7 @@ use crate::{
     base::exit::{self, Exit},
     daemon::{self, RunOptions},
 };
-use args::{Cli, Command, DaemonArgs, FirewallCommand, ServerCommand};
+use args::{Cli, Command, DaemonArgs, FirewallCommand};
 use client::Client;
 use outcome::{CommandResult, Failure};
 
@@ -92,7 +101,11 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     let takes_mode = matches!(
         cli.command,
         None | Some(
-            Command::Check(_) | Command::BackendScript(_) | Command::Firewall(FirewallCommand::Show(_))
+            Command::Check(_)
+                | Command::Doctor(_)
+                | Command::Support(_)
+                | Command::BackendScript(_)
+                | Command::Firewall(FirewallCommand::Show(_))
         )
     );
     if cli.mode.any() && !takes_mode {
@@ -120,19 +133,17 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args, cli.config.as_deref(), cli.mode),
         Command::Status(args) => status::run(args, &client(&args.target)?),
-        Command::Reload(args) => reload::run(&client(&args.target)?, args.cut),
-        Command::Server(command) => {
-            let target = match command {
-                ServerCommand::Drain(args)
-                | ServerCommand::Maintenance(args)
-                | ServerCommand::Ready(args) => &args.target,
-                ServerCommand::Weight(args) => &args.target,
-            };
-            server::run(command, &client(target)?)
-        }
+        Command::Reload(args) => reload::run(args, &client(&args.target)?),
+        Command::Server(command) => server::run(command, &client(command.target())?),
+        Command::Backend(command) => backend::run(command, &client(command.target())?),
+        Command::Overrides(args) => overrides::run(args, &client(args.target())?),
+        Command::Config(command) => configuration::run(command, &client(command.target())?),
         Command::Acme(command) => acme::run(command, &client(command.target())?),
         Command::Connections(args) => connections::run(args, &client(&args.target)?),
+        Command::Events(args) => events::run(args, &client(&args.target)?),
         Command::Explain(args) => explain::run(args, &client(&args.target)?),
+        Command::Doctor(args) => doctor::run(args, cli.config.as_deref(), cli.mode),
+        Command::Support(args) => support::run(args, cli.config.as_deref(), cli.mode),
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
         Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
         Command::Token(args) => token::run(args),

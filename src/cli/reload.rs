@@ -1,12 +1,16 @@
 //! `convey reload`.
 
+mod dry_run;
+
 use std::io::Write;
 
 use hyper::StatusCode;
 
 use super::{
+    args::ReloadArgs,
     client::{Client, Patience, Response},
     outcome::{CommandResult, Failure},
+    settle::{self, Before},
     text::harmless,
 };
 use crate::{
@@ -14,21 +18,41 @@ use crate::{
     base::exit,
 };
 
-/// Has the daemon read its configuration, and prints what came of it.
-pub fn run(client: &Client, cut: bool) -> CommandResult {
-    let path = if cut { "/v1/reload?cut=true" } else { "/v1/reload" };
+/// Has the daemon read its configuration, and prints what came of it; or prints what would.
+pub fn run(args: &ReloadArgs, client: &Client) -> CommandResult {
+    if args.dry_run {
+        return dry_run::run(args.json, client);
+    }
+    let before = Before::look(client, args.settle)?;
+    let path = if args.cut {
+        "/v1/reload?cut=true"
+    } else {
+        "/v1/reload"
+    };
     let answer = client.post(path, None, Patience::Long)?;
     let reloaded = interpret(&answer)?;
-    let (out, err) = report(&reloaded);
+    tell(&reloaded)?;
+    if args.settle.wait.is_some() && reloaded.changes.is_empty() {
+        settle::nothing_to_wait_for(client)?;
+    }
+    settle::settle(client, args.settle, &reloaded, before)
+}
+
+/// Prints what has changed.
+pub fn tell(reloaded: &Reloaded) -> Result<(), Failure> {
+    let (out, err) = report(reloaded);
     // warnings to stderr, so that what changed can be read by programs
     std::io::stderr().write_all(err.as_bytes())?;
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(out.as_bytes())?;
-    stdout.flush()?;
-    Ok(exit::OK)
+    Ok(stdout.flush()?)
 }
 
-fn interpret(answer: &Response) -> Result<Reloaded, Failure> {
+/// What came of a reload or of a text that was to be applied.
+///
+/// # Errors
+/// Nothing was changed.
+pub fn interpret(answer: &Response) -> Result<Reloaded, Failure> {
     let exit = match answer.status {
         StatusCode::UNPROCESSABLE_ENTITY => Some(exit::CONFIG),
         StatusCode::INTERNAL_SERVER_ERROR => Some(exit::OS_ERROR),
@@ -80,6 +104,7 @@ mod tests {
     fn answer(status: StatusCode, body: &impl serde::Serialize) -> Response {
         Response {
             status,
+            tag: None,
             body: Bytes::from(serde_json::to_vec(body).expect("JSON")),
         }
     }
@@ -94,6 +119,7 @@ mod tests {
             ],
             needs_restart: vec!["global.workers".into()],
             cut: 3,
+            backends: vec![],
             warnings: "convey.toml:1:1: warning\n".into(),
         };
         assert_eq!(

@@ -1,11 +1,13 @@
-//! `convey server drain|maintenance|ready|weight`.
+//! `convey server`.
 
+mod drained;
 mod named;
+mod runtime;
 
 use std::{collections::BTreeSet, io::Write};
 
 use super::{
-    args::ServerCommand,
+    args::{DrainWaitArgs, ServerCommand},
     client::{Client, Patience, percent_encode},
     outcome::{CommandResult, Failure},
     text::harmless,
@@ -14,23 +16,80 @@ use crate::{
     admin::views::{Server, ServerAction, ServerRequest},
     base::exit,
 };
-use named::{Backends, Named};
+pub use drained::{Left, wait_until_drained};
+pub use named::{Backends, Named, find};
+pub use runtime::{close_connections, closed};
+
+/// Does what is asked for each server, and prints what has come of it.
+pub fn run(command: &ServerCommand, client: &Client) -> CommandResult {
+    match command {
+        ServerCommand::Drain(args) => over(
+            &args.common.servers,
+            args.common.force.force,
+            ServerAction::Drain,
+            args.wait,
+            client,
+        ),
+        ServerCommand::Maintenance(args) => {
+            let action = ServerAction::Maintenance;
+            over(
+                &args.servers,
+                args.force.force,
+                action,
+                DrainWaitArgs::default(),
+                client,
+            )
+        }
+        ServerCommand::Ready(args) => over(
+            &args.servers,
+            args.force.force,
+            ServerAction::Ready,
+            DrainWaitArgs::default(),
+            client,
+        ),
+        ServerCommand::Weight(args) => {
+            let (words, weight) = split_weight(&args.servers_and_weight)?;
+            let action = ServerAction::Weight { weight };
+            over(words, args.force.force, action, DrainWaitArgs::default(), client)
+        }
+        ServerCommand::Close(args) => runtime::close(&args.servers, client),
+        ServerCommand::Add(args) => runtime::add(args, client),
+        ServerCommand::Remove(args) => runtime::remove(&args.servers, client),
+    }
+}
 
 /// Sends a request for each server and prints its state afterwards.
-pub fn run(command: &ServerCommand, client: &Client) -> CommandResult {
-    let (words, request) = parse(command)?;
+fn over(
+    words: &[String],
+    force: bool,
+    action: ServerAction,
+    wait: DrainWaitArgs,
+    client: &Client,
+) -> CommandResult {
+    let request = ServerRequest { action, force };
     let backends: Backends = client.get("/v1/backends")?.parse()?;
-    let servers = named::find(&backends, words).map_err(|problem| usage(problem.message))?;
+    let servers = find(&backends, words).map_err(|problem| usage(problem.message))?;
     if servers.len() > 1 && !request.force {
         leaves_one(&backends, &servers, request.action)?;
     }
     let mut out = std::io::stdout().lock();
-    for named in servers {
-        let server = send(named, &request, client)?;
+    for named in &servers {
+        let server = send(*named, &request, client)?;
         writeln!(out, "{}", report(&named.to_string(), &server))?;
         out.flush()?;
     }
-    Ok(exit::OK)
+    match wait.limit() {
+        None => Ok(exit::OK),
+        Some(limit) => {
+            let drained = |backends: &Backends| {
+                let named = servers
+                    .iter()
+                    .filter_map(|named| Left::of(backends, named.backend, named.name));
+                named.collect()
+            };
+            wait_until_drained(client, limit, &drained)
+        }
+    }
 }
 
 fn send(named: Named<'_>, request: &ServerRequest, client: &Client) -> Result<Server, Failure> {
@@ -76,39 +135,35 @@ fn leaves_one(backends: &Backends, servers: &[Named<'_>], action: ServerAction) 
     Ok(())
 }
 
-fn parse(command: &ServerCommand) -> Result<(&[String], ServerRequest), Failure> {
-    let (words, force, action) = match command {
-        ServerCommand::Drain(args) => (args.servers.as_slice(), args.force, ServerAction::Drain),
-        ServerCommand::Maintenance(args) => (args.servers.as_slice(), args.force, ServerAction::Maintenance),
-        ServerCommand::Ready(args) => (args.servers.as_slice(), args.force, ServerAction::Ready),
-        ServerCommand::Weight(args) => {
-            let Some((weight, words)) = args.servers_and_weight.split_last() else {
-                return Err(usage("pass BACKEND/SERVER and a weight"));
-            };
-            let weight = weight.parse().map_err(|_| {
-                usage(format!(
-                    "`{weight}` is not a valid weight: pass a whole number from 0 to 65535"
-                ))
-            })?;
-            (words, args.force, ServerAction::Weight { weight })
-        }
+/// Names, and a weight after them.
+pub fn split_weight(words: &[String]) -> Result<(&[String], u16), Failure> {
+    let Some((weight, words)) = words.split_last() else {
+        return Err(usage("pass BACKEND/SERVER and a weight"));
     };
-    let request = ServerRequest {
-        action,
-        force: force.force,
-    };
-    Ok((words, request))
+    let weight = weight.parse().map_err(|_| {
+        usage(format!(
+            "`{weight}` is not a valid weight: pass a whole number from 0 to 65535"
+        ))
+    })?;
+    Ok((words, weight))
 }
 
-fn usage(message: impl Into<String>) -> Failure {
+/// What is wrong with the command line.
+pub fn usage(message: impl Into<String>) -> Failure {
     Failure::new(exit::USAGE, message)
 }
 
-fn report(name: &str, server: &Server) -> String {
-    let connections = match server.traffic.connections_current {
+/// A number of connections, in words.
+pub fn connections(count: u64) -> String {
+    match count {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),
-    };
+    }
+}
+
+/// A server after a request about it, in a line.
+pub fn report(name: &str, server: &Server) -> String {
+    let connections = connections(server.traffic.connections_current);
     let overridden = match &server.overridden {
         Some(overridden) => format!(" (override: {overridden})"),
         None => String::new(),
@@ -129,53 +184,6 @@ mod tests {
     };
     use clap::Parser;
 
-    fn request(line: &str) -> Result<(Vec<String>, ServerRequest), Failure> {
-        match Cli::try_parse_from(line.split(' '))
-            .expect("good grammar")
-            .command
-        {
-            Some(Command::Server(command)) => {
-                parse(&command).map(|(words, request)| (words.to_vec(), request))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_command_is_a_request_for_the_servers_that_follow() {
-        for (line, words, action) in [
-            ("drain web/a", &["web/a"][..], ServerAction::Drain),
-            ("drain web/a web/b", &["web/a", "web/b"], ServerAction::Drain),
-            ("ready web a --socket x", &["web", "a"], ServerAction::Ready),
-            ("maintenance web/*", &["web/*"], ServerAction::Maintenance),
-            ("weight web/a 0", &["web/a"], ServerAction::Weight { weight: 0 }),
-            (
-                "weight web a 65535",
-                &["web", "a"],
-                ServerAction::Weight { weight: 65535 },
-            ),
-        ] {
-            let (found, request) = request(&format!("convey server {line}")).expect(line);
-            assert_eq!(
-                (found, request.action),
-                (words.iter().map(|w| (*w).to_owned()).collect(), action)
-            );
-            assert!(!request.force);
-        }
-    }
-
-    #[test]
-    fn the_last_eligible_server_goes_only_by_force() {
-        for line in [
-            "convey server drain --force web/a",
-            "convey server maintenance web a --force",
-            "convey server weight --force web/a 0",
-        ] {
-            let (_, request) = request(line).expect("good usage");
-            assert!(request.force, "{line}");
-        }
-    }
-
     #[test]
     fn a_weight_is_a_whole_number_below_65536() {
         for line in [
@@ -185,14 +193,15 @@ mod tests {
             "weight web/a -1",
         ] {
             let line = format!("convey server {line}");
-            let is_usage = match Cli::try_parse_from(line.split(' ')) {
-                Ok(_) => matches!(
-                    request(&line),
+            let is_usage = match Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) {
+                Ok(Some(Command::Server(ServerCommand::Weight(args)))) => matches!(
+                    split_weight(&args.servers_and_weight),
                     Err(Failure::Told {
                         exit: exit::USAGE,
                         ..
                     })
                 ),
+                Ok(other) => panic!("{other:?}"),
                 Err(_) => true,
             };
             assert!(is_usage, "{line}");
@@ -206,7 +215,7 @@ mod tests {
         web.servers.get_mut("three").expect("the server").eligible = false;
         let judged = |words: &[&str], action| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            let servers = named::find(&backends, &words).expect("servers");
+            let servers = find(&backends, &words).expect("servers");
             leaves_one(&backends, &servers, action).is_ok()
         };
         assert!(judged(&["web/one", "db/x"], ServerAction::Drain));

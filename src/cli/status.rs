@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::Method;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -13,7 +12,7 @@ use tokio::{
 
 use super::{
     args::StatusArgs,
-    client::{Client, Patience, Response},
+    client::{Asked, Client, Response},
     outcome::{CommandResult, Failure},
     picture::{self, Earlier, Look, Totals},
     select::Selection,
@@ -115,7 +114,7 @@ async fn watch(client: &Client, period: Duration, args: &StatusArgs) -> CommandR
     loop {
         let sample = async {
             ticks.tick().await;
-            let answer = client.ask(Method::GET, TARGET, None, Patience::Short).await?;
+            let answer = client.ask(Asked::get(TARGET)).await?;
             selected(&answer, args)
         };
         let sample = tokio::select! {

@@ -2,7 +2,11 @@
 
 mod routes;
 
-use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+};
 
 use super::{
     Diff,
@@ -10,7 +14,7 @@ use super::{
     named_server::NamedServer,
     settings::{self, Setting, Settings},
 };
-use crate::base::ServerName;
+use crate::base::{BackendName, ServerName};
 
 /// Settings that a running process cannot change.
 const NEEDS_RESTART: [(&str, &str); 8] = [
@@ -94,7 +98,20 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         &mut found.changes,
         |label, old, new, out| backend(label, old, new, out),
     );
+    found.backends = backends_concerned(old, new);
     found
+}
+
+/// Backends of the new configuration whose clients a change may concern.
+fn backends_concerned(old: &Config, new: &Config) -> Vec<BackendName> {
+    let changed = (new.backends.iter())
+        .filter(|(name, backend)| old.backends.get(*name) != Some(*backend))
+        .map(|(name, _)| name);
+    let led_to = (new.frontends.iter())
+        .filter(|(name, frontend)| old.frontends.get(*name) != Some(*frontend))
+        .flat_map(|(_, frontend)| frontend.targets());
+    let all: BTreeSet<&BackendName> = changed.chain(led_to).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// Options of listeners that stay: who binds one gives them to it.
@@ -296,7 +313,7 @@ fn each<N: Ord + Display, T: PartialEq>(
     out: &mut Vec<String>,
     compare: impl Fn(&str, &T, &T, &mut Vec<String>),
 ) {
-    let names: std::collections::BTreeSet<&N> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&N> = old.keys().chain(new.keys()).collect();
     for name in names {
         let label = format!("{kind} {name}");
         match (old.get(name), new.get(name)) {

@@ -57,7 +57,7 @@ mod words;
 
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, path::Path};
 
-use crate::base::PortRanges;
+use crate::base::{BackendName, PortRanges};
 use findings::Findings;
 
 pub use acme::{Acme, CertificateOrder, Challenge, ExternalAccount};
@@ -77,7 +77,9 @@ pub use commands::{Command, Hooks, at_server};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, HOSTS, NameQuery, RESOLV_CONF};
+pub(crate) use duration::parse as parse_duration;
 pub use families::Families;
+pub(crate) use hidden::without_secrets;
 pub use http_service::{HttpService, SourceTls};
 pub use merge::{MergeError, merge};
 pub use model::*;
@@ -237,6 +239,8 @@ pub struct Diff {
     /// Settings that differ and take effect only after a restart (such as `global.workers` and `packet.max_flows`), as
     /// key paths.
     pub needs_restart: Vec<String>,
+    /// Backends that are new or changed, or that new or changed frontends lead to, by name.
+    pub backends: Vec<BackendName>,
 }
 
 /// Compares two configurations.

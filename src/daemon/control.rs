@@ -255,6 +255,7 @@ impl Control {
             AdminCommand::ClearOverrides { by, reply } => {
                 let _ = reply.send(self.clear_overrides(&by));
             }
+            AdminCommand::CountCut { config, reply } => self.tell_cut(&config, reply),
             AdminCommand::WriteConfig {
                 text,
                 replaces,

@@ -6,6 +6,7 @@
 
 pub mod calls;
 pub mod capability;
+pub(crate) mod clock;
 pub(crate) mod config_file;
 pub(crate) mod controllers;
 pub(crate) mod directory;
@@ -14,6 +15,7 @@ pub mod fdpass;
 pub mod ids;
 pub(crate) mod inherited;
 pub mod interfaces;
+pub(crate) mod link_settings;
 pub(crate) mod listener;
 pub(crate) mod listener_options;
 pub mod memfd;

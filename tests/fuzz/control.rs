@@ -251,6 +251,9 @@ async fn answer(mut queue: mpsc::Receiver<AdminCommand>) {
             AdminCommand::AddServer { reply, .. } | AdminCommand::RemoveServer { reply, .. } => {
                 let _ = reply.send(Err(lookup::usage("the servers are those of the file".to_owned())));
             }
+            AdminCommand::CountCut { reply, .. } => {
+                let _ = reply.send(views::WouldCut::default());
+            }
             AdminCommand::WriteConfig { reply, .. } => {
                 let _ = reply.send(Ok(()));
             }

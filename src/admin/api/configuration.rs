@@ -20,9 +20,10 @@ use crate::{
         AdminCommand,
         caller::Caller,
         status::{CHANGED, ConfigInEffect, tag_of},
-        views::{self, CheckedConfig, ConfigDiff, ConfigHistory, Problem, Rollback},
+        views::{self, CheckedConfig, ConfigDiff, ConfigHistory, Draining, Problem, Rollback},
     },
     config::{self, Config, Diagnostic, Here, Loaded, MergeError, Severity, Source},
+    snapshot::Snapshot,
     sys::interfaces,
 };
 
@@ -84,21 +85,55 @@ pub async fn diff(
     context: ApiContext,
     ask: Ask<Nothing, Nothing, Toml>,
 ) -> Result<Json<ConfigDiff>, Problem> {
-    let running = Arc::clone(&context.now().config);
+    let status = Arc::clone(&context.now());
     let compared = aside(&context, move || {
         let Toml(text) = ask.body;
+        let running = &status.config;
         let lines = lines(&running.source.bytes, &text);
-        let before = in_effect(&running)?;
-        let mut new = load(&running, text).map_err(|found| invalid(&found))?.config;
-        new.keep(&before);
-        let diff = config::diff(&before, &new);
-        Ok(ConfigDiff {
+        let before = in_effect(running)?;
+        let Loaded { mut config, warnings } = load(running, text).map_err(|found| invalid(&found))?;
+        config.keep(&before);
+        let diff = config::diff(&before, &config);
+        let compared = ConfigDiff {
             changes: diff.changes,
             needs_restart: diff.needs_restart,
             lines,
-        })
+            draining: draining(&status.snapshot, &config),
+            cut: None,
+            warnings: warnings.iter().map(Into::into).collect(),
+        };
+        Ok((compared, config))
     });
-    compared.await?.map(Json)
+    let (mut compared, config) = compared.await??;
+    let count = |reply| AdminCommand::CountCut {
+        config: Arc::new(config),
+        reply,
+    };
+    let cut = context.command(count, context.limits().reply).await?;
+    compared.cut = (cut.connections > 0).then_some(cut);
+    Ok(Json(compared))
+}
+
+/// What a configuration no longer has of what has connections. Servers that come by themselves are for their source to keep.
+fn draining(snapshot: &Snapshot, config: &Config) -> Vec<Draining> {
+    let frontends = (snapshot.frontends.iter())
+        .filter(|(name, _)| !config.frontends.contains_key(*name))
+        .map(|(name, view)| (format!("frontend {name}"), view.live.counters.totals()));
+    let servers = snapshot.servers().filter(|(backend, server)| {
+        let kept = config.backends.get(&backend.config.name);
+        !kept.is_some_and(|kept| server.is_discovered || kept.servers.contains_key(&server.name))
+    });
+    let servers = servers.map(|(backend, server)| {
+        let name = format!("server {}/{}", backend.config.name, server.name);
+        (name, server.live.counters.totals())
+    });
+    (frontends.chain(servers))
+        .map(|(what, totals)| Draining {
+            what,
+            connections: totals.current,
+        })
+        .filter(|draining| draining.connections > 0)
+        .collect()
 }
 
 /// The texts that were in effect.

@@ -57,6 +57,33 @@ pub struct ConfigDiff {
     pub needs_restart: Vec<String>,
     /// The lines that differ, as a unified diff.
     pub lines: String,
+    /// What would be removed while it has connections, which go on until they end.
+    #[serde(default)]
+    pub draining: Vec<Draining>,
+    /// Established connections that would be cut, without which the reload fails (`POST /v1/reload?cut=true`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<WouldCut>,
+    /// What is wrong with the text although it can be used.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
+}
+
+/// Something that would be removed while it has connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Draining {
+    /// What: `frontend mail`, `server web/a`.
+    pub what: String,
+    /// Its connections and flows now.
+    pub connections: u64,
+}
+
+/// What cannot go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WouldCut {
+    /// How many connections and flows.
+    pub connections: u64,
+    /// Which, and why.
+    pub why: String,
 }
 
 /// `GET /v1/config/history`.

@@ -24,4 +24,7 @@ pub struct Info {
     pub last_reload_error: Option<String>,
     /// Changed settings that need a restart to take effect.
     pub needs_restart: Vec<String>,
+    /// Whether the API may replace the configuration file (`allow_config_writes`, as it was at the start).
+    #[serde(default)]
+    pub allow_config_writes: bool,
 }

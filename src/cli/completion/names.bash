@@ -20,7 +20,9 @@ _convey_with_names() {
         --frontend,*) kind=frontends ;;
         --backend,*) kind=backends ;;
         --server,*) kind=servers ;;
-        *,server,drain|*,server,maintenance|*,server,ready|*,server,weight) kind=pairs ;;
+        *,server,drain|*,server,maintenance|*,server,ready|*,server,weight|*,server,close|*,server,remove) kind=pairs ;;
+        *,overrides,clear) kind=pairs ;;
+        *,server,add|*,backend,drain|*,backend,maintenance|*,backend,ready|*,backend,weight|*,backend,close) kind=backends ;;
         *,enable,*|*,disable,*) kind=pairs ;;
         *,status,*) kind=any ;;
         *,backend-script,) kind=frontends ;;

@@ -7,9 +7,11 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::oneshot;
+
 use super::Done;
 use crate::{
-    admin::views::ReloadFailed,
+    admin::views::{ReloadFailed, WouldCut},
     base::{Endpoint, EndpointRange, Protocol, TerminationReason},
     config::{Config, ProxiedEndpoints},
     daemon::Control,
@@ -104,6 +106,13 @@ impl Cut {
 
     /// Why a reload that may not cut them is refused.
     pub fn refusal(&self, counted: Counted) -> ReloadFailed {
+        ReloadFailed {
+            message: self.in_words(counted),
+            config_error: false,
+        }
+    }
+
+    fn in_words(&self, counted: Counted) -> String {
         let mut addresses: BTreeSet<String> = (self.to_packets.iter())
             .map(|(ip, port)| std::net::SocketAddr::new(*ip, *port).to_string())
             .collect();
@@ -112,15 +121,12 @@ impl Cut {
         if addresses.len() > NAMED {
             named.push("…");
         }
-        ReloadFailed {
-            message: format!(
-                "{} would be cut: {} would change between mode proxy and a packet mode, which established connections do \
-                 not survive; wait until they have ended, or run `convey reload --cut`",
-                counted.in_words(),
-                named.join(", ")
-            ),
-            config_error: false,
-        }
+        format!(
+            "{} would be cut: {} would change between mode proxy and a packet mode, which established connections do not \
+             survive; wait until they have ended, or run `convey reload --cut`",
+            counted.in_words(),
+            named.join(", ")
+        )
     }
 
     fn proxied(&self) -> Select {
@@ -150,6 +156,24 @@ impl Counted {
 }
 
 impl Control {
+    /// Counts what a configuration would cut, for who only asks.
+    pub(in crate::daemon) fn tell_cut(&self, config: &Config, reply: oneshot::Sender<WouldCut>) {
+        let in_effect = self.packets.view().in_effect.clone();
+        let cut = Cut::between(self.state.config(), config, in_effect);
+        let counted = cut.count(&self.workers, self.packets.engine().load_full());
+        drop(tokio::spawn(async move {
+            let counted = counted.await;
+            // whoever asked may have gone
+            let _ = reply.send(WouldCut {
+                connections: counted.total(),
+                why: match counted.total() {
+                    0 => String::new(),
+                    _ => cut.in_words(counted),
+                },
+            });
+        }));
+    }
+
     /// Counts what the new configuration would cut, and refuses it if it may not.
     pub(super) fn count_cut(&mut self, may_cut: bool) {
         let Some(new) = &self.reload.new else { return };

@@ -472,6 +472,7 @@ impl Control {
             changes: diff.changes,
             needs_restart: self.needs_restart.clone(),
             cut: std::mem::take(&mut self.reload.cut).1.total(),
+            backends: diff.backends,
             warnings,
         });
         if let Ok(reloaded) = &result {

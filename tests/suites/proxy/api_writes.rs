@@ -24,7 +24,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// A site whose file the API may write, with a backend's settings.
-fn text(site: &Site, settings: &str) -> String {
+pub fn text(site: &Site, settings: &str) -> String {
     let socket = site.lb.path("convey/admin.sock");
     format!(
         "# kept as it is: ä\n[admin]\nsocket = {socket:?}\nallow_config_writes = true\n[global]\nwatch_config = true\n{}",
@@ -33,7 +33,7 @@ fn text(site: &Site, settings: &str) -> String {
 }
 
 /// Its process may write where the file is.
-fn writable(site: &Site) -> Convey {
+pub fn writable(site: &Site) -> Convey {
     let convey = site.convey(&text(site, ""));
     site.lb.run(&format!(
         "chown nobody {0} {0}/convey.toml",

@@ -15,10 +15,12 @@ mod api_writes;
 mod asked;
 mod balancing;
 mod certbot;
+mod commands;
 mod counters;
 mod datagrams;
 mod descriptors;
 mod discovery;
+mod doctor;
 mod harness;
 mod health;
 mod health_agent;
@@ -84,6 +86,8 @@ fn main() -> ExitCode {
         ("unix", unix_files::TESTS),
         ("api", api::TESTS),
         ("api", api_writes::TESTS),
+        ("commands", commands::TESTS),
+        ("commands", doctor::TESTS),
         ("metrics", metrics::TESTS),
         ("health", health::TESTS),
         ("health_exec", health_exec::TESTS),
