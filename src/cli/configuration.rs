@@ -6,11 +6,11 @@ mod editor;
 use std::{io::Write as _, path::Path};
 
 use super::{
+    applied::{interpret, tell},
     args::{ConfigCommand, ConfigDiffArgs, ConfigHistoryArgs, ConfigRollbackArgs, ConfigShowArgs},
     client::{Client, Patience},
     compare::{compare, warnings},
     outcome::{CommandResult, Failure},
-    reload::{interpret, tell},
     table::{Align, Table},
     target::read_config,
     text::{Cell, colour_wanted, harmless, terminal_columns},

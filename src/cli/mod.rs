@@ -2,6 +2,7 @@
 
 mod acme;
 mod aliases;
+mod applied;
 mod args;
 mod backend;
 mod backend_script;

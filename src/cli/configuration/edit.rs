@@ -9,11 +9,11 @@ use crate::{
     admin::views::CheckedConfig,
     base::exit,
     cli::{
+        applied::{interpret, tell},
         args::ConfigEditArgs,
         client::{Asked, Client, Patience},
         compare::{compare, in_a_line},
         outcome::{CommandResult, Failure},
-        reload::{interpret, tell},
         settle::{self, Before},
         text::harmless,
     },

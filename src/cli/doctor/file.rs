@@ -4,13 +4,8 @@ use std::{collections::BTreeSet, path::Path};
 
 use super::finding::{Area, Diagnosis, Level};
 use crate::{
-    cli::{
-        args::ModeArgs,
-        check,
-        client::Client,
-        outcome::Failure,
-        target::{config_path, read_config},
-    },
+    base::exit,
+    cli::{args::ModeArgs, check, client::Client, outcome::Failure, target::read_config},
     config::{Config, Diagnostic, Severity},
 };
 
@@ -29,15 +24,16 @@ pub struct Looked {
 pub fn look(path: Option<&Path>, mode: ModeArgs, found: &mut Diagnosis) -> Looked {
     let source = match read_config(path) {
         Ok(source) => source,
-        Err(Failure::Told { message, .. }) => {
-            let path = config_path(path);
-            // somebody else's file may be as it should be
-            match path.exists() {
-                true => found.unseen(Area::Configuration, format!("{message} (run it with sudo)")),
-                false => found.error(
+        Err(Failure::Told { exit, message }) => {
+            match exit {
+                // somebody else's file may be as it should be
+                exit::NO_PERMISSION => {
+                    found.unseen(Area::Configuration, format!("{message} (run it with sudo)"));
+                }
+                _ => found.error(
                     Area::Configuration,
                     message,
-                    "convey init writes one to start from",
+                    "name the file with -c; convey init writes one to start from",
                 ),
             }
             return Looked::default();

@@ -15,10 +15,10 @@ use crate::{
     admin::views::{ConfigHistory, Info, Reloaded},
     base::exit,
     cli::{
+        applied::interpret,
         args::SettleArgs,
         client::{Asked, Client, Patience},
         outcome::Failure,
-        reload::interpret,
     },
     sys::{own_file, replace_file},
 };

@@ -107,6 +107,7 @@ fn a_reload_waits_for_what_it_changed_and_goes_back_where_nothing_serves() {
         .stdout
         .rsplit_once("--revision ")
         .expect("where the other text is");
+    let (revision, _) = revision.split_once('`').expect("a number");
     assert_eq!(
         convey.order(&format!("config show --revision {revision}")),
         broken
