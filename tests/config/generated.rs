@@ -10,6 +10,8 @@ mod routing;
 mod sockets;
 mod tls;
 
+use std::{panic::resume_unwind, thread};
+
 use convey::config::{self, Config, Options, Source};
 use libtest_mimic::{Failed, Trial};
 use proptest::{
@@ -24,23 +26,27 @@ use configs::configs;
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("a_printed_configuration_reads_back_as_itself", || {
-            run(512, configs(), |config| {
-                let printed = config::print(&config);
-                let again = read(printed.as_bytes())
-                    .map_err(|found| TestCaseError::fail(format!("{found}\n{printed}")))?;
-                prop_assert_eq!(&again, &config);
-                prop_assert_eq!(config::print(&again), printed);
-                prop_assert_eq!(config::diff(&config, &again), config::Diff::default());
-                Ok(())
+            with_room(|| {
+                run(512, configs(), |config| {
+                    let printed = config::print(&config);
+                    let again = read(printed.as_bytes())
+                        .map_err(|found| TestCaseError::fail(format!("{found}\n{printed}")))?;
+                    prop_assert_eq!(&again, &config);
+                    prop_assert_eq!(config::print(&again), printed);
+                    prop_assert_eq!(config::diff(&config, &again), config::Diff::default());
+                    Ok(())
+                })
             })
         }),
         Trial::test(
             "two_configurations_that_differ_have_a_diff_and_equal_ones_none",
             || {
-                run(256, (configs(), configs()), |(old, new)| {
-                    let diff = config::diff(&old, &new);
-                    prop_assert_eq!(diff.changes.is_empty(), old == new);
-                    Ok(())
+                with_room(|| {
+                    run(256, (configs(), configs()), |(old, new)| {
+                        let diff = config::diff(&old, &new);
+                        prop_assert_eq!(diff.changes.is_empty(), old == new);
+                        Ok(())
+                    })
                 })
             },
         ),
@@ -167,6 +173,12 @@ const PIECES: &[&str] = &[
 ];
 
 /// Runs a property with a fixed seed, so that a failure can be had again.
+/// Runs a test on a stack that takes a whole configuration being made: tests are not optimized.
+fn with_room(test: fn() -> Result<(), Failed>) -> Result<(), Failed> {
+    let thread = thread::Builder::new().stack_size(32 << 20).spawn(test)?;
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 fn run<S: Strategy>(
     cases: u32,
     strategy: S,

@@ -95,13 +95,27 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Body for JsonBody<T> {
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let pointer = pointer(error.path());
-            let why = format!("invalid request body: {}", error.inner());
+            let why = format!("invalid request body: {}", in_words(&error.inner().to_string()));
             Problem::new(StatusCode::BAD_REQUEST, why).at(pointer)
         })?;
         json.end()
             .map_err(|error| bad(&format!("invalid request body: {error}")))?;
         Ok(Self(read))
     }
+}
+
+/// What serde says, without the names of our types.
+fn in_words(said: &str) -> String {
+    let Some((before, after)) = said.split_once("expected ") else {
+        return said.to_owned();
+    };
+    let ours = ["struct ", "internally tagged enum ", "tuple struct ", "map"];
+    let Some(named) = ours.iter().find_map(|kind| after.strip_prefix(kind)) else {
+        return said.to_owned();
+    };
+    // behind the name comes where it stands
+    let rest = named.find(" at line").map_or("", |at| &named[at..]);
+    format!("{before}expected an object{rest}")
 }
 
 /// The place of a field as a JSON pointer (RFC 6901); the whole body is "".
@@ -250,6 +264,30 @@ async fn body<B: Body>(request: Request, is_local: bool, limit: Duration) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_said_without_names_of_types() {
+        let wrong = |body: &str| match JsonBody::<crate::admin::views::ServerRequest>::parse(body.into()) {
+            Ok(request) => panic!("{request:?}"),
+            Err(problem) => problem.message,
+        };
+        assert!(
+            wrong("7").contains("invalid type: integer `7`, expected an object at line 1"),
+            "{}",
+            wrong("7")
+        );
+        for body in [
+            "7",
+            "[]",
+            "{}",
+            "null",
+            r#"{"action": 7}"#,
+            r#"{"action": "drian"}"#,
+        ] {
+            let said = wrong(body);
+            assert!(!said.contains("struct ") && !said.contains("enum "), "{said}");
+        }
+    }
 
     #[test]
     fn what_changes_something_says_that_no_form_of_a_page_sends_it() {

@@ -152,7 +152,7 @@ pub async fn replace(
     context: ApiContext,
     ask: Ask<Nothing, Nothing, Toml>,
 ) -> Result<Json<views::Reloaded>, Problem> {
-    let expected = ask.if_match.ok_or_else(no_tag)?;
+    let expected = expected(&context, ask.if_match).ok_or_else(no_tag)?;
     log_request(&ask.caller, "replace the configuration");
     whole(apply(context, ask.caller, ask.body.0, expected)).await
 }
@@ -162,7 +162,7 @@ pub async fn change(
     context: ApiContext,
     ask: Ask<Nothing, Nothing, MergePatch>,
 ) -> Result<Json<views::Reloaded>, Problem> {
-    let expected = ask.if_match.ok_or_else(no_tag)?;
+    let expected = expected(&context, ask.if_match).ok_or_else(no_tag)?;
     let running = Arc::clone(&context.now().config);
     if running.tag != expected {
         return Err(changed());
@@ -196,13 +196,20 @@ pub async fn roll_back(
     ask: Ask<Nothing, Nothing, JsonBody<Rollback>>,
 ) -> Result<Json<views::Reloaded>, Problem> {
     let JsonBody(Rollback { revision }) = ask.body;
-    let expected = match ask.if_match {
-        Some(expected) => expected,
-        None => context.now().config.tag.clone(),
-    };
+    let any = || context.now().config.tag.clone();
+    let expected = expected(&context, ask.if_match).unwrap_or_else(any);
     let text = kept(&context, revision).await?;
     log_request(&ask.caller, &format!("roll back to revision {revision}"));
     whole(apply(context, ask.caller, text, expected)).await
+}
+
+/// The tag that the text in effect has to have; `*` is that of any (RFC 9110, section 13.1.1).
+fn expected(context: &ApiContext, if_match: Option<String>) -> Option<String> {
+    let tag = if_match?;
+    Some(match tag.as_str() {
+        "*" => context.now().config.tag.clone(),
+        _ => tag,
+    })
 }
 
 /// Does it to its end, even if the asker goes meanwhile.

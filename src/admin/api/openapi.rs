@@ -98,11 +98,12 @@ impl Document {
                 "default": content("A problem (RFC 9457).", Problem::MEDIA, &self.answers.subschema_for::<Problem>()),
             },
         });
-        if matches!(operation.method, Method::Put | Method::Patch) {
+        let must_match = matches!(operation.method, Method::Put | Method::Patch);
+        if must_match || operation.path.ends_with("/rollback") {
             parameters.push(json!({
                 "name": "If-Match",
                 "in": "header",
-                "required": true,
+                "required": must_match,
                 "description": "The ETag of what is replaced.",
                 "schema": { "type": "string" },
             }));

@@ -46,8 +46,10 @@ struct Entry {
 /// Why a file says nobody's token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokensError {
-    /// It has none.
-    #[error("it has no token: add a line as `convey token NAME --role read` prints it")]
+    /// It has nothing at all, as a file that is just being written.
+    #[error(
+        "it is empty: add a line as `convey token NAME --role read` prints it, or a comment (#) to let nobody in"
+    )]
     Empty,
     /// It is no text.
     #[error("it is not UTF-8 text")]
@@ -140,7 +142,7 @@ impl Token {
 }
 
 impl Tokens {
-    /// Reads a file of tokens: a line each, `NAME ROLE sha256:HEX`; `#` begins a comment.
+    /// Reads a file of tokens: a line each, `NAME ROLE sha256:HEX`; `#` begins a comment. One with comments alone lets nobody in.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
@@ -166,7 +168,7 @@ impl Tokens {
                 return Err(TokensError::TooMany);
             }
         }
-        match entries.is_empty() {
+        match text.trim().is_empty() {
             true => Err(TokensError::Empty),
             false => Ok(Self(entries)),
         }
@@ -339,8 +341,7 @@ mod tests {
         let good = line(1, "a", Role::Read);
         let hash = good.rsplit(' ').next().unwrap();
         for (text, said) in [
-            (String::new(), "it has no token"),
-            ("# nobody\n\n".to_owned(), "it has no token"),
+            (String::new(), "it is empty"),
             (format!("{good}\nb read"), "line 2: write NAME ROLE sha256:HEX"),
             (format!("a read {hash} x"), "line 1: write NAME ROLE"),
             (format!("a reed {hash}"), "line 1: there is no role \"reed\""),
@@ -368,6 +369,15 @@ mod tests {
             assert!(!error.contains(token(1).secret()), "{error}");
         }
         assert_eq!(Tokens::parse(&[0xff]), Err(TokensError::NotText));
+        for empty in ["", " \n"] {
+            assert_eq!(
+                Tokens::parse(empty.as_bytes()),
+                Err(TokensError::Empty),
+                "{empty:?}"
+            );
+        }
+        let nobodys = Tokens::parse(b"# the last was withdrawn\n").unwrap();
+        assert_eq!(nobodys.find(token(1).secret()), None);
         let many = (0..=MAX_TOKENS).map(|i| format!("n{i} read sha256:{i:064x}\n"));
         let many: String = many.collect();
         assert_eq!(Tokens::parse(many.as_bytes()), Err(TokensError::TooMany));

@@ -1,10 +1,11 @@
 //! Whoever asks is answered by the admin thread alone, whatever else stands still; and how endpoints come and go.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     PATIENCE,
     admin::{
+        EventRecord, Level, Live as _,
         http::HttpLimits,
         views::{self, Phase},
     },
@@ -129,6 +131,45 @@ fn stats_are_served_until_their_guard_is_dropped_and_then_elsewhere() {
     wait_until("the old port is free", || TcpStream::connect(old).is_err());
     assert!(stats(new).expect("an answer").starts_with("HTTP/1.0 200"));
     status(&daemon);
+}
+
+#[test]
+fn who_listens_to_events_outlives_the_time_that_a_connection_has() {
+    let limits = HttpLimits {
+        connection: Duration::from_millis(20),
+        last_answer: Duration::from_millis(20),
+        ..HttpLimits::default()
+    };
+    let daemon = Daemon::start(Loop::Answers, limits);
+    let mut listening = connect(&daemon.path);
+    listening
+        .write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        .expect("write");
+    let mut said = String::new();
+    read_until(&mut listening, &mut said, "retry:");
+    // those that began later, and listen to nothing, have had their time one after the other
+    for _ in 0..3 {
+        assert_eq!(read_all(&mut connect(&daemon.path)), "");
+    }
+    daemon.live.events().add(EventRecord {
+        at: SystemTime::now(),
+        level: Level::Warning,
+        name: "late".to_owned(),
+        message: String::new(),
+        fields: BTreeMap::new(),
+    });
+    read_until(&mut listening, &mut said, r#""event":"late""#);
+}
+
+/// Reads until this has come.
+#[track_caller]
+fn read_until(stream: &mut UnixStream, said: &mut String, part: &str) {
+    let mut buffer = [0; 1_024];
+    while !said.contains(part) {
+        let read = stream.read(&mut buffer).expect("more");
+        assert!(read > 0, "the end before {part}: {said}");
+        said.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub struct Closed {
 
 /// A client as a filter names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(into = "String", try_from = "String")]
 pub enum WantedClient {
     /// One connection of it.
     Connection(SocketAddr),
@@ -77,6 +77,23 @@ impl WantedClient {
                 wanted.to_canonical() == client.ip().to_canonical()
             }
         }
+    }
+}
+
+impl TryFrom<String> for WantedClient {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let connection = text.parse().map(Self::Connection);
+        connection
+            .or_else(|_| text.parse().map(Self::Host))
+            .map_err(|_| format!("`{text}` is no client: write an IP address, or IP:port"))
+    }
+}
+
+impl From<WantedClient> for String {
+    fn from(client: WantedClient) -> Self {
+        client.to_string()
     }
 }
 

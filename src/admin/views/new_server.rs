@@ -20,7 +20,7 @@ pub struct NewServer {
     /// Its priority group; only the lowest with a server up is used. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u16>,
-    /// Its limit of connections. Default: none.
+    /// Its limit of connections. Default, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
     /// The name that it serves.

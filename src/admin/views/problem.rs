@@ -61,6 +61,11 @@ impl IntoResponse for Problem {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // a reload or a change of the firewall takes about so long
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }

@@ -419,7 +419,12 @@ impl Control {
     }
 
     fn finish(&mut self, ask: Ask, outcome: ReloadOutcome) {
-        let trigger = ask.trigger.label();
+        let asker = (ask.tickets.first()).and_then(|ticket| self.reload.waiting.get(ticket));
+        let asker = asker.map(|(by, _)| by.clone());
+        let trigger = &match &asker {
+            Some(by) => format!("{}, {by}", ask.trigger.label()),
+            None => ask.trigger.label().to_owned(),
+        };
         let new = self.reload.new.take();
         for line in new.iter().flat_map(|new| &new.warning_lines) {
             tracing::warn!(event = "config_warning", "{line}");
@@ -472,12 +477,8 @@ impl Control {
         });
         if let Ok(reloaded) = &result {
             log_success(trigger, reloaded);
-            let asker = ask
-                .tickets
-                .first()
-                .and_then(|ticket| self.reload.waiting.get(ticket));
-            let by = asker.map_or_else(|| trigger.to_owned(), |(by, _)| by.clone());
-            self.take_text(by, &reloaded.changes);
+            let by = asker.as_ref().unwrap_or(trigger);
+            self.take_text(by.clone(), &reloaded.changes);
         }
         self.publish_status();
         for ticket in ask.tickets {
