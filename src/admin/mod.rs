@@ -149,7 +149,7 @@ pub mod fuzzing {
     use arc_swap::ArcSwap;
     use tokio::io::{AsyncRead, AsyncWrite};
 
-    use super::{Commands, Live, Status, api, http, stats};
+    use super::{Commands, Live, Status, api, caller, http, stats};
 
     /// How long a connection may live, whatever its client does.
     #[must_use]

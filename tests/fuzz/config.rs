@@ -89,7 +89,7 @@ fn check_config(config: &Config) {
     let diff = config::diff(&SHIPPED, config);
     assert_eq!(diff.changes.is_empty(), *SHIPPED == *config, "{diff:?}");
     for service in config.packet_services() {
-        let same_family = |server: &convey::base::ServerAddr| server.0.is_ipv4() == service.vip.is_ipv4();
+        let same_family = |server: &convey::base::IpServerAddr| server.0.is_ipv4() == service.vip.is_ipv4();
         assert!(service.servers.iter().all(same_family), "{service:?}");
     }
 }

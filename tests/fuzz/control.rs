@@ -15,7 +15,7 @@ use std::{future::ready, io, sync::Arc, sync::LazyLock, time::Duration};
 use arc_swap::ArcSwap;
 use convey::{
     admin::{
-        AdminCommand, Live, Status, fuzzing, lookup, render,
+        AdminCommand, EventLog, Live, Status, fuzzing, lookup, render,
         status::{Closing, ConfigInEffect, Listed, Listing, PacketCounts},
         views::{self, ConnectionFilter, Phase},
     },
@@ -70,8 +70,8 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
         snapshot: builder.build(&config, &pools, now).snapshot,
         waiting: std::collections::BTreeMap::new(),
         packet: None,
-        discovery: std::sync::Arc::default(),
-        acme: std::sync::Arc::default(),
+        discovery: Arc::default(),
+        acme: Arc::default(),
     }))
 });
 
