@@ -37,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test(
             "two_configurations_that_differ_have_a_diff_and_equal_ones_none",
             || {
-                run(256, (configs(), configs()), |(old, new)| {
+                run(256, (configs().boxed(), configs().boxed()), |(old, new)| {
                     let diff = config::diff(&old, &new);
                     prop_assert_eq!(diff.changes.is_empty(), old == new);
                     Ok(())

@@ -15,6 +15,7 @@ mod api_writes;
 mod asked;
 mod balancing;
 mod certbot;
+mod connection_log;
 mod counters;
 mod datagrams;
 mod descriptors;
@@ -118,6 +119,7 @@ fn main() -> ExitCode {
         ("discovery", platforms::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
+        ("connection_log", connection_log::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),
