@@ -49,9 +49,11 @@
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
 //! | | `convey-packet-N`, one a CPU | receives, rewrites and sends packets | nor bind a socket or set its options |
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
+//! | | `convey-logfile`, one a file of `connection_log` | appends lines about connections; the broker has opened it | |
+//! | | `convey-export`, where they go to syslog servers | sends them, a task a server | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
+//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, opens log files, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
 //!
 //! | `convey-runner` | one | starts the commands that the configuration names, as the broker has read it | nothing; its commands neither |
 //! | `convey-command` | one, a process for each command that runs | watches over it, and ends all that it has started | |

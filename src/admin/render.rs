@@ -34,6 +34,8 @@ pub struct Counts {
     pub proxied_connections: views::ProxiedConnections,
     /// Log and access events dropped.
     pub log_events_dropped: u64,
+    /// Where lines about connections go besides the journal.
+    pub log_outputs: Vec<views::LogOutput>,
     /// Connections to the endpoints turned away.
     pub connections_refused: u64,
     /// Failed logins at the API on TCP.
@@ -75,6 +77,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         workers: status.workers,
         proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,
+        log_outputs: counts.log_outputs.clone(),
         admin_connections_refused: counts.connections_refused,
         admin_logins_failed: counts.logins_failed,
         frontends: frontends(status, now),

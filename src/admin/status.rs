@@ -271,6 +271,9 @@ pub trait Live: Send + Sync {
     /// Log and access events dropped.
     fn log_events_dropped(&self) -> u64;
 
+    /// Where lines about connections go besides the journal.
+    fn log_outputs(&self) -> Vec<views::LogOutput>;
+
     /// The last events.
     fn events(&self) -> &Arc<EventLog>;
 

@@ -8,6 +8,7 @@ mod connections;
 mod discovery;
 mod events;
 mod info;
+mod logs;
 mod new_server;
 mod overrides;
 mod problem;
@@ -41,6 +42,7 @@ pub use connections::{
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use events::{Event, EventFilter, EventQuery, Events};
 pub use info::Info;
+pub use logs::LogOutput;
 pub use new_server::{AddedServer, NewServer};
 pub use overrides::{OverriddenServer, Overrides};
 pub use problem::{Problem, ReloadFailed};
@@ -88,6 +90,9 @@ pub struct Status {
     pub proxied_connections: ProxiedConnections,
     /// Log and access events dropped because the queue was full, or because too many connections ended in a second.
     pub log_events_dropped: u64,
+    /// Where lines about connections go besides the journal (`connection_log`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_outputs: Vec<LogOutput>,
     /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,
     /// Logins at the admin API on TCP with a wrong token.

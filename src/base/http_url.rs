@@ -21,7 +21,7 @@ pub struct HttpUrl {
 }
 
 /// Whom to connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
     /// A name, which is asked for each time.
     Name(HostName),
@@ -127,7 +127,8 @@ impl FromStr for HttpUrl {
     }
 }
 
-fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), NotAHttpUrl> {
+/// A host and its port, if that is given, as a URL has them: an IPv6 address in brackets.
+pub(crate) fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), NotAHttpUrl> {
     let character = NotAHttpUrl::Host(NotAHostName::Character);
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

@@ -57,6 +57,7 @@ pub use endpoint::{Endpoint, EndpointRange};
 pub use holder::Holder;
 pub use host_name::{HostName, NotAHostName};
 pub use host_pattern::{HostPattern, HostPatternError, MAX_PATTERN_BYTES};
+pub(crate) use http_url::host_and_port;
 pub use http_url::{Host, HttpUrl, NotAHttpUrl};
 pub use label::UnknownLabel;
 pub(crate) use label::by_label;

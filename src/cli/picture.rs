@@ -3,6 +3,7 @@
 mod certificates;
 mod checks;
 mod discovery;
+mod losses;
 mod packets;
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -138,20 +139,7 @@ fn headline(status: &Status, colour: bool) -> String {
             harmless(&keys)
         );
     }
-    let dropped = [
-        (status.log_events_dropped, "log event", "dropped"),
-        (
-            status.admin_connections_refused,
-            "connection",
-            "to the control socket or /stats refused",
-        ),
-        (status.admin_logins_failed, "login", "to the admin API failed"),
-    ];
-    for (count, what, fate) in dropped {
-        if count > 0 {
-            let _ = writeln!(out, "{} {fate}", counted(count, what));
-        }
-    }
+    losses::draw(&mut out, status, colour);
     out
 }
 

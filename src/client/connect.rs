@@ -82,7 +82,11 @@ pub async fn connect(addresses: &[IpAddr], port: u16, tls: Option<&Tls>) -> Resu
     shake_hands(stream, addr, tls).await
 }
 
-async fn first_of(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
+/// Connects by TCP to a host, at each of its addresses in turn until one lets us.
+///
+/// # Errors
+/// None does.
+pub async fn first_of(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut refused = None;
     for ip in addresses.iter().take(MOST) {
         let addr = SocketAddr::new(*ip, port);

@@ -206,6 +206,8 @@ fn frontend(label: &str, old: &Frontend, new: &Frontend, out: &mut Vec<String>) 
         old.udp.as_ref().map(settings::udp),
         new.udp.as_ref().map(settings::udp),
     );
+    let log = |frontend: &Frontend| settings::connection_log(&frontend.connection_log);
+    changed(out, label, "connection_log.", &log(old), &log(new));
     let proxy = |frontend: &Frontend| settings::proxy_protocol(frontend.proxy_protocol.as_ref());
     changed(out, label, "proxy_protocol.", &proxy(old), &proxy(new));
     let access = |frontend: &Frontend| settings::access(frontend.access.as_ref());

@@ -16,6 +16,7 @@ mod check_addr;
 mod checks;
 mod command_list;
 mod commands;
+mod connection_log;
 mod connections;
 mod destination;
 mod diff;
@@ -28,6 +29,7 @@ mod foreign;
 mod hidden;
 mod http_service;
 mod listen;
+mod log_places;
 mod merge;
 pub mod model;
 mod named_server;
@@ -74,6 +76,7 @@ pub use checks::{
     ProbeBytes, ProbeRegex, StatusRange, TlsCheck,
 };
 pub use commands::{Command, Hooks, at_server};
+pub use connection_log::{ConnectionLog, Facility, HostPort, NotASyslogServer, SyslogServer};
 pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, HOSTS, NameQuery, RESOLV_CONF};

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+pub use super::connection_log::{AccessLog, LogFormat};
 pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
 use super::{
     acme::Acme,
@@ -17,6 +18,7 @@ use super::{
     check_addr::CheckAddr,
     checks::{AgentCheck, Check},
     commands::Hooks,
+    connection_log::ConnectionLog,
     connections::ConnectionRates,
     discovery::Discovery,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
@@ -29,7 +31,7 @@ use crate::{
     base::{
         BackendName, Endpoint, EndpointRange, FrontendName, HostPattern, KeepAlive, ListenAddr, ListenPlace,
         ListenRange, ListenerId, ListenerOptions, NetworkListName, PeerTimeouts, Protocol, ServerAddr,
-        ServerName, ServerSocketOptions, SocketOptions, SocketPath, SocketRights, TerminationReason,
+        ServerName, ServerSocketOptions, SocketOptions, SocketPath, SocketRights,
     },
 };
 
@@ -105,38 +107,6 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
-}
-
-/// Shape of log lines on stderr.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One readable line an event.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `access_log` of a frontend: which connections are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AccessLog {
-    /// `true`: each.
-    All,
-    /// `"errors"`: those that ended otherwise than both sides wanted.
-    Errors,
-    /// `false`: none.
-    Off,
-}
-
-impl AccessLog {
-    /// Whether a connection that ended so is logged.
-    #[must_use]
-    pub fn wants(self, reason: TerminationReason) -> bool {
-        match self {
-            Self::All => true,
-            Self::Errors => !reason.is_orderly(),
-            Self::Off => false,
-        }
-    }
 }
 
 /// `[stats]`: 0.3.5's JSON over HTTP.
@@ -218,6 +188,8 @@ pub struct Frontend {
     pub client_socket: SocketOptions,
     /// `access_log`: one event for each connection. Default all.
     pub access_log: AccessLog,
+    /// `connection_log`: where they go.
+    pub connection_log: ConnectionLog,
     /// `access`; `None`: every client may connect. Each list it names is in [`Config::network_lists`].
     pub access: Option<AccessRules>,
     /// `limits`.

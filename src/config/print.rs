@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::{
     commands::Hooks,
+    connection_log::ConnectionLog,
     model::{Backend, Config, Frontend},
     quote::key,
     settings::{self, Setting},
@@ -76,6 +77,10 @@ fn print_frontend(out: &mut String, frontend: &Frontend) {
     }
     if let Some(udp) = &frontend.udp {
         section(out, &["frontends", name, "udp"], settings::udp(udp));
+    }
+    if frontend.connection_log != ConnectionLog::default() {
+        let log = settings::connection_log(&frontend.connection_log);
+        section(out, &["frontends", name, "connection_log"], log);
     }
     if frontend.proxy_protocol.is_some() {
         let proxy = settings::proxy_protocol(frontend.proxy_protocol.as_ref());

@@ -8,6 +8,7 @@ mod admin;
 mod balancing;
 mod checks;
 mod commands;
+mod connection_log;
 mod discovery;
 mod socket;
 mod tls;
@@ -16,7 +17,7 @@ use std::{collections::BTreeMap, fmt::Display, path::Path, time::Duration};
 
 use super::{
     duration,
-    model::{AccessLog, Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats},
+    model::{Backend, Frontend, Global, NetworkList, PacketModes, PortsPerClient, Server, Stats},
     named_server::NamedServer,
     quote::{self, string},
     routing::{AcceptProxy, Route, RouteTarget, SendProxy, Unrouted},
@@ -30,6 +31,7 @@ pub use admin::admin;
 pub use balancing::sticky;
 pub use checks::{agent_check, health_check, passive_check};
 pub use commands::hooks;
+pub use connection_log::connection_log;
 pub use discovery::discovery;
 pub use socket::{server_socket, socket};
 pub use tls::{backend_tls, tls};
@@ -206,6 +208,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
         rates,
         client_socket: _,
         access_log,
+        connection_log: _,
         access: _,
         limits: _,
         tls: _,
@@ -245,14 +248,7 @@ pub fn frontend(frontend: &Frontend) -> Settings {
             "socket_group",
             (socket_rights.group.as_deref()).map_or(Setting::Unset("that of the user convey runs as"), text),
         ),
-        (
-            "access_log",
-            match access_log {
-                AccessLog::All => set(true),
-                AccessLog::Errors => text("errors"),
-                AccessLog::Off => set(false),
-            },
-        ),
+        ("access_log", connection_log::which(*access_log)),
     ]
 }
 

@@ -4,6 +4,7 @@ use super::{
     acme::Challenge,
     answer_format::FormatKind,
     checks::{CheckKind, HttpMethod},
+    connection_log::Facility,
     discovery::OnFailure,
     discovery_source::DiscoveryKind,
     families::Families,
@@ -58,6 +59,18 @@ impl Words for Role {
 
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
 words!(LogFormat { Text = "text", Json = "json" });
+words!(Facility {
+    User = "user",
+    Daemon = "daemon",
+    Local0 = "local0",
+    Local1 = "local1",
+    Local2 = "local2",
+    Local3 = "local3",
+    Local4 = "local4",
+    Local5 = "local5",
+    Local6 = "local6",
+    Local7 = "local7",
+});
 words!(Mode { Proxy = "proxy", Passthrough = "passthrough", Dsr = "dsr" });
 words!(EngineChoice { Auto = "auto", Xdp = "xdp", Raw = "raw" });
 words!(DsrMethod { Tc = "tc", Nft = "nft", L2 = "l2" });

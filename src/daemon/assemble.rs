@@ -98,6 +98,8 @@ pub fn assemble(
     let startup_config = config.clone();
     let (broker, broker_news) = Client::start(broker)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("start the broker's client: {e}")))?;
+    logging.set_broker(broker.clone());
+    logging.follow(&config);
     let runner = Runner::start(runner)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("ask the runner of commands: {e}")))?;
     let mut saved = SavedOverrides::open(&state_dir);

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Control, listening,
+    logging::Which,
     notify::not_kept,
     plane::listeners::kept_as,
     reload::machine::Trigger,
@@ -71,6 +72,11 @@ impl Control {
                  meanwhile; raise FileDescriptorStoreMax= and Environment=FDSTORE= (systemctl edit convey)"
             );
         }
+    }
+
+    /// Has files that lines about connections go to opened, beside the control loop.
+    pub(super) fn open_logs(&self, which: Which) {
+        tokio::spawn(self.log.open_files(which));
     }
 
     /// Has the file of a listener at a path removed, now that nobody is accepted there any more.

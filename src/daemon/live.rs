@@ -4,7 +4,10 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 
-use super::{history::History, logging::Losses};
+use super::{
+    history::History,
+    logging::{Losses, OutputState},
+};
 use crate::{
     admin::{
         EventLog, Live,
@@ -51,6 +54,16 @@ impl Sources {
 impl Live for Sources {
     fn log_events_dropped(&self) -> u64 {
         self.losses.count()
+    }
+
+    fn log_outputs(&self) -> Vec<views::LogOutput> {
+        let outputs = self.losses.outputs().into_iter();
+        let view = |state: OutputState| views::LogOutput {
+            output: state.output,
+            dropped: state.dropped,
+            error: state.trouble,
+        };
+        outputs.map(view).collect()
     }
 
     fn events(&self) -> &Arc<EventLog> {

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Control, Fatal,
+    logging::Which,
     plane::stats::{bind_stats, serve_stats},
     reload::machine::Trigger,
     watch,
@@ -58,6 +59,7 @@ pub struct Signals {
     /// Those that end the daemon.
     pub end: EndSignals,
     hang_up: Signal,
+    reopen: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -80,6 +82,7 @@ impl Signals {
                 interrupt: handle(SignalKind::interrupt())?,
             },
             hang_up: handle(SignalKind::hangup())?,
+            reopen: handle(SignalKind::user_defined1())?,
         })
     }
 }
@@ -98,6 +101,7 @@ impl Control {
     /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
     pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
         let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
+        self.open_logs(Which::Unopened);
         self.first_servers().await;
         let mut predecessors = std::mem::take(&mut self.predecessors);
         let missing = self.listeners.missing(self.state.config());
@@ -171,6 +175,7 @@ impl Control {
                         self.ask_reload(Trigger::Signal, None);
                     }
                 }
+                _ = signals.reopen.recv() => self.open_logs(Which::All),
                 Some(update) = inboxes.health.recv() => self.health_changed(update, &mut inboxes.health),
                 Some(ProxyEvent::ServerFailing(key, tls)) = inboxes.events.recv() => self.state.checker().passive_failure(&key, tls),
                 Some(found) = inboxes.found.recv() => self.found(found),
@@ -194,6 +199,7 @@ impl Control {
                     self.turn_ticket_keys();
                     self.retry_discovery();
                     self.acme_tick();
+                    self.open_logs(Which::Unopened);
                     self.tell_status();
                 }
                 _ = drain_poll.tick(), if self.stopping.is_some() => if self.is_drained() { break },

@@ -70,7 +70,6 @@ pub fn start(mut run: RunOptions) -> Result<Exit, Fatal> {
     let logging = Logging::start(loaded.config.global.log_level, loaded.config.global.log_format)
         .map(Arc::new)
         .map_err(|e| Fatal::new(exit::OS_ERROR, format_args!("convey: start logging: {e}")))?;
-    logging.set_access_per_second(loaded.config.global.access_log_per_second);
     let outcome = run_unprivileged(run, &source, loaded, unprivileged, &logging, started);
     if let Err(fatal) = &outcome {
         tracing::error!(event = "failed", "{fatal}");

@@ -13,6 +13,7 @@ use caps::{Capability, errors::CapsError};
 use super::{
     ListenerRef, Parser, Policy, Target, What,
     files::Files,
+    logs,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
     packets::PacketSockets,
     policy::Permitted,
@@ -195,6 +196,8 @@ impl Broker {
                     (Outcome::Done, None)
                 }
                 Verb::Connect(path) => self.connect(path),
+                Verb::LogFile(path) => logs::file(&self.policy, &path),
+                Verb::LogSocket(path) => logs::socket(&self.policy, path),
                 Verb::Read(what) => self.read(&what),
                 Verb::PacketSocket(interface) => self.packets.open(&self.policy, &interface),
                 Verb::ReleasePacketSockets(interface) => (self.packets.release(&interface), None),
@@ -339,7 +342,8 @@ impl Broker {
             | What::CertificateDir(_)
             | What::DiscoveryFile(_)
             | What::TokensFile(_)
-            | What::AcmeFile(_) => None,
+            | What::AcmeFile(_)
+            | What::TelemetryFile(_) => None,
         };
         let outcome = Outcome::Contents {
             identity,

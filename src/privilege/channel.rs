@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -249,6 +250,22 @@ impl Channel {
     /// No source of the configuration is asked there, nobody listens, or the broker is lost.
     pub fn connect(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
         self.call_for_fd(Verb::Connect(path), &Outcome::Connected)
+    }
+
+    /// Has the broker open a file that lines about connections are appended to.
+    ///
+    /// # Errors
+    /// Not in the configuration, it cannot be opened, or the broker is lost.
+    pub fn log_file(&self, path: PathBuf) -> Result<OwnedFd, BrokerError> {
+        self.call_for_fd(Verb::LogFile(path), &Outcome::LogFile)
+    }
+
+    /// Has the broker connect to a syslog socket. Sending does not block.
+    ///
+    /// # Errors
+    /// Not in the configuration, nobody listens, or the broker is lost.
+    pub fn log_socket(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
+        self.call_for_fd(Verb::LogSocket(path), &Outcome::Connected)
     }
 
     /// Tells the broker that a configuration is in effect, by the identity that [`read`](Self::read) gave: what only the one

@@ -4,6 +4,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -171,6 +172,22 @@ impl Client {
     /// As [`Channel::connect`].
     pub async fn connect(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
         self.ask(move |channel| channel.connect(path)).await
+    }
+
+    /// [`Channel::log_file`].
+    ///
+    /// # Errors
+    /// As [`Channel::log_file`].
+    pub async fn log_file(&self, path: PathBuf) -> Result<OwnedFd, BrokerError> {
+        self.ask(move |channel| channel.log_file(path)).await
+    }
+
+    /// [`Channel::log_socket`].
+    ///
+    /// # Errors
+    /// As [`Channel::log_socket`].
+    pub async fn log_socket(&self, path: SocketPath) -> Result<OwnedFd, BrokerError> {
+        self.ask(move |channel| channel.log_socket(path)).await
     }
 
     /// [`Channel::take_over_socket`].

@@ -66,6 +66,7 @@ impl Files {
         let directories: BTreeSet<&Path> = config.certificate_dirs().collect();
         let sources: BTreeSet<&Path> = config.discovery_files().collect();
         let of_acme: BTreeSet<&Path> = config.acme_files().collect();
+        let of_telemetry: BTreeSet<&Path> = config.telemetry_files().collect();
         // one at another path is another file
         self.files.retain(|what, file| match what {
             What::Config => true,
@@ -78,18 +79,22 @@ impl Files {
             What::DiscoveryFile(path) => sources.contains(path.as_path()),
             What::TokensFile(path) => config.admin.tokens_file() == Some(path),
             What::AcmeFile(path) => of_acme.contains(path.as_path()),
+            What::TelemetryFile(path) => of_telemetry.contains(path.as_path()),
         });
         let files = tls.into_iter().map(|path| (path, What::TlsFile(path.to_owned())));
         let directories = (directories.into_iter()).map(|path| (path, What::CertificateDir(path.to_owned())));
         let sources = (sources.into_iter()).map(|path| (path, What::DiscoveryFile(path.to_owned())));
         let of_acme = (of_acme.into_iter()).map(|path| (path, What::AcmeFile(path.to_owned())));
+        let of_telemetry =
+            (of_telemetry.into_iter()).map(|path| (path, What::TelemetryFile(path.to_owned())));
         let tokens =
             (config.admin.tokens_file().into_iter()).map(|path| (path, What::TokensFile(path.to_owned())));
         let all = files
             .chain(directories)
             .chain(sources)
             .chain(tokens)
-            .chain(of_acme);
+            .chain(of_acme)
+            .chain(of_telemetry);
         for (path, what) in all {
             let watched = || Watched::at(path.to_owned(), &what);
             self.files.entry(what.clone()).or_insert_with(watched);
@@ -181,6 +186,7 @@ impl Watched {
                     What::DiscoveryFile(_) => error.of_file_named_in("a discovery section"),
                     What::TokensFile(_) => error.of_file_named_in("[admin]"),
                     What::AcmeFile(_) => error.of_file_named_in("[acme]"),
+                    What::TelemetryFile(_) => error.of_file_named_in("[telemetry]"),
                 };
                 Err(Outcome::unreadable(&text))
             }
@@ -232,7 +238,8 @@ impl Seen {
             | What::TlsFile(_)
             | What::DiscoveryFile(_)
             | What::TokensFile(_)
-            | What::AcmeFile(_) => Self::File(FileIdentity::at(path)),
+            | What::AcmeFile(_)
+            | What::TelemetryFile(_) => Self::File(FileIdentity::at(path)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What daemon and broker say to each other: one JSON document a message, descriptors beside it.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ListenerRef, Served, What};
@@ -50,6 +52,10 @@ pub enum Verb {
     ReleaseSocket(SocketPath),
     /// Connect to a unix socket that a source of servers is asked at.
     Connect(SocketPath),
+    /// Open a file that lines about connections are appended to.
+    LogFile(PathBuf),
+    /// Connect to the syslog socket that they are sent to.
+    LogSocket(SocketPath),
     /// Replace the configuration file: the text that it must still have, and the new one, each in a sealed memfd that comes
     /// with the request.
     WriteConfig,
@@ -73,6 +79,8 @@ impl Verb {
             | Self::SocketRights(_)
             | Self::ReleaseSocket(_)
             | Self::Connect(_)
+            | Self::LogFile(_)
+            | Self::LogSocket(_)
             | Self::InEffect(_) => 0,
         }
     }
@@ -114,6 +122,8 @@ pub enum Outcome {
     ServerSockets,
     /// The connected socket comes with the reply.
     Connected,
+    /// The file comes with the reply, open to be appended to.
+    LogFile,
     /// Done; there is nothing to pass.
     Done,
     /// The file is not the one that was to be replaced.
@@ -151,7 +161,7 @@ impl Outcome {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Bound | Self::Contents { .. } | Self::PacketSocket | Self::Connected => 1,
+            Self::Bound | Self::Contents { .. } | Self::PacketSocket | Self::Connected | Self::LogFile => 1,
             Self::ServerSockets => SocketKind::BATCH,
             Self::Ready
             | Self::Changed(_)
@@ -298,6 +308,8 @@ mod tests {
             Verb::SocketRights(at_path()),
             Verb::ReleaseSocket(SocketPath::new("/run/größe.sock").unwrap()),
             Verb::Connect(SocketPath::new("/run/docker.sock").unwrap()),
+            Verb::LogFile("/var/log/größe".into()),
+            Verb::LogSocket(SocketPath::new("/dev/log").unwrap()),
             Verb::Read(What::Config),
             Verb::PacketSocket("eth0".into()),
             Verb::ReleasePacketSockets("größe\0".into()),

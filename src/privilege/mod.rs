@@ -27,6 +27,7 @@
 //! | [`serve`](Channel::serve) | firewall rules and filters for services of the configuration, or that were in effect; servers of a backend with `[discovery]` within its bound |
 //! | [`server_sockets`](Channel::server_sockets) | a kind that a frontend with `source = "client"` or a backend with `server_socket.mark` needs, in the configuration or in the one before that is still in effect |
 //! | [`connect`](Channel::connect) | a unix socket that a source of servers is asked at, in the configuration or in the one before that is still in effect |
+//! | [`log_file`](Channel::log_file), [`log_socket`](Channel::log_socket) | a `file` or a unix socket of a `connection_log`, in the configuration or in the one before that is still in effect; files are opened to be appended to |
 //! | [`write_config`](Channel::write_config) | a text in place of the configuration file, if that had `allow_config_writes` at the start and the text adds no command, interface, privileged port, unix socket or file elsewhere |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //!
@@ -77,6 +78,8 @@
 //!   what Convey asks for, or TLS to another host, is the way not to give that away;
 //! - where there is no landlock, reads the files of its user: give it one of its own, as the package does. It signals and
 //!   limits no process but itself;
+//! - writes into the files of `connection_log` what it likes, over what stands there, too: the kernel lets who has a descriptor
+//!   take O_APPEND back. A log that must outlive an intruder is sent to another host (`syslog`);
 //! - reaches the kernel by the system calls that are listed, and no others (`seccomp`).
 //!
 //! What it hands the broker is looked at before it is used, and not closed unless it is what it should be: a socket with
@@ -102,6 +105,8 @@ mod channel;
 mod client;
 mod drop;
 mod files;
+mod log_places;
+mod logs;
 mod message;
 mod packets;
 mod policy;
@@ -248,6 +253,9 @@ pub enum What {
     TokensFile(PathBuf),
     /// A file that asking a CA for certificates needs (`[acme]`), by its path in the configuration.
     AcmeFile(PathBuf),
+    /// A file that sending logs to other hosts needs, by its path in the configuration, or one of this host that says
+    /// which addresses names have.
+    TelemetryFile(PathBuf),
 }
 
 impl What {
@@ -256,7 +264,7 @@ impl What {
         match self {
             Self::Config => MAX_CONFIG_BYTES,
             Self::NetworkList(_) => MAX_LIST_BYTES,
-            Self::TlsFile(_) | Self::AcmeFile(_) => TLS_FILE_BYTES,
+            Self::TlsFile(_) | Self::AcmeFile(_) | Self::TelemetryFile(_) => TLS_FILE_BYTES,
             Self::TokensFile(_) => TOKENS_FILE_BYTES,
             Self::CertificateDir(_) => DIRECTORY_BYTES,
             Self::DiscoveryFile(_) => DISCOVERY_FILE_BYTES,

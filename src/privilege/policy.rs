@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::ListenerRef;
+use super::{ListenerRef, log_places::LogPlaces};
 use crate::{
     base::{
         EndpointRange, FrontendName, IpServerAddr, ListenAddr, ListenerId, PeerTimeouts, PortRanges,
@@ -43,6 +43,10 @@ pub struct Policy {
     sources: BTreeSet<SocketPath>,
     /// Those of the configuration that was last said to be in effect: its sources are asked until another one is.
     sources_before: BTreeSet<SocketPath>,
+    /// Where logs go.
+    logs: LogPlaces,
+    /// Where they went by the configuration that was last said to be in effect.
+    logs_before: LogPlaces,
 }
 
 /// A service whose servers are discovered.
@@ -100,6 +104,8 @@ impl Policy {
             sockets_before: config.socket_kinds(),
             sources: config.source_sockets().collect(),
             sources_before: config.source_sockets().collect(),
+            logs: LogPlaces::of(&config),
+            logs_before: LogPlaces::of(&config),
             config,
             in_effect: Vec::new(),
             before: Vec::new(),
@@ -114,6 +120,7 @@ impl Policy {
         self.listeners = listeners(&config);
         self.sockets = config.socket_kinds();
         self.sources = config.source_sockets().collect();
+        self.logs = LogPlaces::of(&config);
         self.config = config;
     }
 
@@ -121,6 +128,7 @@ impl Policy {
     pub fn in_effect_alone(&mut self) {
         self.sockets_before.clone_from(&self.sockets);
         self.sources_before.clone_from(&self.sources);
+        self.logs_before.clone_from(&self.logs);
     }
 
     /// The configuration.
@@ -146,6 +154,11 @@ impl Policy {
                 "no source of servers is asked at {path} in the configuration"
             )),
         }
+    }
+
+    /// Whether logs may go to one of these places.
+    pub fn has_log(&self, is_it: impl Fn(&LogPlaces) -> bool) -> bool {
+        is_it(&self.logs) || is_it(&self.logs_before)
     }
 
     /// The groups that frontends give their unix sockets to.

@@ -9,7 +9,7 @@ use std::{
     mem::ManuallyDrop,
     num::NonZeroU32,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -230,17 +230,23 @@ fn sockets(config: &Config) -> BTreeSet<SocketPath> {
         ServerAddr::Unix(path) => Some(path),
         ServerAddr::Ip(_) => None,
     });
-    listened.chain(servers).chain(config.source_sockets()).collect()
+    (listened.chain(servers))
+        .chain(config.source_sockets())
+        .chain(config.log_sockets())
+        .collect()
 }
 
 /// What they say is told in errors and sent to servers.
 fn files(config: &Config) -> BTreeSet<String> {
     let lists = config.network_lists.values().map(|list| list.path.as_path());
+    let logs = config.log_files();
     (config.tls_files())
         .chain(config.certificate_dirs())
         .chain(config.discovery_files())
         .chain(config.acme_files())
+        .chain(config.telemetry_files())
         .chain(lists)
+        .chain(logs.iter().map(PathBuf::as_path))
         .map(|path| path.display().to_string())
         .collect()
 }
@@ -324,6 +330,14 @@ mod tests {
             (
                 "servers.u = { addr = \"unix:/run/convey/admin.sock\" }\n",
                 "the unix socket unix:/run/convey/admin.sock",
+            ),
+            (
+                "[defaults.connection_log]\nfile = \"/var/lib/convey/x\"\n",
+                "the file /var/lib/convey/x",
+            ),
+            (
+                "[defaults.connection_log]\nsyslog = \"unix:/run/x.sock\"\n",
+                "the unix socket unix:/run/x.sock",
             ),
             ("server_socket.interface = \"eth0\"\n", "the interface eth0"),
             ("server_socket.mark = 7\n", "the mark 7"),

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 pub use super::counter::Counter;
 use super::{
     histogram::{Histogram, PerWorker, Times},
+    sampling::Sampler,
     trend::{Sample, Trend},
 };
 use crate::{
@@ -274,6 +275,8 @@ pub struct FrontendStats {
     pub slots: Slots,
     /// Its TLS handshakes under way against `max_handshakes`.
     pub handshakes: Slots,
+    /// Which of its connections are logged.
+    pub sampler: Sampler,
     /// How long its connections lasted, from accept to the end.
     pub session_time: PerWorker<Histogram>,
     /// Its TLS sessions, where TLS ends here.
@@ -344,6 +347,7 @@ impl FrontendStats {
             counters: Counters::new(workers),
             slots: Slots::default(),
             handshakes: Slots::default(),
+            sampler: Sampler::default(),
             session_time: PerWorker::new(workers),
             tls: PerWorker::new(workers),
             trend: Trend::default(),

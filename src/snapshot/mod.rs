@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod live;
 mod names;
 mod routes;
+mod sampling;
 mod stats_set;
 mod sticky;
 #[cfg(test)]

@@ -9,9 +9,9 @@ use crate::{
         ServerSocketOptions, SocketOptions, SocketRights,
     },
     config::{
-        AccessLog, Admin, Algorithm, Backend, Config, ConnectionRates, DsrMethod, EngineChoice, Frontend,
-        Global, Hooks, LogFormat, LogLevel, Mode, OnDown, PacketModes, PortsPerClient, Routing, Server,
-        SourceAddress,
+        AccessLog, Admin, Algorithm, Backend, Config, ConnectionLog, ConnectionRates, DsrMethod,
+        EngineChoice, Frontend, Global, Hooks, LogFormat, LogLevel, Mode, OnDown, PacketModes,
+        PortsPerClient, Routing, Server, SourceAddress,
     },
 };
 
@@ -95,6 +95,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
             rates: ConnectionRates::default(),
             client_socket: SocketOptions::default(),
             access_log: AccessLog::All,
+            connection_log: ConnectionLog::default(),
             access: None,
             limits: Limits::default(),
         };

@@ -62,6 +62,25 @@ pub fn append(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file to write at its end. One that is missing is made with this mode, whatever the umask says; one that is there
+/// keeps what an administrator has given it.
+///
+/// # Errors
+/// As [`open`].
+pub fn extend(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(mode).custom_flags(flags());
+    match options.clone().create_new(true).open(path) {
+        // a link that leads nowhere is there, too
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => ours(path, options.open(path)),
+        made => {
+            let file = ours(path, made)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            Ok(file)
+        }
+    }
+}
+
 /// Whether a file of ours is there. It is not opened: a process that may open no file here can ask, too.
 #[must_use]
 pub fn is_there(path: &Path) -> bool {

@@ -4,12 +4,21 @@ use std::io;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
-/// Ignores the signals by which a daemon is told to end or reload, for a process that ends by other means.
+/// Those that [`ignore_termination`] ignores.
+const IGNORED: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGPIPE,
+];
+
+/// Ignores the signals by which a daemon is told to end, to reload or to open its logs again, for a process that ends by other means.
 ///
 /// # Errors
 /// The kernel refused, which it never does for these signals.
 pub fn ignore_termination() -> io::Result<()> {
-    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+    for ignored in IGNORED {
         // SAFETY: SIG_IGN installs no handler, so nothing has to be async-signal-safe.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }
@@ -21,7 +30,7 @@ pub fn ignore_termination() -> io::Result<()> {
 /// # Errors
 /// The kernel refused, which it never does for these signals.
 pub fn stop_ignoring() -> io::Result<()> {
-    for ignored in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+    for ignored in IGNORED {
         // SAFETY: SIG_DFL installs no handler, so nothing has to be async-signal-safe.
         unsafe { signal(ignored, SigHandler::SigDfl) }?;
     }
@@ -35,7 +44,7 @@ pub fn stop_ignoring() -> io::Result<()> {
 /// The kernel refused, which it never does.
 pub fn block_termination() -> io::Result<()> {
     let mut blocked = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
         blocked.add(signal);
     }
     blocked.thread_block().map_err(Into::into)

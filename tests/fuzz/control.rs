@@ -79,6 +79,10 @@ static STATUS: LazyLock<Arc<ArcSwap<Status>>> = LazyLock::new(|| {
 struct Sources;
 
 impl Live for Sources {
+    fn log_outputs(&self) -> Vec<views::LogOutput> {
+        Vec::new()
+    }
+
     fn events(&self) -> &Arc<EventLog> {
         static EVENTS: LazyLock<Arc<EventLog>> =
             LazyLock::new(|| Arc::new(EventLog::new(std::time::SystemTime::UNIX_EPOCH)));

@@ -106,6 +106,10 @@ impl Sources {
 }
 
 impl Live for Sources {
+    fn log_outputs(&self) -> Vec<views::LogOutput> {
+        Vec::new()
+    }
+
     fn events(&self) -> &Arc<EventLog> {
         static EVENTS: LazyLock<Arc<EventLog>> =
             LazyLock::new(|| Arc::new(EventLog::new(SystemTime::UNIX_EPOCH)));

@@ -8,7 +8,7 @@ mod packets;
 use super::*;
 use crate::{
     admin::views::{
-        Discovery, FrontendState, HopState, NextHop, Packet, PacketFlows, PacketRules, Rates, Word,
+        Discovery, FrontendState, HopState, LogOutput, NextHop, Packet, PacketFlows, PacketRules, Rates, Word,
     },
     base::{BackendName, FrontendName, PacketReason, ServerName},
     config::{Algorithm, DiscoveryKind, EngineChoice, Mode},
@@ -171,6 +171,7 @@ pub(in crate::cli) fn example() -> Status {
         workers: 2,
         proxied_connections: crate::admin::views::ProxiedConnections::default(),
         log_events_dropped: 0,
+        log_outputs: Vec::new(),
         admin_connections_refused: 0,
         admin_logins_failed: 0,
         frontends: [
@@ -350,6 +351,16 @@ fn what_went_wrong_is_told_first() {
     status.last_reload_error = Some("convey.toml:3:1: unknown key `lisen`\n  | lisen\n".into());
     status.needs_restart = vec!["global.workers".into(), "admin.socket".into()];
     status.log_events_dropped = 12;
+    let output = |output: &str, dropped, error: Option<&str>| LogOutput {
+        output: output.into(),
+        dropped,
+        error: error.map(str::to_owned),
+    };
+    status.log_outputs = vec![
+        output("syslog tcp://192.0.2.9:514", 3, Some("connection refused")),
+        output("syslog udp://192.0.2.9:514", 1, None),
+        output("file /var/log/convey/connections.log", 0, None),
+    ];
     status.admin_connections_refused = 1;
     assert_drawn(
         &draw(&status, None, false),
@@ -362,6 +373,8 @@ The last reload failed; the configuration before it stays in effect:
 Needs a restart to take effect: global.workers, admin.socket
 12 log events dropped
 1 connection to the control socket or /stats refused
+Connection log to syslog tcp://192.0.2.9:514 fails: connection refused; 3 lines dropped
+connection log to syslog udp://192.0.2.9:514: 1 line dropped
 
 No frontend is configured yet, so clients cannot connect. What to do next:
   1. Add a [frontends.NAME] and its [backends.NAME] to /etc/convey/convey.toml.

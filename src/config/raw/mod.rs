@@ -9,6 +9,7 @@ mod admin;
 mod balancing;
 mod checks;
 mod commands;
+mod connection_log;
 mod discovery;
 mod discovery_fields;
 mod field;
@@ -32,6 +33,7 @@ pub use admin::{Admin, AdminListenAddr, AdminTls};
 pub use balancing::Sticky;
 pub use checks::{AgentCheck, Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
+pub use connection_log::ConnectionLog;
 pub use discovery::Discovery;
 pub use discovery_fields::{JsonPaths, SourceTls};
 pub use field::Located;
@@ -104,6 +106,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[frontends.NAME.tls]", FrontendTls::keys),
     ("certificates of [frontends.NAME.tls]", Certificate::keys),
     ("[frontends.NAME.udp]", Udp::keys),
+    ("[frontends.NAME.connection_log]", ConnectionLog::keys),
     ("[backends.NAME.sticky]", Sticky::keys),
     ("[backends.NAME.tls]", BackendTls::keys),
     ("[backends.NAME.agent_check]", AgentCheck::keys),
@@ -265,6 +268,8 @@ section! {
         client_socket: SocketOptions,
         /// Log one line for each connection: true (default), false, or "errors" for those that ended otherwise than both sides wanted.
         access_log: AccessLog,
+        /// Where those lines go, mode "proxy" only. Default: to the journal alone.
+        connection_log: ConnectionLog,
         /// Connections whose name (SNI) no route and no server of the backend expects: "default" (default) sends them to the servers without `sni`, "reject" resets them, "any" sends them to any server. Counts where a route or a server has `sni` or `alpn`.
         unexpected_sni: UnexpectedSni,
         /// Connections that do not begin with a TLS ClientHello: "reject" (default) resets them, "backend" routes them as if they named no host and no protocol. Counts where a route or a server has `sni` or `alpn`.

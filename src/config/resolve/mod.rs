@@ -9,6 +9,7 @@ mod balancing;
 mod checks;
 mod circles;
 mod conflicts;
+mod connection_log;
 mod connections;
 mod discovery;
 mod discovery_source;
@@ -148,9 +149,11 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         circles::check(file, &config, &users, findings);
     }
     connections::check(file, &config, findings);
+    connection_log::check(file, &config, findings);
     unused::clear(&mut config);
     balancing::clear(&mut config);
     connections::clear(&mut config);
+    connection_log::clear(&mut config);
     config
 }
 
@@ -414,6 +417,10 @@ fn frontend(
             inherited.defaults.client_socket.as_ref(),
         ),
         access_log: value(own.access_log.as_ref(), AccessLog::All, |v| v),
+        connection_log: connection_log::connection_log(
+            raw.options.connection_log.as_ref(),
+            inherited.defaults.connection_log.as_ref(),
+        ),
         access: access::rules(own.access.as_ref()),
         limits: access::limits(own.limits.as_ref()),
     })

@@ -6,11 +6,12 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-use super::{defaults, keepalive, packet, socket, udp};
+use super::{connection_log, defaults, keepalive, packet, socket, udp};
 use crate::{
     access::PerClient,
     base::{BackendName, Protocol, ServerSocketOptions, SocketOptions},
     config::{
+        connection_log::ConnectionLog,
         findings::Findings,
         model::{AccessLog, Algorithm, Config, Frontend, Mode, OnDown},
         raw,
@@ -90,6 +91,7 @@ pub fn clear(config: &mut Config) {
         frontend.client_keepalive = Some(keepalive::DEFAULT);
         frontend.client_socket = SocketOptions::default();
         frontend.access_log = AccessLog::All;
+        frontend.connection_log = ConnectionLog::default();
     }
     let users = Users::of(config);
     let with_hello: HashSet<String> = (with_hello(config, &users).into_iter())
@@ -231,6 +233,12 @@ fn in_frontend(frontend: &Frontend, raw: &raw::Frontend, findings: &mut Findings
             &false,
         ),
         unless("access_log", own.access_log.as_ref(), |v| v, &AccessLog::All),
+        unless(
+            "connection_log",
+            own.connection_log.as_ref(),
+            |v| connection_log::says(&v),
+            &ConnectionLog::default(),
+        ),
         unless(
             "max_lifetime",
             own.max_lifetime.as_ref(),

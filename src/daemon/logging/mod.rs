@@ -3,6 +3,9 @@
 //! ```text
 //! any thread ── tracing event ──► QueueLayer ─┐ try_send (full: counted, never waits)
 //! worker ────── AccessRecord ───► AccessLog ──┴─► queue ─► thread convey-log ─► journald, or stderr as text or JSON
+//!                                                                │ batches (bounded: counted, never waits)
+//!                                                                ├─► a thread convey-logfile for each file
+//!                                                                └─► thread convey-export ─► syslog servers, a task each
 //! ```
 //!
 //! What a caller pays is collecting the values of an event, or moving a record; formatting, time stamps as text and
@@ -13,10 +16,16 @@
 
 mod access;
 mod events;
+mod export;
+mod file;
 mod journal;
 mod output;
+mod outputs;
 mod queue;
 mod rate;
+mod sink;
+mod syslog;
+mod taps;
 mod terminal;
 mod thread;
 pub(super) mod time;
@@ -38,12 +47,15 @@ use tracing_subscriber::{Layer as _, Registry, filter::Targets, layer::Subscribe
 use crate::{
     admin::EventLog,
     base::AccessSink,
-    config::{LogFormat, LogLevel},
+    config::{Config, LogFormat, LogLevel},
+    privilege::Client,
 };
 pub(crate) use access::AccessLog;
 use events::EventLayer;
 use output::Output;
 pub(crate) use output::is_stderr_coloured;
+use outputs::Outputs;
+pub(crate) use outputs::{OutputState, Which};
 use queue::{Queue, QueueLayer};
 
 /// Events and access records that wait for the thread at most: a tenth of a second of the access log at 80,000
@@ -68,6 +80,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Logging {
     queue: Queue,
+    outputs: Arc<Outputs>,
     filter: reload::Handle<Targets, Registry>,
     events: Arc<EventLog>,
     thread: JoinHandle<()>,
@@ -76,14 +89,23 @@ pub struct Logging {
 
 /// Tells how much was lost.
 #[derive(Debug)]
-pub struct Losses(Queue);
+pub struct Losses {
+    queue: Queue,
+    outputs: Arc<Outputs>,
+}
 
 impl Losses {
+    /// How the places are that lines about connections go to besides the journal.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<OutputState> {
+        self.outputs.states()
+    }
+
     /// Events and access records lost since start: the queue was full, there were too many a second, or they could not be
     /// written.
     #[must_use]
     pub fn count(&self) -> u64 {
-        let shared = self.0.shared();
+        let shared = self.queue.shared();
         shared.dropped().wrapping_add(shared.above_rate())
     }
 }
@@ -119,11 +141,38 @@ impl Logging {
             .map_err(StartError::Thread)?;
         Ok(Self {
             queue,
+            outputs: Arc::new(Outputs::new()),
             filter: handle,
             events,
             thread,
             done,
         })
+    }
+
+    /// Whom files and sockets are asked of from now on.
+    pub fn set_broker(&self, broker: Client) {
+        self.outputs.set_broker(broker);
+    }
+
+    /// Goes by the settings of a configuration from now on. Files that are new are to be [opened](Self::open_files).
+    pub fn follow(&self, config: &Config) {
+        let global = &config.global;
+        self.set_level(global.log_level);
+        self.set_format(global.log_format);
+        self.set_access_per_second(global.access_log_per_second);
+        let in_journal = logs_access(global.log_level);
+        let shared = self.queue.shared();
+        let routes = self.outputs.routes(config, &shared.routes(), in_journal);
+        // the level is that of the journal: what goes elsewhere goes there as before
+        self.queue.set_access(in_journal || routes.has_sinks());
+        shared.set_routes(Arc::new(routes));
+        // it lets go of the places that are no more
+        self.queue.wake();
+    }
+
+    /// Has files opened: all of them anew, because somebody has renamed them, or those that are not open.
+    pub fn open_files(&self, which: Which) -> impl Future<Output = ()> + Send + 'static {
+        self.outputs.open(which)
     }
 
     /// Changes how much is logged, from now on.
@@ -158,13 +207,20 @@ impl Logging {
     /// Tells how many events and access records were lost. Lives as long as anyone needs it.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        Losses(self.queue.clone())
+        Losses {
+            queue: self.queue.clone(),
+            outputs: Arc::clone(&self.outputs),
+        }
     }
 
     /// Writes what is queued, for at most a second, and ends the thread. Events after this are dropped.
     pub fn shutdown(self) {
+        let (outputs, shared) = (Arc::clone(&self.outputs), Arc::clone(self.queue.shared()));
         // a thread that hangs in a write is left behind: the process ends without it
         let _ = self.end_within(SHUTDOWN_TIMEOUT);
+        // nothing is handed over any more
+        shared.set_routes(Arc::default());
+        outputs.shutdown();
     }
 
     /// Whether the thread has ended by itself, in time.

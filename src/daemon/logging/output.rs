@@ -59,6 +59,37 @@ pub struct Output {
     stream: Option<Stream>,
 }
 
+/// Records as lines of JSON, of the shape that standard error has.
+pub struct JsonLines {
+    layers: Box<dyn Subscriber>,
+    lines: Lines,
+}
+
+impl JsonLines {
+    /// Makes the layers.
+    pub fn new() -> Self {
+        let stream = Stream {
+            lines: Lines::default(),
+            format: LogFormat::Json,
+            look: Look::default(),
+        };
+        Self {
+            layers: stream.layers(),
+            lines: stream.lines,
+        }
+    }
+
+    /// The line of a connection that ended at a time, without its end.
+    pub fn line(&self, at: SystemTime, record: &AccessRecord) -> Vec<u8> {
+        access::with_values(record, |values| {
+            replay(&*self.layers, at, &access::METADATA, values);
+        });
+        let mut line = std::mem::take(&mut self.lines.lock().bytes);
+        line.truncate(line.trim_ascii_end().len());
+        line
+    }
+}
+
 /// Standard error, and the shape of what is written to it.
 struct Stream {
     lines: Lines,
@@ -110,7 +141,7 @@ impl Output {
                 *slot = Some(value.as_value());
             }
         }
-        self.replay(record.at, record.metadata, &values);
+        replay(&*self.layers, record.at, record.metadata, &values);
     }
 
     /// Writes a finished connection, which happened now as far as the log goes: it ended.
@@ -130,7 +161,9 @@ impl Output {
                     access::Line(record)
                 ));
             }
-            _ => access::with_values(record, |values| self.replay(at, &access::METADATA, values)),
+            _ => access::with_values(record, |values| {
+                replay(&*self.layers, at, &access::METADATA, values);
+            }),
         }
     }
 
@@ -140,13 +173,17 @@ impl Output {
             stream.lines.lock().flush();
         }
     }
+}
 
-    /// Gives the layers an event made of `metadata` and a value for each of its fields.
-    fn replay(&self, at: SystemTime, metadata: &'static Metadata<'static>, values: &[Option<&dyn Value>]) {
-        HAPPENED.set(at);
-        self.layers
-            .event(&Event::new(metadata, &metadata.fields().value_set_all(values)));
-    }
+/// Gives layers an event made of `metadata` and a value for each of its fields.
+fn replay(
+    layers: &dyn Subscriber,
+    at: SystemTime,
+    metadata: &'static Metadata<'static>,
+    values: &[Option<&dyn Value>],
+) {
+    HAPPENED.set(at);
+    layers.event(&Event::new(metadata, &metadata.fields().value_set_all(values)));
 }
 
 impl Stream {

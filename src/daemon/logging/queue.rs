@@ -12,13 +12,14 @@ use std::{
     time::SystemTime,
 };
 
+use arc_swap::ArcSwap;
 use tracing::{
     Event, Metadata, Subscriber,
     field::{self, DisplayValue, Field, Value, Visit},
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::rate::Rate;
+use super::{outputs::Routes, rate::Rate};
 use crate::{base::AccessRecord, config::LogFormat};
 
 /// What waits in the queue.
@@ -92,6 +93,8 @@ pub struct LogQueueState {
     above_rate: AtomicU64,
     rate: Rate,
     access: AtomicBool,
+    /// Where access records go.
+    routes: ArcSwap<Routes>,
     json: AtomicBool,
     stopped: AtomicBool,
 }
@@ -124,6 +127,16 @@ impl LogQueueState {
         } else {
             LogFormat::Text
         }
+    }
+
+    /// Where access records go.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    /// Changes that.
+    pub fn set_routes(&self, routes: Arc<Routes>) {
+        self.routes.store(routes);
     }
 
     /// Whether the thread should end once the queue is empty.
@@ -190,6 +203,11 @@ impl Queue {
     /// Tells the thread to end when the queue is empty.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Has the thread look at what has changed.
+    pub fn wake(&self) {
         // if the queue is full the thread is awake
         let _ = self.sender.try_send(Item::Wake);
     }

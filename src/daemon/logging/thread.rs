@@ -17,6 +17,7 @@ use tracing::{
 use super::{
     output::Output,
     queue::{Item, LogQueueState, LogRecord, Owned},
+    taps::Taps,
 };
 
 /// Pause after a batch. While it lasts nobody who puts something in has to wake the thread (a system call on the
@@ -33,11 +34,13 @@ const NO_END: Duration = Duration::from_secs(86_400);
 pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) {
     let mut reported = 0;
     let mut rate = RateNews::default();
+    let mut taps = Taps::new(shared);
     loop {
         output.set_format(shared.format());
+        taps.follow(shared);
         let mut written = 0_u64;
         while let Ok(item) = queue.try_recv() {
-            write(output, item);
+            write(output, &mut taps, item);
             written += 1;
         }
         let dropped = shared.dropped();
@@ -47,6 +50,7 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) 
         }
         rate.tell(output, shared, shared.stopped());
         output.flush();
+        taps.flush();
         if written > 0 {
             thread::park_timeout(PAUSE);
         } else if shared.stopped() {
@@ -55,7 +59,10 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) 
             match queue.recv_timeout(rate.due(shared).unwrap_or(NO_END)) {
                 Ok(item) => {
                     output.set_format(shared.format());
-                    write(output, item);
+                    // both may have changed while nothing came
+                    taps.follow(shared);
+                    write(output, &mut taps, item);
+                    taps.flush();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -64,10 +71,15 @@ pub fn run(output: &mut Output, queue: &Receiver<Item>, shared: &LogQueueState) 
     }
 }
 
-fn write(output: &Output, item: Item) {
+fn write(output: &Output, taps: &mut Taps, item: Item) {
     match item {
         Item::Event(record) => output.event(&record),
-        Item::Access(record) => output.access(record.ended_at(), &record),
+        Item::Access(record) => {
+            let at = record.ended_at();
+            if taps.take(at, &record).wants(record.reason) {
+                output.access(at, &record);
+            }
+        }
         Item::Wake => {}
     }
 }

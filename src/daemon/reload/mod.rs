@@ -20,6 +20,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{
     Control,
     health::longest_check,
+    logging::Which,
     plane::{
         listeners::{PreparedListeners, kept_as},
         packets::Armed,
@@ -346,10 +347,7 @@ impl Control {
         };
         let config = Arc::clone(&new.config);
         let other_rights = with_other_rights(self.state.config(), &config);
-        self.log.set_level(config.global.log_level);
-        self.log.set_format(config.global.log_format);
-        self.log
-            .set_access_per_second(config.global.access_log_per_second);
+        self.log.follow(&config);
         let (tls, broken) = self.tls.commit(std::mem::take(&mut new.tls));
         for line in broken {
             tracing::error!(event = "certificate_broken", "{line}");
@@ -364,6 +362,7 @@ impl Control {
         self.servers_changed();
         self.config_generation += 1;
         self.keep_sockets();
+        self.open_logs(Which::Unopened);
         self.publish();
         // first, for their places are needed
         let removed = bound.listeners.removed;

@@ -31,7 +31,11 @@ impl Contents {
                 let found = read.and_then(|bytes| self.add_directory(&path, &bytes));
                 self.directories.insert(path, found);
             }
-            What::Config | What::NetworkList(_) | What::DiscoveryFile(_) | What::AcmeFile(_) => {}
+            What::Config
+            | What::NetworkList(_)
+            | What::DiscoveryFile(_)
+            | What::AcmeFile(_)
+            | What::TelemetryFile(_) => {}
         }
     }
 

@@ -138,7 +138,7 @@ impl Live {
         ] {
             times.own(worker).add(took);
         }
-        if !self.frontend.config.access_log.wants(reason) {
+        if !self.frontend.logs(reason) {
             return;
         }
         let mut record = record(&self.frontend, key, self.begun.at, reason);

@@ -251,7 +251,7 @@ impl Opening<'_> {
             shard.ended[reason as usize].add(1);
             shard.closed.add(1);
         }
-        if frontend.config.access_log.wants(reason) {
+        if frontend.logs(reason) {
             let mut record = record(frontend, &self.key, begun.at, reason);
             record.backend = backend.map(|backend| backend.config.name.clone());
             record.retries = begun.retries;

@@ -15,8 +15,8 @@ use convey::{
         ServerAddr, ServerName, ServerSocketOptions, SocketOptions, Zone,
     },
     config::{
-        AccessLog, Algorithm, Backend, Config, ConnectionRates, DsrMethod, Frontend, Mode, NetworkList,
-        OnDown, Server, SourceAddress, Stats, Sticky,
+        AccessLog, Algorithm, Backend, Config, ConnectionLog, ConnectionRates, DsrMethod, Frontend, Mode,
+        NetworkList, OnDown, Server, SourceAddress, Stats, Sticky,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -24,7 +24,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::{
     acme::{self, acme},
     checks::{health_check, passive_check},
-    peers::{access_log, default_keepalive, keepalive, server_socket, socket},
+    peers::{default_keepalive, keepalive, logs, server_socket, socket},
     process::{admin, global, hooks, packet},
     routing::{
         accept_proxy, host_patterns, routing, send_proxy, settle_backends, settle_frontend, settle_hellos,
@@ -165,6 +165,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
         frontend.tcp_user_timeout = None;
         frontend.client_keepalive = Some(default_keepalive());
         frontend.access_log = AccessLog::All;
+        frontend.connection_log = ConnectionLog::default();
         (frontend.listener, frontend.rates) = (ListenerOptions::default(), ConnectionRates::default());
     }
     settle_backends(&mut config, with_fallback);
@@ -199,7 +200,7 @@ fn settle(mut config: Config, with_fallback: impl Fn(usize) -> bool) -> Config {
     config
 }
 
-fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<Value = Frontend> {
+fn frontend(name: String, index: usize, backends: Vec<String>) -> BoxedStrategy<Frontend> {
     // Loopback is not among the addresses of `address`, so [stats] cannot clash with these.
     let listen = prop::collection::btree_set(1..=u8::MAX, 1..4).prop_map(move |hosts| {
         let addr = |host: u8| {
@@ -226,7 +227,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
         ),
         option::of(count(u32::MAX)),
         times,
-        (keepalive(), socket(), access_log(), listener_options(), rates()),
+        (keepalive(), socket(), logs(), listener_options(), rates()),
         prop_oneof![Just(Mode::Proxy), Just(Mode::Passthrough), Just(Mode::Dsr)],
         (
             any::<bool>(),
@@ -243,7 +244,7 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                 (backend, routing, proxy_protocol, tls),
                 max_connections,
                 (idle_timeout, fin_timeout, tcp_user_timeout, max_lifetime),
-                (client_keepalive, client_socket, access_log, listener, rates),
+                (client_keepalive, client_socket, (access_log, connection_log), listener, rates),
                 mode,
                 (udp, interface, access, limits, (sockets, socket_rights)),
             )| {
@@ -278,11 +279,14 @@ fn frontend(name: String, index: usize, backends: Vec<String>) -> impl Strategy<
                         client_socket
                     },
                     access_log,
+                    connection_log,
                     access,
                     limits,
                 })
             },
         )
+        // deep in the stack of a test that is not optimized
+        .boxed()
 }
 
 fn rates() -> impl Strategy<Value = ConnectionRates> {

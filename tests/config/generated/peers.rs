@@ -1,10 +1,10 @@
 //! Any setting of what is done about peers, and of what is logged of them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use convey::{
     base::{Dscp, KeepAlive, ServerSocketOptions, SocketOptions, Zone},
-    config::AccessLog,
+    config::{AccessLog, ConnectionLog, Facility, SyslogServer},
 };
 use proptest::{option, prelude::*};
 
@@ -51,8 +51,42 @@ pub fn server_socket() -> impl Strategy<Value = ServerSocketOptions> {
     })
 }
 
+/// Which connections are logged, and where: nothing without effect.
+pub fn logs() -> BoxedStrategy<(AccessLog, ConnectionLog)> {
+    let file = option::of("/[a-z]{1,8}/[a-z]{1,8}[.]log").prop_map(|path| path.map(PathBuf::from));
+    let syslog = prop::sample::select(vec![
+        "udp://192.0.2.9:514",
+        "tcp://logs.example.com:601",
+        "tcp://[2001:db8::9]:514",
+        "unix:/dev/log",
+    ]);
+    let syslog = option::of(syslog.prop_map(|text| text.parse::<SyslogServer>().expect("a server")));
+    let facility = prop::sample::select(vec![Facility::Daemon, Facility::User, Facility::Local7]);
+    let all = (access_log(), 1..=u32::MAX, access_log(), file, syslog, facility);
+    all.prop_map(|(which, sample, journal, file, syslog, facility)| {
+        let default = ConnectionLog::default();
+        let log = match which {
+            AccessLog::Off => default,
+            _ => ConnectionLog {
+                sample: match which {
+                    AccessLog::Errors => default.sample,
+                    _ => number(sample),
+                },
+                journal,
+                // lines of one file have one form
+                format: default.format,
+                facility: syslog.as_ref().map_or(default.facility, |_| facility),
+                file,
+                syslog,
+            },
+        };
+        (which, log)
+    })
+    .boxed()
+}
+
 /// Which connections are logged.
-pub fn access_log() -> impl Strategy<Value = AccessLog> {
+fn access_log() -> impl Strategy<Value = AccessLog> {
     prop_oneof![
         Just(AccessLog::All),
         Just(AccessLog::Errors),

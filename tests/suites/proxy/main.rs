@@ -16,6 +16,7 @@ mod asked;
 mod balancing;
 mod certbot;
 mod commands;
+mod connection_log;
 mod counters;
 mod datagrams;
 mod descriptors;
@@ -122,6 +123,7 @@ fn main() -> ExitCode {
         ("discovery", platforms::TESTS),
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
+        ("connection_log", connection_log::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),

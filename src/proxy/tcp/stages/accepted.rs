@@ -130,7 +130,7 @@ impl Accepted {
             let reason = TerminationReason::Resource;
             let counters = &origin.frontend.live.counters;
             counters.shard(origin.worker).ended[reason as usize].add(1);
-            if origin.frontend.config.access_log.wants(reason) {
+            if origin.frontend.logs(reason) {
                 in_process.shared().access.record(origin.record(reason));
             }
             return None;

@@ -243,7 +243,7 @@ impl Identified {
             // the alert that says why must arrive, and so must the proof
             tcp::reset_on_close(&accepted.socket);
         }
-        if origin.frontend.config.access_log.wants(reason) {
+        if origin.frontend.logs(reason) {
             let mut record = origin.record(reason);
             self.fill(&mut record);
             self.accepted.shared().access.record(record);

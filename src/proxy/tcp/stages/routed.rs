@@ -234,7 +234,7 @@ impl Routed {
         for times in [&self.frontend.live.session_time, &self.backend.live.session_time] {
             times.own(worker).add(took);
         }
-        if !self.frontend.config.access_log.wants(reason) {
+        if !self.frontend.logs(reason) {
             return;
         }
         let (from_client, from_server) = (
