@@ -132,6 +132,26 @@ pub const FAMILIES: &[Family] = &[
     ),
     Family::counter(
         Process,
+        "convey_connection_log_dropped_lines",
+        "Lines of the connection log that could neither be written to a file or syslog server nor wait",
+        |scrape, put| {
+            for output in scrape.live.log_outputs() {
+                put(&[("output", &output.output)], output.dropped.into());
+            }
+        },
+    ),
+    Family::gauge(
+        Process,
+        "convey_connection_log_up",
+        "Whether the file or syslog server takes lines of the connection log",
+        |scrape, put| {
+            for output in scrape.live.log_outputs() {
+                put(&[("output", &output.output)], output.error.is_none().into());
+            }
+        },
+    ),
+    Family::counter(
+        Process,
         "convey_events",
         "Events of the log by name and level",
         |scrape, put| {
