@@ -12,7 +12,7 @@ use axum::{
     Json, Router,
     extract::{Query, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, StatusCode, Uri,
         header::{ACCEPT, HOST},
     },
     response::Response,
@@ -160,12 +160,11 @@ async fn stats(State(served): State<Served>, headers: HeaderMap) -> Result<Json<
     Ok(Json(LegacyStats::of(&served.context.now().snapshot)))
 }
 
-async fn metrics(
-    State(served): State<Served>,
-    headers: HeaderMap,
-    Query(query): Query<MetricsQuery>,
-) -> Result<Response, Problem> {
+async fn metrics(State(served): State<Served>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
     admit(served.reach, &headers)?;
+    let query = Query::<MetricsQuery>::try_from_uri(&uri)
+        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?
+        .0;
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     Ok(MetricsText::new(&served.context, accept, query.scopes()?).into_response())
 }

@@ -6,7 +6,7 @@ use super::{
     args::BackendCommand,
     client::{Client, Patience, percent_encode},
     outcome::{CommandResult, Failure},
-    server::{Backends, Left, close_connections, closed, report, split_weight, usage, wait_until_drained},
+    server::{Backends, close_connections, closed, report, split_weight, usage, wait_until_drained},
 };
 use crate::{
     admin::{
@@ -44,17 +44,14 @@ pub fn run(command: &BackendCommand, client: &Client) -> CommandResult {
     let Some(limit) = args.wait.limit() else {
         return Ok(exit::OK);
     };
-    let left = |backends: &Backends| {
-        let servers = names.iter().flat_map(|name| {
-            let servers = backends
-                .get(*name)
-                .into_iter()
-                .flat_map(|view| view.servers.keys());
-            servers.filter_map(|server| Left::of(backends, name, server))
-        });
-        servers.collect()
-    };
-    wait_until_drained(client, limit, &left)
+    let servers = names.iter().flat_map(|name| {
+        let servers = backends
+            .get(*name)
+            .into_iter()
+            .flat_map(|view| view.servers.keys());
+        servers.map(|server| ((*name).clone(), server.clone()))
+    });
+    wait_until_drained(client, limit, &servers.collect::<Vec<_>>())
 }
 
 fn send(name: &BackendName, request: &ServerRequest, client: &Client) -> Result<Backend, Failure> {

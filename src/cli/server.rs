@@ -16,7 +16,7 @@ use crate::{
     admin::views::{Server, ServerAction, ServerRequest},
     base::exit,
 };
-pub use drained::{Left, wait_until_drained};
+pub use drained::wait_until_drained;
 pub use named::{Backends, Named, find};
 pub use runtime::{close_connections, closed};
 
@@ -81,13 +81,10 @@ fn over(
     match wait.limit() {
         None => Ok(exit::OK),
         Some(limit) => {
-            let drained = |backends: &Backends| {
-                let named = servers
-                    .iter()
-                    .filter_map(|named| Left::of(backends, named.backend, named.name));
-                named.collect()
-            };
-            wait_until_drained(client, limit, &drained)
+            let waited: Vec<_> = (servers.iter())
+                .map(|named| (named.backend.clone(), named.name.clone()))
+                .collect();
+            wait_until_drained(client, limit, &waited)
         }
     }
 }

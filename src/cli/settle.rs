@@ -41,7 +41,14 @@ pub fn settle(
         return Ok(exit::OK);
     }
     if let Some(before) = before {
-        let said = before.go_back(client, reloaded)?;
+        let mut down = waited
+            .backends
+            .iter()
+            .filter(|(_, backend)| backend.eligible == 0);
+        let said = match down.all(|(name, _)| before.was_idle(name)) {
+            true => "not rolled back: these backends had no eligible server before either".to_owned(),
+            false => before.go_back(client, reloaded)?,
+        };
         writeln!(out, "{}", harmless(&said))?;
         out.flush()?;
     }

@@ -158,7 +158,12 @@ pub fn assemble(
         config: Arc::clone(&in_effect),
         started,
         phase: Phase::Starting,
-        config_file: run.config_path.display().to_string().into(),
+        // for those who are elsewhere
+        config_file: std::path::absolute(&run.config_path)
+            .unwrap_or_else(|_| run.config_path.clone())
+            .display()
+            .to_string()
+            .into(),
         config_generation: 1,
         last_reload_error: None,
         needs_restart: Vec::new(),

@@ -34,11 +34,12 @@ impl std::fmt::Debug for Scrape {
 }
 
 impl Scrape {
-    /// The seconds since 1970 at a moment.
+    /// The seconds since 1970 at a moment, to a tenth: what does not change shall not seem to.
     #[must_use]
     pub fn timestamp(&self, at: Instant) -> f64 {
         let ago = self.now.saturating_duration_since(at);
-        seconds(self.wall.checked_sub(ago).unwrap_or(self.wall))
+        let at = seconds(self.wall.checked_sub(ago).unwrap_or(self.wall));
+        (at * 10.0).round() / 10.0
     }
 }
 

@@ -4,9 +4,10 @@ use std::{io::Write as _, thread::sleep, time::Duration};
 
 use super::{Backends, connections};
 use crate::{
-    base::{BackendName, ServerName, exit},
+    admin::views::{Connections, Server},
+    base::{BackendName, ServerName, ServerState, exit},
     cli::{
-        client::Client,
+        client::{Client, percent_encode},
         outcome::{CommandResult, Failure},
         progress::{Progress, STEP},
         text::harmless,
@@ -22,31 +23,33 @@ pub struct Left {
     pub connections: u64,
 }
 
-impl Left {
-    /// Of a server; `None` if it is gone, and with it what counts its connections.
-    pub fn of(backends: &Backends, backend: &BackendName, server: &ServerName) -> Option<Self> {
-        let view = backends.get(backend)?.servers.get(server)?;
-        Some(Self {
-            name: format!("{backend}/{server}"),
-            connections: view.traffic.connections_current,
-        })
-    }
-}
+/// A server that is waited for.
+pub type Waited = (BackendName, ServerName);
 
 /// Waits until the servers have no connections, and says meanwhile how many there are. After `limit` it is over all the same,
-/// with a status that says so.
-pub fn wait_until_drained(
-    client: &Client,
-    limit: Option<Duration>,
-    left: &dyn Fn(&Backends) -> Vec<Left>,
-) -> CommandResult {
+/// with a status that says so; and so it is when somebody has taken back that they get no new ones.
+pub fn wait_until_drained(client: &Client, limit: Option<Duration>, servers: &[Waited]) -> CommandResult {
     let mut progress = Progress::start();
     loop {
         let backends: Backends = client.get("/v1/backends")?.parse()?;
-        let left: Vec<Left> = left(&backends)
-            .into_iter()
-            .filter(|left| left.connections > 0)
-            .collect();
+        let mut left = Vec::new();
+        for (backend, server) in servers {
+            let name = format!("{backend}/{server}");
+            let view = backends.get(backend).and_then(|view| view.servers.get(server));
+            if view.is_some_and(is_in_service) {
+                progress.end();
+                say(&format!(
+                    "{name} gets new connections again: somebody has taken it back"
+                ))?;
+                return Ok(exit::NOT_YET);
+            }
+            let connections = match view {
+                Some(view) => view.traffic.connections_current,
+                None => of_removed(client, backend, server)?,
+            };
+            left.push(Left { name, connections });
+        }
+        left.retain(|left| left.connections > 0);
         if left.is_empty() {
             progress.end();
             say(&format!(
@@ -67,6 +70,28 @@ pub fn wait_until_drained(
         progress.tell(|| in_words(&left));
         sleep(STEP);
     }
+}
+
+/// Whether nobody keeps new connections from it any more.
+fn is_in_service(server: &Server) -> bool {
+    server.eligible
+        && !matches!(
+            server.state.known(),
+            Some(ServerState::Draining | ServerState::Maintenance)
+        )
+}
+
+/// The connections of a server that the configuration has no more: they outlive it.
+fn of_removed(client: &Client, backend: &BackendName, server: &ServerName) -> Result<u64, Failure> {
+    let target = format!(
+        "/v1/connections?limit=1&backend={}&server={}",
+        percent_encode(backend.as_str()),
+        percent_encode(server.as_str())
+    );
+    let answer = client.get(&target)?;
+    // with the last of them the name is gone
+    let found = answer.parse::<Connections>();
+    Ok(found.map_or(0, |found| found.total as u64))
 }
 
 fn say(line: &str) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The way back to the configuration before.
 
 use std::{
+    collections::BTreeSet,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -13,12 +14,13 @@ use nix::{
 
 use crate::{
     admin::views::{ConfigHistory, Info, Reloaded},
-    base::exit,
+    base::{BackendName, exit},
     cli::{
         applied::interpret,
         args::SettleArgs,
         client::{Asked, Client, Patience},
         outcome::Failure,
+        server::Backends,
     },
     sys::{own_file, replace_file},
 };
@@ -30,6 +32,8 @@ pub struct Before {
     text: Vec<u8>,
     file: PathBuf,
     by_api: bool,
+    /// Backends that had no eligible server before either.
+    idle: BTreeSet<BackendName>,
 }
 
 impl Before {
@@ -54,11 +58,21 @@ impl Before {
                 ),
             ));
         }
+        let backends: Backends = client.get("/v1/backends")?.parse()?;
         Ok(Some(Self {
+            idle: (backends.into_iter())
+                .filter(|(_, backend)| backend.eligible == 0)
+                .map(|(name, _)| name)
+                .collect(),
             text: client.get("/v1/config")?.content()?.to_vec(),
             file,
             by_api: info.allow_config_writes,
         }))
+    }
+
+    /// Whether a backend had no eligible server before either.
+    pub fn was_idle(&self, backend: &BackendName) -> bool {
+        self.idle.contains(backend)
     }
 
     /// Puts the text back into the file and has it applied; says what has happened, and where the other text is.
@@ -66,6 +80,17 @@ impl Before {
     /// # Errors
     /// It cannot be put back, or not be applied: what is in effect then is said.
     pub fn go_back(self, client: &Client, reloaded: &Reloaded) -> Result<String, Failure> {
+        let info: Info = client.get("/v1/info")?.parse()?;
+        if info.config_generation != reloaded.config_generation {
+            return Err(Failure::new(
+                exit::UNAVAILABLE,
+                format!(
+                    "not rolled back: somebody has changed the configuration since (generation {}, and this change was {}): look \
+                     at `convey config history`",
+                    info.config_generation, reloaded.config_generation
+                ),
+            ));
+        }
         let new = client.get("/v1/config")?;
         let (text, tag) = (new.content()?.to_vec(), new.tag);
         let failed = |failure: Failure| match failure {

@@ -13,7 +13,7 @@ const REMOVED: &[u8] = b"[removed]";
 const SHORTEST: usize = 4;
 
 /// What secrets look like; the group `secret` is removed.
-const LOOKS: [&str; 8] = [
+const LOOKS: [&str; 12] = [
     // private keys and whatever else is no certificate; one without an end goes to the end
     r"(?s-u)-----BEGIN (?:[A-Z0-9 ]*PRIVATE KEY|[A-Z0-9 ]*PARAMETERS)-----(?P<secret>.*?)(?:-----END [A-Z0-9 ]*-----|\z)",
     // tokens of the admin API, and the hashes by which they are known
@@ -21,13 +21,20 @@ const LOOKS: [&str; 8] = [
     r"(?-u)sha256:(?P<secret>[0-9a-fA-F]{64})",
     // who asks for a URL
     r"(?-u)://(?P<secret>[^/@\s\x22']+)@",
+    // queries of URLs: signatures have many names
+    r"(?-u)://[^\s\x22'?]+\?(?P<secret>[^\s\x22'#]+)",
+    // what commands are started with, but for the program
+    r"(?s-u)\bcommand[\x22']?\s*[:=]\s*\[\s*(?:\x22(?:[^\x22\\]|\\.)*\x22|'[^']*')\s*,(?P<secret>(?:\s*(?:\x22(?:[^\x22\\]|\\.)*\x22|'[^']*')\s*,?)+)",
+    // what is sent to servers, and expected of them, by checks; and what findings quote of it
+    r"(?s-u)\b(?:send|expect)[a-z_]*[\x22']?\s*[:=]\s*(?P<secret>\x22{3}.*?\x22{3}|'{3}.*?'{3}|\x22(?:[^\x22\\\n]|\\.)*\x22|'[^'\n]*')",
+    r"(?-u)\b(?:answered|instead of) \\?\x22(?P<secret>[^\x22]*?)\\?\x22",
     // headers
     r"(?i-u)\b(?:proxy-)?authorization[\x22']?\s*[:=]\s*[\x22']?(?:(?:bearer|basic|digest|token)\s+)?(?P<secret>[^\s\x22',;]+)",
     r"(?i-u)\bbearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})",
     // JSON web tokens
     r"(?-u)\b(?P<secret>eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*)",
     // assignments, in TOML, JSON, YAML, the environment and queries
-    r"(?i-u)[A-Za-z0-9_.-]*(?:password|passwd|passphrase|secret|token|api_?key|access_?key|hmac|credential)[A-Za-z0-9_-]*[\x22']?\s*[:=]\s*(?P<secret>\x22[^\x22\n]*\x22|'[^'\n]*'|[^\s\x22',;&\]}]+)",
+    r"(?i-u)[A-Za-z0-9_.-]*(?:password|passwd|passphrase|secret|token|api_?key|access_?key|hmac|credential|hash_seed)[A-Za-z0-9_-]*[\x22']?\s*[:=]\s*(?P<secret>\x22{3}(?s:.*?)\x22{3}|'{3}(?s:.*?)'{3}|\x22[^\x22\n]*\x22|'[^'\n]*'|[^\s\x22',;&\]}]+)",
 ];
 
 /// Knows what is to be removed.
@@ -81,7 +88,19 @@ impl Scrubber {
         let lines = text
             .split_inclusive(|byte| *byte == b'\n')
             .flat_map(without_secrets);
-        self.scrub(&lines.collect::<Vec<u8>>())
+        let text = lines.collect::<Vec<u8>>();
+        // a comment that speaks of a secret may go on to tell it
+        let commented = Regex::new(
+            r"(?im-u)#(?P<secret>[^\n]*(?:password|passwd|secret|credential|hash_seed|api_?key|\bpw\b)[^\n]*)$",
+        );
+        let text = commented.map_or_else(
+            |_| text.clone(),
+            |look| {
+                let replaced = look.replace_all(&text, |_: &Captures<'_>| [b"# ", REMOVED].concat());
+                replaced.into_owned()
+            },
+        );
+        self.scrub(&text)
     }
 }
 
@@ -171,6 +190,31 @@ mod tests {
             ("db_password = 'a b'  # x", "db_password = [removed]  # x"),
             ("{\"secret\":\"x\",\"b\":1}", "{\"secret\":[removed],\"b\":1}"),
             ("/path?token=abc&b=1", "/path?token=[removed]&b=1"),
+            (
+                "\"https://s3.example/x?sig=abc&key=1\"",
+                "\"https://s3.example/x?[removed]\"",
+            ),
+            ("hash_seed = \"abc\"", "hash_seed = [removed]"),
+            ("\"hash_seed\": \"abc\"", "\"hash_seed\": [removed]"),
+            (
+                "password = \"\"\"a\nb\"\"\"\nx = 1",
+                "password = [removed]\nx = 1",
+            ),
+            (
+                "command = [\"/bin/x\", \"-p\", 'a ] b'] # c",
+                "command = [\"/bin/x\",[removed]] # c",
+            ),
+            ("command = [\"/bin/x\"]", "command = [\"/bin/x\"]"),
+            ("send = \"\"\"AUTH a\nb\"\"\"\nx = 1", "send = [removed]\nx = 1"),
+            ("\"send\":\"AUTH \\\"a\",\"b\":1", "\"send\":[removed],\"b\":1"),
+            (
+                "check: answered \"AUTH a\" instead of \"OK b\"",
+                "check: answered \"[removed]\" instead of \"[removed]\"",
+            ),
+            (
+                "\"answered \\\"AUTH a\\\" instead of \\\"OK\\\"\"",
+                "\"answered \\\"[removed]\\\" instead of \\\"[removed]\\\"\"",
+            ),
             ("jwt eyJhbGciOi.eyJzdWIi.c2ln!", "jwt [removed]!"),
             (
                 "it is from a file, twice: from a file",
@@ -203,5 +247,7 @@ mod tests {
         let scrubber = Scrubber::new([], &BTreeSet::new());
         let shown = scrubber.scrub_config(b"[a]\ntokn = \"hunter2\"\nb = 1\n");
         assert_eq!(shown, b"[a]\ntokn = \"*******\"\nb = 1\n");
+        let shown = scrubber.scrub_config(b"# password = \"x\" old pw: y\nb = 1 # fine\n");
+        assert_eq!(shown, b"# [removed]\nb = 1 # fine\n");
     }
 }
