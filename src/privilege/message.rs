@@ -357,6 +357,26 @@ mod tests {
     }
 
     #[test]
+    fn the_fuzzer_begins_with_messages_as_they_are_now() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/broker");
+        let identity = serde_json::to_string(&FileIdentity::of_test(1)).unwrap();
+        let mut verbs = 0;
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            let path = seed.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for line in text.lines().filter(|line| line.starts_with('{')) {
+                let message = line.split('\t').next().unwrap_or_default();
+                let message = message.replace("\"$read\"", &identity);
+                let is_one = decode::<Request>(message.as_bytes()).is_ok();
+                let is_exec = message.contains("\"exec\"");
+                assert_eq!(is_one, !is_exec, "{}: {message}", path.display());
+                verbs += usize::from(is_one);
+            }
+        }
+        assert!(verbs > 50, "{verbs}");
+    }
+
+    #[test]
     fn services_have_one_form_and_a_limit() {
         let service = PacketService {
             vip: Endpoint::udp(([10, 0, 0, 1], 80).into()).into(),

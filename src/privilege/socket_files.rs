@@ -60,7 +60,10 @@ impl SocketFiles {
             }
             Err(error) => return unable(format!("find its file: {error}")),
         };
-        self.0.insert(path, file);
+        // one that was there before stands for the same file, or for one that is gone
+        if let Some(before) = self.0.insert(path, file) {
+            before.leave();
+        }
         self.set_rights(path, rights)
     }
 
@@ -178,6 +181,22 @@ mod tests {
         assert_eq!(there(), [false, false, true]);
         files.leave();
         assert_eq!(there(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_socket_that_is_handed_back_is_still_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = SocketPath::new(directory.path().join("a").to_str().unwrap()).unwrap();
+        let (mut files, rights) = (SocketFiles::default(), SocketRights::default());
+        let socket = files.bind(path, &rights).1.unwrap();
+        match files.take_over(path, ManuallyDrop::new(socket.try_clone().unwrap()), &rights) {
+            Outcome::Done => {}
+            // it takes CAP_NET_ADMIN to find the file
+            other => assert!(said(&other).contains("find its file"), "{other:?}"),
+        }
+        assert!(UnixStream::connect(path.as_path()).is_ok());
+        drop(files);
+        assert!(!path.as_path().exists());
     }
 
     #[test]

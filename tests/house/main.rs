@@ -1,6 +1,7 @@
 //! The house keeps its shape: imports point down, `unsafe` stays in `sys`, files stay short, the top level stays clean.
 
 mod circles;
+mod fuzzed;
 mod old_words;
 mod readme;
 

@@ -134,7 +134,7 @@ impl<'a> Site<'a> {
             }
         }
         for (_, server) in snapshot.servers() {
-            self.addresses.insert(server.addr.0);
+            self.addresses.extend(server.addr.on_network().map(|addr| addr.0));
             if !self.servers.iter().any(|known| Arc::ptr_eq(known, &server.live)) {
                 self.servers.push(Arc::clone(&server.live));
             }
