@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = tests![
     a_reload_waits_for_what_it_changed_and_goes_back_where_nothing_serves,
     without_a_way_back_nothing_is_changed,
     a_drain_waits_until_the_last_connection_has_ended,
+    a_drain_notices_that_its_server_goes_or_is_taken_back,
     a_whole_backend_is_overridden_and_overrides_are_cleared,
     servers_come_and_go_by_commands,
     events_are_listed_and_followed,
@@ -159,6 +160,54 @@ fn a_drain_waits_until_the_last_connection_has_ended() {
         "{drained}"
     );
     drop(open);
+}
+
+fn a_drain_notices_that_its_server_goes_or_is_taken_back() {
+    let site = Site::new("cmd-taken", 2);
+    let config = site.config("", NO_CHECK) + ONE_WORKER;
+    let convey = site.convey(&config);
+    let open = connected(&site, &convey, 2);
+    let binary = crate::api_site::BINARY;
+    let socket = convey.dir().join("admin.sock");
+    let wait = |limit: &str| {
+        let command = format!(
+            "{binary} server drain --socket {} web/a --wait={limit}",
+            socket.display()
+        );
+        convey.host().start(&command)
+    };
+    let is_draining =
+        |status: &convey::admin::views::Status| status.backends["web"].servers["a"].overridden.is_some();
+    let waiting = wait("60s");
+    convey.wait_status("it is drained", is_draining);
+    convey.order("server ready web/a");
+    let taken_back = waiting.finish(PATIENCE);
+    assert_eq!(taken_back.status.code(), Some(75), "{taken_back:?}");
+    assert!(
+        taken_back
+            .stdout
+            .ends_with("web/a gets new connections again: somebody has taken it back\n"),
+        "{}",
+        taken_back.stdout
+    );
+
+    let mut waiting = wait("60s");
+    convey.wait_status("it is drained again", is_draining);
+    let a = config
+        .find("servers.a ")
+        .map(|at| at..at + config[at..].find('\n').expect("its end") + 1);
+    let mut without = config.clone();
+    without.replace_range(a.expect("server a"), "");
+    convey.reload(&without);
+    // its connection lives on, and is waited for
+    assert_eq!(convey.connections().total, 2);
+    assert!(waiting.ended().is_none());
+    drop(open);
+    let gone = waiting.finish(PATIENCE);
+    assert!(
+        gone.status.success() && gone.stdout.contains("no connections left"),
+        "{gone:?}"
+    );
 }
 
 fn a_whole_backend_is_overridden_and_overrides_are_cleared() {
