@@ -147,6 +147,11 @@ impl<'a> Judge<'a> {
                 granted.removed.extend(name_of(*path));
             }
             Verb::Connect(path) => connections = self.connected(*path, outcome, fds),
+            // no configuration here has a connection log outside of the journal
+            Verb::LogFile(path) => {
+                assert!(is_refused && fds.is_empty(), "{}: {outcome:?}", path.display());
+            }
+            Verb::LogSocket(path) => assert!(is_refused && fds.is_empty(), "{path:?}: {outcome:?}"),
             Verb::WriteConfig => self.config_written(&asked.texts, outcome, &mut granted),
             Verb::InEffect(identity) => {
                 assert_eq!(*outcome, Outcome::Done);
