@@ -8,7 +8,6 @@ use crate::{
     base::{ServerState, TerminationReason},
     snapshot::{
         BackendView,
-        histogram::Times,
         live::{Counter, StatsShard},
     },
 };
@@ -109,19 +108,19 @@ pub const FAMILIES: &[Family] = &[
         Backend,
         "convey_backend_queue_time",
         "How long those waited that waited for a server, whatever came of it",
-        |scrape, put| each(scrape, put, |view| times(view.live.queue_time.times())),
+        |scrape, put| each(scrape, put, |view| Value::times(view.live.queue_time.times())),
     ),
     Family::histogram(
         Backend,
         "convey_backend_connect_time",
         "How long connections to servers took to be established, TLS included",
-        |scrape, put| each(scrape, put, |view| times(view.live.connect_time.times())),
+        |scrape, put| each(scrape, put, |view| Value::times(view.live.connect_time.times())),
     ),
     Family::histogram(
         Backend,
         "convey_backend_session_time",
         "How long connections lasted, from accept to the end; in mode proxy",
-        |scrape, put| each(scrape, put, |view| times(view.live.session_time.times())),
+        |scrape, put| each(scrape, put, |view| Value::times(view.live.session_time.times())),
     ),
     Family::gauge(
         Backend,
@@ -157,9 +156,4 @@ fn each(scrape: &Scrape, put: &mut Samples<'_>, value: impl Fn(&BackendView) -> 
 
 fn count(scrape: &Scrape, put: &mut Samples<'_>, of: fn(&StatsShard) -> &Counter) {
     each(scrape, put, |view| Some(view.live.counters.sum(of).into()));
-}
-
-/// What never happened has no buckets.
-fn times(times: Times) -> Option<Value> {
-    (times.count() > 0).then(|| times.into())
 }

@@ -193,8 +193,10 @@ impl From<usize> for Value {
     }
 }
 
-impl From<Times> for Value {
-    fn from(times: Times) -> Self {
-        Self::Times(times)
+impl Value {
+    /// Of a histogram; `None` of one without anything: what never happened has no buckets.
+    #[must_use]
+    pub fn times(times: Times) -> Option<Self> {
+        (times.count() > 0).then_some(Self::Times(times))
     }
 }

@@ -10,7 +10,6 @@ use crate::{
     config::CipherSuite,
     snapshot::{
         FrontendView,
-        histogram::Times,
         live::{Counter, StatsShard},
     },
 };
@@ -150,13 +149,13 @@ pub const FAMILIES: &[Family] = &[
         Frontend,
         "convey_frontend_session_time",
         "How long connections lasted, from accept to the end; in mode proxy",
-        |scrape, put| each(scrape, put, |view| times(view.live.session_time.times())),
+        |scrape, put| each(scrape, put, |view| Value::times(view.live.session_time.times())),
     ),
     Family::histogram(
         Frontend,
         "convey_frontend_tls_handshake_time",
         "How long complete TLS handshakes with clients took",
-        |scrape, put| each(scrape, put, |view| times(view.live.handshake_times())),
+        |scrape, put| each(scrape, put, |view| Value::times(view.live.handshake_times())),
     ),
     Family::counter(
         Frontend,
@@ -238,9 +237,4 @@ fn by_reason<R: Copy>(
             }
         }
     }
-}
-
-/// What never happened has no buckets.
-fn times(times: Times) -> Option<Value> {
-    (times.count() > 0).then(|| times.into())
 }
