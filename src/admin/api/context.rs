@@ -30,6 +30,7 @@ use crate::{
     },
     base::Remote,
     flow::FlowInfo,
+    sys::usage::Usage,
 };
 
 /// What the handlers share.
@@ -115,6 +116,7 @@ impl ApiContext {
             status: self.status.load_full(),
             live: Arc::clone(&self.live),
             packets: self.live.packet_counts(),
+            usage: Usage::read().ok(),
             connections_refused: self.refused.load(Ordering::Relaxed),
             logins_failed: self.failed_logins.load(Ordering::Relaxed),
             now: Instant::now(),

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::family::{Family, Scope::Process, Value};
-use crate::sys::{rlimit, usage::Usage};
+use crate::sys::rlimit;
 
 /// The families.
 pub const FAMILIES: &[Family] = &[
@@ -26,8 +26,8 @@ pub const FAMILIES: &[Family] = &[
         Process,
         "process_cpu",
         "CPU time of all threads of the daemon",
-        |_, put| {
-            if let Ok(usage) = Usage::read() {
+        |scrape, put| {
+            if let Some(usage) = &scrape.usage {
                 put(&[], Value::Number(usage.cpu.as_secs_f64()));
             }
         },
@@ -37,32 +37,47 @@ pub const FAMILIES: &[Family] = &[
         Process,
         "convey_thread_cpu",
         "CPU time of the daemon's threads by their names",
-        |_, put| {
-            for (thread, cpu) in Usage::read().unwrap_or_default().threads {
-                put(&[("thread", &thread)], Value::Number(cpu.as_secs_f64()));
+        |scrape, put| {
+            for (thread, cpu) in scrape.usage.iter().flat_map(|usage| &usage.threads) {
+                put(&[("thread", thread)], Value::Number(cpu.as_secs_f64()));
             }
         },
     )
     .in_unit("seconds"),
-    Family::gauge(Process, "process_resident_memory", "Memory in RAM", |_, put| {
-        if let Ok(usage) = Usage::read() {
-            put(&[], usage.resident.into());
-        }
-    })
+    Family::gauge(
+        Process,
+        "process_resident_memory",
+        "Memory in RAM",
+        |scrape, put| {
+            if let Some(usage) = &scrape.usage {
+                put(&[], usage.resident.into());
+            }
+        },
+    )
     .in_unit("bytes"),
-    Family::gauge(Process, "process_virtual_memory", "Address space", |_, put| {
-        if let Ok(usage) = Usage::read() {
-            put(&[], usage.virtual_memory.into());
-        }
-    })
+    Family::gauge(
+        Process,
+        "process_virtual_memory",
+        "Address space",
+        |scrape, put| {
+            if let Some(usage) = &scrape.usage {
+                put(&[], usage.virtual_memory.into());
+            }
+        },
+    )
     .in_unit("bytes"),
-    Family::gauge(Process, "process_threads", "Threads of the daemon", |_, put| {
-        if let Ok(usage) = Usage::read() {
-            put(&[], usage.thread_count.into());
-        }
-    }),
-    Family::gauge(Process, "process_open_fds", "Open descriptors", |_, put| {
-        if let Ok(usage) = Usage::read() {
+    Family::gauge(
+        Process,
+        "process_threads",
+        "Threads of the daemon",
+        |scrape, put| {
+            if let Some(usage) = &scrape.usage {
+                put(&[], usage.thread_count.into());
+            }
+        },
+    ),
+    Family::gauge(Process, "process_open_fds", "Open descriptors", |scrape, put| {
+        if let Some(usage) = &scrape.usage {
             put(&[], usage.descriptors.into());
         }
     }),

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::admin::status::{Live, PacketCounts, Status};
+use crate::{
+    admin::status::{Live, PacketCounts, Status},
+    sys::usage::Usage,
+};
 
 /// What metrics are made of, at one moment.
 pub struct Scrape {
@@ -15,6 +18,8 @@ pub struct Scrape {
     pub live: Arc<dyn Live>,
     /// What the packet engine has counted.
     pub packets: PacketCounts,
+    /// What the process takes, if /proc tells.
+    pub usage: Option<Usage>,
     /// Connections to the endpoints turned away.
     pub connections_refused: u64,
     /// Failed logins at the API on TCP.

@@ -10,6 +10,7 @@ use super::{Format, Scope, Scrape, families, family::Kind};
 use crate::{
     admin::{render::tests::running, tests::daemon::Sources},
     base::{TerminationReason, WorkerId},
+    sys::usage::Usage,
 };
 
 /// Of a daemon with a frontend, a backend and three servers, one of which is down, after some traffic.
@@ -32,6 +33,7 @@ fn scrape() -> Arc<Scrape> {
         status: Arc::new(status),
         live: Arc::new(Sources::unheard()),
         packets: crate::admin::status::PacketCounts::default(),
+        usage: Usage::read().ok(),
         connections_refused: 5,
         logins_failed: 0,
         now,
