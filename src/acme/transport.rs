@@ -10,11 +10,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::{
-    HeaderMap, Response, StatusCode,
-    body::Bytes,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use hyper::{HeaderMap, Response, StatusCode, body::Bytes, header::CONTENT_TYPE};
 use instant_acme::{BytesResponse, HttpClient};
 use rustls::{
     ClientConfig,
@@ -219,21 +215,6 @@ fn name_of(url: &HttpUrl) -> Result<ServerName<'static>, TransportError> {
     }
 }
 
-/// How long an answer says that the next request is to wait (RFC 9110, section 10.2.3), within bounds.
-#[must_use]
-pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let rest = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text).ok()?;
-            let at = SystemTime::try_from(at.timestamp()).ok()?;
-            at.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(rest.min(LONGEST_REST))
-}
-
 /// The beginning of a text from outside in one line.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -246,27 +227,8 @@ fn excerpt(body: &[u8]) -> String {
         .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use hyper::header::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn a_ca_says_by_seconds_or_by_a_date_how_long_it_is_to_be_left_alone() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 60);
-        let said = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
-            retry_after(&headers, now)
-        };
-        assert_eq!(said("120"), Some(Duration::from_secs(120)));
-        assert_eq!(
-            said("Sun, 06 Nov 1994 08:49:37 GMT"),
-            Some(Duration::from_secs(60))
-        );
-        assert_eq!(said("Thu, 06 Nov 1980 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(said("18446744073709551615"), Some(LONGEST_REST));
-        assert_eq!(said("soon"), None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
+/// How long an answer says that the next request is to wait, within bounds.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    Some(http::retry_after(headers, now)?.min(LONGEST_REST))
 }

@@ -36,6 +36,8 @@ mod words;
 pub(crate) use challenges::Answers;
 pub use events::{EventLog, EventRecord, Level};
 pub(crate) use http::HttpListener;
+#[cfg(feature = "otlp")]
+pub(crate) use metrics::Parts;
 pub(crate) use socket::{BindError, Owner, SocketFile, bind_socket};
 pub use status::{Live, Status};
 pub(crate) use thread::AdminThread;

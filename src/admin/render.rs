@@ -36,6 +36,8 @@ pub struct Counts {
     pub log_events_dropped: u64,
     /// Where lines about connections go besides the journal.
     pub log_outputs: Vec<views::LogOutput>,
+    /// What is exported by OTLP.
+    pub otlp: Vec<views::OtlpExport>,
     /// Connections to the endpoints turned away.
     pub connections_refused: u64,
     /// Failed logins at the API on TCP.
@@ -78,6 +80,7 @@ pub fn status(status: &Status, counts: &Counts, now: Instant) -> views::Status {
         proxied_connections: counts.proxied_connections,
         log_events_dropped: counts.log_events_dropped,
         log_outputs: counts.log_outputs.clone(),
+        otlp: counts.otlp.clone(),
         admin_connections_refused: counts.connections_refused,
         admin_logins_failed: counts.logins_failed,
         frontends: frontends(status, now),

@@ -274,6 +274,9 @@ pub trait Live: Send + Sync {
     /// Where lines about connections go besides the journal.
     fn log_outputs(&self) -> Vec<views::LogOutput>;
 
+    /// What is exported by OTLP.
+    fn otlp(&self) -> Vec<views::OtlpExport>;
+
     /// The last events.
     fn events(&self) -> &Arc<EventLog>;
 

@@ -21,6 +21,8 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+#[cfg(feature = "otlp")]
+use super::metrics::Parts;
 use super::{
     Commands,
     api::{self, context::ApiContext},
@@ -197,6 +199,14 @@ impl AdminThread {
                 tracing::warn!(event = "admin_stuck", "the admin thread does not stop");
             }
         }
+    }
+
+    /// Makes the metrics of the moment in which it is called, for whoever exports them.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn metrics_source(&self) -> Arc<dyn Fn() -> Parts + Send + Sync> {
+        let context = self.context.clone();
+        Arc::new(move || Parts::new(context.scrape()))
     }
 
     /// Runs something on the thread.

@@ -10,6 +10,7 @@ mod events;
 mod info;
 mod logs;
 mod new_server;
+mod otlp;
 mod overrides;
 mod problem;
 mod reload;
@@ -44,6 +45,7 @@ pub use events::{Event, EventFilter, EventQuery, Events};
 pub use info::Info;
 pub use logs::LogOutput;
 pub use new_server::{AddedServer, NewServer};
+pub use otlp::OtlpExport;
 pub use overrides::{OverriddenServer, Overrides};
 pub use problem::{Problem, ReloadFailed};
 pub use reload::{ReloadQuery, Reloaded};
@@ -93,6 +95,9 @@ pub struct Status {
     /// Where lines about connections go besides the journal (`connection_log`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_outputs: Vec<LogOutput>,
+    /// What is exported by OTLP (`[otlp]`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub otlp: Vec<OtlpExport>,
     /// Connections to its endpoints refused because too many were open.
     pub admin_connections_refused: u64,
     /// Logins at the admin API on TCP with a wrong token.

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{commands::Command, model::Config};
+use super::{commands::Command, model::Config, otlp::Otlp};
 use crate::base::CommandId;
 
 impl Config {
@@ -47,6 +47,7 @@ impl Config {
             .chain(self.admin.tokens_file())
             .chain(external_key)
             .chain(sources.flat_map(|discovery| discovery.source.secret_files()))
+            .chain(self.otlp.iter().flat_map(Otlp::secret_files))
             .collect()
     }
 }

@@ -83,6 +83,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         old.acme.as_ref().map(settings::acme),
         new.acme.as_ref().map(settings::acme),
     );
+    optional(
+        &mut found.changes,
+        "otlp",
+        old.otlp.as_ref().map(settings::otlp),
+        new.otlp.as_ref().map(settings::otlp),
+    );
     each(
         &old.frontends,
         &new.frontends,

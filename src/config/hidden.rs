@@ -1,7 +1,7 @@
 //! What may be a secret in a line of the file, which no output shows whatever the finding is about.
 
 /// What begins the names of keys whose values are one, misspelt or not.
-const KEYS: [&[u8]; 2] = [b"tok", b"hmac"];
+const KEYS: [&[u8]; 3] = [b"tok", b"hmac", b"authoriz"];
 
 /// The line with as many stars as a secret has bytes: values of tokens and keys that do not say where the secret is, and what stands
 /// before the `@` of a URL.
@@ -18,6 +18,10 @@ pub fn without_secrets(line: &[u8]) -> Vec<u8> {
             at = hide_value(line, at, &mut shown);
             continue;
         }
+        if is_start && is_header(line, at) {
+            at = hide_value(line, at, &mut shown);
+            continue;
+        }
         if line[at] == b'@' {
             let before = line[..at].iter().rposition(|byte| b"\"' /=[,@".contains(byte));
             let from = before.map_or(0, |before| before + 1);
@@ -28,6 +32,21 @@ pub fn without_secrets(line: &[u8]) -> Vec<u8> {
         at += 1;
     }
     shown
+}
+
+/// Whether a key with a hyphen, which those of Convey do not have, stands at a place, and a text is its value: a header's.
+fn is_header(line: &[u8], at: usize) -> bool {
+    let rest = line.get(at..).unwrap_or_default();
+    let end = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
+    let (key, after) = rest.split_at(end);
+    let after = after.strip_prefix(b"\"").unwrap_or(after).trim_ascii_start();
+    let value = after
+        .strip_prefix(b"=")
+        .map(<[u8]>::trim_ascii_start)
+        .unwrap_or_default();
+    // a list of networks may have such a name, and is a path
+    let is_text = value.starts_with(b"\"") || value.starts_with(b"'");
+    key.contains(&b'-') && is_text && value.get(1) != Some(&b'/')
 }
 
 /// Hides the value of the key at a place, if it is one; where to go on: each byte is looked at a few times at most.
@@ -79,6 +98,14 @@ mod tests {
             ),
             (r#"tokn = "x"  # why"#, r#"tokn = "*"  # why"#),
             ("token = hunter2", "token = *******"),
+            (
+                r#"Authorization = "Bearer a b""#,
+                r#"Authorization = "**********""#,
+            ),
+            (
+                r#"headers = { "x-api-key" = "hunter2", x-org="7" }"#,
+                r#"headers = { "x-api-key" = "*******", x-org="*" }"#,
+            ),
             ("token = 552255 # a", "token = ****** # a"),
             (r#"token = ["abc"]"#, r#"token = ["***"]"#),
             (r#"token = "${abc""#, r#"token = "*****""#),
@@ -99,6 +126,9 @@ mod tests {
             r#"token = "${TOKEN}""#,
             r#"addr = "unix@/run/app.sock""#,
             "# a token of gratitude",
+            r#"x-api-key = "file:/etc/convey/otlp.key""#,
+            r#"office-two = "/etc/convey/two.list""#,
+            r#"web-1 = { addr = "10.0.0.1:80" }"#,
             "tokens",
             "token =",
             "server1@10.0.0.1",

@@ -9,6 +9,7 @@ use super::{
     connection_log::{AccessLog, ConnectionLog, SyslogServer},
     discovery_source::{HOSTS, RESOLV_CONF},
     model::{Config, Frontend, Mode},
+    otlp::Otlp,
 };
 use crate::base::{Host, SocketPath};
 
@@ -49,10 +50,11 @@ impl Config {
             .collect()
     }
 
-    /// Every file that sending logs needs.
+    /// Every file that sending logs and metrics needs.
     pub(crate) fn telemetry_files(&self) -> impl Iterator<Item = &Path> {
         let of_host = [RESOLV_CONF, HOSTS].map(Path::new);
-        of_host.into_iter().filter(|_| self.logs_to_a_name())
+        let of_syslog = of_host.into_iter().filter(|_| self.logs_to_a_name());
+        of_syslog.chain(self.otlp.iter().flat_map(Otlp::files))
     }
 
     /// Whether a host that they are sent to has to be asked for by its name.

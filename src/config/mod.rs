@@ -33,6 +33,7 @@ mod log_places;
 mod merge;
 pub mod model;
 mod named_server;
+mod otlp;
 mod packet_modes;
 mod place;
 mod platforms;
@@ -87,6 +88,7 @@ pub use http_service::{HttpService, SourceTls};
 pub use merge::{MergeError, merge};
 pub use model::*;
 pub use named_server::{NamedServer, Resolve};
+pub use otlp::{Compression, Otlp};
 pub use platforms::{
     DockerAddress, DockerQuery, KubernetesQuery, KubernetesVia, LabelMatch, LxdFlavour, LxdQuery,
     NAMESPACE_FILE, ServicePort,

@@ -21,6 +21,7 @@ use super::{
     connection_log::ConnectionLog,
     connections::ConnectionRates,
     discovery::Discovery,
+    otlp::Otlp,
     routing::{AcceptProxy, RouteTarget, Routing, SendProxy},
     source::SourceAddress,
     tls::{BackendTls, FrontendTls},
@@ -52,6 +53,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// `[acme]`, if there is such a section.
     pub acme: Option<Acme>,
+    /// `[otlp]`, if there is such a section.
+    pub otlp: Option<Otlp>,
     /// `[frontends.NAME]`, sorted by name.
     pub frontends: BTreeMap<FrontendName, Arc<Frontend>>,
     /// `[backends.NAME]`, sorted by name.

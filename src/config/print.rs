@@ -24,6 +24,7 @@ pub fn print(config: &Config) -> String {
         network_lists,
         hooks,
         acme,
+        otlp,
         frontends,
         backends,
     } = config;
@@ -46,6 +47,9 @@ pub fn print(config: &Config) -> String {
     }
     if let Some(acme) = acme {
         section(&mut out, &["acme"], settings::acme(acme));
+    }
+    if let Some(otlp) = otlp {
+        section(&mut out, &["otlp"], settings::otlp(otlp));
     }
     for frontend in frontends.values() {
         print_frontend(&mut out, frontend);

@@ -10,6 +10,7 @@ mod checks;
 mod commands;
 mod connection_log;
 mod discovery;
+mod otlp;
 mod socket;
 mod tls;
 
@@ -33,6 +34,7 @@ pub use checks::{agent_check, health_check, passive_check};
 pub use commands::hooks;
 pub use connection_log::connection_log;
 pub use discovery::discovery;
+pub use otlp::otlp;
 pub use socket::{server_socket, socket};
 pub use tls::{backend_tls, tls};
 

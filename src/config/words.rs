@@ -10,6 +10,7 @@ use super::{
     families::Families,
     model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
     named_server::Resolve,
+    otlp::Compression,
     platforms::KubernetesVia,
     routing::{NonTls, ProxyTlv, UnexpectedSni},
     source::SourceAddress,
@@ -129,6 +130,7 @@ words!(ProxyTlv {
     UniqueId = "unique_id",
     Crc32c = "crc32c",
 });
+words!(Compression { Gzip = "gzip", None = "none" });
 words!(SourceAddress { Own = "own", Client = "client" });
 words!(InitialState { Up = "up", Down = "down", Check = "check" });
 

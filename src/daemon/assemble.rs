@@ -4,6 +4,8 @@ use std::{num::NonZeroU32, os::fd::OwnedFd, path::PathBuf, sync::Arc, thread, ti
 
 use tokio::sync::mpsc;
 
+#[cfg(feature = "otlp")]
+use super::otlp::MetricsExport;
 use super::{
     Control, Fatal, RunOptions,
     acme::Certificates,
@@ -208,6 +210,8 @@ pub fn assemble(
         scripts,
         discovery,
         acme,
+        #[cfg(feature = "otlp")]
+        otlp: MetricsExport::default(),
         saved,
         hooks: Hooks::new(runner),
         tls,

@@ -66,6 +66,10 @@ impl Live for Sources {
         outputs.map(view).collect()
     }
 
+    fn otlp(&self) -> Vec<views::OtlpExport> {
+        self.losses.otlp().views()
+    }
+
     fn events(&self) -> &Arc<EventLog> {
         &self.events
     }

@@ -30,7 +30,9 @@ mod listening;
 mod lists;
 mod live;
 pub mod logging;
+mod names;
 mod notify;
+mod otlp;
 mod overrides;
 mod plane;
 mod reload;
@@ -46,6 +48,7 @@ mod terminal;
 mod ticket_keys;
 mod tls;
 mod tls_to_servers;
+mod trouble;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
@@ -140,6 +143,9 @@ struct Control {
     discovery: Discovery,
     /// Certificates that are ordered.
     acme: Certificates,
+    /// Metrics that a collector gets.
+    #[cfg(feature = "otlp")]
+    otlp: otlp::MetricsExport,
     /// The overrides that outlive the process.
     saved: SavedOverrides,
     /// Tells commands of the operator what happens.

@@ -138,6 +138,7 @@ impl Control {
         let stats = serve_stats(stats, &self.endpoints, tokens, api).map_err(|e| bind_failed(&e))?;
         self.stats.swap(stats, api);
         self.ready = true;
+        self.follow_otlp();
         self.acme_due();
         self.publish_status();
         self.notify.ready(&self.status_line());

@@ -223,6 +223,7 @@ impl Control {
         }
         self.workers.stop();
         self.packets.stop();
+        self.end_otlp().await;
         self.endpoints.stop();
         tracing::info!(event = "stopped", "stopped");
     }

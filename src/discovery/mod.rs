@@ -55,7 +55,7 @@ pub const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 pub const INBOX: usize = 64;
 
 /// Resolves to the bytes of a file or of a command's output, or why there are none.
-pub type Reading = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
+pub use crate::client::credentials::Reading;
 
 /// Resolves to a connection that does not block, or why there is none.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<OwnedFd, String>> + Send>>;

@@ -161,6 +161,10 @@ fn adds_nothing(now: &Config, new: &Config, path: &Path) -> Result<(), String> {
         first_new(&with_tokens(now), &with_tokens(new)),
     )?;
     only(
+        "with its secrets, the collector",
+        first_new(&with_secrets(now), &with_secrets(new)),
+    )?;
+    only(
         "the log of TLS keys of",
         first_new(&key_logs(now), &key_logs(new)),
     )?;
@@ -260,6 +264,16 @@ fn with_tokens(config: &Config) -> BTreeSet<String> {
     shown
         .map(|source| format!("{source} ({:?})", source.token_variable()))
         .collect()
+}
+
+/// The collector, if it is shown secrets: another one would get them.
+fn with_secrets(config: &Config) -> BTreeSet<String> {
+    let otlp = (config.otlp.iter()).filter(|otlp| !otlp.headers.is_empty() || otlp.tls.identity.is_some());
+    let collector = otlp.map(|otlp| {
+        let secrets: Vec<String> = otlp.headers.values().map(ToString::to_string).collect();
+        format!("{} ({})", otlp.endpoint, secrets.join(", "))
+    });
+    collector.collect()
 }
 
 fn key_logs(config: &Config) -> BTreeSet<&str> {

@@ -84,6 +84,10 @@ impl Live for Sources {
         Vec::new()
     }
 
+    fn otlp(&self) -> Vec<views::OtlpExport> {
+        Vec::new()
+    }
+
     fn events(&self) -> &Arc<EventLog> {
         static EVENTS: LazyLock<Arc<EventLog>> =
             LazyLock::new(|| Arc::new(EventLog::new(std::time::SystemTime::UNIX_EPOCH)));

@@ -59,6 +59,7 @@ pub async fn status(context: ApiContext, _ask: Ask) -> Result<Json<views::Status
         proxied_connections: live.proxied_connections(),
         log_events_dropped: live.log_events_dropped(),
         log_outputs: live.log_outputs(),
+        otlp: live.otlp(),
         connections_refused: context.refused().load(Ordering::Relaxed),
         logins_failed: context.failed_logins().load(Ordering::Relaxed),
         packets: live.packet_counts(),

@@ -1,7 +1,5 @@
 //! The process, its configuration and its log.
 
-use std::sync::OnceLock;
-
 use super::family::{Family, Scope::Process, Value};
 use crate::sys::rlimit;
 
@@ -14,12 +12,7 @@ pub const FAMILIES: &[Family] = &[
         Process,
         "process_start_time",
         "When the process started, in seconds since 1970",
-        |scrape, put| {
-            // once: the two clocks do not agree to the microsecond, and a start that moves looks like a restart
-            static BEGUN: OnceLock<f64> = OnceLock::new();
-            let begun = BEGUN.get_or_init(|| scrape.timestamp(scrape.status.started));
-            put(&[], Value::Number(*begun));
-        },
+        |scrape, put| put(&[], Value::Number(scrape.begun())),
     )
     .in_unit("seconds"),
     Family::counter(

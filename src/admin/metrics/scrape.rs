@@ -1,7 +1,7 @@
 //! What a scrape is made of.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -46,6 +46,14 @@ impl Scrape {
         let at = seconds(self.wall.checked_sub(ago).unwrap_or(self.wall));
         (at * 10.0).round() / 10.0
     }
+
+    /// When the process started, in seconds since 1970.
+    #[must_use]
+    pub fn begun(&self) -> f64 {
+        // once: the two clocks do not agree to the microsecond, and a start that moves looks like a restart
+        static BEGUN: OnceLock<f64> = OnceLock::new();
+        *BEGUN.get_or_init(|| self.timestamp(self.status.started))
+    }
 }
 
 /// The seconds since 1970.
@@ -54,4 +62,13 @@ pub fn seconds(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
         .as_secs_f64()
+}
+
+/// Microseconds in seconds.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "exact for three hundred years of microseconds"
+)]
+pub fn in_seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
 }

@@ -22,7 +22,7 @@ use prometheus_client::{
 use super::{
     families,
     family::{Family, Kind, Label, Scope, Value},
-    scrape::Scrape,
+    scrape::{Scrape, in_seconds},
 };
 use crate::snapshot::histogram::{BOUNDS, Times};
 
@@ -217,12 +217,4 @@ fn histogram(metric: &mut MetricEncoder<'_>, times: &Times) -> fmt::Result {
         .chain([f64::INFINITY]);
     let buckets: Vec<_> = bounds.zip(times.buckets).collect();
     metric.encode_histogram::<NoLabelSet>(in_seconds(times.micros), times.count(), &buckets, None)
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "exact for three hundred years of microseconds"
-)]
-fn in_seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
 }

@@ -172,6 +172,7 @@ pub(in crate::cli) fn example() -> Status {
         proxied_connections: crate::admin::views::ProxiedConnections::default(),
         log_events_dropped: 0,
         log_outputs: Vec::new(),
+        otlp: Vec::new(),
         admin_connections_refused: 0,
         admin_logins_failed: 0,
         frontends: [

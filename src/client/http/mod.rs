@@ -2,6 +2,7 @@
 //!
 //! Redirections are not followed, for a source names one service, and what is sent to it (a token) is for no other.
 
+mod retry_after;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::AbortHandle,
 };
+
+pub use retry_after::retry_after;
 
 use super::connect::{ConnectError, Tls, connect};
 use crate::{base::HttpUrl, tls::server_failure};
@@ -117,6 +120,19 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Where it leads instead, or the beginning of what it says.
     says: Option<String>,
+}
+
+impl Refusal {
+    /// Of an answer that says so in its body.
+    #[must_use]
+    pub fn new(status: StatusCode, headers: &HeaderMap, says: String) -> Self {
+        let says = match status.is_redirection() {
+            true => headers.get(LOCATION).map(|to| excerpt(to.as_bytes())),
+            false => Some(says),
+        };
+        let says = says.filter(|says| !says.is_empty() && !says.starts_with('<'));
+        Self { status, says }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -246,18 +262,21 @@ impl Opened {
     ///
     /// # Errors
     /// It is none of success, breaks off, or has more than `limit` bytes.
-    pub async fn success(self, limit: usize) -> Result<Vec<u8>, HttpError> {
+    pub async fn success(mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
         if self.status.is_success() {
             return self.whole(limit).await;
         }
-        let status = self.status;
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
         let says = match status.is_redirection() {
-            true => self.headers.get(LOCATION).map(|to| excerpt(to.as_bytes())),
+            true => String::new(),
             // the status alone tells as well
-            false => self.first(4 * EXCERPT).await.ok().map(|body| excerpt(&body)),
+            false => self
+                .first(4 * EXCERPT)
+                .await
+                .map(|body| excerpt(&body))
+                .unwrap_or_default(),
         };
-        let says = says.filter(|says| !says.is_empty() && !says.starts_with('<'));
-        Err(HttpError::Status(Refusal { status, says }))
+        Err(HttpError::Status(Refusal::new(status, &headers, says)))
     }
 }
 

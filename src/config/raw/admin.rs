@@ -1,6 +1,6 @@
-//! The section `[admin]` and the types of its values.
+//! The sections `[admin]` and `[stats]`, and the types of its values.
 
-use std::fmt::Display;
+use std::{fmt::Display, net::IpAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     access::FilePath,
     field::{Field, Key, Node, bad_value, inline_schema, string},
-    fields::word,
+    fields::{Port, word},
     process::SocketPath,
     routing::{List, one_or_several},
     section::section,
@@ -43,6 +43,16 @@ section! {
         allowed_origins: Origins,
         /// Whether the API may replace the configuration file. Default: false.
         allow_config_writes: bool,
+    }
+}
+
+section! {
+    /// Counters as JSON over HTTP.
+    Stats {
+        /// TCP port, as a number or, as in 0.3.5, a string.
+        port (required): Port,
+        /// IP address to listen on. Default: "127.0.0.1" (0.3.5 listened on "0.0.0.0").
+        listen_addr: IpAddr,
     }
 }
 

@@ -14,6 +14,7 @@ mod discovery;
 mod discovery_fields;
 mod field;
 mod fields;
+mod otlp;
 mod packet;
 mod process;
 mod routing;
@@ -29,7 +30,7 @@ use section::section;
 
 pub use access::{FilePath, Files, RuleList};
 pub use acme::{Acme, AcmeText, ExternalAccount, OrderedCertificate};
-pub use admin::{Admin, AdminListenAddr, AdminTls};
+pub use admin::{Admin, AdminListenAddr, AdminTls, Stats};
 pub use balancing::Sticky;
 pub use checks::{AgentCheck, Given, HealthCheck, PassiveCheck};
 pub use commands::Hooks;
@@ -37,7 +38,8 @@ pub use connection_log::ConnectionLog;
 pub use discovery::Discovery;
 pub use discovery_fields::{JsonPaths, SourceTls};
 pub use field::Located;
-pub use fields::{Int, ListenAddrs, Named, Port, Time, WorkerCount};
+pub use fields::{Int, ListenAddrs, Named, Time, WorkerCount};
+pub use otlp::Otlp;
 pub use packet::{InterfaceName, NatAddresses};
 pub use process::{DirectoryPath, GroupName, UserName};
 pub use routing::{
@@ -95,6 +97,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[acme]", Acme::keys),
     ("acme of [frontends.NAME.tls]", OrderedCertificate::keys),
     ("eab of [acme]", ExternalAccount::keys),
+    ("[otlp]", Otlp::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
     ("[frontends.NAME.client_socket]", SocketOptions::keys),
     ("[backends.NAME.server_socket]", ServerSocketOptions::keys),
@@ -137,6 +140,8 @@ section! {
         hooks: Hooks,
         /// Certificates that are ordered and renewed by themselves.
         acme: Acme,
+        /// An OpenTelemetry collector that gets metrics and the connection log.
+        otlp: Otlp,
         /// Where clients connect: one section [frontends.NAME] each.
         frontends: Named<Frontend>,
         /// Pools of servers: one section [backends.NAME] each.
@@ -167,16 +172,6 @@ section! {
         ticket_keys_file: FilePath,
         /// Secret text that makes the choices of "maglev", "source_hash" and the packet modes unpredictable: without it they can be computed, and an attacker can aim many connections at one server. Load balancers that back each other up need the same one. Default: a published hash.
         hash_seed: HashSeed,
-    }
-}
-
-section! {
-    /// Counters as JSON over HTTP.
-    Stats {
-        /// TCP port, as a number or, as in 0.3.5, a string.
-        port (required): Port,
-        /// IP address to listen on. Default: "127.0.0.1" (0.3.5 listened on "0.0.0.0").
-        listen_addr: IpAddr,
     }
 }
 

@@ -1,6 +1,9 @@
-//! `[admin]`: the control socket, and the API on TCP, which nobody else than this host reaches without TLS and a token.
+//! `[stats]`, and `[admin]`: the control socket, and the API on TCP, which nobody else than this host reaches without TLS and a token.
 
-use std::path::Path;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use super::value;
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
         Options,
         admin::{Admin, AdminApi, AdminEntry},
         findings::Findings,
+        model::Stats,
         raw::{self, Located},
         tls::CertificateFiles,
     },
@@ -29,6 +33,26 @@ pub fn admin(section: Option<&Located<raw::Admin>>, options: Options, findings: 
         api: findings.within("admin", |findings| api(&raw, findings)),
         allow_config_writes: value(raw.allow_config_writes.as_ref(), false, |v| v),
     }
+}
+
+/// `[stats]`.
+pub fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
+    let port = raw.port.as_ref()?;
+    // A port that is a string is how a file of 0.3.5 is known; a new file has nothing to be told.
+    if raw.listen_addr.is_none() && port.value.quoted {
+        findings.within("stats", |findings| {
+            findings.warn(
+                port.span.clone(),
+                format!("statistics are served on 127.0.0.1:{} only; Convey 0.3.5 listened on every address", port.value.number),
+                "add listen_addr = \"0.0.0.0\" for the old behaviour, or listen_addr = \"127.0.0.1\" to confirm this one"
+                    .to_owned(),
+            );
+        });
+    }
+    let ip = value(raw.listen_addr.as_ref(), IpAddr::V4(Ipv4Addr::LOCALHOST), |v| v);
+    Some(Stats {
+        listen: ListenAddr::new(SocketAddr::new(ip, port.value.number)),
+    })
 }
 
 fn api(raw: &raw::Admin, findings: &mut Findings) -> Option<AdminApi> {

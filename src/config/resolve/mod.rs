@@ -19,6 +19,7 @@ mod keepalive;
 mod local;
 mod modes;
 mod named_servers;
+mod otlp;
 mod packet;
 mod platforms;
 mod ranges;
@@ -36,7 +37,6 @@ mod unused;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     rc::Rc,
     sync::Arc,
@@ -48,13 +48,13 @@ use super::{
     findings::Findings,
     model::{
         AccessLog, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
-        PortsPerClient, Stats,
+        PortsPerClient,
     },
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
 };
-use crate::base::{BackendName, FrontendName, ListenAddr, NameError, Protocol};
+use crate::base::{BackendName, FrontendName, NameError, Protocol};
 
 /// Defaults that are needed in more than one place.
 mod defaults {
@@ -103,11 +103,15 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     let mut config = Config {
         global: global(file.global.as_ref().map(|at| &at.value)),
         admin: admin::admin(file.admin.as_ref(), options, findings),
-        stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
+        stats: file
+            .stats
+            .as_ref()
+            .and_then(|at| admin::stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
         network_lists: access::lists(file, findings),
         hooks: hooks::hooks(file.hooks.as_ref().map(|at| &at.value), findings),
         acme: acme::acme(file.acme.as_ref(), findings),
+        otlp: otlp::otlp(file.otlp.as_ref(), findings),
         backends: named(
             file.backends.as_ref(),
             "backends",
@@ -150,6 +154,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
     }
     connections::check(file, &config, findings);
     connection_log::check(file, &config, findings);
+    otlp::check(file, &config, findings);
     unused::clear(&mut config);
     balancing::clear(&mut config);
     connections::clear(&mut config);
@@ -259,25 +264,6 @@ fn global(raw: Option<&raw::Global>) -> Global {
         ticket_keys_file: raw.ticket_keys_file.map(|at| at.value.0),
         hash_seed: raw.hash_seed.map(|at| at.value),
     }
-}
-
-fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {
-    let port = raw.port.as_ref()?;
-    // A port that is a string is how a file of 0.3.5 is known; a new file has nothing to be told.
-    if raw.listen_addr.is_none() && port.value.quoted {
-        findings.within("stats", |findings| {
-            findings.warn(
-                port.span.clone(),
-                format!("statistics are served on 127.0.0.1:{} only; Convey 0.3.5 listened on every address", port.value.number),
-                "add listen_addr = \"0.0.0.0\" for the old behaviour, or listen_addr = \"127.0.0.1\" to confirm this one"
-                    .to_owned(),
-            );
-        });
-    }
-    let ip = value(raw.listen_addr.as_ref(), IpAddr::V4(Ipv4Addr::LOCALHOST), |v| v);
-    Some(Stats {
-        listen: ListenAddr::new(SocketAddr::new(ip, port.value.number)),
-    })
 }
 
 /// Refuses the two names of one section in one file.

@@ -17,6 +17,9 @@ use crate::{
 /// As gobetween has it for names and web servers; a command has two seconds more than there, for a shell to start.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What somebody could do in the place of a source.
+const CHOOSES: &str = "chooses the servers of the backend";
+
 /// What a service at a socket is called in its requests.
 const AT_SOCKET: &str = "http://localhost";
 
@@ -27,7 +30,7 @@ pub fn service(raw: &raw::Discovery, place: ServicePlace, findings: &mut Finding
         ServicePlace::Socket(path) => (AT_SOCKET.parse().ok()?, Some(path)),
     };
     Some(HttpService {
-        tls: tls(raw.tls.as_ref(), &url, socket.as_ref(), findings)?,
+        tls: tls(raw.tls.as_ref(), &url, socket.as_ref(), CHOOSES, findings)?,
         token: match &raw.token {
             Some(token) => Some(token.value.0.clone()?),
             None => None,
@@ -88,10 +91,12 @@ pub fn url_of(
     }
 }
 
-fn tls(
+/// `tls` of what is asked; `harm` is what somebody could do in its place. `None` if a key is wrong, which has been said.
+pub fn tls(
     at: Option<&Located<raw::SourceTls>>,
     url: &HttpUrl,
     socket: Option<&SocketPath>,
+    harm: &str,
     findings: &mut Findings,
 ) -> Option<SourceTls> {
     let Some(at) = at else {
@@ -119,8 +124,9 @@ fn tls(
                 findings.within("verify", |findings| {
                     findings.warn(
                         verify.span.clone(),
-                        "the server is not verified: whoever can answer in its place chooses the servers of the backend",
-                        "remove it, with ca = \"/etc/convey/certificates/ca.pem\" where its CA is your own".to_owned(),
+                        format!("the server is not verified: whoever can answer in its place {harm}"),
+                        "remove it, with ca = \"/etc/convey/certificates/ca.pem\" where its CA is your own"
+                            .to_owned(),
                     );
                 });
                 ServerTrust::Anybody

@@ -238,7 +238,8 @@ fn of_service(service: &HttpService) -> Settings {
     settings
 }
 
-fn of_tls(tls: &SourceTls) -> Settings {
+/// `tls` of what is asked over HTTP.
+pub(super) fn of_tls(tls: &SourceTls) -> Settings {
     let SourceTls {
         trust,
         server_name,

@@ -5,7 +5,7 @@
 //! worker ────── AccessRecord ───► AccessLog ──┴─► queue ─► thread convey-log ─► journald, or stderr as text or JSON
 //!                                                                │ batches (bounded: counted, never waits)
 //!                                                                ├─► a thread convey-logfile for each file
-//!                                                                └─► thread convey-export ─► syslog servers, a task each
+//!                                                                └─► thread convey-export ─► syslog servers and an OTLP collector, a task each
 //! ```
 //!
 //! What a caller pays is collecting the values of an event, or moving a record; formatting, time stamps as text and
@@ -23,6 +23,8 @@ mod output;
 mod outputs;
 mod queue;
 mod rate;
+#[cfg(feature = "otlp")]
+mod record;
 mod sink;
 mod syslog;
 mod taps;
@@ -41,6 +43,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "otlp")]
+use tokio::runtime::Handle;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, Registry, filter::Targets, layer::SubscriberExt, reload};
 
@@ -48,6 +52,7 @@ use crate::{
     admin::EventLog,
     base::AccessSink,
     config::{Config, LogFormat, LogLevel},
+    daemon::otlp::OtlpState,
     privilege::Client,
 };
 pub(crate) use access::AccessLog;
@@ -99,6 +104,12 @@ impl Losses {
     #[must_use]
     pub fn outputs(&self) -> Vec<OutputState> {
         self.outputs.states()
+    }
+
+    /// What is exported by OTLP, and what becomes of it.
+    #[must_use]
+    pub fn otlp(&self) -> &OtlpState {
+        self.outputs.otlp()
     }
 
     /// Events and access records lost since start: the queue was full, there were too many a second, or they could not be
@@ -173,6 +184,20 @@ impl Logging {
     /// Has files opened: all of them anew, because somebody has renamed them, or those that are not open.
     pub fn open_files(&self, which: Which) -> impl Future<Output = ()> + Send + 'static {
         self.outputs.open(which)
+    }
+
+    /// What is exported by OTLP.
+    pub fn otlp(&self) -> &Arc<OtlpState> {
+        self.outputs.otlp()
+    }
+
+    /// The thread for what is sent to other programs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    #[cfg(feature = "otlp")]
+    pub fn export_thread(&self) -> io::Result<Handle> {
+        Ok(self.outputs.exporter()?.runtime().clone())
     }
 
     /// Changes how much is logged, from now on.

@@ -17,9 +17,12 @@ use super::{
     sink::{Place, Sink},
     syslog,
 };
+#[cfg(feature = "otlp")]
+use crate::base::OtlpLoss;
 use crate::{
-    base::FrontendName,
+    base::{FrontendName, OtlpSignal},
     config::{AccessLog, Config, ConnectionLog, Frontend},
+    daemon::otlp::{OtlpState, SignalState},
     privilege::Client,
 };
 
@@ -77,6 +80,7 @@ pub struct OutputState {
 /// The places that there are, and what is needed for more.
 #[derive(Debug)]
 pub struct Outputs {
+    otlp: Arc<OtlpState>,
     known: Mutex<Vec<Weak<Sink>>>,
     needs: Mutex<Needs>,
     /// Every actor has a clone; it is taken away at the end.
@@ -105,6 +109,7 @@ impl Outputs {
     pub fn new() -> Self {
         let (alive, all_gone) = channel();
         Self {
+            otlp: Arc::default(),
             known: Mutex::default(),
             needs: Mutex::default(),
             alive: Mutex::new(Some(alive)),
@@ -121,6 +126,9 @@ impl Outputs {
     /// journal at all.
     pub fn routes(&self, config: &Config, before: &Routes, journal: bool) -> Routes {
         let mut routes = Routes::default();
+        let logs = config.otlp.as_ref().filter(|otlp| otlp.connections);
+        self.logs()
+            .set_url(logs.map(|otlp| otlp.url(OtlpSignal::Logs).to_string()));
         for frontend in config
             .frontends
             .values()
@@ -130,8 +138,9 @@ impl Outputs {
                 true => frontend.connection_log.journal,
                 false => AccessLog::Off,
             };
-            let sinks = places(frontend).into_iter();
+            let sinks = places(frontend, config);
             let sinks = sinks
+                .into_iter()
                 .map(|place| self.known(&place).unwrap_or_else(|| self.start(place)))
                 .collect();
             (routes.frontends).insert(frontend.name.clone(), Route { journal, sinks });
@@ -157,7 +166,7 @@ impl Outputs {
         let mut files: Vec<_> = (self.sinks().into_iter())
             .filter_map(|sink| match &sink.state().place {
                 Place::File(path, _) => Some((path.clone(), sink)),
-                Place::Syslog(..) => None,
+                _ => None,
             })
             .collect();
         // each is asked: one that lacks its file does not ask a second time
@@ -199,7 +208,13 @@ impl Outputs {
 
     /// A place with its actor. One that cannot be started loses what it is handed.
     fn start(&self, place: Place) -> Arc<Sink> {
-        let (sink, inbox) = Sink::new(place.clone());
+        let (sink, inbox) = match &place {
+            #[cfg(feature = "otlp")]
+            Place::Otlp(_) => {
+                Sink::counting(place.clone(), Arc::clone(self.logs().losses(OtlpLoss::QueueFull)))
+            }
+            _ => Sink::new(place.clone()),
+        };
         lock(&self.known).push(Arc::downgrade(&sink));
         let Some(alive) = lock(&self.alive).clone() else {
             return sink;
@@ -210,6 +225,10 @@ impl Outputs {
             Place::Syslog(server, ..) => self.exporter().map(|exporter| {
                 exporter.syslog(server, state, inbox, alive);
             }),
+            #[cfg(feature = "otlp")]
+            Place::Otlp(settings) => self.exporter().map(|exporter| {
+                exporter.otlp(*settings, state, Arc::clone(self.logs()), inbox, alive);
+            }),
         };
         if let Err(error) = started {
             sink.state().fails(&format!("start: {error}"));
@@ -217,7 +236,20 @@ impl Outputs {
         sink
     }
 
-    fn exporter(&self) -> io::Result<Exporter> {
+    /// What is exported by OTLP, and what becomes of it.
+    pub const fn otlp(&self) -> &Arc<OtlpState> {
+        &self.otlp
+    }
+
+    fn logs(&self) -> &Arc<SignalState> {
+        self.otlp.of(OtlpSignal::Logs)
+    }
+
+    /// The thread of what is sent to other programs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn exporter(&self) -> io::Result<Exporter> {
         let mut needs = lock(&self.needs);
         if let Some(exporter) = &needs.exporter {
             return Ok(exporter.clone());
@@ -229,7 +261,7 @@ impl Outputs {
 }
 
 /// The places of a frontend besides the journal.
-fn places(frontend: &Frontend) -> Vec<Place> {
+fn places(frontend: &Frontend, config: &Config) -> Vec<Place> {
     let ConnectionLog {
         sample: _,
         journal: _,
@@ -240,7 +272,20 @@ fn places(frontend: &Frontend) -> Vec<Place> {
     } = &frontend.connection_log;
     let file = file.iter().map(|path| Place::File(path.clone(), *format));
     let syslog = (syslog.iter()).map(|server| Place::Syslog(server.clone(), *facility, *format));
-    file.chain(syslog).collect()
+    file.chain(syslog).chain(collector(config)).collect()
+}
+
+/// The collector that gets every frontend's records.
+#[cfg(feature = "otlp")]
+fn collector(config: &Config) -> Option<Place> {
+    let otlp = config.otlp.as_ref().filter(|otlp| otlp.connections)?;
+    Some(Place::Otlp(Box::new(otlp.only(OtlpSignal::Logs))))
+}
+
+/// None without the feature.
+#[cfg(not(feature = "otlp"))]
+const fn collector(_: &Config) -> Option<Place> {
+    None
 }
 
 /// Who sends messages of syslog.

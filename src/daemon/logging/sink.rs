@@ -9,18 +9,19 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use crate::config::{Facility, LogFormat, SyslogServer};
+#[cfg(feature = "otlp")]
+use crate::{base::OtlpSignal, config::Otlp};
+use crate::{
+    config::{Facility, LogFormat, SyslogServer},
+    daemon::trouble::Trouble,
+};
 
 /// Bytes that wait for one actor at most: some 30,000 lines.
 const MOST_BYTES: usize = 4 << 20;
-
-/// Least time between two warnings about one place.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub enum Place {
     File(PathBuf, LogFormat),
     /// They are sent to a syslog server.
     Syslog(SyslogServer, Facility, LogFormat),
+    /// They are log records, which a collector gets.
+    #[cfg(feature = "otlp")]
+    Otlp(Box<Otlp>),
 }
 
 impl fmt::Display for Place {
@@ -36,6 +40,8 @@ impl fmt::Display for Place {
         match self {
             Self::File(path, _) => write!(f, "file {}", path.display()),
             Self::Syslog(server, ..) => write!(f, "syslog {server}"),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(otlp) => write!(f, "otlp {}", otlp.url(OtlpSignal::Logs)),
         }
     }
 }
@@ -104,29 +110,27 @@ pub struct SinkState {
     /// Bytes handed over that are not done with.
     waiting: AtomicUsize,
     dropped: AtomicU64,
+    /// Those of them that might not wait, of every place of the kind.
+    overflow: Arc<AtomicU64>,
     /// Whether an actor that writes to a file has none, and nobody is asked for it.
     is_unopened: AtomicBool,
     trouble: Mutex<Trouble>,
 }
 
-#[derive(Debug, Default)]
-struct Trouble {
-    /// What is wrong now.
-    now: Option<String>,
-    /// Since when it has been known, and how many had been dropped before.
-    said: Option<(Instant, u64)>,
-    /// Whether it was said that it is over.
-    is_over: bool,
-}
-
 impl Sink {
     /// A place, and what its actor is told.
     pub fn new(place: Place) -> (Arc<Self>, mpsc::UnboundedReceiver<Message>) {
+        Self::counting(place, Arc::default())
+    }
+
+    /// The same, which also counts elsewhere what may not wait.
+    pub fn counting(place: Place, overflow: Arc<AtomicU64>) -> (Arc<Self>, mpsc::UnboundedReceiver<Message>) {
         let (sender, inbox) = mpsc::unbounded_channel();
         let state = SinkState {
             place,
             waiting: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
+            overflow,
             is_unopened: AtomicBool::new(true),
             trouble: Mutex::default(),
         };
@@ -143,6 +147,7 @@ impl Sink {
     pub fn hand_over(&self, batch: Batch) {
         let (bytes, lines) = (batch.bytes.len(), batch.len());
         if self.state.waiting.load(Ordering::Relaxed).saturating_add(bytes) > MOST_BYTES {
+            self.state.overflow.fetch_add(lines as u64, Ordering::Relaxed);
             return self.state.add_dropped(lines);
         }
         self.state.waiting.fetch_add(bytes, Ordering::Relaxed);
@@ -185,18 +190,12 @@ impl SinkState {
 
     /// What is wrong with it now.
     pub fn trouble(&self) -> Option<String> {
-        self.lock().now.clone()
+        self.lock().now().map(str::to_owned)
     }
 
     /// Notes that something is wrong, and says so unless that was said a short while ago.
     pub fn fails(&self, why: &str) {
-        let mut trouble = self.lock();
-        let is_new = trouble.now.replace(why.to_owned()).is_none();
-        let is_quiet = trouble.said.is_some_and(|(at, _)| at.elapsed() < QUIET);
-        if is_new && !is_quiet {
-            trouble.said = Some((Instant::now(), self.dropped()));
-            trouble.is_over = false;
-            drop(trouble);
+        if self.lock().begins(why, self.dropped()) {
             tracing::warn!(
                 event = "connection_log",
                 output = %self.place,
@@ -208,11 +207,8 @@ impl SinkState {
 
     /// Notes that all is well, and says so if the contrary was said.
     pub fn works(&self) {
-        let mut trouble = self.lock();
-        let was_wrong = trouble.now.take().is_some();
-        if let Some((_, before)) = trouble.said.filter(|_| was_wrong && !trouble.is_over) {
-            trouble.is_over = true;
-            drop(trouble);
+        let ended = self.lock().ends();
+        if let Some(before) = ended {
             tracing::info!(
                 event = "connection_log",
                 output = %self.place,

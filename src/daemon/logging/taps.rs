@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+#[cfg(feature = "otlp")]
+use super::record;
 use super::{
     access,
     output::JsonLines,
@@ -100,6 +102,8 @@ fn write(batch: &mut Batch, place: &Place, forms: &mut Forms<'_>, json: &JsonLin
             let text = forms.of(*format, json);
             sender.write(&mut batch.bytes, at, *facility, reason, text);
         }
+        #[cfg(feature = "otlp")]
+        Place::Otlp(_) => record::write(&mut batch.bytes, at, forms.record),
     }
     batch.end_line();
 }

@@ -2,6 +2,7 @@
 //! prepared is held until the commit, and put back by dropping it.
 
 mod cut;
+mod finish;
 mod jobs;
 pub mod machine;
 mod new;
@@ -31,16 +32,16 @@ use super::{
 };
 use crate::{
     admin::views::{ReloadFailed, Reloaded},
-    config::{self, Config, Diff, Source},
+    config::{self, Config, Source},
     privilege::FileRead,
     sys::config_file::FileIdentity,
 };
 use cut::{Counted, Cut};
 pub(super) use jobs::bind;
 use jobs::read;
-use machine::{Action, Ask, NotRead, ReloadEvent, ReloadMachine, ReloadOutcome, Ticket, Trigger};
+use machine::{Action, NotRead, ReloadEvent, ReloadMachine, Ticket, Trigger};
 use new::{New, Running, load, with_files};
-use texts::{failure, log_success, panicked};
+use texts::{failure, panicked};
 
 /// After how long is looked again at a file that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -358,6 +359,7 @@ impl Control {
             .apply(Config::clone(&config), &first.discovered, lists, tls);
         self.discovery.follow(&config, first);
         self.follow_acme();
+        self.follow_otlp();
         self.use_ticket_keys();
         self.servers_changed();
         self.config_generation += 1;
@@ -415,82 +417,5 @@ impl Control {
         self.reload.armed = None;
         self.reload.cut = Default::default();
         self.state.abandon_tryout();
-    }
-
-    fn finish(&mut self, ask: Ask, outcome: ReloadOutcome) {
-        let asker = (ask.tickets.first()).and_then(|ticket| self.reload.waiting.get(ticket));
-        let asker = asker.map(|(by, _)| by.clone());
-        let trigger = &match &asker {
-            Some(by) => format!("{}, {by}", ask.trigger.label()),
-            None => ask.trigger.label().to_owned(),
-        };
-        let new = self.reload.new.take();
-        for line in new.iter().flat_map(|new| &new.warning_lines) {
-            tracing::warn!(event = "config_warning", "{line}");
-        }
-        if !matches!(outcome, ReloadOutcome::NotLooked(_)) {
-            self.reload.has_warned = false;
-        }
-        let result = match outcome {
-            ReloadOutcome::Nothing => Ok((Diff::default(), String::new())),
-            ReloadOutcome::Unchanged { had_failed } => {
-                if had_failed {
-                    tracing::info!(
-                        event = "reload",
-                        "reload ({trigger}): the configuration is valid again and matches what is running"
-                    );
-                }
-                Ok((Diff::default(), new.map(|new| new.warnings).unwrap_or_default()))
-            }
-            ReloadOutcome::Committed => Ok(new.map(|new| (new.diff, new.warnings)).unwrap_or_default()),
-            ReloadOutcome::Refused(why) => Err(why),
-            ReloadOutcome::Failed(failed) => {
-                tracing::error!(
-                    event = "reload_failed",
-                    generation = self.config_generation,
-                    "reload ({trigger}) failed; still using generation {}:\n{}",
-                    self.config_generation,
-                    failed.message
-                );
-                Err(failed)
-            }
-            ReloadOutcome::NotLooked(why) => {
-                self.reload.look_again = Some(Instant::now() + LOOK_AGAIN);
-                if !std::mem::replace(&mut self.reload.has_warned, true) {
-                    tracing::warn!(
-                        event = "look_failed",
-                        "cannot check the configuration file for changes: {}; trying again every {LOOK_AGAIN:?}",
-                        why.message
-                    );
-                }
-                Err(why)
-            }
-        };
-        let result = result.map(|(diff, warnings)| Reloaded {
-            config_generation: self.config_generation,
-            changes: diff.changes,
-            needs_restart: self.needs_restart.clone(),
-            cut: std::mem::take(&mut self.reload.cut).1.total(),
-            backends: diff.backends,
-            warnings,
-        });
-        if let Ok(reloaded) = &result {
-            log_success(trigger, reloaded);
-            let by = asker.as_ref().unwrap_or(trigger);
-            self.take_text(by.clone(), &reloaded.changes);
-        }
-        self.publish_status();
-        for ticket in ask.tickets {
-            if let Some((_, answer)) = self.reload.waiting.remove(&ticket) {
-                // whoever asked may have gone
-                let _ = answer.send(result.clone());
-            }
-        }
-        // failed or not, systemd must hear that the reload is over
-        if std::mem::take(&mut self.reload.is_announced) {
-            self.notify.ready(&self.status_line());
-        } else if self.ready {
-            self.notify.status(&self.status_line());
-        }
     }
 }

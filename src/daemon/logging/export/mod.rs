@@ -1,12 +1,13 @@
 //! What is sent to other programs: actors as tasks on a thread of their own, so that whoever does not answer holds up
 //! nobody else.
 
+#[cfg(feature = "otlp")]
+mod otlp;
 mod syslog;
 
 use std::{
     future::pending,
     io,
-    net::IpAddr,
     sync::{Arc, mpsc::Sender},
     thread,
     time::Duration,
@@ -18,12 +19,13 @@ use tokio::{
 };
 
 use super::sink::{Message, SinkState};
+#[cfg(feature = "otlp")]
 use crate::{
-    base::Host,
-    client::resolver::Resolver,
-    config::{Families, HOSTS, RESOLV_CONF, SyslogServer},
-    privilege::{Client, What},
+    base::OtlpSignal,
+    config::Otlp,
+    daemon::otlp::{Collector, SignalState},
 };
+use crate::{config::SyslogServer, privilege::Client};
 
 /// The thread, and whom actors ask for what only the broker can open.
 #[derive(Debug, Clone)]
@@ -64,23 +66,27 @@ impl Exporter {
         });
     }
 
-    /// The addresses of a host as this one knows them now.
-    async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, String> {
-        let name = match host {
-            Host::Ip(ip) => return Ok(vec![*ip]),
-            Host::Name(name) => name,
-        };
-        let read = async |path: &str| {
-            let read = self.broker.read(What::TelemetryFile(path.into())).await;
-            // a host without them has a name server of its own, and knows no names by itself
-            read.map(|file| file.source.bytes).unwrap_or_default()
-        };
-        let (resolv_conf, hosts) = (read(RESOLV_CONF).await, read(HOSTS).await);
-        let resolver = Resolver::of_host(&resolv_conf, &hosts).map_err(|error| error.to_string())?;
-        let found = resolver.addresses(name.as_str(), Families::Any.all()).await;
-        found
-            .map(|answer| answer.records)
-            .map_err(|error| error.to_string())
+    /// Starts the actor of a collector; `alive` is dropped at its end.
+    #[cfg(feature = "otlp")]
+    pub fn otlp(
+        &self,
+        settings: Otlp,
+        place: Arc<SinkState>,
+        signal: Arc<SignalState>,
+        inbox: UnboundedReceiver<Message>,
+        alive: Sender<()>,
+    ) {
+        let collector = Collector::new(settings, OtlpSignal::Logs, self.broker.clone());
+        self.runtime.spawn(async move {
+            otlp::run(collector, &place, signal, inbox).await;
+            drop(alive);
+        });
+    }
+
+    /// Its thread, for more tasks that hold up nobody.
+    #[cfg(feature = "otlp")]
+    pub const fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     base::{Host, SocketPath},
     client::connect::first_of,
     config::{HostPort, SyslogServer},
+    daemon::names::addresses,
 };
 
 /// How long a server may take nothing before the connection to it is given up.
@@ -149,8 +150,8 @@ async fn connect(server: &SyslogServer, exporter: &Exporter) -> Result<Connectio
     match server {
         SyslogServer::Udp(to) => connect_udp(to, exporter).await,
         SyslogServer::Tcp(to) => {
-            let addresses = exporter.addresses(&to.host).await?;
-            let (stream, _) = (first_of(&addresses, to.port).await).map_err(|error| error.to_string())?;
+            let found = addresses(&exporter.broker, &to.host).await?;
+            let (stream, _) = (first_of(&found, to.port).await).map_err(|error| error.to_string())?;
             Ok(Connection::Tcp(stream))
         }
         SyslogServer::Unix(path) => {
@@ -162,9 +163,9 @@ async fn connect(server: &SyslogServer, exporter: &Exporter) -> Result<Connectio
 }
 
 async fn connect_udp(to: &HostPort, exporter: &Exporter) -> Result<Connection, String> {
-    let addresses = exporter.addresses(&to.host).await?;
+    let found = addresses(&exporter.broker, &to.host).await?;
     let mut why = "there is no address to send to".to_owned();
-    for ip in addresses {
+    for ip in found {
         let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let connected = match UdpSocket::bind(any).await {
             Ok(socket) => socket.connect((ip, to.port)).await.map(|()| socket),
