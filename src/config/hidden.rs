@@ -34,7 +34,8 @@ pub fn without_secrets(line: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// Whether a key with a hyphen, which those of Convey do not have, stands at a place, and a text is its value: a header's.
+/// Whether a key with a hyphen, which those of Convey do not have, stands at a place, and a text is its value: a header's that may
+/// be a secret.
 fn is_header(line: &[u8], at: usize) -> bool {
     let rest = line.get(at..).unwrap_or_default();
     let end = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
@@ -46,7 +47,15 @@ fn is_header(line: &[u8], at: usize) -> bool {
         .unwrap_or_default();
     // a list of networks may have such a name, and is a path
     let is_text = value.starts_with(b"\"") || value.starts_with(b"'");
-    key.contains(&b'-') && is_text && value.get(1) != Some(&b'/')
+    let has = |part: &[u8]| {
+        key.windows(part.len())
+            .any(|piece| piece.eq_ignore_ascii_case(part))
+    };
+    let is_secret = has(b"x-")
+        || [&b"-key"[..], b"-token", b"-secret", b"-auth"]
+            .into_iter()
+            .any(has);
+    is_secret && is_text && value.get(1) != Some(&b'/')
 }
 
 /// Hides the value of the key at a place, if it is one; where to go on: each byte is looked at a few times at most.
@@ -127,7 +136,8 @@ mod tests {
             r#"addr = "unix@/run/app.sock""#,
             "# a token of gratitude",
             r#"x-api-key = "file:/etc/convey/otlp.key""#,
-            r#"office-two = "/etc/convey/two.list""#,
+            r#"x-office = "/etc/convey/two.list""#,
+            r#"stick-table = "type ip""#,
             r#"web-1 = { addr = "10.0.0.1:80" }"#,
             "tokens",
             "token =",

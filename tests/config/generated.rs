@@ -4,6 +4,7 @@ mod acme;
 mod checks;
 mod configs;
 mod discovery;
+mod otlp;
 mod peers;
 mod process;
 mod routing;

@@ -29,6 +29,12 @@ use crate::{
 /// Most bytes of an answer that are read; it has some dozens.
 const ANSWER_BYTES: usize = 16 << 10;
 
+/// What stands for a secret.
+const HIDDEN: &str = "…";
+
+/// Shortest part of a header that is taken for a secret by itself.
+const SHORTEST: usize = 4;
+
 /// What a collector is asked with.
 #[derive(Debug, Clone)]
 pub struct Door {
@@ -36,6 +42,23 @@ pub struct Door {
     pub tls: Option<Tls>,
     /// What else requests have.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Door {
+    /// A text from the collector without the secrets that it was shown: it may give them back.
+    fn without_secrets(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (_, value) in &self.headers {
+            let Ok(value) = value.to_str() else { continue };
+            text = text.replace(value, HIDDEN);
+            // without the scheme that stands before it (`Bearer`)
+            let parts = value
+                .split_ascii_whitespace()
+                .filter(|part| part.len() >= SHORTEST);
+            text = parts.skip(1).fold(text, |text, part| text.replace(part, HIDDEN));
+        }
+        text
+    }
 }
 
 /// What a request has come to.
@@ -90,9 +113,16 @@ async fn exchange(
     let judged = meaning(status);
     // what was said by the status stands, whatever becomes of the rest
     let answer = opened.first(ANSWER_BYTES).await.unwrap_or_default();
-    let said = || Refusal::new(status, &headers, read_refusal(&answer)).to_string();
+    let said = || {
+        let refusal = Refusal::new(status, &headers, read_refusal(&answer));
+        door.without_secrets(&refusal.to_string())
+    };
     Ok(match judged {
-        Meaning::Accepted => Outcome::Accepted(read_partial(&answer)),
+        Meaning::Accepted => {
+            let mut partial = read_partial(&answer);
+            partial.message = door.without_secrets(&partial.message);
+            Outcome::Accepted(partial)
+        }
         Meaning::Later => Outcome::Later(rest(&headers), format!("the collector answers {}", said())),
         Meaning::Refused => Outcome::Refused(format!("the collector answers {}", said())),
     })
@@ -107,4 +137,28 @@ fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(body).ok()?;
     encoder.finish().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_a_collector_gives_back_are_not_shown() {
+        let value = HeaderValue::from_static;
+        let door = Door {
+            tls: None,
+            headers: vec![
+                (HeaderName::from_static("authorization"), value("Bearer s3cret")),
+                (HeaderName::from_static("x-key"), value("hunter2")),
+            ],
+        };
+        for (text, shown) in [
+            ("no: Bearer s3cret", "no: …"),
+            ("no token s3cret, no key hunter2", "no token …, no key …"),
+            ("Bearer wanted", "Bearer wanted"),
+        ] {
+            assert_eq!(door.without_secrets(text), shown);
+        }
+    }
 }

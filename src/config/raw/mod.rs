@@ -97,7 +97,6 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[acme]", Acme::keys),
     ("acme of [frontends.NAME.tls]", OrderedCertificate::keys),
     ("eab of [acme]", ExternalAccount::keys),
-    ("[otlp]", Otlp::keys),
     ("[frontends.NAME.client_keepalive]", KeepAlive::keys),
     ("[frontends.NAME.client_socket]", SocketOptions::keys),
     ("[backends.NAME.server_socket]", ServerSocketOptions::keys),
@@ -116,6 +115,7 @@ const ELSEWHERE: &[(&str, KeyList)] = &[
     ("[backends.NAME.discovery]", Discovery::keys),
     ("[backends.NAME.discovery.tls]", SourceTls::keys),
     ("[backends.NAME.discovery.json]", JsonPaths::keys),
+    ("[otlp]", Otlp::keys),
     ("the top of the file", File::keys),
 ];
 

@@ -162,7 +162,7 @@ impl Field for OtlpHeaders {
 }
 inline_schema!([] OtlpHeaders, generator => {
     let of = generator.subschema_for::<SourceSecret>();
-    json_schema!({ "type": "object", "additionalProperties": of, "maxProperties": MAX_HEADERS, "propertyNames": { "minLength": 1, "maxLength": MAX_HEADER_BYTES } })
+    json_schema!({ "type": "object", "additionalProperties": of, "propertyNames": { "minLength": 1, "maxLength": MAX_HEADER_BYTES } })
 });
 
 /// The name of a header in lower case (RFC 9110, section 5.6.2: a token).

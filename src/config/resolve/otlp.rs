@@ -34,12 +34,12 @@ pub fn otlp(section: Option<&Located<raw::Otlp>>, findings: &mut Findings) -> Op
             return None;
         }
         let raw = &at.value;
-        let endpoint = raw.endpoint.as_ref()?.value.0.clone()?;
         if let Some(at) = raw.interval.as_ref().filter(|at| at.value.0 < SHORTEST) {
             findings.within("interval", |findings| {
                 findings.error(at.span.clone(), "`interval` must be at least 1s", "write \"1s\", or \"60s\" as is usual".to_owned());
             });
         }
+        let endpoint = raw.endpoint.as_ref()?.value.0.clone()?;
         Some(Otlp {
             headers: value(raw.headers.as_ref(), Default::default(), |v| {
                 (v.0.into_iter()).map(|(name, (secret, _))| (name, secret)).collect()

@@ -24,6 +24,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::{
     acme::{self, acme},
     checks::{health_check, passive_check},
+    otlp::otlp,
     peers::{default_keepalive, keepalive, logs, server_socket, socket},
     process::{admin, global, hooks, packet},
     routing::{
@@ -37,7 +38,7 @@ use super::{
 pub fn configs() -> impl Strategy<Value = Config> {
     let names = || prop::collection::btree_set(name(), 0..5);
     (
-        (global(), hooks(), option::of(acme())),
+        (global(), hooks(), option::of(acme()), option::of(otlp())),
         admin(),
         option::of(address()),
         packet(),
@@ -66,11 +67,12 @@ pub fn configs() -> impl Strategy<Value = Config> {
             let top = (Just((global, admin, stats, packet)), any::<u8>());
             (top, frontends, backends).prop_map(
                 |(((global, admin, stats, packet), with_fallback), frontends, backends)| {
-                    let (global, hooks, acme) = global;
+                    let (global, hooks, acme, otlp) = global;
                     let config = Config {
                         global,
                         hooks,
                         acme,
+                        otlp,
                         admin,
                         stats: stats.map(|addr| Stats {
                             listen: ListenAddr::new(addr),

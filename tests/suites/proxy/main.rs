@@ -37,6 +37,7 @@ mod meanwhile;
 mod metrics;
 mod named;
 mod options;
+mod otlp;
 mod peers;
 mod platforms;
 mod podman;
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
         ("strangers", strangers::TESTS),
         ("counters", counters::TESTS),
         ("connection_log", connection_log::TESTS),
+        ("otlp", otlp::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),
