@@ -194,3 +194,112 @@ fn write_times(point: &mut Message, times: &Times) {
     point.packed(6, times.buckets.iter().copied());
     point.packed(7, BOUNDS.iter().map(|micros| in_seconds(*micros).to_bits()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::metrics::{Scope, tests::scrape},
+        client::otlp::wire::{self, Field},
+    };
+
+    const TIMES: Times64 = Times64 { begun: 1, now: 2 };
+
+    const MANY: Family = Family::counter(Scope::Process, "convey_many", "Many", |_, put| {
+        for number in 0..40_000_u32 {
+            put(&[("number", &number.to_string())], number.into());
+        }
+    });
+
+    fn parts(family: &Family) -> VecDeque<Part> {
+        let mut ready = VecDeque::new();
+        write_family(family, &scrape(), TIMES, &mut ready);
+        ready
+    }
+
+    #[test]
+    fn a_counter_is_a_sum_that_only_grows() {
+        const ONE: Family = Family::counter(Scope::Process, "convey_a", "What", |_, put| {
+            put(&[("x", "y")], 7_u32.into());
+        })
+        .in_unit("seconds");
+        let parts = parts(&ONE);
+        let mut wanted = Message::default();
+        wanted.message(2, |metric| {
+            metric.string(1, "convey_a_seconds_total");
+            metric.string(2, "What");
+            metric.string(3, "s");
+            metric.message(7, |sum| {
+                sum.message(1, |point| {
+                    point.message(7, |label| {
+                        label.string(1, "x");
+                        label.message(2, |value| value.string(1, "y"));
+                    });
+                    point.fixed64(2, 1);
+                    point.fixed64(3, 2);
+                    point.fixed64(6, 7);
+                });
+                sum.uint(2, 2);
+                sum.uint(3, 1);
+            });
+        });
+        assert_eq!(
+            (parts[0].points, parts[0].items.as_slice()),
+            (1, wanted.as_bytes())
+        );
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_the_largest() {
+        let mut point = Message::default();
+        write_point(&mut point, Kind::Gauge, &[], Value::Count(u64::MAX), TIMES);
+        let fields = wire::fields(point.as_bytes()).unwrap();
+        assert_eq!(
+            fields,
+            [
+                (3, Field::Fixed64(2)),
+                (6, Field::Fixed64(i64::MAX.unsigned_abs()))
+            ]
+        );
+    }
+
+    #[test]
+    fn parts_are_bounded_and_nothing_is_missing() {
+        let parts = parts(&MANY);
+        let full = parts
+            .iter()
+            .filter(|part| part.items.len() > PART_BYTES / 2)
+            .count();
+        assert!(full >= 2, "{}", parts.len());
+        for part in &parts {
+            assert!(part.items.len() < PART_BYTES + 1_024, "{}", part.items.len());
+        }
+        assert_eq!(parts.iter().map(|part| part.points).sum::<usize>(), 40_000);
+    }
+
+    #[test]
+    fn every_family_is_told() {
+        let scrape = Arc::into_inner(scrape()).unwrap();
+        let parts: Vec<Part> = Parts::new(scrape).collect();
+        let [part] = parts.as_slice() else {
+            panic!("one part is enough: {}", parts.len())
+        };
+        let metrics = wire::fields(&part.items).unwrap();
+        let name = |(_, field): &(u64, Field<'_>)| match field {
+            Field::Bytes(metric) => match wire::fields(metric).unwrap()[0] {
+                (1, Field::Bytes(name)) => String::from_utf8(name.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let names: Vec<String> = metrics.iter().map(name).collect();
+        for expected in [
+            "convey_build_info",
+            "process_cpu_seconds_total",
+            "convey_frontend_session_time_seconds",
+        ] {
+            assert!(names.iter().any(|name| name == expected), "{names:?}");
+        }
+        assert!(part.points > names.len());
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Of a daemon with a frontend, a backend and three servers, one of which is down, after some traffic.
-fn scrape() -> Arc<Scrape> {
+pub(super) fn scrape() -> Arc<Scrape> {
     let now = Instant::now();
     let status = running(now);
     let frontend = &status.snapshot.frontends["http"].live;

@@ -81,3 +81,46 @@ impl Visit for Fields<'_> {
         self.put(field, AnyValue::Text(&format!("{value:?}")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::access::tests, *};
+
+    #[test]
+    fn a_record_has_every_field_that_the_journal_has() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(3);
+        let mut written = Vec::new();
+        write(&mut written, at, &tests::refused());
+        let mut wanted = Message::default();
+        wanted.message(2, |log| {
+            log.fixed64(1, 3_000_000_000);
+            log.uint(2, 13);
+            log.string(3, "WARN");
+            log.message(5, |body| {
+                body.string(
+                    1,
+                    "10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/<NOSRV> -1/-1/5007 77/212 SC 3/0/0",
+                );
+            });
+            let mut text = |name, value| attribute(log, 6, name, AnyValue::Text(value));
+            text("event", "access");
+            text("frontend", "fnt");
+            text("backend", "bck");
+            text("client", "10.0.1.2:33313");
+            text("listen", "10.0.1.1:80");
+            text("reason", "no_server");
+            text("code", "SC");
+            for (name, value) in [
+                ("bytes_in", 77),
+                ("bytes_out", 212),
+                ("total_ms", 5007),
+                ("retries", 0),
+            ] {
+                attribute(log, 6, name, AnyValue::Count(value));
+            }
+            attribute(log, 6, "redispatched", AnyValue::Bool(false));
+            log.fixed64(11, 3_000_000_000);
+        });
+        assert_eq!(written, wanted.into_bytes());
+    }
+}
