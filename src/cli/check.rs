@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    check_admin, check_discovery, check_sockets, check_tls, gateways, others,
+    check_admin, check_discovery, check_otlp, check_sockets, check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
@@ -133,9 +133,10 @@ fn with_tls(mut loaded: Loaded) -> Result<Loaded, Vec<Diagnostic>> {
     Err(found.errors)
 }
 
-/// With what is wrong with files that name servers.
+/// With what is wrong with files that name servers, and those that exports need.
 fn with_sources(mut loaded: Loaded) -> Loaded {
     loaded.warnings.extend(check_discovery::warnings(&loaded.config));
+    loaded.warnings.extend(check_otlp::warnings(&loaded.config));
     loaded
 }
 

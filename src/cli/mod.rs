@@ -9,6 +9,7 @@ mod backend_script;
 mod check;
 mod check_admin;
 mod check_discovery;
+mod check_otlp;
 mod check_sockets;
 mod check_tls;
 mod client;

@@ -186,7 +186,7 @@ impl Watched {
                     What::DiscoveryFile(_) => error.of_file_named_in("a discovery section"),
                     What::TokensFile(_) => error.of_file_named_in("[admin]"),
                     What::AcmeFile(_) => error.of_file_named_in("[acme]"),
-                    What::TelemetryFile(_) => error.of_file_named_in("[telemetry]"),
+                    What::TelemetryFile(_) => error.of_file_named_in("[otlp]"),
                 };
                 Err(Outcome::unreadable(&text))
             }

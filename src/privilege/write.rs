@@ -359,6 +359,10 @@ mod tests {
                 "discovery = { kind = \"http\", url = \"http://10.0.0.9/\", token = \"${PATH}\" }\n",
                 "with its token, the source http://10.0.0.9/",
             ),
+            (
+                "[otlp]\nendpoint = \"http://127.0.0.1:4318\"\nheaders.authorization = \"${PATH}\"\n",
+                "with its secrets, the collector http://127.0.0.1:4318/ (${PATH})",
+            ),
             ("[admin]\nlisten_addr = \"127.0.0.1:7001\"\n", "[admin] another"),
             ("[admin]\nsocket = \"/root/evil.sock\"\n", "[admin] another"),
             ("[global]\nuser = \"root\"\n", "`user` in [global] another"),

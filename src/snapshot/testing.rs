@@ -121,6 +121,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         },
         stats: None,
         acme: None,
+        otlp: None,
         packet: PacketModes {
             engine: EngineChoice::Auto,
             workers: None,

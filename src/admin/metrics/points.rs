@@ -113,7 +113,7 @@ fn write_family(family: &Family, scrape: &Scrape, times: Times64, ready: &mut Ve
 fn put(family: &Family, points: &mut Message, count: &mut usize, ready: &mut VecDeque<Part>) {
     let mut items = Message::default();
     add_item(&mut items, |metric| {
-        write_metric(metric, family, points.as_bytes())
+        write_metric(metric, family, points.as_bytes());
     });
     if ready.is_empty() {
         ready.push_back(Part::default());

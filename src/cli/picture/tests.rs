@@ -8,9 +8,10 @@ mod packets;
 use super::*;
 use crate::{
     admin::views::{
-        Discovery, FrontendState, HopState, LogOutput, NextHop, Packet, PacketFlows, PacketRules, Rates, Word,
+        Discovery, FrontendState, HopState, LogOutput, NextHop, OtlpExport, Packet, PacketFlows, PacketRules,
+        Rates, Word,
     },
-    base::{BackendName, FrontendName, PacketReason, ServerName},
+    base::{BackendName, FrontendName, OtlpSignal, PacketReason, ServerName},
     config::{Algorithm, DiscoveryKind, EngineChoice, Mode},
 };
 pub(in crate::cli) use fixtures::{a_server, backends_of};
@@ -362,6 +363,14 @@ fn what_went_wrong_is_told_first() {
         output("syslog udp://192.0.2.9:514", 1, None),
         output("file /var/log/convey/connections.log", 0, None),
     ];
+    status.otlp = vec![OtlpExport {
+        signal: OtlpSignal::Metrics.into(),
+        url: "http://192.0.2.9:4318/v1/metrics".into(),
+        requests: [("accepted".to_owned(), 4)].into(),
+        dropped: [("late".to_owned(), 60), ("refused".to_owned(), 2)].into(),
+        last_success: None,
+        error: Some("no answer within 10s".into()),
+    }];
     status.admin_connections_refused = 1;
     assert_drawn(
         &draw(&status, None, false),
@@ -374,6 +383,7 @@ The last reload failed; the configuration before it stays in effect:
 Needs a restart to take effect: global.workers, admin.socket
 12 log events dropped
 1 connection to the control socket or /stats refused
+Export of metrics to http://192.0.2.9:4318/v1/metrics fails: no answer within 10s; 62 data points dropped
 Connection log to syslog tcp://192.0.2.9:514 fails: connection refused; 3 lines dropped
 connection log to syslog udp://192.0.2.9:514: 1 line dropped
 

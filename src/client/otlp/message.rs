@@ -104,7 +104,7 @@ pub fn read_partial(answer: &[u8]) -> Partial {
         match field {
             // int64: what is negative is nonsense
             (1, Field::Integer(rejected)) => {
-                partial.rejected = u64::try_from(rejected.cast_signed()).unwrap_or(0)
+                partial.rejected = u64::try_from(rejected.cast_signed()).unwrap_or(0);
             }
             (2, Field::Bytes(text)) => partial.message = excerpt(text),
             _ => {}
@@ -116,16 +116,15 @@ pub fn read_partial(answer: &[u8]) -> Partial {
 /// What a collector says of a request that it has refused: the message of a google.rpc.Status, or the first line of a text.
 #[must_use]
 pub fn read_refusal(answer: &[u8]) -> String {
-    let status = fields(answer).into_iter().flatten();
-    let message = status.filter_map(|field| match field {
-        (2, Field::Bytes(text)) => Some(text),
+    let status = fields(answer).unwrap_or_default();
+    let message = status.iter().rev().find_map(|field| match field {
+        (2, Field::Bytes(text)) => Some(*text),
         _ => None,
     });
-    match (message.last(), answer) {
-        (Some(text), _) => excerpt(text),
+    match (message, answer) {
         // a page for browsers says no more than its status
         (None, [b'<', ..]) => String::new(),
-        (None, text) => excerpt(text),
+        (message, text) => excerpt(message.unwrap_or(text)),
     }
 }
 

@@ -190,7 +190,7 @@ fn header_name(
         return Some(lower.into());
     };
     findings.within(text, |findings| {
-        findings.error(name.span(), message, help.to_owned())
+        findings.error(name.span(), message, help.to_owned());
     });
     None
 }

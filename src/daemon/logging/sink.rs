@@ -259,12 +259,14 @@ pub mod tests {
 
     #[test]
     fn what_nobody_takes_is_bounded_dropped_and_counted() {
-        let (sink, mut inbox) = Sink::new(Place::File("/x".into(), LogFormat::Text));
+        let overflow = Arc::<AtomicU64>::default();
+        let (sink, mut inbox) =
+            Sink::counting(Place::File("/x".into(), LogFormat::Text), Arc::clone(&overflow));
         let line = "x".repeat(1 << 20);
         for _ in 0..10 {
             sink.hand_over(batch(&[&line]));
         }
-        assert_eq!(sink.state().dropped(), 6);
+        assert_eq!((sink.state().dropped(), overflow.load(Ordering::Relaxed)), (6, 6));
         // as soon as some are written there is room again
         let Some(Message::Batch(first)) = inbox.blocking_recv() else {
             panic!("the first batch")

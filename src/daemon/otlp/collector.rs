@@ -1,6 +1,7 @@
 //! A collector, and what it is asked with.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -27,8 +28,16 @@ pub struct Collector {
     url: HttpUrl,
     broker: Client,
     resource: Resource,
-    /// What requests are made with, and when it was read.
-    door: Option<(Door, Instant)>,
+    known: Option<Known>,
+}
+
+/// What requests are made with.
+#[derive(Clone)]
+struct Known {
+    door: Door,
+    addresses: Vec<IpAddr>,
+    /// When it was read and looked up.
+    at: Instant,
 }
 
 /// What has become of a request.
@@ -55,7 +64,7 @@ impl Collector {
             },
             settings,
             broker,
-            door: None,
+            known: None,
         }
     }
 
@@ -64,7 +73,7 @@ impl Collector {
         let outcome = self.attempt(items).await;
         if !matches!(outcome, Outcome::Accepted(_)) {
             // a certificate or a secret that was replaced may be why
-            self.door = None;
+            self.known = None;
         }
         let (result, sent) = match outcome {
             Outcome::Accepted(partial) if partial.rejected > 0 => {
@@ -84,24 +93,25 @@ impl Collector {
     }
 
     async fn attempt(&mut self, items: &[&[u8]]) -> Outcome {
-        let door = match self.door().await {
-            Ok(door) => door,
-            Err(why) => return Outcome::Failed(why),
-        };
-        let addresses = match names::addresses(&self.broker, &self.url.host).await {
-            Ok(addresses) => addresses,
+        let known = match self.known().await {
+            Ok(known) => known,
             Err(why) => return Outcome::Failed(why),
         };
         let body = message::request(&self.resource, items);
         let gzip = self.settings.compression == Compression::Gzip;
-        post(&self.url, &addresses, &door, (&body, gzip), self.settings.timeout).await
+        post(
+            &self.url,
+            &known.addresses,
+            &known.door,
+            (&body, gzip),
+            self.settings.timeout,
+        )
+        .await
     }
 
-    async fn door(&mut self) -> Result<Door, String> {
-        if let Some((door, read)) = &self.door
-            && read.elapsed() < BELIEVED
-        {
-            return Ok(door.clone());
+    async fn known(&mut self) -> Result<Known, String> {
+        if let Some(known) = self.known.as_ref().filter(|known| known.at.elapsed() < BELIEVED) {
+            return Ok(known.clone());
         }
         let read = |path: PathBuf| -> Reading {
             let broker = self.broker.clone();
@@ -123,8 +133,11 @@ impl Collector {
                 HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{key}: it is no header"))?;
             headers.push((name, value));
         }
-        let door = Door { tls, headers };
-        self.door = Some((door.clone(), Instant::now()));
-        Ok(door)
+        let known = Known {
+            door: Door { tls, headers },
+            addresses: names::addresses(&self.broker, &self.url.host).await?,
+            at: Instant::now(),
+        };
+        Ok(self.known.insert(known).clone())
     }
 }
