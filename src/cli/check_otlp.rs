@@ -39,7 +39,7 @@ fn missing(otlp: &Otlp) -> impl Iterator<Item = Diagnostic> {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod tests {
     use super::*;
     use crate::config::{Options, Source, load};

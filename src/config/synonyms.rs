@@ -95,6 +95,12 @@ pub fn meant(section: &str, key: &str, table: &DeTable<'_>) -> Option<Meant> {
         ("File", "listen" | "bind" | "listeners") => {
             elsewhere("[frontends.NAME] and below it listen_addr = \"0.0.0.0:80\"")
         }
+        ("File", "opentelemetry" | "otel" | "telemetry") => {
+            elsewhere("[otlp] and below it endpoint = \"http://127.0.0.1:4318\"")
+        }
+        ("Otlp", "url" | "collector" | "address" | "addr" | "server") => {
+            text("endpoint", "http://127.0.0.1:4318")
+        }
         ("Global", "log" | "loglevel") => same("log_level", "log_level = \"info\"".to_owned()),
         (section, key) => (routing(section, key, value).or_else(|| tls::meant(section, key, value)))
             .or_else(|| udp::meant(section, key, value))

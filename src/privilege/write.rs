@@ -359,6 +359,7 @@ mod tests {
                 "discovery = { kind = \"http\", url = \"http://10.0.0.9/\", token = \"${PATH}\" }\n",
                 "with its token, the source http://10.0.0.9/",
             ),
+            #[cfg(feature = "otlp")]
             (
                 "[otlp]\nendpoint = \"http://127.0.0.1:4318\"\nheaders.authorization = \"${PATH}\"\n",
                 "with its secrets, the collector http://127.0.0.1:4318/ (${PATH})",

@@ -110,3 +110,31 @@ pub fn check(file: &raw::File, config: &Config, findings: &mut Findings) {
         }
     });
 }
+
+#[cfg(all(test, not(feature = "otlp")))]
+mod tests {
+    use crate::config::{Options, Source, load};
+
+    #[test]
+    fn a_build_without_it_says_so_and_what_to_do() {
+        let source = Source {
+            name: "c.toml".to_owned(),
+            bytes: b"otlp.endpoint = \"http://127.0.0.1:4318\"".to_vec(),
+        };
+        let found = load(&source, Options::default()).expect_err("it is refused");
+        let [found] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert!(
+            found.message.contains("built without the feature `otlp`"),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .help
+                .as_ref()
+                .is_some_and(|help| help.contains("--features otlp")),
+            "{found:?}"
+        );
+    }
+}

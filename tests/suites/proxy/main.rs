@@ -38,6 +38,7 @@ mod metrics;
 mod named;
 mod options;
 mod otlp;
+mod otlp_ways;
 mod peers;
 mod platforms;
 mod podman;
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
         ("counters", counters::TESTS),
         ("connection_log", connection_log::TESTS),
         ("otlp", otlp::TESTS),
+        ("otlp", otlp_ways::TESTS),
         // `--skip measured` with many threads, `measured` with one
         ("measured", counters::MEASURED),
         ("measured", scale::TESTS),
