@@ -10,6 +10,7 @@ use crate::{
     lab::{
         PATIENCE,
         collector::{Answer, Collector, answer, points, records},
+        load::Wrk,
         wait_until,
     },
     otlp::{UNBOUNDED, collector, of, otlp},
@@ -22,6 +23,7 @@ use crate::{
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
     a_collector_that_babbles_costs_no_memory,
+    what_has_no_room_while_a_collector_is_gone_is_dropped_and_counted,
     a_collector_is_verified_and_shown_secrets_that_nobody_else_sees,
     a_reload_turns_exports_on_elsewhere_and_off,
     the_last_metrics_and_records_come_at_the_end,
@@ -72,6 +74,39 @@ fn a_collector_that_babbles_costs_no_memory() {
     wait_until("it works", PATIENCE, || metrics().error.is_none());
     assert!(convey.private_memory() < memory + (8 << 20), "{memory}");
     assert_eq!(site.ask(3), [("a".to_owned(), 3)].into());
+}
+
+fn what_has_no_room_while_a_collector_is_gone_is_dropped_and_counted() {
+    let site = Site::new("otlp-full", 1);
+    let host = site.lab.host("collector");
+    let config = UNBOUNDED.to_owned()
+        + &site.config("connection_log = { journal = false }", BLIND)
+        + &otlp(&format!("http://{}", host.addr(4318)), "metrics = false").replace("interval = \"1s\"\n", "");
+    let convey = site.convey(&config);
+    let dropped = || of(&convey, OtlpSignal::Logs).dropped["queue_full"];
+    site.ask(50);
+    let memory = convey.private_memory();
+    let load = Wrk::endless(&site.client, &site.url(), 16, true);
+    wait_until("there is no room", PATIENCE, || dropped() > 1_000);
+    assert!(load.stop().requests > 1_000, "connections go on");
+    assert!(convey.private_memory() < memory + (24 << 20), "{memory}");
+    convey.wait_status("all have ended", |status| {
+        status.frontends["web"].traffic.connections_current == 0
+    });
+    // every one is with the collector in the end, or counted
+    let collector = Collector::start(&host, 4318);
+    let status = convey.status();
+    // what the log itself had no room for does not get there
+    let logged = status.frontends["web"].traffic.connections_total - status.log_events_dropped;
+    wait_until("the others come", PATIENCE, || {
+        collector.records().len() as u64 + dropped() == logged
+    });
+    let largest = collector
+        .requests()
+        .iter()
+        .map(|request| request.body.len())
+        .max();
+    assert!(largest.is_some_and(|bytes| bytes < 3 << 19), "{largest:?}");
 }
 
 fn save(path: &Path, text: &str) {
