@@ -286,7 +286,7 @@ pub type Closing = Pin<Box<dyn Future<Output = usize> + Send>>;
 
 /// What changes by traffic, and what only other rooms can do: what the daemon gives to the endpoints.
 ///
-/// Everything but [`flows`](Live::flows) returns within moments.
+/// Everything but [`flows`](Live::flows) and [`close_flows`](Live::close_flows) returns within moments.
 pub trait Live: Send + Sync {
     /// Log and access events dropped.
     fn log_events_dropped(&self) -> u64;
@@ -321,6 +321,9 @@ pub trait Live: Send + Sync {
 
     /// Flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
     fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo>;
+
+    /// Closes flows of passthrough that match, and counts them. For a thread that may take its time.
+    fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> usize;
 
     /// What to run on a server of a frontend in mode dsr, as text.
     ///

@@ -202,7 +202,7 @@ fn table() -> Table {
         .add(
             (Delete, "/v1/connections"),
             Operate,
-            "Close connections and UDP sessions of mode proxy",
+            "Close connections and UDP sessions of mode proxy, and forget flows of passthrough",
             connections::close,
         )
         .add(
