@@ -219,6 +219,17 @@ pub struct RulesStatus {
     pub restored: u64,
     /// When that was last.
     pub last_restored: Option<Instant>,
+    /// What is in effect.
+    pub kept: Arc<[KeptRule]>,
+}
+
+/// A firewall rule of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRule {
+    /// Whether it belongs to ip6tables.
+    pub v6: bool,
+    /// Its text as `iptables -S` prints it, without `-A CONVEY`.
+    pub text: String,
 }
 
 /// The network as the packet modes see it.
