@@ -236,6 +236,16 @@ fn a_whole_backend_is_overridden_and_overrides_are_cleared() {
         "web/b: cleared (draining)\n"
     );
     assert_eq!(convey.order("overrides"), "no overrides\n");
+    let history = convey.order("overrides history");
+    let first = history.lines().next().expect("a line");
+    assert!(
+        first.contains("backend web") && first.contains("uid 0"),
+        "{history}"
+    );
+    assert!(
+        history.lines().last().expect("a line").contains("cleared"),
+        "{history}"
+    );
     let unknown = convey.cli("backend ready wbe");
     assert_eq!(unknown.status.code(), Some(64), "{unknown:?}");
 }
