@@ -266,7 +266,15 @@ fn servers_come_and_go_by_commands() {
         "{}",
         of_file.stderr
     );
+    convey.order("server drain web/c");
     assert_eq!(convey.order("server remove web/c"), "web/c: removed\n");
+    assert_eq!(site.ask(8).len(), 2);
+    // one of the same name that comes later is another one
+    convey.order(&format!("server add web {} --name c", addr.addr()));
+    assert_eq!(site.ask(8).len(), 3);
+    // of one that is there, what was overridden stays
+    convey.order("server drain web/c");
+    convey.order(&format!("server add web {} --name c --weight 3", addr.addr()));
     assert_eq!(site.ask(8).len(), 2);
 }
 
