@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::config::Config;
+use crate::config::{Command, Config};
 
 /// Mode bits: somebody may execute it.
 const EXECUTABLE: u32 = 0o111;
@@ -14,7 +14,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 /// then.
 pub fn notes(config: &Config) -> Vec<String> {
     let commands = config.commands();
-    let programs: BTreeSet<&str> = commands.values().map(|command| command.program()).collect();
+    let programs: BTreeSet<&str> = commands.values().map(Command::program).collect();
     let found = programs
         .into_iter()
         .filter_map(|program| note(Path::new(program)));
