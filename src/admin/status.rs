@@ -27,7 +27,7 @@ use crate::{
     base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey},
     config::{Challenge, DiscoveryKind, EngineChoice, Options, Source},
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
-    snapshot::{FrontendView, Snapshot},
+    snapshot::{FrontendView, Snapshot, trend::Sample},
 };
 
 /// What changes by events: plain data, published whole whenever something of it changes. The snapshot is in it, so that
@@ -253,6 +253,26 @@ pub struct PacketCounts {
     pub usage: Usage,
     /// Packets by verdict.
     pub packets: Vec<(PacketReason, u64)>,
+}
+
+impl PacketCounts {
+    /// For the trend of the packet modes: packets in place of connections, flows in place of open ones.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        use PacketReason::{ErrorToClient, ErrorToServer, NotOurs, ToClient, ToServer};
+        let mut sample = Sample {
+            current: self.usage.nat_flows + self.usage.dsr_flows,
+            ..Sample::default()
+        };
+        for (reason, count) in &self.packets {
+            match reason {
+                ToServer | ToClient | ErrorToServer | ErrorToClient => sample.connections += count,
+                NotOurs => {}
+                _ => sample.failures += count,
+            }
+        }
+        sample
+    }
 }
 
 /// How many match, and some of them.

@@ -7,6 +7,7 @@ mod configuration;
 mod connections;
 mod discovery;
 mod events;
+mod history;
 mod info;
 mod logs;
 mod new_server;
@@ -15,6 +16,7 @@ mod problem;
 mod reload;
 mod server_request;
 mod server_tls;
+mod session;
 mod sticky;
 mod trend;
 
@@ -41,6 +43,7 @@ pub use connections::{
 };
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use events::{Event, EventFilter, EventQuery, Events};
+pub use history::{History, HistoryQuery, PacketHistory};
 pub use info::Info;
 pub use logs::LogOutput;
 pub use new_server::{AddedServer, NewServer};
@@ -49,6 +52,7 @@ pub use problem::{Problem, ReloadFailed};
 pub use reload::{ReloadQuery, Reloaded};
 pub use server_request::{ServerAction, ServerRequest};
 pub use server_tls::{ServerTls, TlsToServers};
+pub use session::{EntryBy, Session};
 pub use sticky::StickyClients;
 pub use trend::{Percentiles, Rates, Windows};
 

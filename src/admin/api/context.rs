@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     admin::{
         AdminCommand, Commands,
+        auth::Sessions,
         caller::Caller,
         events::Streams,
         http::HttpLimits,
@@ -30,6 +31,7 @@ use crate::{
     },
     base::Remote,
     flow::FlowInfo,
+    snapshot::trend::Trend,
     sys::usage::Usage,
 };
 
@@ -44,6 +46,8 @@ pub struct ApiContext {
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
     streams: Streams,
+    packet_trend: Arc<Trend>,
+    sessions: Arc<Sessions>,
     limits: HttpLimits,
 }
 
@@ -63,6 +67,8 @@ impl ApiContext {
             failed_logins: Arc::default(),
             walk: Arc::new(Semaphore::new(1)),
             streams: Streams::default(),
+            packet_trend: Arc::default(),
+            sessions: Arc::default(),
             limits,
         }
     }
@@ -78,11 +84,6 @@ impl ApiContext {
     /// Its limits.
     pub const fn limits(&self) -> HttpLimits {
         self.limits
-    }
-
-    /// Where the status is published.
-    pub const fn published(&self) -> &Arc<ArcSwap<Status>> {
-        &self.status
     }
 
     /// Connections to the endpoints turned away.
@@ -103,6 +104,16 @@ impl ApiContext {
     /// The places for streams of events.
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// What the packet modes have done of late: packets in place of connections, and flows that are open.
+    pub const fn packet_trend(&self) -> &Arc<Trend> {
+        &self.packet_trend
+    }
+
+    /// The browsers that have logged in.
+    pub const fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// The status now.

@@ -37,6 +37,7 @@ mod meanwhile;
 mod metrics;
 mod named;
 mod options;
+mod page;
 mod peers;
 mod platforms;
 mod podman;
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         ("acme", acme_reload::TESTS),
         ("acme", acme_words::TESTS),
         ("admin_api", admin_api::TESTS),
+        ("page", page::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
