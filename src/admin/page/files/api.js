@@ -89,11 +89,10 @@ export async function ask(method, path, { query, json, toml, headers = {}, signa
     credentials: "same-origin",
     redirect: "error",
     // a page of another site cannot send this, so whoever has it is this page
-    headers: { "Convey-Page": "1", ...headers },
+    headers: { "Convey-Page": "1", ...(isSafe ? {} : { "Content-Type": "application/json" }), ...headers },
     signal: within(signal, isSafe ? PATIENCE : PATIENCE_OF_CHANGES),
   };
   if (json !== undefined) {
-    init.headers["Content-Type"] = "application/json";
     init.body = JSON.stringify(json);
   } else if (toml !== undefined) {
     init.headers["Content-Type"] = "application/toml";

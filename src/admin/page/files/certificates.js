@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { confirm } from "./dialog.js";
 import { attr, button, el, empty, replace, show, table, text } from "./dom.js";
-import { ago, clock, day, list, rough, sentence, words } from "./format.js";
+import { ago, day, list, rough, sentence, words } from "./format.js";
 import { watch } from "./live.js";
 import { badge } from "./marks.js";
 import { notify } from "./notices.js";

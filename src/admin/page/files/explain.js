@@ -1,8 +1,8 @@
 // Where would this client go, and why: the way, drawn.
 
 import { Problem, ask } from "./api.js";
-import { attr, el, empty, replace } from "./dom.js";
-import { percent, words } from "./format.js";
+import { el, empty, replace, table } from "./dom.js";
+import { count, duration, percent, words } from "./format.js";
 import { watch } from "./live.js";
 import { badge, icon, meter } from "./marks.js";
 import { address, go, here, panelAddress } from "./router.js";
@@ -37,8 +37,8 @@ export function mount(main) {
     el("label", { class: "field narrow" }, "Protocol", protocols),
     input("client", "Client", { id: "filter", required: true, placeholder: "203.0.113.7:40000" }, "IP:port"),
     input("vip", "Destination", { required: true, placeholder: "192.0.2.80:443", list: "listen" }, "IP:port that the client connects to"),
-    input("sni", "Name it asks for (SNI)", { placeholder: "optional" }),
-    input("alpn", "Protocols it offers (ALPN)", { placeholder: "h2,http/1.1" }),
+    input("sni", "Name (SNI)", { placeholder: "any" }, "that its ClientHello asks for"),
+    input("alpn", "ALPN", { placeholder: "h2,http/1.1" }, "protocols that it offers"),
     el("button", { type: "submit", class: "button primary" }, "Explain"),
     listen,
   );
@@ -110,18 +110,20 @@ function because(found) {
 
 function shares({ shares: list, backend }) {
   if (!list?.length) return null;
-  const rows = list.map((candidate) => {
-    const share = shareOf(candidate);
-    return el("li", {}, el("a", { href: panelAddress("server", candidate.backend ?? backend, candidate.server ?? candidate.name) }, candidate.server ?? candidate.name), meter(share, percent(share, 1)));
-  });
-  return el("section", { class: "way-shares" }, el("h3", {}, "Eligible servers and their shares"), el("ul", {}, rows));
-}
-
-function shareOf({ share, percent: part }) {
-  return share ?? (part === undefined ? null : part / 100);
+  const rows = list.map(({ server, addr, percent: share, connections }) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, el("a", { href: panelAddress("server", backend, server) }, server)),
+      el("td", {}, el("code", {}, addr)),
+      el("td", {}, meter(share / 100, percent(share, 100))),
+      el("td", { class: "number" }, count(connections)),
+    ),
+  );
+  return el("section", { class: "way-shares" }, el("h3", {}, "Eligible servers and their shares of new connections"), table("Eligible servers", ["Server", "Address", "Share", "#Open"], el("tbody", {}, rows)));
 }
 
 function flow({ flow: it }) {
   if (!it) return null;
-  return el("p", { class: "section-note" }, `Its flow: ${words(it.state)}${it.nat ? `, as ${it.nat} towards the server` : ""}, idle for ${Math.round(it.idle_seconds)} s, expires in ${Math.round(it.expires_in_seconds)} s.`);
+  return el("p", { class: "section-note" }, `Its flow: ${words(it.state)}${it.nat ? `, as ${it.nat} towards the server` : ""}, idle for ${duration(it.idle_seconds)}, expires in ${duration(it.expires_in_seconds)}.`);
 }

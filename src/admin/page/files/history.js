@@ -14,21 +14,21 @@ const PLOTS = {
     format: byteRate,
     least: 1000,
     series: [
-      { key: "bytes_in_per_second", label: "from clients", tone: "in" },
-      { key: "bytes_out_per_second", label: "to clients", tone: "out" },
+      { key: "bytes_in", label: "from clients", tone: "in" },
+      { key: "bytes_out", label: "to clients", tone: "out" },
     ],
   },
   connections: {
     title: "New connections",
     format: rate,
     least: 1,
-    series: [{ key: "connections_per_second", label: "begun", tone: "in" }],
+    series: [{ key: "connections", label: "begun", tone: "in" }],
   },
   failures: {
     title: "Errors",
     format: rate,
     least: 1,
-    series: [{ key: "failures_per_second", label: "failed or refused", tone: "bad" }],
+    series: [{ key: "failures", label: "failed or refused", tone: "bad" }],
   },
   open: {
     title: "Open connections",
@@ -42,8 +42,8 @@ const PLOTS = {
 export function historyPath({ frontend, backend, server } = {}) {
   const of = new URLSearchParams();
   if (frontend !== undefined) of.set("frontend", frontend);
-  else if (server !== undefined) of.set("server", `${backend}/${server}`);
-  else if (backend !== undefined) of.set("backend", backend);
+  if (backend !== undefined) of.set("backend", backend);
+  if (server !== undefined) of.set("server", server);
   const query = of.toString();
   return `/v1/history${query ? `?${query}` : ""}`;
 }
@@ -51,6 +51,8 @@ export function historyPath({ frontend, backend, server } = {}) {
 /** Plots that stay up to date. `stop()` ends that. */
 export function plots(of, wanted = Object.keys(PLOTS), { isSmall = false } = {}) {
   const made = wanted.map((name) => new Plot({ ...PLOTS[name], isSmall }));
-  const stop = watch(historyPath(of), EVERY, (history) => made.forEach((plot) => plot.update(history)));
+  const stop = watch(historyPath(of), EVERY, (history) => {
+    for (const plot of made) plot.update(history, Date.now());
+  });
   return { node: el("div", { class: isSmall ? "plots small" : "plots" }, made.map((plot) => plot.node)), stop };
 }

@@ -29,17 +29,21 @@ export function mount(main) {
   const rules = el("div", {});
   const script = scripts();
   const card = (id, heading, ...children) => el("section", { class: "section card", "aria-labelledby": id }, el("header", { class: "section-head" }, el("h2", { id }, heading)), children);
+  const broad = (node) => {
+    node.classList.add("broad");
+    return node;
+  };
   const nothing = el("div", { class: "section card", hidden: true }, empty("No frontend uses the packet modes.", "A frontend with ", el("code", {}, 'mode = "passthrough"'), " or ", el("code", {}, 'mode = "dsr"'), " forwards packets instead of relaying connections; this page then shows the engine and what becomes of each packet."));
   const all = el(
     "div",
     { class: "cards", hidden: true },
     card("h-engine", "Engine", engine),
     card("h-flows", "Flows", tables),
-    card("h-verdicts", "What became of packets", verdicts.node),
+    broad(card("h-verdicts", "What became of packets", verdicts.node)),
     card("h-ports", "NAT ports", ports.node),
-    card("h-hops", "Next hops", hops),
     card("h-rules", "Firewall rules", rules),
-    card("h-scripts", "Scripts for servers of mode dsr", script.node),
+    broad(card("h-hops", "Next hops", hops)),
+    broad(card("h-scripts", "Scripts for servers of mode dsr", script.node)),
   );
   main.append(nothing, all);
 

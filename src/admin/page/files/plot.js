@@ -25,7 +25,7 @@ export class Plot {
     this.least = least;
     this.height = isSmall ? 96 : HEIGHT;
     this.width = 320;
-    this.data = null;
+    this.known = null;
     this.build();
     new ResizeObserver(([entry]) => this.resize(Math.round(entry.contentRect.width))).observe(this.frame);
   }
@@ -61,11 +61,11 @@ export class Plot {
     this.draw();
   }
 
-  /** `history` is the answer of /v1/history. */
-  update(history) {
-    const lines = this.series.map(({ key }) => history.series[key] ?? []);
+  /** `history` is the answer of /v1/history, which ends at `until`, in milliseconds since 1970. */
+  update(history, until) {
+    const lines = this.series.map(({ key }) => history[key] ?? []);
     const length = Math.max(0, ...lines.map((line) => line.length));
-    this.data = { lines, length, step: history.step_seconds, until: new Date(history.until).getTime() };
+    this.known = { lines, length, step: history.step_seconds, until };
     lines.forEach((line, at) => text(this.values[at], this.format(last(line))));
     attr(this.drawing, "aria-label", this.description());
     this.draw();
@@ -73,7 +73,7 @@ export class Plot {
 
   description() {
     const parts = this.series.map(({ label }, at) => {
-      const line = this.data.lines[at];
+      const line = this.known.lines[at];
       return `${label} now ${this.format(last(line))}, at most ${this.format(peak(line))}`;
     });
     return `${this.title} over 15 minutes: ${parts.join("; ")}.`;
@@ -81,7 +81,7 @@ export class Plot {
 
   /** Where the value at an index lies. A history shorter than 15 minutes stands at the right. */
   x(index) {
-    const { length } = this.data;
+    const { length } = this.known;
     return this.width - ((length - 1 - index) * this.width) / 179;
   }
 
@@ -90,13 +90,13 @@ export class Plot {
   }
 
   draw() {
-    if (!this.data) return;
+    if (!this.known) return;
     attr(this.drawing, "width", this.width);
     attr(this.drawing, "viewBox", `0 0 ${this.width} ${this.height}`);
-    const highest = Math.max(0, ...this.data.lines.map((line) => peak(line) ?? 0));
+    const highest = Math.max(0, ...this.known.lines.map((line) => peak(line) ?? 0));
     this.top = ceiling(Math.max(highest, this.least));
     this.drawGrid();
-    this.data.lines.forEach((line, at) => {
+    this.known.lines.forEach((line, at) => {
       const parts = this.parts(line);
       const path = parts.map((points) => `M${points.map(([x, y]) => `${x} ${y}`).join("L")}`).join("");
       attr(this.shapes[at].line, "d", path);
@@ -128,7 +128,7 @@ export class Plot {
     const base = this.height - BELOW;
     const across = (value) => svg("line", { x1: 0, x2: this.width, y1: this.y(value), y2: this.y(value), class: value === 0 ? "plot-base" : null });
     const label = (x, y, anchor, words) => svg("text", { x, y, "text-anchor": anchor }, words);
-    const minutes = this.width < 240 ? [15, 5] : [15, 10, 5];
+    const minutes = this.width < 200 ? [15] : this.width < 260 ? [15, 5] : [15, 10, 5];
     this.grid.replaceChildren(
       across(0),
       across(this.top / 2),
@@ -141,9 +141,9 @@ export class Plot {
   }
 
   point(event) {
-    if (!this.data || this.data.length === 0) return;
+    if (!this.known || this.known.length === 0) return;
     const { left } = this.frame.getBoundingClientRect();
-    const { length, step, until, lines } = this.data;
+    const { length, step, until, lines } = this.known;
     const index = Math.min(length - 1, Math.max(0, Math.round(length - 1 - ((this.width - (event.clientX - left)) * 179) / this.width)));
     const x = this.x(index);
     for (const end of ["x1", "x2"]) attr(this.cursor, end, x);

@@ -4,17 +4,22 @@ import { Problem, ask } from "./api.js";
 
 const ROLES = ["read", "operate", "configure"];
 
-export const session = { role: null, name: null, login: "none", listeners: new Set() };
+export const session = { role: null, name: null, entry: null };
 
 /** Asks who we are. Throws a `Problem` of status 401 if a token is needed. */
 export async function identify() {
-  take(await ask("GET", "/v1/session"));
+  const answer = await ask("GET", "/v1/session");
+  Object.assign(session, { role: answer.role, name: answer.token, entry: answer.entry });
 }
 
+/** Whether there is something to log out of. */
+export function hasLogin() {
+  return session.entry === "session";
+}
+
+/** The cookie that comes of it is for the browser alone: no script reads it. */
 export async function logIn(token) {
-  const answer = await ask("POST", "/v1/session", { json: { token } });
-  if (answer?.role) take(answer);
-  else await identify();
+  await ask("POST", "/v1/session", { headers: { Authorization: `Bearer ${token}` } });
 }
 
 export async function logOut() {
@@ -23,12 +28,6 @@ export async function logOut() {
   } catch (problem) {
     if (!(problem instanceof Problem) || problem.status !== 401) throw problem;
   }
-  Object.assign(session, { role: null, name: null });
-}
-
-function take(answer) {
-  Object.assign(session, { role: answer.role, name: answer.name ?? null, login: answer.login ?? "none" });
-  for (const listener of session.listeners) listener(session);
 }
 
 /** Whether a role may do what needs another one. */
@@ -40,8 +39,8 @@ export function may(needed) {
 export function refusal(needed) {
   if (may(needed)) return null;
   const how =
-    session.login === "token"
-      ? "log in with a token of that role"
-      : "on loopback, [admin] loopback_role decides; a token of that role would do, too";
+    session.entry === "loopback"
+      ? "[admin] loopback_role decides for this host"
+      : "log in with a token of that role";
   return `This needs the role ${needed}; yours is ${session.role ?? "none"}: ${how}.`;
 }

@@ -103,10 +103,18 @@ class Row {
     this.since = el("span", { class: "tree-since" });
     this.share = kind === "server" ? new Meter() : null;
     this.cells = COLUMNS.map((_, at) => el("span", { role: "cell", class: `cell c${at}${at >= 4 || at === 2 ? " number" : ""}` }));
-    this.cells[0].append(...[this.opener, unseen(`${KINDS[kind]} `), this.link, this.about].filter(Boolean));
+    this.cells[0].append(...[this.opener, unseen(`${KINDS[kind]} `), this.link].filter(Boolean));
     this.cells[1].append(this.badge.node, this.since);
-    if (this.share) this.cells[3].append(this.share.node);
-    this.node = el("div", { role: "row", class: "tree-row", "data-kind": kind }, this.cells);
+    if (this.share) {
+      this.cells[0].append(this.about);
+      this.cells[3].append(this.share.node);
+    } else {
+      // neither weight nor share: there is room to say what it is
+      this.cells[2].append(this.about);
+      attr(this.cells[2], "class", "cell c2 wide");
+      attr(this.cells[2], "aria-colspan", 2);
+    }
+    this.node = el("div", { role: "row", class: "tree-row", "data-kind": kind }, this.cells.filter((_, at) => this.share || at !== 3));
     this.node.addEventListener("click", (event) => {
       if (!event.target.closest("a, button") && !window.getSelection().toString()) this.link.click();
     });
@@ -146,10 +154,10 @@ class Row {
 
   backend(view, line) {
     text(this.about, words(view.balance));
-    const all = `${view.eligible} of ${line.count} up`;
+    const all = `${view.eligible} of ${line.count} eligible`;
     if (line.count === 0) this.badge.update("down", "no servers");
     else if (view.eligible === 0) this.badge.update("down", all);
-    else this.badge.update(line.unwell > 0 ? "waiting" : "up", all);
+    else this.badge.update(line.unwell > 0 ? "warning" : "up", all);
   }
 
   server(view, line) {
