@@ -50,7 +50,7 @@ function servedOf(certificates) {
       {},
       el("th", { scope: "row" }, list(it.names, 4) || it.subject, el("span", { class: "sub" }, it.name)),
       el("td", {}, el("a", { href: panelAddress("frontend", it.frontend) }, it.frontend)),
-      el("td", {}, expiry(it.expires_seconds), el("span", { class: "sub" }, `${day(new Date(it.not_before))} to ${day(new Date(it.not_after))}`)),
+      el("td", { class: "nowrap" }, expiry(it.expires_seconds), el("span", { class: "sub" }, `${day(new Date(it.not_before))} to ${day(new Date(it.not_after))}`)),
       el("td", {}, it.issuer, it.ordered ? el("span", { class: "sub" }, "ordered by Convey") : null),
       el("td", {}, it.key.toUpperCase(), el("code", { class: "sub" }, it.serial)),
     ),

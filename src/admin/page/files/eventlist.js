@@ -1,8 +1,8 @@
 // Events as a list, the newest first.
 
-import { el, keyed } from "./dom.js";
+import { el, keyed, unseen } from "./dom.js";
 import { clock } from "./format.js";
-import { badge } from "./marks.js";
+import { icon, toneOf } from "./marks.js";
 import { panelAddress } from "./router.js";
 
 /** A list of events that can be updated: `update(events)`, oldest first, as the API has them. */
@@ -18,10 +18,16 @@ function item(event) {
     "li",
     { class: "event", "data-level": event.level },
     el("time", { datetime: event.at, title: event.at }, clock(at)),
-    event.level === "info" ? el("span", { class: "event-dot", "aria-hidden": "true" }) : badge(event.level),
+    mark(event.level),
     el("span", { class: "event-text" }, sentenceOf(event), " ", link(event)),
   );
   return { node, update() {} };
+}
+
+/** The shape says how much it matters; screen readers hear the word. */
+function mark(level) {
+  if (level === "info") return el("span", { class: "event-dot", "aria-hidden": "true" });
+  return el("span", { class: "badge", "data-tone": toneOf(level), title: level }, icon(toneOf(level)), unseen(level));
 }
 
 /** Several lines are long reasons: the first says what it is. */

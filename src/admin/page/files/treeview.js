@@ -161,7 +161,7 @@ class Row {
   }
 
   server(view, line) {
-    text(this.about, view.addr);
+    text(this.about, view.addr === line.names[1] ? "" : view.addr);
     this.badge.update(view.state);
     text(this.since, view.state_seconds === null ? "" : duration(view.state_seconds).split(" ").slice(0, 2).join(" "));
     attr(this.badge.node, "title", view.state_reason);
