@@ -106,7 +106,7 @@ export function traffic(flows) {
 }
 
 /** A page in a browser of its own kind, which notes what it must not do. */
-export async function open(daemon, hash = "", { width = 1280, height = 900, scheme = "light", ...options } = {}) {
+export async function open(daemon, hash = "", { width = 1280, height = 1600, scheme = "light", ...options } = {}) {
   browser ??= await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, ignoreHTTPSErrors: true, ...options });
   context.setDefaultTimeout(PATIENCE);
@@ -164,6 +164,11 @@ export function escaped(text) {
 export async function fact(page, term) {
   const found = page.locator(".panel .facts > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${escaped(term)}$`) }) });
   return (await found.count()) > 0 ? found.first().locator("dd").textContent() : null;
+}
+
+/** Closes what a test that failed has left open. */
+export async function tidy() {
+  for (const context of browser?.contexts() ?? []) await context.close();
 }
 
 export async function end() {

@@ -57,7 +57,7 @@ export const tests = [
       await page.keyboard.press("g");
       await page.keyboard.press("c");
       await until("connections", () => page.url().endsWith("#/connections"));
-      equal(await page.evaluate(() => document.activeElement.id), "main", "the focus follows");
+      await until("the focus follows", async () => (await page.evaluate(() => document.activeElement.id)) === "main");
       await page.keyboard.press("/");
       equal(await page.evaluate(() => document.activeElement.id), "filter", "the filter");
       await page.click('#nav a[href="#/overview"]');

@@ -33,6 +33,21 @@ export const tests = [
     },
   },
   {
+    name: "a_page_that_is_opened_while_nobody_answers_comes_up_by_itself",
+    async body() {
+      const page = await open(held.daemon);
+      await headline(page);
+      // the files are there, the API is not: a restart in between
+      await page.route("**/v1/**", (route) => route.abort());
+      await page.reload();
+      await until("a word", async () => (await page.textContent("#gate")).includes("Convey does not answer."));
+      await page.unroute("**/v1/**");
+      await until("the page", async () => (await headline(page)).startsWith("Clients are served."));
+      assert(!(await page.isVisible("#gate")), "the word is gone");
+      await close(page);
+    },
+  },
+  {
     name: "a_hidden_page_asks_nothing",
     async body() {
       const page = await open(held.daemon);

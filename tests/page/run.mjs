@@ -1,6 +1,6 @@
 // Runs the tests of the page, one after the other, and says what came of them as libtest does. Arguments: parts of names.
 
-import { end } from "./lab.mjs";
+import { end, tidy } from "./lab.mjs";
 
 const FILES = ["pure", "overview", "servers", "config", "recovery", "people", "login", "hostile", "many"];
 
@@ -32,6 +32,7 @@ for (const { file, before, after, chosen } of all) {
     } catch (error) {
       failures.push([full, error]);
       console.log(`test ${full} ... FAILED`);
+      await tidy();
     }
   }
   await after?.();

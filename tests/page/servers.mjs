@@ -110,7 +110,10 @@ export const tests = [
       await until("those of the database", async () => (await lines.count()) === 6);
       await page.goto(`${held.daemon.url}/#/connections`);
       await page.fill('input[name="backend"]', "packets");
-      await until("flows", async () => (await page.textContent(".connections tbody")).includes("passthrough"));
+      await until("flows alone", async () => {
+        const shown = await lines.allTextContents();
+        return shown.length > 0 && shown.every((line) => line.includes("passthrough"));
+      });
       equal(await lines.first().locator("button").isDisabled(), true, "flows are not closed");
       await page.fill('input[name="client"]', "nonsense");
       await until("what is wrong", async () => (await page.textContent("main .form-error")).includes("nonsense"));

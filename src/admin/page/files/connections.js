@@ -5,7 +5,7 @@ import { connectionTable } from "./connectiontable.js";
 import { attr, button, debounce, el, replace, text } from "./dom.js";
 import { count, list, many } from "./format.js";
 import { watch } from "./live.js";
-import { address, go, here } from "./router.js";
+import { address, here, remember } from "./router.js";
 import { refusal } from "./session.js";
 
 const EVERY = 3000;
@@ -24,7 +24,7 @@ export function mount(main) {
   const inputs = Object.fromEntries(
     Object.keys(FILTERS).map((name) => [
       name,
-      el("input", { id: name === "frontend" ? "filter" : null, name, type: "search", value: here().params[name] ?? "", autocomplete: "off", spellcheck: "false", oninput: debounce(300, () => remember()), placeholder: name === "client" ? "IP or IP:port" : "any" }),
+      el("input", { id: name === "frontend" ? "filter" : null, name, type: "search", value: here().params[name] ?? "", autocomplete: "off", spellcheck: "false", oninput: debounce(300, () => note()), placeholder: name === "client" ? "IP or IP:port" : "any" }),
     ]),
   );
   const names = { frontend: el("datalist", { id: "names-frontend" }), backend: el("datalist", { id: "names-backend" }) };
@@ -38,10 +38,10 @@ export function mount(main) {
 
   const given = () => Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value.trim()]).filter(([, value]) => value !== ""));
 
-  function remember() {
+  function note() {
     offset = 0;
     const { panel } = here().params;
-    go(address("connections", { ...given(), panel }), { replace: true });
+    remember(address("connections", { ...given(), panel }));
     begin();
   }
 

@@ -5,7 +5,7 @@ import { el, empty, replace, table } from "./dom.js";
 import { count, duration, percent, words } from "./format.js";
 import { watch } from "./live.js";
 import { badge, icon, meter } from "./marks.js";
-import { address, go, here, panelAddress } from "./router.js";
+import { address, here, panelAddress, remember } from "./router.js";
 import { endingWords, verdictWords } from "./words.js";
 
 export const title = "Explain";
@@ -46,7 +46,7 @@ export function mount(main) {
   async function submit(event) {
     event?.preventDefault();
     const given = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, String(value).trim()]));
-    go(address("explain", given), { replace: true });
+    remember(address("explain", given));
     error.hidden = true;
     try {
       replace(result, way(await ask("GET", "/v1/explain", { query: given }), given));

@@ -7,6 +7,7 @@ import { icon } from "./marks.js";
 const STAY = 6000;
 const STAY_WITH_UNDO = 20_000;
 
+const aside = document.getElementById("aside");
 const place = document.getElementById("notices");
 const spoken = document.getElementById("spoken");
 
@@ -41,6 +42,7 @@ export function notify(message, { tone = "good", undo = null, detail = null } = 
   append(node, button(icon("close"), close, "icon-only", { "aria-label": "Dismiss" }));
   for (const event of ["pointerenter", "focusin"]) node.addEventListener(event, () => clearTimeout(timer));
   for (const event of ["pointerleave", "focusout"]) node.addEventListener(event, wait);
+  raise();
   place.append(node);
   while (place.children.length > 4) place.firstChild.remove();
   wait();
@@ -51,8 +53,19 @@ export function failed(problem, what) {
   notify(what ? `${what} ${first}` : first, { tone: "bad", detail: more.length ? more.join("\n") : null });
 }
 
+/** What lies outside an open dialog can neither be clicked nor heard: notices go into the topmost. */
+function raise() {
+  const dialogs = [...document.querySelectorAll("dialog[open]")];
+  const host = dialogs.at(-1) ?? document.body;
+  if (aside.parentNode !== host) host.append(aside);
+}
+
+// before the dialog's own listeners, which may remove it with all that is in it
+document.addEventListener("close", (event) => event.target.contains(aside) && raise(), true);
+
 /** Tells screen readers. Seldom: a page that talks all the time is turned off. */
 export function say(message) {
+  raise();
   text(spoken, "");
   requestAnimationFrame(() => text(spoken, message));
 }

@@ -5,7 +5,7 @@ import { eventList, isNotable } from "./eventlist.js";
 import { many } from "./format.js";
 import { plots } from "./history.js";
 import { watch } from "./live.js";
-import { address, go, here } from "./router.js";
+import { address, here, remember } from "./router.js";
 import { stream } from "./stream.js";
 import { linesOf } from "./tree.js";
 import { TreeView } from "./treeview.js";
@@ -37,7 +37,7 @@ export function mount(main) {
     spellcheck: "false",
     oninput: () => {
       filter = search.value;
-      remember();
+      note();
       draw();
     },
   });
@@ -46,7 +46,7 @@ export function mount(main) {
     checked: problems,
     onchange: () => {
       problems = only.checked;
-      remember();
+      note();
       draw();
     },
   });
@@ -55,8 +55,8 @@ export function mount(main) {
   const events = eventList({ most: 60 });
   const noEvents = el("p", { class: "section-note" }, "Nothing has happened yet.");
 
-  function remember() {
-    go(address("overview", { ...here().params, find: filter, show: problems ? "problems" : null }), { replace: true });
+  function note() {
+    remember(address("overview", { ...here().params, find: filter, show: problems ? "problems" : null }));
   }
 
   function draw() {

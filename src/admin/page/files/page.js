@@ -11,7 +11,7 @@ import { loginView } from "./login.js";
 import { say } from "./notices.js";
 import * as overview from "./overview.js";
 import { follow } from "./panel.js";
-import { closedAddress, go, here, onRoute } from "./router.js";
+import { closedAddress, here, onRoute, remember, viewKey } from "./router.js";
 import { hasLogin, identify, logOut, session } from "./session.js";
 import { stream } from "./stream.js";
 import { turnTheme } from "./theme.js";
@@ -39,14 +39,16 @@ let shown = null;
 let unmount = null;
 let stopInfo = null;
 
-async function turn(place) {
+async function turn(place, isOwn) {
   if (!session.role) return;
   const name = VIEWS[place.view] ? place.view : "overview";
-  if (shown !== name) {
+  const key = viewKey();
+  if (isOwn) shown = key;
+  if (shown !== key) {
     const isFirst = shown === null;
-    shown = name;
+    shown = key;
     const view = await VIEWS[name]();
-    if (shown !== name) return;
+    if (shown !== key) return;
     unmount?.();
     unmount = null;
     replace(main);
@@ -70,11 +72,6 @@ async function enter() {
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     if (problem.status === 401) knock();
-    else if (problem.isLost) connection.listeners.add(function again() {
-      if (!connection.isUp) return;
-      connection.listeners.delete(again);
-      enter();
-    });
     else refuse(problem);
     return;
   }
@@ -111,20 +108,29 @@ function knock(why) {
   gate.querySelector("input").focus();
 }
 
+/** Neither in nor at the door: nobody answers, or this address is not for pages. It goes on by itself once somebody answers. */
 function refuse(problem) {
   leave();
   show(gate, true);
-  replace(gate, el("div", { class: "card login" }, empty("This page is refused here.", problem.message), button("Try again", () => location.reload())));
+  const line = problem.isLost ? "Convey does not answer." : "This page is refused here.";
+  const below = problem.isLost ? "The page tries again by itself." : problem.message;
+  replace(gate, el("div", { class: "card login", role: "status" }, empty(line, below), button("Try now", enter)));
+}
+
+/** Somebody answers again whom nobody has seen yet. */
+function arrive() {
+  if (connection.isUp && !session.role && !gate.querySelector("form")) enter();
 }
 
 onLogin(() => session.role && knock("You are no longer logged in."));
+connection.listeners.add(arrive);
 onRoute(turn);
 keys.listen();
 document.getElementById("theme").addEventListener("click", () => say(`Colours: ${turnTheme()}.`));
 document.getElementById("help").addEventListener("click", keys.help);
 document.getElementById("log-out").addEventListener("click", async () => {
   await logOut();
-  if (here().params.panel) go(closedAddress(), { replace: true });
+  if (here().params.panel) remember(closedAddress());
   knock("You are logged out.");
 });
 enter();

@@ -17,7 +17,7 @@ const heading = el("h2", { id: "panel-title", tabindex: "-1" });
 const kindOf = el("p", { class: "panel-kind" });
 const content = el("div", { class: "panel-content" });
 const close = button(icon("close"), () => dialog.close(), "icon-only", { "aria-label": "Close panel" });
-const dialog = el("dialog", { class: "panel", "aria-labelledby": "panel-title" }, el("header", { class: "panel-head" }, el("div", {}, kindOf, heading), close), content);
+const dialog = el("dialog", { class: "panel", "aria-labelledby": "panel-title" }, el("div", { class: "panel-head" }, el("div", {}, kindOf, heading), close), content);
 
 let open = null;
 let stops = [];

@@ -16,7 +16,7 @@ export function timesTable(lines) {
     "section",
     { class: "panel-section" },
     el("h3", {}, "How long things take"),
-    table("How long things take", ["", "#Half within", "#9 of 10", "#99 of 100", "#Of"], el("tbody", {}, rows)),
+    table("How long things take", ["Of what", "#Half within", "#9 of 10", "#99 of 100", "#Count"], el("tbody", {}, rows)),
   );
 }
 

@@ -39,23 +39,32 @@ export function closedAddress() {
   return address(view, { ...params, panel: null });
 }
 
-export function go(hash, { replace = false } = {}) {
-  if (hash === location.hash) return;
-  if (replace) {
-    history.replaceState(null, "", hash);
-    tell();
-  } else {
-    location.hash = hash;
-  }
+/** Goes there. */
+export function go(hash) {
+  if (hash !== location.hash) location.hash = hash;
 }
 
+/** Has the address say what the view shows already. */
+export function remember(hash) {
+  history.replaceState(null, "", hash);
+  tell(true);
+}
+
+/** The address but for the panel: another one is another view. */
+export function viewKey() {
+  const { view, params } = here();
+  const { panel: _, ...others } = params;
+  return address(view, others);
+}
+
+/** Calls `listener(place, isOwn)` when the address has changed; `isOwn`: the view itself has changed it. */
 export function onRoute(listener) {
   listeners.add(listener);
 }
 
-function tell() {
+function tell(isOwn) {
   const place = here();
-  for (const listener of listeners) listener(place);
+  for (const listener of listeners) listener(place, isOwn);
 }
 
-window.addEventListener("hashchange", tell);
+window.addEventListener("hashchange", () => tell(false));
