@@ -28,12 +28,25 @@ export const tests = [
       await until("it is checked", async () => (await page.textContent(".check-state")).includes("This is in effect."));
       await edit(page, SERVER, SERVER.replace("addr =", "adr ="));
       const finding = page.locator('.finding[data-severity="error"]');
-      await until("the mistake", async () => (await finding.first().textContent().catch(() => "")).includes("adr"));
+      await until("the mistake", async () =>
+        (
+          await finding
+            .first()
+            .textContent()
+            .catch(() => "")
+        ).includes("adr"),
+      );
       equal(await finding.first().locator("button").textContent(), `Line ${LINE}`, "line");
-      equal(await page.locator('.editor-number[data-severity="error"]').textContent(), String(LINE), "its number is marked");
+      equal(
+        await page.locator('.editor-number[data-severity="error"]').textContent(),
+        String(LINE),
+        "its number is marked",
+      );
       equal(await page.getByRole("button", { name: "Review and apply…" }).isDisabled(), true, "no way to apply it");
       await finding.first().locator("button").click();
-      const at = await page.evaluate(() => document.activeElement.value.slice(0, document.activeElement.selectionStart).split("\n").length);
+      const at = await page.evaluate(
+        () => document.activeElement.value.slice(0, document.activeElement.selectionStart).split("\n").length,
+      );
       equal(at, LINE, "the cursor is there");
 
       await edit(page, "adr =", "weight = 2, addr =");
@@ -64,10 +77,15 @@ export const tests = [
       await edit(page, "[backends.shop]\nbalance", "# a comment\n[backends.shop]\nbalance");
       await until("it is valid", async () => (await page.textContent(".check-state")).includes("Valid"));
       await page.getByRole("button", { name: "Review and apply…" }).click();
-      await until("only the text differs", async () => (await page.textContent("dialog.dialog[open]")).includes("only comments or layout differ"));
+      await until("only the text differs", async () =>
+        (await page.textContent("dialog.dialog[open]")).includes("only comments or layout differ"),
+      );
       await confirm(page, "Apply");
       await until("the file is written", () => text().includes("# a comment"));
-      await until("a new revision", async () => !(await page.locator(".revision").first().textContent()).includes("Roll back"));
+      await until(
+        "a new revision",
+        async () => !(await page.locator(".revision").first().textContent()).includes("Roll back"),
+      );
       const earlier = page.locator(".revision").nth(1);
       await earlier.getByRole("button", { name: "Show" }).click();
       assert(!(await page.textContent("dialog.dialog[open] .listing")).includes("# a comment"), "the earlier text");
@@ -95,7 +113,14 @@ export const tests = [
       await until("a word", async () => (await page.textContent("dialog.dialog[open] .form-error")).length > 0);
       assert(text().includes("# theirs"), "theirs stays");
       await page.getByRole("button", { name: "Compare with what is in effect now" }).click();
-      await until("compared with theirs", async () => (await page.locator('.diff-line[data-kind="removed"]').textContent().catch(() => "")).includes("# theirs"));
+      await until("compared with theirs", async () =>
+        (
+          await page
+            .locator('.diff-line[data-kind="removed"]')
+            .textContent()
+            .catch(() => "")
+        ).includes("# theirs"),
+      );
       await confirm(page, "Apply");
       await until("now mine", () => text().includes("# mine"));
       await close(page);
@@ -111,7 +136,9 @@ export const tests = [
       await page.click('#nav a[href="#/overview"]');
       await row(page, "frontend", "web").waitFor();
       await page.click('#nav a[href="#/config"]');
-      await until("it is there", async () => (await page.inputValue("#editor").catch(() => "")).endsWith("# unfinished"));
+      await until("it is there", async () =>
+        (await page.inputValue("#editor").catch(() => "")).endsWith("# unfinished"),
+      );
       await page.getByRole("button", { name: "Discard changes" }).click();
       await confirm(page, "Discard");
       await until("and gone", async () => (await page.inputValue("#editor")) === text());

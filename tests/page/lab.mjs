@@ -56,7 +56,8 @@ export class Daemon {
     running.add(this.process);
     this.process.once("exit", () => running.delete(this.process));
     const isUp = async () => {
-      if (this.process.exitCode !== null) throw new Error(`convey ended:\n${fs.readFileSync(path.join(this.dir, "log"), "utf8").slice(-2000)}`);
+      if (this.process.exitCode !== null)
+        throw new Error(`convey ended:\n${fs.readFileSync(path.join(this.dir, "log"), "utf8").slice(-2000)}`);
       return (await this.status()) === 200;
     };
     await until("convey is ready", isUp);
@@ -65,7 +66,15 @@ export class Daemon {
 
   /** The status of /readyz, 0 if nobody answers. It is asked at the socket, so that TLS and tokens do not matter. */
   status() {
-    return curl(["--unix-socket", path.join(this.dir, "admin.sock"), "-o", "/dev/null", "-w", "%{http_code}", "http://localhost/readyz"]).then(Number);
+    return curl([
+      "--unix-socket",
+      path.join(this.dir, "admin.sock"),
+      "-o",
+      "/dev/null",
+      "-w",
+      "%{http_code}",
+      "http://localhost/readyz",
+    ]).then(Number);
   }
 
   /** An answer of the API, as root has it. */
@@ -74,7 +83,15 @@ export class Daemon {
   }
 
   async post(where, json) {
-    return curl(["--unix-socket", path.join(this.dir, "admin.sock"), "-H", "Content-Type: application/json", "-d", JSON.stringify(json), `http://localhost${where}`]);
+    return curl([
+      "--unix-socket",
+      path.join(this.dir, "admin.sock"),
+      "-H",
+      "Content-Type: application/json",
+      "-d",
+      JSON.stringify(json),
+      `http://localhost${where}`,
+    ]);
   }
 
   /** Ends it, and waits until it has. */
@@ -97,7 +114,11 @@ function curl(args) {
 
 /** Clients at their pace, from the client's host; see traffic.mjs. Returns how to end it. */
 export function traffic(flows) {
-  const child = spawn("ip", ["netns", "exec", PAGE_CLIENT, process.execPath, path.join(here, "traffic.mjs"), JSON.stringify(flows)], { stdio: "ignore" });
+  const child = spawn(
+    "ip",
+    ["netns", "exec", PAGE_CLIENT, process.execPath, path.join(here, "traffic.mjs"), JSON.stringify(flows)],
+    { stdio: "ignore" },
+  );
   running.add(child);
   return () => {
     running.delete(child);
@@ -108,13 +129,20 @@ export function traffic(flows) {
 /** A page in a browser of its own kind, which notes what it must not do. */
 export async function open(daemon, hash = "", { width = 1280, height = 1600, scheme = "light", ...options } = {}) {
   browser ??= await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, ignoreHTTPSErrors: true, ...options });
+  const context = await browser.newContext({
+    viewport: { width, height },
+    colorScheme: scheme,
+    ignoreHTTPSErrors: true,
+    ...options,
+  });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   page.faults = [];
   await page.exposeFunction("noteFault", (fault) => page.faults.push(fault));
   await page.addInitScript(() => {
-    addEventListener("securitypolicyviolation", (event) => window.noteFault(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+    addEventListener("securitypolicyviolation", (event) =>
+      window.noteFault(`policy: ${event.violatedDirective} ${event.blockedURI}`),
+    );
     window.alert = (text) => window.noteFault(`alert: ${text}`);
   });
   page.on("pageerror", (error) => page.faults.push(`error: ${error.stack}`));
@@ -153,7 +181,9 @@ export async function headline(page) {
 
 /** A line of the table of servers: by kind and name. */
 export function row(page, kind, name) {
-  return page.locator(`.tree-row[data-kind="${kind}"]`).filter({ has: page.locator(".tree-name", { hasText: new RegExp(`^${escaped(name)}$`) }) });
+  return page
+    .locator(`.tree-row[data-kind="${kind}"]`)
+    .filter({ has: page.locator(".tree-name", { hasText: new RegExp(`^${escaped(name)}$`) }) });
 }
 
 export function escaped(text) {
@@ -162,7 +192,9 @@ export function escaped(text) {
 
 /** The value of a fact in the open panel. */
 export async function fact(page, term) {
-  const found = page.locator(".panel .facts > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${escaped(term)}$`) }) });
+  const found = page
+    .locator(".panel .facts > div")
+    .filter({ has: page.locator("dt", { hasText: new RegExp(`^${escaped(term)}$`) }) });
   return (await found.count()) > 0 ? found.first().locator("dd").textContent() : null;
 }
 

@@ -68,7 +68,11 @@ export const tests = [
       const [cookie] = await page.context().cookies();
       equal([cookie.httpOnly, cookie.secure, cookie.sameSite].join(), "true,true,Strict", "the cookie");
       assert(!cookie.value.includes(tokens.configure), "the cookie is not the token");
-      equal(await page.evaluate(() => document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)), "{}{}", "nothing for scripts");
+      equal(
+        await page.evaluate(() => document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)),
+        "{}{}",
+        "nothing for scripts",
+      );
       await page.reload();
       await headline(page);
       await page.click("#log-out");
@@ -90,7 +94,9 @@ export const tests = [
       assert((await page.textContent(".panel-actions")).includes("This needs the role operate; yours is read"), "why");
       await page.keyboard.press("Escape");
       await page.goto(`${daemon.url}/#/config`);
-      await until("no configuration", async () => (await page.textContent("main")).includes("The configuration is not shown to you."));
+      await until("no configuration", async () =>
+        (await page.textContent("main")).includes("The configuration is not shown to you."),
+      );
       await close(page);
     },
   },
@@ -107,7 +113,9 @@ export const tests = [
       await until("it does not", async () => (await daemon.ask("/v1/overrides")).overrides.length === 0);
       await page.keyboard.press("Escape");
       await page.goto(`${daemon.url}/#/config`);
-      await until("the text, to read", async () => (await page.inputValue("#editor").catch(() => "")).includes("[backends.web]"));
+      await until("the text, to read", async () =>
+        (await page.inputValue("#editor").catch(() => "")).includes("[backends.web]"),
+      );
       assert((await page.textContent("main")).includes("This needs the role configure; yours is operate"), "why");
       await close(page);
     },

@@ -13,8 +13,11 @@ function config(backends, servers) {
   ];
   for (let at = 0; at < backends; at += 1) {
     const name = `site-${String(at).padStart(3, "0")}`;
-    parts.push(`[frontends.${name}]\nlisten_addr = "127.0.0.1:${20_000 + at}"\nbackend = "${name}"\n[backends.${name}]\n`);
-    for (let one = 0; one < servers; one += 1) parts.push(`servers.s${one} = { addr = "10.${Math.floor(at / 250) + 1}.${at % 250}.${one + 1}:80" }\n`);
+    parts.push(
+      `[frontends.${name}]\nlisten_addr = "127.0.0.1:${20_000 + at}"\nbackend = "${name}"\n[backends.${name}]\n`,
+    );
+    for (let one = 0; one < servers; one += 1)
+      parts.push(`servers.s${one} = { addr = "10.${Math.floor(at / 250) + 1}.${at % 250}.${one + 1}:80" }\n`);
   }
   return parts.join("");
 }
@@ -57,7 +60,9 @@ export const tests = [
         await close(page);
       }
       const median = works.sort((one, other) => one - other)[2];
-      console.log(`main thread until the first screen, 50 x 20: ${works.map((seconds) => `${Math.round(seconds * 1000)} ms`).join(", ")}`);
+      console.log(
+        `main thread until the first screen, 50 x 20: ${works.map((seconds) => `${Math.round(seconds * 1000)} ms`).join(", ")}`,
+      );
       assert(median < BUDGET, `${median} s of main-thread work`);
     },
   },
@@ -71,7 +76,10 @@ export const tests = [
       const rows = () => page.locator(".tree-row").count();
       assert((await rows()) < 80, `${await rows()} lines are elements`);
       await page.getByRole("button", { name: "Open all" }).click();
-      await until("ten thousand servers", async () => Number(await page.getAttribute(".tree", "aria-rowcount")) === 11_001);
+      await until(
+        "ten thousand servers",
+        async () => Number(await page.getAttribute(".tree", "aria-rowcount")) === 11_001,
+      );
       assert((await rows()) < 80, `${await rows()} lines are elements`);
       await page.evaluate(() => window.scrollTo(0, document.body.scrollHeight));
       await row(page, "server", "s19").last().waitFor();
@@ -91,7 +99,12 @@ export const tests = [
       await row(page, "backend", "site-000").waitFor();
       await page.evaluate(() => {
         window.touched = 0;
-        new MutationObserver((changes) => (window.touched += changes.length)).observe(document.querySelector(".tree"), { subtree: true, childList: true, attributes: true, characterData: true });
+        new MutationObserver((changes) => (window.touched += changes.length)).observe(document.querySelector(".tree"), {
+          subtree: true,
+          childList: true,
+          attributes: true,
+          characterData: true,
+        });
       });
       let answers = 0;
       page.on("response", (response) => (answers += response.url().endsWith("/v1/status") ? 1 : 0));
@@ -104,13 +117,32 @@ export const tests = [
     name: "without_a_frontend_the_page_says_where_to_add_one",
     async body() {
       await daemon.stop();
-      daemon = await new Daemon("none", '[admin]\nsocket = "{dir}/admin.sock"\nlisten_addr = "127.0.0.1:9000"\n').start();
+      daemon = await new Daemon(
+        "none",
+        '[admin]\nsocket = "{dir}/admin.sock"\nlisten_addr = "127.0.0.1:9000"\n',
+      ).start();
       const page = await open(daemon);
       equal(await headline(page), "Nothing to do yet.", "headline");
-      await until("what to do", async () => (await page.textContent("main")).includes("No frontends yet. Add one to".replace(". ", ".")));
-      for (const [view, words] of Object.entries({ packets: "No frontend uses the packet modes.", certificates: "No certificates.", discovery: "No sources.", overrides: "No overrides.", config: "The configuration is not shown to you." })) {
+      await until("what to do", async () =>
+        (await page.textContent("main")).includes("No frontends yet. Add one to".replace(". ", ".")),
+      );
+      for (const [view, words] of Object.entries({
+        packets: "No frontend uses the packet modes.",
+        certificates: "No certificates.",
+        discovery: "No sources.",
+        overrides: "No overrides.",
+        config: "The configuration is not shown to you.",
+      })) {
         await page.goto(`${daemon.url}/#/${view}`);
-        await until(`an empty ${view}`, async () => (await page.locator("main .empty-title:visible").first().textContent().catch(() => "")) === words);
+        await until(
+          `an empty ${view}`,
+          async () =>
+            (await page
+              .locator("main .empty-title:visible")
+              .first()
+              .textContent()
+              .catch(() => "")) === words,
+        );
       }
       await close(page);
     },

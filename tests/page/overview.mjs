@@ -7,14 +7,17 @@ const { held, before, after } = withSite("overview");
 export { before, after };
 
 const plot = (page, at) => page.locator(".plots .plot").nth(at);
-const points = async (page, at) => ((await plot(page, at).locator(".plot-line").last().getAttribute("d")) ?? "").split("L").length;
+const points = async (page, at) =>
+  ((await plot(page, at).locator(".plot-line").last().getAttribute("d")) ?? "").split("L").length;
 
 export const tests = [
   {
     name: "the_first_line_is_how_it_is_and_the_lines_below_say_why",
     async body() {
       const page = await open(held.daemon);
-      await until("the line", async () => (await headline(page)).startsWith("Clients are served. Server api/green is down."));
+      await until("the line", async () =>
+        (await headline(page)).startsWith("Clients are served. Server api/green is down."),
+      );
       const below = await page.textContent("#headline-issues");
       assert(below.includes("connection refused"), below);
       equal(await page.locator("#headline").getAttribute("data-tone"), "warn", "tone");
@@ -41,7 +44,10 @@ export const tests = [
       await page.fill("#filter", "10.88.0.12:53");
       equal(await page.locator(".empty-title").textContent(), "Nothing matches.", "filter");
       await page.fill("#filter", "resolver");
-      await until("the filter leaves what matches", async () => (await page.locator('.tree-row[data-kind="frontend"]').count()) === 1);
+      await until(
+        "the filter leaves what matches",
+        async () => (await page.locator('.tree-row[data-kind="frontend"]').count()) === 1,
+      );
       await close(page);
     },
   },
@@ -52,12 +58,18 @@ export const tests = [
       await until("some history", async () => (await points(page, 1)) >= 3);
       const drawn = await plot(page, 1).locator(".plot-line").getAttribute("d");
       const known = await points(page, 1);
-      await until("the plot goes on", async () => (await plot(page, 1).locator(".plot-line").getAttribute("d")) !== drawn);
+      await until(
+        "the plot goes on",
+        async () => (await plot(page, 1).locator(".plot-line").getAttribute("d")) !== drawn,
+      );
       const said = await plot(page, 0).locator("svg").getAttribute("aria-label");
       assert(/^Throughput over 15 minutes: from clients now [\d.]+ k?B\/s/.test(said), said);
       assert(parseFloat(await plot(page, 1).locator(".plot-value").textContent()) > 5, "connections a second");
       await page.reload();
-      await until("what has been", async () => (await page.locator(".plots .plot").count()) === 4 && (await points(page, 1)) >= known);
+      await until(
+        "what has been",
+        async () => (await page.locator(".plots .plot").count()) === 4 && (await points(page, 1)) >= known,
+      );
       await close(page);
     },
   },
@@ -69,7 +81,14 @@ export const tests = [
       const latest = () => page.locator(".overview-events .event").first().textContent();
       await held.daemon.post("/v1/backends/shop/servers/a", { action: "weight", weight: 7 });
       await until("the event", async () => (await latest()).includes("server shop/a: weight 7"));
-      await until("the weight", async () => (await row(page, "server", "a").filter({ has: page.locator("[data-changed]") }).locator(".c2").textContent()) === "7");
+      await until(
+        "the weight",
+        async () =>
+          (await row(page, "server", "a")
+            .filter({ has: page.locator("[data-changed]") })
+            .locator(".c2")
+            .textContent()) === "7",
+      );
       await held.daemon.post("/v1/backends/shop/servers/a", { action: "ready" });
       await until("and back", async () => (await latest()).includes("ready"));
       await close(page);
@@ -87,7 +106,10 @@ export const tests = [
         }).observe({ type: "layout-shift", buffered: false });
       });
       const value = await row(page, "frontend", "web").locator(".c4").textContent();
-      await until("another value", async () => (await row(page, "frontend", "web").locator(".c4").textContent()) !== value);
+      await until(
+        "another value",
+        async () => (await row(page, "frontend", "web").locator(".c4").textContent()) !== value,
+      );
       const shifts = await page.evaluate(() => window.shifts);
       assert(shifts < 0.01, `layout shifts of ${shifts}`);
       await close(page);

@@ -33,7 +33,39 @@ export const tests = [
           millis(0.02), millis(3.04), millis(350), millis(1500), duration(42), duration(200), duration(86_400 * 12 + 3 * 3600),
           rough(3599), list(["a", "b", "c", "d", "e"]), many(1, "server"), many(2, "server")]`,
       );
-      const wanted = ["0 B", "999 B", "1.2 kB", "12 kB", "1.0 MB", "5.0 GB", "1.3 kB/s", "–", "0/s", "<0.1/s", "0.4/s", "48/s", "1.2 k/s", "12\u202f345", "1.2 M", "0 %", "33 %", "100 %", "99.9 %", "0 %", "20 µs", "3.0 ms", "350 ms", "1.5 s", "42 s", "3 min 20 s", "12 d 3 h", "59 min", "a, b, c and 2 more", "1 server", "2 servers"];
+      const wanted = [
+        "0 B",
+        "999 B",
+        "1.2 kB",
+        "12 kB",
+        "1.0 MB",
+        "5.0 GB",
+        "1.3 kB/s",
+        "–",
+        "0/s",
+        "<0.1/s",
+        "0.4/s",
+        "48/s",
+        "1.2 k/s",
+        "12\u202f345",
+        "1.2 M",
+        "0 %",
+        "33 %",
+        "100 %",
+        "99.9 %",
+        "0 %",
+        "20 µs",
+        "3.0 ms",
+        "350 ms",
+        "1.5 s",
+        "42 s",
+        "3 min 20 s",
+        "12 d 3 h",
+        "59 min",
+        "a, b, c and 2 more",
+        "1 server",
+        "2 servers",
+      ];
       equal(found.join(" | "), wanted.join(" | "), "texts");
     },
   },
@@ -122,7 +154,16 @@ export const tests = [
           });
         }`,
       );
-      const wanted = ["table comment", "key mark string comment", "key mark key mark mark number mark word mark", "string mark number mark", "key mark string", "string comment", "key mark string", "table"];
+      const wanted = [
+        "table comment",
+        "key mark string comment",
+        "key mark key mark mark number mark word mark",
+        "string mark number mark",
+        "key mark string",
+        "string comment",
+        "key mark string",
+        "table",
+      ];
       equal(found.join("\n"), wanted.join("\n"), "kinds");
     },
   },

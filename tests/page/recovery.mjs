@@ -16,7 +16,11 @@ export const tests = [
       const asked = [];
       page.on("request", (request) => asked.push(request.url()));
       await held.daemon.stop();
-      await until("the banner", async () => (await page.isVisible("#banner")) && (await page.textContent("#banner")).includes("Convey does not answer"));
+      await until(
+        "the banner",
+        async () =>
+          (await page.isVisible("#banner")) && (await page.textContent("#banner")).includes("Convey does not answer"),
+      );
       assert((await page.textContent("#spoken")).includes("does not answer"), "screen readers hear it");
       assert(await row(page, "frontend", "web").isVisible(), "what was known is still seen");
       // with pauses that grow: it waits for more than a second after the third
@@ -27,7 +31,9 @@ export const tests = [
       await until("it is judged again", async () => (await headline(page)).startsWith("Clients are served."));
       // the stream goes on, too
       await held.daemon.post("/v1/backends/web/servers/a", { action: "weight", weight: 4 });
-      await until("news", async () => (await page.locator(".overview-events .event").first().textContent()).includes("server web/a: weight 4"));
+      await until("news", async () =>
+        (await page.locator(".overview-events .event").first().textContent()).includes("server web/a: weight 4"),
+      );
       await until("plots", async () => (await page.locator(".plot-line").nth(2).getAttribute("d")) !== "");
       await close(page);
     },

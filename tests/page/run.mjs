@@ -8,7 +8,9 @@ const wanted = process.argv.slice(2);
 const all = [];
 for (const file of FILES) {
   const { tests, before, after } = await import(`./${file}.mjs`);
-  const chosen = tests.filter(({ name }) => wanted.length === 0 || wanted.some((part) => `${file}::${name}`.includes(part)));
+  const chosen = tests.filter(
+    ({ name }) => wanted.length === 0 || wanted.some((part) => `${file}::${name}`.includes(part)),
+  );
   if (chosen.length > 0) all.push({ file, before, after, chosen });
 }
 const total = all.reduce((sum, { chosen }) => sum + chosen.length, 0);
@@ -40,5 +42,7 @@ for (const { file, before, after, chosen } of all) {
 await end();
 for (const [name, error] of failures) console.log(`\n---- ${name} ----\n${error.stack}`);
 const seconds = ((Date.now() - begun) / 1000).toFixed(2);
-console.log(`\ntest result: ${failures.length ? "FAILED" : "ok"}. ${total - failures.length} passed; ${failures.length} failed; 0 ignored; 0 measured; 0 filtered out; finished in ${seconds}s\n`);
+console.log(
+  `\ntest result: ${failures.length ? "FAILED" : "ok"}. ${total - failures.length} passed; ${failures.length} failed; 0 ignored; 0 measured; 0 filtered out; finished in ${seconds}s\n`,
+);
 process.exit(failures.length ? 1 : 0);

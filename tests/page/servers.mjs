@@ -21,10 +21,16 @@ export const tests = [
       await until("it has connections", async () => parseFloat(await fact(page, "New connections")) > 1);
       await press(page, "Drain…");
       const question = await page.textContent("dialog.dialog[open]");
-      assert(question.includes("gets no new connections") && question.includes("1 other server stays eligible"), question);
+      assert(
+        question.includes("gets no new connections") && question.includes("1 other server stays eligible"),
+        question,
+      );
       await confirm(page, "Drain");
       await until("it drains", async () => (await state(page)) === "draining");
-      await until("its connections go to zero", async () => (await fact(page, "Open connections")) === "0" && (await fact(page, "New connections")) === "0/s");
+      await until(
+        "its connections go to zero",
+        async () => (await fact(page, "Open connections")) === "0" && (await fact(page, "New connections")) === "0/s",
+      );
       equal((await held.daemon.ask("/v1/backends/web/servers/b")).state, "draining", "state in the API");
       await page.locator(".notice").getByRole("button", { name: "Undo" }).click();
       await until("it is up again", async () => (await state(page)) === "up");
@@ -42,11 +48,15 @@ export const tests = [
       await press(page, "Drain…");
       equal(await page.locator(".check-row input[name=force]").isVisible(), false, "not asked at first");
       await confirm(page, "Drain");
-      await until("the API's reason", async () => (await page.textContent("dialog.dialog[open] .form-error")).includes("is the last eligible server"));
+      await until("the API's reason", async () =>
+        (await page.textContent("dialog.dialog[open] .form-error")).includes("is the last eligible server"),
+      );
       await page.check("input[name=force]");
       await confirm(page, "Drain");
       await until("it drains", async () => (await state(page)) === "draining");
-      await until("the headline says it", async () => (await page.textContent("#headline-line")).includes("Frontend database has no server"));
+      await until("the headline says it", async () =>
+        (await page.textContent("#headline-line")).includes("Frontend database has no server"),
+      );
       await press(page, "Clear override…");
       await confirm(page, "Clear override");
       await until("it is up again", async () => (await state(page)) === "up");
@@ -83,7 +93,10 @@ export const tests = [
       await confirm(page, "Close");
       await until("it is gone", async () => !(await clients()).includes(first));
       const left = await clients();
-      assert(others.every((client) => left.includes(client)), "the others stay");
+      assert(
+        others.every((client) => left.includes(client)),
+        "the others stay",
+      );
       await close(page);
     },
   },
@@ -92,13 +105,19 @@ export const tests = [
     async body() {
       const page = await open(held.daemon, "#/overview?panel=server/api/green");
       await until("why it is down", async () => (await page.textContent(".panel .reason")).includes("refused"));
-      await until("its checks", async () => (await page.locator(".panel table").first().textContent()).includes("failed"));
+      await until("its checks", async () =>
+        (await page.locator(".panel table").first().textContent()).includes("failed"),
+      );
       await page.goto(`${held.daemon.url}/#/overview?panel=backend/shop`);
       await until("times", async () => (await page.textContent(".panel")).includes("99 of 100"));
       await page.locator(".panel .settings summary").click();
-      await until("settings in effect", async () => (await page.textContent(".panel .settings")).includes("connect_timeout"));
+      await until("settings in effect", async () =>
+        (await page.textContent(".panel .settings")).includes("connect_timeout"),
+      );
       await page.goto(`${held.daemon.url}/#/overview?panel=server/web/nobody`);
-      await until("a server that is not there", async () => (await page.textContent(".panel")).includes("There is no server web/nobody."));
+      await until("a server that is not there", async () =>
+        (await page.textContent(".panel")).includes("There is no server web/nobody."),
+      );
       await close(page);
     },
   },
@@ -133,7 +152,9 @@ export const tests = [
       equal(stops.slice(0, 4).join(" > "), "10.88.0.1:40000 > shop > No. 1 > api", "stops");
       await page.fill('input[name="vip"]', "10.88.0.100:80");
       await page.keyboard.press("Enter");
-      await until("a server of mode passthrough", async () => ["a", "b"].includes(await page.locator(".way-stop .way-name").last().textContent()));
+      await until("a server of mode passthrough", async () =>
+        ["a", "b"].includes(await page.locator(".way-stop .way-name").last().textContent()),
+      );
       await page.fill('input[name="vip"]', "10.88.0.77:80");
       await page.keyboard.press("Enter");
       await until("nobody", async () => (await page.textContent(".way")).includes("not served"));
@@ -147,9 +168,13 @@ export const tests = [
       await until("verdicts move", async () => /to_server.*[1-9][\d.]*\/s/.test(await page.textContent(".verdicts")));
       const text = await page.textContent("main");
       for (const part of ["packets/a", "resolved", "eth0", "In place"]) assert(text.includes(part), part);
-      await until("the script of server a", async () => (await page.textContent(".script pre")).includes("makes server a (10.88.0.11:80) answer"));
+      await until("the script of server a", async () =>
+        (await page.textContent(".script pre")).includes("makes server a (10.88.0.11:80) answer"),
+      );
       await page.locator(".script select").nth(1).selectOption("b");
-      await until("the script of server b", async () => (await page.textContent(".script pre")).includes("makes server b"));
+      await until("the script of server b", async () =>
+        (await page.textContent(".script pre")).includes("makes server b"),
+      );
       await close(page);
     },
   },

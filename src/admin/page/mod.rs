@@ -91,6 +91,7 @@ const FILES: &[File] = files![
     "panelserver.js",
     "parts.css",
     "plot.js",
+    "process.js",
     "revisions.js",
     "router.js",
     "scripts.js",

@@ -44,7 +44,12 @@ function changed() {
 
 /** A box to tick when the API says that nobody would be left. */
 function forceBox() {
-  const node = el("label", { class: "check-row", hidden: true }, el("input", { type: "checkbox", name: "force" }), "Do it all the same: new connections are refused then");
+  const node = el(
+    "label",
+    { class: "check-row", hidden: true },
+    el("input", { type: "checkbox", name: "force" }),
+    "Do it all the same: new connections are refused then",
+  );
   return {
     node,
     onProblem(problem) {
@@ -94,7 +99,16 @@ const SERVER = {
 };
 
 function weightField(view) {
-  const input = el("input", { name: "weight", type: "number", min: 0, max: 65535, step: 1, required: true, autofocus: true, value: view.weight });
+  const input = el("input", {
+    name: "weight",
+    type: "number",
+    min: 0,
+    max: 65535,
+    step: 1,
+    required: true,
+    autofocus: true,
+    value: view.weight,
+  });
   return el("label", { class: "field" }, "Weight", input, el("small", {}, `Configured: ${view.configured_weight}`));
 }
 
@@ -133,7 +147,18 @@ export async function actOnBackend(action, { backend, view }) {
   const at = `all ${many(Object.keys(view.servers).length, "server")} of ${backend}`;
   const before = Object.entries(view.servers).map(([server, { overridden }]) => [server, overridden]);
   const force = forceBox();
-  const body = [el("p", {}, words.says.replace("It gets", "They get").replace("is no longer", "are no longer").replace("Its", "Their").replaceAll("its", "their")), force.node];
+  const body = [
+    el(
+      "p",
+      {},
+      words.says
+        .replace("It gets", "They get")
+        .replace("is no longer", "are no longer")
+        .replace("Its", "Their")
+        .replaceAll("its", "their"),
+    ),
+    force.node,
+  ];
   const act = async (form) => {
     await ask("POST", path("backends", backend), { json: { action, force: form.has("force") } });
     changed();
@@ -151,12 +176,23 @@ export async function actOnBackend(action, { backend, view }) {
 
 /** Asks for a server and adds it until somebody removes it. */
 export async function addServer(backend) {
-  const field = (label, name, props, note) => el("label", { class: "field" }, label, el("input", { name, ...props }), note ? el("small", {}, note) : null);
+  const field = (label, name, props, note) =>
+    el("label", { class: "field" }, label, el("input", { name, ...props }), note ? el("small", {}, note) : null);
   const body = [
     el("p", {}, "It is there until it is removed, over restarts too; the configuration file stays as it is."),
-    field("Address", "addr", { required: true, autofocus: true, placeholder: "10.0.0.21:8080", autocomplete: "off", spellcheck: "false" }, "IP:port"),
+    field(
+      "Address",
+      "addr",
+      { required: true, autofocus: true, placeholder: "10.0.0.21:8080", autocomplete: "off", spellcheck: "false" },
+      "IP:port",
+    ),
     field("Name", "name", { maxlength: 255, autocomplete: "off", spellcheck: "false" }, "Default: its address"),
-    el("div", { class: "field-row" }, field("Weight", "weight", { type: "number", min: 0, max: 65535, value: "1" }), field("Most connections", "max_connections", { type: "number", min: 0, placeholder: "no limit" })),
+    el(
+      "div",
+      { class: "field-row" },
+      field("Weight", "weight", { type: "number", min: 0, max: 65535, value: "1" }),
+      field("Most connections", "max_connections", { type: "number", min: 0, placeholder: "no limit" }),
+    ),
   ];
   const act = async (form) => {
     const json = { addr: form.get("addr").trim() };
@@ -164,7 +200,9 @@ export async function addServer(backend) {
     for (const name of ["weight", "max_connections"]) if (form.get(name) !== "") json[name] = Number(form.get(name));
     const added = await ask("POST", path("backends", backend, "servers"), { json });
     changed();
-    notify(`${added.backend}/${added.server} is added${added.pending ? " and takes effect in a moment" : ""}.`, { undo: () => remove(backend, added.server) });
+    notify(`${added.backend}/${added.server} is added${added.pending ? " and takes effect in a moment" : ""}.`, {
+      undo: () => remove(backend, added.server),
+    });
   };
   await confirm({ title: `Add a server to ${backend}`, body, verb: "Add server", act });
 }
@@ -177,12 +215,22 @@ async function remove(backend, server) {
 
 export async function removeServer(backend, server, view) {
   const body = el("p", {}, "It was added at run time. ", openOnes(view));
-  await confirm({ title: `Remove ${backend}/${server}?`, body, verb: "Remove", kind: "danger", act: () => remove(backend, server) });
+  await confirm({
+    title: `Remove ${backend}/${server}?`,
+    body,
+    verb: "Remove",
+    kind: "danger",
+    act: () => remove(backend, server),
+  });
 }
 
 /** Closes connections of mode proxy. `query` says which, `what` the same in words. */
 export async function closeConnections(query, what, some) {
-  const body = el("p", {}, `${some} Both sides see the connection reset. This cannot be undone; clients may connect again.`);
+  const body = el(
+    "p",
+    {},
+    `${some} Both sides see the connection reset. This cannot be undone; clients may connect again.`,
+  );
   const act = async () => {
     const { closed } = await ask("DELETE", "/v1/connections", { query });
     changed();

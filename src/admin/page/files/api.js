@@ -133,7 +133,9 @@ function within(signal, ms) {
 }
 
 function search(query) {
-  const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const given = Object.entries(query ?? {}).filter(
+    ([, value]) => value !== undefined && value !== null && value !== "",
+  );
   const text = new URLSearchParams(given).toString();
   return text ? `?${text}` : "";
 }

@@ -19,7 +19,9 @@ export const title = "Configuration";
 
 export function mount(main) {
   if (!may("operate")) {
-    main.append(el("section", { class: "section card" }, empty("The configuration is not shown to you.", refusal("operate"))));
+    main.append(
+      el("section", { class: "section card" }, empty("The configuration is not shown to you.", refusal("operate"))),
+    );
     return () => {};
   }
   const page = new ConfigPage();
@@ -46,16 +48,36 @@ class ConfigPage {
     this.list = el("ol", { class: "findings", id: "editor-findings" });
     this.why = el("p", { class: "section-note" });
     this.review = button("Review and apply…", () => this.apply(), "primary");
+    this.reload = button("Read the file again…", () => this.reloadFile(), "quiet");
     this.revert = button("Discard changes", () => this.discard(), "quiet");
     this.file = el("code", {});
     this.history = revisions(() => this.load());
     this.recheck = debounce(PAUSE, () => this.check());
-    const head = el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Text"), this.file, el("div", { class: "tools" }, this.revert, this.review));
+    const head = el(
+      "header",
+      { class: "section-head" },
+      el("h2", { id: "h-view" }, "Text"),
+      this.file,
+      el("div", { class: "tools" }, this.reload, this.revert, this.review),
+    );
     this.node = el(
       "div",
       { class: "config" },
-      el("section", { class: "section card config-text", "aria-labelledby": "h-view" }, head, this.why, this.editor.node, this.state, this.list),
-      el("section", { class: "section card config-history", "aria-labelledby": "h-history" }, el("header", { class: "section-head" }, el("h2", { id: "h-history" }, "History")), this.history.node),
+      el(
+        "section",
+        { class: "section card config-text", "aria-labelledby": "h-view" },
+        head,
+        this.why,
+        this.editor.node,
+        this.state,
+        this.list,
+      ),
+      el(
+        "section",
+        { class: "section card config-history", "aria-labelledby": "h-history" },
+        el("header", { class: "section-head" }, el("h2", { id: "h-history" }, "History")),
+        this.history.node,
+      ),
     );
   }
 
@@ -77,7 +99,16 @@ class ConfigPage {
       this.history.load();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      replace(this.state, el("p", { class: "form-error" }, problem.message, " ", button("Try again", () => this.load(), "quiet")));
+      replace(
+        this.state,
+        el(
+          "p",
+          { class: "form-error" },
+          problem.message,
+          " ",
+          button("Try again", () => this.load(), "quiet"),
+        ),
+      );
     }
   }
 
@@ -95,7 +126,8 @@ class ConfigPage {
 
   /** Why nothing can be applied here; `null` if it can. */
   refused() {
-    if (!this.writes) return "The file can be checked and compared here, not written: [admin] allow_config_writes = true, and a restart, would allow it.";
+    if (!this.writes)
+      return "The file can be checked and compared here, not written: [admin] allow_config_writes = true, and a restart, would allow it.";
     return refusal("configure");
   }
 
@@ -124,8 +156,14 @@ class ConfigPage {
   draw(valid, findings) {
     const errors = findings.filter(({ severity }) => severity === "error").length;
     const warnings = findings.length - errors;
-    const said = [errors > 0 ? many(errors, "error") : null, warnings > 0 ? many(warnings, "warning") : null].filter(Boolean).join(", ");
-    replace(this.state, valid ? badge("up", said ? "Valid" : "Valid") : badge("down", "Not valid"), el("span", {}, said || (this.isChanged ? "Nothing is applied before you say so." : "This is in effect.")));
+    const said = [errors > 0 ? many(errors, "error") : null, warnings > 0 ? many(warnings, "warning") : null]
+      .filter(Boolean)
+      .join(", ");
+    replace(
+      this.state,
+      valid ? badge("up", said ? "Valid" : "Valid") : badge("down", "Not valid"),
+      el("span", {}, said || (this.isChanged ? "Nothing is applied before you say so." : "This is in effect.")),
+    );
     replace(
       this.list,
       findings.map(({ severity, line, column, message, help }) =>
@@ -155,6 +193,29 @@ class ConfigPage {
     });
   }
 
+  /** For whoever has changed the file elsewhere. */
+  async reloadFile() {
+    const cut = el(
+      "label",
+      { class: "check-row" },
+      el("input", { type: "checkbox", name: "cut" }),
+      "Cut established connections that the change does not leave",
+    );
+    await confirm({
+      title: "Read the file again?",
+      body: [el("p", {}, "What stands in the file now is applied, or nothing if it has a mistake."), cut],
+      verb: "Reload",
+      act: async (form) => {
+        const { changes } = await ask("POST", "/v1/reload", { query: { cut: form.has("cut") ? true : null } });
+        await this.load();
+        refresh();
+        notify(changes.length ? "The file is applied." : "The file is applied: nothing differs.", {
+          detail: changes.join("\n") || null,
+        });
+      },
+    });
+  }
+
   /** Shows what the text would change, and applies it if that is wanted. */
   async apply() {
     const toml = this.editor.value;
@@ -176,20 +237,31 @@ class ConfigPage {
     };
     const body = [changeSummary(diff), refused ? el("p", { class: "section-note" }, refused) : null];
     const onProblem = (problem, { error }) => problem.status === 412 && this.conflict(error);
-    await confirm({ title: refused ? "What this would change" : "Apply this?", body, verb: refused ? "Back to the text" : "Apply", act, isWide: true, onProblem });
+    await confirm({
+      title: refused ? "What this would change" : "Apply this?",
+      body,
+      verb: refused ? "Back to the text" : "Apply",
+      act,
+      isWide: true,
+      onProblem,
+    });
   }
 
   /** Somebody else was faster: the text is compared with theirs. */
   conflict(error) {
     error.append(
       " ",
-      button("Compare with what is in effect now", async (event) => {
-        const answer = await ask("GET", "/v1/config", { as: "response" });
-        this.before = answer.text;
-        this.etag = answer.etag;
-        event.target.closest("dialog").close();
-        this.apply();
-      }, "quiet"),
+      button(
+        "Compare with what is in effect now",
+        async (event) => {
+          const answer = await ask("GET", "/v1/config", { as: "response" });
+          this.before = answer.text;
+          this.etag = answer.etag;
+          event.target.closest("dialog").close();
+          this.apply();
+        },
+        "quiet",
+      ),
     );
   }
 
@@ -201,6 +273,9 @@ class ConfigPage {
     await this.load();
     refresh();
     const detail = [...changes, ...(needed.length ? [`Needs a restart: ${needed.join(", ")}`] : [])].join("\n");
-    notify("The configuration is applied.", { detail: detail || null, undo: before ? async () => rollBack(before.revision, () => this.load()) : null });
+    notify("The configuration is applied.", {
+      detail: detail || null,
+      undo: before ? async () => rollBack(before.revision, () => this.load()) : null,
+    });
   }
 }

@@ -24,10 +24,22 @@ export function mount(main) {
   const inputs = Object.fromEntries(
     Object.keys(FILTERS).map((name) => [
       name,
-      el("input", { id: name === "frontend" ? "filter" : null, name, type: "search", value: here().params[name] ?? "", autocomplete: "off", spellcheck: "false", oninput: debounce(300, () => note()), placeholder: name === "client" ? "IP or IP:port" : "any" }),
+      el("input", {
+        id: name === "frontend" ? "filter" : null,
+        name,
+        type: "search",
+        value: here().params[name] ?? "",
+        autocomplete: "off",
+        spellcheck: "false",
+        oninput: debounce(300, () => note()),
+        placeholder: name === "client" ? "IP or IP:port" : "any",
+      }),
     ]),
   );
-  const names = { frontend: el("datalist", { id: "names-frontend" }), backend: el("datalist", { id: "names-backend" }) };
+  const names = {
+    frontend: el("datalist", { id: "names-frontend" }),
+    backend: el("datalist", { id: "names-backend" }),
+  };
   for (const [name, options] of Object.entries(names)) inputs[name].setAttribute("list", options.id);
   const closeAll = button("Close these…", () => closeThese(), "danger");
   const earlier = button("Earlier", () => turn(-PAGE), "quiet");
@@ -36,7 +48,12 @@ export function mount(main) {
   let found = 0;
   let stop = () => {};
 
-  const given = () => Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value.trim()]).filter(([, value]) => value !== ""));
+  const given = () =>
+    Object.fromEntries(
+      Object.entries(inputs)
+        .map(([name, input]) => [name, input.value.trim()])
+        .filter(([, value]) => value !== ""),
+    );
 
   function note() {
     offset = 0;
@@ -71,7 +88,12 @@ export function mount(main) {
   }
 
   function draw(shown) {
-    text(total, found === 0 ? "None is open." : `${many(found, "connection")}, the oldest first${found > shown ? `; ${count(offset + 1)} to ${count(offset + shown)} are shown` : ""}.`);
+    text(
+      total,
+      found === 0
+        ? "None is open."
+        : `${many(found, "connection")}, the oldest first${found > shown ? `; ${count(offset + 1)} to ${count(offset + shown)} are shown` : ""}.`,
+    );
     attr(earlier, "disabled", offset === 0);
     attr(later, "disabled", offset + shown >= found);
     for (const node of [earlier, later]) attr(node, "hidden", found <= PAGE);
@@ -83,7 +105,10 @@ export function mount(main) {
 
   function closeThese() {
     const query = given();
-    const which = list(Object.entries(query).map(([name, value]) => `${name} ${value}`), 4);
+    const which = list(
+      Object.entries(query).map(([name, value]) => `${name} ${value}`),
+      4,
+    );
     closeConnections(query, `the connections of ${which}`, `${countOf(found)} Flows of the packet modes stay.`);
   }
 
@@ -92,8 +117,18 @@ export function mount(main) {
     el(
       "section",
       { class: "section card", "aria-labelledby": "h-view" },
-      el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Connections, UDP sessions and flows"), closeAll),
-      el("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() }, fields, Object.values(names)),
+      el(
+        "header",
+        { class: "section-head" },
+        el("h2", { id: "h-view" }, "Connections, UDP sessions and flows"),
+        closeAll,
+      ),
+      el(
+        "form",
+        { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
+        fields,
+        Object.values(names),
+      ),
       error,
       el("div", { class: "section-head" }, total, el("div", { class: "tools" }, earlier, later)),
       listed.node,
@@ -101,8 +136,18 @@ export function mount(main) {
   );
   begin();
   const stopNames = watch("/v1/status", 30_000, (status) => {
-    replace(names.frontend, Object.keys(status.frontends).slice(0, 500).map((value) => el("option", { value })));
-    replace(names.backend, Object.keys(status.backends).slice(0, 500).map((value) => el("option", { value })));
+    replace(
+      names.frontend,
+      Object.keys(status.frontends)
+        .slice(0, 500)
+        .map((value) => el("option", { value })),
+    );
+    replace(
+      names.backend,
+      Object.keys(status.backends)
+        .slice(0, 500)
+        .map((value) => el("option", { value })),
+    );
   });
   return () => {
     stop();

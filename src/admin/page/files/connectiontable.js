@@ -43,11 +43,17 @@ function keyOf({ client, frontend, protocol, worker, local, flow }) {
 }
 
 function row(columns, first) {
-  const cells = Object.fromEntries(columns.map((name) => [name, el("td", { class: COLUMNS[name].startsWith("#") || name === "close" ? "number" : null })]));
+  const cells = Object.fromEntries(
+    columns.map((name) => [
+      name,
+      el("td", { class: COLUMNS[name].startsWith("#") || name === "close" ? "number" : null }),
+    ]),
+  );
   const node = el("tr", {}, Object.values(cells));
   let connection = first;
   if (cells.client) cells.client.append(el("code", {}, first.client));
-  const link = (cell, kind, ...names) => cell && cell.append(el("a", { href: panelAddress(kind, ...names) }, names.at(-1)));
+  const link = (cell, kind, ...names) =>
+    cell && cell.append(el("a", { href: panelAddress(kind, ...names) }, names.at(-1)));
   link(cells.frontend, "frontend", first.frontend);
   const close = closer(() => connection);
   cells.close.append(close.node);
@@ -75,14 +81,26 @@ function row(columns, first) {
 
 /** What tells one connection from another: its name, its TLS, its state. */
 function aboutOf({ protocol, mode, sni, tls, flow, frontend_removed: noFrontend, server_removed: noServer }) {
-  const parts = [protocol === "udp" ? "UDP session" : null, mode === "proxy" ? null : words(mode), sni, tls && `${tls.version}${tls.alpn ? ` ${tls.alpn}` : ""}`, tls?.client_subject, flow && words(flow.state), flow?.nat && `as ${flow.nat}`];
+  const parts = [
+    protocol === "udp" ? "UDP session" : null,
+    mode === "proxy" ? null : words(mode),
+    sni,
+    tls && `${tls.version}${tls.alpn ? ` ${tls.alpn}` : ""}`,
+    tls?.client_subject,
+    flow && words(flow.state),
+    flow?.nat && `as ${flow.nat}`,
+  ];
   if (noFrontend) parts.push("its frontend is removed");
   if (noServer) parts.push("its server is removed");
   return parts.filter(Boolean).join(" · ");
 }
 
 function closer(connectionNow) {
-  const node = el("button", { type: "button", class: "button icon-only quiet", onclick: () => ask(connectionNow()) }, icon("close"));
+  const node = el(
+    "button",
+    { type: "button", class: "button icon-only quiet", onclick: () => ask(connectionNow()) },
+    icon("close"),
+  );
   const update = ({ client, mode }) => {
     const why = whyNot(client, mode);
     attr(node, "disabled", Boolean(why));

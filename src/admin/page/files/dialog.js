@@ -14,7 +14,14 @@ export function confirm({ title, body, verb, kind = "primary", act, isWide = fal
     const error = el("p", { class: "form-error", role: "alert", hidden: true });
     const yes = el("button", { type: "submit", class: `button ${kind}` }, verb);
     const no = button("Cancel", () => dialog.close());
-    const form = el("form", { method: "dialog" }, heading, el("div", { class: "dialog-body" }, body), error, el("div", { class: "dialog-actions" }, no, yes));
+    const form = el(
+      "form",
+      { method: "dialog" },
+      heading,
+      el("div", { class: "dialog-body" }, body),
+      error,
+      el("div", { class: "dialog-actions" }, no, yes),
+    );
     const dialog = el("dialog", { class: isWide ? "dialog wide" : "dialog", "aria-labelledby": "dialog-title" }, form);
     let isDone = false;
     form.addEventListener("submit", async (event) => {
@@ -54,7 +61,11 @@ export function display({ title, body, isWide = false }) {
     { class: isWide ? "dialog wide" : "dialog", "aria-labelledby": "dialog-title" },
     el("h2", { id: "dialog-title" }, title),
     el("div", { class: "dialog-body" }, body),
-    el("div", { class: "dialog-actions" }, button("Close", () => dialog.close(), null, { autofocus: true })),
+    el(
+      "div",
+      { class: "dialog-actions" },
+      button("Close", () => dialog.close(), null, { autofocus: true }),
+    ),
   );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("pointerdown", (event) => {

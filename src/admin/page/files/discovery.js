@@ -10,12 +10,25 @@ export const title = "Discovery";
 
 export function mount(main) {
   const place = el("div", {});
-  main.append(el("section", { class: "section card", "aria-labelledby": "h-view" }, el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Sources of servers")), place));
+  main.append(
+    el(
+      "section",
+      { class: "section card", "aria-labelledby": "h-view" },
+      el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Sources of servers")),
+      place,
+    ),
+  );
   return watch("/v1/discovery", 5000, (sources) => replace(place, sourcesOf(Object.entries(sources))));
 }
 
 function sourcesOf(sources) {
-  if (sources.length === 0) return empty("No sources.", "All servers stand in the configuration. A backend with ", el("code", {}, "discovery"), " gets them from DNS, a file, a command, Docker, Consul, Kubernetes or LXD.");
+  if (sources.length === 0)
+    return empty(
+      "No sources.",
+      "All servers stand in the configuration. A backend with ",
+      el("code", {}, "discovery"),
+      " gets them from DNS, a file, a command, Docker, Consul, Kubernetes or LXD.",
+    );
   const rows = sources.map(([backend, it]) =>
     el(
       "tr",
@@ -29,7 +42,11 @@ function sourcesOf(sources) {
       el("td", { class: "number" }, count(it.duplicates)),
     ),
   );
-  return table("Sources of servers", ["Backend", "Source", "State", "#Servers", "#Answered", "#Left out", "#Named twice"], el("tbody", {}, rows));
+  return table(
+    "Sources of servers",
+    ["Backend", "Source", "State", "#Servers", "#Answered", "#Left out", "#Named twice"],
+    el("tbody", {}, rows),
+  );
 }
 
 function stateOf({ problem }) {

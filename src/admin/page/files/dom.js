@@ -124,7 +124,12 @@ export function facts(pairs) {
 
 /** What stands where there is nothing. */
 export function empty(title, ...more) {
-  return el("div", { class: "empty" }, el("p", { class: "empty-title" }, title), more.length ? el("p", {}, more) : null);
+  return el(
+    "div",
+    { class: "empty" },
+    el("p", { class: "empty-title" }, title),
+    more.length ? el("p", {}, more) : null,
+  );
 }
 
 export function code(value) {

@@ -29,7 +29,12 @@ export class Editor {
     });
     this.coloured = el("div", { class: "editor-lines", "aria-hidden": "true" });
     this.numbers = el("div", { class: "editor-numbers", "aria-hidden": "true" });
-    this.node = el("div", { class: "editor" }, el("div", { class: "editor-gutter" }, this.numbers), el("div", { class: "editor-text" }, el("div", { class: "editor-back" }, this.coloured), this.area));
+    this.node = el(
+      "div",
+      { class: "editor" },
+      el("div", { class: "editor-gutter" }, this.numbers),
+      el("div", { class: "editor-text" }, el("div", { class: "editor-back" }, this.coloured), this.area),
+    );
   }
 
   get value() {
@@ -61,7 +66,12 @@ export class Editor {
     let first = 0;
     while (first < wanted.length && first < before.length && wanted[first] === before[first].source) first += 1;
     let tail = 0;
-    while (tail < wanted.length - first && tail < before.length - first && wanted.at(-1 - tail) === before.at(-1 - tail).source) tail += 1;
+    while (
+      tail < wanted.length - first &&
+      tail < before.length - first &&
+      wanted.at(-1 - tail) === before.at(-1 - tail).source
+    )
+      tail += 1;
     let state = first > 0 ? before[first - 1].state : undefined;
     const middle = wanted.slice(first, wanted.length - tail).map((source) => {
       const line = coloured(source, state, wanted.length <= COLOURED);
@@ -89,7 +99,8 @@ export class Editor {
   number() {
     const { length } = this.lines;
     while (this.numbers.children.length > length) this.numbers.lastChild.remove();
-    while (this.numbers.children.length < length) this.numbers.append(el("div", { class: "editor-number" }, this.numbers.children.length + 1));
+    while (this.numbers.children.length < length)
+      this.numbers.append(el("div", { class: "editor-number" }, this.numbers.children.length + 1));
     this.mark();
   }
 
@@ -136,7 +147,8 @@ function coloured(source, state, isColoured) {
     return { source, state, node };
   }
   const found = pieces(source, state);
-  for (const [kind, piece] of found.pieces) node.append(kind === "space" || kind === "other" ? piece : el("span", { class: `t-${kind}` }, piece));
+  for (const [kind, piece] of found.pieces)
+    node.append(kind === "space" || kind === "other" ? piece : el("span", { class: `t-${kind}` }, piece));
   if (found.pieces.length === 0) node.append(" ");
   return { source, state: found.state, node };
 }
@@ -150,20 +162,28 @@ export function listing(source) {
     state = made.state;
     lines.push(made.node);
   }
-  return el("pre", { class: "listing", tabindex: "0" }, lines);
+  return el("pre", { class: "listing", tabindex: "0", role: "region", "aria-label": "Text" }, lines);
 }
 
 /** A unified diff in colours; each line says what it is to screen readers, too. */
 export function difference(lines) {
   if (lines.trim() === "") return el("p", { class: "section-note" }, "The text is the same.");
-  const rows = lines.replace(/\n$/, "").split("\n").filter((line) => !/^(---|\+\+\+) /.test(line) && !line.startsWith("\\"));
+  const rows = lines
+    .replace(/\n$/, "")
+    .split("\n")
+    .filter((line) => !/^(---|\+\+\+) /.test(line) && !line.startsWith("\\"));
   const kinds = { "+": "added", "-": "removed", "@": "place" };
   return el(
     "pre",
-    { class: "listing diff", tabindex: "0" },
+    { class: "listing diff", tabindex: "0", role: "region", "aria-label": "Differences" },
     rows.map((line) => {
       const kind = kinds[line[0]];
-      return el("div", { class: "diff-line", "data-kind": kind }, kind === "added" || kind === "removed" ? unseen(`${kind}: `) : null, line || " ");
+      return el(
+        "div",
+        { class: "diff-line", "data-kind": kind },
+        kind === "added" || kind === "removed" ? unseen(`${kind}: `) : null,
+        line || " ",
+      );
     }),
   );
 }

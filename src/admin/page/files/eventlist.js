@@ -52,4 +52,13 @@ export function isNotable(event) {
   return event.level !== "info" || !QUIET.has(event.event);
 }
 
-const QUIET = new Set(["admin", "overrides_saved", "rules_checked", "tested", "probe", "listening", "privileges_dropped", "scripts_written"]);
+const QUIET = new Set([
+  "admin",
+  "overrides_saved",
+  "rules_checked",
+  "tested",
+  "probe",
+  "listening",
+  "privileges_dropped",
+  "scripts_written",
+]);

@@ -81,7 +81,8 @@ export function duration(seconds) {
   if (s < 9.95) return `${s < 0.05 ? 0 : s.toFixed(1)} s`;
   if (s < 60) return `${Math.floor(s)} s`;
   const whole = Math.floor(s);
-  const parts = (big, bigUnit, small, smallUnit) => (small ? `${big} ${bigUnit} ${small} ${smallUnit}` : `${big} ${bigUnit}`);
+  const parts = (big, bigUnit, small, smallUnit) =>
+    small ? `${big} ${bigUnit} ${small} ${smallUnit}` : `${big} ${bigUnit}`;
   if (whole < 3600) return parts(Math.floor(whole / 60), "min", whole % 60, "s");
   if (whole < 86400) return parts(Math.floor(whole / 3600), "h", Math.floor((whole % 3600) / 60), "min");
   return parts(Math.floor(whole / 86400), "d", Math.floor((whole % 86400) / 3600), "h");
@@ -114,7 +115,9 @@ export function clock(date, now = new Date()) {
 
 /** 2026-11-30 */
 export function day(date) {
-  return Number.isNaN(date.getTime()) ? NONE : `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
+  return Number.isNaN(date.getTime())
+    ? NONE
+    : `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
 }
 
 /** 1 server, 2 servers. */

@@ -72,7 +72,24 @@ function draw(issues, verdict) {
   known = key;
   const shown = showsAll ? listed : listed.slice(0, FEW);
   const more = listed.length - shown.length;
-  replace(list, shown.map(item), more > 0 ? el("li", {}, button(`${more} more`, () => expand(true), "link")) : null, showsAll && listed.length > FEW ? el("li", {}, button("Fewer", () => expand(false), "link")) : null);
+  replace(
+    list,
+    shown.map(item),
+    more > 0
+      ? el(
+          "li",
+          {},
+          button(`${more} more`, () => expand(true), "link"),
+        )
+      : null,
+    showsAll && listed.length > FEW
+      ? el(
+          "li",
+          {},
+          button("Fewer", () => expand(false), "link"),
+        )
+      : null,
+  );
   show(list, listed.length > 0);
 }
 
@@ -86,7 +103,12 @@ function item({ level, text: words, detail, panel, view, params }) {
   mark.update(level, { bad: "Problem", warn: "Attention", note: "Note" }[level], TONES[level]);
   const href = panel ? panelAddress(...panel) : address(view, params);
   const [first] = (detail ?? "").split("\n");
-  return el("li", { class: "issue" }, mark.node, el("span", {}, el("a", { href }, words), first ? el("span", { class: "issue-detail" }, ` ${first}`) : null));
+  return el(
+    "li",
+    { class: "issue" },
+    mark.node,
+    el("span", {}, el("a", { href }, words), first ? el("span", { class: "issue-detail" }, ` ${first}`) : null),
+  );
 }
 
 /** Says that nobody answers, how long already, and when the page asks next. */
@@ -111,7 +133,12 @@ function lost() {
   };
   tick();
   ticking = setInterval(tick, 500);
-  replace(banner, icon("bad"), el("p", {}, el("strong", {}, "Convey does not answer"), " since ", since, ". What you see is from before. ", next), button("Try now", retry));
+  replace(
+    banner,
+    icon("bad"),
+    el("p", {}, el("strong", {}, "Convey does not answer"), " since ", since, ". What you see is from before. ", next),
+    button("Try now", retry),
+  );
 }
 
 connection.listeners.add(lost);

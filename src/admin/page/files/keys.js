@@ -73,7 +73,17 @@ function onKey(event) {
 /** What there is. */
 export function help() {
   if (document.querySelector("dialog.dialog[open]")) return;
-  const row = (keys, words) => el("div", {}, el("dt", {}, keys.map((key) => el("kbd", {}, key))), el("dd", {}, words));
+  const row = (keys, words) =>
+    el(
+      "div",
+      {},
+      el(
+        "dt",
+        {},
+        keys.map((key) => el("kbd", {}, key)),
+      ),
+      el("dd", {}, words),
+    );
   const toggle = el("input", { type: "checkbox", checked: areOn(), onchange: () => set(toggle.checked) });
   const body = [
     el(

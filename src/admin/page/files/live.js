@@ -3,8 +3,9 @@
 
 import { ask, connection } from "./api.js";
 
-/** An answer that costs the page this long may come again only after so many times as long. */
+/** What an answer costs the page, and what it costs the way, it may cost again only after so many times as long. */
 const REST = 15;
+const REST_OF_WAY = 3;
 
 const polls = new Map();
 
@@ -74,12 +75,13 @@ class Poll {
     const { signal } = this.asking;
     let answer, problem;
     try {
+      const asked = performance.now();
       const body = await ask("GET", this.path, { signal, as: "text" });
       const begun = performance.now();
       answer = JSON.parse(body);
       this.last = answer;
       for (const watcher of [...this.watchers]) watcher.got(answer);
-      this.cost = performance.now() - begun;
+      this.cost = Math.max((performance.now() - begun) * REST, (begun - asked) * REST_OF_WAY);
     } catch (error) {
       problem = error;
     }
@@ -92,7 +94,7 @@ class Poll {
     const every = Math.min(...[...this.watchers].map((watcher) => watcher.every));
     if (this.watchers.size === 0) return;
     if (this.isDue) this.turn();
-    else this.timer = setTimeout(() => this.turn(), Math.max(every, this.cost * REST));
+    else this.timer = setTimeout(() => this.turn(), Math.max(every, this.cost));
   }
 }
 

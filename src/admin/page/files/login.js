@@ -7,7 +7,15 @@ import { logIn } from "./session.js";
 
 /** The form; `done()` is called once somebody is logged in. */
 export function loginView(done, why) {
-  const token = el("input", { type: "password", name: "token", required: true, autofocus: true, autocomplete: "current-password", spellcheck: "false", "aria-describedby": "login-help" });
+  const token = el("input", {
+    type: "password",
+    name: "token",
+    required: true,
+    autofocus: true,
+    autocomplete: "current-password",
+    spellcheck: "false",
+    "aria-describedby": "login-help",
+  });
   const error = el("p", { class: "form-error", role: "alert", hidden: true });
   const button = el("button", { type: "submit", class: "button primary" }, "Log in");
   const form = el(
@@ -15,7 +23,16 @@ export function loginView(done, why) {
     { class: "login card" },
     icon("logo"),
     el("h1", {}, "Convey"),
-    el("p", { class: "section-note", id: "login-help" }, why ?? "This address answers to tokens.", " ", el("code", {}, "convey token"), " makes one; an administrator adds it to ", el("code", {}, "tokens_file"), "."),
+    el(
+      "p",
+      { class: "section-note", id: "login-help" },
+      why ?? "This address answers to tokens.",
+      " ",
+      el("code", {}, "convey token"),
+      " makes one; an administrator adds it to ",
+      el("code", {}, "tokens_file"),
+      ".",
+    ),
     el("label", { class: "field" }, "Token", token),
     error,
     button,

@@ -42,7 +42,12 @@ export class Badge {
   constructor() {
     this.use = svg("use", {});
     this.word = el("span", {});
-    this.node = el("span", { class: "badge" }, svg("svg", { class: "icon", "aria-hidden": "true" }, this.use), this.word);
+    this.node = el(
+      "span",
+      { class: "badge" },
+      svg("svg", { class: "icon", "aria-hidden": "true" }, this.use),
+      this.word,
+    );
   }
 
   update(label, words = String(label).replaceAll("_", " "), tone = toneOf(label)) {
@@ -64,7 +69,12 @@ export class Meter {
   constructor() {
     this.bar = el("span", { class: "meter-bar" });
     this.label = el("span", { class: "meter-label" });
-    this.node = el("span", { class: "meter" }, el("span", { class: "meter-track", "aria-hidden": "true" }, this.bar), this.label);
+    this.node = el(
+      "span",
+      { class: "meter" },
+      el("span", { class: "meter-track", "aria-hidden": "true" }, this.bar),
+      this.label,
+    );
   }
 
   /** `fraction`: 0 to 1, or `null` for none. */

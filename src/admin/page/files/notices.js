@@ -28,15 +28,19 @@ export function notify(message, { tone = "good", undo = null, detail = null } = 
     if (tone !== "bad") timer = setTimeout(close, undo ? STAY_WITH_UNDO : STAY);
   };
   if (undo) {
-    const back = button("Undo", async () => {
-      back.disabled = true;
-      close();
-      try {
-        await undo();
-      } catch (problem) {
-        notify(`That could not be undone. ${problem.message}`, { tone: "bad" });
-      }
-    }, "quiet");
+    const back = button(
+      "Undo",
+      async () => {
+        back.disabled = true;
+        close();
+        try {
+          await undo();
+        } catch (problem) {
+          notify(`That could not be undone. ${problem.message}`, { tone: "bad" });
+        }
+      },
+      "quiet",
+    );
     node.append(back);
   }
   append(node, button(icon("close"), close, "icon-only", { "aria-label": "Dismiss" }));

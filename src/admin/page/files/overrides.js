@@ -20,8 +20,19 @@ export function mount(main) {
   let overrides = [];
   const clearAll = button("Clear all…", () => clear(overrides));
   main.append(
-    el("section", { class: "section card", "aria-labelledby": "h-view" }, el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Overrides in effect"), clearAll), place),
-    el("section", { class: "section card", "aria-labelledby": "h-past" }, el("header", { class: "section-head" }, el("h2", { id: "h-past" }, "Set and cleared since the start")), past.node, nothing),
+    el(
+      "section",
+      { class: "section card", "aria-labelledby": "h-view" },
+      el("header", { class: "section-head" }, el("h2", { id: "h-view" }, "Overrides in effect"), clearAll),
+      place,
+    ),
+    el(
+      "section",
+      { class: "section card", "aria-labelledby": "h-past" },
+      el("header", { class: "section-head" }, el("h2", { id: "h-past" }, "Set and cleared since the start")),
+      past.node,
+      nothing,
+    ),
   );
   const stops = [
     watch("/v1/overrides", 3000, (answer) => {
@@ -42,9 +53,18 @@ export function mount(main) {
 function listOf(overrides, why) {
   if (overrides.length === 0) return empty("No overrides.", "Health checks and configured weights apply everywhere.");
   const rows = overrides.map(({ backend, server, overridden }) => {
-    const back = button("Clear…", () => clearOne(backend, server), "quiet", { title: why, "aria-label": `Clear the override of ${backend}/${server}` });
+    const back = button("Clear…", () => clearOne(backend, server), "quiet", {
+      title: why,
+      "aria-label": `Clear the override of ${backend}/${server}`,
+    });
     attr(back, "disabled", Boolean(why));
-    return el("tr", {}, el("th", { scope: "row" }, el("a", { href: panelAddress("server", backend, server) }, `${backend}/${server}`)), el("td", {}, words(overridden)), el("td", { class: "number" }, back));
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, el("a", { href: panelAddress("server", backend, server) }, `${backend}/${server}`)),
+      el("td", {}, words(overridden)),
+      el("td", { class: "number" }, back),
+    );
   });
   return table("Overrides", ["Server", "Set to", "#Action"], el("tbody", {}, rows));
 }
@@ -61,7 +81,11 @@ async function clearOne(backend, server) {
 function clear(overrides) {
   return confirm({
     title: `Clear ${many(overrides.length, "override")}?`,
-    body: el("p", {}, "Health checks and configured weights apply again everywhere. This cannot be undone here; the list of events says what was set."),
+    body: el(
+      "p",
+      {},
+      "Health checks and configured weights apply again everywhere. This cannot be undone here; the list of events says what was set.",
+    ),
     verb: "Clear all",
     kind: "danger",
     act: async () => {

@@ -71,7 +71,8 @@ export function mount(main) {
   }
 
   const all = (isOpen) => {
-    for (const line of linesOf(status, { open, filter, problems })) if (line.kind === "backend") open.set(line.id, isOpen);
+    for (const line of linesOf(status, { open, filter, problems }))
+      if (line.kind === "backend") open.set(line.id, isOpen);
     draw();
   };
   const tools = el(
@@ -84,15 +85,31 @@ export function mount(main) {
   );
 
   main.append(
-    el("section", { class: "section", "aria-labelledby": "h-traffic" }, el("h2", { id: "h-traffic", class: "unseen" }, "Traffic of the last 15 minutes"), history.node),
+    el(
+      "section",
+      { class: "section", "aria-labelledby": "h-traffic" },
+      el("h2", { id: "h-traffic", class: "unseen" }, "Traffic of the last 15 minutes"),
+      history.node,
+    ),
     el(
       "div",
       { class: "overview-lower" },
-      el("section", { class: "section card", "aria-labelledby": "h-servers" }, el("header", { class: "section-head" }, el("h2", { id: "h-servers" }, "Who serves whom"), summary, tools), tree.node, nothing),
+      el(
+        "section",
+        { class: "section card", "aria-labelledby": "h-servers" },
+        el("header", { class: "section-head" }, el("h2", { id: "h-servers" }, "Who serves whom"), summary, tools),
+        tree.node,
+        nothing,
+      ),
       el(
         "section",
         { class: "section card overview-events", "aria-labelledby": "h-last" },
-        el("header", { class: "section-head" }, el("h2", { id: "h-last" }, "What happened last"), el("a", { href: "#/events" }, "All events")),
+        el(
+          "header",
+          { class: "section-head" },
+          el("h2", { id: "h-last" }, "What happened last"),
+          el("a", { href: "#/events" }, "All events"),
+        ),
         noEvents,
         el("div", { class: "events-scroll", tabindex: "0", role: "region", "aria-label": "Last events" }, events.node),
       ),
@@ -116,8 +133,19 @@ export function mount(main) {
 
 function absent(status, filter, problems) {
   if (Object.keys(status.frontends).length === 0 && Object.keys(status.backends).length === 0) {
-    return empty("No frontends yet.", "Add one to ", el("code", {}, status.config_file), " and save it, or ", el("a", { href: "#/config" }, "write it here"), ".");
+    return empty(
+      "No frontends yet.",
+      "Add one to ",
+      el("code", {}, status.config_file),
+      " and save it, or ",
+      el("a", { href: "#/config" }, "write it here"),
+      ".",
+    );
   }
-  if (problems && !filter) return empty("No problems.", "Every frontend serves, and every server that should be up is.");
-  return empty("Nothing matches.", `No frontend, backend or server has “${filter}” in its name or address${problems ? " and a problem" : ""}.`);
+  if (problems && !filter)
+    return empty("No problems.", "Every frontend serves, and every server that should be up is.");
+  return empty(
+    "Nothing matches.",
+    `No frontend, backend or server has “${filter}” in its name or address${problems ? " and a problem" : ""}.`,
+  );
 }

@@ -2,6 +2,7 @@
 
 import { attr, el, empty, facts, keyed, replace, table, text } from "./dom.js";
 import { count, percent, rate, words } from "./format.js";
+import { packetPlots } from "./history.js";
 import { watch } from "./live.js";
 import { Meter, badge } from "./marks.js";
 import { panelAddress } from "./router.js";
@@ -14,7 +15,12 @@ export const title = "Packets";
 
 /** What kind of end a packet had, by its sentence; the first that fits. */
 const KINDS = [
-  ["forwarded", "Forwarded", "good", (label) => label.startsWith("to_") && label !== "too_big" || label.startsWith("error_to")],
+  [
+    "forwarded",
+    "Forwarded",
+    "good",
+    (label) => (label.startsWith("to_") && label !== "too_big") || label.startsWith("error_to"),
+  ],
   ["left", "Left to the kernel", "idle", (label) => label === "not_ours"],
   ["answered", "Answered by Convey", "drain", (_, sentence) => sentence.startsWith("Answered")],
   ["dropped", "Dropped", "bad", () => true],
@@ -28,15 +34,34 @@ export function mount(main) {
   const hops = el("div", {});
   const rules = el("div", {});
   const script = scripts();
-  const card = (id, heading, ...children) => el("section", { class: "section card", "aria-labelledby": id }, el("header", { class: "section-head" }, el("h2", { id }, heading)), children);
+  const history = packetPlots();
+  const card = (id, heading, ...children) =>
+    el(
+      "section",
+      { class: "section card", "aria-labelledby": id },
+      el("header", { class: "section-head" }, el("h2", { id }, heading)),
+      children,
+    );
   const broad = (node) => {
     node.classList.add("broad");
     return node;
   };
-  const nothing = el("div", { class: "section card", hidden: true }, empty("No frontend uses the packet modes.", "A frontend with ", el("code", {}, 'mode = "passthrough"'), " or ", el("code", {}, 'mode = "dsr"'), " forwards packets instead of relaying connections; this page then shows the engine and what becomes of each packet."));
+  const nothing = el(
+    "div",
+    { class: "section card", hidden: true },
+    empty(
+      "No frontend uses the packet modes.",
+      "A frontend with ",
+      el("code", {}, 'mode = "passthrough"'),
+      " or ",
+      el("code", {}, 'mode = "dsr"'),
+      " forwards packets instead of relaying connections; this page then shows the engine and what becomes of each packet.",
+    ),
+  );
   const all = el(
     "div",
     { class: "cards", hidden: true },
+    broad(history.node),
     card("h-engine", "Engine", engine),
     card("h-flows", "Flows", tables),
     broad(card("h-verdicts", "What became of packets", verdicts.node)),
@@ -47,7 +72,7 @@ export function mount(main) {
   );
   main.append(nothing, all);
 
-  return watch("/v1/status", EVERY, (status) => {
+  const stop = watch("/v1/status", EVERY, (status) => {
     const { packet } = status;
     attr(nothing, "hidden", Boolean(packet));
     attr(all, "hidden", !packet);
@@ -60,11 +85,17 @@ export function mount(main) {
     replace(rules, rulesOf(packet.rules));
     script.update(status);
   });
+  return () => {
+    stop();
+    history.stop();
+  };
 }
 
 function engineOf(packet) {
   return [
-    packet.alerts.map((alert) => el("p", { class: "reason", "data-tone": "warn" }, badge("warning", words(alert)), " ", alertWords(alert))),
+    packet.alerts.map((alert) =>
+      el("p", { class: "reason", "data-tone": "warn" }, badge("warning", words(alert)), " ", alertWords(alert)),
+    ),
     facts([
       ["Engine", packet.engine],
       ["Why this one", packet.engine_reason],
@@ -78,7 +109,11 @@ function engineOf(packet) {
 function flowsOf(flows) {
   const used = flows.nat + flows.dsr;
   const full = new Meter();
-  full.update(flows.max ? used / flows.max : 0, `${percent(used, flows.max)} of ${count(flows.max)}`, used > flows.max * 0.9 ? "bad" : null);
+  full.update(
+    flows.max ? used / flows.max : 0,
+    `${percent(used, flows.max)} of ${count(flows.max)}`,
+    used > flows.max * 0.9 ? "bad" : null,
+  );
   return facts([
     ["Flow table", full.node],
     ["Passthrough flows", count(flows.nat)],
@@ -95,9 +130,26 @@ class Verdicts {
     this.before = null;
     this.groups = KINDS.map(([, heading, tone]) => {
       const rows = el("tbody", {});
-      return { rows, set: keyed(rows, ([label]) => label, () => verdictRow(tone)), node: el("section", { class: "verdicts" }, el("h3", {}, heading), table(heading, ["Verdict", "#Packets", "#Now"], rows)) };
+      return {
+        rows,
+        set: keyed(
+          rows,
+          ([label]) => label,
+          () => verdictRow(tone),
+        ),
+        node: el(
+          "section",
+          { class: "verdicts" },
+          el("h3", {}, heading),
+          table(heading, ["Verdict", "#Packets", "#Now"], rows),
+        ),
+      };
     });
-    this.node = el("div", {}, this.groups.map((group) => group.node));
+    this.node = el(
+      "div",
+      {},
+      this.groups.map((group) => group.node),
+    );
   }
 
   update(packets) {
@@ -150,7 +202,9 @@ class Ports {
       }
     }
     // the fullest first: there may be thousands
-    const fullest = found.sort(([, one], [, other]) => other.claimed / other.available - one.claimed / one.available).slice(0, 100);
+    const fullest = found
+      .sort(([, one], [, other]) => other.claimed / other.available - one.claimed / one.available)
+      .slice(0, 100);
     this.set(fullest);
     attr(this.table, "hidden", found.length === 0);
     attr(this.none, "hidden", found.length > 0);
@@ -160,7 +214,14 @@ class Ports {
 function portRow([name, , backend, server]) {
   const taken = new Meter();
   const [claimed, available] = [el("td", { class: "number" }), el("td", { class: "number" })];
-  const node = el("tr", {}, el("th", { scope: "row" }, el("a", { href: panelAddress("server", backend, server) }, name)), el("td", {}, taken.node), claimed, available);
+  const node = el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, el("a", { href: panelAddress("server", backend, server) }, name)),
+    el("td", {}, taken.node),
+    claimed,
+    available,
+  );
   const update = ([, ports]) => {
     const part = ports.available ? ports.claimed / ports.available : 1;
     taken.update(part, percent(ports.claimed, ports.available), part > 0.9 ? "bad" : null);
@@ -183,11 +244,22 @@ function hopsOf(hops) {
       el("td", { class: "number" }, hop.mtu || "–"),
     ),
   );
-  return rows.length ? table("Next hops", ["Server", "State", "Interface", "Link address", "Source", "#MTU"], el("tbody", {}, rows)) : el("p", { class: "section-note" }, "No server is reached by packets yet.");
+  return rows.length
+    ? table("Next hops", ["Server", "State", "Interface", "Link address", "Source", "#MTU"], el("tbody", {}, rows))
+    : el("p", { class: "section-note" }, "No server is reached by packets yet.");
 }
 
 function rulesOf(rules) {
   return rules.error
     ? el("p", { class: "reason", "data-tone": "bad" }, badge("error", "Not known to be right"), " ", rules.error)
-    : [badge("up", "In place"), el("p", { class: "section-note" }, rules.restored > 0 ? `Another program changed them ${rules.restored} times, and they were restored${rules.restored_seconds_ago === null || rules.restored_seconds_ago === undefined ? "" : `, last ${rules.restored_seconds_ago} s ago`}.` : "Nobody else has changed them.")];
+    : [
+        badge("up", "In place"),
+        el(
+          "p",
+          { class: "section-note" },
+          rules.restored > 0
+            ? `Another program changed them ${rules.restored} times, and they were restored${rules.restored_seconds_ago === null || rules.restored_seconds_ago === undefined ? "" : `, last ${rules.restored_seconds_ago} s ago`}.`
+            : "Nobody else has changed them.",
+        ),
+      ];
 }

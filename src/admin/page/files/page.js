@@ -54,7 +54,8 @@ async function turn(place, isOwn) {
     replace(main);
     document.body.setAttribute("data-view", name);
     unmount = view.mount(main);
-    for (const link of document.querySelectorAll("#nav a")) attr(link, "aria-current", link.hash === `#/${name}` ? "page" : null);
+    for (const link of document.querySelectorAll("#nav a"))
+      attr(link, "aria-current", link.hash === `#/${name}` ? "page" : null);
     document.querySelector('#nav [aria-current="page"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
     if (!isFirst) {
       window.scrollTo(0, 0);
@@ -81,9 +82,18 @@ async function enter() {
   show(document.getElementById("log-out"), hasLogin());
   text(who, session.name ? `${session.name} (${session.role})` : `Role: ${session.role}`);
   headline.begin();
-  stopInfo = watch("/v1/info", 30_000, ({ version, uptime_seconds: up, config_file: file, config_generation: generation }) => {
-    replace(about, el("span", {}, `Convey ${version}`), el("span", {}, `up ${rough(up)}`), el("span", { title: file }, `configuration ${generation}`));
-  });
+  stopInfo = watch(
+    "/v1/info",
+    30_000,
+    ({ version, uptime_seconds: up, config_file: file, config_generation: generation }) => {
+      replace(
+        about,
+        el("span", {}, `Convey ${version}`),
+        el("span", {}, `up ${rough(up)}`),
+        el("span", { title: file }, `configuration ${generation}`),
+      );
+    },
+  );
   await turn(here());
 }
 
@@ -98,6 +108,7 @@ function leave() {
   stream.reset();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   replace(main);
+  document.title = "Convey";
   show(frame, false);
 }
 

@@ -17,7 +17,12 @@ const heading = el("h2", { id: "panel-title", tabindex: "-1" });
 const kindOf = el("p", { class: "panel-kind" });
 const content = el("div", { class: "panel-content" });
 const close = button(icon("close"), () => dialog.close(), "icon-only", { "aria-label": "Close panel" });
-const dialog = el("dialog", { class: "panel", "aria-labelledby": "panel-title" }, el("div", { class: "panel-head" }, el("div", {}, kindOf, heading), close), content);
+const dialog = el(
+  "dialog",
+  { class: "panel", "aria-labelledby": "panel-title" },
+  el("div", { class: "panel-head" }, el("div", {}, kindOf, heading), close),
+  content,
+);
 
 let open = null;
 let stops = [];
@@ -59,10 +64,7 @@ export function follow({ params }) {
   const failed = (problem) => {
     if (problem.status === 404) replace(content, gone(wanted));
   };
-  stops = [
-    ...panel.stops,
-    ...panel.watches.map(([path, got, every]) => watch(path, every ?? EVERY, got, failed)),
-  ];
+  stops = [...panel.stops, ...panel.watches.map(([path, got, every]) => watch(path, every ?? EVERY, got, failed))];
   if (!dialog.open) dialog.showModal();
   heading.focus();
 }

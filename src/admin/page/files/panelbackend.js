@@ -17,9 +17,18 @@ export function backendPanel(name) {
   const times = el("div", {});
   const history = plots({ backend: name }, ["connections", "throughput", "failures", "open"], { isSmall: true });
   const rows = el("tbody", {});
-  const setRows = keyed(rows, ([server]) => server, () => serverRow(name));
+  const setRows = keyed(
+    rows,
+    ([server]) => server,
+    () => serverRow(name),
+  );
   const act = (label, action) => button(label, () => actOnBackend(action, { backend: name, view }));
-  const buttons = [act("Drain all…", "drain"), act("Maintenance…", "maintenance"), act("Clear overrides…", "ready"), button("Add server…", () => addServer(name))];
+  const buttons = [
+    act("Drain all…", "drain"),
+    act("Maintenance…", "maintenance"),
+    act("Clear overrides…", "ready"),
+    button("Add server…", () => addServer(name)),
+  ];
   const why = el("p", { class: "section-note" });
 
   function update(answer) {
@@ -29,7 +38,13 @@ export function backendPanel(name) {
     replace(details, factsOf(view));
     const all = servers.reduce((sum, [, server]) => sum + server.rates.connections["1m"], 0);
     setRows(servers.map(([server, it]) => [server, it, all]));
-    replace(times, timesTable([["To connect", view.connect_time], ["Whole connection", view.session_time]]));
+    replace(
+      times,
+      timesTable([
+        ["To connect", view.connect_time],
+        ["Whole connection", view.session_time],
+      ]),
+    );
     const refused = refusal("operate");
     text(why, refused ?? "");
     show(why, Boolean(refused));
@@ -43,7 +58,12 @@ export function backendPanel(name) {
     el("div", { class: "panel-actions" }, buttons, why),
     details,
     history.node,
-    el("section", { class: "panel-section" }, el("h3", {}, "Servers"), table("Servers", ["Name", "State", "#Weight", "Share", "#New", "#Open", "#To clients"], rows)),
+    el(
+      "section",
+      { class: "panel-section" },
+      el("h3", {}, "Servers"),
+      table("Servers", ["Name", "State", "#Weight", "Share", "#New", "#Open", "#To clients"], rows),
+    ),
     times,
     settings("backends", name),
   );
@@ -55,7 +75,17 @@ function serverRow(backend) {
   const share = new Meter();
   const link = el("a", {});
   const [weight, begun, open, out] = [0, 1, 2, 3].map(() => el("td", { class: "number" }));
-  const node = el("tr", {}, el("th", { scope: "row" }, link), el("td", {}, state.node), weight, el("td", {}, share.node), begun, open, out);
+  const node = el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, link),
+    el("td", {}, state.node),
+    weight,
+    el("td", {}, share.node),
+    begun,
+    open,
+    out,
+  );
   const update = ([server, view, all]) => {
     text(link, server);
     attr(link, "href", panelAddress("server", backend, server));

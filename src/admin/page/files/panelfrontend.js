@@ -20,10 +20,23 @@ export function frontendPanel(name) {
   function update(view) {
     const waits = Object.entries(view.waiting);
     if (waits.length > 0) state.update("waiting");
-    else state.update(view.serves ? "live" : "down", view.serves ? "serves clients" : "no eligible server: clients are turned away");
-    replace(waiting, waits.map(([at, why]) => el("p", { class: "reason", "data-tone": "warn" }, `${at}: ${why}`)));
+    else
+      state.update(
+        view.serves ? "live" : "down",
+        view.serves ? "serves clients" : "no eligible server: clients are turned away",
+      );
+    replace(
+      waiting,
+      waits.map(([at, why]) => el("p", { class: "reason", "data-tone": "warn" }, `${at}: ${why}`)),
+    );
     replace(details, factsOf(view));
-    replace(times, timesTable([["Whole connection", view.session_time], ["TLS handshake", view.handshake_time]]));
+    replace(
+      times,
+      timesTable([
+        ["Whole connection", view.session_time],
+        ["TLS handshake", view.handshake_time],
+      ]),
+    );
     replace(
       counts,
       table_of("How connections ended", view.traffic.ended, endingWords),
@@ -54,13 +67,26 @@ function factsOf(view) {
     ["Listens at", view.listen.map((at) => el("code", { class: "line" }, at))],
     ["Mode", `${view.mode}, ${view.protocol}`],
     ["Backend", to(view.backend)],
-    ["Backends of its routes", view.route_backends.length ? view.route_backends.map((backend) => [to(backend), " "]) : null],
-    ["Open connections", view.max_connections ? `${count(traffic.connections_current)} of at most ${count(view.max_connections)}` : count(traffic.connections_current)],
+    [
+      "Backends of its routes",
+      view.route_backends.length ? view.route_backends.map((backend) => [to(backend), " "]) : null,
+    ],
+    [
+      "Open connections",
+      view.max_connections
+        ? `${count(traffic.connections_current)} of at most ${count(view.max_connections)}`
+        : count(traffic.connections_current),
+    ],
     ["New connections", rate(view.rates.connections["10s"])],
     ["Connections so far", count(traffic.connections_total)],
     ["From clients", bytes(traffic.bytes_in)],
     ["To clients", bytes(traffic.bytes_out)],
-    ["Datagrams", traffic.datagrams_in + traffic.datagrams_out > 0 ? `${count(traffic.datagrams_in)} in, ${count(traffic.datagrams_out)} out` : null],
+    [
+      "Datagrams",
+      traffic.datagrams_in + traffic.datagrams_out > 0
+        ? `${count(traffic.datagrams_in)} in, ${count(traffic.datagrams_out)} out`
+        : null,
+    ],
     ["Accept errors", view.accept_errors > 0 ? count(view.accept_errors) : null],
     ["TLS secrets", view.logs_tls_keys ? "are written to a file (key_log)" : null],
   ]);
@@ -69,6 +95,13 @@ function factsOf(view) {
 function table_of(caption, counted, wordsOf) {
   const entries = Object.entries(counted).sort(([, one], [, other]) => other - one);
   if (entries.length === 0) return null;
-  const rows = entries.map(([label, number]) => el("tr", {}, el("td", {}, wordsOf(label)), el("td", { class: "number" }, count(number))));
-  return el("section", { class: "panel-section" }, el("h3", {}, caption), table(caption, ["Reason", "#Count"], el("tbody", {}, rows)));
+  const rows = entries.map(([label, number]) =>
+    el("tr", {}, el("td", {}, wordsOf(label)), el("td", { class: "number" }, count(number))),
+  );
+  return el(
+    "section",
+    { class: "panel-section" },
+    el("h3", {}, caption),
+    table(caption, ["Reason", "#Count"], el("tbody", {}, rows)),
+  );
 }

@@ -32,7 +32,16 @@ export function serverPanel(backend, server) {
   const history = plots({ backend, server }, ["connections", "throughput", "failures", "open"], { isSmall: true });
   const listed = connectionTable({ hides: ["backend", "server"] });
   const total = el("span", { class: "section-note" });
-  const closeAll = button("Close all…", () => closeConnections({ backend, server }, `the connections of ${backend}/${server}`, countOf(view.traffic.connections_current)), "quiet danger");
+  const closeAll = button(
+    "Close all…",
+    () =>
+      closeConnections(
+        { backend, server },
+        `the connections of ${backend}/${server}`,
+        countOf(view.traffic.connections_current),
+      ),
+    "quiet danger",
+  );
   const events = eventList({ most: 20 });
   const section = (heading, ...children) => el("section", { class: "panel-section" }, el("h3", {}, heading), children);
   const eventSection = section("What happened to it", events.node);
@@ -47,7 +56,12 @@ export function serverPanel(backend, server) {
     details,
     history.node,
     section("Checks", checks),
-    el("section", { class: "panel-section" }, el("header", { class: "section-head" }, el("h3", {}, "Connections"), total, closeAll), listed.node),
+    el(
+      "section",
+      { class: "panel-section" },
+      el("header", { class: "section-head" }, el("h3", {}, "Connections"), total, closeAll),
+      listed.node,
+    ),
     times,
     ended,
     packet,
@@ -65,7 +79,13 @@ export function serverPanel(backend, server) {
     actions.update(view);
     replace(details, factsOf(view));
     replace(checks, checksOf(view));
-    replace(times, timesTable([["To connect", view.connect_time], ["Whole connection", view.session_time]]));
+    replace(
+      times,
+      timesTable([
+        ["To connect", view.connect_time],
+        ["Whole connection", view.session_time],
+      ]),
+    );
     replace(ended, endedOf(view));
     replace(packet, packetOf(view));
     const why = refusal("operate");
@@ -103,10 +123,12 @@ export function serverPanel(backend, server) {
 
 /** Why it gets connections, or none. */
 function standing(view) {
-  if (view.eligible && view.effective_percent < 100) return `It gets ${view.effective_percent} % of its weight while it starts slowly.`;
+  if (view.eligible && view.effective_percent < 100)
+    return `It gets ${view.effective_percent} % of its weight while it starts slowly.`;
   if (view.eligible) return "";
   if (view.state === "up" && view.weight === 0) return "Its weight is 0, so it gets no new connections.";
-  if (view.state === "up") return "It gets no new connections: servers of another priority come first, or it is at its limit.";
+  if (view.state === "up")
+    return "It gets no new connections: servers of another priority come first, or it is at its limit.";
   if (view.state === "draining" || view.state === "maintenance") return "It gets no new connections.";
   return "";
 }
@@ -115,14 +137,29 @@ function factsOf(view) {
   const { traffic, agent } = view;
   return facts([
     ["Address", el("code", {}, view.addr)],
-    ["Weight", view.weight === view.configured_weight ? count(view.weight) : `${count(view.weight)} (configured: ${view.configured_weight})`],
+    [
+      "Weight",
+      view.weight === view.configured_weight
+        ? count(view.weight)
+        : `${count(view.weight)} (configured: ${view.configured_weight})`,
+    ],
     ["Priority", view.priority],
-    ["Open connections", view.max_connections ? `${count(traffic.connections_current)} of at most ${count(view.max_connections)}` : count(traffic.connections_current)],
+    [
+      "Open connections",
+      view.max_connections
+        ? `${count(traffic.connections_current)} of at most ${count(view.max_connections)}`
+        : count(traffic.connections_current),
+    ],
     ["New connections", rate(view.rates.connections["10s"])],
     ["Connections so far", count(traffic.connections_total)],
     ["From clients", bytes(traffic.bytes_in)],
     ["To clients", bytes(traffic.bytes_out)],
-    ["Datagrams", traffic.datagrams_in + traffic.datagrams_out > 0 ? `${count(traffic.datagrams_in)} in, ${count(traffic.datagrams_out)} out` : null],
+    [
+      "Datagrams",
+      traffic.datagrams_in + traffic.datagrams_out > 0
+        ? `${count(traffic.datagrams_in)} in, ${count(traffic.datagrams_out)} out`
+        : null,
+    ],
     ["Failed connects", count(traffic.connect_failures)],
     ["Retries", traffic.retries > 0 ? count(traffic.retries) : null],
     ["Override", view.overridden ? words(view.overridden) : null],
@@ -134,9 +171,21 @@ function factsOf(view) {
 
 function checksOf(view) {
   const { last_checks: last = [] } = view;
-  if (last.length === 0) return el("p", { class: "section-note" }, view.state === "maintenance" ? "It is not checked during maintenance." : "It is not checked.");
+  if (last.length === 0)
+    return el(
+      "p",
+      { class: "section-note" },
+      view.state === "maintenance" ? "It is not checked during maintenance." : "It is not checked.",
+    );
   const rows = last.map((check) =>
-    el("tr", {}, el("td", {}, badge(check.outcome)), el("td", { class: "number" }, ago(check.seconds_ago)), el("td", { class: "number" }, millis(check.milliseconds)), el("td", {}, check.reason ?? "")),
+    el(
+      "tr",
+      {},
+      el("td", {}, badge(check.outcome)),
+      el("td", { class: "number" }, ago(check.seconds_ago)),
+      el("td", { class: "number" }, millis(check.milliseconds)),
+      el("td", {}, check.reason ?? ""),
+    ),
   );
   return table("Last checks", ["Result", "#When", "#Took", "Reason"], el("tbody", {}, rows));
 }
@@ -146,8 +195,21 @@ function counts(caption, heading, entries, wordsOf) {
   if (entries.length === 0) return null;
   const sum = entries.reduce((all, [, number]) => all + number, 0);
   const sorted = entries.sort(([, one], [, other]) => other - one);
-  const rows = sorted.map(([label, number]) => el("tr", {}, el("td", {}, wordsOf(label)), el("td", { class: "number" }, count(number)), el("td", { class: "number" }, percent(number, sum))));
-  return el("section", { class: "panel-section" }, el("h3", {}, caption), table(caption, [heading, "#Count", "#Part"], el("tbody", {}, rows)));
+  const rows = sorted.map(([label, number]) =>
+    el(
+      "tr",
+      {},
+      el("td", {}, wordsOf(label)),
+      el("td", { class: "number" }, count(number)),
+      el("td", { class: "number" }, percent(number, sum)),
+    ),
+  );
+  return el(
+    "section",
+    { class: "panel-section" },
+    el("h3", {}, caption),
+    table(caption, [heading, "#Count", "#Part"], el("tbody", {}, rows)),
+  );
 }
 
 function endedOf(view) {
@@ -167,7 +229,14 @@ function packetOf({ packet }) {
           { class: "panel-section" },
           el("h3", {}, "Packet modes"),
           alerts.map((alert) => badge("warning", words(alert))),
-          facts([["NAT ports", ports ? `${count(ports.claimed)} of ${count(ports.available)} (${percent(ports.claimed, ports.available)})` : null]]),
+          facts([
+            [
+              "NAT ports",
+              ports
+                ? `${count(ports.claimed)} of ${count(ports.available)} (${percent(ports.claimed, ports.available)})`
+                : null,
+            ],
+          ]),
           el("p", { class: "section-note" }, DSR_HINT, " ", el("a", { href: "#/packets" }, "Scripts for servers")),
         )
       : null,
@@ -185,7 +254,16 @@ class Actions {
     this.ready = make("Clear override…", "ready", "primary");
     this.remove = button("Remove…", () => removeServer(target().backend, target().server, target().view), "danger");
     this.why = el("p", { class: "section-note" });
-    this.node = el("div", { class: "panel-actions" }, this.ready, this.drain, this.maintenance, this.weight, this.remove, this.why);
+    this.node = el(
+      "div",
+      { class: "panel-actions" },
+      this.ready,
+      this.drain,
+      this.maintenance,
+      this.weight,
+      this.remove,
+      this.why,
+    );
   }
 
   update(view) {

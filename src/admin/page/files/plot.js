@@ -32,6 +32,8 @@ export class Plot {
 
   build() {
     this.grid = svg("g", { class: "plot-grid" });
+    // above what is drawn, so that they can be read
+    this.labels = svg("g", { class: "plot-labels" });
     this.shapes = this.series.map(({ tone }) => ({
       area: svg("path", { class: "plot-area", "data-tone": tone }),
       line: svg("path", { class: "plot-line", "data-tone": tone }),
@@ -42,15 +44,26 @@ export class Plot {
       { class: "plot-drawing", role: "img", height: this.height },
       this.grid,
       this.shapes.map(({ area, line }) => [area, line]),
+      this.labels,
       this.cursor,
     );
     this.tip = el("div", { class: "plot-tip", hidden: true, "aria-hidden": "true" });
     this.frame = el("div", { class: "plot-frame" }, this.drawing, this.tip);
     this.values = this.series.map(() => el("span", { class: "plot-value" }, "–"));
     const legend = this.series.map(({ label, tone }, at) =>
-      el("span", { class: "plot-legend" }, el("span", { class: "plot-key", "data-tone": tone }, label), this.values[at]),
+      el(
+        "span",
+        { class: "plot-legend" },
+        el("span", { class: "plot-key", "data-tone": tone }, label),
+        this.values[at],
+      ),
     );
-    this.node = el("figure", { class: "plot" }, el("figcaption", {}, el("span", { class: "plot-title" }, this.title), legend), this.frame);
+    this.node = el(
+      "figure",
+      { class: "plot" },
+      el("figcaption", {}, el("span", { class: "plot-title" }, this.title), legend),
+      this.frame,
+    );
     this.frame.addEventListener("pointermove", (event) => this.point(event));
     this.frame.addEventListener("pointerleave", () => this.unpoint());
   }
@@ -101,7 +114,10 @@ export class Plot {
       const path = parts.map((points) => `M${points.map(([x, y]) => `${x} ${y}`).join("L")}`).join("");
       attr(this.shapes[at].line, "d", path);
       const base = this.height - BELOW;
-      const area = parts.map((points) => `M${points[0][0]} ${base}L${points.map(([x, y]) => `${x} ${y}`).join("L")}L${points.at(-1)[0]} ${base}Z`);
+      const area = parts.map(
+        (points) =>
+          `M${points[0][0]} ${base}L${points.map(([x, y]) => `${x} ${y}`).join("L")}L${points.at(-1)[0]} ${base}Z`,
+      );
       attr(this.shapes[at].area, "d", area.join(""));
     });
   }
@@ -126,16 +142,28 @@ export class Plot {
     if (this.drawn === key) return;
     this.drawn = key;
     const base = this.height - BELOW;
-    const across = (value) => svg("line", { x1: 0, x2: this.width, y1: this.y(value), y2: this.y(value), class: value === 0 ? "plot-base" : null });
+    const across = (value) =>
+      svg("line", {
+        x1: 0,
+        x2: this.width,
+        y1: this.y(value),
+        y2: this.y(value),
+        class: value === 0 ? "plot-base" : null,
+      });
     const label = (x, y, anchor, words) => svg("text", { x, y, "text-anchor": anchor }, words);
     const minutes = this.width < 200 ? [15] : this.width < 260 ? [15, 5] : [15, 10, 5];
-    this.grid.replaceChildren(
-      across(0),
-      across(this.top / 2),
-      across(this.top),
+    this.grid.replaceChildren(across(0), across(this.top / 2), across(this.top));
+    this.labels.replaceChildren(
       label(0, this.y(this.top) - 3, "start", this.format(this.top)),
       label(0, this.y(this.top / 2) - 3, "start", this.format(this.top / 2)),
-      ...minutes.map((minute) => label(Math.max(0, this.width * (1 - minute / 15)), base + 14, minute === 15 ? "start" : "middle", `−${minute} min`)),
+      ...minutes.map((minute) =>
+        label(
+          Math.max(0, this.width * (1 - minute / 15)),
+          base + 14,
+          minute === 15 ? "start" : "middle",
+          `−${minute} min`,
+        ),
+      ),
       label(this.width, base + 14, "end", "now"),
     );
   }
@@ -144,7 +172,10 @@ export class Plot {
     if (!this.known || this.known.length === 0) return;
     const { left } = this.frame.getBoundingClientRect();
     const { length, step, until, lines } = this.known;
-    const index = Math.min(length - 1, Math.max(0, Math.round(length - 1 - ((this.width - (event.clientX - left)) * 179) / this.width)));
+    const index = Math.min(
+      length - 1,
+      Math.max(0, Math.round(length - 1 - ((this.width - (event.clientX - left)) * 179) / this.width)),
+    );
     const x = this.x(index);
     for (const end of ["x1", "x2"]) attr(this.cursor, end, x);
     attr(this.cursor, "y1", ABOVE);

@@ -16,7 +16,10 @@ export function revisions(changed) {
   async function load() {
     try {
       const { revisions: kept } = await ask("GET", "/v1/config/history");
-      replace(node, kept.map((revision, at) => item(revision, at === 0, changed)));
+      replace(
+        node,
+        kept.map((revision, at) => item(revision, at === 0, changed)),
+      );
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       replace(node, el("li", { class: "form-error" }, problem.message));
@@ -32,10 +35,28 @@ function item({ revision, at, by, changes, bytes: size }, isNow, changed) {
   return el(
     "li",
     { class: "revision" },
-    el("div", { class: "revision-head" }, el("strong", {}, `Revision ${revision}`), el("time", { datetime: at, title: at }, clock(new Date(at))), isNow ? el("span", { class: "tag" }, "in effect") : null),
+    el(
+      "div",
+      { class: "revision-head" },
+      el("strong", {}, `Revision ${revision}`),
+      el("time", { datetime: at, title: at }, clock(new Date(at))),
+      isNow ? el("span", { class: "tag" }, "in effect") : null,
+    ),
     el("p", { class: "section-note" }, `${by}, ${bytes(size)}`),
-    changes.length ? el("ul", {}, changes.slice(0, 4).map((change) => el("li", {}, change)), changes.length > 4 ? el("li", {}, `and ${changes.length - 4} more`) : null) : null,
-    el("div", { class: "tools" }, button("Show", () => view(revision), "quiet"), isNow ? null : back),
+    changes.length
+      ? el(
+          "ul",
+          {},
+          changes.slice(0, 4).map((change) => el("li", {}, change)),
+          changes.length > 4 ? el("li", {}, `and ${changes.length - 4} more`) : null,
+        )
+      : null,
+    el(
+      "div",
+      { class: "tools" },
+      button("Show", () => view(revision), "quiet"),
+      isNow ? null : back,
+    ),
   );
 }
 

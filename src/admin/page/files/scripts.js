@@ -8,10 +8,20 @@ import { failed, notify } from "./notices.js";
 export function scripts() {
   const frontends = el("select", { "aria-label": "Frontend", onchange: () => fillServers() });
   const servers = el("select", { "aria-label": "Server", onchange: () => load() });
-  const script = el("pre", { class: "listing", tabindex: "0", "aria-label": "Script" });
+  const script = el("pre", { class: "listing", tabindex: "0", role: "region", "aria-label": "Script" });
   const copy = button("Copy", () => copyText(script.textContent));
   const none = el("p", { class: "section-note" }, "No frontend of mode dsr.");
-  const chooser = el("div", { class: "script", hidden: true }, el("p", { class: "section-note" }, "Run it as root on that very server, once: it survives a reboot. The package convey-backend brings the program that it calls."), el("div", { class: "tools" }, frontends, servers, copy), script);
+  const chooser = el(
+    "div",
+    { class: "script", hidden: true },
+    el(
+      "p",
+      { class: "section-note" },
+      "Run it as root on that very server, once: it survives a reboot. The package convey-backend brings the program that it calls.",
+    ),
+    el("div", { class: "tools" }, frontends, servers, copy),
+    script,
+  );
   let known = "";
   let status = null;
 
@@ -24,20 +34,29 @@ export function scripts() {
     if (JSON.stringify(names) === known) return;
     known = JSON.stringify(names);
     const chosen = frontends.value;
-    replace(frontends, dsr.map(([name]) => el("option", { value: name, selected: name === chosen }, name)));
+    replace(
+      frontends,
+      dsr.map(([name]) => el("option", { value: name, selected: name === chosen }, name)),
+    );
     fillServers();
   }
 
   function fillServers() {
     const backend = status.frontends[frontends.value]?.backend;
-    replace(servers, Object.keys(status.backends[backend]?.servers ?? {}).map((name) => el("option", { value: name }, name)));
+    replace(
+      servers,
+      Object.keys(status.backends[backend]?.servers ?? {}).map((name) => el("option", { value: name }, name)),
+    );
     load();
   }
 
   async function load() {
     if (!frontends.value || !servers.value) return;
     try {
-      const text = await ask("GET", "/v1/backend-script", { query: { frontend: frontends.value, server: servers.value }, as: "text" });
+      const text = await ask("GET", "/v1/backend-script", {
+        query: { frontend: frontends.value, server: servers.value },
+        as: "text",
+      });
       replace(script, text);
     } catch (problem) {
       replace(script, `# ${problem.message}`);

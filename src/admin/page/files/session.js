@@ -39,8 +39,6 @@ export function may(needed) {
 export function refusal(needed) {
   if (may(needed)) return null;
   const how =
-    session.entry === "loopback"
-      ? "[admin] loopback_role decides for this host"
-      : "log in with a token of that role";
+    session.entry === "loopback" ? "[admin] loopback_role decides for this host" : "log in with a token of that role";
   return `This needs the role ${needed}; yours is ${session.role ?? "none"}: ${how}.`;
 }

@@ -35,7 +35,13 @@ export function linesOf(status, { open, filter = "", problems = false }) {
   const make = (backendNames, parent) => {
     for (const name of backendNames) {
       seen.add(name);
-      const found = backendLines(name, status.backends[name], parent, { open, wanted, problems, isSearch, isFew: total <= FEW });
+      const found = backendLines(name, status.backends[name], parent, {
+        open,
+        wanted,
+        problems,
+        isSearch,
+        isFew: total <= FEW,
+      });
       lines.push(...found);
     }
   };
@@ -45,21 +51,46 @@ export function linesOf(status, { open, filter = "", problems = false }) {
     const isOpen = open.get(id) ?? true;
     const names = backendsOf(view, status.backends);
     const isNamed = wanted !== "" && !problems && matches(wanted, name, view.listen.join(" "));
-    const line = { id, level: 1, kind: "frontend", names: [name], view, isOpen, hasMore: names.length > 0, unwell: isFrontendUnwell(view) ? 1 : 0 };
+    const line = {
+      id,
+      level: 1,
+      kind: "frontend",
+      names: [name],
+      view,
+      isOpen,
+      hasMore: names.length > 0,
+      unwell: isFrontendUnwell(view) ? 1 : 0,
+    };
     lines.push(line);
     if (isNamed) {
       // all that belongs to it
       for (const backend of names) {
         seen.add(backend);
-        lines.push(...backendLines(backend, status.backends[backend], id, { open, wanted: "", problems: false, isSearch: false, isFew: true }));
+        lines.push(
+          ...backendLines(backend, status.backends[backend], id, {
+            open,
+            wanted: "",
+            problems: false,
+            isSearch: false,
+            isFew: true,
+          }),
+        );
       }
       continue;
     }
     if (isOpen || isSearch) make(names, id);
     else names.forEach((backend) => seen.add(backend));
-    if (isSearch && lines.length === at + 1 && !(problems && line.unwell && matches(wanted, name, view.listen.join(" ")))) lines.pop();
+    if (
+      isSearch &&
+      lines.length === at + 1 &&
+      !(problems && line.unwell && matches(wanted, name, view.listen.join(" ")))
+    )
+      lines.pop();
   }
-  make(Object.keys(status.backends).filter((name) => !seen.has(name)), null);
+  make(
+    Object.keys(status.backends).filter((name) => !seen.has(name)),
+    null,
+  );
   return lines;
 }
 
@@ -68,10 +99,24 @@ function backendLines(name, view, parent, { open, wanted, problems, isSearch, is
   const servers = Object.entries(view.servers);
   const unwell = servers.filter(([, server]) => isUnwell(server)).length;
   const isNamed = matches(wanted, name);
-  const shown = servers.filter(([server, it]) => (isNamed || matches(wanted, server, it.addr)) && (!problems || isUnwell(it)));
-  if (isSearch && shown.length === 0 && !(isNamed && !problems) && !(problems && isNamed && view.state === "down")) return [];
+  const shown = servers.filter(
+    ([server, it]) => (isNamed || matches(wanted, server, it.addr)) && (!problems || isUnwell(it)),
+  );
+  if (isSearch && shown.length === 0 && !(isNamed && !problems) && !(problems && isNamed && view.state === "down"))
+    return [];
   const isOpen = open.get(id) ?? (isFew || (isSearch && shown.length <= FEW));
-  const line = { id, level: parent ? 2 : 1, kind: "backend", names: [name], view, parent, isOpen, hasMore: servers.length > 0, unwell, count: servers.length };
+  const line = {
+    id,
+    level: parent ? 2 : 1,
+    kind: "backend",
+    names: [name],
+    view,
+    parent,
+    isOpen,
+    hasMore: servers.length > 0,
+    unwell,
+    count: servers.length,
+  };
   if (!isOpen) return [line];
   const all = servers.reduce((sum, [, server]) => sum + server.rates.connections["1m"], 0);
   const rows = shown.map(([server, it]) => ({

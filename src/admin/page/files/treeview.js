@@ -18,9 +18,18 @@ export class TreeView {
     this.lines = [];
     this.rows = new Map();
     const heads = COLUMNS.map((name, at) => el("span", { role: "columnheader", class: `cell c${at}` }, name));
-    this.head = el("div", { role: "rowgroup" }, el("div", { role: "row", class: "tree-head", "aria-rowindex": 1 }, heads));
+    this.head = el(
+      "div",
+      { role: "rowgroup" },
+      el("div", { role: "row", class: "tree-head", "aria-rowindex": 1 }, heads),
+    );
     this.body = el("div", { role: "rowgroup", class: "tree-body" });
-    this.node = el("div", { role: "table", class: "tree", "aria-label": "Frontends, backends and servers" }, this.head, this.body);
+    this.node = el(
+      "div",
+      { role: "table", class: "tree", "aria-label": "Frontends, backends and servers" },
+      this.head,
+      this.body,
+    );
     this.body.addEventListener("keydown", (event) => this.onKey(event));
     this.onScroll = () => this.paint();
     window.addEventListener("scroll", this.onScroll, { passive: true });
@@ -96,13 +105,16 @@ const KINDS = { frontend: "Frontend", backend: "Backend", server: "Server" };
 class Row {
   constructor(kind, toggle) {
     this.kind = kind;
-    this.opener = kind === "server" ? null : el("button", { type: "button", class: "opener", onclick: toggle }, icon("chevron"));
+    this.opener =
+      kind === "server" ? null : el("button", { type: "button", class: "opener", onclick: toggle }, icon("chevron"));
     this.link = el("a", { class: "tree-name" });
     this.about = el("span", { class: "tree-about" });
     this.badge = new Badge();
     this.since = el("span", { class: "tree-since" });
     this.share = kind === "server" ? new Meter() : null;
-    this.cells = COLUMNS.map((_, at) => el("span", { role: "cell", class: `cell c${at}${at >= 4 || at === 2 ? " number" : ""}` }));
+    this.cells = COLUMNS.map((_, at) =>
+      el("span", { role: "cell", class: `cell c${at}${at >= 4 || at === 2 ? " number" : ""}` }),
+    );
     this.cells[0].append(...[this.opener, unseen(`${KINDS[kind]} `), this.link].filter(Boolean));
     this.cells[1].append(this.badge.node, this.since);
     if (this.share) {
@@ -114,7 +126,11 @@ class Row {
       attr(this.cells[2], "class", "cell c2 wide");
       attr(this.cells[2], "aria-colspan", 2);
     }
-    this.node = el("div", { role: "row", class: "tree-row", "data-kind": kind }, this.cells.filter((_, at) => this.share || at !== 3));
+    this.node = el(
+      "div",
+      { role: "row", class: "tree-row", "data-kind": kind },
+      this.cells.filter((_, at) => this.share || at !== 3),
+    );
     this.node.addEventListener("click", (event) => {
       if (!event.target.closest("a, button") && !window.getSelection().toString()) this.link.click();
     });

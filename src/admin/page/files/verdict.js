@@ -34,14 +34,27 @@ export function verdictOf(status, issues) {
   const bad = issues.filter((issue) => issue.level === "bad");
   const warn = issues.filter((issue) => issue.level === "warn");
   const frontends = Object.keys(status.frontends).length;
-  if (status.phase === "starting") return { tone: "wait", line: "Convey is starting.", below: "Frontends serve once listeners, rules and the first checks are done." };
-  if (status.phase === "stopping") return { tone: "warn", line: "Convey is stopping.", below: "It takes no new connections and lets the open ones end." };
-  if (frontends === 0) return { tone: "idle", line: "Nothing to do yet.", below: "There is no frontend, so nobody can connect." };
+  if (status.phase === "starting")
+    return {
+      tone: "wait",
+      line: "Convey is starting.",
+      below: "Frontends serve once listeners, rules and the first checks are done.",
+    };
+  if (status.phase === "stopping")
+    return {
+      tone: "warn",
+      line: "Convey is stopping.",
+      below: "It takes no new connections and lets the open ones end.",
+    };
+  if (frontends === 0)
+    return { tone: "idle", line: "Nothing to do yet.", below: "There is no frontend, so nobody can connect." };
   const below = facts(status);
   if (bad.length === 1) return { tone: "bad", line: bad[0].text, below };
-  if (bad.length > 1) return { tone: "bad", line: `${many(bad.length, "problem")}: clients are not served everywhere.`, below };
+  if (bad.length > 1)
+    return { tone: "bad", line: `${many(bad.length, "problem")}: clients are not served everywhere.`, below };
   if (warn.length === 1) return { tone: "warn", line: `Clients are served. ${warn[0].text}`, below };
-  if (warn.length > 1) return { tone: "warn", line: `Clients are served; ${many(warn.length, "thing")} need attention.`, below };
+  if (warn.length > 1)
+    return { tone: "warn", line: `Clients are served; ${many(warn.length, "thing")} need attention.`, below };
   return { tone: "good", line: "Everything is well.", below };
 }
 
@@ -67,12 +80,19 @@ function facts(status) {
 function processIssues(status) {
   const found = [];
   const add = (level, text, more) => found.push({ level, text, view: "config", ...more });
-  if (status.last_reload_error) add("warn", "The last reload failed: the configuration from before is in effect.", { detail: status.last_reload_error });
+  if (status.last_reload_error)
+    add("warn", "The last reload failed: the configuration from before is in effect.", {
+      detail: status.last_reload_error,
+    });
   if (status.needs_restart.length > 0) add("warn", `A restart is needed for ${list(status.needs_restart)}.`);
   const { open, most } = status.proxied_connections;
-  if (most > 0 && open >= most * 0.9) add("warn", `${count(open)} of ${count(most)} possible connections are open: more will wait.`, { view: "overview" });
+  if (most > 0 && open >= most * 0.9)
+    add("warn", `${count(open)} of ${count(most)} possible connections are open: more will wait.`, {
+      view: "overview",
+    });
   for (const output of status.log_outputs ?? []) {
-    if (output.error) add("warn", `The connection log cannot reach ${output.output}.`, { view: "events", detail: output.error });
+    if (output.error)
+      add("warn", `The connection log cannot reach ${output.output}.`, { view: "events", detail: output.error });
   }
   return found;
 }
@@ -85,17 +105,32 @@ function frontendIssues(status) {
     const backend = status.backends[frontend.backend];
     if (waiting.length > 0) {
       const level = frontend.serves ? "warn" : "bad";
-      found.push({ level, text: `Frontend ${name} waits for ${list(waiting.map(([at]) => at))}.`, detail: waiting[0][1], panel });
+      found.push({
+        level,
+        text: `Frontend ${name} waits for ${list(waiting.map(([at]) => at))}.`,
+        detail: waiting[0][1],
+        panel,
+      });
     } else if (!frontend.serves && status.phase === "running") {
       const checking = backend && Object.values(backend.servers).some((server) => server.state === "checking");
-      if (checking) found.push({ level: "warn", text: `Frontend ${name} waits for the first checks of its servers.`, panel });
+      if (checking)
+        found.push({ level: "warn", text: `Frontend ${name} waits for the first checks of its servers.`, panel });
       else found.push({ level: "bad", text: `Frontend ${name} has no server: its clients are turned away.`, panel });
     }
-    if (frontend.logs_tls_keys) found.push({ level: "warn", text: `The TLS secrets of frontend ${name} are written to a file (key_log).`, panel });
+    if (frontend.logs_tls_keys)
+      found.push({
+        level: "warn",
+        text: `The TLS secrets of frontend ${name} are written to a file (key_log).`,
+        panel,
+      });
     const { connections, failures } = frontend.rates;
     if (failures["1m"] >= FAILED_RATE && failures["1m"] >= connections["1m"] * FAILED_PART) {
       const begun = Math.max(connections["1m"], failures["1m"]);
-      found.push({ level: "warn", text: `${percent(failures["1m"], begun)} of the connections of frontend ${name} failed in the last minute.`, panel });
+      found.push({
+        level: "warn",
+        text: `${percent(failures["1m"], begun)} of the connections of frontend ${name} failed in the last minute.`,
+        panel,
+      });
     }
   }
   return found;
@@ -104,17 +139,36 @@ function frontendIssues(status) {
 function backendIssues(status) {
   const found = [];
   // what no frontend leads to, or is said of its frontend already
-  const said = new Set(Object.values(status.frontends).filter((frontend) => !frontend.serves).map((frontend) => frontend.backend));
+  const said = new Set(
+    Object.values(status.frontends)
+      .filter((frontend) => !frontend.serves)
+      .map((frontend) => frontend.backend),
+  );
   for (const [name, backend] of Object.entries(status.backends)) {
     const panel = ["backend", name];
     if (backend.state === "down" && !said.has(name)) {
-      found.push({ level: isRouted(status, name) ? "bad" : "warn", text: `Backend ${name} has no eligible server.`, panel });
+      found.push({
+        level: isRouted(status, name) ? "bad" : "warn",
+        text: `Backend ${name} has no eligible server.`,
+        panel,
+      });
     }
-    if (backend.queued > 0) found.push({ level: "warn", text: `${many(backend.queued, "connection")} ${backend.queued === 1 ? "waits" : "wait"} for a server of ${name}.`, panel });
+    if (backend.queued > 0)
+      found.push({
+        level: "warn",
+        text: `${many(backend.queued, "connection")} ${backend.queued === 1 ? "waits" : "wait"} for a server of ${name}.`,
+        panel,
+      });
     const problem = backend.discovery?.problem;
     if (problem) {
       const what = problem.held ? "would remove too many servers and is held" : "does not answer";
-      found.push({ level: "warn", text: `The source of servers of ${name} ${what}.`, detail: problem.text, panel, view: "discovery" });
+      found.push({
+        level: "warn",
+        text: `The source of servers of ${name} ${what}.`,
+        detail: problem.text,
+        panel,
+        view: "discovery",
+      });
     }
     const sticky = backend.sticky;
     if (sticky?.refused > 0 && sticky.entries >= sticky.max_entries) {
@@ -125,7 +179,9 @@ function backendIssues(status) {
 }
 
 function isRouted(status, name) {
-  return Object.values(status.frontends).some((frontend) => frontend.route_backends.includes(name) || frontend.backend === name);
+  return Object.values(status.frontends).some(
+    (frontend) => frontend.route_backends.includes(name) || frontend.backend === name,
+  );
 }
 
 function serverIssues(status) {
@@ -138,25 +194,54 @@ function serverIssues(status) {
       else if (view.overridden && !String(view.overridden).startsWith("weight")) held.push(at);
     }
   }
-  const found = grouped(down, "warn", (at) => `Server ${at.backend}/${at.server} is down.`, (sum, of) => `${many(sum, "server")} of ${many(of, "backend")} are down.`);
-  const noted = grouped(held, "note", (at) => `${at.backend}/${at.server}: ${words(at.view.state)}, set by an operator.`, (sum) => `${many(sum, "server")} are out of service, set by operators.`);
+  const found = grouped(
+    down,
+    "warn",
+    (at) => `Server ${at.backend}/${at.server} is down.`,
+    (sum, of) => `${many(sum, "server")} of ${many(of, "backend")} are down.`,
+  );
+  const noted = grouped(
+    held,
+    "note",
+    (at) => `${at.backend}/${at.server}: ${words(at.view.state)}, set by an operator.`,
+    (sum) => `${many(sum, "server")} are out of service, set by operators.`,
+  );
   return [...found, ...noted];
 }
 
 /** Each of a few; of more how many there are. */
 function grouped(servers, level, one, more) {
   if (servers.length > 3) {
-    return [{ level, text: more(servers.length, new Set(servers.map((at) => at.backend)).size), view: "overview", params: { show: "problems" } }];
+    return [
+      {
+        level,
+        text: more(servers.length, new Set(servers.map((at) => at.backend)).size),
+        view: "overview",
+        params: { show: "problems" },
+      },
+    ];
   }
-  return servers.map((at) => ({ level, text: one(at), detail: at.view.state_reason ?? null, panel: ["server", at.backend, at.server] }));
+  return servers.map((at) => ({
+    level,
+    text: one(at),
+    detail: at.view.state_reason ?? null,
+    panel: ["server", at.backend, at.server],
+  }));
 }
 
 function packetIssues(status) {
   const { packet } = status;
   if (!packet) return [];
   const found = [];
-  if (packet.rules.error) found.push({ level: "bad", text: "The firewall rules of the packet modes are not known to be right.", detail: packet.rules.error, view: "packets" });
-  for (const alert of packet.alerts) found.push({ level: "warn", text: `Packet modes: ${words(alert)}.`, detail: alertWords(alert), view: "packets" });
+  if (packet.rules.error)
+    found.push({
+      level: "bad",
+      text: "The firewall rules of the packet modes are not known to be right.",
+      detail: packet.rules.error,
+      view: "packets",
+    });
+  for (const alert of packet.alerts)
+    found.push({ level: "warn", text: `Packet modes: ${words(alert)}.`, detail: alertWords(alert), view: "packets" });
   return found;
 }
 
@@ -166,11 +251,23 @@ function certificateIssues(status, certificates) {
   for (const certificate of certificates?.certificates ?? []) {
     const { frontend, expires_seconds: left, names, subject } = certificate;
     const name = names[0] ?? subject;
-    if (left <= 0) found.push({ level: "bad", text: `The certificate of ${name} (frontend ${frontend}) has expired.`, view });
-    else if (left < 14 * DAY && !certificate.ordered) found.push({ level: "warn", text: `The certificate of ${name} (frontend ${frontend}) expires in ${rough(left)}.`, view });
+    if (left <= 0)
+      found.push({ level: "bad", text: `The certificate of ${name} (frontend ${frontend}) has expired.`, view });
+    else if (left < 14 * DAY && !certificate.ordered)
+      found.push({
+        level: "warn",
+        text: `The certificate of ${name} (frontend ${frontend}) expires in ${rough(left)}.`,
+        view,
+      });
   }
   for (const certificate of status.acme?.certificates ?? []) {
-    if (certificate.problem) found.push({ level: "warn", text: `The certificate ${certificate.name} could not be ordered.`, detail: certificate.problem.text, view });
+    if (certificate.problem)
+      found.push({
+        level: "warn",
+        text: `The certificate ${certificate.name} could not be ordered.`,
+        detail: certificate.problem.text,
+        view,
+      });
   }
   return found;
 }

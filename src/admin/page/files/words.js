@@ -7,8 +7,10 @@ export const ENDINGS = {
   client_lost: "the client has vanished: it answers nothing (see client_keepalive)",
   client_abort_connect: "the client went away before a server was connected",
   client_abort_queue: "the client went away while it waited for a server",
-  client_abort_preamble: "the client went away before its PROXY header or ClientHello was complete; a health check of another load balancer that only connects does",
-  server_abort: "the server reset it while data was flowing; in UDP: said that its port is closed, after it had answered",
+  client_abort_preamble:
+    "the client went away before its PROXY header or ClientHello was complete; a health check of another load balancer that only connects does",
+  server_abort:
+    "the server reset it while data was flowing; in UDP: said that its port is closed, after it had answered",
   server_lost: "the server has vanished: it answers nothing (see server_keepalive)",
   server_connect: "no server could be connected: refused, unreachable or reset",
   no_server: "no server is eligible, nor one of a fallback; convey status says why",
@@ -18,15 +20,16 @@ export const ENDINGS = {
   queue_full: "max_queue connections were waiting for a server already",
   client_timeout: "nothing moved for idle_timeout, or fin_timeout once one side had closed; the client was waited for",
   server_timeout: "nothing moved for idle_timeout, or fin_timeout once one side had closed; the server was waited for",
-  server_down: "its server went down, and the backend has on_down = \"close\"",
+  server_down: 'its server went down, and the backend has on_down = "close"',
   killed: "convey reload --cut or the end of shutdown_timeout cut it",
   resource: "this host has no descriptor, source port or memory left for it",
   internal: "an error in convey itself; please report it",
-  proxy_header: "no valid PROXY header where one is required; set proxy_protocol.required = false if clients connect directly, too",
+  proxy_header:
+    "no valid PROXY header where one is required; set proxy_protocol.required = false if clients connect directly, too",
   proxy_header_timeout: "its PROXY header took longer than proxy_protocol.timeout",
   client_hello: "its ClientHello is malformed, or longer than 64 KiB",
   client_hello_timeout: "its ClientHello took longer than client_hello_timeout",
-  non_tls: "it does not begin with a ClientHello, and non_tls is \"reject\"",
+  non_tls: 'it does not begin with a ClientHello, and non_tls is "reject"',
   unexpected_sni: "no route and no server expects the name that it asks for, or it asks for none (see unexpected_sni)",
   route_rejected: "a route has reject = true, or no route matches and the frontend has no backend",
   tls_handshake: "its TLS handshake failed, or what it sent before was no TLS: tls_failure in the log says why",
@@ -34,12 +37,15 @@ export const ENDINGS = {
   idle: "a UDP session on which nothing moved for idle_timeout",
   answered: "a UDP session that has had its udp.max_requests and udp.max_responses",
   servers_full: "a UDP session that found every eligible server at its max_connections: datagrams do not wait",
-  client_source: "source = \"client\": no server of the backend has the family of the client's address, or that can be none of a connection through routers",
-  no_source_socket: "source = \"client\" or server_socket.mark: the broker gave no socket in time; the log says why (no_source_sockets)",
+  client_source:
+    'source = "client": no server of the backend has the family of the client\'s address, or that can be none of a connection through routers',
+  no_source_socket:
+    'source = "client" or server_socket.mark: the broker gave no socket in time; the log says why (no_source_sockets)',
   acme_challenge: "a CA has seen the proof that a name is ours (acme, TLS-ALPN-01)",
   max_lifetime: "it had lived for max_lifetime; the client may connect again",
   tls_handshakes_full: "max_handshakes TLS handshakes of the frontend were under way already",
-  client_handshakes: "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too",
+  client_handshakes:
+    "its network had begun limits.per_client.handshakes_per_second TLS handshakes; counted as refused, too",
   access_refused: "access rules or limits refuse the client that its PROXY header names; counted as refused, too",
 };
 
@@ -63,7 +69,8 @@ export const DATAGRAMS = {
   not_unicast: "it was sent to a broadcast or multicast address",
   send_failed: "the kernel did not send it: a queue is full, or there is no route",
   removed: "it would begin a session at an address that a reload has removed",
-  no_source_socket: "it would begin a session with source = \"client\" or a mark, and too many datagrams wait for a socket of the broker's",
+  no_source_socket:
+    'it would begin a session with source = "client" or a mark, and too many datagrams wait for a socket of the broker\'s',
 };
 
 export const TLS_FAILURES = {
@@ -72,8 +79,10 @@ export const TLS_FAILURES = {
   alpn: "the server speaks none of the protocols that alpn offers",
   certificate_expired: "the server's certificate has expired, or is not yet valid",
   certificate_name: "the server's certificate is for another name or address; set server_name to one that it has",
-  certificate_unknown_ca: "no trusted CA has signed the server's certificate; set ca to its CA, or to the certificate itself",
-  certificate_bad: "the server's certificate has another fault: a wrong signature, use or form; one that is marked as a CA's must be in ca itself",
+  certificate_unknown_ca:
+    "no trusted CA has signed the server's certificate; set ca to its CA, or to the certificate itself",
+  certificate_bad:
+    "the server's certificate has another fault: a wrong signature, use or form; one that is marked as a CA's must be in ca itself",
   our_certificate: "the server wants a certificate of convey's, or another one; set cert and key",
   server_alert: "the server ended the handshake with an alert; often it does not know the server_name",
   protocol: "the server broke the protocol",
@@ -91,8 +100,10 @@ export const ALERTS = {
   server_behind_gateway: "its route has a gateway, where dsr_method l2 needs it on the same link: packets are dropped",
   receive_dropped: "the kernel drops packets that Convey is too slow for; raise [packet] workers",
   handshakes_unanswered: "no SYN is answered: check its firewall, its address filter and its return route to this host",
-  handshakes_unacknowledged: "no client acknowledges its SYN|ACK: check the return route and the firewalls to the clients",
-  dsr_handshakes_incomplete: "no handshake completes: run the output of `convey backend-script`, then `convey-backend-setup check` there",
+  handshakes_unacknowledged:
+    "no client acknowledges its SYN|ACK: check the return route and the firewalls to the clients",
+  dsr_handshakes_incomplete:
+    "no handshake completes: run the output of `convey backend-script`, then `convey-backend-setup check` there",
   client_ports_exhausted: "a client network holds its share of a server's NAT ports: see [packet] max_ports_per_client",
   frontend_rate_reached: "new connections beyond [limits] new_per_second are refused",
 };
@@ -135,7 +146,8 @@ export const VERDICTS = {
   client_rate: "dropped: the client's network has reached its rate; see [limits] per_client",
   frontend_rate: "dropped: the frontend has reached its rate; see [limits] new_per_second",
   client_datagrams: "dropped: the client's network has sent its datagrams of this second; see [limits] per_client",
-  server_behind_gateway: "dropped: the route to a server of dsr_method l2 has a gateway; give it an address on the same link",
+  server_behind_gateway:
+    "dropped: the route to a server of dsr_method l2 has a gateway; give it an address on the same link",
   client_ports: "dropped: the client holds its share of the server's NAT ports; see [packet] max_ports_per_client",
 };
 
