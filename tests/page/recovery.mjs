@@ -1,6 +1,6 @@
 // The daemon goes and comes back; the page is told nothing.
 
-import { assert, close, headline, open, row, until } from "./lab.mjs";
+import { assert, close, equal, headline, open, row, until } from "./lab.mjs";
 import { withSite } from "./site.mjs";
 
 const { held, before, after } = withSite("recovery");
@@ -22,6 +22,7 @@ export const tests = [
           (await page.isVisible("#banner")) && (await page.textContent("#banner")).includes("Convey does not answer"),
       );
       assert((await page.textContent("#spoken")).includes("does not answer"), "screen readers hear it");
+      equal(await headline(page), "Convey does not answer.", "the line that people believe");
       assert(await row(page, "frontend", "web").isVisible(), "what was known is still seen");
       // with pauses that grow: it waits for more than a second after the third
       await until("another attempt", async () => /Next attempt in [2-9]/.test(await page.textContent("#banner")));

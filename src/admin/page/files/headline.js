@@ -2,7 +2,7 @@
 
 import { connection, retry } from "./api.js";
 import { attr, button, el, replace, show, text } from "./dom.js";
-import { duration } from "./format.js";
+import { rough } from "./format.js";
 import { watch } from "./live.js";
 import { Badge, icon } from "./marks.js";
 import { say } from "./notices.js";
@@ -51,17 +51,21 @@ function judge(status) {
   last = status;
   const issues = issuesOf(status, certificates);
   const verdict = verdictOf(status, issues);
+  put(verdict);
+  if (said !== verdict.line) {
+    if (said) say(verdict.line);
+    said = verdict.line;
+  }
+  draw(issues, verdict);
+}
+
+function put(verdict) {
   show(node, true);
   attr(node, "data-tone", verdict.tone);
   attr(node.querySelector("use"), "href", `#i-${verdict.tone}`);
   text(line, verdict.line);
   text(below, verdict.below);
   document.title = `${verdict.tone === "good" ? "" : "● "}${verdict.line} · Convey`;
-  if (said !== verdict.line) {
-    if (said) say(verdict.line);
-    said = verdict.line;
-  }
-  draw(issues, verdict);
 }
 
 function draw(issues, verdict) {
@@ -123,11 +127,16 @@ function lost() {
     return;
   }
   if (banner.childNodes.length === 0) say("Convey does not answer. What is shown is from before.");
+  if (last) {
+    put({ tone: "bad", line: "Convey does not answer.", below: "Nobody knows how it is now." });
+    show(list, false);
+    known = "";
+  }
   const since = el("span", { class: "banner-since" });
   const next = el("span", { class: "banner-next" });
   const tick = () => {
     const now = performance.now();
-    text(since, duration(Math.floor((now - connection.since) / 1000)));
+    text(since, rough((now - connection.since) / 1000));
     const wait = Math.ceil((connection.next - now) / 1000);
     text(next, wait > 0 ? `Next attempt in ${wait} s.` : "Trying…");
   };

@@ -11,7 +11,6 @@ export function loginView(done, why) {
     type: "password",
     name: "token",
     required: true,
-    autofocus: true,
     autocomplete: "current-password",
     spellcheck: "false",
     "aria-describedby": "login-help",
