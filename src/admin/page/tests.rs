@@ -3,6 +3,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use regex::Regex;
 
 use super::*;
+use crate::base::{AccessReason, Alert, DatagramDrop, PacketReason, ServerTlsFailure, TerminationReason};
 
 fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
     (FILES.iter()).map(|file| {
@@ -158,4 +159,70 @@ fn every_path_that_the_page_asks_is_one_of_the_api() {
             assert!(fits(&path), "{name} asks for {path}");
         }
     }
+}
+
+/// A set of labels in `words.js`: the text between its braces.
+fn words_of(set: &str) -> &'static str {
+    let (_, text) = texts().find(|(name, _)| *name == "words.js").expect("the words");
+    let (_, after) = text.split_once(&format!("export const {set} = {{")).expect(set);
+    after.split_once("\n};").expect("its end").0
+}
+
+#[test]
+fn a_label_means_on_the_page_what_it_means_everywhere() {
+    let check = |set: &str, all: Vec<(&str, &str)>| {
+        let text = words_of(set);
+        for (label, sentence) in &all {
+            let sentence = serde_json::to_string(sentence).expect("JSON");
+            let unwrapped = text.replace("\n    ", " ");
+            assert!(
+                unwrapped.contains(&format!("{label}: {sentence},")),
+                "{set}: {label}: {sentence}"
+            );
+        }
+        assert_eq!(
+            text.matches(": \"").count() + text.matches(":\n    \"").count(),
+            all.len(),
+            "{set}"
+        );
+    };
+    check(
+        "ENDINGS",
+        TerminationReason::ALL
+            .iter()
+            .map(|it| (it.label(), it.sentence()))
+            .collect(),
+    );
+    check(
+        "REFUSALS",
+        AccessReason::ALL
+            .iter()
+            .map(|it| (it.label(), it.sentence()))
+            .collect(),
+    );
+    check(
+        "DATAGRAMS",
+        DatagramDrop::ALL
+            .iter()
+            .map(|it| (it.label(), it.sentence()))
+            .collect(),
+    );
+    check(
+        "TLS_FAILURES",
+        ServerTlsFailure::ALL
+            .iter()
+            .map(|it| (it.label(), it.sentence()))
+            .collect(),
+    );
+    check(
+        "ALERTS",
+        Alert::ALL.iter().map(|it| (it.label(), it.sentence())).collect(),
+    );
+    check(
+        "VERDICTS",
+        PacketReason::ALL
+            .iter()
+            .map(|it| (it.label(), it.sentence()))
+            .collect(),
+    );
 }
