@@ -29,7 +29,38 @@ pub enum Caller {
         from: IpAddr,
         /// What it may do.
         role: Role,
+        /// How it was presented.
+        login: Login,
     },
+}
+
+/// How a token was presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// With the request itself.
+    Token(TokenHash),
+    /// When a browser logged in: the session that it has since.
+    Session(SessionKey),
+}
+
+/// SHA-256 of a token's text. Nothing prints it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+/// By what a session is found: SHA-256 of its id, so that the time that a search takes says nothing of ids. Nothing prints it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionKey(pub [u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey")
+    }
 }
 
 impl Caller {
@@ -98,6 +129,7 @@ mod tests {
             name: "grafana".into(),
             from: [192, 0, 2, 7].into(),
             role,
+            login: Login::Token(TokenHash::default()),
         };
         for (index, has) in Role::ALL.into_iter().enumerate() {
             for (other, needed) in Role::ALL.into_iter().enumerate() {

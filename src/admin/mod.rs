@@ -23,6 +23,7 @@ mod http;
 pub mod lookup;
 mod metrics;
 pub(crate) mod packets;
+mod page;
 pub mod render;
 mod shares;
 mod socket;

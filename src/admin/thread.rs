@@ -27,14 +27,18 @@ use super::{
     Commands,
     api::{self, context::ApiContext},
     api_listener::ApiListener,
-    auth::{ApiAccess, FailedLogins, Gate},
+    auth::{ApiAccess, FailedLogins, Gate, without_others_pages},
     challenges::{self, Answers},
     http::{self, HttpLimits, HttpListener},
+    page,
     stats::{self, Reach},
     status::{Live, Status},
     strangers::without_commands,
 };
-use crate::{client::runner::Runner, snapshot::trend};
+use crate::{
+    client::runner::Runner,
+    snapshot::{histogram::Times, trend},
+};
 
 /// How long the end waits for the thread: an answer that is being made takes less.
 const END: Duration = Duration::from_secs(1);
@@ -89,7 +93,7 @@ impl AdminThread {
             let _ = done_sender.try_send(());
         })?;
         let context = ApiContext::new(status, live, commands, HttpLimits::default());
-        handle.spawn(sample(Arc::clone(context.published())));
+        handle.spawn(sample(context.clone()));
         let failed_logins = FailedLogins::new(Arc::clone(context.failed_logins()), Instant::now());
         Ok(Self {
             runtime: handle,
@@ -118,10 +122,11 @@ impl AdminThread {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let mut router = api::router(self.context.within(limits));
+        let mut router = api::router(self.context.within(limits)).merge(page::routes());
         if let Some(runner) = &self.runner {
             router = without_commands(router, runner.clone());
         }
+        let router = without_others_pages(router);
         Ok(http::serve(listener, router, limits, self.refused()))
     }
 
@@ -138,8 +143,12 @@ impl AdminThread {
         let _its_runtime = self.runtime.enter();
         listener.set_nonblocking(true)?;
         let listener = ApiListener::new(TcpListener::from_std(listener)?, Arc::clone(access));
-        let gate = Gate::new(Arc::clone(access), Arc::clone(&self.failed_logins));
-        let router = gate.before(api::router(self.context.clone()));
+        let gate = Gate::new(
+            Arc::clone(access),
+            Arc::clone(&self.failed_logins),
+            Arc::clone(self.context.sessions()),
+        );
+        let router = gate.before(api::router(self.context.clone()).merge(page::routes()));
         Ok(http::serve(
             listener,
             router,
@@ -221,14 +230,17 @@ impl AdminThread {
 }
 
 /// Samples the counters of everything at the end of each step.
-async fn sample(published: Arc<ArcSwap<Status>>) {
-    let begun = published.load().started;
+async fn sample(context: ApiContext) {
+    let begun = context.now().started;
     let mut ends = tokio::time::interval_at((begun + trend::STEP).into(), trend::STEP);
     ends.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let end = ends.tick().await;
         let number = trend::step_at(begun, end.into());
-        trend::sample(&published.load().snapshot, number, end.into());
+        trend::sample(&context.now().snapshot, number, end.into());
+        let packets = context.live().packet_counts().sample();
+        let none = <[Times; 2]>::default;
+        context.packet_trend().sample((number, end.into()), packets, none);
     }
 }
 

@@ -7,6 +7,8 @@ mod configuration;
 mod connections;
 mod discovery;
 mod events;
+mod firewall;
+mod history;
 mod info;
 mod logs;
 mod new_server;
@@ -16,6 +18,7 @@ mod problem;
 mod reload;
 mod server_request;
 mod server_tls;
+mod session;
 mod sticky;
 mod trend;
 
@@ -42,6 +45,8 @@ pub use connections::{
 };
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use events::{Event, EventFilter, EventQuery, Events};
+pub use firewall::Firewall;
+pub use history::{History, HistoryQuery, PacketHistory};
 pub use info::Info;
 pub use logs::LogOutput;
 pub use new_server::{AddedServer, NewServer};
@@ -51,6 +56,7 @@ pub use problem::{Problem, ReloadFailed};
 pub use reload::{ReloadQuery, Reloaded};
 pub use server_request::{ServerAction, ServerRequest};
 pub use server_tls::{ServerTls, TlsToServers};
+pub use session::{EntryBy, Session};
 pub use sticky::StickyClients;
 pub use trend::{Percentiles, Rates, Windows};
 

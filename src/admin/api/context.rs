@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     admin::{
         AdminCommand, Commands,
+        auth::Sessions,
         caller::Caller,
         events::Streams,
         http::HttpLimits,
@@ -30,6 +31,7 @@ use crate::{
     },
     base::Remote,
     flow::FlowInfo,
+    snapshot::trend::Trend,
     sys::usage::Usage,
 };
 
@@ -44,6 +46,8 @@ pub struct ApiContext {
     /// Held by the walk through all flows that is under way.
     walk: Arc<Semaphore>,
     streams: Streams,
+    packet_trend: Arc<Trend>,
+    sessions: Arc<Sessions>,
     limits: HttpLimits,
 }
 
@@ -63,6 +67,8 @@ impl ApiContext {
             failed_logins: Arc::default(),
             walk: Arc::new(Semaphore::new(1)),
             streams: Streams::default(),
+            packet_trend: Arc::default(),
+            sessions: Arc::default(),
             limits,
         }
     }
@@ -78,11 +84,6 @@ impl ApiContext {
     /// Its limits.
     pub const fn limits(&self) -> HttpLimits {
         self.limits
-    }
-
-    /// Where the status is published.
-    pub const fn published(&self) -> &Arc<ArcSwap<Status>> {
-        &self.status
     }
 
     /// Connections to the endpoints turned away.
@@ -103,6 +104,16 @@ impl ApiContext {
     /// The places for streams of events.
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// What the packet modes have done of late: packets in place of connections, and flows that are open.
+    pub const fn packet_trend(&self) -> &Arc<Trend> {
+        &self.packet_trend
+    }
+
+    /// The browsers that have logged in.
+    pub const fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// The status now.
@@ -148,13 +159,34 @@ impl ApiContext {
             .map_err(|_| stopping())
     }
 
-    /// Closes the connections of the proxy that match, and counts them.
+    /// Closes the connections of the proxy and the flows of passthrough that match.
     ///
     /// # Errors
-    /// 504: a worker is too slow.
-    pub async fn close(&self, filter: Arc<ConnectionFilter>) -> Result<usize, Problem> {
+    /// 504: somebody is too slow. What was begun goes on.
+    pub async fn close(&self, filter: Arc<ConnectionFilter>) -> Result<views::Closed, Problem> {
         let patience = self.limits.reply;
-        (timeout(patience, self.live.close(filter)).await).map_err(|_| too_slow(patience))
+        (timeout(patience, self.close_all(filter)).await).map_err(|_| too_slow(patience))
+    }
+
+    async fn close_all(&self, filter: Arc<ConnectionFilter>) -> views::Closed {
+        let mut closed = views::Closed {
+            closed: self.live.close(Arc::clone(&filter)).await,
+            dsr_flows: 0,
+        };
+        if self.now().packet.is_none() {
+            return closed;
+        }
+        let (live, turn) = (Arc::clone(&self.live), self.turn().await);
+        let walk = spawn_blocking(move || {
+            let _turn = turn;
+            let flows = live.close_flows(&|flow| is_wanted(&filter, flow));
+            let is_direct = |flow: &FlowInfo| flow.nat.is_none() && is_wanted(&filter, flow);
+            (flows, live.flows(&is_direct, 0).0)
+        });
+        let (flows, dsr_flows) = walk.await.unwrap_or_default();
+        closed.closed += flows;
+        closed.dsr_flows = dsr_flows;
+        closed
     }
 
     /// Connections of the proxy, oldest first, then flows.
@@ -198,15 +230,7 @@ impl ApiContext {
         let live = Arc::clone(&self.live);
         let walk = spawn_blocking(move || {
             let _turn = turn;
-            let wanted = |flow: &FlowInfo| {
-                filter.matches(
-                    Remote::Addr(flow.tuple.client),
-                    &flow.frontend,
-                    Some(&flow.server.backend),
-                    Some(&flow.server.server),
-                )
-            };
-            live.flows(&wanted, limit)
+            live.flows(&|flow| is_wanted(&filter, flow), limit)
         });
         walk.await.unwrap_or_default()
     }
@@ -223,6 +247,15 @@ pub fn log_request(caller: &Caller, what: &str) {
         what,
         "admin request ({caller}): {what}"
     );
+}
+
+fn is_wanted(filter: &ConnectionFilter, flow: &FlowInfo) -> bool {
+    filter.matches(
+        Remote::Addr(flow.tuple.client),
+        &flow.frontend,
+        Some(&flow.server.backend),
+        Some(&flow.server.server),
+    )
 }
 
 fn too_slow(limit: Duration) -> Problem {

@@ -18,11 +18,13 @@ mod connections;
 pub mod context;
 mod events;
 mod explain;
+mod history;
 pub mod metrics;
 mod openapi;
 mod reload;
 mod schemas;
 mod servers;
+mod session;
 mod state;
 mod table;
 
@@ -35,6 +37,16 @@ use table::Table;
 
 /// The routes of the API.
 pub fn router(context: ApiContext) -> Router {
+    table().finish(context)
+}
+
+/// The paths that it has.
+#[cfg(test)]
+pub fn paths() -> Vec<String> {
+    table().paths()
+}
+
+fn table() -> Table {
     let table = Table::default()
         .add(
             (Get, "/healthz"),
@@ -48,6 +60,24 @@ pub fn router(context: ApiContext) -> Router {
             Read,
             "Metrics as Prometheus text or OpenMetrics, as Accept prefers",
             metrics::metrics,
+        )
+        .add(
+            (Get, "/v1/session"),
+            Read,
+            "Who asks, and what they may do",
+            session::session,
+        )
+        .add(
+            (Post, "/v1/session"),
+            Read,
+            "Log a browser in: the token of this request begins a session, which a cookie keeps",
+            session::log_in,
+        )
+        .add(
+            (Delete, "/v1/session"),
+            Read,
+            "End the session of this request",
+            session::log_out,
         )
         .add((Get, "/v1/info"), Read, "Version and configuration", state::info)
         .add((Get, "/v1/status"), Read, "Everything at once", state::status)
@@ -76,6 +106,12 @@ pub fn router(context: ApiContext) -> Router {
             state::backend,
         )
         .add((Get, "/v1/packet"), Read, "The packet modes", state::packet)
+        .add(
+            (Get, "/v1/firewall"),
+            Read,
+            "The firewall rules of the packet modes",
+            state::firewall,
+        )
         .add(
             (Get, "/v1/discovery"),
             Read,
@@ -118,6 +154,12 @@ pub fn router(context: ApiContext) -> Router {
             Read,
             "The last events, or as text/event-stream those that come",
             events::events,
+        )
+        .add(
+            (Get, "/v1/history"),
+            Read,
+            "The last quarter of an hour, step by step",
+            history::history,
         )
         .add(
             (Get, "/v1/overrides/history"),
@@ -166,7 +208,7 @@ pub fn router(context: ApiContext) -> Router {
         .add(
             (Delete, "/v1/connections"),
             Operate,
-            "Close connections and UDP sessions of mode proxy",
+            "Close connections and UDP sessions of mode proxy, and forget flows of passthrough",
             connections::close,
         )
         .add(
@@ -187,7 +229,7 @@ pub fn router(context: ApiContext) -> Router {
             "Read the configuration and apply it",
             reload::reload,
         );
-    let table = table
+    table
         .add(
             (Get, "/v1/config"),
             Operate,
@@ -241,6 +283,5 @@ pub fn router(context: ApiContext) -> Router {
             Configure,
             "Replace the configuration file by one of them and apply it",
             configuration::roll_back,
-        );
-    table.finish(context)
+        )
 }

@@ -120,6 +120,12 @@ impl Document {
         path[operation.method.label()] = described;
     }
 
+    /// The paths so far.
+    #[cfg(test)]
+    pub fn paths(&self) -> Vec<String> {
+        self.paths.keys().cloned().collect()
+    }
+
     /// The document.
     pub fn finish(mut self) -> Value {
         let schemas = self.answers.take_definitions(true);

@@ -5,7 +5,12 @@ use std::{any::type_name, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    response::IntoResponse as _,
+    http::{
+        HeaderValue,
+        header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+    },
+    middleware::map_response,
+    response::{IntoResponse as _, Response},
     routing::{MethodFilter, get, on},
 };
 use schemars::JsonSchema;
@@ -68,7 +73,13 @@ impl Table {
         self
     }
 
-    /// The router, which serves the document too.
+    /// The paths.
+    #[cfg(test)]
+    pub fn paths(&self) -> Vec<String> {
+        self.document.paths()
+    }
+
+    /// The router, which serves the document too. No browser and no proxy keeps an answer.
     pub fn finish(self, control: ApiContext) -> Router {
         let document = Arc::new(self.document.finish());
         let serve = move || {
@@ -79,6 +90,14 @@ impl Table {
             .route("/v1/openapi.json", get(serve))
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
+            .layer(map_response(async |mut response: Response| {
+                let headers = response.headers_mut();
+                headers
+                    .entry(CACHE_CONTROL)
+                    .or_insert(HeaderValue::from_static("no-store"));
+                headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                response
+            }))
             .with_state(control)
     }
 }

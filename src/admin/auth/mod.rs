@@ -6,30 +6,36 @@
 //! ```
 //! The first two are for browsers, which send whatever a page tells them to from the operator's host.
 
+mod cookie;
 mod hosts;
 mod logins;
+mod pages;
+mod refusal;
+mod sessions;
 mod tokens;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+        HeaderMap, HeaderValue, StatusCode,
         header::{
-            ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-            ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-            AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, RETRY_AFTER,
+            SET_COOKIE, VARY,
         },
     },
     middleware::{Next, from_fn_with_state},
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use rustls::ServerConfig;
 
-use super::{caller::Caller, views::Problem};
+use super::{
+    caller::{Caller, Login},
+    views::Problem,
+};
 use crate::{
     base::{HostName, Origin, Role},
     tls::CertificateStore,
@@ -37,7 +43,13 @@ use crate::{
 
 pub use hosts::{host_of, is_no_domain};
 pub use logins::{FailedLogins, LoginFailure};
+pub use pages::without_others_pages;
+pub use sessions::{RANDOM_BYTES as SESSION_BYTES, SessionId, Sessions};
 pub use tokens::{RANDOM_BYTES, Token, Tokens};
+
+use pages::{is_preflight, preflight};
+use refusal::Refusal;
+use tokens::Holder;
 
 /// What the API on TCP goes by: the resolved configuration and what was read for it.
 #[derive(Debug)]
@@ -85,24 +97,35 @@ pub struct RemoteAddress(pub IpAddr);
 pub struct Gate {
     access: Arc<ArcSwap<ApiAccess>>,
     failed: Arc<FailedLogins>,
+    sessions: Arc<Sessions>,
 }
 
-/// An answer in place of the routes'.
-struct Refusal {
-    problem: Problem,
-    header: Option<(HeaderName, HeaderValue)>,
-}
+/// Marks an answer after which a browser keeps a session, or with `None` forgets the one that it has.
+#[derive(Debug, Clone)]
+pub struct Keep(pub Option<SessionId>);
 
-/// Who asks for no more than whether the daemon is well needs no token.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Who asks for no more than whether the daemon is well needs no token, nor who gets the page, which has nothing of the daemon's in it.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/"];
 
-/// How long a browser may remember a preflight, in seconds.
-const PREFLIGHT_AGE: &str = "600";
+/// What the page consists of is below this.
+const PAGE: &str = "/page/";
+
+/// The header by which our page says that it sends a request. No page of another origin can send it: a browser asks before it
+/// sends such a header elsewhere, and we do not permit it.
+const OUR_PAGE: &str = "convey-page";
 
 impl Gate {
-    /// Goes by this, which may change, and counts failed logins there.
-    pub const fn new(access: Arc<ArcSwap<ApiAccess>>, failed: Arc<FailedLogins>) -> Self {
-        Self { access, failed }
+    /// Goes by this, which may change, counts failed logins there, and knows the browsers that have logged in.
+    pub const fn new(
+        access: Arc<ArcSwap<ApiAccess>>,
+        failed: Arc<FailedLogins>,
+        sessions: Arc<Sessions>,
+    ) -> Self {
+        Self {
+            access,
+            failed,
+            sessions,
+        }
     }
 
     /// These routes for those who may ask.
@@ -112,7 +135,8 @@ impl Gate {
 
     /// Who it is.
     fn identify(&self, access: &ApiAccess, request: &Request) -> Result<Caller, Refusal> {
-        if OPEN.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if OPEN.contains(&path) || path.starts_with(PAGE) {
             return Ok(Caller::Anybody);
         }
         let Some(RemoteAddress(from)) = request.extensions().get().copied() else {
@@ -126,12 +150,12 @@ impl Gate {
             Entry::Tokens(tokens) => tokens,
         };
         let why = match bearer(request.headers()) {
-            Ok(None) => return Err(Refusal::unauthorized("Bearer realm=\"convey\"", NO_TOKEN)),
+            Ok(None) => match cookie::session_of(request.headers(), access.tls.is_some()) {
+                Some(id) => return self.continue_session(&id, tokens, request, from),
+                None => return Err(Refusal::unauthorized("Bearer realm=\"convey\"", NO_TOKEN)),
+            },
             Ok(Some(token)) => match tokens.find(token) {
-                Some((name, role)) => {
-                    let name = Arc::clone(name);
-                    return Ok(Caller::Token { name, from, role });
-                }
+                Some(holder) => return Ok(holder.caller(from, Login::Token(holder.hash))),
                 None => LoginFailure::UnknownToken,
             },
             Err(why) => why,
@@ -147,6 +171,42 @@ impl Gate {
         })
     }
 }
+
+impl Gate {
+    /// Who has logged in with a browser. Ids are too long to be guessed: a wrong one is that of a session that has ended.
+    fn continue_session(
+        &self,
+        id: &SessionId,
+        tokens: &Tokens,
+        request: &Request,
+        from: IpAddr,
+    ) -> Result<Caller, Refusal> {
+        let key = id.key();
+        let token = self.sessions.token(key, Instant::now());
+        let Some(holder) = token.and_then(|token| tokens.holder(token)) else {
+            return Err(Refusal::unauthorized("Bearer realm=\"convey\"", SESSION_ENDED));
+        };
+        if !request.method().is_safe() && !request.headers().contains_key(OUR_PAGE) {
+            return Err(Refusal::of(StatusCode::FORBIDDEN, NOT_OUR_PAGE));
+        }
+        Ok(holder.caller(from, Login::Session(key)))
+    }
+}
+
+impl Holder<'_> {
+    fn caller(&self, from: IpAddr, login: Login) -> Caller {
+        Caller::Token {
+            name: Arc::clone(self.name),
+            from,
+            role: self.role,
+            login,
+        }
+    }
+}
+
+const SESSION_ENDED: &str = "this session has ended: log in again";
+
+const NOT_OUR_PAGE: &str = "a session changes something only with the header Convey-Page: 1, which pages of others cannot send; or send Authorization: Bearer TOKEN";
 
 const NO_TOKEN: &str = "this endpoint needs a token, as `convey token` makes one for tokens_file: send Authorization: Bearer TOKEN";
 
@@ -169,7 +229,10 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
             Err(refusal) => refusal.into_response(),
         }
     };
+    let keep = response.extensions_mut().remove::<Keep>();
+    let cookie = keep.and_then(|Keep(id)| cookie::keep(id.as_ref(), access.tls.is_some()));
     let headers = response.headers_mut();
+    headers.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
     if !access.origins.is_empty() {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
@@ -182,76 +245,6 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     }
     response
 }
-
-impl ApiAccess {
-    /// The listed page that sends a request; `None`: no page of another host does.
-    fn page_of(&self, request: &Request) -> Result<Option<&Origin>, Refusal> {
-        let (headers, uri) = (request.headers(), request.uri());
-        self.check_hosts(headers, uri)?;
-        let says_cross_site = headers
-            .get_all("sec-fetch-site")
-            .iter()
-            .any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"));
-        let mut origins = headers.get_all(ORIGIN).iter();
-        let (origin, more) = (origins.next(), origins.next());
-        let Some(value) = origin else {
-            return match says_cross_site {
-                true => Err(Refusal::of(StatusCode::FORBIDDEN, CROSS_SITE)),
-                false => Ok(None),
-            };
-        };
-        let foreign = || {
-            Refusal::of(
-                StatusCode::FORBIDDEN,
-                format!("the page that sends this is of {value:?}: {CROSS_SITE}"),
-            )
-        };
-        let text = value.to_str().ok().filter(|_| more.is_none());
-        let origin: Origin = text.and_then(|text| text.parse().ok()).ok_or_else(foreign)?;
-        if let Some(listed) = self.origins.iter().find(|listed| **listed == origin) {
-            return Ok(Some(listed));
-        }
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let is_own = host.is_some_and(|host| origin.is_of(host, self.tls.is_some()));
-        match is_own && !says_cross_site {
-            true => Ok(None),
-            false => Err(foreign()),
-        }
-    }
-
-    /// Every name that a request is for must be one of ours: browsers always send one; HTTP/1.0 and what is typed by hand
-    /// need not.
-    fn check_hosts(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
-        let takes = |host: &str| is_no_domain(host) || self.is_ours(host);
-        let alien = (headers.get_all(HOST).iter())
-            .find(|header| !host_of(header).is_some_and(|host| takes(&host)))
-            .map(|header| format!("{header:?}"));
-        let alien = alien.or_else(|| {
-            uri.host()
-                .filter(|host| !takes(host))
-                .map(|host| format!("{host:?}"))
-        });
-        match alien {
-            None => Ok(()),
-            Some(host) => Err(Refusal::of(
-                StatusCode::FORBIDDEN,
-                format!(
-                    "this endpoint does not answer to the name {host}, which a web page could have: ask for an address, or \
-                     add the name to [admin] allowed_hosts"
-                ),
-            )),
-        }
-    }
-
-    fn is_ours(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let is_listed = (self.hosts.iter()).any(|name| name.without_dot().eq_ignore_ascii_case(host));
-        is_listed || (self.tls.as_ref()).is_some_and(|tls| tls.certificates.current().covers(host))
-    }
-}
-
-const CROSS_SITE: &str =
-    "pages of other sites are answered only if [admin] allowed_origins has their scheme and host";
 
 /// The token that a request presents; `None`: it presents nothing.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, LoginFailure> {
@@ -267,140 +260,25 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, LoginFailure> {
     }
 }
 
-/// Whether a browser asks for a page what it may send (CORS).
-fn is_preflight(request: &Request) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-fn preflight() -> Response {
-    let headers = [
-        (
-            ACCESS_CONTROL_ALLOW_METHODS,
-            "GET, HEAD, POST, PUT, PATCH, DELETE",
-        ),
-        (
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            "Authorization, Content-Type, If-Match, Last-Event-ID",
-        ),
-        (ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
-}
-
-impl Refusal {
-    fn of(status: StatusCode, message: impl Into<String>) -> Self {
-        Problem::new(status, message).into()
-    }
-
-    fn unauthorized(challenge: &'static str, message: &str) -> Self {
-        Self {
-            problem: Problem::new(StatusCode::UNAUTHORIZED, message),
-            header: Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))),
-        }
-    }
-
-    fn into_response(self) -> Response {
-        let mut response = self.problem.into_response();
-        response.headers_mut().extend(self.header);
-        response
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self {
-            problem,
-            header: None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
 
     use super::*;
 
-    fn access() -> ApiAccess {
-        ApiAccess {
-            tls: None,
-            entry: Entry::Loopback(Role::Read),
-            hosts: vec!["api.example".parse().unwrap()],
-            origins: vec!["https://dashboard.example".parse().unwrap()],
-        }
-    }
-
-    fn request(uri: &str, headers: &[(&str, &str)]) -> Request {
+    fn request(headers: &[(&str, &str)]) -> Request {
         let all = headers.iter();
-        let request = all.fold(Request::builder().uri(uri), |request, (name, value)| {
+        let request = all.fold(Request::builder(), |request, (name, value)| {
             request.header(*name, *value)
         });
         request.body(Body::empty()).unwrap()
-    }
-
-    /// The listed page of a request, or the status of the refusal.
-    fn page(uri: &str, headers: &[(&str, &str)]) -> Result<Option<String>, u16> {
-        let (access, request) = (access(), request(uri, headers));
-        let page = access.page_of(&request);
-        page.map(|page| page.map(ToString::to_string))
-            .map_err(|refusal| refusal.problem.status)
-    }
-
-    #[test]
-    fn a_request_for_a_name_that_somebody_can_register_is_refused_unless_it_is_listed() {
-        for host in [
-            "127.0.0.1:7001",
-            "[::1]:7001",
-            "lb1",
-            "localhost",
-            "api.example:7001",
-            "API.example.",
-        ] {
-            assert_eq!(page("/", &[("host", host)]), Ok(None), "{host}");
-        }
-        assert_eq!(page("/", &[]), Ok(None), "HTTP/1.0 has none");
-        for host in ["evil.example", "www.api.example", "a@evil.example", ""] {
-            assert_eq!(page("/", &[("host", host)]), Err(403), "{host}");
-        }
-        let two = [("host", "lb1"), ("host", "evil.example")];
-        assert_eq!(page("/", &two), Err(403));
-        assert_eq!(page("http://evil.example/", &[("host", "lb1")]), Err(403));
-        assert_eq!(page("http://lb1/", &[("host", "lb1")]), Ok(None));
-    }
-
-    #[test]
-    fn pages_of_other_sites_are_refused_unless_they_are_listed() {
-        let from = |origin: &str, site: &str| {
-            let mut headers = vec![("host", "127.0.0.1:7001")];
-            headers.extend((!origin.is_empty()).then_some(("origin", origin)));
-            headers.extend((!site.is_empty()).then_some(("sec-fetch-site", site)));
-            page("/", &headers)
-        };
-        let dashboard = "https://dashboard.example";
-        for (origin, site, expected) in [
-            ("", "", Ok(None)),
-            ("", "same-origin", Ok(None)),
-            ("", "none", Ok(None)),
-            ("", "cross-site", Err(403)),
-            ("http://127.0.0.1:7001", "same-origin", Ok(None)),
-            ("http://127.0.0.1:7001", "cross-site", Err(403)),
-            ("http://127.0.0.1:8080", "same-site", Err(403)),
-            ("null", "", Err(403)),
-            ("https://evil.example", "", Err(403)),
-            (dashboard, "", Ok(Some(dashboard.to_owned()))),
-            (dashboard, "cross-site", Ok(Some(dashboard.to_owned()))),
-        ] {
-            assert_eq!(from(origin, site), expected, "{origin} {site}");
-        }
-        let two = [("origin", dashboard), ("origin", dashboard)];
-        assert_eq!(page("/", &two), Err(403));
     }
 
     #[test]
     fn a_token_is_presented_in_one_way() {
         let presented = |values: &[&str]| {
             let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
-            bearer(request("/", &headers).headers()).map(|token| token.map(str::to_owned))
+            bearer(request(&headers).headers()).map(|token| token.map(str::to_owned))
         };
         assert_eq!(presented(&[]), Ok(None));
         for text in ["Bearer cvy_x", "bearer  cvy_x", " BEARER cvy_x "] {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
-use crate::base::Role;
+use crate::{admin::caller::TokenHash, base::Role};
 
 /// Most tokens of one file: each is compared with every one that is presented.
 const MAX_TOKENS: usize = 1_000;
@@ -25,9 +25,6 @@ const ENCODED_BYTES: usize = (RANDOM_BYTES * 4).div_ceil(3);
 /// What stands before a hash in the file.
 const HASH_KIND: &str = "sha256:";
 
-/// SHA-256 of a token's text.
-type Hash = [u8; 32];
-
 /// A token, as whoever uses it has it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
@@ -36,11 +33,22 @@ pub struct Token(String);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tokens(Vec<Entry>);
 
+/// Who has a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// What it is called.
+    pub name: &'a Arc<str>,
+    /// What it may do.
+    pub role: Role,
+    /// Its hash.
+    pub hash: TokenHash,
+}
+
 #[derive(Clone, PartialEq, Eq)]
 struct Entry {
     name: Arc<str>,
     role: Role,
-    hash: Hash,
+    hash: TokenHash,
 }
 
 /// Why a file says nobody's token.
@@ -127,17 +135,17 @@ impl Token {
     pub fn line(&self, name: &str, role: Role) -> Result<String, NotATokenName> {
         check_name(name)?;
         let hash = self.hash();
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = hash.0.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(format!("{name} {role} {HASH_KIND}{hex}"))
     }
 
-    fn hash(&self) -> Hash {
+    fn hash(&self) -> TokenHash {
         let mut hash = [0; 32];
         let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
         for (byte, hashed) in hash.iter_mut().zip(digest.as_ref()) {
             *byte = *hashed;
         }
-        hash
+        TokenHash(hash)
     }
 }
 
@@ -176,15 +184,22 @@ impl Tokens {
 
     /// Whose token a text is, and what it may do; `None` if it is nobody's. Takes as long whoever's it is.
     #[must_use]
-    pub fn find(&self, presented: &str) -> Option<(&Arc<str>, Role)> {
+    pub fn find(&self, presented: &str) -> Option<Holder<'_>> {
         let hash = Token::read(presented)?.hash();
         let mut found = None;
         for entry in &self.0 {
-            if verify_slices_are_equal(&entry.hash, &hash).is_ok() {
-                found = Some((&entry.name, entry.role));
+            if verify_slices_are_equal(&entry.hash.0, &hash.0).is_ok() {
+                found = Some(entry.holder());
             }
         }
         found
+    }
+
+    /// Whose token one is that was presented before, if it is still one.
+    #[must_use]
+    pub fn holder(&self, hash: TokenHash) -> Option<Holder<'_>> {
+        let found = self.0.iter().find(|entry| entry.hash == hash);
+        found.map(Entry::holder)
     }
 
     /// What differs from others, by the tokens' names.
@@ -215,6 +230,14 @@ impl Tokens {
 }
 
 impl Entry {
+    const fn holder(&self) -> Holder<'_> {
+        Holder {
+            name: &self.name,
+            role: self.role,
+            hash: self.hash,
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, LineError> {
         let mut words = text.split_ascii_whitespace();
         let (Some(name), Some(role), Some(hash), None) =
@@ -243,7 +266,7 @@ fn check_name(name: &str) -> Result<(), NotATokenName> {
     }
 }
 
-fn read_hex(text: &str) -> Option<Hash> {
+fn read_hex(text: &str) -> Option<TokenHash> {
     let digit = |byte: u8| {
         char::from(byte)
             .to_digit(16)
@@ -257,7 +280,7 @@ fn read_hex(text: &str) -> Option<Hash> {
         let [high, low] = pair else { return None };
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
-    Some(hash)
+    Some(TokenHash(hash))
 }
 
 impl fmt::Debug for Token {
@@ -298,14 +321,12 @@ mod tests {
             String::new(),
             line(2, "deploy@ci", Role::Operate),
         ]);
-        assert_eq!(
-            file.find(token(1).secret()),
-            Some((&"grafana".into(), Role::Read))
-        );
-        assert_eq!(
-            file.find(token(2).secret()),
-            Some((&"deploy@ci".into(), Role::Operate))
-        );
+        let found = |token: &Token| {
+            file.find(token.secret())
+                .map(|holder| (&**holder.name, holder.role))
+        };
+        assert_eq!(found(&token(1)), Some(("grafana", Role::Read)));
+        assert_eq!(found(&token(2)), Some(("deploy@ci", Role::Operate)));
         let (own, strange) = (token(1), token(3));
         for other in [strange.secret(), &own.secret()[..20], "", "cvy_", "password"] {
             assert_eq!(file.find(other), None, "{other}");

@@ -27,7 +27,7 @@ pub fn otlp(section: Option<&Located<raw::Otlp>>, findings: &mut Findings) -> Op
         if !cfg!(feature = "otlp") {
             findings.error(
                 at.key.clone(),
-                "this build of convey cannot export by OTLP: it was built without the feature `otlp`",
+                "this build of Convey cannot export by OTLP: it was built without the feature `otlp`",
                 "install the package, which has it, or build with `cargo build --release --features otlp`; or remove the section"
                     .to_owned(),
             );

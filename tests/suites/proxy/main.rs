@@ -39,6 +39,7 @@ mod named;
 mod options;
 mod otlp;
 mod otlp_ways;
+mod page;
 mod peers;
 mod platforms;
 mod podman;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         ("acme", acme_reload::TESTS),
         ("acme", acme_words::TESTS),
         ("admin_api", admin_api::TESTS),
+        ("page", page::TESTS),
         ("standby", standby::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("restart", restart::TESTS),
