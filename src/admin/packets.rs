@@ -19,6 +19,12 @@ use crate::{
 
 pub use servers::ServerViews;
 
+/// The table that firewall rules are in: before connection tracking.
+const TABLE: &str = "raw";
+
+/// Their chain.
+const CHAIN: &str = "CONVEY";
+
 /// What the ClientHello of an explained connection says.
 #[derive(Debug, Default)]
 pub struct Asks {
@@ -77,6 +83,22 @@ fn rules(status: &RulesStatus) -> views::PacketRules {
         error: status.error.clone(),
         restored: status.restored,
         restored_seconds_ago: status.last_restored.map(|last| last.elapsed().as_secs()),
+    }
+}
+
+/// The firewall rules.
+#[must_use]
+pub fn firewall(status: &RulesStatus) -> views::Firewall {
+    let of = |v6: bool| {
+        let ours = status.kept.iter().filter(|rule| rule.v6 == v6);
+        ours.map(|rule| rule.text.clone()).collect()
+    };
+    views::Firewall {
+        table: TABLE.into(),
+        chain: CHAIN.into(),
+        ipv4: of(false),
+        ipv6: of(true),
+        state: rules(status),
     }
 }
 

@@ -219,6 +219,17 @@ pub struct RulesStatus {
     pub restored: u64,
     /// When that was last.
     pub last_restored: Option<Instant>,
+    /// What is in effect.
+    pub kept: Arc<[KeptRule]>,
+}
+
+/// A firewall rule of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRule {
+    /// Whether it belongs to ip6tables.
+    pub v6: bool,
+    /// Its text as `iptables -S` prints it, without `-A CONVEY`.
+    pub text: String,
 }
 
 /// The network as the packet modes see it.
@@ -286,7 +297,7 @@ pub type Closing = Pin<Box<dyn Future<Output = usize> + Send>>;
 
 /// What changes by traffic, and what only other rooms can do: what the daemon gives to the endpoints.
 ///
-/// Everything but [`flows`](Live::flows) returns within moments.
+/// Everything but [`flows`](Live::flows) and [`close_flows`](Live::close_flows) returns within moments.
 pub trait Live: Send + Sync {
     /// Log and access events dropped.
     fn log_events_dropped(&self) -> u64;
@@ -321,6 +332,9 @@ pub trait Live: Send + Sync {
 
     /// Flows that match, `limit` of them. Walks through all flows: for a thread that may take its time.
     fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> Listed<FlowInfo>;
+
+    /// Closes flows of passthrough that match, and counts them. For a thread that may take its time.
+    fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> usize;
 
     /// What to run on a server of a frontend in mode dsr, as text.
     ///

@@ -7,6 +7,7 @@ mod configuration;
 mod connections;
 mod discovery;
 mod events;
+mod firewall;
 mod history;
 mod info;
 mod logs;
@@ -43,6 +44,7 @@ pub use connections::{
 };
 pub use discovery::{Discovery, DiscoveryProblem};
 pub use events::{Event, EventFilter, EventQuery, Events};
+pub use firewall::Firewall;
 pub use history::{History, HistoryQuery, PacketHistory};
 pub use info::Info;
 pub use logs::LogOutput;

@@ -31,7 +31,7 @@ pub use configuration::{
 pub use doctor::{DoctorArgs, SupportArgs};
 pub use events::EventsArgs;
 pub use firewall::{FirewallClearArgs, FirewallCommand, FirewallShowArgs};
-pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand};
+pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand, OverridesHistoryArgs};
 pub use reload::ReloadArgs;
 pub use server::{AddServerArgs, ForceArgs, ServerCommand};
 pub use token::{TokenArgs, TokenRole};

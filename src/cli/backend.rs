@@ -77,8 +77,7 @@ fn close(words: &[String], client: &Client) -> CommandResult {
     let mut out = std::io::stdout().lock();
     for name in find(&backends, words)? {
         let count = close_connections(client, &format!("backend={}", percent_encode(name.as_str())))?;
-        let open = (backends.get(name)).map_or(0, |view| view.traffic.connections_current);
-        writeln!(out, "{}", closed(name.as_str(), count, open))?;
+        writeln!(out, "{}", closed(name.as_str(), count))?;
         out.flush()?;
     }
     Ok(exit::OK)

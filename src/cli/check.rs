@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Format, ModeArgs},
-    check_admin, check_discovery, check_sockets, check_tls, gateways, others,
+    check_admin, check_commands, check_discovery, check_sockets, check_tls, gateways, others,
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
@@ -175,6 +175,7 @@ pub fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     if ephemeral.is_none() {
         notes.extend(others::notes(config));
         notes.extend(check_sockets::notes(config));
+        notes.extend(check_commands::notes(config));
         // where the kernel is not to be asked, there is nothing to say
         if let Ok(network) = network::look(Wanted::of(config, &services)) {
             notes.extend(moving_sources(&network.moving));

@@ -92,7 +92,8 @@ fn target(args: &EventsArgs, after: Option<u64>) -> String {
     target
 }
 
-fn tell(events: &Events, json: bool) -> Result<(), Failure> {
+/// Prints events, a line each.
+pub fn tell(events: &Events, json: bool) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     if events.gap {
         writeln!(std::io::stderr(), "some events in between are kept no more")?;
@@ -119,12 +120,15 @@ fn line(event: &Event, colour: bool) -> String {
     };
     // one line each, whatever it says
     let message = event.message.replace('\n', " ");
+    let by = event.fields.get("by");
+    let by = by.map(|who| format!(" ({})", who.replace('\n', " ")));
     let level = format!("{:7}", event.level.to_string());
     format!(
-        "{} {} {}",
+        "{} {} {}{}",
         harmless(&event.at),
         style.paint(&harmless(&level), colour),
-        harmless(&message)
+        harmless(&message),
+        harmless(&by.unwrap_or_default())
     )
 }
 

@@ -8,6 +8,7 @@ mod backend;
 mod backend_script;
 mod check;
 mod check_admin;
+mod check_commands;
 mod check_discovery;
 mod check_sockets;
 mod check_tls;

@@ -5,15 +5,16 @@ use std::io::Write as _;
 use hyper::Method;
 
 use super::{
-    args::{ClearOverridesArgs, OverridesArgs, OverridesCommand},
+    args::{ClearOverridesArgs, OverridesArgs, OverridesCommand, OverridesHistoryArgs},
     client::{Asked, Client, percent_encode},
+    events,
     outcome::CommandResult,
     server::{Backends, find, report, usage},
     table::{Align, Table},
     text::{Cell, Style, colour_wanted, harmless, terminal_columns},
 };
 use crate::{
-    admin::views::{Overrides, Server},
+    admin::views::{Events, Overrides, Server},
     base::exit,
 };
 
@@ -21,6 +22,7 @@ use crate::{
 pub fn run(args: &OverridesArgs, client: &Client) -> CommandResult {
     match &args.command {
         Some(OverridesCommand::Clear(args)) => clear(args, client),
+        Some(OverridesCommand::History(args)) => history(args, client),
         None => list(args, client),
     }
 }
@@ -36,6 +38,18 @@ fn list(args: &OverridesArgs, client: &Client) -> CommandResult {
         out.write_all(draw(&overrides, width, colour).as_bytes())?;
     }
     out.flush()?;
+    Ok(exit::OK)
+}
+
+fn history(args: &OverridesHistoryArgs, client: &Client) -> CommandResult {
+    let history: Events = client.get("/v1/overrides/history")?.parse()?;
+    if history.events.is_empty() && !args.json {
+        writeln!(
+            std::io::stdout(),
+            "no overrides were set or cleared since the start"
+        )?;
+    }
+    events::tell(&history, args.json)?;
     Ok(exit::OK)
 }
 

@@ -123,6 +123,19 @@ pub enum DiscoveryKind {
     Api,
 }
 
+impl DiscoveryKind {
+    /// The cargo feature without which nothing asks it, and whether this build has that.
+    #[must_use]
+    pub const fn feature(self) -> Option<(&'static str, bool)> {
+        match self {
+            Self::Docker => Some(("docker", cfg!(feature = "docker"))),
+            Self::Kubernetes => Some(("kubernetes", cfg!(feature = "kubernetes"))),
+            Self::Lxd | Self::Incus => Some(("lxd", cfg!(feature = "lxd"))),
+            Self::File | Self::Exec | Self::Http | Self::Consul | Self::Dns | Self::Srv | Self::Api => None,
+        }
+    }
+}
+
 /// A name that name servers are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameQuery {

@@ -124,6 +124,12 @@ impl Live for Sources {
         (usize::try_from(count).unwrap_or(usize::MAX), flows)
     }
 
+    fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> usize {
+        let engine = self.engine.load_full();
+        let closed = engine.map_or(0, |engine| engine.close_flows(wanted));
+        usize::try_from(closed).unwrap_or(usize::MAX)
+    }
+
     fn backend_script(&self, frontend: &FrontendView, server: &str) -> Result<String, String> {
         let backend = &frontend.backend;
         let servers =

@@ -5,16 +5,19 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use hyper::header::HeaderValue;
 use tokio::time::timeout;
 
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::{self, Watched};
+#[cfg(feature = "lxd")]
+use super::lxd;
 use super::{
     Answered, Failure, Reader,
     answer::{self, Limits, Record},
     caller::{Caller, parsed, unresolved},
-    consul, docker, judge,
-    kubernetes::{self, Watched},
-    lines::Lines,
-    lxd, names,
+    consul, judge, names,
     service::TokenHeader,
 };
+#[cfg(feature = "docker")]
+use super::{docker, lines::Lines};
 use crate::{
     client::resolver::Resolver,
     config::{ConsulQuery, Discovery, DiscoverySource, HttpService, NameQuery},
@@ -26,8 +29,10 @@ pub struct Asker {
     /// What Consul has said last, until asking fails: it answers when there is something newer.
     index: Option<u64>,
     /// What Docker tells of its containers, until asking fails.
+    #[cfg(feature = "docker")]
     events: Option<Lines>,
     /// What Kubernetes has said of a service, and tells of it, until asking fails.
+    #[cfg(feature = "kubernetes")]
     watched: Option<Watched>,
 }
 
@@ -38,7 +43,9 @@ impl Asker {
         Self {
             caller: Caller::new(reader),
             index: None,
+            #[cfg(feature = "docker")]
             events: None,
+            #[cfg(feature = "kubernetes")]
             watched: None,
         }
     }
@@ -47,8 +54,14 @@ impl Asker {
     pub fn forget(&mut self) {
         self.caller.forget();
         self.index = None;
-        self.events = None;
-        self.watched = None;
+        #[cfg(feature = "docker")]
+        {
+            self.events = None;
+        }
+        #[cfg(feature = "kubernetes")]
+        {
+            self.watched = None;
+        }
     }
 
     /// Asks a source once.
@@ -88,13 +101,22 @@ impl Asker {
                     ttl: Some(consul::REST),
                 });
             }
+            #[cfg(feature = "docker")]
             DiscoverySource::Docker { query } => {
                 return docker::ask(&mut self.caller, &mut self.events, query, settings).await;
             }
+            #[cfg(feature = "kubernetes")]
             DiscoverySource::Kubernetes { query } => {
                 return kubernetes::ask(&mut self.caller, &mut self.watched, query, limits).await;
             }
+            #[cfg(feature = "lxd")]
             DiscoverySource::Lxd { query } => return lxd::ask(&mut self.caller, query, limits).await,
+            #[cfg(not(feature = "docker"))]
+            DiscoverySource::Docker { .. } => return Err(not_built()),
+            #[cfg(not(feature = "kubernetes"))]
+            DiscoverySource::Kubernetes { .. } => return Err(not_built()),
+            #[cfg(not(feature = "lxd"))]
+            DiscoverySource::Lxd { .. } => return Err(not_built()),
             DiscoverySource::Dns { query, port } => {
                 let asked = timeout(query.timeout, self.addresses(query, port.get())).await;
                 let (records, ttl) = asked.unwrap_or(Err(Failure::Silent(query.timeout)))?;
@@ -195,6 +217,12 @@ impl Asker {
         }
         Resolver::of_servers(&query.resolvers).map_err(unresolved)
     }
+}
+
+/// Of a kind that no configuration can have: it is refused (see `DiscoveryKind::feature`).
+#[cfg(not(all(feature = "docker", feature = "kubernetes", feature = "lxd")))]
+fn not_built() -> Failure {
+    Failure::Unreadable("this build cannot ask it".into())
 }
 
 fn named(

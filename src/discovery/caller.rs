@@ -83,6 +83,7 @@ impl Caller {
     ///
     /// # Errors
     /// It is none, or there is none.
+    #[cfg(feature = "docker")]
     pub(super) async fn stream(
         &mut self,
         service: &HttpService,
@@ -159,6 +160,7 @@ impl Caller {
 }
 
 /// A path of a service's API, below the one of its URL.
+#[cfg(any(feature = "docker", feature = "kubernetes", feature = "lxd"))]
 pub(super) fn below(service: &HttpService, path: &str) -> String {
     format!("{}{path}", service.url.target.trim_end_matches('/'))
 }

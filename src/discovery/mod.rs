@@ -11,10 +11,14 @@ pub mod answer;
 mod ask;
 mod caller;
 mod consul;
+#[cfg(feature = "docker")]
 mod docker;
 pub mod judge;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
 mod lines;
+#[cfg(feature = "lxd")]
 mod lxd;
 mod names;
 mod service;

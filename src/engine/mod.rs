@@ -127,6 +127,14 @@ impl Engine {
         }
     }
 
+    /// Closes passthrough flows that match, and counts them. Takes its time: it walks through all flows.
+    #[must_use]
+    pub fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> u64 {
+        match self {
+            Self::Raw(raw) => raw.close_flows(wanted),
+        }
+    }
+
     /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
     #[must_use]
     pub fn count_flows(&self, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
-    Answer, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
+    Answer, FlowInfo, Flows, Hops, Moment, ReasonCounters, Services, Verdict,
     counters::PacketCounters,
     fragments::{Datagram, Decision, Follow, Waiting},
     memory::MemoryStore,
@@ -96,6 +96,13 @@ impl<S: FlowStore, C: PacketCounters> Path<S, C> {
     #[must_use]
     pub fn counters(&self) -> Arc<C> {
         Arc::clone(&self.counters)
+    }
+
+    /// Forgets passthrough flows that somebody has seen, and counts those that were still there. Their next packets are of no
+    /// flow: a client's is reset, or begins another one.
+    pub fn forget(&mut self, seen: &[FlowInfo], now: Moment) -> u64 {
+        let forgotten = seen.iter().filter(|flow| self.router.forget(flow, now));
+        forgotten.count() as u64
     }
 
     /// Decides about a frame that came in by an interface, and rewrites it in place if it is to be forwarded.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
-    Flows, Moment, Services,
+    FlowInfo, Flows, Moment, Services,
     key::Key,
     plan::{Arrival, DropReason, Plan, Rewrite},
     ports,
@@ -98,10 +98,27 @@ impl<S: FlowStore> Router<S> {
 
     /// Who looks at a flow because of a packet.
     pub fn visitor(&self, arrival: &Arrival) -> Visitor {
+        self.visitor_at(arrival.now)
+    }
+
+    const fn visitor_at(&self, now: Moment) -> Visitor {
         Visitor {
-            now: arrival.now,
+            now,
             worker: self.worker,
         }
+    }
+
+    /// Forgets a passthrough flow, if it is still the one that somebody has seen.
+    pub fn forget(&self, seen: &FlowInfo, now: Moment) -> bool {
+        let tuple = &seen.tuple;
+        let key = Key::new(tuple.protocol, tuple.client.0, tuple.vip.0);
+        let found = (self.flows.store).visit_nat(&key, self.visitor_at(now), |flow| {
+            match seen.nat == Some(flow.nat()) {
+                true => Visit::Remove(true),
+                false => Visit::Keep(false),
+            }
+        });
+        found.unwrap_or(false)
     }
 
     fn beginning(&self, arrival: &Arrival, packet: &Ported, random: u64) -> Beginning {

@@ -1,5 +1,6 @@
 //! What clients, servers and operators rely on.
 
+mod closing;
 mod dsr;
 mod errors;
 mod fragments;

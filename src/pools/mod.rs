@@ -237,6 +237,11 @@ impl Pools {
         true
     }
 
+    /// Forgets the override of a server that is away: one that an operator adds anew is another one.
+    pub fn forget_absent(&mut self, key: &ServerKey) {
+        self.absent.back(&key.backend, &key.server);
+    }
+
     /// A backend's servers, if there is one of that name.
     #[must_use]
     pub fn get(&self, backend: &str) -> Option<&Arc<Pool>> {

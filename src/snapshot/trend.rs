@@ -205,6 +205,9 @@ impl State {
     fn rate(&self, now: Instant, over: usize) -> Rate {
         let away = self.away(now);
         let steps = self.steps.iter().rev().take(over.saturating_sub(away));
+        // a young process has not lived through all of them
+        let lived = usize::try_from(self.last.0).unwrap_or(usize::MAX);
+        let over = over.min(lived.saturating_add(away)).max(1);
         let seconds = STEP.as_secs_f64() * f64::from(u32::try_from(over).unwrap_or(u32::MAX));
         let mut sum = Rate::default();
         for step in steps {
@@ -296,12 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn a_young_process_has_the_average_of_its_life_and_not_of_a_whole_window() {
+        let trend = Sampled::new();
+        for step in 1..=4 {
+            trend.sample(step, counted(u64::from(step) * 50), no_times);
+        }
+        let rates = trend.rates(4);
+        assert_eq!(
+            (rates.minute.connections, rates.five_minutes.connections),
+            (10.0, 10.0)
+        );
+        // what had no traffic before has lived as long as its process
+        let late = Sampled::new();
+        late.sample(11, counted(0), no_times);
+        late.sample(12, counted(600), no_times);
+        assert_eq!(late.rates(12).minute.connections, 10.0);
+    }
+
+    #[test]
     fn what_has_stopped_leaves_the_short_window_first() {
         let trend = Sampled::new();
-        trend.sample(1, counted(600), no_times);
-        trend.sample(2, counted(600), no_times);
-        trend.sample(3, counted(600), no_times);
-        let rates = trend.rates(3);
+        trend.sample(101, counted(600), no_times);
+        trend.sample(102, counted(600), no_times);
+        trend.sample(103, counted(600), no_times);
+        let rates = trend.rates(103);
         assert_eq!(
             (
                 rates.ten_seconds.connections,
@@ -315,12 +336,12 @@ mod tests {
     #[test]
     fn what_is_not_sampled_any_more_has_no_rate_soon() {
         let trend = Sampled::new();
-        trend.sample(1, counted(600), no_times);
-        for (number, rate) in [(1, 60.0), (2, 60.0), (3, 60.0), (4, 0.0)] {
+        trend.sample(101, counted(600), no_times);
+        for (number, rate) in [(101, 60.0), (102, 60.0), (103, 60.0), (104, 0.0)] {
             assert_eq!(trend.rates(number).ten_seconds.connections, rate, "at {number}");
         }
-        assert_eq!(trend.steps(4).len(), 3);
-        assert_eq!(trend.rates(100), Rates::default());
+        assert_eq!(trend.steps(104).len(), 3);
+        assert_eq!(trend.rates(200), Rates::default());
     }
 
     #[test]

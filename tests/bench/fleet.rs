@@ -5,7 +5,8 @@
 //! ```
 //! Each moment is measured twice, on two daemons. First the CPU time of the control thread, from the beginning until the
 //! status line tells the end: that of the periodic checks, which go on meanwhile, is in it, and is shown as what the same
-//! time costs at rest. Then the longest `status`, asked for every 5 ms over the control socket.
+//! time costs at rest. Then the longest `status` and the longest scrape of the metrics, asked for one after the other
+//! over the control socket, with 5 ms between them.
 //!
 //! How fast servers go down is bound by the checks: one every 2 s, every second while they fail, three failures, 256 at a
 //! time.
@@ -62,8 +63,15 @@ struct Cost {
     elapsed: f64,
     /// CPU seconds of the control thread.
     cpu: f64,
-    /// Seconds of the longest status; `None` if none was asked for.
-    status: Option<f64>,
+    /// Of the longest answers; `None` if none was asked for.
+    longest: Option<Longest>,
+}
+
+/// Seconds of the longest answers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Longest {
+    status: f64,
+    metrics: f64,
 }
 
 impl Moment {
@@ -101,25 +109,30 @@ pub fn measure(moments: &[Moment], cells: usize) -> String {
         let quiet = life(last, false, &mut at_rest);
         let asked = life(last, true, &mut at_rest);
         for (costs, (quiet, asked)) in costs.iter_mut().zip(quiet.into_iter().zip(asked)) {
-            let status = asked.status;
-            costs.push(Cost { status, ..quiet });
+            let longest = asked.longest;
+            costs.push(Cost { longest, ..quiet });
         }
     }
     let at_rest = Spread::of(at_rest);
     let mut text = format!(
         "\n{SERVERS} servers in {BACKENDS} backends; the checks alone cost {at_rest} s of the control thread a second\n\n\
-         | moment | seconds | control CPU, s | longest status, ms |\n|---|---|---|---|\n"
+         | moment | seconds | control CPU, s | longest status, ms | longest scrape, ms |\n|---|---|---|---|---|\n"
     );
     for moment in moments {
         let costs = &costs[*moment as usize];
         let spread = |figure: fn(&Cost) -> f64| Spread::of(costs.iter().map(figure).collect());
+        let longest = |cost: &Cost| cost.longest.unwrap_or_default();
+        let longest = |figure: fn(&Longest) -> f64| {
+            Spread::of(costs.iter().map(|cost| figure(&longest(cost)) * 1e3).collect())
+        };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             moment.title(),
             spread(|cost| cost.elapsed),
             spread(|cost| cost.cpu),
-            spread(|cost| cost.status.unwrap_or(f64::NAN) * 1e3),
+            longest(|longest| longest.status),
+            longest(|longest| longest.metrics),
         );
     }
     text
@@ -137,7 +150,7 @@ fn life(last: usize, asking: bool, at_rest: &mut Vec<f64>) -> Vec<Cost> {
     let start = Cost {
         elapsed: started.elapsed().as_secs_f64(),
         cpu: control_cpu(convey.pid()).as_secs_f64(),
-        status: asker.map(Asker::longest),
+        longest: asker.map(Asker::longest),
     };
     let mut costs = vec![start];
     eprintln!("  {:<18} {start:?}", Moment::Start.label());
@@ -163,7 +176,7 @@ fn life(last: usize, asking: bool, at_rest: &mut Vec<f64>) -> Vec<Cost> {
         let cost = Cost {
             elapsed: started.elapsed().as_secs_f64(),
             cpu: (control_cpu(convey.pid()) - before).as_secs_f64(),
-            status: asker.map(Asker::longest),
+            longest: asker.map(Asker::longest),
         };
         eprintln!("  {:<18} {cost:?}", moment.label());
         costs.push(cost);
@@ -217,10 +230,10 @@ pub fn config(weight: u16) -> String {
     text
 }
 
-/// Asks for the status again and again.
+/// Asks for the status and the metrics again and again.
 struct Asker {
     stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<f64>,
+    thread: thread::JoinHandle<Longest>,
 }
 
 impl Asker {
@@ -228,11 +241,16 @@ impl Asker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut longest: f64 = 0.0;
+            let mut longest = Longest::default();
             // one more after the end: what is asked for until then has an answer
             loop {
                 let is_last = stopped.load(Ordering::Relaxed);
-                longest = longest.max(ask(&socket).unwrap_or(0.0));
+                for (path, longest) in [
+                    ("/v1/status", &mut longest.status),
+                    ("/metrics", &mut longest.metrics),
+                ] {
+                    *longest = longest.max(ask(&socket, path).unwrap_or(0.0));
+                }
                 if is_last {
                     return longest;
                 }
@@ -242,20 +260,19 @@ impl Asker {
         Self { stop, thread }
     }
 
-    /// Ends it; the longest time from a question to the end of its answer, in seconds.
-    fn longest(self) -> f64 {
+    /// Ends it; the longest times from a question to the end of its answer.
+    fn longest(self) -> Longest {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the asking thread")
     }
 }
 
 /// Seconds until the whole answer; `None` while nothing listens yet.
-fn ask(socket: &PathBuf) -> Option<f64> {
+fn ask(socket: &PathBuf, path: &str) -> Option<f64> {
     let started = Instant::now();
     let mut stream = UnixStream::connect(socket).ok()?;
-    stream
-        .write_all(b"GET /v1/status HTTP/1.1\r\nHost: convey\r\nConnection: close\r\n\r\n")
-        .expect("a question");
+    let question = format!("GET {path} HTTP/1.1\r\nHost: convey\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes()).expect("a question");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let head = String::from_utf8_lossy(&answer[..answer.len().min(15)]).into_owned();

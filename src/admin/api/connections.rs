@@ -42,7 +42,7 @@ pub async fn list(
     Ok(Json(found))
 }
 
-/// Closes those of mode proxy that match.
+/// Closes those of the modes proxy and passthrough that match.
 pub async fn close(
     context: ApiContext,
     ask: Ask<Nothing, ConnectionFilter>,
@@ -56,8 +56,8 @@ pub async fn close(
     }
     log_request(&ask.caller, &format!("close the connections of {filter}"));
     let closed = context.close(Arc::new(filter.clone())).await?;
-    if closed == 0 {
+    if closed.closed == 0 {
         lookup::check_names(&context.now().snapshot, &filter)?;
     }
-    Ok(Json(views::Closed { closed }))
+    Ok(Json(closed))
 }

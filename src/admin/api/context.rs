@@ -159,13 +159,34 @@ impl ApiContext {
             .map_err(|_| stopping())
     }
 
-    /// Closes the connections of the proxy that match, and counts them.
+    /// Closes the connections of the proxy and the flows of passthrough that match.
     ///
     /// # Errors
-    /// 504: a worker is too slow.
-    pub async fn close(&self, filter: Arc<ConnectionFilter>) -> Result<usize, Problem> {
+    /// 504: somebody is too slow. What was begun goes on.
+    pub async fn close(&self, filter: Arc<ConnectionFilter>) -> Result<views::Closed, Problem> {
         let patience = self.limits.reply;
-        (timeout(patience, self.live.close(filter)).await).map_err(|_| too_slow(patience))
+        (timeout(patience, self.close_all(filter)).await).map_err(|_| too_slow(patience))
+    }
+
+    async fn close_all(&self, filter: Arc<ConnectionFilter>) -> views::Closed {
+        let mut closed = views::Closed {
+            closed: self.live.close(Arc::clone(&filter)).await,
+            dsr_flows: 0,
+        };
+        if self.now().packet.is_none() {
+            return closed;
+        }
+        let (live, turn) = (Arc::clone(&self.live), self.turn().await);
+        let walk = spawn_blocking(move || {
+            let _turn = turn;
+            let flows = live.close_flows(&|flow| is_wanted(&filter, flow));
+            let is_direct = |flow: &FlowInfo| flow.nat.is_none() && is_wanted(&filter, flow);
+            (flows, live.flows(&is_direct, 0).0)
+        });
+        let (flows, dsr_flows) = walk.await.unwrap_or_default();
+        closed.closed += flows;
+        closed.dsr_flows = dsr_flows;
+        closed
     }
 
     /// Connections of the proxy, oldest first, then flows.
@@ -209,15 +230,7 @@ impl ApiContext {
         let live = Arc::clone(&self.live);
         let walk = spawn_blocking(move || {
             let _turn = turn;
-            let wanted = |flow: &FlowInfo| {
-                filter.matches(
-                    Remote::Addr(flow.tuple.client),
-                    &flow.frontend,
-                    Some(&flow.server.backend),
-                    Some(&flow.server.server),
-                )
-            };
-            live.flows(&wanted, limit)
+            live.flows(&|flow| is_wanted(&filter, flow), limit)
         });
         walk.await.unwrap_or_default()
     }
@@ -234,6 +247,15 @@ pub fn log_request(caller: &Caller, what: &str) {
         what,
         "admin request ({caller}): {what}"
     );
+}
+
+fn is_wanted(filter: &ConnectionFilter, flow: &FlowInfo) -> bool {
+    filter.matches(
+        Remote::Addr(flow.tuple.client),
+        &flow.frontend,
+        Some(&flow.server.backend),
+        Some(&flow.server.server),
+    )
 }
 
 fn too_slow(limit: Duration) -> Problem {

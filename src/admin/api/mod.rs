@@ -107,6 +107,12 @@ fn table() -> Table {
         )
         .add((Get, "/v1/packet"), Read, "The packet modes", state::packet)
         .add(
+            (Get, "/v1/firewall"),
+            Read,
+            "The firewall rules of the packet modes",
+            state::firewall,
+        )
+        .add(
             (Get, "/v1/discovery"),
             Read,
             "Sources of servers by backend",
@@ -202,7 +208,7 @@ fn table() -> Table {
         .add(
             (Delete, "/v1/connections"),
             Operate,
-            "Close connections and UDP sessions of mode proxy",
+            "Close connections and UDP sessions of mode proxy, and forget flows of passthrough",
             connections::close,
         )
         .add(

@@ -10,7 +10,7 @@ use super::{answer::Text, ask::Ask, context::ApiContext};
 use crate::{
     admin::{
         lookup,
-        packets::ServerViews,
+        packets::{self, ServerViews},
         render,
         views::{self, Phase, Problem},
     },
@@ -106,12 +106,21 @@ pub async fn backend(context: ApiContext, ask: Ask<BackendPath>) -> Result<Json<
 pub async fn packet(context: ApiContext, _ask: Ask) -> Result<Json<views::Packet>, Problem> {
     let counts = context.live().packet_counts();
     let packet = render::packet(&context.now(), &counts);
-    packet.map(Json).ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "no frontend has needed the packet modes since the start",
-        )
-    })
+    packet.map(Json).ok_or_else(no_packet_modes)
+}
+
+/// The firewall rules of the packet modes.
+pub async fn firewall(context: ApiContext, _ask: Ask) -> Result<Json<views::Firewall>, Problem> {
+    let status = context.now();
+    let packet = status.packet.as_ref().ok_or_else(no_packet_modes)?;
+    Ok(Json(packets::firewall(&packet.rules)))
+}
+
+fn no_packet_modes() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no frontend has needed the packet modes since the start",
+    )
 }
 
 /// The sources of servers.

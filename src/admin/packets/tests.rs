@@ -334,6 +334,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
             error: None,
             restored: 2,
             last_restored: Some(Instant::now()),
+            ..RulesStatus::default()
         },
         alerts: Arc::new([(None, [Alert::FlowTable].into())].into()),
     };

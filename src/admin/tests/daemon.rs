@@ -146,6 +146,10 @@ impl Live for Sources {
         Box::pin(ready(2))
     }
 
+    fn close_flows(&self, _wanted: &dyn Fn(&FlowInfo) -> bool) -> usize {
+        0
+    }
+
     fn revisions(&self) -> Vec<views::Revision> {
         Vec::new()
     }

@@ -53,6 +53,9 @@ pub struct ConnectionQuery {
 pub struct Closed {
     /// How many.
     pub closed: usize,
+    /// Flows of mode dsr that match: their answers do not come through here, so that only their ends can end them.
+    #[serde(default)]
+    pub dsr_flows: usize,
 }
 
 /// A client as a filter names it.

@@ -17,7 +17,7 @@ pub enum BackendCommand {
     /// Override the configured weight of all its servers; 0 means no new connections
     #[command(override_usage = "convey backend weight [OPTIONS] <BACKEND>... <WEIGHT>")]
     Weight(BackendWeightArgs),
-    /// Close its connections and UDP sessions of mode proxy at once
+    /// Close its connections, UDP sessions and passthrough flows at once
     Close(BackendCloseArgs),
 }
 

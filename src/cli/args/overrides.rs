@@ -24,6 +24,7 @@ impl OverridesArgs {
     pub const fn target(&self) -> &DaemonArgs {
         match &self.command {
             Some(OverridesCommand::Clear(args)) => &args.target,
+            Some(OverridesCommand::History(args)) => &args.target,
             None => &self.target,
         }
     }
@@ -37,6 +38,19 @@ pub enum OverridesCommand {
         override_usage = "convey overrides clear [OPTIONS] <BACKEND/SERVER>...\n       convey overrides clear --all"
     )]
     Clear(ClearOverridesArgs),
+    /// Which were set and cleared since the start, by whom
+    History(OverridesHistoryArgs),
+}
+
+/// Arguments of `convey overrides history`.
+#[derive(Debug, Args)]
+pub struct OverridesHistoryArgs {
+    /// Print JSON, one event a line
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub target: DaemonArgs,
 }
 
 /// Arguments of `convey overrides clear`.

@@ -20,7 +20,7 @@ pub enum ServerCommand {
     /// Override the configured weight; 0 means no new connections
     #[command(override_usage = "convey server weight [OPTIONS] <BACKEND/SERVER>... <WEIGHT>")]
     Weight(WeightArgs),
-    /// Close its connections and UDP sessions of mode proxy at once
+    /// Close its connections, UDP sessions and passthrough flows at once
     #[command(override_usage = "convey server close [OPTIONS] <BACKEND/SERVER>...")]
     Close(CloseArgs),
     /// Add a server at run time, to a backend with `discovery = { kind = "api" }`

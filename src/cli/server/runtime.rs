@@ -28,30 +28,28 @@ pub fn close(words: &[String], client: &Client) -> CommandResult {
             percent_encode(named.name.as_str())
         );
         let count = close_connections(client, &filter)?;
-        let open = named.server.traffic.connections_current;
-        writeln!(out, "{}", closed(&named.to_string(), count, open))?;
+        writeln!(out, "{}", closed(&named.to_string(), count))?;
         out.flush()?;
     }
     Ok(exit::OK)
 }
 
-/// Closes the connections that a filter of the API lets through, and counts them.
-pub fn close_connections(client: &Client, filter: &str) -> Result<usize, Failure> {
+/// Closes the connections that a filter of the API lets through.
+pub fn close_connections(client: &Client, filter: &str) -> Result<Closed, Failure> {
     let target = format!("/v1/connections?{filter}");
-    let closed: Closed = client.send(Asked::of(Method::DELETE, &target))?.parse()?;
-    Ok(closed.closed)
+    client.send(Asked::of(Method::DELETE, &target))?.parse()
 }
 
-/// What came of closing. `open` is how many there were before, flows of the packet modes among them.
-pub fn closed(name: &str, count: usize, open: u64) -> String {
-    let said = connections(count as u64);
-    // nobody but their ends can close what is only forwarded
-    let others = match count {
-        0 if open > 0 => format!(
-            "; {} of packet modes go on: `convey server maintenance` or a firewall of the server's keeps them away",
-            connections(open)
+/// What came of closing.
+pub fn closed(name: &str, closed: Closed) -> String {
+    let said = connections(closed.closed as u64);
+    // nobody but their ends can close what is answered past us
+    let others = match closed.dsr_flows {
+        0 => String::new(),
+        flows => format!(
+            "; {} of mode dsr go on: only clients and servers can end them",
+            connections(flows as u64)
         ),
-        _ => String::new(),
     };
     harmless(&format!("{name}: closed {said}{others}")).into_owned()
 }
@@ -112,9 +110,21 @@ mod tests {
 
     #[test]
     fn what_was_closed_is_counted_and_what_cannot_be_is_said() {
-        assert_eq!(closed("web/a", 1, 1), "web/a: closed 1 connection");
-        assert_eq!(closed("web/a", 0, 0), "web/a: closed 0 connections");
-        let flows = closed("web/a", 0, 7);
-        assert!(flows.contains("7 connections of packet modes go on"), "{flows}");
+        let said = |count, dsr_flows| {
+            closed(
+                "web/a",
+                Closed {
+                    closed: count,
+                    dsr_flows,
+                },
+            )
+        };
+        assert_eq!(said(1, 0), "web/a: closed 1 connection");
+        assert_eq!(said(0, 0), "web/a: closed 0 connections");
+        let flows = said(2, 7);
+        assert!(
+            flows.starts_with("web/a: closed 2 connections; 7 connections of mode dsr go on"),
+            "{flows}"
+        );
     }
 }

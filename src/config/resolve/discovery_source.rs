@@ -33,6 +33,13 @@ pub fn source(at: &Located<raw::Discovery>, findings: &mut Findings) -> Option<D
     let raw = &at.value;
     let kind = raw.kind.as_ref()?.value;
     useless(raw, kind, findings);
+    if let (Some((feature, false)), Some(word)) = (kind.feature(), &raw.kind) {
+        findings.error(
+            word.span.clone(),
+            format!("this build of Convey cannot ask {}", kind.label()),
+            format!("use the package, which can, or build with `cargo build --features {feature}`"),
+        );
+    }
     let needs = |key: &str, example: &str, findings: &mut Findings| {
         if findings.absence_counts() {
             let help = format!("kind \"{}\" needs it: {key} = {example}", kind.label());

@@ -14,6 +14,7 @@ mod connections;
 mod discovery;
 mod discovery_source;
 mod fallbacks;
+mod global;
 mod hooks;
 mod keepalive;
 mod local;
@@ -46,10 +47,7 @@ use std::{
 use super::{
     Here, Options,
     findings::Findings,
-    model::{
-        AccessLog, Config, EngineChoice, Frontend, Global, LogFormat, LogLevel, Mode, PacketModes,
-        PortsPerClient, Stats,
-    },
+    model::{AccessLog, Config, EngineChoice, Frontend, Mode, PacketModes, PortsPerClient, Stats},
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
@@ -101,7 +99,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
         .collect::<BTreeSet<_>>()
         .into();
     let mut config = Config {
-        global: global(file.global.as_ref().map(|at| &at.value)),
+        global: global::global(file.global.as_ref().map(|at| &at.value), findings),
         admin: admin::admin(file.admin.as_ref(), options, findings),
         stats: file.stats.as_ref().and_then(|at| stats(&at.value, findings)),
         packet: packet_modes(packet_section, options, findings),
@@ -239,26 +237,6 @@ fn int<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(
 /// As [`int`], of a key that has no default.
 fn limit<const MIN: u64, const MAX: u64>(at: Option<&Located<raw::Int<MIN, MAX>>>) -> Option<NonZeroU32> {
     NonZeroU32::new(int(at, 0))
-}
-
-fn global(raw: Option<&raw::Global>) -> Global {
-    let raw = raw.cloned().unwrap_or_default();
-    Global {
-        log_level: value(raw.log_level.as_ref(), LogLevel::Info, |v| v),
-        log_format: value(raw.log_format.as_ref(), LogFormat::Text, |v| v),
-        access_log_per_second: NonZeroU32::new(int(
-            raw.access_log_per_second.as_ref(),
-            defaults::ACCESS_LOG_PER_SECOND,
-        ))
-        .unwrap_or(NonZeroU32::MIN),
-        watch_config: value(raw.watch_config.as_ref(), true, |v| v),
-        user: raw.user.map(|at| at.value.0),
-        workers: value(raw.workers.as_ref(), None, |v| v.0),
-        shutdown_timeout: time(raw.shutdown_timeout.as_ref(), Duration::from_secs(30)),
-        state_dir: raw.state_dir.map(|at| at.value.0),
-        ticket_keys_file: raw.ticket_keys_file.map(|at| at.value.0),
-        hash_seed: raw.hash_seed.map(|at| at.value),
-    }
 }
 
 fn stats(raw: &raw::Stats, findings: &mut Findings) -> Option<Stats> {

@@ -10,7 +10,7 @@ use crate::{
         lookup,
         views::{AddedServer, NewServer, Problem},
     },
-    base::BackendName,
+    base::{BackendName, ServerKey},
     config::Server,
     discovery::{
         Reply,
@@ -64,6 +64,12 @@ impl Control {
                     servers.len()
                 ),
             ));
+        }
+        if lookup::find_server(self.state.snapshot(), backend, named.as_str()).is_err() {
+            self.state.forget_absent_override(&ServerKey {
+                backend: name.clone(),
+                server: named.clone(),
+            });
         }
         servers.push(new);
         servers.sort_by(|a, b| a.name.cmp(&b.name));

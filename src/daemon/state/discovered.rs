@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use super::State;
 use crate::{
-    base::{BackendName, ServerAddr, ServerState},
+    base::{BackendName, ServerAddr, ServerKey, ServerState},
     config,
     health::Trial,
     pools::{Pool, Server},
@@ -45,6 +45,11 @@ impl State {
 }
 
 impl State {
+    /// Forgets the override of a server that is away.
+    pub fn forget_absent_override(&mut self, key: &ServerKey) {
+        self.pools.forget_absent(key);
+    }
+
     /// Whether a backend that had eligible servers has none now that stays one: it would refuse everybody until the first
     /// checks of those that have come.
     fn would_be_emptied(&self, before: &Pool, now: Instant) -> bool {

@@ -4,11 +4,19 @@
 //! is said with its place; of a text from outside no more than a line's worth, and no control characters.
 
 mod consul;
+#[cfg(feature = "docker")]
 mod docker;
+#[cfg_attr(
+    not(all(feature = "docker", feature = "kubernetes", feature = "lxd")),
+    allow(dead_code, reason = "each platform takes its part of it")
+)]
 mod instances;
 mod json;
+#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+#[cfg(feature = "lxd")]
 mod lxd;
+#[cfg(feature = "kubernetes")]
 mod slices;
 #[cfg(test)]
 mod tests;
@@ -23,10 +31,12 @@ use std::{
 
 use crate::{
     base::{HostPattern, IpServerAddr, ServerName},
-    config::{AnswerFormat, Discovery, LxdQuery, NamedServer, Resolve, Server},
+    config::{AnswerFormat, Discovery, NamedServer, Resolve, Server},
 };
+#[cfg(feature = "docker")]
 pub use docker::Containers;
 pub use instances::PassedOver;
+#[cfg(feature = "kubernetes")]
 pub use slices::{Slices, SlicesChange, SlicesEvent};
 
 /// Longest word of an answer in bytes.
@@ -159,7 +169,8 @@ pub fn of_consul(bytes: &[u8], limits: Limits) -> Result<Answer, Malformed> {
 ///
 /// # Errors
 /// They are none, or too many.
-pub fn of_lxd(bytes: &[u8], query: &LxdQuery, limits: Limits) -> Result<Answer, Malformed> {
+#[cfg(feature = "lxd")]
+pub fn of_lxd(bytes: &[u8], query: &crate::config::LxdQuery, limits: Limits) -> Result<Answer, Malformed> {
     lxd::parse(bytes, query, limits)
 }
 

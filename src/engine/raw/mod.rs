@@ -31,13 +31,25 @@ use arc_swap::ArcSwap;
 
 use crate::{
     base::{Endpoint, IpServerAddr, PacketReason, WorkerId},
-    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, PacketCounters, Path, Services},
+    flow::{Explanation, FiveTuple, FlowInfo, FlowState, Flows, Hops, PacketCounters, Path, Services},
     snapshot::Snapshot,
 };
 
 use super::{EngineEvent, EngineReport, EngineSettings};
 use shared::EngineState;
 use worker::{Handle, WorkerOrder};
+
+/// Flows that a thread forgets in one turn: so few that packets hardly wait for it.
+const CLOSED_AT_ONCE: usize = 1_024;
+
+/// Flows that are closed before the next walk through all of them.
+const CLOSED_IN_A_WALK: usize = 1 << 16;
+
+/// Walks at most: new flows may come faster than they are closed.
+const CLOSING_WALKS: usize = 64;
+
+/// How long a thread may take to forget some.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running engine. Dropping it ends its threads.
 pub struct RawEngine {
@@ -158,6 +170,32 @@ impl RawEngine {
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
         self.shared.flows.list(wanted, limit, self.shared.now())
+    }
+
+    /// Closes passthrough flows that match, and counts them: they are forgotten. Those of DSR do not come through here on their
+    /// way back, so that nothing here can end them. Takes its time: it walks through all flows.
+    #[must_use]
+    pub fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> u64 {
+        let is_over = |flow: &FlowInfo| matches!(flow.state, FlowState::Closing | FlowState::Refused);
+        let closable = |flow: &FlowInfo| flow.nat.is_some() && !is_over(flow) && wanted(flow);
+        let mut closed = 0;
+        for _ in 0..CLOSING_WALKS {
+            let (_, found) = self.flows(&closable, CLOSED_IN_A_WALK);
+            // what one thread forgets, it counts: each has its turn
+            for (flows, worker) in found.chunks(CLOSED_AT_ONCE).zip(self.workers.iter().cycle()) {
+                let (answer, answered) = mpsc::sync_channel(1);
+                worker.order(WorkerOrder::Forget(flows.to_vec(), answer));
+                match answered.recv_timeout(CLOSING_PATIENCE) {
+                    Ok(count) => closed += count,
+                    // stuck, which the watchdog sees, or ended
+                    Err(_) => return closed,
+                }
+            }
+            if found.len() < CLOSED_IN_A_WALK {
+                break;
+            }
+        }
+        closed
     }
 
     /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     base::PacketReason,
-    flow::{Answer, Moment, PacketCounters, Path, ReasonCounters, Verdict},
+    flow::{Answer, FlowInfo, Moment, PacketCounters, Path, ReasonCounters, Verdict},
     packet::Offload,
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };
@@ -63,6 +63,8 @@ pub enum WorkerOrder {
     Serve(u32, OwnedFd),
     /// Serve what the interface's socket has queued, then close it.
     Retire(u32),
+    /// Forget these flows and tell how many there were.
+    Forget(Vec<FlowInfo>, SyncSender<u64>),
     /// Show that the loop turns.
     Ping(SyncSender<()>),
     /// End the thread.
@@ -73,7 +75,7 @@ pub enum WorkerOrder {
 pub struct Handle {
     /// What the worker has counted.
     pub counters: Arc<ReasonCounters>,
-    /// The control loop is the only sender, and sends few.
+    /// Few are sent: by the control loop, and by who closes flows, which waits for each answer.
     orders: Outbox<WorkerOrder>,
     bell: Arc<EventFd>,
 }
@@ -271,6 +273,10 @@ impl Worker {
                 WorkerOrder::Retire(ifindex) => {
                     self.serve(ifindex, LAST_BATCHES, now);
                     self.close(ifindex);
+                }
+                WorkerOrder::Forget(flows, answer) => {
+                    // who asked may have stopped waiting
+                    let _ = answer.try_send(self.path.forget(&flows, now));
                 }
                 WorkerOrder::Ping(answer) => {
                     let _ = answer.try_send(());

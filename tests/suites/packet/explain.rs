@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = tests![
     Convey: an_explanation_before_a_connection_comes_true,
     Convey: an_explanation_knows_flows_draining_and_no_server,
     Convey: open_flows_are_listed,
+    Convey: flows_of_a_server_are_closed_and_those_of_others_and_of_dsr_go_on,
 ];
 
 const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
@@ -124,4 +125,36 @@ fn open_flows_are_listed() {
         assert_eq!(entry["server_removed"], false, "{entry}");
     }
     assert_eq!(told::flows(&convey), 4, "{listed}");
+}
+
+fn flows_of_a_server_are_closed_and_those_of_others_and_of_dsr_go_on() {
+    let site = Site::new("closed", 2);
+    let _witnesses = witnesses(&site);
+    let convey = site.convey(&Plan::new(&[WITNESS], &site.servers));
+    for way in WAYS {
+        let meet = |_| Witness::meet(&site.client, SocketAddr::new(vip(way), 9)).expect("a meeting");
+        let mut open: Vec<Witness> = (0..16).map(meet).collect();
+        let first = open.iter().filter(|witness| witness.server == "a").count();
+        assert!(first > 0 && first < 16, "{way:?}: {first}");
+        let backend = backend_name("witness", way.1);
+        let said = convey.order(&format!("server close {backend}/a"));
+        let is_ours = way.0 == Mode::Passthrough;
+        let expected = match is_ours {
+            true => format!("{backend}/a: closed {first} connection"),
+            false => format!("{backend}/a: closed 0 connections; {first} connection"),
+        };
+        assert!(said.starts_with(&expected), "{way:?}: {said}");
+        for witness in &mut open {
+            let answered = witness.talk(b"still there?");
+            let is_closed = is_ours && witness.server == "a";
+            let was_reset = answered
+                .as_ref()
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+            assert!(
+                if is_closed { was_reset } else { answered.is_ok() },
+                "{way:?}: {}: {answered:?}",
+                witness.server
+            );
+        }
+    }
 }

@@ -248,6 +248,29 @@ fn rules_that_another_program_takes_out_come_back() {
         "{shown}"
     );
     assert!(convey.stderr().contains("another program"), "{}", convey.stderr());
+    // the API tells which they are, as the kernel has them
+    let socket = convey.dir().join("admin.sock");
+    let told = site.lb.run(&format!(
+        "curl -sS --fail --unix-socket {} http://localhost/v1/firewall",
+        socket.display()
+    ));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        (&told["table"], &told["chain"]),
+        (&"raw".into(), &"CONVEY".into())
+    );
+    assert_eq!(told["state"]["restored"], 2);
+    for (program, family) in [("iptables", "ipv4"), ("ip6tables", "ipv6")] {
+        let there = site.lb.run(&format!("{program} -t raw -S CONVEY"));
+        let there: Vec<_> = there
+            .lines()
+            .filter_map(|line| line.strip_prefix("-A CONVEY "))
+            .collect();
+        let said = told[family].as_array().expect("a list").iter();
+        let said: Vec<_> = said.filter_map(|rule| rule.as_str()).collect();
+        assert!(!there.is_empty());
+        assert_eq!(said, there, "{family}");
+    }
     let shown = convey.tool("firewall show");
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     Witness::meet(&site.client, everywhere()[0]).expect("it works again");

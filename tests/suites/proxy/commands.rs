@@ -236,6 +236,16 @@ fn a_whole_backend_is_overridden_and_overrides_are_cleared() {
         "web/b: cleared (draining)\n"
     );
     assert_eq!(convey.order("overrides"), "no overrides\n");
+    let history = convey.order("overrides history");
+    let first = history.lines().next().expect("a line");
+    assert!(
+        first.contains("backend web") && first.contains("uid 0"),
+        "{history}"
+    );
+    assert!(
+        history.lines().last().expect("a line").contains("cleared"),
+        "{history}"
+    );
     let unknown = convey.cli("backend ready wbe");
     assert_eq!(unknown.status.code(), Some(64), "{unknown:?}");
 }
@@ -256,7 +266,15 @@ fn servers_come_and_go_by_commands() {
         "{}",
         of_file.stderr
     );
+    convey.order("server drain web/c");
     assert_eq!(convey.order("server remove web/c"), "web/c: removed\n");
+    assert_eq!(site.ask(8).len(), 2);
+    // one of the same name that comes later is another one
+    convey.order(&format!("server add web {} --name c", addr.addr()));
+    assert_eq!(site.ask(8).len(), 3);
+    // of one that is there, what was overridden stays
+    convey.order("server drain web/c");
+    convey.order(&format!("server add web {} --name c --weight 3", addr.addr()));
     assert_eq!(site.ask(8).len(), 2);
 }
 

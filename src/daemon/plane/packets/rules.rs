@@ -8,7 +8,7 @@ use std::{
 
 use super::demand;
 use crate::{
-    admin::status::RulesStatus,
+    admin::status::{KeptRule, RulesStatus},
     config::PacketService,
     firewall,
     privilege::{BrokerError, Client, Served},
@@ -44,18 +44,14 @@ pub struct InstalledRules {
 
 impl InstalledRules {
     /// Nothing is in effect yet, as far as this process goes.
-    pub const fn new(record: PathBuf) -> Self {
+    pub fn new(record: PathBuf) -> Self {
         Self {
             record,
             in_effect: Vec::new(),
             is_certain: true,
             checked: None,
             is_watched: false,
-            status: RulesStatus {
-                error: None,
-                restored: 0,
-                last_restored: None,
-            },
+            status: RulesStatus::default(),
             logged_restored: None,
             last_logged: None,
         }
@@ -97,6 +93,9 @@ impl InstalledRules {
                 return Err(error);
             }
         };
+        if *self.in_effect != *shared {
+            self.status.kept = kept(&shared);
+        }
         self.in_effect = shared.to_vec();
         self.is_certain = true;
         self.is_watched = served.is_watched;
@@ -185,4 +184,15 @@ impl InstalledRules {
         }
         self.last_logged = text;
     }
+}
+
+/// The rules for services, for people.
+fn kept(services: &[PacketService]) -> Arc<[KeptRule]> {
+    let rules = firewall::plan(services).into_iter();
+    rules
+        .map(|rule| KeptRule {
+            v6: rule.v6,
+            text: rule.text,
+        })
+        .collect()
 }
