@@ -115,7 +115,7 @@ fn the_page_has_no_script_and_no_style_of_its_own_beside_its_files() {
 
 #[test]
 fn a_module_imports_files_of_the_page() {
-    let import = Regex::new(r#"(?:from|import)\s*\(?\s*["']([^"']+)["']"#).expect("a pattern");
+    let import = Regex::new(r#"(?m)(?:^\} from |^import [^"\n]*|\bimport\()"([^"]+)""#).expect("a pattern");
     for (name, text) in texts().filter(|(name, _)| has_end(name, "js")) {
         for (_, [target]) in import.captures_iter(text).map(|found| found.extract()) {
             let file = target.trim_start_matches("./").trim_start_matches("/page/");
@@ -132,12 +132,21 @@ fn paths(text: &str) -> Vec<String> {
     let path = Regex::new(r#"[`"'](/(?:v1|healthz|readyz|metrics)[^`"'\s]*)[`"']"#).expect("a pattern");
     let filled = Regex::new(r"\$\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}").expect("a pattern");
     let found = path.captures_iter(text).map(|found| found.extract());
-    found
-        .map(|(_, [path])| {
-            let path = filled.replace_all(path, "{}");
-            path.split(['?', '#']).next().unwrap_or_default().to_owned()
-        })
-        .collect()
+    let literal = found.map(|(_, [path])| {
+        let path = filled.replace_all(path, "{}");
+        path.split(['?', '#']).next().unwrap_or_default().to_owned()
+    });
+    // `path("backends", backend)`: names are encoded there
+    let call = Regex::new(r#"[^.\w]path\(("[a-z-]+"(?:, (?:"[a-z-]+"|[\w.]+))*)\)"#).expect("a pattern");
+    let calls = call.captures_iter(text).map(|found| found.extract());
+    let built = calls.map(|(_, [parts])| {
+        let parts = parts.split(", ").map(|part| match part.starts_with('"') {
+            true => part.trim_matches('"'),
+            false => "{}",
+        });
+        ["/v1"].into_iter().chain(parts).collect::<Vec<_>>().join("/")
+    });
+    literal.chain(built).collect()
 }
 
 #[test]
@@ -154,11 +163,14 @@ fn every_path_that_the_page_asks_is_one_of_the_api() {
                 })
         })
     };
+    let mut built = 0;
     for (name, text) in texts().filter(|(name, _)| has_end(name, "js")) {
         for path in paths(text) {
             assert!(fits(&path), "{name} asks for {path}");
+            built += usize::from(path.contains("{}"));
         }
     }
+    assert!(built >= 8, "{built} paths with names in them");
 }
 
 /// A set of labels in `words.js`: the text between its braces.
