@@ -79,7 +79,67 @@ async function enter() {
   show(gate, false);
   replace(gate);
   show(frame, true);
-  show(document.getElementById("log-out").addEventListener("click", async () => {
+  show(document.getElementById("log-out"), hasLogin());
+  text(who, session.name ? `${session.name} (${session.role})` : `Role: ${session.role}`);
+  headline.begin();
+  stopInfo = watch(
+    "/v1/info",
+    30_000,
+    ({ version, uptime_seconds: up, config_file: file, config_generation: generation }) => {
+      replace(
+        about,
+        el("span", {}, `Convey ${version}`),
+        el("span", {}, `up ${rough(up)}`),
+        el("span", { title: file }, `configuration ${generation}`),
+      );
+    },
+  );
+  await turn(here());
+}
+
+function leave() {
+  headline.end();
+  stopInfo?.();
+  stopInfo = null;
+  unmount?.();
+  unmount = null;
+  shown = null;
+  session.role = null;
+  stream.reset();
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  replace(main);
+  document.title = "Convey";
+  show(frame, false);
+}
+
+function knock(why) {
+  leave();
+  show(gate, true);
+  replace(gate, loginView(enter, why));
+  gate.querySelector("input").focus();
+}
+
+/** Neither in nor at the door: nobody answers, or this address is not for pages. It goes on by itself once somebody answers. */
+function refuse(problem) {
+  leave();
+  show(gate, true);
+  const line = problem.isLost ? "Convey does not answer." : "This page is refused here.";
+  const below = problem.isLost ? "The page tries again by itself." : problem.message;
+  replace(gate, el("div", { class: "card login", role: "status" }, empty(line, below), button("Try now", enter)));
+}
+
+/** Somebody answers again whom nobody has seen yet. */
+function arrive() {
+  if (connection.isUp && !session.role && !gate.querySelector("form")) enter();
+}
+
+onLogin(() => session.role && knock("You are no longer logged in."));
+connection.listeners.add(arrive);
+onRoute(turn);
+keys.listen();
+document.getElementById("theme").addEventListener("click", () => say(`Colours: ${turnTheme()}.`));
+document.getElementById("help").addEventListener("click", keys.help);
+document.getElementById("log-out").addEventListener("click", async () => {
   await logOut();
   if (here().params.panel) remember(closedAddress());
   // with all that was typed and seen
