@@ -17,6 +17,7 @@ async function edit(page, from, to) {
 }
 
 const confirm = (page, name) => page.locator("dialog.dialog[open]").getByRole("button", { name, exact: true }).click();
+const weight = async () => (await held.daemon.ask("/v1/backends/web/servers/b")).weight;
 const text = () => fs.readFileSync(held.daemon.file, "utf8");
 
 export const tests = [
@@ -60,11 +61,11 @@ export const tests = [
       equal(text(), file, "nothing has changed yet");
       await confirm(page, "Apply");
       await until("the file is written", () => text().includes("weight = 2, addr"));
-      equal((await held.daemon.ask("/v1/backends/web/servers/b")).weight, 2, "weight in effect");
+      await until("the weight is in effect", async () => (await weight()) === 2);
       await until("the history has it", async () => (await page.locator(".revision").count()) === 2);
       await page.locator(".notice").getByRole("button", { name: "Undo" }).click();
       await until("the file is as it was", () => text() === file);
-      equal((await held.daemon.ask("/v1/backends/web/servers/b")).weight, 1, "weight in effect again");
+      await until("and the one before", async () => (await weight()) === 1);
       await close(page);
     },
   },

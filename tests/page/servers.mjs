@@ -101,6 +101,33 @@ export const tests = [
     },
   },
   {
+    name: "a_server_is_added_and_removed_at_run_time_and_a_wrong_address_is_said_where_it_is_typed",
+    async body() {
+      const page = await open(held.daemon, "#/overview?panel=backend/database");
+      const servers = () => page.locator(".panel tbody th a").allTextContents();
+      await until("its server", async () => (await servers()).join() === "primary");
+      await press(page, "Add server…");
+      await page.fill("dialog.dialog input[name=addr]", "nowhere");
+      await page.fill("dialog.dialog input[name=name]", "spare");
+      await confirm(page, "Add server");
+      await until("what is wrong", async () =>
+        (await page.textContent("dialog.dialog .form-error")).includes("nowhere"),
+      );
+      await page.fill("dialog.dialog input[name=addr]", "10.88.0.11:80");
+      await confirm(page, "Add server");
+      await until("two servers", async () => (await servers()).join() === "primary,spare");
+      await page.locator(".panel tbody th a", { hasText: "spare" }).click();
+      await until("its panel", async () => (await page.textContent("#panel-title")) === "spare");
+      await press(page, "Remove…");
+      await confirm(page, "Remove");
+      await until("it is gone", async () => !("spare" in (await held.daemon.ask("/v1/backends/database")).servers));
+      await until("and the panel says so", async () =>
+        (await page.textContent(".panel")).includes("There is no server database/spare."),
+      );
+      await close(page);
+    },
+  },
+  {
     name: "a_panel_says_reason_checks_and_times",
     async body() {
       const page = await open(held.daemon, "#/overview?panel=server/api/green");

@@ -62,6 +62,7 @@ servers."${EVIL}" = { addr = "10.88.0.12:8080" }
 servers.green = { addr = "10.88.0.11:9999" }
 
 [backends.database]
+discovery = { kind = "api" }
 servers.primary = { addr = "10.88.0.12:80" }
 
 [backends.resolver]

@@ -61,6 +61,7 @@ const FILES: &[File] = files![
     "connections.js",
     "connectiontable.js",
     "dialog.js",
+    "dialogs.css",
     "discovery.js",
     "dom.js",
     "editor.js",

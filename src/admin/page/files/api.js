@@ -142,5 +142,5 @@ function search(query) {
 
 /** A path with names in it, whatever they contain. */
 export function path(...parts) {
-  return `/v1/${parts.map(encodeURIComponent).join("/")}`;
+  return `/${["v1", ...parts].map(encodeURIComponent).join("/")}`;
 }

@@ -44,7 +44,7 @@ class Poll {
   add(watcher) {
     this.watchers.add(watcher);
     // whoever comes later starts with what is known
-    if (this.last !== undefined) watcher.got(this.last);
+    if (this.last !== undefined) give(watcher, this.last);
     this.now();
   }
 
@@ -80,7 +80,7 @@ class Poll {
       const begun = performance.now();
       answer = JSON.parse(body);
       this.last = answer;
-      for (const watcher of [...this.watchers]) watcher.got(answer);
+      for (const watcher of [...this.watchers]) give(watcher, answer);
       this.cost = Math.max((performance.now() - begun) * REST, (begun - asked) * REST_OF_WAY);
     } catch (error) {
       problem = error;
@@ -88,13 +88,22 @@ class Poll {
     if (signal.aborted) return;
     this.asking = null;
     if (problem) {
-      if (problem.status === undefined) console.error(problem);
+      if (problem.status === undefined) reportError(problem);
       for (const watcher of [...this.watchers]) watcher.failed(problem);
     }
     const every = Math.min(...[...this.watchers].map((watcher) => watcher.every));
     if (this.watchers.size === 0) return;
     if (this.isDue) this.turn();
     else this.timer = setTimeout(() => this.turn(), Math.max(every, this.cost));
+  }
+}
+
+/** A fault of one who watches keeps nothing from the others. */
+function give(watcher, answer) {
+  try {
+    watcher.got(answer);
+  } catch (error) {
+    reportError(error);
   }
 }
 

@@ -142,6 +142,7 @@ document.getElementById("help").addEventListener("click", keys.help);
 document.getElementById("log-out").addEventListener("click", async () => {
   await logOut();
   if (here().params.panel) remember(closedAddress());
-  knock("You are logged out.");
+  // with all that was typed and seen
+  location.reload();
 });
 enter();

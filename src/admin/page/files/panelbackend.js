@@ -23,11 +23,13 @@ export function backendPanel(name) {
     () => serverRow(name),
   );
   const act = (label, action) => button(label, () => actOnBackend(action, { backend: name, view }));
+  // only where operators are the source of servers
+  const add = button("Add server…", () => addServer(name));
   const buttons = [
     act("Drain all…", "drain"),
     act("Maintenance…", "maintenance"),
     act("Clear overrides…", "ready"),
-    button("Add server…", () => addServer(name)),
+    add,
   ];
   const why = el("p", { class: "section-note" });
 
@@ -45,6 +47,7 @@ export function backendPanel(name) {
         ["Whole connection", view.session_time],
       ]),
     );
+    show(add, view.discovery?.kind === "api");
     const refused = refusal("operate");
     text(why, refused ?? "");
     show(why, Boolean(refused));

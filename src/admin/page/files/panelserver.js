@@ -19,6 +19,8 @@ const SHOWN = 50;
 export function serverPanel(backend, server) {
   let view = null;
   let siblings = null;
+  // whether operators add and remove servers of its backend
+  let isApi = false;
   const state = new Badge();
   const since = el("span", { class: "panel-since" });
   const reason = el("p", { class: "reason" });
@@ -76,7 +78,7 @@ export function serverPanel(backend, server) {
     show(reason, Boolean(view.state_reason));
     attr(reason, "data-tone", view.state === "down" ? "bad" : null);
     text(said, standing(view));
-    actions.update(view);
+    actions.update(view, view.discovered && isApi);
     replace(details, factsOf(view));
     replace(checks, checksOf(view));
     replace(
@@ -94,6 +96,12 @@ export function serverPanel(backend, server) {
     attr(closeAll, "title", why);
   }
 
+  function around(answer) {
+    siblings = answer.servers;
+    isApi = answer.discovery?.kind === "api";
+    if (view) actions.update(view, view.discovered && isApi);
+  }
+
   function connections({ total: number, connections: some }) {
     listed.update(some);
     const more = number > some.length ? `, the oldest ${count(some.length)} are shown` : "";
@@ -107,7 +115,7 @@ export function serverPanel(backend, server) {
     node,
     watches: [
       [path("backends", backend, "servers", server), update],
-      [path("backends", backend), (answer) => (siblings = answer.servers), 5000],
+      [path("backends", backend), around, 5000],
       [`/v1/connections?${query}`, connections, 2000],
     ],
     stops: [
@@ -266,12 +274,12 @@ class Actions {
     );
   }
 
-  update(view) {
+  update(view, isRemovable) {
     const why = refusal("operate");
     text(this.why, why ?? "");
     show(this.why, Boolean(why));
     show(this.ready, Boolean(view.overridden));
-    show(this.remove, view.discovered);
+    show(this.remove, isRemovable);
     attr(this.drain, "disabled", Boolean(why) || view.state === "draining");
     attr(this.maintenance, "disabled", Boolean(why) || view.state === "maintenance");
     for (const other of [this.weight, this.ready, this.remove]) attr(other, "disabled", Boolean(why));

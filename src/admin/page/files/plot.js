@@ -41,7 +41,7 @@ export class Plot {
     this.cursor = svg("line", { class: "plot-cursor", visibility: "hidden" });
     this.drawing = svg(
       "svg",
-      { class: "plot-drawing", role: "img", height: this.height },
+      { class: "plot-drawing", role: "img", "aria-label": `${this.title}: nothing known yet.`, height: this.height },
       this.grid,
       this.shapes.map(({ area, line }) => [area, line]),
       this.labels,

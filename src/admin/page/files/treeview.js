@@ -161,7 +161,7 @@ class Row {
   }
 
   frontend(view) {
-    text(this.about, `${view.protocol} ${list(view.listen, 1)} · ${view.mode}`);
+    text(this.about, `${list(view.listen, 1)}${view.protocol === "udp" ? " udp" : ""} · ${view.mode}`);
     const waiting = Object.keys(view.waiting).length > 0;
     if (waiting) this.badge.update("waiting");
     else if (view.serves) this.badge.update("live", "serves");
