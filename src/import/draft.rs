@@ -159,6 +159,21 @@ impl Draft {
         DirectiveId(self.directives.len() - 1)
     }
 
+    /// As [`directive`](Self::directive) if it is one to account for; else the last one is meant, which covers it.
+    pub(super) fn directive_if(
+        &mut self,
+        is_one: bool,
+        file: &str,
+        line: usize,
+        text: &str,
+        home: At,
+    ) -> DirectiveId {
+        match self.directives.len().checked_sub(1) {
+            Some(last) if !is_one => DirectiveId(last),
+            _ => self.directive(file, line, text, home),
+        }
+    }
+
     /// Where the note of a directive stands that nothing accounts for.
     pub fn home(&mut self, directive: DirectiveId, home: At) {
         self.directives[directive.0].home = home;

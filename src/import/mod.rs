@@ -19,6 +19,8 @@ mod address;
 mod draft;
 mod haproxy;
 mod input;
+mod names;
+mod nginx;
 mod print;
 mod value;
 
@@ -36,17 +38,20 @@ pub const MAX_MADE: usize = 4_096;
 pub enum Kind {
     /// HAProxy's.
     HaProxy,
+    /// nginx's: what is in `stream`.
+    Nginx,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::HaProxy];
+    pub const ALL: [Self; 2] = [Self::HaProxy, Self::Nginx];
 
     /// What the program is called in texts.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
             Self::HaProxy => "HAProxy",
+            Self::Nginx => "nginx",
         }
     }
 }
@@ -75,6 +80,7 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     let mut draft = Draft::default();
     match kind {
         Kind::HaProxy => haproxy::translate(file, &mut draft, files)?,
+        Kind::Nginx => nginx::translate(file, &mut draft, files)?,
     }
     if let Some((file, line)) = draft.one_too_many() {
         let message =

@@ -26,4 +26,6 @@ pub enum ImportKind {
     /// HAProxy
     #[value(name = "haproxy")]
     HaProxy,
+    /// nginx, of which only the section stream has an equal
+    Nginx,
 }

@@ -120,6 +120,9 @@ pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreada
         let words = words::split(text, &variables)
             .map_err(|error| Unreadable::new(&file.name, number, error.to_string()))?;
         let Some(first) = words.first() else { continue };
+        if draft.one_too_many().is_some() {
+            break;
+        }
         if first.starts_with('.') {
             let id = draft.directive(&file.name, number, text, At::Top);
             draft.no_equal(

@@ -127,6 +127,9 @@ fn has_relative_ports(backend: &Proxy) -> bool {
 fn listen(places: &[Place], keeps_ranges: bool, out: SectionId, proxy: &Proxy, context: &mut Context<'_>) {
     let mut single: Vec<Place> = Vec::new();
     for place in places {
+        if single.len() > MAX_LISTED {
+            break;
+        }
         // a range leads to as many ports of a server here
         if keeps_ranges {
             single.push(place.clone());

@@ -1,10 +1,7 @@
 //! TLS that ends at a frontend: the words of `bind` about it.
 
 use super::bind::Shared;
-use crate::{
-    config::{CipherSuite, Group},
-    import::{Files, InputFile, NoteKind, Value},
-};
+use crate::import::{Files, InputFile, NoteKind, Value, names};
 
 /// TLS of a frontend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -224,49 +221,30 @@ impl<'a> Reader<'a> {
     }
 
     fn known_ciphers(&mut self, word: &str, text: &str) -> Vec<String> {
-        let (known, unknown): (Vec<&str>, Vec<&str>) = text
-            .split(':')
-            .filter(|name| !name.is_empty())
-            .partition(|name| name.parse::<CipherSuite>().is_ok());
+        let names::Sorted { known, unknown } = names::ciphers(text);
         if !unknown.is_empty() {
-            let what = unknown.join(":");
+            let part = format!("{word} {}", unknown.join(":"));
             let text = match known.is_empty() {
                 true => "Convey has none of these: its own choice of suites holds",
                 false => "Convey does not have these: the others hold",
             };
-            self.differs(&format!("{word} {what}"), text);
+            self.differs(&part, text);
         }
-        known.into_iter().map(str::to_owned).collect()
+        known
     }
 
-    /// Suites of TLS 1.3 and older ones are one list here; where only one half is named, the other stays whole.
     fn set_ciphers(&mut self) {
-        let of_13 = |suite: &&CipherSuite| {
-            suite.to_string().starts_with("TLS_A") || suite.to_string().starts_with("TLS_C")
-        };
-        let all = || CipherSuite::ALL.iter();
-        let mut list = self.suites.clone();
-        if list.is_empty() {
-            list.extend(all().filter(of_13).map(ToString::to_string));
-        }
-        match self.ciphers.is_empty() {
-            true => list.extend(all().filter(|suite| !of_13(suite)).map(ToString::to_string)),
-            false => list.extend(self.ciphers.iter().cloned()),
-        }
-        match self.ciphers.is_empty() && self.suites.is_empty() {
-            true => self.ended.keys.retain(|(key, _)| *key != "ciphers"),
-            false => self.ended.set("ciphers", list),
+        self.ended.keys.retain(|(key, _)| *key != "ciphers");
+        if let Some(suites) = names::suites(&self.suites, &self.ciphers) {
+            self.ended.set("ciphers", suites);
         }
     }
 
     fn groups(&mut self, word: &str, text: &str) {
-        let (known, unknown): (Vec<&str>, Vec<&str>) = text
-            .split([':', ','])
-            .filter(|name| !name.is_empty())
-            .partition(|name| name.parse::<Group>().is_ok());
+        let names::Sorted { known, unknown } = names::groups(text);
         if !unknown.is_empty() {
-            let what = unknown.join(":");
-            self.differs(&format!("{word} {what}"), "Convey does not have these groups");
+            let part = format!("{word} {}", unknown.join(":"));
+            self.differs(&part, "Convey does not have these groups");
         }
         if !known.is_empty() {
             self.ended.set("groups", known);
