@@ -16,10 +16,18 @@
 //! [`Draft::no_equal`]. What it makes of repetitions (ranges, templates) it bounds with [`MAX_MADE`].
 
 mod address;
+mod awe4lb;
 mod draft;
+mod fields;
+mod gobetween;
 mod haproxy;
 mod input;
+mod ipvs;
+mod keepalived;
+mod lvs;
+mod port_names;
 mod print;
+mod tree;
 mod value;
 
 use crate::config::{self, Diagnostic, Options, Source};
@@ -36,17 +44,29 @@ pub const MAX_MADE: usize = 4_096;
 pub enum Kind {
     /// HAProxy's.
     HaProxy,
+    /// gobetween's.
+    Gobetween,
+    /// awe4lb's.
+    Awe4lb,
+    /// The kernel's, as ipvsadm prints it.
+    Ipvs,
+    /// keepalived's.
+    Keepalived,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::HaProxy];
+    pub const ALL: [Self; 5] = [Self::HaProxy, Self::Gobetween, Self::Awe4lb, Self::Ipvs, Self::Keepalived];
 
     /// What the program is called in texts.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
             Self::HaProxy => "HAProxy",
+            Self::Gobetween => "gobetween",
+            Self::Awe4lb => "awe4lb",
+            Self::Ipvs => "IPVS",
+            Self::Keepalived => "keepalived",
         }
     }
 }
@@ -75,6 +95,10 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     let mut draft = Draft::default();
     match kind {
         Kind::HaProxy => haproxy::translate(file, &mut draft, files)?,
+        Kind::Gobetween => gobetween::translate(file, &mut draft, files)?,
+        Kind::Awe4lb => awe4lb::translate(file, &mut draft, files)?,
+        Kind::Ipvs => ipvs::translate(file, &mut draft, files)?,
+        Kind::Keepalived => keepalived::translate(file, &mut draft, files)?,
     }
     if let Some((file, line)) = draft.one_too_many() {
         let message =
@@ -98,5 +122,9 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     })
 }
 
+#[cfg(test)]
+mod garbage;
+#[cfg(test)]
+mod goldens;
 #[cfg(test)]
 mod tests;

@@ -26,4 +26,12 @@ pub enum ImportKind {
     /// HAProxy
     #[value(name = "haproxy")]
     HaProxy,
+    /// gobetween
+    Gobetween,
+    /// awe4lb
+    Awe4lb,
+    /// What `ipvsadm -Sn` prints of the kernel's IPVS
+    Ipvs,
+    /// keepalived
+    Keepalived,
 }
