@@ -10,7 +10,9 @@ use super::*;
 
 /// Inputs of a kind, sorted.
 fn inputs(kind: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(kind);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/import")
+        .join(kind);
     let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| !path.to_string_lossy().ends_with(".convey.toml"));

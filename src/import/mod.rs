@@ -56,7 +56,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::HaProxy, Self::Gobetween, Self::Awe4lb, Self::Ipvs, Self::Keepalived];
+    pub const ALL: [Self; 5] = [
+        Self::HaProxy,
+        Self::Gobetween,
+        Self::Awe4lb,
+        Self::Ipvs,
+        Self::Keepalived,
+    ];
 
     /// What the program is called in texts.
     #[must_use]

@@ -20,7 +20,9 @@ pub fn translate(name: &str, mut fields: Fields<'_>, draft: &mut Draft) {
         kubernetes(section, k8s, draft);
     }
     let millis = |said: Option<(_, u64)>, usual, most: u64| {
-        Value::duration(Duration::from_millis(said.map_or(usual, |(_, millis)| millis).clamp(1, most)))
+        Value::duration(Duration::from_millis(
+            said.map_or(usual, |(_, millis)| millis).clamp(1, most),
+        ))
     };
     let interval = fields.number(draft, "intervalMs");
     let timeout = fields.number(draft, "timeoutMs");
@@ -89,7 +91,10 @@ fn kubernetes(section: SectionId, mut fields: Fields<'_>, draft: &mut Draft) {
         draft.set(section, &["url"], uri.text.trim_end_matches('/'));
         draft.translated(uri.id);
         if uri.text.starts_with("https:") {
-            draft.comment(at, "awe4lb believes any API server: tls = { ca = \"…\" } has it verified.");
+            draft.comment(
+                at,
+                "awe4lb believes any API server: tls = { ca = \"…\" } has it verified.",
+            );
             draft.set(section, &["tls"], Value::table([("verify", false)]));
         }
     }

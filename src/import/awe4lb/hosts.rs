@@ -20,7 +20,10 @@ pub fn translate(backend: SectionId, name: &str, pool: Option<Fields<'_>>, is_ud
         Some("leastConn") if is_udp => ("least_connections", Some("awe4lb refuses it for UDP")),
         Some("leastConn") => ("least_connections", None),
         Some("ipHash") => ("source_hash", Some(hash)),
-        Some(_) => ("random", Some("awe4lb 0.7 does not know it; random took its place")),
+        Some(_) => (
+            "random",
+            Some("awe4lb 0.7 does not know it; random took its place"),
+        ),
     };
     draft.set(backend, &["balance"], balance);
     if let Some(kind) = kind {
@@ -36,7 +39,9 @@ pub fn translate(backend: SectionId, name: &str, pool: Option<Fields<'_>>, is_ud
         let addr = host.table(draft, "addr", at).and_then(|addr| socket(addr, draft));
         let mut keys = Vec::new();
         for key in ["weight", "priority"] {
-            let Some((id, number)) = host.number(draft, key) else { continue };
+            let Some((id, number)) = host.number(draft, key) else {
+                continue;
+            };
             has_ignored |= !is_weighted;
             if is_weighted && number != 1 {
                 keys.push((key, Value::from(number.min(u16::MAX.into()))));
@@ -44,7 +49,9 @@ pub fn translate(backend: SectionId, name: &str, pool: Option<Fields<'_>>, is_ud
             draft.translated(id);
         }
         // what the editor shows of it
-        host.scalar(draft, "state").into_iter().for_each(|state| draft.translated(state.id));
+        host.scalar(draft, "state")
+            .into_iter()
+            .for_each(|state| draft.translated(state.id));
         host.finish(draft);
         match addr {
             Some(addr) => read.push((addr, keys)),
@@ -62,7 +69,10 @@ pub fn translate(backend: SectionId, name: &str, pool: Option<Fields<'_>>, is_ud
         draft.set(backend, &["servers", &server], Value::table(entries));
     }
     if has_ignored {
-        draft.comment(at, "awe4lb goes by weight and priority where the type is weight alone, so they are left out.");
+        draft.comment(
+            at,
+            "awe4lb goes by weight and priority where the type is weight alone, so they are left out.",
+        );
     }
     pool.finish(draft);
 }
@@ -89,7 +99,11 @@ pub fn health_check(place: &Match<'_>, check: Option<Fields<'_>>, draft: &mut Dr
             words.push(Value::from(command.text));
             match command.text.contains('/') && !command.text.starts_with('/') {
                 true => draft.no_equal(command.id, at, "a command has its whole path: write it"),
-                false => draft.differs(command.id, at, "it runs as Convey's user, without capabilities: see COMMANDS in convey(8)"),
+                false => draft.differs(
+                    command.id,
+                    at,
+                    "it runs as Convey's user, without capabilities: see COMMANDS in convey(8)",
+                ),
             }
         }
         if let Some((id, args)) = exec.list(draft, "args") {
@@ -100,10 +114,19 @@ pub fn health_check(place: &Match<'_>, check: Option<Fields<'_>>, draft: &mut Dr
         exec.finish(draft);
     } else if place.is_udp {
         draft.set(section, &["enabled"], true);
-        draft.comment(at, "awe4lb refuses a check of UDP without a command: this one connects by TCP.");
+        draft.comment(
+            at,
+            "awe4lb refuses a check of UDP without a command: this one connects by TCP.",
+        );
     }
-    let number = |said: Option<(_, u64)>, usual| said.map_or(usual, |(_, millis)| millis).clamp(1, 86_400_000);
-    times(section, number(interval, 5_000), number(timeout, 2_500).min(3_600_000), draft);
+    let number =
+        |said: Option<(_, u64)>, usual| said.map_or(usual, |(_, millis)| millis).clamp(1, 86_400_000);
+    times(
+        section,
+        number(interval, 5_000),
+        number(timeout, 2_500).min(3_600_000),
+        draft,
+    );
     for (id, _) in interval.into_iter().chain(timeout) {
         draft.translated(id);
     }
@@ -113,7 +136,11 @@ pub fn health_check(place: &Match<'_>, check: Option<Fields<'_>>, draft: &mut Dr
 fn times(section: SectionId, interval: u64, timeout: u64, draft: &mut Draft) {
     let interval = Duration::from_millis(interval);
     draft.set(section, &["interval"], Value::duration(interval));
-    draft.set(section, &["timeout"], Value::duration(Duration::from_millis(timeout)));
+    draft.set(
+        section,
+        &["timeout"],
+        Value::duration(Duration::from_millis(timeout)),
+    );
     draft.set(section, &["rise"], Value::Integer(1));
     draft.set(section, &["fall"], Value::Integer(1));
     draft.set(section, &["fast_interval"], Value::duration(interval));

@@ -22,11 +22,19 @@ pub struct Match<'a> {
 }
 
 /// Translates a match; whether it takes every connection.
-pub fn translate(place: &Match<'_>, mut fields: Fields<'_>, certificates: &mut Vec<Value>, draft: &mut Draft) -> bool {
+pub fn translate(
+    place: &Match<'_>,
+    mut fields: Fields<'_>,
+    certificates: &mut Vec<Value>,
+    draft: &mut Draft,
+) -> bool {
     let at = At::In(place.backend);
     fields.set_home(at);
     if place.is_settled {
-        draft.comment(at, "No connection comes here: a match before this one takes them all, in awe4lb, too.");
+        draft.comment(
+            at,
+            "No connection comes here: a match before this one takes them all, in awe4lb, too.",
+        );
     }
     let takes_all = !fields.has("op");
     match fields.table(draft, "op", At::In(place.frontend)) {
@@ -38,7 +46,10 @@ pub fn translate(place: &Match<'_>, mut fields: Fields<'_>, certificates: &mut V
         let own = certificate(tls, Some(&place.backend_name), draft);
         match place.ends_tls {
             true => certificates.extend(own),
-            false if own.is_some() => draft.comment(at, "A certificate counts for nothing where the server has no tls."),
+            false if own.is_some() => draft.comment(
+                at,
+                "A certificate counts for nothing where the server has no tls.",
+            ),
             false => {}
         }
     }
@@ -64,14 +75,20 @@ fn route(place: &Match<'_>, mut op: Fields<'_>, draft: &mut Draft) {
     let mut keys = Vec::new();
     let mut is_whole = true;
     for (name, key) in [("sni", "sni"), ("host", "source")] {
-        let Some(mut table) = op.table(draft, name, at) else { continue };
+        let Some(mut table) = op.table(draft, name, at) else {
+            continue;
+        };
         let said = condition(&mut table, draft);
         table.finish(draft);
         let Some((id, operator, text)) = said else {
             is_whole = false;
             continue;
         };
-        let value = if key == "sni" { pattern(operator, text) } else { network(operator, text) };
+        let value = if key == "sni" {
+            pattern(operator, text)
+        } else {
+            network(operator, text)
+        };
         match value {
             Some(value) => {
                 keys.push((key, value));
@@ -86,7 +103,10 @@ fn route(place: &Match<'_>, mut op: Fields<'_>, draft: &mut Draft) {
     op.finish(draft);
     // a route that lacks one of its conditions would take too much
     if !is_whole || keys.is_empty() {
-        let text = format!("Without its condition there is no route to backend {}.", place.backend_name);
+        let text = format!(
+            "Without its condition there is no route to backend {}.",
+            place.backend_name
+        );
         draft.comment(at, &text);
         return;
     }
@@ -107,7 +127,11 @@ fn condition<'t>(table: &mut Fields<'t>, draft: &mut Draft) -> Option<(Directive
         if let Some(scalar) = table.text(draft, operator) {
             match found {
                 None => found = Some((scalar.id, operator, scalar.text)),
-                Some(_) => draft.no_equal(scalar.id, table.home(), "awe4lb takes one operator of a condition"),
+                Some(_) => draft.no_equal(
+                    scalar.id,
+                    table.home(),
+                    "awe4lb takes one operator of a condition",
+                ),
             }
         }
     }
@@ -131,9 +155,16 @@ fn pattern(operator: &str, text: &str) -> Option<Value> {
 /// An address, or the network of the addresses that begin so.
 fn network(operator: &str, text: &str) -> Option<Value> {
     match operator {
-        "equals" => text.parse::<std::net::IpAddr>().ok().map(|ip| Value::Text(ip.to_string())),
+        "equals" => text
+            .parse::<std::net::IpAddr>()
+            .ok()
+            .map(|ip| Value::Text(ip.to_string())),
         "startsWith" => {
-            let octets: Option<Vec<u8>> = text.strip_suffix('.')?.split('.').map(|part| part.parse().ok()).collect();
+            let octets: Option<Vec<u8>> = text
+                .strip_suffix('.')?
+                .split('.')
+                .map(|part| part.parse().ok())
+                .collect();
             let mut octets = octets?;
             let bits = octets.len() * 8;
             if bits > 24 {

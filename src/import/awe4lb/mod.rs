@@ -27,10 +27,16 @@ pub fn translate(file: &InputFile, draft: &mut Draft, _files: &mut dyn Files) ->
     };
     let mut root = Fields::new(shape, &table, At::Top);
     if !root.has("servers") {
-        return Err(Unreadable::new(&file.name, 1, "there are no `servers`, which a configuration of awe4lb has"));
+        return Err(Unreadable::new(
+            &file.name,
+            1,
+            "there are no `servers`, which a configuration of awe4lb has",
+        ));
     }
     for key in ["id", "description", "active"] {
-        root.scalar(draft, key).into_iter().for_each(|scalar| draft.translated(scalar.id));
+        root.scalar(draft, key)
+            .into_iter()
+            .for_each(|scalar| draft.translated(scalar.id));
     }
     draft.comment(
         At::Top,
@@ -49,9 +55,14 @@ pub fn translate(file: &InputFile, draft: &mut Draft, _files: &mut dyn Files) ->
 fn server(mut fields: Fields<'_>, draft: &mut Draft) {
     let id = fields.text(draft, "id");
     let name = draft.frontend_name(id.map_or("server", |id| id.text));
-    let addr = fields.table(draft, "addr", At::Top).and_then(|addr| socket(addr, draft));
+    let addr = fields
+        .table(draft, "addr", At::Top)
+        .and_then(|addr| socket(addr, draft));
     let Some((host, port)) = addr else {
-        draft.comment(At::Top, &format!("Server {name} has no addr that can be read, and is left out."));
+        draft.comment(
+            At::Top,
+            &format!("Server {name} has no addr that can be read, and is left out."),
+        );
         fields.finish(draft);
         return;
     };
@@ -82,7 +93,11 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
     let count = tables.len();
     let mut is_settled = false;
     for (number, table) in (1..).zip(tables) {
-        let wanted = if count == 1 { name.clone() } else { format!("{name}-{number}") };
+        let wanted = if count == 1 {
+            name.clone()
+        } else {
+            format!("{name}-{number}")
+        };
         let backend_name = draft.backend_name(&wanted);
         let backend = draft.section(&["backends", &backend_name]);
         let place = Match {
@@ -112,7 +127,10 @@ fn socket(mut fields: Fields<'_>, draft: &mut Draft) -> Option<(String, u16)> {
     let port = fields.parsed(draft, "port", "a port from 1 to 65535", |text| {
         text.parse::<u16>().ok().filter(|port| *port > 0)
     });
-    host.iter().map(|host| host.id).chain(port.map(|(id, _)| id)).for_each(|id| draft.translated(id));
+    host.iter()
+        .map(|host| host.id)
+        .chain(port.map(|(id, _)| id))
+        .for_each(|id| draft.translated(id));
     fields.finish(draft);
     Some((host?.text.to_owned(), port?.1))
 }
@@ -129,15 +147,27 @@ fn udp(mut fields: Fields<'_>, frontend: SectionId, draft: &mut Draft) {
     draft.set(frontend, &["protocol"], "udp");
     let idle = fields.number(draft, "idleTimeoutMs");
     let millis = idle.map_or(60_000, |(_, millis)| millis).clamp(1, 31_536_000_000);
-    draft.set(frontend, &["idle_timeout"], Value::duration(std::time::Duration::from_millis(millis)));
+    draft.set(
+        frontend,
+        &["idle_timeout"],
+        Value::duration(std::time::Duration::from_millis(millis)),
+    );
     if let Some((id, _)) = idle {
-        draft.differs(id, at, "awe4lb counts from a session's first datagram, whatever comes after; Convey from its last");
+        draft.differs(
+            id,
+            at,
+            "awe4lb counts from a session's first datagram, whatever comes after; Convey from its last",
+        );
     }
     let sessions = fields.number(draft, "maxSessions");
     let most = sessions.map_or(4_096, |(_, most)| most).clamp(1, 10_000_000);
     draft.set(frontend, &["udp", "max_sessions"], most);
     if let Some((id, _)) = sessions {
-        draft.differs(id, at, "datagrams that would begin more sessions are dropped; awe4lb forgets the oldest session instead");
+        draft.differs(
+            id,
+            at,
+            "datagrams that would begin more sessions are dropped; awe4lb forgets the oldest session instead",
+        );
     }
     let buffer = fields.number(draft, "bufferSize");
     let size = buffer.map_or(16_384, |(_, size)| size).clamp(1, 65_535);
@@ -158,18 +188,32 @@ fn server_tls(name: &str, mut fields: Fields<'_>, draft: &mut Draft) -> Option<V
             (true, false) => draft.set(section, &["max_version"], "1.2"),
             (false, true) => draft.set(section, &["min_version"], "1.3"),
         }
-        match protocols.iter().all(|name| matches!(*name, "TLSv1.2" | "TLSv1.3")) {
+        match protocols
+            .iter()
+            .all(|name| matches!(*name, "TLSv1.2" | "TLSv1.3"))
+        {
             true => draft.translated(id),
-            false => draft.no_equal(id, at, "versions of TLS before 1.2 are not supported: clients that have no newer one are refused"),
+            false => draft.no_equal(
+                id,
+                at,
+                "versions of TLS before 1.2 are not supported: clients that have no newer one are refused",
+            ),
         }
     }
     if let Some((id, ciphers)) = fields.list(draft, "ciphers") {
-        let is_known = |name: &&str| crate::config::CipherSuite::ALL.iter().any(|suite| suite.label() == *name);
+        let is_known = |name: &&str| {
+            crate::config::CipherSuite::ALL
+                .iter()
+                .any(|suite| suite.label() == *name)
+        };
         let (known, others): (Vec<&str>, Vec<&str>) = ciphers.into_iter().partition(is_known);
         match others.is_empty() {
             true => draft.translated(id),
             false => {
-                let text = format!("Convey has no {}: only suites with forward secrecy and AEAD", others.join(", "));
+                let text = format!(
+                    "Convey has no {}: only suites with forward secrecy and AEAD",
+                    others.join(", ")
+                );
                 draft.no_equal(id, at, &text);
             }
         }
@@ -177,7 +221,9 @@ fn server_tls(name: &str, mut fields: Fields<'_>, draft: &mut Draft) -> Option<V
             draft.set(section, &["ciphers"], known);
         }
     }
-    let base = fields.table(draft, "base", at).and_then(|base| certificate(base, None, draft));
+    let base = fields
+        .table(draft, "base", at)
+        .and_then(|base| certificate(base, None, draft));
     fields.finish(draft);
     base
 }
@@ -190,16 +236,28 @@ fn certificate(mut fields: Fields<'_>, backend: Option<&str>, draft: &mut Draft)
     for scalar in cert.iter().chain(&key) {
         match scalar.text.starts_with('/') {
             true => draft.translated(scalar.id),
-            false => draft.no_equal(scalar.id, fields.home(), "paths are absolute: write the whole of it"),
+            false => draft.no_equal(
+                scalar.id,
+                fields.home(),
+                "paths are absolute: write the whole of it",
+            ),
         }
     }
     match (open, backend) {
         (Some((id, true)), Some(backend)) => {
             let section = draft.section(&["backends", backend, "tls"]);
             draft.set(section, &["verify"], false);
-            draft.differs(id, At::In(section), "TLS to the servers, whose certificates nobody looks at: `ca` and verify = true would");
+            draft.differs(
+                id,
+                At::In(section),
+                "TLS to the servers, whose certificates nobody looks at: `ca` and verify = true would",
+            );
         }
-        (Some((id, true)), None) => draft.no_equal(id, fields.home(), "TLS to servers is a matter of each backend: [backends.NAME.tls]"),
+        (Some((id, true)), None) => draft.no_equal(
+            id,
+            fields.home(),
+            "TLS to servers is a matter of each backend: [backends.NAME.tls]",
+        ),
         (Some((id, false)), _) => draft.translated(id),
         (None, _) => {}
     }

@@ -23,7 +23,13 @@ pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft)
         Some("ping") => {
             draft.set(section, &["kind"], "tcp");
             if server.is_udp {
-                kind.into_iter().for_each(|kind| draft.differs(kind.id, at, "gobetween refuses it for UDP: the servers must accept TCP on that port, too"));
+                kind.into_iter().for_each(|kind| {
+                    draft.differs(
+                        kind.id,
+                        at,
+                        "gobetween refuses it for UDP: the servers must accept TCP on that port, too",
+                    )
+                });
                 draft.set(section, &["enabled"], true);
             }
         }
@@ -39,14 +45,21 @@ pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft)
             draft.set(section, &["enabled"], false);
             kind.into_iter().for_each(|kind| draft.translated(kind.id));
             for key in ["interval", "timeout", "passes", "fails", "initial_status"] {
-                fields.scalar(draft, key).into_iter().for_each(|scalar| draft.translated(scalar.id));
+                fields
+                    .scalar(draft, key)
+                    .into_iter()
+                    .for_each(|scalar| draft.translated(scalar.id));
             }
             fields.finish(draft);
             return;
         }
         Some(_) => {
             kind.into_iter().for_each(|kind| {
-                draft.no_equal(kind.id, at, "gobetween 0.8 has \"none\", \"ping\", \"probe\" and \"exec\"; a connect takes its place");
+                draft.no_equal(
+                    kind.id,
+                    at,
+                    "gobetween 0.8 has \"none\", \"ping\", \"probe\" and \"exec\"; a connect takes its place",
+                );
             });
         }
     }
@@ -59,7 +72,11 @@ fn times(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
     let at = At::In(section);
     let interval = fields.parsed(draft, "interval", "a time such as \"2s\"", go::duration);
     let every = interval.map_or(Duration::ZERO, |(_, time)| time);
-    let every = if every.is_zero() { Duration::from_secs(2) } else { every };
+    let every = if every.is_zero() {
+        Duration::from_secs(2)
+    } else {
+        every
+    };
     let every = every.min(Duration::from_secs(86_400));
     if let Some((id, time)) = interval {
         match time.is_zero() {
@@ -68,7 +85,10 @@ fn times(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
         }
     }
     let timeout = fields.parsed(draft, "timeout", "a time such as \"1s\"", go::duration);
-    let limit = timeout.map(|(_, time)| time).filter(|time| !time.is_zero()).unwrap_or(every);
+    let limit = timeout
+        .map(|(_, time)| time)
+        .filter(|time| !time.is_zero())
+        .unwrap_or(every);
     if let Some((id, time)) = timeout {
         match time.is_zero() {
             false => draft.translated(id),
@@ -76,7 +96,11 @@ fn times(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
         }
     }
     draft.set(section, &["interval"], Value::duration(every));
-    draft.set(section, &["timeout"], Value::duration(limit.min(Duration::from_secs(3_600))));
+    draft.set(
+        section,
+        &["timeout"],
+        Value::duration(limit.min(Duration::from_secs(3_600))),
+    );
     for (key, name) in [("passes", "rise"), ("fails", "fall")] {
         let number = fields.number(draft, key);
         let count = number.map_or(1, |(_, number)| number).clamp(1, 1_000);
@@ -108,9 +132,17 @@ fn probe(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
             }
             "tls" => {
                 draft.set(section, &["tls"], Value::table([("verify", false)]));
-                draft.differs(protocol.id, at, "certificates of checked servers are not verified, as long as tls.verify is false");
+                draft.differs(
+                    protocol.id,
+                    at,
+                    "certificates of checked servers are not verified, as long as tls.verify is false",
+                );
             }
-            _ => draft.no_equal(protocol.id, at, "protocol is \"tcp\" or \"udp\"; tls = { … } shakes hands first"),
+            _ => draft.no_equal(
+                protocol.id,
+                at,
+                "protocol is \"tcp\" or \"udp\"; tls = { … } shakes hands first",
+            ),
         }
     }
     let strategy = fields.text(draft, "probe_strategy");
@@ -129,12 +161,20 @@ fn probe(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
             draft.set(section, &["expect"], Value::table([("regex", recv.text)]));
             draft.translated(recv.id);
         }
-        Some(recv) if is_regex => draft.no_equal(recv.id, at, "this expression is none here: look-around and back-references are not known"),
+        Some(recv) if is_regex => draft.no_equal(
+            recv.id,
+            at,
+            "this expression is none here: look-around and back-references are not known",
+        ),
         Some(recv) => bytes(section, "expect", recv, draft),
         None => {}
     }
     if let Some((id, _)) = fields.number(draft, "probe_recv_len") {
-        draft.differs(id, at, "the expression is looked for in the first 16384 bytes of the answer, as they come");
+        draft.differs(
+            id,
+            at,
+            "the expression is looked for in the first 16384 bytes of the answer, as they come",
+        );
     }
 }
 
@@ -143,7 +183,11 @@ fn bytes(section: SectionId, key: &str, scalar: Scalar<'_>, draft: &mut Draft) {
     let at = At::In(section);
     let value = go::unquoted(scalar.text).filter(|bytes| (1..=4_096).contains(&bytes.len()));
     let Some(bytes) = value else {
-        draft.no_equal(scalar.id, at, "1 to 4096 bytes are needed, and a backslash begins an escape of Go");
+        draft.no_equal(
+            scalar.id,
+            at,
+            "1 to 4096 bytes are needed, and a backslash begins an escape of Go",
+        );
         return;
     };
     let text = String::from_utf8(bytes).map_err(|error| error.into_bytes());

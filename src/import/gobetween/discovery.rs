@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{go, server::Server, static_list};
+use super::{go, platforms, server::Server, source::Source, static_list};
 use crate::import::{
     At, Draft, SectionId, Value,
     address::joined,
@@ -12,18 +12,27 @@ use crate::import::{
 /// Translates the discovery of a server.
 pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft) {
     let Some(mut fields) = fields else {
-        draft.comment(At::In(server.backend), "There is no discovery: gobetween does not start without one.");
+        draft.comment(
+            At::In(server.backend),
+            "There is no discovery: gobetween does not start without one.",
+        );
         return;
     };
     let Some(kind) = fields.text(draft, "kind") else {
-        draft.comment(At::In(server.backend), "The discovery has no kind: gobetween does not start without one.");
+        draft.comment(
+            At::In(server.backend),
+            "The discovery has no kind: gobetween does not start without one.",
+        );
         fields.finish(draft);
         return;
     };
     if kind.text == "static" {
         draft.translated(kind.id);
         for key in ["interval", "timeout", "failpolicy"] {
-            fields.scalar(draft, key).into_iter().for_each(|scalar| draft.translated(scalar.id));
+            fields
+                .scalar(draft, key)
+                .into_iter()
+                .for_each(|scalar| draft.translated(scalar.id));
         }
         static_servers(&mut fields, server, draft);
         fields.finish(draft);
@@ -38,15 +47,25 @@ pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft)
     fields.finish(draft);
     match is_known {
         true => draft.translated(kind.id),
-        false => draft.no_equal(kind.id, at, "gobetween 0.8 has no such discovery; write servers, or another kind"),
+        false => draft.no_equal(
+            kind.id,
+            at,
+            "gobetween 0.8 has no such discovery; write servers, or another kind",
+        ),
     }
 }
 
 fn static_servers(fields: &mut Fields<'_>, server: &Server, draft: &mut Draft) {
     let at = At::In(server.backend);
     let list = fields.items(draft, "static_list");
-    let read: Vec<_> = list.iter().map(|line| (line, static_list::parse(line.text))).collect();
-    let hosts: Vec<_> = read.iter().filter_map(|(_, listed)| listed.as_ref().map(|listed| listed.host)).collect();
+    let read: Vec<_> = list
+        .iter()
+        .map(|line| (line, static_list::parse(line.text)))
+        .collect();
+    let hosts: Vec<_> = read
+        .iter()
+        .filter_map(|(_, listed)| listed.as_ref().map(|listed| listed.host))
+        .collect();
     let has_same_host = hosts.iter().collect::<BTreeSet<_>>().len() < hosts.len();
     let is_named = |host: &str| host != "localhost" && host.parse::<IpAddr>().is_err();
     let has_names = hosts.iter().any(|host| is_named(host));
@@ -61,7 +80,11 @@ fn static_servers(fields: &mut Fields<'_>, server: &Server, draft: &mut Draft) {
             draft.no_equal(line.id, at, "gobetween takes host:port weight=1 priority=1 max_connections=0 sni=NAME, in this order, single blanks between");
             continue;
         };
-        let host = if listed.host == "localhost" { "127.0.0.1" } else { listed.host };
+        let host = if listed.host == "localhost" {
+            "127.0.0.1"
+        } else {
+            listed.host
+        };
         let addr = joined(host, listed.port);
         let name = draft.server_name(&server.backend_name, if has_same_host { &addr } else { host });
         let mut entries = vec![("addr", Value::Text(addr))];
@@ -80,14 +103,21 @@ fn static_servers(fields: &mut Fields<'_>, server: &Server, draft: &mut Draft) {
             has_ignored_weight |= (listed.weight, listed.priority) != (1, 1);
         }
         if listed.max_connections > 0 && !server.is_udp {
-            entries.push(("max_connections", Value::from(listed.max_connections.min(u32::MAX.into()))));
+            entries.push((
+                "max_connections",
+                Value::from(listed.max_connections.min(u32::MAX.into())),
+            ));
         }
         match (listed.sni, server.sni) {
             (Some(sni), Some(true)) => entries.push(("sni", Value::Text(format!("~{sni}")))),
             (Some(sni), Some(false)) => entries.push(("sni", Value::Text(sni.to_lowercase()))),
             (Some(_), None) => {
                 is_whole = false;
-                draft.differs(line.id, at, "sni counts for nothing without a section sni of the server, so it is left out");
+                draft.differs(
+                    line.id,
+                    at,
+                    "sni counts for nothing without a section sni of the server, so it is left out",
+                );
             }
             (None, _) => {}
         }
@@ -96,21 +126,22 @@ fn static_servers(fields: &mut Fields<'_>, server: &Server, draft: &mut Draft) {
             draft.translated(line.id);
         }
     }
-    let weights: Vec<_> = read.iter().filter_map(|(_, listed)| listed.as_ref().map(|listed| listed.weight)).collect();
+    let weights: Vec<_> = read
+        .iter()
+        .filter_map(|(_, listed)| listed.as_ref().map(|listed| listed.weight))
+        .collect();
     if server.is_weighted && !weights.is_empty() && weights.iter().all(|weight| *weight == 0) {
         draft.comment(at, "Every weight is 0: gobetween then takes the servers for equals, Convey takes them out of service. Leave `weight` out.");
     }
     if has_ignored_weight {
-        draft.comment(at, "This balance of gobetween's goes by neither weight nor priority, so they are left out.");
+        draft.comment(
+            at,
+            "This balance of gobetween's goes by neither weight nor priority, so they are left out.",
+        );
     }
 }
 
-struct Source<'a> {
-    section: SectionId,
-    at: At,
-    draft: &'a mut Draft,
-}
-
+/// What belongs to the kinds.
 impl Source<'_> {
     /// Sets what belongs to a kind. False if there is no such kind.
     fn kind(&mut self, kind: Scalar<'_>, fields: &mut Fields<'_>, server: &Server) -> bool {
@@ -125,7 +156,7 @@ impl Source<'_> {
             }
             "docker" => {
                 self.draft.set(section, &["kind"], "docker");
-                self.docker(fields);
+                platforms::docker(self, fields);
             }
             "json" => {
                 self.draft.set(section, &["kind"], "http");
@@ -144,11 +175,11 @@ impl Source<'_> {
             }
             "consul" => {
                 self.draft.set(section, &["kind"], "consul");
-                self.consul(fields);
+                platforms::consul(self, fields);
             }
             "lxd" => {
                 self.draft.set(section, &["kind"], "lxd");
-                self.lxd(fields);
+                platforms::lxd(self, fields);
             }
             _ => return false,
         }
@@ -163,10 +194,22 @@ impl Source<'_> {
         if let Some((id, interval)) = time(fields, self.draft, "interval") {
             let interval = interval.min(Duration::from_secs(86_400));
             match (interval.is_zero(), kind) {
-                (true, _) => self.draft.differs(id, at, "gobetween asks once; Convey goes on asking, every `interval`, and sees changes"),
+                (true, _) => self.draft.differs(
+                    id,
+                    at,
+                    "gobetween asks once; Convey goes on asking, every `interval`, and sees changes",
+                ),
                 (false, "srv") => {
-                    self.draft.set(section, &["min_ttl"], Value::duration(interval.min(Duration::from_secs(5))));
-                    self.draft.set(section, &["max_ttl"], Value::duration(interval.max(Duration::from_secs(5))));
+                    self.draft.set(
+                        section,
+                        &["min_ttl"],
+                        Value::duration(interval.min(Duration::from_secs(5))),
+                    );
+                    self.draft.set(
+                        section,
+                        &["max_ttl"],
+                        Value::duration(interval.max(Duration::from_secs(5))),
+                    );
                     self.draft.translated(id);
                 }
                 (false, _) => {
@@ -189,7 +232,9 @@ impl Source<'_> {
                     self.draft.set(section, &["on_failure"], "empty");
                     self.draft.translated(policy.id);
                 }
-                _ => self.draft.no_equal(policy.id, at, "on_failure is \"keep\" or \"empty\""),
+                _ => self
+                    .draft
+                    .no_equal(policy.id, at, "on_failure is \"keep\" or \"empty\""),
             }
         }
         self.draft.comment(
@@ -199,29 +244,11 @@ impl Source<'_> {
         );
     }
 
-    fn text(&mut self, fields: &mut Fields<'_>, key: &str, name: &str) {
-        if let Some(scalar) = fields.text(self.draft, key) {
-            self.draft.set(self.section, &[name], scalar.text);
-            self.draft.translated(scalar.id);
-        }
-    }
-
-    fn url(&mut self, fields: &mut Fields<'_>, key: &str) {
-        self.text(fields, key, "url");
-    }
-
-    fn port(&mut self, fields: &mut Fields<'_>, key: &str) {
-        let read = fields.parsed(self.draft, key, "a port", |text| text.parse::<u16>().ok().filter(|port| *port > 0));
-        if let Some((id, port)) = read {
-            self.draft.set(self.section, &["port"], port);
-            self.draft.translated(id);
-        }
-    }
-
     fn srv(&mut self, fields: &mut Fields<'_>) {
         self.text(fields, "srv_lookup_pattern", "name");
         if let Some(server) = fields.text(self.draft, "srv_lookup_server") {
-            let is_address = server.text.parse::<std::net::SocketAddr>().is_ok() || server.text.parse::<IpAddr>().is_ok();
+            let is_address =
+                server.text.parse::<std::net::SocketAddr>().is_ok() || server.text.parse::<IpAddr>().is_ok();
             match is_address {
                 true => {
                     self.draft.set(self.section, &["resolvers"], server.text);
@@ -233,46 +260,11 @@ impl Source<'_> {
         if let Some(protocol) = fields.text(self.draft, "srv_dns_protocol") {
             match protocol.text {
                 "udp" => self.draft.translated(protocol.id),
-                _ => self.draft.differs(protocol.id, self.at, "name servers are asked by UDP, and by TCP when an answer does not fit"),
-            }
-        }
-    }
-
-    fn docker(&mut self, fields: &mut Fields<'_>) {
-        if let Some(endpoint) = fields.text(self.draft, "docker_endpoint") {
-            let url = match endpoint.text.split_once("://") {
-                Some(("unix", path)) => format!("unix:{path}"),
-                Some(("tcp", rest)) => format!("http://{rest}"),
-                _ => endpoint.text.to_owned(),
-            };
-            self.draft.set(self.section, &["url"], url);
-            self.draft.translated(endpoint.id);
-        }
-        self.text(fields, "docker_container_label", "labels");
-        self.port(fields, "docker_container_private_port");
-        self.text(fields, "docker_container_host_env_var", "host_env_var");
-        self.tls(fields, "docker");
-    }
-
-    /// `KIND_tls_…`.
-    fn tls(&mut self, fields: &mut Fields<'_>, kind: &str) {
-        let enabled = fields.flag(self.draft, &format!("{kind}_tls_enabled"));
-        let is_on = enabled.is_some_and(|(_, enabled)| enabled);
-        enabled.into_iter().for_each(|(id, _)| self.draft.translated(id));
-        let mut entries = Vec::new();
-        for (key, name) in [("cacert", "ca"), ("cert", "cert"), ("key", "key")] {
-            if let Some(path) = fields.text(self.draft, &format!("{kind}_tls_{key}_path")) {
-                entries.push((name, Value::from(path.text)));
-                self.draft.translated(path.id);
-            }
-        }
-        if is_on {
-            if let Some(Value::Text(url)) = self.draft.get(self.section, &["url"]) {
-                let url = url.replacen("http://", "https://", 1);
-                self.draft.set(self.section, &["url"], url);
-            }
-            if !entries.is_empty() {
-                self.draft.set(self.section, &["tls"], Value::table(entries));
+                _ => self.draft.differs(
+                    protocol.id,
+                    self.at,
+                    "name servers are asked by UDP, and by TCP when an answer does not fit",
+                ),
             }
         }
     }
@@ -280,7 +272,9 @@ impl Source<'_> {
     fn json(&mut self, fields: &mut Fields<'_>) {
         let mut paths = Vec::new();
         for name in ["host", "port", "weight", "priority", "sni", "max_connections"] {
-            let Some(pattern) = fields.text(self.draft, &format!("json_{name}_pattern")) else { continue };
+            let Some(pattern) = fields.text(self.draft, &format!("json_{name}_pattern")) else {
+                continue;
+            };
             if pattern.text != name {
                 // gojq puts a dot before the number of an element
                 paths.push((name, Value::Text(pattern.text.replace(".[", "["))));
@@ -303,13 +297,18 @@ impl Source<'_> {
                 self.draft.set(self.section, &["pattern"], pattern.text);
                 self.draft.translated(pattern.id);
             }
-            Err(error) => self.draft.no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}")),
+            Err(error) => {
+                self.draft
+                    .no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}"))
+            }
         }
     }
 
     fn exec(&mut self, fields: &mut Fields<'_>) {
         if let Some((id, command)) = fields.list(self.draft, "exec_command") {
-            let is_found = command.first().is_some_and(|program| program.starts_with('/') || !program.contains('/'));
+            let is_found = command
+                .first()
+                .is_some_and(|program| program.starts_with('/') || !program.contains('/'));
             self.draft.set(self.section, &["command"], command);
             match is_found {
                 true => self.draft.differs(
@@ -319,106 +318,6 @@ impl Source<'_> {
                 ),
                 false => self.draft.no_equal(id, self.at, "a command has its whole path: write it"),
             }
-        }
-    }
-
-    fn consul(&mut self, fields: &mut Fields<'_>) {
-        if let Some(host) = fields.text(self.draft, "consul_host") {
-            self.draft.set(self.section, &["url"], format!("http://{}", host.text));
-            self.draft.translated(host.id);
-        }
-        self.text(fields, "consul_service_name", "service");
-        self.text(fields, "consul_service_tag", "tags");
-        self.text(fields, "consul_datacenter", "datacenter");
-        match fields.flag(self.draft, "consul_service_passing_only") {
-            Some((id, true)) => self.draft.translated(id),
-            Some((id, false)) => self.draft.differs(id, self.at, "only instances whose checks pass are servers"),
-            None => self.draft.comment(self.at, "Without consul_service_passing_only gobetween takes every instance; Convey those whose checks pass."),
-        }
-        for key in ["consul_auth_username", "consul_auth_password"] {
-            if let Some(scalar) = fields.text(self.draft, key) {
-                self.draft.no_equal(scalar.id, self.at, "Convey sends no basic authentication: an ACL token in a file is `token`");
-            }
-        }
-        if let Some(token) = fields.text(self.draft, "consul_acl_token") {
-            self.draft.set(self.section, &["token"], "file:/etc/convey/consul.token");
-            self.draft.differs(token.id, self.at, "secrets are not in the configuration: write it to that file, readable for Convey's user alone");
-        }
-        self.tls(fields, "consul");
-    }
-
-    fn lxd(&mut self, fields: &mut Fields<'_>) {
-        let address = fields.text(self.draft, "lxd_server_address");
-        let remote = fields.text(self.draft, "lxd_server_remote_name");
-        let directory = fields.text(self.draft, "lxd_config_directory");
-        let is_https = address.is_some_and(|address| address.text.starts_with("https:"));
-        if let Some(address) = address {
-            let path = address.text.strip_prefix("unix:").map(|path| path.trim_start_matches('/'));
-            let url = match path {
-                Some("") => "unix:/var/lib/lxd/unix.socket".to_owned(),
-                Some(path) => format!("unix:/{path}"),
-                None => address.text.to_owned(),
-            };
-            self.draft.set(self.section, &["url"], url);
-            self.draft.translated(address.id);
-        }
-        if is_https {
-            let directory = directory.map_or("/root/.config/lxc", |directory| directory.text);
-            let remote = remote.map_or("local", |remote| remote.text);
-            let entries = [
-                ("ca", format!("{directory}/servercerts/{remote}.crt")),
-                ("cert", format!("{directory}/client.crt")),
-                ("key", format!("{directory}/client.key")),
-            ];
-            self.draft.set(self.section, &["tls"], Value::table(entries));
-            self.draft.comment(self.at, "The files where the client lxc keeps its own certificate and the server's; the server has to trust it already.");
-        }
-        for scalar in remote.into_iter().chain(directory) {
-            self.draft.translated(scalar.id);
-        }
-        let trust = "Convey makes no certificates and trusts none by itself: `lxc config trust add` on the server lets one in";
-        for key in ["lxd_server_remote_password", "lxd_generate_client_certs", "lxd_accept_server_cert"] {
-            if let Some(scalar) = fields.text(self.draft, key) {
-                match scalar.text {
-                    "false" => self.draft.translated(scalar.id),
-                    _ => self.draft.no_equal(scalar.id, self.at, trust),
-                }
-            }
-        }
-        let key = fields.text(self.draft, "lxd_container_label_key");
-        let value = fields.text(self.draft, "lxd_container_label_value");
-        if let Some(key) = key {
-            let label = match value {
-                Some(value) => format!("{}={}", key.text, value.text),
-                None => key.text.to_owned(),
-            };
-            self.draft.set(self.section, &["labels"], label);
-        }
-        for scalar in key.into_iter().chain(value) {
-            self.draft.translated(scalar.id);
-        }
-        self.port(fields, "lxd_container_port");
-        self.text(fields, "lxd_container_interface", "interface");
-        let own = [
-            ("lxd_container_port_key", "user.convey.port"),
-            ("lxd_container_interface_key", "user.convey.interface"),
-            ("lxd_container_sni_key", "user.convey.sni"),
-        ];
-        for (key, name) in own {
-            if let Some(scalar) = fields.text(self.draft, key) {
-                self.draft.differs(scalar.id, self.at, &format!("instances say it by the key {name}"));
-            }
-        }
-        if let Some(kind) = fields.text(self.draft, "lxd_container_address_type") {
-            match kind.text {
-                "IPv4" | "IPv6" => {
-                    self.draft.set(self.section, &["family"], kind.text.to_ascii_lowercase());
-                    self.draft.translated(kind.id);
-                }
-                _ => self.draft.no_equal(kind.id, self.at, "family is \"ipv4\" or \"ipv6\""),
-            }
-        } else {
-            self.draft.set(self.section, &["family"], "ipv4");
         }
     }
 }

@@ -14,11 +14,15 @@ pub fn duration(text: &str) -> Option<Duration> {
         let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, unit) = rest.split_at(length);
         let number: f64 = number.parse().ok()?;
-        let (factor, name) = UNITS.into_iter().find_map(|(name, factor)| unit.strip_prefix(name).map(|_| (factor, name)))?;
+        let (factor, name) = UNITS
+            .into_iter()
+            .find_map(|(name, factor)| unit.strip_prefix(name).map(|_| (factor, name)))?;
         seconds += number * factor;
         rest = &unit[name.len()..];
     }
-    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())?;
+    let duration = Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|_| !text.is_empty())?;
     // Convey goes by milliseconds, and to a year
     let millis = duration.min(Duration::from_secs(365 * 86_400)).as_millis();
     let millis = u64::try_from(millis).ok()?;
@@ -74,7 +78,9 @@ pub fn unquoted(text: &str) -> Option<Vec<u8>> {
 
 fn digits(chars: &mut std::str::Chars<'_>, count: usize, radix: u32, first: u32) -> Option<u32> {
     (0..count).try_fold(first, |number: u32, _| {
-        number.checked_mul(radix)?.checked_add(chars.next()?.to_digit(radix)?)
+        number
+            .checked_mul(radix)?
+            .checked_add(chars.next()?.to_digit(radix)?)
     })
 }
 
@@ -109,7 +115,10 @@ mod tests {
 
     #[test]
     fn strings_are_those_of_go() {
-        assert_eq!(unquoted(r"PING\r\n\x00\101\u00e9\\"), Some("PING\r\n\0Aé\\".into()));
+        assert_eq!(
+            unquoted(r"PING\r\n\x00\101\u00e9\\"),
+            Some("PING\r\n\0Aé\\".into())
+        );
         for text in [r"\", r"\q", r"\x1", "a\"b", r"\400", r"\ud800"] {
             assert_eq!(unquoted(text), None, "{text}");
         }

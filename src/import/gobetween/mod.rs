@@ -3,8 +3,10 @@
 mod checks;
 mod discovery;
 mod go;
+mod platforms;
 mod process;
 mod server;
+mod source;
 mod static_list;
 mod tls;
 
@@ -28,7 +30,10 @@ pub fn translate(file: &InputFile, draft: &mut Draft, _files: &mut dyn Files) ->
         unknown: "gobetween 0.8 has no such key here and ignores it: look at its spelling",
     };
     let mut root = Fields::new(shape, &table, At::Top);
-    if !["servers", "defaults", "logging", "api"].iter().any(|key| root.has(key)) {
+    if !["servers", "defaults", "logging", "api"]
+        .iter()
+        .any(|key| root.has(key))
+    {
         let message = "there is no section of gobetween, such as [servers.web]";
         return Err(Unreadable::new(&file.name, 1, message));
     }

@@ -23,7 +23,11 @@ pub fn translate(root: &mut Fields<'_>, draft: &mut Draft) {
         let bind = fields.text(draft, "bind");
         match enabled {
             Some((id, true)) => {
-                draft.no_equal(id, At::Top, "Convey has no profiler: perf and `convey support` look into a running one");
+                draft.no_equal(
+                    id,
+                    At::Top,
+                    "Convey has no profiler: perf and `convey support` look into a running one",
+                );
             }
             Some((id, false)) => draft.translated(id),
             None => {}
@@ -46,7 +50,11 @@ fn logging(mut fields: Fields<'_>, draft: &mut Draft) {
                 draft.set(section, &["log_level"], level.text);
                 draft.translated(level.id);
             }
-            _ => draft.no_equal(level.id, at, "log_level is \"error\", \"warn\", \"info\", \"debug\" or \"trace\""),
+            _ => draft.no_equal(
+                level.id,
+                at,
+                "log_level is \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            ),
         }
     }
     if let Some(format) = fields.text(draft, "format") {
@@ -59,7 +67,8 @@ fn logging(mut fields: Fields<'_>, draft: &mut Draft) {
         }
     }
     if let Some(output) = fields.text(draft, "output") {
-        let text = "Convey logs to stderr, under systemd to the journal; connection_log of a frontend writes files";
+        let text =
+            "Convey logs to stderr, under systemd to the journal; connection_log of a frontend writes files";
         match output.text {
             "stderr" => draft.translated(output.id),
             _ => draft.differs(output.id, at, text),
@@ -100,10 +109,18 @@ fn api(mut fields: Fields<'_>, draft: &mut Draft) {
         tls.finish(draft);
         read
     });
-    let all = [bind, login, password, paths.and_then(|(cert, _)| cert), paths.and_then(|(_, key)| key)];
+    let all = [
+        bind,
+        login,
+        password,
+        paths.and_then(|(cert, _)| cert),
+        paths.and_then(|(_, key)| key),
+    ];
     if !is_on {
         // nothing of it is in effect there either
-        all.into_iter().flatten().for_each(|scalar| draft.translated(scalar.id));
+        all.into_iter()
+            .flatten()
+            .for_each(|scalar| draft.translated(scalar.id));
         cors.into_iter().for_each(|(id, _)| draft.translated(id));
         fields.finish(draft);
         return;
@@ -129,12 +146,20 @@ fn api(mut fields: Fields<'_>, draft: &mut Draft) {
         draft.no_equal(password.id, at, tokens);
     }
     if let Some((Some(cert), Some(key))) = paths {
-        draft.set(section, &["tls"], Value::table([("cert", cert.text), ("key", key.text)]));
+        draft.set(
+            section,
+            &["tls"],
+            Value::table([("cert", cert.text), ("key", key.text)]),
+        );
         draft.translated(cert.id);
         draft.translated(key.id);
     }
     match cors {
-        Some((id, true)) => draft.no_equal(id, at, "allowed_origins names the pages that may use the API from a browser"),
+        Some((id, true)) => draft.no_equal(
+            id,
+            at,
+            "allowed_origins names the pages that may use the API from a browser",
+        ),
         Some((id, false)) => draft.translated(id),
         None => {}
     }
@@ -153,11 +178,16 @@ fn metrics(mut fields: Fields<'_>, draft: &mut Draft) {
             Some(addr) if addr.port() > 0 => {
                 draft.set(section, &["port"], addr.port());
                 draft.set(section, &["listen_addr"], addr.ip().to_string());
-                let text = "GET /metrics there has Convey's own names of metrics: dashboards and alerts need others";
+                let text =
+                    "GET /metrics there has Convey's own names of metrics: dashboards and alerts need others";
                 bind.into_iter().for_each(|bind| draft.differs(bind.id, at, text));
             }
             _ => bind.into_iter().for_each(|bind| {
-                draft.no_equal(bind.id, At::Top, "an address and a port are needed: [stats] listen_addr and port");
+                draft.no_equal(
+                    bind.id,
+                    At::Top,
+                    "an address and a port are needed: [stats] listen_addr and port",
+                );
             }),
         }
     } else {
@@ -190,10 +220,16 @@ fn acme(mut fields: Fields<'_>, draft: &mut Draft) {
             draft.set(section, &["http_listen_addr"], addr.to_string());
             bind.into_iter().for_each(|bind| draft.translated(bind.id));
         }
-        None => bind.into_iter().for_each(|bind| draft.no_equal(bind.id, at, "http_listen_addr is IP:port")),
+        None => bind
+            .into_iter()
+            .for_each(|bind| draft.no_equal(bind.id, at, "http_listen_addr is IP:port")),
     }
     if let Some(cache) = fields.text(draft, "cache_dir") {
-        draft.differs(cache.id, at, "certificates and account are kept in state_dir, and are ordered anew");
+        draft.differs(
+            cache.id,
+            at,
+            "certificates and account are kept in state_dir, and are ordered anew",
+        );
     }
     fields.finish(draft);
 }

@@ -30,7 +30,11 @@ impl Options {
     /// Reads those of `[defaults]`.
     pub fn read(fields: &mut Fields<'_>, draft: &mut Draft) -> Self {
         let (options, said) = Self::both(fields, draft);
-        let ids = said.max_connections.into_iter().chain(said.idle).chain(said.connect);
+        let ids = said
+            .max_connections
+            .into_iter()
+            .chain(said.idle)
+            .chain(said.connect);
         ids.for_each(|id| draft.translated(id));
         options
     }
@@ -45,9 +49,7 @@ impl Options {
         let mut said = Said::default();
         let max_connections = fields.number(draft, "max_connections");
         said.max_connections = max_connections.map(|(id, _)| id);
-        let mut time = |key| {
-            fields.parsed(draft, key, "a time such as \"10m\" or \"0\"", go::duration)
-        };
+        let mut time = |key| fields.parsed(draft, key, "a time such as \"10m\" or \"0\"", go::duration);
         let (client, backend) = (time("client_idle_timeout"), time("backend_idle_timeout"));
         let connect = time("backend_connection_timeout");
         said.idle = client.iter().chain(&backend).map(|(id, _)| *id).collect();
@@ -92,7 +94,10 @@ pub struct Server {
 /// Translates a server.
 pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acme: bool, draft: &mut Draft) {
     let Some(bind) = fields.text(draft, "bind") else {
-        draft.comment(At::Top, &format!("Server {name} has no bind: gobetween does not start with it, and it is left out."));
+        draft.comment(
+            At::Top,
+            &format!("Server {name} has no bind: gobetween does not start with it, and it is left out."),
+        );
         fields.finish(draft);
         return;
     };
@@ -118,7 +123,11 @@ pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acm
     if let Some(protocol) = protocol {
         match protocol.text {
             "tcp" | "tls" | "udp" => draft.translated(protocol.id),
-            _ => draft.no_equal(protocol.id, At::In(frontend), "gobetween knows \"tcp\", \"tls\" and \"udp\""),
+            _ => draft.no_equal(
+                protocol.id,
+                At::In(frontend),
+                "gobetween knows \"tcp\", \"tls\" and \"udp\"",
+            ),
         }
     }
     if is_udp {
@@ -153,13 +162,21 @@ pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acm
                     draft.set(backend, &["send_proxy"], "v1");
                     draft.translated(version.id);
                 }
-                _ => draft.no_equal(version.id, At::In(backend), "gobetween knows version \"1\"; send_proxy is \"v1\" or \"v2\""),
+                _ => draft.no_equal(
+                    version.id,
+                    At::In(backend),
+                    "gobetween knows version \"1\"; send_proxy is \"v1\" or \"v2\"",
+                ),
             }
         }
         table.finish(draft);
     }
     discovery::translate(fields.table(draft, "discovery", At::In(backend)), &server, draft);
-    checks::translate(fields.table(draft, "healthcheck", At::In(backend)), &server, draft);
+    checks::translate(
+        fields.table(draft, "healthcheck", At::In(backend)),
+        &server,
+        draft,
+    );
     fields.finish(draft);
 }
 
@@ -167,7 +184,9 @@ pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acm
 fn listen(bind: &str) -> Result<String, &'static str> {
     const NAME: &str = "Convey listens on addresses, not on names: write the address that this host has under it as listen_addr. The server is \
                         left out";
-    let (host, port) = bind.rsplit_once(':').ok_or("it has no port, so that gobetween does not start with it: the server is left out")?;
+    let (host, port) = bind
+        .rsplit_once(':')
+        .ok_or("it has no port, so that gobetween does not start with it: the server is left out")?;
     let port = port_names::port(port).filter(|port| *port > 0);
     let port = port.ok_or("it needs a port from 1 to 65535: the server is left out")?;
     match host.trim_start_matches('[').trim_end_matches(']') {
@@ -188,10 +207,16 @@ impl Server {
         if let Some(max) = options.max_connections.filter(|max| *max > 0) {
             draft.set(self.frontend, &["max_connections"], max.min(u32::MAX.into()));
             if let Some(id) = said.max_connections {
-                draft.differs(id, at, "more connections wait in the kernel's queue; gobetween closes them");
+                draft.differs(
+                    id,
+                    at,
+                    "more connections wait in the kernel's queue; gobetween closes them",
+                );
             }
         } else {
-            said.max_connections.into_iter().for_each(|id| draft.translated(id));
+            said.max_connections
+                .into_iter()
+                .for_each(|id| draft.translated(id));
         }
         let sides = [options.client_idle, options.backend_idle];
         let idle = sides.into_iter().flatten().filter(|time| !time.is_zero()).min();
@@ -205,7 +230,11 @@ impl Server {
             }
             None if self.is_udp => {
                 for id in &said.idle {
-                    draft.differs(*id, at, "a session of UDP ends some time: without traffic after 60s");
+                    draft.differs(
+                        *id,
+                        at,
+                        "a session of UDP ends some time: without traffic after 60s",
+                    );
                 }
             }
             None => {
@@ -219,16 +248,24 @@ impl Server {
                 draft.set(self.backend, &["connect_timeout"], Value::duration(time));
                 said.connect.into_iter().for_each(|id| draft.translated(id));
             }
-            _ => said.connect.into_iter().for_each(|id| match self.is_udp || usual.connect == options.connect {
-                true => draft.translated(id),
-                false => draft.differs(id, At::In(self.backend), "a connect always has a limit: connect_timeout is \"5s\" by default"),
+            _ => said.connect.into_iter().for_each(|id| {
+                match self.is_udp || usual.connect == options.connect {
+                    true => draft.translated(id),
+                    false => draft.differs(
+                        id,
+                        At::In(self.backend),
+                        "a connect always has a limit: connect_timeout is \"5s\" by default",
+                    ),
+                }
             }),
         }
     }
 
     fn sni(&mut self, fields: &mut Fields<'_>, draft: &mut Draft) {
         let at = At::In(self.frontend);
-        let Some(mut table) = fields.table(draft, "sni", at) else { return };
+        let Some(mut table) = fields.table(draft, "sni", at) else {
+            return;
+        };
         let matching = table.text(draft, "hostname_matching_strategy");
         self.sni = Some(matching.is_some_and(|matching| matching.text == "regexp"));
         if let Some(matching) = matching {
@@ -243,7 +280,11 @@ impl Server {
                     draft.set(self.frontend, &["unexpected_sni"], unexpected.text);
                     draft.translated(unexpected.id);
                 }
-                _ => draft.no_equal(unexpected.id, at, "unexpected_sni is \"default\", \"reject\" or \"any\""),
+                _ => draft.no_equal(
+                    unexpected.id,
+                    at,
+                    "unexpected_sni is \"default\", \"reject\" or \"any\"",
+                ),
             }
         }
         let read = table.parsed(draft, "read_timeout", "a time such as \"2s\"", go::duration);
@@ -265,7 +306,10 @@ impl Server {
             Some("leastconn") => ("least_connections", None),
             Some("leastbandwidth") => ("least_bandwidth", None),
             Some("iphash" | "iphash1") => ("source_hash", Some(hash)),
-            Some(_) => ("random", Some("gobetween 0.8 does not know it; its default took its place")),
+            Some(_) => (
+                "random",
+                Some("gobetween 0.8 does not know it; its default took its place"),
+            ),
         };
         self.is_weighted = value == "random";
         draft.set(self.backend, &["balance"], value);
@@ -279,9 +323,16 @@ impl Server {
 
     fn udp(&self, fields: &mut Fields<'_>, draft: &mut Draft) {
         let at = At::In(self.frontend);
-        let Some(mut table) = fields.table(draft, "udp", at) else { return };
-        for (key, name) in [("max_requests", "max_requests"), ("max_responses", "max_responses")] {
-            let Some((id, number)) = table.number(draft, key) else { continue };
+        let Some(mut table) = fields.table(draft, "udp", at) else {
+            return;
+        };
+        for (key, name) in [
+            ("max_requests", "max_requests"),
+            ("max_responses", "max_responses"),
+        ] {
+            let Some((id, number)) = table.number(draft, key) else {
+                continue;
+            };
             if number > 0 && self.is_udp {
                 draft.set(self.frontend, &["udp", name], number.min(u32::MAX.into()));
             }
@@ -300,7 +351,9 @@ impl Server {
 
     fn access(&self, fields: &mut Fields<'_>, draft: &mut Draft) {
         let at = At::In(self.frontend);
-        let Some(mut table) = fields.table(draft, "access", at) else { return };
+        let Some(mut table) = fields.table(draft, "access", at) else {
+            return;
+        };
         if let Some(default) = table.text(draft, "default") {
             match default.text {
                 "allow" | "deny" => {
@@ -317,7 +370,11 @@ impl Server {
                     rules.push(text);
                     draft.translated(rule.id);
                 }
-                None => draft.no_equal(rule.id, at, "a rule is \"allow\" or \"deny\", a blank, and an address or a network"),
+                None => draft.no_equal(
+                    rule.id,
+                    at,
+                    "a rule is \"allow\" or \"deny\", a blank, and an address or a network",
+                ),
             }
         }
         if !rules.is_empty() {
@@ -329,7 +386,9 @@ impl Server {
 
 /// A rule with the address of its network where it names one within.
 fn access_rule(text: &str) -> Option<String> {
-    let (action, subject) = text.split_once(' ').filter(|(action, _)| matches!(*action, "allow" | "deny"))?;
+    let (action, subject) = text
+        .split_once(' ')
+        .filter(|(action, _)| matches!(*action, "allow" | "deny"))?;
     if subject.parse::<std::net::IpAddr>().is_ok() {
         return Some(text.to_owned());
     }

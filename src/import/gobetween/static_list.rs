@@ -35,7 +35,12 @@ pub fn parse(line: &str) -> Option<Listed<'_>> {
     let mut last = 0;
     for part in parts {
         let (key, value) = part.split_once('=')?;
-        let number = || value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = || {
+            value
+                .parse()
+                .ok()
+                .filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()))
+        };
         let order = match key {
             "weight" => {
                 listed.weight = number()?;
@@ -69,12 +74,25 @@ mod tests {
 
     #[test]
     fn a_line_has_its_parts_in_one_order() {
-        let listed = parse("localhost:8000 weight=5 priority=2 max_connections=10 sni=example.com").expect("a server");
+        let listed =
+            parse("localhost:8000 weight=5 priority=2 max_connections=10 sni=example.com").expect("a server");
         assert_eq!((listed.host, listed.port), ("localhost", 8_000));
-        assert_eq!((listed.weight, listed.priority, listed.max_connections), (5, 2, 10));
+        assert_eq!(
+            (listed.weight, listed.priority, listed.max_connections),
+            (5, 2, 10)
+        );
         assert_eq!(listed.sni, Some("example.com"));
         assert_eq!(parse("[::1]:80").map(|listed| listed.host), Some("::1"));
-        for line in ["", "host", "host:0", "a:1 priority=1 weight=1", "a:1  weight=1", "a:1 weight=-1", "a:1 x=1", "a:b"] {
+        for line in [
+            "",
+            "host",
+            "host:0",
+            "a:1 priority=1 weight=1",
+            "a:1  weight=1",
+            "a:1 weight=-1",
+            "a:1 x=1",
+            "a:b",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

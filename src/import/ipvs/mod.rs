@@ -124,7 +124,11 @@ impl Rules {
             }
         };
         let netmask = options.netmask.and_then(|said| match prefix(&said.value) {
-            Some(bits) => Some(Said { id: said.id, words: said.words, value: bits }),
+            Some(bits) => Some(Said {
+                id: said.id,
+                words: said.words,
+                value: bits,
+            }),
             None => {
                 said.no_equal(draft, At::Top, "this is not a mask of leading bits");
                 None
@@ -134,7 +138,11 @@ impl Rules {
         let persistence = options.persistent.map(|said| {
             let value = said.value.unwrap_or(PERSISTENT);
             Persistence {
-                seconds: Said { id: said.id, words: said.words, value },
+                seconds: Said {
+                    id: said.id,
+                    words: said.words,
+                    value,
+                },
                 prefix: netmask,
                 engine,
             }
@@ -162,7 +170,10 @@ impl Rules {
                     draft.translated(old.id);
                     old.servers
                 });
-                *old = Some(Service { servers: servers.unwrap_or_default(), ..service });
+                *old = Some(Service {
+                    servers: servers.unwrap_or_default(),
+                    ..service
+                });
             }
             None => {
                 self.known.insert(target.value, self.services.len());
@@ -174,7 +185,11 @@ impl Rules {
     fn server(&mut self, options: Options, draft: &mut Draft) {
         let id = options.id;
         let Some(service) = self.of(&options) else {
-            draft.no_equal(id, At::Top, "its service is none of those above that are translated");
+            draft.no_equal(
+                id,
+                At::Top,
+                "its service is none of those above that are translated",
+            );
             return;
         };
         let service_port = port_of(service);
@@ -189,8 +204,16 @@ impl Rules {
             return;
         };
         let part = |words: &str| words.to_owned();
-        let method = options.method.unwrap_or(Said { id, words: part("-g"), value: Method::Route });
-        let weight = options.weight.unwrap_or(Said { id, words: part("-w 1"), value: 1 });
+        let method = options.method.unwrap_or(Said {
+            id,
+            words: part("-g"),
+            value: Method::Route,
+        });
+        let weight = options.weight.unwrap_or(Said {
+            id,
+            words: part("-w 1"),
+            value: 1,
+        });
         for tunnel in &options.tunnel {
             tunnel.no_equal(draft, At::Top, "packets are not put into others");
         }
@@ -206,7 +229,10 @@ impl Rules {
             check_addr: None,
         };
         let known = service.servers.iter_mut().rev().take(super::MAX_MADE);
-        match known.into_iter().find(|known| known.ip == ip && known.port == port) {
+        match known
+            .into_iter()
+            .find(|known| known.ip == ip && known.port == port)
+        {
             Some(old) => {
                 draft.translated(old.id);
                 *old = server;
@@ -266,8 +292,8 @@ fn listen(target: &Target) -> Result<(String, bool), &'static str> {
         Protocol::Udp => true,
         Protocol::Sctp => return Err("Convey balances TCP and UDP, not SCTP"),
     };
-    let (ip, port) =
-        address(text).ok_or("the address cannot be read: `ipvsadm -Sn` prints addresses and ports as numbers")?;
+    let (ip, port) = address(text)
+        .ok_or("the address cannot be read: `ipvsadm -Sn` prints addresses and ports as numbers")?;
     match port {
         Some(port) if port > 0 => Ok((joined(&ip.to_string(), port), is_udp)),
         _ => Err(
@@ -299,7 +325,10 @@ pub fn prefix(mask: &str) -> Option<u8> {
         let ones = bits.leading_ones();
         return (bits.count_ones() == ones).then_some(ones as u8);
     }
-    mask.trim_start_matches('/').parse().ok().filter(|bits| *bits <= 128)
+    mask.trim_start_matches('/')
+        .parse()
+        .ok()
+        .filter(|bits| *bits <= 128)
 }
 
 /// A part of a directive.

@@ -223,7 +223,8 @@ impl Options {
             "--pe" => self.engine = Some(said(id, &words, value.to_owned())),
             "-b" => {
                 let flags = value.split(',').filter(|flag| !flag.is_empty());
-                self.flags.extend(flags.map(|flag| said(id, &words, flag.to_owned())));
+                self.flags
+                    .extend(flags.map(|flag| said(id, &words, flag.to_owned())));
             }
             "-r" => self.server = Some(said(id, &words, value.to_owned())),
             "-w" => self.weight = Some(said(id, &words, number()?)),
@@ -256,9 +257,8 @@ impl Options {
                 rest.next_if(|next| !is_option(next));
                 Command::Synchronise
             }
-            "-R" | "--restore" | "-S" | "--save" | "-L" | "-l" | "--list" | "-Z" | "--zero" | "-h" | "--help" => {
-                Command::Look
-            }
+            "-R" | "--restore" | "-S" | "--save" | "-L" | "-l" | "--list" | "-Z" | "--zero" | "-h"
+            | "--help" => Command::Look,
             "-g" | "--gatewaying" => return self.reach(word, Method::Route),
             "-m" | "--masquerading" => return self.reach(word, Method::Masquerade),
             "-i" | "--ipip" => return self.reach(word, Method::Tunnel),

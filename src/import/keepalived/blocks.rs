@@ -87,7 +87,11 @@ pub fn read(lines: &Lines) -> Result<Vec<Entry>, Unreadable> {
         return Ok(last);
     };
     let file = lines.files.get(owner.file).map_or("", String::as_str);
-    Err(Unreadable::new(file, owner.line, "the `{` of this line is not closed"))
+    Err(Unreadable::new(
+        file,
+        owner.line,
+        "the `{` of this line is not closed",
+    ))
 }
 
 fn new(line: &Line) -> Entry {

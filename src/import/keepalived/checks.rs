@@ -59,7 +59,13 @@ pub fn is_check(keyword: &str) -> bool {
 }
 
 /// Reads a check.
-pub fn read(entry: &Entry, id: DirectiveId, outer: &Outer<'_>, names: &Names<'_>, draft: &mut Draft) -> Check {
+pub fn read(
+    entry: &Entry,
+    id: DirectiveId,
+    outer: &Outer<'_>,
+    names: &Names<'_>,
+    draft: &mut Draft,
+) -> Check {
     let mut reader = Reader {
         kind: entry.keyword(),
         outer,
@@ -195,7 +201,10 @@ impl Reader<'_, '_> {
         let is_first = self.urls == 1;
         match is_first {
             true => self.draft.translated(id),
-            false => self.check.settings.no_equal(id, "a check asks for one URL: the first one counts"),
+            false => self
+                .check
+                .settings
+                .no_equal(id, "a check asks for one URL: the first one counts"),
         }
         for member in entry.block.iter().flatten() {
             let id = self.names.register(member, self.draft);
@@ -310,9 +319,13 @@ impl Reader<'_, '_> {
         };
         let Some((kind, rank)) = kind else {
             let text = match self.kind {
-                "PING_CHECK" => "Convey sends no echo requests: kind = \"exec\" can run ping, command = [\"ping\", \"-c1\", \"-W1\", \"$host\"]",
+                "PING_CHECK" => {
+                    "Convey sends no echo requests: kind = \"exec\" can run ping, command = [\"ping\", \"-c1\", \"-W1\", \"$host\"]"
+                }
                 "BFD_CHECK" => "Convey speaks no BFD",
-                "FILE_CHECK" => "Convey reads no weights from files: [backends.NAME.discovery] kind = \"file\" names servers with weights",
+                "FILE_CHECK" => {
+                    "Convey reads no weights from files: [backends.NAME.discovery] kind = \"file\" names servers with weights"
+                }
                 _ => "a check needs its command: misc_path is missing, or no absolute path",
             };
             self.check.instead = Some((NoteKind::NoEqual, text));
@@ -320,14 +333,20 @@ impl Reader<'_, '_> {
         };
         keys.insert(0, ("kind", Value::from(kind)));
         self.check.rank = rank;
-        let interval = timers.delay_loop.unwrap_or(60 * second).clamp(Duration::from_millis(1), 86_400 * second);
+        let interval = timers
+            .delay_loop
+            .unwrap_or(60 * second)
+            .clamp(Duration::from_millis(1), 86_400 * second);
         let timeout = match self.kind {
             "MISC_CHECK" => self.timeout.unwrap_or(interval),
             _ => timers.connect_timeout.unwrap_or(5 * second),
         };
         let timeout = timeout.clamp(Duration::from_millis(1), 3_600 * second);
         let fall = timers.retry.unwrap_or(retries).min(999) + 1;
-        let between = timers.delay_before_retry.unwrap_or(delay).clamp(Duration::from_millis(1), interval);
+        let between = timers
+            .delay_before_retry
+            .unwrap_or(delay)
+            .clamp(Duration::from_millis(1), interval);
         keys.push(("interval", Value::duration(interval)));
         keys.push(("timeout", Value::duration(timeout)));
         keys.push(("rise", Value::Integer(1)));
@@ -340,7 +359,10 @@ impl Reader<'_, '_> {
 }
 
 fn is_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains('#') && path.len() <= 2_048
+    path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic())
+        && !path.contains('#')
+        && path.len() <= 2_048
 }
 
 fn is_host(host: &str) -> bool {

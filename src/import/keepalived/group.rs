@@ -37,7 +37,9 @@ impl Group {
                     group.listen.extend(addresses);
                     group.members.push(id);
                 }
-                Ok(_) => group.others.push((id, "a group of more than 4096 addresses is not written out")),
+                Ok(_) => group
+                    .others
+                    .push((id, "a group of more than 4096 addresses is not written out")),
                 Err(why) => group.others.push((id, why)),
             }
         }
@@ -126,7 +128,9 @@ fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
     let (from, to) = (number(first), number(last));
     let is_small = first.is_ipv4() == last.is_ipv4() && to.checked_sub(from)? < MAX_MADE as u128;
     let address = |number: u128| match first {
-        IpAddr::V4(_) => u32::try_from(number).ok().map(|bits| Ipv4Addr::from_bits(bits).into()),
+        IpAddr::V4(_) => u32::try_from(number)
+            .ok()
+            .map(|bits| Ipv4Addr::from_bits(bits).into()),
         IpAddr::V6(_) => Some(Ipv6Addr::from_bits(number).into()),
     };
     is_small.then(|| (from..=to).filter_map(address).collect())

@@ -1,12 +1,6 @@
 //! The checks of all servers of a backend as its one `health_check`.
 
-use super::{
-    Names,
-    blocks::Entry,
-    checks::Check,
-    unknown,
-    virtual_server::VirtualServer,
-};
+use super::{Names, blocks::Entry, checks::Check, unknown, virtual_server::VirtualServer};
 use crate::import::{At, DirectiveId, Draft, NoteKind, SectionId, Value, address::joined, lvs::Placed};
 
 /// The block `SSL`: what Convey shows servers that it checks.
@@ -26,7 +20,11 @@ impl Ssl {
             // the password is not to be repeated
             let is_password = member.keyword() == "password";
             let quoted = Entry {
-                text: if is_password { "password …".to_owned() } else { member.text.clone() },
+                text: if is_password {
+                    "password …".to_owned()
+                } else {
+                    member.text.clone()
+                },
                 ..member.clone()
             };
             let id = names.register(&quoted, draft);
@@ -35,7 +33,11 @@ impl Ssl {
                 "certificate" => "cert",
                 "key" => "key",
                 "password" => {
-                    draft.no_equal(id, At::Top, "keys are unencrypted: `openssl pkey -in KEY -out PLAIN` decrypts one");
+                    draft.no_equal(
+                        id,
+                        At::Top,
+                        "keys are unencrypted: `openssl pkey -in KEY -out PLAIN` decrypts one",
+                    );
                     continue;
                 }
                 keyword => {
@@ -59,10 +61,14 @@ pub fn write(server: &VirtualServer, placed: &Placed, ssl: Option<&Ssl>, draft: 
     let at = At::In(section);
     let best = |checks: &'_ [Check]| {
         // of equals the first one
-        let best = checks.iter().enumerate().max_by_key(|(index, check)| (check.rank, std::cmp::Reverse(*index)));
+        let best = checks
+            .iter()
+            .enumerate()
+            .max_by_key(|(index, check)| (check.rank, std::cmp::Reverse(*index)));
         best.filter(|(_, check)| check.rank > 0).map(|(index, _)| index)
     };
-    let chosen = (server.checks.iter()).find_map(|of| best(&of.checks).and_then(|index| of.checks.get(index)));
+    let chosen =
+        (server.checks.iter()).find_map(|of| best(&of.checks).and_then(|index| of.checks.get(index)));
     let Some(chosen) = chosen else {
         return unchecked(server, section, draft);
     };
@@ -150,11 +156,15 @@ fn unchecked(server: &VirtualServer, section: SectionId, draft: &mut Draft) {
 
 /// The port at which all servers are checked, if it is one other than theirs and at their own addresses.
 fn common_port(server: &VirtualServer, best: impl Fn(&[Check]) -> Option<usize>) -> Option<u16> {
-    let mut ports = server.checks.iter().zip(&server.service.servers).map(|(of, real)| {
-        let check = of.checks.get(best(&of.checks)?)?;
-        let (ip, port) = check.target?;
-        (ip == real.ip).then_some(port)
-    });
+    let mut ports = server
+        .checks
+        .iter()
+        .zip(&server.service.servers)
+        .map(|(of, real)| {
+            let check = of.checks.get(best(&of.checks)?)?;
+            let (ip, port) = check.target?;
+            (ip == real.ip).then_some(port)
+        });
     let first = ports.next()??;
     ports.all(|port| port == Some(first)).then_some(first)
 }
@@ -162,7 +172,11 @@ fn common_port(server: &VirtualServer, best: impl Fn(&[Check]) -> Option<usize>)
 /// Where each server is checked, if not at its address nor at a port of all of them.
 pub fn targets(server: &mut VirtualServer) {
     let best = |checks: &[Check]| checks.iter().map(|check| check.rank).max();
-    let index = |checks: &[Check]| checks.iter().position(|check| Some(check.rank) == best(checks) && check.rank > 0);
+    let index = |checks: &[Check]| {
+        checks
+            .iter()
+            .position(|check| Some(check.rank) == best(checks) && check.rank > 0)
+    };
     if common_port(server, index).is_some() {
         return;
     }

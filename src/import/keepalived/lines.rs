@@ -100,7 +100,11 @@ impl Reader<'_> {
         let name = self.name(place);
         let id = self.draft.directive(&name, place.number, text, At::Top);
         if depth >= MAX_DEPTH {
-            return Err(Unreadable::new(&name, place.number, "files include each other too deeply"));
+            return Err(Unreadable::new(
+                &name,
+                place.number,
+                "files include each other too deeply",
+            ));
         }
         match self.files.read(pattern) {
             Ok(files) => {
@@ -132,7 +136,9 @@ impl Reader<'_> {
         // what only some hosts have, and what is written out when it is read, is noted where it stands
         let is_plain = !text.starts_with(['@', '~']);
         match self.replaced(text).filter(|_| is_plain) {
-            Some(replaced) => replaced.split('\n').try_for_each(|line| self.line(place, line, depth + 1)),
+            Some(replaced) => replaced
+                .split('\n')
+                .try_for_each(|line| self.line(place, line, depth + 1)),
             None => {
                 let text = text.replace("${_HASH}", "#").replace("${_BANG}", "!");
                 self.read.lines.push(Line {
@@ -199,7 +205,8 @@ fn is_definition(text: &str) -> bool {
 /// `$NAME=VALUE`.
 fn definition(text: &str) -> Option<(&str, &str)> {
     let (name, value) = text.strip_prefix('$')?.split_once('=')?;
-    let is_name = !name.is_empty() && name.chars().all(is_of_name) && !name.starts_with(|c: char| c.is_ascii_digit());
+    let is_name =
+        !name.is_empty() && name.chars().all(is_of_name) && !name.starts_with(|c: char| c.is_ascii_digit());
     is_name.then_some((name, value.trim()))
 }
 
@@ -260,7 +267,10 @@ mod tests {
     fn parameters_cannot_make_more_than_any_configuration_has() {
         let mut text = String::from("$A0=x\n");
         for level in 0..40 {
-            text.push_str(&format!("$A{}=${{A{level}}}${{A{level}}}${{A{level}}}${{A{level}}}\n", level + 1));
+            text.push_str(&format!(
+                "$A{}=${{A{level}}}${{A{level}}}${{A{level}}}${{A{level}}}\n",
+                level + 1
+            ));
         }
         text.push_str("$LOOP=${LOOP}${LOOP}\n");
         for end in ["${A40}\n", "$LOOP\n"] {

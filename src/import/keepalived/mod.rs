@@ -28,7 +28,10 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
     }
     let names = Names(&lines.files);
     let mut groups = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| entry.keyword() == "virtual_server_group") {
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.keyword() == "virtual_server_group")
+    {
         let group = Group::read(entry, &names, draft);
         groups.insert(entry.word(1).unwrap_or_default().to_owned(), group);
     }
@@ -65,7 +68,8 @@ fn belongs(keyword: &str) -> Option<&'static str> {
         "vrrp_instance" | "vrrp_sync_group" => {
             "it stays with keepalived, which moves addresses between hosts; Convey serves an address wherever it is"
         }
-        "vrrp_script" | "vrrp_track_process" | "track_process" | "track_file" | "vrrp_track_file" | "garp_group" => {
+        "vrrp_script" | "vrrp_track_process" | "track_process" | "track_file" | "vrrp_track_file"
+        | "garp_group" => {
             "it stays with keepalived; `convey status` is what a vrrp_script can ask whether this host serves"
         }
         "bfd_instance" | "interface_up_down_delays" | "linkbeat_interfaces" | "linkbeat_use_polling" => {
@@ -75,8 +79,14 @@ fn belongs(keyword: &str) -> Option<&'static str> {
             "it stays with keepalived, or with what configures this host's network"
         }
         "global_defs" => "it stays with keepalived; of Convey's own events [hooks] on_change tells a command",
-        "net_namespace" | "net_namespace_ipvs" | "namespace_with_ipsets" | "instance" | "use_pid_dir"
-        | "child_wait_time" | "daemon" | "nftables" => "it is about keepalived's own processes",
+        "net_namespace"
+        | "net_namespace_ipvs"
+        | "namespace_with_ipsets"
+        | "instance"
+        | "use_pid_dir"
+        | "child_wait_time"
+        | "daemon"
+        | "nftables" => "it is about keepalived's own processes",
         _ => return None,
     })
 }
@@ -84,7 +94,9 @@ fn belongs(keyword: &str) -> Option<&'static str> {
 /// What is said of a keyword that a place does not have.
 fn unknown(keyword: &str) -> &'static str {
     match keyword.chars().next() {
-        Some('@') => "only a host with that configuration id has it, so it is left out: write here what this host has",
+        Some('@') => {
+            "only a host with that configuration id has it, so it is left out: write here what this host has"
+        }
         Some('~') => "sequences and lists are not written out here: write the lines that they stand for",
         _ => "keepalived 2.2 has no such keyword here",
     }
@@ -110,7 +122,11 @@ fn virtual_server(
     }
     let mut server = virtual_server::read(entry, id, &listen, names, draft);
     health::targets(&mut server);
-    let has_protocol = entry.block.iter().flatten().any(|member| member.keyword() == "protocol");
+    let has_protocol = entry
+        .block
+        .iter()
+        .flatten()
+        .any(|member| member.keyword() == "protocol");
     for placed in lvs::translate(&server.service, draft) {
         if !has_protocol {
             let text = "A virtual_server without `protocol` is one of UDP for keepalived 2.2. If TCP is meant, leave `protocol` out here.";

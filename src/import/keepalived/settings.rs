@@ -51,7 +51,13 @@ pub struct Timers {
 
 impl Timers {
     /// Takes an entry that is one of them.
-    pub fn take(&mut self, entry: &Entry, id: DirectiveId, settings: &mut Settings, draft: &mut Draft) -> bool {
+    pub fn take(
+        &mut self,
+        entry: &Entry,
+        id: DirectiveId,
+        settings: &mut Settings,
+        draft: &mut Draft,
+    ) -> bool {
         let word = entry.word(1);
         let is_read = match entry.keyword() {
             "delay_loop" => read(&mut self.delay_loop, word.and_then(seconds)),

@@ -58,7 +58,10 @@ pub fn listen<'a>(entry: &Entry, groups: &'a BTreeMap<String, Group>) -> Result<
         },
         (Some(ip), port) => {
             let ip: IpAddr = ip.parse().map_err(|_| "this is no address, group or fwmark")?;
-            let port = port.and_then(port_names::port).filter(|port| *port > 0).ok_or(NO_PORT)?;
+            let port = port
+                .and_then(port_names::port)
+                .filter(|port| *port > 0)
+                .ok_or(NO_PORT)?;
             Ok(Listen::Address(joined(&ip.to_string(), port)))
         }
         (None, _) => Err("this is no address, group or fwmark"),
@@ -66,7 +69,13 @@ pub fn listen<'a>(entry: &Entry, groups: &'a BTreeMap<String, Group>) -> Result<
 }
 
 /// Reads a virtual server.
-pub fn read(entry: &Entry, id: DirectiveId, listen: &Listen<'_>, names: &Names<'_>, draft: &mut Draft) -> VirtualServer {
+pub fn read(
+    entry: &Entry,
+    id: DirectiveId,
+    listen: &Listen<'_>,
+    names: &Names<'_>,
+    draft: &mut Draft,
+) -> VirtualServer {
     let (listen, wanted) = match listen {
         Listen::Address(address) => (vec![address.clone()], None),
         Listen::Group(group) => (group.listen.clone(), entry.word(2)),
@@ -158,8 +167,10 @@ const UNREAD: &str = "its value cannot be read";
 const EVENTS: &str = "[hooks] on_change tells one command of all events, by a line each on its standard input: event, backend, server, \
                       reason";
 const MAILS: &str = "Convey sends no mail: [hooks] on_change tells a command, which can";
-const SNMP: &str = "Convey has no SNMP: /metrics and the admin API have its counters by the names of frontends and backends";
-const QUORUM: &str = "a server that is up serves: the sorry server comes in when none is, whatever the weights add up to";
+const SNMP: &str =
+    "Convey has no SNMP: /metrics and the admin API have its counters by the names of frontends and backends";
+const QUORUM: &str =
+    "a server that is up serves: the sorry server comes in when none is, whatever the weights add up to";
 
 impl Reader<'_, '_> {
     fn member(&mut self, entry: &Entry, id: DirectiveId) {
@@ -168,7 +179,9 @@ impl Reader<'_, '_> {
         }
         let word = entry.word(1).unwrap_or_default();
         match entry.keyword() {
-            "lb_algo" | "lvs_sched" => self.service.scheduler = Some(said(id, entry, word.to_ascii_lowercase())),
+            "lb_algo" | "lvs_sched" => {
+                self.service.scheduler = Some(said(id, entry, word.to_ascii_lowercase()))
+            }
             "lb_kind" | "lvs_method" => match method(entry) {
                 Some(method) => self.service.method = Some(said(id, entry, method)),
                 None => self.settings.no_equal(id, UNREAD),
@@ -181,11 +194,16 @@ impl Reader<'_, '_> {
                 "UDP" => self.draft.translated(id),
                 _ => {
                     self.service.is_udp = false;
-                    self.settings.no_equal(id, "Convey balances TCP and UDP; this became TCP");
+                    self.settings
+                        .no_equal(id, "Convey balances TCP and UDP; this became TCP");
                 }
             },
             "persistence_timeout" => {
-                let seconds = if word.is_empty() { Some(PERSISTENT) } else { word.parse().ok() };
+                let seconds = if word.is_empty() {
+                    Some(PERSISTENT)
+                } else {
+                    word.parse().ok()
+                };
                 match seconds {
                     Some(0) => self.draft.translated(id),
                     Some(seconds) => {
@@ -262,7 +280,10 @@ impl Reader<'_, '_> {
                 persistence.engine = engine;
             }
             None => {
-                let ids = prefix.iter().map(|said| said.id).chain(engine.iter().map(|said| said.id));
+                let ids = prefix
+                    .iter()
+                    .map(|said| said.id)
+                    .chain(engine.iter().map(|said| said.id));
                 for id in ids.collect::<Vec<_>>() {
                     self.settings.no_equal(id, "there is no persistence_timeout");
                 }
@@ -285,7 +306,11 @@ impl Reader<'_, '_> {
             self.settings.no_equal(id, "its address or port cannot be read");
             return;
         };
-        let default = self.service.method.as_ref().map_or(Method::Masquerade, |said| said.value);
+        let default = self
+            .service
+            .method
+            .as_ref()
+            .map_or(Method::Masquerade, |said| said.value);
         let mut server = RealServer {
             id,
             ip,
@@ -350,7 +375,10 @@ impl Reader<'_, '_> {
             };
             of_server.push(checks::read(member, id, &outer, self.names, self.draft));
         }
-        self.checks.push(ServerChecks { id, checks: of_server });
+        self.checks.push(ServerChecks {
+            id,
+            checks: of_server,
+        });
         self.service.servers.push(server);
     }
 }

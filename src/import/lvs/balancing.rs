@@ -35,7 +35,8 @@ const RANKED: Plan = Plan {
 
 /// `balance` for a scheduler, whether it goes by weights, and what is not as it was.
 fn proxied(name: &str, has_port_flag: bool) -> (&'static str, Plan, Option<&'static str>) {
-    const DELAY: &str = "it counts a connection more than there are; with few connections it may choose another server";
+    const DELAY: &str =
+        "it counts a connection more than there are; with few connections it may choose another server";
     match name {
         "rr" => ("round_robin", EQUAL, None),
         "wrr" => ("round_robin", SHARES, None),
@@ -72,15 +73,22 @@ fn proxied(name: &str, has_port_flag: bool) -> (&'static str, Plan, Option<&'sta
     }
 }
 
-const OTHER_HASH: &str = "the hash is another one: a client may get another server than before, and keeps that";
+const OTHER_HASH: &str =
+    "the hash is another one: a client may get another server than before, and keeps that";
 
 /// Sets `balance`.
 pub fn scheduler(service: &Service, placed: &Placed, draft: &mut Draft) -> Plan {
     let at = At::In(placed.backend);
-    let name = service.scheduler.as_ref().map_or("wlc", |said| said.value.as_str());
+    let name = service
+        .scheduler
+        .as_ref()
+        .map_or("wlc", |said| said.value.as_str());
     let has_port_flag = service.flags.iter().any(|flag| {
         let flag = flag.value.as_str();
-        matches!((name, flag), ("sh", "sh-port" | "flag-2") | ("mh", "mh-port" | "flag-2"))
+        matches!(
+            (name, flag),
+            ("sh", "sh-port" | "flag-2") | ("mh", "mh-port" | "flag-2")
+        )
     });
     for flag in &service.flags {
         match (name, flag.value.as_str()) {
@@ -101,7 +109,9 @@ pub fn scheduler(service: &Service, placed: &Placed, draft: &mut Draft) -> Plan 
         }
         return plan;
     }
-    let Some(said) = &service.scheduler else { return SHARES };
+    let Some(said) = &service.scheduler else {
+        return SHARES;
+    };
     match name {
         "mh" if has_port_flag => draft.translated(said.id),
         "fo" => draft.translated(said.id),
@@ -127,7 +137,9 @@ pub fn scheduler(service: &Service, placed: &Placed, draft: &mut Draft) -> Plan 
 
 /// Sets `sticky`.
 pub fn persistence(service: &Service, placed: &Placed, draft: &mut Draft) {
-    let Some(persistence) = &service.persistence else { return };
+    let Some(persistence) = &service.persistence else {
+        return;
+    };
     let at = At::In(placed.backend);
     if let Some(engine) = &persistence.engine {
         engine.no_equal(draft, at, "clients are told apart by their addresses alone");
@@ -149,7 +161,11 @@ pub fn persistence(service: &Service, placed: &Placed, draft: &mut Draft) {
     let mut entries = vec![("ttl", Value::duration(ttl))];
     let is_v6 = service.listen.iter().any(|listen| listen.starts_with('['));
     if let Some(prefix) = &persistence.prefix {
-        let (key, least, whole) = if is_v6 { ("prefix6", 16, 128) } else { ("prefix4", 8, 32) };
+        let (key, least, whole) = if is_v6 {
+            ("prefix6", 16, 128)
+        } else {
+            ("prefix4", 8, 32)
+        };
         match prefix.value {
             bits if bits < least => prefix.no_equal(
                 draft,

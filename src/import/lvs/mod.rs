@@ -56,7 +56,11 @@ fn part(service: &Service, shape: Shape, port: Option<u16>, draft: &mut Draft) -
     };
     let (frontend, backend) = (placed.frontend, placed.backend);
     draft.translated(service.id);
-    draft.set(frontend, &["listen_addr"], Value::one_or_more(service.listen.clone()));
+    draft.set(
+        frontend,
+        &["listen_addr"],
+        Value::one_or_more(service.listen.clone()),
+    );
     if service.is_udp {
         draft.set(frontend, &["protocol"], "udp");
     }
@@ -80,7 +84,11 @@ fn part(service: &Service, shape: Shape, port: Option<u16>, draft: &mut Draft) -
 }
 
 fn idle_timeout(service: &Service, placed: &Placed, draft: &mut Draft) {
-    let said = if service.is_udp { &service.idle_udp } else { &service.idle_tcp };
+    let said = if service.is_udp {
+        &service.idle_udp
+    } else {
+        &service.idle_tcp
+    };
     let usual = if service.is_udp { IDLE_UDP } else { IDLE_TCP };
     let seconds = said.as_ref().map_or(usual, |said| said.value);
     // of TCP the packet modes have the same
@@ -155,7 +163,11 @@ fn servers(service: &Service, placed: &Placed, plan: balancing::Plan, draft: &mu
             (None, _) => {}
         }
         if let Some(lower) = &server.lower {
-            lower.no_equal(draft, at, "a server is used again as soon as it is below its max_connections");
+            lower.no_equal(
+                draft,
+                at,
+                "a server is used again as soon as it is below its max_connections",
+            );
         }
         match &server.check_addr {
             Some(check_addr) => entries.push(("check_addr", Value::Text(check_addr.clone()))),

@@ -20,7 +20,10 @@ impl Shape {
     /// That of most servers; of a tie, what the first of them says.
     pub fn of(service: &Service) -> Self {
         let count = |method| {
-            let of_method = service.servers.iter().filter(|server| server.method.value == method);
+            let of_method = service
+                .servers
+                .iter()
+                .filter(|server| server.method.value == method);
             of_method.count()
         };
         let said = service.servers.first().map(|server| server.method.value);
@@ -136,11 +139,18 @@ impl Placed {
 pub fn by_port(listen: &[String]) -> Vec<(u16, Vec<String>)> {
     let mut ports: BTreeMap<u16, (usize, Vec<String>)> = BTreeMap::new();
     for (order, address) in listen.iter().enumerate() {
-        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+        let port = address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(0);
         let entry = ports.entry(port).or_insert_with(|| (order, Vec::new()));
         entry.1.push(address.clone());
     }
     let mut sorted: Vec<_> = ports.into_iter().collect();
     sorted.sort_by_key(|(_, (order, _))| *order);
-    sorted.into_iter().map(|(port, (_, addresses))| (port, addresses)).collect()
+    sorted
+        .into_iter()
+        .map(|(port, (_, addresses))| (port, addresses))
+        .collect()
 }

@@ -146,7 +146,9 @@ impl Parser<'_> {
             self.skip_lines()?;
             match self.is_at_end() || self.column() < indent || !self.is_dash() {
                 true => break,
-                false if self.column() > indent => return Err(self.error("indented deeper than the `-` before it")),
+                false if self.column() > indent => {
+                    return Err(self.error("indented deeper than the `-` before it"));
+                }
                 false => {}
             }
         }
@@ -252,9 +254,8 @@ impl Parser<'_> {
 
     fn unsupported(&self, scalar: &str) -> Result<(), NotADocument> {
         match scalar.chars().next() {
-            Some('&' | '*' | '!' | '|' | '>' | '%' | '@' | '`' | '?') => {
-                Err(self.error("anchors, tags and block scalars of YAML are not read here: write the value itself"))
-            }
+            Some('&' | '*' | '!' | '|' | '>' | '%' | '@' | '`' | '?') => Err(self
+                .error("anchors, tags and block scalars of YAML are not read here: write the value itself")),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,9 @@ fn read(text: &str) -> Node {
 }
 
 fn at<'a>(node: &'a Node, key: &str) -> &'a Node {
-    let found = node.table().and_then(|table| table.iter().find(|(known, _)| known.name == key));
+    let found = node
+        .table()
+        .and_then(|table| table.iter().find(|(known, _)| known.name == key));
     &found.unwrap_or_else(|| panic!("no {key} in {node:?}")).1
 }
 
@@ -20,7 +22,8 @@ fn items(node: &Node) -> &[Node] {
 
 #[test]
 fn json_is_read_with_the_lines_of_its_values() {
-    let node = read("{\n\t\"a\": [1, true, null, \"x\\u00e9\\ud83d\\ude00\\n\"],\n\t\"b\" : {}, \"c\":-1.5e3\n}\n");
+    let node =
+        read("{\n\t\"a\": [1, true, null, \"x\\u00e9\\ud83d\\ude00\\n\"],\n\t\"b\" : {}, \"c\":-1.5e3\n}\n");
     let a = items(at(&node, "a"));
     assert_eq!(a[0].value, Value::Number("1".to_owned()));
     assert_eq!(a[1].value, Value::Bool(true));
