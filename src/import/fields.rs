@@ -251,6 +251,12 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// Notes all of it: what it belongs to is left out.
+    pub fn leave_out(mut self, draft: &mut Draft, text: &'t str) {
+        self.document.unknown = text;
+        self.finish(draft);
+    }
+
     /// Every key with a value at or below a node, as without an equal. Documents are not nested deeper than their reader goes.
     fn rest(&self, draft: &mut Draft, key: &Key, node: &Node) {
         let below = match &node.value {

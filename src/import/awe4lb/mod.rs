@@ -51,6 +51,8 @@ pub fn translate(file: &InputFile, draft: &mut Draft, _files: &mut dyn Files) ->
     Ok(())
 }
 
+const LEFT_OUT: &str = "its server is left out";
+
 /// A server: a frontend, and a backend for each of its matches.
 fn server(mut fields: Fields<'_>, draft: &mut Draft) {
     let id = fields.text(draft, "id");
@@ -63,7 +65,7 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
             At::Top,
             &format!("Server {name} has no addr that can be read, and is left out."),
         );
-        fields.finish(draft);
+        fields.leave_out(draft, LEFT_OUT);
         return;
     };
     let Some(ip) = listen_ip(&host) else {
@@ -71,7 +73,7 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
             "Server {name} listens on the name {host}: Convey listens on addresses, so write the one that this host has under it. It is left out."
         );
         draft.comment(At::Top, &text);
-        fields.finish(draft);
+        fields.leave_out(draft, LEFT_OUT);
         return;
     };
     let frontend = draft.section(&["frontends", &name]);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{go, platforms, server::Server, source::Source, static_list};
 use crate::import::{
-    At, Draft, SectionId, Value,
+    At, Draft, Value,
     address::joined,
     fields::{Fields, Scalar},
 };

@@ -140,7 +140,7 @@ pub fn lxd(source: &mut Source<'_>, fields: &mut Fields<'_>) {
                     .set(source.section, &["family"], kind.text.to_ascii_lowercase());
                 source.draft.translated(kind.id);
             }
-            _ => self
+            _ => source
                 .draft
                 .no_equal(kind.id, source.at, "family is \"ipv4\" or \"ipv6\""),
         }

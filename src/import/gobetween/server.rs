@@ -73,6 +73,8 @@ impl Options {
     }
 }
 
+const LEFT_OUT: &str = "its server is left out";
+
 /// A server in the making.
 pub struct Server {
     /// Name of its backend.
@@ -98,15 +100,14 @@ pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acm
             At::Top,
             &format!("Server {name} has no bind: gobetween does not start with it, and it is left out."),
         );
-        fields.finish(draft);
+        fields.leave_out(draft, LEFT_OUT);
         return;
     };
     let listen = match listen(bind.text) {
         Ok(listen) => listen,
         Err(why) => {
             draft.no_equal(bind.id, At::Top, why);
-            // what belongs to it is nowhere
-            fields.finish(draft);
+            fields.leave_out(draft, LEFT_OUT);
             return;
         }
     };

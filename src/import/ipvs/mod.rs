@@ -64,7 +64,7 @@ impl Rules {
             Command::AddService | Command::EditService => self.service(options, draft),
             Command::AddServer | Command::EditServer => self.server(options, draft),
             Command::DeleteService => {
-                if let Some(index) = options.target.as_ref().and_then(|target| self.known.remove(&target.value)) {
+                if let Some(index) = options.target.as_ref().and_then(|target| self.known.remove(&known(&target.value))) {
                     if let Some(service) = self.services.get_mut(index).and_then(Option::take) {
                         gone(&service, draft);
                     }
@@ -106,7 +106,7 @@ impl Rules {
     }
 
     fn of(&mut self, options: &Options) -> Option<&mut Service> {
-        let index = *self.known.get(&options.target.as_ref()?.value)?;
+        let index = *self.known.get(&known(&options.target.as_ref()?.value))?;
         self.services.get_mut(index)?.as_mut()
     }
 
@@ -161,10 +161,12 @@ impl Rules {
             idle_fin: None,
             idle_udp: None,
             servers: Vec::new(),
+            is_checked: false,
             sorry: None,
         };
-        let known = self.known.get(&target.value).copied();
-        match known.and_then(|index| self.services.get_mut(index)) {
+        let key = known(&target.value);
+        let index = self.known.get(&key).copied();
+        match index.and_then(|index| self.services.get_mut(index)) {
             Some(old) => {
                 let servers = old.take().map(|old| {
                     draft.translated(old.id);
@@ -176,7 +178,7 @@ impl Rules {
                 });
             }
             None => {
-                self.known.insert(target.value, self.services.len());
+                self.known.insert(key, self.services.len());
                 self.services.push(Some(service));
             }
         }
@@ -247,6 +249,7 @@ impl Rules {
             Some(times) => times.map(|said| (said.value > 0).then_some(said)),
             None => [None, None, None],
         };
+        let mut all = Vec::new();
         for mut service in self.services.into_iter().flatten() {
             service.idle_tcp.clone_from(&tcp);
             service.idle_fin.clone_from(&fin);
@@ -258,8 +261,21 @@ impl Rules {
                      connects to each every 2 s; health_check.kind has other ways.",
                 );
                 draft.set(placed.backend, &["health_check", "enabled"], false);
+                all.push(placed);
             }
         }
+        lvs::about_proxied(&all, draft);
+    }
+}
+
+/// A service, however its address and port are written.
+fn known(target: &Target) -> Target {
+    match target {
+        Target::Address(protocol, text) => match address(text) {
+            Some((ip, port)) => Target::Address(*protocol, joined(&ip.to_string(), port.unwrap_or(0))),
+            None => target.clone(),
+        },
+        Target::Mark(_) => target.clone(),
     }
 }
 

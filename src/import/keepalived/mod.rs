@@ -44,9 +44,10 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
              Convey's proxied sockets get them. The rest of that file stays as it is.",
         );
     }
+    let mut all = Vec::new();
     for entry in &entries {
         match entry.keyword() {
-            "virtual_server" => virtual_server(entry, &groups, ssl.as_ref(), &names, draft),
+            "virtual_server" => all.extend(virtual_server(entry, &groups, ssl.as_ref(), &names, draft)),
             "virtual_server_group" | "SSL" => {}
             keyword => {
                 let id = names.register(entry, draft);
@@ -55,6 +56,7 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
             }
         }
     }
+    lvs::about_proxied(&all, draft);
     for group in groups.values() {
         group.unused(draft);
     }
@@ -108,13 +110,13 @@ fn virtual_server(
     ssl: Option<&health::Ssl>,
     names: &Names<'_>,
     draft: &mut Draft,
-) {
+) -> Vec<lvs::Placed> {
     let id = names.register(entry, draft);
     let listen = match virtual_server::listen(entry, groups) {
         Ok(listen) => listen,
         Err(why) => {
             draft.no_equal(id, At::Top, why);
-            return;
+            return Vec::new();
         }
     };
     if let Listen::Group(group) = &listen {
@@ -127,7 +129,8 @@ fn virtual_server(
         .iter()
         .flatten()
         .any(|member| member.keyword() == "protocol");
-    for placed in lvs::translate(&server.service, draft) {
+    let parts = lvs::translate(&server.service, draft);
+    for placed in &parts {
         if !has_protocol {
             let text = "A virtual_server without `protocol` is one of UDP for keepalived 2.2. If TCP is meant, leave `protocol` out here.";
             draft.comment(At::In(placed.frontend), text);
@@ -135,9 +138,10 @@ fn virtual_server(
         if let Listen::Group(group) = &listen {
             group.notes(At::In(placed.frontend), draft);
         }
-        server.settings.notes(&placed, draft);
-        health::write(&server, &placed, ssl, draft);
+        server.settings.notes(placed, draft);
+        health::write(&server, placed, ssl, draft);
     }
+    parts
 }
 
 /// Names of the files that entries are from.

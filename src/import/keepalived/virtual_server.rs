@@ -98,6 +98,7 @@ pub fn read(
             idle_fin: None,
             idle_udp: None,
             servers: Vec::new(),
+            is_checked: false,
             sorry: None,
         },
         settings: Settings::default(),
@@ -375,6 +376,7 @@ impl Reader<'_, '_> {
             };
             of_server.push(checks::read(member, id, &outer, self.names, self.draft));
         }
+        self.service.is_checked |= of_server.iter().any(|check| check.rank > 0);
         self.checks.push(ServerChecks {
             id,
             checks: of_server,

@@ -44,6 +44,20 @@ pub fn translate(service: &Service, draft: &mut Draft) -> Vec<Placed> {
     parts
 }
 
+/// Says once what the frontends in mode proxy do that IPVS does not.
+pub fn about_proxied(placed: &[Placed], draft: &mut Draft) {
+    if placed.iter().any(|placed| placed.shape == Shape::Proxied) {
+        draft.comment(
+            At::Top,
+            "Masquerading (NAT): servers see the client's address and answer through this host. Where a frontend has source = \"client\", \
+             connections end here instead, and reach the servers from the client's address; that needs routes on this host, which \
+             `convey check` prints. source = \"own\" needs none, but shows the servers this host's address; so does mode = \"passthrough\", \
+             which forwards packets and has no persistence and no scheduler but Maglev. A connect that fails is tried again on other \
+             servers (retries = 2), and a server whose connects fail is left alone for a while (passive_check).",
+        );
+    }
+}
+
 fn part(service: &Service, shape: Shape, port: Option<u16>, draft: &mut Draft) -> Placed {
     let name = draft.frontend_name(&service.name);
     let backend_name = draft.backend_name(&name);
@@ -171,7 +185,7 @@ fn servers(service: &Service, placed: &Placed, plan: balancing::Plan, draft: &mu
         }
         match &server.check_addr {
             Some(check_addr) => entries.push(("check_addr", Value::Text(check_addr.clone()))),
-            None if port != server.port => {
+            None if port != server.port && service.is_checked => {
                 entries.push(("check_addr", Value::Text(joined(&host, server.port))));
             }
             None => {}

@@ -78,6 +78,8 @@ pub struct Service {
     pub idle_udp: Option<Said<u64>>,
     /// Its servers.
     pub servers: Vec<RealServer>,
+    /// Whether anything checks them.
+    pub is_checked: bool,
     /// Where clients go while none of them is up.
     pub sorry: Option<Said<(IpAddr, u16)>>,
 }

@@ -73,10 +73,7 @@ impl Placed {
             Shape::Proxied if self.is_transparent(service) => {
                 draft.comment(
                     at,
-                    "Masquerading: servers see the client's address and answer through this host. Connections end here instead, and \
-                     reach the servers from the client's address; that needs routes on this host, which `convey check` prints. \
-                     source = \"own\" needs none, but shows the servers this host's address; so does mode = \"passthrough\", \
-                     which forwards packets and has no persistence and no scheduler but Maglev.",
+                    "Masquerading; the routes that this needs `convey check` prints.",
                 );
                 draft.set(self.frontend, &["source"], "client");
             }
