@@ -16,12 +16,20 @@
 //! [`Draft::no_equal`]. What it makes of repetitions (ranges, templates) it bounds with [`MAX_MADE`].
 
 mod address;
+mod awe4lb;
 mod draft;
+mod fields;
+mod gobetween;
 mod haproxy;
 mod input;
+mod ipvs;
+mod keepalived;
+mod lvs;
 mod names;
 mod nginx;
+mod port_names;
 mod print;
+mod tree;
 mod value;
 
 use crate::config::{self, Diagnostic, Options, Source};
@@ -40,11 +48,26 @@ pub enum Kind {
     HaProxy,
     /// nginx's: what is in `stream`.
     Nginx,
+    /// gobetween's.
+    Gobetween,
+    /// awe4lb's.
+    Awe4lb,
+    /// The kernel's, as ipvsadm prints it.
+    Ipvs,
+    /// keepalived's.
+    Keepalived,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::HaProxy, Self::Nginx];
+    pub const ALL: [Self; 6] = [
+        Self::HaProxy,
+        Self::Nginx,
+        Self::Gobetween,
+        Self::Awe4lb,
+        Self::Ipvs,
+        Self::Keepalived,
+    ];
 
     /// What the program is called in texts.
     #[must_use]
@@ -52,6 +75,10 @@ impl Kind {
         match self {
             Self::HaProxy => "HAProxy",
             Self::Nginx => "nginx",
+            Self::Gobetween => "gobetween",
+            Self::Awe4lb => "awe4lb",
+            Self::Ipvs => "IPVS",
+            Self::Keepalived => "keepalived",
         }
     }
 }
@@ -81,6 +108,10 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     match kind {
         Kind::HaProxy => haproxy::translate(file, &mut draft, files)?,
         Kind::Nginx => nginx::translate(file, &mut draft, files)?,
+        Kind::Gobetween => gobetween::translate(file, &mut draft, files)?,
+        Kind::Awe4lb => awe4lb::translate(file, &mut draft, files)?,
+        Kind::Ipvs => ipvs::translate(file, &mut draft, files)?,
+        Kind::Keepalived => keepalived::translate(file, &mut draft, files)?,
     }
     if let Some((file, line)) = draft.one_too_many() {
         let message =
@@ -104,5 +135,9 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     })
 }
 
+#[cfg(test)]
+mod garbage;
+#[cfg(test)]
+mod goldens;
 #[cfg(test)]
 mod tests;

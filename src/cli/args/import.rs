@@ -28,4 +28,12 @@ pub enum ImportKind {
     HaProxy,
     /// nginx, of which only the section stream has an equal
     Nginx,
+    /// gobetween
+    Gobetween,
+    /// awe4lb
+    Awe4lb,
+    /// What `ipvsadm -Sn` prints of the kernel's IPVS
+    Ipvs,
+    /// keepalived
+    Keepalived,
 }

@@ -20,6 +20,10 @@ impl From<ImportKind> for Kind {
         match kind {
             ImportKind::HaProxy => Self::HaProxy,
             ImportKind::Nginx => Self::Nginx,
+            ImportKind::Gobetween => Self::Gobetween,
+            ImportKind::Awe4lb => Self::Awe4lb,
+            ImportKind::Ipvs => Self::Ipvs,
+            ImportKind::Keepalived => Self::Keepalived,
         }
     }
 }

@@ -344,6 +344,14 @@ fn addr(server: &Server, backend: &str, out: SectionId, context: &mut Context<'_
         return None;
     }
     let HostPort { host, port } = HostPort::parse(text, true);
+    if !address::is_host(&host) {
+        context.draft.no_equal(
+            id,
+            At::In(out),
+            "its address is neither an IP address nor the name of a host",
+        );
+        return None;
+    }
     let port = port.unwrap_or_default();
     if let Some(port) = address::port(&port) {
         return Some(address::joined(&host, port));

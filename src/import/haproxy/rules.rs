@@ -361,13 +361,8 @@ impl Reader<'_, '_> {
 
     fn use_map(&mut self, line: &Line, name: &str, terms: &[Term]) {
         let is_plain = terms.iter().all(|term| {
-            term.iter().all(|literal| {
-                !literal.is_negated
-                    && literal
-                        .any
-                        .iter()
-                        .any(|test| matches!(test, Test::IsTls | Test::Always))
-            })
+            term.iter()
+                .all(|literal| !literal.is_negated && literal.any.iter().any(|test| is_any_hello(test)))
         });
         if !is_plain {
             return self.note(line, NoteKind::NoEqual, "a map with a condition besides");
@@ -412,4 +407,13 @@ pub fn access_keys(access: &Access) -> Vec<(&'static str, Value)> {
         keys.push(("rules", access.rules.clone().into()));
     }
     keys
+}
+
+/// Whether a test asks no more than a map of names does.
+fn is_any_hello(test: &Test) -> bool {
+    match test {
+        Test::IsTls | Test::Always => true,
+        Test::Sni(names) => names.iter().any(|name| name == acl::ANY_NAME),
+        _ => false,
+    }
 }

@@ -18,6 +18,7 @@ mod gateways;
 mod harness;
 mod holder;
 mod hostile;
+mod imported;
 mod interfaces;
 mod kept;
 mod l2;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         ("gateways", gateways::TESTS),
         ("errors", errors::TESTS),
         ("l2", l2::TESTS),
+        ("import", imported::TESTS),
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),
