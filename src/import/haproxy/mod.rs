@@ -130,3 +130,6 @@ fn has_servers(proxy: &Proxy) -> bool {
     let is_server = |name: &str| ["server", "server-template", "dispatch"].contains(&name);
     !proxy.is_frontend || proxy.lines.iter().any(|line| is_server(line.name()))
 }
+
+#[cfg(test)]
+mod tests;
