@@ -25,6 +25,7 @@ mod input;
 mod ipvs;
 mod keepalived;
 mod lvs;
+mod paths;
 mod port_names;
 mod print;
 mod tree;

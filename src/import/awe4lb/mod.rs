@@ -8,7 +8,7 @@ use super::{
     At, Draft, Files, InputFile, SectionId, Unreadable, Value,
     address::joined,
     fields::{Case, Document, Fields},
-    tree,
+    paths, tree,
 };
 use matching::Match;
 
@@ -236,13 +236,9 @@ fn certificate(mut fields: Fields<'_>, backend: Option<&str>, draft: &mut Draft)
     let key = fields.text(draft, "keyPath");
     let open = fields.flag(draft, "open");
     for scalar in cert.iter().chain(&key) {
-        match scalar.text.starts_with('/') {
-            true => draft.translated(scalar.id),
-            false => draft.no_equal(
-                scalar.id,
-                fields.home(),
-                "paths are absolute: write the whole of it",
-            ),
+        match paths::file(scalar.text).1 {
+            false => draft.translated(scalar.id),
+            true => draft.differs(scalar.id, fields.home(), paths::MOVED),
         }
     }
     match (open, backend) {
@@ -264,8 +260,6 @@ fn certificate(mut fields: Fields<'_>, backend: Option<&str>, draft: &mut Draft)
         (None, _) => {}
     }
     fields.finish(draft);
-    let (cert, key) = (cert?.text, key?.text);
-    // a relative one would be refused
-    let is_whole = cert.starts_with('/') && key.starts_with('/');
-    is_whole.then(|| Value::table([("cert", cert), ("key", key)]))
+    let (cert, key) = (paths::file(cert?.text).0, paths::file(key?.text).0);
+    Some(Value::table([("cert", cert), ("key", key)]))
 }

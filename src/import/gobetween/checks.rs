@@ -6,6 +6,7 @@ use super::{go, server::Server};
 use crate::import::{
     At, Draft, SectionId, Value,
     fields::{Fields, Scalar},
+    paths,
 };
 
 /// Translates the checks of a server.
@@ -210,9 +211,10 @@ fn exec(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
     let at = At::In(section);
     let command = fields.text(draft, "exec_command");
     if let Some(command) = command {
-        draft.set(section, &["command"], vec![command.text, "$host", "$port"]);
-        match command.text.contains('/') && !command.text.starts_with('/') {
-            true => draft.no_equal(command.id, at, "a command has its whole path: write it"),
+        let (program, is_moved) = paths::program(command.text);
+        draft.set(section, &["command"], vec![program.as_str(), "$host", "$port"]);
+        match is_moved {
+            true => draft.differs(command.id, at, paths::MOVED),
             false => draft.differs(
                 command.id,
                 at,

@@ -8,7 +8,7 @@ use super::{
     settings::{Settings, Timers, flag, seconds},
     unknown,
 };
-use crate::import::{DirectiveId, Draft, NoteKind, Value, port_names};
+use crate::import::{DirectiveId, Draft, NoteKind, Value, paths, port_names};
 
 /// What surrounds a check.
 pub struct Outer<'a> {
@@ -253,21 +253,23 @@ impl Reader<'_, '_> {
             several => several.to_vec(),
         };
         let (ip, port) = (self.outer.ip.to_string(), self.outer.port.to_string());
-        let words: Vec<Value> = words
-            .into_iter()
-            .map(|word| match word {
-                word if word == ip => Value::from("$host"),
-                word if word == port => Value::from("$port"),
-                // a dollar that is meant does not stand for an address here either, unless it says so
-                word => Value::Text(word),
-            })
-            .collect();
-        let program = match words.first() {
-            Some(Value::Text(program)) => program.clone(),
-            _ => String::new(),
+        let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty())
+        else {
+            self.check.settings.no_equal(id, UNREAD);
+            return;
         };
-        let is_found = !program.is_empty() && (program.starts_with('/') || !program.contains('/'));
-        self.key(id, "command", is_found.then_some(words));
+        let (program, is_moved) = paths::program(program);
+        let mut command = vec![Value::Text(program)];
+        // what differs between servers in nothing but these is one command for all of them
+        command.extend(arguments.iter().map(|word| match word {
+            word if *word == ip => Value::from("$host"),
+            word if *word == port => Value::from("$port"),
+            word => Value::Text(word.clone()),
+        }));
+        self.key(id, "command", Some(command));
+        if is_moved {
+            self.check.settings.differs(id, paths::MOVED);
+        }
     }
 
     fn end(mut self) -> Check {
