@@ -1,6 +1,6 @@
 //! Hosts and ports as most programs write them, and as Convey does.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A host with a port, or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,36 @@ pub fn joined(host: &str, port: impl std::fmt::Display) -> String {
     }
 }
 
+/// An address or a network, as Convey's access rules have it: with a prefix length, and without bits behind it.
+#[must_use]
+pub fn network(text: &str) -> Option<String> {
+    let Some((ip, mask)) = text.split_once('/') else {
+        return text.parse::<IpAddr>().ok().map(|ip| ip.to_string());
+    };
+    let ip: IpAddr = ip.parse().ok()?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let prefix = match mask.parse::<Ipv4Addr>() {
+        // 255.0.0.0
+        Ok(mask) if ip.is_ipv4() => {
+            let mask = mask.to_bits();
+            (mask.leading_ones() == mask.count_ones()).then_some(mask.leading_ones())?
+        }
+        Ok(_) => return None,
+        Err(_) => mask.parse::<u32>().ok().filter(|prefix| *prefix <= most)?,
+    };
+    let ip = match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            IpAddr::from(Ipv4Addr::from_bits(ip.to_bits() & mask))
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            IpAddr::from(Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+    };
+    Some(format!("{ip}/{prefix}"))
+}
+
 /// A port from 1.
 #[must_use]
 pub fn port(text: &str) -> Option<u16> {
@@ -55,6 +85,24 @@ pub fn port(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_lose_the_bits_behind_their_prefix() {
+        for (text, expected) in [
+            ("10.1.2.3", Some("10.1.2.3")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("10.1.2.3/255.255.0.0", Some("10.1.0.0/16")),
+            ("1.2.3.4/0", Some("0.0.0.0/0")),
+            ("2001:db8::1/32", Some("2001:db8::/32")),
+            ("::1/0", Some("::/0")),
+            ("10.0.0.0/33", None),
+            ("10.0.0.0/255.0.255.0", None),
+            ("::1/255.0.0.0", None),
+            ("example.com", None),
+        ] {
+            assert_eq!(network(text).as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn hosts_and_ports_are_told_apart() {

@@ -1,6 +1,9 @@
 //! The configuration in the making: sections, keys, comments, and what became of each directive of the input.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{print, value::Value};
 use crate::base::MAX_NAME_BYTES;
@@ -8,11 +11,14 @@ use crate::base::MAX_NAME_BYTES;
 /// Most directives of an input: far above any real one, and few enough to keep what is said of each.
 pub const MAX_DIRECTIVES: usize = 200_000;
 
+/// Most comments about one directive; the last says that there would be more.
+const MAX_NOTES: usize = 50;
+
 /// Longest quotation of a directive, in characters.
 const MAX_QUOTED: usize = 100;
 
 /// A directive of the input, as it was registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirectiveId(usize);
 
 /// A section of the output.
@@ -97,6 +103,7 @@ struct Directive {
     home: At,
     is_accounted_for: bool,
     worst: Option<NoteKind>,
+    notes: usize,
 }
 
 /// A line of a section's body, or above it.
@@ -120,6 +127,7 @@ pub(super) struct Section {
 pub struct Draft {
     directives: Vec<Directive>,
     notes: Vec<Note>,
+    noted: BTreeSet<(DirectiveId, String, String)>,
     top: Vec<String>,
     sections: Vec<Section>,
     /// `[…]` sections by their paths.
@@ -146,8 +154,24 @@ impl Draft {
             home,
             is_accounted_for: false,
             worst: None,
+            notes: 0,
         });
         DirectiveId(self.directives.len() - 1)
+    }
+
+    /// As [`directive`](Self::directive) if it is one to account for; else the last one is meant, which covers it.
+    pub(super) fn directive_if(
+        &mut self,
+        is_one: bool,
+        file: &str,
+        line: usize,
+        text: &str,
+        home: At,
+    ) -> DirectiveId {
+        match self.directives.len().checked_sub(1) {
+            Some(last) if !is_one => DirectiveId(last),
+            _ => self.directive(file, line, text, home),
+        }
     }
 
     /// Where the note of a directive stands that nothing accounts for.
@@ -158,6 +182,12 @@ impl Draft {
     /// The directive means the same here: what says so was set, or Convey does it anyway, or needs it not.
     pub fn translated(&mut self, directive: DirectiveId) {
         self.directives[directive.0].is_accounted_for = true;
+    }
+
+    /// The directive as it was registered.
+    #[must_use]
+    pub fn text_of(&self, directive: DirectiveId) -> &str {
+        &self.directives[directive.0].text
     }
 
     /// Whether something has accounted for the directive.
@@ -179,17 +209,33 @@ impl Draft {
     }
 
     /// As [`differs`](Self::differs) and [`no_equal`](Self::no_equal), of a part of the directive. The directive counts as
-    /// accounted for.
+    /// accounted for. The same note about the same part is made once.
     pub fn note(&mut self, directive: DirectiveId, at: At, part: &str, kind: NoteKind, text: &str) {
+        let quoted = print::shortened(part, MAX_QUOTED);
+        if self.directives[directive.0].notes > MAX_NOTES {
+            return;
+        }
+        if !self.noted.insert((directive, quoted.clone(), text.to_owned())) {
+            return;
+        }
         let entry = &mut self.directives[directive.0];
         entry.is_accounted_for = true;
         if entry.worst != Some(NoteKind::NoEqual) {
             entry.worst = Some(kind);
         }
+        entry.notes += 1;
+        let (quoted, text) = match entry.notes.cmp(&MAX_NOTES) {
+            Ordering::Less => (quoted, text),
+            Ordering::Equal => (
+                "…".to_owned(),
+                "there is more to say about this line than is said here",
+            ),
+            Ordering::Greater => return,
+        };
         let note = Note {
             file: entry.file.clone(),
             line: entry.line,
-            quoted: print::shortened(part, MAX_QUOTED),
+            quoted,
             kind,
             text: text.to_owned(),
         };

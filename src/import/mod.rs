@@ -25,6 +25,8 @@ mod input;
 mod ipvs;
 mod keepalived;
 mod lvs;
+mod names;
+mod nginx;
 mod paths;
 mod port_names;
 mod print;
@@ -45,6 +47,8 @@ pub const MAX_MADE: usize = 4_096;
 pub enum Kind {
     /// HAProxy's.
     HaProxy,
+    /// nginx's: what is in `stream`.
+    Nginx,
     /// gobetween's.
     Gobetween,
     /// awe4lb's.
@@ -57,8 +61,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::HaProxy,
+        Self::Nginx,
         Self::Gobetween,
         Self::Awe4lb,
         Self::Ipvs,
@@ -70,6 +75,7 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::HaProxy => "HAProxy",
+            Self::Nginx => "nginx",
             Self::Gobetween => "gobetween",
             Self::Awe4lb => "awe4lb",
             Self::Ipvs => "IPVS",
@@ -102,6 +108,7 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
     let mut draft = Draft::default();
     match kind {
         Kind::HaProxy => haproxy::translate(file, &mut draft, files)?,
+        Kind::Nginx => nginx::translate(file, &mut draft, files)?,
         Kind::Gobetween => gobetween::translate(file, &mut draft, files)?,
         Kind::Awe4lb => awe4lb::translate(file, &mut draft, files)?,
         Kind::Ipvs => ipvs::translate(file, &mut draft, files)?,
@@ -131,7 +138,5 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
 
 #[cfg(test)]
 mod garbage;
-#[cfg(test)]
-mod goldens;
 #[cfg(test)]
 mod tests;

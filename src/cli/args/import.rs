@@ -26,6 +26,8 @@ pub enum ImportKind {
     /// HAProxy
     #[value(name = "haproxy")]
     HaProxy,
+    /// nginx, of which only the section stream has an equal
+    Nginx,
     /// gobetween
     Gobetween,
     /// awe4lb

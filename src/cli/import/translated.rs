@@ -19,6 +19,7 @@ impl From<ImportKind> for Kind {
     fn from(kind: ImportKind) -> Self {
         match kind {
             ImportKind::HaProxy => Self::HaProxy,
+            ImportKind::Nginx => Self::Nginx,
             ImportKind::Gobetween => Self::Gobetween,
             ImportKind::Awe4lb => Self::Awe4lb,
             ImportKind::Ipvs => Self::Ipvs,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{matching::Match, socket};
+use super::{place::Match, socket};
 use crate::import::{At, Draft, SectionId, Value, address::joined, fields::Fields, paths};
 
 /// Translates a pool.

@@ -3,6 +3,7 @@
 mod discovery;
 mod hosts;
 mod matching;
+mod place;
 
 use super::{
     At, Draft, Files, InputFile, SectionId, Unreadable, Value,
@@ -10,7 +11,7 @@ use super::{
     fields::{Case, Document, Fields},
     paths, tree,
 };
-use matching::Match;
+use place::Match;
 
 /// Translates a file.
 ///
@@ -114,7 +115,13 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
         is_settled |= matching::translate(&place, table, &mut certificates, draft);
     }
     if count == 0 {
-        draft.comment(at, "It has no match: awe4lb refuses it.");
+        draft.comment(at, "It has no match, so that awe4lb refuses it.");
+    }
+    if !is_settled && !is_udp {
+        // what no match takes is closed; a frontend needs to say so where it has no route either
+        let route = draft.item(&["frontends", &name, "routes"]);
+        draft.set(route, &["source"], vec!["0.0.0.0/0", "::/0"]);
+        draft.set(route, &["reject"], true);
     }
     if !certificates.is_empty() {
         let section = draft.section(&["frontends", &name, "tls"]);

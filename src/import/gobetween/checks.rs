@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{go, server::Server};
+use super::{go, model::Server};
 use crate::import::{
     At, Draft, SectionId, Value,
     fields::{Fields, Scalar},

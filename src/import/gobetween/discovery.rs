@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{go, platforms, server::Server, source::Source, static_list};
+use super::{go, model::Server, platforms, source::Source, static_list};
 use crate::import::{
     At, Draft, Value,
     address::joined,

@@ -27,12 +27,29 @@ pub enum Keyword {
 pub struct Line {
     /// As it was registered.
     pub id: DirectiveId,
-    /// At least one.
+    /// At least one, without a `no` before them.
     pub words: Vec<String>,
+    /// `no …`: it takes something back.
+    pub is_negated: bool,
+    /// It comes from a section of defaults.
+    pub is_inherited: bool,
 }
 
 impl Line {
-    /// The directive's name, with the word behind it for those that are many: `option tcplog` is `option`.
+    fn new(id: DirectiveId, mut words: Vec<String>) -> Self {
+        let is_negated = words.len() > 1 && words[0] == "no";
+        if is_negated {
+            words.remove(0);
+        }
+        Self {
+            id,
+            words,
+            is_negated,
+            is_inherited: false,
+        }
+    }
+
+    /// The directive's name.
     pub fn name(&self) -> &str {
         self.words.first().map_or("", String::as_str)
     }
@@ -103,6 +120,9 @@ pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreada
         let words = words::split(text, &variables)
             .map_err(|error| Unreadable::new(&file.name, number, error.to_string()))?;
         let Some(first) = words.first() else { continue };
+        if draft.one_too_many().is_some() {
+            break;
+        }
         if first.starts_with('.') {
             let id = draft.directive(&file.name, number, text, At::Top);
             draft.no_equal(
@@ -122,7 +142,7 @@ pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreada
             return Err(Unreadable::new(&file.name, number, message));
         }
         let id = draft.directive(&file.name, number, text, At::Top);
-        let line = Line { id, words };
+        let line = Line::new(id, words);
         match keyword {
             Some(keyword) => sections.push(section(keyword, line)),
             None => {

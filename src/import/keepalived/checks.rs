@@ -157,7 +157,7 @@ impl Reader<'_, '_> {
                 self.has_sni = flag(entry) != Some(false);
                 self.draft.translated(id);
             }
-            ("SMTP_CHECK", "helo_name") => settings.no_equal(id, "Convey greets with a name of its own"),
+            ("SMTP_CHECK", "helo_name") => settings.no_equal(id, "Convey gives a name of its own"),
             // another SMTP server, of old
             ("SMTP_CHECK", "host") => settings.no_equal(id, "a server is checked at one address: check_addr of the server names another"),
             ("DNS_CHECK", "name") => match word.map(|name| name.trim_end_matches('.')) {
@@ -174,7 +174,7 @@ impl Reader<'_, '_> {
             }
             ("MISC_CHECK", "misc_dynamic") => settings.no_equal(
                 id,
-                "an exit status is no weight: any but 0 is down. [backends.NAME.agent_check] asks servers for their weight",
+                "an exit status does not set a weight: any but 0 is down. [backends.NAME.agent_check] asks servers for their weight",
             ),
             ("MISC_CHECK", "user") => settings.no_equal(id, "commands run as Convey's user, without capabilities: see COMMANDS in convey(8)"),
             ("UDP_CHECK", "payload") => {

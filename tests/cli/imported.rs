@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::*;
+use convey::{
+    config,
+    import::{InputFile, Kind, NoFiles, translate},
+};
 
 /// Inputs of a kind, sorted.
 fn inputs(kind: &str) -> Vec<PathBuf> {
