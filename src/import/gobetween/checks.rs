@@ -29,7 +29,7 @@ pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft)
                         kind.id,
                         at,
                         "gobetween refuses it for UDP: the servers must accept TCP on that port, too",
-                    )
+                    );
                 });
                 draft.set(section, &["enabled"], true);
             }
@@ -191,7 +191,7 @@ fn bytes(section: SectionId, key: &str, scalar: Scalar<'_>, draft: &mut Draft) {
         );
         return;
     };
-    let text = String::from_utf8(bytes).map_err(|error| error.into_bytes());
+    let text = String::from_utf8(bytes).map_err(std::string::FromUtf8Error::into_bytes);
     // a backslash that stays would be warned of
     let value = match text {
         Ok(text) if !text.contains('\\') => Value::Text(text),

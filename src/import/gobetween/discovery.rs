@@ -300,7 +300,7 @@ impl Source<'_> {
             }
             Err(error) => {
                 self.draft
-                    .no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}"))
+                    .no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}"));
             }
         }
     }

@@ -152,7 +152,6 @@ impl Reader<'_, '_> {
                 Some("1.1") => self.draft.translated(id),
                 _ => settings.differs(id, "requests are of HTTP/1.1, with a Host header, and ask to close the connection"),
             },
-            ("HTTP_GET" | "SSL_GET", "fast_recovery") => self.draft.translated(id),
             ("SSL_GET", "enable_sni") => {
                 self.has_sni = flag(entry) != Some(false);
                 self.draft.translated(id);
@@ -191,7 +190,9 @@ impl Reader<'_, '_> {
             ("UDP_CHECK", "min_reply_length" | "max_reply_length") => {
                 settings.no_equal(id, "the length of an answer does not matter: expect says what it begins with");
             }
-            ("BFD_CHECK", "name") | ("FILE_CHECK", "track_file" | "weight" | "dynamic") => self.draft.translated(id),
+            ("HTTP_GET" | "SSL_GET", "fast_recovery")
+            | ("BFD_CHECK", "name")
+            | ("FILE_CHECK", "track_file" | "weight" | "dynamic") => self.draft.translated(id),
             (_, keyword) => settings.no_equal(id, unknown(keyword)),
         }
     }
