@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::base::HostName;
+
 /// A host with a port, or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
@@ -35,6 +37,12 @@ impl HostPort {
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
+}
+
+/// Whether a text is an IP address or the name of a host.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<HostName>().is_ok()
 }
 
 /// `HOST:PORT`, with brackets around an IPv6 address. `port` may be a range, `FIRST-LAST`.
@@ -79,7 +87,9 @@ pub fn network(text: &str) -> Option<String> {
 /// A port from 1.
 #[must_use]
 pub fn port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|port| *port > 0)
+    // the parser takes a sign as well
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| *port > 0 && is_number)
 }
 
 #[cfg(test)]
@@ -120,6 +130,10 @@ mod tests {
         ] {
             assert_eq!(parse(text, false), (host.to_owned(), port.to_owned()), "{text}");
         }
+        assert_eq!(
+            (port("80"), port("+80"), port("0"), port("")),
+            (Some(80), None, None, None)
+        );
         assert_eq!(parse("2001:db8::1", false).1, "none");
         assert_eq!(parse(":::80", true), ("::".to_owned(), "80".to_owned()));
         assert_eq!(joined("::1", "1-2"), "[::1]:1-2");

@@ -60,6 +60,16 @@ fn hold(kind: Kind, directory: &str) {
 }
 
 #[test]
+fn haproxy_becomes_what_it_was() {
+    hold(Kind::HaProxy, "haproxy");
+}
+
+#[test]
+fn nginx_becomes_what_it_was() {
+    hold(Kind::Nginx, "nginx");
+}
+
+#[test]
 fn gobetween_becomes_what_it_was() {
     hold(Kind::Gobetween, "gobetween");
 }

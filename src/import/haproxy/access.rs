@@ -75,6 +75,13 @@ impl Access {
         Ok(())
     }
 
+    /// The only networks that are let in, if the rules say that and no more.
+    pub fn only_these(&self) -> Option<Vec<String>> {
+        let allowed = |rule: &String| rule.strip_prefix("allow ").map(str::to_owned);
+        let all: Option<Vec<String>> = self.rules.iter().map(allowed).collect();
+        all.filter(|all| self.denies_others && !all.is_empty())
+    }
+
     /// Whether there is anything to say.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty() && !self.denies_others

@@ -42,6 +42,9 @@ impl Test {
     }
 }
 
+/// The pattern of every name.
+pub const ANY_NAME: &str = "~.";
+
 /// Most values of one condition.
 const MAX_VALUES: usize = 4_096;
 
@@ -223,6 +226,9 @@ fn with_method(sample: &str) -> (&str, &str) {
 
 fn of_sample(sample: &str, method: &str, values: Vec<String>) -> Test {
     match sample {
+        "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" if method == "found" => {
+            Test::Sni(vec![ANY_NAME.to_owned()])
+        }
         "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" => {
             let patterns: Result<Vec<_>, _> =
                 values.iter().map(|value| pattern::host(method, value)).collect();

@@ -169,7 +169,7 @@ fn kind(
             .draft
             .section(&["backends", backend, "health_check", "tls"]);
         for (key, value) in
-            super::backend::tls_keys(parameters, &context.shared.ca_base, &context.shared.crt_base)
+            super::together::tls_keys(parameters, &context.shared.ca_base, &context.shared.crt_base)
         {
             context.draft.set(tls, &[key], value);
         }
@@ -366,80 +366,107 @@ impl Request {
     }
 }
 
-/// `tcp-check`: what is sent and what is expected, once each.
+/// `tcp-check`: what is sent is sent at once, and what is expected must come in its order.
 fn tcp(proxy: &Proxy, section: SectionId, context: &mut Context<'_>) {
-    let steps: Vec<&Line> = proxy
+    let lines: Vec<&Line> = proxy
         .lines
         .iter()
         .filter(|line| line.name() == "tcp-check")
         .collect();
-    let is_plain_connect = |line: &Line| line.word(1) == "connect" && line.words.len() == 2;
-    let real: Vec<&&Line> = steps
-        .iter()
-        .filter(|line| line.word(1) != "comment" && !is_plain_connect(line))
-        .collect();
-    let parts: Vec<Option<(&str, Value)>> = real.iter().map(|line| step(line)).collect();
-    let fit = match parts.as_slice() {
-        [] => Some(Vec::new()),
-        [Some(one)] => Some(vec![one.clone()]),
-        [Some(send), Some(expect)] if (send.0, expect.0) == ("send", "expect") => {
-            Some(vec![send.clone(), expect.clone()])
-        }
-        _ => None,
-    };
-    for line in &steps {
+    for line in &lines {
         context.draft.translated(line.id);
     }
-    match fit {
-        Some(keys) => {
-            if !keys.is_empty() {
-                context.draft.set(section, &["kind"], "probe");
+    let is_plain_connect = |line: &Line| line.word(1) == "connect" && line.words.len() == 2;
+    let mut real = lines
+        .into_iter()
+        .filter(|line| line.word(1) != "comment" && !is_plain_connect(line))
+        .peekable();
+    let Some(first) = real.peek().copied() else { return };
+    let at = if first.is_inherited {
+        At::Top
+    } else {
+        At::In(section)
+    };
+    let (mut sent, mut is_text, mut expected, mut turns) = (Vec::new(), true, Vec::new(), 0);
+    for line in real {
+        match step(line) {
+            Some(Step::Send(bytes, text)) => {
+                sent.extend(bytes);
+                is_text &= text;
+                turns += usize::from(!expected.is_empty());
             }
-            for (key, value) in keys {
-                context.draft.set(section, &[key], value);
-            }
-        }
-        None => {
-            let why = "a probe sends once and expects one answer here: servers have to accept a connection only. See the kinds \
-                       \"redis\", \"postgresql\", \"mysql\", \"smtp\", and \"exec\" for a command of your own";
-            for line in real {
-                let at = if line.is_inherited {
-                    At::Top
-                } else {
-                    At::In(section)
-                };
-                context.draft.no_equal(line.id, at, why);
+            Some(Step::Expect(pattern)) => expected.push(pattern),
+            None => {
+                let why = "a probe sends text or bytes and finds text, bytes or an expression: servers have to accept a connection \
+                           only. See the kinds \"redis\", \"postgresql\", \"mysql\", \"smtp\", and \"exec\" for a command of your own";
+                return context.draft.no_equal(line.id, at, why);
             }
         }
     }
+    context.draft.set(section, &["kind"], "probe");
+    if turns > 0 {
+        let text = "the steps of tcp-check: all is sent at once here, and the answers must come in their order. A server that wants \
+                    to be asked one after another needs another kind of check";
+        context.draft.differs(first.id, at, text);
+    }
+    match String::from_utf8(sent) {
+        Ok(text) if text.is_empty() => {}
+        Ok(text) if is_text => context.draft.set(section, &["send"], text),
+        Ok(text) => context.draft.set(section, &["send"], hex(text.as_bytes())),
+        Err(error) => context.draft.set(section, &["send"], hex(error.as_bytes())),
+    }
+    if !expected.is_empty() {
+        let pattern = match <[String; 1]>::try_from(expected) {
+            Ok([one]) => one,
+            Err(all) => format!("(?s){}", all.join(".*?")),
+        };
+        context
+            .draft
+            .set(section, &["expect"], Value::table([("regex", pattern)]));
+    }
 }
 
-/// A step as a key of `health_check`; `None` if there is none for it.
-fn step(line: &Line) -> Option<(&'static str, Value)> {
+fn hex(bytes: &[u8]) -> Value {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Value::table([("hex", digits)])
+}
+
+enum Step {
+    /// What, and whether it was written as text.
+    Send(Vec<u8>, bool),
+    /// An expression that finds it anywhere in an answer.
+    Expect(String),
+}
+
+/// What a line of `tcp-check` does; `None` if a probe cannot.
+fn step(line: &Line) -> Option<Step> {
     let words: Vec<&str> = line.from(1).iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["send", text] | ["send", text, "comment", _] => Some(("send", (*text).into())),
-        ["send-binary", hex] | ["send-binary", hex, "comment", _] => {
-            Some(("send", Value::table([("hex", *hex)])))
+        ["send", text] | ["send", text, "comment", _] => Some(Step::Send(text.as_bytes().to_vec(), true)),
+        ["send-binary", digits] | ["send-binary", digits, "comment", _] => {
+            Some(Step::Send(bytes(digits)?, false))
         }
-        ["expect", "string", text] => Some(("expect", anywhere(text))),
+        ["expect", "string", text] => Some(Step::Expect(regex::escape(text))),
         ["expect", "rstring", text] if regex::bytes::Regex::new(text).is_ok() => {
-            Some(("expect", Value::table([("regex", *text)])))
+            Some(Step::Expect(format!("(?:{text})")))
         }
-        ["expect", "binary", hex]
-            if hex.len() % 2 == 0 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()) =>
-        {
-            let bytes = hex.as_bytes().chunks(2);
-            let pattern: String = bytes
-                .map(|pair| format!("\\x{}", String::from_utf8_lossy(pair)))
+        ["expect", "binary", digits] => {
+            let pattern: String = bytes(digits)?
+                .iter()
+                .map(|byte| format!("\\x{byte:02x}"))
                 .collect();
-            Some(("expect", Value::table([("regex", format!("(?-u){pattern}"))])))
+            Some(Step::Expect(format!("(?-u:{pattern})")))
         }
         _ => None,
     }
 }
 
-/// HAProxy finds a string anywhere in an answer, Convey at its beginning.
-fn anywhere(text: &str) -> Value {
-    Value::table([("regex", regex::escape(text))])
+/// The bytes that hexadecimal digits stand for.
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let pair = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| pair(at).filter(|_| is_hex))
+        .collect()
 }

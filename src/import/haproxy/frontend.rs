@@ -173,9 +173,15 @@ fn one(options: &Options, rules: &Rules, out: SectionId, name: &str, context: &m
     }
     if options.accepts_proxy {
         let section = draft.section(&["frontends", name, "proxy_protocol"]);
-        let text = "HAProxy believes whoever connects: name the load balancers in front of it alone";
-        draft.comment(At::In(section), &format!("accept-proxy: {text}"));
-        draft.set(section, &["from"], vec!["0.0.0.0/0", "::/0"]);
+        match &rules.trusted {
+            // who else connects is reset, as there
+            Some(networks) => draft.set(section, &["from"], networks.clone()),
+            None => {
+                let text = "accept-proxy: HAProxy believes whoever connects: name the load balancers in front of it alone";
+                draft.comment(At::In(section), text);
+                draft.set(section, &["from"], vec!["0.0.0.0/0", "::/0"]);
+            }
+        }
     } else if let Some(networks) = &rules.proxies {
         let section = draft.section(&["frontends", name, "proxy_protocol"]);
         draft.set(section, &["from"], networks.clone());
@@ -198,7 +204,8 @@ fn one(options: &Options, rules: &Rules, out: SectionId, name: &str, context: &m
             draft.set(section, &[key], value.clone());
         }
     }
-    if !rules.access.is_empty() {
+    let is_said = options.accepts_proxy && rules.trusted.is_some();
+    if !rules.access.is_empty() && !is_said {
         let section = draft.section(&["frontends", name, "access"]);
         if options.accepts_proxy {
             let text = "beside accept-proxy, `tcp-request connection` judges who connects there; here these rules judge the client \

@@ -19,6 +19,7 @@ mod routes;
 mod rules;
 mod time;
 mod tls;
+mod together;
 mod words;
 
 use std::collections::BTreeMap;

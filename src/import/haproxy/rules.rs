@@ -16,6 +16,8 @@ use crate::import::{At, NoteKind, SectionId, Value};
 pub struct Rules {
     /// Who may connect.
     pub access: Access,
+    /// Where connections may come from at all, if rules about connections say that and no more.
+    pub trusted: Option<Vec<String>>,
     /// The first one that fits decides.
     pub routes: Vec<Route>,
     /// The backend of the others, by HAProxy's name.
@@ -55,6 +57,9 @@ pub fn read(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) -> Rules {
             if line.word(1) == stage {
                 reader.request(line);
             }
+        }
+        if stage == "connection" {
+            reader.rules.trusted = reader.rules.access.only_these();
         }
     }
     for line in of(&["http-request", "block"]) {
@@ -134,17 +139,19 @@ impl Reader<'_, '_> {
             ("content", "reject" | "silent-drop") => self.content_reject(line),
             (_, action) => Err(action_reason(action).to_owned()),
         };
-        self.accounted(
-            line,
-            done,
-            "connections are accepted here that it refuses or treats otherwise",
-        );
+        let consequence = match line.word(2) {
+            "accept" | "reject" | "silent-drop" => "connections are accepted here that it refuses",
+            _ => "",
+        };
+        self.accounted(line, done, consequence);
     }
 
     fn accounted(&mut self, line: &Line, done: Result<(), String>, consequence: &str) {
         match done {
             Ok(()) => self.context.draft.translated(line.id),
-            Err(why) if why.is_empty() => self.note(line, NoteKind::NoEqual, consequence),
+            Err(why) if why.is_empty() || consequence.is_empty() => {
+                self.note(line, NoteKind::NoEqual, &format!("{why}{consequence}"));
+            }
             Err(why) => self.note(line, NoteKind::NoEqual, &format!("{why}; {consequence}")),
         }
     }
@@ -361,13 +368,8 @@ impl Reader<'_, '_> {
 
     fn use_map(&mut self, line: &Line, name: &str, terms: &[Term]) {
         let is_plain = terms.iter().all(|term| {
-            term.iter().all(|literal| {
-                !literal.is_negated
-                    && literal
-                        .any
-                        .iter()
-                        .any(|test| matches!(test, Test::IsTls | Test::Always))
-            })
+            term.iter()
+                .all(|literal| !literal.is_negated && literal.any.iter().any(|test| is_any_hello(test)))
         });
         if !is_plain {
             return self.note(line, NoteKind::NoEqual, "a map with a condition besides");
@@ -412,4 +414,13 @@ pub fn access_keys(access: &Access) -> Vec<(&'static str, Value)> {
         keys.push(("rules", access.rules.clone().into()));
     }
     keys
+}
+
+/// Whether a test asks no more than a map of names does.
+fn is_any_hello(test: &Test) -> bool {
+    match test {
+        Test::IsTls | Test::Always => true,
+        Test::Sni(names) => names.iter().any(|name| name == acl::ANY_NAME),
+        _ => false,
+    }
 }

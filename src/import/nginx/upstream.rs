@@ -332,7 +332,7 @@ fn addr(text: &str) -> Option<String> {
     }
     let HostPort { host, port } = HostPort::parse(text, false);
     let port = address::port(&port?)?;
-    (!host.is_empty()).then(|| address::joined(&host, port))
+    address::is_host(&host).then(|| address::joined(&host, port))
 }
 
 fn is_name(addr: &str) -> bool {

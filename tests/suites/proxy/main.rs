@@ -30,6 +30,7 @@ mod health_http;
 mod health_kinds;
 mod health_ways;
 mod hooks;
+mod imported;
 mod imported_lvs;
 mod lifecycle;
 mod limits;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("options", options::TESTS),
         ("balancing", balancing::TESTS),
+        ("import", imported::TESTS),
         ("import", imported_lvs::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
