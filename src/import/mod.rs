@@ -27,6 +27,7 @@ mod keepalived;
 mod lvs;
 mod names;
 mod nginx;
+mod paths;
 mod port_names;
 mod print;
 mod tree;
@@ -137,7 +138,5 @@ pub fn translate(kind: Kind, file: &InputFile, files: &mut dyn Files) -> Result<
 
 #[cfg(test)]
 mod garbage;
-#[cfg(test)]
-mod goldens;
 #[cfg(test)]
 mod tests;

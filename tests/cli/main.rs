@@ -2,6 +2,7 @@
 
 mod daemon;
 mod first;
+mod import;
 mod imported;
 mod live;
 mod operator;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::import::{At, Draft, SectionId, Value, fields::Fields};
+use crate::import::{At, Draft, SectionId, Value, fields::Fields, paths};
 
 /// Translates it.
 pub fn translate(name: &str, mut fields: Fields<'_>, draft: &mut Draft) {
@@ -64,9 +64,10 @@ fn exec_source(section: SectionId, mut fields: Fields<'_>, draft: &mut Draft) {
     let at = At::In(section);
     let mut words = Vec::new();
     if let Some(command) = fields.text(draft, "command") {
-        words.push(command.text);
-        match command.text.contains('/') && !command.text.starts_with('/') {
-            true => draft.no_equal(command.id, at, "a command has its whole path: write it"),
+        let (program, is_moved) = paths::program(command.text);
+        words.push(program);
+        match is_moved {
+            true => draft.differs(command.id, at, paths::MOVED),
             false => draft.differs(
                 command.id,
                 at,
@@ -75,7 +76,7 @@ fn exec_source(section: SectionId, mut fields: Fields<'_>, draft: &mut Draft) {
         }
     }
     if let Some((id, args)) = fields.list(draft, "args") {
-        words.extend(args);
+        words.extend(args.into_iter().map(str::to_owned));
         draft.translated(id);
     }
     if !words.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{matching::Match, socket};
-use crate::import::{At, Draft, SectionId, Value, address::joined, fields::Fields};
+use super::{place::Match, socket};
+use crate::import::{At, Draft, SectionId, Value, address::joined, fields::Fields, paths};
 
 /// Translates a pool.
 pub fn translate(backend: SectionId, name: &str, pool: Option<Fields<'_>>, is_udp: bool, draft: &mut Draft) {
@@ -96,9 +96,10 @@ pub fn health_check(place: &Match<'_>, check: Option<Fields<'_>>, draft: &mut Dr
         let mut words: Vec<Value> = Vec::new();
         draft.set(section, &["kind"], "exec");
         if let Some(command) = exec.text(draft, "command") {
-            words.push(Value::from(command.text));
-            match command.text.contains('/') && !command.text.starts_with('/') {
-                true => draft.no_equal(command.id, at, "a command has its whole path: write it"),
+            let (program, is_moved) = paths::program(command.text);
+            words.push(Value::Text(program));
+            match is_moved {
+                true => draft.differs(command.id, at, paths::MOVED),
                 false => draft.differs(
                     command.id,
                     at,

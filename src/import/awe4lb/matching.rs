@@ -1,25 +1,7 @@
 //! A match of a server: which connections it takes, and the pool that they go to.
 
-use super::{certificate, discovery, hosts};
-use crate::import::{At, DirectiveId, Draft, SectionId, Value, fields::Fields};
-
-/// A match, and where it goes.
-pub struct Match<'a> {
-    /// Name of the frontend.
-    pub frontend_name: &'a str,
-    /// The frontend.
-    pub frontend: SectionId,
-    /// Name of the match's backend.
-    pub backend_name: String,
-    /// That backend.
-    pub backend: SectionId,
-    /// UDP, not TCP.
-    pub is_udp: bool,
-    /// Whether TLS ends at the frontend.
-    pub ends_tls: bool,
-    /// Whether a match before takes everything.
-    pub is_settled: bool,
-}
+use super::{certificate, discovery, hosts, place::Match};
+use crate::import::{At, DirectiveId, Draft, Value, fields::Fields};
 
 /// Translates a match; whether it takes every connection.
 pub fn translate(

@@ -3,14 +3,15 @@
 mod discovery;
 mod hosts;
 mod matching;
+mod place;
 
 use super::{
     At, Draft, Files, InputFile, SectionId, Unreadable, Value,
     address::joined,
     fields::{Case, Document, Fields},
-    tree,
+    paths, tree,
 };
-use matching::Match;
+use place::Match;
 
 /// Translates a file.
 ///
@@ -114,7 +115,13 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
         is_settled |= matching::translate(&place, table, &mut certificates, draft);
     }
     if count == 0 {
-        draft.comment(at, "It has no match: awe4lb refuses it.");
+        draft.comment(at, "It has no match, so that awe4lb refuses it.");
+    }
+    if !is_settled && !is_udp {
+        // what no match takes is closed; a frontend needs to say so where it has no route either
+        let route = draft.item(&["frontends", &name, "routes"]);
+        draft.set(route, &["source"], vec!["0.0.0.0/0", "::/0"]);
+        draft.set(route, &["reject"], true);
     }
     if !certificates.is_empty() {
         let section = draft.section(&["frontends", &name, "tls"]);
@@ -236,13 +243,9 @@ fn certificate(mut fields: Fields<'_>, backend: Option<&str>, draft: &mut Draft)
     let key = fields.text(draft, "keyPath");
     let open = fields.flag(draft, "open");
     for scalar in cert.iter().chain(&key) {
-        match scalar.text.starts_with('/') {
-            true => draft.translated(scalar.id),
-            false => draft.no_equal(
-                scalar.id,
-                fields.home(),
-                "paths are absolute: write the whole of it",
-            ),
+        match paths::file(scalar.text).1 {
+            false => draft.translated(scalar.id),
+            true => draft.differs(scalar.id, fields.home(), paths::MOVED),
         }
     }
     match (open, backend) {
@@ -264,8 +267,6 @@ fn certificate(mut fields: Fields<'_>, backend: Option<&str>, draft: &mut Draft)
         (None, _) => {}
     }
     fields.finish(draft);
-    let (cert, key) = (cert?.text, key?.text);
-    // a relative one would be refused
-    let is_whole = cert.starts_with('/') && key.starts_with('/');
-    is_whole.then(|| Value::table([("cert", cert), ("key", key)]))
+    let (cert, key) = (paths::file(cert?.text).0, paths::file(key?.text).0);
+    Some(Value::table([("cert", cert), ("key", key)]))
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{go, server::Server};
+use super::{go, model::Server};
 use crate::import::{
     At, Draft, SectionId, Value,
     fields::{Fields, Scalar},
+    paths,
 };
 
 /// Translates the checks of a server.
@@ -28,7 +29,7 @@ pub fn translate(fields: Option<Fields<'_>>, server: &Server, draft: &mut Draft)
                         kind.id,
                         at,
                         "gobetween refuses it for UDP: the servers must accept TCP on that port, too",
-                    )
+                    );
                 });
                 draft.set(section, &["enabled"], true);
             }
@@ -190,7 +191,7 @@ fn bytes(section: SectionId, key: &str, scalar: Scalar<'_>, draft: &mut Draft) {
         );
         return;
     };
-    let text = String::from_utf8(bytes).map_err(|error| error.into_bytes());
+    let text = String::from_utf8(bytes).map_err(std::string::FromUtf8Error::into_bytes);
     // a backslash that stays would be warned of
     let value = match text {
         Ok(text) if !text.contains('\\') => Value::Text(text),
@@ -210,9 +211,10 @@ fn exec(section: SectionId, fields: &mut Fields<'_>, draft: &mut Draft) {
     let at = At::In(section);
     let command = fields.text(draft, "exec_command");
     if let Some(command) = command {
-        draft.set(section, &["command"], vec![command.text, "$host", "$port"]);
-        match command.text.contains('/') && !command.text.starts_with('/') {
-            true => draft.no_equal(command.id, at, "a command has its whole path: write it"),
+        let (program, is_moved) = paths::program(command.text);
+        draft.set(section, &["command"], vec![program.as_str(), "$host", "$port"]);
+        match is_moved {
+            true => draft.differs(command.id, at, paths::MOVED),
             false => draft.differs(
                 command.id,
                 at,

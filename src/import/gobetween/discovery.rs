@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{go, platforms, server::Server, source::Source, static_list};
+use super::{go, model::Server, platforms, source::Source, static_list};
 use crate::import::{
     At, Draft, Value,
     address::joined,
     fields::{Fields, Scalar},
+    paths,
 };
 
 /// Translates the discovery of a server.
@@ -299,24 +300,24 @@ impl Source<'_> {
             }
             Err(error) => {
                 self.draft
-                    .no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}"))
+                    .no_equal(pattern.id, self.at, &format!("this cannot be a pattern: {error}"));
             }
         }
     }
 
     fn exec(&mut self, fields: &mut Fields<'_>) {
         if let Some((id, command)) = fields.list(self.draft, "exec_command") {
-            let is_found = command
-                .first()
-                .is_some_and(|program| program.starts_with('/') || !program.contains('/'));
-            self.draft.set(self.section, &["command"], command);
-            match is_found {
-                true => self.draft.differs(
+            let (program, is_moved) = paths::program(command.first().copied().unwrap_or_default());
+            let words = std::iter::once(program.as_str()).chain(command.iter().skip(1).copied());
+            let words: Vec<&str> = words.collect();
+            self.draft.set(self.section, &["command"], words);
+            match is_moved {
+                false => self.draft.differs(
                     id,
                     self.at,
                     "it runs as Convey's user, without capabilities: see COMMANDS in convey(8). Its lines name IP addresses, not hosts",
                 ),
-                false => self.draft.no_equal(id, self.at, "a command has its whole path: write it"),
+                true => self.draft.differs(id, self.at, paths::MOVED),
             }
         }
     }

@@ -3,6 +3,7 @@
 mod checks;
 mod discovery;
 mod go;
+mod model;
 mod platforms;
 mod process;
 mod server;

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{checks, discovery, go, tls};
+use super::{checks, discovery, go, model::Server, tls};
 use crate::import::{
-    At, DirectiveId, Draft, SectionId, Value,
+    At, DirectiveId, Draft, Value,
     fields::{Fields, Scalar},
     port_names,
 };
@@ -74,24 +74,6 @@ impl Options {
 }
 
 const LEFT_OUT: &str = "its server is left out";
-
-/// A server in the making.
-pub struct Server {
-    /// Name of its backend.
-    pub backend_name: String,
-    /// Its frontend.
-    pub frontend: SectionId,
-    /// Its backend.
-    pub backend: SectionId,
-    /// UDP, not TCP.
-    pub is_udp: bool,
-    /// Whether servers are chosen by the name that clients ask for, and whether those names are expressions.
-    pub sni: Option<bool>,
-    /// Whether weights and priorities count.
-    pub is_weighted: bool,
-    /// Whether there is TLS to the servers.
-    pub has_backend_tls: bool,
-}
 
 /// Translates a server.
 pub fn translate(name: &str, mut fields: Fields<'_>, defaults: &Options, has_acme: bool, draft: &mut Draft) {

@@ -2,7 +2,11 @@
 
 use crate::{
     config::CipherSuite,
-    import::{At, Draft, SectionId, Value, fields::Fields},
+    import::{
+        At, Draft, SectionId, Value,
+        fields::{Fields, Scalar},
+        paths,
+    },
 };
 
 /// `[servers.NAME.tls]`.
@@ -23,13 +27,11 @@ pub fn frontend(name: &str, mut fields: Fields<'_>, is_used: bool, has_acme: boo
         .list(draft, "acme_hosts")
         .filter(|(_, hosts)| !hosts.is_empty());
     if let (Some(cert), Some(key)) = (cert, key) {
-        let pair = Value::table([("cert", cert.text), ("key", key.text)]);
-        draft.set(section, &["certificates"], Value::List(vec![pair]));
-    }
-    for scalar in cert.into_iter().chain(key) {
-        match cert.is_some() && key.is_some() {
-            true => draft.translated(scalar.id),
-            false => draft.no_equal(scalar.id, at, "a certificate and its key belong together"),
+        let pair = [("cert", path(cert, at, draft)), ("key", path(key, at, draft))];
+        draft.set(section, &["certificates"], Value::List(vec![Value::table(pair)]));
+    } else {
+        for scalar in cert.into_iter().chain(key) {
+            draft.no_equal(scalar.id, at, "a certificate and its key belong together");
         }
     }
     if let Some((id, hosts)) = hosts {
@@ -60,13 +62,23 @@ pub fn backend(name: &str, mut fields: Fields<'_>, draft: &mut Draft) {
         ("cert_path", "cert"),
         ("key_path", "key"),
     ] {
-        if let Some(path) = fields.text(draft, key) {
-            draft.set(section, &[name], path.text);
-            draft.translated(path.id);
+        if let Some(file) = fields.text(draft, key) {
+            let file = path(file, at, draft);
+            draft.set(section, &[name], file);
         }
     }
     common(section, &mut fields, false, draft);
     fields.finish(draft);
+}
+
+/// The path of a file, absolute.
+fn path(scalar: Scalar<'_>, at: At, draft: &mut Draft) -> String {
+    let (path, is_moved) = paths::file(scalar.text);
+    match is_moved {
+        true => draft.differs(scalar.id, at, paths::MOVED),
+        false => draft.translated(scalar.id),
+    }
+    path
 }
 
 /// What both have.

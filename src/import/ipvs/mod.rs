@@ -64,11 +64,10 @@ impl Rules {
             Command::AddService | Command::EditService => self.service(options, draft),
             Command::AddServer | Command::EditServer => self.server(options, draft),
             Command::DeleteService => {
-                if let Some(index) = options.target.as_ref().and_then(|target| self.known.remove(&known(&target.value))) {
-                    if let Some(service) = self.services.get_mut(index).and_then(Option::take) {
-                        gone(&service, draft);
-                    }
-                }
+                let target = options.target.as_ref();
+                let index = target.and_then(|target| self.known.remove(&known(&target.value)));
+                let service = index.and_then(|index| self.services.get_mut(index)?.take());
+                service.into_iter().for_each(|service| gone(&service, draft));
                 draft.translated(id);
             }
             Command::DeleteServer => {
@@ -238,6 +237,13 @@ impl Rules {
             Some(old) => {
                 draft.translated(old.id);
                 *old = server;
+            }
+            None if service.servers.len() >= super::MAX_MADE => {
+                draft.no_equal(
+                    id,
+                    At::Top,
+                    "a service of more than 4096 servers is not taken over",
+                );
             }
             None => service.servers.push(server),
         }

@@ -122,7 +122,10 @@ pub fn read(id: DirectiveId, line: &str) -> Result<Options, String> {
         words.remove(0);
     }
     if !words.first().is_some_and(|word| word.starts_with('-')) {
-        return Err("this is not a command of ipvsadm".to_owned());
+        return Err(
+            "this is not a command of ipvsadm: what a script makes of variables `ipvsadm -Sn` prints"
+                .to_owned(),
+        );
     }
     let mut options = Options {
         id,

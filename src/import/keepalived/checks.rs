@@ -8,7 +8,7 @@ use super::{
     settings::{Settings, Timers, flag, seconds},
     unknown,
 };
-use crate::import::{DirectiveId, Draft, NoteKind, Value, port_names};
+use crate::import::{DirectiveId, Draft, NoteKind, Value, paths, port_names};
 
 /// What surrounds a check.
 pub struct Outer<'a> {
@@ -152,12 +152,11 @@ impl Reader<'_, '_> {
                 Some("1.1") => self.draft.translated(id),
                 _ => settings.differs(id, "requests are of HTTP/1.1, with a Host header, and ask to close the connection"),
             },
-            ("HTTP_GET" | "SSL_GET", "fast_recovery") => self.draft.translated(id),
             ("SSL_GET", "enable_sni") => {
                 self.has_sni = flag(entry) != Some(false);
                 self.draft.translated(id);
             }
-            ("SMTP_CHECK", "helo_name") => settings.no_equal(id, "Convey greets with a name of its own"),
+            ("SMTP_CHECK", "helo_name") => settings.no_equal(id, "Convey gives a name of its own"),
             // another SMTP server, of old
             ("SMTP_CHECK", "host") => settings.no_equal(id, "a server is checked at one address: check_addr of the server names another"),
             ("DNS_CHECK", "name") => match word.map(|name| name.trim_end_matches('.')) {
@@ -174,7 +173,7 @@ impl Reader<'_, '_> {
             }
             ("MISC_CHECK", "misc_dynamic") => settings.no_equal(
                 id,
-                "an exit status is no weight: any but 0 is down. [backends.NAME.agent_check] asks servers for their weight",
+                "an exit status does not set a weight: any but 0 is down. [backends.NAME.agent_check] asks servers for their weight",
             ),
             ("MISC_CHECK", "user") => settings.no_equal(id, "commands run as Convey's user, without capabilities: see COMMANDS in convey(8)"),
             ("UDP_CHECK", "payload") => {
@@ -191,7 +190,9 @@ impl Reader<'_, '_> {
             ("UDP_CHECK", "min_reply_length" | "max_reply_length") => {
                 settings.no_equal(id, "the length of an answer does not matter: expect says what it begins with");
             }
-            ("BFD_CHECK", "name") | ("FILE_CHECK", "track_file" | "weight" | "dynamic") => self.draft.translated(id),
+            ("HTTP_GET" | "SSL_GET", "fast_recovery")
+            | ("BFD_CHECK", "name")
+            | ("FILE_CHECK", "track_file" | "weight" | "dynamic") => self.draft.translated(id),
             (_, keyword) => settings.no_equal(id, unknown(keyword)),
         }
     }
@@ -253,21 +254,23 @@ impl Reader<'_, '_> {
             several => several.to_vec(),
         };
         let (ip, port) = (self.outer.ip.to_string(), self.outer.port.to_string());
-        let words: Vec<Value> = words
-            .into_iter()
-            .map(|word| match word {
-                word if word == ip => Value::from("$host"),
-                word if word == port => Value::from("$port"),
-                // a dollar that is meant does not stand for an address here either, unless it says so
-                word => Value::Text(word),
-            })
-            .collect();
-        let program = match words.first() {
-            Some(Value::Text(program)) => program.clone(),
-            _ => String::new(),
+        let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty())
+        else {
+            self.check.settings.no_equal(id, UNREAD);
+            return;
         };
-        let is_found = !program.is_empty() && (program.starts_with('/') || !program.contains('/'));
-        self.key(id, "command", is_found.then_some(words));
+        let (program, is_moved) = paths::program(program);
+        let mut command = vec![Value::Text(program)];
+        // what differs between servers in nothing but these is one command for all of them
+        command.extend(arguments.iter().map(|word| match word {
+            word if *word == ip => Value::from("$host"),
+            word if *word == port => Value::from("$port"),
+            word => Value::Text(word.clone()),
+        }));
+        self.key(id, "command", Some(command));
+        if is_moved {
+            self.check.settings.differs(id, paths::MOVED);
+        }
     }
 
     fn end(mut self) -> Check {

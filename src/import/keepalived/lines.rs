@@ -8,6 +8,9 @@ use crate::import::{At, Draft, Files, InputFile, Unreadable};
 const MAX_LINES: usize = 200_000;
 const MAX_BYTES: usize = 16 << 20;
 
+/// Most directives that include files.
+const MAX_INCLUDED: usize = 1_000;
+
 /// Deepest nesting of included files, and of parameters within parameters.
 const MAX_DEPTH: usize = 16;
 
@@ -41,6 +44,7 @@ pub fn read(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> Resul
         files,
         parameters: BTreeMap::new(),
         bytes: 0,
+        included: 0,
         read: Lines {
             files: Vec::new(),
             lines: Vec::new(),
@@ -55,6 +59,7 @@ struct Reader<'a> {
     files: &'a mut dyn Files,
     parameters: BTreeMap<String, String>,
     bytes: usize,
+    included: usize,
     read: Lines,
 }
 
@@ -99,11 +104,12 @@ impl Reader<'_> {
     fn include(&mut self, place: Place, text: &str, pattern: &str, depth: usize) -> Result<(), Unreadable> {
         let name = self.name(place);
         let id = self.draft.directive(&name, place.number, text, At::Top);
-        if depth >= MAX_DEPTH {
+        self.included += 1;
+        if depth >= MAX_DEPTH || self.included > MAX_INCLUDED {
             return Err(Unreadable::new(
                 &name,
                 place.number,
-                "files include each other too deeply",
+                "files include each other too deeply, or too many of them",
             ));
         }
         match self.files.read(pattern) {

@@ -15,6 +15,9 @@ use blocks::Entry;
 use group::Group;
 use virtual_server::Listen;
 
+/// Most addresses that groups stand for in all virtual servers.
+const MOST_ADDRESSES: usize = 65_536;
+
 /// Translates a file.
 ///
 /// # Errors
@@ -45,9 +48,19 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
         );
     }
     let mut all = Vec::new();
+    let mut left = MOST_ADDRESSES;
     for entry in &entries {
         match entry.keyword() {
-            "virtual_server" => all.extend(virtual_server(entry, &groups, ssl.as_ref(), &names, draft)),
+            "virtual_server" => {
+                all.extend(virtual_server(
+                    entry,
+                    &groups,
+                    ssl.as_ref(),
+                    &names,
+                    &mut left,
+                    draft,
+                ));
+            }
             "virtual_server_group" | "SSL" => {}
             keyword => {
                 let id = names.register(entry, draft);
@@ -109,6 +122,7 @@ fn virtual_server(
     groups: &BTreeMap<String, Group>,
     ssl: Option<&health::Ssl>,
     names: &Names<'_>,
+    left: &mut usize,
     draft: &mut Draft,
 ) -> Vec<lvs::Placed> {
     let id = names.register(entry, draft);
@@ -121,6 +135,17 @@ fn virtual_server(
     };
     if let Listen::Group(group) = &listen {
         group.used(draft);
+        match left.checked_sub(group.listen.len()) {
+            Some(rest) => *left = rest,
+            None => {
+                draft.no_equal(
+                    id,
+                    At::Top,
+                    "groups are not written out for more than 65536 addresses in all",
+                );
+                return Vec::new();
+            }
+        }
     }
     let mut server = virtual_server::read(entry, id, &listen, names, draft);
     health::targets(&mut server);

@@ -181,7 +181,7 @@ impl Reader<'_, '_> {
         let word = entry.word(1).unwrap_or_default();
         match entry.keyword() {
             "lb_algo" | "lvs_sched" => {
-                self.service.scheduler = Some(said(id, entry, word.to_ascii_lowercase()))
+                self.service.scheduler = Some(said(id, entry, word.to_ascii_lowercase()));
             }
             "lb_kind" | "lvs_method" => match method(entry) {
                 Some(method) => self.service.method = Some(said(id, entry, method)),

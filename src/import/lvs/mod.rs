@@ -16,6 +16,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{At, Draft, Value, address::joined};
 
+/// Most servers that are written for the ports of one service.
+const MOST_SERVERS: usize = 65_536;
+
 /// How long IPVS keeps an idle connection of TCP unless it is told otherwise, in seconds, and one of UDP.
 const IDLE_TCP: u64 = 900;
 const IDLE_UDP: u64 = 300;
@@ -27,6 +30,11 @@ pub fn translate(service: &Service, draft: &mut Draft) -> Vec<Placed> {
         return vec![part(service, shape, None, draft)];
     }
     let ports = place::by_port(&service.listen);
+    if ports.len().saturating_mul(service.servers.len()) > MOST_SERVERS {
+        let text = "each port of it needs its servers anew, and they would be more than 65536: write a range of ports, \"192.0.2.1:8000-8010\"";
+        draft.no_equal(service.id, At::Top, text);
+        return Vec::new();
+    }
     let is_only = ports.len() == 1;
     let mut parts = Vec::new();
     for (port, listen) in ports.into_iter().take(super::MAX_MADE) {

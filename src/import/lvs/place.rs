@@ -117,7 +117,6 @@ impl Placed {
                 server.method.differs(draft, at, text);
                 return true;
             }
-            Shape::Proxied => return true,
             Shape::Routed | Shape::Tunnelled if server.ip.is_loopback() => {
                 "packets cannot be forwarded to this host itself: give the service to another host, or use mode = \"proxy\""
             }
@@ -125,7 +124,7 @@ impl Placed {
                 "the servers of a frontend are reached alike: prepare this one as the others, then add it to the servers, or give \
                  it a frontend of its own"
             }
-            Shape::Routed | Shape::Tunnelled => return true,
+            _ => return true,
         };
         draft.no_equal(server.id, at, said);
         false

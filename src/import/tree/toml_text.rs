@@ -9,7 +9,7 @@ pub fn parse(text: &str) -> Result<Node, NotADocument> {
     let lines = Lines::new(text);
     let table = DeTable::parse(text).map_err(|error| NotADocument {
         line: error.span().map_or(1, |span| lines.at(span.start)),
-        message: format!("not TOML: {}", error.message()),
+        message: format!("this is not valid TOML: {}", error.message()),
     })?;
     Ok(Node {
         line: 1,
