@@ -229,16 +229,14 @@ impl Rules {
             lower: limit(options.lower),
             check_addr: None,
         };
-        let known = service.servers.iter_mut().rev().take(super::MAX_MADE);
-        match known
-            .into_iter()
-            .find(|known| known.ip == ip && known.port == port)
-        {
+        let is_full = service.servers.len() >= super::MAX_MADE;
+        let mut known = service.servers.iter_mut();
+        match known.find(|known| known.ip == ip && known.port == port) {
             Some(old) => {
                 draft.translated(old.id);
                 *old = server;
             }
-            None if service.servers.len() >= super::MAX_MADE => {
+            None if is_full => {
                 draft.no_equal(
                     id,
                     At::Top,
