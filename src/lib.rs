@@ -33,6 +33,7 @@
 //! balance        choosing among servers
 //! packet         checked views of frames, checksums, rewriting, answers
 //! preamble       PROXY headers read and written, ClientHello read
+//! import         configurations of other load balancers, translated               `convey import`
 //! config         bytes → spanned tree → raw tables → Config, with every diagnostic; print, diff, schema
 //! access         networks, rules, limits of clients: who may open a connection
 //! base           names, addresses, reasons, exit statuses
@@ -164,6 +165,8 @@ pub mod engine;
 pub mod firewall;
 pub mod flow;
 pub(crate) mod health;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod packet;
 pub mod pools;
 pub mod preamble;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 pub const OK: Exit = Exit(0);
 /// EX_USAGE: the command line is wrong.
 pub const USAGE: Exit = Exit(64);
+/// EX_DATAERR: the input is not what it should be.
+pub const DATA: Exit = Exit(65);
 /// EX_NOINPUT: a file cannot be read.
 pub const NO_INPUT: Exit = Exit(66);
 /// EX_UNAVAILABLE: the daemon does not answer, or a part of it has ended.

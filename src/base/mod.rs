@@ -64,7 +64,9 @@ pub use label::UnknownLabel;
 pub(crate) use label::by_label;
 pub use listener_id::{ListenPlace, ListenerId};
 pub use listener_options::ListenerOptions;
-pub use name::{BackendName, FrontendName, NameError, NetworkListName, ServerKey, ServerName};
+pub use name::{
+    BackendName, FrontendName, MAX_NAME_BYTES, NameError, NetworkListName, ServerKey, ServerName,
+};
 pub use origin::{NotAnOrigin, Origin};
 pub use otlp::{OtlpLoss, OtlpResult, OtlpSignal};
 pub use packet::{Mac, PacketReason, Protocol};

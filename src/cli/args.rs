@@ -6,6 +6,7 @@ mod configuration;
 mod doctor;
 mod events;
 mod firewall;
+mod import;
 mod overrides;
 mod reload;
 mod server;
@@ -31,6 +32,7 @@ pub use configuration::{
 pub use doctor::{DoctorArgs, SupportArgs};
 pub use events::EventsArgs;
 pub use firewall::{FirewallClearArgs, FirewallCommand, FirewallShowArgs};
+pub use import::{ImportArgs, ImportKind};
 pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand, OverridesHistoryArgs};
 pub use reload::ReloadArgs;
 pub use server::{AddServerArgs, ForceArgs, ServerCommand};
@@ -214,6 +216,13 @@ pub enum Command {
     /// kept nowhere, so note it where it is used. For example, as root: convey token grafana --role read >>
     /// /etc/convey/tokens
     Token(TokenArgs),
+
+    /// Translate another load balancer's configuration
+    ///
+    /// Prints a configuration of Convey on standard output, with a comment at each thing that differs or has no equal, and lists
+    /// these on standard error. Exits with 0 when the file could be read as one of that kind, 65 when it could not, and 78 when
+    /// what came of it has errors, which are shown. For example: convey import haproxy /etc/haproxy/haproxy.cfg > convey.toml
+    Import(ImportArgs),
 
     /// Print the completion script of a shell
     ///

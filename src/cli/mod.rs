@@ -23,6 +23,7 @@ mod explain;
 mod firewall;
 mod gateways;
 mod generate;
+mod import;
 mod init;
 mod live;
 mod man_config;
@@ -152,6 +153,7 @@ fn dispatch(cli: &Cli, command: &Command) -> CommandResult {
         Command::BackendScript(args) => backend_script::run(args, cli.config.as_deref(), cli.mode),
         Command::Firewall(command) => firewall::run(command, cli.config.as_deref(), cli.mode),
         Command::Token(args) => token::run(args),
+        Command::Import(args) => import::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Names(args) => names::run(args, cli.config.as_deref()),
         Command::GenerateMan(args) => generate::man_pages(&args.directory),

@@ -24,12 +24,14 @@ impl Foreign {
     pub const fn help(self) -> &'static str {
         match self {
             Self::HaProxy => {
-                "`convey init` writes a file to start from; `frontend web` is [frontends.web], `bind *:80` is listen_addr = \
+                "`convey import haproxy FILE` translates it, with a comment at what has no equal; or `convey init` writes a file to \
+                 start from: `frontend web` is [frontends.web], `bind *:80` is listen_addr = \
                  \"0.0.0.0:80\", `default_backend app` is backend = \"app\", `backend app` is [backends.app], `server one \
                  10.0.0.11:8080` is servers.one = { addr = \"10.0.0.11:8080\" }"
             }
             Self::Nginx => {
-                "`convey init` writes a file to start from; `upstream app { server 10.0.0.11:8080; }` is [backends.app] with \
+                "`convey import nginx FILE` translates it, with a comment at what has no equal; or `convey init` writes a file to \
+                 start from: `upstream app { server 10.0.0.11:8080; }` is [backends.app] with \
                  servers.one = { addr = \"10.0.0.11:8080\" }, `listen 80; proxy_pass app;` is [frontends.web] with listen_addr = \
                  \"0.0.0.0:80\" and backend = \"app\""
             }

@@ -82,6 +82,8 @@ pub use connections::ConnectionRates;
 pub use discovery::{Discovery, MAX_DISCOVERED, MaxRemoval, OnFailure};
 pub use discovery_source::{ConsulQuery, DiscoveryKind, DiscoverySource, HOSTS, NameQuery, RESOLV_CONF};
 pub(crate) use duration::parse as parse_duration;
+#[cfg(feature = "import")]
+pub(crate) use duration::print as print_duration;
 pub use families::Families;
 pub(crate) use hidden::without_secrets;
 pub use http_service::{HttpService, SourceTls};
@@ -93,6 +95,8 @@ pub use platforms::{
     DockerAddress, DockerQuery, KubernetesQuery, KubernetesVia, LabelMatch, LxdFlavour, LxdQuery,
     NAMESPACE_FILE, ServicePort,
 };
+#[cfg(feature = "import")]
+pub(crate) use quote::{key as toml_key, string as toml_string};
 pub(crate) use render::in_one_line;
 pub use routing::*;
 pub use secret::{NotASecret, Secret};

@@ -36,7 +36,7 @@ const FLOORS: &[&[&str]] = &[
     &["flow"],
     &["snapshot"],
     &["pools"],
-    &["balance", "packet", "preamble"],
+    &["balance", "packet", "preamble", "import"],
     &["config"],
     &["access"],
     &["base"],
@@ -44,7 +44,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Pure rooms, which must not touch the system at all.
 const PURE: &[&str] = &[
-    "flow", "snapshot", "pools", "balance", "packet", "preamble", "config", "access", "base",
+    "flow", "snapshot", "pools", "balance", "packet", "preamble", "import", "config", "access", "base",
 ];
 
 /// Longest file in lines.

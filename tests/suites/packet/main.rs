@@ -18,6 +18,8 @@ mod gateways;
 mod harness;
 mod holder;
 mod hostile;
+#[cfg(feature = "import")]
+mod imported;
 mod interfaces;
 mod kept;
 mod l2;
@@ -92,6 +94,8 @@ fn main() -> ExitCode {
         ("gateways", gateways::TESTS),
         ("errors", errors::TESTS),
         ("l2", l2::TESTS),
+        #[cfg(feature = "import")]
+        ("import", imported::TESTS),
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),
         ("process", process::TESTS),

@@ -30,6 +30,10 @@ mod health_http;
 mod health_kinds;
 mod health_ways;
 mod hooks;
+#[cfg(feature = "import")]
+mod imported;
+#[cfg(feature = "import")]
+mod imported_lvs;
 mod lifecycle;
 mod limits;
 mod marks;
@@ -104,6 +108,10 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("options", options::TESTS),
         ("balancing", balancing::TESTS),
+        #[cfg(feature = "import")]
+        ("import", imported::TESTS),
+        #[cfg(feature = "import")]
+        ("import", imported_lvs::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
         ("peers", peers::TESTS),

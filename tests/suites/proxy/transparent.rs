@@ -82,14 +82,14 @@ impl Site {
     }
 }
 
-fn route(host: &Host, to: IpAddr, via: IpAddr) {
+pub fn route(host: &Host, to: IpAddr, via: IpAddr) {
     let (ip, bits) = if to.is_ipv4() { ("ip", 32) } else { ("ip -6", 128) };
     host.run(&format!("{ip} route replace {to}/{bits} via {via}"));
 }
 
 /// Runs the very commands that `convey check` prints.
 #[track_caller]
-fn keep_answers(convey: &Convey) {
+pub fn keep_answers(convey: &Convey) {
     let checked = convey.tool("check");
     let commands: Vec<&str> = (checked.stderr.lines())
         .filter_map(|line| line.strip_prefix("    "))
