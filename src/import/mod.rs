@@ -27,16 +27,19 @@ mod keepalived;
 mod lvs;
 mod names;
 mod nginx;
+mod note;
 mod paths;
 mod port_names;
 mod print;
+mod sections;
 mod tree;
 mod value;
 
 use crate::config::{self, Diagnostic, Options, Source};
 
-pub use draft::{At, Counts, DirectiveId, Draft, MAX_DIRECTIVES, Note, NoteKind, SectionId};
+pub use draft::{At, DirectiveId, Draft, MAX_DIRECTIVES, SectionId};
 pub use input::{Files, InputFile, MAX_INPUT_BYTES, NoFiles, Unreadable};
+pub use note::{Counts, Note, NoteKind};
 pub use value::Value;
 
 /// Most servers, addresses or the like that one directive may stand for.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::draft::{Counts, Line, Section};
+use super::{
+    note::Counts,
+    sections::{Line, Section},
+};
 use crate::config::toml_key;
 
 /// Longest line of a comment, in characters.

@@ -301,3 +301,11 @@ fn names_are_the_running_conveys_where_one_runs() {
         "{nothing:?}"
     );
 }
+
+#[cfg(not(feature = "import"))]
+#[test]
+fn a_build_without_import_says_so() {
+    let ended = run(&["import", "haproxy", "-"]);
+    assert_eq!(ended.status, Some(69), "{ended:?}");
+    assert!(ended.err.contains("compiled without the feature"), "{ended:?}");
+}

@@ -2,6 +2,9 @@
 
 mod daemon;
 mod first;
+#[cfg(feature = "import")]
+mod import;
+#[cfg(feature = "import")]
 mod imported;
 mod live;
 mod operator;

@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn patterns_fit_names_as_in_a_shell() {
-        let fits = |pattern: &str, name: &str| {
+        let fit = |pattern: &str, name: &str| {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            super::fits(&chars(pattern), &chars(name))
+            fits(&chars(pattern), &chars(name))
         };
         for (pattern, name) in [
             ("*.conf", "a.conf"),
@@ -166,7 +166,7 @@ mod tests {
             ("[]a]", "]"),
             ("*a*b*c", "xxaybzbc"),
         ] {
-            assert!(fits(pattern, name), "{pattern} {name}");
+            assert!(fit(pattern, name), "{pattern} {name}");
         }
         for (pattern, name) in [
             ("*.conf", "a.conf~"),
@@ -176,10 +176,10 @@ mod tests {
             ("[a", "a"),
             ("", "a"),
         ] {
-            assert!(!fits(pattern, name), "{pattern} {name}");
+            assert!(!fit(pattern, name), "{pattern} {name}");
         }
         // what a careless matcher takes for ever for
-        assert!(!fits(&"*a".repeat(50), &"a".repeat(40)));
+        assert!(!fit(&"*a".repeat(50), &"a".repeat(40)));
     }
 
     #[test]

@@ -1,6 +1,14 @@
 //! Reads, translates, prints and tells what differs.
 
-use std::{fmt::Write as _, fs::File, io, io::Read, io::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io,
+    io::{Read, Write as _},
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+};
 
 use super::files::Beside;
 use crate::{
@@ -8,10 +16,11 @@ use crate::{
     cli::{
         args::{ImportArgs, ImportKind},
         outcome::{CommandResult, Failure},
+        progress::{Progress, STEP},
         text::{colour_wanted, harmless},
     },
     config::{self, Severity, Source},
-    import::{self, Counts, Files, Imported, InputFile, Kind, MAX_INPUT_BYTES, NoFiles},
+    import::{self, Counts, Files, Imported, InputFile, Kind, MAX_INPUT_BYTES, NoFiles, Unreadable},
     sys::config_file,
 };
 
@@ -31,7 +40,7 @@ impl From<ImportKind> for Kind {
 /// Translates a file and prints what came of it; notes and findings go to stderr.
 pub fn run(args: &ImportArgs) -> CommandResult {
     let (file, mut files) = read(&args.file)?;
-    let imported = import::translate(args.kind.into(), &file, files.as_mut())
+    let imported = translate(args.kind.into(), &file, files.as_mut())
         .map_err(|error| Failure::new(exit::DATA, harmless(&error.to_string())))?;
     let mut out = io::stdout().lock();
     out.write_all(imported.text.as_bytes())?;
@@ -55,8 +64,27 @@ pub fn run(args: &ImportArgs) -> CommandResult {
     })
 }
 
+/// As [`import::translate`], saying that it goes on if that takes its time.
+fn translate(kind: Kind, file: &InputFile, files: &mut (dyn Files + Send)) -> Result<Imported, Unreadable> {
+    // nothing is sent: it closes when the work is done
+    let (open, closed) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let work = scope.spawn(move || {
+            let _open = open;
+            import::translate(kind, file, files)
+        });
+        let mut progress = Progress::start();
+        while closed.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
+            progress.tell(|| format!("translating {}", file.name));
+        }
+        // a panic of that thread is one of this
+        work.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// The input, and what it may include.
-fn read(path: &Path) -> Result<(InputFile, Box<dyn Files>), Failure> {
+fn read(path: &Path) -> Result<(InputFile, Box<dyn Files + Send>), Failure> {
     let is_stdin = path == Path::new("-") || path == Path::new("/dev/stdin");
     let is_pipe = path.parent() == Some(Path::new("/dev/fd"));
     if !is_stdin && !is_pipe {

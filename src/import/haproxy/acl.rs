@@ -287,9 +287,7 @@ fn no_server(sample: &str, values: &[String]) -> Test {
     let backend = sample.trim_start_matches("nbsrv(").trim_end_matches(')');
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     match values.as_slice() {
-        ["lt", "1"] | ["eq", "0"] | ["le", "0"] | ["0"] if !backend.is_empty() => {
-            Test::NoServer(backend.to_owned())
-        }
+        ["lt", "1"] | ["eq" | "le", "0"] | ["0"] if !backend.is_empty() => Test::NoServer(backend.to_owned()),
         _ => Test::Unknown("it counts the servers that are up: Convey has `fallback`, for none".to_owned()),
     }
 }

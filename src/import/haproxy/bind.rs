@@ -70,19 +70,8 @@ impl Bind {
     }
 }
 
-/// What all `bind` lines share.
-#[derive(Debug, Default)]
-pub struct Shared {
-    /// Where relative certificates are.
-    pub crt_base: String,
-    /// Where relative CAs are.
-    pub ca_base: String,
-    /// `ssl-default-bind-options`, `-ciphers` and so on, as words of a line.
-    pub tls_words: Vec<String>,
-}
-
 /// Reads a `bind` line.
-pub fn read(line: &Line, shared: &Shared, is_http: bool, files: &mut dyn Files) -> Bind {
+pub fn read(line: &Line, shared: &tls::Shared, is_http: bool, files: &mut dyn Files) -> Bind {
     let mut bind = Bind {
         line: line.clone(),
         places: Vec::new(),

@@ -1,6 +1,6 @@
 //! Health checks.
 
-use super::{Context, backend::Server, file::Line, parameters::Parameters, proxies::Proxy, time};
+use super::{Context, file::Line, parameters::Parameters, proxies::Proxy, servers::Server, time};
 use crate::import::{At, NoteKind, SectionId, Value};
 
 /// Translates the checks of a backend.

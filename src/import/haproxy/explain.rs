@@ -269,7 +269,6 @@ fn option(option: &str) -> Option<&'static str> {
         | "http-buffer-request"
         | "http-use-htx"
         | "accept-invalid-http-response"
-        | "accept-unsafe-violations-in-http-request"
         | "h1-case-adjust-bogus-client"
         | "h1-case-adjust-bogus-server"
         | "disable-h2-upgrade"
@@ -278,6 +277,8 @@ fn option(option: &str) -> Option<&'static str> {
         | "http_proxy" => HTTP,
         "httpchk" | "tcp-check" | "redis-check" | "mysql-check" | "pgsql-check" | "smtpchk"
         | "ldap-check" | "ssl-hello-chk" | "external-check" | "spop-check" => "",
+        // those about violations of HTTP
+        _ if option.starts_with("accept-") => HTTP,
         _ => return None,
     })
 }

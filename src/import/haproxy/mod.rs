@@ -17,6 +17,7 @@ mod pattern;
 mod proxies;
 mod routes;
 mod rules;
+mod servers;
 mod time;
 mod tls;
 mod together;
@@ -36,7 +37,7 @@ struct Context<'a> {
     files: &'a mut dyn Files,
     /// Backends: HAProxy's names, and those here.
     names: BTreeMap<String, String>,
-    shared: bind::Shared,
+    shared: tls::Shared,
     lists: Lists,
     /// Values that conditions may still have: each place that names an acl has all of its values.
     values_left: usize,
@@ -93,7 +94,7 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
         draft,
         files,
         names: BTreeMap::new(),
-        shared: bind::Shared::default(),
+        shared: tls::Shared::default(),
         lists: Lists::default(),
         values_left: MAX_VALUES,
         frontends: BTreeMap::new(),
@@ -130,3 +131,6 @@ fn has_servers(proxy: &Proxy) -> bool {
     let is_server = |name: &str| ["server", "server-template", "dispatch"].contains(&name);
     !proxy.is_frontend || proxy.lines.iter().any(|line| is_server(line.name()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,17 @@
 //! TLS that ends at a frontend: the words of `bind` about it.
 
-use super::bind::Shared;
 use crate::import::{Files, InputFile, NoteKind, Value, names};
+
+/// What all `bind` lines share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Where relative certificates are.
+    pub crt_base: String,
+    /// Where relative CAs are.
+    pub ca_base: String,
+    /// `ssl-default-bind-options`, `-ciphers` and so on, as words of a line.
+    pub tls_words: Vec<String>,
+}
 
 /// TLS of a frontend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

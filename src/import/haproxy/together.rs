@@ -1,6 +1,6 @@
 //! What HAProxy has for each server and Convey for all servers of a backend together: PROXY headers, TLS and the like.
 
-use super::{Context, backend::Server, parameters::Parameters, time, tls};
+use super::{Context, parameters::Parameters, servers::Server, time, tls};
 use crate::import::{At, NoteKind, SectionId, Value};
 
 /// What Convey has for all servers of a backend together.

@@ -133,3 +133,6 @@ fn stream(directives: &[Directive], draft: &mut Draft) {
     }
     explain::stream(directives, context.draft);
 }
+
+#[cfg(test)]
+mod tests;

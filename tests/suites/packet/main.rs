@@ -18,6 +18,7 @@ mod gateways;
 mod harness;
 mod holder;
 mod hostile;
+#[cfg(feature = "import")]
 mod imported;
 mod interfaces;
 mod kept;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         ("gateways", gateways::TESTS),
         ("errors", errors::TESTS),
         ("l2", l2::TESTS),
+        #[cfg(feature = "import")]
         ("import", imported::TESTS),
         ("interfaces", interfaces::TESTS),
         ("faults", faults::TESTS),

@@ -30,7 +30,9 @@ mod health_http;
 mod health_kinds;
 mod health_ways;
 mod hooks;
+#[cfg(feature = "import")]
 mod imported;
+#[cfg(feature = "import")]
 mod imported_lvs;
 mod lifecycle;
 mod limits;
@@ -103,7 +105,9 @@ fn main() -> ExitCode {
         ("limits", limits::TESTS),
         ("options", options::TESTS),
         ("balancing", balancing::TESTS),
+        #[cfg(feature = "import")]
         ("import", imported::TESTS),
+        #[cfg(feature = "import")]
         ("import", imported_lvs::TESTS),
         ("access", access::TESTS),
         ("descriptors", descriptors::TESTS),
