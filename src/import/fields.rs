@@ -61,7 +61,7 @@ impl<'t> Fields<'t> {
         Self::new(document, &EMPTY, home)
     }
 
-    /// Takes a key with its value; `null` counts as a key that is not there.
+    /// Takes a key with its value, once; `null` counts as a key that is not there.
     fn take(&mut self, name: &str) -> Option<(&'t Key, &'t Node)> {
         let table = self.table;
         let is = |key: &Key| match self.document.case {
@@ -71,7 +71,10 @@ impl<'t> Fields<'t> {
         // the last one counts where a key comes twice
         let index = table.iter().rposition(|(key, _)| is(key))?;
         let (key, node) = &table[index];
-        *self.is_taken.get_mut(index)? = true;
+        let is_taken = self.is_taken.get_mut(index)?;
+        if std::mem::replace(is_taken, true) {
+            return None;
+        }
         (node.value != Value::Null).then_some((key, node))
     }
 

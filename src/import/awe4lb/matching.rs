@@ -1,15 +1,18 @@
 //! A match of a server: which connections it takes, and the pool that they go to.
 
-use super::{certificate, discovery, hosts, place::Match};
+use super::{
+    certificate, discovery, hosts,
+    place::{Match, Takes},
+};
 use crate::import::{At, DirectiveId, Draft, Value, fields::Fields};
 
-/// Translates a match; whether it takes every connection.
+/// Translates a match.
 pub fn translate(
     place: &Match<'_>,
     mut fields: Fields<'_>,
     certificates: &mut Vec<Value>,
     draft: &mut Draft,
-) -> bool {
+) -> Takes {
     let at = At::In(place.backend);
     fields.set_home(at);
     if place.is_settled {
@@ -18,12 +21,15 @@ pub fn translate(
             "No connection comes here: a match before this one takes them all, in awe4lb, too.",
         );
     }
-    let takes_all = !fields.has("op");
-    match fields.table(draft, "op", At::In(place.frontend)) {
+    let takes = match fields.table(draft, "op", At::In(place.frontend)) {
         Some(op) => route(place, op, draft),
-        None if !place.is_settled => draft.set(place.frontend, &["backend"], place.backend_name.as_str()),
-        None => {}
-    }
+        None => {
+            if !place.is_settled {
+                draft.set(place.frontend, &["backend"], place.backend_name.as_str());
+            }
+            Takes::All
+        }
+    };
     if let Some(tls) = fields.table(draft, "tls", at) {
         let own = certificate(tls, Some(&place.backend_name), draft);
         match place.ends_tls {
@@ -43,16 +49,16 @@ pub fn translate(
     }
     hosts::health_check(place, fields.table(draft, "healthCheck", at), draft);
     fields.finish(draft);
-    takes_all
+    takes
 }
 
-fn route(place: &Match<'_>, mut op: Fields<'_>, draft: &mut Draft) {
+fn route(place: &Match<'_>, mut op: Fields<'_>, draft: &mut Draft) -> Takes {
     let at = At::In(place.frontend);
     if place.is_udp {
         draft.comment(at, "Routes are for TCP: a frontend of UDP has one backend.");
         op.finish(draft);
         draft.set(place.frontend, &["backend"], place.backend_name.as_str());
-        return;
+        return Takes::All;
     }
     let mut keys = Vec::new();
     let mut is_whole = true;
@@ -90,13 +96,14 @@ fn route(place: &Match<'_>, mut op: Fields<'_>, draft: &mut Draft) {
             place.backend_name
         );
         draft.comment(at, &text);
-        return;
+        return Takes::Nothing;
     }
     let route = draft.item(&["frontends", place.frontend_name, "routes"]);
     for (key, value) in keys {
         draft.set(route, &[key], value);
     }
     draft.set(route, &["backend"], place.backend_name.as_str());
+    Takes::Some
 }
 
 const UNREAD: &str = "a route goes by a name or a pattern of names (sni), and by networks of clients (source), such as \"10.0.0.0/8\"; the route \

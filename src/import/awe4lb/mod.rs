@@ -11,7 +11,7 @@ use super::{
     fields::{Case, Document, Fields},
     paths, tree,
 };
-use place::Match;
+use place::{Match, Takes};
 
 /// Translates a file.
 ///
@@ -92,33 +92,41 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
     if let Some(table) = tls {
         certificates.extend(server_tls(&name, table, draft));
     }
-    let tables = fields.tables(draft, "match", at);
+    let mut tables = fields.tables(draft, "match", at);
+    let is_own = tables.is_empty();
+    if is_own {
+        // as its documentation has it in one place
+        draft.comment(
+            at,
+            "Its pool stands in the server itself: awe4lb 0.7 wants it in a match, and it is taken for one without a condition.",
+        );
+        tables.push(fields);
+    } else {
+        fields.finish(draft);
+    }
     let count = tables.len();
-    let mut is_settled = false;
+    let (mut takes_all, mut has_routes) = (false, false);
     for (number, table) in (1..).zip(tables) {
-        let wanted = if count == 1 {
-            name.clone()
-        } else {
-            format!("{name}-{number}")
+        let wanted = match count {
+            1 => name.clone(),
+            _ => format!("{name}-{number}"),
         };
         let backend_name = draft.backend_name(&wanted);
-        let backend = draft.section(&["backends", &backend_name]);
         let place = Match {
             frontend_name: &name,
             frontend,
+            backend: draft.section(&["backends", &backend_name]),
             backend_name,
-            backend,
             is_udp,
             ends_tls,
-            is_settled,
+            is_settled: takes_all,
         };
-        is_settled |= matching::translate(&place, table, &mut certificates, draft);
+        let takes = matching::translate(&place, table, &mut certificates, draft);
+        takes_all |= takes == Takes::All;
+        has_routes |= takes == Takes::Some;
     }
-    if count == 0 {
-        draft.comment(at, "It has no match, so that awe4lb refuses it.");
-    }
-    if !is_settled && !is_udp {
-        // what no match takes is closed; a frontend needs to say so where it has no route either
+    if has_routes && !takes_all {
+        // what no match takes is closed
         let route = draft.item(&["frontends", &name, "routes"]);
         draft.set(route, &["source"], vec!["0.0.0.0/0", "::/0"]);
         draft.set(route, &["reject"], true);
@@ -127,7 +135,6 @@ fn server(mut fields: Fields<'_>, draft: &mut Draft) {
         let section = draft.section(&["frontends", &name, "tls"]);
         draft.set(section, &["certificates"], Value::List(certificates));
     }
-    fields.finish(draft);
 }
 
 /// A host and a port.

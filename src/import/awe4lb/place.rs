@@ -2,6 +2,17 @@
 
 use crate::import::SectionId;
 
+/// Which connections a match takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// All that come to it.
+    All,
+    /// Some, by a route.
+    Some,
+    /// None: its condition has no equal.
+    Nothing,
+}
+
 /// A match, and where it goes.
 pub struct Match<'a> {
     /// Name of the frontend.
