@@ -41,7 +41,7 @@ impl Access {
                 "the rule before it lets only some clients in, and no rule can follow that here".to_owned(),
             );
         }
-        if terms.iter().any(|term| holds_always(term)) {
+        if terms.iter().any(holds_always) {
             self.is_closed = true;
             self.denies_others = action == Action::Reject;
             return Ok(());

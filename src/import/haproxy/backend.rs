@@ -90,11 +90,11 @@ fn times(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
         }
         context.draft.translated(line.id);
     }
-    if let Some(line) = proxy.last("retries") {
-        if let Ok(retries) = line.word(1).parse::<u32>() {
-            context.draft.set(out, &["retries"], retries);
-            context.draft.translated(line.id);
-        }
+    if let Some(line) = proxy.last("retries")
+        && let Ok(retries) = line.word(1).parse::<u32>()
+    {
+        context.draft.set(out, &["retries"], retries);
+        context.draft.translated(line.id);
     }
 }
 
@@ -220,13 +220,15 @@ fn write(
             .draft
             .note(id, At::In(out), "disabled", NoteKind::Differs, text);
         keys.push(("weight", 0_u32.into()));
-    } else if let Some(weight) = parameters
-        .value("weight")
-        .and_then(|text| text.parse::<u32>().ok())
-    {
-        if weight != 1 {
-            keys.push(("weight", weight.into()));
-        }
+    } else {
+        let weight = parameters
+            .value("weight")
+            .and_then(|text| text.parse::<u32>().ok());
+        keys.extend(
+            weight
+                .filter(|weight| *weight != 1)
+                .map(|weight| ("weight", weight.into())),
+        );
     }
     if parameters.has("backup") {
         // without the option one after another
@@ -255,7 +257,7 @@ fn write(
         (Some(host), Some(port)) => keys.push(("check_addr", address::joined(host, port).into())),
         (Some(host), None) => keys.push(("check_addr", host.into())),
         (None, Some(port)) if address_is_ip(&addr) => {
-            keys.push(("check_addr", address::joined(&host, port).into()))
+            keys.push(("check_addr", address::joined(&host, port).into()));
         }
         (None, Some(port)) => {
             let text = "set `port` in health_check, if it is the same for all servers";

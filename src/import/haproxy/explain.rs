@@ -50,6 +50,7 @@ fn explain(line: &Line, home: At, context: &mut Context<'_>) {
 const HTTP: &str = "Convey does not read HTTP";
 
 /// Why a line has no equal; empty if it needs none, `None` if it is not known.
+#[expect(clippy::match_same_arms, reason = "a table, by what lines are about")]
 fn fate(line: &Line) -> Option<&'static str> {
     if line.is_negated {
         // it takes back what is not there
@@ -223,6 +224,7 @@ fn fate(line: &Line) -> Option<&'static str> {
     })
 }
 
+#[expect(clippy::match_same_arms, reason = "a table, by what lines are about")]
 fn option(option: &str) -> Option<&'static str> {
     Some(match option {
         // what is logged, what the kernel does with connections, how servers are tried again, and what is so here anyway

@@ -225,7 +225,7 @@ impl Reader<'_, '_> {
                 [] if self.takes_tls => self.rules.rejects_other_than_tls = true,
                 [] => self.rules.routes.push(Route::default()),
                 [only] if only.is_negated && only.any == [Test::IsTls] => {
-                    self.rules.rejects_other_than_tls = true
+                    self.rules.rejects_other_than_tls = true;
                 }
                 [only] if only.is_negated => {
                     let allowed = acl::Literal {
@@ -369,7 +369,7 @@ impl Reader<'_, '_> {
     fn use_map(&mut self, line: &Line, name: &str, terms: &[Term]) {
         let is_plain = terms.iter().all(|term| {
             term.iter()
-                .all(|literal| !literal.is_negated && literal.any.iter().any(|test| is_any_hello(test)))
+                .all(|literal| !literal.is_negated && literal.any.iter().any(is_any_hello))
         });
         if !is_plain {
             return self.note(line, NoteKind::NoEqual, "a map with a condition besides");

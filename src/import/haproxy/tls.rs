@@ -66,7 +66,6 @@ impl<'a> Reader<'a> {
     ) -> bool {
         let mut argument = || words.next().cloned().unwrap_or_default();
         match word {
-            "ssl" => {}
             "crt" => {
                 let path = argument();
                 self.certificate(&path);
@@ -116,11 +115,10 @@ impl<'a> Reader<'a> {
                 self.ended.set("min_version", "1.2");
                 self.ended.set("max_version", "1.2");
             }
-            "force-tlsv13" => self.ended.set("min_version", "1.3"),
-            "no-tlsv12" => self.ended.set("min_version", "1.3"),
+            "force-tlsv13" | "no-tlsv12" => self.ended.set("min_version", "1.3"),
             "no-tlsv13" => self.ended.set("max_version", "1.2"),
             // older ones there are none, nor what else these turn off
-            "no-sslv3" | "no-tlsv10" | "no-tlsv11" | "prefer-client-ciphers" | "tls-tickets" => {}
+            "ssl" | "no-sslv3" | "no-tlsv10" | "no-tlsv11" | "prefer-client-ciphers" | "tls-tickets" => {}
             "force-sslv3" | "force-tlsv10" | "force-tlsv11" => {
                 self.no_equal(word, "Convey speaks TLS 1.2 and 1.3");
             }

@@ -84,6 +84,7 @@ fn explain(directive: &Directive, at: At, draft: &mut Draft) {
 }
 
 /// Why a directive has no equal; empty if it needs none, `None` if it is not known.
+#[expect(clippy::match_same_arms, reason = "a table, by what lines are about")]
 fn fate(directive: &Directive) -> Option<&'static str> {
     let is_off = directive.arg(0) == "off";
     Some(match directive.name.as_str() {

@@ -95,9 +95,7 @@ fn option(arg: &str, listen: &mut Listen<'_>) {
         }
         "so_keepalive" => keep_alive(value, &mut options.keys),
         // so it is here anyway
-        "reuseport" | "bind" | "default_server" => {}
-        "ipv6only" if value == "on" => {}
-        "ipv6only" => {}
+        "reuseport" | "bind" | "default_server" | "ipv6only" => {}
         _ => listen.notes.push((arg.to_owned(), NoteKind::NoEqual, "")),
     }
 }

@@ -111,6 +111,13 @@ fn name_of(groups: &[(Options, Vec<String>)]) -> String {
 
 /// `[::]` takes IPv4 as well here.
 fn families(places: &[String], block: &Directive, out: SectionId, context: &mut Context<'_>) {
+    let listens = block.inner().iter().filter(|inner| inner.name == "listen");
+    if listens
+        .flat_map(|listen| &listen.args)
+        .any(|arg| arg == "ipv6only=off")
+    {
+        return;
+    }
     let known: BTreeSet<&str> = places.iter().map(String::as_str).collect();
     for place in places {
         let Some(port) = place.strip_prefix("[::]:") else {
@@ -268,19 +275,15 @@ fn frontend(options: &Options, scope: &Scope<'_>, out: SectionId, name: &str, co
         draft.set(out, &["access_log"], false);
         draft.translated(log.id);
     }
-    if let Some(bind) = scope
-        .all("proxy_bind")
-        .pop()
-        .filter(|bind| bind.arg(1) == "transparent")
-    {
-        if bind.arg(0).starts_with("$remote_addr") {
-            draft.set(out, &["source"], "client");
-            draft.differs(
-                bind.id,
-                At::In(out),
-                "`convey check` says which routes that takes",
-            );
-        }
+    let is_transparent =
+        |bind: &&Directive| bind.arg(1) == "transparent" && bind.arg(0).starts_with("$remote_addr");
+    if let Some(bind) = scope.all("proxy_bind").pop().filter(is_transparent) {
+        draft.set(out, &["source"], "client");
+        draft.differs(
+            bind.id,
+            At::In(out),
+            "`convey check` says which routes that takes",
+        );
     }
     if options.is_udp {
         let udp = draft.section(&["frontends", name, "udp"]);
@@ -363,9 +366,8 @@ fn access(scope: &Scope<'_>, name: &str, context: &mut Context<'_>) {
             text => match address::network(text) {
                 Some(network) => written.push(format!("{} {network}", rule.name)),
                 None => {
-                    context
-                        .draft
-                        .no_equal(rule.id, At::In(section), "rules are about networks and addresses")
+                    let text = "rules are about networks and addresses";
+                    context.draft.no_equal(rule.id, At::In(section), text);
                 }
             },
         }

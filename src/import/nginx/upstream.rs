@@ -284,7 +284,7 @@ fn balance(directive: &Directive, out: SectionId, draft: &mut Draft) {
     let value = match (directive.name.as_str(), directive.arg(0)) {
         ("server", _) => return,
         ("least_conn", _) => "least_connections",
-        ("hash", "$remote_addr" | "$binary_remote_addr" | "${remote_addr}") => "source_hash",
+        ("hash", "$remote_addr" | "$binary_remote_addr" | "${remote_addr}") | ("ip_hash", _) => "source_hash",
         ("hash", _) => {
             let text = "Convey knows the client's address only: see source_hash; servers are chosen in turn";
             return draft.no_equal(directive.id, At::In(out), text);
@@ -308,7 +308,6 @@ fn balance(directive: &Directive, out: SectionId, draft: &mut Draft) {
             );
             "least_connections"
         }
-        ("ip_hash", _) => "source_hash",
         // shared memory, and names that are asked for as the host does it
         ("zone", _) => return draft.translated(directive.id),
         ("resolver" | "resolver_timeout", _) => {
