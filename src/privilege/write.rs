@@ -366,7 +366,7 @@ mod tests {
             ),
             ("[admin]\nlisten_addr = \"127.0.0.1:7001\"\n", "[admin] another"),
             ("[admin]\nsocket = \"/root/evil.sock\"\n", "[admin] another"),
-            ("[global]\nuser = \"root\"\n", "`user` in [global] another"),
+            ("[global]\nuser = \"daemon\"\n", "`user` in [global] another"),
             (
                 "[global]\nstate_dir = \"/srv\"\n",
                 "`state_dir` in [global] another",
