@@ -83,6 +83,33 @@ export const tests = [
     },
   },
   {
+    name: "a_whole_backend_is_set_and_each_server_gets_back_what_it_had",
+    async body() {
+      await held.daemon.post("/v1/backends/web/servers/a", { action: "weight", weight: 6 });
+      const page = await open(held.daemon, "#/overview?panel=backend/web");
+      await until("its servers", async () => (await page.locator(".panel tbody tr").count()) >= 2);
+      await press(page, "Maintenance…");
+      await confirm(page, "Start maintenance");
+      await until("the API's reason", async () =>
+        (await page.textContent("dialog.dialog[open] .form-error")).includes("has no eligible server then"),
+      );
+      await page.check("input[name=force]");
+      await confirm(page, "Start maintenance");
+      const overrides = async () =>
+        (await held.daemon.ask("/v1/overrides")).overrides
+          .map(({ server, overridden }) => `${server}: ${overridden}`)
+          .join("; ");
+      await until("both are", async () => (await overrides()) === "a: maintenance, weight 6; b: maintenance");
+      await page.locator(".notice").getByRole("button", { name: "Undo" }).click();
+      await until("both are as before", async () => (await overrides()) === "a: weight 6");
+      await page.goto(`${held.daemon.url}/#/overrides`);
+      await page.getByRole("button", { name: "Clear the override of web/a" }).click();
+      await confirm(page, "Clear override");
+      await until("none is left", async () => (await page.textContent("main")).includes("No overrides."));
+      await close(page);
+    },
+  },
+  {
     name: "one_connection_is_closed_and_the_others_stay",
     async body() {
       const page = await open(held.daemon, "#/overview?panel=server/database/primary");

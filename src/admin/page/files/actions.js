@@ -98,6 +98,22 @@ const SERVER = {
   },
 };
 
+/** Of all servers of a backend. */
+const BACKEND = {
+  drain: {
+    says: "They get no new connections; checks go on. Open connections go on until they end.",
+    done: (at) => `${at} are draining.`,
+  },
+  maintenance: {
+    says: "They get no new connections and are no longer checked. Open connections go on until they end.",
+    done: (at) => `${at} are in maintenance.`,
+  },
+  ready: {
+    says: "Their checks and their configured weights apply again.",
+    done: (at) => `The overrides of ${at} are cleared.`,
+  },
+};
+
 function weightField(view) {
   const input = el("input", {
     name: "weight",
@@ -147,18 +163,7 @@ export async function actOnBackend(action, { backend, view }) {
   const at = `all ${many(Object.keys(view.servers).length, "server")} of ${backend}`;
   const before = Object.entries(view.servers).map(([server, { overridden }]) => [server, overridden]);
   const force = forceBox();
-  const body = [
-    el(
-      "p",
-      {},
-      words.says
-        .replace("It gets", "They get")
-        .replace("is no longer", "are no longer")
-        .replace("Its", "Their")
-        .replaceAll("its", "their"),
-    ),
-    force.node,
-  ];
+  const body = [el("p", {}, BACKEND[action].says), force.node];
   const act = async (form) => {
     await ask("POST", path("backends", backend), { json: { action, force: form.has("force") } });
     changed();
@@ -169,7 +174,7 @@ export async function actOnBackend(action, { backend, view }) {
       changed();
       notify(`The servers of ${backend} are as they were before.`);
     };
-    notify(words.done(at).replace(" is ", " are "), { undo: back });
+    notify(BACKEND[action].done(at), { undo: back });
   };
   await confirm({ title: words.title(at), body, verb: words.verb, act, onProblem: force.onProblem });
 }

@@ -15,15 +15,10 @@ export const title = "Packets";
 
 /** What kind of end a packet had, by its sentence; the first that fits. */
 const KINDS = [
-  [
-    "forwarded",
-    "Forwarded",
-    "good",
-    (label) => (label.startsWith("to_") && label !== "too_big") || label.startsWith("error_to"),
-  ],
-  ["left", "Left to the kernel", "idle", (label) => label === "not_ours"],
-  ["answered", "Answered by Convey", "drain", (_, sentence) => sentence.startsWith("Answered")],
-  ["dropped", "Dropped", "bad", () => true],
+  { heading: "Forwarded", tone: "good", fits: (label) => /^(error_)?to_(server|client)$/.test(label) },
+  { heading: "Left to the kernel", tone: "idle", fits: (label) => label === "not_ours" },
+  { heading: "Answered by Convey", tone: "drain", fits: (_, sentence) => sentence.startsWith("Answered") },
+  { heading: "Dropped", tone: "bad", fits: () => true },
 ];
 
 export function mount(main) {
@@ -128,7 +123,7 @@ function flowsOf(flows) {
 class Verdicts {
   constructor() {
     this.before = null;
-    this.groups = KINDS.map(([, heading, tone]) => {
+    this.groups = KINDS.map(({ heading, tone }) => {
       const rows = el("tbody", {});
       return {
         rows,
@@ -158,7 +153,7 @@ class Verdicts {
     const grouped = KINDS.map(() => []);
     for (const [label, number] of Object.entries(packets)) {
       const sentence = verdictWords(label);
-      const kind = KINDS.findIndex(([, , , fits]) => fits(label, sentence));
+      const kind = KINDS.findIndex(({ fits }) => fits(label, sentence));
       const perSecond = seconds > 0 ? Math.max(0, number - (this.before.packets[label] ?? 0)) / seconds : null;
       grouped[kind].push([label, number, perSecond, sentence]);
     }
