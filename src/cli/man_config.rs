@@ -99,8 +99,10 @@ fn explained_elsewhere(section: &str) -> Option<&'static str> {
 
 /// Whether it is a section, several by name, or a list of them.
 fn is_section(root: &Value, schema: &Value) -> bool {
+    let each = &schema["additionalProperties"];
     is_object(schema)
-        || schema["additionalProperties"].is_object()
+        // texts by name are a value
+        || (each.is_object() && each["type"] != "string")
         || is_object(resolve(root, &schema["items"]))
 }
 
@@ -135,6 +137,7 @@ fn kind(schema: &Value) -> String {
     match schema["type"].as_str().unwrap_or_default() {
         "boolean" => "true | false".to_owned(),
         "array" => format!("[{}, ...]", kind(&schema["items"])),
+        "object" => format!("{{ NAME = {}, ... }}", kind(&schema["additionalProperties"])),
         "integer" => match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
             (Some(min), Some(max)) => format!("{min}..{max}"),
             _ => "number".to_owned(),
