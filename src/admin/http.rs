@@ -64,8 +64,9 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            connections: 48,
-            per_peer: 12,
+            // a browser opens six, and several may be behind one address
+            connections: 128,
+            per_peer: 48,
             refusals: 12,
             refusal: Duration::from_secs(1),
             handshake: Duration::from_secs(5),

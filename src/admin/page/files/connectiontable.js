@@ -111,11 +111,12 @@ function closer(connectionNow) {
 }
 
 function whyNot(client, mode) {
-  if (mode !== "proxy") return "Flows of the packet modes end by themselves: their packets are only forwarded.";
+  if (mode === "dsr") return "Only its ends can end a flow of mode dsr: the answers do not come through here.";
   if (client === "unix") return "Clients of unix sockets have no address by which one could be named.";
   return refusal("operate");
 }
 
-function ask({ client, frontend }) {
-  closeConnections({ client, frontend }, `the connection of ${client}`, "It is cut at once.");
+function ask({ client, frontend, mode }) {
+  const what = mode === "passthrough" ? "Its next packet is answered with a reset." : "It is cut at once.";
+  closeConnections({ client, frontend }, `the connection of ${client}`, what);
 }
