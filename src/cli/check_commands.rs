@@ -15,10 +15,9 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 pub fn notes(config: &Config) -> Vec<String> {
     let commands = config.commands();
     let programs: BTreeSet<&str> = commands.values().map(Command::program).collect();
-    let found = programs
-        .into_iter()
-        .filter_map(|program| note(Path::new(program)));
-    found.collect()
+    // a name without a place is searched for where commands are, which may be another place for the service
+    let placed = programs.into_iter().filter(|program| program.contains('/'));
+    placed.filter_map(|program| note(Path::new(program))).collect()
 }
 
 fn note(program: &Path) -> Option<String> {

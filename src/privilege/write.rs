@@ -266,12 +266,19 @@ fn with_tokens(config: &Config) -> BTreeSet<String> {
         .collect()
 }
 
-/// The collector, if it is shown secrets: another one would get them.
+/// The collector, and whom it is believed to be, if it is shown secrets: another one would get them.
 fn with_secrets(config: &Config) -> BTreeSet<String> {
     let otlp = (config.otlp.iter()).filter(|otlp| !otlp.headers.is_empty() || otlp.tls.identity.is_some());
     let collector = otlp.map(|otlp| {
         let secrets: Vec<String> = otlp.headers.values().map(ToString::to_string).collect();
-        format!("{} ({})", otlp.endpoint, secrets.join(", "))
+        let tls = &otlp.tls;
+        format!(
+            "{} ({}; {:?}, {:?})",
+            otlp.endpoint,
+            secrets.join(", "),
+            tls.trust,
+            tls.server_name
+        )
     });
     collector.collect()
 }

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    admin::{caller::Caller, views::Problem},
+    admin::{
+        caller::{Admission, Caller},
+        views::Problem,
+    },
     config::MAX_CONFIG_BYTES,
 };
 
@@ -41,6 +44,8 @@ pub struct Ask<P = Nothing, Q = Nothing, B = Nothing> {
     pub accept: Option<String>,
     /// The last event that the asker has heard (`Last-Event-ID`), if it says so.
     pub last_event_id: Option<u64>,
+    /// Whether the asker still would be let in, for answers that go on.
+    pub admission: Admission,
 }
 
 /// Of a handler that does not ask for it.
@@ -194,6 +199,7 @@ where
     let query = query.map_err(|rejection| bad(&rejection.body_text()))?.0;
     let if_match = text_of(&request, &header::IF_MATCH);
     let accept = text_of(&request, &header::ACCEPT);
+    let admission = (request.extensions().get::<Admission>().cloned()).unwrap_or_default();
     let last_event_id = text_of(&request, &LAST_EVENT_ID).and_then(|id| id.parse().ok());
     let is_local = matches!(caller, Caller::Local(_));
     let body = body::<B>(request, is_local, limit).await?;
@@ -205,6 +211,7 @@ where
         if_match,
         accept,
         last_event_id,
+        admission,
     })
 }
 

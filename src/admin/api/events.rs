@@ -16,23 +16,13 @@ use super::{
     context::ApiContext,
 };
 use crate::admin::{
-    events::{EventLog, EventStream},
+    events::{EventLog, EventStream, Found},
     http::LongLived,
     views::{Event, EventFilter, EventQuery, Events, Problem},
 };
 
 /// Events listed when the request does not say how many.
 const DEFAULT: usize = 100;
-
-/// The events by which overrides, and servers added at run time, change.
-const OVERRIDES: [&str; 6] = [
-    "server_override",
-    "backend_override",
-    "overrides_cleared",
-    "server_added",
-    "server_removed",
-    "overrides_restored",
-];
 
 /// Media type of a stream.
 const STREAM: &str = "text/event-stream";
@@ -81,7 +71,7 @@ pub async fn events(context: ApiContext, ask: Ask<Nothing, EventQuery>) -> Resul
     let text = |number, event: &_| serde_json::to_string(&Event::new(number, event)).unwrap_or_default();
     let after = ask.last_event_id.or(ask.query.after);
     let wanted = move |event: &_| filter.matches(event);
-    let stream = context.streams().begin(log, after, wanted, text);
+    let stream = context.streams().begin(log, after, ask.admission, wanted, text);
     stream.map(ListOrStream::Stream).ok_or_else(|| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -90,14 +80,17 @@ pub async fn events(context: ApiContext, ask: Ask<Nothing, EventQuery>) -> Resul
     })
 }
 
-/// When which override was set or cleared, since the start.
+/// When which override was set or cleared: the last of them since the start, whatever else has happened.
 pub async fn overrides(context: ApiContext, _ask: Ask) -> Result<Json<Events>, Problem> {
-    let filter = EventFilter::of_names(&OVERRIDES);
-    Ok(Json(list(context.live().events(), None, usize::MAX, &filter)))
+    let found = context.live().events().overrides();
+    Ok(Json(view(&found)))
 }
 
 fn list(log: &EventLog, after: Option<u64>, limit: usize, filter: &EventFilter) -> Events {
-    let found = log.after(after, limit, |event| filter.matches(event));
+    view(&log.after(after, limit, |event| filter.matches(event)))
+}
+
+fn view(found: &Found) -> Events {
     let events = found.events.iter();
     Events {
         events: events.map(|(number, event)| Event::new(*number, event)).collect(),

@@ -8,20 +8,24 @@ use super::{
     ask::{Ask, Nothing},
     context::ApiContext,
 };
-use crate::admin::{
-    lookup,
-    views::{History, HistoryQuery, PacketHistory, Problem},
+use crate::{
+    admin::{
+        lookup,
+        views::{History, HistoryQuery, PacketHistory, Problem},
+    },
+    snapshot::trend::step_at,
 };
 
 /// Of the whole, or of a frontend, backend or server.
 pub async fn history(context: ApiContext, ask: Ask<Nothing, HistoryQuery>) -> Result<Json<History>, Problem> {
     let status = context.now();
     let (snapshot, now) = (&status.snapshot, Instant::now());
+    let lived = usize::try_from(step_at(status.started, now)).unwrap_or(usize::MAX);
     let query = (ask.query.frontend, ask.query.backend, ask.query.server);
     Ok(Json(match query {
         (None, None, None) => {
             let frontends = snapshot.frontends.values();
-            let mut whole = History::sum(frontends.map(|frontend| frontend.live.trend.steps(now)));
+            let mut whole = History::sum(lived, frontends.map(|frontend| frontend.live.trend.steps(now)));
             let packets = context.packet_trend().steps(now);
             whole.packets = status
                 .packet
@@ -29,15 +33,17 @@ pub async fn history(context: ApiContext, ask: Ask<Nothing, HistoryQuery>) -> Re
                 .map(|_| PacketHistory::from(packets.as_slice()));
             whole
         }
-        (Some(name), None, None) => {
-            History::sum([lookup::find_frontend(snapshot, &name)?.live.trend.steps(now)])
-        }
-        (None, Some(name), None) => {
-            History::sum([lookup::find_backend(snapshot, &name)?.live.trend.steps(now)])
-        }
+        (Some(name), None, None) => History::sum(
+            lived,
+            [lookup::find_frontend(snapshot, &name)?.live.trend.steps(now)],
+        ),
+        (None, Some(name), None) => History::sum(
+            lived,
+            [lookup::find_backend(snapshot, &name)?.live.trend.steps(now)],
+        ),
         (None, Some(backend), Some(name)) => {
             let (_, server) = lookup::find_server(snapshot, &backend, &name)?;
-            History::sum([server.live.trend.steps(now)])
+            History::sum(lived, [server.live.trend.steps(now)])
         }
         (None, None, Some(_)) | (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
             return Err(Problem::new(

@@ -164,7 +164,7 @@ fn table() -> Table {
         .add(
             (Get, "/v1/overrides/history"),
             Read,
-            "Which overrides were set and cleared since the start",
+            "The last overrides that were set and cleared since the start",
             events::overrides,
         )
         .add((Get, "/v1/overrides"), Read, "All overrides", servers::overrides)

@@ -60,7 +60,12 @@ pub async fn log_in(context: ApiContext, ask: Ask) -> Result<WithCookie, Problem
     rand::fill(&mut random)
         .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the system has no randomness"))?;
     let id = SessionId::new(random);
-    context.sessions().begin(&id, token, Instant::now());
+    if !context.sessions().begin(&id, token, Instant::now()) {
+        return Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "this token has logged in too often of late: try again in a minute, or send it with each request",
+        ));
+    }
     log_request(&ask.caller, "log in");
     Ok(WithCookie {
         answer: session_of(&ask.caller),

@@ -10,16 +10,20 @@ const PLAIN: &str = "convey-session";
 /// Its name with TLS: browsers take such a one only from this host, for all of its paths, and over TLS (RFC 6265bis, section 4.1.3.2).
 const OVER_TLS: &str = "__Host-convey-session";
 
-/// The session that a request is of; `None`: of none.
-pub fn session_of(headers: &HeaderMap, over_tls: bool) -> Option<SessionId> {
+/// Cookies of our name that are looked at: another program at this host's name may have set some, too.
+const MOST: usize = 8;
+
+/// The sessions that a request may be of.
+pub fn sessions_of(headers: &HeaderMap, over_tls: bool) -> impl Iterator<Item = SessionId> {
     let ours = name(over_tls);
     let all = headers.get_all(COOKIE).iter();
     let texts = all.filter_map(|header| header.to_str().ok());
-    let mut pairs = texts.flat_map(|text| text.split(';'));
-    pairs.find_map(|pair| {
+    let pairs = texts.flat_map(|text| text.split(';'));
+    let found = pairs.filter_map(move |pair| {
         let (name, value) = pair.trim().split_once('=')?;
         (name == ours).then(|| SessionId::read(value)).flatten()
-    })
+    });
+    found.take(MOST)
 }
 
 /// What tells a browser to keep a session, or with `None` to forget the one that it has. `None` is no header at all.
@@ -61,13 +65,19 @@ mod tests {
         let secret = id().secret();
         let plain = format!("a=b; convey-session={secret}; c=d");
         let secure = format!("__Host-convey-session={secret}");
-        assert!(session_of(&with(&[&plain]), false) == Some(id()));
-        assert!(session_of(&with(&["x=y", &secure]), true) == Some(id()));
-        assert!(session_of(&with(&[&plain]), true).is_none());
-        assert!(session_of(&with(&[&secure]), false).is_none());
+        let found = |cookies: &[&str], over_tls| sessions_of(&with(cookies), over_tls).collect::<Vec<_>>();
+        assert!(found(&[&plain], false) == [id()]);
+        assert!(found(&["x=y", &secure], true) == [id()]);
+        assert!(found(&[&plain], true).is_empty());
+        assert!(found(&[&secure], false).is_empty());
         for odd in ["", ";", "convey-session", "convey-session=", "convey-session=x"] {
-            assert!(session_of(&with(&[odd]), false).is_none(), "{odd}");
+            assert!(found(&[odd], false).is_empty(), "{odd}");
         }
+        // one that somebody else has set before ours keeps nobody out
+        let other = SessionId::new([8; 32]).secret();
+        let both = format!("convey-session={other}; {plain}");
+        assert_eq!(found(&[both.as_str()], false).len(), 2);
+        assert_eq!(found(&[both.as_str(); 100], false).len(), MOST);
     }
 
     #[test]

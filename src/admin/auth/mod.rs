@@ -23,8 +23,8 @@ use axum::{
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{
-            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, RETRY_AFTER,
-            SET_COOKIE, VARY,
+            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL,
+            RETRY_AFTER, SET_COOKIE, VARY, X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::{Next, from_fn_with_state},
@@ -33,7 +33,7 @@ use axum::{
 use rustls::ServerConfig;
 
 use super::{
-    caller::{Caller, Login},
+    caller::{Admission, Caller, Login, SessionKey},
     views::Problem,
 };
 use crate::{
@@ -146,14 +146,21 @@ impl Gate {
             ));
         };
         let tokens = match &access.entry {
-            Entry::Loopback(role) => return Ok(Caller::Loopback { from, role: *role }),
+            Entry::Loopback(role) => {
+                self.sessions.follow(None);
+                return Ok(Caller::Loopback { from, role: *role });
+            }
             Entry::Tokens(tokens) => tokens,
         };
+        self.sessions.follow(Some(tokens));
         let why = match bearer(request.headers()) {
-            Ok(None) => match cookie::session_of(request.headers(), access.tls.is_some()) {
-                Some(id) => return self.continue_session(&id, tokens, request, from),
-                None => return Err(Refusal::unauthorized("Bearer realm=\"convey\"", NO_TOKEN)),
-            },
+            Ok(None) => {
+                let keys = session_keys(access, request);
+                if keys.is_empty() {
+                    return Err(Refusal::unauthorized("Bearer realm=\"convey\"", NO_TOKEN));
+                }
+                return self.continue_session(&keys, tokens, request, from);
+            }
             Ok(Some(token)) => match tokens.find(token) {
                 Some(holder) => return Ok(holder.caller(from, Login::Token(holder.hash))),
                 None => LoginFailure::UnknownToken,
@@ -172,18 +179,44 @@ impl Gate {
     }
 }
 
+/// The sessions that a request may be of.
+fn session_keys(access: &ApiAccess, request: &Request) -> Vec<SessionKey> {
+    let ids = cookie::sessions_of(request.headers(), access.tls.is_some());
+    ids.map(|id| id.key()).collect()
+}
+
 impl Gate {
+    /// Whether somebody who was let in still would be, for answers that go on.
+    fn admission(&self, caller: &Caller) -> Admission {
+        let (access, sessions) = (Arc::clone(&self.access), Arc::clone(&self.sessions));
+        let login = match caller {
+            Caller::Token { login, .. } => Some(*login),
+            Caller::Local(_) | Caller::Anybody | Caller::Loopback { .. } => None,
+        };
+        Admission::new(move || match (&access.load().entry, login) {
+            (Entry::Loopback(_), None) => true,
+            (Entry::Tokens(tokens), Some(Login::Token(hash))) => tokens.holder(hash).is_some(),
+            (Entry::Tokens(tokens), Some(Login::Session(key))) => {
+                let token = sessions.token(key, Instant::now());
+                token.is_some_and(|token| tokens.holder(token).is_some())
+            }
+            (Entry::Loopback(_), Some(_)) | (Entry::Tokens(_), None) => false,
+        })
+    }
+
     /// Who has logged in with a browser. Ids are too long to be guessed: a wrong one is that of a session that has ended.
     fn continue_session(
         &self,
-        id: &SessionId,
+        keys: &[SessionKey],
         tokens: &Tokens,
         request: &Request,
         from: IpAddr,
     ) -> Result<Caller, Refusal> {
-        let key = id.key();
-        let token = self.sessions.token(key, Instant::now());
-        let Some(holder) = token.and_then(|token| tokens.holder(token)) else {
+        let found = keys.iter().find_map(|key| {
+            let token = self.sessions.token(*key, Instant::now())?;
+            Some((*key, tokens.holder(token)?))
+        });
+        let Some((key, holder)) = found else {
             return Err(Refusal::unauthorized("Bearer realm=\"convey\"", SESSION_ENDED));
         };
         if !request.method().is_safe() && !request.headers().contains_key(OUR_PAGE) {
@@ -218,11 +251,13 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         Ok(origin) => origin.map(ToString::to_string),
         Err(refusal) => return refusal.into_response(),
     };
+    let own = session_keys(&access, &request);
     let mut response = if origin.is_some() && is_preflight(&request) {
         preflight()
     } else {
         match gate.identify(&access, &request) {
             Ok(caller) => {
+                request.extensions_mut().insert(gate.admission(&caller));
                 request.extensions_mut().insert(caller);
                 next.run(request).await
             }
@@ -230,8 +265,14 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         }
     };
     let keep = response.extensions_mut().remove::<Keep>();
+    if keep.is_some() {
+        // whoever logs in anew, or out, leaves no session behind that the browser has had
+        own.iter().for_each(|key| gate.sessions.end(*key));
+    }
     let cookie = keep.and_then(|Keep(id)| cookie::keep(id.as_ref(), access.tls.is_some()));
     let headers = response.headers_mut();
+    (headers.entry(CACHE_CONTROL)).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
     if !access.origins.is_empty() {
         headers.append(VARY, HeaderValue::from_static("Origin"));

@@ -53,7 +53,10 @@ impl ApiAccess {
         let mut origins = headers.get_all(ORIGIN).iter();
         let (origin, more) = (origins.next(), origins.next());
         let Some(value) = origin else {
-            return match says_cross_site {
+            // a link to the page, which has nothing of the daemon's in it
+            let follows_link =
+                request.method().is_safe() && (uri.path() == "/" || uri.path().starts_with("/page/"));
+            return match says_cross_site && !follows_link {
                 true => Err(Refusal::of(StatusCode::FORBIDDEN, CROSS_SITE)),
                 false => Ok(None),
             };
@@ -190,7 +193,7 @@ mod tests {
             let mut headers = vec![("host", "127.0.0.1:7001")];
             headers.extend((!origin.is_empty()).then_some(("origin", origin)));
             headers.extend((!site.is_empty()).then_some(("sec-fetch-site", site)));
-            page("/", &headers)
+            page("/v1/status", &headers)
         };
         let dashboard = "https://dashboard.example";
         for (origin, site, expected) in [
@@ -208,6 +211,12 @@ mod tests {
         ] {
             assert_eq!(from(origin, site), expected, "{origin} {site}");
         }
+        // a link to the page is followed from anywhere
+        let link = [("host", "127.0.0.1:7001"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(
+            (page("/", &link), page("/page/page.js", &link)),
+            (Ok(None), Ok(None))
+        );
         let two = [("origin", dashboard), ("origin", dashboard)];
         assert_eq!(page("/", &two), Err(403));
     }

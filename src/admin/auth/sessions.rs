@@ -4,13 +4,14 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
+use super::tokens::Tokens;
 use crate::admin::caller::{SessionKey, TokenHash};
 
 /// How long a session lasts.
@@ -29,9 +30,24 @@ pub const RANDOM_BYTES: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionId([u8; RANDOM_BYTES]);
 
+/// Logins of one token in a minute; more are refused, for each is told in the log.
+const LOGINS: u32 = 20;
+
+/// In so long.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Who has logged in.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<SessionKey, Session>>);
+pub struct Sessions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<SessionKey, Session>,
+    /// When a token began to log in, and how often since: those of the last minute.
+    logins: HashMap<TokenHash, (Instant, u32)>,
+    /// The tokens that there were at the last request.
+    tokens: Option<Arc<Tokens>>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Session {
@@ -72,15 +88,40 @@ impl SessionId {
 }
 
 impl Sessions {
-    /// Begins a session of whoever has presented a token.
-    pub fn begin(&self, id: &SessionId, token: TokenHash, now: Instant) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Ends the sessions of tokens that are none any more; `None`: nobody needs one.
+    pub fn follow(&self, tokens: Option<&Arc<Tokens>>) {
+        let mut state = self.lock();
+        let is_known = match (&state.tokens, tokens) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_known {
+            let is_one = |token| tokens.is_some_and(|tokens| tokens.holder(token).is_some());
+            state.sessions.retain(|_, session| is_one(session.token));
+            state.tokens = tokens.map(Arc::clone);
+        }
+    }
+
+    /// Begins a session of whoever has presented a token; false if that has logged in too often.
+    #[must_use]
+    pub fn begin(&self, id: &SessionId, token: TokenHash, now: Instant) -> bool {
+        let mut state = self.lock();
+        state
+            .logins
+            .retain(|_, (begun, _)| now.saturating_duration_since(*begun) < MINUTE);
+        let (_, count) = state.logins.entry(token).or_insert((now, 0));
+        if *count >= LOGINS {
+            return false;
+        }
+        *count += 1;
+        let all = &mut state.sessions;
         all.retain(|_, session| session.ends > now);
         let of_token = all.values().filter(|session| session.token == token).count();
         if of_token >= MOST_OF_ONE {
-            end_oldest(&mut all, |session| session.token == token);
+            end_oldest(all, |session| session.token == token);
         } else if all.len() >= MOST {
-            end_oldest(&mut all, |_| true);
+            end_oldest(all, |_| true);
         }
         all.insert(
             id.key(),
@@ -89,20 +130,24 @@ impl Sessions {
                 ends: now + LIFETIME,
             },
         );
+        true
     }
 
     /// The token of a session, if that has not ended.
     #[must_use]
     pub fn token(&self, key: SessionKey, now: Instant) -> Option<TokenHash> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = all.get(&key).filter(|session| session.ends > now);
+        let state = self.lock();
+        let session = state.sessions.get(&key).filter(|session| session.ends > now);
         session.map(|session| session.token)
     }
 
     /// Ends a session.
     pub fn end(&self, key: SessionKey) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&key);
+        self.lock().sessions.remove(&key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,7 +192,7 @@ mod tests {
     fn a_session_is_known_by_its_cookie_until_it_ends() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let (ours, strange) = (id(1), id(2));
-        sessions.begin(&ours, hash(1), now);
+        assert!(sessions.begin(&ours, hash(1), now));
         let read = SessionId::read(&ours.secret()).unwrap();
         assert_eq!(sessions.token(read.key(), now), Some(hash(1)));
         assert_eq!(sessions.token(strange.key(), now), None);
@@ -166,12 +211,12 @@ mod tests {
     fn many_logins_of_one_token_end_its_own_sessions_and_keep_others() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let other = id(u16::MAX);
-        sessions.begin(&other, hash(2), now);
+        assert!(sessions.begin(&other, hash(2), now));
         for number in 0..1_000 {
-            let then = now + Duration::from_millis(number.into());
-            sessions.begin(&id(number), hash(1), then);
+            let then = now + Duration::from_secs(u64::from(number) * 4);
+            assert!(sessions.begin(&id(number), hash(1), then));
         }
-        assert_eq!(sessions.0.lock().unwrap().len(), MOST_OF_ONE + 1);
+        assert_eq!(sessions.lock().sessions.len(), MOST_OF_ONE + 1);
         assert_eq!(sessions.token(other.key(), now), Some(hash(2)));
         assert_eq!(sessions.token(id(999).key(), now), Some(hash(1)));
         assert_eq!(sessions.token(id(0).key(), now), None);
@@ -183,10 +228,36 @@ mod tests {
         for number in 0..1_000_u16 {
             let token = hash(u8::try_from(number % 200).unwrap());
             let then = now + Duration::from_millis(number.into());
-            sessions.begin(&id(number), token, then);
+            assert!(sessions.begin(&id(number), token, then));
         }
-        assert_eq!(sessions.0.lock().unwrap().len(), MOST);
-        sessions.begin(&id(1_000), hash(0), now + LIFETIME * 2);
-        assert_eq!(sessions.0.lock().unwrap().len(), 1, "those that have ended go");
+        assert_eq!(sessions.lock().sessions.len(), MOST);
+        assert!(sessions.begin(&id(1_000), hash(0), now + LIFETIME * 2));
+        assert_eq!(sessions.lock().sessions.len(), 1, "those that have ended go");
+    }
+
+    #[test]
+    fn a_token_that_logs_in_all_the_time_is_refused_for_a_while_and_others_are_not() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let begun = (0..1_000).filter(|number| sessions.begin(&id(*number), hash(1), now));
+        assert_eq!(begun.count(), usize::try_from(LOGINS).unwrap());
+        assert!(sessions.begin(&id(2_000), hash(2), now));
+        assert!(sessions.begin(&id(2_001), hash(1), now + MINUTE));
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token_also_if_that_comes_back() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let tokens = |random: u8| {
+            let line = Token::new([random; 32]).line("a", Role::Read).unwrap();
+            Arc::new(Tokens::parse(line.as_bytes()).unwrap())
+        };
+        let (first, second) = (tokens(1), tokens(2));
+        sessions.follow(Some(&first));
+        assert!(sessions.begin(&id(1), hash(1), now));
+        sessions.follow(Some(&first));
+        assert!(sessions.token(id(1).key(), now).is_some());
+        sessions.follow(Some(&second));
+        sessions.follow(Some(&first));
+        assert!(sessions.token(id(1).key(), now).is_none());
     }
 }

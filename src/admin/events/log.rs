@@ -13,6 +13,16 @@ use crate::base::by_label;
 /// Events that are kept.
 const KEPT: usize = 1_024;
 
+/// The events by which overrides, and servers added at run time, change: the last of these are kept besides.
+const OVERRIDES: [&str; 6] = [
+    "server_override",
+    "backend_override",
+    "overrides_cleared",
+    "server_added",
+    "server_removed",
+    "overrides_restored",
+];
+
 /// Fields of an event that are kept.
 const MAX_FIELDS: usize = 16;
 
@@ -62,6 +72,8 @@ struct Kept {
     next: u64,
     /// The latest at the end.
     events: VecDeque<Arc<EventRecord>>,
+    /// Those of [`OVERRIDES`], the latest at the end.
+    overrides: VecDeque<(u64, Arc<EventRecord>)>,
     /// How many there were, by level and name.
     counts: BTreeMap<(Level, String), u64>,
 }
@@ -105,6 +117,7 @@ impl EventLog {
             kept: Mutex::new(Kept {
                 next: before + 1,
                 events: VecDeque::new(),
+                overrides: VecDeque::new(),
                 counts: BTreeMap::new(),
             }),
             news: watch::Sender::new(before),
@@ -129,8 +142,14 @@ impl EventLog {
         if kept.events.len() == KEPT {
             kept.events.pop_front();
         }
-        kept.events.push_back(Arc::new(event));
-        let number = kept.next;
+        let (event, number) = (Arc::new(event), kept.next);
+        if OVERRIDES.contains(&&*event.name) {
+            if kept.overrides.len() == KEPT {
+                kept.overrides.pop_front();
+            }
+            kept.overrides.push_back((number, Arc::clone(&event)));
+        }
+        kept.events.push_back(event);
         kept.next += 1;
         self.news.send_replace(number);
     }
@@ -163,6 +182,17 @@ impl EventLog {
             events,
             last,
             is_gap: after.saturating_add(1) < first,
+        }
+    }
+
+    /// The last by which overrides have changed, whatever else has happened since.
+    #[must_use]
+    pub fn overrides(&self) -> Found {
+        let kept = self.lock();
+        Found {
+            events: kept.overrides.iter().cloned().collect(),
+            last: kept.next - 1,
+            is_gap: kept.overrides.len() == KEPT,
         }
     }
 
@@ -221,6 +251,33 @@ mod tests {
             log.add(event(&format!("e{number}")));
         }
         log
+    }
+
+    #[test]
+    fn what_was_overridden_is_known_whatever_else_has_happened_since() {
+        let log = EventLog::new(SystemTime::UNIX_EPOCH);
+        let named = |name: &str| EventRecord {
+            at: SystemTime::UNIX_EPOCH,
+            level: Level::Info,
+            name: name.to_owned(),
+            message: String::new(),
+            fields: BTreeMap::new(),
+        };
+        log.add(named("server_override"));
+        (0..KEPT * 2).for_each(|_| log.add(named("admin")));
+        log.add(named("overrides_cleared"));
+        let found = log.overrides();
+        let names: Vec<_> = found
+            .events
+            .iter()
+            .map(|(number, event)| (*number, &*event.name))
+            .collect();
+        assert_eq!(
+            names,
+            [(1, "server_override"), (KEPT as u64 * 2 + 2, "overrides_cleared")]
+        );
+        (0..KEPT * 2).for_each(|_| log.add(named("server_override")));
+        assert_eq!(log.overrides().events.len(), KEPT);
     }
 
     #[test]

@@ -10,5 +10,5 @@
 mod log;
 mod stream;
 
-pub use log::{EventLog, EventRecord, Level};
+pub use log::{EventLog, EventRecord, Found, Level};
 pub use stream::{EventStream, Streams};

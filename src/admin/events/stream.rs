@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{EventLog, EventRecord};
+use crate::admin::caller::Admission;
 
 /// Streams at a time: half of the places, so that the others remain for requests.
 const MOST: usize = 24;
@@ -25,6 +26,9 @@ const BATCH: usize = 64;
 
 /// After so long without an event a comment is sent, so that nobody on the way takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// So often is looked whether the listener still would be let in.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A client that takes nothing for so long has lost its place.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,34 +52,49 @@ pub struct EventStream(mpsc::Receiver<Bytes>);
 
 impl Streams {
     /// Begins a stream of the events that are wanted, after a number or from now on, from a task of the current runtime.
-    /// `None`: there are too many.
+    /// It ends soon after its listener would not be let in any more. `None`: there are too many.
     #[must_use]
     pub fn begin(
         &self,
         log: Arc<EventLog>,
         after: Option<u64>,
+        admission: Admission,
         wanted: impl Fn(&EventRecord) -> bool + Send + 'static,
         text: impl Fn(u64, &EventRecord) -> String + Send + 'static,
     ) -> Option<EventStream> {
         let place = Arc::clone(&self.0).try_acquire_owned().ok()?;
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(run(log, after, wanted, text, sender, place));
+        let events = Wanted { log, wanted, text };
+        tokio::spawn(run(events, after, admission, sender, place));
         Some(EventStream(receiver))
     }
 }
 
-async fn run(
+/// What is told, and how.
+struct Wanted<W, T> {
     log: Arc<EventLog>,
+    wanted: W,
+    text: T,
+}
+
+async fn run<W, T>(
+    Wanted { log, wanted, text }: Wanted<W, T>,
     after: Option<u64>,
-    wanted: impl Fn(&EventRecord) -> bool,
-    text: impl Fn(u64, &EventRecord) -> String,
+    admission: Admission,
     sender: mpsc::Sender<Bytes>,
     _place: OwnedSemaphorePermit,
-) {
+) where
+    W: Fn(&EventRecord) -> bool,
+    T: Fn(u64, &EventRecord) -> String,
+{
     let mut news = log.news();
     let mut seen = after.unwrap_or_else(|| *news.borrow());
     let mut part = RETRY.to_owned();
+    let mut silent = Duration::ZERO;
     loop {
+        if !admission.holds() {
+            return;
+        }
         news.mark_unchanged();
         let found = log.after(Some(seen), BATCH, &wanted);
         if found.is_gap {
@@ -87,6 +106,7 @@ async fn run(
         let is_full = found.events.len() == BATCH;
         seen = found.last;
         if !part.is_empty() {
+            silent = Duration::ZERO;
             let sent = timeout(PATIENCE, sender.send(std::mem::take(&mut part).into())).await;
             if !matches!(sent, Ok(Ok(()))) {
                 return;
@@ -99,7 +119,12 @@ async fn run(
             // the log is there as long as we are
             _ = news.changed() => {}
             () = sender.closed() => return,
-            () = tokio::time::sleep(KEEP_ALIVE) => part.push_str(":\n\n"),
+            () = tokio::time::sleep(LOOK) => {
+                silent += LOOK;
+                if silent >= KEEP_ALIVE {
+                    part.push_str(":\n\n");
+                }
+            }
         }
     }
 }
@@ -147,7 +172,7 @@ mod tests {
         let named = |_: u64, event: &EventRecord| event.name.clone();
         let wanted = |event: &EventRecord| event.name != "three";
         let mut stream = Streams::default()
-            .begin(Arc::clone(&log), Some(1), wanted, named)
+            .begin(Arc::clone(&log), Some(1), Admission::default(), wanted, named)
             .unwrap();
         assert_eq!(next(&mut stream).await, "retry: 2000\n\nid: 2\ndata: two\n\n");
         log.add(event("three"));
@@ -161,7 +186,7 @@ mod tests {
         log.add(event("old"));
         let named = |_: u64, event: &EventRecord| event.name.clone();
         let mut stream = Streams::default()
-            .begin(Arc::clone(&log), None, |_| true, named)
+            .begin(Arc::clone(&log), None, Admission::default(), |_| true, named)
             .unwrap();
         assert_eq!(next(&mut stream).await, "retry: 2000\n\n");
         log.add(event("new"));
@@ -169,10 +194,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_would_not_be_let_in_any_more_hears_nothing_more() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let log = Arc::new(EventLog::new(SystemTime::UNIX_EPOCH));
+        let is_in = Arc::new(AtomicBool::new(true));
+        let seen = Arc::clone(&is_in);
+        let admission = Admission::new(move || seen.load(Ordering::Relaxed));
+        let named = |_: u64, event: &EventRecord| event.name.clone();
+        let mut stream = Streams::default()
+            .begin(Arc::clone(&log), None, admission, |_| true, named)
+            .unwrap();
+        assert_eq!(next(&mut stream).await, "retry: 2000\n\n");
+        is_in.store(false, Ordering::Relaxed);
+        log.add(event("secret"));
+        assert!(stream.0.recv().await.is_none());
+    }
+
+    #[tokio::test]
     async fn there_are_so_many_places_and_who_goes_leaves_his() {
         let log = Arc::new(EventLog::new(SystemTime::UNIX_EPOCH));
         let streams = Streams::default();
-        let begin = || streams.begin(Arc::clone(&log), None, |_| true, |_, _| String::new());
+        let begin = || {
+            streams.begin(
+                Arc::clone(&log),
+                None,
+                Admission::default(),
+                |_| true,
+                |_, _| String::new(),
+            )
+        };
         let mut all: Vec<_> = (0..MOST).map(|_| begin().unwrap()).collect();
         assert!(begin().is_none());
         drop(all.pop());

@@ -96,15 +96,6 @@ impl EventQuery {
 }
 
 impl EventFilter {
-    /// Those of some names.
-    #[must_use]
-    pub fn of_names(names: &[&str]) -> Self {
-        Self {
-            names: Some(names.iter().copied().map(str::to_owned).collect()),
-            ..Self::default()
-        }
-    }
-
     /// Whether an event is wanted.
     #[must_use]
     pub fn matches(&self, event: &EventRecord) -> bool {

@@ -49,10 +49,10 @@ pub struct HistoryQuery {
 }
 
 impl History {
-    /// Of the sum of these, each of which ends with the last step.
+    /// Of the sum of these, each of which ends with the last step: of a process that has lived through so many.
     #[must_use]
-    pub fn sum(all: impl IntoIterator<Item = Vec<Step>>) -> Self {
-        let mut sum = Vec::new();
+    pub fn sum(lived: usize, all: impl IntoIterator<Item = Vec<Step>>) -> Self {
+        let mut sum = vec![Step::default(); lived.min(STEPS)];
         for steps in all {
             add(&mut sum, &steps);
         }
@@ -114,11 +114,15 @@ mod tests {
 
     #[test]
     fn a_sum_ends_with_the_last_step_of_each() {
-        let history = History::sum([vec![step(5)], vec![step(5), step(10), step(20)], vec![]]);
+        let history = History::sum(0, [vec![step(5)], vec![step(5), step(10), step(20)], vec![]]);
         assert_eq!(history.connections, [1.0, 2.0, 5.0]);
         assert_eq!(history.open, [5, 10, 25]);
         assert_eq!(history.failures, [0.0; 3]);
         assert_eq!(history.step_seconds, 5);
-        assert_eq!(History::sum([]).connections, Vec::<f64>::new());
+        assert_eq!(History::sum(0, []).connections, Vec::<f64>::new());
+        // before its first connection there was nothing, and that is known
+        let late = History::sum(3, [vec![step(5)]]);
+        assert_eq!(late.connections, [0.0, 0.0, 1.0]);
+        assert_eq!(History::sum(10_000, []).open.len(), STEPS);
     }
 }

@@ -38,7 +38,7 @@ pub enum OverridesCommand {
         override_usage = "convey overrides clear [OPTIONS] <BACKEND/SERVER>...\n       convey overrides clear --all"
     )]
     Clear(ClearOverridesArgs),
-    /// Which were set and cleared since the start, by whom
+    /// The last that were set and cleared since the start, by whom
     History(OverridesHistoryArgs),
 }
 

@@ -10,7 +10,7 @@ use flate2::{Compression, write::GzEncoder};
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
 };
 use tokio::time::timeout;
 
@@ -29,8 +29,8 @@ use crate::{
 /// Most bytes of an answer that are read; it has some dozens.
 const ANSWER_BYTES: usize = 16 << 10;
 
-/// What stands for a secret.
-const HIDDEN: &str = "…";
+/// What stands for each byte of a secret: what is said around it keeps its place, in a message of protobuf, too.
+const HIDDEN: u8 = b'*';
 
 /// Shortest part of a header that is taken for a secret by itself.
 const SHORTEST: usize = 4;
@@ -45,19 +45,33 @@ pub struct Door {
 }
 
 impl Door {
-    /// A text from the collector without the secrets that it was shown: it may give them back.
-    fn without_secrets(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+    /// Hides the secrets that the collector was shown in what it answers: it may give them back. Before anything is cut, for a
+    /// part of a secret would not be known as one.
+    fn hide_secrets(&self, answer: &mut [u8]) {
         for (_, value) in &self.headers {
-            let Ok(value) = value.to_str() else { continue };
-            text = text.replace(value, HIDDEN);
+            hide(answer, value.as_bytes());
             // without the scheme that stands before it (`Bearer`)
-            let parts = value
-                .split_ascii_whitespace()
-                .filter(|part| part.len() >= SHORTEST);
-            text = parts.skip(1).fold(text, |text, part| text.replace(part, HIDDEN));
+            let parts = value.as_bytes().split(u8::is_ascii_whitespace);
+            let parts = parts.filter(|part| !part.is_empty());
+            for part in parts.skip(1).filter(|part| part.len() >= SHORTEST) {
+                hide(answer, part);
+            }
         }
-        text
+    }
+
+    /// The headers of an answer that are shown, without secrets.
+    fn shown(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut shown = HeaderMap::new();
+        if let Some(location) = headers.get(LOCATION) {
+            let mut location = location.as_bytes().to_vec();
+            self.hide_secrets(&mut location);
+            shown.extend(
+                HeaderValue::from_bytes(&location)
+                    .ok()
+                    .map(|value| (LOCATION, value)),
+            );
+        }
+        shown
     }
 }
 
@@ -112,20 +126,31 @@ async fn exchange(
     let (status, headers) = (opened.status, opened.headers.clone());
     let judged = meaning(status);
     // what was said by the status stands, whatever becomes of the rest
-    let answer = opened.first(ANSWER_BYTES).await.unwrap_or_default();
-    let said = || {
-        let refusal = Refusal::new(status, &headers, read_refusal(&answer));
-        door.without_secrets(&refusal.to_string())
-    };
+    let mut answer = opened.first(ANSWER_BYTES).await.unwrap_or_default();
+    door.hide_secrets(&mut answer);
+    let said = || Refusal::new(status, &door.shown(&headers), read_refusal(&answer)).to_string();
     Ok(match judged {
-        Meaning::Accepted => {
-            let mut partial = read_partial(&answer);
-            partial.message = door.without_secrets(&partial.message);
-            Outcome::Accepted(partial)
-        }
+        Meaning::Accepted => Outcome::Accepted(read_partial(&answer)),
         Meaning::Later => Outcome::Later(rest(&headers), format!("the collector answers {}", said())),
         Meaning::Refused => Outcome::Refused(format!("the collector answers {}", said())),
     })
+}
+
+/// Overwrites a secret wherever it stands, in large and small letters.
+fn hide(answer: &mut [u8], secret: &[u8]) {
+    if secret.is_empty() {
+        return;
+    }
+    let mut at = 0;
+    while let Some(part) = answer.get_mut(at..at + secret.len()) {
+        match part.eq_ignore_ascii_case(secret) {
+            true => {
+                part.fill(HIDDEN);
+                at += secret.len();
+            }
+            false => at += 1,
+        }
+    }
 }
 
 fn rest(headers: &HeaderMap) -> Option<Duration> {
@@ -154,11 +179,25 @@ mod tests {
             ],
         };
         for (text, shown) in [
-            ("no: Bearer s3cret", "no: …"),
-            ("no token s3cret, no key hunter2", "no token …, no key …"),
+            ("no: Bearer s3cret", "no: *************"),
+            ("no: BEARER S3CRET", "no: *************"),
+            (
+                "no token s3cret, no key hunter2",
+                "no token ******, no key *******",
+            ),
             ("Bearer wanted", "Bearer wanted"),
+            ("s3cre", "s3cre"),
         ] {
-            assert_eq!(door.without_secrets(text), shown);
+            let mut answer = text.as_bytes().to_vec();
+            door.hide_secrets(&mut answer);
+            assert_eq!(String::from_utf8_lossy(&answer), shown);
         }
+        // one that is cut where a text is shown no further
+        let mut long = format!("{}Bearer s3cret", "x".repeat(190)).into_bytes();
+        door.hide_secrets(&mut long);
+        assert!(!read_refusal(&long).contains("s3c"), "{}", read_refusal(&long));
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, value("http://evil.example/?hunter2"));
+        assert_eq!(door.shown(&headers)[LOCATION], "http://evil.example/?*******");
     }
 }

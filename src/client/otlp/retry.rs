@@ -46,17 +46,15 @@ impl Backoff {
         Self { next: Self::FIRST }
     }
 
-    /// The wait after an attempt that failed: as the collector has said, or by itself between half of the longest and that.
-    /// `random` is any number.
+    /// The wait after an attempt that failed: between half of the longest and that, or for as long as the collector has said if
+    /// that is more. `random` is any number.
     pub fn wait(&mut self, said: Option<Duration>, random: u64) -> Duration {
         let most = self.next;
         self.next = (most * 2).min(Self::LAST);
-        if let Some(said) = said {
-            return said.min(Self::LONGEST);
-        }
         let half = most / 2;
         let share = u32::try_from(random % 1_000).unwrap_or(0);
-        half + half * share / 1_000
+        let own = half + half * share / 1_000;
+        said.unwrap_or_default().min(Self::LONGEST).max(own)
     }
 }
 
@@ -108,7 +106,8 @@ mod tests {
     #[test]
     fn a_collector_says_how_long_within_bounds() {
         let mut backoff = Backoff::new();
-        assert_eq!(backoff.wait(Some(Duration::ZERO), 7), Duration::ZERO);
+        // nothing, or a time that is past, is no leave to ask without a pause
+        assert!(backoff.wait(Some(Duration::ZERO), 7) >= Duration::from_millis(500));
         assert_eq!(
             backoff.wait(Some(Duration::from_secs(9)), 7),
             Duration::from_secs(9)

@@ -83,11 +83,30 @@ fn a_browser_logs_in_with_a_token_and_its_session_ends_with_it() {
     assert!(ended.code == 401 && ended.has("log in again"), "{ended:?}");
     site.write_tokens(&line);
     convey.reload(&config);
+    assert_eq!(
+        ask("/v1/status", &session).code,
+        401,
+        "a token that is back begins no old session"
+    );
+    let session = cookie(&ask("/v1/session", &format!("{JSON} {}", bearer(&token))));
     assert_eq!(ask("/v1/status", &session).code, 200);
+    // one that another program has set before does not keep ours out
+    let other = format!("__Host-convey-session={}; ", "A".repeat(43));
+    let both = session.replacen("Cookie: ", &format!("Cookie: {other}"), 1);
+    assert_eq!(ask("/v1/status", &both).code, 200);
 
+    let listening = site.client.start(&format!(
+        "exec curl -sSN --max-time 60 --cacert {} --resolve lb1.example:{PORT}:{} {session} -H 'Accept: text/event-stream' \
+         https://lb1.example:{PORT}/v1/events",
+        site.pki.path("ca.pem"),
+        site.lb.ip4()
+    ));
     let out = ask("/v1/session", &format!("-X DELETE {OUR_PAGE} {session}"));
     assert!(out.code == 200 && out.has("Max-Age=0"), "{out:?}");
     assert_eq!(ask("/v1/status", &session).code, 401);
+    // and what it listens to ends with it
+    let ended = listening.finish(PATIENCE);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(!convey.stderr().contains(&token));
 }
 
@@ -168,6 +187,10 @@ fn the_page_comes_to_everybody_with_a_policy_and_nothing_of_the_daemon() {
         assert_eq!(site.ask(PORT, other, "").code, 404, "{other}");
     }
     assert_eq!(site.ask(PORT, "/", JSON).code, 405);
+    // a link of a wiki leads there, and to nothing else
+    let link = "-H 'Sec-Fetch-Site: cross-site' -H 'Sec-Fetch-Mode: navigate'";
+    assert_eq!(site.ask(PORT, "/", link).code, 200);
+    assert_eq!(site.ask(PORT, "/v1/status", link).code, 403);
     let foreign = site.ask(PORT, "/", "-H 'Host: evil.example'");
     assert_eq!(foreign.code, 403, "{foreign:?}");
     let socket = format!(
