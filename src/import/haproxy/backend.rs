@@ -1,5 +1,7 @@
 //! A backend: how its servers are chosen, reached and checked.
 
+use std::time::Duration;
+
 use super::{
     Context, check,
     file::Line,
@@ -8,10 +10,16 @@ use super::{
     servers::{self, Server},
     time, together,
 };
-use crate::import::{
-    At, MAX_MADE, NoteKind, SectionId, Value,
-    address::{self, HostPort},
+use crate::{
+    config::CheckAddr,
+    import::{
+        At, MAX_MADE, NoteKind, SectionId, Value,
+        address::{self, HostPort},
+    },
 };
+
+/// Most that connect_timeout and queue_timeout can be.
+const MOST_WAITING: Duration = Duration::from_secs(3_600);
 
 /// Translates a backend.
 pub fn translate(proxy: &Proxy, context: &mut Context<'_>) {
@@ -25,11 +33,42 @@ pub fn translate(proxy: &Proxy, context: &mut Context<'_>) {
     fallback(proxy, out, context);
     stick(proxy, out, context);
     source(proxy, &servers, out, context);
+    let check_port = servers::port_of_checks(&servers);
     for server in &servers {
-        write(server, proxy, &servers, &name, out, context);
+        match is_service(server) {
+            true => service(server, &name, context),
+            false => write(server, proxy, &servers, check_port, out, context),
+        }
     }
     together::translate(&servers, out, &name, context);
     check::translate(proxy, &servers, &name, out, context);
+}
+
+/// Says once what HAProxy does where a file says nothing, and Convey otherwise.
+pub fn unsaid(proxies: &[Proxy], context: &mut Context<'_>) {
+    let mut backends = proxies
+        .iter()
+        .filter(|proxy| context.names.contains_key(&proxy.name) && proxy.is_backend)
+        .peekable();
+    if backends.peek().is_none() {
+        return;
+    }
+    let (mut is_tried_again, mut is_endless) = (false, false);
+    for proxy in backends {
+        let retries = proxy.last("retries").map_or("", |line| line.word(1));
+        is_tried_again |= retries != "0" && proxy.option("redispatch").is_none();
+        is_endless |= proxy.last_of("timeout", "connect").is_none();
+    }
+    if is_tried_again {
+        let text = "Without `option redispatch` HAProxy tries the same server again, 3 times if `retries` does not say otherwise; \
+                    Convey tries others, 2 if `retries` does not.";
+        context.draft.comment(At::Top, text);
+    }
+    if is_endless {
+        let text = "Without `timeout connect` HAProxy waits for a server without an end; Convey 5 s for its connection and as long \
+                    in the queue: see connect_timeout and queue_timeout.";
+        context.draft.comment(At::Top, text);
+    }
 }
 
 fn balance(proxy: &Proxy, servers: &[Server], out: SectionId, context: &mut Context<'_>) {
@@ -85,9 +124,20 @@ fn times(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
         let Some((line, time)) = line.and_then(|line| Some((line, time::parse(line.word(2))?))) else {
             continue;
         };
-        if !time.is_zero() {
-            context.draft.set(out, &[key], Value::duration(time));
+        if time.is_zero() {
+            let at = if line.is_inherited { At::Top } else { At::In(out) };
+            let text = "it has no end there: here it is 5 s, see connect_timeout and queue_timeout";
+            context.draft.differs(line.id, at, text);
+            continue;
         }
+        if time > MOST_WAITING {
+            let at = if line.is_inherited { At::Top } else { At::In(out) };
+            let text = "longer than Convey ever waits: here it is an hour";
+            context.draft.differs(line.id, at, text);
+        }
+        context
+            .draft
+            .set(out, &[key], Value::duration(time.min(MOST_WAITING)));
         context.draft.translated(line.id);
     }
     if let Some(line) = proxy.last("retries")
@@ -125,7 +175,8 @@ fn stick(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
         table.words.get(at + 1)
     };
     let mut sticky: Vec<(&str, Value)> = Vec::new();
-    match argument("expire").and_then(|text| time::parse(text)) {
+    let expire = argument("expire").and_then(|text| time::parse(text));
+    match expire.filter(|time| !time.is_zero()) {
         Some(time) => sticky.push(("ttl", Value::duration(time))),
         None => {
             let text = "entries that never expire: here they do after a day";
@@ -149,37 +200,98 @@ fn stick(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
     }
 }
 
-/// Where connections to the servers come from.
+/// Where connections to the servers come from: what the backend says, or all of its servers.
 fn source(proxy: &Proxy, servers: &[Server], out: SectionId, context: &mut Context<'_>) {
-    let mut all: Vec<(Line, Parameters)> = Vec::new();
-    if let Some(line) = proxy.last("source") {
+    fn key(parameters: &Parameters) -> [Option<&str>; 3] {
+        ["source", "interface", "usesrc"].map(|word| parameters.value(word))
+    }
+    let common = proxy.last("source").map(|line| {
         let mut parameters = Parameters::default();
         parameters.take(&line.words);
-        all.push((line.clone(), parameters));
+        (line.clone(), parameters)
+    });
+    let own = |server: &&Server| server.parameters.value("source").is_some();
+    let first = servers.first().filter(own);
+    let all = first.filter(|first| {
+        servers
+            .iter()
+            .all(|server| key(&server.parameters) == key(&first.parameters))
+    });
+    if let Some((line, _)) = &common {
+        context.draft.translated(line.id);
     }
-    let own = servers
+    let chosen = all
+        .map(|server| (server.line.clone(), (*server.parameters).clone()))
+        .or(common);
+    let chosen_key = chosen.as_ref().map(|(_, parameters)| key(parameters));
+    for server in servers
         .iter()
-        .find(|server| server.parameters.value("source").is_some());
-    all.extend(own.map(|server| (server.line.clone(), (*server.parameters).clone())));
-    for (line, parameters) in all {
-        let host = HostPort::parse(parameters.value("source").unwrap_or_default(), true).host;
-        let at = if line.is_inherited { At::Top } else { At::In(out) };
-        if host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| !ip.is_unspecified())
-        {
-            context.draft.set(out, &["source_addr"], host);
-        }
-        if let Some(interface) = parameters.value("interface") {
+        .filter(own)
+        .filter(|server| Some(key(&server.parameters)) != chosen_key)
+    {
+        let part = format!("source {}", server.parameters.value("source").unwrap_or_default());
+        let text = "connections to all servers of a backend come from one address here: put it into a backend of its own, with \
+                    source_addr";
+        context
+            .draft
+            .note(server.line.id, At::In(out), &part, NoteKind::NoEqual, text);
+    }
+    let Some((line, parameters)) = chosen else { return };
+    let host = HostPort::parse(parameters.value("source").unwrap_or_default(), true).host;
+    let at = if line.is_inherited { At::Top } else { At::In(out) };
+    if host
+        .parse::<std::net::IpAddr>()
+        .is_ok_and(|ip| !ip.is_unspecified())
+    {
+        context.draft.set(out, &["source_addr"], host);
+    }
+    if let Some(interface) = parameters.value("interface") {
+        context
+            .draft
+            .set(out, &["server_socket"], Value::table([("interface", interface)]));
+    }
+    if let Some(usesrc) = parameters.value("usesrc") {
+        let text = "set source = \"client\" in the frontends that lead here; `convey check` says which routes that takes";
+        let part = format!("usesrc {usesrc}");
+        context.draft.note(line.id, at, &part, NoteKind::Differs, text);
+    }
+}
+
+/// Whether a server's address is the name of a service, which SRV records are about.
+fn is_service(server: &Server) -> bool {
+    server.address.starts_with('_') && server.address.contains("._")
+}
+
+/// Servers that SRV records name.
+fn service(server: &Server, backend: &str, context: &mut Context<'_>) {
+    let id = server.line.id;
+    let section = context.draft.section(&["backends", backend, "discovery"]);
+    let at = At::In(section);
+    context.draft.translated(id);
+    if context.draft.get(section, &["kind"]).is_some() {
+        let text = "a backend has one source of servers: put it into a backend of its own";
+        return context.draft.no_equal(id, at, text);
+    }
+    for (part, why) in server.parameters.without_equal() {
+        context.draft.note(id, at, &part, NoteKind::NoEqual, why);
+    }
+    let name = HostPort::parse(&server.address, true).host;
+    context.draft.set(section, &["kind"], "srv");
+    context.draft.set(section, &["name"], name);
+    let text = "each SRV record is a server, however many there are, with its weight and its priority";
+    context.draft.differs(id, at, text);
+    for word in ["maxconn", "weight", "addr", "port"] {
+        if let Some(value) = server.parameters.value(word) {
+            let text = "a server that is discovered is what its record says";
             context
                 .draft
-                .set(out, &["server_socket"], Value::table([("interface", interface)]));
+                .note(id, at, &format!("{word} {value}"), NoteKind::NoEqual, text);
         }
-        context.draft.translated(line.id);
-        if let Some(usesrc) = parameters.value("usesrc") {
-            let text = "set source = \"client\" in the frontends that lead here; `convey check` says which routes that takes";
-            let part = format!("usesrc {usesrc}");
-            context.draft.note(line.id, at, &part, NoteKind::Differs, text);
+    }
+    for word in ["backup", "disabled"] {
+        if server.parameters.has(word) {
+            let text = "discovered servers are in service as soon as they are named";
+            context.draft.note(id, at, word, NoteKind::NoEqual, text);
         }
     }
 }
@@ -189,7 +301,7 @@ fn write(
     server: &Server,
     proxy: &Proxy,
     servers: &[Server],
-    backend: &str,
+    check_port: Option<u16>,
     out: SectionId,
     context: &mut Context<'_>,
 ) {
@@ -250,25 +362,52 @@ fn write(
     {
         keys.push(("max_connections", most.into()));
     }
-    let check_host = parameters.value("addr");
-    let check_port = parameters.value("port").and_then(address::port);
-    let host = HostPort::parse(&addr, false).host;
-    match (check_host, check_port) {
-        (Some(host), Some(port)) => keys.push(("check_addr", address::joined(host, port).into())),
-        (Some(host), None) => keys.push(("check_addr", host.into())),
-        (None, Some(port)) if address_is_ip(&addr) => {
-            keys.push(("check_addr", address::joined(&host, port).into()));
-        }
+    if let Some(checked) = check_addr(server, &addr, check_port, out, context) {
+        keys.push(("check_addr", checked.into()));
+    }
+    let backend = context.names.get(&proxy.name).cloned().unwrap_or_default();
+    let name = context.draft.server_name(&backend, &server.name);
+    context.draft.set(out, &["servers", &name], Value::table(keys));
+}
+
+/// Where a server is checked, if that is not its address; `common` is the port of all checks.
+fn check_addr(
+    server: &Server,
+    addr: &str,
+    common: Option<u16>,
+    out: SectionId,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    let (id, at) = (server.line.id, At::In(out));
+    let own = HostPort::parse(addr, false);
+    let is_named = own.ip().is_none() && !addr.starts_with("unix:");
+    let said = server.parameters.value("addr");
+    let host = said.filter(|host| !is_named && host.parse::<CheckAddr>().is_ok());
+    if let Some(said) = said.filter(|_| host.is_none()) {
+        let text = match is_named {
+            true => "each address of a name is checked itself",
+            false => {
+                "checks go to an address, not to a name: here to that of the server, if check_addr does not say another"
+            }
+        };
+        context
+            .draft
+            .note(id, at, &format!("addr {said}"), NoteKind::NoEqual, text);
+    }
+    match (host, server.parameters.value("port").and_then(address::port)) {
+        (Some(host), Some(port)) => Some(address::joined(host, port)),
+        (Some(host), None) => Some(host.to_owned()),
+        (None, None) => None,
+        (None, Some(port)) if own.ip().is_some() => Some(address::joined(&own.host, port)),
+        (None, Some(port)) if common == Some(port) => None,
         (None, Some(port)) => {
             let text = "set `port` in health_check, if it is the same for all servers";
             context
                 .draft
-                .note(id, At::In(out), &format!("port {port}"), NoteKind::NoEqual, text);
+                .note(id, at, &format!("port {port}"), NoteKind::NoEqual, text);
+            None
         }
-        (None, None) => {}
     }
-    let name = context.draft.server_name(backend, &server.name);
-    context.draft.set(out, &["servers", &name], Value::table(keys));
 }
 
 fn address_is_ip(addr: &str) -> bool {

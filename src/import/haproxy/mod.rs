@@ -119,6 +119,7 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
     for proxy in proxies.iter().filter(|proxy| proxy.is_frontend) {
         frontend::translate(proxy, &by_name, &mut context);
     }
+    backend::unsaid(&proxies, &mut context);
     for proxy in proxies.iter().filter(|proxy| proxy.is_backend) {
         backend::translate(proxy, &mut context);
     }

@@ -198,8 +198,8 @@ impl Parameters {
                 "cookie" => "Convey reads no HTTP: `sticky` of the backend keeps a client at its server",
                 "downinter" => "a server that is down is checked at the interval, too",
                 "minconn" | "maxqueue" => "see max_connections of a server, and max_queue of the backend",
-                "on-error" if value.as_ref() != "mark-down" => {
-                    "after max_failures a server is ejected for a while"
+                "on-error" => {
+                    "after max_failures a server is ejected for a while, whatever its checks say before and after"
                 }
                 "on-marked-up" => "connections to servers of a worse priority go on",
                 "track" => {
