@@ -77,11 +77,22 @@ fn timing(proxy: &Proxy, checked: &[&Server], section: SectionId, context: &mut 
         for word in ["inter", "fastinter", "rise", "fall"] {
             let (own, firsts) = (server.parameters.value(word), first.parameters.value(word));
             if own != firsts {
-                let part = own.map_or_else(|| format!("no {word}"), |own| format!("{word} {own}"));
-                let text = "all servers of a backend are checked alike here, as the first one";
+                // what it does not say has no words to quote
+                let part = match own {
+                    Some(own) => format!("{word} {own}"),
+                    None => context.draft.text_of(server.line.id).to_owned(),
+                };
+                let text = match firsts {
+                    Some(first) => format!(
+                        "all servers of a backend are checked alike here, as the first one: {word} {first}"
+                    ),
+                    None => format!(
+                        "all servers of a backend are checked alike here, as the first one, which has no `{word}`"
+                    ),
+                };
                 context
                     .draft
-                    .note(server.line.id, At::In(section), &part, NoteKind::Differs, text);
+                    .note(server.line.id, At::In(section), &part, NoteKind::Differs, &text);
             }
         }
     }
@@ -290,6 +301,12 @@ fn http(proxy: &Proxy, line: &Line, section: SectionId, at: At, context: &mut Co
         context.draft.set(section, &["status"], status);
     }
     if let Some(body) = request.body {
+        if request.method == "HEAD" {
+            let text =
+                "an answer to HEAD has no body that `expect` could look into: here the check asks with GET";
+            context.draft.differs(line.id, at, text);
+            context.draft.set(section, &["method"], "GET");
+        }
         context.draft.set(section, &["expect"], body);
     }
 }
