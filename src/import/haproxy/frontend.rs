@@ -78,6 +78,15 @@ pub fn translate(proxy: &Proxy, backends: &BTreeMap<&str, &Proxy>, context: &mut
         listen(places, keeps_ranges, *out, proxy, context);
         one(options, &rules, *out, name, context);
         settings(proxy, backends, &rules, *out, context);
+        let looks = rules.routes.iter().any(super::routes::Route::needs_hello);
+        if rules.rejects_other_than_tls && !looks && options.tls.is_none() {
+            let text = "without a route by `sni` or `alpn` Convey does not look whether a connection begins with TLS: those that do \
+                        not are accepted here, too";
+            let part = "tcp-request content reject";
+            context
+                .draft
+                .note(proxy.header.id, At::In(*out), part, NoteKind::NoEqual, text);
+        }
     }
     note_ports(&groups, &rules, context);
     context.fallbacks.extend(rules.fallbacks);

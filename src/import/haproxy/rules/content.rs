@@ -70,8 +70,8 @@ impl Reader<'_, '_> {
                 .filter(|literal| !literal.any.contains(&Test::Always))
                 .collect();
             match literals.as_slice() {
-                [] if !self.allowed.is_empty() => self.rejects_others(),
                 [] if self.takes_tls => self.rules.rejects_other_than_tls = true,
+                [] if !self.allowed.is_empty() => self.rejects_others(),
                 [] => self.rules.routes.push(Route::default()),
                 [only] if only.is_negated && only.any == [Test::IsTls] => {
                     self.rules.rejects_other_than_tls = true;
@@ -133,8 +133,14 @@ impl Reader<'_, '_> {
                 }
             }
         }
-        if is_alone {
+        if !is_alone {
+            return;
+        }
+        if self.rules.routes.iter().any(|route| route.backend.is_some()) {
             self.rules.default = None;
+        } else {
+            // none of what is allowed can be said: all that are left are rejected
+            self.rules.routes.push(Route::default());
         }
     }
 }
