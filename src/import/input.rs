@@ -3,6 +3,9 @@
 /// Largest input in bytes, with all that it includes.
 pub const MAX_INPUT_BYTES: usize = 16 << 20;
 
+/// Longest message about an input, in characters.
+const MAX_MESSAGE: usize = 1_000;
+
 /// One file of another program's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputFile {
@@ -57,13 +60,18 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// At a line of a file, from 1.
+    /// At a line of a file, from 1. Of what is quoted there may be too much to read.
     #[must_use]
     pub fn new(file: &str, line: usize, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
         Self {
             file: file.to_owned(),
             line,
-            message: message.into(),
+            message,
         }
     }
 }

@@ -45,6 +45,18 @@ impl Test {
 /// The pattern of every name.
 pub const ANY_NAME: &str = "~.";
 
+/// What is said of values that come from a file.
+pub const READ_NOW: &str = "the lines of its file are taken over as they are now: what changes in the file later does not count here";
+
+/// Whether the words of tests name a file whose lines become part of the configuration. Convey reads a list of clients itself.
+pub fn is_read_now(words: &[String]) -> bool {
+    let mut tests = words.split(|word| word == "{" || word == "}");
+    tests.any(|test| {
+        let names_file = test.iter().any(|word| word == "-f" || word == "-M");
+        names_file && !matches!(test, [sample, flags @ .., _] if sample == "src" && flags == ["-f"])
+    })
+}
+
 /// Most values of one condition.
 const MAX_VALUES: usize = 4_096;
 
@@ -143,10 +155,12 @@ fn terms(words: &[String], acls: &Acls, files: &mut dyn Files) -> Result<Vec<Ter
                 (None, "TRUE" | "WAIT_END" | "REQ_CONTENT") => vec![Test::Always],
                 (None, "FALSE") => vec![Test::Never],
                 (None, "LOCALHOST") => vec![Test::Source(vec!["127.0.0.0/8".to_owned(), "::1".to_owned()])],
-                (
-                    None,
-                    "HTTP" | "METH_GET" | "METH_POST" | "HTTP_1.0" | "HTTP_1.1" | "HTTP_2.0" | "HTTP_CONTENT",
-                ) => {
+                (None, "RDP_COOKIE") => {
+                    vec![Test::Unknown(
+                        "it asks for a cookie of RDP, which Convey does not read".to_owned(),
+                    )]
+                }
+                (None, name) if name.starts_with("METH_") || name == "HTTP" || name.starts_with("HTTP_") => {
                     vec![Test::Unknown("it asks about HTTP".to_owned())]
                 }
                 (None, name) => return Err(format!("there is no acl `{name}`")),
@@ -300,6 +314,8 @@ fn reason(sample: &str) -> String {
     ];
     if http.iter().any(|beginning| stem.starts_with(beginning)) {
         "it asks about an HTTP request, which Convey does not read".to_owned()
+    } else if stem == "src_is_local" || stem == "src_port" {
+        format!("Convey cannot ask for `{stem}`")
     } else if stem.starts_with("sc") || stem.starts_with("src_") {
         "it asks a stick table: see `limits.per_client` of a frontend".to_owned()
     } else if stem.starts_with("ssl_c_") {

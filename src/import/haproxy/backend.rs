@@ -164,9 +164,17 @@ fn stick(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
         );
         is_stick && line.word(2) == "src" && line.words.len() == 3
     };
-    let Some(stick) = proxy.lines.iter().find(is_on_src) else {
-        return;
+    // one that only finds entries, or only makes them, does nothing alone
+    let has = |word: &str| {
+        proxy
+            .lines
+            .iter()
+            .filter(is_on_src)
+            .any(|line| line.word(1) == word)
     };
+    if !has("on") && !(has("match") && has("store-request")) {
+        return;
+    }
     let Some(table) = proxy.lines.iter().find(|line| line.name() == "stick-table") else {
         return;
     };
@@ -189,7 +197,9 @@ fn stick(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
     }
     sticky.push(("prefix6", 128_u32.into()));
     context.draft.set(out, &["sticky"], Value::table(sticky));
-    context.draft.translated(stick.id);
+    for line in proxy.lines.iter().filter(is_on_src) {
+        context.draft.translated(line.id);
+    }
     context.draft.translated(table.id);
     if let Some(peers) = argument("peers") {
         let text = "load balancers do not tell each other where clients are";

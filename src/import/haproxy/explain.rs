@@ -15,11 +15,11 @@ pub fn rest(proxies: &[Proxy], others: &[Section], context: &mut Context<'_>) {
                 Some(home) if !line.is_inherited => home,
                 _ => At::Top,
             };
-            explain(line, home, context);
+            explain(line, home, false, context);
         }
     }
     for line in others.iter().flat_map(|section| &section.lines) {
-        explain(line, At::Top, context);
+        explain(line, At::Top, true, context);
     }
 }
 
@@ -36,11 +36,11 @@ fn home(proxy: &Proxy, context: &mut Context<'_>) -> Option<At> {
     Some(At::In(context.draft.section(&["backends", &name])))
 }
 
-fn explain(line: &Line, home: At, context: &mut Context<'_>) {
+fn explain(line: &Line, home: At, is_global: bool, context: &mut Context<'_>) {
     if context.draft.is_accounted_for(line.id) {
         return;
     }
-    match fate(line) {
+    match fate(line, is_global) {
         Some("") => context.draft.translated(line.id),
         Some(why) => context.draft.no_equal(line.id, home, why),
         None => context.draft.no_equal(line.id, home, ""),
@@ -51,7 +51,7 @@ const HTTP: &str = "Convey does not read HTTP";
 
 /// Why a line has no equal; empty if it needs none, `None` if it is not known.
 #[expect(clippy::match_same_arms, reason = "a table, by what lines are about")]
-fn fate(line: &Line) -> Option<&'static str> {
+fn fate(line: &Line, is_global: bool) -> Option<&'static str> {
     if line.is_negated {
         // it takes back what is not there
         return Some("");
@@ -116,7 +116,6 @@ fn fate(line: &Line) -> Option<&'static str> {
             | "grace"
             | "enabled"
             | "bind-process"
-            | "persist"
             | "load-server-state-from-file"
             | "server-state-file"
             | "server-state-base"
@@ -126,7 +125,8 @@ fn fate(line: &Line) -> Option<&'static str> {
             | "harden.reject-privileged-ports.tcp",
             _,
         ) => "",
-        ("maxconn", _) => "a limit of the whole process: see max_connections of each frontend",
+        ("maxconn", _) if is_global => "a limit of the whole process: see max_connections of each frontend",
+        ("maxconn", _) => "see max_connections of each frontend",
         ("maxconnrate" | "maxsessrate" | "maxsslrate" | "maxsslconn", _) => {
             "a limit of the whole process: see `limits` of each frontend, and max_handshakes"
         }
@@ -188,6 +188,9 @@ fn fate(line: &Line) -> Option<&'static str> {
         ) => HTTP,
         ("http-check", _) => "without option httpchk it has no effect",
         ("tcp-check", _) => "without option tcp-check it has no effect",
+        ("persist", _) => {
+            "Convey reads no cookies of RDP: `sticky` of a backend keeps a client at its server"
+        }
         ("cookie" | "appsession" | "force-persist" | "ignore-persist", _) => {
             "Convey reads no HTTP: `sticky` of a backend keeps a client at its server"
         }
@@ -200,7 +203,7 @@ fn fate(line: &Line) -> Option<&'static str> {
         ("maxqueue", _) => "see max_queue of a backend",
         ("declare", _) => "",
         ("email-alert", _) => "see [hooks]: a command is told what happens",
-        ("default_backend" | "use_backend", _) => "there is no such backend in the file",
+        ("default_backend" | "use_backend", _) => "it leads to no backend here",
         ("setenv" | "presetenv" | "unsetenv" | "resetenv", _) => "",
         ("disabled", _) => "it is turned off there: remove it here",
         ("transparent", _) => "connections go to servers of the backend: see the mode passthrough",

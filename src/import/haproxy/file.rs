@@ -1,9 +1,7 @@
 //! The sections of a file and their lines.
 
-use std::collections::BTreeMap;
-
 use super::words;
-use crate::import::{At, DirectiveId, Draft, InputFile, Unreadable};
+use crate::import::{At, DirectiveId, Draft, InputFile, Unreadable, print};
 
 /// What a section is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +33,37 @@ pub struct Line {
     pub is_inherited: bool,
 }
 
+/// Longest quotation of a word in an error, in characters.
+const MAX_QUOTED: usize = 60;
+
 impl Line {
+    /// The address behind the name of a section, as old versions have it, as a line `bind`.
+    pub fn bind(header: &Self) -> Option<Self> {
+        let mut words = vec!["bind".to_owned()];
+        let behind = header.from(2).iter().take_while(|word| *word != "from");
+        words.extend(behind.cloned());
+        let is_one = words.len() > 1 && header.word(1) != "from";
+        is_one.then(|| Self {
+            words,
+            ..header.clone()
+        })
+    }
+
     fn new(id: DirectiveId, mut words: Vec<String>) -> Self {
         let is_negated = words.len() > 1 && words[0] == "no";
         if is_negated {
             words.remove(0);
+        }
+        // as old versions have them
+        let since = match words.first().map(String::as_str) {
+            Some("clitimeout") => Some(["timeout", "client"]),
+            Some("srvtimeout") => Some(["timeout", "server"]),
+            Some("contimeout") => Some(["timeout", "connect"]),
+            Some("redispatch") => Some(["option", "redispatch"]),
+            _ => None,
+        };
+        if let Some(since) = since {
+            words.splice(..1, since.map(str::to_owned));
         }
         Self {
             id,
@@ -114,10 +138,10 @@ fn keyword(word: &str) -> Option<Keyword> {
 /// A line is before the first section, or cannot be read.
 pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreadable> {
     let mut sections: Vec<Section> = Vec::new();
-    let mut variables = BTreeMap::new();
+    let mut variables = words::Variables::default();
     for (index, text) in file.text.lines().enumerate() {
         let number = index + 1;
-        let words = words::split(text, &variables)
+        let words = words::split(text, &mut variables)
             .map_err(|error| Unreadable::new(&file.name, number, error.to_string()))?;
         let Some(first) = words.first() else { continue };
         if draft.one_too_many().is_some() {
@@ -136,8 +160,9 @@ pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreada
         let keyword = keyword(first);
         if keyword.is_none() && sections.is_empty() {
             let message = format!(
-                "`{first}` is before the first section: a configuration of HAProxy begins with `global`, `defaults`, `frontend`, \
-                 `backend` or `listen`"
+                "`{}` is before the first section: a configuration of HAProxy begins with `global`, `defaults`, `frontend`, \
+                 `backend` or `listen`",
+                print::shortened(first, MAX_QUOTED)
             );
             return Err(Unreadable::new(&file.name, number, message));
         }
@@ -146,8 +171,7 @@ pub fn read(file: &InputFile, draft: &mut Draft) -> Result<Vec<Section>, Unreada
         match keyword {
             Some(keyword) => sections.push(section(keyword, line)),
             None => {
-                if let ("setenv" | "presetenv", [name, value, ..]) = (line.name(), line.from(1)) {
-                    variables.insert(name.clone(), value.clone());
+                if variables.take(&line.words) {
                     draft.translated(id);
                 }
                 if let Some(section) = sections.last_mut() {

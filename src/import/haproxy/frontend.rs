@@ -31,6 +31,16 @@ pub fn translate(proxy: &Proxy, backends: &BTreeMap<&str, &Proxy>, context: &mut
         }
         return;
     }
+    if let Some(mode) = proxy.last("mode").filter(|line| line.word(1) == "health") {
+        let why =
+            "it only answers those who check HAProxy itself: see `convey status`, and /readyz of [admin]";
+        context.draft.no_equal(proxy.header.id, At::Top, why);
+        context.draft.translated(mode.id);
+        for line in proxy.lines.iter().filter(|line| !line.is_inherited) {
+            context.draft.translated(line.id);
+        }
+        return;
+    }
     let groups = groups(&binds);
     let mut outs: Vec<(SectionId, String)> = Vec::new();
     for (options, _) in &groups {
@@ -42,8 +52,13 @@ pub fn translate(proxy: &Proxy, backends: &BTreeMap<&str, &Proxy>, context: &mut
         outs.push((context.draft.section(&["frontends", &name]), name));
     }
     let Some((first, _)) = outs.first().cloned() else {
-        let why = "it listens nowhere, as far as this can be said here";
+        let why = "it listens nowhere, as far as this can be said here: what it says is left out with it";
         context.draft.no_equal(proxy.header.id, At::Top, why);
+        let is_left_out =
+            |line: &&Line| !line.is_inherited && (!proxy.is_backend || OF_FRONTENDS.contains(&line.name()));
+        for line in proxy.lines.iter().filter(is_left_out) {
+            context.draft.translated(line.id);
+        }
         for bind in &binds {
             for (part, kind, text) in &bind.notes {
                 context.draft.note(bind.line.id, At::Top, part, *kind, text);
@@ -63,10 +78,29 @@ pub fn translate(proxy: &Proxy, backends: &BTreeMap<&str, &Proxy>, context: &mut
         listen(places, keeps_ranges, *out, proxy, context);
         one(options, &rules, *out, name, context);
         settings(proxy, backends, &rules, *out, context);
+        let looks = rules.routes.iter().any(super::routes::Route::needs_hello);
+        if rules.rejects_other_than_tls && !looks && options.tls.is_none() {
+            let text = "without a route by `sni` or `alpn` Convey does not look whether a connection begins with TLS: those that do \
+                        not are accepted here, too";
+            let part = "tcp-request content reject";
+            context
+                .draft
+                .note(proxy.header.id, At::In(*out), part, NoteKind::NoEqual, text);
+        }
     }
     note_ports(&groups, &rules, context);
     context.fallbacks.extend(rules.fallbacks);
 }
+
+/// What a section without an address says for nobody, although it may have servers that others use.
+const OF_FRONTENDS: [&str; 6] = [
+    "acl",
+    "default_backend",
+    "maxconn",
+    "tcp-request",
+    "use_backend",
+    "http-request",
+];
 
 /// Whether clients see nothing but statistics.
 fn is_statistics(proxy: &Proxy) -> bool {
@@ -173,9 +207,9 @@ fn one(options: &Options, rules: &Rules, out: SectionId, name: &str, context: &m
     }
     if options.accepts_proxy {
         let section = draft.section(&["frontends", name, "proxy_protocol"]);
-        match &rules.trusted {
+        match rules.before_header.only_these() {
             // who else connects is reset, as there
-            Some(networks) => draft.set(section, &["from"], networks.clone()),
+            Some(networks) => draft.set(section, &["from"], networks),
             None => {
                 let text = "accept-proxy: HAProxy believes whoever connects: name the load balancers in front of it alone";
                 draft.comment(At::In(section), text);
@@ -204,15 +238,20 @@ fn one(options: &Options, rules: &Rules, out: SectionId, name: &str, context: &m
             draft.set(section, &[key], value.clone());
         }
     }
-    let is_said = options.accepts_proxy && rules.trusted.is_some();
-    if !rules.access.is_empty() && !is_said {
+    let is_said = options.accepts_proxy && rules.before_header.only_these().is_some();
+    let access = match is_said {
+        true => &rules.behind_header,
+        false => &rules.access,
+    };
+    if !access.is_empty() {
         let section = draft.section(&["frontends", name, "access"]);
-        if options.accepts_proxy {
-            let text = "beside accept-proxy, `tcp-request connection` judges who connects there; here these rules judge the client \
+        let has_header = options.accepts_proxy || rules.proxies.is_some();
+        if has_header && !is_said && !rules.before_header.is_empty() {
+            let text = "beside a PROXY header, `tcp-request connection` judges who connects there; here these rules judge the client \
                         that the header names, and `from` of proxy_protocol who may connect";
             draft.comment(At::In(section), text);
         }
-        for (key, value) in rules::access_keys(&rules.access) {
+        for (key, value) in rules::access_keys(access) {
             draft.set(section, &[key], value);
         }
     }
@@ -234,6 +273,10 @@ fn settings(
     for line in proxy.lines.iter().filter(|line| !line.is_negated) {
         match (line.name(), line.word(1)) {
             ("maxconn", number) => number_key("max_connections", number, line, out, context),
+            // that of an address counts more
+            ("backlog", _) if context.draft.get(out, &["backlog"]).is_some() => {
+                context.draft.translated(line.id);
+            }
             ("backlog", number) => number_key("backlog", number, line, out, context),
             ("timeout", "client-fin") => {
                 if let Some(time) = time::parse(line.word(2)) {
@@ -290,7 +333,11 @@ fn idle(
     };
     let client = of(proxy, "client");
     let mut both = |backend: &Proxy| {
-        let tunnel = of(backend, "tunnel").or_else(|| of(proxy, "tunnel"));
+        // in HTTP it counts behind an upgrade only
+        let tunnel = match proxy.is_http() {
+            true => None,
+            false => of(backend, "tunnel").or_else(|| of(proxy, "tunnel")),
+        };
         tunnel.or_else(|| of(backend, "server").into_iter().chain(client).min())
     };
     let find = |name: &str| backends.get(name).copied();
@@ -304,6 +351,19 @@ fn idle(
     let idle = default
         .or_else(|| others.first().map(|(_, idle)| *idle))
         .flatten();
+    if proxy.is_http() {
+        let named = targets(rules);
+        let all = rules.default.iter().chain(&named).filter_map(|name| find(name));
+        for line in all
+            .chain([proxy])
+            .filter_map(|proxy| proxy.last_of("timeout", "tunnel"))
+        {
+            let text = "in mode http it counts behind an upgrade only, such as to WebSocket: here `timeout client` and `timeout \
+                        server` end such a connection, too, if it is idle for so long (see idle_timeout)";
+            let at = if line.is_inherited { At::Top } else { At::In(out) };
+            context.draft.differs(line.id, at, text);
+        }
+    }
     for (name, other) in others {
         if other != idle {
             let text =
@@ -321,15 +381,22 @@ fn idle(
 fn note_ports(groups: &[(Options, Vec<Place>)], rules: &Rules, context: &mut Context<'_>) {
     let mut targets = targets(rules);
     targets.extend(rules.default.clone());
-    for (_, places) in groups {
-        for place in places {
-            if let Place::Ports(_, first, last) = place {
-                for target in &targets {
-                    let ports = context.ports.entry(target.clone()).or_default();
-                    if !ports.contains(&(*first, *last)) {
-                        ports.push((*first, *last));
-                    }
-                }
+    // what is asked is the first one, and whether there is another
+    let places = groups.iter().flat_map(|(_, places)| places);
+    let mut first: Vec<(u16, u16)> = Vec::new();
+    for place in places {
+        if let Place::Ports(_, from, to) = place
+            && first.len() < 2
+            && !first.contains(&(*from, *to))
+        {
+            first.push((*from, *to));
+        }
+    }
+    for target in targets {
+        let ports = context.ports.entry(target).or_default();
+        for range in &first {
+            if ports.len() < 2 && !ports.contains(range) {
+                ports.push(*range);
             }
         }
     }

@@ -23,9 +23,9 @@ mod tls;
 mod together;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Draft, Files, InputFile, SectionId, Unreadable};
+use super::{At, Draft, Files, InputFile, SectionId, Unreadable};
 use proxies::Proxy;
 
 /// Most values of all conditions together.
@@ -43,7 +43,7 @@ struct Context<'a> {
     values_left: usize,
     /// The first section that a frontend has become, by HAProxy's name.
     frontends: BTreeMap<String, SectionId>,
-    /// Ports from which clients come to a backend, by HAProxy's name: first and last.
+    /// Ports from which clients come to a backend, by HAProxy's name: first and last, of at most two addresses.
     ports: BTreeMap<String, Vec<(u16, u16)>>,
     /// Backends with the one that serves when none of their servers is up, by HAProxy's names.
     fallbacks: Vec<(String, String)>,
@@ -90,6 +90,7 @@ impl Lists {
 pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> Result<(), Unreadable> {
     let sections = file::read(file, draft)?;
     let (proxies, others) = proxies::of(sections, &file.name, draft)?;
+    let proxies = of_different_names(proxies, draft);
     let mut context = Context {
         draft,
         files,
@@ -125,6 +126,22 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
     }
     explain::rest(&proxies, &others, &mut context);
     Ok(())
+}
+
+/// Without the second of two backends of one name, which HAProxy does not take.
+fn of_different_names(proxies: Vec<Proxy>, draft: &mut Draft) -> Vec<Proxy> {
+    let mut names = BTreeSet::new();
+    let (kept, doubled): (Vec<Proxy>, Vec<Proxy>) = proxies
+        .into_iter()
+        .partition(|proxy| !proxy.is_backend || names.insert(proxy.name.clone()));
+    for proxy in &doubled {
+        let why = "there is another one of this name above it: this one is left out";
+        draft.no_equal(proxy.header.id, At::Top, why);
+        for line in proxy.lines.iter().filter(|line| !line.is_inherited) {
+            draft.translated(line.id);
+        }
+    }
+    kept
 }
 
 /// Whether a backend is one: `listen` sections often only show statistics.

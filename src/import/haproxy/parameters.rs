@@ -223,6 +223,14 @@ impl Parameters {
             };
             parts.push((format!("{key} {value}"), why));
         }
+        if self.has("non-stick") {
+            let why = "a client stays with it, too, where the backend has `sticky`";
+            parts.push(("non-stick".to_owned(), why));
+        }
+        if self.has("check-send-proxy") && self.send_proxy().is_none() {
+            let why = "checks have a PROXY header where connections have one: see send_proxy of the backend";
+            parts.push(("check-send-proxy".to_owned(), why));
+        }
         if self.has("sni-auto") {
             parts.push(("sni-auto".to_owned(), "see server_name in the backend's tls"));
         }

@@ -124,6 +124,7 @@ pub fn of(
             *is_used = true;
         }
         let is_defaults = section.keyword == Keyword::Defaults;
+        lines.extend(Line::bind(&section.header).filter(|_| is_frontend));
         lines.extend(section.lines.into_iter().map(|line| Line {
             is_inherited: is_defaults,
             ..line

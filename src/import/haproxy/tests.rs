@@ -46,9 +46,10 @@ fn a_map_of_names_becomes_routes_in_its_order() {
     let routes = "[[frontends.tls.routes]]\nsni = \"*.a.example\"\nbackend = \"be_a\"\n\n\
                   [[frontends.tls.routes]]\nsni = \"~b\\\\.example$\"\nbackend = \"be_b\"\n";
     assert!(imported.text.contains(routes), "{}", imported.text);
-    let [note] = imported.notes.as_slice() else {
+    let [now, note] = imported.notes.as_slice() else {
         panic!("{:?}", imported.notes)
     };
+    assert!(now.text.contains("as they are now"), "{now}");
     assert!(note.text.starts_with("1 of the backends"), "{note}");
 }
 
@@ -103,7 +104,28 @@ fn certificates_of_a_list_are_those_of_the_frontend() {
     );
     let pairs = "certificates = [{ cert = \"/etc/ssl/a.pem\" }, { cert = \"/b.pem\" }]\n";
     assert!(imported.text.contains(pairs), "{}", imported.text);
-    assert_eq!(imported.notes.len(), 1, "{:?}", imported.notes);
+    let [now, note] = imported.notes.as_slice() else {
+        panic!("{:?}", imported.notes)
+    };
+    assert!(now.text.contains("as they are now"), "{now}");
+    assert!(note.text.contains("options and names"), "{note}");
+}
+
+#[test]
+fn names_from_a_file_are_said_to_be_those_of_now() {
+    let imported = with_files(
+        &format!(
+            "frontend tls\n bind :443\n acl b req.ssl_sni -i -f /b.lst\n use_backend be_b if b or {{ req.ssl_sni -f /c.lst }}\n \
+             default_backend be_a\n{BACKENDS}"
+        ),
+        &[("/b.lst", "b.example\n"), ("/c.lst", "c.example\n")],
+    );
+    let texts: Vec<(usize, bool)> = imported
+        .notes
+        .iter()
+        .map(|note| (note.line, note.text.contains("as they are now")))
+        .collect();
+    assert_eq!(texts, [(3, true), (4, true)], "{:?}", imported.notes);
 }
 
 #[test]
@@ -118,11 +140,40 @@ fn what_is_no_configuration_of_haproxy_says_where() {
             "global\n daemon\n log \"x\n",
             "haproxy.cfg:3: a quote is not closed",
         ),
+        (
+            &format!(
+                "global\n setenv A xxxx\n{}",
+                " setenv A \"${A}${A}\"\n".repeat(40)
+            ),
+            "haproxy.cfg:24: the variables up to here",
+        ),
+        (&"\0".repeat(1 << 20), "haproxy.cfg:1: `"),
     ] {
         let file = InputFile::new("haproxy.cfg", text.as_bytes());
         let error = translate(Kind::HaProxy, &file, &mut NoFiles).expect_err(text);
         assert!(error.to_string().starts_with(why), "{error}");
+        assert!(error.to_string().len() < 1_000, "{error}");
     }
+}
+
+#[test]
+fn sixty_thousand_addresses_are_looked_at_once_each() {
+    let addresses: Vec<String> = (1..=60_000).map(|port| format!("10.0.0.1:{port}")).collect();
+    let text = format!(
+        "frontend f\n bind {}\n default_backend be_a\n{BACKENDS}frontend g\n bind :1\n default_backend be_b\n",
+        addresses.join(",")
+    );
+    let imported = translate(
+        Kind::HaProxy,
+        &InputFile::new("haproxy.cfg", text.as_bytes()),
+        &mut NoFiles,
+    )
+    .expect("a configuration");
+    assert_eq!(
+        imported.text.matches("\"10.0.0.1:").count(),
+        257,
+        "256 and a server"
+    );
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl<'a> Reader<'a> {
         for file in &read {
             has_more |= self.listed(file);
         }
+        self.differs(&part, super::acl::READ_NOW);
         if has_more {
             let text = "its options and names for single certificates: a certificate is chosen by the names that it has";
             self.differs(&part, text);

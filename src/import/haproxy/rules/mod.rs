@@ -1,8 +1,10 @@
 //! Which connections a frontend takes, and where they go: `tcp-request`, `use_backend`, `default_backend`.
 
+mod content;
+
 use super::{
     Context,
-    access::{self, Access, Action},
+    access::{self, Access, Action, Level},
     acl::{self, Acls, Term, Test},
     file::Line,
     proxies::Proxy,
@@ -16,8 +18,10 @@ use crate::import::{At, NoteKind, SectionId, Value};
 pub struct Rules {
     /// Who may connect.
     pub access: Access,
-    /// Where connections may come from at all, if rules about connections say that and no more.
-    pub trusted: Option<Vec<String>>,
+    /// The part of it that judges who connects, before any PROXY header.
+    pub before_header: Access,
+    /// The rest of it.
+    pub behind_header: Access,
     /// The first one that fits decides.
     pub routes: Vec<Route>,
     /// The backend of the others, by HAProxy's name.
@@ -39,8 +43,11 @@ pub fn read(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) -> Rules {
         rules: Rules::default(),
         acls,
         at: At::In(out),
+        level: Level::default(),
         allowed: Vec::new(),
+        allowed_clients: Vec::new(),
         takes_tls: false,
+        takes_all: false,
         is_settled: false,
         context,
     };
@@ -51,6 +58,9 @@ pub fn read(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) -> Rules {
     for line in of(&["acl"]) {
         // what becomes of it is said where it is used
         reader.context.draft.translated(line.id);
+        if acl::is_read_now(line.from(2)) {
+            reader.note(line, NoteKind::Differs, acl::READ_NOW);
+        }
     }
     for stage in ["connection", "session", "inspect-delay", "content"] {
         for line in of(&["tcp-request"]) {
@@ -58,13 +68,19 @@ pub fn read(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) -> Rules {
                 reader.request(line);
             }
         }
-        if stage == "connection" {
-            reader.rules.trusted = reader.rules.access.only_these();
-        }
+        let is_first = stage == "connection";
+        let last = proxy
+            .lines
+            .iter()
+            .rfind(|line| line.name() == "tcp-request" && line.word(1) == stage);
+        reader.end_level(is_first, last);
     }
-    for line in of(&["http-request", "block"]) {
+    let http = of(&["http-request", "block"]);
+    for line in &http {
         reader.http_request(line);
     }
+    reader.end_level(false, http.last().copied());
+    reader.both_levels(proxy);
     reader.rules.default = match proxy.last("default_backend") {
         Some(line) => reader.named(line, line.word(1)),
         None => proxy.is_backend.then(|| proxy.name.clone()),
@@ -81,10 +97,16 @@ struct Reader<'a, 'c> {
     rules: Rules,
     acls: Acls,
     at: At,
+    /// The rules about clients of the level that is read.
+    level: Level,
     /// Conditions of which one must hold, once something rejects all others.
     allowed: Vec<(Line, Vec<Term>)>,
+    /// Such conditions that ask for clients' addresses only, and so are among the rules of the level.
+    allowed_clients: Vec<(Line, Vec<Term>)>,
     /// `tcp-request content accept if { req.ssl_hello_type 1 }`.
     takes_tls: bool,
+    /// `tcp-request content accept` of all that are left.
+    takes_all: bool,
     /// A backend takes all that are left.
     is_settled: bool,
     context: &'a mut Context<'c>,
@@ -104,6 +126,9 @@ impl Reader<'_, '_> {
         let terms = acl::condition(line.from(from), &self.acls, self.context.files)?;
         let values: usize = terms.iter().map(|term| 1 + acl::values(term)).sum();
         self.context.values_left = self.context.values_left.saturating_sub(values);
+        if acl::is_read_now(line.from(from)) {
+            self.note(line, NoteKind::Differs, acl::READ_NOW);
+        }
         Ok(terms)
     }
 
@@ -130,7 +155,7 @@ impl Reader<'_, '_> {
             }
             ("connection" | "session", "accept") => self.access(line, Action::Accept),
             ("connection" | "session", "reject") => self.access(line, Action::Reject),
-            ("connection", "silent-drop") => {
+            ("connection" | "session", "silent-drop") => {
                 self.note(line, NoteKind::Differs, "refused connections are reset here");
                 self.access(line, Action::Reject)
             }
@@ -140,7 +165,8 @@ impl Reader<'_, '_> {
             (_, action) => Err(action_reason(action).to_owned()),
         };
         let consequence = match line.word(2) {
-            "accept" | "reject" | "silent-drop" => "connections are accepted here that it refuses",
+            "accept" => "connections are refused here that it accepts, if a later rule refuses them",
+            "reject" | "silent-drop" => "connections are accepted here that it refuses",
             _ => "",
         };
         self.accounted(line, done, consequence);
@@ -164,9 +190,47 @@ impl Reader<'_, '_> {
     fn access_by(&mut self, action: Action, terms: &[Term]) -> Result<(), String> {
         let draft = &mut *self.context.draft;
         let lists = &mut self.context.lists;
-        self.rules
-            .access
-            .add(action, terms, &mut |path| lists.name(path, draft))
+        self.level.add(action, terms, &mut |path| lists.name(path, draft))
+    }
+
+    /// What one level accepts, the next ones may still reject.
+    fn end_level(&mut self, is_first: bool, last: Option<&Line>) {
+        let level = std::mem::take(&mut self.level);
+        let rules = match is_first {
+            true => &mut self.rules.before_header,
+            false => &mut self.rules.behind_header,
+        };
+        match level
+            .access()
+            .and_then(|access| std::mem::take(rules).and(access))
+        {
+            Ok(access) => *rules = access,
+            Err(why) => {
+                *rules = Access::nobody();
+                if let Some(line) = last {
+                    self.note(line, NoteKind::NoEqual, &format!("{why}; {NOBODY}"));
+                }
+            }
+        }
+    }
+
+    fn both_levels(&mut self, proxy: &Proxy) {
+        let Rules {
+            before_header,
+            behind_header,
+            ..
+        } = &self.rules;
+        match before_header.clone().and(behind_header.clone()) {
+            Ok(access) => self.rules.access = access,
+            Err(why) => {
+                self.rules.access = Access::nobody();
+                let text =
+                    format!("what its rules accept at one level, those of another reject: {why}; {NOBODY}");
+                if let Some(line) = proxy.last("tcp-request").or(proxy.last("http-request")) {
+                    self.note(line, NoteKind::NoEqual, &text);
+                }
+            }
+        }
     }
 
     fn expect_proxy(&mut self, line: &Line) -> Result<(), String> {
@@ -195,97 +259,6 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    fn content_accept(&mut self, line: &Line) -> Result<(), String> {
-        let terms = self.terms(line, 3)?;
-        let is = |test: Test| {
-            terms
-                .iter()
-                .any(|term| matches!(term.as_slice(), [only] if !only.is_negated && only.any.contains(&test)))
-        };
-        if is(Test::IsTls) {
-            self.takes_tls = true;
-        } else if !is(Test::Always) && !terms.iter().any(Vec::is_empty) {
-            self.allowed.push((line.clone(), terms));
-        }
-        Ok(())
-    }
-
-    fn content_reject(&mut self, line: &Line) -> Result<(), String> {
-        let terms = self.terms(line, 3)?;
-        if access::is_about_clients(&terms) {
-            return self.access_by(Action::Reject, &terms);
-        }
-        for term in terms {
-            let literals: Vec<_> = term
-                .iter()
-                .filter(|literal| !literal.any.contains(&Test::Always))
-                .collect();
-            match literals.as_slice() {
-                [] if !self.allowed.is_empty() => self.rejects_others(),
-                [] if self.takes_tls => self.rules.rejects_other_than_tls = true,
-                [] => self.rules.routes.push(Route::default()),
-                [only] if only.is_negated && only.any == [Test::IsTls] => {
-                    self.rules.rejects_other_than_tls = true;
-                }
-                [only] if only.is_negated => {
-                    let allowed = acl::Literal {
-                        is_negated: false,
-                        any: only.any.clone(),
-                    };
-                    self.allowed.push((line.clone(), vec![vec![allowed]]));
-                    self.rejects_others();
-                }
-                _ => {
-                    if let Some(route) = self.route(&term)? {
-                        self.rules.routes.push(route);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What was allowed until now is all that is allowed; told from conditions that nothing follows by an empty one.
-    fn rejects_others(&mut self) {
-        if let Some((line, _)) = self.allowed.last().cloned() {
-            self.allowed.push((line, Vec::new()));
-        }
-    }
-
-    /// Rejects connections of which none of what is allowed holds: each such condition leads to the default backend.
-    fn only_allowed(&mut self, is_alone: bool) {
-        let allowed = std::mem::take(&mut self.allowed);
-        if !allowed.iter().any(|(_, terms)| terms.is_empty()) {
-            return;
-        }
-        let default = self
-            .rules
-            .default
-            .clone()
-            .and_then(|name| self.context.names.get(&name).cloned());
-        for (line, terms) in allowed.iter().filter(|(_, terms)| !terms.is_empty()) {
-            if !is_alone {
-                let why = "where there is `use_backend` too, no route can say that the other connections are rejected: remove \
-                           `backend` from the frontend if that is meant";
-                self.note(line, NoteKind::NoEqual, why);
-                continue;
-            }
-            for term in terms {
-                match self.route(term) {
-                    Ok(Some(route)) => self
-                        .rules
-                        .routes
-                        .push(route.to(default.clone(), self.rules.default.clone())),
-                    Ok(None) => {}
-                    Err(why) => self.note(line, NoteKind::NoEqual, &why),
-                }
-            }
-        }
-        if is_alone {
-            self.rules.default = None;
-        }
-    }
-
     fn route(&mut self, term: &Term) -> Result<Option<Route>, String> {
         let draft = &mut *self.context.draft;
         let lists = &mut self.context.lists;
@@ -305,6 +278,10 @@ impl Reader<'_, '_> {
             .iter()
             .position(|word| word == "if" || word == "unless")
             .unwrap_or(from);
+        let consequence = match action {
+            Action::Accept => "requests are refused here that it accepts, if a later rule refuses them",
+            Action::Reject => "requests are accepted here that it refuses",
+        };
         match self.terms(line, condition) {
             Ok(terms) if access::is_about_clients(&terms) => {
                 let done = self.access_by(action, &terms);
@@ -315,11 +292,11 @@ impl Reader<'_, '_> {
                         "their connections are reset, without an answer of HTTP",
                     );
                 }
-                self.accounted(line, done, "requests are accepted here that it refuses");
+                self.accounted(line, done, consequence);
             }
             Ok(_) | Err(_) => {
-                let why = "it asks about an HTTP request, which Convey does not read; requests are accepted here that it refuses";
-                self.note(line, NoteKind::NoEqual, why);
+                let why = format!("it asks about an HTTP request, which Convey does not read; {consequence}");
+                self.note(line, NoteKind::NoEqual, &why);
             }
         }
     }
@@ -377,7 +354,7 @@ impl Reader<'_, '_> {
         match routes::of_map(name, &self.context.names, self.context.files) {
             Ok(mapped) => {
                 self.rules.routes.extend(mapped.routes);
-                self.context.draft.translated(line.id);
+                self.note(line, NoteKind::Differs, acl::READ_NOW);
                 if let Some(default) = mapped.default {
                     self.rules.default = self.named(line, &default);
                 }
@@ -394,6 +371,9 @@ impl Reader<'_, '_> {
     }
 }
 
+/// Where it cannot be said whom rules let in.
+const NOBODY: &str = "so nobody is let in here: write who may connect into `access`";
+
 fn action_reason(action: &str) -> &'static str {
     if action.starts_with("track-sc") || action.starts_with("sc-") {
         "counters of clients are `limits.per_client` of a frontend here"
@@ -407,11 +387,12 @@ fn action_reason(action: &str) -> &'static str {
 /// The values of `access`.
 pub fn access_keys(access: &Access) -> Vec<(&'static str, Value)> {
     let mut keys = Vec::new();
-    if access.denies_others {
+    if access.denies_others() {
         keys.push(("default", "deny".into()));
     }
-    if !access.rules.is_empty() {
-        keys.push(("rules", access.rules.clone().into()));
+    let rules = access.texts();
+    if !rules.is_empty() {
+        keys.push(("rules", rules.into()));
     }
     keys
 }
