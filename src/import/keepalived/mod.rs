@@ -6,13 +6,15 @@ mod group;
 mod health;
 mod lines;
 mod settings;
+mod timeouts;
 mod virtual_server;
 
 use std::collections::BTreeMap;
 
-use super::{At, DirectiveId, Draft, Files, InputFile, Unreadable, lvs};
+use super::{At, DirectiveId, Draft, Files, InputFile, NoteKind, Unreadable, lvs};
 use blocks::Entry;
 use group::Group;
+use timeouts::Timeouts;
 use virtual_server::Listen;
 
 /// Most addresses that groups stand for in all virtual servers.
@@ -47,6 +49,7 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
              Convey's proxied sockets get them. The rest of that file stays as it is.",
         );
     }
+    let timeouts = Timeouts::read(&entries, &names, draft);
     let mut all = Vec::new();
     let mut left = MOST_ADDRESSES;
     for entry in &entries {
@@ -55,7 +58,7 @@ pub fn translate(file: &InputFile, draft: &mut Draft, files: &mut dyn Files) -> 
                 all.extend(virtual_server(
                     entry,
                     &groups,
-                    ssl.as_ref(),
+                    (ssl.as_ref(), &timeouts),
                     &names,
                     &mut left,
                     draft,
@@ -120,16 +123,24 @@ fn unknown(keyword: &str) -> &'static str {
 fn virtual_server(
     entry: &Entry,
     groups: &BTreeMap<String, Group>,
-    ssl: Option<&health::Ssl>,
+    (ssl, timeouts): (Option<&health::Ssl>, &Timeouts),
     names: &Names<'_>,
     left: &mut usize,
     draft: &mut Draft,
 ) -> Vec<lvs::Placed> {
     let id = names.register(entry, draft);
+    if let (Some("group"), Some(more @ [_, ..])) = (entry.word(1), entry.words.get(3..)) {
+        let text = "a group has its ports in itself, and the name alone follows `group`: this is left out";
+        draft.note(id, At::Top, &more.join(" "), NoteKind::Differs, text);
+    }
     let listen = match virtual_server::listen(entry, groups) {
         Ok(listen) => listen,
         Err(why) => {
             draft.no_equal(id, At::Top, why);
+            if let Some(group) = virtual_server::group(entry, groups) {
+                group.used(draft);
+                group.notes(At::Top, draft);
+            }
             return Vec::new();
         }
     };
@@ -148,6 +159,7 @@ fn virtual_server(
         }
     }
     let mut server = virtual_server::read(entry, id, &listen, names, draft);
+    timeouts.apply(&mut server.service);
     health::targets(&mut server);
     let has_protocol = entry
         .block

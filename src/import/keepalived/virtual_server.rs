@@ -52,7 +52,9 @@ pub fn listen<'a>(entry: &Entry, groups: &'a BTreeMap<String, Group>) -> Result<
     match (entry.word(1), entry.word(2)) {
         (Some("fwmark"), _) => Err(MARK),
         (Some("group"), Some(name)) => match groups.get(name) {
-            Some(group) if group.listen.is_empty() => Err("its group has no address"),
+            Some(group) if group.listen.is_empty() => {
+                Err("no line of its group became an address that Convey can listen on")
+            }
             Some(group) => Ok(Listen::Group(group)),
             None => Err("there is no virtual_server_group of that name"),
         },
@@ -66,6 +68,13 @@ pub fn listen<'a>(entry: &Entry, groups: &'a BTreeMap<String, Group>) -> Result<
         }
         (None, _) => Err("this is no address, group or fwmark"),
     }
+}
+
+/// The group that a virtual server names, whether it has an address or not.
+pub fn group<'a>(entry: &Entry, groups: &'a BTreeMap<String, Group>) -> Option<&'a Group> {
+    (entry.word(1) == Some("group"))
+        .then(|| groups.get(entry.word(2)?))
+        .flatten()
 }
 
 /// Reads a virtual server.

@@ -6,6 +6,10 @@ use crate::import::{
     address::{self, HostPort},
 };
 
+/// Least and most bytes of a socket's buffer.
+const LEAST_BUFFER: u64 = 4_096;
+const MOST_BUFFER: u64 = (1 << 30) - 1;
+
 /// What `listen` lines of one frontend of Convey have in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -34,9 +38,14 @@ pub struct Listen<'a> {
 impl Listen<'_> {
     /// Says what is to be said, and that the line is translated.
     pub fn account(&self, draft: &mut Draft, out: SectionId) {
+        self.account_at(draft, At::In(out));
+    }
+
+    /// The same, where it belongs to no section.
+    pub fn account_at(&self, draft: &mut Draft, at: At) {
         draft.translated(self.directive.id);
         for (part, kind, text) in &self.notes {
-            draft.note(self.directive.id, At::In(out), part, *kind, text);
+            draft.note(self.directive.id, at, part, *kind, text);
         }
     }
 }
@@ -79,8 +88,9 @@ fn option(arg: &str, listen: &mut Listen<'_>) {
         "fastopen" => options.keys.push(("tcp_fast_open", true.into())),
         "deferred" => options.keys.push(("defer_accept", true.into())),
         "backlog" => {
-            if let Ok(backlog) = value.parse::<u32>() {
-                options.keys.push(("backlog", backlog.into()));
+            // -1, as 0, is the kernel's own
+            if let Ok(backlog @ 1..) = value.parse::<u32>() {
+                options.keys.push(("backlog", backlog.min(65_535).into()));
             }
         }
         "rcvbuf" | "sndbuf" => {
@@ -90,7 +100,12 @@ fn option(arg: &str, listen: &mut Listen<'_>) {
                 } else {
                     "send_buffer"
                 };
-                buffer(key, size, &mut options.keys);
+                let fit = size.clamp(LEAST_BUFFER, MOST_BUFFER);
+                buffer(key, fit, &mut options.keys);
+                if fit != size {
+                    let text = "buffers have 4096 bytes or more here, and less than 1 GiB";
+                    listen.notes.push((arg.to_owned(), NoteKind::Differs, text));
+                }
             }
         }
         "so_keepalive" => keep_alive(value, &mut options.keys),
@@ -151,6 +166,9 @@ fn places(text: &str) -> Result<Vec<String>, &'static str> {
             // a range leads to as many ports of a server here, but to one port there
             Ok((first..=last).map(|port| address::joined(host, port)).collect())
         }
-        _ => Err("it is not a port, or more of them than can be listed"),
+        (Some(first), Some(last)) if first <= last => {
+            Err("a range of more than 4096 ports is not written out: name the ports that clients use")
+        }
+        _ => Err("this is no port and no range of ports"),
     }
 }

@@ -4,6 +4,7 @@
 //! which servers of `stream` use it, since nginx has times, retries, the PROXY header and TLS to the servers where clients
 //! connect, and Convey where the servers are.
 
+mod access;
 mod explain;
 mod listen;
 mod map;

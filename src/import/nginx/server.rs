@@ -1,17 +1,17 @@
 //! A `server` of `stream` as a frontend.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Context, explain,
+    Context, access, explain,
     listen::{self, Listen, Options},
-    map::{self, Asks},
+    map::{self, Asks, Map},
     parse::Directive,
     scope::Scope,
     time, tls,
     upstream::{self, Use},
 };
-use crate::import::{At, NoteKind, SectionId, Value, address};
+use crate::import::{At, NoteKind, SectionId, Value};
 
 /// Where the connections of a server go.
 #[derive(Debug, Default)]
@@ -23,6 +23,9 @@ struct Ways {
     /// The backend of all others.
     backend: Option<String>,
 }
+
+/// Most patterns of a route.
+const MOST_PATTERNS: usize = 100;
 
 /// Translates a server.
 pub fn translate(block: &Directive, scope: &Scope<'_>, context: &mut Context<'_>) {
@@ -38,18 +41,26 @@ pub fn translate(block: &Directive, scope: &Scope<'_>, context: &mut Context<'_>
         .map(|line| listen::read(line, &mut context.left))
         .collect();
     let groups = groups(&listens);
-    let Some(pass) = own("proxy_pass").pop().filter(|_| !groups.is_empty()) else {
+    let pass = own("proxy_pass").pop();
+    let Some(pass) = pass.filter(|_| !groups.is_empty()) else {
         let addresses: Vec<String> = listens
             .iter()
             .map(|listen| listen.directive.args.join(" "))
             .collect();
-        let text = format!(
-            "it passes connections nowhere that Convey could; it listens on {}",
-            addresses.join(", ")
-        );
+        let addresses = addresses.join(", ");
+        let text = match pass {
+            None => format!("it passes connections nowhere that Convey could; it listens on {addresses}"),
+            Some(pass) => format!(
+                "Convey cannot listen where it does ({addresses}); it passes connections to {}",
+                pass.arg(0)
+            ),
+        };
         context
             .draft
             .note(block.id, At::Top, "server", NoteKind::NoEqual, &text);
+        for listen in listens.iter().filter(|_| pass.is_some()) {
+            listen.account_at(context.draft, At::Top);
+        }
         for inner in block.inner() {
             context.draft.translated(inner.id);
         }
@@ -68,8 +79,8 @@ pub fn translate(block: &Directive, scope: &Scope<'_>, context: &mut Context<'_>
     let Some((first, _)) = outs.first().cloned() else {
         return;
     };
-    let how = Use::of(scope, context.draft);
-    let ways = ways(pass, &how, first, context);
+    let how = Use::of(scope, first, context.draft);
+    let mut of_protocols: BTreeMap<bool, Ways> = BTreeMap::new();
     for ((options, places), (out, name)) in groups.iter().zip(&outs) {
         for listen in listens.iter().filter(|listen| listen.options == *options) {
             listen.account(context.draft, *out);
@@ -79,7 +90,14 @@ pub fn translate(block: &Directive, scope: &Scope<'_>, context: &mut Context<'_>
             .draft
             .set(*out, &["listen_addr"], Value::one_or_more(places.clone()));
         frontend(options, scope, *out, name, context);
-        write_ways(&ways, options, scope, *out, name, context);
+        let ways = of_protocols.entry(options.is_udp).or_insert_with(|| {
+            let how = how.of_protocol(options.is_udp, scope, *out, context.draft);
+            ways(pass, &how, *out, context)
+        });
+        write_ways(ways, pass, (options, scope), *out, name, context);
+    }
+    for listen in listens.iter().filter(|listen| listen.places.is_empty()) {
+        listen.account(context.draft, first);
     }
     explain::server(scope, At::In(first), context.draft);
 }
@@ -162,13 +180,7 @@ fn ways(pass: &Directive, how: &Use, out: SectionId, context: &mut Context<'_>) 
     };
     context.draft.translated(pass.id);
     context.draft.translated(block.id);
-    let map = match map::read(block) {
-        Ok(map) => map,
-        Err(why) => {
-            context.draft.no_equal(block.id, at, &why);
-            return Ways::default();
-        }
-    };
+    let map = map::read(block);
     let Some(left) = context.left.checked_sub(map.entries.len()) else {
         context
             .draft
@@ -179,49 +191,80 @@ fn ways(pass: &Directive, how: &Use, out: SectionId, context: &mut Context<'_>) 
     for line in block.inner() {
         context.draft.translated(line.id);
     }
+    of_map(&map, block, how, at, context)
+}
+
+fn of_map(map: &Map<'_>, block: &Directive, how: &Use, at: At, context: &mut Context<'_>) -> Ways {
+    if let Err(why) = &map.asks {
+        context.draft.no_equal(block.id, at, why);
+    }
     for (line, why) in &map.others {
         context.draft.no_equal(line.id, at, why);
     }
     let mut ways = Ways {
-        asks: Some(map.asks),
+        asks: map.asks.as_ref().ok().copied(),
         ..Ways::default()
     };
     for entry in &map.entries {
+        // what leads nowhere is refused there, too
         let backend = match entry.value {
             "" => None,
-            value => match upstream::backend(value, how, entry.directive, at, context) {
-                Some(backend) => Some(backend),
-                None => continue,
-            },
+            value => upstream::backend(value, how, entry.directive, at, context),
         };
         match ways.routes.last_mut() {
-            Some((patterns, last)) if *last == backend => patterns.extend(entry.patterns.iter().cloned()),
+            Some((patterns, last))
+                if *last == backend && patterns.len() + entry.patterns.len() <= MOST_PATTERNS =>
+            {
+                patterns.extend(entry.patterns.iter().cloned());
+            }
             _ => ways.routes.push((entry.patterns.clone(), backend)),
         }
     }
-    if !map.default.is_empty() {
-        ways.backend = upstream::backend(map.default, how, block, at, context);
+    match map.default {
+        "" => {}
+        // who is refused there must not come in here
+        default if map.is_refusing_more => {
+            let text = format!(
+                "lines of it that have no equal refuse connections, and these would come to its default `{default}`: that is left out. Write \
+                 it as `backend` if it is for all"
+            );
+            context.draft.no_equal(block.id, at, &text);
+        }
+        default => ways.backend = upstream::backend(default, how, block, at, context),
     }
     ways
 }
 
 fn write_ways(
     ways: &Ways,
-    options: &Options,
-    scope: &Scope<'_>,
+    pass: &Directive,
+    (options, scope): (&Options, &Scope<'_>),
     out: SectionId,
     name: &str,
     context: &mut Context<'_>,
 ) {
-    if let Some(backend) = &ways.backend {
-        context.draft.set(out, &["backend"], backend.as_str());
+    let mut backend = ways.backend.as_deref();
+    let mut routes = ways.routes.as_slice();
+    if ways.asks == Some(Asks::Source) && access::knows_peers_only(options, scope) {
+        let text = "without set_real_ip_from the map asks for the load balancer that connects, and routes for the client that the PROXY \
+                    header names: there is no route here";
+        context.draft.no_equal(pass.id, At::In(out), text);
+        backend = backend.filter(|_| routes.iter().all(|(_, backend)| backend.is_some()));
+        routes = &[];
+    }
+    match backend {
+        Some(backend) => context.draft.set(out, &["backend"], backend),
+        None if routes.iter().any(|(_, backend)| backend.is_some()) => {}
+        None => unknown_servers(out, name, context),
     }
     let key = match ways.asks {
         Some(Asks::Name) => "sni",
+        Some(Asks::Protocol) => "alpn",
+        Some(Asks::Source) => "source",
         Some(Asks::Port) => "destination",
         None => return,
     };
-    for (patterns, backend) in &ways.routes {
+    for (patterns, backend) in routes {
         let route = context.draft.item(&["frontends", name, "routes"]);
         context
             .draft
@@ -231,17 +274,27 @@ fn write_ways(
             None => context.draft.set(route, &["reject"], true),
         }
     }
-    if ways.asks == Some(Asks::Name) && !options.is_tls && !ways.routes.is_empty() {
+    let needs_hello = ["sni", "alpn"].contains(&key) && !routes.is_empty();
+    if needs_hello && !options.is_tls {
         let timeout = scope.text("preread_timeout", context.draft).and_then(time::parse);
         let timeout = timeout.unwrap_or(std::time::Duration::from_secs(30));
         context
             .draft
             .set(out, &["client_hello_timeout"], Value::duration(timeout));
         // what has no name has an empty one there
-        if ways.backend.is_some() {
+        if backend.is_some() {
             context.draft.set(out, &["non_tls"], "backend");
         }
     }
+}
+
+/// A backend without servers, which refuses connections: a frontend has one.
+fn unknown_servers(out: SectionId, name: &str, context: &mut Context<'_>) {
+    let backend = context.draft.backend_name(name);
+    context.draft.set(out, &["backend"], backend.as_str());
+    let section = context.draft.section(&["backends", &backend]);
+    let text = "Which servers these connections go to is not known, and without one they are refused: add them here.";
+    context.draft.comment(At::In(section), text);
 }
 
 /// Everything of a frontend but where its connections go.
@@ -300,37 +353,8 @@ fn frontend(options: &Options, scope: &Scope<'_>, out: SectionId, name: &str, co
         let section = draft.section(&["frontends", name, "tls"]);
         tls::write(scope, section, draft);
     }
-    if options.has_proxy {
-        let section = draft.section(&["frontends", name, "proxy_protocol"]);
-        let trusted: Vec<&Directive> = scope.all("set_real_ip_from");
-        let networks: Vec<String> = trusted
-            .iter()
-            .filter_map(|from| address::network(from.arg(0)))
-            .collect();
-        for from in &trusted {
-            match address::network(from.arg(0)) {
-                Some(_) => draft.translated(from.id),
-                None => draft.no_equal(
-                    from.id,
-                    At::In(section),
-                    "networks and addresses are believed only",
-                ),
-            }
-        }
-        if networks.is_empty() {
-            let text =
-                "nginx takes the header from whoever connects: name the load balancers in front of it alone";
-            draft.comment(At::In(section), &format!("listen … proxy_protocol: {text}"));
-            draft.set(section, &["from"], vec!["0.0.0.0/0", "::/0"]);
-        } else {
-            draft.set(section, &["from"], networks);
-        }
-        if let Some(time) = scope.text("proxy_protocol_timeout", draft).and_then(time::parse) {
-            draft.set(section, &["timeout"], Value::duration(time));
-        }
-    }
-    access(scope, name, context);
-    limits(scope, out, name, context);
+    access::write(options, scope, name, draft);
+    limits(options, scope, out, name, context);
 }
 
 fn responses(key: &str, number: u32, udp: SectionId, draft: &mut crate::import::Draft, scope: &Scope<'_>) {
@@ -346,38 +370,7 @@ fn responses(key: &str, number: u32, udp: SectionId, draft: &mut crate::import::
     }
 }
 
-/// `allow` and `deny`, of which the first one that fits decides.
-fn access(scope: &Scope<'_>, name: &str, context: &mut Context<'_>) {
-    let rules = scope.any(&["allow", "deny"]);
-    if rules.is_empty() {
-        return;
-    }
-    let section = context.draft.section(&["frontends", name, "access"]);
-    let mut written: Vec<String> = Vec::new();
-    for rule in rules {
-        context.draft.translated(rule.id);
-        match rule.arg(0) {
-            "all" => {
-                if rule.name == "deny" {
-                    context.draft.set(section, &["default"], "deny");
-                }
-                break;
-            }
-            text => match address::network(text) {
-                Some(network) => written.push(format!("{} {network}", rule.name)),
-                None => {
-                    let text = "rules are about networks and addresses";
-                    context.draft.no_equal(rule.id, At::In(section), text);
-                }
-            },
-        }
-    }
-    if !written.is_empty() {
-        context.draft.set(section, &["rules"], written);
-    }
-}
-
-fn limits(scope: &Scope<'_>, out: SectionId, name: &str, context: &mut Context<'_>) {
+fn limits(options: &Options, scope: &Scope<'_>, out: SectionId, name: &str, context: &mut Context<'_>) {
     for limit in scope.all("limit_conn") {
         let number = limit.arg(1).parse::<u32>().ok().filter(|number| *number > 0);
         match number.filter(|_| context.client_zones.contains(&limit.arg(0))) {
@@ -386,6 +379,11 @@ fn limits(scope: &Scope<'_>, out: SectionId, name: &str, context: &mut Context<'
                 let table = Value::table([("prefix6", 128_u32), ("connections", number)]);
                 context.draft.set(section, &["per_client"], table);
                 context.draft.translated(limit.id);
+                if access::knows_peers_only(options, scope) {
+                    let text = "without set_real_ip_from it counts connections of the load balancer that connects, here those of the client \
+                                that the PROXY header names";
+                    context.draft.differs(limit.id, At::In(section), text);
+                }
             }
             None => {
                 let text = "limits are per client (limits.per_client), per frontend and per server (max_connections)";

@@ -1,7 +1,7 @@
 //! TLS that ends at a server.
 
 use super::{parse::Directive, scope::Scope, time};
-use crate::import::{At, Draft, NoteKind, SectionId, Value, names};
+use crate::import::{At, Draft, NoteKind, SectionId, Value, names, paths};
 
 /// Writes the section `tls` of a frontend.
 pub fn write(scope: &Scope<'_>, out: SectionId, draft: &mut Draft) {
@@ -29,14 +29,14 @@ pub fn write(scope: &Scope<'_>, out: SectionId, draft: &mut Draft) {
         _ => None,
     };
     let ca = scope
-        .text("ssl_client_certificate", draft)
-        .or_else(|| scope.text("ssl_trusted_certificate", draft));
+        .take("ssl_client_certificate", draft)
+        .or_else(|| scope.take("ssl_trusted_certificate", draft));
     if let Some(auth) = auth {
         draft.set(out, &["client_auth"], auth);
-        if let Some(ca) = ca {
+        if let Some(ca) = ca.and_then(|ca| file(ca, out, draft)) {
             draft.set(out, &["client_ca"], ca);
         }
-        if let Some(crl) = scope.text("ssl_crl", draft) {
+        if let Some(crl) = (scope.take("ssl_crl", draft)).and_then(|crl| file(crl, out, draft)) {
             draft.set(out, &["client_crl"], crl);
         }
     }
@@ -59,29 +59,43 @@ pub fn write(scope: &Scope<'_>, out: SectionId, draft: &mut Draft) {
     }
 }
 
+/// The path of a file that a directive names, as Convey has it; `None`, with a note, if it names none.
+pub fn file(directive: &Directive, out: SectionId, draft: &mut Draft) -> Option<String> {
+    let text = directive.arg(0);
+    let is_file = !text.contains('$')
+        && !["data:", "engine:", "store:"]
+            .iter()
+            .any(|kind| text.starts_with(kind));
+    if !is_file {
+        let text = "name the files, or their directory in certificate_dir";
+        draft.no_equal(directive.id, At::In(out), text);
+        return None;
+    }
+    let (path, is_moved) = paths::file(text);
+    if is_moved {
+        draft.differs(directive.id, At::In(out), paths::MOVED);
+    }
+    Some(path)
+}
+
 fn certificates(scope: &Scope<'_>, out: SectionId, draft: &mut Draft) {
     let keys = scope.all("ssl_certificate_key");
     let mut pairs: Vec<Value> = Vec::new();
     for (index, certificate) in scope.all("ssl_certificate").into_iter().enumerate() {
         let key: Option<&&Directive> = keys.get(index);
-        let is_fixed =
-            |directive: &Directive| !directive.arg(0).contains('$') && !directive.arg(0).starts_with("data:");
         draft.translated(certificate.id);
         if let Some(key) = key {
             draft.translated(key.id);
         }
-        if !is_fixed(certificate) || key.is_some_and(|key| !is_fixed(key)) {
-            draft.no_equal(
-                certificate.id,
-                At::In(out),
-                "name the files, or their directory in certificate_dir",
-            );
+        let Some(cert) = file(certificate, out, draft) else {
             continue;
-        }
-        let mut pair = vec![("cert", Value::from(certificate.arg(0)))];
-        match key {
-            Some(key) if key.arg(0) != certificate.arg(0) => pair.push(("key", key.arg(0).into())),
-            _ => {}
+        };
+        let mut pair = vec![("cert", Value::from(cert.as_str()))];
+        match key.map(|key| file(key, out, draft)) {
+            Some(Some(key)) if key != cert => pair.push(("key", key.into())),
+            // a certificate without its key is of no use
+            Some(None) => continue,
+            Some(Some(_)) | None => {}
         }
         pairs.push(Value::table(pair));
     }

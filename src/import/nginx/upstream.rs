@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Context, parse::Directive, scope::Scope, time};
+use super::{Context, parse::Directive, scope::Scope, time, tls};
 use crate::import::{
     At, Draft, NoteKind, SectionId, Value,
     address::{self, HostPort},
@@ -14,7 +14,7 @@ pub struct Use {
     connect_timeout: Duration,
     /// Further tries; `None`: as many as there are servers.
     retries: Option<u32>,
-    send_proxy: bool,
+    send_proxy: Option<&'static str>,
     source_addr: Option<String>,
     /// TLS to the servers: keys and values as text, in TOML.
     tls: Option<Vec<(&'static str, String)>>,
@@ -29,8 +29,8 @@ pub struct Made {
 }
 
 impl Use {
-    /// What a server says.
-    pub fn of(scope: &Scope<'_>, draft: &mut Draft) -> Self {
+    /// What a server says, whose first frontend is `out`.
+    pub fn of(scope: &Scope<'_>, out: SectionId, draft: &mut Draft) -> Self {
         let seconds = |text: &str| time::parse(text);
         let is_retrying = scope.text("proxy_next_upstream", draft) != Some("off");
         let tries = scope
@@ -57,17 +57,35 @@ impl Use {
                 (true, Some(tries)) if tries > 0 => Some(tries - 1),
                 (true, _) => None,
             },
-            send_proxy: scope.is_on("proxy_protocol", draft),
+            send_proxy: scope.is_on("proxy_protocol", draft).then_some("v1"),
             source_addr,
             tls: scope
                 .is_on("proxy_ssl", draft)
-                .then(|| tls_keys(scope, verifies, draft)),
+                .then(|| tls_keys(scope, verifies, out, draft)),
             verifies,
         }
     }
+
+    /// The same for connections, or for datagrams.
+    pub fn of_protocol(&self, is_udp: bool, scope: &Scope<'_>, out: SectionId, draft: &mut Draft) -> Self {
+        let mut of_protocol = self.clone();
+        if is_udp && self.send_proxy.is_some() {
+            of_protocol.send_proxy = Some("v2");
+            if let Some(directive) = scope.take("proxy_protocol", draft) {
+                let text = "datagrams get a PROXY header of version 2 here: the servers must read that one";
+                draft.differs(directive.id, At::In(out), text);
+            }
+        }
+        of_protocol
+    }
 }
 
-fn tls_keys(scope: &Scope<'_>, verifies: bool, draft: &mut Draft) -> Vec<(&'static str, String)> {
+fn tls_keys(
+    scope: &Scope<'_>,
+    verifies: bool,
+    out: SectionId,
+    draft: &mut Draft,
+) -> Vec<(&'static str, String)> {
     let mut keys = Vec::new();
     let names = [
         ("proxy_ssl_trusted_certificate", "ca"),
@@ -75,8 +93,9 @@ fn tls_keys(scope: &Scope<'_>, verifies: bool, draft: &mut Draft) -> Vec<(&'stat
         ("proxy_ssl_certificate_key", "key"),
     ];
     for (name, key) in names {
-        let value = scope.text(name, draft).filter(|_| verifies || key != "ca");
-        keys.extend(value.map(|value| (key, value.to_owned())));
+        let directive = scope.take(name, draft).filter(|_| verifies || key != "ca");
+        let path = directive.and_then(|directive| tls::file(directive, out, draft));
+        keys.extend(path.map(|path| (key, path)));
     }
     let sends_name = scope.is_on("proxy_ssl_server_name", draft);
     let name = scope
@@ -160,8 +179,8 @@ fn settings(how: &Use, target: &str, count: usize, name: &str, out: SectionId, c
     }
     let others = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
     draft.set(out, &["retries"], how.retries.unwrap_or(others).min(MAX_RETRIES));
-    if how.send_proxy {
-        draft.set(out, &["send_proxy"], "v1");
+    if let Some(version) = how.send_proxy {
+        draft.set(out, &["send_proxy"], version);
     }
     if let Some(source) = &how.source_addr {
         draft.set(out, &["source_addr"], source.as_str());
