@@ -172,7 +172,8 @@ fn stick(proxy: &Proxy, out: SectionId, context: &mut Context<'_>) {
             .filter(is_on_src)
             .any(|line| line.word(1) == word)
     };
-    if !has("on") && !(has("match") && has("store-request")) {
+    let sticks = has("on") || (has("match") && has("store-request"));
+    if !sticks {
         return;
     }
     let Some(table) = proxy.lines.iter().find(|line| line.name() == "stick-table") else {
