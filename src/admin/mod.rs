@@ -11,6 +11,7 @@
 //! loop, which may have other things to do. The control socket is [`bind_socket`]'s, [`AdminThread`] serves it and
 //! `/stats`, and [`render`] and [`packets`] make the views.
 
+mod admission;
 mod api;
 mod api_listener;
 pub(crate) mod auth;

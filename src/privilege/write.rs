@@ -369,7 +369,7 @@ mod tests {
             #[cfg(feature = "otlp")]
             (
                 "[otlp]\nendpoint = \"http://127.0.0.1:4318\"\nheaders.authorization = \"${PATH}\"\n",
-                "with its secrets, the collector http://127.0.0.1:4318/ (${PATH})",
+                "with its secrets, the collector http://127.0.0.1:4318/ (${PATH}; System, None)",
             ),
             ("[admin]\nlisten_addr = \"127.0.0.1:7001\"\n", "[admin] another"),
             ("[admin]\nsocket = \"/root/evil.sock\"\n", "[admin] another"),

@@ -14,10 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    admin::{
-        caller::{Admission, Caller},
-        views::Problem,
-    },
+    admin::{admission::Admission, caller::Caller, views::Problem},
     config::MAX_CONFIG_BYTES,
 };
 

@@ -33,7 +33,8 @@ use axum::{
 use rustls::ServerConfig;
 
 use super::{
-    caller::{Admission, Caller, Login, SessionKey},
+    admission::Admission,
+    caller::{Caller, Login, SessionKey},
     views::Problem,
 };
 use crate::{

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{EventLog, EventRecord};
-use crate::admin::caller::Admission;
+use crate::admin::admission::Admission;
 
 /// Streams at a time: half of the places, so that the others remain for requests.
 const MOST: usize = 24;

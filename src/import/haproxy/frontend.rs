@@ -359,7 +359,7 @@ fn idle(
             .filter_map(|proxy| proxy.last_of("timeout", "tunnel"))
         {
             let text = "in mode http it counts behind an upgrade only, such as to WebSocket: here `timeout client` and `timeout \
-                        server` end such a connection, too, if it is idle for so long (see idle_timeout)";
+                        server` end such a connection, too, once it has been idle as long (see idle_timeout)";
             let at = if line.is_inherited { At::Top } else { At::In(out) };
             context.draft.differs(line.id, at, text);
         }
