@@ -7,6 +7,10 @@ pub const OK: Exit = Exit(0);
 /// EX_USAGE: the command line is wrong.
 pub const USAGE: Exit = Exit(64);
 /// EX_DATAERR: the input is not what it should be.
+#[cfg_attr(
+    not(feature = "import"),
+    allow(dead_code, reason = "what is imported is data")
+)]
 pub const DATA: Exit = Exit(65);
 /// EX_NOINPUT: a file cannot be read.
 pub const NO_INPUT: Exit = Exit(66);

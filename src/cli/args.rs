@@ -32,7 +32,9 @@ pub use configuration::{
 pub use doctor::{DoctorArgs, SupportArgs};
 pub use events::EventsArgs;
 pub use firewall::{FirewallClearArgs, FirewallCommand, FirewallShowArgs};
-pub use import::{ImportArgs, ImportKind};
+pub use import::ImportArgs;
+#[cfg(feature = "import")]
+pub use import::ImportKind;
 pub use overrides::{ClearOverridesArgs, OverridesArgs, OverridesCommand, OverridesHistoryArgs};
 pub use reload::ReloadArgs;
 pub use server::{AddServerArgs, ForceArgs, ServerCommand};
