@@ -11,7 +11,14 @@
 pub mod network;
 pub mod raw;
 
-use std::{collections::BTreeSet, io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
@@ -30,6 +37,8 @@ pub struct EngineSettings {
     pub workers: usize,
     /// Shard of the snapshot's counters that the first thread writes; the others follow.
     pub first_shard: usize,
+    /// When moments begin.
+    pub start: Instant,
 }
 
 /// What moves packets. Dropping it ends it.

@@ -435,6 +435,7 @@ impl Plane {
         let settings = EngineSettings {
             workers,
             first_shard: self.environment.first_shard,
+            start: Instant::now(),
         };
         let snapshot = Arc::clone(&self.environment.snapshot);
         let engine = Engine::start_raw(
