@@ -69,17 +69,19 @@ pub(super) enum ForwardMode {
 #[derive(Debug)]
 pub(super) struct Service {
     pub mode: ForwardMode,
-    range: ListenRange,
+    pub range: ListenRange,
     /// What it was made of.
-    view: Arc<FrontendView>,
+    pub view: Arc<FrontendView>,
     /// By the index of the server in its backend; `None`: of another family than the VIP.
-    targets: Vec<Option<Arc<FlowTarget>>>,
+    pub targets: Vec<Option<Arc<FlowTarget>>>,
 }
 
 /// A server behind a VIP, as one generation knows it: what a flow points at.
 #[derive(Debug)]
 pub struct FlowTarget {
+    /// The frontend of the VIP.
     pub frontend: FrontendName,
+    /// The server's name.
     pub server: ServerKey,
     /// The server's address.
     pub ip: IpAddr,
@@ -87,6 +89,7 @@ pub struct FlowTarget {
     shift: u16,
     /// In DSR, whether packets to it keep their addresses, for it has the VIP itself (`dsr_method = "l2"`).
     pub has_vip: bool,
+    /// The server's state.
     pub state: ServerState,
     idle: Duration,
     /// Half of the NAT ports that there are towards it, towards all ports of a range together.
@@ -97,6 +100,21 @@ pub struct FlowTarget {
     frontend_live: Arc<FrontendStats>,
     backend_live: Arc<BackendStats>,
     server_live: Arc<ServerStats>,
+}
+
+/// What somebody else has seen of the DSR flows to a server, to be counted with what the workers see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeenElsewhere {
+    /// Flows that have begun.
+    pub opened: u64,
+    /// Flows that have ended.
+    pub closed: u64,
+    /// Bytes of IP packets towards the server.
+    pub bytes: u64,
+    /// Handshakes that have completed.
+    pub completed: u64,
+    /// Handshakes that have not.
+    pub incomplete: u64,
 }
 
 /// An address and port of ours as a key.
@@ -185,6 +203,11 @@ impl Services {
         self.by_range.at(&address, addr.port())
     }
 
+    /// Every service, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_vip.values().chain(self.by_range.values())
+    }
+
     /// What is served at the first of these.
     fn of(&self, protocol: Protocol, range: ListenRange) -> Option<&Arc<Service>> {
         self.at(protocol, range.first().0)
@@ -195,8 +218,14 @@ impl Services {
         self.addresses.contains(&ip)
     }
 
+    /// The addresses at which anything is served.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied()
+    }
+
     /// `nat_ports`.
-    pub(super) const fn nat_ports(&self) -> PortRanges {
+    #[must_use]
+    pub const fn nat_ports(&self) -> PortRanges {
         self.nat_ports
     }
 
@@ -207,7 +236,7 @@ impl Services {
 
     /// Compares a flow's server with these services, once for each generation. What is configured no more stays as it
     /// was: its flows live on.
-    pub(super) fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
+    pub fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
         // a worker that has older services still must not undo it
         if *generation < self.generation {
             *generation = self.generation;
@@ -378,6 +407,18 @@ impl FlowTarget {
         life.lifetime(self.idle, self.is_scarce())
     }
 
+    /// How far its ports are above the VIP's, counted round at 65,536.
+    #[must_use]
+    pub const fn shift(&self) -> u16 {
+        self.shift
+    }
+
+    /// How long an open flow is remembered after its last packet.
+    #[must_use]
+    pub const fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// Whether half of the NAT ports towards it are claimed.
     fn is_scarce(&self) -> bool {
         self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
@@ -444,6 +485,25 @@ impl FlowTarget {
         let shard = self.server_live.counters.shard(worker);
         if let Some(counter) = ServerDrop::of(reason).and_then(|drop| shard.dropped.get(drop as usize)) {
             counter.add(1);
+        }
+    }
+
+    /// Counts what somebody else has seen of its flows, such as a program in the kernel.
+    pub fn count_seen(&self, worker: WorkerId, seen: &SeenElsewhere) {
+        for shard in self.shards(worker) {
+            shard.opened.add(seen.opened);
+            shard.closed.add(seen.closed);
+            shard.bytes_in.add(seen.bytes);
+        }
+        let shard = self.server_live.counters.shard(worker);
+        let handshakes = [
+            (Handshake::DsrCompleted, seen.completed),
+            (Handshake::DsrIncomplete, seen.incomplete),
+        ];
+        for (handshake, count) in handshakes {
+            if let Some(counter) = shard.handshakes.get(handshake as usize) {
+                counter.add(count);
+            }
         }
     }
 

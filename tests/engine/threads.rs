@@ -1,6 +1,6 @@
 //! The engine's threads.
 
-use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
+use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use convey::{
