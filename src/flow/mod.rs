@@ -83,7 +83,7 @@ pub mod stored {
         handshake::{HandshakeWatch, Seen},
         key::Key,
         returns::{ReturnHops, ReturnOrigin},
-        segment::SegmentKind,
+        segment::{SegmentKind, Side},
         shares::PortShares,
         store::{Admission, Beginning, DsrEntry, FlowEntry, NewFlow, Visit, Visitor},
         tcp_state::{Ending, TcpState},
@@ -345,6 +345,12 @@ impl Flows {
 }
 
 impl<S: FlowStore> Flows<S> {
+    /// Where its flows are.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
     /// Flows in a store, for so many workers. The seed makes the fragments' hash function one that nobody outside can aim
     /// at.
     #[must_use]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::{Balancer, HashKey},
-    base::Mac,
+    base::{Mac, PortRanges},
     flow::{DsrService, Hops, Services},
 };
 
@@ -138,14 +138,13 @@ impl Contents {
             Some((*ifindex, Attached { mac, is_native }))
         });
         let (interfaces, without_port) = limited(interfaces.collect(), INTERFACES);
-        let ports = services.nat_ports();
         Self {
             targets: targets.collect(),
             tables,
             addresses,
             interfaces,
             settings: SettingsValue {
-                nat_ports: (ports.first(), ports.last()),
+                nat_ports: bounds(services.nat_ports()),
                 has_passthrough: is_mixed || services.has_passthrough(),
             },
             left_out: without_table + without_flags + without_port,
@@ -160,6 +159,13 @@ impl From<Attached> for InterfaceValue {
             is_native: attached.is_native,
         }
     }
+}
+
+/// The least and the greatest of some ports.
+fn bounds(ports: PortRanges) -> (u16, u16) {
+    let first = ports.iter().map(|range| range.first).min();
+    let last = ports.iter().map(|range| range.last).max();
+    (first.unwrap_or(0), last.unwrap_or(0))
 }
 
 /// The first so many, and how many others there are.
