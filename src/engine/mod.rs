@@ -10,6 +10,7 @@
 
 pub mod network;
 pub mod raw;
+pub mod xdp;
 
 use std::{
     collections::BTreeSet,
