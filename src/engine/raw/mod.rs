@@ -138,6 +138,18 @@ impl<S: FlowStore> RawEngine<S> {
         self.wake();
     }
 
+    /// What is served now.
+    #[must_use]
+    pub fn services(&self) -> Arc<Services> {
+        self.shared.services.load_full()
+    }
+
+    /// The next hops now.
+    #[must_use]
+    pub fn hops(&self) -> Arc<Hops> {
+        self.shared.hops.load_full()
+    }
+
     /// Counters and table sizes.
     #[must_use]
     pub fn report(&self) -> EngineReport {
@@ -154,6 +166,7 @@ impl<S: FlowStore> RawEngine<S> {
                 .collect(),
             usage: self.shared.flows.usage(),
             interfaces: self.shared.interfaces(),
+            xdp: None,
         }
     }
 
