@@ -4,4 +4,8 @@
 //! A target's entry is written in three steps, so that the program never reads half of it: the version made odd, the rest,
 //! the version made even.
 
+pub mod attach;
 pub mod layout;
+pub mod load;
+pub mod object;
+pub mod services;
