@@ -12,14 +12,18 @@
 //! the version made even.
 
 mod accounts;
+pub mod attach;
 mod contents;
 mod flow_map;
 mod keeper;
 pub mod layout;
+pub mod load;
 mod maps;
 pub mod memory;
 mod numbers;
+pub mod object;
 mod probe;
+pub mod services;
 mod store;
 mod tables;
 mod thread;

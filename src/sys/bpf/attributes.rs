@@ -22,6 +22,7 @@ pub(super) enum Command {
     LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,
+    CreateLink = 28,
 }
 
 /// For `BPF_MAP_CREATE`.
@@ -35,6 +36,15 @@ pub(super) struct CreateMap {
     pub inner_map_fd: u32,
     pub numa_node: u32,
     pub map_name: [u8; 16],
+}
+
+/// For `BPF_LINK_CREATE`.
+#[repr(C)]
+pub(super) struct CreateLink {
+    pub prog_fd: RawFd,
+    pub target_ifindex: u32,
+    pub attach_type: u32,
+    pub flags: u32,
 }
 
 /// For `BPF_MAP_*_ELEM` and `BPF_MAP_GET_NEXT_KEY`.
@@ -163,6 +173,14 @@ pub(super) fn number_of(count: u32) -> io::Result<usize> {
 pub(super) fn create_map(attributes: &mut CreateMap) -> io::Result<OwnedFd> {
     // SAFETY: nothing in these attributes is an address.
     let fd = unsafe { bpf(Command::CreateMap, attributes) }?;
+    // SAFETY: the kernel has just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a program.
+pub(super) fn create_link(attributes: &mut CreateLink) -> io::Result<OwnedFd> {
+    // SAFETY: nothing in these attributes is an address.
+    let fd = unsafe { bpf(Command::CreateLink, attributes) }?;
     // SAFETY: the kernel has just made this descriptor; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,9 +1,11 @@
 //! What bpf(2) does with maps and programs that are there already: elements of maps, one or many at a time, test runs of a
-//! program, and tables that are written through memory. None of it needs a capability: who holds the descriptor may.
+//! program, and tables that are written through memory: none of that needs a capability, who holds the descriptor may. Making
+//! maps and attaching programs does.
 //!
 //! Structs are those of `union bpf_attr` in include/uapi/linux/bpf.h, as short as Linux 6.1 takes them.
 
 mod attributes;
+mod link;
 mod run;
 mod table;
 
@@ -18,6 +20,7 @@ use self::attributes::{
     Batch, Command, CreateMap, Element, Info, RawMapInfo, address, address_mut, bpf, number_of,
 };
 
+pub use link::{XdpPlace, attach_xdp};
 pub use run::{TestContext, TestRun, test_run};
 pub use table::MappedTable;
 
