@@ -56,7 +56,10 @@ impl Maps {
         let mut fds = HANDED.into_iter().zip(fds);
         let mut next = |name: &str| match fds.next() {
             Some((handed, fd)) if handed == name => Ok(fd),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no {name} is handed over"))),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("no {name} is handed over"),
+            )),
         };
         Ok(Self {
             targets: Map::new(next("targets")?)?,
@@ -104,7 +107,9 @@ impl Clock {
         let since = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
         let now = seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0);
-        Ok(Self { start: now.saturating_sub(since) })
+        Ok(Self {
+            start: now.saturating_sub(since),
+        })
     }
 
     /// With moment 0 at so many nanoseconds of CLOCK_MONOTONIC.
@@ -130,7 +135,10 @@ impl Clock {
 #[must_use]
 pub fn sum(values: &[u8]) -> u64 {
     let (words, _) = values.as_chunks::<8>();
-    words.iter().map(|word| u64::from_ne_bytes(*word)).fold(0, u64::wrapping_add)
+    words
+        .iter()
+        .map(|word| u64::from_ne_bytes(*word))
+        .fold(0, u64::wrapping_add)
 }
 
 /// What is under a number in a map of one number for each CPU.
