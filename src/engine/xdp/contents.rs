@@ -247,3 +247,6 @@ impl<'a, K: Ord + Copy, V: PartialEq> Difference<'a, K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
