@@ -78,7 +78,7 @@ use crate::{
 use fragments::FragmentTable;
 
 /// What a store of flows is made with that keeps them elsewhere.
-pub mod stored {
+pub(crate) mod stored {
     pub use super::{
         handshake::{HandshakeWatch, Seen},
         key::Key,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     balance::{Balancer, HashKey},
     base::{Mac, PortRanges},
-    flow::{DsrService, Hops, Services},
+    flow::{DsrService, FlowTarget, Hops, Services},
 };
 
 /// Slots of a table in one element.
@@ -71,7 +71,8 @@ impl Table {
         if service.has_access {
             return None;
         }
-        let number = |target: &Option<_>| target.as_ref().and_then(|target| numbers.number(target));
+        let number =
+            |target: &Option<Arc<FlowTarget>>| target.as_ref().and_then(|target| numbers.number(target));
         let of: Arc<[u16]> = service
             .targets
             .iter()

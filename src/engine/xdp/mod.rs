@@ -45,7 +45,7 @@ use crate::{
     flow::{Hops, TableLimits},
     snapshot::Snapshot,
 };
-use attach::Attached;
+pub use attach::Attached;
 pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
